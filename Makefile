@@ -1,0 +1,122 @@
+# A bare machine needs Python 3.11 or newer, make, and a package index within reach.
+# Every target makes the environment it runs in, and makes it again when pyproject.toml changes.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PYTHON_CANDIDATES := python3 python python3.14 python3.13 python3.12 python3.11
+
+# `ensurepip` is asked for as well: some distributions ship `venv` without it.
+NEW_ENOUGH := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+
+# $(1) an environment, $(2) what to install into it
+install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
+
+.PHONY: help demo test test-full format clean check test-on-others
+
+help:
+	@echo "make demo       the example app's suites, with arena and without"
+	@echo "make test       format, lint, types, floors, and the suite"
+	@echo "make test-full  the same with the slow tests, on every Python found, on the oldest libraries"
+	@echo "make format     rewrite the code as 'make test' wants it"
+	@echo "make clean      remove everything that these targets made"
+
+demo: $(STAMP)
+	@$(BIN)/python examples/battle_d/demo.py
+
+test: check
+	$(BIN)/pytest
+
+test-full: check
+	$(BIN)/pytest -m ""
+	@$(MAKE) --no-print-directory test-on-others
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .venvs build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# --- the environment that everything runs in -------------------------------------------------
+
+# Two stamps: a changed pyproject.toml installs anew into the environment that is there.
+$(VENV)/.created:
+	@set -eu; \
+	for candidate in $(PYTHON_CANDIDATES); do \
+	    if $$candidate -c '$(NEW_ENOUGH)' >/dev/null 2>&1; then \
+	        echo "making $(VENV) with $$($$candidate --version), found as $$candidate"; \
+	        $$candidate -m venv --clear $(VENV); \
+	        $(call install,$(VENV),--upgrade pip); \
+	        touch $@; \
+	        exit 0; \
+	    fi; \
+	done; \
+	echo "No Python 3.11 or newer that can make a virtual environment was found among:" >&2; \
+	echo "    $(PYTHON_CANDIDATES)" >&2; \
+	echo "Install one (on Debian and Ubuntu: apt install python3 python3-venv), then call make again." >&2; \
+	exit 1
+
+$(STAMP): $(VENV)/.created pyproject.toml
+	@echo "installing pytest-arena and its tools into $(VENV)"
+	@$(call install,$(VENV),--editable '.[all]' --group dev)
+	@touch $@
+
+# --- the environments of test-full -----------------------------------------------------------
+
+OTHERS := 3.11 3.12 3.13 3.14
+# Stamps are kept, though make meets them as steps between other things.
+.PRECIOUS: .venvs/3.%/.installed
+
+# Asked by running it: a version manager's shim exists for versions that it then refuses to start.
+test-on-others: $(STAMP)
+	@set -eu; \
+	mine=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in $(OTHERS); do \
+	    if [ "$$version" = "$$mine" ]; then continue; fi; \
+	    if python$$version -c '$(NEW_ENOUGH)' >/dev/null 2>&1; then \
+	        $(MAKE) --no-print-directory test-in-$$version; \
+	    else \
+	        echo "--- Python $$version was not found: left out"; \
+	    fi; \
+	done; \
+	$(MAKE) --no-print-directory test-in-sqlalchemy-2.0 test-in-oldest
+
+test-in-%: .venvs/%/.installed
+	@echo "--- the suite in .venvs/$*"
+	@.venvs/$*/bin/pytest -m ""
+
+.venvs/3.%/.installed: pyproject.toml
+	@echo "--- making .venvs/3.$*"
+	@python3.$* -m venv --clear .venvs/3.$*
+	@$(call install,.venvs/3.$*,--upgrade pip)
+	@$(call install,.venvs/3.$*,--editable '.[all]' --group test)
+	@touch $@
+
+.venvs/sqlalchemy-2.0/.installed: pyproject.toml $(STAMP)
+	@echo "--- making .venvs/sqlalchemy-2.0"
+	@$(BIN)/python -m venv --clear .venvs/sqlalchemy-2.0
+	@$(call install,.venvs/sqlalchemy-2.0,--upgrade pip)
+	@$(call install,.venvs/sqlalchemy-2.0,--editable '.[all]' --group test 'sqlalchemy<2.1')
+	@touch $@
+
+# The oldest of everything that pyproject.toml promises to work with: each `>=` read as `==`.
+OLDEST := import itertools, tomllib; \
+	project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	extras = project["optional-dependencies"]; \
+	wanted = itertools.chain(project["dependencies"], *(extras[name] for name in extras if name != "all")); \
+	print(*(line.replace(">=", "==") for line in wanted))
+
+.venvs/oldest/.installed: pyproject.toml $(STAMP)
+	@echo "--- making .venvs/oldest"
+	@$(BIN)/python -m venv --clear .venvs/oldest
+	@$(call install,.venvs/oldest,--upgrade pip)
+	@$(call install,.venvs/oldest,--editable '.[all]' --group test $$($(BIN)/python -c '$(OLDEST)'))
+	@touch $@

@@ -1,0 +1,1 @@
+"""Battle-D: run a dance tournament, from registration to the last final."""

@@ -1,0 +1,1 @@
+"""The database: one engine and one session maker for the whole process."""

@@ -1,0 +1,8 @@
+"""The questions that the app asks its database, one file for each thing asked about."""
+
+from app.repositories.battle import BattleRepository
+from app.repositories.dancer import DancerRepository
+from app.repositories.tournament import TournamentRepository
+from app.repositories.user import UserRepository
+
+__all__ = ["BattleRepository", "DancerRepository", "TournamentRepository", "UserRepository"]

@@ -1,0 +1,99 @@
+"""Show what pytest-arena does, on a real app: `python demo.py`.
+
+The app is Battle-D, in this folder. Its tests run it unmodified: the engine that they use is the
+one that points at the developer's database. The demo reads that database before and after.
+"""
+
+import hashlib
+import os
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent
+DATABASE = PROJECT / "data" / "battle_d.db"
+COUNTED = ("users", "dancers", "tournaments")
+
+INTRODUCTION = """\
+pytest-arena gives every test a database of its own, while the app runs as it is.
+
+Battle-D (this folder) is a FastAPI app with one global SQLAlchemy engine, and that engine points
+at the developer's database. Its tests write rows in fixtures, make HTTP requests, and let the app
+commit. Some write through the production session maker, and one drops every table. There is no
+dependency override and no test engine; the four arena_ lines in pyproject.toml are all it takes.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the developer's database holds at one moment."""
+
+    rows: dict[str, int]
+    sha256: str
+
+    def __str__(self) -> str:
+        """Give the two lines that are printed before and after the tests."""
+        counts = ", ".join(f"{name} {count}" for name, count in self.rows.items())
+        return f"    rows    {counts}\n    sha256  {self.sha256}"
+
+
+def main() -> int:
+    """Read, run the tests, read again, and compare."""
+    _say(INTRODUCTION)
+    _ensure_database()
+    before = _read()
+    _say(f"The developer's database, before the tests:\n    file    {DATABASE}\n{before}\n")
+    _say("$ python -m pytest -v")
+    status = _run("-m", "pytest", "-v")
+    after = _read()
+    _say(f"\nThe developer's database, after the tests:\n{after}\n")
+    return _judge(tests_passed=status == 0, untouched=before == after)
+
+
+def _ensure_database() -> None:
+    if not DATABASE.exists():
+        _say("There is no developer's database yet; the app's own script makes one:")
+        _say("$ python -m app.dev_data")
+        if _run("-m", "app.dev_data"):
+            sys.exit("The developer's database could not be made; the reason stands above.")
+        _say("")
+
+
+def _read() -> Reading:
+    """Count the rows over a connection that cannot write, and hash the file."""
+    connection = sqlite3.connect(f"{DATABASE.as_uri()}?mode=ro", uri=True)
+    try:
+        rows = {name: _count(connection, name) for name in COUNTED}
+    finally:
+        connection.close()
+    return Reading(rows, hashlib.sha256(DATABASE.read_bytes()).hexdigest())
+
+
+def _count(connection: sqlite3.Connection, table: str) -> int:
+    [count] = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608  # ours
+    return int(count)
+
+
+def _run(*arguments: str) -> int:
+    """Run Python in the app's folder, with the app's default database, as a developer does."""
+    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode
+
+
+def _judge(*, tests_passed: bool, untouched: bool) -> int:
+    tests = "The tests passed" if tests_passed else "The tests FAILED"
+    database = "has the same bytes as before" if untouched else "was CHANGED"
+    _say(f"Verdict: {tests}, and the developer's database {database}.")
+    return 0 if tests_passed and untouched else 1
+
+
+def _say(text: str) -> None:
+    """Print now: the tests write to the same terminal from a process of their own."""
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

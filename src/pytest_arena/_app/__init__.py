@@ -1,0 +1,10 @@
+"""How does a test talk to the app?"""
+
+from __future__ import annotations
+
+from pytest_arena._app._kind import ASGIApp, build_app, check_app
+from pytest_arena._app._records import Hooks, Request
+from pytest_arena._app._run import AppRun
+from pytest_arena._app._session import SessionLifespan
+
+__all__ = ["ASGIApp", "AppRun", "Hooks", "Request", "SessionLifespan", "build_app", "check_app"]

@@ -1,0 +1,155 @@
+"""The async client: the HTTP library's own, bound to the app in-process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from pytest_arena._app import _words
+from pytest_arena._app._lines import ends_at_the_caller
+from pytest_arena._app._records import Hooks, Stopwatch
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+    from types import TracebackType
+
+    import httpx2 as httpx
+
+    from pytest_arena._app._kind import ASGIApp, Scope
+    from pytest_arena._app._login import Login
+else:
+    # The one that Starlette prefers, then the one that it still accepts.
+    try:
+        import httpx2 as httpx
+    except ImportError:
+        try:
+            import httpx
+        except ImportError:
+            raise _words.no_http_library() from None
+
+__all__ = ["AsyncClient", "Host", "open_async_client"]
+
+_OF_THE_TRANSPORT = {"raise_app_exceptions", "root_path", "client"}
+
+
+class Host(Protocol):
+    """What an async client needs of the run that it belongs to."""
+
+    @property
+    def app(self) -> ASGIApp:
+        """The app that answers."""
+
+    @property
+    def hooks(self) -> Hooks:
+        """What happens around each request."""
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """What the lifespan hands on to requests."""
+
+    async def join(self) -> None:
+        """Wait until the app is up."""
+
+
+@ends_at_the_caller
+class AsyncClient(httpx.AsyncClient):
+    """An ``httpx2.AsyncClient`` that calls the app in the running event loop.
+
+    It is that library's client, with its defaults: the app's exceptions are raised, redirects are
+    not followed, cookies are kept. Its first request starts the app's lifespan, unless somebody
+    else has, and logs in, if it has a role. Making one needs no loop.
+
+    When a request returns, the app has finished with it: background tasks and what stands after
+    the ``yield`` of dependencies included. A response is therefore never partial, and an endless
+    stream never returns: use a live server for one.
+
+    It may be used directly, awaited (it is then logged in), or opened with ``async with``, which
+    closes the client at its end but leaves the app up.
+
+    Raises:
+        LifespanError: at a request: the app's start-up failed, or the test is over.
+        LoginError: at a request: the login failed.
+
+    Example::
+
+        staff = await client_as("staff")
+        assert (await staff.get("/orders")).status_code == 200
+    """
+
+    def __init__(self, host: Host, login: Login | None, **options: Any) -> None:
+        self._arena_host = host
+        self._arena_login = login
+        transport = {name: options.pop(name) for name in _OF_THE_TRANSPORT & options.keys()}
+        defaults: dict[str, Any] = {
+            "transport": httpx.ASGITransport(_with_state(host), **transport),
+            "base_url": "http://testserver",
+        }
+        super().__init__(**defaults | options)
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send a request, after the app has started, the client logged in, work committed."""
+        __tracebackhide__ = True
+        await self._arena_ready()
+        await self._arena_host.hooks.before()
+        watch = Stopwatch(self._arena_host.hooks, request, role=self._arena_role)
+        try:
+            response = await super().send(request, **options)
+        except BaseException as error:
+            watch.raised(error)
+            raise
+        watch.answered(response)
+        return response
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        __tracebackhide__ = True
+        return self._arena_ready().__await__()
+
+    async def __aenter__(self) -> Self:
+        # The library's own refuses a client that has made a request, and to log in is to make
+        # one. What it opens are transports, and the one to an app has nothing to open.
+        __tracebackhide__ = True
+        return await self._arena_ready()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.aclose()
+
+    async def _arena_ready(self) -> Self:
+        __tracebackhide__ = True
+        await self._arena_host.join()
+        if self._arena_login is not None:
+            await self._arena_login.once(self)
+        return self
+
+    @property
+    def _arena_role(self) -> str | None:
+        return self._arena_login.role if self._arena_login else None
+
+
+def open_async_client(
+    host: Host, login: Login | None, *, options: Mapping[str, Any]
+) -> AsyncClient:
+    """Return a new client; its options are the library's, those of ``ASGITransport`` included.
+
+    Raises:
+        ConfigError: the library knows no such option.
+    """
+    __tracebackhide__ = True
+    try:
+        return AsyncClient(host, login, **options)
+    except TypeError as error:
+        raise _words.wrong_options(error, "the async client") from error
+
+
+def _with_state(host: Host) -> ASGIApp:
+    """The app as the library calls it, which does not know of a lifespan's state itself."""
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        __tracebackhide__ = True
+        scope["state"] = dict(host.state)
+        await host.app(scope, receive, send)
+
+    return app

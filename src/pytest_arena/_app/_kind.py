@@ -1,0 +1,153 @@
+"""What did the user give us as the app?"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping
+from enum import Enum, auto
+from typing import Any, cast
+
+from pytest_arena._app import _words
+
+__all__ = ["ASGIApp", "Message", "Scope", "build_app", "check_app", "is_async", "is_litestar"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+ASGIApp = Callable[
+    [Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
+    Awaitable[None],
+]
+
+# How many arguments each kind of app is called with.
+_ASGI, _WSGI, _LEGACY = 3, 2, 1
+
+
+class _Kind(Enum):
+    ASGI = auto()
+    LEGACY = auto()
+    FACTORY = auto()
+    ASYNC_FACTORY = auto()
+    WSGI = auto()
+    OTHER = auto()
+
+
+_REFUSALS = {
+    _Kind.WSGI: _words.wsgi_app,
+    _Kind.ASYNC_FACTORY: _words.async_factory,
+    _Kind.OTHER: _words.no_app,
+}
+
+
+def check_app(app: object, path: str) -> None:
+    """Refuse what is neither an ASGI app nor a factory of one. Calls nothing.
+
+    Args:
+        app: what the option ``arena_app`` names.
+        path: the option's value, for the message.
+
+    Raises:
+        ConfigError: a WSGI app (whatever takes two arguments, such as a Flask instance), an async
+            factory, a factory that needs arguments, or anything else.
+
+    Example::
+
+        check_app(main.app, "main:app")
+    """
+    if refuse := _REFUSALS.get(_kind_of(app)):
+        raise refuse(app, f"arena_app = {path}")
+
+
+def build_app(app: object) -> ASGIApp:
+    """Return the ASGI app: what a factory makes, else the app itself.
+
+    A factory is a callable without required parameters that is no ASGI app itself; each call of
+    ``build_app`` calls it once, and its own errors pass unchanged. An app of ASGI 2 is wrapped;
+    any other comes back as the very object that it is.
+
+    Raises:
+        ConfigError: there is no ASGI app in it.
+
+    Example::
+
+        run = AppRun(build_app(main.create_app), hooks=hooks)
+    """
+    __tracebackhide__ = True
+    if _kind_of(app) is _Kind.FACTORY:
+        return _as_asgi(cast("Callable[[], object]", app)(), f"what {_words.describe(app)} returns")
+    return _as_asgi(app, "the app")
+
+
+def _as_asgi(app: object, what: str) -> ASGIApp:
+    __tracebackhide__ = True
+    kind = _kind_of(app)
+    if kind is _Kind.ASGI:
+        return cast("ASGIApp", app)
+    if kind is _Kind.LEGACY:
+        return _from_asgi2(cast("Callable[[Scope], Callable[..., Awaitable[None]]]", app))
+    if inspect.iscoroutine(app):
+        app.close()  # else Python warns that nobody awaited it
+    raise _REFUSALS.get(kind, _words.no_app)(app, what)
+
+
+def _from_asgi2(app: Callable[[Scope], Callable[..., Awaitable[None]]]) -> ASGIApp:
+    async def asgi3(scope: Scope, receive: Any, send: Any) -> None:
+        __tracebackhide__ = True
+        await app(scope)(receive, send)
+
+    return asgi3
+
+
+def _kind_of(app: object) -> _Kind:
+    if not callable(app):
+        return _Kind.OTHER
+    required, most = _arity(app)
+    if required <= _ASGI <= most and (is_async(app) or required == _ASGI):
+        return _Kind.ASGI
+    if is_async(app):
+        return _Kind.OTHER if required else _Kind.ASYNC_FACTORY
+    if required == _LEGACY and _is_asgi2(app):
+        return _Kind.LEGACY
+    return {0: _Kind.FACTORY, _WSGI: _Kind.WSGI}.get(required, _Kind.OTHER)
+
+
+def _arity(app: Callable[..., object]) -> tuple[int, float]:
+    """How many arguments a callable needs, and how many it takes by position."""
+    try:
+        parameters = inspect.signature(app).parameters.values()
+    except ValueError:
+        # Something written in C, without a signature: only its being async tells anything.
+        return 0, math.inf
+    required = [each for each in parameters if each.default is each.empty and not _is_rest(each)]
+    by_position = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
+        return len(required), math.inf
+    return len(required), sum(each.kind in by_position for each in parameters)
+
+
+def _is_rest(parameter: inspect.Parameter) -> bool:
+    return parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
+
+
+def is_async(app: object) -> bool:
+    """Whether calling it gives a coroutine: an async function, or an object with one to call."""
+    while isinstance(app, functools.partial):
+        app = app.func
+    if inspect.iscoroutinefunction(app):
+        return True
+    return not inspect.isclass(app) and inspect.iscoroutinefunction(type(app).__call__)
+
+
+def _is_asgi2(app: Callable[..., object]) -> bool:
+    """Whether something that needs one argument is an app, and not a factory that needs it."""
+    if inspect.isclass(app):
+        return inspect.iscoroutinefunction(getattr(app, "__call__", None))  # noqa: B004 - its own
+    return next(iter(inspect.signature(app).parameters)) == "scope"
+
+
+def is_litestar(app: object) -> bool:
+    """Whether it is a Litestar app. Imports nothing: such an app has imported Litestar."""
+    litestar = sys.modules.get("litestar")
+    return litestar is not None and isinstance(app, litestar.Litestar)

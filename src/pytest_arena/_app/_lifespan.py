@@ -1,0 +1,292 @@
+"""How is an app's lifespan begun, and how does it always come to its end?
+
+::
+
+    begin ──→ starting ──→ up ──→ stopping ──→ over
+                 │          └ asked by `stop`, `close`, or by whoever cancels its task
+                 └──→ refused (start-up failed)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import warnings
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._app import _words
+
+if TYPE_CHECKING:
+    from pytest_arena._app._kind import ASGIApp, Message
+    from pytest_arena.errors import LifespanError
+
+__all__ = ["PATIENCE", "Lifespan", "running_loop"]
+
+# Seconds for a shutdown, which closes a few pools: whoever exceeds them waits for something that
+# does not come, and is cancelled, with an error.
+PATIENCE = 10.0
+
+# How often an app is asked to leave a loop that was closed under it. Each `await` in its clean-up
+# costs one; an app that needs more is left to Python's own devices.
+_GOODBYES = 100
+
+
+class Lifespan:
+    """One run of an app's lifespan, in one task of one event loop.
+
+    The app enters and leaves its lifespan in that one task, so that cancel scopes and task groups
+    in it work. It is shut down whatever happens: by `stop` or `close`, and if the owner of the
+    loop closes it before, by the owner's cancelling of all tasks: the app then takes this as the
+    server's request to shut down, which the owner waits for.
+
+    Nothing about it is ever logged or warned of by asyncio: a failure is kept, and raised once.
+    """
+
+    @classmethod
+    def begin(cls, app: ASGIApp) -> Lifespan:
+        """Start the app in the running loop, without waiting for it."""
+        lifespan = cls(app, asyncio.get_running_loop())
+        lifespan._run()
+        return lifespan
+
+    def __init__(self, app: ASGIApp, loop: asyncio.AbstractEventLoop) -> None:
+        self.state: dict[str, Any] = {}
+        """What the app hands on to its requests, by ``scope["state"]``."""
+        self._app = app
+        self._loop = loop
+        self._coroutine = self._live()
+        self._task: asyncio.Task[None]
+        # Waited for in other threads and loops as well; "running" means: cannot be cancelled, as
+        # a cancelled waiter would otherwise cancel it for the others.
+        self._started: Future[None] = Future()
+        self._started.set_running_or_notify_cancel()
+        self._shutdown_asked = asyncio.Event()
+        # Facts about the conversation with the app. None is ever taken back.
+        self._took_startup = False
+        self._is_up = False
+        self._is_stopping = False
+        self._is_left = False
+        self._message: str | None = None
+        self._start_error: LifespanError | None = None
+        self._failure: LifespanError | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a request may rely on it: starting or up, in a loop that is not closed.
+
+        An app that ended its lifespan by itself, or knows none, stays usable.
+        """
+        if self._is_stopping or self._is_left or self._start_error:
+            return False
+        return self._task.done() or not self._loop.is_closed()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to do or to say."""
+        return (self._is_left or self._task.done()) and self._failure is None
+
+    def lives_in(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether it was begun in this loop."""
+        return self._loop is loop
+
+    async def started(self) -> None:
+        """Wait until the app is up, in any loop.
+
+        Raises:
+            LifespanError: from the app's exception; or its loop does not run, so that waiting
+                would last for ever.
+        """
+        __tracebackhide__ = True
+        if not self._started.done():
+            self._check_it_moves(blocked=None)
+            await asyncio.wrap_future(self._started)
+        self._raise_start_error()
+
+    def started_sync(self) -> None:
+        """Wait until the app is up, in a thread. Raises as `started` does."""
+        __tracebackhide__ = True
+        if not self._started.done():
+            self._check_it_moves(blocked=running_loop())
+            self._started.result()
+        self._raise_start_error()
+
+    async def stop(self) -> None:
+        """Shut the app down; awaited in its own loop. A start-up under way is cancelled.
+
+        Raises:
+            LifespanError: the shutdown failed, or did not end in time. Once: not again later.
+        """
+        __tracebackhide__ = True
+        self._ask()
+        if await self._outlasts(PATIENCE):
+            self._task.cancel()
+            await self._outlasts(PATIENCE / 10)
+            self._failure = _words.shutdown_hangs(PATIENCE)
+        self._raise_failure()
+
+    def close(self) -> None:
+        """Shut the app down from outside of its loop, whatever that loop is doing. Idempotent.
+
+        Raises:
+            LifespanError: as `stop` does.
+        """
+        __tracebackhide__ = True
+        if not (self._is_left or self._task.done()):
+            self._end_from_outside()
+        self._raise_failure()
+
+    def _run(self) -> None:
+        self._task = self._loop.create_task(self._coroutine, name="pytest-arena: lifespan")
+        # A loop may be closed without a word to its tasks. There is no other name for this wish;
+        # asyncio.gather and run_until_complete express it in the same way.
+        self._task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - see above
+        self._task.add_done_callback(self._over)
+
+    async def _live(self) -> None:
+        __tracebackhide__ = True
+        scope = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": "2.0"},
+            "state": self.state,
+        }
+        try:
+            await self._app(scope, self._receive, self._send)
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - cancellation, pytest's outcomes: all are told
+            self._conclude(error)
+        else:
+            self._conclude(None)
+
+    async def _receive(self) -> Message:
+        __tracebackhide__ = True
+        if not self._took_startup:
+            self._took_startup = True
+            return {"type": "lifespan.startup"}
+        await self._until_shutdown_is_asked()
+        return {"type": "lifespan.shutdown"}
+
+    async def _until_shutdown_is_asked(self) -> None:
+        __tracebackhide__ = True
+        try:
+            await self._shutdown_asked.wait()
+        except asyncio.CancelledError:
+            # Whoever owns the loop is about to close it: cancels every task, then waits for all.
+            # That is the moment to shut down, here, in the task that has started the app.
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+        self._is_stopping = True
+
+    async def _send(self, message: Message) -> None:
+        if self._is_left:
+            return
+        match message["type"]:
+            case "lifespan.startup.complete":
+                self._is_up = True
+                self._say_started()
+            case "lifespan.startup.failed" | "lifespan.shutdown.failed":
+                self._message = message.get("message", "")
+                self._shutdown_asked.set()
+
+    def _conclude(self, error: BaseException | None) -> None:
+        if self._is_up:
+            if error is not None or self._message is not None:
+                text = _words.shutdown_failed(error, self._message, asked=self._is_stopping)
+                self._failure = _because(text, error)
+        elif self._message is not None or (self._took_startup and error is not None):
+            self._start_error = _because(_words.startup_failed(error, self._message), error)
+        # Else the app knows no lifespan: ASGI wants a server to go on without.
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        # What `_live` lets pass: a cancellation before its first step, Ctrl-C, SystemExit. To look
+        # at the exception keeps asyncio from complaining that nobody did.
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            self._start_error = _because(_words.startup_failed(error, None), error)
+        self._say_started()
+
+    def _say_started(self) -> None:
+        if not self._started.done():
+            self._started.set_result(None)
+
+    def _check_it_moves(self, *, blocked: asyncio.AbstractEventLoop | None) -> None:
+        __tracebackhide__ = True
+        if self._loop is blocked or not self._loop.is_running():
+            raise _words.startup_stuck()
+
+    def _ask(self) -> None:
+        self._is_stopping = True
+        self._shutdown_asked.set()
+        if not self._is_up:
+            self._task.cancel()
+
+    async def _outlasts(self, seconds: float) -> bool:
+        """Whether the app is still there after so many seconds."""
+        _, pending = await asyncio.wait({self._task}, timeout=seconds)
+        return bool(pending)
+
+    def _end_from_outside(self) -> None:
+        __tracebackhide__ = True
+        here = running_loop()
+        if self._loop.is_closed():
+            self._leave()
+        elif self._loop.is_running() and self._loop is not here:
+            self._end_in_its_thread()
+        elif here is not None:
+            self._ask()  # nothing can be awaited here; it ends when its loop goes on
+        else:
+            self._loop.run_until_complete(self.stop())
+
+    def _end_in_its_thread(self) -> None:
+        __tracebackhide__ = True
+        stop = self.stop()
+        try:
+            stopped = asyncio.run_coroutine_threadsafe(stop, self._loop)
+        except RuntimeError:
+            stop.close()  # the loop was closed at this very moment, which has cancelled the task
+            return
+        try:
+            stopped.result(2 * PATIENCE)
+        except TimeoutError:
+            raise _words.shutdown_hangs(2 * PATIENCE) from None
+
+    def _leave(self) -> None:
+        """Let go of the app: its loop was closed without a word to it.
+
+        Python would do it at some later moment and complain about each `await` that it meets.
+        Whatever it raises now is no failure of the app's.
+        """
+        self._is_left = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for _ in range(_GOODBYES):
+                with contextlib.suppress(Exception, asyncio.CancelledError):
+                    self._coroutine.close()
+                if inspect.getcoroutinestate(self._coroutine) == inspect.CORO_CLOSED:
+                    return
+
+    def _raise_start_error(self) -> None:
+        __tracebackhide__ = True
+        if self._start_error is not None:
+            raise self._start_error
+
+    def _raise_failure(self) -> None:
+        __tracebackhide__ = True
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that runs in this thread, None if there is none."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _because(error: LifespanError, cause: BaseException | None) -> LifespanError:
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,93 @@
+"""Which line is the user to look at?"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sysconfig
+import traceback
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pytest_arena._values import CodeLine
+from pytest_arena.errors import ClientError
+
+__all__ = ["blame", "ends_at_the_caller"]
+
+_Class = TypeVar("_Class", bound=type[Any])
+
+# Where a client's own library stands between the test's line and ours.
+_METHODS = (
+    "__aenter__",
+    "__enter__",
+    "_arena_ready",
+    "delete",
+    "get",
+    "head",
+    "options",
+    "patch",
+    "post",
+    "put",
+    "query",
+    "request",
+    "websocket_connect",
+)
+
+_LIBRARIES = (
+    "<",
+    str(Path(__file__).parents[1]) + os.sep,
+    sysconfig.get_path("stdlib") + os.sep,
+)
+_INSTALLED = ("site-packages", "dist-packages")
+
+
+def blame(error: BaseException) -> str:
+    """Return the innermost line of the user's code in an error's traceback, else the last one."""
+    lines = [
+        CodeLine(frame.filename, frame.lineno or 0)
+        for frame in traceback.extract_tb(error.__traceback__)
+    ]
+    users = [line for line in lines if not _is_library(line.file)]
+    nearest = users or lines
+    return str(nearest[-1]) if nearest else "it has no traceback"
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith(_LIBRARIES) or any(name in file for name in _INSTALLED)
+
+
+def ends_at_the_caller(client: _Class) -> _Class:
+    """Let the traceback of our own errors end at the line that called a method of this client.
+
+    `__tracebackhide__` hides our frames, but not those of the HTTP library between them and the
+    test. An app's exception keeps all its frames.
+    """
+    for name in _METHODS:
+        if method := getattr(client, name, None):
+            setattr(client, name, _shortened(method))
+    return client
+
+
+def _shortened(method: Any) -> Any:
+    if inspect.iscoroutinefunction(method):
+
+        @functools.wraps(method)
+        async def call(*args: Any, **options: Any) -> Any:
+            __tracebackhide__ = True
+            try:
+                return await method(*args, **options)
+            except ClientError as error:
+                raise error.with_traceback(None)  # noqa: B904 - the same error, with its cause
+
+        return call
+
+    @functools.wraps(method)
+    def call_sync(*args: Any, **options: Any) -> Any:
+        __tracebackhide__ = True
+        try:
+            return method(*args, **options)
+        except ClientError as error:
+            raise error.with_traceback(None)  # noqa: B904 - the same error, with its cause
+
+    return call_sync

@@ -1,0 +1,104 @@
+"""How is a client logged in, exactly once?"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._app import _words
+from pytest_arena.errors import ClientError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["Login"]
+
+# The logins that the current task or thread is inside of: their own requests must not wait for
+# them. A login may use another client, which logs in by itself.
+_under_way: ContextVar[tuple[Login, ...]] = ContextVar("logins under way", default=())
+
+
+class Login:
+    """The login of one client, made before its first request and never again.
+
+    Requests that come while it is under way wait for it, and share its failure. After a failure
+    the next request tries again.
+    """
+
+    def __init__(self, function: Callable[[Any, str], Any], *, role: str, path: str) -> None:
+        self.role = role
+        self._function = function
+        self._path = path
+        self._is_done = False
+        self._failure: ClientError | None = None
+        self._thread_lock = threading.Lock()
+        self._loop_lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+
+    async def once(self, client: object) -> None:
+        """Log this client in, if it is not.
+
+        Raises:
+            LoginError: from what the login function raised.
+        """
+        __tracebackhide__ = True
+        if self._is_done or self in _under_way.get():
+            return
+        known = self._failure
+        async with self._lock_of_this_loop():
+            if self._is_open_since(known):
+                with self._attempt():
+                    answer = self._function(client, self.role)
+                    if inspect.isawaitable(answer):
+                        await answer
+
+    def once_sync(self, client: object) -> None:
+        """Log this client in, if it is not. Raises as `once` does, and for an async function."""
+        __tracebackhide__ = True
+        if self._is_done or self in _under_way.get():
+            return
+        known = self._failure
+        with self._thread_lock:
+            if self._is_open_since(known):
+                with self._attempt():
+                    self._refuse_awaitable(self._function(client, self.role))
+
+    def _lock_of_this_loop(self) -> asyncio.Lock:
+        """An asyncio.Lock belongs to a loop, a client may be used in several, one by one."""
+        loop = asyncio.get_running_loop()
+        if self._loop_lock is None or self._loop_lock[0] is not loop:
+            self._loop_lock = loop, asyncio.Lock()
+        return self._loop_lock[1]
+
+    def _is_open_since(self, known: ClientError | None) -> bool:
+        """Whether it is our turn; if somebody failed while we waited, that is our failure, too."""
+        __tracebackhide__ = True
+        if self._failure is not None and self._failure is not known:
+            raise self._failure
+        return not self._is_done
+
+    @contextmanager
+    def _attempt(self) -> Iterator[None]:
+        __tracebackhide__ = True
+        token = _under_way.set((*_under_way.get(), self))
+        try:
+            yield
+        except ClientError as error:  # says itself what is wrong
+            self._failure = error
+            raise
+        except Exception as error:
+            self._failure = _words.login_failed(error, role=self.role, path=self._path)
+            raise self._failure from error
+        finally:
+            _under_way.reset(token)
+        self._is_done = True
+
+    def _refuse_awaitable(self, answer: object) -> None:
+        __tracebackhide__ = True
+        if inspect.iscoroutine(answer):
+            answer.close()  # else Python warns that nobody awaited it
+        if inspect.isawaitable(answer):
+            raise _words.async_login(role=self.role, path=self._path)

@@ -1,0 +1,181 @@
+"""One app in one test: how is everything that belongs to it begun and ended together?"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._app import _words
+from pytest_arena._app._login import Login
+from pytest_arena._app._shared import SharedLifespan
+from pytest_arena._app._sync_client import Portal, open_test_client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from anyio.from_thread import BlockingPortal
+    from starlette.testclient import TestClient
+
+    from pytest_arena._app._async_client import AsyncClient
+    from pytest_arena._app._kind import ASGIApp
+    from pytest_arena._app._lifespan import Lifespan
+    from pytest_arena._app._records import Hooks
+
+__all__ = ["AppRun"]
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class AppRun:
+    """One app in one test, or in the whole session: its lifespan and its clients.
+
+    Making one and making clients costs next to nothing and needs no event loop: the lifespan and,
+    for sync clients, a thread begin at the first request. There is one lifespan for all clients.
+
+    It always ends: await `aclose` in the test's loop, or let the loop's owner close the loop, and
+    call `close` at last.
+
+    Args:
+        app: the app, as `build_app` returns it.
+        hooks: what the arena wants around each request.
+        lifespan: whether clients run the app's lifespan.
+        login: the user's ``login(client, role)``, sync or async.
+        login_path: the name of that function, for messages.
+        state: of a lifespan that runs elsewhere, as `SessionLifespan.start` returns it; clients
+            then run none.
+
+    Example::
+
+        run = AppRun(build_app(app), hooks=hooks)
+        try:
+            client = run.new_client()
+            ...  # the test
+            await run.aclose()
+        finally:
+            run.close()
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hooks: Hooks,
+        lifespan: bool = True,
+        login: Callable[[Any, str], Any] | None = None,
+        login_path: str = "",
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.app = app
+        self.hooks = hooks
+        self._lifespan = SharedLifespan(app) if lifespan and state is None else None
+        self._given_state = state or _NOTHING
+        self._login = login
+        self._login_path = login_path
+        self._portal = Portal()
+        self._test_clients: list[Any] = []
+        self._is_closed = False
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """What the lifespan hands on to requests, which get a shallow copy each."""
+        return self._lifespan.state if self._lifespan else self._given_state
+
+    def new_client(
+        self, *, role: str | None = None, options: Mapping[str, Any] = _NOTHING
+    ) -> AsyncClient:
+        """Return an async client; with a role, one that logs in before its first request.
+
+        Args:
+            role: as whom; handed to the login function.
+            options: of ``httpx2.AsyncClient``, and of ``ASGITransport``
+                (``raise_app_exceptions``, ``root_path``, ``client``).
+
+        Raises:
+            ConfigError: there is no HTTP library, or it knows no such option.
+            LoginError: there is no login function.
+        """
+        __tracebackhide__ = True
+        # Here, as it imports the HTTP library: some 60 ms, and it may not be installed.
+        from pytest_arena._app._async_client import open_async_client
+
+        return open_async_client(self, self._new_login(role), options=options)
+
+    def new_test_client(
+        self, *, role: str | None = None, options: Mapping[str, Any] = _NOTHING
+    ) -> TestClient:
+        """Return a sync test client of the app's framework: Litestar's, for all others Starlette's.
+
+        The backend options of the client that comes first hold for all.
+
+        Args:
+            role: as whom; handed to the login function.
+            options: of the framework's test client.
+
+        Raises:
+            ConfigError: the framework's client does not import, or knows no such option.
+            LoginError: there is no login function.
+        """
+        __tracebackhide__ = True
+        client = open_test_client(self.app, self, self._new_login(role), options=options)
+        self._test_clients.append(client)
+        return client
+
+    def _new_login(self, role: str | None) -> Login | None:
+        __tracebackhide__ = True
+        if role is None:
+            return None
+        if self._login is None:
+            raise _words.no_login(role)
+        return Login(self._login, role=role, path=self._login_path)
+
+    async def join(self) -> None:
+        """Wait until the app is up; called by async clients before each request."""
+        __tracebackhide__ = True
+        self._check_it_is_open()
+        if self._lifespan:
+            await self._lifespan.join()
+
+    def join_sync(self, backend: Mapping[str, Any]) -> tuple[BlockingPortal, Lifespan | None]:
+        """Wait until the app is up, and tell where it runs for sync clients, which call this."""
+        __tracebackhide__ = True
+        self._check_it_is_open()
+        portal = self._portal.open(backend)
+        return portal, self._lifespan.join_sync(portal) if self._lifespan else None
+
+    def _check_it_is_open(self) -> None:
+        __tracebackhide__ = True
+        if self._is_closed:
+            raise _words.run_is_over()
+
+    async def aclose(self) -> None:
+        """Shut the app down, if its lifespan runs in this loop; a later request starts it again.
+
+        To be awaited around the test's own coroutine, however that ended. A lifespan of another
+        loop or of a sync client is left to `close`.
+
+        Raises:
+            LifespanError: from the app's exception.
+        """
+        __tracebackhide__ = True
+        if self._lifespan:
+            await self._lifespan.aclose()
+
+    def close(self) -> None:
+        """End whatever is still open, whichever loop or thread it belongs to. Idempotent.
+
+        A lifespan whose loop is closed has been shut down by that; if the loop's owner did it
+        without cancelling its tasks, nothing can be done, and nothing is said. Clients refuse
+        further requests.
+
+        Raises:
+            LifespanError: a shutdown failed, now or when its loop was closed. Once.
+        """
+        __tracebackhide__ = True
+        self._is_closed = True
+        with ExitStack() as stack:
+            stack.callback(self._portal.close)
+            if self._lifespan:
+                stack.callback(self._lifespan.close)
+            for client in self._test_clients:
+                stack.callback(client._arena_leave)  # noqa: SLF001 - ours, of another file

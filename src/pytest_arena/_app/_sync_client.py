@@ -1,0 +1,241 @@
+"""The sync test client: the framework's own, in the loop of a thread."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+
+from pytest_arena._app import _words
+from pytest_arena._app._kind import ASGIApp, is_async, is_litestar
+from pytest_arena._app._lines import ends_at_the_caller
+from pytest_arena._app._records import Hooks, Stopwatch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
+    import httpx2 as httpx
+    from anyio.from_thread import BlockingPortal
+    from starlette.testclient import TestClient
+
+    from pytest_arena._app._kind import Scope
+    from pytest_arena._app._lifespan import Lifespan
+    from pytest_arena._app._login import Login
+
+    _Base = httpx.Client
+else:
+    # Starlette's client is an httpx2 client or an httpx one, Litestar's an httpx one.
+    _Base = object
+
+__all__ = ["Host", "Portal", "SyncClient", "open_test_client"]
+
+
+class Host(Protocol):
+    """What a sync client needs of the run that it belongs to."""
+
+    @property
+    def hooks(self) -> Hooks:
+        """What happens around each request."""
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """What the lifespan hands on to requests."""
+
+    def join_sync(self, backend: Mapping[str, Any]) -> tuple[BlockingPortal, Lifespan | None]:
+        """Wait until the app is up; return where it runs, and the lifespan if this began it."""
+
+
+class Portal:
+    """One event loop in a thread, for all sync clients of an app.
+
+    One, because what the app's lifespan opens in a loop can often be used in that loop only.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._context: AbstractContextManager[BlockingPortal] | None = None
+        self._portal: BlockingPortal
+
+    def open(self, backend: Mapping[str, Any]) -> BlockingPortal:
+        """Return it, started if need be; ``backend`` is as `anyio.run` has it."""
+        with self._lock:
+            if self._context is None:
+                self._start(backend)
+            return self._portal
+
+    def _start(self, backend: Mapping[str, Any]) -> None:
+        from anyio.from_thread import start_blocking_portal
+
+        context = start_blocking_portal(**backend)
+        self._portal = context.__enter__()
+        self._context = context
+
+    def close(self) -> None:
+        """Stop it and wait for its thread. Idempotent."""
+        with self._lock:
+            context, self._context = self._context, None
+            if context is not None:
+                # A websocket or a task that the test left open would keep the thread for ever.
+                self._portal.call(self._portal.stop, True)  # noqa: FBT003 - anyio's call has no names
+                context.__exit__(None, None, None)
+
+
+class SyncClient(_Base):
+    """What arena adds to a framework's test client.
+
+    It is the framework's client with its defaults. Its first request starts the app's lifespan in
+    a thread's loop, unless somebody else has started it anywhere, and logs in, if it has a role.
+    All sync clients of a test run the app in that one loop. ``with`` does the same at once, and
+    shuts down at its end what it has started itself.
+
+    Raises:
+        LifespanError: at a request: the app's start-up failed, or the test is over.
+        LoginError: at a request: the login failed, or is an async function.
+        PendingWorkError: at a request in an async test: ``db_session`` has uncommitted work.
+
+    Example::
+
+        def test_orders(test_client):
+            assert test_client.get("/orders").status_code == 200
+    """
+
+    __test__ = False  # pytest would collect a class of the name TestClient
+    _arena_host: Host
+    _arena_login: Login | None
+    _arena_begun: list[Lifespan | None]
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send a request, after the app has started, the client logged in, work committed."""
+        __tracebackhide__ = True
+        self._arena_ready()
+        self._arena_host.hooks.before_sync()
+        watch = Stopwatch(self._arena_host.hooks, request, role=self._arena_role)
+        try:
+            response = super().send(request, **options)
+        except BaseException as error:
+            watch.raised(error)
+            raise
+        watch.answered(response)
+        return response
+
+    def __enter__(self) -> Self:
+        __tracebackhide__ = True
+        self._arena_begun.append(self._arena_join())
+        self._arena_ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        __tracebackhide__ = True
+        if lifespan := self._arena_begun.pop():
+            lifespan.close()
+
+    def _arena_bind(self, host: Host, login: Login | None) -> None:
+        self._arena_host = host
+        self._arena_login = login
+        self._arena_begun = []
+
+    def _arena_ready(self) -> None:
+        __tracebackhide__ = True
+        self._arena_join()
+        if self._arena_login is not None:
+            self._arena_login.once_sync(self)
+
+    def _arena_join(self) -> Lifespan | None:
+        __tracebackhide__ = True
+        portal, begun = self._arena_host.join_sync(self._arena_backend())
+        self._arena_enter(portal, self._arena_host.state)
+        return begun
+
+    @property
+    def _arena_role(self) -> str | None:
+        return self._arena_login.role if self._arena_login else None
+
+    def _arena_backend(self) -> Mapping[str, Any]:
+        raise NotImplementedError
+
+    def _arena_enter(self, portal: BlockingPortal, state: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _arena_leave(self) -> None:
+        """Let go of what the client still holds open in the portal."""
+
+
+def open_test_client(
+    app: ASGIApp, host: Host, login: Login | None, *, options: Mapping[str, Any]
+) -> TestClient:
+    """Return a new test client of the app's framework; its options are the framework's.
+
+    Raises:
+        ConfigError: the framework's client does not import, or knows no such option.
+    """
+    __tracebackhide__ = True
+    kind = _import_litestars() if is_litestar(app) else _import_starlettes()
+    try:
+        client = kind(_as_coroutine_function(app), **options)
+    except TypeError as error:
+        raise _words.wrong_options(error, "the test client") from error
+    client._arena_bind(host, login)  # noqa: SLF001 - a class of this file
+    return cast("TestClient", client)
+
+
+def _as_coroutine_function(app: ASGIApp) -> ASGIApp:
+    """The app itself; a plain function that returns an awaitable is one of ASGI 2 to Starlette."""
+    if is_async(app):
+        return app
+
+    async def awaited(scope: Scope, receive: Any, send: Any) -> None:
+        __tracebackhide__ = True
+        await app(scope, receive, send)
+
+    return awaited
+
+
+@functools.cache
+def _import_starlettes() -> type[Any]:
+    __tracebackhide__ = True
+    try:
+        with warnings.catch_warnings():
+            # That `httpx` should be `httpx2` is for the user to hear who imports it: here it
+            # would be an error of a test that has no line to mend.
+            warnings.simplefilter("ignore")
+            from starlette.testclient import TestClient
+    except (ImportError, RuntimeError) as error:  # the latter for want of an HTTP library
+        raise _words.no_test_client(error) from None
+
+    @ends_at_the_caller
+    class ArenaTestClient(SyncClient, TestClient):  # type: ignore[misc] # two `request`s, one kin
+        def _arena_backend(self) -> Mapping[str, Any]:
+            return self.async_backend
+
+        def _arena_enter(self, portal: BlockingPortal, state: Mapping[str, Any]) -> None:
+            self.portal = portal
+            self.app_state.clear()
+            self.app_state.update(state)
+
+        def _arena_leave(self) -> None:
+            self.close()  # ends streams that were not read to their end
+
+    return ArenaTestClient
+
+
+@functools.cache
+def _import_litestars() -> type[Any]:
+    __tracebackhide__ = True
+    try:
+        from litestar.testing import TestClient
+    except ImportError as error:
+        raise _words.no_test_client(error) from None
+
+    @ends_at_the_caller
+    class ArenaTestClient(SyncClient, TestClient[Any]):  # type: ignore[misc] # as above
+        def _arena_backend(self) -> Mapping[str, Any]:
+            options = dict(self.backend_options or {})
+            return {"backend": self.backend, "backend_options": options}
+
+        def _arena_enter(self, portal: BlockingPortal, _: Mapping[str, Any]) -> None:
+            # Litestar hands its lifespan's state on by the app itself.
+            self.blocking_portal = portal
+
+    return ArenaTestClient

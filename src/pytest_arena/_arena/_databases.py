@@ -1,0 +1,296 @@
+"""Which databases are inside the arena, and where does each engine land?"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import weakref
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy.engine import make_url
+
+from pytest_arena import _gate
+from pytest_arena._gate import Aim, Asked
+from pytest_arena._isolation import Copy
+from pytest_arena._template import Recipe
+from pytest_arena._values import Stage
+from pytest_arena.errors import TemplateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+
+    from sqlalchemy.engine import Dialect
+
+    from pytest_arena._config import Config
+    from pytest_arena._isolation import Isolation
+    from pytest_arena._ledger import Ledger
+    from pytest_arena._servers._sqlite import Home
+    from pytest_arena._template import Store
+    from pytest_arena.errors import ArenaError
+
+__all__ = ["Database", "Databases", "Level"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Level:
+    """A state of all databases that is entered and left. ``serial`` is 0 but for a test's."""
+
+    owner: object
+    name: str
+    serial: int = 0
+    stage: Stage = Stage.SEEDED
+
+
+@dataclass(slots=True, eq=False)
+class Database:
+    """One database of the app, and the arena's in its place."""
+
+    key: Hashable
+    name: str
+    live: Path
+    dialect: Dialect
+    isolation: Isolation | None = None
+    failure: TemplateError | None = None
+    busy: bool = False
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def aim(self) -> Aim:
+        """Where a connection lands now."""
+        generation = self.isolation.generation if self.isolation else 0
+        return Aim(self.key, str(self.live), generation)
+
+
+class Databases:
+    """The resolver that the gate asks: from an engine's URL to a database of the arena.
+
+    The file in the URL tells which database is meant; each memory engine has one of its own.
+    An engine keeps the database that it had first, also after a change of the working folder.
+    """
+
+    def __init__(self, config: Config, home: Home, store: Store, ledger: Ledger) -> None:
+        self._config, self._home, self._store, self._ledger = config, home, store, ledger
+        self._cache = config.cache.resolve()
+        self._by_key: dict[Hashable, Database] = {}
+        self._by_engine: weakref.WeakKeyDictionary[Dialect, Database] = weakref.WeakKeyDictionary()
+        self._building: ContextVar[Path | None] = ContextVar("arena_building", default=None)
+        self._count = itertools.count(1)
+        self.levels: list[Level] = []
+        self.temporary: Callable[[], Path | None] = lambda: None
+        self.primary: Database | None = None
+        self.finished = False
+
+    # What the gate asks.
+
+    def aim(self, asked: Asked) -> Aim | None:
+        """Return where an engine lands, None where it may go its own way."""
+        __tracebackhide__ = True
+        if self.finished:
+            raise self._kept(_gate.after_session(asked.name))
+        if asked.product != "sqlite":
+            return self._foreign(asked)
+        if self._goes_its_own_way(asked.name):
+            return None
+        if (building := self._building.get()) is not None:
+            return Aim(("building", building), str(building), 0)
+        database = self._by_engine.setdefault(asked.dialect, self.register(asked))
+        self.ensure(database)
+        return database.aim
+
+    def _foreign(self, asked: Asked) -> None:
+        if not self._is_allowed(asked.name):
+            raise self._kept(_gate.unknown_connection(asked.name))
+
+    def _goes_its_own_way(self, file: str) -> bool:
+        if not file or self._database_at(file) is not None:
+            return False
+        return self._is_ours(file) or self.is_free(file)
+
+    def current(self, key: Hashable) -> Aim | None:
+        """Return where a connection to this database would land now."""
+        if self.finished:
+            raise self._kept(_gate.after_session(str(key)))
+        database = self._by_key.get(key)
+        return database.aim if database else None
+
+    def is_inside(self, file: str) -> bool:
+        """Whether this file is one of the arena's own; its content is there on return."""
+        if (database := self._database_at(file)) is not None and not self.finished:
+            self.ensure(database)
+        return self._is_ours(file)
+
+    def is_free(self, file: str) -> bool:
+        """Whether tests may open this file themselves: pytest's folders, ``arena_allow``."""
+        temporary = self.temporary()
+        if temporary is not None and Path(self._real(file)).is_relative_to(temporary):
+            return True
+        return self._is_allowed(file) or self._is_allowed(f"sqlite:///{file}")
+
+    def belongs_to_app(self, file: str) -> bool:
+        """Whether this is a file in whose place a database of the arena stands."""
+        return ("file", self._real(file)) in self._by_key and not self.is_free(file)
+
+    def level(self) -> int:
+        """The serial of the test whose level is on top, else 0."""
+        return self.levels[-1].serial if self.levels else 0
+
+    def refused(self, error: ArenaError) -> None:
+        """Keep what was raised, since the app may swallow it."""
+        self._ledger.refused(error)
+
+    # What the run asks.
+
+    def find(self, asked: Asked) -> Database | None:
+        """Return the database that is meant, if it is known."""
+        if (known := self._by_engine.get(asked.dialect)) is not None or not asked.name:
+            return known
+        return self._database_at(asked.name) or self._by_key.get(("file", self._real(asked.name)))
+
+    def first(self) -> Database:
+        """Return the app's first database; the next engine's, where none is known yet."""
+        if self.primary is None:
+            dialect = make_url(_usual_url()).get_dialect()()
+            live = self._home.file("app.db")
+            self.primary = Database(("unknown",), "app", live, dialect)
+            self._by_key[self.primary.key] = self.primary
+        return self.primary
+
+    def _adopted(self, key: Hashable) -> Database | None:
+        """The first database was asked for before any engine: the first engine means it."""
+        if self.primary is None or self._by_key.get(("unknown",)) is not self.primary:
+            return None
+        self._by_key[key] = self._by_key.pop(("unknown",))
+        self.primary.key = key
+        return self.primary
+
+    def register(self, asked: Asked) -> Database:
+        """Return the database that is meant; it has no content before its first connection."""
+        if (known := self.find(asked)) is not None:
+            return known
+        if not asked.name:
+            return self._register_memory(asked)
+        key = ("file", self._real(asked.name))
+        self._by_key[key] = self._adopted(key) or self._new(key, asked)
+        self.primary = self.primary or self._by_key[key]
+        return self._by_key[key]
+
+    def _register_memory(self, asked: Asked) -> Database:
+        key = ("memory", next(self._count))
+        database = self._by_key[key] = self._adopted(key) or self._new(key, asked)
+        self.primary = self.primary or database
+        if database is not self.primary:
+            weakref.finalize(asked.dialect, self._forget, key)  # it ends with its engine
+        return database
+
+    def _forget(self, key: Hashable) -> None:
+        database = self._by_key.pop(key, None)
+        if database is not None and database.isolation is not None:
+            database.isolation.close()
+            for file in database.live.parent.glob(f"{database.live.name}*"):
+                file.unlink(missing_ok=True)
+
+    def _new(self, key: Hashable, asked: Asked) -> Database:
+        name = Path(asked.name).name or "memory.db"
+        if any(database.live.name == name for database in self._by_key.values()):
+            name = f"{next(self._count)}-{name}"
+        return Database(key, Path(name).stem, self._home.file(name), asked.dialect)
+
+    def choose_primary(self, asked: list[Asked]) -> None:
+        """Make known the databases of engines that exist: a file comes before a memory engine."""
+        known = [one for one in asked if one.product == "sqlite" and self._is_the_apps(one.name)]
+        for one in sorted(known, key=lambda one: not one.name):
+            self._by_engine.setdefault(one.dialect, self.register(one))
+
+    def _is_the_apps(self, file: str) -> bool:
+        return not file or not self._goes_its_own_way(file)
+
+    def provisioned(self) -> list[Database]:
+        """Return the databases that somebody has connected to."""
+        return [database for database in self._by_key.values() if database.isolation]
+
+    def ensure(self, database: Database) -> Isolation:
+        """Give a database its content, once.
+
+        Raises:
+            TemplateError: the template cannot be built; in full the first time.
+        """
+        with database.lock:
+            if database.failure is not None:
+                raise self._kept(_said_before(database.failure))
+            if database.isolation is None and not database.busy:
+                database.busy = True
+                database.isolation = self._provision(database)
+                database.busy = False
+            return database.isolation  # type: ignore[return-value]  # None only inside _provision
+
+    def _provision(self, database: Database) -> Isolation:
+        try:
+            isolation = Copy(database.live, self.template(database, Stage.SEEDED))
+            for level in self.levels:
+                self.enter(isolation, database, level)
+        except TemplateError as error:
+            database.failure = error
+            raise self._kept(error) from error.__cause__
+        return isolation
+
+    def enter(self, isolation: Isolation, database: Database, level: Level) -> None:
+        """Open a level on one database, with the content that the level asks for."""
+        isolation.enter()
+        if level.stage is not Stage.SEEDED:
+            isolation.replace(self.template(database, level.stage))
+
+    def template(self, database: Database, stage: Stage) -> Path | None:
+        """Return the template for a database; None for an empty one."""
+        return self._store.ensure(self._recipe(database), stage, self._aimed_at)
+
+    def _recipe(self, database: Database) -> Recipe:
+        names = (database.name, "") if database is self.primary else (database.name,)
+        return Recipe(
+            next((self._config.schema[name] for name in names if name in self._config.schema), ""),
+            next((self._config.seed[name] for name in names if name in self._config.seed), ""),
+        )
+
+    @contextlib.contextmanager
+    def _aimed_at(self, file: Path) -> Iterator[None]:
+        token = self._building.set(file)
+        try:
+            yield
+        finally:
+            self._building.reset(token)
+
+    def _database_at(self, file: str) -> Database | None:
+        real = self._real(file)
+        return next((one for one in self._by_key.values() if str(one.live) == real), None)
+
+    def _is_ours(self, file: str) -> bool:
+        real = Path(self._real(file))
+        return real.is_relative_to(self._home.path) or real.is_relative_to(self._cache)
+
+    def _is_allowed(self, name: str) -> bool:
+        return any(fnmatch(name, pattern) for pattern in self._config.allow)
+
+    def _real(self, file: str) -> str:
+        return str(Path(file).resolve())
+
+    def _kept(self, error: ArenaError) -> ArenaError:
+        self._ledger.refused(error)
+        return error
+
+
+def _usual_url() -> str:
+    return "sqlite+aiosqlite://" if find_spec("aiosqlite") else "sqlite://"
+
+
+def _said_before(failure: TemplateError) -> TemplateError:
+    return TemplateError(
+        f"no database: {failure.what.partition(':')[0]}, as the first test that connected says",
+        why="no test can have a database before its template is built",
+        cause=failure.cause,
+        fix="the same as there",
+    )

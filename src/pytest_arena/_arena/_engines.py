@@ -1,0 +1,65 @@
+"""The engines of our own, one for each database and kind, kept from test to test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import create_engine
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from pytest_arena import _gate
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+    from pytest_arena._arena._databases import Database, Databases
+
+__all__ = ["Engines"]
+
+
+class Engines:
+    """Made like the app's engine where there is one, so that PRAGMAs and types are the same."""
+
+    def __init__(self, databases: Databases) -> None:
+        self._databases = databases
+        self._sync: dict[Database, Engine] = {}
+        self._async: dict[Database, AsyncEngine] = {}
+
+    def sync_engine(self, database: Database) -> Engine:
+        """Return a sync engine on a database of the arena."""
+        if database not in self._sync:
+            self._sync[database] = self._new_sync(database)
+        return self._sync[database]
+
+    def async_engine(self, database: Database) -> AsyncEngine:
+        """Return an async engine on a database of the arena."""
+        if database not in self._async:
+            self._async[database] = self._new_async(database)
+        return self._async[database]
+
+    def url(self, database: Database) -> URL:
+        """Return the URL under which anybody reaches the database, by the app's own driver."""
+        driver = f"sqlite+{database.dialect.driver}" if database.dialect.is_async else "sqlite"
+        return URL.create(driver, database=str(database.live))
+
+    def _new_sync(self, database: Database) -> Engine:
+        engine = self._engine_of_app(database)
+        url = URL.create("sqlite", database=str(database.live))
+        if engine is None:
+            return create_engine(url)
+        return _gate.sync_twin(engine, url) if engine.dialect.is_async else _gate.engine_like(engine)
+
+    def _new_async(self, database: Database) -> AsyncEngine:
+        engine = self._engine_of_app(database)
+        if engine is None:
+            return create_async_engine(self.url(database))
+        return AsyncEngine(_gate.engine_like(engine))
+
+    def _engine_of_app(self, database: Database) -> Engine | None:
+        for engine in _gate.find_engines():
+            asked = _gate.asked_by_engine(engine)
+            if asked and asked.product == "sqlite" and self._databases.find(asked) is database:
+                return engine
+        return None
+

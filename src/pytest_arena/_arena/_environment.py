@@ -1,0 +1,78 @@
+"""The environment's database URLs, led into the arena before any of the user's code runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from pytest_arena import _gate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_arena._arena._databases import Databases
+
+__all__ = ["Environment"]
+
+# A reserved name that no resolver answers (RFC 2606): a raw driver that reads the variable of a
+# product which this version cannot isolate fails there, and reaches nothing.
+_NOWHERE = "arena.invalid"
+# What stood there at first, for this run's workers and child runs, which inherit the new values.
+_ORIGINALS = "ARENA_ORIGINAL_URLS"
+
+
+class Environment:
+    """Redirects the variables of ``arena_env``, and gives them back."""
+
+    def __init__(self, names: tuple[str, ...], databases: Databases) -> None:
+        self._databases = databases
+        self._before = {name: os.environ.get(name) for name in (*names, _ORIGINALS)}
+        self._originals = self._found(names)
+
+    def _found(self, names: tuple[str, ...]) -> dict[str, str]:
+        inherited = json.loads(os.environ.get(_ORIGINALS, "{}"))
+        set_now = {name: os.environ[name] for name in names if os.environ.get(name)}
+        return {name: _original(url, inherited) for name, url in set_now.items()}
+
+    def redirect(self) -> None:
+        """Put the new URLs in place. The first one's database is the app's first."""
+        new = {name: self._inside(url) for name, url in self._originals.items()}
+        os.environ.update(new)
+        pairs = {url: self._originals[name] for name, url in new.items()}
+        os.environ[_ORIGINALS] = json.dumps(pairs)
+
+    def _inside(self, text: str) -> str:
+        try:
+            url = make_url(text)
+        except ArgumentError:
+            return text  # no URL: the variable means something else to this app
+        return self._new_url(url).render_as_string(hide_password=False)
+
+    def _new_url(self, url: URL) -> URL:
+        if url.get_backend_name() != "sqlite":
+            return url.set(host=_NOWHERE, port=None, username=None, password=None)
+        asked = _gate.asked_by_url(url)
+        if asked is None or not asked.name or self._databases.is_free(asked.name):
+            return url  # memory keeps its pool class; a free file is the tests' own business
+        live = self._databases.register(asked).live
+        return url.set(database=f"file:{live}" if _is_uri(url.query) else str(live))
+
+    def restore(self) -> None:
+        """Give the variables back."""
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _original(url: str, inherited: Mapping[str, str]) -> str:
+    return inherited.get(url, url)
+
+
+def _is_uri(query: Mapping[str, object]) -> bool:
+    return str(query.get("uri", "")).lower() == "true"

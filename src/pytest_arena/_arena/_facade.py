@@ -1,0 +1,138 @@
+"""What the ``arena`` fixture is: the test's database and app, by hand."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena.errors import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+    from sqlalchemy.orm import Session
+
+    from pytest_arena._app import Request
+    from pytest_arena._arena._run import ArenaRun
+
+__all__ = ["Arena", "Refused"]
+
+
+@dataclass(slots=True)
+class Refused:
+    """What ``expect_refusal`` caught; ``error`` is there when its block has ended."""
+
+    error: RefusedError | None = None
+
+
+class Arena:
+    """The test's database and app, from fixtures of any scope.
+
+    It is made by the plugin; ask for the fixture ``arena``. Everything that it gives is about
+    the level that stands: inside a test the test's, inside a wider fixture that fixture's.
+
+    Example::
+
+        @pytest.fixture(scope="module")
+        def dancers(arena):
+            with arena.session() as session:
+                session.add(Dancer(name="B-Boy Sand"))
+                session.commit()
+    """
+
+    __module__ = "pytest_arena"
+
+    def __init__(self, run: ArenaRun) -> None:
+        self._run = run
+
+    @property
+    def url(self) -> str:
+        """The URL under which anybody, other processes too, reaches the database now.
+
+        With the app's own driver. The first use makes the database, if nothing has connected yet.
+
+        Raises:
+            TemplateError: the schema or the seed cannot be built.
+        """
+        return self._run.url().render_as_string(hide_password=False)
+
+    @property
+    def engine(self) -> Engine | AsyncEngine:
+        """An engine of our own on the database: async where the app's is.
+
+        It never takes the app's connections. Do not dispose of it; it is kept from test to test.
+        """
+        return self._run.engine()
+
+    @property
+    def isolation(self) -> str:
+        """How the running test is undone: ``copy``."""
+        return self._run.isolation
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """The requests that clients of ours made in this test, oldest first."""
+        return self._run.requests()
+
+    def session(self) -> AsyncSession | Session:
+        """Open a session on the database, as ``db_session`` is; close it yourself in a fixture.
+
+        Async where the app's engine is async and an event loop is running, else sync.
+        """
+        return self._run.open_session()
+
+    def client(self, **options: Any) -> Any:
+        """Return an async client, as ``client`` is. ``options`` are those of ``client_options``."""
+        return self._run.app_run().new_client(options=options)
+
+    def client_as(self, role: str, **options: Any) -> Any:
+        """Return an async client that logs in as ``role`` before its first request.
+
+        Raises:
+            LoginError: there is no ``arena_login``.
+        """
+        return self._run.app_run().new_client(role=role, options=options)
+
+    def test_client(self, **options: Any) -> Any:
+        """Return a sync test client, as ``test_client`` is."""
+        return self._run.app_run().new_test_client(options=options)
+
+    def test_client_as(self, role: str, **options: Any) -> Any:
+        """Return a sync test client that logs in as ``role`` before its first request."""
+        return self._run.app_run().new_test_client(role=role, options=options)
+
+    new_client = client
+
+    def keep(self) -> Path:
+        """Copy the database as it is now to a file that stays, and return the file.
+
+        Costs one copy of the database.
+        """
+        return self._run.keep()
+
+    @contextlib.contextmanager
+    def expect_refusal(self) -> Iterator[Refused]:
+        """Assert that the guard refuses something in this block, also if the app swallows it.
+
+        Example::
+
+            with arena.expect_refusal() as refused:
+                sqlite3.connect("app.db")
+            assert "app.db" in str(refused.error)
+
+        Raises:
+            AssertionError: nothing was refused.
+        """
+        __tracebackhide__ = True
+        refused, before = Refused(), self._run.ledger.mark()
+        with contextlib.suppress(RefusedError):
+            yield refused
+        errors = [error for error in self._run.ledger.since(before)]
+        refused.error = next((one for one in errors if isinstance(one, RefusedError)), None)
+        if refused.error is None:
+            raise AssertionError("nothing was refused in this block")
+        self._run.ledger.report(*errors)

@@ -1,0 +1,397 @@
+"""The conductor: one run for each pytest process, from the first option to the last refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena import _gate, _leaks
+from pytest_arena._app import AppRun, Request, SessionLifespan, build_app, check_app
+from pytest_arena._arena._databases import Databases, Level
+from pytest_arena._arena._engines import Engines
+from pytest_arena._arena._environment import Environment
+from pytest_arena._arena._levels import Levels
+from pytest_arena._ledger import Ledger, TestFacts
+from pytest_arena._load import load_attribute
+from pytest_arena._servers._sqlite import Home
+from pytest_arena._session import Sessions
+from pytest_arena._template import Store, check_schema, check_seed
+from pytest_arena.errors import ConfigError, LifespanError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from sqlalchemy.engine import URL, Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+    from sqlalchemy.orm import Session
+
+    from pytest_arena._app import ASGIApp, Hooks
+    from pytest_arena._config import Config
+    from pytest_arena._values import Plan
+
+__all__ = ["ArenaRun", "RunningTest"]
+
+
+class _Unheard:
+    """Requests of a client in a wide fixture: nothing is pending, and no test has made them."""
+
+    async def before(self) -> None:
+        """Before a request of an async client."""
+
+    def before_sync(self) -> None:
+        """Before a request of a sync client."""
+
+    def requested(self, record: Request) -> None:
+        """After a request."""
+
+
+@dataclass(slots=True, eq=False)
+class RunningTest:
+    """What belongs to one test while it runs."""
+
+    plan: Plan
+    serial: int
+    overrides: _leaks.Overrides
+    sessions: Sessions = field(default_factory=Sessions)
+    requests: list[Request] = field(default_factory=list)
+    app_run: AppRun | None = None
+    changed: list[str] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+    failed: bool = False
+    settled: bool = False
+
+    async def before(self) -> None:
+        """Before a request of an async client."""
+        await self.sessions.commit()
+
+    def before_sync(self) -> None:
+        """Before a request of a sync client."""
+        self.sessions.commit_sync()
+
+    def requested(self, record: Request) -> None:
+        """After a request."""
+        self.requests.append(record)
+
+
+class ArenaRun:
+    """Open, run, settle: what each hook of the plugin calls, and in this order."""
+
+    def __init__(self, config: Config, ledger: Ledger) -> None:
+        self.config, self.ledger = config, ledger
+        self._home = Home()
+        self._store = Store(config.cache / "templates", config.root, _rebuilt_since(config))
+        self.databases = Databases(config, self._home, self._store, ledger)
+        self.environment = Environment(config.env, self.databases)
+        self.gate = _gate.install(self.databases)
+        self.levels = Levels(self.databases, self.gate, ledger)
+        self.engines = Engines(self.databases)
+        self.test: RunningTest | None = None
+        self.app: object = None
+        self.tearing_down = False
+        self._serials = count(1)
+        self._session_state: Mapping[str, Any] | None = None
+        self._wide_apps: list[AppRun] = []
+
+    def start(self) -> None:
+        """Redirect the environment. The gate stands already."""
+        self.environment.redirect()
+
+    def check(self) -> None:
+        """After collection: import and check what the options name, find the app's engines.
+
+        Raises:
+            ConfigError: an option names something that is not there or not right.
+        """
+        if self.config.app:
+            self.app = load_attribute(self.config.app, option="arena_app")
+            check_app(self.app, self.config.app)
+        for schema in self.config.schema.values():
+            check_schema(schema, self.config.root)
+        for seed in self.config.seed.values():
+            check_seed(seed)
+        if self.config.login:
+            load_attribute(self.config.login, option="arena_login")
+        asked = [_gate.asked_by_engine(engine) for engine in _gate.find_engines()]
+        self.databases.choose_primary([one for one in asked if one is not None])
+
+    # A test.
+
+    def open(self, plan: Plan) -> None:
+        """Name the test. Nothing is connected yet."""
+        self.ledger.begin(plan.name)
+        self.levels.seconds = 0.0
+        self.test = RunningTest(plan, next(self._serials), _leaks.Overrides(self.app))
+
+    def enter_test(self) -> None:
+        """Open the test's own level, at its first function-scoped fixture or its call."""
+        if self.test is not None and self.levels.find(self.test) is None:
+            plan = self.test.plan
+            self.levels.enter(Level(self.test, plan.name, self.test.serial, plan.stage))
+
+    async def aclose_test(self) -> None:
+        """In the test's own loop: close what needs it."""
+        if self.test is not None:
+            await self.test.sessions.aclose()
+            if self.test.app_run is not None:
+                await self.test.app_run.aclose()
+
+    def settle_level(self) -> None:
+        """Function-scoped fixtures are down: close, look for leaks, restore. Idempotent."""
+        test = self.test
+        if test is None or test.settled:
+            return
+        test.settled = True
+        for step in (self._close_clients, self._find_leaks, self._leave_test):
+            try:
+                step(test)
+            except Exception as error:  # noqa: BLE001 - one failure never stops the next step
+                test.errors.append(error)
+
+    def _close_clients(self, test: RunningTest) -> None:
+        try:
+            if test.app_run is not None:
+                test.app_run.close()
+        finally:
+            test.sessions.close()
+            if test.overrides.restore():
+                self.ledger.note(f"{test.plan.name} left app.dependency_overrides; restored")
+
+    def _find_leaks(self, test: RunningTest) -> None:
+        leaks = _leaks.connection_leaks(self.gate, test.serial)
+        if leaks:
+            error = _leaks.leak_error(leaks)
+            _leaks.end_transactions(leaks)
+            raise error
+
+    def _leave_test(self, test: RunningTest) -> None:
+        level = self.levels.find(test)
+        if level is not None:
+            self._finish_above(level)
+            test.changed = self.levels.leave(level)
+
+    def settle(self) -> list[Exception]:
+        """The test is over: restore, freeze its facts. Returns what went wrong meanwhile."""
+        test = self.test
+        if test is None:
+            return []
+        self.settle_level()
+        self.test = None
+        self.ledger.end(self._facts(test))
+        return test.errors
+
+    def _facts(self, test: RunningTest) -> TestFacts:
+        return TestFacts(
+            name=test.plan.name,
+            databases=tuple(one.name for one in self.databases.provisioned()),
+            changed=tuple(test.changed),
+            requests=len(test.requests),
+            isolation_seconds=self.levels.seconds,
+        )
+
+    # Wide fixtures.
+
+    @contextmanager
+    def wide_fixture(self, owner: Any, name: str) -> Iterator[None]:
+        """Around the set-up of a fixture that outlives the test: its own level.
+
+        A level in which nothing was written is dropped at once; one whose set-up failed is left
+        at once.
+        """
+        level = Level(owner, name)
+        self.levels.enter(level)
+        try:
+            yield
+        except BaseException:
+            self.leave_wide(owner)
+            raise
+        self.levels.drop_if_clean(level)
+
+    def ending_wide(self, owner: Any, name: str) -> None:
+        """Before a wide fixture's own tear-down: what lies above its level goes first."""
+        if self.tearing_down:
+            self.settle_level()
+        level = self.levels.find(owner)
+        if level is None:
+            self.levels.enter(Level(owner, name))  # its tear-down may write
+        else:
+            self._finish_above(level)
+
+    def leave_wide(self, owner: Any) -> None:
+        """After a wide fixture's tear-down: its data goes. Harmless if it has no level."""
+        level = self.levels.find(owner)
+        if level is not None:
+            self._finish_above(level)
+            self.levels.leave(level)
+
+    def _finish_above(self, level: Level) -> None:
+        """Finish the fixtures whose levels lie above: pytest sets them up again at their next use."""
+        for upper in self.levels.above(level):
+            if upper in self.databases.levels:
+                upper.owner.finish()  # type: ignore[attr-defined]  # the plugin's WideFixture
+                self.leave_wide(upper.owner)
+
+    # What fixtures ask.
+
+    @property
+    def built_seconds(self) -> float:
+        """What building templates has cost in this run."""
+        return self._store.built_seconds
+
+    @property
+    def isolation(self) -> str:
+        """How the running test is undone."""
+        return "copy"
+
+    def requests(self) -> tuple[Request, ...]:
+        """The requests of the running test."""
+        return tuple(self.test.requests) if self.test else ()
+
+    def url(self) -> URL:
+        """The URL of the app's first database, which is there on return."""
+        database = self.databases.first()
+        self.databases.ensure(database)
+        return self.engines.url(database)
+
+    def engine(self) -> Engine | AsyncEngine:
+        """The engine of our own, of the kind of the app's."""
+        database = self.databases.first()
+        kinds = (self.engines.sync_engine, self.engines.async_engine)
+        return kinds[database.dialect.is_async](database)
+
+    def open_session(self) -> AsyncSession | Session:
+        """A session of the test, or one that a wide fixture has to close itself."""
+        sessions = self.test.sessions if self._in_test() else Sessions()
+        return self._open_session(sessions, wants_async=_loop_is_running())
+
+    def db_session(self) -> AsyncSession | Session:
+        """A session of the kind of the test."""
+        test = self._running()
+        return self._open_session(test.sessions, wants_async=test.plan.is_async)
+
+    def _open_session(self, sessions: Sessions, *, wants_async: bool) -> AsyncSession | Session:
+        database = self.databases.first()
+        if wants_async and database.dialect.is_async:
+            return sessions.open_async(self.engines.async_engine(database))
+        return sessions.open_sync(self.engines.sync_engine(database))
+
+    def _in_test(self) -> bool:
+        return self.test is not None and self.levels.find(self.test) is not None
+
+    def _running(self) -> RunningTest:
+        assert self.test is not None, "because pytest sets fixtures up in a test"  # noqa: S101
+        return self.test
+
+    def keep(self) -> Path:
+        """Copy the first database to a file that stays."""
+        database = self.databases.first()
+        name = re.sub(r"[^\w.-]+", "_", self.ledger.test or "outside")[-150:]
+        folder = self.config.cache / "kept"
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{name}-{database.live.name}"
+        file.unlink(missing_ok=True)
+        self.databases.ensure(database).save(file)
+        return file
+
+    def app_run(self) -> AppRun:
+        """Return the app of the running test, or of the wide fixture that is being set up."""
+        if not self._in_test():
+            return self._new_app_run(self.new_app(), hooks=_Unheard())
+        test = self._running()
+        if test.app_run is None:
+            self.use_app(self.new_app())
+        return test.app_run  # type: ignore[return-value]  # set by use_app
+
+    def new_app(self) -> ASGIApp:
+        """Return the app that ``arena_app`` names; a factory is called.
+
+        Raises:
+            ConfigError: there is no ``arena_app``.
+        """
+        if not self.config.app:
+            raise ConfigError(
+                "there is no arena_app",
+                why="clients need to know the app that they talk to",
+                cause="the pytest configuration names none",
+                fix="arena_app = app.main:app   in [tool.pytest.ini_options] or pytest.ini",
+            )
+        return build_app(self.app)
+
+    def use_app(self, app: ASGIApp) -> None:
+        """Clients of this test talk to this app."""
+        test = self._running()
+        test.app_run = self._new_app_run(app, hooks=test)
+
+    def _new_app_run(self, app: ASGIApp, *, hooks: Hooks) -> AppRun:
+        run = AppRun(
+            app,
+            hooks=hooks,
+            lifespan=self.config.lifespan == "on",
+            login=self._login(),
+            login_path=self.config.login,
+            state=self._session_state,
+        )
+        if not isinstance(hooks, RunningTest):
+            self._wide_apps.append(run)
+        return run
+
+    def _login(self) -> Any:
+        path = self.config.login
+        return load_attribute(path, option="arena_login") if path else None
+
+    @contextmanager
+    def session_lifespan(self, app: Any) -> Iterator[None]:
+        """Run the app's lifespan once, on a loop thread of ours."""
+        lifespan = SessionLifespan()
+        self._session_state = lifespan.start(app)
+        try:
+            yield
+        finally:
+            self._session_state = None
+            lifespan.stop()
+
+    # The end.
+
+    def finish(self) -> None:
+        """After the session: leave all levels; from here on the gate refuses everything."""
+        if self.databases.finished:
+            return
+        self.settle()
+        for app_run in self._wide_apps:
+            with suppress(LifespanError):  # nobody is left to be told
+                app_run.close()
+        while self.databases.levels:
+            self.levels.leave(self.databases.levels[-1])
+        for database in self.databases.provisioned():
+            self.databases.ensure(database).close()
+        self.databases.finished = True
+        if _gate.close(self.gate):
+            self.environment.restore()
+        self._home.close()
+
+
+_SINCE = "ARENA_REBUILT_SINCE"
+
+
+def _rebuilt_since(config: Config) -> float:
+    """Under ``--arena-rebuild``: templates older than the run's start are not good enough.
+
+    The first process says when it started; its workers inherit it, and build once together.
+    """
+    if not config.rebuild:
+        return 0.0
+    return float(os.environ.setdefault(_SINCE, str(time.time())))
+
+
+def _loop_is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""All SQL text of a database product, a module each."""

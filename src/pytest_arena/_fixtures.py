@@ -1,0 +1,122 @@
+"""What a user asks for by name. Plain fixtures, so that they work under every runner."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_arena._arena import Arena, ArenaRun
+from pytest_arena.errors import ArenaError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
+
+__all__ = [
+    "RUN",
+    "arena",
+    "arena_app",
+    "arena_lifespan",
+    "client",
+    "client_as",
+    "client_options",
+    "db_session",
+    "test_client",
+    "test_client_as",
+]
+
+RUN = pytest.StashKey[ArenaRun]()
+
+
+def _app_scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ARG001 - pytest's names
+    """One app for the session where its lifespan runs once, else one for each test."""
+    return "session" if config.stash[RUN].config.lifespan == "session" else "function"
+
+
+@pytest.fixture(scope="session")
+def arena(pytestconfig: pytest.Config) -> Arena:
+    """The test's database and app by hand, from fixtures of any scope: see `pytest_arena.Arena`."""
+    return Arena(pytestconfig.stash[RUN])
+
+
+@pytest.fixture(scope=_app_scope)
+def arena_app(pytestconfig: pytest.Config) -> Any:
+    """The app that `arena_app` names (a factory is called). Override it to configure the app."""
+    try:
+        return pytestconfig.stash[RUN].new_app()
+    except ArenaError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope=_app_scope)
+def arena_lifespan(pytestconfig: pytest.Config, arena_app: Any) -> Iterator[None]:
+    """Runs the app's lifespan where `arena_lifespan = session`; else the clients run it."""
+    run = pytestconfig.stash[RUN]
+    if run.config.lifespan != "session":
+        yield
+        return
+    with run.session_lifespan(arena_app):
+        yield
+
+
+@pytest.fixture
+def _arena_in_use(pytestconfig: pytest.Config, arena_app: Any, arena_lifespan: None) -> ArenaRun:
+    del arena_lifespan
+    run = pytestconfig.stash[RUN]
+    run.use_app(arena_app)
+    return run
+
+
+@pytest.fixture
+def client_options() -> dict[str, Any]:
+    """Options of the clients, for example `{"follow_redirects": True}`. Override it."""
+    return {}
+
+
+@pytest.fixture
+def db_session(pytestconfig: pytest.Config) -> AsyncSession | Session:
+    """A session on the test's database: an `AsyncSession` in async tests of async apps.
+
+    Pending work is committed before each request of `client` and `test_client`; every query
+    reads what stands in the database. It has an engine of its own.
+    """
+    return pytestconfig.stash[RUN].db_session()
+
+
+@pytest.fixture
+def client(_arena_in_use: ArenaRun, client_options: dict[str, Any]) -> Any:
+    """An async HTTP client bound to the app in this process; lifespan run, cookies kept."""
+    return _arena_in_use.app_run().new_client(options=client_options)
+
+
+@pytest.fixture
+def client_as(_arena_in_use: ArenaRun, client_options: dict[str, Any]) -> Callable[..., Any]:
+    """`client_as("role")`: such a client, logged in through `arena_login`; several at once."""
+
+    def new_client(role: str, **options: Any) -> Any:
+        __tracebackhide__ = True
+        merged = {**client_options, **options}
+        return _arena_in_use.app_run().new_client(role=role, options=merged)
+
+    return new_client
+
+
+@pytest.fixture
+def test_client(_arena_in_use: ArenaRun, client_options: dict[str, Any]) -> Any:
+    """The sync test client of Starlette, FastAPI or Litestar; lifespan run, cookies kept."""
+    return _arena_in_use.app_run().new_test_client(options=client_options)
+
+
+@pytest.fixture
+def test_client_as(_arena_in_use: ArenaRun, client_options: dict[str, Any]) -> Callable[..., Any]:
+    """`test_client_as("role")`: such a client, logged in through `arena_login`."""
+
+    def new_client(role: str, **options: Any) -> Any:
+        __tracebackhide__ = True
+        merged = {**client_options, **options}
+        return _arena_in_use.app_run().new_test_client(role=role, options=merged)
+
+    return new_client

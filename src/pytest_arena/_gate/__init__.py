@@ -1,0 +1,34 @@
+"""How is an unmodified app led into the test's database, and kept from any other?"""
+
+from __future__ import annotations
+
+from pytest_arena._gate._base import Aim, Asked, Resolver
+from pytest_arena._gate._engines import (
+    asked_by_engine,
+    asked_by_url,
+    engine_like,
+    find_engines,
+    sync_twin,
+)
+from pytest_arena._gate._listeners import Checkout, Gate, close, install
+from pytest_arena._gate._origin import user_line
+from pytest_arena._gate._refuse import after_session, unknown_connection, unknown_file
+
+__all__ = [
+    "Aim",
+    "Asked",
+    "Checkout",
+    "Gate",
+    "Resolver",
+    "after_session",
+    "asked_by_engine",
+    "asked_by_url",
+    "close",
+    "engine_like",
+    "find_engines",
+    "install",
+    "sync_twin",
+    "unknown_connection",
+    "unknown_file",
+    "user_line",
+]

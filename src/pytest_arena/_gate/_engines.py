@@ -1,0 +1,87 @@
+"""Which engines does the process have, and which databases do they mean?"""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import Engine, make_url
+
+from pytest_arena._gate._listeners import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.engine import URL
+
+    from pytest_arena._gate._base import Asked
+
+__all__ = ["asked_by_engine", "asked_by_url", "engine_like", "find_engines", "sync_twin"]
+
+
+def find_engines() -> list[Engine]:
+    """Return the engines that exist now, oldest first.
+
+    SQLAlchemy has no event for a new engine, so that the garbage collector is asked for the
+    instances of the class; that costs some milliseconds and happens once a run.
+    """
+    return [found for found in gc.get_referrers(Engine) if isinstance(found, Engine)]
+
+
+def asked_by_engine(engine: Engine) -> Asked | None:
+    """Return which database an engine would ask for, None where only a connection can tell."""
+    try:
+        return describe(engine.dialect, *engine.dialect.create_connect_args(engine.url))
+    except Exception:  # noqa: BLE001 - a third-party dialect; the gate decides when it connects
+        return None
+
+
+def asked_by_url(url: str | URL) -> Asked | None:
+    """Return which database a URL means, None where its driver is not installed."""
+    parsed = make_url(url)
+    try:
+        dialect = parsed.get_dialect()()
+    except Exception:  # noqa: BLE001 - an unknown dialect or a driver that cannot be imported
+        return None
+    return describe(dialect, *dialect.create_connect_args(parsed))
+
+
+def engine_like(engine: Engine) -> Engine:
+    """Return an engine of our own that is just like the app's: same URL, dialect and pool class.
+
+    It has a pool of its own with the same listeners, so that it never takes the app's
+    connections, and its connections are set up as theirs are.
+    """
+    return Engine(engine.pool.recreate(), engine.dialect, engine.url)
+
+
+def sync_twin(engine: Engine, url: URL) -> Engine:
+    """Return a sync engine on a URL, whose connections are set up as the app's async ones are.
+
+    Listeners that need the async driver are left out.
+    """
+    twin = create_engine(url)
+    for listener in _own_listeners(engine):
+        event.listen(twin, "connect", _where_it_works(listener))
+    return twin
+
+
+def _own_listeners(engine: Engine) -> list[Callable[..., Any]]:
+    """Return the ``connect`` listeners of the app, without SQLAlchemy's own and ours."""
+    libraries = ("sqlalchemy.", "pytest_arena.")
+    return [
+        listener
+        for listener in engine.pool.dispatch.connect
+        if not str(getattr(listener, "__module__", "")).startswith(libraries)
+    ]
+
+
+def _where_it_works(listener: Callable[..., Any]) -> Callable[[Any, Any], None]:
+    def connect(dbapi_connection: Any, entry: Any) -> None:
+        try:
+            listener(dbapi_connection, entry)
+        except (AttributeError, TypeError):
+            return  # run_async, await_: things that a sync connection does not have
+
+    return connect

@@ -1,0 +1,407 @@
+"""How can any event loop and any thread wait for one pool, and for one connection?
+
+SQLAlchemy's pool queue and its mutexes are asyncio's, which tie themselves to the first loop *in
+which somebody has to wait*: a suite passes for months, until one test exhausts the pool. Here are
+a queue and a mutex whose waiters may live in any loop of any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
+
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
+from sqlalchemy.util import await_only  # 2.1 calls it await_, and keeps this name for now
+from sqlalchemy.util.concurrency import AsyncAdaptedLock
+from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full, QueueCommon
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy.pool import Pool
+
+__all__ = ["AnyLoopMutex", "AnyLoopQueue", "adopt", "free_locks", "install", "uninstall"]
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+# What SQLAlchemy had where ours stands now: filled by install(), emptied by uninstall().
+_theirs: Final[dict[tuple[type[Any], str], object]] = {}
+
+# Two threads that adopt one pool at once would each give it a queue of its own. (Reentrant: garbage
+# collection may check a connection in, and the gate listens.)
+_adopting: Final = threading.RLock()
+
+
+def install() -> None:
+    """Let any loop and thread wait for every pool made from now on, and for first connections.
+
+    For the whole process, `AsyncAdaptedQueuePool` gets another queue class, and `AsyncAdaptedLock`
+    (one caller at a time makes an engine's first connection) another mutex. Harmless when done
+    before. Pools that exist already keep their queue until `adopt()`. Call it while nobody makes a
+    first connection: before the app is imported. Costs what `AnyLoopQueue` does.
+    """
+    for owner, name, ours in _replacements():
+        if (owner, name) not in _theirs:
+            _theirs[owner, name] = vars(owner)[name]
+            setattr(owner, name, ours)
+
+
+def uninstall() -> None:
+    """Put back what `install()` found. Harmless when not installed.
+
+    Pools and connections that have a queue or mutex of ours keep it, and may still be waited for
+    in any loop.
+    """
+    while _theirs:
+        (owner, name), original = _theirs.popitem()
+        setattr(owner, name, original)
+
+
+def adopt(pool: Pool) -> None:
+    """Let any loop and thread wait for a pool that was made before `install()`.
+
+    May be called at any time, from any thread, any number of times, for any pool: the new queue
+    takes over the very containers of the old one, so that idle connections stay, whoever waits is
+    served, and what another thread is giving back at this moment arrives. A queue class that is
+    not SQLAlchemy's own stays: somebody chose it. Costs a type check once done.
+
+    The locks of its connections are another matter: `free_locks()`.
+    """
+    if isinstance(pool, QueuePool):
+        with _adopting:
+            queue = pool._pool  # noqa: SLF001 - a pool has no public place for it
+            # The very class: FallbackAsyncAdaptedQueue (2.0) waits outside of greenlets, too.
+            if type(queue) is AsyncAdaptedQueue:
+                pool._pool = AnyLoopQueue.heir_of(queue)  # noqa: SLF001 - as above
+
+
+def free_locks(dbapi_connection: object) -> None:
+    """Let any loop and thread wait for its turn on this connection, until it is closed.
+
+    Replaces asyncio's lock around the statements of SQLAlchemy's adapted connections, and that of
+    psycopg's `AsyncConnection`. Once, when the connection is new, is enough: nobody can hold the
+    lock yet, and a lock for any loop need not be looked at again. For a connection that is older
+    than the gate, any checkout will do: a lock that somebody holds or waits for stays as it is.
+
+    Costs two attribute look-ups once done, and then what `AnyLoopMutex` does.
+    """
+    for owner, name in _locks_of(dbapi_connection):
+        if _is_idle(getattr(owner, name, None)):
+            setattr(owner, name, AnyLoopMutex())
+
+
+@final
+class AnyLoopQueue(QueueCommon[_T]):
+    """The queue of a pool, for waiters in any loop and thread.
+
+    The contract is that of SQLAlchemy's `AsyncAdaptedQueue`: `Empty` or `Full` at once where one
+    is not to block, else after *timeout* seconds; a *maxsize* of 0 or less is no limit; what is
+    there is taken without awaiting. And beyond it:
+
+    - *Nobody is stranded.* An item that comes back is handed to no one: its taker could be
+      cancelled, late, or in a loop that is closed or stands still. It goes into the queue, and one
+      waiter of each loop is told to look. Who was told and leaves tells the next.
+    - *In turn within a loop*: a newcomer does not take what a waiter of its loop was told of.
+      Between loops, whoever looks first takes it: one loop may stand still until the other is
+      done (the sync test client in an async test), so that giving way would be a deadlock.
+    - *Reentrant*, as SQLAlchemy's `Queue` explains for itself: garbage collection may give a
+      connection back in the middle of a `get`.
+
+    Without waiters a `get` and a `put` cost 1.3 µs together (SQLAlchemy's: 0.5); a waiter one
+    future a turn and, with a timeout, one timer; an item that comes back one wake-up for each loop
+    that waits.
+    """
+
+    def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's signature
+        self.maxsize = maxsize
+        self.use_lifo = use_lifo
+        self._items: deque[_T] | list[_T] = deque()
+        self._guard = threading.RLock()
+        self._getters = _Line(self._guard)
+        self._putters = _Line(self._guard)
+
+    @classmethod
+    def heir_of(cls, queue: AsyncAdaptedQueue[_T]) -> AnyLoopQueue[_T]:
+        """Make the queue that takes over the items and waiters of one of SQLAlchemy's."""
+        inner: Any = queue._queue  # noqa: SLF001 - nothing public reaches those who wait
+        heir = cls(queue.maxsize, queue.use_lifo)
+        heir._items = inner._queue  # noqa: SLF001 - as above; a list in asyncio's LifoQueue
+        heir._getters.elders = inner._getters  # noqa: SLF001 - as above; nobody waits to put in a pool
+        return heir
+
+    def empty(self) -> bool:
+        """Tell whether there is nothing to get, at this moment."""
+        return not self._items
+
+    def full(self) -> bool:
+        """Tell whether there is no room to put, at this moment."""
+        return 0 < self.maxsize <= len(self._items)
+
+    def qsize(self) -> int:
+        """Tell how many items are there, at this moment."""
+        return len(self._items)
+
+    def get_nowait(self) -> _T:
+        """Take an item, or raise `Empty`."""
+        with self._guard:
+            item = self._take()
+        self._putters.tell()
+        return item
+
+    def put_nowait(self, item: _T) -> None:
+        """Add an item, or raise `Full`. Needs no loop."""
+        with self._guard:
+            if self.full():
+                raise Full
+            self._items.append(item)
+        self._getters.tell()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> _T:  # noqa: FBT001, FBT002 - SQLAlchemy's signature
+        """Take an item, in SQLAlchemy's greenlet if it has to be waited for."""
+        if not block:
+            return self.get_nowait()
+        if self._getters.is_clear():
+            with suppress(Empty):
+                return self.get_nowait()
+        return await_only(self._getters.wait(self.get_nowait, timeout))
+
+    def put(self, item: _T, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's signature
+        """Add an item, in SQLAlchemy's greenlet if there has to be room first."""
+        if not block:
+            return self.put_nowait(item)
+        if self._putters.is_clear():
+            with suppress(Full):
+                return self.put_nowait(item)
+        return await_only(self._putters.wait(lambda: self.put_nowait(item), timeout))
+
+    async def aget(self) -> _T:
+        """Take an item, however long that takes."""
+        if self._getters.is_clear():
+            with suppress(Empty):
+                return self.get_nowait()
+        return await self._getters.wait(self.get_nowait, None)
+
+    def _take(self) -> _T:
+        # Tried, not asked first: a waiter of a queue taken over takes without our guard.
+        try:
+            return self._items.pop() if self.use_lifo else self._items.popleft()  # type: ignore[union-attr]  # a list is always LIFO
+        except IndexError:
+            raise Empty from None
+
+
+@final
+class AnyLoopMutex:
+    """`asyncio.Lock`, for waiters in any loop and thread.
+
+    It is an `AnyLoopQueue` that holds one token, with the same guarantees. To acquire and to release
+    it costs 1.8 µs together (asyncio's: 0.4).
+    """
+
+    def __init__(self) -> None:
+        self._token: AnyLoopQueue[None] = AnyLoopQueue(maxsize=1)
+        self._token.put_nowait(None)
+
+    def locked(self) -> bool:
+        """Tell whether somebody holds it."""
+        return self._token.empty()
+
+    async def acquire(self) -> Literal[True]:
+        """Wait until nobody holds it, then hold it."""
+        await self._token.aget()
+        return True
+
+    def release(self) -> None:
+        """Let the next one have it. Needs no loop."""
+        try:
+            self._token.put_nowait(None)
+        except Full:
+            raise RuntimeError("Lock is not acquired.") from None
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.release()
+
+
+@final
+class _Line:
+    """Those who wait for the same thing: a row for each loop, first come, first told.
+
+    What holds between any two steps: in each row, as many are told to look as there are things to
+    take, or all of them.
+    """
+
+    def __init__(self, guard: threading.RLock) -> None:
+        self._guard = guard
+        self._rows: dict[AbstractEventLoop, _Row] = {}
+        # Who waited in a queue that was taken over: asyncio seats them here, and they look for
+        # themselves.
+        self.elders: deque[Future[None]] = deque()
+
+    def is_clear(self) -> bool:
+        """Tell whether nobody of the running loop waits."""
+        try:
+            return asyncio.get_running_loop() not in self._rows
+        except RuntimeError:
+            return True
+
+    async def wait(self, attempt: Callable[[], _R], seconds: float | None) -> _R:
+        """Make the attempt whenever told to, until it does not raise `Empty` or `Full`."""
+        seat = _Seat(asyncio.get_running_loop(), seconds)
+        try:
+            if self._sit_down(seat):
+                await seat.turn
+            while True:
+                try:
+                    return self._look(seat, attempt)
+                except (Empty, Full):
+                    if seat.late:
+                        raise
+                await seat.turn
+        except BaseException:
+            self._stand_up(seat)
+            self.tell()  # we may have been told, and take nothing
+            raise
+        finally:
+            seat.close()
+
+    def tell(self) -> None:
+        """Let one waiter of each loop look, and every elder."""
+        if not (self._rows or self.elders):
+            return
+        with self._guard:
+            gone = [self._rows.pop(loop, None) for loop in tuple(self._rows) if loop.is_closed()]
+            for row in tuple(self._rows.values()):
+                row.tell()
+            while (elder := _first_of(self.elders)) is not None:
+                _call(elder)
+        del gone  # not under the guard: an abandoned task ends here, and runs what code it likes
+
+    def _sit_down(self, seat: _Seat) -> bool:
+        """Take the last place; tell whether others have been told, who look first."""
+        with self._guard:
+            row = self._rows.setdefault(seat.loop, _Row())
+            row.untold.append(seat.turn)
+            if others_first := bool(row.told):
+                row.tell()
+            return others_first
+
+    def _look(self, seat: _Seat, attempt: Callable[[], _R]) -> _R:
+        with self._guard:
+            if seat.turn.done():
+                self._sit_in_front(seat)
+            result = attempt()  # after sitting down, so that nothing that comes amid is missed
+            self._stand_up(seat)
+            return result
+
+    def _sit_in_front(self, seat: _Seat) -> None:
+        row = self._rows[seat.loop]
+        row.forget(seat.turn)
+        seat.turn = seat.loop.create_future()
+        row.untold.appendleft(seat.turn)
+
+    def _stand_up(self, seat: _Seat) -> None:
+        with self._guard:
+            row = self._rows.get(seat.loop)
+            if row is not None and row.forget(seat.turn):
+                del self._rows[seat.loop]
+
+
+@final
+class _Row:
+    """The waiters of one loop: who is to be told, in turn, and who was told and is to look."""
+
+    __slots__ = ("told", "untold")
+
+    def __init__(self) -> None:
+        self.untold: deque[Future[None]] = deque()
+        self.told: set[Future[None]] = set()
+
+    def tell(self) -> None:
+        """Tell the first who does not know."""
+        first = _first_of(self.untold)
+        if first is not None:
+            self.told.add(first)
+            _call(first)
+
+    def forget(self, turn: Future[None]) -> bool:
+        """Let one leave; tell whether the row is empty now."""
+        self.told.discard(turn)
+        with suppress(ValueError):
+            self.untold.remove(turn)
+        return not (self.told or self.untold)
+
+
+@final
+class _Seat:
+    """The place of one waiter: its next turn, and whether its time is up."""
+
+    __slots__ = ("_alarm", "late", "loop", "turn")
+
+    def __init__(self, loop: AbstractEventLoop, seconds: float | None) -> None:
+        self.loop = loop
+        self.late = False
+        self.turn: Future[None] = loop.create_future()
+        self._alarm = None if seconds is None else loop.call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        # No cancellation as with asyncio.timeout(): who is late still has a last look.
+        self.late = True
+        _wake(self.turn)
+
+    def close(self) -> None:
+        """Forget the time."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+
+def _first_of(futures: deque[Future[None]]) -> Future[None] | None:
+    # In one step: a garbage collection between "is there one" and "take it" may take it.
+    try:
+        return futures.popleft()
+    except IndexError:
+        return None
+
+
+def _call(turn: Future[None]) -> None:
+    with suppress(RuntimeError):  # its loop is closed
+        turn.get_loop().call_soon_threadsafe(_wake, turn)
+
+
+def _wake(turn: Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
+
+
+def _replacements() -> Iterator[tuple[type[Any], str, object]]:
+    yield AsyncAdaptedQueuePool, "_queue_class", AnyLoopQueue
+    if isinstance(AsyncAdaptedLock, type):  # 2.0 without greenlet has a function here, that raises
+        yield AsyncAdaptedLock, "mutex", property(_first_connect_mutex)
+
+
+def _first_connect_mutex(lock: AsyncAdaptedLock) -> AnyLoopMutex:
+    # setdefault is one step, where a cached_property lets two threads make, and hold, one each.
+    # A property, for it goes before the asyncio.Lock that SQLAlchemy may have cached before.
+    mutex: AnyLoopMutex = vars(lock).setdefault("_any_loop_mutex", AnyLoopMutex())
+    return mutex
+
+
+def _locks_of(dbapi_connection: object) -> Iterator[tuple[object, str]]:
+    yield dbapi_connection, "_execute_mutex"
+    yield getattr(dbapi_connection, "driver_connection", None), "lock"
+
+
+def _is_idle(lock: object) -> bool:
+    return (
+        type(lock) is asyncio.Lock
+        and not lock.locked()
+        # Who has just been woken finds the lock free and waits all the same; with its loop closed,
+        # nobody does.
+        and all(waiter.get_loop().is_closed() for waiter in lock._waiters or ())  # noqa: SLF001 - as said
+    )

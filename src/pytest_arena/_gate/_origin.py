@@ -1,0 +1,75 @@
+"""Which line of the user's code is behind a connection?"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import greenlet
+
+from pytest_arena._load import is_library
+from pytest_arena._values import CodeLine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+__all__ = ["comes_through_sqlalchemy", "user_line"]
+
+
+def user_line() -> CodeLine | None:
+    """Return the innermost line of the user's code that led here, None if there is none.
+
+    Follows greenlets (SQLAlchemy's async engines) to the coroutine that awaits them, and a
+    worker thread of aiosqlite to the task that waits for it. Costs some microseconds.
+    """
+    for frame in _frames():
+        if not _is_library(frame.f_code.co_filename):
+            return CodeLine(frame.f_code.co_filename, frame.f_lineno)
+    return None
+
+
+def comes_through_sqlalchemy() -> bool:
+    """Whether an engine's own creator opens the connection."""
+    return any("sqlalchemy" in frame.f_globals.get("__name__", "") for frame in _frames())
+
+
+_is_library = cache(is_library)
+
+
+def _frames() -> Iterator[FrameType]:
+    yield from _chain(sys._getframe(2))  # noqa: SLF001 - the documented way to a caller's frame
+    current: Any = greenlet.getcurrent()
+    while (current := current.parent) is not None:
+        yield from _chain(current.gr_frame)
+
+
+def _chain(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        future = frame.f_locals.get("future") if _is_worker(frame) else None
+        if isinstance(future, asyncio.Future):
+            yield from _waiting(future)
+        frame = frame.f_back
+
+
+def _is_worker(frame: FrameType) -> bool:
+    return frame.f_globals.get("__name__") == "aiosqlite.core"
+
+
+def _waiting(future: asyncio.Future[Any]) -> Iterator[FrameType]:
+    """Yield the frames, innermost first, of the task that awaits this future."""
+    for task in asyncio.all_tasks(future.get_loop()):
+        # Private, and the only thing that tells which of the tasks it is; without it the
+        # message just has no line.
+        if getattr(task, "_fut_waiter", None) is future:
+            yield from reversed(list(_awaited(task.get_coro())))
+
+
+def _awaited(awaitable: Any) -> Iterator[FrameType]:
+    while awaitable is not None:
+        if frame := getattr(awaitable, "cr_frame", None) or getattr(awaitable, "ag_frame", None):
+            yield frame
+        awaitable = getattr(awaitable, "cr_await", None) or getattr(awaitable, "ag_await", None)

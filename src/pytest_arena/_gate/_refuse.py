@@ -1,0 +1,74 @@
+"""The guard's words: one function for each thing that it refuses."""
+
+from __future__ import annotations
+
+from pytest_arena._gate._origin import user_line
+from pytest_arena.errors import (
+    AfterSessionError,
+    ProductionDatabaseError,
+    UnknownDatabaseError,
+)
+
+__all__ = ["after_session", "attached", "production_file", "unknown_connection", "unknown_file"]
+
+_UNSEEN = "no line of yours is on the stack: a thread or an extension module connects"
+
+
+def _cause() -> str:
+    return str(user_line() or _UNSEEN)
+
+
+def production_file(file: str) -> ProductionDatabaseError:
+    """A connection of its own to a file that belongs to the app."""
+    return ProductionDatabaseError(
+        f"refused: a connection to {file}, a database file of the app",
+        why="it goes around the app's engine, so that arena cannot lead it into the test's "
+        "database; what it did would stay in the app's own data",
+        cause=_cause(),
+        fix="use the app's engine, db_session or arena.url; or, if tests may reach this file:\n"
+        f"arena_allow = {file}",
+    )
+
+
+def attached(file: str) -> ProductionDatabaseError:
+    """An ATTACH of a file that belongs to the app, or of one that cannot be known."""
+    what = f"{file}, a database file of the app" if file else "a file that only SQLite can tell"
+    return ProductionDatabaseError(
+        f"refused: ATTACH of {what}",
+        why="an attached file is not undone after the test, and may be the app's own data",
+        cause=_cause(),
+        fix="attach a copy in tmp_path, with its name written in the statement or bound by ?",
+    )
+
+
+def unknown_file(file: str) -> UnknownDatabaseError:
+    """An engine whose own creator or listener led it outside the arena."""
+    return UnknownDatabaseError(
+        f"refused: an engine's connection to {file}, which is not inside the arena",
+        why="it was opened by the engine's own creator=, async_creator=, pool= or do_connect "
+        "listener, which arena cannot redirect; what the test did would stay there",
+        cause=_cause(),
+        fix="give the engine a URL instead; or open arena.url in the creator; or, if tests may "
+        f"reach it:\narena_allow = {file}",
+    )
+
+
+def unknown_connection(description: str) -> UnknownDatabaseError:
+    """A connection of a product that this version cannot isolate."""
+    return UnknownDatabaseError(
+        f"refused: a connection to {description}",
+        why="this version isolates SQLite only; on any other database the test would leave "
+        "what it did, and it may be a real one",
+        cause=_cause(),
+        fix=f"arena_allow = {description}   (if tests may reach it), or an SQLite URL for tests",
+    )
+
+
+def after_session(name: str) -> AfterSessionError:
+    """A connection after the end of the test session."""
+    return AfterSessionError(
+        f"refused: a connection to {name or 'a memory database'} after the test session",
+        why="the arena is closed, so that it would have reached the app's own database",
+        cause=_cause(),
+        fix="close what still works (threads, atexit handlers) in a session fixture's tear-down",
+    )

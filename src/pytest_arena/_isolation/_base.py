@@ -1,0 +1,52 @@
+"""The seam of the isolations: levels are entered and left, last in, first out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Held", "Isolation"]
+
+
+class Held(Exception):
+    """The database cannot be taken back: a connection holds a lock on it."""
+
+
+class Isolation(Protocol):
+    """One database of this process, with its stack of levels.
+
+    Guarantee: after ``leave`` the database equals what it was at the matching ``enter``: rows,
+    sequences, schema. Cost is named by each variant.
+    """
+
+    generation: int
+
+    def enter(self) -> None:
+        """Open a level above the state that stands now."""
+
+    def leave(self) -> bool:
+        """Go back to the state at the matching ``enter``. Returns whether there was a change.
+
+        Raises:
+            Held: somebody holds a lock; nothing was done, so that it can be tried again.
+        """
+
+    def leave_by_force(self) -> None:
+        """As ``leave``, whoever holds a lock; connections become stale (a new generation)."""
+
+    def is_clean(self) -> bool:
+        """Whether nothing was changed in the top level."""
+
+    def forget(self) -> None:
+        """Drop the top level, and keep what stands."""
+
+    def replace(self, file: Path | None) -> None:
+        """Give the level that stands now another content: a template's, or none (None)."""
+
+    def save(self, file: Path) -> None:
+        """Copy what stands now into a file."""
+
+    def close(self) -> None:
+        """Let go of the database, whose files are removed by whoever made them."""

@@ -1,0 +1,82 @@
+"""Append-only facts: what happened in one test, and what happened outside of any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_arena.errors import ArenaError
+
+__all__ = ["Ledger", "Refusal", "TestFacts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error that the gate or the template raised into somebody's code."""
+
+    error: ArenaError
+    test: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestFacts:
+    """What one test did, when all is settled. Times are seconds."""
+
+    __test__ = False  # pytest would collect a class of this name
+
+    name: str
+    databases: tuple[str, ...]
+    changed: tuple[str, ...]
+    requests: int
+    isolation_seconds: float
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Facts are added by any thread at any time and are never changed."""
+
+    test: str = ""
+    tests: list[TestFacts] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _reported: set[int] = field(default_factory=set)  # ids of errors that `refusals` keeps alive
+
+    def begin(self, test: str) -> None:
+        """From here on facts belong to this test."""
+        self.test = test
+
+    def end(self, facts: TestFacts | None = None) -> None:
+        """The test is settled; what follows belongs to no test."""
+        self.test = ""
+        if facts is not None:
+            self.tests.append(facts)
+
+    def refused(self, error: ArenaError) -> None:
+        """Keep an error that an ``except Exception`` of the app may swallow."""
+        self.refusals.append(Refusal(error, self.test))
+
+    def mark(self) -> int:
+        """Return where the refusals stand now, for ``since``."""
+        return len(self.refusals)
+
+    def since(self, mark: int) -> list[ArenaError]:
+        """Return what was refused after a mark."""
+        return [refusal.error for refusal in self.refusals[mark:]]
+
+    def report(self, *errors: BaseException) -> None:
+        """Somebody was told of these: they failed a test, or were expected."""
+        self._reported.update(id(error) for error in errors)
+
+    def unreported(self, test: str) -> list[ArenaError]:
+        """Return what was refused in this test ("" for outside of any) and nobody was told of."""
+        return [
+            refusal.error
+            for refusal in self.refusals
+            if refusal.test == test and id(refusal.error) not in self._reported
+        ]
+
+    def note(self, line: str) -> None:
+        """Keep a line for the summary, once."""
+        if line not in self.notes:
+            self.notes.append(line)

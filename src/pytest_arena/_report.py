@@ -1,0 +1,111 @@
+"""From facts to the lines that a person reads. Decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._ledger import TestFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+__all__ = ["Summary", "kept_text", "refusal_text", "summary_lines", "test_lines"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What one process has to say at the end."""
+
+    tests: tuple[TestFacts, ...]
+    databases: tuple[str, ...]
+    notes: tuple[str, ...]
+    refusals: tuple[str, ...]
+    built_seconds: float
+    product: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, as a worker sends them to the controller."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Summary:
+        """Return the summary that a worker sent."""
+        lists = {name: tuple(values[name]) for name in ("databases", "notes", "refusals")}
+        tests = tuple(TestFacts(**test) for test in values["tests"])
+        return cls(**{**values, **lists, "tests": tests})
+
+    def __add__(self, other: Summary) -> Summary:
+        """Return what two processes have to say together."""
+        return Summary(
+            tests=self.tests + other.tests,
+            databases=tuple(dict.fromkeys(self.databases + other.databases)),
+            notes=tuple(dict.fromkeys(self.notes + other.notes)),
+            refusals=self.refusals + other.refusals,
+            built_seconds=self.built_seconds + other.built_seconds,
+            product=self.product or other.product,
+        )
+
+
+def summary_lines(summary: Summary) -> Iterator[str]:
+    """The few lines at the end of every run that connected to something."""
+    used = [test for test in summary.tests if test.databases]
+    if used:
+        yield _databases_line(summary)
+        yield _cost_line(summary, used)
+    yield from summary.notes
+    for refusal in summary.refusals:
+        yield f"refused outside of any test: {refusal}"
+
+
+def _databases_line(summary: Summary) -> str:
+    built = f"built in {_ms(summary.built_seconds)}" if summary.built_seconds else "from the cache"
+    names = ", ".join(summary.databases)
+    return f"database {names} on {summary.product}, isolation copy; template {built}"
+
+
+def _cost_line(summary: Summary, used: list[TestFacts]) -> str:
+    total = sum(test.isolation_seconds for test in used)
+    changed = sum(1 for test in used if test.changed)
+    return (
+        f"{len(used)} of {len(summary.tests)} tests had a database of their own, {changed} changed "
+        f"it; giving and taking back cost {_ms(total)} in all, {_ms(total / len(used))} a test"
+    )
+
+
+def test_lines(summary: Summary) -> Iterator[str]:
+    """One line a test, for ``-v``: its database, its requests, what taking it back cost."""
+    width = max((len(_short(test.name)) for test in summary.tests), default=0)
+    for test in summary.tests:
+        yield f"{_short(test.name):<{width}}  {_story(test)}"
+
+
+test_lines.__test__ = False  # type: ignore[attr-defined]  # no test, whatever its name
+
+
+def _story(test: TestFacts) -> str:
+    if not test.databases:
+        return "no database"
+    changed = f"{', '.join(test.changed)} changed and restored" if test.changed else "unchanged"
+    own = f"own {', '.join(test.databases)}"
+    return f"{own}, {test.requests} requests, {changed}, {_ms(test.isolation_seconds)}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 70 else "…" + name[-69:]
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.2f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def kept_text(file: Path) -> str:
+    """How to look at the database of a failed test."""
+    return f"the test's database was kept: sqlite3 {file}"
+
+
+def refusal_text(errors: list[Any], *, swallowed: bool) -> str:
+    """The text by which a test fails when the app has swallowed a refusal."""
+    head = "the app caught this error of pytest-arena and went on:\n\n" if swallowed else ""
+    return head + "\n\n".join(f"{type(error).__name__}: {error}" for error in errors)

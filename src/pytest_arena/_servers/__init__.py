@@ -1,0 +1,1 @@
+"""Where do the test databases of this process live?"""

@@ -1,0 +1,174 @@
+"""``db_session``: a session on the test's database that neither hides nor keeps anything."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Delete, Insert, TextClause, Update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from pytest_arena._gate import user_line
+from pytest_arena.errors import PendingWorkError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["FreshSession", "Sessions"]
+
+
+class FreshSession(Session):
+    """Reads what stands in the database, also where it has the row already.
+
+    An ORM session normally answers from its identity map, so that a test would not see what
+    the request has changed. Instances keep their values after a commit.
+    """
+
+    _wrote = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["expire_on_commit"] = False
+        super().__init__(*args, **kwargs)
+
+    @property
+    def has_pending_work(self) -> bool:
+        """Whether somebody else would see something else after a commit."""
+        return bool(self._wrote or self.new or self.dirty or self.deleted)
+
+    def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """As ``Session.execute``, with ``populate_existing``."""
+        self._note(statement)
+        return super().execute(_fresh(statement), *args, **kwargs)
+
+    def scalar(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """As ``Session.scalar``, with ``populate_existing``."""
+        self._note(statement)
+        return super().scalar(_fresh(statement), *args, **kwargs)
+
+    def scalars(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """As ``Session.scalars``, with ``populate_existing``."""
+        self._note(statement)
+        return super().scalars(_fresh(statement), *args, **kwargs)
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``Session.get``, from the database."""
+        kwargs.setdefault("populate_existing", True)
+        return super().get(*args, **kwargs)
+
+    def get_one(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``Session.get_one``, from the database."""
+        kwargs.setdefault("populate_existing", True)
+        return super().get_one(*args, **kwargs)
+
+    def query(self, *entities: Any, **kwargs: Any) -> Any:
+        """As ``Session.query``, with ``populate_existing``."""
+        return super().query(*entities, **kwargs).populate_existing()
+
+    def flush(self, objects: Any = None) -> None:
+        """As ``Session.flush``."""
+        self._wrote = self.has_pending_work
+        super().flush(objects)
+
+    def commit(self) -> None:
+        """As ``Session.commit``."""
+        super().commit()
+        self._wrote = False
+
+    def rollback(self) -> None:
+        """As ``Session.rollback``."""
+        super().rollback()
+        self._wrote = False
+
+    def close(self) -> None:
+        """As ``Session.close``."""
+        super().close()
+        self._wrote = False
+
+    def _note(self, statement: Any) -> None:
+        if isinstance(statement, Insert | Update | Delete | TextClause):
+            self._wrote = True  # a text may be a SELECT: one commit too many costs little
+
+
+def _fresh(statement: Any) -> Any:
+    options = getattr(statement, "execution_options", None)
+    return options(populate_existing=True) if options else statement
+
+
+class Sessions:
+    """The sessions of one test: committed before each request, closed at the end."""
+
+    def __init__(self) -> None:
+        self._sync: list[FreshSession] = []
+        self._async: list[AsyncSession] = []
+        self._locks: weakref.WeakKeyDictionary[Any, asyncio.Lock] = weakref.WeakKeyDictionary()
+
+    def open_sync(self, engine: Engine) -> Session:
+        """Open a sync session."""
+        session = FreshSession(engine)
+        self._sync.append(session)
+        return session
+
+    def open_async(self, engine: AsyncEngine) -> AsyncSession:
+        """Open an async session; nothing needs a loop before it is used."""
+        session = AsyncSession(engine, sync_session_class=FreshSession, expire_on_commit=False)
+        self._async.append(session)
+        return session
+
+    async def commit(self) -> None:
+        """Commit pending work, so that a request sees it; also under gathered requests."""
+        self.commit_sync_sessions()
+        loop = asyncio.get_running_loop()
+        async with self._locks.setdefault(loop, asyncio.Lock()):
+            for session in self._async:
+                if session.in_transaction() or _pending(session):
+                    await session.commit()
+
+    def commit_sync(self) -> None:
+        """Commit pending work before a sync request.
+
+        Raises:
+            PendingWorkError: the work is in an async session, which cannot be awaited here.
+        """
+        self.commit_sync_sessions()
+        if any(_pending(session) for session in self._async):
+            raise PendingWorkError(
+                "a sync request inside an async test, while db_session has work not committed",
+                why="the request would not see it: a sync client cannot await the commit",
+                cause=str(user_line() or "the request"),
+                fix="await db_session.commit()   before the request, or use `client`",
+            )
+
+    def commit_sync_sessions(self) -> None:
+        """Commit the pending work of sync sessions."""
+        for session in self._sync:
+            if session.in_transaction() or session.has_pending_work:
+                session.commit()
+
+    async def aclose(self) -> None:
+        """Close all, in the loop of the test. They open again when they are used again."""
+        for session in self._async:
+            await session.close()
+
+    def close(self) -> None:
+        """Close all, after the loops are gone. What was not committed is rolled back."""
+        for session in self._sync:
+            session.close()
+        if any(session.in_transaction() for session in self._async):
+            _run(self.aclose())
+
+
+def _pending(session: AsyncSession) -> bool:
+    sync = session.sync_session
+    return isinstance(sync, FreshSession) and sync.has_pending_work
+
+
+def _run(coroutine: Any) -> None:
+    # Not asyncio.run, which takes the main thread's event loop away from the user.
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(coroutine)
+    finally:
+        loop.close()

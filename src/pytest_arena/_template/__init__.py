@@ -1,0 +1,8 @@
+"""How is a database with schema and seed built once, and found again by its fingerprint?"""
+
+from __future__ import annotations
+
+from pytest_arena._template._builders import check_schema, check_seed
+from pytest_arena._template._store import Recipe, Store
+
+__all__ = ["Recipe", "Store", "check_schema", "check_seed"]

@@ -1,0 +1,179 @@
+"""What can go wrong, and what the message says about it.
+
+::
+
+    ArenaError
+    ├─ ConfigError                     A101  an option, a marker or a path cannot be right
+    ├─ RefusedError                          the guard said no; nothing was touched
+    │   ├─ ProductionDatabaseError     A201  the app's own database
+    │   ├─ UnknownDatabaseError        A202  a connection that is not inside the arena
+    │   └─ AfterSessionError           A203  an engine connected after the session had finished
+    ├─ ServerError                     A301  no home for the databases could be had
+    ├─ TemplateError                   A401  the schema or the seed could not be built
+    ├─ IsolationError                  A501  this database cannot be given or taken back
+    ├─ LeakError                             something was left behind
+    │   └─ ConnectionLeak              A602  an open transaction, a connection that was never returned
+    ├─ ClientError                           a client of ours cannot do what it is asked for
+    │   ├─ PendingWorkError            A701  a sync request would miss work that is not committed yet
+    │   ├─ LifespanError               A702  the app's start-up or shutdown failed
+    │   └─ LoginError                  A703  nobody can be logged in
+    └─ ArenaInternalError              A901  this should never happen
+
+Every message has the same four parts: what happened, why it matters, the likely cause in the
+user's code, the next step. It ends with a code, whose page is ``docs/reference/errors/<code>.md``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+__all__ = [
+    "AfterSessionError",
+    "ArenaError",
+    "ArenaInternalError",
+    "ClientError",
+    "ConfigError",
+    "ConnectionLeak",
+    "IsolationError",
+    "LeakError",
+    "LifespanError",
+    "LoginError",
+    "PendingWorkError",
+    "ProductionDatabaseError",
+    "RefusedError",
+    "ServerError",
+    "TemplateError",
+    "UnknownDatabaseError",
+    "redact",
+]
+
+# user:password@host in any URL, and password=… in its query or in a libpq string. SQLAlchemy
+# hides the first in repr(url), but shows the second.
+_SECRETS = (
+    (re.compile(r"(://[^\s:/@]*):[^\s@]*@"), r"\1:***@"),
+    (re.compile(r"(?i)((?:password|passwd|pwd|token|secret)=)[^\s&;'\"]+"), r"\1***"),
+)
+
+
+def redact(text: str) -> str:
+    """Return ``text`` without the passwords of the URLs in it.
+
+    >>> redact("postgresql://me:s3cret@db/shop?password=other")
+    'postgresql://me:***@db/shop?password=***'
+    """
+    for secret, shown in _SECRETS:
+        text = secret.sub(shown, text)
+    return text
+
+
+class ArenaError(Exception):
+    """The root of all errors of pytest-arena.
+
+    Args:
+        what: what happened, with the values that matter (passwords are hidden here).
+        why: why it matters.
+        cause: the likely cause in the user's code, ``file:line`` where there is one.
+        fix: the next step, as code to paste where that is possible.
+    """
+
+    code: ClassVar[str] = "A000"
+    __module__ = "pytest_arena.errors"
+
+    def __init__(self, what: str, *, why: str, cause: str, fix: str) -> None:
+        self.what, self.why = redact(what), redact(why)
+        self.cause, self.fix = redact(cause), redact(fix)
+        super().__init__(self.what)
+
+    def __str__(self) -> str:
+        parts = (("why", self.why), ("cause", self.cause), ("next", self.fix))
+        lines = [f"  {name + ':':<6} {_indented(text)}" for name, text in parts]
+        return "\n".join([self.what, *lines, f"  [{self.code}]"])
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n         ")
+
+
+class ConfigError(ArenaError):
+    """An option, a marker or a path cannot be right. Raised at collection, exit status 4."""
+
+    code = "A101"
+
+
+class RefusedError(ArenaError):
+    """The guard said no. Nothing was opened and nothing was touched."""
+
+
+class ProductionDatabaseError(RefusedError):
+    """A connection to the app's own database went around SQLAlchemy's engine, and was refused."""
+
+    code = "A201"
+
+
+class UnknownDatabaseError(RefusedError):
+    """A connection leads to a database that the arena neither made nor was allowed to reach."""
+
+    code = "A202"
+
+
+class AfterSessionError(RefusedError):
+    """An engine asked for a connection after the test session had finished."""
+
+    code = "A203"
+
+
+class ServerError(ArenaError):
+    """No home for the test databases could be had. Names every place that was tried."""
+
+    code = "A301"
+
+
+class TemplateError(ArenaError):
+    """The template (schema and seed) could not be built. The first connection says it in full."""
+
+    code = "A401"
+
+
+class IsolationError(ArenaError):
+    """This database cannot be given to a test, or cannot be taken back. Names what holds it."""
+
+    code = "A501"
+
+
+class LeakError(ArenaError):
+    """A test left something behind that the next one would have met."""
+
+
+class ConnectionLeak(LeakError):
+    """A test ended with a connection that it had not given back, or inside a transaction."""
+
+    code = "A602"
+
+
+class ClientError(ArenaError):
+    """A client of ours cannot do what it is asked for."""
+
+
+class PendingWorkError(ClientError):
+    """A sync request inside an async test would not see work that is not committed yet."""
+
+    code = "A701"
+
+
+class LifespanError(ClientError):
+    """The app's start-up or shutdown failed."""
+
+    code = "A702"
+
+
+class LoginError(ClientError):
+    """A client should be logged in, but ``arena_login`` is missing or failed."""
+
+    code = "A703"
+
+
+class ArenaInternalError(ArenaError):
+    """This should never happen: please report it."""
+
+    code = "A901"

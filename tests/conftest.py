@@ -1,0 +1,18 @@
+"""What holds for every test of this suite."""
+
+import os
+
+import pytest
+
+# What a developer's shell may hold and a test must not see: it would change what arena is told.
+FOREIGN = ("ARENA_", "DATABASE_URL", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Each test starts without options from outside, and with an empty cache of its own."""
+    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ARENA_CACHE", str(tmp_path_factory.mktemp("cache")))
