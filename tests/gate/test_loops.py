@@ -7,14 +7,13 @@ queue and locks, where it must fail (the twin: it keeps the attack from going bl
 import asyncio
 import gc
 import random
-import subprocess
-import sys
 import threading
 import weakref
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -224,7 +223,8 @@ async def passes(count: int) -> None:
 
 async def outcomes(tasks: Sequence[Awaitable[Any]]) -> Outcomes:
     """Wait for tasks: for each its result, or its exception."""
-    return await asyncio.gather(*tasks, return_exceptions=True)
+    found: Outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    return found
 
 
 async def crowd(engine: AsyncEngine, count: int) -> Outcomes:
@@ -233,6 +233,10 @@ async def crowd(engine: AsyncEngine, count: int) -> Outcomes:
     tasks = await start(count, lambda: query(engine))
     await holder.close()
     return await outcomes(tasks)
+
+
+def nothing() -> Any:
+    """Make no connection: for pools that are never connected."""
 
 
 def queue_of(engine: AsyncEngine) -> QueueCommon[Any]:
@@ -266,8 +270,9 @@ class TestOneLoopAfterAnother:
             loop.call(engine.dispose())
         return seen
 
+    @pytest.mark.usefixtures("installed")
     def test_pitfall_004_a_global_engine_and_a_loop_for_each_test(
-        self, installed: None, loops: Loops, database: Database
+        self, loops: Loops, database: Database
     ) -> None:
         """All are served in each loop."""
         assert self.attack(database.engine(), loops) == [{"1": 5}, {"1": 5}]
@@ -276,16 +281,16 @@ class TestOneLoopAfterAnother:
         """SQLAlchemy's queue belongs to the first loop in which somebody waited."""
         assert self.attack(database.engine(), plain_loops) == [{"1": 5}, {"loop": 5}]
 
+    @pytest.mark.usefixtures("installed")
     def test_pitfall_007_fifty_loops_and_one_connection(
-        self, installed: None, loops: Loops, database: Database
+        self, loops: Loops, database: Database
     ) -> None:
         """The test client without `with` makes a loop for each request: nothing grows."""
         assert self.attack(database.engine(), loops, 50) == [{"1": 5}] * 50
         assert len(database.made) == 1
 
-    def test_pitfall_012_no_loop_is_kept_alive(
-        self, installed: None, loops: Loops, database: Database
-    ) -> None:
+    @pytest.mark.usefixtures("installed")
+    def test_pitfall_012_no_loop_is_kept_alive(self, loops: Loops, database: Database) -> None:
         """When nobody waits any more, the queue knows no loop."""
         engine = database.engine()
 
@@ -301,17 +306,19 @@ class TestOneLoopAfterAnother:
         gc.collect()
         assert found() is None
 
+    @pytest.mark.usefixtures("installed")
     def test_pitfall_013_a_disposed_engine_is_used_again(
-        self, installed: None, loops: Loops, database: Database
+        self, loops: Loops, database: Database
     ) -> None:
         """A pool that is made again gets our queue again."""
         engine = database.engine()
         for _ in range(2):
             assert self.attack(engine, loops) == [{"1": 5}, {"1": 5}]
 
+    @pytest.mark.usefixtures("installed")
     @pytest.mark.parametrize("use_lifo", [False, True])
     def test_a_pool_without_limit_never_waits(
-        self, installed: None, loops: Loops, database: Database, use_lifo: bool
+        self, loops: Loops, database: Database, *, use_lifo: bool
     ) -> None:
         """With `pool_size=0` each finds a connection, old or new."""
         engine = database.engine(
@@ -334,9 +341,8 @@ class TestThreads:
             a.call(engine.dispose())
         return seen
 
-    def test_pitfall_010_two_threads_of_twenty(
-        self, installed: None, loops: Loops, database: Database
-    ) -> None:
+    @pytest.mark.usefixtures("installed")
+    def test_pitfall_010_two_threads_of_twenty(self, loops: Loops, database: Database) -> None:
         """All forty are served."""
         assert self.attack(database.engine(), loops) == [{"1": 20}, {"1": 20}]
 
@@ -350,7 +356,7 @@ class TestThreads:
         with loops.there() as there:
 
             async def get() -> str:
-                return await greenlet_spawn(queue.get, True, FOR_EVER)
+                return await greenlet_spawn(queue.get, timeout=FOR_EVER)
 
             [waiter] = there.call(start(1, get))
             try:
@@ -382,8 +388,9 @@ class TestThreads:
             running.call(engine.dispose())
         return seen
 
+    @pytest.mark.usefixtures("installed")
     def test_pitfall_006_a_loop_that_stands_still_takes_nothing(
-        self, installed: None, loops: Loops, database: Database
+        self, loops: Loops, database: Database
     ) -> None:
         """The sync test client in an async test: its thread is served, and the test after it."""
         assert self.attack_while_one_stands_still(database.engine(), loops) == [{"1": 1}] * 2
@@ -421,9 +428,10 @@ class TestCancelled:
             b.call(engine.dispose())
         return seen
 
+    @pytest.mark.usefixtures("installed")
     @pytest.mark.parametrize("delay", range(5))
     def test_pitfall_016_cancelled_waits(
-        self, installed: None, loops: Loops, database: Database, delay: int
+        self, loops: Loops, database: Database, delay: int
     ) -> None:
         """Nothing is lost, at whichever step of being woken the first is cancelled."""
         first, second = self.attack(database.engine(), loops, delay)
@@ -438,7 +446,7 @@ class TestCancelled:
 
     @pytest.mark.parametrize("ours", [False, True])
     def test_pitfall_016_a_cancelled_query(
-        self, request: pytest.FixtureRequest, loops: Loops, database: Database, ours: bool
+        self, request: pytest.FixtureRequest, loops: Loops, database: Database, *, ours: bool
     ) -> None:
         """A query is cancelled, the engine used, then used in another loop.
 
@@ -463,7 +471,7 @@ class TestCancelled:
             go_on.set()
             seen = await outcomes([task])
             await holder.close()
-            return seen + [await query(engine)]
+            return [*seen, await query(engine)]
 
         with loops.here() as a:
             assert count(a.call(cancel_a_query())) == {"CancelledError()": 1, "1": 1}
@@ -480,7 +488,7 @@ class TestAbandoned:
         """Close a loop in which somebody waits; give the item back; wait for it elsewhere."""
 
         async def get() -> str:
-            return await greenlet_spawn(queue.get, True, FOR_EVER)
+            return await greenlet_spawn(queue.get, timeout=FOR_EVER)
 
         lost = loops.factory()
         tasks = lost.run_until_complete(start(1, get))
@@ -519,9 +527,8 @@ class TestAbandoned:
         forget(tasks)
         return seen
 
-    def test_an_abandoned_waiter_of_a_pool(
-        self, installed: None, loops: Loops, database: Database
-    ) -> None:
+    @pytest.mark.usefixtures("installed")
+    def test_an_abandoned_waiter_of_a_pool(self, loops: Loops, database: Database) -> None:
         """The connection is there for everybody else."""
         assert self.attack_a_pool(database.engine(), loops) == [{"None": 1}, {"1": 5}]
 
@@ -557,7 +564,8 @@ class TestOneConnection:
             loop.call(engine.dispose())
         return seen
 
-    def test_pitfall_011_a_static_pool_in_two_loops(self, installed: None, loops: Loops) -> None:
+    @pytest.mark.usefixtures("installed")
+    def test_pitfall_011_a_static_pool_in_two_loops(self, loops: Loops) -> None:
         """A database in memory, requests gathered in the second loop too."""
         database = Database(":memory:")
         assert self.attack(database.engine(poolclass=StaticPool), loops) == [{"1": 4}] * 2
@@ -605,12 +613,9 @@ class TestFirstConnect:
             a.call(engine.dispose())
         return count(seen)
 
+    @pytest.mark.usefixtures("installed")
     def test_pitfall_010_four_threads_connect_at_once(
-        self,
-        installed: None,
-        loops: Loops,
-        database: Database,
-        monkeypatch: pytest.MonkeyPatch,
+        self, loops: Loops, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """One after the other, all get in."""
         engine = database.engine(poolclass=AsyncAdaptedQueuePool, pool_size=4)
@@ -658,7 +663,7 @@ class TestAdopt:
 
     @pytest.mark.parametrize("use_lifo", [False, True])
     def test_its_idle_connections_stay(
-        self, loops: Loops, database: Database, use_lifo: bool
+        self, loops: Loops, database: Database, *, use_lifo: bool
     ) -> None:
         """They come out in the same order as before."""
         engine = database.engine(
@@ -717,9 +722,9 @@ class TestAdopt:
         old: AsyncAdaptedQueue[int] = AsyncAdaptedQueue()
 
         async def attack() -> Outcomes:
-            elders = await start(2, lambda: greenlet_spawn(old.get, True, FOR_EVER))
+            elders = await start(2, lambda: greenlet_spawn(old.get, timeout=FOR_EVER))
             queue = AnyLoopQueue.heir_of(old)
-            tasks = elders + await start(1, lambda: greenlet_spawn(queue.get, True, FOR_EVER))
+            tasks = elders + await start(1, lambda: greenlet_spawn(queue.get, timeout=FOR_EVER))
             queue.put_nowait(1)
             await passes(delay)
             elders[0].cancel()
@@ -735,27 +740,28 @@ class TestAdopt:
 
     def test_what_is_given_back_meanwhile_arrives(self) -> None:
         """Another thread may already be in a method of the old queue."""
-        pool = AsyncAdaptedQueuePool(lambda: None, pool_size=1)
+        pool = AsyncAdaptedQueuePool(nothing, pool_size=1)
         old: Any = pool._pool
         _loops.adopt(pool)
-        old.put("item", False)
-        assert pool._pool.get(False) == "item"
+        old.put("item", block=False)
+        item: Any = pool._pool.get(block=False)
+        assert item == "item"
 
-    def test_other_pools_stay_as_they_are(self, database: Database) -> None:
+    def test_other_pools_stay_as_they_are(self) -> None:
         """Adopted ones, those of threads, those without a queue, those with one of their own."""
 
         class TheirQueue(AsyncAdaptedQueue[Any]):
             pass
 
         class TheirPool(AsyncAdaptedQueuePool):
-            _queue_class = TheirQueue
+            _queue_class: type[QueueCommon[Any]] = TheirQueue
 
         pools: list[Pool] = [
-            AsyncAdaptedQueuePool(lambda: None),
-            QueuePool(lambda: None),
-            NullPool(lambda: None),
-            StaticPool(lambda: None),
-            TheirPool(lambda: None),
+            AsyncAdaptedQueuePool(nothing),
+            QueuePool(nothing),
+            NullPool(nothing),
+            StaticPool(nothing),
+            TheirPool(nothing),
         ]
         _loops.adopt(pools[0])
         queues = [getattr(pool, "_pool", None) for pool in pools]
@@ -802,21 +808,6 @@ class TestInstall:
         _loops.uninstall()
         attack = TestOneLoopAfterAnother.attack
         assert attack(engine, loops) == [{"1": 5}, {"1": 5}]
-
-    def test_without_greenlet(self) -> None:
-        """A project of sync engines need not have it: SQLAlchemy 2.1 does not ask for it."""
-        program = (
-            "import sys; sys.modules['greenlet'] = None\n"
-            "from pytest_arena._gate import _loops as loops\n"
-            "from sqlalchemy import create_engine, text\n"
-            "loops.install()\n"
-            "with create_engine('sqlite://').connect() as connection:\n"
-            "    print(connection.scalar(text('SELECT 1')))\n"
-            "loops.uninstall()\n"
-        )
-        command = [sys.executable, "-W", "error", "-c", program]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 class TestFreeLocks:
@@ -898,13 +889,13 @@ class TestQueueContract:
     Make = Callable[..., QueueCommon[int]]
 
     @staticmethod
-    def in_greenlet(loops: Loops, work: Callable[..., T], *args: Any) -> T:
+    def in_greenlet(loops: Loops, work: Callable[[], T]) -> T:
         """Do it where SQLAlchemy does."""
         with loops.here() as loop:
-            return loop.call(greenlet_spawn(work, *args))
+            return loop.call(greenlet_spawn(work))
 
-    @pytest.mark.parametrize(("use_lifo", "order"), [(False, [1, 2, 3]), (True, [3, 2, 1])])
-    def test_order(self, make: Make, use_lifo: bool, order: list[int]) -> None:
+    @pytest.mark.parametrize("use_lifo, order", [(False, [1, 2, 3]), (True, [3, 2, 1])])
+    def test_order(self, make: Make, order: list[int], *, use_lifo: bool) -> None:
         """First in first out, or last in first out."""
         queue = make(0, use_lifo)
         for item in (1, 2, 3):
@@ -917,7 +908,7 @@ class TestQueueContract:
         """Zero and less are no limit."""
         queue = make(maxsize)
         for item in range(100):
-            queue.put(item, False)
+            queue.put(item, block=False)
         assert not queue.full()
         assert (queue.qsize(), queue.maxsize) == (100, maxsize)
 
@@ -930,7 +921,7 @@ class TestQueueContract:
                 get()
         queue.put_nowait(1)
         assert (queue.empty(), queue.full(), queue.qsize()) == (False, True, 1)
-        for put in (queue.put_nowait, lambda item: queue.put(item, False)):
+        for put in (queue.put_nowait, lambda item: queue.put(item, block=False)):
             with pytest.raises(Full):
                 put(2)
         assert queue.get(False) == 1
@@ -940,10 +931,10 @@ class TestQueueContract:
         """Waiting ends with the same words, and leaves nothing behind."""
         queue = make(1)
         with pytest.raises(Empty):
-            self.in_greenlet(loops, queue.get, True, seconds)
+            self.in_greenlet(loops, partial(queue.get, timeout=seconds))
         queue.put_nowait(1)
         with pytest.raises(Full):
-            self.in_greenlet(loops, queue.put, 2, True, seconds)
+            self.in_greenlet(loops, partial(queue.put, 2, timeout=seconds))
         assert queue.get(False) == 1
         queue.put_nowait(3)
         assert queue.qsize() == 1
@@ -951,8 +942,8 @@ class TestQueueContract:
     def test_what_is_there_is_not_waited_for(self, make: Make, loops: Loops) -> None:
         """Nor is room."""
         queue = make(1)
-        self.in_greenlet(loops, queue.put, 1, True, 0)
-        assert self.in_greenlet(loops, queue.get, True, 0) == 1
+        self.in_greenlet(loops, partial(queue.put, 1, timeout=0))
+        assert self.in_greenlet(loops, partial(queue.get, timeout=0)) == 1
 
     @pytest.mark.parametrize("seconds", [None, FOR_EVER])
     def test_waiting(self, make: Make, loops: Loops, seconds: float | None) -> None:
@@ -960,11 +951,11 @@ class TestQueueContract:
         queue = make(1)
 
         async def meet() -> list[int]:
-            [getter] = await start(1, lambda: greenlet_spawn(queue.get, True, seconds))
+            [getter] = await start(1, lambda: greenlet_spawn(queue.get, timeout=seconds))
             queue.put_nowait(1)
             got = [await getter]
             queue.put_nowait(2)
-            [putter] = await start(1, lambda: greenlet_spawn(queue.put, 3, True, seconds))
+            [putter] = await start(1, lambda: greenlet_spawn(queue.put, 3, timeout=seconds))
             got.append(queue.get_nowait())
             await putter
             return [*got, queue.get_nowait()]
@@ -981,11 +972,12 @@ class TestQueue:
         queue: AnyLoopQueue[int] = AnyLoopQueue()
 
         async def meet() -> int:
-            [getter] = await start(1, lambda: greenlet_spawn(queue.get, True, 0))
-            return await getter
+            [getter] = await start(1, lambda: greenlet_spawn(queue.get, timeout=0))
+            got: int = await getter
+            return got
 
         async def meet_with_an_item() -> int:
-            getter = asyncio.create_task(greenlet_spawn(queue.get, True, 0))
+            getter = asyncio.create_task(greenlet_spawn(queue.get, timeout=0))
             asyncio.get_running_loop().call_soon(queue.put_nowait, 1)
             return await getter
 
@@ -1194,7 +1186,7 @@ class TestPrivateNames:
             "find out where a pool takes its queue from, and adopt() what kind it is"
         )
         monkeypatch.setattr(AsyncAdaptedQueuePool, "_queue_class", Marked)
-        pool: Any = AsyncAdaptedQueuePool(lambda: None, pool_size=2, use_lifo=True)
+        pool: Any = AsyncAdaptedQueuePool(nothing, pool_size=2, use_lifo=True)
         assert isinstance(getattr(pool, "_pool", None), Marked), (
             "a pool's _pool is not made from its _queue_class any more: install() has no effect"
         )

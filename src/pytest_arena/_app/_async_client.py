@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pytest_arena._app import _words
@@ -9,7 +10,7 @@ from pytest_arena._app._lines import ends_at_the_caller
 from pytest_arena._app._records import Hooks, Stopwatch
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import AsyncGenerator, Generator, Mapping
     from types import TracebackType
 
     import httpx2 as httpx
@@ -84,6 +85,22 @@ class AsyncClient(httpx.AsyncClient):
             "base_url": "http://testserver",
         }
         super().__init__(**defaults | options)
+
+    async def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:
+        """Make a request; logs in first, so that the request holds what the login has set."""
+        __tracebackhide__ = True
+        await self._arena_ready()
+        return await super().request(method, url, **options)
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, url: httpx.URL | str, **options: Any
+    ) -> AsyncGenerator[httpx.Response]:
+        """Make a request and read the response in parts; logs in first."""
+        __tracebackhide__ = True
+        await self._arena_ready()
+        async with super().stream(method, url, **options) as response:
+            yield response
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send a request, after the app has started, the client logged in, work committed."""

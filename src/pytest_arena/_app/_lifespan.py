@@ -191,6 +191,9 @@ class Lifespan:
                 self._shutdown_asked.set()
 
     def _conclude(self, error: BaseException | None) -> None:
+        if self._is_left:
+            return  # what comes of that, nobody asked for
+        error = _innermost(error)
         if self._is_up:
             if error is not None or self._message is not None:
                 text = _words.shutdown_failed(error, self._message, asked=self._is_stopping)
@@ -285,6 +288,13 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def _innermost(error: BaseException | None) -> BaseException | None:
+    """The app's own exception: a task group around it makes a group of one of it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _because(error: LifespanError, cause: BaseException | None) -> LifespanError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from pytest_arena._app import _words
@@ -13,7 +14,7 @@ from pytest_arena._app._lines import ends_at_the_caller
 from pytest_arena._app._records import Hooks, Stopwatch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
     from contextlib import AbstractContextManager
 
     import httpx2 as httpx
@@ -105,6 +106,28 @@ class SyncClient(_Base):
     _arena_host: Host
     _arena_login: Login | None
     _arena_begun: list[Lifespan | None]
+
+    def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:
+        """Make a request; logs in first, so that the request holds what the login has set."""
+        __tracebackhide__ = True
+        self._arena_ready()
+        return super().request(method, url, **options)
+
+    @contextmanager
+    def stream(
+        self, method: str, url: httpx.URL | str, **options: Any
+    ) -> Generator[httpx.Response]:
+        """Make a request and read the response in parts; logs in first."""
+        __tracebackhide__ = True
+        self._arena_ready()
+        with super().stream(method, url, **options) as response:
+            yield response
+
+    def websocket_connect(self, url: str, *args: Any, **options: Any) -> Any:
+        """Open a websocket; logs in first."""
+        __tracebackhide__ = True
+        self._arena_ready()
+        return super().websocket_connect(url, *args, **options)  # type: ignore[misc] # a mixin's
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send a request, after the app has started, the client logged in, work committed."""
@@ -205,7 +228,7 @@ def _import_starlettes() -> type[Any]:
         raise _words.no_test_client(error) from None
 
     @ends_at_the_caller
-    class ArenaTestClient(SyncClient, TestClient):  # type: ignore[misc] # two `request`s, one kin
+    class ArenaTestClient(SyncClient, TestClient):
         def _arena_backend(self) -> Mapping[str, Any]:
             return self.async_backend
 

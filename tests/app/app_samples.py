@@ -1,0 +1,203 @@
+"""Apps that tell what happens to them, and hooks that write it down."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI
+from litestar import Litestar, Request as LitestarRequest, get, post
+from litestar.datastructures import Cookie
+from litestar.response import Response as LitestarResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from pytest_arena import _app
+
+
+class AppError(Exception):
+    """What a sample app raises when it is asked to."""
+
+
+@dataclass
+class Diary:
+    """Hooks that note each call, in order."""
+
+    lines: list[str] = field(default_factory=list)
+    records: list[_app.Request] = field(default_factory=list)
+    loops: list[asyncio.AbstractEventLoop] = field(default_factory=list)
+    refusal: Exception | None = None
+
+    async def before(self) -> None:
+        self.lines.append("before")
+        self.loops.append(asyncio.get_running_loop())
+        if self.refusal:
+            raise self.refusal
+
+    def before_sync(self) -> None:
+        self.lines.append("before_sync")
+        if self.refusal:
+            raise self.refusal
+
+    def requested(self, record: _app.Request) -> None:
+        self.lines.append(f"{record.method} {record.path}")
+        self.records.append(record)
+
+
+Step = Callable[[], Awaitable[None]]
+
+
+@dataclass
+class Life:
+    """An app's lifespan: what it did, where, and what it is to do besides."""
+
+    at_start: Step | None = None
+    at_stop: Step | None = None
+    lines: list[str] = field(default_factory=list)
+    loops: list[asyncio.AbstractEventLoop] = field(default_factory=list)
+    tasks: list[object] = field(default_factory=list)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How often the app has started, and how often it has shut down."""
+        return self.lines.count("start"), self.lines.count("stop")
+
+    @asynccontextmanager
+    async def span(self, _app: object) -> AsyncIterator[dict[str, Any]]:
+        self._note("start")
+        if self.at_start:
+            await self.at_start()
+        try:
+            yield {"run": self.lines.count("start"), "shared": self.lines}
+        finally:
+            # A real clean-up awaits, too.
+            await asyncio.sleep(0)
+            if self.at_stop:
+                await self.at_stop()
+            self._note("stop")
+
+    def _note(self, line: str) -> None:
+        self.lines.append(line)
+        self.loops.append(asyncio.get_running_loop())
+        self.tasks.append(asyncio.current_task())
+
+
+async def fail() -> None:
+    """Be the fault in a lifespan."""
+    raise AppError("the cellar is flooded")
+
+
+async def hang() -> None:
+    """Wait for what never comes."""
+    await asyncio.Event().wait()
+
+
+def starlette_app(life: Life) -> Starlette:
+    """Answer with what the app sees of itself."""
+    routes = [
+        Route("/", _hello),
+        Route("/state", _state),
+        Route("/loop", _loop),
+        Route("/fail", _fail),
+        Route("/old", _old),
+        Route("/login", _login, methods=["POST"]),
+        Route("/me", _me),
+        WebSocketRoute("/ws", _echo),
+    ]
+    return Starlette(routes=routes, lifespan=life.span)
+
+
+async def _hello(_: Request) -> Response:
+    return PlainTextResponse("hello")
+
+
+async def _state(request: Request) -> Response:
+    seen = {"run": getattr(request.state, "run", None), "mark": getattr(request.state, "mark", 0)}
+    request.state.mark = 1  # of this request alone: the copy is shallow, but a copy
+    return JSONResponse(seen)
+
+
+async def _loop(_: Request) -> Response:
+    return JSONResponse(id(asyncio.get_running_loop()))
+
+
+async def _fail(_: Request) -> Response:
+    raise AppError("no such horse")
+
+
+async def _old(_: Request) -> Response:
+    return RedirectResponse("/", status_code=303)
+
+
+async def _login(request: Request) -> Response:
+    response = PlainTextResponse("welcome")
+    response.set_cookie("user", (await request.json())["user"])
+    return response
+
+
+async def _me(request: Request) -> Response:
+    return PlainTextResponse(request.cookies.get("user", "nobody"))
+
+
+async def _echo(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_text(await websocket.receive_text())
+    await websocket.close()
+
+
+def fastapi_app(life: Life) -> FastAPI:
+    """The same for FastAPI, as far as it is needed."""
+    app = FastAPI(lifespan=life.span)
+
+    @app.get("/state")
+    async def state(request: Request) -> dict[str, Any]:
+        return {"run": getattr(request.state, "run", None)}
+
+    @app.get("/fail")
+    async def broken() -> None:
+        raise AppError("no such horse")
+
+    @app.post("/login")
+    async def login(request: Request, response: Response) -> str:
+        response.set_cookie("user", (await request.json())["user"])
+        return "welcome"
+
+    @app.get("/me")
+    async def me(request: Request) -> str:
+        return request.cookies.get("user", "nobody")
+
+    return app
+
+
+def litestar_app(life: Life) -> Litestar:
+    """The same for Litestar, whose lifespan keeps its state in the app."""
+
+    @asynccontextmanager
+    async def span(app: Litestar) -> AsyncIterator[None]:
+        async with life.span(app) as state:
+            app.state.run = state["run"]
+            yield
+
+    @get("/state")
+    async def state(request: LitestarRequest[Any, Any, Any]) -> dict[str, Any]:
+        return {"run": request.app.state.get("run")}
+
+    @get("/fail")
+    async def broken() -> None:
+        raise AppError("no such horse")
+
+    @post("/login")
+    async def login(request: LitestarRequest[Any, Any, Any]) -> LitestarResponse[str]:
+        user = (await request.json())["user"]
+        return LitestarResponse("welcome", cookies=[Cookie(key="user", value=user)])
+
+    @get("/me")
+    async def me(request: LitestarRequest[Any, Any, Any]) -> str:
+        return request.cookies.get("user", "nobody")
+
+    handlers = [state, broken, login, me]
+    return Litestar(route_handlers=handlers, lifespan=[span], openapi_config=None, logging_config=None)

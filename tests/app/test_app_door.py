@@ -1,0 +1,107 @@
+"""Does the room keep to itself, and do without what is not installed?"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pytest_arena
+from pytest_arena import _app
+
+SOURCE = Path(str(pytest_arena.__file__)).parents[1]
+
+FOREIGN = ("anyio", "fastapi", "httpx", "httpx2", "litestar", "pytest", "sqlalchemy", "starlette")
+
+
+def python(code: str) -> str:
+    """What a fresh Python prints, with errors for warnings."""
+    head = f"import sys; sys.path[:0] = {[str(SOURCE), *sys.path]!r}\n"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", head + code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+MAKE = """
+from pytest_arena._app import AppRun
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 204})
+    await send({"type": "http.response.body"})
+class Hooks:
+    async def before(self): pass
+    def before_sync(self): pass
+    def requested(self, record): print(record.method, record.status)
+run = AppRun(app, hooks=Hooks(), lifespan=False)
+"""
+
+
+def test_the_door_is_sorted_and_true() -> None:
+    """Every name in `__all__` is there."""
+    assert sorted(_app.__all__) == sorted(set(_app.__all__))
+    for name in _app.__all__:
+        assert getattr(_app, name) is not None
+
+
+def test_importing_the_room_imports_no_framework() -> None:
+    """Each is imported by the call that needs it."""
+    code = f"import pytest_arena._app; print(sorted(set({FOREIGN}) & sys.modules.keys()))"
+    assert python(code) == "[]"
+
+
+def test_making_a_run_imports_no_framework() -> None:
+    """A test without a client does not pay for one."""
+    code = f"{MAKE}\nrun.close(); print(sorted(set({FOREIGN}) & sys.modules.keys()))"
+    assert python(code) == "[]"
+
+
+def test_an_async_client_needs_neither_framework_nor_sqlalchemy() -> None:
+    """Only the HTTP library."""
+    code = f"""{MAKE}
+import asyncio
+async def main(): await run.new_client().get("/")
+asyncio.run(main())
+print(sorted({{"fastapi", "litestar", "pytest", "sqlalchemy", "starlette"}} & sys.modules.keys()))
+"""
+    assert python(code).splitlines() == ["GET 204", "[]"]
+
+
+def test_httpx_serves_where_httpx2_is_missing() -> None:
+    """Async and sync, without a word about it, though Starlette has one."""
+    code = f"""{MAKE}
+sys.modules["httpx2"] = None
+import asyncio
+async def main(): await run.new_client().get("/")
+asyncio.run(main())
+run.new_test_client().get("/")
+run.close()
+print(type(run.new_client()).__mro__[1].__module__)
+"""
+    assert python(code).splitlines() == ["GET 204", "GET 204", "httpx"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "make", "word"),
+    [
+        (("httpx", "httpx2"), "new_client", "the async client needs httpx2"),
+        (("httpx", "httpx2"), "new_test_client", "the sync test client does not import"),
+        (("starlette", "starlette.testclient"), "new_test_client", "does not import"),
+    ],
+)
+def test_what_is_missing_is_named(missing: tuple[str, ...], make: str, word: str) -> None:
+    """A ConfigError with the line to install it."""
+    code = f"""{MAKE}
+from pytest_arena.errors import ConfigError
+sys.modules.update(dict.fromkeys({missing}))
+try:
+    run.{make}()
+except ConfigError as error:
+    print(error)
+"""
+    told = python(code)
+    assert word in told
+    assert "pip install" in told

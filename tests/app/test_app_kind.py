@@ -1,0 +1,169 @@
+"""What is taken for an app, and what is refused with which word?"""
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from app_samples import Life, fastapi_app, litestar_app, starlette_app
+
+from pytest_arena._app import build_app, check_app
+from pytest_arena.errors import ConfigError
+
+
+async def asgi_function(scope: Any, receive: Any, send: Any) -> None:
+    """An app."""
+
+
+def plain_asgi_function(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+    """Also an app: what it returns can be awaited."""
+    return asgi_function(scope, receive, send)
+
+
+class AsgiObject:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """An instance is an app, the class a factory."""
+
+
+class Asgi2Class:
+    def __init__(self, scope: Any) -> None:
+        self.scope = scope
+
+    async def __call__(self, receive: Any, send: Any) -> None:
+        self.scope["seen"].append((receive, send))
+
+
+def asgi2_function(scope: Any) -> Any:
+    return Asgi2Class(scope)
+
+
+def factory() -> Any:
+    return asgi_function
+
+
+def factory_with_defaults(debug: bool = False, *, title: str = "") -> Any:  # noqa: FBT001, FBT002 - as users write
+    return asgi_function
+
+
+class FlaskLike:
+    def __call__(self, environ: Any, start_response: Any) -> list[bytes]:
+        return [b""]
+
+
+def wsgi_function(environ: Any, start_response: Any) -> list[bytes]:
+    return [b""]
+
+
+async def async_factory() -> Any:
+    return asgi_function
+
+
+def factory_with_need(settings: object) -> Any:
+    return asgi_function
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        asgi_function,
+        plain_asgi_function,
+        AsgiObject(),
+        functools.partial(asgi_function),
+        starlette_app(Life()),
+        fastapi_app(Life()),
+        litestar_app(Life()),
+    ],
+)
+def test_an_asgi_app_is_itself(app: object) -> None:
+    """An ASGI app passes the check, and comes back as the very object that it is."""
+    check_app(app, "main:app")
+    assert build_app(app) is app
+
+
+@pytest.mark.parametrize("made", [factory, factory_with_defaults, functools.partial(factory)])
+def test_a_factory_is_called(made: object) -> None:
+    """Whatever needs no argument is called for the app."""
+    check_app(made, "main:create_app")
+    assert build_app(made) is asgi_function
+
+
+def test_a_class_is_a_factory() -> None:
+    """A class without required arguments makes an app."""
+    check_app(AsgiObject, "main:App")
+    assert isinstance(build_app(AsgiObject), AsgiObject)
+
+
+def test_checking_calls_nothing() -> None:
+    """A factory has not run when its test has not begun."""
+
+    def must_not_run() -> None:
+        raise AssertionError("it was called")
+
+    check_app(must_not_run, "main:create_app")
+
+
+@pytest.mark.parametrize("app", [Asgi2Class, asgi2_function])
+@pytest.mark.asyncio
+async def test_an_app_of_asgi_2_is_wrapped(app: object) -> None:
+    """It can then be called as one of ASGI 3."""
+    check_app(app, "main:app")
+    scope: dict[str, Any] = {"seen": []}
+    await build_app(app)(scope, "receive", "send")  # type: ignore[arg-type] # only handed on
+    assert scope["seen"] == [("receive", "send")]
+
+
+@pytest.mark.parametrize(
+    ("app", "word"),
+    [
+        (FlaskLike(), "a WSGI app (a FlaskLike instance)"),
+        (wsgi_function, "a WSGI app (wsgi_function(environ: Any, start_response: Any)"),
+        (async_factory, "an async factory (async_factory()"),
+        (factory_with_need, "neither an ASGI app nor a factory without arguments"),
+        ("main:app", "(a str instance)"),
+        (pytest, "(a module instance)"),
+        (None, "(a NoneType instance)"),
+    ],
+)
+def test_anything_else_is_refused(app: object, word: str) -> None:
+    """The word says what it is, and names the option; building says the same."""
+    with pytest.raises(ConfigError) as refused:
+        check_app(app, "main:app")
+    assert word in refused.value.what
+    assert refused.value.what.startswith("arena_app = main:app: ")
+    with pytest.raises(ConfigError):
+        build_app(app)
+
+
+@pytest.mark.parametrize(
+    ("made", "word"),
+    [(FlaskLike, "what class FlaskLike returns: a WSGI app"), (lambda: None, "returns: neither")],
+)
+def test_what_a_factory_makes_is_checked(made: Callable[[], object], word: str) -> None:
+    """A factory of something else is found when it is called."""
+    with pytest.raises(ConfigError) as refused:
+        build_app(made)
+    assert word in refused.value.what
+
+
+def test_a_coroutine_from_a_factory_is_no_app() -> None:
+    """A plain function that calls an async one is refused, without a warning of Python's."""
+    with pytest.raises(ConfigError) as refused:
+        build_app(lambda: async_factory())  # noqa: PLW0108 - the lambda is what is tested
+    assert "a coroutine instance" in refused.value.what or "async_factory" in refused.value.what
+
+
+def test_the_cause_is_a_line_of_the_users() -> None:
+    """The message points at the function, past its decorators."""
+    with pytest.raises(ConfigError) as refused:
+        check_app(async_factory, "main:create_app")
+    assert refused.value.cause.endswith("async def async_factory() -> Any:")
+
+
+def test_a_factorys_own_error_passes() -> None:
+    """What the factory raises is the user's to see, unchanged."""
+
+    def broken() -> None:
+        raise ValueError("no settings")
+
+    with pytest.raises(ValueError, match="no settings"):
+        build_app(broken)

@@ -1,0 +1,258 @@
+"""Is a client logged in once, before its first request, whatever comes at the same time?"""
+
+import asyncio
+from typing import Any
+
+import pytest
+from app_samples import Diary, Life, fail, starlette_app
+from conftest import Open
+
+from pytest_arena._app import AppRun
+from pytest_arena.errors import LifespanError, LoginError
+
+
+class Desk:
+    """A login function for async clients that counts its calls."""
+
+    def __init__(self) -> None:
+        self.roles: list[str] = []
+
+    async def login(self, client: Any, role: str) -> None:
+        self.roles.append(role)
+        (await client.post("/login", json={"user": role})).raise_for_status()
+
+    def login_sync(self, client: Any, role: str) -> None:
+        self.roles.append(role)
+        client.post("/login", json={"user": role}).raise_for_status()
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+@pytest.fixture
+def run(open_run: Open, desk: Desk) -> AppRun:
+    return open_run(login=desk.login, login_path="tests.login:login")
+
+
+@pytest.fixture
+def sync_run(open_run: Open, desk: Desk) -> AppRun:
+    return open_run(login=desk.login_sync, login_path="tests.login:login")
+
+
+@pytest.mark.asyncio
+async def test_a_role_logs_in_before_its_first_request(
+    run: AppRun, desk: Desk, diary: Diary
+) -> None:
+    """Its own requests do not log in, and pass the hooks like any other."""
+    staff = run.new_client(role="staff")
+    assert (await staff.get("/me")).text == "staff"
+    assert (await staff.get("/me")).text == "staff"
+    assert desk.roles == ["staff"]
+    assert diary.lines[:4] == ["before", "POST /login", "before", "GET /me"]
+    assert {record.role for record in diary.records} == {"staff"}
+
+
+@pytest.mark.asyncio
+async def test_awaiting_a_client_logs_it_in(run: AppRun, desk: Desk) -> None:
+    """`staff = await client_as("staff")`, also followed by `async with`."""
+    staff = await run.new_client(role="staff")
+    assert desk.roles == ["staff"]
+    async with staff:
+        assert (await staff.get("/me")).text == "staff"
+    async with run.new_client(role="guest") as guest:
+        assert (await guest.get("/me")).text == "guest"
+    assert desk.roles == ["staff", "guest"]
+
+
+@pytest.mark.asyncio
+async def test_roles_do_not_mix(run: AppRun) -> None:
+    """Several clients in one test are several people."""
+    ada, bob, nobody = run.new_client(role="ada"), run.new_client(role="bob"), run.new_client()
+    answers = await asyncio.gather(*(client.get("/me") for client in (ada, bob, nobody)))
+    assert [answer.text for answer in answers] == ["ada", "bob", "nobody"]
+
+
+@pytest.mark.asyncio
+async def test_first_requests_at_once_log_in_once(run: AppRun, desk: Desk, life: Life) -> None:
+    """All of them wait for the one login."""
+    staff = run.new_client(role="staff")
+    answers = await asyncio.gather(*(staff.get("/me") for _ in range(5)))
+    assert [answer.text for answer in answers] == ["staff"] * 5
+    assert desk.roles == ["staff"]
+    assert life.counts == (1, 0)
+
+
+@pytest.mark.asyncio
+async def test_a_login_may_ask_for_several_things_at_once(open_run: Open) -> None:
+    """Requests in tasks of the login do not wait for it either."""
+
+    async def login(client: Any, role: str) -> None:
+        await asyncio.gather(client.get("/"), client.post("/login", json={"user": role}))
+
+    staff = open_run(login=login).new_client(role="staff")
+    assert (await staff.get("/me")).text == "staff"
+
+
+@pytest.mark.asyncio
+async def test_a_login_may_use_another_client(open_run: Open, desk: Desk) -> None:
+    """An admin who lets others in is logged in as well."""
+
+    async def login(client: Any, role: str) -> None:
+        if role == "guest":
+            assert (await admin.get("/me")).text == "admin"
+        await desk.login(client, role)
+
+    run = open_run(login=login)
+    admin = run.new_client(role="admin")
+    assert (await run.new_client(role="guest").get("/me")).text == "guest"
+    assert desk.roles == ["admin", "guest"]
+
+
+@pytest.mark.asyncio
+async def test_a_login_may_be_sync_or_return_what_is_awaited(open_run: Open) -> None:
+    """A header, a coroutine of the client, even the client itself."""
+
+    def by_header(client: Any, role: str) -> None:
+        client.cookies.set("user", role)
+
+    def by_coroutine(client: Any, role: str) -> Any:
+        return client.post("/login", json={"user": role})
+
+    def by_client(client: Any, role: str) -> Any:
+        by_header(client, role)
+        return client
+
+    for login in (by_header, by_coroutine, by_client):
+        staff = open_run(login=login).new_client(role="staff")
+        assert (await staff.get("/me")).text == "staff"
+
+
+@pytest.mark.asyncio
+async def test_a_login_that_fails_is_told(open_run: Open, diary: Diary) -> None:
+    """With its cause, its line and its name, to all who waited for it; the next tries again."""
+    calls: list[str] = []
+
+    async def login(client: Any, role: str) -> None:
+        calls.append(role)
+        await asyncio.sleep(0)
+        raise ValueError("wrong password")
+
+    run = open_run(login=login, login_path="tests.login:login")
+    staff = run.new_client(role="staff")
+    answers = await asyncio.gather(*(staff.get("/me") for _ in range(3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [LoginError] * 3
+    assert calls == ["staff"]
+    with pytest.raises(LoginError) as failed:
+        await staff.get("/me")
+    assert calls == ["staff", "staff"]
+    assert failed.value.what == "the login as 'staff' failed: ValueError: wrong password"
+    assert isinstance(failed.value.__cause__, ValueError)
+    assert 'raise ValueError("wrong password")' in failed.value.cause
+    assert "tests.login:login" in failed.value.fix
+    shown = [entry for entry in failed.traceback if not entry.ishidden(failed)]
+    assert [str(entry.statement).strip() for entry in shown] == ['await staff.get("/me")']
+    assert diary.lines == []
+
+
+@pytest.mark.asyncio
+async def test_an_error_of_ours_in_a_login_stays_itself(open_run: Open, desk: Desk) -> None:
+    """A start-up that fails is not a login that fails."""
+    run = open_run(starlette_app(Life(at_start=fail)), login=desk.login)
+    with pytest.raises(LifespanError):
+        await run.new_client(role="staff").get("/")
+    assert desk.roles == []
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_login_leaves_the_turn_to_the_next(open_run: Open) -> None:
+    """Who waited logs in instead."""
+    calls: list[str] = []
+    go_on = asyncio.Event()
+
+    async def login(client: Any, role: str) -> None:
+        calls.append(role)
+        if len(calls) == 1:
+            go_on.set()
+            await asyncio.Event().wait()
+
+    staff = open_run(login=login).new_client(role="staff")
+    first, second = (asyncio.create_task(_get(staff, "/")) for _ in range(2))
+    await go_on.wait()
+    first.cancel()
+    assert (await second).status_code == 200
+    assert calls == ["staff", "staff"]
+    await asyncio.wait({first})
+
+
+async def _get(client: Any, path: str) -> Any:
+    return await client.get(path)
+
+
+def test_a_login_holds_across_loops(run: AppRun, desk: Desk) -> None:
+    """Two at once in one loop, then two in another: one login."""
+    staff = run.new_client(role="staff")
+
+    async def twice() -> None:
+        await asyncio.gather(staff.get("/me"), staff.get("/me"))
+
+    for _ in range(2):
+        asyncio.run(twice())
+    assert desk.roles == ["staff"]
+
+
+def test_without_a_login_function_nobody_can_be_logged_in(open_run: Open) -> None:
+    """The line that asks for the client is told, with the option to set."""
+    run = open_run()
+    for make in (run.new_client, run.new_test_client):
+        with pytest.raises(LoginError, match="arena_login is not set") as refused:
+            make(role="staff")
+        assert "async def login(client, role):" in refused.value.fix
+
+
+def test_a_sync_client_logs_in(sync_run: AppRun, desk: Desk, diary: Diary) -> None:
+    """Once, before its first request, by the sync function."""
+    staff = sync_run.new_test_client(role="staff")
+    assert [staff.get("/me").text for _ in range(2)] == ["staff", "staff"]
+    assert desk.roles == ["staff"]
+    assert diary.lines[:4] == ["before_sync", "POST /login", "before_sync", "GET /me"]
+    assert {record.role for record in diary.records} == {"staff"}
+
+
+def test_with_logs_a_sync_client_in(sync_run: AppRun, desk: Desk, life: Life) -> None:
+    """At once, and shuts the app down at its end."""
+    with sync_run.new_test_client(role="staff"):
+        assert desk.roles == ["staff"]
+    assert life.counts == (1, 1)
+
+
+@pytest.mark.asyncio
+async def test_threads_at_once_log_a_sync_client_in_once(sync_run: AppRun, desk: Desk) -> None:
+    """All of them wait for the one login."""
+    staff = sync_run.new_test_client(role="staff")
+    answers = await asyncio.gather(*(asyncio.to_thread(staff.get, "/me") for _ in range(4)))
+    assert [answer.text for answer in answers] == ["staff"] * 4
+    assert desk.roles == ["staff"]
+
+
+def test_an_async_login_is_refused_to_a_sync_client(run: AppRun, desk: Desk) -> None:
+    """With a clear word, and no warning of a coroutine that nobody awaited."""
+    with pytest.raises(LoginError, match=r"tests\.login:login is async"):
+        run.new_test_client(role="staff").get("/me")
+    assert desk.roles == []
+
+
+def test_a_sync_login_that_fails_is_told(open_run: Open, life: Life) -> None:
+    """From its cause; a block that could not be entered leaves no app running."""
+
+    def login(client: Any, role: str) -> None:
+        raise ValueError("wrong password")
+
+    run = open_run(login=login)
+    staff = run.new_test_client(role="staff")
+    with pytest.raises(LoginError) as failed, staff:
+        raise AssertionError("entered")
+    assert isinstance(failed.value.__cause__, ValueError)
+    run.close()
+    assert life.counts == (1, 1)
