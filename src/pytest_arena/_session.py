@@ -55,12 +55,12 @@ class FreshSession(Session):
 
     def get(self, *args: Any, **kwargs: Any) -> Any:
         """As ``Session.get``, from the database."""
-        kwargs.setdefault("populate_existing", True)
+        kwargs["populate_existing"] = True  # AsyncSession passes False, its own default
         return super().get(*args, **kwargs)
 
     def get_one(self, *args: Any, **kwargs: Any) -> Any:
         """As ``Session.get_one``, from the database."""
-        kwargs.setdefault("populate_existing", True)
+        kwargs["populate_existing"] = True  # AsyncSession passes False, its own default
         return super().get_one(*args, **kwargs)
 
     def query(self, *entities: Any, **kwargs: Any) -> Any:
