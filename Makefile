@@ -32,7 +32,7 @@ test-full: check
 	@$(MAKE) --no-print-directory test-on-others
 
 format: $(STAMP)
-	$(BIN)/ruff check --fix .
+	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
 clean:

@@ -377,7 +377,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     summary = config.stash.get(SUMMARY, None)
     lines = list(_report.summary_lines(summary)) if summary else []
     if lines and config.get_verbosity() >= 0:
-        terminalreporter.section("arena")
+        terminalreporter.write_sep("=", "arena")
         if config.get_verbosity() > 0:
             lines += list(_report.test_lines(summary))
         for line in lines:

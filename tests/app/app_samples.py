@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI
-from litestar import Litestar, Request as LitestarRequest, get, post
+from litestar import Litestar, get, post
+from litestar import Request as LitestarRequest
 from litestar.datastructures import Cookie
 from litestar.response import Response as LitestarResponse
 from starlette.applications import Starlette
@@ -17,6 +18,14 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from pytest_arena import _app
+from pytest_arena._app import AppRun
+
+
+class Open(Protocol):
+    """Opens a run of an app, the sample app by default, which is closed after the test."""
+
+    def __call__(self, app: object = ..., **options: Any) -> AppRun:
+        """Options are those of `AppRun`."""
 
 
 class AppError(Exception):
@@ -33,17 +42,20 @@ class Diary:
     refusal: Exception | None = None
 
     async def before(self) -> None:
+        """Note that pending work would be committed here."""
         self.lines.append("before")
         self.loops.append(asyncio.get_running_loop())
         if self.refusal:
             raise self.refusal
 
     def before_sync(self) -> None:
+        """Note the same for a sync client."""
         self.lines.append("before_sync")
         if self.refusal:
             raise self.refusal
 
     def requested(self, record: _app.Request) -> None:
+        """Keep the record."""
         self.lines.append(f"{record.method} {record.path}")
         self.records.append(record)
 
@@ -60,6 +72,7 @@ class Life:
     lines: list[str] = field(default_factory=list)
     loops: list[asyncio.AbstractEventLoop] = field(default_factory=list)
     tasks: list[object] = field(default_factory=list)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -68,7 +81,9 @@ class Life:
 
     @asynccontextmanager
     async def span(self, _app: object) -> AsyncIterator[dict[str, Any]]:
+        """Be the lifespan that a framework is given."""
         self._note("start")
+        self.begun.set()
         if self.at_start:
             await self.at_start()
         try:
@@ -200,4 +215,6 @@ def litestar_app(life: Life) -> Litestar:
         return request.cookies.get("user", "nobody")
 
     handlers = [state, broken, login, me]
-    return Litestar(route_handlers=handlers, lifespan=[span], openapi_config=None, logging_config=None)
+    return Litestar(
+        route_handlers=handlers, lifespan=[span], openapi_config=None, logging_config=None
+    )

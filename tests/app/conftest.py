@@ -3,15 +3,13 @@
 import gc
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from app_samples import Diary, Life, starlette_app
 
 from pytest_arena._app import AppRun
-
-Open: TypeAlias = Callable[..., AppRun]
+from tests.app.app_samples import Diary, Life, Open, starlette_app
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +21,7 @@ def nothing_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     said = [
         record.getMessage()
         for phase in ("setup", "call")
-        for record in caplog.get_records(phase)  # type: ignore[arg-type] # both are phases
+        for record in caplog.get_records(phase)
         if record.levelno >= logging.WARNING and record.name.startswith(("asyncio", "concurrent"))
     ]
     assert said == []
@@ -32,16 +30,19 @@ def nothing_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 @pytest.fixture
 def diary() -> Diary:
+    """Hooks that note each call."""
     return Diary()
 
 
 @pytest.fixture
 def life() -> Life:
+    """The sample app's lifespan."""
     return Life()
 
 
 @pytest.fixture
 def app(life: Life) -> object:
+    """The sample app."""
     return starlette_app(life)
 
 
@@ -61,9 +62,11 @@ def open_run(app: object, diary: Diary) -> Iterator[Open]:
 
 @pytest.fixture
 def run(open_run: Open) -> AppRun:
+    """A run of the sample app."""
     return open_run()
 
 
 @pytest.fixture
 def anyio_backend() -> str:
+    """Trio is not supported."""
     return "asyncio"

@@ -3,16 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx2
 import pytest
-from app_samples import AppError, Diary, Life, fail, starlette_app
-from conftest import Open
 from fastapi import BackgroundTasks, Depends, FastAPI
 
 from pytest_arena._app import AppRun, Request
 from pytest_arena.errors import ConfigError, LifespanError
+from tests.app.app_samples import AppError, Diary, Life, Open, fail, starlette_app
 
 
 def test_making_one_needs_no_loop(run: AppRun, life: Life) -> None:
@@ -76,9 +75,7 @@ async def test_each_hop_of_a_redirect_is_told(run: AppRun, diary: Diary) -> None
 
 
 @pytest.mark.asyncio
-async def test_work_that_cannot_be_committed_stops_the_request(
-    run: AppRun, diary: Diary
-) -> None:
+async def test_work_that_cannot_be_committed_stops_the_request(run: AppRun, diary: Diary) -> None:
     """The app is not asked, and no request is told."""
     diary.refusal = ValueError("a flush failed")
     with pytest.raises(ValueError, match="a flush failed"):
@@ -170,7 +167,7 @@ async def test_the_app_has_finished_when_the_request_returns(open_run: Open) -> 
         lines.append("thread")
 
     @app.get("/")
-    async def index(tasks: BackgroundTasks, _: str = Depends(session)) -> None:
+    async def index(tasks: BackgroundTasks, _: Annotated[str, Depends(session)]) -> None:
         tasks.add_task(write_later)
         tasks.add_task(write_in_a_thread)
         lines.append("answer")

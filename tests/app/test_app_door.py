@@ -1,5 +1,6 @@
 """Does the room keep to itself, and do without what is not installed?"""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pytest_arena import _app
 
 SOURCE = Path(str(pytest_arena.__file__)).parents[1]
 
-FOREIGN = ("anyio", "fastapi", "httpx", "httpx2", "litestar", "pytest", "sqlalchemy", "starlette")
+FOREIGN = ("anyio", "fastapi", "httpx", "httpx2", "litestar", "starlette")
 
 
 def python(code: str) -> str:
@@ -47,6 +48,25 @@ def test_the_door_is_sorted_and_true() -> None:
         assert getattr(_app, name) is not None
 
 
+def test_the_room_knows_nobody_else() -> None:
+    """From the package: its own files, errors and values. From outside: no pytest, no database."""
+    for path in (SOURCE / "pytest_arena" / "_app").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for name in _imported(node):
+                assert name.split(".")[0] not in {"pytest", "_pytest", "sqlalchemy"}, path
+                if name.startswith("pytest_arena"):
+                    assert name.split(".")[1] in {"_app", "_values", "errors"}, path
+
+
+def _imported(node: ast.AST) -> list[str]:
+    match node:
+        case ast.Import(names=names):
+            return [alias.name for alias in names]
+        case ast.ImportFrom(module=str(module)):
+            return [module]
+    return []
+
+
 def test_importing_the_room_imports_no_framework() -> None:
     """Each is imported by the call that needs it."""
     code = f"import pytest_arena._app; print(sorted(set({FOREIGN}) & sys.modules.keys()))"
@@ -59,13 +79,13 @@ def test_making_a_run_imports_no_framework() -> None:
     assert python(code) == "[]"
 
 
-def test_an_async_client_needs_neither_framework_nor_sqlalchemy() -> None:
+def test_an_async_client_needs_no_framework() -> None:
     """Only the HTTP library."""
     code = f"""{MAKE}
 import asyncio
 async def main(): await run.new_client().get("/")
 asyncio.run(main())
-print(sorted({{"fastapi", "litestar", "pytest", "sqlalchemy", "starlette"}} & sys.modules.keys()))
+print(sorted({{"fastapi", "litestar", "starlette"}} & sys.modules.keys()))
 """
     assert python(code).splitlines() == ["GET 204", "[]"]
 
@@ -85,7 +105,7 @@ print(type(run.new_client()).__mro__[1].__module__)
 
 
 @pytest.mark.parametrize(
-    ("missing", "make", "word"),
+    "missing, make, word",
     [
         (("httpx", "httpx2"), "new_client", "the async client needs httpx2"),
         (("httpx", "httpx2"), "new_test_client", "the sync test client does not import"),

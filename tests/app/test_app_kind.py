@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from app_samples import Life, fastapi_app, litestar_app, starlette_app
 
 from pytest_arena._app import build_app, check_app
 from pytest_arena.errors import ConfigError
+from tests.app.app_samples import Life, fastapi_app, litestar_app, starlette_app
 
 
 async def asgi_function(scope: Any, receive: Any, send: Any) -> None:
@@ -21,44 +21,58 @@ def plain_asgi_function(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
 
 
 class AsgiObject:
+    """An instance is an app, the class a factory."""
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """An instance is an app, the class a factory."""
+        """Do nothing."""
 
 
 class Asgi2Class:
+    """An app of ASGI 2."""
+
     def __init__(self, scope: Any) -> None:
         self.scope = scope
 
     async def __call__(self, receive: Any, send: Any) -> None:
+        """Note the call."""
         self.scope["seen"].append((receive, send))
 
 
 def asgi2_function(scope: Any) -> Any:
+    """Another one."""
     return Asgi2Class(scope)
 
 
 def factory() -> Any:
+    """Make an app."""
     return asgi_function
 
 
-def factory_with_defaults(debug: bool = False, *, title: str = "") -> Any:  # noqa: FBT001, FBT002 - as users write
+def factory_with_defaults(config: object = None, *, title: str = "") -> Any:
+    """Make an app of nothing or something."""
     return asgi_function
 
 
 class FlaskLike:
-    def __call__(self, environ: Any, start_response: Any) -> list[bytes]:
+    """What Flask's apps look like."""
+
+    def __call__(self, _environ: Any, _start_response: Any) -> list[bytes]:
+        """Answer nothing."""
         return [b""]
 
 
 def wsgi_function(environ: Any, start_response: Any) -> list[bytes]:
+    """Be a bare WSGI app."""
     return [b""]
 
 
 async def async_factory() -> Any:
+    """Make an app too late."""
     return asgi_function
 
 
 def factory_with_need(settings: object) -> Any:
+    """Make an app of something."""
     return asgi_function
 
 
@@ -113,7 +127,7 @@ async def test_an_app_of_asgi_2_is_wrapped(app: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("app", "word"),
+    "app, word",
     [
         (FlaskLike(), "a WSGI app (a FlaskLike instance)"),
         (wsgi_function, "a WSGI app (wsgi_function(environ: Any, start_response: Any)"),
@@ -135,7 +149,7 @@ def test_anything_else_is_refused(app: object, word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "word"),
+    "made, word",
     [(FlaskLike, "what class FlaskLike returns: a WSGI app"), (lambda: None, "returns: neither")],
 )
 def test_what_a_factory_makes_is_checked(made: Callable[[], object], word: str) -> None:

@@ -3,16 +3,15 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import anyio
 import pytest
-from app_samples import AppError, Diary, Life, fail, hang, starlette_app
-from conftest import Open
 
 from pytest_arena._app import AppRun, _lifespan
 from pytest_arena.errors import LifespanError
+from tests.app.app_samples import AppError, Diary, Life, Open, Step, fail, hang, starlette_app
 
 Talk = Callable[[Any, Any], Any]
 
@@ -35,6 +34,7 @@ async def _status(run: AppRun) -> int:
 
 
 async def refuses(receive: Any, send: Any) -> None:
+    """Raise before anything was said."""
     raise AppError("what is a lifespan?")
 
 
@@ -43,6 +43,7 @@ async def ignores(receive: Any, send: Any) -> None:
 
 
 async def only_starts(receive: Any, send: Any) -> None:
+    """Start, and leave it at that."""
     await receive()
     await send({"type": "lifespan.startup.complete"})
 
@@ -57,16 +58,19 @@ async def test_an_app_may_know_no_lifespan(talk: Talk, open_run: Open) -> None:
 
 
 async def raises_at_start(receive: Any, send: Any) -> None:
+    """Raise, without a message."""
     await receive()
     raise AppError("the cellar is flooded")
 
 
 async def says_it_fails(receive: Any, send: Any) -> None:
+    """Send a message, without raising."""
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "Traceback\n  the cellar is flooded"})
 
 
 async def fails_and_stays(receive: Any, send: Any) -> None:
+    """Send it and go on listening."""
     await says_it_fails(receive, send)
     while (await receive())["type"] != "lifespan.shutdown":
         """Listen on, as a loop over messages does."""
@@ -77,7 +81,7 @@ async def fails_and_stays(receive: Any, send: Any) -> None:
 async def test_a_failed_startup_is_raised(talk: Talk, open_run: Open) -> None:
     """The first request raises what the app raised or said, and closing does not repeat it."""
     run = open_run(app_that(talk))
-    with pytest.raises(LifespanError, match="start-up failed: .*the cellar is flooded"):
+    with pytest.raises(LifespanError, match=r"start-up failed: .*the cellar is flooded"):
         await _status(run)
     await run.aclose()
 
@@ -157,12 +161,14 @@ async def test_without_lifespan_the_app_is_not_started(open_run: Open, life: Lif
 
 
 async def raises_at_stop(receive: Any, send: Any) -> None:
+    """Raise, without a message."""
     await only_starts(receive, send)
     await receive()
     raise AppError("the door is stuck")
 
 
 async def says_it_fails_at_stop(receive: Any, send: Any) -> None:
+    """Send a message, without raising."""
     await only_starts(receive, send)
     await receive()
     await send({"type": "lifespan.shutdown.failed", "message": "the door is stuck"})
@@ -174,7 +180,7 @@ async def test_a_failed_shutdown_is_raised_once(talk: Talk, open_run: Open) -> N
     """By the first who closes."""
     run = open_run(app_that(talk))
     await _status(run)
-    with pytest.raises(LifespanError, match="shutdown failed: .*the door is stuck"):
+    with pytest.raises(LifespanError, match=r"shutdown failed: .*the door is stuck"):
         await run.aclose()
     await run.aclose()
     run.close()
@@ -219,7 +225,7 @@ def test_the_owner_of_the_loop_shuts_the_app_down(run: AppRun, life: Life) -> No
 
 
 def test_a_shutdown_that_failed_with_its_loop_is_told_by_close(open_run: Open) -> None:
-    """asyncio hears nothing of it; `close` raises it, once."""
+    """Nobody else hears nothing of it; `close` raises it, once."""
     run = open_run(starlette_app(Life(at_stop=fail)))
     asyncio.run(_status_only(run))
     with pytest.raises(LifespanError, match="shutdown failed: AppError: the cellar is flooded"):
@@ -278,9 +284,12 @@ def test_close_uses_a_loop_that_is_idle(run: AppRun, life: Life) -> None:
         assert life.loops == [runner.get_loop()] * 2
 
 
-def test_close_reaches_a_loop_of_another_thread(open_run: Open, life: Life) -> None:
+@pytest.mark.parametrize("fault", [None, fail])
+def test_close_reaches_a_loop_of_another_thread(
+    fault: Step | None, open_run: Open, life: Life
+) -> None:
     """It asks there, waits, and hears of a failure."""
-    life.at_stop = fail
+    life.at_stop = fault
     run, is_up, may_end = open_run(), threading.Event(), threading.Event()
 
     async def main() -> None:
@@ -291,11 +300,12 @@ def test_close_reaches_a_loop_of_another_thread(open_run: Open, life: Life) -> N
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()
     is_up.wait()
-    with pytest.raises(LifespanError):
+    with pytest.raises(LifespanError) if fault else nullcontext():
         run.close()
+    assert life.counts == (1, 0 if fault else 1)
+    assert len(set(life.loops)) == 1
     may_end.set()
     thread.join()
-    assert life.loops[0] is life.loops[1]
 
 
 @pytest.mark.asyncio
@@ -376,8 +386,7 @@ async def test_a_startup_that_hangs_is_cancelled_at_the_end(open_run: Open) -> N
     life = Life(at_start=hang)
     run = open_run(starlette_app(life))
     request = asyncio.create_task(_status(run))
-    while not life.lines:
-        await asyncio.sleep(0)
+    await life.begun.wait()
     request.cancel()
     await run.aclose()
     assert await asyncio.gather(request, return_exceptions=True)
@@ -390,8 +399,7 @@ async def test_waiting_for_a_startup_that_is_stopped_ends(open_run: Open) -> Non
     life = Life(at_start=hang)
     run = open_run(starlette_app(life))
     request = asyncio.create_task(_status(run))
-    while not life.lines:
-        await asyncio.sleep(0)
+    await life.begun.wait()
     await run.aclose()
     with pytest.raises(LifespanError, match="start-up failed: CancelledError"):
         await request
@@ -404,8 +412,7 @@ def test_a_startup_in_a_loop_that_stands_still_is_not_waited_for(open_run: Open)
 
     async def give_up() -> None:
         request = asyncio.create_task(_status(run))
-        while not life.lines:
-            await asyncio.sleep(0)
+        await life.begun.wait()
         request.cancel()
 
     with asyncio.Runner() as module:

@@ -4,11 +4,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from app_samples import Diary, Life, fail, starlette_app
-from conftest import Open
 
 from pytest_arena._app import AppRun
 from pytest_arena.errors import LifespanError, LoginError
+from tests.app.app_samples import Diary, Life, Open, fail, starlette_app
 
 
 class Desk:
@@ -18,26 +17,31 @@ class Desk:
         self.roles: list[str] = []
 
     async def login(self, client: Any, role: str) -> None:
+        """Log an async client in."""
         self.roles.append(role)
         (await client.post("/login", json={"user": role})).raise_for_status()
 
     def login_sync(self, client: Any, role: str) -> None:
+        """Log a sync client in."""
         self.roles.append(role)
         client.post("/login", json={"user": role}).raise_for_status()
 
 
 @pytest.fixture
 def desk() -> Desk:
+    """Where the clients of the test log in."""
     return Desk()
 
 
 @pytest.fixture
 def run(open_run: Open, desk: Desk) -> AppRun:
+    """A run with the async login."""
     return open_run(login=desk.login, login_path="tests.login:login")
 
 
 @pytest.fixture
 def sync_run(open_run: Open, desk: Desk) -> AppRun:
+    """A run with the sync login."""
     return open_run(login=desk.login_sync, login_path="tests.login:login")
 
 

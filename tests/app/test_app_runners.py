@@ -1,7 +1,6 @@
 """Does the lifespan end quietly under every runner, whoever closes the loop, and when?"""
 
 import asyncio
-import importlib
 import subprocess
 import sys
 import unittest
@@ -12,9 +11,10 @@ from typing import Any
 import anyio
 import anyio.from_thread
 import pytest
-from app_samples import Diary, Life, hang, starlette_app
 
+import pytest_arena
 from pytest_arena._app import AppRun
+from tests.app.app_samples import Diary, Life, hang, starlette_app
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -72,7 +72,7 @@ def test_an_idle_loop(kind: str, run: AppRun, life: Life) -> None:
 
 @kinds
 def test_a_debugging_loop(kind: str, run: AppRun, life: Life) -> None:
-    """asyncio's debug mode finds nothing to complain of, threads included."""
+    """The debug mode finds nothing to complain of, threads included."""
     with asyncio.Runner(debug=True, loop_factory=loop_of(kind)) as runner:
         runner.run(_use(run))
         run.new_test_client().get("/")
@@ -129,6 +129,7 @@ class TestUnittest(unittest.IsolatedAsyncioTestCase):
     """unittest's own runner: closed after each test, by cancelling all tasks."""
 
     def setUp(self) -> None:
+        """Give each test an app."""
         self.life = Life()
         self.run_of_app = AppRun(starlette_app(self.life), hooks=Diary())
         self.addCleanup(self._check)
@@ -152,7 +153,7 @@ INNER = '''
 
 import asyncio, unittest
 import pytest, pytest_asyncio
-from app_samples import Diary, Life, starlette_app
+from tests.app.app_samples import Diary, Life, starlette_app
 from pytest_arena._app import AppRun
 
 @pytest.fixture
@@ -225,17 +226,17 @@ def pytest_runtest_teardown(item):
 
 
 def test_a_whole_run_of_pytest(tmp_path: Path) -> None:
-    """pytest-asyncio's and anyio's loops, module loops, failures: all end, with errors for noise."""
+    """All runners, module loops, a failure: every app ends, with errors for noise."""
     (tmp_path / "test_inner.py").write_text(INNER, encoding="utf-8")
     (tmp_path / "conftest.py").write_text(INNER_HOOKS, encoding="utf-8")
-    samples = Path(__file__).parent
-    package = Path(str(importlib.import_module("pytest_arena").__file__)).parents[1]
+    project = Path(__file__).parents[2]
+    package = Path(str(pytest_arena.__file__)).parents[1]
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"),
             *("-p", "no:arena", "-c", "/dev/null", "--rootdir", str(tmp_path)),
             *("-o", "asyncio_default_fixture_loop_scope=function"),
-            *("-o", f"pythonpath={samples} {package} {' '.join(sys.path)}", str(tmp_path)),
+            *("-o", f"pythonpath={project} {package} {' '.join(sys.path)}", str(tmp_path)),
         ],
         capture_output=True,
         text=True,

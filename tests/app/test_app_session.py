@@ -4,11 +4,10 @@ import asyncio
 import threading
 
 import pytest
-from app_samples import AppError, Life, fail, starlette_app
-from conftest import Open
 
 from pytest_arena._app import SessionLifespan
 from pytest_arena.errors import LifespanError
+from tests.app.app_samples import AppError, Life, Open, fail, starlette_app
 
 
 def test_one_lifespan_serves_all_runs(open_run: Open, life: Life) -> None:

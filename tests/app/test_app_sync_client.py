@@ -9,11 +9,10 @@ import httpx2
 import litestar.testing
 import pytest
 import starlette.testclient
-from app_samples import AppError, Diary, Life, fail, litestar_app, starlette_app
-from conftest import Open
 
 from pytest_arena._app import AppRun
 from pytest_arena.errors import ConfigError, LifespanError, PendingWorkError
+from tests.app.app_samples import AppError, Diary, Life, Open, fail, litestar_app, starlette_app
 
 
 def test_making_one_begins_nothing(run: AppRun, life: Life) -> None:
@@ -219,8 +218,7 @@ async def test_a_loop_cannot_wait_for_itself(open_run: Open) -> None:
     life = Life(at_start=wait)
     run = open_run(starlette_app(life))
     request = asyncio.ensure_future(run.new_client().get("/"))
-    while not life.lines:
-        await asyncio.sleep(0)
+    await life.begun.wait()
     with pytest.raises(LifespanError, match="does not run now"):
         run.new_test_client().get("/")
     may_start.set()
