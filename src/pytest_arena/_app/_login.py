@@ -50,10 +50,7 @@ class Login:
         known = self._failure
         async with self._lock_of_this_loop():
             if self._is_open_since(known):
-                with self._attempt():
-                    answer = self._function(client, self.role)
-                    if inspect.isawaitable(answer):
-                        await answer
+                await self._log_in(client)
 
     def once_sync(self, client: object) -> None:
         """Log this client in, if it is not. Raises as `once` does, and for an async function."""
@@ -63,8 +60,7 @@ class Login:
         known = self._failure
         with self._thread_lock:
             if self._is_open_since(known):
-                with self._attempt():
-                    self._refuse_awaitable(self._function(client, self.role))
+                self._log_in_sync(client)
 
     def _lock_of_this_loop(self) -> asyncio.Lock:
         """An asyncio.Lock belongs to a loop, a client may be used in several, one by one."""
@@ -79,6 +75,22 @@ class Login:
         if self._failure is not None and self._failure is not known:
             raise self._failure
         return not self._is_done
+
+    async def _log_in(self, client: object) -> None:
+        __tracebackhide__ = True
+        with self._attempt():
+            answer = self._function(client, self.role)
+            if inspect.isawaitable(answer):
+                await answer
+
+    def _log_in_sync(self, client: object) -> None:
+        __tracebackhide__ = True
+        with self._attempt():
+            answer = self._function(client, self.role)
+            if inspect.iscoroutine(answer):
+                answer.close()  # else Python warns that nobody awaited it
+            if inspect.isawaitable(answer):
+                raise _words.async_login(role=self.role, path=self._path)
 
     @contextmanager
     def _attempt(self) -> Iterator[None]:
@@ -95,10 +107,3 @@ class Login:
         finally:
             _under_way.reset(token)
         self._is_done = True
-
-    def _refuse_awaitable(self, answer: object) -> None:
-        __tracebackhide__ = True
-        if inspect.iscoroutine(answer):
-            answer.close()  # else Python warns that nobody awaited it
-        if inspect.isawaitable(answer):
-            raise _words.async_login(role=self.role, path=self._path)
