@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
+import inspect
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
-from pytest_arena._load import is_import_path
+from pytest_arena._load import is_import_path, nearest
+from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["OPTIONS", "SWITCHES", "Config", "Option", "check_choice", "check_names", "load_config"]
+__all__ = [
+    "OPTIONS",
+    "SWITCHES",
+    "Config",
+    "Given",
+    "Option",
+    "check_names",
+    "load_config",
+    "marker_values",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +36,10 @@ class Option:
     name: str
     default: str
     help: str
+    example: str
     choices: tuple[str, ...] = ()
     many: bool = False
+    metavar: str = "VALUE"
 
     @property
     def ini(self) -> str:
@@ -45,73 +57,112 @@ class Option:
         return f"ARENA_{self.name.upper()}"
 
 
-ISOLATIONS = ("auto", "copy", "undo", "clone", "rollback")
+# What this version can do. Names that a later one will know are refused with another word.
+ISOLATIONS = ("auto", "copy")
 KEEPS = ("never", "failed", "always")
-DATABASES = ("auto", "sqlite", "postgresql", "mysql", "mariadb", "own")
+DATABASES = ("auto", "sqlite")
+_LATER = ("undo", "clone", "rollback", "postgresql", "mysql", "mariadb", "own")
 
 OPTIONS = (
     Option(
         "app",
         "",
-        "the app under test, package.module:attribute: an ASGI app, or a factory that is called "
-        "once a test. Needed by client, client_as, test_client and test_client_as.",
-    ),
-    Option(
-        "database",
-        "auto",
-        "where test databases are made. auto (default): the dialect of the engine that connects; "
-        "sqlite: files, and no other dialect may connect.",
+        "The web app under test, as package.module:attribute: an ASGI app (FastAPI, Starlette, "
+        "Litestar, ...) or a function that makes one, called once a test. The fixtures client, "
+        "client_as, test_client and test_client_as talk to it.",
+        "app.main:app",
+        metavar="MODULE:NAME",
     ),
     Option(
         "schema",
         "",
-        "how an empty database gets its tables: package.module:Base, package.module:metadata, "
-        "alembic.ini, a *.sql file, or package.module:function, which is given a Connection "
-        "(AsyncConnection for an async function). Built once and reused. Default: the app does it.",
+        "Where the tables of an empty database come from: package.module:Base (or :metadata), "
+        "alembic.ini, a *.sql file, or package.module:function, which is given a Connection (an "
+        "AsyncConnection, if async) or nothing. Built once, then copied for each test. Several "
+        "databases: a line 'name = value' for each. Not set: the app makes its tables itself.",
+        "app.models:Base",
+        metavar="SOURCE",
     ),
     Option(
         "seed",
         "",
-        "rows that every test starts with: package.module:function, which is given a Session "
-        "(AsyncSession for an async function); arena commits.",
+        "The rows that every test starts with: package.module:function, which is given a Session "
+        "(an AsyncSession, if async) and need not commit. Run once, then copied for each test. "
+        "Several databases: a line 'name = value' for each.",
+        "tests.seed:seed",
+        metavar="MODULE:NAME",
+    ),
+    Option(
+        "login",
+        "",
+        "How a client logs in: package.module:function(client, role), sync or async. Needed by "
+        "client_as and test_client_as.",
+        "tests.login:log_in",
+        metavar="MODULE:NAME",
+    ),
+    Option(
+        "lifespan",
+        "on",
+        "When the app's start-up and shutdown (its lifespan) run: on (default) in each test that "
+        "uses a client, session once for all tests, off never.",
+        "session",
+        ("on", "session", "off"),
+        metavar="WHEN",
     ),
     Option(
         "isolation",
         "auto",
-        "how a test is undone: auto (default; copy on SQLite), copy, undo, clone, rollback.",
+        "How the database is brought back after each test: auto (default) the best way for the "
+        "database, which is copy on SQLite; copy by restoring the file.",
+        "copy",
         ISOLATIONS,
-    ),
-    Option("login", "", "package.module:function(client, role) that logs a client in."),
-    Option(
-        "lifespan",
-        "on",
-        "when the app's lifespan runs: on (default; with the client, in each test), session "
-        "(once), off.",
-        ("on", "session", "off"),
+        metavar="HOW",
     ),
     Option(
-        "keep",
-        "never",
-        "keep a test's database for a look, and print how to open it: never (default), failed, "
-        "always.",
-        KEEPS,
+        "database",
+        "auto",
+        "What the test databases are: auto (default) whatever the app's engine asks for; sqlite. "
+        "This version makes SQLite databases only.",
+        "sqlite",
+        DATABASES,
+        metavar="PRODUCT",
     ),
     Option(
         "env",
         "DATABASE_URL",
-        "environment variables that hold database URLs; they lead into the arena before any of "
-        "your code is imported. Default: DATABASE_URL.",
+        "Names of environment variables that hold the app's database URLs. Where one is set, it "
+        "leads to the tests' database before any of your code is imported. Default: DATABASE_URL.",
+        "SHOP_DATABASE_URL",
         many=True,
+        metavar="NAMES",
     ),
     Option(
         "allow",
         "",
-        "databases outside the arena that tests may reach all the same: patterns over "
-        "dialect://host:port/name or a file path.",
+        "Databases of your own that tests may reach all the same; all others are refused. "
+        "Patterns over a file path or over dialect://host:port/name.",
+        "/srv/maps/*.sqlite",
         many=True,
+        metavar="PATTERNS",
+    ),
+    Option(
+        "keep",
+        "never",
+        "Keep a copy of a test's database for a look, and print how to open it: never (default), "
+        "failed for failed tests, always.",
+        "failed",
+        KEEPS,
+        metavar="WHEN",
     ),
 )
-SWITCHES = (("rebuild", "build the templates (schema and seed) anew, though nothing has changed."),)
+SWITCHES = (
+    (
+        "rebuild",
+        "Build the databases that tests are copied from (arena_schema and arena_seed) anew, once, "
+        "even if nothing seems to have changed.",
+    ),
+)
+CACHE = "ARENA_CACHE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +183,24 @@ class Config:
     rebuild: bool = False
     root: Path
     cache: Path
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    def place(self, name: str) -> str:
+        """Where the value of an option stands: a line of a file, the command line, a variable."""
+        return self.places.get(name, "the defaults of pytest-arena")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value, how it is written where it was given (``arena_app = {}``), and where that is."""
+
+    text: str
+    form: str
+    place: str
+
+    def written(self, text: str) -> str:
+        """As the user would write another value in the same place."""
+        return self.form.format(text)
 
 
 def load_config(
@@ -140,23 +209,28 @@ def load_config(
     environ: Mapping[str, str],
     ini: Callable[[str], object],
     root: Path,
+    inipath: Path | None = None,
 ) -> Config:
     """Read every option: the command line wins over the environment, that over the file.
 
     Raises:
         ConfigError: a value that cannot be right; it names where the value stands.
     """
-    values = {option.name: _read(option, flags, environ, ini) for option in OPTIONS}
-    _check_database(values["database"])
+    given = {one.name: _read(one, flags, environ, ini, inipath) for one in OPTIONS}
+    for option in OPTIONS:
+        if option.choices:
+            _check_choice(given[option.name], option.choices)
+    texts = {name: one.text for name, one in given.items()}
     return Config(
-        **{name: text for name, text in values.items() if name not in _SPECIAL},
-        schema=_by_database(values["schema"], check=_check_schema),
-        seed=_by_database(values["seed"], check=_check_seed),
-        env=_listed(values["env"]),
-        allow=_listed(values["allow"]),
+        **{name: text for name, text in texts.items() if name not in _SPECIAL},
+        schema=_by_database(given["schema"], check=_check_schema),
+        seed=_by_database(given["seed"], check=_check_seed),
+        env=_variables(given["env"]),
+        allow=_listed(given["allow"].text),
         rebuild=bool(flags.get("rebuild")) or _truthy(environ.get("ARENA_REBUILD", "")),
         root=root,
-        cache=Path(environ.get("ARENA_CACHE") or platformdirs.user_cache_path("pytest-arena")),
+        cache=_cache(environ),
+        places={name: one.place for name, one in given.items()},
     )
 
 
@@ -164,7 +238,13 @@ _SPECIAL = {"schema", "seed", "env", "allow"}
 
 
 def _truthy(text: str) -> bool:
-    return text.lower() not in {"", "0", "no", "off", "false"}
+    return text.strip().lower() not in {"", "0", "no", "off", "false"}
+
+
+def _cache(environ: Mapping[str, str]) -> Path:
+    # Absolute at once: a test may change the working folder.
+    chosen = environ.get(CACHE) or platformdirs.user_cache_path("pytest-arena")
+    return Path(chosen).expanduser().absolute()
 
 
 def _read(
@@ -172,105 +252,173 @@ def _read(
     flags: Mapping[str, object],
     environ: Mapping[str, str],
     ini: Callable[[str], object],
-) -> str:
-    sources = (
-        (option.flag, flags.get(option.name)),
-        (option.variable, environ.get(option.variable)),
-        (option.ini, ini(option.ini)),
-    )
-    for source, value in sources:
-        if value:
-            text = "\n".join(value) if isinstance(value, list) else str(value).strip()
-            return _checked(option, text, source)
-    return option.default
+    inipath: Path | None,
+) -> Given:
+    # An empty word on the command line switches an option off for one run. An empty variable
+    # does not: CI systems set those where nothing was meant.
+    if (flag := flags.get(option.name)) is not None:
+        return Given(str(flag).strip(), f"{option.flag}={{}}", "the command line")
+    if variable := environ.get(option.variable, "").strip():
+        return Given(variable, f"{option.variable}={{}}", "the environment")
+    if value := _from_file(option, ini, inipath):
+        return Given(value, f"{option.ini} = {{}}", _line_of(option.ini, inipath))
+    return Given(option.default, f"{option.ini} = {{}}", "the defaults of pytest-arena")
 
 
-def _checked(option: Option, text: str, source: str) -> str:
-    if option.choices:
-        check_choice(text, option.choices, source=source)
-    return text
-
-
-def check_choice(text: str, choices: Iterable[str], *, source: str) -> None:
-    """Raise a ConfigError that names the nearest choice, unless ``text`` is one of them."""
-    choices = tuple(choices)
-    if text not in choices:
+def _from_file(option: Option, ini: Callable[[str], object], inipath: Path | None) -> str:
+    try:
+        value = ini(option.ini)
+    except Exception as error:  # pytest's own UsageError, or its TypeError before 9.1
+        form = f'["{option.example}"]' if option.many else f'"{option.example}"'
         raise ConfigError(
-            f"{source} = {text!r} is none of: {', '.join(choices)}",
-            why="the run would not do what was asked for",
-            cause="a misspelt value in the configuration, the command line, the environment "
-            "or a marker",
-            fix=f"{source} = {_nearest(text, choices)}",
+            f"{option.ini} has a value of another type: {error}",
+            why="[tool.pytest] takes each value in the type of its option, and converts nothing",
+            cause=_line_of(option.ini, inipath),
+            fix=f"{option.ini} = {form}",
+        ) from error
+    return "\n".join(value) if isinstance(value, list) else str(value or "").strip()
+
+
+def _line_of(name: str, inipath: Path | None) -> str:
+    """The line of the configuration file where a name is given a value."""
+    if inipath is None:
+        return "the pytest configuration"
+    pattern = re.compile(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[=:]")
+    lines = inipath.read_text(encoding="utf-8", errors="replace").splitlines()
+    numbers = (number for number, line in enumerate(lines, start=1) if pattern.match(line))
+    number = next(numbers, 0)
+    return str(CodeLine(str(inipath), number)) if number else f"-o {name}=…, or {inipath}"
+
+
+def _check_choice(given: Given, choices: tuple[str, ...]) -> None:
+    if given.text in choices:
+        return
+    if "://" in given.text or given.text in _LATER:
+        raise ConfigError(
+            f"{given.written(given.text)}: this version of pytest-arena isolates SQLite, by copy",
+            why="tests that ran on another database, or another way, than was asked for would "
+            "prove nothing",
+            cause=given.place,
+            fix=given.written("auto"),
         )
+    raise ConfigError(
+        f"{given.written(given.text)} is none of: {', '.join(choices)}",
+        why="the run would not do what was asked for",
+        cause=f"a misspelt value in {given.place}",
+        fix=given.written(nearest(given.text, choices)),
+    )
 
 
-def _nearest(text: str, choices: tuple[str, ...]) -> str:
-    return (difflib.get_close_matches(text, choices, n=1, cutoff=0.3) or choices)[0]
-
-
-def check_names(names: Iterable[str], *, source: str) -> None:
+def check_names(names: Iterable[str], *, inipath: Path | None) -> None:
     """Raise a ConfigError for the first name that starts with ``arena_`` and is no option."""
-    known = tuple(option.ini for option in OPTIONS)
+    known = [option.ini for option in OPTIONS]
     for name in names:
         if name.startswith("arena_") and name not in known:
             raise ConfigError(
-                f"{name} in {source} is no option of pytest-arena",
+                f"{name} is no option of pytest-arena",
                 why="it would silently do nothing",
-                cause=f"a misspelt name in {source}",
-                fix=f"{_nearest(name, known)} = …   (pytest --help lists all)",
+                cause=f"a misspelt name in {_line_of(name, inipath)}",
+                fix=f"{nearest(name, known)} = …   (pytest --help lists all)",
             )
-
-
-def _check_database(text: str) -> None:
-    if "://" not in text:
-        check_choice(text, DATABASES, source="arena_database")
-    if text not in {"auto", "sqlite"}:
-        raise ConfigError(
-            f"arena_database = {text}: this version makes test databases on SQLite only",
-            why="a test on another product than the one asked for would prove nothing",
-            cause="the pytest configuration, the command line or ARENA_DATABASE",
-            fix="arena_database = auto",
-        )
 
 
 _NAMED = re.compile(r"^\s*([\w.-]+)\s*=\s*(.+?)\s*$")
 
 
-def _by_database(text: str, *, check: Callable[[str], None]) -> Mapping[str, str]:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+def _by_database(given: Given, *, check: Callable[[str, Given], None]) -> Mapping[str, str]:
+    lines = [line.strip() for line in given.text.splitlines() if line.strip()]
     pairs = [match.groups() if (match := _NAMED.match(line)) else ("", line) for line in lines]
     for _, value in pairs:
-        check(value)
+        check(value, given)
     if len({name for name, _ in pairs}) < len(pairs):
         raise ConfigError(
             f"several values for one database: {', '.join(value for _, value in pairs)}",
             why="a database has one schema and one seed",
-            cause="arena_schema or arena_seed in the configuration",
-            fix="one value, or a line `name = value` for each database",
+            cause=given.place,
+            fix="one value, or a line `name = value` for each database:\n"
+            "app = app.models:Base\n"
+            "analytics = app.analytics:Base",
         )
     return dict(pairs)
 
 
-def _check_schema(value: str) -> None:
+def _check_schema(value: str, given: Given) -> None:
     if not is_import_path(value) and not value.endswith((".ini", ".sql")):
         raise ConfigError(
             f"arena_schema = {value!r} is none of the forms that it can have",
             why="an empty database needs to know where its tables come from",
-            cause="the pytest configuration, the command line or ARENA_SCHEMA",
+            cause=given.place,
             fix="one of: app.models:Base, app.models:metadata, alembic.ini, schema.sql, "
             "app.db:create_tables",
         )
 
 
-def _check_seed(value: str) -> None:
+def _check_seed(value: str, given: Given) -> None:
     if not is_import_path(value):
         raise ConfigError(
             f"arena_seed = {value!r} is not of the form package.module:function",
             why="the function adds the rows that every test starts with",
-            cause="the pytest configuration, the command line or ARENA_SEED",
-            fix="arena_seed = tests.seed:seed",
+            cause=given.place,
+            fix=given.written("tests.seed:seed"),
         )
 
 
+def _variables(given: Given) -> tuple[str, ...]:
+    names = _listed(given.text)
+    for name in names:
+        if not name.isidentifier():
+            raise ConfigError(
+                f"arena_env: {name!r} is not the name of an environment variable",
+                why="arena_env says which variables hold database URLs, not what they hold",
+                cause=given.place,
+                fix=given.written("DATABASE_URL"),
+            )
+    return names
+
+
 def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part for part in re.split(r"[,\n]\s*", text) if part.strip())
+    return tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())
+
+
+# The marker. Python itself checks its arguments, by a call of a function that takes them.
+
+MARKER = "arena(isolation='copy', keep='failed', seed=False, schema=False)"
+
+
+def marker_values(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], *, place: str
+) -> dict[str, Any]:
+    """Return what ``@pytest.mark.arena(…)`` asks for.
+
+    Raises:
+        ConfigError: an argument that it does not have, or a value that cannot be right.
+    """
+    try:
+        inspect.signature(_marker).bind(*args, **kwargs)
+    except TypeError as error:
+        raise _wrong_marker(str(error), place, f"@pytest.mark.{MARKER}") from None
+    for name, choices in (("isolation", ISOLATIONS), ("keep", KEEPS)):
+        if name in kwargs:
+            form = f"@pytest.mark.arena({name}='{{}}')"
+            _check_choice(Given(str(kwargs[name]), form, place), choices)
+    for name in ("seed", "schema"):
+        if not isinstance(kwargs.get(name, True), bool):
+            problem = f"{name}={kwargs[name]!r} is neither True nor False"
+            raise _wrong_marker(problem, place, f"@pytest.mark.arena({name}=False)")
+    return dict(kwargs)
+
+
+def _marker(*, isolation: str, keep: str, seed: bool, schema: bool) -> None:
+    """How a test's database is made and undone."""
+
+
+_marker.__kwdefaults__ = dict.fromkeys(("isolation", "keep", "seed", "schema"))
+
+
+def _wrong_marker(problem: str, place: str, fix: str) -> ConfigError:
+    return ConfigError(
+        f"@pytest.mark.arena: {problem}",
+        why="the test would not run as it says",
+        cause=place,
+        fix=fix,
+    )

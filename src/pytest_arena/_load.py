@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import inspect
+import os
 import sys
+import sysconfig
 import traceback
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._values import CodeLine
-from pytest_arena.errors import ConfigError
+from pytest_arena.errors import ArenaError, ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from types import ModuleType, TracebackType
 
-__all__ = ["blame", "is_import_path", "is_library", "load_attribute"]
+__all__ = [
+    "blame",
+    "described",
+    "home_of",
+    "is_import_path",
+    "is_library",
+    "load_attribute",
+    "load_function",
+    "nearest",
+]
+
+# Where an option was given, for a message that cannot know it.
+_SOMEWHERE = "the pytest configuration, the command line or the environment"
 
 
 def is_import_path(text: str) -> bool:
@@ -25,8 +42,8 @@ def is_import_path(text: str) -> bool:
     return bool(colon) and all(name.isidentifier() for name in names)
 
 
-def load_attribute(path: str, *, option: str) -> object:
-    """Import the object that ``path`` names, for the option ``option``.
+def load_attribute(path: str, *, option: str, source: str = _SOMEWHERE) -> object:
+    """Import the object that ``path`` names, for the option ``option``, given in ``source``.
 
     Raises:
         ConfigError: the path has another form, the module does not import (with the cause and
@@ -36,37 +53,150 @@ def load_attribute(path: str, *, option: str) -> object:
         raise ConfigError(
             f"{option} = {path!r} is not of the form package.module:attribute",
             why="the plugin imports what the option names",
-            cause="the pytest configuration, the command line or the environment",
-            fix=f"{option} = app.main:app",
+            cause=source,
+            fix=f"{option} = {_with_colon(path)}",
         )
     module, _, attribute = path.partition(":")
-    return _attribute_of(_import(module, path, option), attribute, path, option)
+    return _attribute_of(_import(module, option, path, source), attribute, option, source)
 
 
-def _import(module: str, path: str, option: str) -> ModuleType:
+def _with_colon(path: str) -> str:
+    """The likeliest meaning: ``app.main.app`` and ``app/main.py:app`` for ``app.main:app``."""
+    module, colon, attribute = path.replace("/", ".").replace(".py", "").partition(":")
+    if not colon:
+        module, _, attribute = module.rpartition(".")
+    likely = f"{module}:{attribute}"
+    return likely if is_import_path(likely) else "app.main:app"
+
+
+def _import(module: str, option: str, path: str, source: str) -> ModuleType:
     try:
         return importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        absent = isinstance(error, ModuleNotFoundError) and _is_part(error.name or "", module)
+        cause, fix = _absent(module, option, source) if absent else _broken(error, module, source)
         raise ConfigError(
-            f"{option} = {path} does not import: {type(error).__name__}: {error}",
-            why="the plugin cannot find what the option names",
-            cause=str(blame(error) or f"no module {module!r} on sys.path"),
-            fix=f'python -c "import {module}" in the root folder shows the same; '
-            'pythonpath = ["."] puts that folder on sys.path',
+            f"{option} = {path} does not import: {described(error)}",
+            why="the plugin cannot use what the option names",
+            cause=cause,
+            fix=fix,
         ) from error
 
 
-def _attribute_of(module: ModuleType, attribute: str, path: str, option: str) -> object:
+def _is_part(name: str, module: str) -> bool:
+    return f"{module}.".startswith(f"{name}.")
+
+
+def _absent(module: str, option: str, source: str) -> tuple[str, str]:
+    cause = f"no module {module!r} on sys.path; named in {source}"
+    top = module.partition(".")[0]
+    for folder in ("src", "."):
+        if top in _modules_in(Path(folder)) and Path(folder).resolve() not in _on_path():
+            return cause, f"pythonpath = {folder}   (in the pytest configuration; in TOML a list)"
+    known = sorted(_modules_in(Path.cwd()) | _modules_in(Path("src")))
+    likely = difflib.get_close_matches(top, known, n=1)
+    return cause, f"{option} = {(likely or ['app'])[0]}{module.removeprefix(top)}:…"
+
+
+def _modules_in(folder: Path) -> set[str]:
+    packages = {file.parent.name for file in folder.glob("*/__init__.py")}
+    return packages | {file.stem for file in folder.glob("*.py")}
+
+
+def _on_path() -> set[Path]:
+    return {Path(entry).resolve() for entry in sys.path}
+
+
+def _broken(error: BaseException, module: str, source: str) -> tuple[str, str]:
+    cause = str(blame(error) or f"the import itself; named in {source}")
+    return cause, f'mend that line; python -c "import {module}" shows the whole traceback'
+
+
+def _attribute_of(module: ModuleType, attribute: str, option: str, source: str) -> object:
     try:
         return reduce(getattr, attribute.split("."), module)
     except AttributeError as error:
-        names = [name for name in vars(module) if not name.startswith("_")]
+        names = sorted(name for name in vars(module) if not name.startswith("_"))
+        own = [name for name in names if _is_defined_in(module, name)] or names
         raise ConfigError(
-            f"{option} = {path}: {error}",
-            why="the plugin cannot find what the option names",
-            cause=f"{module.__file__} defines {', '.join(sorted(names)[:8]) or 'nothing public'}",
-            fix=f"{option} = {module.__name__}:<one of these names>",
+            f"{option} = {module.__name__}:{attribute}: {error}",
+            why="the plugin cannot use what the option names",
+            cause=f"{module.__file__} defines {', '.join(own[:8]) or 'nothing public'}\n"
+            f"the option is in {source}",
+            fix=f"{option} = {module.__name__}:{nearest(attribute, own or [attribute])}",
         ) from None
+
+
+def _is_defined_in(module: ModuleType, name: str) -> bool:
+    """Whether a public name is the module's own: no module, and no class or function of another."""
+    value = getattr(module, name)
+    home = getattr(value, "__module__", module.__name__) if callable(value) else module.__name__
+    is_foreign_instance = not inspect.isroutine(value) and not inspect.isclass(value)
+    return not inspect.ismodule(value) and (is_foreign_instance or home == module.__name__)
+
+
+def nearest(text: str, names: Iterable[str]) -> str:
+    """Return the name that is most like ``text``; the first one if none is."""
+    names = list(names)
+    return (difflib.get_close_matches(text, names, n=1, cutoff=0.3) or names)[0]
+
+
+def load_function(
+    path: str, *arguments: str, option: str, source: str = _SOMEWHERE
+) -> Callable[..., Any]:
+    """Import something that can be called with these arguments by position.
+
+    Raises:
+        ConfigError: as ``load_attribute``, or it cannot be called like that.
+    """
+    found = load_attribute(path, option=option, source=source)
+    if callable(found) and _accepts(found, arguments):
+        return found
+    what = f"takes {_signature(found)}" if callable(found) else f"is a {type(found).__name__}"
+    raise ConfigError(
+        f"{option} = {path} {what}, and is called with ({', '.join(arguments)})",
+        why="the plugin calls it, and the tests rely on what it does",
+        cause=str(home_of(found) or source),
+        fix=f"def {path.rpartition(':')[2]}({', '.join(arguments)}): …   (async def as well)",
+    )
+
+
+def _accepts(function: Callable[..., Any], arguments: tuple[str, ...]) -> bool:
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # written in C, without a signature
+        return True
+    return True
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    return str(inspect.signature(function))
+
+
+def home_of(thing: object) -> CodeLine | None:
+    """Return the line where a function or class is defined, None for anything else."""
+    try:
+        thing = inspect.unwrap(thing)  # type: ignore[arg-type]  # anything without __wrapped__ is itself
+        lines, number = inspect.getsourcelines(thing)  # type: ignore[arg-type]  # TypeError if not
+        file = inspect.getsourcefile(thing)  # type: ignore[arg-type]  # as above
+    except (OSError, TypeError):
+        return None
+    heads = (i for i, line in enumerate(lines) if line.lstrip().startswith(_HEADS))
+    return CodeLine(file or "", number + next(heads, 0))
+
+
+_HEADS = ("def ", "async def ", "class ")
+
+
+def described(error: BaseException) -> str:
+    """Name an error in at most three lines, without the statement that SQLAlchemy adds."""
+    if isinstance(error, ArenaError):
+        return f"{type(error).__name__}: {error.what}"
+    lines = [line for line in str(error).split("\n[SQL")[0].splitlines() if line.strip()]
+    text = "\n".join(lines[:3])
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def blame(error: BaseException) -> CodeLine | None:
@@ -81,14 +211,15 @@ def _lines(trace: TracebackType | None) -> list[CodeLine]:
     return [CodeLine(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(trace)]
 
 
-_HERE = str(Path(__file__).parent)
-_STDLIB = str(Path(importlib.__file__).parent.parent)
+_LIBRARIES = (
+    "<",
+    str(Path(__file__).parent) + os.sep,
+    sysconfig.get_path("stdlib") + os.sep,
+    sysconfig.get_path("platstdlib") + os.sep,
+)
+_INSTALLED = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 
 
 def is_library(file: str) -> bool:
     """Whether a file is the standard library's, an installed package's, or ours."""
-    return (
-        file.startswith(("<", _HERE, _STDLIB, sys.prefix + "/lib"))
-        or "site-packages" in file
-        or "dist-packages" in file
-    )
+    return file.startswith(_LIBRARIES) or any(name in file for name in _INSTALLED)

@@ -48,16 +48,23 @@ __all__ = [
     "redact",
 ]
 
-# user:password@host in any URL, and password=… in its query or in a libpq string. SQLAlchemy
-# hides the first in repr(url), but shows the second.
+# SQLAlchemy hides the password of a URL in repr(url), but not one that stands in its query.
 _SECRETS = (
-    (re.compile(r"(://[^\s:/@]*):[^\s@]*@"), r"\1:***@"),
-    (re.compile(r"(?i)((?:password|passwd|pwd|token|secret)=)[^\s&;'\"]+"), r"\1***"),
+    # user:password@host in any URL, up to the last @: a password may hold one itself.
+    (re.compile(r"(://[^\s:/@]*):[^\s'\"]*@"), r"\1:***@"),
+    # password=… in a query, a libpq string ('quoted words' too) or a call; "password": … in a dict.
+    (
+        re.compile(
+            r"""(?ix) ((?:password|passwd|passphrase|pwd|token|secret|api_?key) ['"]? \s* [=:] \s*)
+            (?: '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | [^\s&;,'")\]}]+ )"""
+        ),
+        r"\1***",
+    ),
 )
 
 
 def redact(text: str) -> str:
-    """Return ``text`` without the passwords of the URLs in it.
+    """Return ``text`` without the passwords of the URLs, libpq strings and calls in it.
 
     >>> redact("postgresql://me:s3cret@db/shop?password=other")
     'postgresql://me:***@db/shop?password=***'
@@ -65,6 +72,11 @@ def redact(text: str) -> str:
     for secret, shown in _SECRETS:
         text = secret.sub(shown, text)
     return text
+
+
+# A message is read in a terminal, among others: twelve lines with its code, and no line without end.
+_LINES = {"what": 4, "why": 1, "cause": 4, "fix": 3}
+_LETTERS = 400
 
 
 class ArenaError(Exception):
@@ -81,14 +93,34 @@ class ArenaError(Exception):
     __module__ = "pytest_arena.errors"
 
     def __init__(self, what: str, *, why: str, cause: str, fix: str) -> None:
-        self.what, self.why = redact(what), redact(why)
-        self.cause, self.fix = redact(cause), redact(fix)
+        self.what, self.why = _short(what, "what"), _short(why, "why")
+        self.cause, self.fix = _short(cause, "cause"), _short(fix, "fix")
         super().__init__(self.what)
 
     def __str__(self) -> str:
         parts = (("why", self.why), ("cause", self.cause), ("next", self.fix))
         lines = [f"  {name + ':':<6} {_indented(text)}" for name, text in parts]
         return "\n".join([self.what, *lines, f"  [{self.code}]"])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """An error can cross to another process, keyword arguments and all."""
+        return _remade, (type(self), self.what, self.why, self.cause, self.fix)
+
+
+def _remade(kind: type[ArenaError], what: str, why: str, cause: str, fix: str) -> ArenaError:
+    return kind(what, why=why, cause=cause, fix=fix)
+
+
+def _short(text: str, part: str) -> str:
+    lines = [_cut(line) for line in redact(text).rstrip().splitlines()]
+    allowed = _LINES[part]
+    if len(lines) > allowed:
+        lines = [*lines[: allowed - 1], f"{lines[allowed - 1]} … ({len(lines)} lines)"]
+    return "\n".join(lines)
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _LETTERS else line[:_LETTERS] + " …"
 
 
 def _indented(text: str) -> str:

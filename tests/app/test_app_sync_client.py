@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import httpx2
 import litestar.testing
 import pytest
 import starlette.testclient
@@ -19,7 +18,6 @@ def test_making_one_begins_nothing(run: AppRun, life: Life) -> None:
     """It is Starlette's, and no thread has started."""
     client = run.new_test_client()
     assert isinstance(client, starlette.testclient.TestClient)
-    assert isinstance(client, httpx2.Client)
     assert client.app is run.app
     assert life.lines == []
 

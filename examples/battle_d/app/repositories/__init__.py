@@ -1,4 +1,4 @@
-"""The questions that the app asks its database, one file for each thing asked about."""
+"""What the app asks its database and adds to it, one file for each thing asked about."""
 
 from app.repositories.battle import BattleRepository
 from app.repositories.dancer import DancerRepository

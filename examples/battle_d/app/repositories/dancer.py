@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import Dancer
@@ -26,3 +26,10 @@ class DancerRepository:
     async def all(self) -> Sequence[Dancer]:
         """Give every dancer, by blaze."""
         return (await self._session.scalars(select(Dancer).order_by(Dancer.blaze))).all()
+
+    async def search(self, words: str) -> Sequence[Dancer]:
+        """Give the dancers one of whose names contains the words, in any case, by blaze."""
+        names = (Dancer.blaze, Dancer.first_name, Dancer.last_name)
+        named_so = or_(*(name.icontains(words, autoescape=True) for name in names))
+        found = select(Dancer).where(named_so).order_by(Dancer.blaze)
+        return (await self._session.scalars(found)).all()

@@ -1,4 +1,4 @@
-"""Questions about tournaments."""
+"""Questions about tournaments, and new ones."""
 
 from collections.abc import Sequence
 
@@ -23,11 +23,18 @@ WHOLE = (
 
 
 class TournamentRepository:
-    """Finds tournaments."""
+    """Finds tournaments and adds them; whoever uses it commits."""
 
     def __init__(self, session: AsyncSession) -> None:
         """Ask through the given session."""
         self._session = session
+
+    async def create_tournament(self, name: str) -> Tournament:
+        """Add a tournament, in its registration, and give it an id."""
+        tournament = Tournament(name=name)
+        self._session.add(tournament)
+        await self._session.flush()
+        return tournament
 
     async def find(self, tournament_id: int) -> Tournament | None:
         """Give the whole tournament with this id."""

@@ -14,7 +14,14 @@ from app.models import Role
 from app.pages import Visitor
 from app.repositories import UserRepository
 from app.security import find_session
-from app.services import BattleService, DancerService, LoginService, TournamentService
+from app.services import (
+    BattleService,
+    DancerService,
+    EventService,
+    LoginService,
+    PerformerService,
+    TournamentService,
+)
 
 SESSION_COOKIE = "battle_d_session"
 
@@ -60,6 +67,14 @@ def _tournament_service(database: Database) -> TournamentService:
     return TournamentService(database)
 
 
+def _performer_service(database: Database) -> PerformerService:
+    return PerformerService(database)
+
+
+def _event_service(database: Database) -> EventService:
+    return EventService(database)
+
+
 def _battle_service(database: Database) -> BattleService:
     return BattleService(database)
 
@@ -73,6 +88,8 @@ def _login_service(database: Database) -> LoginService:
 
 
 Tournaments = Annotated[TournamentService, Depends(_tournament_service)]
+Performers = Annotated[PerformerService, Depends(_performer_service)]
+Events = Annotated[EventService, Depends(_event_service)]
 Battles = Annotated[BattleService, Depends(_battle_service)]
 Dancers = Annotated[DancerService, Depends(_dancer_service)]
 Login = Annotated[LoginService, Depends(_login_service)]

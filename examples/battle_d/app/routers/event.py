@@ -3,35 +3,29 @@
 from fastapi import APIRouter, Request, Response
 
 from app.pages import page_or_part
-from app.routers.dependencies import CREW, MC, Tournaments
-from app.services.battles import board_of
+from app.routers.dependencies import CREW, MC, Events
 
 router = APIRouter(prefix="/event/{tournament_id}")
 
 
 @router.get("", dependencies=[MC])
-async def show_command_center(
-    request: Request, tournament_id: int, tournaments: Tournaments
-) -> Response:
+async def show_command_center(request: Request, tournament_id: int, events: Events) -> Response:
     """Show the battle on the floor and those that wait; HTMX gets the board alone."""
-    tournament = await tournaments.load(tournament_id)
+    board = await events.load_board(tournament_id)
+    return page_or_part(request, "event/command_center.html", part="event/_board.html", board=board)
+
+
+@router.get("/progress", dependencies=[MC])
+async def show_progress(request: Request, tournament_id: int, events: Events) -> Response:
+    """Show how far the phase is: to HTMX the bar alone, else the whole command center."""
+    board = await events.load_board(tournament_id)
     return page_or_part(
-        request,
-        "event/command_center.html",
-        part="event/_board.html",
-        tournament=tournament,
-        board=board_of(tournament),
+        request, "event/command_center.html", part="event/_progress.html", board=board
     )
 
 
 @router.get("/queue", dependencies=[CREW])
-async def show_queue(request: Request, tournament_id: int, tournaments: Tournaments) -> Response:
+async def show_queue(request: Request, tournament_id: int, events: Events) -> Response:
     """Show the battles still to be decided; HTMX gets the list alone."""
-    tournament = await tournaments.load(tournament_id)
-    return page_or_part(
-        request,
-        "event/queue.html",
-        part="event/_queue.html",
-        tournament=tournament,
-        battles=board_of(tournament).queue,
-    )
+    board = await events.load_board(tournament_id)
+    return page_or_part(request, "event/queue.html", part="event/_queue.html", board=board)

@@ -51,20 +51,24 @@ async def add_category(
     return see(f"/tournaments/{tournament_id}")
 
 
-@router.post("/{tournament_id}/categories/{category_id}/performers", dependencies=[STAFF])
-async def register_performer(
-    tournament_id: int,
-    category_id: int,
-    tournaments: Tournaments,
-    dancer_id: Annotated[int, Form()],
-) -> Response:
-    """Register a dancer in a category."""
-    await tournaments.register(tournament_id, category_id, dancer_id)
-    return see(f"/tournaments/{tournament_id}")
-
-
 @router.post("/{tournament_id}/advance", dependencies=[STAFF])
 async def advance_tournament(tournament_id: int, tournaments: Tournaments) -> Response:
     """Move a tournament to its next phase."""
     await tournaments.advance(tournament_id)
     return see(f"/tournaments/{tournament_id}")
+
+
+@router.post("/{tournament_id}/rename", dependencies=[STAFF])
+async def rename_tournament(
+    tournament_id: int, tournaments: Tournaments, name: Annotated[Name, Form()]
+) -> Response:
+    """Give a tournament another name."""
+    await tournaments.rename(tournament_id, name)
+    return see(f"/tournaments/{tournament_id}")
+
+
+@router.post("/{tournament_id}/delete", dependencies=[STAFF])
+async def delete_tournament(tournament_id: int, tournaments: Tournaments) -> Response:
+    """Delete a tournament whose registration is still open."""
+    await tournaments.delete(tournament_id)
+    return see("/tournaments")

@@ -1,42 +1,14 @@
-"""Battles: the queue, the one that is danced now, and the results."""
+"""Battles: sending one to the floor, and writing its results down."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFoundError, RuleBrokenError
-from app.models import Battle, BattleStatus, Tournament
+from app.models import Battle, BattleStatus
 from app.repositories import BattleRepository
 from app.services.results import read_result, write_result
-
-
-@dataclass(frozen=True, slots=True)
-class Board:
-    """What the command center shows of a tournament's present phase."""
-
-    active: Battle | None
-    pending: list[Battle]
-    completed: list[Battle]
-
-    @property
-    def queue(self) -> list[Battle]:
-        """Give the battles still to be decided, the one on the floor first."""
-        return ([self.active] if self.active else []) + self.pending
-
-
-def board_of(tournament: Tournament) -> Board:
-    """Sort the battles of the present phase by how far they are."""
-    battles = [battle for battle in tournament.battles if battle.phase is tournament.phase]
-    by_status: dict[BattleStatus, list[Battle]] = {status: [] for status in BattleStatus}
-    for battle in battles:
-        by_status[battle.status].append(battle)
-    return Board(
-        active=next(iter(by_status[BattleStatus.ACTIVE]), None),
-        pending=by_status[BattleStatus.PENDING],
-        completed=by_status[BattleStatus.COMPLETED],
-    )
 
 
 class BattleService:

@@ -1,12 +1,12 @@
-"""Tournaments: creating one, filling it, and moving it from phase to phase."""
+"""Tournaments: creating one, giving it categories, and moving it from phase to phase."""
 
 from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFoundError, RuleBrokenError
-from app.models import Category, Dancer, Performer, Phase, Tournament
-from app.repositories import DancerRepository, TournamentRepository
+from app.models import Category, Phase, Tournament
+from app.repositories import TournamentRepository
 from app.services.draw import draw_battles
 from app.services.phases import find_obstacles
 
@@ -18,7 +18,6 @@ class TournamentService:
         """Work in the given session."""
         self._session = session
         self._tournaments = TournamentRepository(session)
-        self._dancers = DancerRepository(session)
 
     async def all(self) -> Sequence[Tournament]:
         """Give every tournament, the latest first."""
@@ -32,16 +31,36 @@ class TournamentService:
             raise NotFoundError(reason)
         return tournament
 
+    async def load_open(self, tournament_id: int) -> Tournament:
+        """Give the whole tournament, or say that its registration is closed."""
+        tournament = await self.load(tournament_id)
+        if tournament.phase is not Phase.REGISTRATION:
+            reason = f"The registration of {tournament.name} is closed."
+            raise RuleBrokenError(reason)
+        return tournament
+
     async def create(self, name: str) -> Tournament:
         """Open a tournament for registration."""
-        tournament = Tournament(name=name)
-        self._session.add(tournament)
+        tournament = await self._tournaments.create_tournament(name)
         await self._session.commit()
         return tournament
 
+    async def rename(self, tournament_id: int, name: str) -> Tournament:
+        """Give a tournament another name, in whatever phase it is."""
+        tournament = await self.load(tournament_id)
+        tournament.name = name
+        await self._session.commit()
+        return tournament
+
+    async def delete(self, tournament_id: int) -> None:
+        """Delete a tournament that nobody has danced in, with its categories and performers."""
+        tournament = await self.load_open(tournament_id)
+        await self._session.delete(tournament)
+        await self._session.commit()
+
     async def add_category(self, tournament_id: int, name: str, *, places: int) -> Category:
         """Add a category while the registration is open."""
-        tournament = await self._load_open(tournament_id)
+        tournament = await self.load_open(tournament_id)
         if name in {category.name for category in tournament.categories}:
             reason = f"{tournament.name} already has a category {name}."
             raise RuleBrokenError(reason)
@@ -49,19 +68,6 @@ class TournamentService:
         tournament.categories.append(category)
         await self._session.commit()
         return category
-
-    async def register(self, tournament_id: int, category_id: int, dancer_id: int) -> Performer:
-        """Register a dancer in a category, once, while the registration is open."""
-        tournament = await self._load_open(tournament_id)
-        category = _pick_category(tournament, category_id)
-        dancer = await self._load_dancer(dancer_id)
-        if dancer.id in {performer.dancer_id for performer in category.performers}:
-            reason = f"{dancer.blaze} is already registered in {category.name}."
-            raise RuleBrokenError(reason)
-        performer = Performer(dancer=dancer)
-        category.performers.append(performer)
-        await self._session.commit()
-        return performer
 
     async def advance(self, tournament_id: int) -> Tournament:
         """Move to the next phase, if the rules allow it, and draw its battles."""
@@ -75,22 +81,9 @@ class TournamentService:
         await self._session.commit()
         return tournament
 
-    async def _load_open(self, tournament_id: int) -> Tournament:
-        tournament = await self.load(tournament_id)
-        if tournament.phase is not Phase.REGISTRATION:
-            reason = f"The registration of {tournament.name} is closed."
-            raise RuleBrokenError(reason)
-        return tournament
 
-    async def _load_dancer(self, dancer_id: int) -> Dancer:
-        dancer = await self._dancers.find(dancer_id)
-        if dancer is None:
-            reason = f"There is no dancer {dancer_id}."
-            raise NotFoundError(reason)
-        return dancer
-
-
-def _pick_category(tournament: Tournament, category_id: int) -> Category:
+def pick_category(tournament: Tournament, category_id: int) -> Category:
+    """Give a category of the tournament, or say that it has no such category."""
     for category in tournament.categories:
         if category.id == category_id:
             return category
