@@ -177,7 +177,7 @@ def front_door_shows_all_it_imports(source: Source) -> Iterator[Finding]:
     brought_in = {
         name
         for node in tree.body
-        if isinstance(node, ast.Import | ast.ImportFrom)
+        if isinstance(node, ast.Import | ast.ImportFrom) and not is_future(node)
         for alias in node.names
         if not (name := alias.asname or alias.name).startswith("_")
     }
@@ -334,6 +334,11 @@ def strings(node: ast.AST) -> Iterator[tuple[int, str]]:
                 yield from strings(child)
 
 
+def is_future(node: ast.Import | ast.ImportFrom) -> bool:
+    """Whether an import changes the language instead of bringing something in."""
+    return isinstance(node, ast.ImportFrom) and node.module == "__future__"
+
+
 def declared_all(tree: ast.Module) -> list[str]:
     """The names in `__all__`, as they are written."""
     for node in tree.body:
@@ -432,7 +437,8 @@ def at(path: str, text: str = "") -> Source:
 
 def door(imported: str, shown: str) -> Source:
     """A planted front door."""
-    return at("__init__.py", f"from ._a import {imported}\n__all__ = {shown}")
+    future = "from __future__ import annotations\n"
+    return at("__init__.py", f"{future}from ._a import {imported}\n__all__ = {shown}")
 
 
 def body(text: str) -> str:

@@ -21,8 +21,9 @@ pytest-arena gives every test a database of its own, while the app runs as it is
 
 Battle-D (this folder) is a FastAPI app with one global SQLAlchemy engine, and that engine points
 at the developer's database. Its tests write rows in fixtures, make HTTP requests, and let the app
-commit. Some write through the production session maker, and one drops every table. There is no
-dependency override and no test engine; the four arena_ lines in pyproject.toml are all it takes.
+commit. Half of them use the production session maker and drop every table before each test. A few
+keep the dependency override that they had. There is no test engine; the four arena_ lines in
+pyproject.toml are all it takes.
 """
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 __all__ = [
+    "MARKER",
     "OPTIONS",
     "SWITCHES",
     "Config",
@@ -380,9 +381,15 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())
 
 
-# The marker. Python itself checks its arguments, by a call of a function that takes them.
+# The marker: Python itself checks its arguments.
 
 MARKER = "arena(isolation='copy', keep='failed', seed=False, schema=False)"
+_MARKER_ARGUMENTS = inspect.Signature(
+    [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+        for name in ("isolation", "keep", "seed", "schema")
+    ]
+)
 
 
 def marker_values(
@@ -394,7 +401,7 @@ def marker_values(
         ConfigError: an argument that it does not have, or a value that cannot be right.
     """
     try:
-        inspect.signature(_marker).bind(*args, **kwargs)
+        _MARKER_ARGUMENTS.bind(*args, **kwargs)
     except TypeError as error:
         raise _wrong_marker(str(error), place, f"@pytest.mark.{MARKER}") from None
     for name, choices in (("isolation", ISOLATIONS), ("keep", KEEPS)):
@@ -406,13 +413,6 @@ def marker_values(
             problem = f"{name}={kwargs[name]!r} is neither True nor False"
             raise _wrong_marker(problem, place, f"@pytest.mark.arena({name}=False)")
     return dict(kwargs)
-
-
-def _marker(*, isolation: str, keep: str, seed: bool, schema: bool) -> None:
-    """How a test's database is made and undone."""
-
-
-_marker.__kwdefaults__ = dict.fromkeys(("isolation", "keep", "seed", "schema"))
 
 
 def _wrong_marker(problem: str, place: str, fix: str) -> ConfigError:

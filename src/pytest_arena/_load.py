@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType, TracebackType
 
 __all__ = [
+    "SOMEWHERE",
     "blame",
     "described",
     "home_of",
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 # Where an option was given, for a message that cannot know it.
-_SOMEWHERE = "the pytest configuration, the command line or the environment"
+SOMEWHERE = "the pytest configuration, the command line or the environment"
 
 
 def is_import_path(text: str) -> bool:
@@ -42,7 +43,7 @@ def is_import_path(text: str) -> bool:
     return bool(colon) and all(name.isidentifier() for name in names)
 
 
-def load_attribute(path: str, *, option: str, source: str = _SOMEWHERE) -> object:
+def load_attribute(path: str, *, option: str, source: str = SOMEWHERE) -> object:
     """Import the object that ``path`` names, for the option ``option``, given in ``source``.
 
     Raises:
@@ -74,7 +75,7 @@ def _import(module: str, option: str, path: str, source: str) -> ModuleType:
         return importlib.import_module(module)
     except (Exception, SystemExit) as error:
         absent = isinstance(error, ModuleNotFoundError) and _is_part(error.name or "", module)
-        cause, fix = _absent(module, option, source) if absent else _broken(error, module, source)
+        cause, fix = _absent(path, option, source) if absent else _broken(error, module, source)
         raise ConfigError(
             f"{option} = {path} does not import: {described(error)}",
             why="the plugin cannot use what the option names",
@@ -87,7 +88,8 @@ def _is_part(name: str, module: str) -> bool:
     return f"{module}.".startswith(f"{name}.")
 
 
-def _absent(module: str, option: str, source: str) -> tuple[str, str]:
+def _absent(path: str, option: str, source: str) -> tuple[str, str]:
+    module = path.partition(":")[0]
     cause = f"no module {module!r} on sys.path; named in {source}"
     top = module.partition(".")[0]
     for folder in ("src", "."):
@@ -95,7 +97,7 @@ def _absent(module: str, option: str, source: str) -> tuple[str, str]:
             return cause, f"pythonpath = {folder}   (in the pytest configuration; in TOML a list)"
     known = sorted(_modules_in(Path.cwd()) | _modules_in(Path("src")))
     likely = difflib.get_close_matches(top, known, n=1)
-    return cause, f"{option} = {(likely or ['app'])[0]}{module.removeprefix(top)}:…"
+    return cause, f"{option} = {(likely or ['app'])[0]}{path.removeprefix(top)}"
 
 
 def _modules_in(folder: Path) -> set[str]:
@@ -142,7 +144,7 @@ def nearest(text: str, names: Iterable[str]) -> str:
 
 
 def load_function(
-    path: str, *arguments: str, option: str, source: str = _SOMEWHERE
+    path: str, *arguments: str, option: str, source: str = SOMEWHERE
 ) -> Callable[..., Any]:
     """Import something that can be called with these arguments by position.
 
@@ -152,7 +154,7 @@ def load_function(
     found = load_attribute(path, option=option, source=source)
     if callable(found) and _accepts(found, arguments):
         return found
-    what = f"takes {_signature(found)}" if callable(found) else f"is a {type(found).__name__}"
+    what = f"takes {_signature(found)}" if callable(found) else f"is of type {type(found).__name__}"
     raise ConfigError(
         f"{option} = {path} {what}, and is called with ({', '.join(arguments)})",
         why="the plugin calls it, and the tests rely on what it does",

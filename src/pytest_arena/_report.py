@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._ledger import TestFacts
+from pytest_arena._load import is_library
+from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["Summary", "kept_text", "refusal_text", "summary_lines", "test_lines"]
+__all__ = ["Summary", "kept_text", "refusal_text", "summary_lines", "test_lines", "users_trace"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +106,14 @@ def _ms(seconds: float) -> str:
 def kept_text(file: Path) -> str:
     """How to look at the database of a failed test."""
     return f"the test's database was kept: sqlite3 {file}"
+
+
+def users_trace(error: BaseException) -> str:
+    """The traceback of an error, with the user's own lines alone, and its text in full."""
+    trace = traceback.TracebackException.from_exception(error)
+    lines = [frame for frame in trace.stack if not is_library(frame.filename)]
+    text = "".join([*traceback.format_list(lines), *trace.format_exception_only()])
+    return redact(text.rstrip())
 
 
 def refusal_text(errors: list[Any], *, swallowed: bool) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from pytest_arena import _report
 from pytest_arena._arena import ArenaRun
-from pytest_arena._config import ISOLATIONS, KEEPS, OPTIONS, SWITCHES, check_choice, load_config
+from pytest_arena._config import MARKER, OPTIONS, SWITCHES, check_names, load_config, marker_values
 from pytest_arena._dialects import _sqlite
 from pytest_arena._fixtures import (
     RUN,
@@ -31,8 +31,9 @@ from pytest_arena._fixtures import (
     test_client_as,
 )
 from pytest_arena._ledger import Ledger
-from pytest_arena._values import Plan, Stage
-from pytest_arena.errors import ArenaError, ConfigError, ConnectionLeak
+from pytest_arena._load import is_library
+from pytest_arena._values import CodeLine, Plan, Stage
+from pytest_arena.errors import ArenaError, ConfigError, ConnectionLeak, TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -53,19 +54,25 @@ __all__ = [
 PLAN = pytest.StashKey[Plan]()
 SUMMARY = pytest.StashKey[_report.Summary]()
 WIDE = pytest.StashKey[dict[Any, "WideFixture"]]()
+MISTAKE = pytest.StashKey[str]()
 
 _MARKER = (
-    "arena(isolation=..., keep=..., seed=False, schema=False): how this test's database is made "
-    "and undone; seed=False and schema=False give an empty one, for tests of migrations."
+    f"{MARKER}: this test's database. isolation: how it is brought back afterwards; keep: when to "
+    "keep a copy for a look (never, failed, always); seed=False: without the rows of arena_seed; "
+    "schema=False: empty, without tables, for tests of migrations."
 )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Every option as ``--arena-<name>`` and as ``arena_<name>`` in the configuration."""
-    group = parser.getgroup("arena", "arena: end-to-end tests, each in a database of its own")
+    group = parser.getgroup(
+        "arena",
+        "pytest-arena: every test of a web app gets a database of its own. Each option may also "
+        "stand in pytest's configuration file (arena_app = ...) or in the environment (ARENA_APP)",
+    )
     for option in OPTIONS:
         group.addoption(
-            option.flag, dest=option.ini, default=None, metavar="VALUE", help=option.help
+            option.flag, dest=option.ini, default=None, metavar=option.metavar, help=option.help
         )
         kind = "linelist" if option.many else "string"
         parser.addini(option.ini, option.help, type=kind, default=[] if option.many else "")
@@ -91,8 +98,13 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         if name.startswith("arena_")
     }
     with _as_usage_error():
+        check_names(_names_in_file(early_config), inipath=early_config.inipath)
         config = load_config(
-            flags=flags, environ=os.environ, ini=early_config.getini, root=early_config.rootpath
+            flags=flags,
+            environ=os.environ,
+            ini=early_config.getini,
+            root=early_config.rootpath,
+            inipath=early_config.inipath,
         )
     run = early_config.stash[RUN] = ArenaRun(config, Ledger())
     early_config.stash[WIDE] = {}
@@ -100,79 +112,44 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     run.start()
 
 
+def _names_in_file(config: pytest.Config) -> list[str]:
+    # Private since pytest 9; without it pytest's own warning about unknown names has to do.
+    return list(vars(config).get("_inicfg") or vars(config).get("inicfg") or ())
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
     config.addinivalue_line("markers", _MARKER)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
-    """After collection, and before any test: what the options name is imported and checked."""
-    result = yield
-    with _as_usage_error():
-        session.config.stash[RUN].check()
-    return result
-
-
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
-    """Plan each test by its markers."""
-    with _as_usage_error():
+    """Before any test: import and check what the options name, plan each test by its markers."""
+    run = config.stash[RUN]
+    try:
+        run.check()
         for item in items:
-            item.stash[PLAN] = _planned(item, config.stash[RUN])
+            item.stash[PLAN] = _planned(item, run)
+    except ConfigError as error:
+        if not hasattr(config, "workeroutput"):
+            raise pytest.UsageError(str(error)) from None
+        config.workeroutput["arena_mistake"] = str(error)  # the controller says it, once for all
+        items.clear()
 
 
 def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
+    place = str(CodeLine(str(item.path), (item.location[1] or 0) + 1))
     values: dict[str, Any] = {}
     for marker in reversed(list(item.iter_markers("arena"))):
-        values.update(_marked(item, *marker.args, **marker.kwargs))
+        values.update(marker_values(marker.args, marker.kwargs, place=place))
     stage = Stage.SEEDED if values.get("seed", True) else Stage.SCHEMA
     return Plan(
         name=item.nodeid,
-        isolation=_on_sqlite(values.get("isolation", run.config.isolation), item.nodeid),
+        isolation="copy",  # what `auto` means on SQLite; other names are refused as mistakes
         keep=values.get("keep", run.config.keep),
         stage=stage if values.get("schema", True) else Stage.EMPTY,
         is_async=_is_async(item),
     )
-
-
-def _marked(item: pytest.Item, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Have Python check the marker's arguments by a call."""
-    try:
-        return _arguments(*args, **kwargs)
-    except TypeError as error:
-        problem = str(error).removeprefix("_arguments() ")
-        raise ConfigError(
-            f"@pytest.mark.arena on {item.nodeid}: {problem}",
-            why="the test would not run as it says",
-            cause=f"{item.location[0]}:{(item.location[1] or 0) + 1}",
-            fix=f"@pytest.mark.{_MARKER.partition(':')[0]}",
-        ) from None
-
-
-def _arguments(
-    *,
-    isolation: str | None = None,
-    keep: str | None = None,
-    seed: bool | None = None,
-    schema: bool | None = None,
-) -> dict[str, Any]:
-    if isolation is not None:
-        check_choice(isolation, ISOLATIONS, source="@pytest.mark.arena(isolation=…)")
-    if keep is not None:
-        check_choice(keep, KEEPS, source="@pytest.mark.arena(keep=…)")
-    given = {"isolation": isolation, "keep": keep, "seed": seed, "schema": schema}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _on_sqlite(isolation: str, where: str) -> str:
-    if isolation not in {"auto", "copy"}:
-        raise ConfigError(
-            f"isolation {isolation} is not to be had on SQLite ({where})",
-            why="a test that asked for one isolation should not run under another one",
-            cause="arena_isolation, or the test's marker",
-            fix="arena_isolation = auto   (copy on SQLite)",
-        )
-    return "copy"
 
 
 def _is_async(item: pytest.Item) -> bool:
@@ -240,6 +217,8 @@ def pytest_runtest_makereport(
     run = item.config.stash[RUN]
     if call.excinfo is not None:
         run.ledger.report(*_causes(call.excinfo.value))
+        if isinstance(call.excinfo.value, ArenaError) and _wants_few_lines(item.config):
+            _show_users_lines(report, call.excinfo)
     if refused := run.ledger.unreported(item.nodeid):
         run.ledger.report(*refused)
         _tell_of(report, _report.refusal_text(refused, swallowed=report.passed))
@@ -248,6 +227,21 @@ def pytest_runtest_makereport(
         if _is_to_be_kept(run.test.plan.keep, report):
             report.sections.append(("arena", _report.kept_text(run.keep())))
     return report
+
+
+def _wants_few_lines(config: pytest.Config) -> bool:
+    return config.option.tbstyle in {"auto", "long", "short"} and not config.option.fulltrace
+
+
+def _show_users_lines(report: pytest.TestReport, excinfo: pytest.ExceptionInfo[Any]) -> None:
+    """Our messages say what is wrong: of the way there only the user's own lines matter."""
+    report.longrepr = excinfo.getrepr(
+        style="short",
+        chain=False,
+        tbfilter=lambda info: info.traceback.filter(lambda one: not is_library(str(one.path))),
+    )
+    if isinstance(excinfo.value, TemplateError) and (cause := excinfo.value.__cause__):
+        report.sections.append(("arena: where the build failed", _report.users_trace(cause)))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -281,7 +275,9 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
         failed = run.test is not None and run.test.failed
         errors = run.settle()
         run.tearing_down = False
-        if told := [error for error in errors if not (failed and isinstance(error, ConnectionLeak))]:
+        if told := [
+            error for error in errors if not (failed and isinstance(error, ConnectionLeak))
+        ]:
             _raise(told[0])
 
 
@@ -349,6 +345,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     session.config.stash[SUMMARY] = summary + earlier if earlier else summary
     if session.config.stash[SUMMARY].refusals and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if MISTAKE in session.config.stash:
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
 
 def _summary(run: ArenaRun) -> _report.Summary:
@@ -365,7 +363,10 @@ def _summary(run: ArenaRun) -> _report.Summary:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """A worker of pytest-xdist has ended: take over its facts."""
-    values = getattr(node, "workeroutput", {}).get("arena")
+    output = getattr(node, "workeroutput", {})
+    if "arena_mistake" in output:
+        node.config.stash[MISTAKE] = output["arena_mistake"]
+    values = output.get("arena")
     if values is not None:
         summary = _report.Summary.from_dict(values)
         earlier = node.config.stash.get(SUMMARY, None)
@@ -374,6 +375,8 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """The few lines at the end, and with ``-v`` a line for each test."""
+    if MISTAKE in config.stash:
+        terminalreporter.write_line(f"ERROR: {config.stash[MISTAKE]}", red=True)
     summary = config.stash.get(SUMMARY, None)
     lines = list(_report.summary_lines(summary)) if summary else []
     if lines and config.get_verbosity() >= 0:

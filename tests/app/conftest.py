@@ -20,7 +20,7 @@ def nothing_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     gc.collect()
     said = [
         record.getMessage()
-        for phase in ("setup", "call")
+        for phase in ("setup", "call", "teardown")
         for record in caplog.get_records(phase)
         if record.levelno >= logging.WARNING and record.name.startswith(("asyncio", "concurrent"))
     ]

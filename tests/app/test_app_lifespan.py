@@ -1,9 +1,10 @@
 """Does the app's lifespan always end, in its own task and loop, and does it say what failed?"""
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any
 
 import anyio
@@ -326,6 +327,37 @@ def test_a_loop_closed_without_a_word_leaves_no_noise(run: AppRun, life: Life) -
     run.close()
     run.close()
     assert life.lines[0] == "start"
+
+
+async def awaits_at_its_end(receive: Any, send: Any) -> None:
+    """Clean up by several awaits, and tell of whatever came up."""
+    await only_starts(receive, send)
+    try:
+        await receive()
+    except BaseException:
+        await send({"type": "lifespan.shutdown.failed", "message": "what is this?"})
+        raise
+    finally:
+        for _ in range(3):
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+
+
+def test_a_loop_closed_without_a_word_leaves_nothing_to_the_garbage(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever the app does at its end: no task destroyed while pending, no ignored exit."""
+
+    def use_and_forget() -> None:
+        run = AppRun(app_that(awaits_at_its_end), hooks=Diary())
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(_status(run))
+        loop.close()
+        run.close()
+
+    use_and_forget()
+    gc.collect()
+    assert [record for record in caplog.records if record.levelname != "INFO"] == []
 
 
 def test_a_closed_loops_app_is_started_anew(run: AppRun, life: Life) -> None:

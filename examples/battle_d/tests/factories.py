@@ -13,6 +13,7 @@ from app.models import (
     BattleStatus,
     Category,
     Dancer,
+    Outcome,
     Performer,
     Phase,
     Tournament,
@@ -61,6 +62,22 @@ def a_battle(
         status=status,
         entries=[BattleEntry(performer=each, slot=slot) for slot, each in enumerate(performers, 1)],
     )
+
+
+def a_scored_battle(performers: Sequence[Performer], scores: Iterable[int]) -> Battle:
+    """Make a completed battle in which each performer has a score."""
+    battle = a_battle(performers, status=BattleStatus.COMPLETED)
+    battle.outcome = Outcome.SCORED
+    for entry, score in zip(battle.entries, scores, strict=True):
+        entry.score = score
+    return battle
+
+
+def a_won_battle(performers: Sequence[Performer], winner: Performer) -> Battle:
+    """Make a completed battle with a winner."""
+    battle = a_battle(performers, status=BattleStatus.COMPLETED)
+    battle.outcome, battle.winner = Outcome.WON, winner
+    return battle
 
 
 def pending_battles(category: Category) -> list[Battle]:

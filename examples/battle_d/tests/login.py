@@ -1,7 +1,7 @@
 """How a test's client logs in: as a person does, by the link in the letter."""
 
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from starlette.testclient import TestClient
 
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from httpx2 import AsyncClient
 
 
+@overload
+def log_in(client: TestClient, role: str) -> None: ...
+@overload
+def log_in(client: "AsyncClient", role: str) -> Awaitable[None]: ...
 def log_in(client: "AsyncClient | TestClient", role: str) -> Awaitable[None] | None:
     """Log a client in as the user of a role; the async client gives something to await."""
     if not isinstance(client, TestClient):

@@ -73,9 +73,9 @@ def _find_scenarios(markdown: str) -> Iterator[str]:
 
 
 def _find_tests() -> Iterator[FunctionType]:
-    """Give every function of this folder that pytest takes for a test."""
-    for path in sorted(TESTS.glob("test_*.py")):
-        module = import_module(f"{__package__}.{path.stem}")
+    """Give every function of this folder, at any depth, that pytest takes for a test."""
+    for path in sorted(TESTS.rglob("test_*.py")):
+        module = import_module(".".join(path.relative_to(TESTS.parent).with_suffix("").parts))
         for holder in (module, *_find_test_classes(module)):
             yield from (each for name, each in getmembers(holder, isfunction) if _is_test(name))
 

@@ -28,8 +28,8 @@ __all__ = ["PATIENCE", "Lifespan", "running_loop"]
 # does not come, and is cancelled, with an error.
 PATIENCE = 10.0
 
-# How often an app is asked to leave a loop that was closed under it. Each `await` in its clean-up
-# costs one; an app that needs more is left to Python's own devices.
+# How often an app is cancelled whose loop was closed under it. Each `await` in its clean-up costs
+# one; an app that needs more is left to Python's own devices.
 _GOODBYES = 100
 
 
@@ -173,6 +173,8 @@ class Lifespan:
         try:
             await self._shutdown_asked.wait()
         except asyncio.CancelledError:
+            if self._is_left:
+                raise
             # Whoever owns the loop is about to close it: cancels every task, then waits for all.
             # That is the moment to shut down, here, in the task that has started the app.
             if (task := asyncio.current_task()) is not None:
@@ -258,17 +260,20 @@ class Lifespan:
     def _leave(self) -> None:
         """Let go of the app: its loop was closed without a word to it.
 
-        Python would do it at some later moment and complain about each `await` that it meets.
-        Whatever it raises now is no failure of the app's.
+        It is cancelled, at every `await` anew, by hand, as there is no loop to do it. Python would
+        end it at some later moment, and complain about each `await` that it meets. Whatever the
+        app raises now is no failure of its own.
         """
         self._is_left = True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for _ in range(_GOODBYES):
                 with contextlib.suppress(Exception, asyncio.CancelledError):
-                    self._coroutine.close()
+                    self._coroutine.throw(asyncio.CancelledError())
                 if inspect.getcoroutinestate(self._coroutine) == inspect.CORO_CLOSED:
                     return
+            with contextlib.suppress(Exception, asyncio.CancelledError):
+                self._coroutine.close()
 
     def _raise_start_error(self) -> None:
         __tracebackhide__ = True

@@ -18,7 +18,7 @@ from pytest_arena._arena._engines import Engines
 from pytest_arena._arena._environment import Environment
 from pytest_arena._arena._levels import Levels
 from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._load import load_attribute
+from pytest_arena._load import load_attribute, load_function
 from pytest_arena._servers._sqlite import Home
 from pytest_arena._session import Sessions
 from pytest_arena._template import Store, check_schema, check_seed
@@ -109,15 +109,15 @@ class ArenaRun:
         Raises:
             ConfigError: an option names something that is not there or not right.
         """
+        place = self.config.place
         if self.config.app:
-            self.app = load_attribute(self.config.app, option="arena_app")
+            self.app = load_attribute(self.config.app, option="arena_app", source=place("app"))
             check_app(self.app, self.config.app)
         for schema in self.config.schema.values():
-            check_schema(schema, self.config.root)
+            check_schema(schema, self.config.root, source=place("schema"))
         for seed in self.config.seed.values():
-            check_seed(seed)
-        if self.config.login:
-            load_attribute(self.config.login, option="arena_login")
+            check_seed(seed, source=place("seed"))
+        self._login()
         asked = [_gate.asked_by_engine(engine) for engine in _gate.find_engines()]
         self.databases.choose_primary([one for one in asked if one is not None])
 
@@ -342,8 +342,10 @@ class ArenaRun:
         return run
 
     def _login(self) -> Any:
-        path = self.config.login
-        return load_attribute(path, option="arena_login") if path else None
+        path, place = self.config.login, self.config.place("login")
+        if not path:
+            return None
+        return load_function(path, "client", "role", option="arena_login", source=place)
 
     @contextmanager
     def session_lifespan(self, app: Any) -> Iterator[None]:

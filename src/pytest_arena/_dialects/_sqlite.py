@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = [
     "Busy",
-    "attached_file",
+    "OwnConnection",
+    "attached_files",
     "begin_writing",
     "configure_like",
     "copy_into",
     "copy_to_file",
     "data_version",
     "describe_session",
+    "failing_line",
     "file_of",
     "finish_file",
     "has_tables",
+    "is_read_only",
     "main_file",
+    "memory_of",
     "open_control",
     "open_picture",
     "quoted",
@@ -39,6 +45,10 @@ class Busy(Exception):
     """Another connection holds a lock on the file."""
 
 
+class OwnConnection(sqlite3.Connection):
+    """A connection that arena opens for itself, so that the guard can tell it from anybody's."""
+
+
 def version() -> str:
     """The version of the SQLite library in this process."""
     return sqlite3.sqlite_version
@@ -50,7 +60,9 @@ def open_control(path: Path) -> sqlite3.Connection:
     It never waits for a lock, since whoever holds one after a test is a leak to be named. It
     does not sync: no test database has to survive a power cut.
     """
-    control = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
+    control = sqlite3.connect(
+        path, isolation_level=None, timeout=0, check_same_thread=False, factory=OwnConnection
+    )
     control.execute("PRAGMA synchronous = OFF")
     return control
 
@@ -58,7 +70,7 @@ def open_control(path: Path) -> sqlite3.Connection:
 def open_picture(path: Path) -> sqlite3.Connection:
     """Open a file that nobody changes any more: without locks, and without side files."""
     uri = f"file:{quoted(path)}?mode=ro&immutable=1"
-    return sqlite3.connect(uri, uri=True, check_same_thread=False)
+    return sqlite3.connect(uri, uri=True, check_same_thread=False, factory=OwnConnection)
 
 
 def quoted(path: Path | str) -> str:
@@ -94,8 +106,11 @@ def begin_writing(control: sqlite3.Connection) -> None:
 
 
 def stop_writing(control: sqlite3.Connection) -> None:
-    """Give the write lock back. COMMIT and not ROLLBACK, which forgets the page cache."""
-    control.execute("COMMIT")
+    """Give the write lock back. COMMIT rather than ROLLBACK, which forgets the page cache."""
+    try:
+        control.execute("COMMIT")
+    except sqlite3.OperationalError:  # with a rollback journal, even an empty one waits for readers
+        control.execute("ROLLBACK")
 
 
 def copy_into(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
@@ -125,7 +140,7 @@ def copy_to_file(source: sqlite3.Connection, file: Path) -> None:
     Raises:
         Busy: a writer is in the middle of a commit.
     """
-    single = sqlite3.connect(file, isolation_level=None)
+    single = sqlite3.connect(file, isolation_level=None, factory=OwnConnection)
     try:
         single.execute("PRAGMA synchronous = OFF")
         copy_into(source, single)
@@ -154,28 +169,67 @@ def run_script(dbapi_connection: Any, script: str) -> None:
     dbapi_connection.executescript(script)
 
 
+def failing_line(script: str) -> int:
+    """Return the line where the first statement that fails begins; 0 if none fails alone.
+
+    SQLite itself does not tell. The script is run again, a statement at a time, in memory.
+    """
+    with closing(sqlite3.connect(MEMORY, isolation_level=None)) as memory:
+        for number, statement in _statements(script):
+            try:
+                memory.executescript(statement)
+            except sqlite3.Error:
+                return number
+    return 0
+
+
+def _statements(script: str) -> Iterator[tuple[int, str]]:
+    """The statements of a script, as lines, each with the number of its first line."""
+    first, lines = 1, list[str]()
+    for number, line in enumerate(script.splitlines(), start=1):
+        if not lines:
+            first = number
+        if lines or (line.strip() and not line.lstrip().startswith("--")):
+            lines.append(line)
+        if sqlite3.complete_statement("\n".join(lines)):
+            yield first, "\n".join(lines)
+            lines = []
+    yield first, "\n".join(lines)
+
+
 def main_file(dbapi_connection: Any) -> str:
     """Return the file that a live connection (sync, or adapted async) is on; "" for memory."""
     cursor = dbapi_connection.cursor()
     try:
         cursor.execute("PRAGMA database_list")
-        return next((file or "" for _, name, file in cursor.fetchall() if name == "main"), "")
+        return os.fsdecode(_values(cursor.fetchall()[0])[2] or "")  # `main` is the first
     finally:
         cursor.close()
 
 
-def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
-    """What a kept connection carries from one test to the next beside the file. Costs 7 µs.
+def _values(row: Any) -> list[Any]:
+    """The columns of a row, whatever the app's ``row_factory`` makes of it."""
+    return list(row.values()) if isinstance(row, dict) else list(row)
 
-    Temporary tables hide real ones; attached files and ``foreign_keys`` change what a
-    statement does.
+
+_SETTINGS = ("foreign_keys", "query_only", "ignore_check_constraints", "recursive_triggers")
+
+
+def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
+    """What a kept connection carries from one test to the next beside the file. Costs 10 µs.
+
+    Temporary tables hide real ones; attached files and settings change what a statement does.
     """
-    ask = sqlite3.Connection.execute
+    ask = sqlite3.Cursor(connection).execute  # a cursor without the app's row_factory
     return (
-        ask(connection, "PRAGMA foreign_keys").fetchone()[0],
-        tuple(row[1] for row in ask(connection, "PRAGMA database_list") if row[1] != "temp"),
-        tuple(ask(connection, "SELECT name, sql FROM sqlite_temp_master")),
+        *(ask(f"PRAGMA {setting}").fetchone()[0] for setting in _SETTINGS),
+        tuple(row[1:] for row in ask("PRAGMA database_list") if row[0] != _TEMP),
+        tuple(ask("SELECT name, sql FROM sqlite_temp_master")),
+        (connection.isolation_level, connection.row_factory, connection.text_factory),
     )
+
+
+_TEMP = 1  # the number of the database of temporary tables
 
 
 def configure_like(session: tuple[Any, ...], dbapi_connection: Any) -> None:
@@ -187,40 +241,93 @@ def configure_like(session: tuple[Any, ...], dbapi_connection: Any) -> None:
 
 def file_of(database: str, *, uri: bool) -> str:
     """Return the absolute file that a ``database`` argument means; "" for a memory database."""
-    if uri and database.startswith("file:"):
-        path, _, query = database.removeprefix("file:").partition("?")
-        path = unquote(path.partition("#")[0])
-        if "mode=memory" in query or "vfs=memdb" in query:
-            return ""
-        database = re.sub(r"^//(localhost)?(?=/)", "", path)
-    return "" if database in {"", MEMORY} else str(Path(database).absolute())
-
-
-_COMMENTS = re.compile(r"^(\s+|--[^\n]*(\n|$)|/\*.*?\*/)+", re.DOTALL)
-_ATTACH = re.compile(
-    r"ATTACH\s+(?:DATABASE\s+)?(?:'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|([?:@$][\w]*))", re.I
-)
-
-
-def attached_file(sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> str | None:
-    """Return the file that an ATTACH statement names, None for any other statement.
-
-    Returns ``""`` where the name is an expression that only SQLite can work out.
-    """
-    statement = _COMMENTS.sub("", sql)
-    if statement[:6].upper() != "ATTACH":
-        return None
-    match = _ATTACH.match(statement)
-    if match is None:
+    path, query = _split(database) if uri else (database, {})
+    if path in {"", MEMORY} or _is_memory(query):
         return ""
-    single, double, parameter = match.groups()
-    if parameter is None:
-        return single.replace("''", "'") if single is not None else double.replace('""', '"')
-    return str(_bound(parameter, parameters))
+    return str(Path(path).absolute())
 
 
-def _bound(name: str, parameters: Sequence[Any] | Mapping[str, Any]) -> Any:
-    if hasattr(parameters, "keys"):
-        return parameters[name[1:]]  # type: ignore[call-overload]  # a mapping, seen by its keys
-    number = int(name[1:] or 1) - 1 if name[1:].isdigit() or name == "?" else 0
-    return list(parameters)[number]
+def memory_of(database: str, *, uri: bool) -> str:
+    """Return the name of a memory database that several connections share; "" for any other."""
+    path, query = _split(database) if uri else (database, {})
+    shared = query.get("cache") == "shared" or query.get("vfs") == "memdb"
+    return path if _is_memory(query) and shared else ""
+
+
+def is_read_only(database: str, *, uri: bool) -> bool:
+    """Whether a ``database`` argument asks for a connection that cannot write."""
+    query = _split(database)[1] if uri else {}
+    return query.get("mode") == "ro" or query.get("immutable") == "1"
+
+
+def _is_memory(query: Mapping[str, str]) -> bool:
+    return query.get("mode") == "memory" or query.get("vfs") == "memdb"
+
+
+def _split(database: str) -> tuple[str, dict[str, str]]:
+    """Return the path and the parameters of a ``file:`` URI: https://sqlite.org/uri.html."""
+    if not database.startswith("file:"):
+        return database, {}
+    path, _, query = database.removeprefix("file:").partition("#")[0].partition("?")
+    path = re.sub(r"^//(localhost)?(?=/)", "", path)
+    # A zero byte ends the path for SQLite, and is no path at all for Python.
+    return unquote(path).partition("\0")[0], dict(parse_qsl(query))
+
+
+_TOKEN = re.compile(
+    r"""
+      (?P<comment> --[^\n]* | /\*.*?(?:\*/|$) )
+    | (?P<name> '(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[[^\]]*\] )
+    | (?P<bound> [?:@$][\w:]* )
+    | (?P<word> \w+ )
+    | (?P<end> ; )
+    | (?P<other> \S )
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_Token = tuple[str, str]
+
+
+def attached_files(
+    sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
+) -> Iterator[str | None]:
+    """Yield the file of each ATTACH in a script; None where only SQLite can work its name out."""
+    for statement in _token_lists(sql):
+        words = [text.upper() for _, text in statement[:2]]
+        if words[:1] == ["ATTACH"]:
+            yield _attached(statement[1 + (words[1:] == ["DATABASE"]) :], parameters)
+
+
+def _token_lists(sql: str) -> Iterator[list[_Token]]:
+    """Split a script at its semicolons; comments are left out."""
+    statement: list[_Token] = []
+    for match in _TOKEN.finditer(sql):
+        if match.lastgroup == "end":
+            yield statement
+            statement = []
+        elif match.lastgroup != "comment":
+            statement.append((str(match.lastgroup), match.group()))
+    yield statement
+
+
+def _attached(tokens: list[_Token], parameters: Sequence[Any] | Mapping[str, Any]) -> str | None:
+    if [text.upper() for _, text in tokens[1:2]] != ["AS"]:
+        return None  # an expression of several parts
+    kind, text = tokens[0]
+    if kind == "bound":
+        return _bound(text, parameters)
+    if kind == "name":
+        return text[1:-1].replace(text[-1] * 2, text[-1])
+    return text if kind == "word" and not text.isdigit() else None
+
+
+def _bound(name: str, parameters: Sequence[Any] | Mapping[str, Any]) -> str | None:
+    digits = name[1:].isdigit()
+    try:
+        if hasattr(parameters, "keys"):
+            value = parameters[name[1:]]  # type: ignore[call-overload]  # a mapping, by its keys
+        else:
+            value = list(parameters)[int(name[1:]) - 1 if digits else 0]
+    except (LookupError, TypeError):
+        return None
+    return "" if value is None else os.fsdecode(value) if isinstance(value, bytes) else str(value)

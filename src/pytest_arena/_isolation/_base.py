@@ -24,7 +24,11 @@ class Isolation(Protocol):
     generation: int
 
     def enter(self) -> None:
-        """Open a level above the state that stands now."""
+        """Open a level above the state that stands now.
+
+        Raises:
+            Held: a writer keeps everybody from reading; nothing was done.
+        """
 
     def leave(self) -> bool:
         """Go back to the state at the matching ``enter``. Returns whether there was a change.
@@ -37,7 +41,7 @@ class Isolation(Protocol):
         """As ``leave``, whoever holds a lock; connections become stale (a new generation)."""
 
     def is_clean(self) -> bool:
-        """Whether nothing was changed in the top level."""
+        """Whether nothing was changed in the top level, nor is about to be."""
 
     def forget(self) -> None:
         """Drop the top level, and keep what stands."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_arena._dialects import _sqlite as sql
 from pytest_arena._isolation._base import Held
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Copy"]
 
@@ -47,16 +51,18 @@ class Copy:
 
     def enter(self) -> None:
         """Open a level above the state that stands now."""
-        if not self._is_clean():
-            self._stands_at(self._take())
+        with _telling_of_locks():
+            # First the number, then the picture: what is committed in between is in the picture
+            # and moves the number, which costs a copy too many, and never one too few.
+            version = sql.data_version(self._control)
+            if version != self._version:
+                self._stands_at(self._take(), version)
         self._levels.append(self._now)
 
     def leave(self) -> bool:
         """Go back to the state at the matching ``enter``."""
-        try:
+        with _telling_of_locks():
             changed = self._restore(self._levels[-1])
-        except sql.Busy as error:
-            raise Held(str(error)) from error
         self._levels.pop()
         self._remove_unused()
         return changed
@@ -72,13 +78,16 @@ class Copy:
             Path(f"{self.live}{side}").unlink(missing_ok=True)
         shutil.copyfile(picture.file, self.live)
         self._control = sql.open_control(self.live)
-        self._stands_at(picture)
+        self._stands_at(picture, sql.data_version(self._control))
         self.generation += 1
         self._remove_unused()
 
     def is_clean(self) -> bool:
         """Whether nothing was changed in the top level."""
-        return self._now is self._levels[-1] and self._is_clean()
+        try:
+            return self._now is self._levels[-1] and self._version_unwritten() == self._version
+        except sql.Busy:
+            return False  # somebody is about to change it
 
     def forget(self) -> None:
         """Drop the top level, and keep what stands."""
@@ -87,9 +96,11 @@ class Copy:
 
     def replace(self, file: Path | None) -> None:
         """Give the level that stands now another content."""
-        with closing(sql.open_picture(file) if file else sqlite3.connect(":memory:")) as source:
+        source = sql.open_picture(file) if file else sqlite3.connect(":memory:")
+        with closing(source), _telling_of_locks():
+            version = self._version_unwritten()
             sql.copy_into(source, self._control)
-        self._stands_at(self._take())
+            self._stands_at(self._take(), version)
 
     def save(self, file: Path) -> None:
         """Copy what stands now into a file."""
@@ -101,25 +112,30 @@ class Copy:
         for picture in {*self._taken, *self._levels, self._now}:
             picture.source.close()
 
-    def _is_clean(self) -> bool:
-        try:
-            return sql.data_version(self._control) == self._version
-        except sql.Busy:
-            return False
-
-    def _stands_at(self, picture: Picture) -> None:
+    def _stands_at(self, picture: Picture, version: int) -> None:
         self._now = picture
-        self._version = sql.data_version(self._control)
+        self._version = version
+
+    def _version_unwritten(self) -> int:
+        """Return the data version, when nobody has an open write transaction.
+
+        The lock proves it, for all processes: a transaction that has not committed yet has not
+        moved the number, and would commit into the next test.
+        """
+        sql.begin_writing(self._control)
+        try:
+            return sql.data_version(self._control)
+        finally:
+            sql.stop_writing(self._control)
 
     def _restore(self, picture: Picture) -> bool:
-        # The lock proves that no transaction is open, in whatever process: one that had not
-        # committed yet would not have moved data_version, and would commit into the next test.
-        sql.begin_writing(self._control)
-        clean = self._now is picture and self._is_clean()
-        sql.stop_writing(self._control)
+        # Own writes do not move the number. One taken before them makes somebody's commit after
+        # the lock was given back count as a change, which one taken afterwards would hide.
+        version = self._version_unwritten()
+        clean = self._now is picture and version == self._version
         if not clean:
             sql.copy_into(picture.source, self._control)
-            self._stands_at(picture)
+            self._stands_at(picture, version)
         return not clean
 
     def _take(self) -> Picture:
@@ -140,3 +156,11 @@ class Copy:
 
 def _open(file: Path) -> Picture:
     return Picture(file, sql.open_picture(file))
+
+
+@contextmanager
+def _telling_of_locks() -> Iterator[None]:
+    try:
+        yield
+    except sql.Busy as error:
+        raise Held(str(error)) from error

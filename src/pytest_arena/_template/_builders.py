@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import importlib
 import inspect
-import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import MetaData, create_engine
 from sqlalchemy.engine import URL
@@ -17,11 +18,12 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from pytest_arena._dialects import _sqlite as sql
-from pytest_arena._load import load_attribute
-from pytest_arena.errors import ConfigError
+from pytest_arena._load import SOMEWHERE, home_of, load_attribute, nearest
+from pytest_arena._values import CodeLine
+from pytest_arena.errors import ConfigError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from sqlalchemy.engine import Dialect, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -42,109 +44,128 @@ class Builder(Protocol):
         """Fill the file. Called in a thread without a running event loop."""
 
 
-def schema_builder(value: str, root: Path) -> Builder:
-    """Return the builder for a value of ``arena_schema``.
+def schema_builder(value: str, root: Path, *, source: str = SOMEWHERE) -> Builder:
+    """Return the builder for a value of ``arena_schema``, which was given in ``source``.
 
     Raises:
         ConfigError: the value names nothing of a form that is known.
     """
     if value.endswith(".ini"):
-        return AlembicBuilder(_existing(value, root))
+        return AlembicBuilder(_existing(value, root, source))
     if value.endswith(".sql"):
-        return ScriptBuilder(_existing(value, root))
-    found = load_attribute(value, option="arena_schema")
+        return ScriptBuilder(_existing(value, root, source))
+    found = load_attribute(value, option="arena_schema", source=source)
     metadata = getattr(found, "metadata", found)
     if isinstance(metadata, MetaData):
         return MetadataBuilder(metadata, _file_of_module(value))
     if inspect.isroutine(found):
-        return FunctionBuilder(_taking_one(found, "arena_schema", value))
+        return FunctionBuilder(_filling(found, f"arena_schema = {value}", "connection"))
     raise ConfigError(
-        f"arena_schema = {value} is {type(found).__name__}, which cannot make tables",
+        f"arena_schema = {value} is of type {type(found).__name__}, which cannot make tables",
         why="an empty database needs to know where its tables come from",
-        cause=f"what {value} names",
+        cause=source,
         fix="name a declarative Base, a MetaData or a function that takes a connection",
     )
 
 
-def seed_builder(value: str) -> Builder:
-    """Return the builder for a value of ``arena_seed``.
+def seed_builder(value: str, *, source: str = SOMEWHERE) -> Builder:
+    """Return the builder for a value of ``arena_seed``, which was given in ``source``.
 
     Raises:
         ConfigError: the value does not name a function of one session.
     """
-    found = load_attribute(value, option="arena_seed")
+    found = load_attribute(value, option="arena_seed", source=source)
     if inspect.isroutine(found):
-        return SeedBuilder(_taking_one(found, "arena_seed", value))
+        return SeedBuilder(_filling(found, f"arena_seed = {value}", "session"))
     raise ConfigError(
-        f"arena_seed = {value} is {type(found).__name__}, not a function",
+        f"arena_seed = {value} is of type {type(found).__name__}, not a function",
         why="the function adds the rows that every test starts with",
-        cause=f"what {value} names",
+        cause=source,
         fix="async def seed(session: AsyncSession) -> None: …, or def seed(session: Session)",
     )
 
 
-def check_schema(value: str, root: Path) -> None:
+def check_schema(value: str, root: Path, *, source: str = SOMEWHERE) -> None:
     """Raise a ConfigError if ``arena_schema`` cannot be right."""
-    schema_builder(value, root)
+    builder = schema_builder(value, root, source=source)
+    if isinstance(builder, AlembicBuilder):
+        builder.check(source)
 
 
-def check_seed(value: str) -> None:
+def check_seed(value: str, *, source: str = SOMEWHERE) -> None:
     """Raise a ConfigError if ``arena_seed`` cannot be right."""
-    seed_builder(value)
+    seed_builder(value, source=source)
 
 
-def _existing(value: str, root: Path) -> Path:
+def _existing(value: str, root: Path, source: str) -> Path:
     file = root / value
     if file.is_file():
         return file
+    there = sorted(other.name for other in root.glob(f"*{file.suffix}"))
     raise ConfigError(
         f"arena_schema = {value}: there is no file {file}",
         why="an empty database needs to know where its tables come from",
-        cause="the path, which counts from pytest's root folder",
-        fix="a path from the root folder that pytest prints as rootdir",
+        cause=f"{source}\nthe path counts from pytest's rootdir",
+        fix=f"arena_schema = {nearest(file.name, there) if there else 'app.models:Base'}",
     )
 
 
 def _file_of_module(value: str) -> Path:
-    module = __import__(value.partition(":")[0], fromlist=["_"])
+    module = importlib.import_module(value.partition(":")[0])
     return Path(module.__file__ or ".")
 
 
-def _taking_one(function: Any, option: str, value: str) -> Callable[..., Any]:
-    try:
-        inspect.signature(function).bind(object())
-    except TypeError:
-        if _takes_nothing(function):
-            return _ignoring_its_argument(function)
-        raise ConfigError(
-            f"{option} = {value} cannot be called with one argument",
-            why="it is given the connection (arena_schema) or the session (arena_seed)",
-            cause=f"def {function.__name__}{inspect.signature(function)}",
-            fix=f"def {function.__name__}(session): …",
-        ) from None
-    return cast("Callable[..., Any]", function)
+def _filling(function: Callable[..., Any], option: str, given: str) -> Callable[..., Any]:
+    """Return a function of one argument: the user's own, or an app's ``init_db()``.
+
+    One that can be called without arguments is, since it works on the app's own engine, which the
+    gate leads to the template; its optional parameters are not what arena would pass.
+    """
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise _unfit(function, option, given, "is a generator: nobody would run it")
+    parameters = inspect.signature(function).parameters.values()
+    by_position = [each for each in parameters if each.kind in _BY_POSITION]
+    required = [each for each in parameters if each.default is each.empty]
+    needed = [each for each in required if each.kind not in _REST]
+    if not needed and not any(each.kind is each.VAR_POSITIONAL for each in by_position):
+        return _ignoring_its_argument(function)
+    if len(needed) > 1 or needed[:1] != [each for each in by_position[:1] if each in needed]:
+        raise _unfit(function, option, given, f"takes {inspect.signature(function)}")
+    return function
 
 
-def _takes_nothing(function: Callable[..., Any]) -> bool:
-    return not inspect.signature(function).parameters
+_REST = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+_BY_POSITION = {
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+}
+
+
+def _unfit(function: Callable[..., Any], option: str, given: str, problem: str) -> ConfigError:
+    name = getattr(function, "__name__", "build")
+    return ConfigError(
+        f"{option} {problem}, and is called with one {given}",
+        why="an empty database is filled by what the function does with it",
+        cause=str(home_of(function) or option),
+        fix=f"def {name}({given}): …   or: async def {name}({given}): …",
+    )
 
 
 def _ignoring_its_argument(function: Callable[..., Any]) -> Callable[..., Any]:
-    # An app's own `init_db()` works on the app's engine, which the gate leads to the template.
     if inspect.iscoroutinefunction(function):
 
+        @functools.wraps(function)
         async def call_async(_: object) -> None:
             await function()
 
-        call: Callable[..., Any] = call_async
-    else:
+        return call_async
 
-        def call_sync(_: object) -> None:
-            function()
+    @functools.wraps(function)
+    def call_sync(_: object) -> object:
+        return function()
 
-        call = call_sync
-    call.__arena_wrapped__ = function  # type: ignore[attr-defined]  # read by _code_file
-    return call
+    return call_sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,17 +206,42 @@ class AlembicBuilder:
 
     ini: Path
 
-    def identity(self) -> str:
-        """The configuration; the migrations are sources."""
-        return self.ini.read_text()
+    def check(self, source: str) -> None:
+        """Raise a ConfigError if this is no project of Alembic's, or Alembic is not installed."""
+        try:
+            folder = self._folder()
+        except ImportError:
+            raise ConfigError(
+                f"arena_schema = {self.ini.name} needs Alembic, which is not installed",
+                why="the tables are made by its migrations",
+                cause=source,
+                fix="pip install 'pytest-arena[alembic]'",
+            ) from None
+        if not (folder / "env.py").is_file():
+            raise ConfigError(
+                f"arena_schema = {self.ini.name}: there is no {folder / 'env.py'}",
+                why="the tables are made by Alembic's migrations, which env.py runs",
+                cause=f"script_location in {self.ini}",
+                fix="script_location = %(here)s/<the folder of env.py>   in its [alembic] section",
+            )
 
-    def sources(self) -> Iterable[Path]:
+    def identity(self) -> str:
+        """The configuration, and which migrations there are; what stands in them are sources."""
+        names = [file.relative_to(self._folder()).as_posix() for file in self.sources()]
+        return "\n".join([self.ini.read_text(encoding="utf-8"), *names])
+
+    def sources(self) -> list[Path]:
         """``env.py`` and every migration."""
+        return sorted(self._folder().rglob("*.py"))
+
+    def _folder(self) -> Path:
         from alembic.config import Config  # noqa: PLC0415 - an extra, needed by this form alone
 
-        with contextlib.chdir(self.ini.parent):
-            location = Config(str(self.ini)).get_main_option("script_location") or ""
-            return sorted(Path(location).absolute().rglob("*.py"))
+        location = Config(str(self.ini)).get_main_option("script_location") or ""
+        package, colon, folder = location.partition(":")
+        if colon and package.isidentifier():  # package:folder, as Alembic has it
+            return Path(importlib.import_module(package).__file__ or ".").parent / folder
+        return self.ini.parent.absolute() / location
 
     def build(self, file: Path) -> None:  # noqa: ARG002 - the gate leads env.py's engine there
         """Run all migrations."""
@@ -203,24 +249,8 @@ class AlembicBuilder:
         from alembic.config import Config  # noqa: PLC0415 - the same
 
         # Paths in alembic.ini count from the working folder unless they say %(here)s.
-        with contextlib.chdir(self.ini.parent), _logging_as_it_was():
+        with contextlib.chdir(self.ini.parent):
             command.upgrade(Config(str(self.ini)), "heads")
-
-
-@contextlib.contextmanager
-def _logging_as_it_was() -> Iterator[None]:
-    """Take back what env.py's ``fileConfig`` does: it disables every logger of the app."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    loggers = [item for item in root.manager.loggerDict.values() if isinstance(item, logging.Logger)]
-    disabled = [(logger, logger.disabled) for logger in loggers]
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        for logger, was in disabled:
-            logger.disabled = was
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +261,10 @@ class ScriptBuilder:
 
     def identity(self) -> str:
         """The script itself."""
-        return self.file.read_text()
+        return self._script()
+
+    def _script(self) -> str:
+        return self.file.read_text(encoding="utf-8")
 
     def sources(self) -> Iterable[Path]:
         """No code."""
@@ -240,7 +273,19 @@ class ScriptBuilder:
     def build(self, file: Path) -> None:
         """Run the script."""
         with _engine(file) as engine, engine.begin() as connection:
-            sql.run_script(connection.connection.dbapi_connection, self.file.read_text())
+            self._run(connection.connection.dbapi_connection)
+
+    def _run(self, dbapi_connection: Any) -> None:
+        try:
+            sql.run_script(dbapi_connection, self._script())
+        except Exception as error:
+            number = sql.failing_line(self._script())
+            raise TemplateError(
+                f"arena_schema = {self.file.name} failed: {type(error).__name__}: {error}",
+                why="no test can have a database before its template is built",
+                cause=str(CodeLine(str(self.file), number)) if number else str(self.file),
+                fix="mend that statement (it is run by SQLite); the next run builds it again",
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +308,7 @@ class FunctionBuilder:
             asyncio.run(self._build(file))
         else:
             with _engine(file) as engine, engine.begin() as connection:
-                self.function(connection)
+                _nothing_left(self.function(connection), self.function)
 
     async def _build(self, file: Path) -> None:
         async with _async_engine(file) as engine, engine.begin() as connection:
@@ -290,20 +335,30 @@ class SeedBuilder:
             asyncio.run(self._build(file))
         else:
             with _engine(file) as engine, Session(engine) as session:
-                self.function(session)
+                _nothing_left(self.function(session), self.function)
                 session.commit()
 
     async def _build(self, file: Path) -> None:
         from sqlalchemy.ext.asyncio import AsyncSession  # noqa: PLC0415 - for async seeds alone
 
         async with _async_engine(file) as engine, AsyncSession(engine) as session:
-            call: Awaitable[None] = self.function(session)
-            await call
+            await self.function(session)
             await session.commit()
 
 
+def _nothing_left(result: object, function: Callable[..., Any]) -> None:
+    """A decorator may hide that a function is async: what it returns would never run."""
+    if not inspect.isawaitable(result):
+        return
+    if inspect.iscoroutine(result):
+        result.close()  # else Python warns that nobody awaited it
+    raise TypeError(
+        f"{function.__name__}() returned something to await, and is no async function itself: "
+        "take the decorator off, or let it be async def as well"
+    )
+
+
 def _code_file(function: Callable[..., Any]) -> Path:
-    function = getattr(function, "__arena_wrapped__", function)
     return Path(inspect.getsourcefile(inspect.unwrap(function)) or ".")
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
+import importlib.util
 import os
 import sys
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import ModuleType
 
-__all__ = ["digest_files", "imported_by", "opened_files", "unchanged"]
+__all__ = ["Watch", "digest_files", "digest_folders", "first_change", "imported_by", "watching"]
 
 Digests = dict[str, list[str]]
 
@@ -45,7 +49,21 @@ def _modules_by_file() -> dict[Path, ModuleType]:
 
 def _project_file(module: Any) -> Path | None:
     file = getattr(module, "__file__", None)
-    return Path(file) if isinstance(file, str) and not is_library(file) else None
+    if not isinstance(file, str):
+        return None
+    top = str(getattr(module, "__name__", "")).partition(".")[0]
+    return Path(file) if not is_library(file) or top in _installed_from_here() else None
+
+
+@cache
+def _installed_from_here() -> set[str]:
+    """The packages that were installed from a local folder or file, as tox and nox install the app.
+
+    https://packaging.python.org/en/latest/specifications/direct-url/
+    """
+    local = [one for one in distributions() if '"file:' in (one.read_text("direct_url.json") or "")]
+    files = [file for one in local for file in one.files or () if file.suffix == ".py"]
+    return {file.parts[0].removesuffix(".py") for file in files} - {"pytest_arena"}
 
 
 def _imports_of(file: Path, module: ModuleType | None) -> list[Path]:
@@ -83,7 +101,12 @@ def digest_files(files: Iterable[Path], root: Path) -> Digests:
 
     The second one is blind to comments and white space.
     """
-    return {os.path.relpath(file, root): _digests(file) for file in sorted(files)}
+    return {_relative(file, root): _digests(file) for file in sorted(files)}
+
+
+def _relative(path: Path, root: Path) -> str:
+    # Both ends without links: a checkout behind a link is the same one.
+    return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
 
 
 def _digests(file: Path) -> list[str]:
@@ -92,9 +115,48 @@ def _digests(file: Path) -> list[str]:
     return [hashlib.sha256(part).hexdigest() for part in (content, code)]
 
 
-def unchanged(digests: Digests, root: Path) -> bool:
-    """Whether every file still has the bytes, or at least the code, that it had."""
-    return all(_same(root / name, *known) for name, known in digests.items())
+def digest_folders(watch: Watch, root: Path) -> Digests:
+    """Return the names in each folder that the build went through: a new file may be another row.
+
+    Only names like those of the files that were read there count, and subfolders where it went
+    into one: other files come and go.
+    """
+    folders = watch.folders(root)
+    kinds = {folder: _kinds(folder, watch.files(root), folders) for folder in sorted(folders)}
+    return {
+        _relative(folder, root): [" ".join(kind), *_names(folder, kind)]
+        for folder, kind in kinds.items()
+        if kind
+    }
+
+
+def _kinds(folder: Path, files: set[Path], folders: set[Path]) -> list[str]:
+    went_below = any(other.parent == folder for other in folders)
+    endings = {file.suffix for file in files if file.parent == folder and file.suffix}
+    return sorted(endings | ({"/"} if went_below else set()))
+
+
+def _names(folder: Path, kinds: list[str]) -> list[str]:
+    entries = [entry for entry in folder.iterdir() if not _is_hidden(entry.name)]
+    return sorted(
+        entry.name
+        for entry in entries
+        if entry.suffix in kinds or ("/" in kinds and entry.is_dir())
+    )
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__pycache__"
+
+
+def first_change(files: Digests, folders: Digests, root: Path) -> str:
+    """Return what has changed first since a build, as a path from the root; "" if nothing has.
+
+    A file has not if it has the same bytes, or at least the same code.
+    """
+    changed = (name for name, known in files.items() if not _same(root / name, *known))
+    added = (name for name, known in folders.items() if not _same_names(root / name, *known))
+    return next(changed, "") or next(added, "")
 
 
 def _same(file: Path, content: str, code: str) -> bool:
@@ -104,46 +166,106 @@ def _same(file: Path, content: str, code: str) -> bool:
         return False
 
 
-_recording: list[set[str]] = []
-_WRITES = os.O_WRONLY | os.O_RDWR
+def _same_names(folder: Path, kinds: str, *names: str) -> bool:
+    try:
+        return _names(folder, kinds.split(" ")) == list(names)
+    except OSError:
+        return False
+
+
+@dataclass(slots=True)
+class Watch:
+    """What was opened, written and listed during a build, as absolute paths."""
+
+    own: Path  # the folder of the templates themselves
+    read: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+    listed: set[str] = field(default_factory=set)
+
+    def files(self, root: Path) -> set[Path]:
+        """Return the project's files that the build read and did not write itself.
+
+        What it wrote (a log, a cache) would be another one each time.
+        """
+        sources = {_source(name) for name in self.read - self.written}
+        return {path for path in self._of_project(sources, root) if path.is_file()}
+
+    def folders(self, root: Path) -> set[Path]:
+        """Return the project's folders whose names the build has asked for."""
+        return {path for path in self._of_project(self.listed, root) if path.is_dir()}
+
+    def _of_project(self, names: Iterable[str], root: Path) -> set[Path]:
+        top = _top_of_project(root.resolve())
+        paths = {Path(name).resolve() for name in names if not is_library(name)}
+        return {path for path in paths if self._counts(path, top)}
+
+    def _counts(self, path: Path, top: Path) -> bool:
+        if not path.is_relative_to(top) or path.is_relative_to(self.own):
+            return False
+        # Hidden folders are tools': .git, .venv, .pytest_cache. A hidden file may be an .env.
+        return not any(_is_hidden(part) for part in path.relative_to(top).parts[:-1])
+
+
+def _source(name: str) -> str:
+    """A module that comes from its compiled file depends on its source."""
+    if not name.endswith(".pyc"):
+        return name
+    try:
+        return importlib.util.source_from_cache(name)
+    except ValueError:
+        return name
+
+
+def _top_of_project(root: Path) -> Path:
+    """The checkout around pytest's root folder: data files may stand beside that folder."""
+    marked = (folder for folder in (root, *root.parents) if (folder / ".git").exists())
+    return next(marked, root)
+
+
+_watching: list[Watch] = []
 
 
 @contextlib.contextmanager
-def opened_files() -> Iterator[set[str]]:
-    """Collect the names of the files that are opened for reading: a seed may read data files."""
-    if not _hook_is_set():
-        sys.addaudithook(_note_opened)
-    names: set[str] = set()
-    _recording.append(names)
+def watching(own: Path) -> Iterator[Watch]:
+    """Watch which files and folders are opened: a seed may read data files."""
+    _set_hook()
+    watch = Watch(own.resolve())
+    _watching.append(watch)
     try:
-        yield names
+        yield watch
     finally:
-        _recording.remove(names)
+        _watching.remove(watch)
 
 
-_hooks: list[bool] = []
-
-
-def _hook_is_set() -> bool:
+@cache
+def _set_hook() -> None:
     # A hook can never be taken back, so that there is one, set by the first build of a process.
-    _hooks.append(True)
-    return len(_hooks) > 1
+    sys.addaudithook(_on_audit_event)
 
 
-def _note_opened(event: str, args: tuple[Any, ...]) -> None:
-    if event != "open" or not _recording or not isinstance(args[0], str | os.PathLike):
+def _on_audit_event(event: str, args: tuple[Any, ...]) -> None:
+    if not _watching:
         return
-    _, mode, flags = args
-    reads = not set(mode or "") & set("wax+") and not (mode is None and (flags or 0) & _WRITES)
-    if reads:
-        _recording[-1].add(os.fspath(args[0]))
+    if event == "open" and isinstance(args[0], str | bytes | os.PathLike):
+        _note_opened(*args)
+    elif event in {"os.listdir", "os.scandir"} and not isinstance(args[0], int):
+        # Imports list every folder of sys.path, and mean nothing by it.
+        if not sys._getframe(1).f_code.co_filename.startswith("<frozen importlib"):  # noqa: SLF001 - the documented way to a caller
+            _watching[-1].listed.add(_absolute(args[0] or "."))
+    elif event == "os.rename":
+        _watching[-1].written.add(_absolute(args[1]))
 
 
-def project_files(names: Iterable[str], root: Path) -> set[Path]:
-    """Return those of the opened files that belong to the project and are no caches."""
-    files = {Path(name).absolute() for name in names if not is_library(name)}
-    return {
-        file
-        for file in files
-        if file.is_relative_to(root) and file.is_file() and "__pycache__" not in file.parts
-    }
+_WRITES = os.O_WRONLY | os.O_RDWR
+
+
+def _note_opened(name: Any, mode: str | None, flags: int | None) -> None:
+    # os.open() has no mode, io.open() no flags worth a look.
+    writes = set(mode) & set("wax+") if mode else (flags or 0) & _WRITES
+    noted = _watching[-1].written if writes else _watching[-1].read
+    noted.add(_absolute(name))
+
+
+def _absolute(name: Any) -> str:
+    # At once: the build may change the working folder.
+    return os.path.abspath(os.fsdecode(name))  # noqa: PTH100 - a hook must be quick

@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import hashlib
 import json
-import os
 import shutil
 import sqlite3
-import threading
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from pytest_arena._dialects import _sqlite as sql
-from pytest_arena._load import blame
+from pytest_arena._load import blame, described, home_of
 from pytest_arena._template._builders import Builder, schema_builder, seed_builder
+from pytest_arena._template._process import run_apart
 from pytest_arena._template._sources import (
+    Watch,
     digest_files,
+    digest_folders,
+    first_change,
     imported_by,
-    opened_files,
-    project_files,
-    unchanged,
+    watching,
 )
+from pytest_arena._template._suggest import suggested_schema
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+
+    Aimed = Callable[[Path], AbstractContextManager[None]]
 
 __all__ = ["Recipe", "Store"]
 
@@ -67,10 +69,9 @@ class Store:
     root: Path
     newer_than: float = 0.0
     built_seconds: float = 0.0
+    reasons: list[str] = field(default_factory=list)
 
-    def ensure(
-        self, recipe: Recipe, stage: Stage, aimed_at: Callable[[Path], AbstractContextManager[None]]
-    ) -> Path | None:
+    def ensure(self, recipe: Recipe, stage: Stage, aimed_at: Aimed) -> Path | None:
         """Return the template's file, built first where it is not there; None for an empty one.
 
         ``aimed_at`` leads every engine that connects during the build to the file being built.
@@ -78,19 +79,14 @@ class Store:
         Raises:
             TemplateError: the build failed, or somebody else's takes too long.
         """
-        below = self._below(recipe, stage, aimed_at)
+        below = self.ensure(recipe, Stage.SCHEMA, aimed_at) if stage is Stage.SEEDED else None
         if stage is Stage.EMPTY or not recipe.value(stage):
             return below
-        return self._find_or_build(_Build(recipe, stage, below, self.root), aimed_at)
+        build = _Build(recipe, stage, below, self.root)
+        with _explained(build, self.folder):
+            return self._find_or_build(build, aimed_at)
 
-    def _below(
-        self, recipe: Recipe, stage: Stage, aimed_at: Callable[[Path], AbstractContextManager[None]]
-    ) -> Path | None:
-        return self.ensure(recipe, Stage.SCHEMA, aimed_at) if stage is Stage.SEEDED else None
-
-    def _find_or_build(
-        self, build: _Build, aimed_at: Callable[[Path], AbstractContextManager[None]]
-    ) -> Path:
+    def _find_or_build(self, build: _Build, aimed_at: Aimed) -> Path:
         shelf = self.folder / build.fingerprint()
         if found := self._find(shelf):
             return found
@@ -98,20 +94,19 @@ class Store:
             return self._find(shelf) or self._build(shelf, build, aimed_at)
 
     def _find(self, shelf: Path) -> Path | None:
-        for manifest in shelf.glob("*.json"):
-            if manifest.stat().st_mtime < self.newer_than:
-                continue
-            if unchanged(json.loads(manifest.read_text()), self.root):
-                manifest.touch()  # in use: not to be collected
-                return manifest.with_suffix(".sqlite")
+        for manifest in _manifests(shelf):
+            if manifest.built >= self.newer_than and not manifest.change(self.root):
+                manifest.file.touch()  # in use: not to be collected
+                return manifest.template
         return None
 
     @contextlib.contextmanager
     def _locked(self, shelf: Path) -> Iterator[None]:
         shelf.mkdir(parents=True, exist_ok=True)
+        (shelf / "lock").touch()  # about to be used: not to be collected
+        lock = FileLock(shelf / "lock", timeout=_LOCK_SECONDS)
         try:
-            with FileLock(shelf / "lock", timeout=_LOCK_SECONDS):
-                yield
+            lock.acquire()
         except Timeout:
             raise TemplateError(
                 f"another process has been building a template for {_LOCK_SECONDS} s",
@@ -119,45 +114,117 @@ class Store:
                 cause=f"the process that holds {shelf / 'lock'}",
                 fix="end that process; its lock is free at once",
             ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
-    def _build(
-        self,
-        shelf: Path,
-        build: _Build,
-        aimed_at: Callable[[Path], AbstractContextManager[None]],
-    ) -> Path:
+    def _build(self, shelf: Path, build: _Build, aimed_at: Aimed) -> Path:
         started = time.perf_counter()
-        self._collect_unused()
+        self.reasons.append(self._reason(shelf, build))
+        _collect_unused(self.folder)
+        _remove_unfinished(shelf)
         unfinished = shelf / f"building-{uuid.uuid4().hex}.sqlite"
         try:
-            with opened_files() as opened, aimed_at(unfinished):
+            with watching(self.folder) as watch, aimed_at(unfinished):
                 build.run(unfinished)
-            return self._finish(shelf, unfinished, build.depends_on(opened))
+            return self._finish(shelf, unfinished, build.sources(), watch)
         finally:
-            _remove(unfinished)
+            _remove_unfinished(shelf)
             self.built_seconds += time.perf_counter() - started
 
-    def _finish(self, shelf: Path, unfinished: Path, files: set[Path]) -> Path:
-        text = json.dumps(digest_files(files, self.root), indent=1)
-        name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    def _reason(self, shelf: Path, build: _Build) -> str:
+        """Why the templates that are there are not good enough; "" where there is none."""
+        newest = next(iter(_manifests(shelf)), None)
+        changed = newest.change(self.root) if newest else ""
+        return f"{build.option}: {changed} has changed" if changed else ""
+
+    def _finish(self, shelf: Path, unfinished: Path, sources: set[Path], watch: Watch) -> Path:
+        files = digest_files(sources | watch.files(self.root), self.root)
+        content = {"files": files, "folders": digest_folders(watch, self.root)}
+        name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
         single = shelf / f"single-{uuid.uuid4().hex}"
         sql.finish_file(unfinished, single)
         single.replace(shelf / f"{name}.sqlite")
-        single.write_text(text)
+        single.write_text(json.dumps({"built": time.time(), **content}, indent=1), encoding="utf-8")
         single.replace(shelf / f"{name}.json")
         return shelf / f"{name}.sqlite"
 
-    def _collect_unused(self) -> None:
-        """Remove the templates that nobody has used for two weeks, and broken builds."""
-        for shelf in self.folder.glob("*"):
-            used = [file.stat().st_mtime for file in (shelf, *shelf.glob("*.json"))]
-            if max(used) < time.time() - _UNUSED_SECONDS:
-                shutil.rmtree(shelf, ignore_errors=True)
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """What a finished template was made of, and when."""
+
+    file: Path
+    built: float
+    files: dict[str, list[str]]
+    folders: dict[str, list[str]]
+
+    @property
+    def template(self) -> Path:
+        return self.file.with_suffix(".sqlite")
+
+    def change(self, root: Path) -> str:
+        return first_change(self.files, self.folders, root)
 
 
-def _remove(file: Path) -> None:
-    for side in ("", "-wal", "-shm", "-journal"):
-        Path(f"{file}{side}").unlink(missing_ok=True)
+def _manifests(shelf: Path) -> list[_Manifest]:
+    """The finished templates of a shelf, the newest first."""
+    found = [_read(file) for file in shelf.glob("*.json")]
+    complete = [one for one in found if one is not None and one.template.is_file()]
+    return sorted(complete, key=lambda one: -one.built)
+
+
+def _read(file: Path) -> _Manifest | None:
+    try:
+        return _Manifest(file, **json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None  # collected at this moment, or another version's
+
+
+def _collect_unused(folder: Path) -> None:
+    """Remove the templates that nobody has used for two weeks."""
+    old = time.time() - _UNUSED_SECONDS
+    for shelf in folder.glob("*"):
+        for manifest in shelf.glob("*.json"):
+            if _used(manifest) < old:
+                manifest.unlink(missing_ok=True)  # first: without it nobody takes the file
+                manifest.with_suffix(".sqlite").unlink(missing_ok=True)
+        if not any(shelf.glob("*.json")) and max(_used(shelf), _used(shelf / "lock")) < old:
+            shutil.rmtree(shelf, ignore_errors=True)
+
+
+def _used(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _remove_unfinished(shelf: Path) -> None:
+    """Remove broken builds. Called by the holder of the shelf's lock: nobody else builds there."""
+    for file in (*shelf.glob("building-*"), *shelf.glob("single-*")):
+        file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explained(build: _Build, folder: Path) -> Iterator[None]:
+    """Whatever goes wrong around a build is said once, in full, as a TemplateError."""
+    try:
+        yield
+    except TemplateError:
+        raise
+    except ArenaError as error:
+        raise build.refused(error) from error
+    except OSError as error:
+        raise TemplateError(
+            f"the template cannot be stored: {error}",
+            why="schema and seed are built once, into a file that every test's database copies",
+            cause=f"the folder {folder}, or a full disk",
+            fix="ARENA_CACHE=<a folder that you can write to> pytest …",
+        ) from error
+    except Exception as error:
+        raise build.failed(error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +244,17 @@ class _Build:
     def _is_schema(self) -> bool:
         return self.stage is Stage.SCHEMA
 
+    @property
+    def option(self) -> str:
+        name = "arena_schema" if self._is_schema else "arena_seed"
+        return f"{name} = {self.recipe.value(self.stage)}"
+
     def fingerprint(self) -> str:
         """A digest of all that can be known before the build; no path of this machine is in it."""
         parts = (
             f"pytest-arena {version('pytest-arena')}",
             f"sqlite {sql.version()} sqlalchemy {version('sqlalchemy')}",
-            f"{self.stage.value} {self.recipe.value(self.stage)}",
+            f"{self.stage.value} {_without_folder(self.recipe.value(self.stage))}",
             self.builder().identity(),
             _digest_of(self.below),
         )
@@ -192,44 +264,74 @@ class _Build:
         if self.below is not None:
             shutil.copyfile(self.below, file)
         try:
-            _without_running_loop(lambda: self.builder().build(file))
-        except ArenaError:
+            run_apart(lambda: self.builder().build(file))
+        except (ArenaError, KeyboardInterrupt):
             raise
-        except BaseException as error:
-            raise self._failed(error) from error
+        except BaseException as error:  # SystemExit, pytest's own outcomes
+            raise self.failed(error) from error
         if self._is_schema and not _has_tables(file):
             raise self._made_nothing()
 
-    def depends_on(self, opened: set[str]) -> set[Path]:
-        sources = list(self.builder().sources())
-        return (imported_by(sources) if sources else set()) | project_files(opened, self.root)
+    def sources(self) -> set[Path]:
+        return imported_by(self.builder().sources())
 
-    @property
-    def _option(self) -> str:
-        option = "arena_schema" if self._is_schema else "arena_seed"
-        return f"{option} = {self.recipe.value(self.stage)}"
-
-    def _failed(self, error: BaseException) -> TemplateError:
+    def failed(self, error: BaseException) -> TemplateError:
         return TemplateError(
-            f"{self._option} failed: {type(error).__name__}: {_first_lines(error)}",
+            f"{self.option} failed: {described(error)}",
             why="no test can have a database before its template is built",
-            cause=str(blame(error) or "no line of yours: see the error above"),
-            fix="mend that line; the template is built again by itself"
-            + ("" if self._is_schema or self.recipe.schema else "\n(is arena_schema missing?)"),
+            cause=_line_in(error) or self._home(),
+            fix=self._next_step(error),
+        )
+
+    def _home(self) -> str:
+        """Where the function stands, for an error that comes after it, at the commit."""
+        function = getattr(self.builder(), "function", None)
+        return str(home_of(function) or self.option)
+
+    def _next_step(self, error: BaseException) -> str:
+        if isinstance(error, ModuleNotFoundError) and error.name == "aiosqlite":
+            return "pip install 'pytest-arena[sqlite]'   (or make the function a plain def)"
+        if "no such table" in str(error) and not self._is_schema:
+            return self._schema_step()
+        return "mend that line; the next run builds the template again by itself"
+
+    def _schema_step(self) -> str:
+        if self.recipe.schema:
+            return f"add the table to what arena_schema = {self.recipe.schema} makes"
+        likely = suggested_schema(self.root)
+        return f"arena_schema = {likely}   (the seed runs before the app makes any table)"
+
+    def refused(self, error: ArenaError) -> TemplateError:
+        return TemplateError(
+            f"{self.option} failed: {error.what}",
+            why=error.why,
+            cause=error.cause,
+            fix=error.fix,
         )
 
     def _made_nothing(self) -> TemplateError:
         return TemplateError(
-            f"{self._option} made no table",
+            f"{self.option} made no table",
             why="every test would start with an empty database",
             cause="the modules that define the models were not imported by then, or the "
-            "migrations ran on another database",
-            fix="name the module that imports all models: arena_schema = app.models:Base",
+            "tables were made in another database or another process",
+            fix="name the module that imports all models: "
+            f"arena_schema = {suggested_schema(self.root)}",
         )
 
 
-def _first_lines(error: BaseException) -> str:
-    return " ".join(str(error).split("\n[SQL")[0].splitlines()[:2])
+def _without_folder(value: str) -> str:
+    """Where a file lies is none of the template's business; what stands in it is."""
+    return Path(value).name
+
+
+def _line_in(error: BaseException | None) -> str:
+    """The innermost line of the user's in the error, or else in what it was raised from."""
+    while error is not None:
+        if line := blame(error):
+            return str(line)
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _digest_of(file: Path | None) -> str:
@@ -240,37 +342,3 @@ def _digest_of(file: Path | None) -> str:
 def _has_tables(file: Path) -> bool:
     with contextlib.closing(sqlite3.connect(file)) as connection:
         return sql.has_tables(connection)
-
-
-def _without_running_loop(call: Callable[[], None]) -> None:
-    """Call in this thread if no event loop runs in it, else in another one.
-
-    A builder may call ``asyncio.run``, as Alembic's async ``env.py`` does.
-    """
-    if not _loop_is_running():
-        call()
-        return
-    failed: list[BaseException] = []
-    context = contextvars.copy_context()
-
-    def run() -> None:
-        try:
-            context.run(call)
-        except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
-            failed.append(error)
-
-    thread = threading.Thread(target=run, name="pytest-arena-build")
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-
-
-def _loop_is_running() -> bool:
-    import asyncio  # noqa: PLC0415 - loaded already wherever a loop runs
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -1,0 +1,1 @@
+"""End-to-end tests: requests to the app, on data that was there before the first of them."""
