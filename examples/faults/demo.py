@@ -166,7 +166,7 @@ def _read(database: Path) -> str:
     """Count the developer's rows."""
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
         counts = [
-            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608  # ours
+            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608  # our own names
             for table in ("users", "dancers", "tournaments")
         ]
     return "/".join(map(str, counts))

@@ -6,26 +6,42 @@ import gc
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena.errors import ConnectionLeak
+from pytest_arena.errors import ConnectionLeak, IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pytest_arena._gate import Checkout, Gate
 
-__all__ = ["Overrides", "connection_leaks", "end_transactions", "leak_error"]
+__all__ = [
+    "Overrides",
+    "connection_leaks",
+    "end_transactions",
+    "leak_error",
+    "lost_error",
+    "open_transactions",
+]
 
 
-def connection_leaks(gate: Gate, serial: int) -> list[Checkout]:
-    """Return the connections that the test of this serial took and did not give back."""
-    if not _taken_by(gate, serial):
+def connection_leaks(gate: Gate, serial: int, open_before: Iterable[Checkout]) -> list[Checkout]:
+    """Return what a test has left: connections that it took, transactions that it began.
+
+    ``open_before`` are those of wider fixtures that had an open transaction already.
+    """
+    if not _left_by(gate, serial, open_before):
         return []
     gc.collect()  # what only a reference cycle keeps is given back when the collector runs
-    return _taken_by(gate, serial)
+    return _left_by(gate, serial, open_before)
 
 
-def _taken_by(gate: Gate, serial: int) -> list[Checkout]:
-    return [taken for taken in gate.taken() if taken.level == serial]
+def _left_by(gate: Gate, serial: int, open_before: Iterable[Checkout]) -> list[Checkout]:
+    begun = [taken for taken in open_transactions(gate) if taken not in open_before]
+    return [taken for taken in gate.taken() if taken.level == serial or taken in begun]
+
+
+def open_transactions(gate: Gate) -> list[Checkout]:
+    """Return the connections out of their pools that have begun to write."""
+    return [taken for taken in gate.taken() if taken.in_transaction]
 
 
 def end_transactions(leaks: Iterable[Checkout]) -> None:
@@ -58,26 +74,47 @@ def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
     )
 
 
+def lost_error(holders: Iterable[Checkout], level: str) -> IsolationError:
+    """Return the error that names whose open transaction stood in the way."""
+    lines = sorted({str(holder.line or "a line that cannot be seen") for holder in holders})
+    return IsolationError(
+        f"{level}: an open transaction of a wider fixture stands in the way",
+        why="the database cannot be brought back while somebody holds its lock",
+        cause="\n".join(lines[:4]),
+        fix="commit, or roll back, before the fixture's `yield`",
+    )
+
+
 class Overrides:
     """``app.dependency_overrides`` and ``app.state`` as they were before a test."""
 
     def __init__(self, app: object) -> None:
-        self._kept = [(found, dict(found)) for found in _mutable_parts(app)]
+        self._kept = [(name, found, dict(found)) for name, found in _mutable_parts(app)]
 
-    def restore(self) -> bool:
-        """Put them back. Returns whether the overrides were different."""
-        changed = [found != before for found, before in self._kept]
-        for found, before in self._kept:
-            found.clear()
-            found.update(before)
-        return bool(changed) and changed[0]
+    def changed(self) -> list[str]:
+        """Return the names of those that are different now."""
+        return [name for name, found, before in self._kept if not _is_same(found, before)]
+
+    def restore(self) -> list[str]:
+        """Put them back. Returns the names of those that were different."""
+        changed = self.changed()
+        for name, found, before in self._kept:
+            if name in changed:
+                found.clear()
+                found.update(before)
+        return changed
 
 
-def _mutable_parts(app: object) -> list[dict[Any, Any]]:
+def _is_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
+    # By identity: what an app keeps there (arrays, engines) need not be comparable.
+    return one.keys() == other.keys() and all(one[key] is other[key] for key in one)
+
+
+def _mutable_parts(app: object) -> list[tuple[str, dict[Any, Any]]]:
     # `_state` is what Starlette's State keeps its attributes in; there is no public way to
     # replace them all.
-    parts = (
-        getattr(app, "dependency_overrides", None),
-        getattr(getattr(app, "state", None), "_state", None),
-    )
-    return [part for part in parts if isinstance(part, dict)]
+    parts = {
+        "app.dependency_overrides": getattr(app, "dependency_overrides", None),
+        "app.state": getattr(getattr(app, "state", None), "_state", None),
+    }
+    return [(name, part) for name, part in parts.items() if isinstance(part, dict)]

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 __all__ = ["Ledger", "Refusal", "TestFacts"]
 
 
+_ONE_BREATH = 0.02  # between two tables of one create_all lie a compilation and a look-up
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """An error that the gate or the template raised into somebody's code."""
@@ -40,6 +43,8 @@ class Ledger:
     tests: list[TestFacts] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    table_seconds: dict[str, float] = field(default_factory=dict)  # by test, "" outside of any
+    _table_at: float = 0.0
     _reported: set[int] = field(default_factory=set)  # ids of errors that `refusals` keeps alive
 
     def begin(self, test: str) -> None:
@@ -75,6 +80,12 @@ class Ledger:
             for refusal in self.refusals
             if refusal.test == test and id(refusal.error) not in self._reported
         ]
+
+    def made_table(self, started: float, ended: float) -> None:
+        """The app made a table. A short pause since the last one belongs to the work."""
+        begun = self._table_at if started - self._table_at < _ONE_BREATH else started
+        self.table_seconds[self.test] = self.table_seconds.get(self.test, 0.0) + ended - begun
+        self._table_at = ended
 
     def note(self, line: str) -> None:
         """Keep a line for the summary, once."""

@@ -14,12 +14,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["Summary", "kept_text", "refusal_text", "summary_lines", "test_lines", "users_trace"]
+__all__ = [
+    "Summary",
+    "kept_text",
+    "quiet_lines",
+    "refusal_text",
+    "summary_lines",
+    "test_lines",
+    "users_trace",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What one process has to say at the end."""
+    """What one process has to say at the end. Times are seconds."""
 
     tests: tuple[TestFacts, ...]
     databases: tuple[str, ...]
@@ -27,6 +35,10 @@ class Summary:
     refusals: tuple[str, ...]
     built_seconds: float
     product: str
+    has_template: bool = True
+    built_because: tuple[str, ...] = ()
+    table_seconds: tuple[float, ...] = ()  # one for each test in which the app made its tables
+    suggestion: str = ""  # the arena_schema that would save this time; "" where there is one
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, as a worker sends them to the controller."""
@@ -35,7 +47,7 @@ class Summary:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Summary:
         """Return the summary that a worker sent."""
-        lists = {name: tuple(values[name]) for name in ("databases", "notes", "refusals")}
+        lists = {name: tuple(values[name]) for name in _LISTS}
         tests = tuple(TestFacts(**test) for test in values["tests"])
         return cls(**{**values, **lists, "tests": tests})
 
@@ -48,7 +60,19 @@ class Summary:
             refusals=self.refusals + other.refusals,
             built_seconds=self.built_seconds + other.built_seconds,
             product=self.product or other.product,
+            has_template=self.has_template or other.has_template,
+            built_because=tuple(dict.fromkeys(self.built_because + other.built_because)),
+            table_seconds=self.table_seconds + other.table_seconds,
+            suggestion=max(self.suggestion, other.suggestion, key=_specific),
         )
+
+
+_LISTS = ("databases", "notes", "refusals", "built_because", "table_seconds")
+
+
+def _specific(suggestion: str) -> bool:
+    """Whether a suggestion was found; an example says app.models:Base."""
+    return suggestion not in {"", "app.models:Base"}
 
 
 def summary_lines(summary: Summary) -> Iterator[str]:
@@ -57,15 +81,33 @@ def summary_lines(summary: Summary) -> Iterator[str]:
     if used:
         yield _databases_line(summary)
         yield _cost_line(summary, used)
+    if used and summary.table_seconds:
+        yield from _table_lines(summary)
     yield from summary.notes
     for refusal in summary.refusals:
         yield f"refused outside of any test: {refusal}"
 
 
+def quiet_lines(summary: Summary) -> Iterator[str]:
+    """With ``-q``: nothing but what made the run fail, in one line."""
+    if summary.refusals:
+        number = len(summary.refusals)
+        first = summary.refusals[0].splitlines()[0]
+        yield f"arena: outside of any test {first}" + (f" (and {number - 1} more)" * (number > 1))
+
+
 def _databases_line(summary: Summary) -> str:
-    built = f"built in {_ms(summary.built_seconds)}" if summary.built_seconds else "from the cache"
     names = ", ".join(summary.databases)
-    return f"database {names} on {summary.product}, isolation copy; template {built}"
+    return f"database {names} on {summary.product}, isolation copy; {_template_words(summary)}"
+
+
+def _template_words(summary: Summary) -> str:
+    if not summary.has_template:
+        return "every test starts with an empty one"
+    if not summary.built_seconds:
+        return "template from the cache: nothing that it was made of has changed"
+    reasons = f" ({'; '.join(summary.built_because)})" if summary.built_because else ""
+    return f"template built in {_ms(summary.built_seconds)}{reasons}, and kept for the next run"
 
 
 def _cost_line(summary: Summary, used: list[TestFacts]) -> str:
@@ -75,6 +117,18 @@ def _cost_line(summary: Summary, used: list[TestFacts]) -> str:
         f"{len(used)} of {len(summary.tests)} tests had a database of their own, {changed} changed "
         f"it; giving and taking back cost {_ms(total)} in all, {_ms(total / len(used))} a test"
     )
+
+
+def _table_lines(summary: Summary) -> Iterator[str]:
+    times = len(summary.table_seconds)
+    yield (
+        f"the app made its tables itself, {times} times, {_ms(sum(summary.table_seconds))} in all; "
+        "to make them once and copy them for each test:"
+    )
+    yield f"    arena_schema = {summary.suggestion}"
+
+
+_LONGEST_NAME = 70  # of a test, in the table of `-v`: the rest of the line fits beside it
 
 
 def test_lines(summary: Summary) -> Iterator[str]:
@@ -91,12 +145,13 @@ def _story(test: TestFacts) -> str:
     if not test.databases:
         return "no database"
     changed = f"{', '.join(test.changed)} changed and restored" if test.changed else "unchanged"
+    requests = f"{test.requests} request{'s' * (test.requests != 1)}"
     own = f"own {', '.join(test.databases)}"
-    return f"{own}, {test.requests} requests, {changed}, {_ms(test.isolation_seconds)}"
+    return f"{own}, {requests}, {changed}, {_ms(test.isolation_seconds)}"
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 70 else "…" + name[-69:]
+    return name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
 
 
 def _ms(seconds: float) -> str:

@@ -118,7 +118,16 @@ def _names_in_file(config: pytest.Config) -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Make the marker known.
+
+    Raises:
+        pytest.UsageError: the plugin came after the user's code, which has gone around the gate.
+    """
+    if RUN not in config.stash:
+        raise pytest.UsageError(
+            "pytest_arena.plugin was loaded too late to lead the app into test databases: "
+            "take it out of pytest_plugins; it is found by itself, or given as -p pytest_arena.plugin"
+        )
     config.addinivalue_line("markers", _MARKER)
 
 
@@ -225,7 +234,8 @@ def pytest_runtest_makereport(
     if run.test is not None:
         run.test.failed |= report.failed
         if _is_to_be_kept(run.test.plan.keep, report):
-            report.sections.append(("arena", _report.kept_text(run.keep())))
+            texts = [_report.kept_text(file) for file in run.keep_if_used()]
+            report.sections += [("arena", text) for text in texts]
     return report
 
 
@@ -268,24 +278,33 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     """Settle when all fixtures of the test are down, whatever happened before."""
     run = item.config.stash[RUN]
     run.tearing_down = True
-    errors: list[Exception] = []
     try:
-        return (yield)
-    finally:
-        failed = run.test is not None and run.test.failed
-        errors = run.settle()
-        run.tearing_down = False
-        if told := [
-            error for error in errors if not (failed and isinstance(error, ConnectionLeak))
-        ]:
-            _raise(told[0])
+        result = yield
+    except BaseException as error:
+        for told in _settled(run):
+            error.add_note(f"{type(told).__name__}: {told}")
+        raise
+    if errors := _settled(run):
+        _raise(errors)
+    return result
 
 
-def _raise(error: Exception) -> None:
+def _settled(run: ArenaRun) -> list[Exception]:
+    """Settle, and return what somebody has to be told: a failed test may well leave its session."""
+    failed = run.test is not None and run.test.failed
+    errors = run.settle()
+    run.tearing_down = False
+    return [error for error in errors if not (failed and isinstance(error, ConnectionLeak))]
+
+
+def _raise(errors: list[Exception]) -> None:
     __tracebackhide__ = True
-    if isinstance(error, ArenaError):
-        pytest.fail(f"{type(error).__name__}: {error}", pytrace=False)
-    raise error
+    if all(isinstance(error, ArenaError) for error in errors):
+        texts = [f"{type(error).__name__}: {error}" for error in errors]
+        pytest.fail("\n\n".join(texts), pytrace=False)
+    for more in errors[1:]:
+        errors[0].add_note(f"{type(more).__name__}: {more}")
+    raise errors[0]
 
 
 # Wide fixtures.
@@ -350,10 +369,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _summary(run: ArenaRun) -> _report.Summary:
+    suggestion = run.suggested_schema() if run.ledger.table_seconds else ""
+    for name in run.unused_names():
+        run.ledger.note(f"no engine asked for a database {name!r}, which the options name")
     return _report.Summary(
         tests=tuple(run.ledger.tests),
         databases=tuple(database.name for database in run.databases.provisioned()),
         notes=tuple(run.ledger.notes),
+        has_template=bool(run.config.schema or run.config.seed),
+        built_because=tuple(run.built_because),
+        table_seconds=tuple(run.ledger.table_seconds.values()) if suggestion else (),
+        suggestion=suggestion,
         refusals=tuple(str(error) for error in run.ledger.unreported("")),
         built_seconds=run.built_seconds,
         product=f"SQLite {_sqlite.version()}",
@@ -378,10 +404,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if MISTAKE in config.stash:
         terminalreporter.write_line(f"ERROR: {config.stash[MISTAKE]}", red=True)
     summary = config.stash.get(SUMMARY, None)
-    lines = list(_report.summary_lines(summary)) if summary else []
-    if lines and config.get_verbosity() >= 0:
-        terminalreporter.write_sep("=", "arena")
-        if config.get_verbosity() > 0:
-            lines += list(_report.test_lines(summary))
-        for line in lines:
-            terminalreporter.write_line(line)
+    if summary is None:
+        return
+    if config.get_verbosity() < 0:
+        lines = list(_report.quiet_lines(summary))
+    else:
+        lines = list(_report.summary_lines(summary))
+        if lines:
+            terminalreporter.section("arena")
+    if lines and config.get_verbosity() > 0:
+        lines += list(_report.test_lines(summary))
+    for line in lines:
+        terminalreporter.write_line(line)

@@ -256,7 +256,7 @@ def is_loop_error(outcome: object) -> bool:
     return isinstance(outcome, RuntimeError) and "different event loop" in str(outcome)
 
 
-def count(found: Outcomes) -> Counter[str]:
+def tally(found: Outcomes) -> Counter[str]:
     """How many went well, how many failed for the loop's sake, and how else."""
     return Counter(
         "loop"
@@ -277,7 +277,7 @@ class TestOneLoopAfterAnother:
         seen = []
         for _ in range(rounds):
             with loops.here() as loop:
-                seen.append(count(loop.call(crowd(engine, 5))))
+                seen.append(tally(loop.call(crowd(engine, 5))))
         with loops.here() as loop:
             loop.call(engine.dispose())
         return seen
@@ -307,7 +307,7 @@ class TestOneLoopAfterAnother:
         engine = database.engine()
 
         async def wait() -> weakref.ref[asyncio.AbstractEventLoop]:
-            assert count(await crowd(engine, 2)) == {"1": 2}
+            assert tally(await crowd(engine, 2)) == {"1": 2}
             assert asyncio.all_tasks() == {asyncio.current_task()}
             await engine.dispose()
             return weakref.ref(asyncio.get_running_loop())
@@ -349,7 +349,7 @@ class TestThreads:
             holder = a.call(take(engine))
             waiting = [(loop, loop.call(start(20, lambda: query(engine)))) for loop in (a, b)]
             a.call(holder.close())
-            seen = [count(loop.call(outcomes(tasks))) for loop, tasks in waiting]
+            seen = [tally(loop.call(outcomes(tasks))) for loop, tasks in waiting]
             a.call(engine.dispose())
         return seen
 
@@ -396,8 +396,8 @@ class TestThreads:
             first = still.call(start(1, lambda: query(engine)))
             second = running.call(start(1, lambda: query(engine)))
             running.call(holder.close())
-            seen = [count(running.call(outcomes(second)))]
-            seen.append(count(still.call(outcomes(first))))
+            seen = [tally(running.call(outcomes(second)))]
+            seen.append(tally(still.call(outcomes(first))))
             running.call(engine.dispose())
         return seen
 
@@ -449,9 +449,9 @@ class TestCancelled:
         with loops.here() as a:
             holder = a.call(take(engine))
             tasks = a.call(start(5, lambda: query(engine)))
-            seen = [count(a.call(give_back_and_cancel(holder, tasks)))]
+            seen = [tally(a.call(give_back_and_cancel(holder, tasks)))]
         with loops.here() as b:
-            seen.append(count(b.call(crowd(engine, 5))))
+            seen.append(tally(b.call(crowd(engine, 5))))
             assert queue_of(engine).qsize() == 1
             b.call(engine.dispose())
         return seen
@@ -500,9 +500,9 @@ class TestCancelled:
             return [*seen, await query(engine)]
 
         with loops.here() as a:
-            assert count(a.call(cancel_a_query())) == {"cancelled": 1, "1": 1}
+            assert tally(a.call(cancel_a_query())) == {"cancelled": 1, "1": 1}
         with loops.here() as b:
-            assert count(b.call(crowd(engine, 5))) == {"1": 5}
+            assert tally(b.call(crowd(engine, 5))) == {"1": 5}
             b.call(engine.dispose())
 
 
@@ -547,8 +547,8 @@ class TestAbandoned:
             holder = there.call(take(engine))
             tasks = lost.run_until_complete(start(3, lambda: query(engine)))
             lost.close()
-            seen = [count(there.call(outcomes([holder.close()])))]
-            seen += [count(there.call(outcomes(there.call(start(5, lambda: query(engine))))))]
+            seen = [tally(there.call(outcomes([holder.close()])))]
+            seen += [tally(there.call(outcomes(there.call(start(5, lambda: query(engine))))))]
             there.call(engine.dispose())
         forget(tasks)
         return seen
@@ -586,24 +586,19 @@ class TestOneConnection:
     def attack(adapted: AsyncAdapt_dbapi_connection, loops: Loops) -> list[Counter[str]]:
         """Let four execute at once, in one loop after the other."""
 
-        def execute() -> object:
-            cursor = adapted.cursor()
-            cursor.execute("SELECT 1")
-            return cursor.fetchone()[0]
-
         async def execute_four() -> Outcomes:
-            return await outcomes([greenlet_spawn(execute) for _ in range(4)])
+            return await outcomes([greenlet_spawn(execute, adapted) for _ in range(4)])
 
         seen = []
         for _ in range(2):
             with loops.here() as loop:
-                seen.append(count(loop.call(execute_four())))
+                seen.append(tally(loop.call(execute_four())))
         return seen
 
     @pytest.fixture
     def adapted(self, database: Database) -> AsyncAdapt_dbapi_connection:
-        """Adapt a connection as SQLAlchemy does for its async drivers."""
-        return AsyncAdapt_dbapi_connection(aiosqlite, asyncio.run(database.connect()))
+        """Make a connection."""
+        return asyncio.run(adapt(database))
 
     def test_a_connection_in_two_loops(
         self, adapted: AsyncAdapt_dbapi_connection, loops: Loops
@@ -625,7 +620,7 @@ class TestOneConnection:
         for _ in range(2):
             with loops.here() as loop:
                 loop.call(query(engine))
-                seen.append(count(loop.call(outcomes([query(engine) for _ in range(4)]))))
+                seen.append(tally(loop.call(outcomes([query(engine) for _ in range(4)]))))
         with loops.here() as loop:
             loop.call(engine.dispose())
         return seen
@@ -646,6 +641,20 @@ class TestOneConnection:
         """SQLAlchemy's lock belongs to the first loop in which somebody waited."""
         engine = Database(":memory:").engine(poolclass=StaticPool)
         assert self.attack_an_engine(engine, plain_loops) == [{"1": 4}, {"1": 1, "loop": 3}]
+
+
+async def adapt(database: Database) -> AsyncAdapt_dbapi_connection:
+    """Make a connection, and adapt it as SQLAlchemy does for its async drivers."""
+    connection: Any = await database.connect()
+    return AsyncAdapt_dbapi_connection(aiosqlite, connection)
+
+
+def execute(adapted: AsyncAdapt_dbapi_connection) -> object:
+    """Execute a statement, in SQLAlchemy's greenlet."""
+    cursor = adapted.cursor()
+    cursor.execute("SELECT 1")
+    [value] = cursor.fetchone() or [None]
+    return value
 
 
 class TestFirstConnect:
@@ -688,7 +697,6 @@ class TestFirstConnect:
         engine = database.engine(poolclass=AsyncAdaptedQueuePool, pool_size=4)
         assert self.attack(engine, loops, monkeypatch) == {"1": 4}
 
-    @pytest.mark.filterwarnings("ignore:.*was garbage collected:Warning")
     def test_pitfall_010_four_threads_connect_at_once_twin(
         self, plain_loops: Loops, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -737,10 +745,10 @@ class TestAdopt:
             poolclass=AsyncAdaptedQueuePool, pool_size=3, max_overflow=0, pool_use_lifo=use_lifo
         )
 
-        async def take_all_give_back(keep: int = 0) -> list[object]:
+        async def take_all_give_back() -> list[object]:
             taken = [await take(engine) for _ in range(3)]
             drivers = [(await one.get_raw_connection()).driver_connection for one in taken]
-            for one in taken[keep:]:
+            for one in taken:
                 await one.close()
             return drivers
 
@@ -763,7 +771,7 @@ class TestAdopt:
             waiting += [(b, b.call(start(3, lambda: query(engine))))]
             b.call(cancel(waiting[1][1][0]))
             a.call(holder.close())
-            seen: Outcomes = [count(loop.call(outcomes(tasks))) for loop, tasks in waiting]
+            seen: Outcomes = [tally(loop.call(outcomes(tasks))) for loop, tasks in waiting]
             a.call(engine.dispose())
         return seen
 
@@ -1057,6 +1065,26 @@ class TestQueue:
             with pytest.raises(Empty):
                 loop.call(meet())
         assert not queue._getters._rows
+
+    def test_no_timer_is_left(self) -> None:
+        """Whichever way a wait ends."""
+        timers: list[asyncio.TimerHandle] = []
+        queue: AnyLoopQueue[int] = AnyLoopQueue()
+
+        class Timed(asyncio.SelectorEventLoop):
+            def call_later(self, *args: Any, **options: Any) -> asyncio.TimerHandle:  # type: ignore[override]  # hands on whatever it gets
+                timers.append(super().call_later(*args, **options))
+                return timers[-1]
+
+        async def meet() -> None:
+            tasks = await start(2, lambda: greenlet_spawn(queue.get, timeout=FOR_EVER))
+            tasks[0].cancel()
+            queue.put_nowait(1)
+            assert tally(await outcomes(tasks)) == {"cancelled": 1, "1": 1}
+
+        with Loops(Timed).here() as loop:
+            loop.call(meet())
+        assert [timer.cancelled() for timer in timers] == [True, True]
 
     def test_a_newcomer_does_not_overtake(self, loops: Loops) -> None:
         """Who gives back and takes again without a pause comes after who waits."""
@@ -1397,12 +1425,12 @@ class TestPrivateNames:
                 used.append("acquire")
                 return await super().acquire()
 
-        async def execute() -> None:
-            adapted: Any = AsyncAdapt_dbapi_connection(aiosqlite, await database.connect())
+        async def meet() -> None:
+            adapted = await adapt(database)
             adapted._execute_mutex = Recorder()
-            await greenlet_spawn(adapted.execute, "SELECT 1")
+            await greenlet_spawn(execute, adapted)
 
-        asyncio.run(execute())
+        asyncio.run(meet())
         assert used == ["acquire"], (
             "a statement is not executed inside of _execute_mutex any more: see _locks_of()"
         )

@@ -182,8 +182,6 @@ class Lifespan:
         self._is_stopping = True
 
     async def _send(self, message: Message) -> None:
-        if self._is_left:
-            return
         match message["type"]:
             case "lifespan.startup.complete":
                 self._is_up = True

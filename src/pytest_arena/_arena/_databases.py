@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import itertools
 import threading
 import weakref
@@ -54,7 +55,7 @@ class Database:
     key: Hashable
     name: str
     live: Path
-    dialect: Dialect
+    dialect: type[Dialect]  # the class: an instance would keep the app's engine alive
     isolation: Isolation | None = None
     failure: TemplateError | None = None
     busy: bool = False
@@ -77,7 +78,10 @@ class Databases:
     def __init__(self, config: Config, home: Home, store: Store, ledger: Ledger) -> None:
         self._config, self._home, self._store, self._ledger = config, home, store, ledger
         self._cache = config.cache.resolve()
+        self._root = config.root
         self._by_key: dict[Hashable, Database] = {}
+        self._orphans: list[Hashable] = []
+        self._registering = threading.RLock()
         self._by_engine: weakref.WeakKeyDictionary[Dialect, Database] = weakref.WeakKeyDictionary()
         self._building: ContextVar[Path | None] = ContextVar("arena_building", default=None)
         self._count = itertools.count(1)
@@ -95,16 +99,17 @@ class Databases:
             raise self._kept(_gate.after_session(asked.name))
         if asked.product != "sqlite":
             return self._foreign(asked)
-        if self._goes_its_own_way(asked.name):
+        if asked.dialect not in self._by_engine and self._goes_its_own_way(asked.name):
             return None
         if (building := self._building.get()) is not None:
             return Aim(("building", building), str(building), 0)
-        database = self._by_engine.setdefault(asked.dialect, self.register(asked))
+        database = self.register(asked)
         self.ensure(database)
         return database.aim
 
     def _foreign(self, asked: Asked) -> None:
-        if not self._is_allowed(asked.name):
+        __tracebackhide__ = True
+        if not self.is_allowed(asked.name):
             raise self._kept(_gate.unknown_connection(asked.name))
 
     def _goes_its_own_way(self, file: str) -> bool:
@@ -114,12 +119,18 @@ class Databases:
 
     def current(self, key: Hashable) -> Aim | None:
         """Return where a connection to this database would land now."""
+        __tracebackhide__ = True
+        database = self._by_key.get(key)
         if self.finished:
-            raise self._kept(_gate.after_session(str(key)))
+            raise self._kept(_gate.after_session(database.name if database else ""))
         building = self._building.get()
         if building is not None and key == ("building", building):
             return Aim(key, str(building), 0)
-        database = self._by_key.get(key)
+        return database.aim if database else None
+
+    def aim_at(self, file: str) -> Aim | None:
+        """Return what a connection that is open on this file aims at, None if nothing of ours."""
+        database = self._database_at(file)
         return database.aim if database else None
 
     def is_inside(self, file: str) -> bool:
@@ -132,12 +143,43 @@ class Databases:
         """Whether tests may open this file themselves: pytest's folders, ``arena_allow``."""
         temporary = self.temporary()
         if temporary is not None and Path(self._real(file)).is_relative_to(temporary):
-            return True
-        return self._is_allowed(file) or self._is_allowed(f"sqlite:///{file}")
+            return not self._is_link_to_app(file)
+        names = {file, self._real(file)}
+        return any(self.is_allowed(name) or self.is_allowed(f"sqlite:///{name}") for name in names)
+
+    def is_allowed(self, name: str) -> bool:
+        """Whether ``arena_allow`` names this database. A relative file is one below the root."""
+        patterns = [*self._config.allow, *(str(self._root / text) for text in self._config.allow)]
+        return name in patterns or any(fnmatch(name, pattern) for pattern in patterns)
 
     def belongs_to_app(self, file: str) -> bool:
-        """Whether this is a file in whose place a database of the arena stands."""
-        return ("file", self._real(file)) in self._by_key and not self.is_free(file)
+        """Whether this is a file of an engine's, so that a database of the arena stands for it.
+
+        Engines that have not connected yet count: asking the garbage collector for them costs
+        some milliseconds, for a file that is not known yet.
+        """
+        is_known = ("file", self._real(file)) in self._by_key or self._is_link_to_app(file)
+        return (is_known or self._is_meant_by_an_engine(file)) and not self.is_free(file)
+
+    def _is_meant_by_an_engine(self, file: str) -> bool:
+        real = self._real(file)
+        found = [_gate.asked_by_engine(engine) for engine in _gate.find_engines()]
+        return any(one and one.product == "sqlite" and self._means(one, real) for one in found)
+
+    def _means(self, asked: Asked, real: str) -> bool:
+        return bool(asked.name) and self._real(asked.name) == real
+
+    def _is_link_to_app(self, file: str) -> bool:
+        """Whether the file is another name, a hard link, of one that belongs to the app."""
+        path = Path(file)
+        if not path.exists() or path.stat().st_nlink == 1:
+            return False
+        return any(known.exists() and known.samefile(path) for known in self._files_of_app())
+
+    def _files_of_app(self) -> Iterator[Path]:
+        for key in list(self._by_key):
+            if isinstance(key, tuple) and key[0] == "file":
+                yield Path(key[1])
 
     def level(self) -> int:
         """The serial of the test whose level is on top, else 0."""
@@ -147,18 +189,34 @@ class Databases:
         """Keep what was raised, since the app may swallow it."""
         self._ledger.refused(error)
 
+    def note(self, line: str) -> None:
+        """Keep a line for the summary."""
+        self._ledger.note(line)
+
+    def made_table(self, file: str, started: float, ended: float) -> None:
+        """Keep what it costs that the app, and no template, makes the tables."""
+        if self._database_at(file) is not None:
+            self._ledger.made_table(started, ended)
+
     # What the run asks.
 
     def find(self, asked: Asked) -> Database | None:
         """Return the database that is meant, if it is known."""
-        if (known := self._by_engine.get(asked.dialect)) is not None or not asked.name:
+        if (known := self._by_engine.get(asked.dialect)) is not None:
             return known
-        return self._database_at(asked.name) or self._by_key.get(("file", self._real(asked.name)))
+        at_file = self._database_at(asked.name) if asked.name else None
+        return at_file or self._by_key.get(self._key(asked))
+
+    def _key(self, asked: Asked) -> Hashable | None:
+        if asked.name:
+            return ("file", self._real(asked.name))
+        # A memory database without a name is its engine's alone.
+        return ("shared memory", asked.memory) if asked.memory else None
 
     def first(self) -> Database:
         """Return the app's first database; the next engine's, where none is known yet."""
         if self.primary is None:
-            dialect = make_url(_usual_url()).get_dialect()()
+            dialect = make_url(_usual_url()).get_dialect()
             live = self._home.file("app.db")
             self.primary = Database(("unknown",), "app", live, dialect)
             self._by_key[self.primary.key] = self.primary
@@ -174,44 +232,50 @@ class Databases:
 
     def register(self, asked: Asked) -> Database:
         """Return the database that is meant; it has no content before its first connection."""
-        if (known := self.find(asked)) is not None:
-            return known
-        if not asked.name:
-            return self._register_memory(asked)
-        key = ("file", self._real(asked.name))
-        self._by_key[key] = self._adopted(key) or self._new(key, asked)
-        self.primary = self.primary or self._by_key[key]
-        return self._by_key[key]
+        with self._registering:
+            database = self.find(asked) or self._add(asked)
+            self._by_engine.setdefault(asked.dialect, database)
+            return database
 
-    def _register_memory(self, asked: Asked) -> Database:
-        key = ("memory", next(self._count))
+    def _add(self, asked: Asked) -> Database:
+        key = self._key(asked) or ("memory", next(self._count))
         database = self._by_key[key] = self._adopted(key) or self._new(key, asked)
         self.primary = self.primary or database
-        if database is not self.primary:
-            weakref.finalize(asked.dialect, self._forget, key)  # it ends with its engine
+        if not asked.name and not asked.memory:  # it ends with its engine
+            weakref.finalize(asked.dialect, self._orphans.append, key).atexit = False
         return database
 
-    def _forget(self, key: Hashable) -> None:
-        database = self._by_key.pop(key, None)
-        if database is not None and database.isolation is not None:
+    def drop_orphans(self) -> None:
+        """Between tests: drop the memory databases whose engines are gone."""
+        while self._orphans:
+            self._drop(self._by_key.pop(self._orphans.pop()))
+
+    def _drop(self, database: Database) -> None:
+        if self.primary is database:
+            self.primary = None  # the next engine's takes its place
+        if database.isolation is not None:
             database.isolation.close()
-            for file in database.live.parent.glob(f"{database.live.name}*"):
+            for file in database.live.parent.glob(f"{glob.escape(database.live.name)}*"):
                 file.unlink(missing_ok=True)
 
     def _new(self, key: Hashable, asked: Asked) -> Database:
         name = Path(asked.name).name or "memory.db"
         if any(database.live.name == name for database in self._by_key.values()):
             name = f"{next(self._count)}-{name}"
-        return Database(key, Path(name).stem, self._home.file(name), asked.dialect)
+        return Database(key, Path(name).stem, self._home.file(name), type(asked.dialect))
 
     def choose_primary(self, asked: list[Asked]) -> None:
         """Make known the databases of engines that exist: a file comes before a memory engine."""
         known = [one for one in asked if one.product == "sqlite" and self._is_the_apps(one.name)]
         for one in sorted(known, key=lambda one: not one.name):
-            self._by_engine.setdefault(one.dialect, self.register(one))
+            self.register(one)
 
     def _is_the_apps(self, file: str) -> bool:
         return not file or not self._goes_its_own_way(file)
+
+    def known(self) -> list[Database]:
+        """Return the databases that engines or variables mean, connected to or not."""
+        return list(self._by_key.values())
 
     def provisioned(self) -> list[Database]:
         """Return the databases that somebody has connected to."""
@@ -228,8 +292,10 @@ class Databases:
                 raise self._kept(_said_before(database.failure))
             if database.isolation is None and not database.busy:
                 database.busy = True
-                database.isolation = self._provision(database)
-                database.busy = False
+                try:
+                    database.isolation = self._provision(database)
+                finally:
+                    database.busy = False
             return database.isolation  # type: ignore[return-value]  # None only inside _provision
 
     def _provision(self, database: Database) -> Isolation:
@@ -275,9 +341,6 @@ class Databases:
         real = Path(self._real(file))
         return real.is_relative_to(self._home.path) or real.is_relative_to(self._cache)
 
-    def _is_allowed(self, name: str) -> bool:
-        return any(fnmatch(name, pattern) for pattern in self._config.allow)
-
     def _real(self, file: str) -> str:
         return str(Path(file).resolve())
 
@@ -292,7 +355,8 @@ def _usual_url() -> str:
 
 def _said_before(failure: TemplateError) -> TemplateError:
     return TemplateError(
-        f"no database: {failure.what.partition(':')[0]}, as the first test that connected says",
+        f"no database: {failure.what.partition(' failed:')[0]} failed, as the first test that "
+        "connected says",
         why="no test can have a database before its template is built",
         cause=failure.cause,
         fix="the same as there",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import weakref
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
@@ -11,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from pytest_arena import _gate
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from sqlalchemy.engine import Engine
 
     from pytest_arena._arena._databases import Database, Databases
@@ -25,6 +29,7 @@ class Engines:
         self._databases = databases
         self._sync: dict[Database, Engine] = {}
         self._async: dict[Database, AsyncEngine] = {}
+        self._orphans: list[Database] = []
 
     def sync_engine(self, database: Database) -> Engine:
         """Return a sync engine on a database of the arena."""
@@ -60,6 +65,26 @@ class Engines:
         for engine in _gate.find_engines():
             asked = _gate.asked_by_engine(engine)
             if asked and asked.product == "sqlite" and self._databases.find(asked) is database:
+                if not asked.name:  # a memory database ends with its engine, and ours with both
+                    weakref.finalize(engine, self._orphans.append, database).atexit = False
                 return engine
         return None
+
+    def drop_orphans(self) -> None:
+        """Between tests: close the engines whose pattern, an engine in memory, is gone."""
+        while self._orphans:
+            database = self._orphans.pop()
+            if (sync := self._sync.pop(database, None)) is not None:
+                sync.dispose()
+            if (asynchronous := self._async.pop(database, None)) is not None:
+                _run(asynchronous.dispose())
+
+
+def _run(coroutine: Coroutine[Any, Any, None]) -> None:
+    # Not asyncio.run, which takes the main thread's event loop away from the user.
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(coroutine)
+    finally:
+        loop.close()
 

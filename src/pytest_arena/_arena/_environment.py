@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -48,18 +49,20 @@ class Environment:
     def _inside(self, text: str) -> str:
         try:
             url = make_url(text)
-        except ArgumentError:
+        except (ArgumentError, ValueError):
             return text  # no URL: the variable means something else to this app
         return self._new_url(url).render_as_string(hide_password=False)
 
     def _new_url(self, url: URL) -> URL:
-        if url.get_backend_name() != "sqlite":
-            return url.set(host=_NOWHERE, port=None, username=None, password=None)
         asked = _gate.asked_by_url(url)
+        if url.get_backend_name() != "sqlite":
+            name = asked.name if asked else _gate.described_url(url)
+            return url if self._databases.is_allowed(name) else _nowhere(url)
         if asked is None or not asked.name or self._databases.is_free(asked.name):
             return url  # memory keeps its pool class; a free file is the tests' own business
         live = self._databases.register(asked).live
-        return url.set(database=f"file:{live}" if _is_uri(url.query) else str(live))
+        is_uri = str(url.query.get("uri", "")).lower() in {"true", "1", "yes"}
+        return url.set(database=f"file:{quote(str(live))}" if is_uri else str(live))
 
     def restore(self) -> None:
         """Give the variables back."""
@@ -70,9 +73,16 @@ class Environment:
                 os.environ[name] = value
 
 
+# Where drivers find a server beside the place of the host in a URL.
+_ELSEWHERE = {"dsn", "host", "hostaddr", "odbc_connect", "port", "service", "socket", "unix_socket"}
+_SECRET = {"passfile", "password", "sslpassword", "user"}
+
+
+def _nowhere(url: URL) -> URL:
+    return url.set(host=_NOWHERE, port=None, username=None, password=None).difference_update_query(
+        _ELSEWHERE | _SECRET
+    )
+
+
 def _original(url: str, inherited: Mapping[str, str]) -> str:
     return inherited.get(url, url)
-
-
-def _is_uri(query: Mapping[str, object]) -> bool:
-    return str(query.get("uri", "")).lower() == "true"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from pytest_arena._isolation import Held
 
 if TYPE_CHECKING:
     from pytest_arena._arena._databases import Database, Databases, Level
-    from pytest_arena._gate import Gate
+    from pytest_arena._gate import Checkout, Gate
     from pytest_arena._isolation import Isolation
     from pytest_arena._ledger import Ledger
 
@@ -27,6 +28,8 @@ class Levels:
     def __init__(self, databases: Databases, gate: Gate, ledger: Ledger) -> None:
         self._databases, self._gate, self._ledger = databases, gate, ledger
         self.seconds = 0.0
+        self._open_before: dict[Level, list[Checkout]] = {}
+        self._in_the_way: list[Checkout] = []
 
     @property
     def _stack(self) -> list[Level]:
@@ -43,10 +46,22 @@ class Levels:
     def enter(self, level: Level) -> None:
         """Open a level above all that stands."""
         started = perf_counter()
-        for database in self._databases.provisioned():
-            self._databases.enter(self._isolation_of(database), database, level)
+        entered: list[Isolation] = []
+        try:
+            for database in self._databases.provisioned():
+                self._databases.enter(self._isolation_of(database), database, level)
+                entered.append(self._isolation_of(database))
+        except Held as held:
+            for isolation in entered:
+                isolation.forget()
+            raise _leaks.lost_error(_leaks.open_transactions(self._gate), level.name) from held
         self._stack.append(level)
+        self._open_before[level] = _leaks.open_transactions(self._gate)
         self.seconds += perf_counter() - started
+
+    def open_before(self, level: Level) -> list[Checkout]:
+        """Return the transactions of wider fixtures that were open when a level was entered."""
+        return self._open_before.get(level, [])
 
     def drop_if_clean(self, level: Level) -> bool:
         """Forget a level in which nothing was written, if it is the top one."""
@@ -56,6 +71,7 @@ class Levels:
         clean = all(isolation.is_clean() for isolation in isolations)
         if clean:
             self._stack.pop()
+            self._open_before.pop(level, None)
             for isolation in isolations:
                 isolation.forget()
         return clean
@@ -64,30 +80,59 @@ class Levels:
         """Go back to what stood when this level, the top one, was entered.
 
         Returns the names of the databases that had changed.
+
+        Raises:
+            IsolationError: a wider fixture had to lose its open transaction for that.
         """
         started = perf_counter()
         assert self._stack[-1] is level, "because levels are a stack"  # noqa: S101 - our own bug
-        changed = [one.name for one in self._databases.provisioned() if self._taken_back(one)]
+        changed = [
+            one.name for one in self._databases.provisioned() if self._taken_back(one, level)
+        ]
         self._stack.pop()
+        self._open_before.pop(level, None)
         self._gate.drop_altered()
         self.seconds += perf_counter() - started
+        self._say_what_was_lost(level)
         return changed
 
-    def _taken_back(self, database: Database) -> bool:
+    def _say_what_was_lost(self, level: Level) -> None:
+        lost, self._in_the_way = self._in_the_way, []
+        if lost:
+            raise _leaks.lost_error(lost, level.name)
+
+    def _taken_back(self, database: Database, level: Level) -> bool:
         isolation = self._isolation_of(database)
-        try:
+        with suppress(Held):
             return isolation.leave()
-        except Held:
-            _leaks.end_transactions(self._gate.taken())
-        try:
+        if self._is_the_fixtures_own(isolation, level):
+            isolation.forget()
+            return False
+        before = self.open_before(level)
+        self._in_the_way += [one for one in _leaks.open_transactions(self._gate) if one in before]
+        _leaks.end_transactions(self._gate.taken())
+        with suppress(Held):
             return isolation.leave()
-        except Held as held:
-            self._ledger.note(
-                f"{database.name}: {held}, by a connection that arena does not know (another "
-                "process, a half-read cursor): all connections were replaced"
-            )
-            isolation.leave_by_force()
-            return True
+        self._ledger.note(
+            f"{database.name}: locked by a connection that arena does not know (another "
+            "process, a half-read cursor): all connections were replaced"
+        )
+        isolation.leave_by_force()
+        return True
+
+    def _is_the_fixtures_own(self, isolation: Isolation, level: Level) -> bool:
+        """Whether only a wider fixture's transaction is open, as it was before this level.
+
+        Suites do that which undo their tests by savepoints in it: it stays as it is.
+        """
+        before, now = self.open_before(level), _leaks.open_transactions(self._gate)
+        if not now or any(one not in before for one in now) or not isolation.is_untouched():
+            return False
+        self._ledger.note(
+            f"a fixture holds a transaction open over its tests ({now[0].line}): what is done "
+            "inside of it is the fixture's to undo"
+        )
+        return True
 
     def _isolation_of(self, database: Database) -> Isolation:
         return self._databases.ensure(database)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -16,13 +15,15 @@ from pytest_arena._app import AppRun, Request, SessionLifespan, build_app, check
 from pytest_arena._arena._databases import Databases, Level
 from pytest_arena._arena._engines import Engines
 from pytest_arena._arena._environment import Environment
+from pytest_arena._arena._kept import new_kept_file
 from pytest_arena._arena._levels import Levels
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._load import load_attribute, load_function
 from pytest_arena._servers._sqlite import Home
 from pytest_arena._session import Sessions
-from pytest_arena._template import Store, check_schema, check_seed
-from pytest_arena.errors import ConfigError, LifespanError
+from pytest_arena._template import Store, check_schema, check_seed, suggested_schema
+from pytest_arena._values import Stage
+from pytest_arena.errors import ConfigError, IsolationError, LifespanError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,10 +59,10 @@ class RunningTest:
 
     plan: Plan
     serial: int
-    overrides: _leaks.Overrides
+    overrides: list[_leaks.Overrides] = field(default_factory=list)
     sessions: Sessions = field(default_factory=Sessions)
     requests: list[Request] = field(default_factory=list)
-    app_run: AppRun | None = None
+    app_runs: list[AppRun] = field(default_factory=list)  # the last one is what clients talk to
     changed: list[str] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     failed: bool = False
@@ -97,7 +98,7 @@ class ArenaRun:
         self.tearing_down = False
         self._serials = count(1)
         self._session_state: Mapping[str, Any] | None = None
-        self._wide_apps: list[AppRun] = []
+        self._wide_apps: dict[object, list[AppRun]] = {}  # by the fixture that made the client
 
     def start(self) -> None:
         """Redirect the environment. The gate stands already."""
@@ -125,22 +126,26 @@ class ArenaRun:
 
     def open(self, plan: Plan) -> None:
         """Name the test. Nothing is connected yet."""
+        self.engines.drop_orphans()
+        self.databases.drop_orphans()
         self.ledger.begin(plan.name)
         self.levels.seconds = 0.0
-        self.test = RunningTest(plan, next(self._serials), _leaks.Overrides(self.app))
+        self.test = RunningTest(plan, next(self._serials))
 
     def enter_test(self) -> None:
         """Open the test's own level, at its first function-scoped fixture or its call."""
-        if self.test is not None and self.levels.find(self.test) is None:
-            plan = self.test.plan
-            self.levels.enter(Level(self.test, plan.name, self.test.serial, plan.stage))
+        test = self.test
+        if test is not None and not test.settled and self.levels.find(test) is None:
+            self.levels.enter(Level(test, test.plan.name, test.serial, test.plan.stage))
+            # Not earlier: what wider fixtures override holds as long as they do.
+            test.overrides = [_leaks.Overrides(self.app)]
 
     async def aclose_test(self) -> None:
         """In the test's own loop: close what needs it."""
         if self.test is not None:
             await self.test.sessions.aclose()
-            if self.test.app_run is not None:
-                await self.test.app_run.aclose()
+            for app_run in self.test.app_runs:
+                await app_run.aclose()
 
     def settle_level(self) -> None:
         """Function-scoped fixtures are down: close, look for leaks, restore. Idempotent."""
@@ -155,16 +160,21 @@ class ArenaRun:
                 test.errors.append(error)
 
     def _close_clients(self, test: RunningTest) -> None:
-        try:
-            if test.app_run is not None:
-                test.app_run.close()
-        finally:
-            test.sessions.close()
-            if test.overrides.restore():
-                self.ledger.note(f"{test.plan.name} left app.dependency_overrides; restored")
+        with ExitStack() as stack:  # last in, first out, and one failure stops no other
+            stack.callback(self._restore_overrides, test)
+            stack.callback(test.sessions.close)
+            for app_run in test.app_runs:
+                stack.callback(app_run.close)
+
+    def _restore_overrides(self, test: RunningTest) -> None:
+        names = [name for overrides in test.overrides for name in overrides.restore()]
+        if "app.dependency_overrides" in names:
+            self.ledger.note(f"{test.plan.name} left app.dependency_overrides; restored")
 
     def _find_leaks(self, test: RunningTest) -> None:
-        leaks = _leaks.connection_leaks(self.gate, test.serial)
+        level = self.levels.find(test)
+        before = self.levels.open_before(level) if level else []
+        leaks = _leaks.connection_leaks(self.gate, test.serial, before)
         if leaks:
             error = _leaks.leak_error(leaks)
             _leaks.end_transactions(leaks)
@@ -205,13 +215,35 @@ class ArenaRun:
         at once.
         """
         level = Level(owner, name)
-        self.levels.enter(level)
+        with self._below_the_test():
+            self.levels.enter(level)
+            try:
+                yield
+            except BaseException:
+                self.leave_wide(owner)
+                raise
+            self.levels.drop_if_clean(level)
+
+    @contextmanager
+    def _below_the_test(self) -> Iterator[None]:
+        """Slip a wide fixture's level below the test's, where the test has not written yet.
+
+        A fixture that is first asked for by ``getfixturevalue`` comes late. On top of a level in
+        which the test has written it can only live as long as the test.
+        """
+        test, levels = self.test, self.databases.levels
+        if not levels or levels[-1].owner is not test or levels[-1].stage is not Stage.SEEDED:
+            yield
+            return
+        untouched = not any(overrides.changed() for overrides in test.overrides)
+        slipped = self.levels.drop_if_clean(levels[-1])
         try:
             yield
-        except BaseException:
-            self.leave_wide(owner)
-            raise
-        self.levels.drop_if_clean(level)
+        finally:
+            if slipped:
+                kept = test.overrides
+                self.enter_test()
+                test.overrides = test.overrides if untouched else kept
 
     def ending_wide(self, owner: Any, name: str) -> None:
         """Before a wide fixture's own tear-down: what lies above its level goes first."""
@@ -226,16 +258,40 @@ class ArenaRun:
     def leave_wide(self, owner: Any) -> None:
         """After a wide fixture's tear-down: its data goes. Harmless if it has no level."""
         level = self.levels.find(owner)
-        if level is not None:
-            self._finish_above(level)
+        if level is None:
+            return
+        self._finish_above(level)
+        try:
+            self._close_apps_of(owner)
+        finally:
             self.levels.leave(level)
+
+    def _close_apps_of(self, owner: Any) -> None:
+        with ExitStack() as stack:
+            for app_run in self._wide_apps.pop(owner, ()):
+                stack.callback(app_run.close)
 
     def _finish_above(self, level: Level) -> None:
         """Finish the fixtures whose levels lie above: pytest sets them up again at their next use."""
         for upper in self.levels.above(level):
-            if upper in self.databases.levels:
+            if upper.owner is self.test:
+                self._end_in_the_middle()
+            elif upper in self.databases.levels:
                 upper.owner.finish()  # type: ignore[attr-defined]  # the plugin's WideFixture
                 self.leave_wide(upper.owner)
+
+    def _end_in_the_middle(self) -> None:
+        """A fixture below a test ends before it: Ctrl-C, or somebody has finished it by hand."""
+        test = self._running()
+        self.settle_level()
+        test.errors.append(
+            IsolationError(
+                f"{test.plan.name}: a wider fixture that stood below it ended while it ran",
+                why="what the test has written stands on the fixture's data, and went with it",
+                cause="Ctrl-C, or code that finishes fixtures by hand",
+                fix="ask for the fixture in the test's arguments",
+            )
+        )
 
     # What fixtures ask.
 
@@ -243,6 +299,21 @@ class ArenaRun:
     def built_seconds(self) -> float:
         """What building templates has cost in this run."""
         return self._store.built_seconds
+
+    @property
+    def built_because(self) -> list[str]:
+        """What has changed since the last build, where there was one."""
+        return [reason for reason in self._store.reasons if reason]
+
+    def suggested_schema(self) -> str:
+        """The likeliest ``arena_schema``, where there is none; "" where there is one."""
+        return "" if self.config.schema else suggested_schema(self.config.root)
+
+    def unused_names(self) -> list[str]:
+        """The databases that ``arena_schema`` or ``arena_seed`` name, and no engine has meant."""
+        known = {database.name for database in self.databases.known()}
+        named = {**self.config.schema, **self.config.seed}
+        return [name for name in named if name and name not in known]
 
     @property
     def isolation(self) -> str:
@@ -282,7 +353,9 @@ class ArenaRun:
         return sessions.open_sync(self.engines.sync_engine(database))
 
     def _in_test(self) -> bool:
-        return self.test is not None and self.levels.find(self.test) is not None
+        """Whether the test's level is on top: a wide fixture may be set up inside of a test."""
+        levels = self.databases.levels
+        return self.test is not None and bool(levels) and levels[-1].owner is self.test
 
     def _running(self) -> RunningTest:
         assert self.test is not None, "because pytest sets fixtures up in a test"  # noqa: S101
@@ -291,22 +364,31 @@ class ArenaRun:
     def keep(self) -> Path:
         """Copy the first database to a file that stays."""
         database = self.databases.first()
-        name = re.sub(r"[^\w.-]+", "_", self.ledger.test or "outside")[-150:]
-        folder = self.config.cache / "kept"
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{name}-{database.live.name}"
-        file.unlink(missing_ok=True)
+        file = new_kept_file(self.config.cache, self.ledger.test or "outside", database.live.name)
         self.databases.ensure(database).save(file)
         return file
+
+    def keep_if_used(self) -> list[Path]:
+        """Copy each database that somebody has connected to; never fails a report."""
+        kept = []
+        for database in self.databases.provisioned():
+            file = new_kept_file(self.config.cache, self.ledger.test, database.live.name)
+            try:
+                self.databases.ensure(database).save(file)
+            except Exception as error:  # noqa: BLE001 - a full disk, a lock: the test's report goes on
+                self.ledger.note(f"{self.ledger.test}: not kept: {error}")
+            else:
+                kept.append(file)
+        return kept
 
     def app_run(self) -> AppRun:
         """Return the app of the running test, or of the wide fixture that is being set up."""
         if not self._in_test():
             return self._new_app_run(self.new_app(), hooks=_Unheard())
         test = self._running()
-        if test.app_run is None:
+        if not test.app_runs:
             self.use_app(self.new_app())
-        return test.app_run  # type: ignore[return-value]  # set by use_app
+        return test.app_runs[-1]
 
     def new_app(self) -> ASGIApp:
         """Return the app that ``arena_app`` names; a factory is called.
@@ -326,7 +408,9 @@ class ArenaRun:
     def use_app(self, app: ASGIApp) -> None:
         """Clients of this test talk to this app."""
         test = self._running()
-        test.app_run = self._new_app_run(app, hooks=test)
+        if app is not self.app:
+            test.overrides.append(_leaks.Overrides(app))
+        test.app_runs.append(self._new_app_run(app, hooks=test))
 
     def _new_app_run(self, app: ASGIApp, *, hooks: Hooks) -> AppRun:
         run = AppRun(
@@ -338,7 +422,8 @@ class ArenaRun:
             state=self._session_state,
         )
         if not isinstance(hooks, RunningTest):
-            self._wide_apps.append(run)
+            owner = self.databases.levels[-1].owner if self.databases.levels else None
+            self._wide_apps.setdefault(owner, []).append(run)
         return run
 
     def _login(self) -> Any:
@@ -365,11 +450,12 @@ class ArenaRun:
         if self.databases.finished:
             return
         self.settle()
-        for app_run in self._wide_apps:
+        for owner in list(self._wide_apps):
             with suppress(LifespanError):  # nobody is left to be told
-                app_run.close()
+                self._close_apps_of(owner)
         while self.databases.levels:
-            self.levels.leave(self.databases.levels[-1])
+            with suppress(IsolationError):  # as above
+                self.levels.leave(self.databases.levels[-1])
         for database in self.databases.provisioned():
             self.databases.ensure(database).close()
         self.databases.finished = True

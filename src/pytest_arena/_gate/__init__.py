@@ -6,6 +6,7 @@ from pytest_arena._gate._base import Aim, Asked, Resolver
 from pytest_arena._gate._engines import (
     asked_by_engine,
     asked_by_url,
+    described_url,
     engine_like,
     find_engines,
     sync_twin,
@@ -24,6 +25,7 @@ __all__ = [
     "asked_by_engine",
     "asked_by_url",
     "close",
+    "described_url",
     "engine_like",
     "find_engines",
     "install",

@@ -20,12 +20,14 @@ class Asked:
     """The database that an engine asks for.
 
     ``name`` is an absolute file for SQLite (``""`` for memory) and
-    ``dialect://host:port/database`` for servers.
+    ``dialect://host:port/database`` for servers. ``memory`` names a memory database that several
+    engines share.
     """
 
     dialect: Dialect
     product: str
     name: str
+    memory: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,17 @@ class Resolver(Protocol):
     def current(self, key: Hashable) -> Aim | None:
         """Return where a connection to this database would land now, None if it is gone."""
 
+    def aim_at(self, file: str) -> Aim | None:
+        """Return what a connection that is open on this file aims at, None if nothing of ours."""
+
     def is_inside(self, file: str) -> bool:
         """Whether this file is one of the arena's own; its content is there on return."""
 
     def is_free(self, file: str) -> bool:
         """Whether tests may open this file themselves: pytest's folders, ``arena_allow``."""
+
+    def is_allowed(self, name: str) -> bool:
+        """Whether ``arena_allow`` lets tests reach this database."""
 
     def belongs_to_app(self, file: str) -> bool:
         """Whether this is a database file of the app."""
@@ -66,3 +74,9 @@ class Resolver(Protocol):
 
     def refused(self, error: ArenaError) -> None:
         """Keep what was raised, since the app may swallow it."""
+
+    def made_table(self, file: str, started: float, ended: float) -> None:
+        """A statement made a table in a file; times are of ``time.perf_counter``."""
+
+    def note(self, line: str) -> None:
+        """Keep a line for the summary: something that arena cannot do for this app."""

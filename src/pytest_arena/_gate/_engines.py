@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
     from pytest_arena._gate._base import Asked
 
-__all__ = ["asked_by_engine", "asked_by_url", "engine_like", "find_engines", "sync_twin"]
+__all__ = [
+    "asked_by_engine",
+    "asked_by_url",
+    "described_url",
+    "engine_like",
+    "find_engines",
+    "sync_twin",
+]
 
 
 def find_engines() -> list[Engine]:
@@ -42,9 +49,14 @@ def asked_by_url(url: str | URL) -> Asked | None:
     parsed = make_url(url)
     try:
         dialect = parsed.get_dialect()()
-    except Exception:  # noqa: BLE001 - an unknown dialect or a driver that cannot be imported
+        return describe(dialect, *dialect.create_connect_args(parsed))
+    except Exception:  # noqa: BLE001 - an unknown dialect, a driver that cannot be imported, a URL that it refuses
         return None
-    return describe(dialect, *dialect.create_connect_args(parsed))
+
+
+def described_url(url: URL) -> str:
+    """Return the name of the database that a server's URL means, if its driver is not to be had."""
+    return f"{url.get_backend_name()}://{url.host or 'localhost'}:{url.port or ''}/{url.database}"
 
 
 def engine_like(engine: Engine) -> Engine:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -19,7 +20,7 @@ from pytest_arena._gate._base import Aim, Asked
 from pytest_arena._gate._origin import user_line
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from sqlalchemy.engine import Dialect
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -38,9 +39,11 @@ class Seat:
     """What the gate knows of one pooled connection. ``aim`` is None where it goes its own way."""
 
     aim: Aim | None
-    raw: weakref.ref[sqlite3.Connection] | None = None
+    raw: Callable[[], sqlite3.Connection | None] | None = None
     session: tuple[Any, ...] | None = None
     stale: bool = False
+    used: bool = False
+    process: int = field(default_factory=os.getpid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +77,21 @@ class Gate:
     ) -> None:
         """Decide where a connection goes, before it is opened."""
         asked = describe(dialect, cargs, cparams)
+        __tracebackhide__ = True
         aim = self.resolver.aim(asked)
         seat = Seat(aim)
         if entry is not None:
             entry.info[SEAT] = seat
         if asked.product == "sqlite":
             self._prepare(seat, cargs, cparams)
+            if dialect.is_async:
+                # aiosqlite has one thread for each connection, and nobody else works on it; so
+                # that the settling thread may ask what the connection looks like.
+                cparams["check_same_thread"] = False
 
     def _prepare(self, seat: Seat, cargs: list[Any], cparams: dict[str, Any]) -> None:
         def made(connection: sqlite3.Connection) -> None:
-            seat.raw = weakref.ref(connection)
+            seat.raw = _ref(connection)
 
         base = cparams.get("factory", sqlite3.Connection)
         cparams["factory"] = sqlite.guard_factory(self.resolver, base, made)
@@ -92,6 +100,7 @@ class Gate:
 
     def connected(self, dbapi_connection: Any, entry: Any) -> None:
         """Check a live connection that did not come the way of ``connecting``."""
+        __tracebackhide__ = True
         _loops.free_locks(dbapi_connection)
         self._entries.add(entry)
         seat: Seat | None = entry.info.get(SEAT)
@@ -100,22 +109,38 @@ class Gate:
         self._check_alive(dbapi_connection, entry)
 
     def _check_alive(self, dbapi_connection: Any, entry: Any) -> None:
-        if not _is_sqlite(dbapi_connection):
-            raise self._kept(_refuse.unknown_connection(_product(dbapi_connection)))
+        __tracebackhide__ = True
+        raw = _raw_of(dbapi_connection)
+        if raw is None:
+            entry.info[SEAT] = self._admitted(_product(dbapi_connection))
+            return
         file = sql.main_file(dbapi_connection)
         if file and not self.resolver.is_inside(file) and not self.resolver.is_free(file):
             raise self._kept(_refuse.unknown_file(file))
-        entry.info[SEAT] = Seat(None)
+        if not file:
+            self.resolver.note(_refuse.kept_memory())
+        entry.info[SEAT] = Seat(self.resolver.aim_at(file) if file else None, _ref(raw))
+
+    def _admitted(self, description: str) -> Seat:
+        __tracebackhide__ = True
+        if not self.resolver.is_allowed(description):
+            raise self._kept(_refuse.unknown_connection(description))
+        return Seat(None)
 
     def checked_out(self, dbapi_connection: Any, entry: Any) -> None:
         """Drop a stale connection, quietly: SQLAlchemy's pool opens another one at once."""
+        __tracebackhide__ = True
         _loops.free_locks(dbapi_connection)
         seat: Seat | None = entry.info.get(SEAT)
         if seat is None:  # opened before the gate was there
             self.connected(dbapi_connection, entry)
             seat = entry.info[SEAT]
+        if seat.process != os.getpid():
+            _abandon(entry)
+            raise DisconnectionError("this connection belongs to the process that forked this one")
         if seat.stale or (seat.aim and self.resolver.current(seat.aim.key) != seat.aim):
             raise DisconnectionError("the database of this connection is not the test's any more")
+        seat.used = True
         raw = seat.raw() if seat.raw is not None else None
         if seat.session is None and raw is not None and seat.aim is not None:
             seat.session = _described(raw)
@@ -136,9 +161,10 @@ class Gate:
         """
         for entry, seat in self._seats():
             raw = seat.raw() if seat.raw is not None else None
-            if raw is None or seat.session is None or entry in self._taken:
-                continue
-            seat.stale = seat.stale or _described(raw) != seat.session
+            if raw is not None and seat.aim and seat.used and entry not in self._taken:
+                # One that cannot be asked (it belongs to another thread) is dropped as well.
+                now = _described(raw)
+                seat.stale = seat.stale or now is None or now != seat.session
 
     def session_of(self, key: Hashable) -> tuple[Any, ...] | None:
         """Return the settings that the app gave its connections to this database, if any yet."""
@@ -158,8 +184,10 @@ class Gate:
 def describe(dialect: Dialect, cargs: Any, cparams: Any) -> Asked:
     """Say which database the arguments of a connect call mean."""
     if dialect.name == "sqlite":
-        return Asked(dialect, "sqlite", sqlite.asked_file(list(cargs), dict(cparams)))
-    host, port = cparams.get("host", "localhost"), cparams.get("port", "")
+        return Asked(dialect, "sqlite", *sqlite.asked_database(list(cargs), dict(cparams)))
+    # One positional argument is a string in the driver's own language (ODBC, libpq): with secrets.
+    host = cparams.get("host", "(unknown)" if cargs else "localhost")
+    port = cparams.get("port", "")
     database = cparams.get("database") or cparams.get("dbname") or cparams.get("db", "")
     return Asked(dialect, dialect.name, f"{dialect.name}://{host}:{port}/{database}")
 
@@ -178,10 +206,27 @@ def _driver_connection(dbapi_connection: Any) -> Any:
     return getattr(adapted, "_connection", None)  # aiosqlite's, the only adapted SQLite driver
 
 
-def _is_sqlite(dbapi_connection: Any) -> bool:
-    if isinstance(dbapi_connection, sqlite3.Connection):
-        return True
-    return isinstance(_driver_connection(dbapi_connection), sqlite3.Connection)
+def _raw_of(dbapi_connection: Any) -> sqlite3.Connection | None:
+    for found in (dbapi_connection, _driver_connection(dbapi_connection)):
+        if isinstance(found, sqlite3.Connection):
+            return found
+    return None
+
+
+def _ref(raw: sqlite3.Connection) -> Callable[[], sqlite3.Connection | None]:
+    try:
+        return weakref.ref(raw)
+    except TypeError:  # sqlite3's own class has no weak references, only subclasses have
+        return lambda: raw
+
+
+# What a fork left to the child: SQLite forbids to use it there, and to close it as well.
+_abandoned: list[Any] = []
+
+
+def _abandon(entry: Any) -> None:
+    _abandoned.append(entry.dbapi_connection)
+    entry.dbapi_connection = None
 
 
 def _product(dbapi_connection: Any) -> str:
@@ -231,6 +276,7 @@ def _listen() -> None:
     event.listen(Pool, "connect", _on_connected)
     event.listen(Pool, "checkout", _on_checked_out)
     event.listen(Pool, "checkin", _on_checked_in)
+    event.listen(Pool, "detach", _on_checked_in)
 
 
 def _on_connecting(dialect: Any, entry: Any, cargs: Any, cparams: Any) -> None:

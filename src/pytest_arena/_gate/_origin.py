@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["comes_through_sqlalchemy", "user_line"]
+__all__ = ["an_engine_opens", "user_line"]
 
 
 def user_line() -> CodeLine | None:
@@ -31,9 +31,15 @@ def user_line() -> CodeLine | None:
     return None
 
 
-def comes_through_sqlalchemy() -> bool:
-    """Whether an engine's own creator opens the connection."""
-    return any("sqlalchemy" in frame.f_globals.get("__name__", "") for frame in _frames())
+def an_engine_opens() -> bool:
+    """Whether a pool opens the connection, by a creator or a listener of the app's own."""
+    inner = ""
+    for frame in _frames():
+        module = frame.f_globals.get("__name__", "")
+        if module == "sqlalchemy.pool.base" and frame.f_code.co_name == "__connect":
+            return inner != "sqlalchemy.event.attr"  # a `connect` listener opens one for itself
+        inner = module
+    return False
 
 
 _is_library = cache(is_library)
@@ -52,7 +58,15 @@ def _chain(frame: FrameType | None) -> Iterator[FrameType]:
         future = frame.f_locals.get("future") if _is_worker(frame) else None
         if isinstance(future, asyncio.Future):
             yield from _waiting(future)
+        yield from _suspended(frame)
         frame = frame.f_back
+
+
+def _suspended(frame: FrameType) -> Iterator[FrameType]:
+    """Yield the frames of the sync code, SQLAlchemy's, that waits for what this frame awaits."""
+    if frame.f_code.co_name == "greenlet_spawn":
+        context = frame.f_locals.get("context")
+        yield from _chain(getattr(context, "gr_frame", None))
 
 
 def _is_worker(frame: FrameType) -> bool:
@@ -65,7 +79,9 @@ def _waiting(future: asyncio.Future[Any]) -> Iterator[FrameType]:
         # Private, and the only thing that tells which of the tasks it is; without it the
         # message just has no line.
         if getattr(task, "_fut_waiter", None) is future:
-            yield from reversed(list(_awaited(task.get_coro())))
+            for frame in reversed(list(_awaited(task.get_coro()))):
+                yield frame
+                yield from _suspended(frame)
 
 
 def _awaited(awaitable: Any) -> Iterator[FrameType]:

@@ -9,7 +9,14 @@ from pytest_arena.errors import (
     UnknownDatabaseError,
 )
 
-__all__ = ["after_session", "attached", "production_file", "unknown_connection", "unknown_file"]
+__all__ = [
+    "after_session",
+    "attached",
+    "kept_memory",
+    "production_file",
+    "unknown_connection",
+    "unknown_file",
+]
 
 _UNSEEN = "no line of yours is on the stack: a thread or an extension module connects"
 
@@ -32,10 +39,10 @@ def production_file(file: str) -> ProductionDatabaseError:
 
 def attached(file: str) -> ProductionDatabaseError:
     """An ATTACH of a file that belongs to the app, or of one that cannot be known."""
-    what = f"{file}, a database file of the app" if file else "a file that only SQLite can tell"
+    what = f"{file}, a database file of the app" if file else "a name that only SQLite works out"
     return ProductionDatabaseError(
         f"refused: ATTACH of {what}",
-        why="an attached file is not undone after the test, and may be the app's own data",
+        why="an attached file is not brought back after the test; this may be the app's own data",
         cause=_cause(),
         fix="attach a copy in tmp_path, with its name written in the statement or bound by ?",
     )
@@ -50,6 +57,14 @@ def unknown_file(file: str) -> UnknownDatabaseError:
         cause=_cause(),
         fix="give the engine a URL instead; or open arena.url in the creator; or, if tests may "
         f"reach it:\narena_allow = {file}",
+    )
+
+
+def kept_memory() -> str:
+    """A note: an engine's own creator opened a memory database."""
+    return (
+        "a creator= opens a memory database, which arena cannot bring back after a test; "
+        f"give the engine a URL instead: {_cause()}"
     )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-import threading
-from functools import cache
+from functools import cache, partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._dialects import _sqlite as sql
 from pytest_arena._gate import _refuse
-from pytest_arena._gate._origin import comes_through_sqlalchemy
+from pytest_arena._gate._origin import an_engine_opens
+from pytest_arena.errors import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,41 +20,41 @@ if TYPE_CHECKING:
     from pytest_arena._gate._base import Aim, Resolver
     from pytest_arena.errors import ArenaError
 
-__all__ = ["asked_file", "guard_factory", "listen_to_raw_connections", "redirect"]
+__all__ = ["asked_database", "guard_factory", "listen_to_raw_connections", "redirect"]
 
 
-def asked_file(cargs: list[Any], cparams: dict[str, Any]) -> str:
-    """Return the absolute file that a connect call means, "" for a memory database."""
+def asked_database(cargs: list[Any], cparams: dict[str, Any]) -> tuple[str, str]:
+    """Return the absolute file that a connect call means, or the name of a shared memory."""
+    database, uri = _database(cargs, cparams)
+    return sql.file_of(database, uri=uri), sql.memory_of(database, uri=uri)
+
+
+def _database(cargs: list[Any], cparams: dict[str, Any]) -> tuple[str, bool]:
     database = cargs[0] if cargs else cparams.get("database", "")
-    return sql.file_of(os.fsdecode(database), uri=bool(cparams.get("uri")))
+    return os.fsdecode(database), bool(cparams.get("uri"))
 
 
 def redirect(aim: Aim, cargs: list[Any], cparams: dict[str, Any]) -> None:
     """Put the arena's file in the place of the app's; all else stays as the app wants it."""
+    database, uri = _database(cargs, cparams)
     cparams.pop("database", None)
-    read_only = "mode=ro" in str(cargs[0] if cargs else "") and cparams.get("uri")
-    cparams.pop("uri", None)
-    cargs[:1] = [f"file:{sql.quoted(aim.file)}?mode=ro" if read_only else aim.file]
-    if read_only:
-        cparams["uri"] = True
+    cargs[:1] = [aim.file]
+    if uri:  # stays, for the app may attach by URI
+        mode = "?mode=ro" if sql.is_read_only(database, uri=uri) else ""
+        cargs[:1] = [f"file:{sql.quoted(aim.file)}{mode}"]
 
 
 class _Guard:
     """Mixed into the connections that engines get: looks at each ATTACH before SQLite does."""
 
-    _arena_admit: Callable[[str], None]
+    _arena_admit: Callable[[str | None], None]
+    _arena_made_table: Callable[[float, float], None]
 
-    def cursor(self, factory: type[sqlite3.Cursor] | None = None) -> sqlite3.Cursor:
-        return _guarded_cursor(factory or sqlite3.Cursor)(self)
-
-    def execute(self, statement: str, parameters: Any = ()) -> sqlite3.Cursor:
-        return self.cursor().execute(statement, parameters)
-
-    def executemany(self, statement: str, parameters: Any) -> sqlite3.Cursor:
-        return self.cursor().executemany(statement, parameters)
-
-    def executescript(self, script: str) -> sqlite3.Cursor:
-        return self.cursor().executescript(script)
+    # execute() and its like ask for a cursor() themselves.
+    def cursor(self, factory: Any = sqlite3.Cursor) -> sqlite3.Cursor:
+        guarded = _guarded_cursor(factory) if isinstance(factory, type) else factory
+        cursor: sqlite3.Cursor = super().cursor(guarded)  # type: ignore[misc]  # the mixed-in one
+        return cursor
 
 
 class _GuardedCursor:
@@ -62,25 +63,29 @@ class _GuardedCursor:
     connection: Any
 
     def execute(self, statement: str, parameters: Any = ()) -> Any:
-        if "attach" in statement.lower():
-            self._admit(statement, parameters)
-        return super().execute(statement, parameters)  # type: ignore[misc]  # the mixed-in cursor
+        __tracebackhide__ = True
+        self._admit(statement, parameters)
+        started = perf_counter()
+        try:
+            return super().execute(statement, parameters)  # type: ignore[misc]  # the mixed-in one
+        finally:
+            if sql.makes_table(statement):
+                self.connection._arena_made_table(started, perf_counter())  # noqa: SLF001 - as below
 
     def executescript(self, script: str) -> Any:
-        if "attach" in script.lower():
-            for statement in script.split(";"):
-                self._admit(statement, ())
+        __tracebackhide__ = True
+        self._admit(script, ())
         return super().executescript(script)  # type: ignore[misc]  # the mixed-in cursor
 
-    def _admit(self, statement: str, parameters: Any) -> None:
-        file = sql.attached_file(statement, parameters)
-        if file is not None:
-            self.connection._arena_admit(file)  # noqa: SLF001 - of the class above
+    def _admit(self, script: str, parameters: Any) -> None:
+        __tracebackhide__ = True
+        if isinstance(script, str) and "attach" in script.lower():
+            for name in sql.attached_files(script, parameters):
+                self.connection._arena_admit(name)  # noqa: SLF001 - of the class above
 
 
-@cache
-def _guarded(base: type[sqlite3.Connection]) -> type[sqlite3.Connection]:
-    return type(f"Guarded{base.__name__}", (_Guard, base), {})
+class _GuardedConnection(_Guard, sqlite3.Connection):
+    """What an engine gets in the place of a plain connection."""
 
 
 @cache
@@ -93,18 +98,21 @@ def guard_factory(
 ) -> Callable[..., sqlite3.Connection]:
     """Return what ``sqlite3.connect(factory=…)`` calls: it checks the file before it opens it.
 
-    ``base`` is the app's own ``factory``; one that is no class keeps its connection as it is.
+    ``base`` is the app's own ``factory``: its connections stay as they are, and are watched as raw
+    ones are.
     """
-    cls = _guarded(base) if isinstance(base, type) else base
+    cls = _GuardedConnection if base is sqlite3.Connection else base
 
     def connect(database: Any, *args: Any, **kwargs: Any) -> sqlite3.Connection:
+        __tracebackhide__ = True
         file = sql.file_of(os.fsdecode(database), uri=bool(kwargs.get("uri")))
         if file and not _may_open(resolver, file):
             raise _kept(resolver, _refuse.unknown_file(file))
         kwargs.pop("factory", None)
         connection: sqlite3.Connection = cls(database, *args, **kwargs)
         if isinstance(connection, _Guard):
-            connection._arena_admit = lambda name: _admit_attached(resolver, name)  # noqa: SLF001
+            connection._arena_admit = partial(_admit_attached, resolver)  # noqa: SLF001 - as above
+            connection._arena_made_table = lambda *times: resolver.made_table(file, *times)  # noqa: SLF001 - as above
         made(connection)
         return connection
 
@@ -120,10 +128,12 @@ def _kept(resolver: Resolver, error: ArenaError) -> ArenaError:
     return error
 
 
-def _admit_attached(resolver: Resolver, name: str) -> None:
+def _admit_attached(resolver: Resolver, name: str | None) -> None:
+    __tracebackhide__ = True
+    if name is None:
+        raise _kept(resolver, _refuse.attached(""))
     file = sql.file_of(name, uri=True)
-    known = bool(name) or name == sql.MEMORY
-    if not known or (file and resolver.belongs_to_app(file)):
+    if file and not resolver.is_inside(file) and resolver.belongs_to_app(file):
         raise _kept(resolver, _refuse.attached(file))
 
 
@@ -134,30 +144,32 @@ def listen_to_raw_connections(resolver: Callable[[], Resolver | None]) -> None:
     the file is opened, and can refuse, but not change them.
     """
 
-    opening = threading.local()  # the two events of one connect come in one thread
-
     def hook(event: str, args: tuple[Any, ...]) -> None:
         # Called for every audit event of the process: the first test must be the cheapest.
-        if event == "sqlite3.connect" and (now := resolver()) is not None:
-            opening.foreign = _admit_raw(now, args[0])
-        elif event == "sqlite3.connect/handle" and (now := resolver()) is not None:
-            if getattr(opening, "foreign", False) and not isinstance(args[0], _Guard):
-                _watch_attach(now, args[0])
+        if not event.startswith("sqlite3.connect") or (now := resolver()) is None:
+            return
+        __tracebackhide__ = True
+        if event == "sqlite3.connect":
+            _admit_raw(now, args[0])
+        elif not isinstance(args[0], _Guard | sql.OwnConnection):
+            _watch_attach(now, args[0])
 
     sys.addaudithook(hook)
 
 
-def _admit_raw(resolver: Resolver, database: Any) -> bool:
-    """Refuse what may not be opened. Returns whether the connection is not one of the arena's."""
+def _admit_raw(resolver: Resolver, database: Any) -> None:
+    """Refuse what may not be opened."""
+    __tracebackhide__ = True
+    if not isinstance(database, str | bytes | os.PathLike):
+        return  # SQLite's own words for it are the best
     name = os.fsdecode(database)
     file = sql.file_of(name, uri=name.startswith("file:"))
-    if file and resolver.is_inside(file):
-        return False
-    if file and resolver.belongs_to_app(file):
+    if not file or resolver.is_inside(file):
+        return
+    if resolver.belongs_to_app(file):
         raise _kept(resolver, _refuse.production_file(file))
-    if file and comes_through_sqlalchemy() and not resolver.is_free(file):
+    if an_engine_opens() and not resolver.is_free(file):
         raise _kept(resolver, _refuse.unknown_file(file))
-    return True
 
 
 def _watch_attach(resolver: Resolver, connection: sqlite3.Connection) -> None:
@@ -166,10 +178,27 @@ def _watch_attach(resolver: Resolver, connection: sqlite3.Connection) -> None:
     def authorize(action: int, name: str | None, *_: Any) -> int:
         if action != sqlite3.SQLITE_ATTACH:
             return sqlite3.SQLITE_OK
-        file = sql.file_of(name, uri=True) if name else ""
-        if name is None or (file and resolver.belongs_to_app(file)):
-            _kept(resolver, _refuse.attached(file))
-            return sqlite3.SQLITE_DENY
-        return sqlite3.SQLITE_OK
+        if name is None:  # a parameter or an expression: known when the statement runs
+            connection.set_trace_callback(at_start)
+            return sqlite3.SQLITE_OK
+        return sqlite3.SQLITE_OK if _admits(resolver, name) else sqlite3.SQLITE_DENY
+
+    def at_start(statement: str) -> None:
+        for name in sql.attached_files(statement):
+            if not _admits(resolver, name):
+                _forbid_attach(connection)
 
     connection.set_authorizer(authorize)
+
+
+def _forbid_attach(connection: sqlite3.Connection) -> None:
+    # A trace cannot refuse a statement; a limit that is looked at after it can.
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+
+
+def _admits(resolver: Resolver, name: str | None) -> bool:
+    try:
+        _admit_attached(resolver, name)
+    except RefusedError:
+        return False
+    return True

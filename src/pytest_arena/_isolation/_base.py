@@ -40,6 +40,9 @@ class Isolation(Protocol):
     def leave_by_force(self) -> None:
         """As ``leave``, whoever holds a lock; connections become stale (a new generation)."""
 
+    def is_untouched(self) -> bool:
+        """Whether nothing was *committed* in the top level; somebody may be about to."""
+
     def is_clean(self) -> bool:
         """Whether nothing was changed in the top level, nor is about to be."""
 

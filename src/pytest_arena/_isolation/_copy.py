@@ -82,6 +82,14 @@ class Copy:
         self.generation += 1
         self._remove_unused()
 
+    def is_untouched(self) -> bool:
+        """Whether nothing was committed in the top level."""
+        try:
+            version = sql.data_version(self._control)
+        except sql.Busy:
+            return False
+        return self._now is self._levels[-1] and version == self._version
+
     def is_clean(self) -> bool:
         """Whether nothing was changed in the top level."""
         try:

@@ -17,7 +17,7 @@ def decimal_to_wire(amount: Decimal) -> str:
 def wire_to_decimal(written: object) -> Decimal | str:
     """Take text, or a Decimal; a JSON number has been through a float, and 0.1 is not 0.1 there."""
     if not isinstance(written, str | Decimal):
-        raise ValueError('money is written as text, as in "19.90"')  # noqa: TRY004  # pydantic's 422
+        raise ValueError('money is written as text, as in "19.90"')  # noqa: TRY004  # pydantic answers 422
     return written
 
 
