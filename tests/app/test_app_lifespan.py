@@ -242,6 +242,9 @@ def test_the_shutdown_may_use_timeouts_and_task_groups(open_run: Open) -> None:
     """The cancellation that was taken as a request to shut down is forgotten afterwards."""
 
     async def structured() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
         async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             group.create_task(asyncio.sleep(0))
 

@@ -687,7 +687,7 @@ class TestFirstConnect:
             for loop, tasks in later:
                 seen += loop.call(outcomes(tasks))
             a.call(engine.dispose())
-        return count(seen)
+        return tally(seen)
 
     @pytest.mark.usefixtures("installed")
     def test_pitfall_010_four_threads_connect_at_once(

@@ -135,11 +135,6 @@ def test_automatic(found, mess):
     assert found() == ["Sand", "autouse"]
     mess()
 
-@pytest.mark.parametrize("turn", [1, 2])
-def test_parametrized(parametrized, found, mess, turn):
-    assert found() == ["Sand", "autouse", parametrized]
-    mess()
-
 class TestXunit:
     @classmethod
     def setup_class(cls):
@@ -196,6 +191,12 @@ class TestIsolatedAsyncio(unittest.IsolatedAsyncioTestCase):
 
 def test_automatic_again(found):
     assert found() == ["Sand", "autouse"]
+
+# Alive until the module ends, as pytest has it: so these come last.
+@pytest.mark.parametrize("turn", [1, 2])
+def test_parametrized(parametrized, found, mess, turn):
+    assert found() == ["Sand", "autouse", parametrized]
+    mess()
 """
 
 SETUP_MODULE = """
@@ -231,22 +232,20 @@ def run_modes(example: Example) -> Example:
     )
 
 
-def test_levels_of_every_scope_and_runner_live_as_long_as_their_fixture(example: Example) -> None:
-    """P6 under pytest-asyncio, with loops of one scope for all, async, plain, unittest, xunit."""
+def test_levels_of_every_scope_live_as_long_as_their_fixture(example: Example) -> None:
+    """P6 in plain, async, unittest and xunit tests, with session loops, in auto and strict mode."""
     config = "asyncio_default_fixture_loop_scope = session\nasyncio_default_test_loop_scope = session"
     base = run_modes(example).change(
         "pytest.ini", "asyncio_default_fixture_loop_scope = function", config
     )
-    files = {"test_c_plain": PLAIN, "test_d_module": SETUP_MODULE}
-    module_level = ASYNC.format(marker="", fixture="pytest.fixture").replace(
-        '(scope="session")', '(scope="package")'
-    )
-    run = base.with_files(**files, test_e_package=module_level, test_z=AFTER)
-    # What session fixtures wrote is there until the end: modules are run in an order of their own.
-    last = run.run("test_c_plain.py", "test_d_module.py", "test_z.py", "test_e_package.py")
-    last.expect(passed=25)
-    for name in ("test_a_auto.py", "test_b_strict.py"):
-        run.run("test_c_plain.py", "test_z.py", name).expect(passed=25 - 2)
+    package = ASYNC.format(marker="", fixture="pytest.fixture").replace('="session")', '="package")')
+    files = {"test_c_plain": PLAIN, "test_d_module": SETUP_MODULE, "test_e_package": package}
+    project = base.with_files(**files, test_z=AFTER)
+    # What session fixtures wrote stands until the end, so that theirs is the last module.
+    first = ("test_c_plain.py", "test_d_module.py", "test_z.py")
+    project.run(*first, "test_e_package.py").expect(passed=22)
+    project.run("test_z.py", "test_b_strict.py").expect(passed=8)
+    project.run("test_z.py", "test_a_auto.py", "-p", "random_order").expect(passed=8)
 
 
 def test_levels_under_anyio(example: Example) -> None:

@@ -9,6 +9,7 @@ import threading
 import weakref
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
@@ -80,7 +81,7 @@ class Databases:
         self._cache = config.cache.resolve()
         self._root = config.root
         self._by_key: dict[Hashable, Database] = {}
-        self._orphans: list[Hashable] = []
+        self._orphans: list[Database] = []
         self._registering = threading.RLock()
         self._by_engine: weakref.WeakKeyDictionary[Dialect, Database] = weakref.WeakKeyDictionary()
         self._building: ContextVar[Path | None] = ContextVar("arena_building", default=None)
@@ -98,7 +99,8 @@ class Databases:
         if self.finished:
             raise self._kept(_gate.after_session(asked.name))
         if asked.product != "sqlite":
-            return self._foreign(asked)
+            self._check_foreign(asked)
+            return None
         if asked.dialect not in self._by_engine and self._goes_its_own_way(asked.name):
             return None
         if (building := self._building.get()) is not None:
@@ -107,7 +109,7 @@ class Databases:
         self.ensure(database)
         return database.aim
 
-    def _foreign(self, asked: Asked) -> None:
+    def _check_foreign(self, asked: Asked) -> None:
         __tracebackhide__ = True
         if not self.is_allowed(asked.name):
             raise self._kept(_gate.unknown_connection(asked.name))
@@ -238,21 +240,29 @@ class Databases:
             return database
 
     def _add(self, asked: Asked) -> Database:
-        key = self._key(asked) or ("memory", next(self._count))
+        key = self._key(asked)
+        if key is None:
+            key = ("memory", next(self._count))
         database = self._by_key[key] = self._adopted(key) or self._new(key, asked)
         self.primary = self.primary or database
         if not asked.name and not asked.memory:  # it ends with its engine
-            weakref.finalize(asked.dialect, self._orphans.append, key).atexit = False
+            _gate.when_gone(asked.dialect, partial(self._orphans.append, database))
         return database
 
-    def drop_orphans(self) -> None:
-        """Between tests: drop the memory databases whose engines are gone."""
-        while self._orphans:
-            self._drop(self._by_key.pop(self._orphans.pop()))
+    def drop_orphans(self) -> list[Database]:
+        """Between tests: drop the memory databases whose engines are disposed of, or gone."""
+        dropped = list(dict.fromkeys(self._orphans))
+        self._orphans.clear()
+        for database in dropped:
+            if self._by_key.pop(database.key, None) is not None:
+                self._drop(database)
+        return dropped
 
     def _drop(self, database: Database) -> None:
         if self.primary is database:
             self.primary = None  # the next engine's takes its place
+        for dialect in [one for one, known in self._by_engine.items() if known is database]:
+            del self._by_engine[dialect]
         if database.isolation is not None:
             database.isolation.close()
             for file in database.live.parent.glob(f"{glob.escape(database.live.name)}*"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine
@@ -29,7 +28,6 @@ class Engines:
         self._databases = databases
         self._sync: dict[Database, Engine] = {}
         self._async: dict[Database, AsyncEngine] = {}
-        self._orphans: list[Database] = []
 
     def sync_engine(self, database: Database) -> Engine:
         """Return a sync engine on a database of the arena."""
@@ -49,31 +47,39 @@ class Engines:
         return URL.create(driver, database=str(database.live))
 
     def _new_sync(self, database: Database) -> Engine:
-        engine = self._engine_of_app(database)
+        # The app's own kind first: a test may have a sync engine of its own on an async app.
+        kind = database.dialect.is_async
+        engine = self._engine_of_app(database, kinds=(kind, not kind))
         url = URL.create("sqlite", database=str(database.live))
         if engine is None:
             return create_engine(url)
-        return _gate.sync_twin(engine, url) if engine.dialect.is_async else _gate.engine_like(engine)
+        return (
+            _gate.sync_twin(engine, url) if engine.dialect.is_async else _gate.engine_like(engine)
+        )
 
     def _new_async(self, database: Database) -> AsyncEngine:
-        engine = self._engine_of_app(database)
+        engine = self._engine_of_app(database, kinds=(True,))
         if engine is None:
             return create_async_engine(self.url(database))
         return AsyncEngine(_gate.engine_like(engine))
 
-    def _engine_of_app(self, database: Database) -> Engine | None:
-        for engine in _gate.find_engines():
-            asked = _gate.asked_by_engine(engine)
-            if asked and asked.product == "sqlite" and self._databases.find(asked) is database:
-                if not asked.name:  # a memory database ends with its engine, and ours with both
-                    weakref.finalize(engine, self._orphans.append, database).atexit = False
-                return engine
+    def _engine_of_app(self, database: Database, kinds: tuple[bool, ...]) -> Engine | None:
+        engines = [engine for engine in _gate.find_engines() if self._means(engine, database)]
+        for is_async in kinds:
+            for engine in engines:
+                if engine.dialect.is_async is is_async:
+                    return engine
         return None
 
-    def drop_orphans(self) -> None:
-        """Between tests: close the engines whose pattern, an engine in memory, is gone."""
-        while self._orphans:
-            database = self._orphans.pop()
+    def _means(self, engine: Engine, database: Database) -> bool:
+        asked = _gate.asked_by_engine(engine)
+        if asked is None or asked.product != "sqlite":
+            return False
+        return self._databases.find(asked) is database
+
+    def close(self, databases: list[Database]) -> None:
+        """Close the engines on databases that are no more."""
+        for database in databases:
             if (sync := self._sync.pop(database, None)) is not None:
                 sync.dispose()
             if (asynchronous := self._async.pop(database, None)) is not None:
@@ -87,4 +93,3 @@ def _run(coroutine: Coroutine[Any, Any, None]) -> None:
         loop.run_until_complete(coroutine)
     finally:
         loop.close()
-

@@ -28,7 +28,7 @@ class Levels:
     def __init__(self, databases: Databases, gate: Gate, ledger: Ledger) -> None:
         self._databases, self._gate, self._ledger = databases, gate, ledger
         self.seconds = 0.0
-        self._open_before: dict[Level, list[Checkout]] = {}
+        self._before: dict[Level | None, _leaks.Before] = {}
         self._in_the_way: list[Checkout] = []
 
     @property
@@ -56,12 +56,12 @@ class Levels:
                 isolation.forget()
             raise _leaks.lost_error(_leaks.open_transactions(self._gate), level.name) from held
         self._stack.append(level)
-        self._open_before[level] = _leaks.open_transactions(self._gate)
+        self._before[level] = _leaks.Before.now(self._gate)
         self.seconds += perf_counter() - started
 
-    def open_before(self, level: Level) -> list[Checkout]:
-        """Return the transactions of wider fixtures that were open when a level was entered."""
-        return self._open_before.get(level, [])
+    def before(self, level: Level | None) -> _leaks.Before:
+        """Return what wider fixtures held when a level was entered."""
+        return self._before.get(level) or _leaks.Before()
 
     def drop_if_clean(self, level: Level) -> bool:
         """Forget a level in which nothing was written, if it is the top one."""
@@ -71,7 +71,7 @@ class Levels:
         clean = all(isolation.is_clean() for isolation in isolations)
         if clean:
             self._stack.pop()
-            self._open_before.pop(level, None)
+            self._before.pop(level, None)
             for isolation in isolations:
                 isolation.forget()
         return clean
@@ -90,7 +90,7 @@ class Levels:
             one.name for one in self._databases.provisioned() if self._taken_back(one, level)
         ]
         self._stack.pop()
-        self._open_before.pop(level, None)
+        self._before.pop(level, None)
         self._gate.drop_altered()
         self.seconds += perf_counter() - started
         self._say_what_was_lost(level)
@@ -108,7 +108,7 @@ class Levels:
         if self._is_the_fixtures_own(isolation, level):
             isolation.forget()
             return False
-        before = self.open_before(level)
+        before = self.before(level).transactions
         self._in_the_way += [one for one in _leaks.open_transactions(self._gate) if one in before]
         _leaks.end_transactions(self._gate.taken())
         with suppress(Held):
@@ -125,7 +125,7 @@ class Levels:
 
         Suites do that which undo their tests by savepoints in it: it stays as it is.
         """
-        before, now = self.open_before(level), _leaks.open_transactions(self._gate)
+        before, now = self.before(level).transactions, _leaks.open_transactions(self._gate)
         if not now or any(one not in before for one in now) or not isolation.is_untouched():
             return False
         self._ledger.note(

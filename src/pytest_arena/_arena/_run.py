@@ -126,8 +126,7 @@ class ArenaRun:
 
     def open(self, plan: Plan) -> None:
         """Name the test. Nothing is connected yet."""
-        self.engines.drop_orphans()
-        self.databases.drop_orphans()
+        self.engines.close(self.databases.drop_orphans())
         self.ledger.begin(plan.name)
         self.levels.seconds = 0.0
         self.test = RunningTest(plan, next(self._serials))
@@ -172,8 +171,7 @@ class ArenaRun:
             self.ledger.note(f"{test.plan.name} left app.dependency_overrides; restored")
 
     def _find_leaks(self, test: RunningTest) -> None:
-        level = self.levels.find(test)
-        before = self.levels.open_before(level) if level else []
+        before = self.levels.before(self.levels.find(test))
         leaks = _leaks.connection_leaks(self.gate, test.serial, before)
         if leaks:
             error = _leaks.leak_error(leaks)

@@ -10,6 +10,7 @@ from pytest_arena._gate._engines import (
     engine_like,
     find_engines,
     sync_twin,
+    when_gone,
 )
 from pytest_arena._gate._listeners import Checkout, Gate, close, install
 from pytest_arena._gate._origin import user_line
@@ -33,4 +34,5 @@ __all__ = [
     "unknown_connection",
     "unknown_file",
     "user_line",
+    "when_gone",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, event
@@ -13,7 +14,7 @@ from pytest_arena._gate._listeners import describe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import URL
+    from sqlalchemy.engine import URL, Dialect
 
     from pytest_arena._gate._base import Asked
 
@@ -24,6 +25,7 @@ __all__ = [
     "engine_like",
     "find_engines",
     "sync_twin",
+    "when_gone",
 ]
 
 
@@ -57,6 +59,17 @@ def asked_by_url(url: str | URL) -> Asked | None:
 def described_url(url: URL) -> str:
     """Return the name of the database that a server's URL means, if its driver is not to be had."""
     return f"{url.get_backend_name()}://{url.host or 'localhost'}:{url.port or ''}/{url.database}"
+
+
+def when_gone(dialect: Dialect, call: Callable[[], object]) -> None:
+    """Have something called when the engine of this dialect is disposed of, or is no more.
+
+    Either is the end of a memory database. It may be called in any thread, and twice.
+    """
+    for engine in find_engines():
+        if engine.dialect is dialect:
+            event.listen(engine, "engine_disposed", lambda _: call())
+            weakref.finalize(engine, call).atexit = False
 
 
 def engine_like(engine: Engine) -> Engine:

@@ -132,8 +132,13 @@ def digest_folders(watch: Watch, root: Path) -> Digests:
 
 def _kinds(folder: Path, files: set[Path], folders: set[Path]) -> list[str]:
     went_below = any(other.parent == folder for other in folders)
-    endings = {file.suffix for file in files if file.parent == folder and file.suffix}
+    endings = {file.suffix for file in files if file.suffix and _near(file.parent, folder)}
     return sorted(endings | ({"/"} if went_below else set()))
+
+
+def _near(one: Path, other: Path) -> bool:
+    """Whether one of them lies in the other, as those that ``rglob`` goes through do."""
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def _names(folder: Path, kinds: list[str]) -> list[str]:

@@ -1,0 +1,97 @@
+"""Mistakes of configuration: at collection, exit status 4, one message, no traceback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.example import Example, Run
+
+ONE = "def test_one():\n    pass\n"
+WORKERS = ("-p", "xdist.plugin", "-n", "2")
+
+
+def expect_one_message(run: Run, *texts: str) -> None:
+    """Exit status 4, the four parts and the code once, and no traceback."""
+    assert run.status == 4, run.output
+    run.says(*texts, "[A101]").never_says("INTERNALERROR", "Traceback (most recent call last)")
+    assert run.output.count("[A101]") == 1, run.output
+    for part in ("why:", "cause:", "next:"):
+        assert run.output.count(f"  {part}") == 1, run.output
+
+
+# The texts of these messages are told apart in tests/test_config.py, without a run each.
+@pytest.mark.parametrize(
+    "module,says",
+    [
+        ("import nothing_here", "broken.py:1 import nothing_here"),
+        ("x = = 1", "broken.py:1 x = = 1"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("def app(environ, start_response): ...", "a WSGI app"),
+    ],
+)
+def test_an_app_that_cannot_be_one(example: Example, module: str, says: str) -> None:
+    """It does not import, ends the process, or speaks another protocol."""
+    project = example.with_files(broken=module, test_one=ONE)
+    expect_one_message(project.run("--arena-app=broken:app"), says)
+
+
+MARKED = """
+import pytest
+
+@pytest.mark.arena(isolation="cpoy")
+def test_one():
+    pass
+"""
+
+
+@pytest.mark.parametrize("workers", [(), WORKERS], ids=["alone", "xdist"])
+def test_a_wrong_marker_is_named_with_its_line(example: Example, workers: tuple[str, ...]) -> None:
+    """The workers see it, the controller says it, once, and no worker is waited for."""
+    run = example.with_files(test_one=MARKED).run(*workers)
+    expect_one_message(run, "test_one.py:4", "@pytest.mark.arena(isolation='copy')")
+
+
+def test_a_wrong_app_under_xdist_is_said_once(example: Example) -> None:
+    """The controller collects nothing, so that it cannot know sys.path: the workers check."""
+    run = example.with_files(test_one=ONE).run(*WORKERS, "--arena-app=aap:app")
+    expect_one_message(run, "No module named 'aap'", "next: arena_app = app:app")
+
+
+def test_an_app_beside_its_test_is_found_under_xdist(example: Example) -> None:
+    """Where only the collection of the test file puts its folder on sys.path."""
+    text = "def test_one(test_client):\n    assert test_client.get('/dancers').json() == ['Sand']\n"
+    project = example.change("pytest.ini", "pythonpath = .\n", "").with_files(test_one=text)
+    project.run(*WORKERS).expect(passed=1)
+
+
+def test_a_misspelt_name_in_the_file_is_no_silence(example: Example) -> None:
+    """The nearest option is named, and the line."""
+    project = example.change("pytest.ini", "arena_seed", "arena_sead").with_files(test_one=ONE)
+    expect_one_message(project.run(), "arena_sead is no option", "pytest.ini:5", "arena_seed = …")
+
+
+def test_a_login_that_is_missing_is_said_where_it_is_needed(example: Example) -> None:
+    """At the line that asks for a role: a suite without roles needs none."""
+    text = "def test_one(client_as):\n    client_as('admin')\n"
+    run = example.with_files(test_one=text).run().expect(status=1, failed=1)
+    run.says("test_one.py:2", "nobody can be logged in as 'admin'", "[A703]")
+    expect_one_message(example.run("--arena-login=app:engine"), "called with (client, role)")
+
+
+def test_a_mistake_beside_a_test_file_that_does_not_import_hides_neither(example: Example) -> None:
+    """The usual case: both come from one mistake, an app that is not on sys.path."""
+    project = example.with_files(test_one="import nothing_here\n")
+    run = project.run("--arena-app=aap:app")
+    assert run.status == 4
+    run.says("No module named 'nothing_here'", "No module named 'aap'")
+
+
+def test_a_client_without_an_app_is_said_where_it_is_needed(example: Example) -> None:
+    """In a few lines, without the frames of the fixtures."""
+    project = example.change("pytest.ini", "arena_app = app:app\n", "")
+    text = "def test_one(client):\n    pass\n"
+    run = project.with_files(test_one=text).run().expect(status=1, errors=1)
+    run.says("there is no arena_app", "arena_app = app.main:app").never_says("_fixtures.py")

@@ -1,0 +1,108 @@
+"""A template that cannot be built: said in full once, and every test fails, none hangs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.example import Example
+
+TESTS = """
+from sqlalchemy import text
+
+async def test_async(client):
+    await client.get("/dancers")
+
+def test_sync(test_client):
+    test_client.get("/dancers")
+
+def test_session(db_session):
+    db_session.execute(text("select 1"))
+
+async def test_swallowed(db_session):
+    try:
+        await db_session.execute(text("select 1"))
+    except Exception:
+        pass
+
+def test_without():
+    pass
+"""
+
+SYNC = """
+from sqlalchemy import text
+def seed(session):
+    session.execute(text("insert into nowhere values (1)"))
+"""
+ASYNC = """
+from app import Dancer
+async def seed(session):
+    session.add_all([Dancer(name="One"), Dancer(name="One")])
+    await session.flush()
+"""
+AT_THE_COMMIT = """
+from app import Dancer
+async def seed(session):
+    session.add_all([Dancer(name="One"), Dancer(name="One")])
+"""
+
+
+@pytest.mark.parametrize(
+    "seed,says",
+    [
+        (SYNC, "seed.py:4 session.execute(text"),
+        (ASYNC, "seed.py:5 await session.flush()"),
+        (AT_THE_COMMIT, "seed.py:3 async def seed(session):"),
+    ],
+    ids=["sync", "async", "commit"],
+)
+def test_a_seed_that_fails_is_told_in_full_once(example: Example, seed: str, says: str) -> None:
+    """In the builder's own line, with the tests' own lines and nobody else's frames."""
+    run = example.with_files(test_seed=TESTS, seed=seed).run()
+    run.expect(status=1, failed=4, passed=1).says("arena_seed = seed:seed failed:", says)
+    run.never_says("sqlalchemy/", "pytest_arena/_")
+    assert run.output.count("arena: where the build failed") == 1
+    assert run.output.count("as the first test that connected says\nE") >= 2
+
+
+def test_a_schema_that_fails_under_xdist_fails_the_tests_of_every_worker(example: Example) -> None:
+    """Each process tries, and each says why."""
+    project = example.with_files(
+        test_seed=TESTS, make="def make(connection):\n    raise RuntimeError('no tables today')\n"
+    ).change("pytest.ini", "app:Base", "make:make")
+    run = project.run("-p", "xdist.plugin", "-n", "2").expect(status=1, failed=4, passed=1)
+    run.says("RuntimeError: no tables today", "make.py:2")
+
+
+INIT = """
+import asyncio
+from app import Base, engine, maker, Dancer
+
+async def init_db():
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+
+async def seed(session):
+    async with maker() as own:
+        own.add(Dancer(name="Sand"))
+        await own.commit()
+"""
+
+CHECKS = """
+async def test_async(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    assert (await client.post("/dancers/Dune")).status_code == 201
+
+def test_sync(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+"""
+
+
+def test_an_apps_own_init_db_builds_the_template(example: Example) -> None:
+    """It takes no argument and works on the app's own engine, and so does the seed here."""
+    project = example.with_files(init=INIT, test_init=CHECKS)
+    project = project.change("pytest.ini", "app:Base", "init:init_db")
+    run = project.change("pytest.ini", "seed:seed", "init:seed").run().expect(passed=2)
+    assert not (run.folder / "dev.db").exists()

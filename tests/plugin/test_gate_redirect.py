@@ -1,0 +1,304 @@
+"""Wherever an engine is made, and however its file is named, it lands in the test's database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.plugin.developer import assert_reached_without_the_plugin, small_example, untouched
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFTEST = """
+from app import add, create_engine, engine, names
+import pytest
+
+from_conftest = create_engine("sqlite:///dev.db")
+
+@pytest.fixture
+def by_fixture():
+    made = create_engine("sqlite:///dev.db")
+    yield made
+    made.dispose()
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_of_other_tests(request):
+    if "memory" not in request.node.name:
+        assert names(engine) == []
+"""
+
+PLACES = """
+import asyncio
+import gc
+import threading
+import weakref
+import pytest
+from contextlib import asynccontextmanager
+from app import aadd, add, anames, create_async_engine, create_engine, engine, names, text
+from conftest import from_conftest
+from pytest_arena._gate import _listeners
+
+here = create_engine("sqlite:///dev.db")
+
+def test_engines_of_one_url_made_anywhere_mean_one_database(by_fixture):
+    inside = create_engine("sqlite:///dev.db")
+    for number, made in enumerate([engine, from_conftest, here, by_fixture, inside]):
+        add(made, f"Dancer {number}")
+    assert [len(names(made)) for made in (engine, from_conftest, here, by_fixture, inside)] == [5] * 5
+    inside.dispose()
+
+@asynccontextmanager
+async def lifespan():
+    made = create_async_engine("sqlite+aiosqlite:///dev.db")
+    yield made
+    await made.dispose()
+
+@pytest.mark.parametrize("turn", range(100))
+async def test_pitfall_012_an_engine_made_in_the_lifespan_of_each_test(turn):
+    async with lifespan() as made:
+        assert await anames(made) == []
+        await aadd(made, "Ruby")
+        assert names(engine) == ["Ruby"]
+
+def test_pitfall_012_the_gate_keeps_nothing_of_engines_that_are_gone():
+    gate, databases = _listeners._gates[-1], _listeners._gates[-1].resolver
+    gc.collect()
+    before = len(gate._entries), len(databases._by_engine), len(databases._by_key)
+    dead = []
+    for _ in range(20):
+        for url in ("sqlite:///dev.db", "sqlite://"):
+            made = create_engine(url)
+            with made.connect():
+                pass
+            made.dispose()
+            dead.append(weakref.ref(made.dialect))
+    del made
+    gc.collect()
+    databases.drop_orphans()
+    assert [one() for one in dead] == [None] * 40
+    assert (len(gate._entries), len(databases._by_engine), len(databases._by_key)) == before
+
+def test_pitfall_013_an_engine_that_the_app_disposes_of_and_uses_again():
+    add(engine, "Ruby")
+    engine.dispose()
+    add(engine, "Flow")
+    assert names(engine) == ["Flow", "Ruby"]
+
+async def test_pitfall_104_a_sync_and_an_async_engine_on_one_file():
+    made = create_async_engine("sqlite+aiosqlite:///dev.db")
+    for number in range(10):
+        await aadd(made, f"async {number}")
+        add(engine, f"sync {number}")
+    assert names(engine) == await anames(made)
+    assert len(names(engine)) == 20
+    await made.dispose()
+
+async def test_pitfall_010_threads_with_loops_of_their_own_while_the_tests_loop_works():
+    made = create_async_engine("sqlite+aiosqlite:///dev.db")
+    def work(name):
+        asyncio.run(aadd(made, name))
+    await asyncio.gather(aadd(made, "here"), *(asyncio.to_thread(work, f"t{n}") for n in range(8)))
+    assert len(names(engine)) == 9
+    await made.dispose()
+
+NAMES = {
+    "relative": "sqlite:///dev.db",
+    "dotted": "sqlite:///./data/../dev.db",
+    "linked": "sqlite:///link.db",
+    "read_only": "sqlite:///file:dev.db?mode=ro&uri=true",
+    "by_uri": "sqlite:///file:dev.db?uri=true",
+    "immutable": "sqlite:///file:dev.db?immutable=1&uri=true",
+}
+
+@pytest.mark.parametrize("url", NAMES.values(), ids=NAMES)
+def test_pitfall_102_the_file_has_many_names(url):
+    made = create_engine(url)
+    add(engine, "Ruby")
+    assert names(made) == ["Ruby"]
+    made.dispose()
+
+def test_pitfall_102_a_read_only_engine_stays_read_only():
+    made = create_engine(NAMES["read_only"])
+    with pytest.raises(Exception, match="readonly"):
+        add(made, "Ruby")
+    made.dispose()
+
+def test_pitfall_102_an_engine_keeps_its_database_when_the_folder_changes(monkeypatch, tmp_path):
+    by_uri = create_engine(NAMES["by_uri"])
+    names(by_uri)
+    monkeypatch.chdir(tmp_path)
+    add(engine, "Ruby")
+    engine.dispose()
+    by_uri.dispose()
+    assert names(engine) == names(by_uri) == ["Ruby"]
+    assert list(tmp_path.iterdir()) == []
+    by_uri.dispose()
+
+@pytest.mark.parametrize("file", ["a b.db", "Tänzer, 100%.db", "d#1?.db"])
+def test_pitfall_084_any_file_name(file):
+    made = create_engine(f"sqlite:///{file.replace('?', '%3F')}")
+    with made.begin() as connection:
+        connection.execute(text("CREATE TABLE t (a)"))
+    made.dispose()
+"""
+
+
+def test_pitfall_102_104_every_engine_lands_in_the_tests_database(tmp_path: Path) -> None:
+    """Engines of any place and kind, and any name of the file, mean the test's database."""
+    example = small_example(tmp_path, conftest=CONFTEST, test_places=PLACES)
+    with untouched(example):
+        (example.folder / "data").mkdir()
+        (example.folder / "link.db").symlink_to("dev.db")
+        example.run().expect(passed=116)
+    assert sorted(path.name for path in example.folder.glob("*.db")) == ["dev.db", "link.db"]
+
+
+def test_without_the_plugin_the_same_engines_write_to_the_developers_file(tmp_path: Path) -> None:
+    """The twin: the attack is real."""
+    example = small_example(tmp_path, conftest=CONFTEST, test_places=PLACES)
+    assert_reached_without_the_plugin(example, "-k", "anywhere or 104")
+
+
+MEMORY = """
+import gc
+import pytest
+from app import Base, aadd, add, anames, create_async_engine, create_engine, engine, names, text
+from pytest_arena._gate import _listeners
+from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
+
+static = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+plain = create_engine("sqlite://")
+async_memory = create_async_engine("sqlite+aiosqlite://")
+named = create_engine("sqlite:///file:shared?mode=memory&cache=shared&uri=true", poolclass=SingletonThreadPool)
+named_async = create_async_engine("sqlite+aiosqlite:///file:shared?mode=memory&cache=shared&uri=true", poolclass=StaticPool)
+other_name = create_engine("sqlite:///file:other?mode=memory&cache=shared&uri=true", poolclass=SingletonThreadPool)
+for each in (static, plain, named, other_name):
+    Base.metadata.create_all(each)
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_pitfall_099_each_memory_engine_is_a_database_of_its_own(turn):
+    add(static, "static")
+    add(plain, "plain")
+    add(other_name, "other")
+    assert [names(static), names(plain), names(other_name)] == [["static"], ["plain"], ["other"]]
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_pitfall_011_async_memory(turn):
+    async with async_memory.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    await aadd(async_memory, "Ruby")
+    assert await anames(async_memory) == ["Ruby"]
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_pitfall_100_named_shared_memory_is_one_database(turn):
+    await aadd(named_async, "async")
+    add(named, "sync")
+    assert names(named) == await anames(named_async) == ["async", "sync"]
+
+def test_the_pools_are_the_apps_own():
+    kinds = {type(one.pool).__name__ for one in (static, plain, named, async_memory.sync_engine)}
+    assert kinds == {"StaticPool", "SingletonThreadPool"}
+    assert type(engine.pool) is QueuePool
+
+@pytest.mark.parametrize("turn", range(5))
+def test_an_engine_per_test_is_dropped_with_its_database(turn):
+    live = _listeners._gates[-1].resolver._home.path
+    before = len(list(live.iterdir()))
+    made = create_engine("sqlite://")
+    Base.metadata.create_all(made)
+    add(made, "Ruby")
+    made.dispose()
+    del made
+    gc.collect()
+    assert before < 60
+
+def test_no_more_files_than_engines():
+    live = _listeners._gates[-1].resolver._home.path
+    assert len([file for file in live.iterdir() if "level" not in file.name]) == 5
+"""
+
+
+def test_pitfall_099_100_memory_engines(tmp_path: Path) -> None:
+    """A memory engine has a database of its own, brought back after each test, gone with it."""
+    example = small_example(tmp_path, test_memory=MEMORY)
+    config = example.change("pytest.ini", "arena_schema = app:Base\n", "")
+    config.run().expect(passed=13)
+
+
+FACTORY = """
+import pytest
+from app import Base, Dancer, aadd, anames, create_async_engine
+from sqlalchemy import select
+
+@pytest.fixture
+async def engine():
+    made = create_async_engine("sqlite+aiosqlite://")
+    yield made
+    await made.dispose()
+
+@pytest.mark.parametrize("turn", range(4))
+async def test_an_app_whose_memory_engine_is_made_anew_for_each_test(engine, db_session, turn):
+    assert await anames(engine) == []
+    await aadd(engine, "Ruby")
+    db_session.add(Dancer(name="Flow"))
+    await db_session.commit()
+    assert list(await db_session.scalars(select(Dancer.name).order_by(Dancer.name))) == ["Flow", "Ruby"]
+    assert await anames(engine) == ["Flow", "Ruby"]
+"""
+
+
+def test_the_session_means_the_memory_engine_of_this_very_test(tmp_path: Path) -> None:
+    """An engine in memory that is made for each test is the app's database each time."""
+    example = small_example(tmp_path, test_factory=FACTORY)
+    example.change("app.py", 'engine = create_engine("sqlite:///dev.db")', "").run().expect(passed=4)
+
+
+TEMPORARY = """
+import sqlite3
+import pytest
+from pathlib import Path
+from app import add, create_engine, engine, names
+
+def test_files_in_the_temporary_folder_are_the_tests_own(tmp_path, tmp_path_factory):
+    for file in (tmp_path / "own.db", tmp_path_factory.mktemp("x") / "own.db"):
+        made = create_engine(f"sqlite:///{file}")
+        with made.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE t (a)")
+        made.dispose()
+        assert file.stat().st_size
+        raw = sqlite3.connect(file)
+        assert raw.execute("SELECT count(*) FROM t").fetchone() == (0,)
+        raw.close()
+
+def test_a_link_in_the_temporary_folder_leads_into_the_arena(tmp_path):
+    (tmp_path / "soft.db").symlink_to(Path("dev.db").absolute())
+    (tmp_path / "hard.db").hardlink_to("dev.db")
+    soft = create_engine(f"sqlite:///{tmp_path}/soft.db")
+    add(soft, "Ruby")
+    assert names(engine) == ["Ruby"]
+    hard = create_engine(f"sqlite:///{tmp_path}/hard.db")
+    with hard.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS t (a)")
+    soft.dispose()
+    hard.dispose()
+
+def test_what_arena_allow_names_is_reached():
+    for file in ("allowed.db", "data/x-1.db"):
+        for reach in (create_engine(f"sqlite:///{file}"), create_engine(f"sqlite:///./{file}")):
+            add(reach, f"{reach.url}")
+            reach.dispose()
+        raw = sqlite3.connect(file)
+        assert raw.execute("SELECT count(*) FROM dancers").fetchone() == (3,)
+        raw.close()
+"""
+
+
+def test_temporary_and_allowed_files_pass_and_links_to_the_apps_do_not(tmp_path: Path) -> None:
+    """Only this run's temporary folder, and what arena_allow names, is reached."""
+    example = small_example(tmp_path, test_temporary=TEMPORARY)
+    allowing = example.change("pytest.ini", "[pytest]", "[pytest]\narena_allow =\n  allowed.db\n  data/*.db")
+    with untouched(example):
+        for name in ("allowed.db", "data/x-1.db"):
+            with untouched(example, name):
+                pass
+        allowing.run().expect(passed=3)

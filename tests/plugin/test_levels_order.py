@@ -1,0 +1,254 @@
+"""Levels are a stack, and fixtures are not: what pytest sets up and ends in any order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.plugin.test_levels_scopes import CONFTEST
+
+if TYPE_CHECKING:
+    from tests.example import Example
+
+LOG = """
+
+LOG = []
+
+@pytest.fixture(scope="session")
+def quiet():
+    LOG.append("quiet")
+    yield
+"""
+
+LATE = """
+import pytest
+from sqlalchemy import text
+from app import Dancer, engine, maker
+from conftest import LOG
+
+def write(arena, name):
+    with arena.session() as session:
+        session.add(Dancer(name=name))
+        session.commit()
+
+@pytest.fixture(scope="session")
+def wide(arena):
+    LOG.append("wide")
+    write(arena, "wide")
+    yield
+    LOG.append("end of wide")
+    write(arena, "end of wide")
+
+@pytest.fixture(scope="module")
+def early(arena, request):
+    write(arena, "early")
+    request.getfixturevalue("wide")
+    request.getfixturevalue("quiet")
+    write(arena, "early too")
+    yield
+    write(arena, "end of early")
+
+def test_1_inside_another(early, found, mess):
+    assert found() == ["Sand", "early", "wide", "early too"]
+    mess()
+
+def test_2_whole_again(early, found):
+    assert found() == ["Sand", "early", "wide", "early too"]
+"""
+
+LATER = """
+import pytest
+from conftest import LOG
+from test_a import wide, write
+
+def test_1_early_is_gone_and_wide_with_it(found):
+    assert found() == ["Sand"]
+    assert LOG == ["wide", "quiet", "end of wide"]
+
+@pytest.fixture(scope="module")
+def late(arena):
+    LOG.append("late")
+    write(arena, "late")
+    yield
+    LOG.append("end of late")
+
+def test_2_asked_for_in_a_clean_test(request, found, mess):
+    assert found() == ["Sand"]
+    request.getfixturevalue("late")
+    assert found() == ["Sand", "late"]
+    mess()
+
+def test_3_it_lives_on(late, found, arena):
+    assert found() == ["Sand", "late"]
+    assert LOG[3:] == ["late"]
+
+@pytest.fixture(scope="module")
+def latest(arena):
+    LOG.append("latest")
+    write(arena, "latest")
+    yield
+    LOG.append("end of latest")
+
+def test_4_asked_for_in_a_test_that_has_written(request, arena, found):
+    write(arena, "mine")
+    request.getfixturevalue("latest")
+    assert found() == ["Sand", "late", "mine", "latest"]
+
+def test_5_it_ended_with_the_test(found):
+    assert found() == ["Sand", "late"]
+    assert LOG[4:] == ["latest", "end of latest"]
+
+def test_6_and_is_set_up_again(latest, quiet, found):
+    assert found() == ["Sand", "late", "latest"]
+    assert LOG.count("quiet") == 1
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_7_and_stays(latest, late, found, mess, turn):
+    assert found() == ["Sand", "late", "latest"]
+    assert LOG.count("latest") == 2
+    mess()
+"""
+
+BROKEN = """
+import pytest
+from test_a import write
+
+@pytest.fixture(scope="module")
+def half(arena):
+    write(arena, "half")
+    raise RuntimeError("half-way")
+
+@pytest.fixture(scope="module")
+def half_with_finalizer(arena, request):
+    request.addfinalizer(lambda: write(arena, "finalizer"))
+    write(arena, "half")
+    raise RuntimeError("half-way")
+
+@pytest.fixture(scope="module")
+def failing_end(arena):
+    write(arena, "failing end")
+    yield
+    write(arena, "before it failed")
+    raise RuntimeError("at the end")
+
+@pytest.fixture(scope="class")
+def tear_down_only(arena):
+    yield
+    write(arena, "tear-down only")
+
+@pytest.mark.xfail(raises=RuntimeError, strict=True)
+def test_1(half): ...
+def test_2(found): assert found() == ["Sand"]
+@pytest.mark.xfail(raises=RuntimeError, strict=True)
+def test_3(half): ...
+@pytest.mark.xfail(raises=RuntimeError, strict=True)
+def test_4(half_with_finalizer): ...
+def test_5(found): assert found() == ["Sand"]
+
+class TestTearDown:
+    def test_6(self, tear_down_only, found, mess):
+        assert found() == ["Sand"]
+        mess()
+
+def test_7(found): assert found() == ["Sand"]
+
+def test_8(failing_end, found):
+    assert found() == ["Sand", "failing end"]
+"""
+
+HOLDING = """
+import pytest
+import pytest_asyncio
+from sqlalchemy import func, select, text
+from app import Dancer, engine, maker
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def reading():
+    async with engine.connect() as connection:
+        yield connection
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def session():
+    async with maker() as session:
+        session.add(Dancer(name="held"))
+        await session.commit()
+        yield session
+
+async def names(connection):
+    return list(await connection.scalars(select(Dancer.name).order_by(Dancer.id)))
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+async def test_a_connection_held_over_tests(reading, session, found, client, turn):
+    expected = ["Sand", "held"]
+    assert found() == await names(reading) == await names(session) == expected
+    await client.post("/dancers/more")
+    session.add(Dancer(name=f"turn {turn}"))
+    await session.commit()
+    assert await names(reading) == await names(session) == [*expected, "more", f"turn {turn}"]
+
+async def test_and_then_begins_a_transaction(session):
+    session.add(Dancer(name="not committed"))
+    await session.flush()
+
+async def test_after_that(session, found):
+    assert found() == ["Sand", "held"]
+"""
+
+OWN_SAVEPOINTS = """
+import pytest
+from sqlalchemy import create_engine, event, select, text
+from sqlalchemy.orm import Session
+from app import Dancer
+
+@pytest.fixture(scope="module")
+def connection(arena):
+    engine = create_engine(arena.url.replace("+aiosqlite", ""))
+    event.listen(engine, "connect", lambda c, _: setattr(c, "isolation_level", None))
+    event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN"))
+    with engine.connect() as connection, connection.begin() as outer:
+        connection.execute(text("INSERT INTO dancers (name) VALUES ('outer')"))
+        yield connection
+        outer.rollback()
+
+@pytest.fixture
+def session(connection):
+    with Session(connection, join_transaction_mode="create_savepoint") as session:
+        yield session
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_a_suite_that_undoes_itself(connection, turn):
+    nested = connection.begin_nested()
+    session = Session(connection, join_transaction_mode="create_savepoint")
+    session.add(Dancer(name="mine"))
+    session.commit()
+    assert list(session.scalars(select(Dancer.name))) == ["Sand", "outer", "mine"]
+    session.close()
+    nested.rollback()
+"""
+
+
+def test_levels_in_any_order(example: Example) -> None:
+    """P6: late fixtures, fixtures inside of others, in tests; finished early and set up again."""
+    project = example.with_paths({"conftest.py": CONFTEST + LOG})
+    run = project.with_files(test_a=LATE, test_b=LATER).run("test_a.py", "test_b.py")
+    run.expect(passed=10)
+
+
+def test_levels_of_broken_fixtures_are_gone_at_once(example: Example) -> None:
+    """P6: half-way after a commit, with a finalizer that writes, with a tear-down that fails."""
+    project = example.with_paths({"conftest.py": CONFTEST + LOG}).with_files(test_a=LATE, test_c=BROKEN)
+    last = "\ndef test_nothing_is_left(found):\n    assert found() == ['Sand']\n"
+    run = project.with_files(test_d=last).run("test_c.py", "test_d.py")
+    run.expect(1, passed=6, xfailed=3, errors=1).says("RuntimeError: at the end")
+
+
+def test_levels_with_connections_held_over_tests(example: Example) -> None:
+    """P6, P2: what a fixture holds open goes on working; what a test begins on it is undone."""
+    project = example.with_paths({"conftest.py": CONFTEST + LOG}).with_files(
+        test_a=HOLDING, test_b=OWN_SAVEPOINTS
+    )
+    run = project.run()
+    run.expect(1, passed=8, errors=1)
+    run.says("ERROR at teardown of test_and_then_begins_a_transaction", "open transaction")
+    run.says("holds a transaction open over its tests")

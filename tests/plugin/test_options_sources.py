@@ -1,0 +1,156 @@
+"""Where options come from: the file, the environment, the command line, the marker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.example import Example
+
+# Prints what the run was told, by what it does: the seeded names, and whether a database was kept.
+TESTS = """
+def test_names(test_client):
+    print("names:", *test_client.get("/dancers").json())
+    assert False
+"""
+
+SEEDS = """
+from app import Dancer
+
+def by_file(session):
+    session.add(Dancer(name="File"))
+
+def by_environment(session):
+    session.add(Dancer(name="Environment"))
+
+def by_command_line(session):
+    session.add(Dancer(name="CommandLine"))
+"""
+
+TOML = """
+[tool.pytest.ini_options]
+arena_app = "app:app"
+arena_schema = "app:Base"
+arena_seed = "seeds:by_file"
+arena_env = ["SHOP_URL", "OTHER_URL"]
+pythonpath = ["."]
+"""
+
+# pytest 9's own table: each value in the type of its option.
+NATIVE_TOML = TOML.replace("[tool.pytest.ini_options]", "[tool.pytest]")
+
+
+@pytest.fixture
+def seeds(example: Example) -> Example:
+    """Four seeds to choose from, and a test that fails and shows which one it was."""
+    seeds = example.with_files(seeds=SEEDS, test_names=TESTS)
+    return seeds.change("pytest.ini", "seed:seed", "seeds:by_file")
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file(seeds: Example) -> None:
+    """Also `--arena-seed x` with a space; an empty word on the command line means none."""
+    environment = {"ARENA_SEED": "seeds:by_environment"}
+    flag = "--arena-seed"
+    seeds.run().says("names: File")
+    seeds.run(env=environment).says("names: Environment")
+    seeds.run(f"{flag}=seeds:by_command_line", env=environment).says("names: CommandLine")
+    seeds.run(flag, "seeds:by_command_line", env=environment).says("names: CommandLine")
+    seeds.run(f"{flag}=", env=environment).says("names:").never_says("names: F", "names: E")
+
+
+@pytest.mark.parametrize("text", [TOML, NATIVE_TOML], ids=["ini_options", "native"])
+def test_pyproject_toml_in_both_of_its_tables(
+    seeds: Example, text: str, request: pytest.FixtureRequest
+) -> None:
+    """Strings and lists of strings; a variable of `arena_env` leads into the arena."""
+    if text is NATIVE_TOML and int(pytest.__version__.partition(".")[0]) < 9:
+        pytest.skip("[tool.pytest] came with pytest 9")
+    project = seeds.with_paths({"pyproject.toml": text, "app.py": seeds.files["app.py"]})
+    project = project.change("app.py", "DATABASE_URL", "OTHER_URL")
+    files = {name: text for name, text in project.files.items() if name != "pytest.ini"}
+    run = type(project)(project.folder, files).run(env={"OTHER_URL": "sqlite+aiosqlite:///prod.db"})
+    run.expect(status=1, failed=1).says("names: File", "database prod on SQLite")
+    assert not (run.folder / "prod.db").exists()
+
+
+def test_a_value_of_another_type_in_the_native_table_is_explained(seeds: Example) -> None:
+    """pytest 9 takes a list for a list, and nothing else."""
+    if int(pytest.__version__.partition(".")[0]) < 9:
+        pytest.skip("[tool.pytest] came with pytest 9")
+    text = NATIVE_TOML.replace('["SHOP_URL", "OTHER_URL"]', '"SHOP_URL"')
+    files = {name: old for name, old in seeds.files.items() if name != "pytest.ini"}
+    run = type(seeds)(seeds.folder, {**files, "pyproject.toml": text}).run()
+    assert run.status == 4
+    run.says("arena_env has a value of another type", "pyproject.toml:6", 'arena_env = ["SHOP')
+
+
+KEEPING = """
+import pytest
+
+def test_plain(db_session):
+    assert False
+
+@pytest.mark.arena(keep="never")
+def test_marked(db_session):
+    assert False
+"""
+
+
+def test_the_marker_wins_over_the_command_line(example: Example) -> None:
+    """It stands at the test, and speaks for that test alone."""
+    run = example.with_files(test_keep=KEEPING).run("--arena-keep=failed")
+    run.expect(status=1, failed=2)
+    assert run.output.count("the test's database was kept") == 1
+
+
+def test_pitfall_084_the_cache_is_where_arena_cache_says(seeds: Example) -> None:
+    """Relative to the working folder, and never in the project by itself."""
+    run = seeds.run(env={"ARENA_CACHE": "somewhere/else"})
+    assert list(run.folder.glob("somewhere/else/templates/*/*.sqlite"))
+    assert not list(seeds.folder.parent.glob("cache"))
+
+
+def test_rebuild_builds_once_for_all_workers(seeds: Example) -> None:
+    """By the switch and by ARENA_REBUILD; without it nothing is built again."""
+    counting = seeds.change(
+        "seeds.py",
+        "def by_file(session):",
+        "def by_file(session):\n    with open('builds.log', 'a') as log:\n        log.write('b')",
+    ).with_files(test_more=TESTS, test_again=TESTS)
+    workers = ("-p", "xdist.plugin", "-n", "2")
+    for arguments, environment, builds in (
+        (workers, {}, "b"),
+        (workers, {}, "b"),
+        ((*workers, "--arena-rebuild"), {}, "bb"),
+        ((), {"ARENA_REBUILD": "1"}, "bbb"),
+        ((), {"ARENA_REBUILD": "0"}, "bbb"),
+    ):
+        run = counting.run(*arguments, env=environment).expect(status=1, failed=3)
+        assert (run.folder / "builds.log").read_text() == builds
+
+
+def test_help_markers_and_fixtures_stand_alone(example: Example) -> None:
+    """Somebody who has read nothing learns what each option, marker and fixture is for."""
+    example.run("--help").says(
+        "pytest-arena: every test of a web app gets a database of its own.",
+        "--arena-app=MODULE:NAME The web app under test, as package.module:attribute",
+        "arena_seed (string): The rows that every test starts with",
+        "arena_env (linelist): Names of environment variables",
+    )
+    example.run("--markers").says("@pytest.mark.arena(isolation='copy', keep='failed', seed=False")
+    example.run("--fixtures").says("db_session --", "A session on the test's database", "client --")
+
+
+def test_help_is_printed_in_spite_of_a_mistake_in_the_options(example: Example) -> None:
+    """Whoever looks up the right name has just written a wrong one."""
+    run = example.run("--help", "--arena-keep=sometimes")
+    run.says("--arena-keep=WHEN", "keep=sometimes is none of: never, failed, always")
+
+
+def test_a_suite_that_sets_no_option_does_not_notice_the_plugin(example: Example) -> None:
+    """No section, no import of any app, no folder in the cache, the same exit status."""
+    plain = type(example)(example.folder, {"test_plain.py": "def test_one():\n    assert True\n"})
+    run = plain.run("-v").expect(passed=1).never_says(" arena ", "database")
+    assert not (run.folder.parent / "cache").exists()

@@ -1,0 +1,252 @@
+"""``db_session``: what it shows, what it hides, what it leaves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.example import Example
+
+# pool_size=1: the app's only connection is the app's; foreign keys by the app's own listener.
+MORE = """
+from sqlalchemy import ForeignKey, event
+
+engine.dispose
+@event.listens_for(engine.sync_engine, "connect")
+def pragmas(connection, _):
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+class Score(Base):
+    __tablename__ = "scores"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dancer_id: Mapped[int] = mapped_column(ForeignKey("dancers.id"))
+
+@app.put("/dancers/{id}/{name}")
+async def rename(id: int, name: str, db=Depends(get_db)):
+    (await db.get_one(Dancer, id)).name = name
+    await db.commit()
+"""
+
+ASYNC = """
+import asyncio
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+from app import Dancer, Score, engine, maker
+from pytest_arena.errors import PendingWorkError
+
+async def test_it_is_of_the_kind_of_the_test(db_session):
+    assert isinstance(db_session, AsyncSession)
+
+def test_it_is_sync_here(db_session):
+    assert isinstance(db_session, Session)
+
+async def test_a_one_connection_pool_does_not_deadlock(db_session, client):
+    dancer = await db_session.get_one(Dancer, 1)
+    async with db_session.begin_nested():
+        db_session.add(Dancer(name="pending"))
+    answers = await asyncio.gather(*(client.get("/dancers") for _ in range(5)))
+    assert [answer.json() for answer in answers] == [["Sand", "pending"]] * 5
+    assert dancer.name == "Sand"
+
+async def test_gathered_requests_see_what_is_pending(db_session, client):
+    db_session.add(Dancer(name="pending"))
+    answers = await asyncio.gather(*(client.post(f"/dancers/{n}") for n in range(5)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len(list(await db_session.scalars(select(Dancer)))) == 7
+
+async def read_get(db): return (await db.get(Dancer, 1)).name
+async def read_get_one(db): return (await db.get_one(Dancer, 1)).name
+async def read_scalar(db): return (await db.scalar(select(Dancer))).name
+async def read_scalars(db): return (await db.scalars(select(Dancer))).first().name
+async def read_execute(db): return (await db.execute(select(Dancer))).scalar().name
+async def read_query(db): return await db.run_sync(lambda s: s.query(Dancer).first().name)
+async def read_stream(db): return [d async for d in await db.stream_scalars(select(Dancer))][0].name
+READS = [read_get, read_get_one, read_scalar, read_scalars, read_execute, read_query, read_stream]
+
+@pytest.mark.parametrize("read", READS)
+async def test_reads_are_fresh_after_a_request(db_session, client, read):
+    dancer = await db_session.get(Dancer, 1)
+    assert (await client.put("/dancers/1/Dune")).status_code == 200
+    assert await read(db_session) == "Dune"
+    assert dancer.name == "Dune"
+
+async def test_pitfall_124_instances_keep_their_values_after_a_commit(db_session, client):
+    dancer = Dancer(name="Grain")
+    db_session.add(dancer)
+    await client.get("/dancers")
+    await db_session.commit()
+    assert (dancer.id, dancer.name) == (2, "Grain")
+
+async def test_changes_of_the_test_survive_a_fresh_read(db_session):
+    dancer = await db_session.get_one(Dancer, 1)
+    dancer.name = "mine"
+    assert (await db_session.get_one(Dancer, 1)).name == "mine"
+    assert (await db_session.scalar(select(Dancer))).name == "mine"
+
+async def test_a_sync_request_with_pending_async_work(db_session, test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+    assert len(list(await db_session.scalars(select(Dancer)))) == 1
+    assert test_client.get("/dancers").json() == ["Sand"]
+    db_session.add(Dancer(name="pending"))
+    with pytest.raises(PendingWorkError, match="not committed"):
+        test_client.get("/dancers")
+    await db_session.flush()
+    with pytest.raises(PendingWorkError, match="not committed"):
+        test_client.get("/dancers")
+    await db_session.commit()
+    assert test_client.get("/dancers").json() == ["Sand", "pending"]
+
+@pytest.fixture
+async def made(db_session):
+    db_session.add(Dancer(name="made"))
+    yield
+    assert len(list(await db_session.scalars(select(Dancer)))) == 2
+    db_session.add(Dancer(name="in tear-down"))
+    await db_session.flush()
+
+@pytest.fixture
+def made_and_looked_after(made, db_session):
+    return db_session
+
+async def test_async_fixtures(made, client):
+    assert (await client.get("/dancers")).json() == ["Sand", "made"]
+
+@pytest.mark.xfail(raises=ZeroDivisionError, strict=True)
+async def test_a_failed_test(made, db_session):
+    db_session.add(Dancer(name="more"))
+    db_session.expunge_all()
+    await db_session.flush()
+    1 / 0
+
+async def test_same_pragmas(db_session):
+    db_session.add(Score(dancer_id=99))
+    with pytest.raises(IntegrityError):
+        await db_session.commit()
+    await db_session.rollback()
+
+def test_same_pragmas_for_the_sync_twin(db_session):
+    db_session.add(Score(dancer_id=99))
+    with pytest.raises(IntegrityError):
+        db_session.commit()
+    db_session.rollback()
+
+def test_sync_reads_are_fresh(db_session, test_client):
+    dancer = db_session.get(Dancer, 1)
+    db_session.add(Dancer(name="pending"))
+    assert test_client.get("/dancers").json() == ["Sand", "pending"]
+    for name, read in {
+        "a": lambda: db_session.get(Dancer, 1), "b": lambda: db_session.get_one(Dancer, 1),
+        "c": lambda: db_session.scalar(select(Dancer).order_by(Dancer.id)),
+        "d": lambda: db_session.scalars(select(Dancer).order_by(Dancer.id)).first(),
+        "e": lambda: db_session.query(Dancer).order_by(Dancer.id).first(),
+    }.items():
+        assert test_client.put(f"/dancers/1/{name}").status_code == 200
+        assert read().name == dancer.name == name
+
+async def test_nothing_is_left_checked_out(db_session, arena):
+    assert engine.sync_engine.pool.checkedout() == 0
+    assert arena.engine.sync_engine.pool.checkedout() == 0
+    assert len(list(await db_session.scalars(select(Dancer)))) == 1
+"""
+
+SYNC_APP = """
+from fastapi import Depends, FastAPI
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+class Base(DeclarativeBase):
+    pass
+
+class Dancer(Base):
+    __tablename__ = "dancers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+
+class Other(DeclarativeBase):
+    pass
+
+class Log(Other):
+    __tablename__ = "logs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+engine = create_engine("sqlite:///dev.db", pool_size=1, max_overflow=0)
+logs = create_engine("sqlite:///logs.db")
+app = FastAPI()
+
+def get_db():
+    with Session(engine) as session:
+        yield session
+
+@app.get("/dancers")
+def dancers(db=Depends(get_db)):
+    return [dancer.name for dancer in db.scalars(select(Dancer).order_by(Dancer.id))]
+
+@app.post("/dancers/{name}", status_code=201)
+def add(name: str, db=Depends(get_db)):
+    db.add(Dancer(name=name))
+    db.commit()
+    with Session(logs) as session:
+        session.add(Log())
+        session.commit()
+"""
+
+SYNC = """
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+from app import Dancer, Log, engine, logs
+
+def count_logs():
+    with Session(logs) as session:
+        return session.scalar(select(func.count()).select_from(Log))
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_sync(db_session, test_client, turn):
+    db_session.add(Dancer(name="Grain"))
+    assert test_client.get("/dancers").json() == ["Sand", "Grain"]
+    assert test_client.post("/dancers/Dune").status_code == 201
+    assert isinstance(db_session, Session)
+    assert db_session.scalar(select(func.count()).select_from(Dancer)) == 3
+    assert count_logs() == 1
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_async(db_session, client, turn):
+    assert isinstance(db_session, Session)
+    db_session.add(Dancer(name="Grain"))
+    assert (await client.get("/dancers")).json() == ["Sand", "Grain"]
+    assert (await client.post("/dancers/Dune")).status_code == 201
+    assert db_session.scalar(select(func.count()).select_from(Dancer)) == 3
+    assert count_logs() == 1
+
+def test_nothing_is_left_checked_out(db_session, arena):
+    assert engine.pool.checkedout() == arena.engine.pool.checkedout() == 0
+    assert "dev.db" in arena.url
+"""
+
+
+def test_sessions_of_an_async_app(example: Example) -> None:
+    """P1: pending work is seen by requests, what requests changed by the session."""
+    small = example.change(
+        "app.py", '"sqlite+aiosqlite:///dev.db"))', '"sqlite+aiosqlite:///dev.db"), '
+        "pool_size=1, max_overflow=0, pool_timeout=5)"
+    )
+    app = small.files["app.py"] + MORE
+    run = small.with_files(app=app, test_it=ASYNC).run()
+    run.expect(passed=20, xfailed=1)
+
+
+def test_sessions_of_a_sync_app_with_two_databases(example: Example) -> None:
+    """P1: plain ``def`` endpoints, a pool of one connection; `db_session` is on the first one."""
+    seed = example.files["seed.py"].replace("async def", "def")
+    config = example.files["pytest.ini"].replace(
+        "arena_schema = app:Base", "arena_schema =\n  dev = app:Base\n  logs = app:Other"
+    ).replace("arena_seed = ", "arena_seed =\n  dev = ")
+    project = example.with_files(app=SYNC_APP, seed=seed, test_it=SYNC)
+    run = project.with_paths({"pytest.ini": config}).run()
+    run.expect(passed=5)
+    assert not list(run.folder.glob("*.db"))

@@ -1,0 +1,51 @@
+"""The few lines at the end: which databases, what they cost, what was refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.example import Example
+
+TESTS = """
+async def test_reads(client):
+    await client.get("/dancers")
+
+async def test_writes(client):
+    await client.post("/dancers/Dune")
+
+def test_neither():
+    pass
+"""
+
+OUTSIDE = """
+import sqlite3
+
+def pytest_sessionfinish():
+    try:
+        sqlite3.connect("dev.db")
+    except Exception:
+        pass
+"""
+
+
+def test_the_summary_explains_the_run(example: Example) -> None:
+    """Also with ``-v``, a line for each test; under xdist the workers' lines are one."""
+    project = example.with_files(test_sum=TESTS)
+    run = project.run("-v").expect(passed=3)
+    run.says("database dev on SQLite", "and kept for the next run", "a test")
+    run.says("test_sum.py::test_reads own dev, 1 request, unchanged")
+    run.says("test_sum.py::test_writes own dev, 1 request, dev changed and restored")
+    project.run().expect(passed=3).says("template from the cache").never_says("1 request")
+    run = project.run("-p", "xdist.plugin", "-n", "2", "-v").expect(passed=3)
+    run.says("of 3 tests had a database of their own, 1 changed it")
+    assert run.output.count("database dev on SQLite") == 1
+
+
+def test_quiet_says_only_what_made_the_run_fail(example: Example) -> None:
+    """Nothing at all, or one line: a refusal outside of any test makes the exit status 1."""
+    project = example.with_files(test_sum=TESTS)
+    project.run("-q").expect(passed=3).never_says("database", "arena")
+    run = project.with_files(conftest=OUTSIDE).run("-q").expect(status=1, passed=3)
+    assert run.output.count("arena:") == 1
+    run.says("arena: outside of any test refused: a connection to")

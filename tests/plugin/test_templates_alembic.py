@@ -1,0 +1,175 @@
+"""`arena_schema = alembic.ini`: the project's own migrations, on the engine that env.py makes."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.example import Example
+
+INI = """
+[alembic]
+script_location = %(here)s/migrations
+path_separator = os
+prepend_sys_path = .
+sqlalchemy.url = sqlite+aiosqlite:///dev.db
+
+[loggers]
+keys = root
+[handlers]
+keys = console
+[formatters]
+keys = plain
+[logger_root]
+level = WARN
+handlers = console
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = plain
+[formatter_plain]
+format = %(message)s
+"""
+
+# As `alembic init` writes it, with fileConfig, which disables every logger that there is.
+SYNC_ENV = """
+from logging.config import fileConfig
+from alembic import context
+from sqlalchemy import create_engine
+import app
+
+fileConfig(context.config.config_file_name)
+engine = create_engine("sqlite:///dev.db")
+with engine.connect() as connection:
+    context.configure(connection=connection, target_metadata=app.Base.metadata)
+    with context.begin_transaction():
+        context.run_migrations()
+"""
+
+# As `alembic init -t async` writes it: asyncio.run is forbidden where a loop is running.
+ASYNC_ENV = """
+import asyncio
+from logging.config import fileConfig
+from alembic import context
+from sqlalchemy import pool
+from sqlalchemy.ext.asyncio import async_engine_from_config
+
+config = context.config
+fileConfig(config.config_file_name)
+
+def run(connection):
+    context.configure(connection=connection)
+    with context.begin_transaction():
+        context.run_migrations()
+
+async def main():
+    section = config.get_section(config.config_ini_section)
+    engine = async_engine_from_config(section, prefix="sqlalchemy.", poolclass=pool.NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(run)
+    await engine.dispose()
+
+asyncio.run(main())
+"""
+
+FIRST = """
+import sqlalchemy as sa
+from alembic import op
+revision, down_revision = "1", None
+
+def upgrade():
+    op.create_table("dancers", sa.Column("id", sa.Integer, primary_key=True),
+                    sa.Column("name", sa.String, unique=True))
+"""
+
+SECOND = """
+import sqlalchemy as sa
+from alembic import op
+revision, down_revision = "2", "1"
+
+def upgrade():
+    op.execute("insert into dancers (name) values ('Migrated')")
+"""
+
+# The first connection of the run is made inside a running loop, by a request.
+TESTS = """
+import logging, os
+logger = logging.getLogger("app.log")
+folder = os.getcwd()
+
+async def test_names(client, caplog):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    logger.warning("still heard")
+    assert "still heard" in caplog.text
+    assert os.getcwd() == folder
+
+def test_sync(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+"""
+
+
+def with_migrations(example: Example, env: str) -> Example:
+    """The example, with its schema from migrations."""
+    files = {
+        "alembic.ini": INI,
+        "migrations/env.py": env,
+        "migrations/versions/first.py": FIRST,
+        "test_names.py": TESTS,
+    }
+    return example.change("pytest.ini", "app:Base", "alembic.ini").with_paths(files)
+
+
+@pytest.mark.parametrize("env", [SYNC_ENV, ASYNC_ENV], ids=["sync", "async"])
+def test_pitfall_127_migrations_run_inside_and_outside_a_loop(example: Example, env: str) -> None:
+    """A sync and an async env.py, unmodified; loggers and the working folder stay as they were.
+
+    A migration that is added makes another template, and so does one that is edited.
+    """
+    project = with_migrations(example, env)
+    run = project.run().expect(passed=2).says("template built")
+    assert not (run.folder / "dev.db").exists()
+    more = project.with_paths({"migrations/versions/second.py": SECOND})
+    more.run().expect(status=1, failed=2).says("'Migrated'", "template built")
+    edited = more.change("migrations/versions/second.py", "'Migrated'", "'Edited'")
+    run = edited.run().expect(status=1, failed=2).never_says("Migrated").says("'Edited'")
+    run.says("(arena_schema = alembic.ini: migrations/versions/second.py has changed)")
+
+
+def test_a_migration_that_fails_says_its_own_line_once(example: Example) -> None:
+    """In full at the first test, a short reference at the others; all fail."""
+    broken = FIRST.replace("op.create_table", 'op.execute("create tabel x")\n    op.create_table')
+    project = with_migrations(example, SYNC_ENV).with_paths({"migrations/versions/first.py": broken})
+    run = project.run().expect(status=1, failed=2)
+    run.says(
+        'arena_schema = alembic.ini failed: OperationalError: (sqlite3.OperationalError) near "tabel"',
+        'migrations/versions/first.py:7 op.execute("create tabel x")',
+        "no database: arena_schema = alembic.ini failed, as the first test that connected says",
+    )
+    assert len(re.findall("where the build failed", run.output)) == 1
+
+
+# A driver that is not there, for a product that this version does not isolate.
+DRIVER = """
+import types
+driver = types.SimpleNamespace(paramstyle="pyformat", __version__="2.9", Error=OSError)
+engine = create_engine("postgresql+psycopg2://me:s3cret@db/shop", module=driver)
+"""
+
+
+def test_migrations_that_lead_to_another_product_are_refused_without_its_password(
+    example: Example,
+) -> None:
+    """A database that does not fit: nothing connects, and the message names env.py's line."""
+    env = SYNC_ENV.replace('engine = create_engine("sqlite:///dev.db")\n', DRIVER)
+    run = with_migrations(example, env).run().expect(status=1, failed=2)
+    run.says("arena_schema = alembic.ini failed: refused: a connection to postgresql://db")
+    run.says("migrations/env.py:12 with engine.connect() as connection:").never_says("s3cret")
+
+
+def test_a_folder_without_env_py_is_a_mistake_of_configuration(example: Example) -> None:
+    """At collection, and not at the first connection."""
+    project = with_migrations(example, SYNC_ENV).change("alembic.ini", "/migrations", "/migration")
+    project.run().expect(status=4).says("there is no", "migration/env.py", "script_location")

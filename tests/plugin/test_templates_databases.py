@@ -1,0 +1,117 @@
+"""Several databases, and none at all: what the summary says of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.example import Example
+
+ANALYTICS = """
+from sqlalchemy import create_engine, text
+
+engine = create_engine("sqlite:///analytics.db")
+
+def tables(connection):
+    connection.execute(text("create table visits (page text)"))
+
+def rows(session):
+    session.execute(text("insert into visits values ('home')"))
+"""
+
+TWO = """
+from sqlalchemy import text
+import analytics
+
+async def test_both(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    with analytics.engine.begin() as connection:
+        assert connection.scalar(text("select page from visits")) == "home"
+        connection.execute(text("delete from visits"))
+
+def test_both_again(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+    with analytics.engine.begin() as connection:
+        assert connection.scalar(text("select page from visits")) == "home"
+"""
+
+LINES = """arena_schema =
+    dev = app:Base
+    analytics = analytics:tables
+    analitics = analytics:tables
+"""
+
+
+def test_each_database_has_a_line_of_its_own(example: Example) -> None:
+    """`name = value`, by the name of the file; a name that nobody asked for is mentioned."""
+    seeds = "arena_seed =\n    dev = seed:seed\n    analytics = analytics:rows\n"
+    project = example.change("pytest.ini", "arena_schema = app:Base\n", LINES)
+    project = project.change("pytest.ini", "arena_seed = seed:seed\n", seeds)
+    run = project.with_files(analytics=ANALYTICS, test_two=TWO).run().expect(passed=2)
+    run.says("database dev, analytics on SQLite", "no engine asked for a database 'analitics'")
+
+
+TESTS = """
+async def test_one(client):
+    assert (await client.get("/dancers")).json() == []
+    assert (await client.post("/dancers/Sand")).status_code == 201
+
+def test_two(test_client):
+    assert test_client.get("/dancers").json() == []
+"""
+
+AT_IMPORT = """
+import asyncio
+async def create():
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    await engine.dispose()
+asyncio.run(create())
+app = FastAPI()
+"""
+
+IN_THE_LIFESPAN = """
+from contextlib import asynccontextmanager
+@asynccontextmanager
+async def lifespan(app):
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    yield
+app = FastAPI(lifespan=lifespan)
+"""
+
+IN_A_REQUEST = """
+app = FastAPI()
+@app.middleware("http")
+async def create(request, call_next):
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    return await call_next(request)
+"""
+
+
+@pytest.mark.parametrize(
+    "where,times",
+    [(AT_IMPORT, 1), (IN_THE_LIFESPAN, 2), (IN_A_REQUEST, 2)],
+    ids=["import", "lifespan", "request"],
+)
+def test_pitfall_119_an_app_that_makes_its_tables_itself(
+    example: Example, where: str, times: int
+) -> None:
+    """Works as it is; the summary says what it cost, and the line that saves it."""
+    bare = example.change("pytest.ini", "arena_schema = app:Base\narena_seed = seed:seed\n", "")
+    run = bare.change("app.py", "app = FastAPI()\n", where).with_files(test_own=TESTS).run()
+    run.expect(passed=2).says(f"the app made its tables itself, {times} time")
+    run.says("arena_schema = app:Base")
+
+
+def test_pitfall_119_a_lifespan_that_makes_tables_over_a_template_costs_no_word(
+    example: Example,
+) -> None:
+    """The tables are there already; nothing is doubled."""
+    tests = TESTS.replace("[]", '["Sand"]').replace("/dancers/Sand", "/dancers/Dune")
+    project = example.change("app.py", "app = FastAPI()\n", IN_THE_LIFESPAN)
+    run = project.with_files(test_own=tests).run().expect(passed=2)
+    run.never_says("made its tables itself")

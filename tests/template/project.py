@@ -1,0 +1,117 @@
+"""A small project on disk, and its templates, without pytest and without the gate."""
+
+from __future__ import annotations
+
+import importlib
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_arena._template import Recipe, Store
+from pytest_arena._values import Stage
+
+if TYPE_CHECKING:
+    import pytest
+
+__all__ = ["MODELS", "SEED", "Project"]
+
+MODELS = """
+from sqlalchemy import Column, Integer, MetaData, String, Table
+
+metadata = MetaData()
+Table("dancers", metadata, Column("id", Integer, primary_key=True), Column("name", String))
+"""
+
+# It counts its own runs: a file that it appends to is no part of what it depends on.
+SEED = """
+from pathlib import Path
+from sqlalchemy import text
+import helper
+
+def seed(session):
+    with Path("builds.log").open("a") as log:
+        log.write("built ")
+    session.execute(text("insert into dancers (name) values (:name)"), {"name": helper.NAME})
+"""
+
+# What another process does with the same project.
+ENSURE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tests.template.project import Project
+print(Project(Path.cwd(), Path(sys.argv[2])).ensure())
+"""
+
+REPOSITORY = Path(__file__).parent.parent.parent
+
+
+@dataclass
+class Project:
+    """Files in a folder, built as ``models:metadata`` and ``seed:seed`` unless told otherwise."""
+
+    root: Path
+    cache: Path
+    schema: str = "models:metadata"
+    seed: str = "seed:seed"
+
+    def write(self, **files: str) -> None:
+        """Write modules; one that is loaded is loaded anew, as in the next run."""
+        for name, text in files.items():
+            (self.root / f"{name}.py").write_text(text)
+        self.forget()
+
+    def forget(self) -> None:
+        """Unload the project's modules."""
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None) or ""
+            if str(file).startswith(str(self.root)):
+                del sys.modules[name]
+
+    def ensure(self, *, newer_than: float = 0.0, stage: Stage = Stage.SEEDED) -> Path:
+        """Return the template's file, found or built."""
+        store = Store(self.cache, self.root, newer_than)
+        template = store.ensure(Recipe(self.schema, self.seed), stage, lambda _: nullcontext())
+        assert template is not None
+        return template
+
+    def load(self, *modules: str) -> None:
+        """Import modules, as the app does before anything is built."""
+        for module in modules:
+            importlib.import_module(module)
+
+    def builds(self) -> int:
+        """How often the seed has run."""
+        log = self.root / "builds.log"
+        return log.read_text().count("built") if log.exists() else 0
+
+    def names(self) -> list[str]:
+        """The seeded rows."""
+        with closing(sqlite3.connect(self.ensure())) as connection:
+            return [name for (name,) in connection.execute("select name from dancers")]
+
+    def in_another_process(self) -> subprocess.Popen[str]:
+        """Have another process find or build the same template."""
+        return subprocess.Popen(
+            [sys.executable, "-c", ENSURE, str(REPOSITORY), str(self.cache)],
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def new_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Return the usual project, importable, with its folder as the working folder."""
+    root = folder / "project"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    monkeypatch.syspath_prepend(str(root))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    project = Project(root, folder / "cache")
+    project.write(models=MODELS, seed=SEED, helper='NAME = "Sand"\n')
+    return project

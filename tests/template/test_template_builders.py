@@ -1,0 +1,277 @@
+"""Every form of ``arena_schema`` and ``arena_seed``, and what a build may not leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+import sys
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena._template import check_schema, check_seed
+from pytest_arena._values import Stage
+from pytest_arena.errors import ConfigError, TemplateError
+from tests.template.project import SEED, Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BASE = """
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+class Base(DeclarativeBase):
+    pass
+
+class Dancer(Base):
+    __tablename__ = "dancers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+"""
+
+FUNCTIONS = """
+from sqlalchemy import text
+
+CREATE = text("create table dancers (id integer primary key, name text)")
+
+def sync(connection):
+    connection.execute(CREATE)
+
+async def asynchronous(connection):
+    await connection.execute(CREATE)
+
+def broken(connection):
+    connection.execute(text("create tabel dancers"))
+
+async def broken_async(connection):
+    await connection.execute(text("create tabel dancers"))
+
+def two(connection, other):
+    pass
+
+def generator(connection):
+    yield
+
+def nothing(connection):
+    pass
+
+def hidden_async(connection):
+    return asynchronous(connection)
+
+def leaves(connection):
+    raise SystemExit("no configuration")
+"""
+
+SCRIPT = """
+-- a remark; with a semicolon
+CREATE TABLE dancers (
+    id INTEGER PRIMARY KEY,
+    name TEXT
+);
+CREATE TRIGGER shout AFTER INSERT ON dancers BEGIN
+    UPDATE dancers SET name = upper(name);
+END;
+"""
+
+
+def tables(file: Path) -> set[str]:
+    with closing(sqlite3.connect(file)) as connection:
+        return {name for (name,) in connection.execute("select name from sqlite_master")}
+
+
+@pytest.mark.parametrize(
+    "value", ["base:Base", "base:Base.metadata", "forms:sync", "forms:asynchronous", "all.sql"]
+)
+def test_each_form_of_a_schema_makes_the_tables(project: Project, value: str) -> None:
+    """A base, a metadata, a sync or async function of a connection, a script."""
+    (project.root / "all.sql").write_text(SCRIPT)
+    project.write(base=BASE, forms=FUNCTIONS)
+    project.schema = value
+    assert "dancers" in tables(project.ensure())
+    assert project.names() == (["SAND"] if value == "all.sql" else ["Sand"])
+
+
+async def _seed_in_a_running_loop(project: Project) -> list[str]:
+    return project.names()
+
+
+def test_an_async_builder_works_where_a_loop_is_running(project: Project) -> None:
+    """The first connection of a run may be made in the middle of a request."""
+    project.write(forms=FUNCTIONS, seed=f"import helper\n{ASYNC_SEED}")
+    project.schema = "forms:asynchronous"
+    assert asyncio.run(_seed_in_a_running_loop(project)) == ["Sand"]
+
+
+ASYNC_SEED = """
+from sqlalchemy import text
+
+async def seed(session):
+    await session.execute(text("insert into dancers (name) values (:n)"), {"n": helper.NAME})
+"""
+
+
+@pytest.mark.parametrize(
+    "value,says",
+    [
+        ("forms:two", "takes (connection, other), and is called with one connection"),
+        ("forms:generator", "is a generator: nobody would run it"),
+        ("forms:CREATE", "is of type TextClause, which cannot make tables"),
+        ("forms:cync", "has no attribute 'cync'"),
+        ("all.sql", "there is no file"),
+        ("alembic.ini", "there is no file"),
+    ],
+)
+def test_a_schema_that_cannot_be_right_is_a_mistake_of_configuration(
+    project: Project, value: str, says: str
+) -> None:
+    """It comes out at collection, where the function stands."""
+    project.write(forms=FUNCTIONS)
+    with pytest.raises(ConfigError) as caught:
+        check_schema(value, project.root, source="pytest.ini:3")
+    assert says in str(caught.value)
+    assert "pytest.ini:3" in caught.value.cause or "forms.py:" in caught.value.cause
+
+
+def test_a_seed_is_a_function_of_one_session(project: Project) -> None:
+    """A class, an instance, a generator, a function of two arguments are not."""
+    project.write(forms=FUNCTIONS)
+    for value in ("forms:CREATE", "forms:two", "forms:generator"):
+        with pytest.raises(ConfigError, match="arena_seed"):
+            check_seed(value, source="pytest.ini:3")
+
+
+@pytest.mark.parametrize(
+    "value,says,line",
+    [
+        ("forms:broken", 'near "tabel": syntax error', "forms.py:13"),
+        ("forms:broken_async", 'near "tabel": syntax error', "forms.py:16"),
+        ("forms:leaves", "SystemExit: no configuration", "forms.py:31"),
+        ("forms:hidden_async", "returned something to await", "forms.py:27"),
+        ("forms:nothing", "made no table", "not imported by then"),
+        ("bad.sql", 'near "SCHEME": syntax error', "bad.sql:3"),
+        ("models:metadata", "can't render element of type INET", "models:metadata"),
+    ],
+)
+def test_a_build_that_fails_says_where(project: Project, value: str, says: str, line: str) -> None:
+    """In the builder's own line; nothing is left in the cache that could be taken for a template."""
+    (project.root / "bad.sql").write_text("-- one\nCREATE TABLE a (id);\nCREATE SCHEME b;\n")
+    inet = "from sqlalchemy.dialects.postgresql import INET\n"
+    project.write(
+        forms=FUNCTIONS,
+        models=inet + "from sqlalchemy import *\nmetadata = MetaData()\n"
+        "Table('dancers', metadata, Column('id', Integer), Column('ip', INET))\n",
+    )
+    project.schema = value
+    for _ in range(2):
+        with pytest.raises(TemplateError) as caught:
+            project.ensure(stage=Stage.SCHEMA)
+        assert says in caught.value.what
+        assert line in caught.value.cause
+    assert not list(project.cache.rglob("*.json")) + list(project.cache.rglob("*.sqlite"))
+
+
+def test_a_seed_without_a_table_says_which_option_makes_it(project: Project) -> None:
+    """The app may make its tables itself, but the seed comes before it."""
+    project.schema = ""
+    project.load("models")
+    with pytest.raises(TemplateError) as caught:
+        project.ensure()
+    assert "no such table: dancers" in caught.value.what
+    assert caught.value.fix.startswith("arena_schema = models:metadata")
+    assert "seed.py:" in caught.value.cause
+
+
+def test_ctrl_c_during_a_build_is_no_failure_of_the_build(project: Project) -> None:
+    """It ends the run, as everywhere."""
+    project.write(seed="def seed(session):\n    raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        project.ensure()
+
+
+WAL = SEED + "    session.execute(text('pragma user_version = 7'))\n"
+
+
+def test_a_builder_that_switches_to_wal_loses_nothing(project: Project) -> None:
+    """The template is one file, without side files."""
+    project.write(
+        forms="from sqlalchemy import text\n"
+        "def wal(connection):\n"
+        "    connection.connection.dbapi_connection.execute('pragma journal_mode = wal')\n"
+        "    connection.execute(text('create table dancers (id integer primary key, name text)'))\n",
+        seed=WAL,
+    )
+    project.schema = "forms:wal"
+    assert project.names() == ["Sand"]
+    assert not [file for file in project.cache.rglob("*") if file.name.endswith(("-wal", "-shm"))]
+
+
+UNTIDY = """
+import asyncio, logging, logging.config, os, sys
+from sqlalchemy import text
+CONFIG = {
+    "version": 1,
+    "handlers": {"file": {"class": "logging.FileHandler", "filename": "build.log", "delay": True}},
+    "root": {"handlers": ["file"], "level": "DEBUG"},
+    "loggers": {"new": {"handlers": ["file"]}},
+}
+def seed(session):
+    os.chdir("/")
+    os.environ["LEFT"] = "behind"
+    os.environ.pop("KEPT")
+    sys.path.insert(0, "/left/behind")
+    logging.config.dictConfig(CONFIG)
+    asyncio.run(asyncio.sleep(0))
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    asyncio.get_event_loop().close()
+"""
+
+
+def test_pitfall_085_a_build_leaves_the_process_as_it_was(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Working folder, variables, sys.path, loggers, open log files, the main thread's loop."""
+    monkeypatch.setenv("KEPT", "there")
+    project.write(seed=UNTIDY)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    handler = logging.FileHandler(tmp_path / "tests.log", mode="w")
+    logging.getLogger("app").addHandler(handler)
+    before = (os.getcwd(), dict(os.environ), sys.path[:], logging.root.handlers[:])
+    try:
+        project.ensure()
+        assert (os.getcwd(), dict(os.environ), sys.path, logging.root.handlers) == before
+        assert asyncio.get_event_loop_policy().get_event_loop() is loop
+        assert not logging.getLogger("app").disabled
+        assert not logging.getLogger("new").handlers
+        logging.getLogger("app").error("still written")
+        assert "still written" in (tmp_path / "tests.log").read_text()
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+        handler.close()
+        logging.getLogger("app").removeHandler(handler)
+    assert not [one for one in threading.enumerate() if one.name == "pytest-arena-build"]
+
+
+def test_a_cache_that_cannot_be_written_says_how_to_choose_another(project: Project) -> None:
+    """A read-only home, as in many containers."""
+    project.cache.write_text("a file, where the folder should be")
+    with pytest.raises(TemplateError) as caught:
+        project.ensure()
+    assert "cannot be stored" in caught.value.what
+    assert "ARENA_CACHE=" in caught.value.fix
+
+
+def test_a_seed_of_an_app_that_takes_no_argument_is_called_without_one(project: Project) -> None:
+    """An app's own ``init_db()``, with options of its own, is not given a connection for them."""
+    project.write(
+        forms=FUNCTIONS + "def init(echo=False, drop=False):\n    assert not echo and not drop\n"
+    )
+    check_schema("forms:init", project.root)
+    project.schema = "forms:init"
+    with pytest.raises(TemplateError, match="made no table"):
+        project.ensure()
