@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFTEST = """
-from app import add, create_engine, engine, names
+from app import create_engine
 import pytest
 
 from_conftest = create_engine("sqlite:///dev.db")
@@ -20,11 +20,6 @@ def by_fixture():
     made = create_engine("sqlite:///dev.db")
     yield made
     made.dispose()
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_of_other_tests(request):
-    if "memory" not in request.node.name:
-        assert names(engine) == []
 """
 
 PLACES = """

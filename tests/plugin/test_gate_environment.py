@@ -1,0 +1,201 @@
+"""The environment's database URLs lead into the arena before any of the user's code is imported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.plugin.developer import assert_reached_without_the_plugin, small_example, untouched
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# What an app does with the variable at import, and what a conftest sees first.
+CONFTEST = """
+import os
+AT_IMPORT = os.environ["DATABASE_URL"]
+"""
+
+READER = """
+import os
+import pathlib
+import sqlite3
+import subprocess
+import sys
+import pytest
+from conftest import AT_IMPORT
+from app import add, create_engine, names
+
+by_new_value = create_engine(AT_IMPORT)
+by_old_value = create_engine("sqlite:///dev.db")
+CHILD = "import os, sqlite3; print(sqlite3.connect(os.environ['DATABASE_URL'].removeprefix('sqlite:///')).execute('SELECT name FROM dancers').fetchall())"
+
+def test_the_value_was_another_one_before_any_import():
+    assert "dev.db" in AT_IMPORT
+    assert pathlib.Path(AT_IMPORT.removeprefix("sqlite:///")).parent != pathlib.Path.cwd()
+    assert type(by_new_value.pool) is type(by_old_value.pool)
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_old_and_new_value_mean_one_database(turn):
+    add(by_new_value, "new")
+    add(by_old_value, "old")
+    assert names(by_old_value) == names(by_new_value) == ["new", "old"]
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_child_process_sees_the_tests_data(turn):
+    add(by_old_value, f"turn {turn}")
+    done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
+    assert done.stdout == f"[('turn {turn}',)]\\n"
+
+def test_a_raw_driver_that_reads_the_variable_is_in_the_arena():
+    add(by_old_value, "Ruby")
+    raw = sqlite3.connect(os.environ["DATABASE_URL"].removeprefix("sqlite:///"))
+    assert raw.execute("SELECT name FROM dancers").fetchall() == [("Ruby",)]
+    raw.close()
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_fixture_sets_the_variable_in_mid_run(turn, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///dev.db")
+    late = create_engine(os.environ["DATABASE_URL"])
+    add(late, "Ruby")
+    assert names(by_new_value) == ["Ruby"]
+    late.dispose()
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_an_app_that_reads_a_url_of_its_own(turn):
+    own = create_engine("sqlite:///from_dotenv.db")
+    with own.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE mine (a)")
+    own.dispose()
+
+NESTED = '''
+from app import add, create_engine, names
+import os
+def test_inner():
+    engine = create_engine(os.environ["DATABASE_URL"])
+    assert names(engine) == []
+    add(engine, "inner")
+    engine.dispose()
+'''
+
+def test_a_nested_run_has_an_arena_of_its_own(tmp_path):
+    add(by_old_value, "outer")
+    (tmp_path / "test_nested.py").write_text(NESTED)
+    for file in ("app.py", "pytest.ini"):
+        (tmp_path / file).write_text(pathlib.Path(file).read_text())
+    command = [sys.executable, "-m", "pytest", "-p", "pytest_asyncio.plugin"]
+    done = subprocess.run([*command, "-p", "pytest_arena.plugin", str(tmp_path)], capture_output=True, text=True)
+    assert "1 passed" in done.stdout, done.stdout
+    assert names(by_old_value) == ["outer"]
+"""
+
+URL = {"DATABASE_URL": "sqlite:///dev.db"}
+
+
+def test_the_variable_leads_into_the_arena_from_the_first_import(tmp_path: Path) -> None:
+    """Old and new value, child processes, nested runs: one database; the developer's is safe."""
+    example = small_example(tmp_path, conftest=CONFTEST, test_reader=READER)
+    with untouched(example, "dev.db", "from_dotenv.db"):
+        example.run(env=URL).expect(passed=11)
+
+
+def test_workers_of_xdist_inherit_the_variable_and_know_it(tmp_path: Path) -> None:
+    """Two workers, each with its own databases, on the old and on the new value."""
+    example = small_example(tmp_path, conftest=CONFTEST, test_reader=READER)
+    with untouched(example, "dev.db", "from_dotenv.db"):
+        example.run("-p", "xdist.plugin", "-n", "2", env=URL).expect(passed=11)
+
+
+def test_without_the_plugin_the_variable_leads_to_the_developers_file(tmp_path: Path) -> None:
+    """The twin."""
+    example = small_example(tmp_path, conftest="AT_IMPORT = 'sqlite:///dev.db'", test_reader=READER)
+    assert_reached_without_the_plugin(example, "-k", "one_database")
+
+
+VALUES = """
+import os
+import pytest
+from sqlalchemy.engine import make_url
+
+SERVERS = {
+    "PLAIN": "postgresql+psycopg://me:s3cret@db.example.com:5432/shop?sslmode=require",
+    "SOCKET": "postgresql+psycopg://me:s3cret@/shop?host=/var/run/postgresql&user=me",
+    "SEVERAL": "postgresql+asyncpg:///shop?host=a.example.com:1&host=b.example.com:2",
+    "MYSQL": "mysql+pymysql://me:s3cret@db/shop?unix_socket=/run/mysqld.sock&charset=utf8mb4",
+    "ODBC": "mssql+pyodbc:///?odbc_connect=DRIVER%3DX%3BSERVER%3Dprod%3BPWD%3Ds3cret",
+    "QUERY": "postgresql://db.example.com/shop?password=s3cret&service=prod",
+}
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_servers_get_a_host_that_reaches_nothing(name):
+    was, now = make_url(SERVERS[name]), make_url(os.environ[name])
+    assert (now.drivername, now.database, now.host) == (was.drivername, was.database, "arena.invalid")
+    assert "s3cret" not in os.environ[name]
+    assert {"host", "service", "unix_socket", "odbc_connect", "user"}.isdisjoint(now.query)
+    assert now.query.get("sslmode") == was.query.get("sslmode")
+    assert now.query.get("charset") == was.query.get("charset")
+
+@pytest.mark.parametrize("name, value", [
+    ("WORD", "production"), ("HALF", "sqlite://dev.db"), ("PORT", "postgresql://h:port/db"),
+    ("EMPTY", ""), ("UNKNOWN", "sqlite:///"), ("MEMORY", "sqlite+aiosqlite://"),
+    ("NAMED", "sqlite:///file:x?mode=memory&cache=shared&uri=true"),
+    ("ALLOWED", "postgresql+psycopg://me:pw@ok.example.com:5432/shop"),
+])
+def test_what_leads_nowhere_or_is_allowed_stays_as_it_is(name, value):
+    assert os.environ[name] == value
+
+def test_a_uri_stays_a_uri():
+    url = make_url(os.environ["URI"])
+    assert url.database.startswith("file:/") and "dev.db" in url.database
+    assert dict(url.query) == {"uri": "true", "mode": "ro"}
+"""
+
+
+def test_values_of_every_kind(tmp_path: Path) -> None:
+    """Servers lead nowhere, also by their queries; what is no URL, or is allowed, stays."""
+    namespace: dict[str, object] = {}
+    exec(VALUES, namespace)  # noqa: S102 - the text above, for the values that it expects
+    servers = namespace["SERVERS"]
+    assert isinstance(servers, dict)
+    more = {
+        "WORD": "production",
+        "HALF": "sqlite://dev.db",
+        "PORT": "postgresql://h:port/db",
+        "EMPTY": "",
+        "UNKNOWN": "sqlite:///",
+        "MEMORY": "sqlite+aiosqlite://",
+        "NAMED": "sqlite:///file:x?mode=memory&cache=shared&uri=true",
+        "ALLOWED": "postgresql+psycopg://me:pw@ok.example.com:5432/shop",
+        "URI": "sqlite:///file:dev.db?mode=ro&uri=true",
+    }
+    env = {**servers, **more}
+    options = f"[pytest]\narena_env = {', '.join(env)}\narena_allow = postgresql://ok.example.com*"
+    example = small_example(tmp_path, test_values=VALUES).change("pytest.ini", "[pytest]", options)
+    with untouched(example):
+        example.run(env=env).expect(passed=len(servers) + 9)
+
+
+AFTER = """
+import atexit
+import os
+from app import create_engine
+
+def pytest_unconfigure():
+    url = os.environ["DATABASE_URL"]
+    try:
+        create_engine(url).connect()
+    except Exception as error:
+        print("UNCONFIGURE:", type(error).__name__)
+
+def at_exit():
+    print("AT EXIT:", "dev.db" in os.environ["DATABASE_URL"], os.environ["DATABASE_URL"] != "sqlite:///dev.db")
+
+atexit.register(at_exit)
+"""
+
+
+def test_the_variable_is_safe_after_the_end(tmp_path: Path) -> None:
+    """It keeps leading into the arena, which is gone: nobody falls back on the developer's file."""
+    example = small_example(tmp_path, conftest=AFTER, test_nothing="def test_nothing(): pass")
+    with untouched(example):
+        run = example.run(env=URL).expect(passed=1)
+    run.says("UNCONFIGURE: AfterSessionError", "AT EXIT: True True")

@@ -1,0 +1,266 @@
+"""However a test ends and whatever it leaves, the next one starts on a whole database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.example import Example
+
+LEAKS = """
+import pytest
+from sqlalchemy import create_engine, select, text
+from app import Dancer, app, engine, maker
+
+KEPT = []
+
+async def names(client):
+    return (await client.get("/dancers")).json()
+
+async def test_1_an_open_transaction(client):
+    session = maker()
+    KEPT.append(session)
+    session.add(Dancer(name="left"))
+    await session.flush()  # the line that took it
+
+async def test_2_after_it(client):
+    assert await names(client) == ["Sand"]
+    assert (await client.post("/dancers/next")).status_code == 201
+    await KEPT.pop().close()
+    assert await names(client) == ["Sand", "next"]
+
+async def test_3_a_connection(client):
+    KEPT.append(await engine.connect())  # took a connection
+
+async def test_4_after_it(client):
+    assert await names(client) == ["Sand"]
+
+def test_5_a_sync_transaction(arena):
+    twin = create_engine(arena.url.replace("+aiosqlite", ""))
+    connection = twin.connect()
+    KEPT.append(connection)
+    connection.execute(text("DELETE FROM dancers"))  # not committed
+
+async def test_6_after_it(client):
+    assert await names(client) == ["Sand"]
+    assert (await client.post("/dancers/next")).status_code == 201
+
+async def test_pitfall_067_a_failed_test_keeps_its_session(client):
+    session = maker()
+    session.add(Dancer(name="left"))
+    await session.flush()
+    raise RuntimeError("the traceback keeps the session")
+
+async def test_7_after_it(client):
+    assert await names(client) == ["Sand"]
+    assert (await client.post("/dancers/next")).status_code == 201
+    KEPT.clear()
+
+def other(): ...
+
+async def test_pitfall_120_overrides(client):
+    app.dependency_overrides[names] = other
+    app.state.answer = 42
+
+def test_8_after_it():
+    assert app.dependency_overrides == {}
+    assert not hasattr(app.state, "answer")
+
+@pytest.fixture(scope="class")
+def overriding():
+    app.dependency_overrides[names] = other
+    yield
+    del app.dependency_overrides[names]
+
+class TestOverridesOfAWideFixture:
+    @pytest.mark.parametrize("turn", [1, 2])
+    async def test_they_stay_as_long_as_it(self, overriding, client, turn):
+        assert app.dependency_overrides == {names: other}
+        app.dependency_overrides.clear()
+
+def test_9_after_it():
+    assert app.dependency_overrides == {}
+"""
+
+ENDINGS = """
+import pytest
+from app import Dancer, app, engine, maker
+
+async def add(name):
+    async with maker() as session:
+        session.add(Dancer(name=name))
+        await session.commit()
+
+@pytest.fixture(autouse=True)
+async def whole(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+
+async def test_skip(client):
+    await add("skipped")
+    pytest.skip("half-way")
+
+@pytest.mark.xfail(strict=True)
+async def test_xfail():
+    await add("xfailed")
+    assert False
+
+@pytest.mark.xfail(strict=True)
+async def test_xpass_strict():
+    await add("xpassed")
+
+@pytest.fixture
+async def broken():
+    await add("broken")
+    raise RuntimeError("set-up")
+
+async def test_broken_set_up(broken): ...
+
+@pytest.fixture
+async def broken_end():
+    yield
+    await add("broken end")
+    raise RuntimeError("tear-down")
+
+async def test_broken_tear_down(broken_end): ...
+
+async def test_both_at_the_end(broken_end):
+    session = maker()
+    session.add(Dancer(name="left"))
+    await session.flush()
+
+def test_subtests(subtests, test_client):
+    for name in ("a", "b"):
+        with subtests.test(name):
+            assert test_client.post(f"/dancers/{name}").status_code == 201
+    with subtests.test("failing"):
+        assert len(test_client.get("/dancers").json()) == 4
+
+async def test_last(client): ...
+"""
+
+RERUN = """
+import pytest
+from _pytest.runner import runtestprotocol
+
+def pytest_runtest_protocol(item, nextitem):
+    if "again" not in item.name:
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for turn in range(3):
+        reports = runtestprotocol(item, nextitem=nextitem if turn == 2 else item, log=False)
+        item._initrequest()
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+@pytest.fixture(scope="module")
+def wide(arena):
+    from app import Dancer
+    with arena.session() as session:
+        session.add(Dancer(name="wide"))
+        session.commit()
+
+# What is the user's own wins.
+@pytest.fixture
+def client():
+    return "mine"
+
+@pytest.fixture
+def db_session():
+    return "mine"
+
+@pytest.fixture
+def event_loop():
+    return "mine"
+"""
+
+RERUN_TESTS = """
+def test_again(wide, test_client):
+    assert test_client.get("/dancers").json() == ["Sand", "wide"]
+    assert test_client.post("/dancers/again").status_code == 201
+
+def test_pitfall_083_names_of_the_users_own(client, db_session, event_loop, arena):
+    assert client == db_session == event_loop == "mine"
+    with arena.session() as session:
+        assert session.in_transaction() is False
+    assert arena.test_client().get("/dancers").json() == ["Sand"]
+
+def double(number):
+    '''
+    >>> double(2)
+    4
+    '''
+    return 2 * number
+"""
+
+INTERRUPTED = """
+import pytest
+from app import Dancer
+
+@pytest.fixture(scope="module")
+def wide(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="wide"))
+        session.commit()
+    yield
+    with arena.session() as session:
+        session.add(Dancer(name="end"))
+        session.commit()
+
+async def test_1(wide, client, db_session):
+    db_session.add(Dancer(name="pending"))
+    assert len((await client.get("/dancers")).json()) == 3
+    raise {error}
+
+async def test_2(wide, client): ...
+"""
+
+
+def test_leaks_fail_their_test_and_disturb_no_other(example: Example) -> None:
+    """P2, P7: the line that took it is named; a failed test is not told of its leaks as well."""
+    run = example.with_files(test_it=LEAKS).run("-p", "no:cacheprovider")
+    run.expect(1, passed=13, failed=1, errors=3)
+    run.says("the line that took it", "took a connection", "# not committed")
+    run.says("ERROR at teardown of test_1_an_open_transaction", "an open transaction")
+    run.says("ERROR at teardown of test_3_a_connection", "that was not given back")
+    run.says("test_pitfall_120_overrides left app.dependency_overrides; restored")
+
+
+def test_endings_of_every_kind_leave_a_whole_database(example: Example) -> None:
+    """P2: skip, xfail, errors in set-up and tear-down, both at once, subtests."""
+    run = example.with_files(test_it=ENDINGS).run()
+    run.expect(1, passed=5, failed=2, skipped=1, xfailed=1, errors=3)
+    run.says("RuntimeError: tear-down", "ConnectionLeak: the test ended with an open transaction")
+
+
+def test_endings_by_x_maxfail_and_ctrl_c(example: Example) -> None:
+    """P7: the run ends early; everything is left, nothing is said twice, nothing breaks."""
+    for error, args, status in (
+        ("KeyboardInterrupt", (), 2),
+        ("RuntimeError('x')", ("-x",), 1),
+        ("pytest.exit('enough')", ("--maxfail=1",), 2),
+    ):
+        run = example.with_files(test_it=INTERRUPTED.format(error=error)).run(*args)
+        assert run.status == status, run.output
+        run.never_says("INTERNALERROR", "Traceback (most recent call last):\n", "IsolationError")
+        assert not (run.folder / "dev.db").exists()
+
+
+def test_reruns_doctests_and_names_of_the_users_own(example: Example) -> None:
+    """P2: a test that is run three times starts three times on a whole database."""
+    project = example.with_paths({"conftest.py": RERUN}).with_files(test_it=RERUN_TESTS)
+    project.run("--doctest-modules", "test_it.py").expect(passed=3)
+
+
+def test_runs_that_run_no_test(example: Example) -> None:
+    """P10: collecting, listing fixtures, and a run without the plugin make no database."""
+    project = example.with_files(test_it=RERUN_TESTS)
+    run = project.run("--collect-only", "-q")
+    assert run.status == 0, run.output
+    run.says("2 tests collected").never_says("database dev")
+    assert project.run("--fixtures").says("db_session", "client_as").status == 0
+    off = project.run("-p", "no:pytest_arena.plugin", "--co", "-q", plugin=False)
+    assert off.status == 0, off.output
+    late = project.with_paths({"conftest.py": "pytest_plugins = ['pytest_arena.plugin']"})
+    assert late.run(plugin=False).says("was loaded too late").status == 4
