@@ -105,13 +105,16 @@ def client_as(_arena_in_use: ArenaRun, client_options: dict[str, Any]) -> Callab
 
 
 @pytest.fixture
-def test_client(_arena_in_use: ArenaRun, client_options: dict[str, Any]) -> Any:
+def test_client(_arena_in_use: ArenaRun, client_options: dict[str, Any]) -> Any:  # noqa: PT019 - its value is used
     """The sync test client of Starlette, FastAPI or Litestar; lifespan run, cookies kept."""
     return _arena_in_use.app_run().new_test_client(options=client_options)
 
 
 @pytest.fixture
-def test_client_as(_arena_in_use: ArenaRun, client_options: dict[str, Any]) -> Callable[..., Any]:
+def test_client_as(
+    _arena_in_use: ArenaRun,  # noqa: PT019 - its value is used
+    client_options: dict[str, Any],
+) -> Callable[..., Any]:
     """`test_client_as("role")`: such a client, logged in through `arena_login`."""
 
     def new_client(role: str, **options: Any) -> Any:

@@ -75,7 +75,7 @@ def redact(text: str) -> str:
 
 
 # A message is read in a terminal, among others: twelve lines with its code, and no line without end.
-_LINES = {"what": 4, "why": 1, "cause": 4, "fix": 3}
+_LINES = {"what": 3, "why": 1, "cause": 4, "fix": 3}
 _LETTERS = 400
 
 

@@ -6,10 +6,11 @@ import atexit
 import functools
 import inspect
 import os
+import sys
 import unittest
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -33,7 +34,12 @@ from pytest_arena._fixtures import (
 from pytest_arena._ledger import Ledger
 from pytest_arena._load import is_library
 from pytest_arena._values import CodeLine, Plan, Stage
-from pytest_arena.errors import ArenaError, ConfigError, ConnectionLeak, TemplateError
+from pytest_arena.errors import (
+    ArenaError,
+    ConfigError,
+    ConnectionLeak,
+    TemplateError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -74,7 +80,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(
             option.flag, dest=option.ini, default=None, metavar=option.metavar, help=option.help
         )
-        kind = "linelist" if option.many else "string"
+        kind: Literal["linelist", "string"] = "linelist" if option.many else "string"
         parser.addini(option.ini, option.help, type=kind, default=[] if option.many else "")
     for name, text in SWITCHES:
         group.addoption(f"--arena-{name}", dest=f"arena_{name}", action="store_true", help=text)
@@ -108,8 +114,15 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         )
     run = early_config.stash[RUN] = ArenaRun(config, Ledger())
     early_config.stash[WIDE] = {}
+    atexit.register(_last_words, run)
     atexit.register(run.finish)  # whatever happens between here and the session's finish
     run.start()
+
+
+def _last_words(run: ArenaRun) -> None:
+    """Tell of what was refused when there was no summary any more, which the app may swallow."""
+    for text in dict.fromkeys(str(error) for error in run.ledger.unreported("")):
+        sys.stderr.write(f"arena: {text}\n")
 
 
 def _names_in_file(config: pytest.Config) -> list[str]:
@@ -126,7 +139,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if RUN not in config.stash:
         raise pytest.UsageError(
             "pytest_arena.plugin was loaded too late to lead the app into test databases: "
-            "take it out of pytest_plugins; it is found by itself, or given as -p pytest_arena.plugin"
+            "take it out of pytest_plugins; it is found by itself, or by -p pytest_arena.plugin"
         )
     config.addinivalue_line("markers", _MARKER)
 
@@ -207,8 +220,10 @@ def _closing_in_its_loop(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
         __tracebackhide__ = True
         try:
             await function(*args, **kwargs)
-        finally:
-            await run.aclose_test()
+        except BaseException:
+            await run.aclose_failed_test()
+            raise
+        await run.aclose_test()
 
     setattr(owner, name, closing)
     try:
@@ -336,9 +351,11 @@ def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, objec
             result = yield
     finally:
         # Finalizers run last in, first out: dependents come before this, its own tear-down after.
-        fixturedef.addfinalizer(functools.partial(run.ending_wide, owner, name))
+        # A fixture that another plugin has kept from being set up is never finished.
+        if fixturedef.cached_result is not None:
+            fixturedef.addfinalizer(functools.partial(run.ending_wide, owner, name))
     if fixturedef.argname == "tmp_path_factory":
-        run.databases.temporary = lambda: result.getbasetemp().resolve()  # type: ignore[attr-defined]
+        run.databases.temporary = lambda: result.getbasetemp().resolve()  # type: ignore[attr-defined]  # pytest's own factory
     return result
 
 
@@ -370,6 +387,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def _summary(run: ArenaRun) -> _report.Summary:
     suggestion = run.suggested_schema() if run.ledger.table_seconds else ""
+    refused = run.ledger.unreported("")
+    run.ledger.report(*refused)
     for name in run.unused_names():
         run.ledger.note(f"no engine asked for a database {name!r}, which the options name")
     return _report.Summary(
@@ -380,7 +399,7 @@ def _summary(run: ArenaRun) -> _report.Summary:
         built_because=tuple(run.built_because),
         table_seconds=tuple(run.ledger.table_seconds.values()) if suggestion else (),
         suggestion=suggestion,
-        refusals=tuple(str(error) for error in run.ledger.unreported("")),
+        refusals=tuple(dict.fromkeys(str(error) for error in refused)),
         built_seconds=run.built_seconds,
         product=f"SQLite {_sqlite.version()}",
     )

@@ -6,6 +6,7 @@ queue and locks, where it must fail (the twin: it keeps the attack from going bl
 
 import asyncio
 import gc
+import logging
 import random
 import threading
 import weakref
@@ -37,7 +38,8 @@ T = TypeVar("T")
 Outcomes = list[object]
 Work = Coroutine[Any, Any, T]
 
-# No test waits that long: it is how a lost wake-up ends, instead of never.
+# No test waits that long: it is how a lost wake-up ends, instead of never. (Not as a timeout of
+# the queue itself, which has a last look then: it would make up for what was lost.)
 FOR_EVER = 60
 
 
@@ -56,7 +58,12 @@ class Here:
 
     def call(self, work: Work[T]) -> T:
         """Run a coroutine."""
-        return self.runner.run(work)
+
+        async def work_in_time() -> T:
+            async with asyncio.timeout(FOR_EVER):
+                return await work
+
+        return self.runner.run(work_in_time())
 
 
 @dataclass(frozen=True)
@@ -114,10 +121,17 @@ def uvloop_or_skip() -> asyncio.AbstractEventLoop:
     return loop
 
 
+def patient_loop() -> asyncio.AbstractEventLoop:
+    """Make a loop that in debug mode says nothing of what takes long: machines differ."""
+    loop = asyncio.new_event_loop()
+    loop.slow_callback_duration = FOR_EVER
+    return loop
+
+
 # Pitfall 18: the same results with uvloop, and in debug mode.
 KINDS = {
     "asyncio": Loops(asyncio.new_event_loop),
-    "debug": Loops(asyncio.new_event_loop, debug=True),
+    "debug": Loops(patient_loop, debug=True),
     "uvloop": Loops(uvloop_or_skip),
 }
 
@@ -134,6 +148,16 @@ def loops(request: pytest.FixtureRequest) -> Loops:
 def plain_loops() -> Loops:
     """Loops for the twins: others only differ in how they say that a loop is the wrong one."""
     return KINDS["asyncio"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_logged(
+    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> Iterator[None]:
+    """Let no logger keep a failure to itself (pitfall 2); the twins may log theirs."""
+    yield
+    loud = [record for record in caplog.get_records("call") if record.levelno >= logging.WARNING]
+    assert not loud or "_twin" in request.node.name
 
 
 @pytest.fixture
@@ -162,6 +186,8 @@ class Database:
         """Make an engine; with one connection, if nothing else is said."""
         if not options:
             options = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
+        if options["poolclass"] is AsyncAdaptedQueuePool:
+            options["pool_timeout"] = None
         return create_async_engine("sqlite+aiosqlite://", async_creator=self.connect, **options)
 
     async def connect(self) -> aiosqlite.Connection:
@@ -367,7 +393,7 @@ class TestThreads:
         """Give something back, in this thread, for which a loop in another one waits."""
 
         async def get() -> str:
-            return await greenlet_spawn(queue.get, timeout=FOR_EVER)
+            return await greenlet_spawn(queue.get)
 
         with loops.there() as there:
             tasks = there.call(start(1, get))
@@ -514,7 +540,7 @@ class TestAbandoned:
         """Close a loop in which somebody waits; give the item back; wait for it elsewhere."""
 
         async def get() -> str:
-            return await greenlet_spawn(queue.get, timeout=FOR_EVER)
+            return await greenlet_spawn(queue.get)
 
         lost = loops.factory()
         tasks = lost.run_until_complete(start(1, get))
@@ -793,25 +819,33 @@ class TestAdopt:
     def test_a_waiter_from_before_is_cancelled_as_the_item_comes_back(
         self, loops: Loops, delay: int
     ) -> None:
-        """The next one from before gets it, and one from after gets the next."""
+        """The next one gets it, at whichever step of being woken the first is cancelled."""
         old: AsyncAdaptedQueue[int] = AsyncAdaptedQueue()
 
-        async def attack() -> Outcomes:
-            elders = await start(2, lambda: greenlet_spawn(old.get, timeout=FOR_EVER))
+        async def meet() -> int:
+            first, second = await start(2, lambda: greenlet_spawn(old.get))
             queue = AnyLoopQueue.heir_of(old)
-            tasks = elders + await start(1, lambda: greenlet_spawn(queue.get, timeout=FOR_EVER))
             queue.put_nowait(1)
             await passes(delay)
-            elders[0].cancel()
-            queue.put_nowait(2)
-            queue.put_nowait(3)
-            return await outcomes(tasks) + [queue.qsize()]
+            first.cancel()
+            if await outcomes([first]) == [1]:  # it was too late to cancel
+                queue.put_nowait(1)
+            got: int = await second
+            return got
 
         with loops.here() as loop:
-            first, *others, left = loop.call(attack())
-        taken = [one for one in (first, *others) if isinstance(one, int)]
-        assert isinstance(first, asyncio.CancelledError) or first in {1, 2, 3}
-        assert len(taken) == len(set(taken)) == 3 - int(str(left))
+            assert loop.call(meet()) == 1
+
+    def test_a_waiter_from_before_is_abandoned(self, loops: Loops) -> None:
+        """It takes nothing, and keeps nobody from giving back."""
+        old: AsyncAdaptedQueue[int] = AsyncAdaptedQueue()
+        lost = loops.factory()
+        tasks = lost.run_until_complete(start(1, lambda: greenlet_spawn(old.get)))
+        lost.close()
+        queue = AnyLoopQueue.heir_of(old)
+        queue.put_nowait(1)
+        assert queue.get_nowait() == 1
+        forget(tasks)
 
     def test_what_is_given_back_meanwhile_arrives(self) -> None:
         """Another thread may already be in a method of the old queue."""
@@ -1106,6 +1140,19 @@ class TestQueue:
             loop.call(meet())
         assert order == ["modest"] * 3 + ["greedy"] * 3
 
+    def test_a_newcomer_does_not_miss_what_is_left(self, loops: Loops) -> None:
+        """There is enough for who was told and for the newcomer, who sits behind."""
+        queue: AnyLoopQueue[int] = AnyLoopQueue()
+
+        async def meet() -> Outcomes:
+            [first] = await start(1, queue.aget)
+            queue.put_nowait(1)
+            queue.put_nowait(2)
+            return await outcomes([first, greenlet_spawn(queue.get)])
+
+        with loops.here() as loop:
+            assert loop.call(meet()) == [1, 2]
+
     def test_the_first_keeps_its_place(self, loops: Loops) -> None:
         """Who was told and finds nothing, as another loop was faster, is told first again."""
         queue: AnyLoopQueue[int] = AnyLoopQueue()
@@ -1159,7 +1206,7 @@ class TestQueue:
                     queue.put_nowait(1)
 
         with loops.here() as loop:
-            assert loop.call(queue._getters.wait(look, FOR_EVER)) == 1
+            assert loop.call(queue._getters.wait(look, None)) == 1
 
     def test_outside_of_a_greenlet(self) -> None:
         """What is there is taken; what is not cannot be waited for, as SQLAlchemy says it."""
@@ -1310,7 +1357,7 @@ class TestPrivateNames:
         pool: Any = engine.pool
         pool._pool = Recorder(1)
         asyncio.run(query(engine))
-        assert calls == [("get", False, 30.0), ("put", False)], (
+        assert calls == [("get", False, None), ("put", False)], (
             "QueuePool uses its _pool in another way: see AnyLoopQueue.get and put, and adopt()"
         )
         asyncio.run(engine.dispose())

@@ -34,7 +34,8 @@ __all__ = ["CHECKS", "World", "dump", "new_world"]
 
 SCHEMA = """
 CREATE TABLE dancers (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, style TEXT);
-CREATE TABLE scores (judge TEXT, round INTEGER, points REAL, PRIMARY KEY (judge, round)) WITHOUT ROWID;
+CREATE TABLE scores (judge TEXT, round INTEGER, points REAL, PRIMARY KEY (judge, round))
+    WITHOUT ROWID;
 CREATE TABLE plain (a);
 CREATE INDEX by_style ON dancers (style);
 CREATE VIRTUAL TABLE notes USING fts5(text);
@@ -85,6 +86,7 @@ def new_world(make: Make, folder: Path, mode: str) -> World:
     """Make a database from a template that is in this journal mode."""
     base, live = folder / "base.db", folder / "live.db"
     with closing(sqlite3.connect(base, isolation_level=None)) as template:
+        template.execute("PRAGMA synchronous = OFF")
         template.executescript(SCHEMA)
     world = World(make(live, base), live)
     assert world.connect().execute(f"PRAGMA journal_mode = {mode}").fetchone() == (mode,)
@@ -96,7 +98,7 @@ def dump(connection: sqlite3.Connection) -> list[object]:
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     schema = sorted(connection.execute("SELECT type, name, sql FROM sqlite_master"), key=repr)
     names = [name for kind, name, _ in schema if kind == "table"]
-    rows = [sorted(connection.execute(f'SELECT * FROM "{name}"'), key=repr) for name in names]  # noqa: S608 - names of our own
+    rows = [sorted(connection.execute(f'SELECT * FROM "{name}"'), key=repr) for name in names]
     return [schema, rows, connection.execute("PRAGMA user_version").fetchone()]
 
 

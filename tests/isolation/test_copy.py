@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import suppress
-from tempfile import TemporaryDirectory
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +17,7 @@ from pytest_arena._isolation import Copy, Held
 from tests.isolation.conformance import CHECKS, World, dump, new_world
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from pytest_arena._isolation._copy import Picture
 
@@ -25,6 +25,7 @@ MODES = ("delete", "wal")
 
 
 def run_check(check: Callable[[World], None], make: type[Copy], folder: Path, mode: str) -> None:
+    """Run one check in a world of its own."""
     world = new_world(make, folder, mode)
     try:
         check(world)
@@ -34,9 +35,7 @@ def run_check(check: Callable[[World], None], make: type[Copy], folder: Path, mo
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_copy_keeps_the_promise(
-    check: Callable[[World], None], mode: str, tmp_path: Path
-) -> None:
+def test_copy_keeps_the_promise(check: Callable[[World], None], mode: str, tmp_path: Path) -> None:
     """After each leave the database is what it was at the matching enter."""
     run_check(check, Copy, tmp_path, mode)
 
@@ -72,6 +71,7 @@ class LosesLevels(Copy):
     """Keeps the oldest picture for all levels."""
 
     def enter(self) -> None:
+        """Enter, and take the wrong picture."""
         super().enter()
         self._levels[-1] = self._levels[0]
 
@@ -91,7 +91,7 @@ def test_the_suite_catches_an_isolation_that_lies(
         folder.mkdir()
         try:
             run_check(check, liar, folder, mode)
-        except (Exception, pytest.fail.Exception):
+        except (Exception, pytest.fail.Exception):  # noqa: BLE001 - however it is caught
             caught.append(check.__name__)
     assert caught
 
@@ -140,6 +140,7 @@ class RandomWork:
         self.states: list[list[object]] = []
 
     def do(self, step: str | tuple[int, str]) -> None:
+        """Take one step."""
         if isinstance(step, tuple):
             with suppress(sqlite3.Error):  # a lock, a table that is not there: as it comes
                 self.hands[step[0]].execute(step[1]).fetchone()
@@ -149,11 +150,13 @@ class RandomWork:
             self.leave()
 
     def enter(self) -> None:
+        """Enter a level, when no transaction is open."""
         self.end_transactions()
         self.states.append(self.world.dump())
         self.world.isolation.enter()
 
     def leave(self) -> None:
+        """Leave a level, whoever holds it, and compare on every connection."""
         try:
             self.world.isolation.leave()
         except Held:
@@ -166,6 +169,7 @@ class RandomWork:
             assert dump(hand) == state
 
     def leave_somehow(self) -> None:
+        """Leave, by force if it must be."""
         try:
             self.world.isolation.leave()
         except Held:
@@ -173,13 +177,15 @@ class RandomWork:
             self.hands = [self.world.connect() for _ in range(3)]
 
     def end_transactions(self) -> None:
+        """Roll back what is open."""
         for hand in self.hands:
             hand.rollback()
 
 
 @pytest.fixture(scope="module", params=MODES)
-def mode(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield request.param
+def mode(request: pytest.FixtureRequest) -> str:
+    """The journal mode; a fixture, since Hypothesis does not mix with parametrize here."""
+    return str(request.param)
 
 
 @given(steps=STEPS)
@@ -191,6 +197,6 @@ def test_random_work_is_undone(mode: str, steps: list[str | tuple[int, str]]) ->
         try:
             work = RandomWork(world)
             for step in ["enter", *steps, "leave"]:
-                work.do(step)  # type: ignore[arg-type]  # a list of both kinds
+                work.do(step)
         finally:
             world.close()

@@ -245,7 +245,9 @@ async def test_an_app_whose_memory_engine_is_made_anew_for_each_test(engine, db_
 def test_the_session_means_the_memory_engine_of_this_very_test(tmp_path: Path) -> None:
     """An engine in memory that is made for each test is the app's database each time."""
     example = small_example(tmp_path, test_factory=FACTORY)
-    example.change("app.py", 'engine = create_engine("sqlite:///dev.db")', "").run().expect(passed=4)
+    example.change("app.py", 'engine = create_engine("sqlite:///dev.db")', "").run().expect(
+        passed=4
+    )
 
 
 TEMPORARY = """
@@ -291,7 +293,9 @@ def test_what_arena_allow_names_is_reached():
 def test_temporary_and_allowed_files_pass_and_links_to_the_apps_do_not(tmp_path: Path) -> None:
     """Only this run's temporary folder, and what arena_allow names, is reached."""
     example = small_example(tmp_path, test_temporary=TEMPORARY)
-    allowing = example.change("pytest.ini", "[pytest]", "[pytest]\narena_allow =\n  allowed.db\n  data/*.db")
+    allowing = example.change(
+        "pytest.ini", "[pytest]", "[pytest]\narena_allow =\n  allowed.db\n  data/*.db"
+    )
     with untouched(example):
         for name in ("allowed.db", "data/x-1.db"):
             with untouched(example, name):

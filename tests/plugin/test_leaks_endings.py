@@ -123,10 +123,15 @@ async def broken_end():
 
 async def test_broken_tear_down(broken_end): ...
 
-async def test_both_at_the_end(broken_end):
+@pytest.fixture
+async def leaving_and_broken():
+    yield
     session = maker()
     session.add(Dancer(name="left"))
     await session.flush()
+    raise RuntimeError("and left")
+
+async def test_both_at_the_end(leaving_and_broken): ...
 
 def test_subtests(subtests, test_client):
     for name in ("a", "b"):
@@ -146,9 +151,8 @@ def pytest_runtest_protocol(item, nextitem):
     if "again" not in item.name:
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for turn in range(3):
-        reports = runtestprotocol(item, nextitem=nextitem if turn == 2 else item, log=False)
-        item._initrequest()
+    for _ in range(3):
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
@@ -184,7 +188,7 @@ def test_pitfall_083_names_of_the_users_own(client, db_session, event_loop, aren
     assert client == db_session == event_loop == "mine"
     with arena.session() as session:
         assert session.in_transaction() is False
-    assert arena.test_client().get("/dancers").json() == ["Sand"]
+    assert arena.test_client().get("/dancers").json() == ["Sand", "wide"]
 
 def double(number):
     '''
@@ -220,8 +224,8 @@ async def test_2(wide, client): ...
 def test_leaks_fail_their_test_and_disturb_no_other(example: Example) -> None:
     """P2, P7: the line that took it is named; a failed test is not told of its leaks as well."""
     run = example.with_files(test_it=LEAKS).run("-p", "no:cacheprovider")
-    run.expect(1, passed=13, failed=1, errors=3)
-    run.says("the line that took it", "took a connection", "# not committed")
+    run.expect(1, passed=12, failed=1, errors=3)
+    run.says("the line that took it", "# took a connection", "connection = twin.connect()")
     run.says("ERROR at teardown of test_1_an_open_transaction", "an open transaction")
     run.says("ERROR at teardown of test_3_a_connection", "that was not given back")
     run.says("test_pitfall_120_overrides left app.dependency_overrides; restored")
@@ -230,8 +234,36 @@ def test_leaks_fail_their_test_and_disturb_no_other(example: Example) -> None:
 def test_endings_of_every_kind_leave_a_whole_database(example: Example) -> None:
     """P2: skip, xfail, errors in set-up and tear-down, both at once, subtests."""
     run = example.with_files(test_it=ENDINGS).run()
-    run.expect(1, passed=5, failed=2, skipped=1, xfailed=1, errors=3)
-    run.says("RuntimeError: tear-down", "ConnectionLeak: the test ended with an open transaction")
+    run.expect(1, passed=3, failed=3, skipped=1, xfailed=1, errors=3)
+    run.says("RuntimeError: and left", "ConnectionLeak: the test ended with an open transaction")
+
+
+def test_endings_where_the_shutdown_fails_as_well(example: Example) -> None:
+    """P8: the test's own failure is what is told, the lifespan's comes beside it."""
+    lifespan = (
+        "from contextlib import asynccontextmanager\n@asynccontextmanager\nasync def life(app):\n"
+        "    yield\n    raise RuntimeError('at shutdown')\napp = FastAPI(lifespan=life)\n"
+    )
+    tests = (
+        "async def test_it(client):\n    await client.get('/dancers')\n    assert 'mine' == 'x'\n"
+        "async def test_other(client):\n    await client.get('/dancers')\n"
+    )
+    run = example.change("app.py", "app = FastAPI()\n", lifespan).with_files(test_it=tests).run()
+    run.expect(1, failed=2, errors=1).says("assert 'mine' == 'x'", "ERROR at teardown of test_it")
+    run.says("FAILED test_it.py::test_it - AssertionError", "at shutdown")
+
+
+def test_a_test_without_a_database_costs_nothing(example: Example) -> None:
+    """P10: no template, no file, no HTTP library for tests that ask for none."""
+    tests = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "def test_plain():\n    assert 'starlette.testclient' not in sys.modules\n"
+        "    assert not {'httpx', 'httpx2', 'alembic'} & set(sys.modules)\n"
+        "async def test_async(): ...\n"
+    )
+    run = example.with_files(test_it=tests).run()
+    run.expect(passed=2).never_says("database dev")
+    assert not list(run.folder.parent.glob("cache/templates/*"))
 
 
 def test_endings_by_x_maxfail_and_ctrl_c(example: Example) -> None:
@@ -260,7 +292,8 @@ def test_runs_that_run_no_test(example: Example) -> None:
     assert run.status == 0, run.output
     run.says("2 tests collected").never_says("database dev")
     assert project.run("--fixtures").says("db_session", "client_as").status == 0
-    off = project.run("-p", "no:pytest_arena.plugin", "--co", "-q", plugin=False)
+    quiet = project.change("pytest.ini", "filterwarnings = error\n", "")
+    off = quiet.run("-p", "no:pytest_arena.plugin", "--co", "-q", plugin=False)
     assert off.status == 0, off.output
     late = project.with_paths({"conftest.py": "pytest_plugins = ['pytest_arena.plugin']"})
     assert late.run(plugin=False).says("was loaded too late").status == 4

@@ -237,7 +237,9 @@ def test_levels_in_any_order(example: Example) -> None:
 
 def test_levels_of_broken_fixtures_are_gone_at_once(example: Example) -> None:
     """P6: half-way after a commit, with a finalizer that writes, with a tear-down that fails."""
-    project = example.with_paths({"conftest.py": CONFTEST + LOG}).with_files(test_a=LATE, test_c=BROKEN)
+    project = example.with_paths({"conftest.py": CONFTEST + LOG}).with_files(
+        test_a=LATE, test_c=BROKEN
+    )
     last = "\ndef test_nothing_is_left(found):\n    assert found() == ['Sand']\n"
     run = project.with_files(test_d=last).run("test_c.py", "test_d.py")
     run.expect(1, passed=6, xfailed=3, errors=1).says("RuntimeError: at the end")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from tests.example import Example
 
@@ -19,7 +17,7 @@ from app import Dancer, engine, maker
 
 def rows(arena):
     with create_engine(arena.url.replace("+aiosqlite", "")).connect() as connection:
-        return [name for (name,) in connection.execute(text("SELECT name FROM dancers ORDER BY id"))]
+        return list(connection.scalars(text("SELECT name FROM dancers ORDER BY id")))
 
 
 @pytest.fixture
@@ -225,6 +223,7 @@ def test_nothing_is_left(found):
 
 
 def run_modes(example: Example) -> Example:
+    """The same tests for both modes of pytest-asyncio."""
     strict = "import pytest_asyncio\npytestmark = pytest.mark.asyncio"
     return example.with_paths({"conftest.py": CONFTEST}).with_files(
         test_a_auto=ASYNC.format(marker="", fixture="pytest.fixture"),
@@ -234,11 +233,15 @@ def run_modes(example: Example) -> Example:
 
 def test_levels_of_every_scope_live_as_long_as_their_fixture(example: Example) -> None:
     """P6 in plain, async, unittest and xunit tests, with session loops, in auto and strict mode."""
-    config = "asyncio_default_fixture_loop_scope = session\nasyncio_default_test_loop_scope = session"
+    config = (
+        "asyncio_default_fixture_loop_scope = session\nasyncio_default_test_loop_scope = session"
+    )
     base = run_modes(example).change(
         "pytest.ini", "asyncio_default_fixture_loop_scope = function", config
     )
-    package = ASYNC.format(marker="", fixture="pytest.fixture").replace('="session")', '="package")')
+    package = ASYNC.format(marker="", fixture="pytest.fixture").replace(
+        '="session")', '="package")'
+    )
     files = {"test_c_plain": PLAIN, "test_d_module": SETUP_MODULE, "test_e_package": package}
     project = base.with_files(**files, test_z=AFTER)
     # What session fixtures wrote stands until the end, so that theirs is the last module.

@@ -88,6 +88,11 @@ def test_a_value_of_another_type_in_the_native_table_is_explained(seeds: Example
 
 KEEPING = """
 import pytest
+from sqlalchemy import text
+
+@pytest.fixture(autouse=True)
+def used(db_session):
+    db_session.execute(text("select 1"))
 
 def test_plain(db_session):
     assert False

@@ -232,8 +232,9 @@ def test_nothing_is_left_checked_out(db_session, arena):
 def test_sessions_of_an_async_app(example: Example) -> None:
     """P1: pending work is seen by requests, what requests changed by the session."""
     small = example.change(
-        "app.py", '"sqlite+aiosqlite:///dev.db"))', '"sqlite+aiosqlite:///dev.db"), '
-        "pool_size=1, max_overflow=0, pool_timeout=5)"
+        "app.py",
+        '"sqlite+aiosqlite:///dev.db"))',
+        '"sqlite+aiosqlite:///dev.db"), pool_size=1, max_overflow=0, pool_timeout=5)',
     )
     app = small.files["app.py"] + MORE
     run = small.with_files(app=app, test_it=ASYNC).run()
@@ -243,9 +244,11 @@ def test_sessions_of_an_async_app(example: Example) -> None:
 def test_sessions_of_a_sync_app_with_two_databases(example: Example) -> None:
     """P1: plain ``def`` endpoints, a pool of one connection; `db_session` is on the first one."""
     seed = example.files["seed.py"].replace("async def", "def")
-    config = example.files["pytest.ini"].replace(
-        "arena_schema = app:Base", "arena_schema =\n  dev = app:Base\n  logs = app:Other"
-    ).replace("arena_seed = ", "arena_seed =\n  dev = ")
+    config = (
+        example.files["pytest.ini"]
+        .replace("arena_schema = app:Base", "arena_schema =\n  dev = app:Base\n  logs = app:Other")
+        .replace("arena_seed = ", "arena_seed =\n  dev = ")
+    )
     project = example.with_files(app=SYNC_APP, seed=seed, test_it=SYNC)
     run = project.with_paths({"pytest.ini": config}).run()
     run.expect(passed=5)

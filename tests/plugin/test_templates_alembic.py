@@ -154,8 +154,8 @@ def test_a_migration_that_fails_says_its_own_line_once(example: Example) -> None
 # A driver that is not there, for a product that this version does not isolate.
 DRIVER = """
 import types
-driver = types.SimpleNamespace(paramstyle="pyformat", __version__="2.9", Error=OSError)
-engine = create_engine("postgresql+psycopg2://me:s3cret@db/shop", module=driver)
+driver = types.SimpleNamespace(paramstyle="pyformat", Error=OSError)
+engine = create_engine("mysql+pymysql://me:s3cret@db/shop", module=driver)
 """
 
 
@@ -165,7 +165,7 @@ def test_migrations_that_lead_to_another_product_are_refused_without_its_passwor
     """A database that does not fit: nothing connects, and the message names env.py's line."""
     env = SYNC_ENV.replace('engine = create_engine("sqlite:///dev.db")\n', DRIVER)
     run = with_migrations(example, env).run().expect(status=1, failed=2)
-    run.says("arena_schema = alembic.ini failed: refused: a connection to postgresql://db")
+    run.says("arena_schema = alembic.ini failed: refused: a connection to mysql://db")
     run.says("migrations/env.py:12 with engine.connect() as connection:").never_says("s3cret")
 
 

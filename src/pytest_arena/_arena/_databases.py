@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import glob
 import itertools
+import re
 import threading
 import weakref
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
 from fnmatch import fnmatch
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -270,9 +271,11 @@ class Databases:
 
     def _new(self, key: Hashable, asked: Asked) -> Database:
         name = Path(asked.name).name or "memory.db"
-        if any(database.live.name == name for database in self._by_key.values()):
+        if any(database.name == Path(name).stem for database in self._by_key.values()):
             name = f"{next(self._count)}-{name}"
-        return Database(key, Path(name).stem, self._home.file(name), type(asked.dialect))
+        # Simple letters, and room for SQLite's side files: the path stands in URLs, too.
+        file = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[-100:]
+        return Database(key, Path(name).stem, self._home.file(file), type(asked.dialect))
 
     def choose_primary(self, asked: list[Asked]) -> None:
         """Make known the databases of engines that exist: a file comes before a memory engine."""

@@ -51,7 +51,11 @@ class Environment:
             url = make_url(text)
         except (ArgumentError, ValueError):
             return text  # no URL: the variable means something else to this app
-        return self._new_url(url).render_as_string(hide_password=False)
+        new = self._new_url(url)
+        if new is url:
+            return text
+        # An app may take it apart by hand: SQLAlchemy 2.1 would write the colon as %3A.
+        return new.render_as_string(hide_password=False).replace("/file%3A", "/file:", 1)
 
     def _new_url(self, url: URL) -> URL:
         asked = _gate.asked_by_url(url)
@@ -79,9 +83,8 @@ _SECRET = {"passfile", "password", "sslpassword", "user"}
 
 
 def _nowhere(url: URL) -> URL:
-    return url.set(host=_NOWHERE, port=None, username=None, password=None).difference_update_query(
-        _ELSEWHERE | _SECRET
-    )
+    query = url.difference_update_query(_ELSEWHERE | _SECRET).query
+    return URL.create(url.drivername, host=_NOWHERE, database=url.database, query=query)
 
 
 def _original(url: str, inherited: Mapping[str, str]) -> str:

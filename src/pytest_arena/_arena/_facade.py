@@ -129,10 +129,18 @@ class Arena:
         """
         __tracebackhide__ = True
         refused, before = Refused(), self._run.ledger.mark()
-        with contextlib.suppress(RefusedError):
+        try:
             yield refused
-        errors = [error for error in self._run.ledger.since(before)]
-        refused.error = next((one for one in errors if isinstance(one, RefusedError)), None)
-        if refused.error is None:
+        except Exception:
+            # What the app, or SQLite, makes of a refusal may be an error of another class.
+            if not self._refused_since(before):
+                raise
+        errors = self._refused_since(before)
+        if not errors:
             raise AssertionError("nothing was refused in this block")
-        self._run.ledger.report(*errors)
+        refused.error = errors[0]
+        self._run.ledger.report(*self._run.ledger.since(before))
+
+    def _refused_since(self, mark: int) -> list[RefusedError]:
+        errors = self._run.ledger.since(mark)
+        return [error for error in errors if isinstance(error, RefusedError)]

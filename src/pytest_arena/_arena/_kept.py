@@ -13,6 +13,7 @@ __all__ = ["new_kept_file"]
 
 # Per cache folder, the newest: enough for a bad day, and bounded.
 _STAY = 50
+_LONGEST_NAME = 100
 
 
 def new_kept_file(cache: Path, test: str, database: str) -> Path:
@@ -31,9 +32,9 @@ def new_kept_file(cache: Path, test: str, database: str) -> Path:
 
 def _as_file_name(test: str) -> str:
     name = re.sub(r"[^\w.-]+", "_", test)
-    if name == test and len(name) <= 100:
+    if name == test and len(name) <= _LONGEST_NAME:
         return name
-    return f"{name[-100:]}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
+    return f"{name[-_LONGEST_NAME:]}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
 
 
 def _age(file: Path) -> float:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from pytest_arena._arena._engines import Engines
 from pytest_arena._arena._environment import Environment
 from pytest_arena._arena._kept import new_kept_file
 from pytest_arena._arena._levels import Levels
+from pytest_arena._arena._running import RunningTest, Unheard
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._load import load_attribute, load_function
 from pytest_arena._servers._sqlite import Home
@@ -37,48 +37,7 @@ if TYPE_CHECKING:
     from pytest_arena._config import Config
     from pytest_arena._values import Plan
 
-__all__ = ["ArenaRun", "RunningTest"]
-
-
-class _Unheard:
-    """Requests of a client in a wide fixture: nothing is pending, and no test has made them."""
-
-    async def before(self) -> None:
-        """Before a request of an async client."""
-
-    def before_sync(self) -> None:
-        """Before a request of a sync client."""
-
-    def requested(self, record: Request) -> None:
-        """After a request."""
-
-
-@dataclass(slots=True, eq=False)
-class RunningTest:
-    """What belongs to one test while it runs."""
-
-    plan: Plan
-    serial: int
-    overrides: list[_leaks.Overrides] = field(default_factory=list)
-    sessions: Sessions = field(default_factory=Sessions)
-    requests: list[Request] = field(default_factory=list)
-    app_runs: list[AppRun] = field(default_factory=list)  # the last one is what clients talk to
-    changed: list[str] = field(default_factory=list)
-    errors: list[Exception] = field(default_factory=list)
-    failed: bool = False
-    settled: bool = False
-
-    async def before(self) -> None:
-        """Before a request of an async client."""
-        await self.sessions.commit()
-
-    def before_sync(self) -> None:
-        """Before a request of a sync client."""
-        self.sessions.commit_sync()
-
-    def requested(self, record: Request) -> None:
-        """After a request."""
-        self.requests.append(record)
+__all__ = ["ArenaRun"]
 
 
 class ArenaRun:
@@ -97,6 +56,7 @@ class ArenaRun:
         self.app: object = None
         self.tearing_down = False
         self._serials = count(1)
+        self._process = os.getpid()
         self._session_state: Mapping[str, Any] | None = None
         self._wide_apps: dict[object, list[AppRun]] = {}  # by the fixture that made the client
 
@@ -146,6 +106,13 @@ class ArenaRun:
             for app_run in self.test.app_runs:
                 await app_run.aclose()
 
+    async def aclose_failed_test(self) -> None:
+        """As ``aclose_test``; what fails is told at settling, beside the test's own failure."""
+        try:
+            await self.aclose_test()
+        except Exception as error:  # noqa: BLE001 - kept, and raised by the tear-down
+            self._running().errors.append(error)
+
     def settle_level(self) -> None:
         """Function-scoped fixtures are down: close, look for leaks, restore. Idempotent."""
         test = self.test
@@ -175,7 +142,8 @@ class ArenaRun:
         leaks = _leaks.connection_leaks(self.gate, test.serial, before)
         if leaks:
             error = _leaks.leak_error(leaks)
-            _leaks.end_transactions(leaks)
+            _leaks.take_back([leak for leak in leaks if leak.level == test.serial])
+            _leaks.end_transactions([leak for leak in leaks if leak.level != test.serial])
             raise error
 
     def _leave_test(self, test: RunningTest) -> None:
@@ -230,7 +198,7 @@ class ArenaRun:
         which the test has written it can only live as long as the test.
         """
         test, levels = self.test, self.databases.levels
-        if not levels or levels[-1].owner is not test or levels[-1].stage is not Stage.SEEDED:
+        if test is None or not self._in_test() or test.plan.stage is not Stage.SEEDED:
             yield
             return
         untouched = not any(overrides.changed() for overrides in test.overrides)
@@ -270,7 +238,7 @@ class ArenaRun:
                 stack.callback(app_run.close)
 
     def _finish_above(self, level: Level) -> None:
-        """Finish the fixtures whose levels lie above: pytest sets them up again at their next use."""
+        """Finish the fixtures whose levels lie above; they are set up again at their next use."""
         for upper in self.levels.above(level):
             if upper.owner is self.test:
                 self._end_in_the_middle()
@@ -336,7 +304,7 @@ class ArenaRun:
 
     def open_session(self) -> AsyncSession | Session:
         """A session of the test, or one that a wide fixture has to close itself."""
-        sessions = self.test.sessions if self._in_test() else Sessions()
+        sessions = self._running().sessions if self._in_test() else Sessions()
         return self._open_session(sessions, wants_async=_loop_is_running())
 
     def db_session(self) -> AsyncSession | Session:
@@ -356,7 +324,7 @@ class ArenaRun:
         return self.test is not None and bool(levels) and levels[-1].owner is self.test
 
     def _running(self) -> RunningTest:
-        assert self.test is not None, "because pytest sets fixtures up in a test"  # noqa: S101
+        assert self.test is not None, "because pytest sets fixtures up in a test"  # noqa: S101 - our own bug
         return self.test
 
     def keep(self) -> Path:
@@ -382,7 +350,7 @@ class ArenaRun:
     def app_run(self) -> AppRun:
         """Return the app of the running test, or of the wide fixture that is being set up."""
         if not self._in_test():
-            return self._new_app_run(self.new_app(), hooks=_Unheard())
+            return self._new_app_run(self.new_app(), hooks=Unheard())
         test = self._running()
         if not test.app_runs:
             self.use_app(self.new_app())
@@ -445,7 +413,7 @@ class ArenaRun:
 
     def finish(self) -> None:
         """After the session: leave all levels; from here on the gate refuses everything."""
-        if self.databases.finished:
+        if self.databases.finished or os.getpid() != self._process:  # a fork: all is its parent's
             return
         self.settle()
         for owner in list(self._wide_apps):

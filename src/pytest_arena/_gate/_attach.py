@@ -29,10 +29,25 @@ class GuardedConnection(sqlite3.Connection):
     arena_resolver: Resolver | None = None
     arena_made_table: Callable[[float, float], None] | None = None
 
-    # execute() and its like ask for a cursor() themselves.
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
         """As ``sqlite3.Connection.cursor``."""
         return super().cursor(_guarded(factory) if isinstance(factory, type) else factory)
+
+    # sqlite3's own three make their cursors without asking cursor().
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Any:
+        """As ``sqlite3.Connection.execute``."""
+        __tracebackhide__ = True
+        return self.cursor().execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Any, /) -> Any:
+        """As ``sqlite3.Connection.executemany``."""
+        return self.cursor().executemany(sql, parameters)
+
+    def executescript(self, sql_script: str, /) -> Any:
+        """As ``sqlite3.Connection.executescript``."""
+        __tracebackhide__ = True
+        return self.cursor().executescript(sql_script)
 
 
 class _GuardedCursor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from functools import cache
+from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any
 
 import greenlet
@@ -88,4 +90,14 @@ def _awaited(awaitable: Any) -> Iterator[FrameType]:
     while awaitable is not None:
         if frame := getattr(awaitable, "cr_frame", None) or getattr(awaitable, "ag_frame", None):
             yield frame
-        awaitable = getattr(awaitable, "cr_await", None) or getattr(awaitable, "ag_await", None)
+        awaitable = _next(awaitable)
+
+
+def _next(awaitable: Any) -> Any:
+    for name in ("cr_await", "ag_await"):
+        if hasattr(awaitable, name):
+            return getattr(awaitable, name)
+    # What `__await__` and `async with` put in between shows what it stands for only to the
+    # garbage collector.
+    inner = (CoroutineType, AsyncGeneratorType)
+    return next((one for one in gc.get_referents(awaitable) if isinstance(one, inner)), None)

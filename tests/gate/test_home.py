@@ -1,0 +1,88 @@
+"""The folder of a run's live files: nobody else's, and gone after ``kill -9`` and the next run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_arena._servers import _sqlite
+from pytest_arena._servers._sqlite import Home
+
+HOLDS = """
+import sys
+from pathlib import Path
+from pytest_arena._servers import _sqlite
+_sqlite._places = lambda: iter([Path(sys.argv[1])])
+home = _sqlite.Home()
+home.file("live.db").write_text("data")
+print(home.path, flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for homes that this test alone uses."""
+    monkeypatch.setattr(_sqlite, "_places", lambda: iter([tmp_path]))
+    return tmp_path
+
+
+def holder(place: Path) -> tuple[subprocess.Popen[str], Path]:
+    """Start a process that has a home, and return it with that home's folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(place)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+def test_pitfall_071_the_folder_of_a_killed_run_goes_and_that_of_a_live_one_stays(
+    place: Path,
+) -> None:
+    """The lock of a dead process is free, that of a live one is not."""
+    (killed, left), (alive, used) = holder(place), holder(place)
+    with killed, alive:
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        assert (left / "live.db").exists()
+        home = Home()
+        assert not left.exists()
+        assert not left.with_name(f"{left.name}.lock").exists()
+        assert (used / "live.db").exists()
+        home.close()
+        alive.communicate("\n")
+    Home().close()
+    assert [path for path in place.glob("*/*")] == []
+
+
+def test_the_folder_is_the_users_alone(place: Path) -> None:
+    """Nobody else can enter it, and one that somebody else made is not used."""
+    home = Home()
+    assert home.path.stat().st_mode & 0o077 == 0
+    assert home.path.parent.stat().st_mode & 0o077 == 0
+    home.close()
+    assert not home.path.exists()
+    home.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_pitfall_021_a_forked_child_leaves_the_folder_of_its_parent_alone(place: Path) -> None:
+    """It inherits the lock, and not the house."""
+    home = Home()
+    if (child := os.fork()) == 0:
+        home.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert home.path.exists()
+    other = Home()  # sweeps
+    assert home.path.exists()
+    other.close()
+    home.close()

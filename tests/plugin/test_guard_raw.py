@@ -1,0 +1,250 @@
+"""Raw sqlite3 and aiosqlite: the app's files are refused by the caller's line, others are free."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.plugin.developer import assert_reached_without_the_plugin, small_example, untouched
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RAW = """
+import asyncio
+import inspect
+import os
+import sqlite3
+import threading
+from pathlib import Path
+import aiosqlite
+import pytest
+from app import add, create_engine, engine, names
+from pytest_arena.errors import ProductionDatabaseError
+
+lazy = create_engine("sqlite:///lazy.db")
+
+def spellings():
+    here = Path("dev.db").absolute()
+    Path("soft.db").unlink(missing_ok=True)
+    Path("soft.db").symlink_to(here)
+    Path("hard.db").unlink(missing_ok=True)
+    Path("hard.db").hardlink_to(here)
+    yield from ["dev.db", "./dev.db", f"../{Path.cwd().name}/dev.db", b"dev.db", here, str(here)]
+    yield from ["soft.db", "hard.db", os.fspath(here).encode()]
+    yield from ["file:dev.db", f"file:{here}?mode=ro", f"file://{here}", "file:%64ev.db#x"]
+
+def line():
+    return f"test_raw.py:{inspect.currentframe().f_back.f_lineno + 1}"
+
+def test_pitfall_139_every_spelling_is_refused_by_the_callers_line(arena):
+    for name in spellings():
+        with arena.expect_refusal() as refused:
+            expected = line()
+            sqlite3.connect(name, uri=str(name).startswith("file:"))
+        assert expected in refused.error.cause, (name, refused.error.cause)
+        with arena.expect_refusal():
+            sqlite3.Connection(name, uri=str(name).startswith("file:"))
+    Path("hard.db").unlink()
+
+def test_pitfall_139_an_engine_that_has_not_connected_yet_counts(arena):
+    with arena.expect_refusal():
+        sqlite3.connect("lazy.db")
+
+async def ended_threads():
+    # aiosqlite's thread of a failed connect goes on for a moment, and wants the loop
+    while threading.active_count() > 1:
+        await asyncio.sleep(0)
+
+async def test_pitfall_139_aiosqlite_from_its_worker_thread(arena):
+    for name in ("dev.db", Path("dev.db").absolute()):
+        with arena.expect_refusal() as refused:
+            expected = line()
+            async with aiosqlite.connect(name):
+                pass
+        assert expected in refused.error.cause, refused.error.cause
+    await ended_threads()
+
+async def within():
+    return await aiosqlite.connect("dev.db")  # the app's line
+
+async def test_the_line_of_a_coroutine_below(arena):
+    with arena.expect_refusal() as refused:
+        await within()
+    assert "the app's line" in refused.error.cause
+    await ended_threads()
+
+def test_other_files_stay_free():
+    for name in ("other.db", "file:other.db?mode=rwc"):
+        with sqlite3.connect(name, uri=True) as raw:
+            raw.execute("CREATE TABLE IF NOT EXISTS t (a)")
+            raw.row_factory = sqlite3.Row
+            assert raw.execute("SELECT count(*) AS n FROM t").fetchone()["n"] == 0
+        raw.close()
+
+async def test_other_files_stay_free_for_aiosqlite():
+    async with aiosqlite.connect("other2.db") as raw:
+        await raw.execute("CREATE TABLE IF NOT EXISTS t (a)")
+
+def test_a_tool_that_opens_a_file_while_the_app_works_on_its_engine():
+    from sqlalchemy import event
+    def tool(*_):
+        sqlite3.connect("tool.db").close()
+    event.listen(engine, "after_cursor_execute", tool)
+    event.listen(engine, "commit", tool)
+    event.listen(engine.pool, "checkout", tool)
+    add(engine, "Ruby")
+    event.remove(engine, "after_cursor_execute", tool)
+    event.remove(engine, "commit", tool)
+    event.remove(engine.pool, "checkout", tool)
+
+def test_the_arenas_file_is_free(arena):
+    add(engine, "Ruby")
+    raw = sqlite3.connect(arena.url.partition(":///")[2])
+    assert raw.execute("SELECT name FROM dancers").fetchall() == [("Ruby",)]
+    raw.close()
+
+def test_sqlite3_is_as_it_was():
+    with pytest.raises(TypeError):
+        sqlite3.connect(3)
+    raw = sqlite3.connect(":memory:", 5.0, 0, None, True, sqlite3.Connection)
+    assert type(raw) is sqlite3.Connection
+    raw.close()
+    raw = sqlite3.connect(":memory:")
+    with pytest.raises(TypeError):
+        raw.execute(3)
+    class Own(sqlite3.Cursor):
+        pass
+    assert isinstance(raw.cursor(Own), Own) and isinstance(raw.cursor(factory=Own), Own)
+    raw.close()
+"""
+
+
+def test_pitfall_139_raw_connections(tmp_path: Path) -> None:
+    """Never opened, never changed, and the line of whoever tried; all else works as before."""
+    example = small_example(tmp_path, test_raw=RAW)
+    with untouched(example, "dev.db", "lazy.db"):
+        example.run().expect(passed=9)
+
+
+ATTACH = """
+import inspect
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+import aiosqlite
+import pytest
+from app import create_async_engine, create_engine, engine, text
+
+class Mine(sqlite3.Connection):
+    pass
+
+def raw():
+    return sqlite3.connect(":memory:")
+
+def of_the_arena():
+    with engine.connect() as connection:
+        return sqlite3.connect(connection.connection.driver_connection.execute("PRAGMA database_list").fetchone()[2])
+
+def mine():
+    return sqlite3.connect(":memory:", factory=Mine)
+
+HERE = Path("dev.db").absolute()
+STATEMENTS = {
+    "literal": ("ATTACH 'dev.db' AS x", ()),
+    "database": ("ATTACH DATABASE \\"dev.db\\" AS x", ()),
+    "odd case": ("\\n  aTtAcH\\tdAtAbAsE'dev.db'as x", ()),
+    "comments": ("-- why\\n/* so; 'x' */ ATTACH /**/ 'dev.db' /* AS y */ AS x;", ()),
+    "brackets": ("ATTACH [dev.db] AS x", ()),
+    "question": ("ATTACH ? AS x", ("dev.db",)),
+    "bytes": ("ATTACH ? AS x", (b"dev.db",)),
+    "numbered": ("ATTACH ?2 AS x", ("other.db", "dev.db")),
+    "named": ("ATTACH :file AS x", {"file": str(HERE)}),
+}
+
+def refused(arena, connection, run):
+    with arena.expect_refusal() as caught:
+        run(connection)
+    assert "test_attach.py" in caught.error.cause
+    assert "dev.db" in caught.error.what or "only SQLite" in caught.error.what
+    assert len(connection.execute("PRAGMA database_list").fetchall()) == 1
+
+@pytest.mark.parametrize("make", [raw, mine, of_the_arena])
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_raw_connections(arena, make, name):
+    sql, values = STATEMENTS[name]
+    with closing(make()) as connection:
+        refused(arena, connection, lambda one: one.execute(sql, values))
+        refused(arena, connection, lambda one: one.cursor().execute(sql, values))
+
+@pytest.mark.parametrize("make", [raw, mine, of_the_arena])
+def test_scripts(arena, make):
+    for script in ("SELECT 1; ATTACH 'dev.db' AS x;", "SELECT 'a;b'; -- ;\\n ATTACH 'dev.db' AS x"):
+        with closing(make()) as connection:
+            refused(arena, connection, lambda one: one.executescript(script))
+
+def test_a_name_that_only_sqlite_works_out(arena):
+    with closing(raw()) as connection:
+        refused(arena, connection, lambda one: one.execute("ATTACH 'de' || 'v.db' AS x"))
+
+def test_a_uri(arena):
+    with closing(sqlite3.connect("file::memory:", uri=True)) as connection:
+        refused(arena, connection, lambda one: one.execute("ATTACH 'file:dev.db?mode=ro' AS x"))
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_the_engines_connections(arena, name):
+    sql, values = STATEMENTS[name]
+    with engine.connect() as connection:
+        with arena.expect_refusal() as caught:
+            connection.exec_driver_sql(sql, values)
+        assert "test_attach.py" in caught.error.cause
+
+async def test_the_async_engines_connections(arena):
+    made = create_async_engine("sqlite+aiosqlite:///dev.db")
+    async with made.connect() as connection:
+        with arena.expect_refusal() as caught:
+            await connection.execute(text("ATTACH :file AS x"), {"file": "dev.db"})
+        assert "test_attach.py" in caught.error.cause
+    await made.dispose()
+
+async def test_aiosqlite(arena):
+    async with aiosqlite.connect(":memory:") as connection:
+        with arena.expect_refusal() as caught:
+            await connection.execute("ATTACH ? AS x", ("dev.db",))
+        assert "test_attach.py" in caught.error.cause
+
+def test_other_files_are_free(tmp_path):
+    with engine.connect() as connection:
+        for make in (raw, mine, lambda: connection.connection.driver_connection):
+            one = make()
+            one.execute("ATTACH 'free.db' AS a")
+            one.execute("ATTACH ? AS b", (str(tmp_path / "own.db"),))
+            one.execute("ATTACH '' AS c")
+            one.execute("ATTACH ':memory:' AS d")
+            one.execute("SELECT 'ATTACH ''dev.db'' AS x; ATTACH dev.db'").fetchall()
+            one.executescript("CREATE TEMP TABLE t (a); INSERT INTO t VALUES ('x; ATTACH ''dev.db'' AS y')")
+            assert len(one.execute("PRAGMA database_list").fetchall()) == 6
+            for name in "abcd":
+                one.execute(f"DETACH {name}")
+            if make in (raw, mine):
+                one.close()
+"""
+
+
+def test_attach(tmp_path: Path) -> None:
+    """Of the app's file: refused in every form, on every connection; of other files: free."""
+    example = small_example(tmp_path, test_attach=ATTACH)
+    with untouched(example):
+        example.run().expect(passed=44)
+
+
+def test_without_the_plugin_raw_connections_and_attach_reach_the_file(tmp_path: Path) -> None:
+    """The twin."""
+    attack = """
+import sqlite3
+def test_attack():
+    raw = sqlite3.connect(":memory:")
+    raw.execute("ATTACH ? AS x", ("dev.db",))
+    raw.execute("DELETE FROM x.dancers")
+    raw.commit()
+"""
+    assert_reached_without_the_plugin(small_example(tmp_path, test_attack=attack))

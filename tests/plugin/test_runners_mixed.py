@@ -1,0 +1,260 @@
+"""P5: whichever runner, loop and thread a test has, and all of them in one run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.example import Example
+
+# An app that says when its lifespan runs, and in which loop a request finds it.
+LIFESPAN = """
+import asyncio
+from contextlib import asynccontextmanager
+
+LOG = []
+
+@asynccontextmanager
+async def lifespan(app):
+    LOG.append("up")
+    app.state.loop = asyncio.get_running_loop()
+    yield
+    LOG.append("down")
+
+app = FastAPI(lifespan=lifespan)
+"""
+
+STRICT = """
+import asyncio
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, given, settings, strategies as st
+from starlette.testclient import TestClient
+from app import Dancer, app, engine, maker, LOG
+
+async def count():
+    async with maker() as session:
+        return len(list(await session.scalars(Dancer.__table__.select())))
+
+async def add(name):
+    async with maker() as session:
+        session.add(Dancer(name=name))
+        await session.commit()
+
+async def story():
+    assert await count() == 1
+    await asyncio.gather(*(add(str(number)) for number in range(4)))
+    assert await count() == 5
+
+@pytest.fixture(autouse=True, params=range(2))
+def twice(request):
+    yield
+
+@pytest.mark.asyncio
+async def test_function_loop(client):
+    await story()
+    assert len((await client.get("/dancers")).json()) == 5
+    assert app.state.loop is asyncio.get_running_loop()
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_module_loop(client):
+    await story()
+    assert len((await client.get("/dancers")).json()) == 5
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_session_loop(client):
+    await story()
+    assert len((await client.get("/dancers")).json()) == 5
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def of_another_loop(client):
+    await client.post("/dancers/fixture")
+
+@pytest.mark.asyncio
+async def test_a_fixture_of_another_loop(of_another_loop, client, db_session):
+    assert (await client.get("/dancers")).json() == ["Sand", "fixture"]
+    db_session.add(Dancer(name="test"))
+    assert (await client.get("/dancers")).json() == ["Sand", "fixture", "test"]
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+@pytest.mark.anyio
+async def test_anyio(client, anyio_backend):
+    await story()
+    assert len((await client.get("/dancers")).json()) == 5
+
+def test_plain(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+    asyncio.run(story())
+    assert len(test_client.get("/dancers").json()) == 5
+
+@pytest.mark.asyncio
+async def test_pitfall_006_sync_client_in_an_async_test(client, test_client):
+    for number in range(3):
+        assert test_client.post(f"/dancers/s{number}").status_code == 201
+        assert (await client.post(f"/dancers/a{number}")).status_code == 201
+    assert test_client.get("/dancers").json() == (await client.get("/dancers")).json()
+    assert await count() == 7
+
+def test_pitfall_007_a_bare_test_client():
+    bare = TestClient(app)
+    for number in range(50):
+        assert bare.post(f"/dancers/{number}").status_code == 201
+    assert len(bare.get("/dancers").json()) == 51
+
+@given(st.integers())
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.asyncio
+async def test_hypothesis_async(db_session, client, number):
+    before = len((await client.get("/dancers")).json())
+    db_session.add(Dancer(name=f"{number} {before}"))  # state is per test, not per example
+    assert len((await client.get("/dancers")).json()) == before + 1
+
+@given(st.integers())
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+def test_hypothesis_sync(test_client, number):
+    before = len(test_client.get("/dancers").json())
+    assert test_client.post(f"/dancers/{number}-{before}").status_code == 201
+
+def test_the_lifespan_was_always_shut_down():
+    assert LOG[::2] == ["up"] * (len(LOG) // 2)
+    assert LOG[1::2] == ["down"] * (len(LOG) // 2)
+"""
+
+UNIT = """
+import asyncio
+import unittest
+from test_it import count, story
+
+class TestUnit(unittest.TestCase):
+    def test_unit(self):
+        asyncio.run(story())
+
+    test_again = test_unit
+
+class TestIsolated(unittest.IsolatedAsyncioTestCase):
+    async def asyncSetUp(self):
+        assert await count() == 1
+
+    async def test_pitfall_009_isolated(self):
+        await story()
+
+    test_again = test_pitfall_009_isolated
+"""
+
+MANY = """
+import asyncio
+import pytest
+from app import Dancer, maker, LOG
+
+@pytest.mark.parametrize("number", range(100))
+async def test_pitfall_003_a_hundred_loops(client, number):
+    assert (await client.post("/dancers/more")).status_code == 201
+
+# pytest-asyncio's issue 402: a sessionmaker made at import time, three tests, three loops.
+async def write():
+    async with maker() as session:
+        session.add(Dancer(name="x"))
+        await session.commit()
+
+async def test_pitfall_004_one(): await write()
+async def test_pitfall_004_two(): await write()
+async def test_pitfall_004_three(): await write()
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_pitfall_011_concurrent_requests(client, turn):
+    answers = await asyncio.gather(*(client.get("/dancers") for _ in range(10)))
+    assert [answer.json() for answer in answers] == [["Sand"]] * 10
+    answers = await asyncio.gather(*(client.post(f"/dancers/{n}") for n in range(5)))
+    assert {answer.status_code for answer in answers} == {201}
+
+@pytest.fixture
+async def broken(client):
+    await client.get("/dancers")
+    raise RuntimeError("set-up")
+
+@pytest.mark.xfail(raises=RuntimeError, strict=True)
+async def test_broken(broken): ...
+
+@pytest.mark.xfail(raises=ZeroDivisionError, strict=True)
+async def test_failing(client):
+    await client.get("/dancers")
+    1 / 0
+
+async def test_skipped(client):
+    await client.get("/dancers")
+    pytest.skip("half-way")
+
+@pytest.mark.xfail(raises=ZeroDivisionError, strict=True)
+def test_failing_sync(test_client):
+    test_client.get("/dancers")
+    1 / 0
+
+def test_the_lifespan():
+    ups, downs = LOG.count("up"), LOG.count("down")
+    assert (ups, ups - downs) == EXPECTED
+"""
+
+UVLOOP = """
+import pytest
+import uvloop
+
+@pytest.fixture(scope="session")
+def event_loop_policy():
+    return uvloop.EventLoopPolicy()
+"""
+
+
+def with_lifespan(example: Example) -> Example:
+    """The usual app with a lifespan that keeps a log."""
+    return example.change("app.py", "app = FastAPI()\n", LIFESPAN)
+
+
+def test_runners_of_all_kinds_in_one_run(example: Example) -> None:
+    """P5, P2: each of them twice, in one file, under warnings as errors."""
+    strict = with_lifespan(example).change("pytest.ini", "= auto", "= strict")
+    project = strict.with_files(test_it=STRICT, test_unit=UNIT)
+    project.run("-p", "anyio", "-p", "_hypothesis_pytestplugin").expect(passed=11 * 2 + 4)
+
+
+def test_pitfall_018_runners_of_many_loops_and_small_pools(example: Example) -> None:
+    """P5: a hundred loops; pools of one; uvloop; debug mode; a lifespan that always ends."""
+    project = with_lifespan(example).with_files(test_it=MANY.replace("EXPECTED", "(107, 0)"))
+    counts = {"passed": 107, "xfailed": 3, "skipped": 1}
+    project.run().expect(**counts)
+    small = project.change("app.py", '///dev.db"))', '///dev.db"), pool_size=1, max_overflow=0)')
+    debugged = small.with_paths({"conftest.py": UVLOOP}).change(
+        "pytest.ini", "= error", "=\n  error\n  ignore:Overriding the .event_loop_policy"
+    )
+    debugged.run(env={"PYTHONASYNCIODEBUG": "1"}).expect(**counts)
+
+
+def test_pitfall_011_runners_with_a_static_pool_in_memory(example: Example) -> None:
+    """Pitfall 11: one connection shared by all requests and all loops."""
+    static = example.change(
+        "app.py",
+        'os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///dev.db"))',
+        '"sqlite+aiosqlite://", poolclass=StaticPool)\nLOG = []',
+    ).change("app.py", "import os\n", "import os\nfrom sqlalchemy.pool import StaticPool\n")
+    reads = MANY.partition("    answers = await asyncio.gather(*(client.post")
+    run = static.with_files(test_it=reads[0]).run()
+    run.expect(passed=106)
+
+
+def test_runners_with_a_lifespan_of_the_session_and_none(example: Example) -> None:
+    """`arena_lifespan`: once for all tests, or not at all."""
+    project = with_lifespan(example)
+    counts = {"passed": 107, "xfailed": 3, "skipped": 1}
+    for value, expected in (("session", "(1, 1)"), ("off", "(0, 0)")):
+        tests = MANY.replace("EXPECTED", expected)
+        run = project.with_files(test_it=tests).run(f"--arena-lifespan={value}")
+        run.expect(**counts)
+
+
+def test_runners_on_two_workers(example: Example) -> None:
+    """Facts of the workers are merged in the summary."""
+    tests = MANY.partition("@pytest.fixture")[0]
+    run = with_lifespan(example).with_files(test_it=tests).run("-p", "xdist.plugin", "-n", "2")
+    run.expect(passed=106).says("106 of 106 tests had a database of their own, 106 changed it")

@@ -1,0 +1,304 @@
+"""Options: read once, checked once, and documented as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_arena._config import (
+    OPTIONS,
+    SWITCHES,
+    Config,
+    Option,
+    check_names,
+    load_config,
+    marker_values,
+)
+from pytest_arena._load import load_attribute, load_function
+from pytest_arena.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
+
+
+def read(
+    *,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    file: Mapping[str, object] | None = None,
+    inipath: Path | None = None,
+) -> Config:
+    """Read options as the plugin does, from plain dictionaries."""
+    return load_config(
+        flags=flags or {},
+        environ=environ or {},
+        ini=lambda name: (file or {}).get(name, ""),
+        root=Path("/project"),
+        inipath=inipath,
+    )
+
+
+def value_of(config: Config, option: Option) -> Any:
+    """The value as one text, whatever type it has in the end."""
+    value = getattr(config, option.name)
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return value if isinstance(value, str) else value.get("", "")
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_each_option_comes_from_the_file_the_environment_and_the_command_line(
+    option: Option,
+) -> None:
+    """The last of these wins; without any of them the default stands."""
+    other = {True: "sqlite", False: "never" if option.choices else "a.b:c"}[
+        option.name == "database"
+    ]
+    if option.choices:
+        other = next(one for one in option.choices if one != option.example)
+    ini = [option.example] if option.many else option.example
+    file, environ, flags = {option.ini: ini}, {option.variable: other}, {option.name: other}
+    if option.name == "env":
+        environ, flags, other = {option.variable: "OTHER"}, {option.name: "OTHER"}, "OTHER"
+    assert value_of(read(), option) == option.default
+    assert value_of(read(file=file), option) == option.example
+    assert value_of(read(file=file, environ=environ), option) == other
+    example = {option.name: option.example}
+    assert value_of(read(flags=example, environ=environ), option) == option.example
+    assert value_of(read(file=file, flags=flags), option) == other
+
+
+def test_an_empty_variable_means_nothing_and_an_empty_word_means_none() -> None:
+    """CI systems set empty variables; nobody types an empty word by accident."""
+    file = {"arena_app": "app:app"}
+    assert read(file=file, environ={"ARENA_APP": " "}).app == "app:app"
+    assert read(file=file, flags={"app": ""}).app == ""
+    assert read(flags={"env": ""}).env == ()
+
+
+def test_lists_take_commas_and_lines() -> None:
+    """On the command line and in the environment there is but one word for several values."""
+    assert read(flags={"allow": "/a/*.db , sqlite:///b"}).allow == ("/a/*.db", "sqlite:///b")
+    assert read(environ={"ARENA_ENV": "ONE,\nTWO"}).env == ("ONE", "TWO")
+    assert read(file={"arena_env": ["ONE", "TWO"]}).env == ("ONE", "TWO")
+
+
+def test_several_databases_have_a_line_each() -> None:
+    """One value is the first database's."""
+    assert read(flags={"schema": "app:Base"}).schema == {"": "app:Base"}
+    lines = "shop = app:Base\n  my-log.old = log.sql\n"
+    assert read(file={"arena_schema": lines}).schema == {"shop": "app:Base", "my-log.old": "log.sql"}
+
+
+@pytest.mark.parametrize("text,rebuild", [("1", True), ("yes", True), ("0", False), ("", False)])
+def test_rebuild_from_the_environment(text: str, rebuild: bool) -> None:  # noqa: FBT001
+    """As variables of this kind are written."""
+    assert read(environ={"ARENA_REBUILD": text}).rebuild is rebuild
+
+
+def test_the_cache_is_absolute_and_knows_the_home_folder() -> None:
+    """A test may change the working folder."""
+    assert read(environ={"ARENA_CACHE": "cache"}).cache == Path.cwd() / "cache"
+    assert read(environ={"ARENA_CACHE": "~/x"}).cache == Path.home() / "x"
+
+
+@pytest.mark.parametrize(
+    "name,value,what,fix",
+    [
+        ("isolation", "cpoy", "is none of: auto, copy", "--arena-isolation=copy"),
+        ("isolation", "undo", "isolates SQLite, by copy", "--arena-isolation=auto"),
+        ("isolation", "rollback", "isolates SQLite, by copy", "--arena-isolation=auto"),
+        ("isolation", "", "is none of: auto, copy", "--arena-isolation="),
+        ("database", "postgresql", "isolates SQLite, by copy", "--arena-database=auto"),
+        ("database", "own", "isolates SQLite, by copy", "--arena-database=auto"),
+        ("database", "postgresql://me:s3cret@h/d", "isolates SQLite", "--arena-database=auto"),
+        ("database", "sqllite", "is none of: auto, sqlite", "--arena-database=sqlite"),
+        ("lifespan", "sesion", "is none of: on, session, off", "--arena-lifespan=session"),
+        ("keep", "fail", "is none of: never, failed, always", "--arena-keep=failed"),
+        ("schema", "schema.txt", "none of the forms", "app.models:Base"),
+        ("schema", "app:Base\napp:Other", "several values for one database", "name = value"),
+        ("seed", "seed.py", "not of the form", "--arena-seed=tests.seed:seed"),
+        ("env", "sqlite:///x.db", "is not the name of an environment variable", "DATABASE_URL"),
+    ],
+)
+def test_a_value_that_cannot_be_right(name: str, value: str, what: str, fix: str) -> None:
+    """It says what it may be, and the next step as it is to be written there."""
+    with pytest.raises(ConfigError) as caught:
+        read(flags={name: value})
+    assert what in caught.value.what
+    assert fix in caught.value.fix
+    assert "the command line" in caught.value.cause
+    assert "s3cret" not in str(caught.value)
+
+
+def test_the_place_of_a_value_is_named(tmp_path: Path) -> None:
+    """A line of the file, or the variable: that is where it has to be mended."""
+    file = tmp_path / "pytest.ini"
+    file.write_text("[pytest]\naddopts = -q\narena_keep = sometimes\n")
+    with pytest.raises(ConfigError) as caught:
+        read(file={"arena_keep": "sometimes"}, inipath=file)
+    assert f"{file}:3  arena_keep = sometimes" in caught.value.cause
+    with pytest.raises(ConfigError) as caught:
+        read(environ={"ARENA_KEEP": "sometimes"})
+    assert caught.value.fix == "ARENA_KEEP=never"
+    assert "the environment" in caught.value.cause
+
+
+def test_a_name_that_is_no_option(tmp_path: Path) -> None:
+    """Names of others are none of our business."""
+    file = tmp_path / "pytest.ini"
+    file.write_text("[pytest]\narena_shema = app:Base\n")
+    check_names(["arena_app", "asyncio_mode"], inipath=None)
+    with pytest.raises(ConfigError, match="arena_shema is no option") as caught:
+        check_names(["arena_shema"], inipath=file)
+    assert caught.value.fix.startswith("arena_schema = ")
+    assert f"{file}:2" in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    "args,kwargs,what",
+    [
+        (("copy",), {}, "too many positional arguments"),
+        ((), {"isolate": "copy"}, "unexpected keyword argument 'isolate'"),
+        ((), {"isolation": "cpoy"}, "is none of: auto, copy"),
+        ((), {"isolation": "clone"}, "isolates SQLite, by copy"),
+        ((), {"keep": True}, "is none of: never, failed, always"),
+        ((), {"seed": "no"}, "seed='no' is neither True nor False"),
+        ((), {"schema": None}, "schema=None is neither True nor False"),
+    ],
+)
+def test_a_marker_that_cannot_be_right(
+    args: tuple[Any, ...], kwargs: dict[str, Any], what: str
+) -> None:
+    """The line of the test is named."""
+    with pytest.raises(ConfigError) as caught:
+        marker_values(args, kwargs, place="test_x.py:7")
+    assert what in caught.value.what
+    assert "test_x.py:7" in caught.value.cause
+    assert "@pytest.mark.arena(" in caught.value.fix
+
+
+def test_a_marker_says_what_it_was_given() -> None:
+    """And nothing of what it was not."""
+    given = {"isolation": "copy", "seed": False}
+    assert marker_values((), given, place="") == given
+
+
+MODULES = {
+    "deep": "import deeper\n",
+    "deeper": "\n\nimport nothing_here\n",
+    "raising": "def f():\n    raise RuntimeError('SECRET_KEY\\nis\\nnot\\nset')\nf()\n",
+    "silent": "raise ValueError\n",
+    "wrong": "x = = 1\n",
+    "leaving": "import sys\nsys.exit('no settings')\n",
+    "partly": "from deeper_still import app\n",
+    "deeper_still": "appl = 1\n",
+    "right": "import os\nfrom pathlib import Path\ndef application(): ...\ndef two(a, b): ...\n",
+}
+
+
+@pytest.mark.parametrize(
+    "path,what,cause,fix",
+    [
+        ("deep:app", "No module named 'nothing_here'", "deeper.py:3  import nothing_here", "mend"),
+        ("raising:app", "RuntimeError: SECRET_KEY\nis\nnot", "raising.py:2", "python -c"),
+        ("silent:app", "ValueError", "silent.py:1", "mend"),
+        ("wrong:app", "SyntaxError", "wrong.py:1  x = = 1", "mend"),
+        ("leaving:app", "SystemExit: no settings", "leaving.py:2", "mend"),
+        ("partly:app", "ImportError: cannot import name 'app'", "partly.py:1", "mend"),
+        ("right:app", "has no attribute 'app'", "defines application, two", "right:application"),
+        ("rihgt:app", "No module named 'rihgt'", "no module 'rihgt'", "arena_app = right:app"),
+        ("right.application", "not of the form", "pytest.ini:3", "arena_app = right:application"),
+        ("right/sub.py", "not of the form", "pytest.ini:3", "arena_app = right:sub"),
+        ("", "not of the form", "pytest.ini:3", "arena_app = app.main:app"),
+    ],
+)
+def test_a_path_that_leads_nowhere(  # the table is what it is about
+    path: str, what: str, cause: str, fix: str, modules: None
+) -> None:
+    """Why, in which line, and what was probably meant."""
+    del modules
+    with pytest.raises(ConfigError) as caught:
+        load_attribute(path, option="arena_app", source="pytest.ini:3")
+    assert what in caught.value.what
+    assert cause in caught.value.cause
+    assert fix in caught.value.fix
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules that are wrong in many ways, on sys.path and in the working folder."""
+    import sys  # noqa: PLC0415 - for this alone
+
+    for name, text in MODULES.items():
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_package_below_src_is_found_for_the_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The usual reason: pytest does not look there by itself."""
+    (tmp_path / "src" / "shop").mkdir(parents=True)
+    (tmp_path / "src" / "shop" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        load_attribute("shop.main:app", option="arena_app")
+    assert caught.value.fix.startswith("pythonpath = src")
+
+
+def test_a_login_takes_a_client_and_a_role(modules: None) -> None:
+    """Anything that can be called like that will do."""
+    del modules
+    assert load_function("right:two", "client", "role", option="arena_login").__name__ == "two"
+    for path in ("right:application", "right:os"):
+        with pytest.raises(ConfigError, match=r"called with \(client, role\)"):
+            load_function(path, "client", "role", option="arena_login")
+
+
+# The documentation.
+
+
+def described(option: Option) -> str:
+    """The section of an option in docs/reference/options.md."""
+    default = f"`{option.default}`" if option.default else "not set"
+    values = ", ".join(f"`{one}`" for one in option.choices) or f"{option.metavar}"
+    example = f'["{option.example}"]' if option.many else f'"{option.example}"'
+    return (
+        f"## `{option.ini}`\n\n"
+        f"{option.help}\n\n"
+        f"| file | command line | environment | values | default |\n"
+        f"|---|---|---|---|---|\n"
+        f"| `{option.ini}` | `{option.flag}` | `{option.variable}` | {values} | {default} |\n\n"
+        f"```toml\n[tool.pytest.ini_options]\n{option.ini} = {example}\n```\n"
+    )
+
+
+def test_the_page_of_options_is_what_the_code_says() -> None:
+    """Each section is written by this test's `described`; nothing else has a heading like it."""
+    page = (REFERENCE / "options.md").read_text(encoding="utf-8")
+    for option in OPTIONS:
+        assert described(option) in page, f"put this into options.md:\n\n{described(option)}"
+    for name, text in SWITCHES:
+        assert f"## `--arena-{name}`\n\n{text}\n" in page
+    headings = [line[4:-1] for line in page.splitlines() if line.startswith("## `")]
+    names = [*(option.ini for option in OPTIONS), *(f"--arena-{name}" for name, _ in SWITCHES)]
+    assert headings == [*names, "ARENA_CACHE"]
+
+
+def test_the_page_of_fixtures_names_each_of_them() -> None:
+    """The fixtures that the plugin has, and no other."""
+    from pytest_arena import _fixtures  # noqa: PLC0415 - asked here alone
+
+    page = (REFERENCE / "fixtures.md").read_text(encoding="utf-8")
+    headings = [line[4:-1] for line in page.splitlines() if line.startswith("## `")]
+    names = [name for name in _fixtures.__all__ if name != "RUN"]
+    assert sorted(headings) == sorted([*names, "@pytest.mark.arena"])
+    for name in ("isolation", "keep", "seed", "schema"):
+        assert f"`{name}`" in page

@@ -1,0 +1,179 @@
+"""Does every error say what, why, where from and what next, in a few lines and without a password?"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena import errors
+from pytest_arena._gate import _refuse
+from pytest_arena.errors import ArenaError, ConfigError, TemplateError, redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGES = Path(__file__).parent.parent / "docs" / "reference" / "errors"
+
+
+def below(kind: type[ArenaError]) -> Iterator[type[ArenaError]]:
+    """The classes of the tree, the root first, in the order of the file."""
+    yield kind
+    for one in kind.__subclasses__():
+        yield from below(one)
+
+
+TREE = [kind for kind in below(ArenaError) if kind.__module__ == errors.__name__]
+LEAVES = [kind for kind in TREE if not kind.__subclasses__()]
+
+# One password, in each way that a message may come to hold it.
+SECRETS = [
+    "postgresql://me:s3cret@db/shop",
+    "postgresql+asyncpg://me:s3c@ret@db:5432/shop",
+    "postgresql://db/shop?user=me&password=s3cret&sslmode=require",
+    "host=db password=s3cret dbname=shop",
+    "host=db password='s3 cret' dbname=shop",
+    "connect(host='db', password='s3cret')",
+    'connect(host="db", passwd="s3cret")',
+    "{'user': 'me', 'password': 's3cret'}",
+    "PGPASSWORD=s3cret pytest",
+    "https://host/path?token=s3cret",
+]
+
+
+def drawn() -> list[str]:
+    """The names in the tree at the top of the module, with their depth as dots."""
+    lines = (errors.__doc__ or "").splitlines()
+    found = [re.match(r"    ([│├└─ ]*)(\w+)", line) for line in lines]
+    return ["." * ((len(one[1]) + 1) // 4) + one[2] for one in found if one]
+
+
+def depth_of(kind: type[ArenaError]) -> int:
+    """How far a class is from the root."""
+    return len(kind.__mro__) - len(ArenaError.__mro__)
+
+
+def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
+    """Whoever reads the file sees what there is to catch."""
+    actual = ["." * depth_of(kind) + kind.__name__ for kind in TREE]
+    assert [line for line in drawn() if line.lstrip(".") in {k.__name__ for k in TREE}] == actual
+    for kind in LEAVES:
+        line = next(one for one in (errors.__doc__ or "").splitlines() if kind.__name__ in one)
+        assert kind.code in line
+
+
+def test_every_class_is_public() -> None:
+    """What is raised can be caught by its name."""
+    assert {kind.__name__ for kind in TREE} | {"redact"} == set(errors.__all__)
+
+
+def test_each_leaf_has_a_code_of_its_own() -> None:
+    """A code leads to one page."""
+    codes = [kind.code for kind in LEAVES]
+    assert len(set(codes)) == len(codes)
+    assert all(re.fullmatch(r"A[1-9]\d\d", code) for code in codes)
+
+
+@pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.code)
+def test_each_code_has_a_page(kind: type[ArenaError]) -> None:
+    """What happened, why it matters, likely causes, what to do, and a message as it looks."""
+    text = (PAGES / f"{kind.code}.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {kind.code}: ")
+    assert f"`{kind.__name__}`" in text
+    assert f"[{kind.code}]" in text
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert headings == ["What happened", "Why it matters", "Likely causes", "What to do"]
+
+
+def test_no_page_is_left_of_an_error_that_is_gone() -> None:
+    """The pages are those of the tree."""
+    assert {page.stem for page in PAGES.glob("A*.md")} == {kind.code for kind in LEAVES}
+
+
+def test_the_list_of_pages_names_them_all() -> None:
+    """A reader without a code finds the page by what happened."""
+    text = (PAGES / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"\]\((A\d+)\.md\)", text) == sorted(kind.code for kind in LEAVES)
+
+
+@pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
+def test_a_message_has_four_parts_and_at_most_twelve_lines(kind: type[ArenaError]) -> None:
+    """However much somebody puts into a part."""
+    long = "\n".join(f"line {number} " + "x" * 3000 for number in range(30))
+    lines = str(kind(long, why=long, cause=long, fix=long)).splitlines()
+    assert len(lines) <= 12
+    assert [line[:8] for line in lines if line.startswith("  ") and line[2] != " "] == [
+        "  why:  ",
+        "  cause:",
+        "  next: ",
+        f"  [{kind.code}]",
+    ]
+    assert max(map(len, lines)) < 450
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_no_part_of_a_message_shows_a_password(text: str) -> None:
+    """URLs, their queries, libpq strings, calls, dictionaries, variables."""
+    error = ConfigError(text, why=text, cause=text, fix=text)
+    shown = f"{error} {error!r} {error.args}"
+    assert "s3c" not in shown
+    assert "cret" not in shown
+    assert "***" in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the password is wrong",
+        "app.db:5: in get_password",
+        "sqlite:////home/me/dev.db",
+        "sqlite+aiosqlite:///./dev.db and me@example.org",
+        "http://testserver:80/dancers",
+    ],
+)
+def test_what_is_no_password_stays(text: str) -> None:
+    """A message without its values helps nobody."""
+    assert redact(text) == text
+
+
+def test_an_error_crosses_to_another_process_whole() -> None:
+    """A pool of processes sends it back to the test."""
+    error = TemplateError("what", why="why", cause="cause", fix="fix\nmore")
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    assert (type(copy), str(copy)) == (TemplateError, str(error))
+
+
+def test_a_message_in_full() -> None:
+    """A snapshot: a change of the form is a change that somebody sees."""
+    error = ConfigError(
+        "arena_seed = seed is not of the form package.module:function",
+        why="the function adds the rows that every test starts with",
+        cause="pytest.ini:5  arena_seed = seed",
+        fix="arena_seed = tests.seed:seed\nor nothing",
+    )
+    assert str(error) == (
+        "arena_seed = seed is not of the form package.module:function\n"
+        "  why:   the function adds the rows that every test starts with\n"
+        "  cause: pytest.ini:5  arena_seed = seed\n"
+        "  next:  arena_seed = tests.seed:seed\n"
+        "         or nothing\n"
+        "  [A101]"
+    )
+
+
+def test_the_refusal_of_the_apps_own_file_in_full() -> None:
+    """The most common word of the guard, from this very line."""
+    text = str(_refuse.production_file("/srv/shop.db"))
+    assert text.startswith("refused: a connection to /srv/shop.db, a database file of the app\n")
+    assert f"  cause: {__file__}:" in text
+    assert text.endswith("         arena_allow = /srv/shop.db\n  [A201]")
+
+
+def test_a_foreign_url_is_refused_without_its_password() -> None:
+    """The URL of production may stand in a message; its password may not."""
+    text = str(_refuse.unknown_connection("postgresql://me:s3cret@db/shop"))
+    assert "postgresql://me:***@db/shop" in text
+    assert "s3cret" not in text

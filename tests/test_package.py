@@ -1,0 +1,94 @@
+"""Is the wheel what a user needs, and nothing else?"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+# What a user's own environment shows of it; run without pytest's plugins, without its dependencies.
+LOOK = """
+from importlib.metadata import distribution, entry_points
+from importlib.resources import files
+(found,) = [one for one in entry_points(group="pytest11") if one.name == "arena"]
+print(found.value)
+print((files("pytest_arena") / "py.typed").is_file())
+print(sorted({file.parts[0] for file in distribution("pytest-arena").files}))
+"""
+
+
+def run(*command: str) -> str:
+    """Run a command, and return what it printed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the checkout in an environment of its own."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT))
+    (file,) = folder.glob("*.whl")
+    return file
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    """No tests, no examples, no caches; the marker for type checkers."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "pytest_arena/py.typed" in names
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"pytest_arena"}
+    assert not [name for name in names if "__pycache__" in name or "test_" in name]
+    sources = {path.relative_to(ROOT / "src").as_posix() for path in ROOT.glob("src/**/*.py")}
+    assert sources <= set(names)
+
+
+@pytest.mark.slow
+def test_the_wheel_installs_and_pytest_finds_the_plugin(wheel: Path, tmp_path: Path) -> None:
+    """In a fresh environment, without a network."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = str(next((tmp_path / "venv").glob("*/python*")))
+    run(python, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet", str(wheel))
+    plugin, typed, tops = run(python, "-c", LOOK).splitlines()
+    assert plugin == "pytest_arena.plugin"
+    assert typed == "True"
+    assert "tests" not in tops
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", sorted(EXTRAS))
+def test_each_extra_installs_from_wheels_alone(wheel: Path, tmp_path: Path, extra: str) -> None:
+    """Nobody needs a compiler."""
+    run(
+        *(sys.executable, "-m", "pip", "download", "--only-binary", ":all:", "--quiet"),
+        *("--dest", str(tmp_path), f"{wheel}[{extra}]"),
+    )
+    assert list(tmp_path.glob("*.whl"))
+
+
+def test_the_version_is_the_changelogs() -> None:
+    """A release is described."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_extras_name_what_the_messages_tell_users_to_install() -> None:
+    """`pip install 'pytest-arena[…]'` in a message is an extra that there is."""
+    import re  # noqa: PLC0415 - for this alone
+
+    told = {
+        extra
+        for file in ROOT.glob("src/**/*.py")
+        for extra in re.findall(r"pytest-arena\[(\w+)\]", file.read_text(encoding="utf-8"))
+    }
+    assert told <= set(EXTRAS)
