@@ -91,7 +91,8 @@ def test_several_databases_have_a_line_each() -> None:
     """One value is the first database's."""
     assert read(flags={"schema": "app:Base"}).schema == {"": "app:Base"}
     lines = "shop = app:Base\n  my-log.old = log.sql\n"
-    assert read(file={"arena_schema": lines}).schema == {"shop": "app:Base", "my-log.old": "log.sql"}
+    expected = {"shop": "app:Base", "my-log.old": "log.sql"}
+    assert read(file={"arena_schema": lines}).schema == expected
 
 
 @pytest.mark.parametrize("text,rebuild", [("1", True), ("yes", True), ("0", False), ("", False)])

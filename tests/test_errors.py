@@ -1,4 +1,4 @@
-"""Does every error say what, why, where from and what next, in a few lines and without a password?"""
+"""Does every error say what, why, where and what next, in a few lines, without a password?"""
 
 from __future__ import annotations
 

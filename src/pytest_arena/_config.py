@@ -159,8 +159,10 @@ OPTIONS = (
 SWITCHES = (
     (
         "rebuild",
-        "Build the databases that tests are copied from (arena_schema and arena_seed) anew, once, "
-        "even if nothing seems to have changed.",
+        (
+            "Build the databases that tests are copied from (arena_schema and arena_seed) anew, "
+            "once, even if nothing seems to have changed."
+        ),
     ),
 )
 CACHE = "ARENA_CACHE"
@@ -168,8 +170,11 @@ CACHE = "ARENA_CACHE"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What the user asked for. ``schema`` and ``seed`` map a database's name to its value;
-    the name ``""`` is the app's first database."""
+    """What the user asked for.
+
+    ``schema`` and ``seed`` map a database's name to its value; the name ``""`` is the app's first
+    database.
+    """
 
     app: str = ""
     database: str = "auto"
@@ -328,7 +333,9 @@ _NAMED = re.compile(r"^\s*([\w.-]+)\s*=\s*(.+?)\s*$")
 
 def _by_database(given: Given, *, check: Callable[[str, Given], None]) -> Mapping[str, str]:
     lines = [line.strip() for line in given.text.splitlines() if line.strip()]
-    pairs = [match.groups() if (match := _NAMED.match(line)) else ("", line) for line in lines]
+    pairs = [
+        (match[1], match[2]) if (match := _NAMED.match(line)) else ("", line) for line in lines
+    ]
     for _, value in pairs:
         check(value, given)
     if len({name for name, _ in pairs}) < len(pairs):

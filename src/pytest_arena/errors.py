@@ -7,12 +7,12 @@
     ├─ RefusedError                          the guard said no; nothing was touched
     │   ├─ ProductionDatabaseError     A201  the app's own database
     │   ├─ UnknownDatabaseError        A202  a connection that is not inside the arena
-    │   └─ AfterSessionError           A203  an engine connected after the session had finished
+    │   └─ AfterSessionError           A203  a connection after the test session
     ├─ ServerError                     A301  no home for the databases could be had
     ├─ TemplateError                   A401  the schema or the seed could not be built
     ├─ IsolationError                  A501  this database cannot be given or taken back
     ├─ LeakError                             something was left behind
-    │   └─ ConnectionLeak              A602  an open transaction, a connection that was never returned
+    │   └─ ConnectionLeak              A602  a connection was not given back
     ├─ ClientError                           a client of ours cannot do what it is asked for
     │   ├─ PendingWorkError            A701  a sync request would miss work that is not committed yet
     │   ├─ LifespanError               A702  the app's start-up or shutdown failed
@@ -74,7 +74,7 @@ def redact(text: str) -> str:
     return text
 
 
-# A message is read in a terminal, among others: twelve lines with its code, and no line without end.
+# A message is read in a terminal, among others: twelve lines with its code, none without end.
 _LINES = {"what": 3, "why": 1, "cause": 4, "fix": 3}
 _LETTERS = 400
 

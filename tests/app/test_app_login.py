@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pytest_arena._app import AppRun
-from pytest_arena.errors import LifespanError, LoginError
+from pytest_arena.errors import LifespanError, LoginError, PendingWorkError
 from tests.app.app_samples import Diary, Life, Open, fail, starlette_app
 
 
@@ -162,11 +162,22 @@ async def test_a_login_that_fails_is_told(open_run: Open, diary: Diary) -> None:
 
 @pytest.mark.asyncio
 async def test_an_error_of_ours_in_a_login_stays_itself(open_run: Open, desk: Desk) -> None:
-    """A start-up that fails is not a login that fails."""
+    """A start-up that fails is not a login that fails, nor is work that is pending."""
     run = open_run(starlette_app(Life(at_start=fail)), login=desk.login)
     with pytest.raises(LifespanError):
         await run.new_client(role="staff").get("/")
     assert desk.roles == []
+
+
+@pytest.mark.asyncio
+async def test_pending_work_is_told_from_inside_a_login(sync_run: AppRun, diary: Diary) -> None:
+    """It is the word that helps: the login has nothing wrong."""
+    diary.refusal = PendingWorkError("pending", why="w", cause="c", fix="f")
+    staff = sync_run.new_test_client(role="staff")
+    with pytest.raises(PendingWorkError):
+        staff.get("/me")
+    diary.refusal = None
+    assert staff.get("/me").text == "staff"
 
 
 @pytest.mark.asyncio
@@ -204,6 +215,26 @@ def test_a_login_holds_across_loops(run: AppRun, desk: Desk) -> None:
     for _ in range(2):
         asyncio.run(twice())
     assert desk.roles == ["staff"]
+
+
+def test_requests_of_each_loop_wait_for_its_login(open_run: Open) -> None:
+    """Two at once in a loop where it fails, then two at once in another."""
+    calls: list[str] = []
+
+    async def login(client: Any, role: str) -> None:
+        calls.append(role)
+        await asyncio.sleep(0)
+        if len(calls) == 1:
+            raise ValueError("wrong password")
+        client.cookies.set("user", role)
+
+    staff = open_run(login=login).new_client(role="staff")
+
+    async def twice() -> list[Any]:
+        return await asyncio.gather(staff.get("/me"), staff.get("/me"), return_exceptions=True)
+
+    assert [type(answer) for answer in asyncio.run(twice())] == [LoginError] * 2
+    assert [answer.text for answer in asyncio.run(twice())] == ["staff"] * 2
 
 
 def test_without_a_login_function_nobody_can_be_logged_in(open_run: Open) -> None:

@@ -60,7 +60,7 @@ def test_pitfall_071_the_folder_of_a_killed_run_goes_and_that_of_a_live_one_stay
         home.close()
         alive.communicate("\n")
     Home().close()
-    assert [path for path in place.glob("*/*")] == []
+    assert list(place.glob("*/*")) == []
 
 
 def test_the_folder_is_the_users_alone(place: Path) -> None:

@@ -47,7 +47,7 @@ def with_listener(listener):
 
 REFUSED = {
     "creator": lambda: create_engine("sqlite://", creator=open_dev),
-    "creator of another file": lambda: create_engine("sqlite://", creator=lambda: open_dev("new.db")),
+    "creator of another": lambda: create_engine("sqlite://", creator=lambda: open_dev("new.db")),
     "pool": lambda: create_engine("sqlite://", pool=QueuePool(open_dev)),
     "static": lambda: create_engine("sqlite://", creator=open_dev, poolclass=StaticPool),
     "moved": lambda: with_listener(moved),
@@ -182,7 +182,10 @@ import pytest
 from app import Base, add, create_engine, names
 from sqlalchemy.pool import StaticPool
 
-engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(":memory:"), poolclass=StaticPool)
+def open_memory():
+    return sqlite3.connect(":memory:")
+
+engine = create_engine("sqlite://", creator=open_memory, poolclass=StaticPool)
 
 def test_memory():
     Base.metadata.create_all(engine)
@@ -196,7 +199,7 @@ def test_a_creator_of_memory_works_and_is_told_of(tmp_path: Path) -> None:
     """What arena cannot bring back, it says."""
     example = small_example(tmp_path, test_memory=MEMORY)
     run = example.run().expect(passed=1)
-    run.says("a creator= opens a memory database", "test_memory.py:10")
+    run.says("a creator= opens a memory database", "test_memory.py:13")
 
 
 ALTERED = """

@@ -27,7 +27,11 @@ from app import add, create_engine, names
 
 by_new_value = create_engine(AT_IMPORT)
 by_old_value = create_engine("sqlite:///dev.db")
-CHILD = "import os, sqlite3; print(sqlite3.connect(os.environ['DATABASE_URL'].removeprefix('sqlite:///')).execute('SELECT name FROM dancers').fetchall())"
+CHILD = '''
+import os, sqlite3
+raw = sqlite3.connect(os.environ["DATABASE_URL"].removeprefix("sqlite:///"))
+print(raw.execute("SELECT name FROM dancers").fetchall())
+'''
 
 def test_the_value_was_another_one_before_any_import():
     assert "dev.db" in AT_IMPORT
@@ -82,8 +86,9 @@ def test_a_nested_run_has_an_arena_of_its_own(tmp_path):
     (tmp_path / "test_nested.py").write_text(NESTED)
     for file in ("app.py", "pytest.ini"):
         (tmp_path / file).write_text(pathlib.Path(file).read_text())
-    command = [sys.executable, "-m", "pytest", "-p", "pytest_asyncio.plugin"]
-    done = subprocess.run([*command, "-p", "pytest_arena.plugin", str(tmp_path)], capture_output=True, text=True)
+    plugins = ["-p", "pytest_asyncio.plugin", "-p", "pytest_arena.plugin"]
+    command = [sys.executable, "-m", "pytest", *plugins, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert "1 passed" in done.stdout, done.stdout
     assert names(by_old_value) == ["outer"]
 """
@@ -128,7 +133,8 @@ SERVERS = {
 @pytest.mark.parametrize("name", SERVERS)
 def test_servers_get_a_host_that_reaches_nothing(name):
     was, now = make_url(SERVERS[name]), make_url(os.environ[name])
-    assert (now.drivername, now.database, now.host) == (was.drivername, was.database, "arena.invalid")
+    assert (now.drivername, now.database) == (was.drivername, was.database)
+    assert now.host == "arena.invalid"
     assert "s3cret" not in os.environ[name]
     assert {"host", "service", "unix_socket", "odbc_connect", "user"}.isdisjoint(now.query)
     assert now.query.get("sslmode") == was.query.get("sslmode")

@@ -37,9 +37,10 @@ here = create_engine("sqlite:///dev.db")
 
 def test_engines_of_one_url_made_anywhere_mean_one_database(by_fixture):
     inside = create_engine("sqlite:///dev.db")
-    for number, made in enumerate([engine, from_conftest, here, by_fixture, inside]):
+    engines = [engine, from_conftest, here, by_fixture, inside]
+    for number, made in enumerate(engines):
         add(made, f"Dancer {number}")
-    assert [len(names(made)) for made in (engine, from_conftest, here, by_fixture, inside)] == [5] * 5
+    assert [len(names(made)) for made in engines] == [5] * 5
     inside.dispose()
 
 @asynccontextmanager
@@ -164,9 +165,10 @@ from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
 static = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
 plain = create_engine("sqlite://")
 async_memory = create_async_engine("sqlite+aiosqlite://")
-named = create_engine("sqlite:///file:shared?mode=memory&cache=shared&uri=true", poolclass=SingletonThreadPool)
-named_async = create_async_engine("sqlite+aiosqlite:///file:shared?mode=memory&cache=shared&uri=true", poolclass=StaticPool)
-other_name = create_engine("sqlite:///file:other?mode=memory&cache=shared&uri=true", poolclass=SingletonThreadPool)
+SHARED = "mode=memory&cache=shared&uri=true"
+named = create_engine(f"sqlite:///file:shared?{SHARED}", poolclass=SingletonThreadPool)
+named_async = create_async_engine(f"sqlite+aiosqlite:///file:shared?{SHARED}", poolclass=StaticPool)
+other_name = create_engine(f"sqlite:///file:other?{SHARED}", poolclass=SingletonThreadPool)
 for each in (static, plain, named, other_name):
     Base.metadata.create_all(each)
 
@@ -237,7 +239,7 @@ async def test_an_app_whose_memory_engine_is_made_anew_for_each_test(engine, db_
     await aadd(engine, "Ruby")
     db_session.add(Dancer(name="Flow"))
     await db_session.commit()
-    assert list(await db_session.scalars(select(Dancer.name).order_by(Dancer.name))) == ["Flow", "Ruby"]
+    assert sorted(await db_session.scalars(select(Dancer.name))) == ["Flow", "Ruby"]
     assert await anames(engine) == ["Flow", "Ruby"]
 """
 

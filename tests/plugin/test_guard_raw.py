@@ -106,7 +106,7 @@ def test_the_arenas_file_is_free(arena):
 def test_sqlite3_is_as_it_was():
     with pytest.raises(TypeError):
         sqlite3.connect(3)
-    raw = sqlite3.connect(":memory:", 5.0, 0, None, True, sqlite3.Connection)
+    raw = sqlite3.connect(":memory:", factory=sqlite3.Connection)
     assert type(raw) is sqlite3.Connection
     raw.close()
     raw = sqlite3.connect(":memory:")
@@ -143,7 +143,7 @@ def raw():
 
 def of_the_arena():
     with engine.connect() as connection:
-        return sqlite3.connect(connection.connection.driver_connection.execute("PRAGMA database_list").fetchone()[2])
+        return sqlite3.connect(connection.exec_driver_sql("PRAGMA database_list").fetchone()[2])
 
 def mine():
     return sqlite3.connect(":memory:", factory=Mine)
@@ -221,7 +221,8 @@ def test_other_files_are_free(tmp_path):
             one.execute("ATTACH '' AS c")
             one.execute("ATTACH ':memory:' AS d")
             one.execute("SELECT 'ATTACH ''dev.db'' AS x; ATTACH dev.db'").fetchall()
-            one.executescript("CREATE TEMP TABLE t (a); INSERT INTO t VALUES ('x; ATTACH ''dev.db'' AS y')")
+            one.execute("CREATE TEMP TABLE t (a)")
+            one.executescript("INSERT INTO t VALUES ('x; ATTACH ''dev.db'' AS y')")
             assert len(one.execute("PRAGMA database_list").fetchall()) == 6
             for name in "abcd":
                 one.execute(f"DETACH {name}")

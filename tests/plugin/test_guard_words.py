@@ -60,7 +60,8 @@ def test_another_product():
     create_engine("fake://me:s3cret@db.example.com:1234/shop?password=s3cret").connect()
 
 def test_its_creator():
-    create_engine("fake://", creator=lambda: fake.connect(password="s3cret", token='s3cret')).connect()
+    made = create_engine("fake://", creator=lambda: fake.connect(password="s3cret"))
+    made.connect(), "password='s3cret'"
 
 def test_a_driver_of_its_own_language():
     made = create_engine("fake://db.example.com/shop", connect_args={"password": "s3cret"})
@@ -115,7 +116,11 @@ def test_attached():
     sqlite3.connect(":memory:").execute("ATTACH 'dev.db' AS x")  # the user's line
 
 def test_unknown():
-    add(create_engine("sqlite://", creator=lambda: sqlite3.connect("else.db")), "x")  # the user's line
+    made = create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect("else.db"),  # the user's line
+    )
+    add(made, "x")
 
 def test_other_product():
     create_engine("postgresql+psycopg://me:s3cret@db/shop").connect()  # the user's line
@@ -127,7 +132,9 @@ def test_every_refusal_has_four_parts_and_the_users_line(tmp_path: Path) -> None
     example = small_example(tmp_path, test_refusals=REFUSALS)
     with untouched(example):
         run = example.run("-k", "not other_product").expect(1, failed=3)
-    for message in re.findall(r"^E +\w+Error: refused.*?\[A20\d\]", run.output, re.MULTILINE | re.DOTALL):
+    messages = re.findall(r"(?ms)^E +\S*Error: refused.*?\[A20\d\]", run.output)
+    assert len(messages) == 3
+    for message in messages:
         assert re.findall(r"(why|cause|next): ", message) == ["why", "cause", "next"]
         assert re.search(r"cause: \S+test_refusals.py:\d+ .*# the user's line", message)
         assert len(message.splitlines()) <= 12

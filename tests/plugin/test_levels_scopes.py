@@ -248,7 +248,7 @@ def test_levels_of_every_scope_live_as_long_as_their_fixture(example: Example) -
     first = ("test_c_plain.py", "test_d_module.py", "test_z.py")
     project.run(*first, "test_e_package.py").expect(passed=22)
     project.run("test_z.py", "test_b_strict.py").expect(passed=8)
-    project.run("test_z.py", "test_a_auto.py", "-p", "random_order").expect(passed=8)
+    project.run("test_z.py", "test_a_auto.py").expect(passed=8)
 
 
 def test_levels_under_anyio(example: Example) -> None:

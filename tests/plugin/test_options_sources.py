@@ -76,7 +76,7 @@ def test_pyproject_toml_in_both_of_its_tables(
 
 
 def test_a_value_of_another_type_in_the_native_table_is_explained(seeds: Example) -> None:
-    """pytest 9 takes a list for a list, and nothing else."""
+    """A list is given as a list, and as nothing else."""
     if int(pytest.__version__.partition(".")[0]) < 9:
         pytest.skip("[tool.pytest] came with pytest 9")
     text = NATIVE_TOML.replace('["SHOP_URL", "OTHER_URL"]', '"SHOP_URL"')

@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import threading
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +17,6 @@ from pytest_arena._template import check_schema, check_seed
 from pytest_arena._values import Stage
 from pytest_arena.errors import ConfigError, TemplateError
 from tests.template.project import SEED, Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BASE = """
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -79,6 +76,7 @@ END;
 
 
 def tables(file: Path) -> set[str]:
+    """The names in a database's schema."""
     with closing(sqlite3.connect(file)) as connection:
         return {name for (name,) in connection.execute("select name from sqlite_master")}
 
@@ -157,7 +155,7 @@ def test_a_seed_is_a_function_of_one_session(project: Project) -> None:
     ],
 )
 def test_a_build_that_fails_says_where(project: Project, value: str, says: str, line: str) -> None:
-    """In the builder's own line; nothing is left in the cache that could be taken for a template."""
+    """In the builder's own line; nothing is left that could be taken for a template."""
     (project.root / "bad.sql").write_text("-- one\nCREATE TABLE a (id);\nCREATE SCHEME b;\n")
     inet = "from sqlalchemy.dialects.postgresql import INET\n"
     project.write(
@@ -201,7 +199,7 @@ def test_a_builder_that_switches_to_wal_loses_nothing(project: Project) -> None:
         forms="from sqlalchemy import text\n"
         "def wal(connection):\n"
         "    connection.connection.dbapi_connection.execute('pragma journal_mode = wal')\n"
-        "    connection.execute(text('create table dancers (id integer primary key, name text)'))\n",
+        "    connection.execute(text('create table dancers (id int, name text)'))\n",
         seed=WAL,
     )
     project.schema = "forms:wal"
@@ -240,10 +238,10 @@ def test_pitfall_085_a_build_leaves_the_process_as_it_was(
     asyncio.set_event_loop(loop)
     handler = logging.FileHandler(tmp_path / "tests.log", mode="w")
     logging.getLogger("app").addHandler(handler)
-    before = (os.getcwd(), dict(os.environ), sys.path[:], logging.root.handlers[:])
+    before = (Path.cwd(), dict(os.environ), sys.path[:], logging.root.handlers[:])
     try:
         project.ensure()
-        assert (os.getcwd(), dict(os.environ), sys.path, logging.root.handlers) == before
+        assert (Path.cwd(), dict(os.environ), sys.path, logging.root.handlers) == before
         assert asyncio.get_event_loop_policy().get_event_loop() is loop
         assert not logging.getLogger("app").disabled
         assert not logging.getLogger("new").handlers

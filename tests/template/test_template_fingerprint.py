@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from pytest_arena._template import _sources, _store
 from tests.template.project import MODELS, SEED, Project
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
 
 
@@ -115,7 +115,7 @@ def test_files_of_another_kind_beside_the_data_count_for_nothing(project: Projec
 def test_data_beside_the_root_folder_counts_in_one_checkout(
     project: Project, tmp_path: Path
 ) -> None:
-    """pytest's rootdir may be a folder of a repository whose data stand elsewhere in it."""
+    """The rootdir of pytest may be a folder of a repository whose data stand elsewhere in it."""
     (tmp_path / ".git").mkdir()
     data = tmp_path / "shared.txt"
     data.write_text("Shared")

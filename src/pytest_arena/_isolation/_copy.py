@@ -46,7 +46,7 @@ class Copy:
         self._levels: list[Picture] = []
         self._taken: list[Picture] = []  # those that are ours to remove
         self._count = 0
-        self._now = _open(base) if base else self._take()
+        self._first = self._now = _open(base) if base else self._take()
         self._version = sql.data_version(self._control)
 
     def enter(self) -> None:
@@ -117,7 +117,7 @@ class Copy:
     def close(self) -> None:
         """Let go of the live file and of the pictures."""
         self._control.close()
-        for picture in {*self._taken, *self._levels, self._now}:
+        for picture in {*self._taken, *self._levels, self._now, self._first}:
             picture.source.close()
 
     def _stands_at(self, picture: Picture, version: int) -> None:

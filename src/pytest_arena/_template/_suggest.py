@@ -25,7 +25,7 @@ def suggested_schema(root: Path) -> str:
 
 
 def _candidates() -> Iterator[tuple[bool, str]]:
-    """Whatever has tables, in the modules that are loaded; whether a base stands where it is made."""
+    """Whatever makes tables in the modules that are loaded, and whether it was made there."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if not isinstance(file, str) or is_library(file):
