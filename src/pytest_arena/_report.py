@@ -120,9 +120,10 @@ def _cost_line(summary: Summary, used: list[TestFacts]) -> str:
 
 
 def _table_lines(summary: Summary) -> Iterator[str]:
-    times = len(summary.table_seconds)
+    number = len(summary.table_seconds)
+    times = "once" if number == 1 else f"{number} times"
     yield (
-        f"the app made its tables itself, {times} times, {_ms(sum(summary.table_seconds))} in all; "
+        f"the app made its tables itself, {times}, {_ms(sum(summary.table_seconds))} in all; "
         "to make them once and copy them for each test:"
     )
     yield f"    arena_schema = {summary.suggestion}"

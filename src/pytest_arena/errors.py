@@ -14,7 +14,7 @@
     ├─ LeakError                             something was left behind
     │   └─ ConnectionLeak              A602  a connection was not given back
     ├─ ClientError                           a client of ours cannot do what it is asked for
-    │   ├─ PendingWorkError            A701  a sync request would miss work that is not committed yet
+    │   ├─ PendingWorkError            A701  a sync request would miss uncommitted work
     │   ├─ LifespanError               A702  the app's start-up or shutdown failed
     │   └─ LoginError                  A703  nobody can be logged in
     └─ ArenaInternalError              A901  this should never happen

@@ -430,7 +430,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     else:
         lines = list(_report.summary_lines(summary))
         if lines:
-            terminalreporter.section("arena")
+            terminalreporter.write_sep("=", "arena")
     if lines and config.get_verbosity() > 0:
         lines += list(_report.test_lines(summary))
     for line in lines:
