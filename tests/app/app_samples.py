@@ -160,7 +160,8 @@ async def _me(request: Request) -> Response:
 
 async def _echo(websocket: WebSocket) -> None:
     await websocket.accept()
-    await websocket.send_text(await websocket.receive_text())
+    user = websocket.cookies.get("user", "nobody")
+    await websocket.send_text(f"{await websocket.receive_text()} from {user}")
     await websocket.close()
 
 
@@ -214,7 +215,11 @@ def litestar_app(life: Life) -> Litestar:
     async def me(request: LitestarRequest[Any, Any, Any]) -> str:
         return request.cookies.get("user", "nobody")
 
-    handlers = [state, broken, login, me]
+    @get("/loop")
+    async def loop() -> int:
+        return id(asyncio.get_running_loop())
+
+    handlers = [state, broken, login, me, loop]
     return Litestar(
         route_handlers=handlers, lifespan=[span], openapi_config=None, logging_config=None
     )

@@ -255,6 +255,18 @@ def test_a_sync_client_logs_in(sync_run: AppRun, desk: Desk, diary: Diary) -> No
     assert {record.role for record in diary.records} == {"staff"}
 
 
+@pytest.mark.asyncio
+async def test_streams_and_websockets_log_in_first(run: AppRun, sync_run: AppRun) -> None:
+    """Every way to make a request holds what the login has set, also as the first of its client."""
+    async with run.new_client(role="ada").stream("GET", "/me") as answer:
+        assert await answer.aread() == b"ada"
+    with sync_run.new_test_client(role="bob").stream("GET", "/me") as response:
+        assert response.read() == b"bob"
+    with sync_run.new_test_client(role="cyd").websocket_connect("/ws") as websocket:
+        websocket.send_text("greetings")
+        assert websocket.receive_text() == "greetings from cyd"
+
+
 def test_with_logs_a_sync_client_in(sync_run: AppRun, desk: Desk, life: Life) -> None:
     """At once, and shuts the app down at its end."""
     with sync_run.new_test_client(role="staff"):

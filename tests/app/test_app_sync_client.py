@@ -29,8 +29,10 @@ def test_a_litestar_app_gets_litestars(open_run: Open) -> None:
     assert isinstance(client, httpx.Client)
 
 
-def test_the_app_starts_once_and_stops_once(run: AppRun, life: Life) -> None:
+@pytest.mark.parametrize("make", [starlette_app, litestar_app])
+def test_the_app_starts_once_and_stops_once(make: Any, open_run: Open, life: Life) -> None:
     """Several clients: one lifespan, and one loop in which the app runs for all of them."""
+    run = open_run(make(life))
     first, second = run.new_test_client(), run.new_test_client()
     loops = {client.get("/loop").json() for client in (first, second, first)}
     assert life.counts == (1, 0)
@@ -121,7 +123,7 @@ def test_websockets(run: AppRun, diary: Diary, life: Life) -> None:
     """They run in the same loop; their opening is told as such, not as an error."""
     with run.new_test_client().websocket_connect("/ws") as websocket:
         websocket.send_text("echo")
-        assert websocket.receive_text() == "echo"
+        assert websocket.receive_text() == "echo from nobody"
     (record,) = diary.records
     assert (record.method, record.path, record.status, record.error) == (
         *("WEBSOCKET", "/ws"),

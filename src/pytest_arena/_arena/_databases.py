@@ -277,6 +277,12 @@ class Databases:
         file = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[-100:]
         return Database(key, Path(name).stem, self._home.file(file), type(asked.dialect))
 
+    def prefer(self, asked: Asked) -> None:
+        """Make this file the app's first database, unless tests have begun to use another one."""
+        used = self.primary is not None and self.primary.isolation is not None
+        if asked.product == "sqlite" and asked.name and self._is_the_apps(asked.name) and not used:
+            self.primary = self.register(asked)
+
     def choose_primary(self, asked: list[Asked]) -> None:
         """Make known the databases of engines that exist: a file comes before a memory engine."""
         known = [one for one in asked if one.product == "sqlite" and self._is_the_apps(one.name)]

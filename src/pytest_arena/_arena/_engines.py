@@ -54,14 +54,16 @@ class Engines:
         if engine is None:
             return create_engine(url)
         return (
-            _gate.sync_twin(engine, url) if engine.dialect.is_async else _gate.engine_like(engine)
+            _gate.sync_twin(engine, url)
+            if engine.dialect.is_async
+            else _gate.engine_like(engine, self.url(database))
         )
 
     def _new_async(self, database: Database) -> AsyncEngine:
         engine = self._engine_of_app(database, kinds=(True,))
         if engine is None:
             return create_async_engine(self.url(database))
-        return AsyncEngine(_gate.engine_like(engine))
+        return AsyncEngine(_gate.engine_like(engine, self.url(database)))
 
     def _engine_of_app(self, database: Database, kinds: tuple[bool, ...]) -> Engine | None:
         engines = [engine for engine in _gate.find_engines() if self._means(engine, database)]

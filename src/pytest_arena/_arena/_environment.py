@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_arena._arena._databases import Databases
+    from pytest_arena._gate import Asked
 
 __all__ = ["Environment"]
 
@@ -32,7 +33,9 @@ class Environment:
     def __init__(self, names: tuple[str, ...], databases: Databases) -> None:
         self._databases = databases
         self._before = {name: os.environ.get(name) for name in (*names, _ORIGINALS)}
+        self._names = names
         self._originals = self._found(names)
+        self._placed: dict[str, str] = {}
 
     def _found(self, names: tuple[str, ...]) -> dict[str, str]:
         inherited = json.loads(os.environ.get(_ORIGINALS, "{}"))
@@ -43,8 +46,15 @@ class Environment:
         """Put the new URLs in place. The first one's database is the app's first."""
         new = {name: self._inside(url) for name, url in self._originals.items()}
         os.environ.update(new)
+        self._placed = new
         pairs = {url: self._originals[name] for name, url in new.items()}
         os.environ[_ORIGINALS] = json.dumps(pairs)
+
+    def written_since(self) -> Asked | None:
+        """Return the database that a conftest has named instead, by writing a variable anew."""
+        written = (os.environ.get(name, "") for name in self._names)
+        anew = (url for url in written if url and url not in self._placed.values())
+        return next((asked for url in anew if (asked := _asked(url))), None)
 
     def _inside(self, text: str) -> str:
         try:
@@ -75,6 +85,13 @@ class Environment:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _asked(text: str) -> Asked | None:
+    try:
+        return _gate.asked_by_url(text)
+    except (ArgumentError, ValueError):
+        return None  # no URL
 
 
 # Where drivers find a server beside the place of the host in a URL.

@@ -81,6 +81,8 @@ class ArenaRun:
         self._login()
         asked = [_gate.asked_by_engine(engine) for engine in _gate.find_engines()]
         self.databases.choose_primary([one for one in asked if one is not None])
+        if (named := self.environment.written_since()) is not None:
+            self.databases.prefer(named)
 
     # A test.
 

@@ -222,7 +222,7 @@ _SETTINGS = ("foreign_keys", "query_only", "ignore_check_constraints", "recursiv
 
 
 def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
-    """What a kept connection carries from one test to the next beside the file. Costs 10 µs.
+    """What a kept connection carries from one test to the next beside the file. Costs 20 µs.
 
     Temporary tables hide real ones; attached files and settings change what a statement does.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, event
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine import URL, Dialect
+    from typing_extensions import TypeIs
 
     from pytest_arena._gate._base import Asked
 
@@ -35,7 +37,25 @@ def find_engines() -> list[Engine]:
     SQLAlchemy has no event for a new engine, so that the garbage collector is asked for the
     instances of the class; that costs some milliseconds and happens once a run.
     """
-    return [found for found in gc.get_referrers(Engine) if isinstance(found, Engine)]
+    engines = _engines()
+    return engines if len(engines) < 2 else sorted(engines, key=_age().__getitem__)  # noqa: PLR2004 - one has no order
+
+
+def _engines() -> list[Engine]:
+    return [found for found in gc.get_referrers(Engine) if _is_engine(found)]
+
+
+def _is_engine(found: object) -> TypeIs[Engine]:
+    # Not isinstance, which asks a lazy proxy for its __class__: that may raise, or load something.
+    return issubclass(type(found), Engine)
+
+
+def _age() -> dict[Engine, int]:
+    # Referrers come generation by generation, the youngest first; within a generation, objects
+    # stand in the order in which they were made.
+    oldest_first = (found for generation in (2, 1, 0) for found in gc.get_objects(generation))
+    engines = (found for found in oldest_first if _is_engine(found))
+    return defaultdict(int, {engine: number for number, engine in enumerate(engines)})
 
 
 def asked_by_engine(engine: Engine) -> Asked | None:
@@ -66,19 +86,20 @@ def when_gone(dialect: Dialect, call: Callable[[], object]) -> None:
 
     Either is the end of a memory database. It may be called in any thread, and twice.
     """
-    for engine in find_engines():
+    for engine in _engines():
         if engine.dialect is dialect:
             event.listen(engine, "engine_disposed", lambda _: call())
             weakref.finalize(engine, call).atexit = False
 
 
-def engine_like(engine: Engine) -> Engine:
-    """Return an engine of our own that is just like the app's: same URL, dialect and pool class.
+def engine_like(engine: Engine, url: URL) -> Engine:
+    """Return an engine of our own that is just like the app's: same dialect and pool class.
 
     It has a pool of its own with the same listeners, so that it never takes the app's
-    connections, and its connections are set up as theirs are.
+    connections, and its connections are set up as theirs are. It shows the URL under which its
+    database can be reached, not the app's.
     """
-    return Engine(engine.pool.recreate(), engine.dialect, engine.url)
+    return Engine(engine.pool.recreate(), engine.dialect, url)
 
 
 def sync_twin(engine: Engine, url: URL) -> Engine:

@@ -257,13 +257,9 @@ class _Line:
         try:
             if self._sit_down(seat):
                 await seat.turn
-            while True:
-                try:
-                    return self._look(seat, attempt)
-                except (Empty, Full):
-                    if seat.late:
-                        raise
+            while (found := self._look(seat, attempt)) is None:
                 await seat.turn
+            return found[0]
         except BaseException:
             self._stand_up(seat)
             self.tell()  # we may have been told, and take nothing
@@ -292,13 +288,19 @@ class _Line:
                 row.tell()
             return others_first
 
-    def _look(self, seat: _Seat, attempt: Callable[[], _R]) -> _R:
+    def _look(self, seat: _Seat, attempt: Callable[[], _R]) -> tuple[_R] | None:
+        """Give the result of the attempt, or None where there is to be another one."""
         with self._guard:
             if seat.turn.done():
                 self._sit_in_front(seat)
-            result = attempt()  # after sitting down, so that nothing that comes amid is missed
+            try:
+                found = attempt()  # after sitting down: nothing that comes amid it is missed
+            except (Empty, Full):
+                if seat.late:
+                    raise
+                return None
             self._stand_up(seat)
-            return result
+            return (found,)
 
     def _sit_in_front(self, seat: _Seat) -> None:
         row = self._rows[seat.loop]
