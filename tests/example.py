@@ -11,11 +11,11 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 __all__ = ["APP", "CONFIG", "Example", "Run", "fastapi_example"]
 
@@ -148,9 +148,7 @@ class Example:
     def run(self, *args: str, plugin: bool = True, env: Mapping[str, str] | None = None) -> Run:
         """Run pytest on it, with the plugin or without."""
         choice = ("-p", "pytest_arena.plugin") if plugin else ()
-        return self.python(
-            "-m", "pytest", "-p", "pytest_asyncio.plugin", *choice, *args, env=env
-        )
+        return self.python("-m", "pytest", "-p", "pytest_asyncio.plugin", *choice, *args, env=env)
 
     def python(self, *args: str, env: Mapping[str, str] | None = None) -> Run:
         """Run Python in its folder."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fastapi import FastAPI
-from litestar import Litestar, get, post
+from litestar import Litestar, WebSocket, get, post, websocket
 from litestar import Request as LitestarRequest
 from litestar.datastructures import Cookie
 from litestar.response import Response as LitestarResponse
@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket as StarletteWebSocket
 
 from pytest_arena import _app
 from pytest_arena._app import AppRun
@@ -158,7 +158,7 @@ async def _me(request: Request) -> Response:
     return PlainTextResponse(request.cookies.get("user", "nobody"))
 
 
-async def _echo(websocket: WebSocket) -> None:
+async def _echo(websocket: StarletteWebSocket) -> None:
     await websocket.accept()
     user = websocket.cookies.get("user", "nobody")
     await websocket.send_text(f"{await websocket.receive_text()} from {user}")
@@ -219,7 +219,14 @@ def litestar_app(life: Life) -> Litestar:
     async def loop() -> int:
         return id(asyncio.get_running_loop())
 
-    handlers = [state, broken, login, me, loop]
+    @websocket("/ws")
+    async def echo(socket: WebSocket[Any, Any, Any]) -> None:
+        await socket.accept()
+        user = socket.cookies.get("user", "nobody")
+        await socket.send_text(f"{await socket.receive_text()} from {user}")
+        await socket.close()
+
+    handlers = [state, broken, login, me, loop, echo]
     return Litestar(
         route_handlers=handlers, lifespan=[span], openapi_config=None, logging_config=None
     )

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import httpx2
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI
 
-from pytest_arena._app import AppRun, Request
+from pytest_arena._app import AppRun, Request, _records
 from pytest_arena.errors import ConfigError, LifespanError
 from tests.app.app_samples import AppError, Diary, Life, Open, fail, starlette_app
 
@@ -72,6 +74,17 @@ async def test_each_hop_of_a_redirect_is_told(run: AppRun, diary: Diary) -> None
     await run.new_client(options={"follow_redirects": True}).get("/old")
     assert diary.lines == ["before", "GET /old", "GET /"]
     assert [record.status for record in diary.records] == [303, 200]
+
+
+def test_each_hop_has_its_own_seconds(diary: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one's are what the others leave of the whole."""
+    clock = SimpleNamespace(perf_counter=iter([10.0, 13.0]).__next__)
+    monkeypatch.setattr(_records, "time", clock)
+    request = httpx2.Request("GET", "http://testserver/")
+    hop, answer = httpx2.Response(303, request=request), httpx2.Response(200, request=request)
+    hop.elapsed, answer.history = timedelta(seconds=1), [hop]
+    _records.Stopwatch(diary, request, role=None).answered(answer)
+    assert [record.seconds for record in diary.records] == [1.0, 2.0]
 
 
 @pytest.mark.asyncio

@@ -62,6 +62,17 @@ def test_sync_clients(make: Make, open_run: Open, life: Life, diary: Diary) -> N
     assert [record.path for record in diary.records] == ["/login", "/state", *["/me"] * 3]
 
 
+@pytest.mark.parametrize("make", [starlette_app, litestar_app])
+def test_websockets(make: Make, open_run: Open, life: Life, diary: Diary) -> None:
+    """Opened by a client that is logged in, told as what they are."""
+    staff = open_run(make(life), login=login_sync).new_test_client(role="staff")
+    with staff.websocket_connect("/ws") as socket:
+        socket.send_text("hello")
+        assert socket.receive_text() == "hello from staff"
+    assert diary.records[-1].method == "WEBSOCKET"
+    assert life.counts == (1, 0)
+
+
 @frameworks
 @pytest.mark.asyncio
 async def test_both_kinds_in_one_test(make: Make, open_run: Open, life: Life) -> None:

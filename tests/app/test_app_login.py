@@ -231,7 +231,8 @@ def test_requests_of_each_loop_wait_for_its_login(open_run: Open) -> None:
     staff = open_run(login=login).new_client(role="staff")
 
     async def twice() -> list[Any]:
-        return await asyncio.gather(staff.get("/me"), staff.get("/me"), return_exceptions=True)
+        requests = (staff.get("/me") for _ in range(2))
+        return await asyncio.gather(*requests, return_exceptions=True)
 
     assert [type(answer) for answer in asyncio.run(twice())] == [LoginError] * 2
     assert [answer.text for answer in asyncio.run(twice())] == ["staff"] * 2

@@ -1192,21 +1192,27 @@ class TestQueue:
         thread.join(FOR_EVER)
         assert queue.qsize() == 1
 
-    def test_pitfall_017_amid_a_look_nothing_is_missed(self, loops: Loops) -> None:
-        """What comes back between "nothing there" and "so I wait" is found."""
+    @pytest.mark.parametrize("amid", [1, 2])
+    def test_pitfall_017_amid_a_look_nothing_is_missed(self, loops: Loops, amid: int) -> None:
+        """What comes back between "nothing there" and "so I wait", at the first look or later."""
         queue: AnyLoopQueue[int] = AnyLoopQueue()
         looks: list[None] = []
 
         def look() -> int:
+            looks.append(None)
             try:
                 return queue.get_nowait()
             finally:
-                looks.append(None)
-                if len(looks) == 1:
+                if len(looks) == amid:
                     queue.put_nowait(1)
 
+        async def wait() -> int:
+            asyncio.get_running_loop().call_soon(queue._getters.tell)
+            return await queue._getters.wait(look, None)
+
         with loops.here() as loop:
-            assert loop.call(queue._getters.wait(look, None)) == 1
+            assert loop.call(wait()) == 1
+        assert len(looks) == amid + 1
 
     def test_outside_of_a_greenlet(self) -> None:
         """What is there is taken; what is not cannot be waited for, as SQLAlchemy says it."""

@@ -106,3 +106,30 @@ def test_an_apps_own_init_db_builds_the_template(example: Example) -> None:
     project = project.change("pytest.ini", "app:Base", "init:init_db")
     run = project.change("pytest.ini", "seed:seed", "init:seed").run().expect(passed=2)
     assert not (run.folder / "dev.db").exists()
+
+
+KEEPING = """
+from sqlalchemy import create_engine, text
+from app import Base
+kept = []
+
+def init():
+    connection = create_engine("sqlite:///dev.db").connect()
+    kept.append(connection)
+    Base.metadata.create_all(connection)
+    connection.commit()
+"""
+
+
+def test_a_builder_that_keeps_a_connection(example: Example) -> None:
+    """It is no leak of the first test; what it has not committed is a failure of the build.
+
+    In the first run, which builds, and in those that would find the template.
+    """
+    project = example.change("pytest.ini", "app:Base", "keeping:init")
+    project = project.with_files(keeping=KEEPING, test_init=CHECKS)
+    project.run().expect(passed=2)
+    open_still = "    connection.execute(text('delete from dancers'))\n"
+    for _ in range(2):
+        run = project.with_files(keeping=KEEPING + open_still).run().expect(status=1, failed=2)
+        run.says("keeping:init failed: it left a transaction open", "keeping.py:6 def init():")

@@ -103,7 +103,10 @@ class AsyncClient(httpx.AsyncClient):
             yield response
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """Send a request, after the app has started, the client logged in, work committed."""
+        """Send a request, after the app has started, the client logged in, work committed.
+
+        One that was built before the login does not hold what the login has set.
+        """
         __tracebackhide__ = True
         await self._arena_ready()
         await self._arena_host.hooks.before()

@@ -130,7 +130,10 @@ class SyncClient(_Base):
         return super().websocket_connect(url, *args, **options)  # type: ignore[misc] # a mixin's
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """Send a request, after the app has started, the client logged in, work committed."""
+        """Send a request, after the app has started, the client logged in, work committed.
+
+        One that was built before the login does not hold what the login has set.
+        """
         __tracebackhide__ = True
         self._arena_ready()
         self._arena_host.hooks.before_sync()

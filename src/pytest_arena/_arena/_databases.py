@@ -186,7 +186,8 @@ class Databases:
 
     def level(self) -> int:
         """The serial of the test whose level is on top, else 0."""
-        return self.levels[-1].serial if self.levels else 0
+        # What a builder takes and keeps is no leak of the test that happens to need the template.
+        return self.levels[-1].serial if self.levels and self._building.get() is None else 0
 
     def refused(self, error: ArenaError) -> None:
         """Keep what was raised, since the app may swallow it."""
@@ -238,6 +239,8 @@ class Databases:
         with self._registering:
             database = self.find(asked) or self._add(asked)
             self._by_engine.setdefault(asked.dialect, database)
+            if asked.dialect.is_async:  # an app with engines of both kinds is an async one
+                database.dialect = type(asked.dialect)
             return database
 
     def _add(self, asked: Asked) -> Database:

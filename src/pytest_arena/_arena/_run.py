@@ -79,7 +79,10 @@ class ArenaRun:
         for seed in self.config.seed.values():
             check_seed(seed, source=place("seed"))
         self._login()
-        asked = [_gate.asked_by_engine(engine) for engine in _gate.find_engines()]
+        engines = _gate.find_engines()
+        for engine in engines:
+            _gate.adopt(engine.pool)  # those that were made before the gate
+        asked = [_gate.asked_by_engine(engine) for engine in engines]
         self.databases.choose_primary([one for one in asked if one is not None])
         if (named := self.environment.written_since()) is not None:
             self.databases.prefer(named)

@@ -13,6 +13,7 @@ from pytest_arena._gate._engines import (
     when_gone,
 )
 from pytest_arena._gate._listeners import Checkout, Gate, close, install
+from pytest_arena._gate._loops import adopt
 from pytest_arena._gate._origin import user_line
 from pytest_arena._gate._refuse import after_session, unknown_connection, unknown_file
 
@@ -22,6 +23,7 @@ __all__ = [
     "Checkout",
     "Gate",
     "Resolver",
+    "adopt",
     "after_session",
     "asked_by_engine",
     "asked_by_url",

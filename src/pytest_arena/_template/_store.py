@@ -269,6 +269,8 @@ class _Build:
             raise
         except BaseException as error:  # SystemExit, pytest's own outcomes
             raise self.failed(error) from error
+        if _is_being_written(file):
+            raise self._not_committed()
         if self._is_schema and not _has_tables(file):
             raise self._made_nothing()
 
@@ -309,6 +311,14 @@ class _Build:
             fix=error.fix,
         )
 
+    def _not_committed(self) -> TemplateError:
+        return TemplateError(
+            f"{self.option} failed: it left a transaction open on a connection of its own",
+            why="what is not committed is not in the template: every test would start without it",
+            cause=self._home(),
+            fix="commit and close what it opens: with engine.begin() as connection: …",
+        )
+
     def _made_nothing(self) -> TemplateError:
         return TemplateError(
             f"{self.option} made no table",
@@ -337,6 +347,16 @@ def _line_in(error: BaseException | None) -> str:
 def _digest_of(file: Path | None) -> str:
     # Templates are named by the digest of what they were made of, on a shelf named likewise.
     return f"{file.parent.name}/{file.stem}" if file else ""
+
+
+def _is_being_written(file: Path) -> bool:
+    with contextlib.closing(sql.open_control(file)) as control:
+        try:
+            sql.begin_writing(control)
+        except sql.Busy:
+            return True
+        sql.stop_writing(control)
+    return False
 
 
 def _has_tables(file: Path) -> bool:
