@@ -12,23 +12,28 @@ NEW_ENOUGH := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 # $(1) an environment, $(2) what to install into it
 install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
 
-.PHONY: help demo test test-full format clean check test-on-others
+.PHONY: help demo demo-faults test test-full format clean check test-on-others
 
 help:
-	@echo "make demo       the example app's suites, with arena and without"
-	@echo "make test       format, lint, types, floors, and the suite"
-	@echo "make test-full  the same with the slow tests, on every Python found, on the oldest libraries"
-	@echo "make format     rewrite the code as 'make test' wants it"
-	@echo "make clean      remove everything that these targets made"
+	@echo "make demo         an app's suite under the plugin: what each test had, what it left alone"
+	@echo "make demo-faults  the faults that the plugin ends, without it and with it"
+	@echo "make test         format, lint, types, floors, and the suite"
+	@echo "make test-full    the same with the slow tests, on every Python found, on the oldest libraries"
+	@echo "make format       rewrite the code as 'make test' wants it"
+	@echo "make clean        remove everything that these targets made"
 
 demo: $(STAMP)
 	@$(BIN)/python examples/battle_d/demo.py
 
+demo-faults: $(STAMP)
+	@$(BIN)/python examples/faults/demo.py
+
+# Most tests start processes of their own, and wait for them: a worker for each core.
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 test-full: check
-	$(BIN)/pytest -m ""
+	$(BIN)/pytest -n auto -m ""
 	@$(MAKE) --no-print-directory test-on-others
 
 format: $(STAMP)
@@ -91,7 +96,7 @@ test-on-others: $(STAMP)
 
 test-in-%: .venvs/%/.installed
 	@echo "--- the suite in .venvs/$*"
-	@.venvs/$*/bin/pytest -m ""
+	@.venvs/$*/bin/pytest -n auto -m ""
 
 .venvs/3.%/.installed: pyproject.toml
 	@echo "--- making .venvs/3.$*"
