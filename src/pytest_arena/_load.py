@@ -218,6 +218,7 @@ _LIBRARIES = (
     str(Path(__file__).parent) + os.sep,
     sysconfig.get_path("stdlib") + os.sep,
     sysconfig.get_path("platstdlib") + os.sep,
+    sysconfig.get_path("scripts") + os.sep,  # the command `pytest` itself
 )
 _INSTALLED = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 

@@ -1,19 +1,14 @@
-"""Which line is the user to look at?"""
+"""How does a traceback of ours end at the user's line?"""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import os
-import sysconfig
-import traceback
-from pathlib import Path
 from typing import Any, TypeVar
 
-from pytest_arena._values import CodeLine
 from pytest_arena.errors import ClientError
 
-__all__ = ["blame", "ends_at_the_caller"]
+__all__ = ["ends_at_the_caller"]
 
 _Class = TypeVar("_Class", bound=type[Any])
 
@@ -33,28 +28,6 @@ _METHODS = (
     "request",
     "websocket_connect",
 )
-
-_LIBRARIES = (
-    "<",
-    str(Path(__file__).parents[1]) + os.sep,
-    sysconfig.get_path("stdlib") + os.sep,
-)
-_INSTALLED = ("site-packages", "dist-packages")
-
-
-def blame(error: BaseException) -> str:
-    """Return the innermost line of the user's code in an error's traceback, else the last one."""
-    lines = [
-        CodeLine(frame.filename, frame.lineno or 0)
-        for frame in traceback.extract_tb(error.__traceback__)
-    ]
-    users = [line for line in lines if not _is_library(line.file)]
-    nearest = users or lines
-    return str(nearest[-1]) if nearest else "it has no traceback"
-
-
-def _is_library(file: str) -> bool:
-    return file.startswith(_LIBRARIES) or any(name in file for name in _INSTALLED)
 
 
 def ends_at_the_caller(client: _Class) -> _Class:

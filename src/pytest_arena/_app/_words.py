@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from pytest_arena._app._lines import blame
+from pytest_arena._load import blame
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, LifespanError, LoginError
 
@@ -167,7 +167,7 @@ def login_failed(error: BaseException, *, role: str, path: str) -> LoginError:
     return LoginError(
         f"the login as {role!r} failed: {_reason(error, None)}",
         why="the client's requests would not be those of that role",
-        cause=blame(error),
+        cause=_line_of(error),
         fix=f"look at {path or 'the login function'}: does this test have a user {role!r}?",
     )
 
@@ -228,4 +228,8 @@ def _first_line(text: str) -> str:
 
 
 def _line(error: BaseException | None) -> str:
-    return blame(error) if error is not None else "the app told the server so, without an error"
+    return _line_of(error) if error is not None else "the app told the server so, without an error"
+
+
+def _line_of(error: BaseException) -> str:
+    return str(blame(error) or "no line of yours: see the error above")

@@ -67,6 +67,7 @@ class Engines:
 
     def _engine_of_app(self, database: Database, kinds: tuple[bool, ...]) -> Engine | None:
         engines = [engine for engine in _gate.find_engines() if self._means(engine, database)]
+        engines = _gate.oldest_first(engines)
         for is_async in kinds:
             for engine in engines:
                 if engine.dialect.is_async is is_async:

@@ -79,7 +79,7 @@ class ArenaRun:
         for seed in self.config.seed.values():
             check_seed(seed, source=place("seed"))
         self._login()
-        engines = _gate.find_engines()
+        engines = _gate.oldest_first(_gate.find_engines())
         for engine in engines:
             _gate.adopt(engine.pool)  # those that were made before the gate
         asked = [_gate.asked_by_engine(engine) for engine in engines]
@@ -94,6 +94,7 @@ class ArenaRun:
         self.engines.close(self.databases.drop_orphans())
         self.ledger.begin(plan.name)
         self.levels.seconds = 0.0
+        self.gate.used.clear()
         self.test = RunningTest(plan, next(self._serials))
 
     def enter_test(self) -> None:
@@ -168,9 +169,11 @@ class ArenaRun:
         return test.errors
 
     def _facts(self, test: RunningTest) -> TestFacts:
+        provisioned = self.databases.provisioned()
+        used = [one.name for one in provisioned if one.key in self.gate.used]
         return TestFacts(
             name=test.plan.name,
-            databases=tuple(one.name for one in self.databases.provisioned()),
+            databases=tuple(dict.fromkeys([*used, *test.changed])),
             changed=tuple(test.changed),
             requests=len(test.requests),
             isolation_seconds=self.levels.seconds,

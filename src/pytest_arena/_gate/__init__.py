@@ -9,6 +9,7 @@ from pytest_arena._gate._engines import (
     described_url,
     engine_like,
     find_engines,
+    oldest_first,
     sync_twin,
     when_gone,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "engine_like",
     "find_engines",
     "install",
+    "oldest_first",
     "sync_twin",
     "unknown_connection",
     "unknown_file",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, event
@@ -26,36 +25,33 @@ __all__ = [
     "described_url",
     "engine_like",
     "find_engines",
+    "oldest_first",
     "sync_twin",
     "when_gone",
 ]
 
 
 def find_engines() -> list[Engine]:
-    """Return the engines that exist now, oldest first.
+    """Return the engines that exist now, in no order.
 
     SQLAlchemy has no event for a new engine, so that the garbage collector is asked for the
-    instances of the class; that costs some milliseconds and happens once a run.
+    instances of the class; that costs some milliseconds.
     """
-    engines = _engines()
-    return engines if len(engines) < 2 else sorted(engines, key=_age().__getitem__)  # noqa: PLR2004 - one has no order
-
-
-def _engines() -> list[Engine]:
     return [found for found in gc.get_referrers(Engine) if _is_engine(found)]
+
+
+def oldest_first(engines: list[Engine]) -> list[Engine]:
+    """Return engines in the order in which they were made. Costs some ten milliseconds."""
+    # Referrers come generation by generation, the youngest first; within a generation, objects
+    # stand in the order in which they were made.
+    objects = (found for generation in (2, 1, 0) for found in gc.get_objects(generation))
+    ages = {id(found): age for age, found in enumerate(objects) if _is_engine(found)}
+    return sorted(engines, key=lambda engine: ages.get(id(engine), 0))
 
 
 def _is_engine(found: object) -> TypeIs[Engine]:
     # Not isinstance, which asks a lazy proxy for its __class__: that may raise, or load something.
     return issubclass(type(found), Engine)
-
-
-def _age() -> dict[Engine, int]:
-    # Referrers come generation by generation, the youngest first; within a generation, objects
-    # stand in the order in which they were made.
-    oldest_first = (found for generation in (2, 1, 0) for found in gc.get_objects(generation))
-    engines = (found for found in oldest_first if _is_engine(found))
-    return defaultdict(int, {engine: number for number, engine in enumerate(engines)})
 
 
 def asked_by_engine(engine: Engine) -> Asked | None:
@@ -86,7 +82,7 @@ def when_gone(dialect: Dialect, call: Callable[[], object]) -> None:
 
     Either is the end of a memory database. It may be called in any thread, and twice.
     """
-    for engine in _engines():
+    for engine in find_engines():
         if engine.dialect is dialect:
             event.listen(engine, "engine_disposed", lambda _: call())
             weakref.finalize(engine, call).atexit = False

@@ -69,6 +69,7 @@ class Gate:
 
     def __init__(self, resolver: Resolver) -> None:
         self.resolver = resolver
+        self.used: set[Hashable] = set()  # keys of the databases since somebody cleared it
         self._taken: weakref.WeakKeyDictionary[Any, Checkout] = weakref.WeakKeyDictionary()
         self._entries: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -141,6 +142,8 @@ class Gate:
         if seat.stale or (seat.aim and self.resolver.current(seat.aim.key) != seat.aim):
             raise DisconnectionError("the database of this connection is not the test's any more")
         seat.used = True
+        if seat.aim is not None:
+            self.used.add(seat.aim.key)
         raw = seat.raw() if seat.raw is not None else None
         if seat.session is None and raw is not None and seat.aim is not None:
             seat.session = _described(raw)
