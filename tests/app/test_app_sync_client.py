@@ -109,14 +109,14 @@ async def test_pending_work_of_an_async_test_stops_the_request(run: AppRun, diar
     assert diary.lines == ["before_sync"]
 
 
-def test_options_are_the_frameworks(run: AppRun) -> None:
-    """And an unknown one is refused."""
-    options = {"raise_server_exceptions": False, "follow_redirects": False}
-    client = run.new_test_client(options=options)
+@pytest.mark.parametrize("name", ["raise_server_exceptions", "raise_app_exceptions"])
+def test_options_are_the_frameworks(run: AppRun, name: str) -> None:
+    """One that the async client calls otherwise is understood; an unknown one is refused."""
+    client = run.new_test_client(options={name: False, "follow_redirects": False})
     assert client.get("/fail").status_code == 500
     assert client.get("/old").status_code == 303
-    with pytest.raises(ConfigError, match="raise_app_exceptions"):
-        run.new_test_client(options={"raise_app_exceptions": False})
+    with pytest.raises(ConfigError, match="raise_nothing"):
+        run.new_test_client(options={"raise_nothing": False})
 
 
 def test_websockets(run: AppRun, diary: Diary, life: Life) -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["AppRun"]
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+# One wish that has two names: the same options serve both kinds of clients.
+_SYNC_NAMES = {"raise_app_exceptions": "raise_server_exceptions"}
+_ASYNC_NAMES = {sync: async_ for async_, sync in _SYNC_NAMES.items()}
 
 
 class AppRun:
@@ -99,6 +102,7 @@ class AppRun:
         # Here, as it imports the HTTP library: some 60 ms, and it may not be installed.
         from pytest_arena._app._async_client import open_async_client
 
+        options = {_ASYNC_NAMES.get(name, name): value for name, value in options.items()}
         return open_async_client(self, self._new_login(role), options=options)
 
     def new_test_client(
@@ -117,6 +121,7 @@ class AppRun:
             LoginError: there is no login function.
         """
         __tracebackhide__ = True
+        options = {_SYNC_NAMES.get(name, name): value for name, value in options.items()}
         client = open_test_client(self.app, self, self._new_login(role), options=options)
         self._test_clients.append(client)
         return client
