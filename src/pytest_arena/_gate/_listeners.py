@@ -168,6 +168,7 @@ class Gate:
                 # One that cannot be asked (it belongs to another thread) is dropped as well.
                 now = _described(raw)
                 seat.stale = seat.stale or now is None or now != seat.session
+                seat.used = False
 
     def session_of(self, key: Hashable) -> tuple[Any, ...] | None:
         """Return the settings that the app gave its connections to this database, if any yet."""
