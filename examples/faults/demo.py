@@ -193,7 +193,7 @@ def _result(run: Run) -> str:
 def _untested(folder: Path) -> Iterator[Row]:
     """A scenario without a test: green without arena, named and red with strict scenarios."""
     if not _knows_scenarios(folder):
-        print(f"Left out: {UNTESTED.name}. This version has no arena_specs.\n")
+        print(f"Not shown: {UNTESTED.name}. This version does not read specifications yet.\n")
         return
     without = _run(UNTESTED, folder, "without", *WITHOUT)
     strict = ("--arena-specs=scenarios.feature", "--scenarios=strict")

@@ -113,9 +113,12 @@ def _template_words(summary: Summary) -> str:
 def _cost_line(summary: Summary, used: list[TestFacts]) -> str:
     total = sum(test.isolation_seconds for test in used)
     changed = sum(1 for test in used if test.changed)
+    others = len(summary.tests) - len(used)
+    unused = f" ({others} used none)" * (others > 0)
     return (
-        f"{len(used)} of {len(summary.tests)} tests had a database of their own, {changed} changed "
-        f"it; giving and taking back cost {_ms(total)} in all, {_ms(total / len(used))} a test"
+        f"{len(used)} of {len(summary.tests)} tests had a database of their own{unused}, {changed} "
+        f"changed it; giving and taking back cost {_ms(total)} in all, {_ms(total / len(used))} a "
+        "test"
     )
 
 
@@ -146,9 +149,9 @@ def _story(test: TestFacts) -> str:
     if not test.databases:
         return "no database"
     changed = f"{', '.join(test.changed)} changed and restored" if test.changed else "unchanged"
-    requests = f"{test.requests} request{'s' * (test.requests != 1)}"
+    requests = f"{test.requests} request{'s' * (test.requests != 1)}, " * (test.requests > 0)
     own = f"own {', '.join(test.databases)}"
-    return f"{own}, {requests}, {changed}, {_ms(test.isolation_seconds)}"
+    return f"{own}, {requests}{changed}, {_ms(test.isolation_seconds)}"
 
 
 def _short(name: str) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
 import weakref
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Delete, Insert, TextClause, Update
@@ -97,6 +100,26 @@ def _fresh(statement: Any) -> Any:
     return options(populate_existing=True) if options else statement
 
 
+def _session_classes() -> tuple[type[FreshSession], type[AsyncSession]]:
+    """Return what sessions are made of: SQLModel's, which have ``exec``, where it is in use."""
+    if "sqlmodel" not in sys.modules:
+        return FreshSession, AsyncSession
+    return _sqlmodel_classes()
+
+
+@cache
+def _sqlmodel_classes() -> tuple[type[FreshSession], type[AsyncSession]]:
+    sync = importlib.import_module("sqlmodel").Session
+    asynchronous = importlib.import_module("sqlmodel.ext.asyncio.session").AsyncSession
+
+    def fresh_exec(self: Any, statement: Any, **kwargs: Any) -> Any:
+        self._note(statement)
+        return sync.exec(self, _fresh(statement), **kwargs)
+
+    fresh = type("FreshSQLModelSession", (FreshSession, sync), {"exec": fresh_exec})
+    return fresh, asynchronous
+
+
 class Sessions:
     """The sessions of one test: committed before each request, closed at the end."""
 
@@ -107,13 +130,14 @@ class Sessions:
 
     def open_sync(self, engine: Engine) -> Session:
         """Open a sync session."""
-        session = FreshSession(engine)
+        session = _session_classes()[0](engine)
         self._sync.append(session)
         return session
 
     def open_async(self, engine: AsyncEngine) -> AsyncSession:
         """Open an async session; nothing needs a loop before it is used."""
-        session = AsyncSession(engine, sync_session_class=FreshSession, expire_on_commit=False)
+        sync, kind = _session_classes()
+        session = kind(engine, sync_session_class=sync, expire_on_commit=False)
         self._async.append(session)
         return session
 

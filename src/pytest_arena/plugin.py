@@ -81,7 +81,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             option.flag, dest=option.ini, default=None, metavar=option.metavar, help=option.help
         )
         kind: Literal["linelist", "string"] = "linelist" if option.many else "string"
-        parser.addini(option.ini, option.help, type=kind, default=[] if option.many else "")
+        parser.addini(
+            option.ini, f"The same as {option.flag}.", type=kind, default=[] if option.many else ""
+        )
     for name, text in SWITCHES:
         group.addoption(f"--arena-{name}", dest=f"arena_{name}", action="store_true", help=text)
 
@@ -389,6 +391,11 @@ def _summary(run: ArenaRun) -> _report.Summary:
     suggestion = run.suggested_schema() if run.ledger.table_seconds else ""
     refused = run.ledger.unreported("")
     run.ledger.report(*refused)
+    for file in run.databases.changed_files():
+        run.ledger.note(
+            f"{file} was changed during this run, by another process: arena leads only those into "
+            "the test's database that read its URL from the environment"
+        )
     for name in run.unused_names():
         run.ledger.note(f"no engine asked for a database {name!r}, which the options name")
     return _report.Summary(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import itertools
+import os
 import re
 import threading
 import weakref
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -23,7 +24,7 @@ from pytest_arena._gate import Aim, Asked
 from pytest_arena._isolation import Copy
 from pytest_arena._template import Recipe
 from pytest_arena._values import Stage
-from pytest_arena.errors import TemplateError
+from pytest_arena.errors import ArenaError, TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._servers._sqlite import Home
     from pytest_arena._template import Store
-    from pytest_arena.errors import ArenaError
 
 __all__ = ["Database", "Databases", "Level"]
 
@@ -87,10 +87,12 @@ class Databases:
         self._by_engine: weakref.WeakKeyDictionary[Dialect, Database] = weakref.WeakKeyDictionary()
         self._building: ContextVar[Path | None] = ContextVar("arena_building", default=None)
         self._count = itertools.count(1)
+        self._seen: dict[Path, tuple[int, int] | None] = {}
         self.levels: list[Level] = []
         self.temporary: Callable[[], Path | None] = lambda: None
         self.primary: Database | None = None
         self.finished = False
+        self.exported = ""  # the redirected variables, one a line
 
     # What the gate asks.
 
@@ -138,9 +140,22 @@ class Databases:
 
     def is_inside(self, file: str) -> bool:
         """Whether this file is one of the arena's own; its content is there on return."""
-        if (database := self._database_at(file)) is not None and not self.finished:
+        # A builder that opens the file by itself would wait for its own build.
+        is_settled = self.finished or self._building.get() is not None
+        if (database := self._database_at(file)) is not None and not is_settled:
             self.ensure(database)
         return self._is_ours(file)
+
+    def before_child(self) -> None:
+        """A test starts another process: what it finds in the environment has to be there.
+
+        A build that fails is left to the first connection, which says it.
+        """
+        if self.level() and not self.finished:
+            for database in self.known():
+                if str(database.live) in self.exported:
+                    with suppress(ArenaError):
+                        self.ensure(database)
 
     def is_free(self, file: str) -> bool:
         """Whether tests may open this file themselves: pytest's folders, ``arena_allow``."""
@@ -221,18 +236,27 @@ class Databases:
         """Return the app's first database; the next engine's, where none is known yet."""
         if self.primary is None:
             dialect = make_url(_usual_url()).get_dialect()
-            live = self._home.file("app.db")
-            self.primary = Database(("unknown",), "app", live, dialect)
+            name = next(
+                (name for name in (*self._config.schema, *self._config.seed) if name), "app"
+            )
+            self.primary = Database(("unknown",), name, self._home.file(f"{name}.db"), dialect)
             self._by_key[self.primary.key] = self.primary
         return self.primary
 
-    def _adopted(self, key: Hashable) -> Database | None:
-        """The first database was asked for before any engine: the first engine means it."""
-        if self.primary is None or self._by_key.get(("unknown",)) is not self.primary:
+    def _adopted(self, key: Hashable, asked: Asked) -> Database | None:
+        """The first database was asked for before any engine: the first engine means it.
+
+        Where the options name their databases, it is the first one named.
+        """
+        unknown, name = self._by_key.get(("unknown",)), Path(asked.name).stem
+        if unknown is None or (self._names_databases() and unknown.name != name):
             return None
         self._by_key[key] = self._by_key.pop(("unknown",))
-        self.primary.key = key
-        return self.primary
+        unknown.key, unknown.name = key, name or unknown.name
+        return unknown
+
+    def _names_databases(self) -> bool:
+        return any((*self._config.schema, *self._config.seed))
 
     def register(self, asked: Asked) -> Database:
         """Return the database that is meant; it has no content before its first connection."""
@@ -247,7 +271,9 @@ class Databases:
         key = self._key(asked)
         if key is None:
             key = ("memory", next(self._count))
-        database = self._by_key[key] = self._adopted(key) or self._new(key, asked)
+        database = self._by_key[key] = self._adopted(key, asked) or self._new(key, asked)
+        if asked.name:
+            self._seen[Path(self._real(asked.name))] = _signature(asked.name)
         self.primary = self.primary or database
         if not asked.name and not asked.memory:  # it ends with its engine
             _gate.when_gone(asked.dialect, partial(self._orphans.append, database))
@@ -294,6 +320,10 @@ class Databases:
 
     def _is_the_apps(self, file: str) -> bool:
         return not file or not self._goes_its_own_way(file)
+
+    def changed_files(self) -> list[str]:
+        """Return the app's own files that are not what they were: another process wrote to them."""
+        return [str(file) for file, before in self._seen.items() if _signature(file) != before]
 
     def known(self) -> list[Database]:
         """Return the databases that engines or variables mean, connected to or not."""
@@ -347,7 +377,7 @@ class Databases:
             next((self._config.seed[name] for name in names if name in self._config.seed), ""),
         )
 
-    @contextlib.contextmanager
+    @contextmanager
     def _aimed_at(self, file: Path) -> Iterator[None]:
         token = self._building.set(file)
         try:
@@ -369,6 +399,14 @@ class Databases:
     def _kept(self, error: ArenaError) -> ArenaError:
         self._ledger.refused(error)
         return error
+
+
+def _signature(file: str | Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(file)  # noqa: PTH116 - a string or a path
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def _usual_url() -> str:

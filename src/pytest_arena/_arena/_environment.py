@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Environment"]
 
-# A reserved name that no resolver answers (RFC 2606): a raw driver that reads the variable of a
-# product which this version cannot isolate fails there, and reaches nothing.
-_NOWHERE = "arena.invalid"
 # What stood there at first, for this run's workers and child runs, which inherit the new values.
 _ORIGINALS = "ARENA_ORIGINAL_URLS"
 
@@ -47,6 +44,7 @@ class Environment:
         new = {name: self._inside(url) for name, url in self._originals.items()}
         os.environ.update(new)
         self._placed = new
+        self._databases.exported = "\n".join(new.values())
         pairs = {url: self._originals[name] for name, url in new.items()}
         os.environ[_ORIGINALS] = json.dumps(pairs)
 
@@ -100,8 +98,10 @@ _SECRET = {"passfile", "password", "sslpassword", "user"}
 
 
 def _nowhere(url: URL) -> URL:
+    # A raw driver that reads the variable of a product which this version cannot isolate fails
+    # there, and reaches nothing.
     query = url.difference_update_query(_ELSEWHERE | _SECRET).query
-    return URL.create(url.drivername, host=_NOWHERE, database=url.database, query=query)
+    return URL.create(url.drivername, host=_gate.NOWHERE, database=url.database, query=query)
 
 
 def _original(url: str, inherited: Mapping[str, str]) -> str:

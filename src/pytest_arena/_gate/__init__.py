@@ -16,9 +16,10 @@ from pytest_arena._gate._engines import (
 from pytest_arena._gate._listeners import Checkout, Gate, close, install
 from pytest_arena._gate._loops import adopt
 from pytest_arena._gate._origin import user_line
-from pytest_arena._gate._refuse import after_session, unknown_connection, unknown_file
+from pytest_arena._gate._refuse import NOWHERE, after_session, unknown_connection, unknown_file
 
 __all__ = [
+    "NOWHERE",
     "Aim",
     "Asked",
     "Checkout",

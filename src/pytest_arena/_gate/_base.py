@@ -60,6 +60,9 @@ class Resolver(Protocol):
     def is_inside(self, file: str) -> bool:
         """Whether this file is one of the arena's own; its content is there on return."""
 
+    def before_child(self) -> None:
+        """Another process is about to start, which inherits the environment."""
+
     def is_free(self, file: str) -> bool:
         """Whether tests may open this file themselves: pytest's folders, ``arena_allow``."""
 

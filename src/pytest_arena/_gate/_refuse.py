@@ -10,6 +10,7 @@ from pytest_arena.errors import (
 )
 
 __all__ = [
+    "NOWHERE",
     "after_session",
     "attached",
     "kept_memory",
@@ -18,6 +19,8 @@ __all__ = [
     "unknown_file",
 ]
 
+# A name that no resolver answers (RFC 2606): in the place of a server that may not be reached.
+NOWHERE = "arena.invalid"
 _UNSEEN = "no line of yours is on the stack: a thread or an extension module connects"
 
 
@@ -70,12 +73,25 @@ def kept_memory() -> str:
 
 def unknown_connection(description: str) -> UnknownDatabaseError:
     """A connection of a product that this version cannot isolate."""
+    if NOWHERE in description:
+        return _replaced(description)
     return UnknownDatabaseError(
         f"refused: a connection to {description}",
         why="this version isolates SQLite only; on any other database the test would leave "
         "what it did, and it may be a real one",
         cause=_cause(),
         fix=f"arena_allow = {description}   (if tests may reach it), or an SQLite URL for tests",
+    )
+
+
+def _replaced(description: str) -> UnknownDatabaseError:
+    return UnknownDatabaseError(
+        f"refused: a connection to {description}",
+        why="the environment named a database of this product, which this version cannot isolate; "
+        "its host was replaced by one that leads nowhere, so that nothing reaches it",
+        cause=_cause(),
+        fix="DATABASE_URL=sqlite+aiosqlite:///test.db pytest …\n(or arena_allow = "
+        "<dialect>://<host>:<port>/<name> of the real one, if tests may reach it)",
     )
 
 

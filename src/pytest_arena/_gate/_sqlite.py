@@ -89,6 +89,8 @@ def listen_to_raw_connections(resolver: Callable[[], Resolver | None]) -> None:
         if event == "sqlite3.connect" and (now := resolver()) is not None:
             __tracebackhide__ = True
             _admit_raw(now, args[0])
+        elif event == "subprocess.Popen" and (now := resolver()) is not None:
+            now.before_child()
 
     sys.addaudithook(hook)
     wrapped = _guarding(sqlite3.connect, resolver)

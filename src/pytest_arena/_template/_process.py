@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
 import logging
@@ -23,7 +24,14 @@ def run_apart(call: Callable[[], None]) -> None:
     In a thread, since a builder may call ``asyncio.run`` (Alembic's async ``env.py`` does): that
     is forbidden where a loop runs, and elsewhere takes the main thread's loop away. Back as it
     was, since the next run finds the template in the cache and must not meet another process.
+
+    In this thread where it is importing a module: another one that imports it too would wait for
+    this one, which waits for the build.
     """
+    if _is_importing() and not _loop_is_running():
+        with _process_as_it_was():
+            call()
+        return
     failed: list[BaseException] = []
     context = contextvars.copy_context()
 
@@ -40,6 +48,23 @@ def run_apart(call: Callable[[], None]) -> None:
         thread.join()
     if failed:
         raise failed[0]
+
+
+def _is_importing() -> bool:
+    frame = sys._getframe()  # noqa: SLF001 - the documented way to a caller's frame
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+    return False
+
+
+def _loop_is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

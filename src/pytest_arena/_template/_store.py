@@ -263,8 +263,9 @@ class _Build:
     def run(self, file: Path) -> None:
         if self.below is not None:
             shutil.copyfile(self.below, file)
+        builder = self.builder()  # in this thread, which may be importing what the option names
         try:
-            run_apart(lambda: self.builder().build(file))
+            run_apart(lambda: builder.build(file))
         except (ArenaError, KeyboardInterrupt):
             raise
         except BaseException as error:  # SystemExit, pytest's own outcomes

@@ -1,0 +1,56 @@
+"""Other processes: what they find in the environment, and what is said of those that do not."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.example import Example
+
+CLI = """
+import os, sqlite3, sys
+url = os.environ.get("DATABASE_URL", "")
+with sqlite3.connect(sys.argv[1] if sys.argv[1:] else url.partition(":///")[2]) as db:
+    print([name for (name,) in db.execute("SELECT name FROM dancers")])
+    db.execute("DELETE FROM dancers")
+"""
+
+READS_THE_VARIABLE = """
+import subprocess, sys
+
+def test_a_child_finds_the_test_database_before_anybody_has_connected():
+    done = subprocess.run([sys.executable, "cli.py"], capture_output=True, text=True, check=True)
+    assert done.stdout == "['Sand']\\n"
+
+def test_what_it_did_is_undone(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+"""
+
+KNOWS_THE_FILE = """
+import subprocess, sys
+
+def test_a_child_that_has_the_file_from_elsewhere(test_client):
+    subprocess.run([sys.executable, "cli.py", "dev.db"], check=True)
+"""
+
+MAKE_DEV = """
+import sqlite3
+with sqlite3.connect("dev.db") as db:
+    db.execute("CREATE TABLE dancers (name TEXT)")
+"""
+
+
+def test_a_child_finds_the_tests_database_in_the_environment(example: Example) -> None:
+    """Also where it is the first to open it, and what it does is undone."""
+    tests = example.with_files(cli=CLI, test_cli=READS_THE_VARIABLE)
+    tests.run(env={"DATABASE_URL": "sqlite+aiosqlite:///dev.db"}).expect(passed=2)
+
+
+def test_a_change_of_the_apps_own_file_by_another_process_is_told(example: Example) -> None:
+    """The guard stands in this process; of what goes around it, the summary speaks."""
+    tests = example.with_files(cli=CLI, test_cli=KNOWS_THE_FILE, make_dev=MAKE_DEV)
+    tests.python("make_dev.py")
+    os.utime(tests.folder / "dev.db", (1, 1))
+    run = tests.run().expect(passed=1)
+    run.says(f"{tests.folder / 'dev.db'} was changed during this run, by another process")
