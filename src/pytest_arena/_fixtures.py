@@ -48,7 +48,8 @@ def arena_app(pytestconfig: pytest.Config) -> Any:
     try:
         return pytestconfig.stash[RUN].new_app()
     except ArenaError as error:
-        pytest.fail(str(error), pytrace=False)
+        message = str(error)
+    pytest.fail(message, pytrace=False)  # here: else the error would be shown twice
 
 
 @pytest.fixture(scope=_app_scope)

@@ -43,6 +43,7 @@ class Ledger:
     tests: list[TestFacts] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
     table_seconds: dict[str, float] = field(default_factory=dict)  # by test, "" outside of any
     _table_at: float = 0.0
     _reported: set[int] = field(default_factory=set)  # ids of errors that `refusals` keeps alive

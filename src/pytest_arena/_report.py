@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Summary",
+    "kept_notes",
     "kept_text",
     "quiet_lines",
     "refusal_text",
@@ -103,7 +104,8 @@ def _databases_line(summary: Summary) -> str:
 
 def _template_words(summary: Summary) -> str:
     if not summary.has_template:
-        return "every test starts with an empty one"
+        maker = "the app makes its tables" if summary.table_seconds else "it starts empty"
+        return f"no template: {maker}"
     if not summary.built_seconds:
         return "template from the cache: nothing that it was made of has changed"
     reasons = f" ({'; '.join(summary.built_because)})" if summary.built_because else ""
@@ -160,6 +162,12 @@ def _short(name: str) -> str:
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.2f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def kept_notes(texts: list[str]) -> list[str]:
+    """Where the databases of tests that passed are; a failed test's report says it itself."""
+    more = f" (and of {len(texts) - 1} more tests, beside it)" * (len(texts) > 1)
+    return [texts[-1] + more] if texts else []
 
 
 def kept_text(file: Path) -> str:

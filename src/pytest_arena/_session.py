@@ -44,17 +44,17 @@ class FreshSession(Session):
     def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """As ``Session.execute``, with ``populate_existing``."""
         self._note(statement)
-        return super().execute(_fresh(statement), *args, **kwargs)
+        return super().execute(self._fresh(statement), *args, **kwargs)
 
     def scalar(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """As ``Session.scalar``, with ``populate_existing``."""
         self._note(statement)
-        return super().scalar(_fresh(statement), *args, **kwargs)
+        return super().scalar(self._fresh(statement), *args, **kwargs)
 
     def scalars(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """As ``Session.scalars``, with ``populate_existing``."""
         self._note(statement)
-        return super().scalars(_fresh(statement), *args, **kwargs)
+        return super().scalars(self._fresh(statement), *args, **kwargs)
 
     def get(self, *args: Any, **kwargs: Any) -> Any:
         """As ``Session.get``, from the database."""
@@ -90,14 +90,14 @@ class FreshSession(Session):
         super().close()
         self._wrote = False
 
+    def _fresh(self, statement: Any) -> Any:
+        options = getattr(statement, "execution_options", None)
+        # Under no_autoflush a changed instance would lose its change without a word.
+        return options(populate_existing=True) if options and self.autoflush else statement
+
     def _note(self, statement: Any) -> None:
         if isinstance(statement, Insert | Update | Delete | TextClause):
             self._wrote = True  # a text may be a SELECT: one commit too many costs little
-
-
-def _fresh(statement: Any) -> Any:
-    options = getattr(statement, "execution_options", None)
-    return options(populate_existing=True) if options else statement
 
 
 def _session_classes() -> tuple[type[FreshSession], type[AsyncSession]]:
@@ -114,7 +114,7 @@ def _sqlmodel_classes() -> tuple[type[FreshSession], type[AsyncSession]]:
 
     def fresh_exec(self: Any, statement: Any, **kwargs: Any) -> Any:
         self._note(statement)
-        return sync.exec(self, _fresh(statement), **kwargs)
+        return sync.exec(self, self._fresh(statement), **kwargs)
 
     fresh = type("FreshSQLModelSession", (FreshSession, sync), {"exec": fresh_exec})
     return fresh, asynchronous

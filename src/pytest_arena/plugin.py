@@ -253,6 +253,8 @@ def pytest_runtest_makereport(
         if _is_to_be_kept(run.test.plan.keep, report):
             texts = [_report.kept_text(file) for file in run.keep_if_used()]
             report.sections += [("arena", text) for text in texts]
+            if report.passed:
+                run.ledger.kept += texts
     return report
 
 
@@ -401,7 +403,7 @@ def _summary(run: ArenaRun) -> _report.Summary:
     return _report.Summary(
         tests=tuple(run.ledger.tests),
         databases=tuple(database.name for database in run.databases.provisioned()),
-        notes=tuple(run.ledger.notes),
+        notes=(*run.ledger.notes, *_report.kept_notes(run.ledger.kept)),
         has_template=bool(run.config.schema or run.config.seed),
         built_because=tuple(run.built_because),
         table_seconds=tuple(run.ledger.table_seconds.values()) if suggestion else (),

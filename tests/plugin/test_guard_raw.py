@@ -9,6 +9,8 @@ from tests.plugin.developer import assert_reached_without_the_plugin, small_exam
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.example import Example
+
 RAW = """
 import asyncio
 import inspect
@@ -249,3 +251,30 @@ def test_attack():
     raw.commit()
 """
     assert_reached_without_the_plugin(small_example(tmp_path, test_attack=attack))
+
+
+EARLY = """
+import sqlite3
+connection = sqlite3.connect("dev.db")
+"""
+
+LATE = """
+import conftest, pytest
+from pytest_arena.errors import ProductionDatabaseError
+
+async def test_the_app_is_known_by_now(client, arena):
+    await client.get("/dancers")
+    with arena.expect_refusal() as refused:
+        conftest.connection.execute("DELETE FROM dancers")
+    assert isinstance(refused.error, ProductionDatabaseError)
+    with arena.expect_refusal():
+        conftest.connection.executemany("DELETE FROM dancers WHERE name = ?", [("Sand",)])
+"""
+
+
+def test_a_connection_opened_before_the_app_was_known_is_refused_when_it_is_used(
+    example: Example,
+) -> None:
+    """A conftest may open the file before anybody can know that it is the app's."""
+    with_file = example.with_files(conftest=EARLY, test_late=LATE)
+    with_file.run().expect(passed=1)

@@ -154,7 +154,7 @@ def test_keep_failed_tests(example: Example) -> None:
         "written",
     ]
     assert len(kept) == 5
-    assert len(re.findall(r"sqlite3 \S+/kept/\S+", run.output)) == 4
+    assert len(re.findall(r"sqlite3 \S+/kept/\S+", run.output)) == 5
     assert len(kept_files(project.run("--arena-keep=failed"))) == 5
 
 

@@ -38,7 +38,7 @@ def test_the_summary_explains_the_run(example: Example) -> None:
     run.says("test_sum.py::test_writes own dev, 1 request, dev changed and restored")
     project.run().expect(passed=3).says("template from the cache").never_says("1 request")
     run = project.run("-p", "xdist.plugin", "-n", "2", "-v").expect(passed=3)
-    run.says("of 3 tests had a database of their own, 1 changed it")
+    run.says("of 3 tests had a database of their own", "1 changed it")
     assert run.output.count("database dev on SQLite") == 1
 
 

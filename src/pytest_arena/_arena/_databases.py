@@ -151,11 +151,11 @@ class Databases:
 
         A build that fails is left to the first connection, which says it.
         """
-        if self.level() and not self.finished:
-            for database in self.known():
-                if str(database.live) in self.exported:
-                    with suppress(ArenaError):
-                        self.ensure(database)
+        if not self.level() or self.finished:
+            return
+        for database in [one for one in self.known() if str(one.live) in self.exported]:
+            with suppress(ArenaError):
+                self.ensure(database)
 
     def is_free(self, file: str) -> bool:
         """Whether tests may open this file themselves: pytest's folders, ``arena_allow``."""
@@ -198,6 +198,10 @@ class Databases:
         for key in list(self._by_key):
             if isinstance(key, tuple) and key[0] == "file":
                 yield Path(key[1])
+
+    def stands_for(self, real: str) -> bool:
+        """Whether a database of the arena stands in this file's place, known by its real path."""
+        return ("file", real) in self._by_key and not self.is_free(real)
 
     def level(self) -> int:
         """The serial of the test whose level is on top, else 0."""

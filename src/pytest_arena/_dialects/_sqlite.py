@@ -28,6 +28,7 @@ __all__ = [
     "finish_file",
     "has_tables",
     "is_read_only",
+    "is_whole",
     "main_file",
     "makes_table",
     "memory_of",
@@ -157,6 +158,19 @@ def finish_file(source: Path, target: Path) -> None:
         copy_to_file(control, target)
     finally:
         control.close()
+
+
+def is_whole(file: Path) -> bool:
+    """Whether a finished file has the length that its header says: not one that was cut off.
+
+    https://sqlite.org/fileformat.html#the_database_header
+    """
+    with file.open("rb") as stream:
+        header = stream.read(100)
+    page_size = int.from_bytes(header[16:18], "big")
+    pages = int.from_bytes(header[28:32], "big")
+    page_size = 65536 if page_size == 1 else page_size
+    return header.startswith(b"SQLite format 3\0") and file.stat().st_size == page_size * pages
 
 
 def has_tables(connection: sqlite3.Connection) -> bool:

@@ -27,6 +27,7 @@ class GuardedConnection(sqlite3.Connection):
 
     # Plain classes until somebody sets them: a connection made before the gate knows nothing.
     arena_resolver: Resolver | None = None
+    arena_outside: str | None = None  # the real path of a file that was nobody's when it was opened
     arena_made_table: Callable[[float, float], None] | None = None
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
@@ -66,6 +67,11 @@ class _GuardedCursor:
             if made_table is not None and sql.makes_table(statement):
                 made_table(started, perf_counter())
 
+    def executemany(self, statement: str, parameters: Any) -> Any:
+        __tracebackhide__ = True
+        self._admit(statement, ())
+        return super().executemany(statement, parameters)  # type: ignore[misc]  # the mixed-in one
+
     def executescript(self, script: str) -> Any:
         __tracebackhide__ = True
         self._admit(script, ())
@@ -73,8 +79,14 @@ class _GuardedCursor:
 
     def _admit(self, script: str, parameters: Any) -> None:
         __tracebackhide__ = True
-        resolver = self.connection.arena_resolver
-        if resolver is not None and isinstance(script, str) and "attach" in script.lower():
+        resolver, outside = self.connection.arena_resolver, self.connection.arena_outside
+        if resolver is None:
+            return
+        if outside is not None and resolver.stands_for(outside):
+            error = _refuse.production_file(outside)
+            resolver.refused(error)
+            raise error
+        if isinstance(script, str) and "attach" in script.lower():
             for name in sql.attached_files(script, parameters):
                 _admit(resolver, name)
 

@@ -72,6 +72,9 @@ class Resolver(Protocol):
     def belongs_to_app(self, file: str) -> bool:
         """Whether this is a database file of the app."""
 
+    def stands_for(self, real: str) -> bool:
+        """Whether a database of the arena stands in this file's place. Costs a look-up."""
+
     def level(self) -> int:
         """The number of the level that stands now: connections are taken *in* a level."""
 

@@ -51,9 +51,12 @@ def attached(file: str) -> ProductionDatabaseError:
     )
 
 
-def unknown_file(file: str) -> UnknownDatabaseError:
+def unknown_file(
+    file: str, *, of_app: bool = False
+) -> UnknownDatabaseError | ProductionDatabaseError:
     """An engine whose own creator or listener led it outside the arena."""
-    return UnknownDatabaseError(
+    kind = ProductionDatabaseError if of_app else UnknownDatabaseError
+    return kind(
         f"refused: an engine's connection to {file}, which is not inside the arena",
         why="it was opened by the engine's own creator=, async_creator=, pool= or do_connect "
         "listener, which arena cannot redirect; what the test did would stay there",

@@ -107,9 +107,17 @@ def _guarding(connect: Callable[..., Any], resolver: Callable[[], Resolver | Non
         connection = connect(*args, **kwargs)
         if (now := resolver()) is not None and isinstance(connection, sqlite3.Connection):
             _guard(now, connection)
+            if isinstance(connection, GuardedConnection):
+                connection.arena_outside = _outside(now, *args, **kwargs)
         return connection
 
     return guarded
+
+
+def _outside(resolver: Resolver, database: Any, *_: Any, **options: Any) -> str | None:
+    """The real path of a file that is not the arena's; an engine may turn out to mean it."""
+    file = sql.file_of(os.fsdecode(database), uri=bool(options.get("uri")))
+    return None if not file or resolver.is_inside(file) else os.path.realpath(file)
 
 
 _BEFORE_FACTORY = 5  # how many parameters of sqlite3.connect stand before `factory`
@@ -124,10 +132,10 @@ def _admit_raw(resolver: Resolver, database: Any) -> None:
     file = sql.file_of(name, uri=name.startswith("file:"))
     if not file or resolver.is_inside(file):
         return
+    if an_engine_opens() and not resolver.is_free(file):
+        raise _kept(resolver, _refuse.unknown_file(file, of_app=resolver.belongs_to_app(file)))
     if resolver.belongs_to_app(file):
         raise _kept(resolver, _refuse.production_file(file))
-    if an_engine_opens() and not resolver.is_free(file):
-        raise _kept(resolver, _refuse.unknown_file(file))
 
 
 def _kept(resolver: Resolver, error: ArenaError) -> ArenaError:

@@ -95,7 +95,8 @@ class Store:
 
     def _find(self, shelf: Path) -> Path | None:
         for manifest in _manifests(shelf):
-            if manifest.built >= self.newer_than and not manifest.change(self.root):
+            fresh = manifest.built >= self.newer_than and not manifest.change(self.root)
+            if fresh and sql.is_whole(manifest.template):
                 manifest.file.touch()  # in use: not to be collected
                 return manifest.template
         return None
