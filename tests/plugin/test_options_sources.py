@@ -141,8 +141,9 @@ def test_help_markers_and_fixtures_stand_alone(example: Example) -> None:
     example.run("--help").says(
         "pytest-arena: every test of a web app gets a database of its own.",
         "--arena-app=MODULE:NAME The web app under test, as package.module:attribute",
-        "arena_seed (string): The rows that every test starts with",
-        "arena_env (linelist): Names of environment variables",
+        "--arena-seed=MODULE:NAME",
+        "The rows that every test starts with",
+        "arena_env (linelist): The same as --arena-env.",
     )
     example.run("--markers").says("@pytest.mark.arena(isolation='copy', keep='failed', seed=False")
     example.run("--fixtures").says("db_session --", "A session on the test's database", "client --")

@@ -58,7 +58,10 @@ class Checkout:
     @property
     def in_transaction(self) -> bool:
         """Whether it has begun to write and has neither committed nor rolled back."""
-        return self.raw is not None and self.raw.in_transaction
+        try:
+            return self.raw is not None and self.raw.in_transaction
+        except sqlite3.Error:
+            return False  # closed by hand
 
 
 class Gate:
@@ -163,8 +166,11 @@ class Gate:
         A test's temporary table would hide a real one from the next test.
         """
         for entry, seat in self._seats():
-            raw = seat.raw() if seat.raw is not None else None
-            if raw is not None and seat.aim and seat.used and entry not in self._taken:
+            # One that is being closed, in a thread of its own, must not be touched: SQLite would
+            # crash. Its entry knows no connection any more.
+            is_idle = entry not in self._taken and entry.dbapi_connection is not None
+            raw = seat.raw() if seat.raw is not None and is_idle else None
+            if raw is not None and seat.aim and seat.used:
                 # One that cannot be asked (it belongs to another thread) is dropped as well.
                 now = _described(raw)
                 seat.stale = seat.stale or now is None or now != seat.session
