@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 LEAKS = """
 import pytest
-from sqlalchemy import create_engine, select, text
+from sqlalchemy import NullPool, create_engine, select, text
 from app import Dancer, app, engine, maker
 
 KEPT = []
@@ -36,7 +36,7 @@ async def test_4_after_it(client):
     assert await names(client) == ["Sand"]
 
 def test_5_a_sync_transaction(arena):
-    twin = create_engine(arena.url.replace("+aiosqlite", ""))
+    twin = create_engine(arena.url.replace("+aiosqlite", ""), poolclass=NullPool)
     connection = twin.connect()
     KEPT.append(connection)
     connection.execute(text("DELETE FROM dancers"))  # not committed

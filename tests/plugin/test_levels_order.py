@@ -197,13 +197,13 @@ async def test_after_that(session, found):
 
 OWN_SAVEPOINTS = """
 import pytest
-from sqlalchemy import create_engine, event, select, text
+from sqlalchemy import NullPool, create_engine, event, select, text
 from sqlalchemy.orm import Session
 from app import Dancer
 
 @pytest.fixture(scope="module")
 def connection(arena):
-    engine = create_engine(arena.url.replace("+aiosqlite", ""))
+    engine = create_engine(arena.url.replace("+aiosqlite", ""), poolclass=NullPool)
     event.listen(engine, "connect", lambda c, _: setattr(c, "isolation_level", None))
     event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN"))
     with engine.connect() as connection, connection.begin() as outer:

@@ -11,12 +11,13 @@ if TYPE_CHECKING:
 CONFTEST = """
 import asyncio
 import pytest
-from sqlalchemy import create_engine, delete, insert, select, text
+from sqlalchemy import NullPool, create_engine, delete, insert, select, text
 from app import Dancer, engine, maker
 
 
 def rows(arena):
-    with create_engine(arena.url.replace("+aiosqlite", "")).connect() as connection:
+    twin = create_engine(arena.url.replace("+aiosqlite", ""), poolclass=NullPool)
+    with twin.connect() as connection:
         return list(connection.scalars(text("SELECT name FROM dancers ORDER BY id")))
 
 
@@ -28,7 +29,7 @@ def found(arena):
 @pytest.fixture
 def mess(arena):
     def mess():
-        twin = create_engine(arena.url.replace("+aiosqlite", ""))
+        twin = create_engine(arena.url.replace("+aiosqlite", ""), poolclass=NullPool)
         with twin.begin() as connection:
             connection.execute(delete(Dancer))
             connection.execute(insert(Dancer).values(name="Mess"))

@@ -47,6 +47,7 @@ with engine.connect() as connection:
     context.configure(connection=connection, target_metadata=app.Base.metadata)
     with context.begin_transaction():
         context.run_migrations()
+engine.dispose()
 """
 
 # As `alembic init -t async` writes it: asyncio.run is forbidden where a loop is running.

@@ -257,6 +257,8 @@ def test_an_app_that_is_installed_from_its_checkout_is_code_of_the_project(
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: shop\nVersion: 1.0\n")
     (about / "direct_url.json").write_text('{"url": "file:///src/shop", "dir_info": {}}')
     (about / "RECORD").write_text("shop/__init__.py,,\n")
+    (site / "shop").mkdir()
+    (site / "shop" / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(site))
     _sources._installed_from_here.cache_clear()
     try:
