@@ -18,7 +18,6 @@ __all__ = [
     "OwnConnection",
     "attached_files",
     "begin_writing",
-    "configure_like",
     "copy_into",
     "copy_to_file",
     "data_version",
@@ -250,13 +249,6 @@ def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
 
 
 _TEMP = 1  # the number of the database of temporary tables
-
-
-def configure_like(session: tuple[Any, ...], dbapi_connection: Any) -> None:
-    """Give a connection the settings that ``describe_session`` found on another one."""
-    cursor = dbapi_connection.cursor()
-    cursor.execute(f"PRAGMA foreign_keys = {int(session[0])}")
-    cursor.close()
 
 
 def file_of(database: str, *, uri: bool) -> str:

@@ -176,11 +176,6 @@ class Gate:
                 seat.stale = seat.stale or now is None or now != seat.session
                 seat.used = False
 
-    def session_of(self, key: Hashable) -> tuple[Any, ...] | None:
-        """Return the settings that the app gave its connections to this database, if any yet."""
-        seats = (seat for _, seat in self._seats() if seat.aim and seat.aim.key == key)
-        return next((seat.session for seat in seats if seat.session), None)
-
     def _seats(self) -> Iterator[tuple[Any, Seat]]:
         for entry in list(self._entries):
             if (seat := entry.info.get(SEAT)) is not None:
