@@ -12,13 +12,16 @@ NEW_ENOUGH := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 # $(1) an environment, $(2) what to install into it
 install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
 
-.PHONY: help demo demo-faults test test-full format clean check test-on-others
+.PHONY: help demo demo-faults test test-full test-with-sqlite bench bench-quick format clean check test-on-others test-with-other-plugins
 
 help:
 	@echo "make demo         an app's suite under the plugin: what each test had, what it left alone"
 	@echo "make demo-faults  the faults that the plugin ends, without it and with it"
 	@echo "make test         format, lint, types, floors, and the suite"
 	@echo "make test-full    the same with the slow tests, on every Python found, on the oldest libraries"
+	@echo "make test-with-sqlite LIB=…/libsqlite3.so.0   what concerns databases, on another SQLite (Linux)"
+	@echo "make bench        how fast is it? Measures for some minutes, and writes docs/explanation/speed.md"
+	@echo "make bench-quick  the same within a minute, for a first look; writes nothing"
 	@echo "make format       rewrite the code as 'make test' wants it"
 	@echo "make clean        remove everything that these targets made"
 
@@ -36,13 +39,26 @@ test-full: check
 	$(BIN)/pytest -n auto -m ""
 	@$(MAKE) --no-print-directory test-on-others
 
+# Linux only. The library needs FTS5, R-tree and column metadata; how it is compiled is written in
+# docs/explanation/how-copy-works.md.
+test-with-sqlite: $(STAMP)
+	@test -f "$(LIB)" || { echo "make test-with-sqlite LIB=/path/to/libsqlite3.so.0" >&2; exit 2; }
+	@LD_PRELOAD="$(abspath $(LIB))" $(BIN)/python -c 'import sqlite3; print("--- on SQLite", sqlite3.sqlite_version)'
+	LD_PRELOAD="$(abspath $(LIB))" $(BIN)/pytest -n auto tests/isolation tests/plugin
+
+bench: $(STAMP)
+	@$(BIN)/python -m bench
+
+bench-quick: $(STAMP)
+	@$(BIN)/python -m bench --quick
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
 clean:
 	rm -rf $(VENV) .venvs build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests examples bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -92,7 +108,7 @@ test-on-others: $(STAMP)
 	        echo "--- Python $$version was not found: left out"; \
 	    fi; \
 	done; \
-	$(MAKE) --no-print-directory test-in-sqlalchemy-2.0 test-in-oldest
+	$(MAKE) --no-print-directory test-in-sqlalchemy-2.0 test-in-oldest test-with-other-plugins
 
 test-in-%: .venvs/%/.installed
 	@echo "--- the suite in .venvs/$*"
@@ -110,6 +126,19 @@ test-in-%: .venvs/%/.installed
 	@$(BIN)/python -m venv --clear .venvs/sqlalchemy-2.0
 	@$(call install,.venvs/sqlalchemy-2.0,--upgrade pip)
 	@$(call install,.venvs/sqlalchemy-2.0,--editable '.[all]' --group test 'sqlalchemy<2.1')
+	@touch $@
+
+# Other plugins are for the runs inside of the tests: none but these for the run that judges them.
+test-with-other-plugins: .venvs/others/.installed
+	@echo "--- tests/others in .venvs/others"
+	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 .venvs/others/bin/pytest -n auto -m "" tests/others \
+	    -p xdist.plugin -p pytest_asyncio.plugin
+
+.venvs/others/.installed: pyproject.toml $(STAMP)
+	@echo "--- making .venvs/others"
+	@$(BIN)/python -m venv --clear .venvs/others
+	@$(call install,.venvs/others,--upgrade pip)
+	@$(call install,.venvs/others,--editable '.[all]' --group others)
 	@touch $@
 
 # The oldest of everything that pyproject.toml promises to work with: each `>=` read as `==`.

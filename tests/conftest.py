@@ -1,8 +1,16 @@
 """What holds for every test of this suite."""
 
+from __future__ import annotations
+
 import os
+from typing import TYPE_CHECKING
 
 import pytest
+
+from pytest_arena.testing import Example, fastapi_example
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # What a developer's shell may hold and a test must not see: it would change what arena is told.
 FOREIGN = ("ARENA_", "DATABASE_URL", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
@@ -16,3 +24,9 @@ def clean_environment(
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ARENA_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Example:
+    """A FastAPI app on the developer's own file, with a schema and one seeded row."""
+    return fastapi_example(tmp_path)

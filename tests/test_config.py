@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +184,25 @@ def test_a_marker_that_cannot_be_right(
     assert "@pytest.mark.arena(" in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    "args,kwargs,fix",
+    [
+        (("copy",), {}, "(isolation='copy')"),
+        (("failed",), {}, "(keep='failed')"),
+        ((), {"sead": False}, "(seed=False)"),
+        ((), {"sceham": True, "keep": "always"}, "(schema=True, keep='always')"),
+        ((), {"keep": "fialed"}, "(keep='failed')"),
+    ],
+)
+def test_what_a_marker_should_be_asks_for_nothing_else(
+    args: tuple[Any, ...], kwargs: dict[str, Any], fix: str
+) -> None:
+    """Whoever pastes it has the mistake mended, and no empty database."""
+    with pytest.raises(ConfigError) as caught:
+        marker_values(args, kwargs, place="test_x.py:7")
+    assert caught.value.fix == f"@pytest.mark.arena{fix}"
+
+
 def test_a_marker_says_what_it_was_given() -> None:
     """And nothing of what it was not."""
     given = {"isolation": "copy", "seed": False}
@@ -198,6 +218,9 @@ MODULES = {
     "leaving": "import sys\nsys.exit('no settings')\n",
     "partly": "from deeper_still import app\n",
     "deeper_still": "appl = 1\n",
+    "package/__init__": "",
+    "package/models": "",
+    "mixed": "app_name = 'x'\nseeds = 1\nclass Seed: ...\ndef sow(session): ...\n",
     "right": "import os\nfrom pathlib import Path\ndef application(): ...\ndef two(a, b): ...\n",
 }
 
@@ -213,6 +236,9 @@ MODULES = {
         ("partly:app", "ImportError: cannot import name 'app'", "partly.py:1", "mend"),
         ("right:app", "has no attribute 'app'", "defines application, two", "right:application"),
         ("rihgt:app", "No module named 'rihgt'", "no module 'rihgt'", "arena_app = right:app"),
+        ("package.modles:Base", "No module named", "no module", "arena_app = package.models:Base"),
+        ("package.other:Base", "No module named", "no module", "pythonpath = <the folder of"),
+        ("nowhere:app", "No module named", "no module", "pythonpath = <the folder of nowhere>"),
         ("right.application", "not of the form", "pytest.ini:3", "arena_app = right:application"),
         ("right/sub.py", "not of the form", "pytest.ini:3", "arena_app = right:sub"),
         ("", "not of the form", "pytest.ini:3", "arena_app = app.main:app"),
@@ -230,12 +256,26 @@ def test_a_path_that_leads_nowhere(  # the table is what it is about
     assert fix in caught.value.fix
 
 
+def test_only_what_may_be_meant_is_named(modules: None) -> None:
+    """A seed is a function; where the module has none, no other word is put in its place."""
+    del modules
+    for path, fix in (
+        ("mixed:seed", "arena_seed = mixed:sow"),
+        ("raised_to:seed", "pythonpath = "),
+        ("deeper_still:seed", "name the module that has seed; deeper_still has nothing of"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load_attribute(path, option="arena_seed", likely=inspect.isroutine)
+        assert caught.value.fix.startswith(fix)
+
+
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules that are wrong in many ways, on sys.path and in the working folder."""
     import sys  # noqa: PLC0415 - for this alone
 
     for name, text in MODULES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.py").write_text(text)
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))

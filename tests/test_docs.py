@@ -33,6 +33,7 @@ from textwrap import indent
 import pytest
 
 ROOT = Path(__file__).parent.parent
+TRAP = re.compile(r"^\| (\d+) \| .* \| (.*) \|$", re.MULTILINE)
 
 # A command that takes longer than this hangs.
 PATIENCE_SECONDS = 120
@@ -475,3 +476,17 @@ def test_a_wrong_page_fails(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(PageError, match=re.escape(message)) as error:
         run_page("p", text, tmp_path)
     assert re.match(r"p:\d+: ", str(error.value))
+
+
+def test_the_page_of_known_traps_is_what_the_tests_say() -> None:
+    """A trap that is called tested has a test of its number, and each number has its trap."""
+    page = (ROOT / "docs/explanation/pitfalls.md").read_text()
+    traps = {int(number): answer for number, answer in re.findall(TRAP, page)}
+    folders = ("tests", "src/pytest_arena/testing")
+    sources = [path.read_text() for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    names = re.findall(r"_pitfall((?:_\d{3})+)_", "\n".join(sources))
+    numbers = {int(number) for name in names for number in name.split("_")[1:]}
+    assert {
+        number for number, answer in traps.items() if answer.startswith("tested")
+    } - numbers == set()
+    assert numbers - traps.keys() == set()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena import errors
-from pytest_arena._gate import _refuse
+from pytest_arena._gate import _messages
 from pytest_arena.errors import ArenaError, ConfigError, TemplateError, redact
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def test_a_message_in_full() -> None:
 
 def test_the_refusal_of_the_apps_own_file_in_full() -> None:
     """The most common word of the guard, from this very line."""
-    text = str(_refuse.production_file("/srv/shop.db"))
+    text = str(_messages.production_file("/srv/shop.db"))
     assert text.startswith("refused: a connection to /srv/shop.db, a database file of the app\n")
     assert f"  cause: {__file__}:" in text
     assert text.endswith("         arena_allow = /srv/shop.db\n  [A201]")
@@ -174,6 +174,6 @@ def test_the_refusal_of_the_apps_own_file_in_full() -> None:
 
 def test_a_foreign_url_is_refused_without_its_password() -> None:
     """The URL of production may stand in a message; its password may not."""
-    text = str(_refuse.unknown_connection("postgresql://me:s3cret@db/shop"))
+    text = str(_messages.unknown_connection("postgresql://me:s3cret@db/shop"))
     assert "postgresql://me:***@db/shop" in text
     assert "s3cret" not in text

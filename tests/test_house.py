@@ -374,7 +374,7 @@ def package() -> list[Source]:
 
 def project() -> list[Source]:
     """Every Python file that the project wrote."""
-    folders = (ROOT / name for name in ("src", "tests", "examples"))
+    folders = (ROOT / name for name in ("src", "tests", "examples", "bench"))
     return [source for folder in folders for source in sources(folder, ROOT)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ __all__ = [
     "OPTIONS",
     "SWITCHES",
     "Config",
-    "Given",
     "Option",
     "check_names",
     "load_config",
@@ -156,15 +155,11 @@ OPTIONS = (
         metavar="WHEN",
     ),
 )
-SWITCHES = (
-    (
-        "rebuild",
-        (
-            "Build the databases that tests are copied from (arena_schema and arena_seed) anew, "
-            "once, even if nothing seems to have changed."
-        ),
-    ),
+_REBUILD = (
+    "Build the databases that tests are copied from (arena_schema and arena_seed) anew, "
+    "once, even if nothing seems to have changed."
 )
+SWITCHES = (("rebuild", _REBUILD),)
 CACHE = "ARENA_CACHE"
 
 
@@ -176,28 +171,28 @@ class Config:
     database.
     """
 
-    app: str = ""
-    database: str = "auto"
+    app: str
+    database: str
     schema: Mapping[str, str]
     seed: Mapping[str, str]
-    isolation: str = "auto"
-    login: str = ""
-    lifespan: str = "on"
-    keep: str = "never"
-    env: tuple[str, ...] = ("DATABASE_URL",)
-    allow: tuple[str, ...] = ()
-    rebuild: bool = False
+    isolation: str
+    login: str
+    lifespan: str
+    keep: str
+    env: tuple[str, ...]
+    allow: tuple[str, ...]
+    rebuild: bool
     root: Path
     cache: Path
-    places: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, str]
 
     def place(self, name: str) -> str:
         """Where the value of an option stands: a line of a file, the command line, a variable."""
-        return self.places.get(name, "the defaults of pytest-arena")
+        return self.places[name]
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class OptionValue:
     """A value, how it is written where it was given (``arena_app = {}``), and where that is."""
 
     text: str
@@ -224,8 +219,7 @@ def load_config(
     """
     given = {one.name: _read(one, flags, environ, ini, inipath) for one in OPTIONS}
     for option in OPTIONS:
-        if option.choices:
-            _check_choice(given[option.name], option.choices)
+        _check_choice(given[option.name], option.choices)
     texts = {name: one.text for name, one in given.items()}
     return Config(
         **{name: text for name, text in texts.items() if name not in _SPECIAL},
@@ -235,7 +229,7 @@ def load_config(
         allow=_listed(given["allow"].text),
         rebuild=bool(flags.get("rebuild")) or _truthy(environ.get("ARENA_REBUILD", "")),
         root=root,
-        cache=_cache(environ),
+        cache=_cache(environ, root),
         places={name: one.place for name, one in given.items()},
     )
 
@@ -247,10 +241,18 @@ def _truthy(text: str) -> bool:
     return text.strip().lower() not in {"", "0", "no", "off", "false"}
 
 
-def _cache(environ: Mapping[str, str]) -> Path:
+def _cache(environ: Mapping[str, str], root: Path) -> Path:
     # Absolute at once: a test may change the working folder.
     chosen = environ.get(CACHE) or platformdirs.user_cache_path("pytest-arena")
-    return Path(chosen).expanduser().absolute()
+    cache = Path(chosen).expanduser().absolute()
+    if root.resolve().is_relative_to(cache.resolve()):
+        raise ConfigError(
+            f"{CACHE}={chosen}: the project lies in this folder",
+            why="the cache is a folder of arena's own, which is cleared by hand when it is too big",
+            cause=f"the environment names {cache}, and the project is {root}",
+            fix=f"{CACHE}={root / '.arena_cache'} pytest …",
+        )
+    return cache
 
 
 def _read(
@@ -259,16 +261,16 @@ def _read(
     environ: Mapping[str, str],
     ini: Callable[[str], object],
     inipath: Path | None,
-) -> Given:
+) -> OptionValue:
     # An empty word on the command line switches an option off for one run. An empty variable
     # does not: CI systems set those where nothing was meant.
     if (flag := flags.get(option.name)) is not None:
-        return Given(str(flag).strip(), f"{option.flag}={{}}", "the command line")
+        return OptionValue(str(flag).strip(), f"{option.flag}={{}}", "the command line")
     if variable := environ.get(option.variable, "").strip():
-        return Given(variable, f"{option.variable}={{}}", "the environment")
+        return OptionValue(variable, f"{option.variable}={{}}", "the environment")
     if value := _from_file(option, ini, inipath):
-        return Given(value, f"{option.ini} = {{}}", _line_of(option.ini, inipath))
-    return Given(option.default, f"{option.ini} = {{}}", "the defaults of pytest-arena")
+        return OptionValue(value, f"{option.ini} = {{}}", _line_of(option.ini, inipath))
+    return OptionValue(option.default, f"{option.ini} = {{}}", "the defaults of pytest-arena")
 
 
 def _from_file(option: Option, ini: Callable[[str], object], inipath: Path | None) -> str:
@@ -296,8 +298,8 @@ def _line_of(name: str, inipath: Path | None) -> str:
     return str(CodeLine(str(inipath), number)) if number else f"-o {name}=…, or {inipath}"
 
 
-def _check_choice(given: Given, choices: tuple[str, ...]) -> None:
-    if given.text in choices:
+def _check_choice(given: OptionValue, choices: tuple[str, ...]) -> None:
+    if not choices or given.text in choices:
         return
     if "://" in given.text or given.text in _LATER:
         raise ConfigError(
@@ -328,14 +330,13 @@ def check_names(names: Iterable[str], *, inipath: Path | None) -> None:
             )
 
 
-_NAMED = re.compile(r"^\s*([\w.-]+)\s*=\s*(.+?)\s*$")
+_NAMED = re.compile(r"^\s*([\w./-]+)\s*=\s*(.+?)\s*$")
 
 
-def _by_database(given: Given, *, check: Callable[[str, Given], None]) -> Mapping[str, str]:
-    lines = [line.strip() for line in given.text.splitlines() if line.strip()]
-    pairs = [
-        (match[1], match[2]) if (match := _NAMED.match(line)) else ("", line) for line in lines
-    ]
+def _by_database(
+    given: OptionValue, *, check: Callable[[str, OptionValue], None]
+) -> Mapping[str, str]:
+    pairs = _pairs(given.text)
     for _, value in pairs:
         check(value, given)
     if len({name for name, _ in pairs}) < len(pairs):
@@ -350,7 +351,13 @@ def _by_database(given: Given, *, check: Callable[[str, Given], None]) -> Mappin
     return dict(pairs)
 
 
-def _check_schema(value: str, given: Given) -> None:
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """Name and value, from lines of the form ``name = value`` or ``value``."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return [(match[1], match[2]) if (match := _NAMED.match(line)) else ("", line) for line in lines]
+
+
+def _check_schema(value: str, given: OptionValue) -> None:
     if not is_import_path(value) and not value.endswith((".ini", ".sql")):
         raise ConfigError(
             f"arena_schema = {value!r} is none of the forms that it can have",
@@ -361,7 +368,7 @@ def _check_schema(value: str, given: Given) -> None:
         )
 
 
-def _check_seed(value: str, given: Given) -> None:
+def _check_seed(value: str, given: OptionValue) -> None:
     if not is_import_path(value):
         raise ConfigError(
             f"arena_seed = {value!r} is not of the form package.module:function",
@@ -371,7 +378,7 @@ def _check_seed(value: str, given: Given) -> None:
         )
 
 
-def _variables(given: Given) -> tuple[str, ...]:
+def _variables(given: OptionValue) -> tuple[str, ...]:
     names = _listed(given.text)
     for name in names:
         if not name.isidentifier():
@@ -391,11 +398,9 @@ def _listed(text: str) -> tuple[str, ...]:
 # The marker: Python itself checks its arguments.
 
 MARKER = "arena(isolation='copy', keep='failed', seed=False, schema=False)"
+_MARKER_NAMES = ("isolation", "keep", "seed", "schema")
 _MARKER_ARGUMENTS = inspect.Signature(
-    [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
-        for name in ("isolation", "keep", "seed", "schema")
-    ]
+    [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in _MARKER_NAMES]
 )
 
 
@@ -408,18 +413,28 @@ def marker_values(
         ConfigError: an argument that it does not have, or a value that cannot be right.
     """
     try:
-        _MARKER_ARGUMENTS.bind(*args, **kwargs)
+        _MARKER_ARGUMENTS.bind_partial(*args, **kwargs)
     except TypeError as error:
-        raise _wrong_marker(str(error), place, f"@pytest.mark.{MARKER}") from None
+        raise _wrong_marker(str(error), place, _right_marker(args, kwargs)) from None
     for name, choices in (("isolation", ISOLATIONS), ("keep", KEEPS)):
         if name in kwargs:
             form = f"@pytest.mark.arena({name}='{{}}')"
-            _check_choice(Given(str(kwargs[name]), form, place), choices)
+            _check_choice(OptionValue(str(kwargs[name]), form, place), choices)
     for name in ("seed", "schema"):
         if not isinstance(kwargs.get(name, True), bool):
             problem = f"{name}={kwargs[name]!r} is neither True nor False"
             raise _wrong_marker(problem, place, f"@pytest.mark.arena({name}=False)")
     return dict(kwargs)
+
+
+def _right_marker(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """The arguments as they were given, each by a name that there is.
+
+    Nothing else: whoever pastes a word like ``schema=False`` would ask for an empty database.
+    """
+    given = {("keep" if one in KEEPS else "isolation"): one for one in args}
+    given |= {nearest(name, _MARKER_NAMES): value for name, value in kwargs.items()}
+    return f"@pytest.mark.arena({', '.join(f'{name}={given[name]!r}' for name in given)})"
 
 
 def _wrong_marker(problem: str, place: str, fix: str) -> ConfigError:

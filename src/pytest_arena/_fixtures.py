@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._arena import Arena, ArenaRun
+from pytest_arena._arena import Apps, Arena, ArenaRun
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def arena(pytestconfig: pytest.Config) -> Arena:
 def arena_app(pytestconfig: pytest.Config) -> Any:
     """The app that `arena_app` names (a factory is called). Override it to configure the app."""
     try:
-        return pytestconfig.stash[RUN].new_app()
+        return pytestconfig.stash[RUN].apps.build()
     except ArenaError as error:
         message = str(error)
     pytest.fail(message, pytrace=False)  # here: else the error would be shown twice
@@ -59,16 +59,16 @@ def arena_lifespan(pytestconfig: pytest.Config, arena_app: Any) -> Iterator[None
     if run.config.lifespan != "session":
         yield
         return
-    with run.session_lifespan(arena_app):
+    with run.apps.session_lifespan(arena_app):
         yield
 
 
 @pytest.fixture
-def _arena_in_use(pytestconfig: pytest.Config, arena_app: Any, arena_lifespan: None) -> ArenaRun:
+def _arena_in_use(pytestconfig: pytest.Config, arena_app: Any, arena_lifespan: None) -> Apps:
     del arena_lifespan
-    run = pytestconfig.stash[RUN]
-    run.use_app(arena_app)
-    return run
+    apps = pytestconfig.stash[RUN].apps
+    apps.use(arena_app)
+    return apps
 
 
 @pytest.fixture
@@ -84,36 +84,36 @@ def db_session(pytestconfig: pytest.Config) -> AsyncSession | Session:
     Pending work is committed before each request of `client` and `test_client`; every query
     reads what stands in the database. It has an engine of its own.
     """
-    return pytestconfig.stash[RUN].db_session()
+    return pytestconfig.stash[RUN].engines.open_test_session()
 
 
 @pytest.fixture
-def client(_arena_in_use: ArenaRun, client_options: dict[str, Any]) -> Any:
+def client(_arena_in_use: Apps, client_options: dict[str, Any]) -> Any:
     """An async HTTP client bound to the app in this process; lifespan run, cookies kept."""
-    return _arena_in_use.app_run().new_client(options=client_options)
+    return _arena_in_use.running().new_client(options=client_options)
 
 
 @pytest.fixture
-def client_as(_arena_in_use: ArenaRun, client_options: dict[str, Any]) -> Callable[..., Any]:
+def client_as(_arena_in_use: Apps, client_options: dict[str, Any]) -> Callable[..., Any]:
     """`client_as("role")`: such a client, logged in through `arena_login`; several at once."""
 
     def new_client(role: str, **options: Any) -> Any:
         __tracebackhide__ = True
         merged = {**client_options, **options}
-        return _arena_in_use.app_run().new_client(role=role, options=merged)
+        return _arena_in_use.running().new_client(role=role, options=merged)
 
     return new_client
 
 
 @pytest.fixture
-def test_client(_arena_in_use: ArenaRun, client_options: dict[str, Any]) -> Any:  # noqa: PT019 - its value is used
+def test_client(_arena_in_use: Apps, client_options: dict[str, Any]) -> Any:  # noqa: PT019 - its value is used
     """The sync test client of Starlette, FastAPI or Litestar; lifespan run, cookies kept."""
-    return _arena_in_use.app_run().new_test_client(options=client_options)
+    return _arena_in_use.running().new_test_client(options=client_options)
 
 
 @pytest.fixture
 def test_client_as(
-    _arena_in_use: ArenaRun,  # noqa: PT019 - its value is used
+    _arena_in_use: Apps,  # noqa: PT019 - its value is used
     client_options: dict[str, Any],
 ) -> Callable[..., Any]:
     """`test_client_as("role")`: such a client, logged in through `arena_login`."""
@@ -121,6 +121,6 @@ def test_client_as(
     def new_client(role: str, **options: Any) -> Any:
         __tracebackhide__ = True
         merged = {**client_options, **options}
-        return _arena_in_use.app_run().new_test_client(role=role, options=merged)
+        return _arena_in_use.running().new_test_client(role=role, options=merged)
 
     return new_client

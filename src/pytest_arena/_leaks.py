@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sqlite3
+import threading
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy.orm.session import _sessions
 
+from pytest_arena._gate import line_of_coroutine
+from pytest_arena._loop import running_loop
 from pytest_arena.errors import ConnectionLeak, IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Container, Iterable, Iterator
 
     from pytest_arena._gate import Checkout, Gate
 
 __all__ = [
-    "Before",
+    "HeldByFixtures",
     "Overrides",
+    "Tasks",
     "connection_leaks",
     "end_transactions",
+    "interrupt",
     "leak_error",
     "lost_error",
     "open_transactions",
@@ -29,19 +37,19 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class HeldByFixtures:
     """What wider fixtures held already when a test began: it is theirs, and no leak."""
 
     transactions: list[Checkout] = field(default_factory=list)
     sessions: frozenset[int] = frozenset()
 
     @classmethod
-    def now(cls, gate: Gate) -> Before:
+    def now(cls, gate: Gate) -> HeldByFixtures:
         """Look around. Costs a microsecond for each open session."""
         return cls(open_transactions(gate), frozenset(_sessions))
 
 
-def connection_leaks(gate: Gate, serial: int, before: Before) -> list[Checkout]:
+def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
     """Return what a test has left: connections that it took, transactions that it began."""
     if not _left_by(gate, serial, before):
         return []
@@ -49,9 +57,9 @@ def connection_leaks(gate: Gate, serial: int, before: Before) -> list[Checkout]:
     return _left_by(gate, serial, before)
 
 
-def _left_by(gate: Gate, serial: int, before: Before) -> list[Checkout]:
+def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
     begun = [taken for taken in open_transactions(gate) if taken not in before.transactions]
-    taken = [taken for taken in gate.taken() if taken.level == serial]
+    taken = [taken for taken in gate.taken() if taken.serial == serial]
     held = _entries_of(before.sessions) if taken else []
     return begun + [one for one in taken if one not in begun and one.entry not in held]
 
@@ -73,6 +81,14 @@ def _entries_of(numbers: Container[int]) -> list[object]:
 def open_transactions(gate: Gate) -> list[Checkout]:
     """Return the connections out of their pools that have begun to write."""
     return [taken for taken in gate.taken() if taken.in_transaction]
+
+
+def interrupt(taken: Iterable[Checkout]) -> None:
+    """End the statements that run: the test that waited for them has been broken off."""
+    for one in taken:
+        if one.raw is not None:
+            with suppress(sqlite3.Error):  # closed meanwhile
+                one.raw.interrupt()
 
 
 def end_transactions(leaks: Iterable[Checkout]) -> None:
@@ -134,7 +150,12 @@ class Overrides:
     """``app.dependency_overrides`` and ``app.state`` as they were before a test."""
 
     def __init__(self, app: object) -> None:
+        self._app = app
         self._kept = [(name, found, dict(found)) for name, found in _mutable_parts(app)]
+
+    def anew(self) -> Overrides:
+        """Return those of the same app as they are now."""
+        return Overrides(self._app)
 
     def changed(self) -> list[str]:
         """Return the names of those that are different now."""
@@ -163,3 +184,83 @@ def _mutable_parts(app: object) -> list[tuple[str, dict[Any, Any]]]:
         "app.state": getattr(getattr(app, "state", None), "_state", None),
     }
     return [(name, part) for name, part in parts.items() if isinstance(part, dict)]
+
+
+class Tasks:
+    """The tasks that tests, and what they called, start in their event loops.
+
+    A loop that ends with the test ends its tasks, as asyncio does. One that lives on would let
+    them write into the next test: what a test has started ends with it, whatever the loop. What
+    is there when a loop is first seen, or comes with a wider fixture, stays.
+    """
+
+    _PATIENCE = 1.0  # seconds for a task to end that is cancelled
+    _OURS = "pytest-arena: lifespan"  # of a wide fixture's client; it ends with the fixture
+
+    def __init__(self) -> None:
+        self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
+        self._known: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._of_fixtures: WeakSet[asyncio.Task[Any]] = WeakSet()
+
+    def see(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Know this loop, or the one that runs here; harmless where none does, as under trio."""
+        loop = loop or running_loop()
+        if loop is not None and loop not in self._threads:
+            self._threads[loop] = threading.get_ident()
+            self._known.update(asyncio.all_tasks(loop))
+
+    @contextmanager
+    def of_a_wide_fixture(self) -> Iterator[None]:
+        """Around its set-up: the tasks that this starts are not the test's."""
+        before = set(self._present())
+        try:
+            yield
+        finally:
+            self._known.update(task for task in self._present() if task not in before)
+
+    def begin_call(self) -> None:
+        """In the test's own loop, before its coroutine: what runs already is its fixtures'."""
+        self.see()
+        self._of_fixtures = WeakSet(self._present())
+
+    async def aend_of_example(self) -> None:
+        """In the loop, between two examples of one test: cancel those that the example began."""
+        loop = running_loop()
+        if loop is not None:
+            here = asyncio.current_task()
+            found = [task for task in self._left(loop) if task is not here]
+            left = [task for task in found if task not in self._of_fixtures]
+            for task in left:
+                task.cancel()
+            if left:
+                await asyncio.wait(left, timeout=self._PATIENCE)
+
+    def end(self) -> list[str]:
+        """Cancel those that still run in loops that are idle; return a line for each."""
+        return [line for loop in self._idle_loops() for line in self._end_in(loop)]
+
+    def _end_in(self, loop: asyncio.AbstractEventLoop) -> list[str]:
+        left = self._left(loop)
+        lines = [str(line_of_coroutine(task.get_coro()) or task.get_name()) for task in left]
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=self._PATIENCE))
+        return lines
+
+    def _idle_loops(self) -> list[asyncio.AbstractEventLoop]:
+        """Those that this thread may run: none of another thread, and none inside another loop."""
+        here = threading.get_ident() if running_loop() is None else None
+        loops = list(self._threads.items())
+        return [loop for loop, thread in loops if thread == here and not loop.is_closed()]
+
+    def _left(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
+        return [
+            task
+            for task in asyncio.all_tasks(loop)
+            if task not in self._known and task.get_name() != self._OURS
+        ]
+
+    def _present(self) -> Iterator[asyncio.Task[Any]]:
+        for loop in list(self._threads):
+            yield from asyncio.all_tasks(loop)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from pytest_arena.errors import ArenaError
 
-__all__ = ["Ledger", "Refusal", "TestFacts"]
+__all__ = ["Ledger", "TestFacts"]
 
+_Error = TypeVar("_Error", bound="ArenaError")
 
 _ONE_BREATH = 0.02  # between two tables of one create_all lie a compilation and a look-up
 
@@ -58,9 +59,10 @@ class Ledger:
         if facts is not None:
             self.tests.append(facts)
 
-    def refused(self, error: ArenaError) -> None:
-        """Keep an error that an ``except Exception`` of the app may swallow."""
+    def refused(self, error: _Error) -> _Error:
+        """Keep an error that an ``except Exception`` of the app may swallow, and return it."""
         self.refusals.append(Refusal(error, self.test))
+        return error
 
     def mark(self) -> int:
         """Return where the refusals stand now, for ``since``."""
@@ -70,7 +72,7 @@ class Ledger:
         """Return what was refused after a mark."""
         return [refusal.error for refusal in self.refusals[mark:]]
 
-    def report(self, *errors: BaseException) -> None:
+    def mark_reported(self, *errors: BaseException) -> None:
         """Somebody was told of these: they failed a test, or were expected."""
         self._reported.update(id(error) for error in errors)
 

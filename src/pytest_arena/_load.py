@@ -43,8 +43,12 @@ def is_import_path(text: str) -> bool:
     return bool(colon) and all(name.isidentifier() for name in names)
 
 
-def load_attribute(path: str, *, option: str, source: str = SOMEWHERE) -> object:
+def load_attribute(
+    path: str, *, option: str, source: str = SOMEWHERE, likely: Callable[[Any], bool] = callable
+) -> object:
     """Import the object that ``path`` names, for the option ``option``, given in ``source``.
+
+    ``likely`` says of what the module has beside it whether it may have been meant.
 
     Raises:
         ConfigError: the path has another form, the module does not import (with the cause and
@@ -58,7 +62,13 @@ def load_attribute(path: str, *, option: str, source: str = SOMEWHERE) -> object
             fix=f"{option} = {_with_colon(path)}",
         )
     module, _, attribute = path.partition(":")
-    return _attribute_of(_import(module, option, path, source), attribute, option, source)
+    found = _import(module, option, path, source)
+    try:
+        return reduce(getattr, attribute.split("."), found)
+    except AttributeError as error:
+        raise _no_attribute(
+            error, path, found, option=option, source=source, likely=likely
+        ) from None
 
 
 def _with_colon(path: str) -> str:
@@ -95,9 +105,27 @@ def _absent(path: str, option: str, source: str) -> tuple[str, str]:
     for folder in ("src", "."):
         if top in _modules_in(Path(folder)) and Path(folder).resolve() not in _on_path():
             return cause, f"pythonpath = {folder}   (in the pytest configuration; in TOML a list)"
-    known = sorted(_modules_in(Path.cwd()) | _modules_in(Path("src")))
-    likely = difflib.get_close_matches(top, known, n=1)
-    return cause, f"{option} = {(likely or ['app'])[0]}{path.removeprefix(top)}"
+    likely = _close_module(path.partition(":")[0])
+    if likely:
+        return cause, f"{option} = {likely}:{path.partition(':')[2]}"
+    return (
+        cause,
+        f"pythonpath = <the folder of {top}>   (in the pytest configuration; in TOML a list)",
+    )
+
+
+def _close_module(module: str) -> str:
+    """The module that is most like this one, which is not there; "" if none is."""
+    parent, _, child = module.rpartition(".")
+    package = sys.modules.get(parent)
+    if package is not None:
+        names = set().union(*(_modules_in(Path(folder)) for folder in package.__path__))
+        likely = difflib.get_close_matches(child, sorted(names), n=1)
+        return f"{parent}.{likely[0]}" if likely else ""
+    top, dot, rest = module.partition(".")
+    names = _modules_in(Path.cwd()) | _modules_in(Path("src"))
+    likely = difflib.get_close_matches(top, sorted(names - {top}), n=1)
+    return f"{likely[0]}{dot}{rest}" if likely else ""
 
 
 def _modules_in(folder: Path) -> set[str]:
@@ -114,19 +142,28 @@ def _broken(error: BaseException, module: str, source: str) -> tuple[str, str]:
     return cause, f'mend that line; python -c "import {module}" shows the whole traceback'
 
 
-def _attribute_of(module: ModuleType, attribute: str, option: str, source: str) -> object:
-    try:
-        return reduce(getattr, attribute.split("."), module)
-    except AttributeError as error:
-        names = sorted(name for name in vars(module) if not name.startswith("_"))
-        own = [name for name in names if _is_defined_in(module, name)] or names
-        raise ConfigError(
-            f"{option} = {module.__name__}:{attribute}: {error}",
-            why="the plugin cannot use what the option names",
-            cause=f"{module.__file__} defines {', '.join(own[:8]) or 'nothing public'}\n"
-            f"the option is in {source}",
-            fix=f"{option} = {module.__name__}:{nearest(attribute, own or [attribute])}",
-        ) from None
+def _no_attribute(
+    error: AttributeError,
+    path: str,
+    module: ModuleType,
+    *,
+    option: str,
+    source: str,
+    likely: Callable[[Any], bool],
+) -> ConfigError:
+    attribute = path.partition(":")[2]
+    names = sorted(name for name in vars(module) if not name.startswith("_"))
+    own = [name for name in names if _is_defined_in(module, name)] or names
+    meant = [name for name in own if likely(getattr(module, name))]
+    return ConfigError(
+        f"{option} = {path}: {error}",
+        why="the plugin cannot use what the option names",
+        cause=f"{module.__file__} defines {', '.join(own[:8]) or 'nothing public'}\n"
+        f"the option is in {source}",
+        fix=f"{option} = {module.__name__}:{nearest(attribute, meant)}"
+        if meant
+        else f"name the module that has {attribute}; {module.__name__} has nothing of that kind",
+    )
 
 
 def _is_defined_in(module: ModuleType, name: str) -> bool:
@@ -151,7 +188,7 @@ def load_function(
     Raises:
         ConfigError: as ``load_attribute``, or it cannot be called like that.
     """
-    found = load_attribute(path, option=option, source=source)
+    found = load_attribute(path, option=option, source=source, likely=inspect.isroutine)
     if callable(found) and _accepts(found, arguments):
         return found
     what = f"takes {_signature(found)}" if callable(found) else f"is of type {type(found).__name__}"

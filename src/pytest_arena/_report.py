@@ -18,10 +18,8 @@ __all__ = [
     "Summary",
     "kept_notes",
     "kept_text",
-    "quiet_lines",
-    "refusal_text",
-    "summary_lines",
-    "test_lines",
+    "lines",
+    "live_text",
     "users_trace",
 ]
 
@@ -36,10 +34,13 @@ class Summary:
     refusals: tuple[str, ...]
     built_seconds: float
     product: str
+    isolation: str
     has_template: bool = True
     built_because: tuple[str, ...] = ()
     table_seconds: tuple[float, ...] = ()  # one for each test in which the app made its tables
-    suggestion: str = ""  # the arena_schema that would save this time; "" where there is one
+    known: tuple[str, ...] = ()  # databases that engines have meant
+    unasked: tuple[str, ...] = ()  # databases that options name, and no engine of its has meant
+    suggestion: str = ""  # the arena_schema that would make the tables once; "" if not known
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, as a worker sends them to the controller."""
@@ -58,25 +59,33 @@ class Summary:
             tests=self.tests + other.tests,
             databases=tuple(dict.fromkeys(self.databases + other.databases)),
             notes=tuple(dict.fromkeys(self.notes + other.notes)),
-            refusals=self.refusals + other.refusals,
+            refusals=tuple(dict.fromkeys(self.refusals + other.refusals)),
             built_seconds=self.built_seconds + other.built_seconds,
-            product=self.product or other.product,
+            product=self.product,
+            isolation=self.isolation,
             has_template=self.has_template or other.has_template,
             built_because=tuple(dict.fromkeys(self.built_because + other.built_because)),
             table_seconds=self.table_seconds + other.table_seconds,
-            suggestion=max(self.suggestion, other.suggestion, key=_specific),
+            known=tuple(sorted({*self.known, *other.known})),
+            unasked=tuple(name for name in self.unasked if name in other.unasked),
+            suggestion=self.suggestion or other.suggestion,
         )
 
 
-_LISTS = ("databases", "notes", "refusals", "built_because", "table_seconds")
+_LISTS = ("databases", "notes", "refusals", "built_because", "table_seconds", "known", "unasked")
 
 
-def _specific(suggestion: str) -> bool:
-    """Whether a suggestion was found; an example says app.models:Base."""
-    return suggestion not in {"", "app.models:Base"}
+def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
+    """Return what is told at the end: with ``-v`` a line for each test as well."""
+    if summary is None:
+        return []
+    if verbosity < 0:
+        return list(_quiet_lines(summary))
+    told = list(_summary_lines(summary))
+    return [*told, *_test_lines(summary)] if told and verbosity > 0 else told
 
 
-def summary_lines(summary: Summary) -> Iterator[str]:
+def _summary_lines(summary: Summary) -> Iterator[str]:
     """The few lines at the end of every run that connected to something."""
     used = [test for test in summary.tests if test.databases]
     if used:
@@ -84,22 +93,29 @@ def summary_lines(summary: Summary) -> Iterator[str]:
         yield _cost_line(summary, used)
     if used and summary.table_seconds:
         yield from _table_lines(summary)
+    elif used and not summary.has_template and summary.suggestion:
+        yield "to have each test start with the tables:"
+        yield f"    arena_schema = {summary.suggestion}"
     yield from summary.notes
+    for name in summary.unasked:
+        yield (
+            f"no engine asked for a database {name!r}, which the options name (there are: "
+            f"{', '.join(summary.known) or 'none'})"
+        )
     for refusal in summary.refusals:
         yield f"refused outside of any test: {refusal}"
 
 
-def quiet_lines(summary: Summary) -> Iterator[str]:
-    """With ``-q``: nothing but what made the run fail, in one line."""
-    if summary.refusals:
-        number = len(summary.refusals)
-        first = summary.refusals[0].splitlines()[0]
-        yield f"arena: outside of any test {first}" + (f" (and {number - 1} more)" * (number > 1))
+def _quiet_lines(summary: Summary) -> Iterator[str]:
+    """With ``-q``: nothing but what made the run fail."""
+    for refusal in summary.refusals:
+        yield f"arena: outside of any test {refusal}"
 
 
 def _databases_line(summary: Summary) -> str:
     names = ", ".join(summary.databases)
-    return f"database {names} on {summary.product}, isolation copy; {_template_words(summary)}"
+    where = f"{names} on {summary.product}, isolation {summary.isolation}"
+    return f"database {where}; {_template_words(summary)}"
 
 
 def _template_words(summary: Summary) -> str:
@@ -127,33 +143,31 @@ def _cost_line(summary: Summary, used: list[TestFacts]) -> str:
 def _table_lines(summary: Summary) -> Iterator[str]:
     number = len(summary.table_seconds)
     times = "once" if number == 1 else f"{number} times"
-    yield (
-        f"the app made its tables itself, {times}, {_ms(sum(summary.table_seconds))} in all; "
-        "to make them once and copy them for each test:"
-    )
+    cost = f"the app made its tables itself, {times}, {_ms(sum(summary.table_seconds))} in all"
+    if not summary.suggestion:
+        yield f"{cost}; arena_schema makes them once, to be copied for each test"
+        return
+    yield f"{cost}; to make them once and copy them for each test:"
     yield f"    arena_schema = {summary.suggestion}"
 
 
 _LONGEST_NAME = 70  # of a test, in the table of `-v`: the rest of the line fits beside it
 
 
-def test_lines(summary: Summary) -> Iterator[str]:
+def _test_lines(summary: Summary) -> Iterator[str]:
     """One line a test, for ``-v``: its database, its requests, what taking it back cost."""
     width = max((len(_short(test.name)) for test in summary.tests), default=0)
     for test in summary.tests:
         yield f"{_short(test.name):<{width}}  {_story(test)}"
 
 
-test_lines.__test__ = False  # type: ignore[attr-defined]  # no test, whatever its name
-
-
 def _story(test: TestFacts) -> str:
     if not test.databases:
         return "no database"
-    changed = f"{', '.join(test.changed)} changed and restored" if test.changed else "unchanged"
-    requests = f"{test.requests} request{'s' * (test.requests != 1)}, " * (test.requests > 0)
-    own = f"own {', '.join(test.databases)}"
-    return f"{own}, {requests}{changed}, {_ms(test.isolation_seconds)}"
+    changed = f"changed {', '.join(test.changed) or 'nothing'}"
+    requests = f"{test.requests} request{'s' * (test.requests != 1)}; " * (test.requests > 0)
+    had = f"had {', '.join(test.databases)}"
+    return f"{had}; {requests}{changed}; {_ms(test.isolation_seconds)}"
 
 
 def _short(name: str) -> str:
@@ -171,8 +185,13 @@ def kept_notes(texts: list[str]) -> list[str]:
 
 
 def kept_text(file: Path) -> str:
-    """How to look at the database of a failed test."""
+    """How to look at the database of a test that is over."""
     return f"the test's database was kept: sqlite3 {file}"
+
+
+def live_text(file: Path) -> str:
+    """How to look at the database while a debugger holds the test."""
+    return f"arena: the test's database, as it is now: sqlite3 {file}"
 
 
 def users_trace(error: BaseException) -> str:
@@ -181,9 +200,3 @@ def users_trace(error: BaseException) -> str:
     lines = [frame for frame in trace.stack if not is_library(frame.filename)]
     text = "".join([*traceback.format_list(lines), *trace.format_exception_only()])
     return redact(text.rstrip())
-
-
-def refusal_text(errors: list[Any], *, swallowed: bool) -> str:
-    """The text by which a test fails when the app has swallowed a refusal."""
-    head = "the app caught this error of pytest-arena and went on:\n\n" if swallowed else ""
-    return head + "\n\n".join(f"{type(error).__name__}: {error}" for error in errors)

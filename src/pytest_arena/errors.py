@@ -209,3 +209,13 @@ class ArenaInternalError(ArenaError):
     """This should never happen: please report it."""
 
     code = "A901"
+
+
+def impossible(what: str) -> ArenaInternalError:
+    """Return the error for a state that only a mistake of ours can lead to."""
+    return ArenaInternalError(
+        what,
+        why="this should never happen",
+        cause="a mistake in pytest-arena",
+        fix="please report it, with the output of pytest --full-trace",
+    )

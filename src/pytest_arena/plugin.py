@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import functools
 import inspect
@@ -9,15 +10,21 @@ import os
 import sys
 import unittest
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from pytest_arena import _report
-from pytest_arena._arena import ArenaRun
-from pytest_arena._config import MARKER, OPTIONS, SWITCHES, check_names, load_config, marker_values
-from pytest_arena._dialects import _sqlite
+from pytest_arena import _failures, _others, _report
+from pytest_arena._arena import ArenaRun, WideFixture, conducted
+from pytest_arena._config import (
+    MARKER,
+    OPTIONS,
+    SWITCHES,
+    Config,
+    check_names,
+    load_config,
+    marker_values,
+)
 from pytest_arena._fixtures import (
     RUN,
     _arena_in_use,
@@ -32,14 +39,9 @@ from pytest_arena._fixtures import (
     test_client_as,
 )
 from pytest_arena._ledger import Ledger
-from pytest_arena._load import is_library
 from pytest_arena._values import CodeLine, Plan, Stage
-from pytest_arena.errors import (
-    ArenaError,
-    ConfigError,
-    ConnectionLeak,
-    TemplateError,
-)
+from pytest_arena._workers import FactsOfProcesses
+from pytest_arena.errors import ArenaError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -58,9 +60,8 @@ __all__ = [
 ]
 
 PLAN = pytest.StashKey[Plan]()
-SUMMARY = pytest.StashKey[_report.Summary]()
-WIDE = pytest.StashKey[dict[Any, "WideFixture"]]()
-MISTAKE = pytest.StashKey[str]()
+WIDE = pytest.StashKey[dict[Any, WideFixture]]()
+FACTS = pytest.StashKey[FactsOfProcesses]()
 
 _MARKER = (
     f"{MARKER}: this test's database. isolation: how it is brought back afterwards; keep: when to "
@@ -88,37 +89,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(f"--arena-{name}", dest=f"arena_{name}", action="store_true", help=text)
 
 
-@contextmanager
-def _as_usage_error() -> Iterator[None]:
-    """A mistake of configuration ends the run with its message, without a traceback."""
-    try:
-        yield
-    except ConfigError as error:
-        raise pytest.UsageError(str(error)) from None
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Before any of the user's code is imported: options, environment, gate."""
-    flags = {
-        name.removeprefix("arena_"): value
-        for name, value in vars(early_config.known_args_namespace).items()
-        if name.startswith("arena_")
-    }
-    with _as_usage_error():
-        check_names(_names_in_file(early_config), inipath=early_config.inipath)
-        config = load_config(
-            flags=flags,
-            environ=os.environ,
-            ini=early_config.getini,
-            root=early_config.rootpath,
-            inipath=early_config.inipath,
-        )
+    """Before any of the user's code is imported: options, environment, gate.
+
+    Raises:
+        pytest.UsageError: a mistake of configuration, which ends the run without a traceback.
+    """
+    try:
+        config = _config_of(early_config)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from None
     run = early_config.stash[RUN] = ArenaRun(config, Ledger())
     early_config.stash[WIDE] = {}
     atexit.register(_last_words, run)
     atexit.register(run.finish)  # whatever happens between here and the session's finish
     run.start()
+
+
+def _config_of(config: pytest.Config) -> Config:
+    flags = {
+        name.removeprefix("arena_"): value
+        for name, value in vars(config.known_args_namespace).items()
+        if name.startswith("arena_")
+    }
+    check_names(_names_in_file(config), inipath=config.inipath)
+    return load_config(
+        flags=flags,
+        environ=os.environ,
+        ini=config.getini,
+        root=config.rootpath,
+        inipath=config.inipath,
+    )
 
 
 def _last_words(run: ArenaRun) -> None:
@@ -144,6 +146,8 @@ def pytest_configure(config: pytest.Config) -> None:
             "take it out of pytest_plugins; it is found by itself, or by -p pytest_arena.plugin"
         )
     config.addinivalue_line("markers", _MARKER)
+    facts = config.stash[FACTS] = FactsOfProcesses(config, config.stash[RUN].ledger)
+    config.pluginmanager.register(facts, "arena_facts")
 
 
 @pytest.hookimpl(trylast=True)
@@ -154,10 +158,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
         run.check()
         for item in items:
             item.stash[PLAN] = _planned(item, run)
+        for line in _others.shadowed_fixtures(items):
+            run.ledger.note(line)
     except ConfigError as error:
-        if not hasattr(config, "workeroutput"):
+        if not config.stash[FACTS].hands_on(str(error)):
             raise pytest.UsageError(str(error)) from None
-        config.workeroutput["arena_mistake"] = str(error)  # the controller says it, once for all
         items.clear()
 
 
@@ -169,7 +174,7 @@ def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
     stage = Stage.SEEDED if values.get("seed", True) else Stage.SCHEMA
     return Plan(
         name=item.nodeid,
-        isolation="copy",  # what `auto` means on SQLite; other names are refused as mistakes
+        isolation=values.get("isolation", run.config.isolation),
         keep=values.get("keep", run.config.keep),
         stage=stage if values.get("schema", True) else Stage.EMPTY,
         is_async=_is_async(item),
@@ -177,18 +182,19 @@ def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
 
 
 def _is_async(item: pytest.Item) -> bool:
-    return inspect.iscoroutinefunction(_coroutine_of(item)[2])
-
-
-def _coroutine_of(item: pytest.Item) -> tuple[Any, str, Any]:
-    """Return where the test's own function stands: object, attribute and value."""
-    function = getattr(item, "obj", None)
-    if (given := getattr(function, "hypothesis", None)) is not None:
-        return given, "inner_test", given.inner_test
-    return item, "obj", function
+    return inspect.iscoroutinefunction(_others.own_function(item)[2])
 
 
 # One test.
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that runs in a fork shares our files, and may die in the middle of it."""
+    if not _others.runs_in_a_fork(item):
+        return (yield)
+    with item.config.stash[RUN].wide.another_process(item.nodeid):
+        return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -196,38 +202,47 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Name the test; nothing is connected yet."""
     run = item.config.stash[RUN]
     plan = item.stash.get(PLAN, None)
-    run.open(plan or _planned(item, run))
+    run.open(plan or _planned(item, run), functools.partial(_client_options, item))
+
+
+def _client_options(item: pytest.Item) -> dict[str, Any]:
+    """Return the value of that fixture for a test that need not ask for it."""
+    request = getattr(item, "_request", None)  # `arena` is of the session's scope: it has no other
+    options: dict[str, Any] = request.getfixturevalue("client_options") if request else {}
+    return options
+
+
+def pytest_enter_pdb(config: pytest.Config) -> None:
+    """Say where the database is, which stands as it is while the debugger does."""
+    for file in config.stash[RUN].live_files():
+        config.get_terminal_writer().line(_report.live_text(file))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """The test's level is open, and its own coroutine is wrapped."""
+    """The test's level is open, and its own function is called by the arena."""
     run = item.config.stash[RUN]
     run.enter_test()
-    with _closing_in_its_loop(item, run):
-        return (yield)
+    try:
+        with _others.suppressed_health_check(item), _conducted(item, run):
+            return (yield)
+    except BaseException:
+        run.interrupt()  # a timeout, Ctrl-C: the loop would wait for a statement without an end
+        raise
 
 
 @contextmanager
-def _closing_in_its_loop(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
-    """Close clients, lifespan and sessions in the loop that the runner gives the test."""
-    owner, name, function = _coroutine_of(item)
+def _conducted(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
+    """Call the test's own function as the arena wants it to be called."""
+    owner, name, function = _others.own_function(item)
     is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
-    if is_unittest or not inspect.iscoroutinefunction(function):
-        yield
+    if is_unittest and inspect.iscoroutinefunction(function):
+        yield  # it has a loop of its own, which nobody else can get into
         return
-
-    @functools.wraps(function)
-    async def closing(*args: Any, **kwargs: Any) -> None:
-        __tracebackhide__ = True
-        try:
-            await function(*args, **kwargs)
-        except BaseException:
-            await run.aclose_failed_test()
-            raise
-        await run.aclose_test()
-
-    setattr(owner, name, closing)
+    examples = run.new_examples() if owner is not item else None
+    if examples is not None and _others.asks_for_ours(item):
+        run.ensure_first()  # a build would count as the first example's time
+    setattr(owner, name, conducted(function, run, examples))
     try:
         yield
     finally:
@@ -241,79 +256,31 @@ def pytest_runtest_makereport(
     """Keep the database of a failed test; fail a test whose refusals the app has swallowed."""
     report = yield
     run = item.config.stash[RUN]
+    item.config.stash[FACTS].attach(report)
     if call.excinfo is not None:
-        run.ledger.report(*_causes(call.excinfo.value))
-        if isinstance(call.excinfo.value, ArenaError) and _wants_few_lines(item.config):
-            _show_users_lines(report, call.excinfo)
+        run.ledger.mark_reported(*_failures.causes(call.excinfo.value))
+        _failures.show_users_lines(report, call.excinfo, item.config.option)
     if refused := run.ledger.unreported(item.nodeid):
-        run.ledger.report(*refused)
-        _tell_of(report, _report.refusal_text(refused, swallowed=report.passed))
-    if run.test is not None:
-        run.test.failed |= report.failed
-        if _is_to_be_kept(run.test.plan.keep, report):
-            texts = [_report.kept_text(file) for file in run.keep_if_used()]
-            report.sections += [("arena", text) for text in texts]
-            if report.passed:
-                run.ledger.kept += texts
+        run.ledger.mark_reported(*refused)
+        _failures.tell_of(report, refused)
+    report.sections += [("arena", text) for text in run.reported(report.when, report.outcome)]
     return report
-
-
-def _wants_few_lines(config: pytest.Config) -> bool:
-    return config.option.tbstyle in {"auto", "long", "short"} and not config.option.fulltrace
-
-
-def _show_users_lines(report: pytest.TestReport, excinfo: pytest.ExceptionInfo[Any]) -> None:
-    """Our messages say what is wrong: of the way there only the user's own lines matter."""
-    report.longrepr = excinfo.getrepr(
-        style="short",
-        chain=False,
-        tbfilter=lambda info: info.traceback.filter(lambda one: not is_library(str(one.path))),
-    )
-    if isinstance(excinfo.value, TemplateError) and (cause := excinfo.value.__cause__):
-        report.sections.append(("arena: where the build failed", _report.users_trace(cause)))
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _tell_of(report: pytest.TestReport, text: str) -> None:
-    if report.passed:
-        report.outcome, report.longrepr = "failed", text
-    else:
-        report.sections.append(("arena: refused", text))
-
-
-def _is_to_be_kept(keep: str, report: pytest.TestReport) -> bool:
-    if report.when == "teardown":
-        return False
-    return (keep == "always" and report.when == "call") or (keep != "never" and report.failed)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     """Settle when all fixtures of the test are down, whatever happened before."""
     run = item.config.stash[RUN]
-    run.tearing_down = True
+    run.begin_teardown()
     try:
         result = yield
     except BaseException as error:
-        for told in _settled(run):
+        for told in run.settle():
             error.add_note(f"{type(told).__name__}: {told}")
         raise
-    if errors := _settled(run):
+    if errors := run.settle():
         _raise(errors)
     return result
-
-
-def _settled(run: ArenaRun) -> list[Exception]:
-    """Settle, and return what somebody has to be told: a failed test may well leave its session."""
-    failed = run.test is not None and run.test.failed
-    errors = run.settle()
-    run.tearing_down = False
-    return [error for error in errors if not (failed and isinstance(error, ConnectionLeak))]
 
 
 def _raise(errors: list[Exception]) -> None:
@@ -329,118 +296,102 @@ def _raise(errors: list[Exception]) -> None:
 # Wide fixtures.
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class WideFixture:
-    """A fixture that outlives the test, as the owner of a level."""
-
-    definition: Any
-    request: Any
-
-    def finish(self) -> None:
-        """Have pytest finish it, and all that depends on it; it is set up again at its next use."""
-        self.definition.finish(self.request)
-
-
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, object, object]:
     """A level of its own for each fixture that outlives the test."""
     run = request.config.stash[RUN]
     if fixturedef.scope == "function":
-        run.enter_test()
+        with _a_refusal_is_a_failure(fixturedef):
+            run.enter_test()
         return (yield)
-    owner = request.config.stash[WIDE][fixturedef] = WideFixture(fixturedef, request)
-    name = f"{fixturedef.scope} fixture {fixturedef.argname}"
+    with _a_refusal_is_a_failure(fixturedef), _as_wide_fixture(fixturedef, request, run):
+        result = yield
+    if isinstance(result, asyncio.Runner):  # pytest-asyncio's, for a scope: no task is in it yet
+        run.tasks.see(result.get_loop())
+    if fixturedef.argname == "tmp_path_factory":
+        run.temporary_is(lambda: result.getbasetemp().resolve())  # type: ignore[attr-defined]  # pytest's own factory
+    return result
+
+
+@contextmanager
+def _a_refusal_is_a_failure(fixturedef: Any) -> Iterator[None]:
+    """As pytest does where a set-up fails: else no later test could set this fixture up."""
     try:
-        with run.wide_fixture(owner, name):
-            result = yield
+        yield
+    except ArenaError as error:
+        if fixturedef.cached_result is None:
+            fixturedef.cached_result = (None, None, (error, None))
+        raise
+
+
+@contextmanager
+def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[None]:
+    """Around the set-up of a fixture that outlives the test; it says when the tear-down begins."""
+    owner = request.config.stash[WIDE][fixturedef] = WideFixture(
+        f"{fixturedef.scope} fixture {fixturedef.argname}",
+        functools.partial(fixturedef.finish, request),
+    )
+    try:
+        with run.wide.fixture(owner):
+            yield
     finally:
         # Finalizers run last in, first out: dependents come before this, its own tear-down after.
         # A fixture that another plugin has kept from being set up is never finished.
         if fixturedef.cached_result is not None:
-            fixturedef.addfinalizer(functools.partial(run.ending_wide, owner, name))
-    if fixturedef.argname == "tmp_path_factory":
-        run.databases.temporary = lambda: result.getbasetemp().resolve()  # type: ignore[attr-defined]  # pytest's own factory
-    return result
+            fixturedef.addfinalizer(functools.partial(run.wide.ending, owner))
 
 
 def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
     """What the fixture wrote, in its tear-down too, goes."""
     owner = request.config.stash[WIDE].pop(fixturedef, None)
     if owner is not None:
-        request.config.stash[RUN].leave_wide(owner)
+        request.config.stash[RUN].wide.leave(owner)
 
 
 # The end.
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
+    """What is refused after the summary fails the run as well; it is told at the very end."""
+    status = yield
+    run = config.stash.get(RUN, None)
+    if status == pytest.ExitCode.OK and run is not None and run.ledger.unreported(""):
+        return pytest.ExitCode.TESTS_FAILED
+    return status
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Leave the levels, close the gate for good, send a worker's facts to the controller."""
-    run = session.config.stash[RUN]
-    summary = _summary(run)
+    run, facts = session.config.stash[RUN], session.config.stash[FACTS]
+    summary = run.summarized()
     run.finish()
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["arena"] = summary.as_dict()
-    earlier = session.config.stash.get(SUMMARY, None)
-    session.config.stash[SUMMARY] = summary + earlier if earlier else summary
-    if session.config.stash[SUMMARY].refusals and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    if MISTAKE in session.config.stash:
-        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+    facts.end(summary)
+    session.exitstatus = _exit_status(facts, session.exitstatus)
 
 
-def _summary(run: ArenaRun) -> _report.Summary:
-    suggestion = run.suggested_schema() if run.ledger.table_seconds else ""
-    refused = run.ledger.unreported("")
-    run.ledger.report(*refused)
-    for file in run.databases.changed_files():
-        run.ledger.note(
-            f"{file} was changed during this run, by another process: arena leads only those into "
-            "the test's database that read its URL from the environment"
-        )
-    for name in run.unused_names():
-        run.ledger.note(f"no engine asked for a database {name!r}, which the options name")
-    return _report.Summary(
-        tests=tuple(run.ledger.tests),
-        databases=tuple(database.name for database in run.databases.provisioned()),
-        notes=(*run.ledger.notes, *_report.kept_notes(run.ledger.kept)),
-        has_template=bool(run.config.schema or run.config.seed),
-        built_because=tuple(run.built_because),
-        table_seconds=tuple(run.ledger.table_seconds.values()) if suggestion else (),
-        suggestion=suggestion,
-        refusals=tuple(dict.fromkeys(str(error) for error in refused)),
-        built_seconds=run.built_seconds,
-        product=f"SQLite {_sqlite.version()}",
-    )
+def _exit_status(facts: FactsOfProcesses, status: int) -> int:
+    """What arena alone knows to be wrong makes a run fail that pytest finds right."""
+    if facts.mistake:
+        return pytest.ExitCode.USAGE_ERROR
+    is_refused = facts.summary is not None and facts.summary.refusals
+    return pytest.ExitCode.TESTS_FAILED if is_refused and status == pytest.ExitCode.OK else status
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """A worker of pytest-xdist has ended: take over its facts."""
-    output = getattr(node, "workeroutput", {})
-    if "arena_mistake" in output:
-        node.config.stash[MISTAKE] = output["arena_mistake"]
-    values = output.get("arena")
-    if values is not None:
-        summary = _report.Summary.from_dict(values)
-        earlier = node.config.stash.get(SUMMARY, None)
-        node.config.stash[SUMMARY] = earlier + summary if earlier else summary
+    node.config.stash[FACTS].take_over(getattr(node, "workeroutput", {}))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """The few lines at the end, and with ``-v`` a line for each test."""
-    if MISTAKE in config.stash:
-        terminalreporter.write_line(f"ERROR: {config.stash[MISTAKE]}", red=True)
-    summary = config.stash.get(SUMMARY, None)
-    if summary is None:
-        return
-    if config.get_verbosity() < 0:
-        lines = list(_report.quiet_lines(summary))
-    else:
-        lines = list(_report.summary_lines(summary))
-        if lines:
-            terminalreporter.write_sep("=", "arena")
-    if lines and config.get_verbosity() > 0:
-        lines += list(_report.test_lines(summary))
+    facts, verbosity = config.stash[FACTS], config.get_verbosity()
+    if facts.mistake:
+        terminalreporter.write_line(f"ERROR: {facts.mistake}", red=True)
+    lines = _report.lines(facts.summary, verbosity=verbosity)
+    if lines and verbosity >= 0:
+        terminalreporter.write_sep("=", "arena")
     for line in lines:
         terminalreporter.write_line(line)

@@ -41,14 +41,14 @@ class Diary:
     loops: list[asyncio.AbstractEventLoop] = field(default_factory=list)
     refusal: Exception | None = None
 
-    async def before(self) -> None:
+    async def abefore(self) -> None:
         """Note that pending work would be committed here."""
         self.lines.append("before")
         self.loops.append(asyncio.get_running_loop())
         if self.refusal:
             raise self.refusal
 
-    def before_sync(self) -> None:
+    def before(self) -> None:
         """Note the same for a sync client."""
         self.lines.append("before_sync")
         if self.refusal:

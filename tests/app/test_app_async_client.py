@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import httpx2
@@ -78,8 +77,7 @@ async def test_each_hop_of_a_redirect_is_told(run: AppRun, diary: Diary) -> None
 
 def test_each_hop_has_its_own_seconds(diary: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last one's are what the others leave of the whole."""
-    clock = SimpleNamespace(perf_counter=iter([10.0, 13.0]).__next__)
-    monkeypatch.setattr(_records, "time", clock)
+    monkeypatch.setattr(_records, "now", iter([10.0, 13.0]).__next__)
     request = httpx2.Request("GET", "http://testserver/")
     hop, answer = httpx2.Response(303, request=request), httpx2.Response(200, request=request)
     hop.elapsed, answer.history = timedelta(seconds=1), [hop]

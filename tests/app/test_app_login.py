@@ -1,6 +1,7 @@
 """Is a client logged in once, before its first request, whatever comes at the same time?"""
 
 import asyncio
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -289,6 +290,19 @@ def test_an_async_login_is_refused_to_a_sync_client(run: AppRun, desk: Desk) -> 
     with pytest.raises(LoginError, match=r"tests\.login:login is async"):
         run.new_test_client(role="staff").get("/me")
     assert desk.roles == []
+
+
+@pytest.mark.asyncio
+async def test_a_login_that_forgets_to_await_is_told_to_be_async(open_run: Open) -> None:
+    """And not that there may be no such user."""
+
+    def login(client: Any, role: str) -> None:
+        with closing(client.post("/login")) as answer:  # else Python warns of it
+            client.headers["token"] = answer.json()["token"]
+
+    with pytest.raises(LoginError) as caught:
+        await open_run(login=login).new_client(role="staff").get("/me")
+    assert caught.value.fix.startswith("make the login function async:")
 
 
 def test_a_sync_login_that_fails_is_told(open_run: Open, life: Life) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_arena._dialects import _sqlite as sql
+from pytest_arena._dialects import _sqlite_attach as sql
+from pytest_arena._dialects._sqlite_names import file_of
 
 HERE = str(Path("a.db").absolute())
 
@@ -20,6 +21,7 @@ HERE = str(Path("a.db").absolute())
         ("attach database 'it''s.db' as x", (), ["it's.db"]),
         ("ATTACH`a``b`AS x", (), ["a`b"]),
         ("ATTACH a AS x", (), ["a"]),
+        ("\ufeffATTACH\ufeff 'a' \ufeffAS x", (), ["a"]),
         ("ATTACH '' AS x", (), [""]),
         ("ATTACH ? AS x", (None,), [""]),
         ("ATTACH ? AS x", (), [None]),
@@ -61,4 +63,42 @@ def test_the_files_that_a_script_attaches(
 )
 def test_the_file_that_is_meant(database: str, *, uri: bool, expected: str) -> None:
     """As SQLite reads it."""
-    assert sql.file_of(database, uri=uri) == expected
+    assert file_of(database, uri=uri) == expected
+
+
+@pytest.mark.parametrize(
+    "script, expected",
+    [
+        ("ATTACH 'a' AS x", True),
+        (" /* . */ vacuum", True),
+        ("SELECT 1; VACUUM INTO 'x'", True),
+        ("SELECT * FROM attachments", False),
+        ("\ufeffATTACH 'a' AS x", True),
+        ("INSERT INTO vacuums VALUES ('ATTACH')", False),
+        ("SELECT 1", False),
+    ],
+)
+def test_which_statements_may_attach_a_file(script: str, *, expected: bool) -> None:
+    """A table that is called attachments is none of the guard's business."""
+    assert sql.may_attach(script) is expected
+
+
+@pytest.mark.parametrize(
+    "script, values, expected",
+    [
+        ("ATTACH 'a.db' AS x", (), ("ATTACH 'it''s' AS x", ())),
+        (
+            "SELECT 1; attach a as x; ATTACH'b'AS y",
+            (),
+            ("SELECT 1; attach 'it''s' as x; ATTACH'it''s'AS y", ()),
+        ),
+        ("ATTACH ? AS x", ("a",), ("ATTACH ? AS x", ["it's"])),
+        ("ATTACH ?2 AS x", ("a", "b"), ("ATTACH ?2 AS x", ["a", "it's"])),
+        ("ATTACH :f AS x", {"f": "a", "g": 1}, ("ATTACH :f AS x", {"f": "it's", "g": 1})),
+    ],
+)
+def test_another_file_takes_the_place_of_the_one_that_is_named(
+    script: str, values: Any, expected: tuple[str, Any]
+) -> None:
+    """In the statement, or in its parameters; all else stays."""
+    assert sql.lead_attached(script, values, lambda _: "it's") == expected

@@ -8,13 +8,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.example import Example
+from pytest_arena.testing import Example
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["CONFIG", "assert_reached_without_the_plugin", "small_example", "untouched"]
+__all__ = ["CONFIG", "assert_reached_without_the_plugin", "change_of", "small_example", "untouched"]
 
 CONFIG = """
 [pytest]
@@ -102,6 +102,22 @@ def assert_reached_without_the_plugin(example: Example, *args: str) -> None:
     bare = "[pytest]\nasyncio_mode = auto\npythonpath = .\n"
     done = example.with_paths({"pytest.ini": bare}).run(*args, plugin=False)
     assert _state(example.folder / "dev.db") != before, done.output
+
+
+@contextmanager
+def change_of(example: Example, files: Mapping[str, bool]) -> Iterator[list[str]]:
+    """Give the names of the developer's files that are not as they were, at the end.
+
+    Made here, but for those that say True: they are not to be there.
+    """
+    example.folder.mkdir(parents=True, exist_ok=True)
+    paths = {name: example.folder / name for name in files}
+    before = {name: None if files[name] else _made(path) for name, path in paths.items()}
+    changed: list[str] = []
+    yield changed
+    for name, path in paths.items():
+        if (_state(path) if path.exists() else None) != before[name]:
+            changed.append(name)
 
 
 def _made(file: Path) -> _State:

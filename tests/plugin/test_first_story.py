@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.example import Example
+    from pytest_arena.testing import Example
 
 STORY = """
 import asyncio
@@ -46,10 +46,3 @@ def test_fixture_rows_requests_and_sessions_see_each_other_and_nothing_leaks(
     run = example.with_files(test_story=STORY).run()
     run.expect(passed=6).says("6 of 6 tests had a database of their own, 6 changed it")
     assert not (run.folder / "dev.db").exists()
-
-
-def test_the_same_story_without_the_plugin_fails(example: Example) -> None:
-    """The planted twin: the fixtures are what makes the story true."""
-    plain = example.change("pytest.ini", "filterwarnings = error\n", "")
-    run = plain.with_files(test_story=STORY).run(plugin=False)
-    assert run.outcomes.get("passed", 0) == 0

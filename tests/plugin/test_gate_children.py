@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.example import Example
+    from pytest_arena.testing import Example
 
 CLI = """
 import os, sqlite3, sys
@@ -45,6 +45,30 @@ def test_a_child_finds_the_tests_database_in_the_environment(example: Example) -
     """Also where it is the first to open it, and what it does is undone."""
     tests = example.with_files(cli=CLI, test_cli=READS_THE_VARIABLE)
     tests.run(env={"DATABASE_URL": "sqlite+aiosqlite:///dev.db"}).expect(passed=2)
+
+
+FORKED = """
+import multiprocessing
+from sqlalchemy import create_engine, text
+
+engine = create_engine("sqlite:///dev.db")
+
+def add():
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO dancers (name) VALUES ('Ruby')"))
+
+def test_a_fork_is_the_first_to_connect(test_client):
+    process = multiprocessing.get_context("fork").Process(target=add)
+    process.start()
+    process.join()
+    assert test_client.get("/dancers").json() == ["Sand", "Ruby"]
+"""
+
+
+def test_a_fork_that_connects_first_works_on_the_tests_database(example: Example) -> None:
+    """What it writes is seen by its parent, which has not connected before."""
+    tests = example.with_files(test_forked=FORKED)
+    tests.run("-W", "ignore::DeprecationWarning").expect(passed=1)
 
 
 def test_a_change_of_the_apps_own_file_by_another_process_is_told(example: Example) -> None:

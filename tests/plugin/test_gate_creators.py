@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.plugin.developer import assert_reached_without_the_plugin, small_example, untouched
+from tests.plugin.developer import small_example, untouched
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,14 +115,20 @@ def test_pitfall_014_a_listener_that_returns_a_connection_inside_the_arena(arena
     made.dispose()
 
 class Mine(sqlite3.Connection):
+    said = []
     def cursor(self, *args):
         return super().cursor(*args)
+    def execute(self, *args):
+        self.said.append(args[0])
+        return super().execute(*args)
 
 @pytest.mark.parametrize("factory", [Mine, lambda *args, **more: Mine(*args, **more)])
 def test_pitfall_106_the_apps_own_factory_makes_its_connections(factory):
     made = create_engine("sqlite:///dev.db", connect_args={"factory": factory})
     with made.connect() as connection:
-        assert isinstance(connection.connection.driver_connection, Mine)
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, Mine) and raw.execute("SELECT 7").fetchone() == (7,)
+        assert Mine.said.pop() == "SELECT 7"
     add(made, "Ruby")
     assert names(engine) == ["Ruby"]
     made.dispose()
@@ -168,12 +174,6 @@ def test_pitfall_014_015_what_opens_its_connections_itself(tmp_path: Path) -> No
     example = small_example(tmp_path, test_creators=CREATORS)
     with untouched(example):
         example.run().expect(passed=32)
-
-
-def test_without_the_plugin_creators_reach_the_developers_file(tmp_path: Path) -> None:
-    """The twin."""
-    example = small_example(tmp_path, test_creators=CREATORS)
-    assert_reached_without_the_plugin(example, "-k", "pools_of")
 
 
 MEMORY = """

@@ -96,7 +96,9 @@ def test_a_nested_run_has_an_arena_of_its_own(tmp_path):
 URL = {"DATABASE_URL": "sqlite:///dev.db"}
 
 
-def test_the_variable_leads_into_the_arena_from_the_first_import(tmp_path: Path) -> None:
+def test_pitfall_135_the_variable_leads_into_the_arena_from_the_first_import(
+    tmp_path: Path,
+) -> None:
     """Old and new value, child processes, nested runs: one database; the developer's is safe."""
     example = small_example(tmp_path, conftest=CONFTEST, test_reader=READER)
     with untouched(example, "dev.db", "from_dotenv.db"):
@@ -203,5 +205,5 @@ def test_the_variable_is_safe_after_the_end(tmp_path: Path) -> None:
     """It keeps leading into the arena, which is gone: nobody falls back on the developer's file."""
     example = small_example(tmp_path, conftest=AFTER, test_nothing="def test_nothing(): pass")
     with untouched(example):
-        run = example.run(env=URL).expect(passed=1)
+        run = example.run(env=URL).expect(1, passed=1)
     run.says("UNCONFIGURE: AfterSessionError", "AT EXIT: True True")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.example import Example
+    from pytest_arena.testing import Example
 
 USES_THE_APP = """
 async def test_the_app_has_its_schema_and_seed(client, db_session, arena):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.plugin.developer import assert_reached_without_the_plugin, small_example, untouched
+from tests.plugin.developer import small_example, untouched
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +80,7 @@ def test_pitfall_013_an_engine_that_the_app_disposes_of_and_uses_again():
     add(engine, "Flow")
     assert names(engine) == ["Flow", "Ruby"]
 
-async def test_pitfall_104_a_sync_and_an_async_engine_on_one_file():
+async def test_pitfall_019_104_a_sync_and_an_async_engine_on_one_file():
     made = create_async_engine("sqlite+aiosqlite:///dev.db")
     for number in range(10):
         await aadd(made, f"async {number}")
@@ -147,12 +147,6 @@ def test_pitfall_102_104_every_engine_lands_in_the_tests_database(tmp_path: Path
         (example.folder / "link.db").symlink_to("dev.db")
         example.run().expect(passed=116)
     assert sorted(path.name for path in example.folder.glob("*.db")) == ["dev.db", "link.db"]
-
-
-def test_without_the_plugin_the_same_engines_write_to_the_developers_file(tmp_path: Path) -> None:
-    """The twin: the attack is real."""
-    example = small_example(tmp_path, conftest=CONFTEST, test_places=PLACES)
-    assert_reached_without_the_plugin(example, "-k", "anywhere or 104")
 
 
 MEMORY = """

@@ -2,65 +2,98 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tests.plugin.developer import assert_reached_without_the_plugin, small_example, untouched
+from tests.plugin.developer import change_of, small_example, untouched
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Every moment writes through the app's engine, and on the way round it; nobody looks at errors.
+    from pytest_arena.testing import Example
+
+# Every moment writes by the app's engine, and on the way round it, each time to a file of its own;
+# nobody looks at errors.
 CONFTEST = """
 import atexit
+import os
 import sqlite3
-import sys
 import threading
+import weakref
 import pytest
-from app import add, create_engine, engine, names
+from sqlalchemy import create_engine, text
 
+MOMENTS = {moments}
+TABLE = "CREATE TABLE IF NOT EXISTS attacks (a)"
 session_over = threading.Event()
 
 def attack(moment):
-    for way in (by_engine, by_new_engine, by_driver, by_attach):
+    for way in WAYS:
+        file = f"{{moment}}_{{way.__name__}}.db"
         try:
-            way(moment)
+            way(file)
         except BaseException as error:
-            print(f"{moment}: {way.__name__}: {type(error).__name__}", file=sys.__stdout__)
+            outcome = type(error).__name__
         else:
-            print(f"{moment}: {way.__name__}: done", file=sys.__stdout__)
+            outcome = "done"
+        os.write(2, f"{{moment}} {{way.__name__}} {{outcome}}\\n".encode())
 
-def by_engine(moment):
-    add(engine, moment)
-
-def by_new_engine(moment):
-    made = create_engine("sqlite:///dev.db")
-    add(made, f"{moment} new")
-    made.dispose()
-
-def by_driver(moment):
-    with sqlite3.connect("dev.db") as raw:
-        raw.execute("INSERT INTO dancers VALUES (?)", (f"{moment} raw",))
+def write(raw):
+    raw.execute(TABLE)
+    raw.commit()
     raw.close()
 
-def by_attach(moment):
+def add(engine):
+    with engine.begin() as connection:
+        connection.execute(text(TABLE))
+
+def engine(file):
+    add(ENGINES[file])
+
+def new(file):
+    made = create_engine(f"sqlite:///{{file}}")
+    add(made)
+    made.dispose()
+
+def driver(file):
+    write(sqlite3.connect(file))
+
+def creator(file):
+    add(create_engine("sqlite://", creator=lambda: sqlite3.connect(file)))
+
+def attach(file):
     raw = sqlite3.connect(":memory:")
     try:
-        raw.execute("ATTACH 'dev.db' AS x")
-        raw.execute("INSERT INTO x.dancers VALUES (?)", (f"{moment} attached",))
+        raw.execute("ATTACH ? AS x", (file,))
+        raw.execute("CREATE TABLE x.attacks (a)")
         raw.commit()
     finally:
         raw.close()
+
+WAYS = (engine, new, driver, creator, attach)
+FILES = [f"{{moment}}_{{way.__name__}}.db" for moment in MOMENTS for way in WAYS]
+ENGINES = {{file: create_engine(f"sqlite:///{{file}}") for file in FILES}}
 
 def outlive():
     session_over.wait(30)
     attack("thread")
 
+class Dying:
+    def __del__(self):
+        attack("del")
+
 attack("conftest")
 atexit.register(attack, "atexit")
 thread = threading.Thread(target=outlive)
+dying = Dying()
+finalizer = weakref.finalize(dying, attack, "finalize")
+atexit.register(lambda: globals().pop("dying"))  # while there still is an interpreter
 
 def pytest_configure():
     attack("configure")
+
+def pytest_generate_tests():
+    attack("generate")
 
 def pytest_collection_modifyitems():
     attack("collection")
@@ -76,6 +109,9 @@ def pytest_sessionstart():
 def pytest_sessionfinish():
     attack("sessionfinish")
 
+def pytest_terminal_summary():
+    attack("summary")
+
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure():
     attack("unconfigure")
@@ -83,16 +119,17 @@ def pytest_unconfigure():
 
 @pytest.fixture(scope="session")
 def wide():
-    attack("wide set-up")
+    attack("setup")
     yield
-    attack("wide tear-down")
+    attack("teardown")
 """
 
-MOMENTS = (
-    *("conftest", "configure", "sessionstart", "collection", "module", "wide set-up", "test"),
-    *("logreport", "wide tear-down", "sessionfinish"),
+DURING = (
+    *("conftest", "configure", "sessionstart", "generate", "collection", "module", "setup"),
+    *("test", "logreport", "teardown", "sessionfinish"),
 )
-AFTER = ("unconfigure", "thread", "atexit")
+AFTER = ("summary", "unconfigure", "thread", "atexit", "finalize", "del")
+WAYS = ("engine", "new", "driver", "creator", "attach")
 TEST = """
 from conftest import attack
 attack("module")
@@ -105,33 +142,92 @@ def test_wide(wide):
 """
 
 
-def test_pitfall_081_at_no_moment_is_the_developers_file_reached(tmp_path: Path) -> None:
+def _files() -> dict[str, bool]:
+    return {f"{moment}_{way}.db": False for moment in (*DURING, *AFTER) for way in WAYS}
+
+
+def _example(folder: Path) -> Example:
+    conftest = CONFTEST.format(moments=(*DURING, *AFTER))
+    example = small_example(folder, conftest=conftest, test_attack=TEST)
+    return example.with_paths({"pytest.ini": "[pytest]\npythonpath = .\n"})
+
+
+def test_pitfall_081_136_at_no_moment_is_a_file_of_the_developers_reached(tmp_path: Path) -> None:
     """Import, hooks, fixtures, the end, a thread that outlives it: redirected or refused."""
-    example = small_example(tmp_path, conftest=CONFTEST, test_attack=TEST)
-    with untouched(example):
-        run = example.run("-s")
+    with change_of(_example(tmp_path), _files()) as changed:
+        run = _example(tmp_path).run("-s")
+    assert changed == [], run.output
     assert run.status == 1, run.output
-    for moment in MOMENTS:
-        run.says(
-            f"{moment}: by_engine: done",
-            f"{moment}: by_new_engine: done",
-            f"{moment}: by_driver: ProductionDatabaseError",
-            f"{moment}: by_attach: ProductionDatabaseError",
-        )
+    for moment in DURING:
+        run.says(f"{moment} engine done", f"{moment} new done")
+        for way in ("driver", "creator", "attach"):
+            run.says(f"{moment} {way} ProductionDatabaseError")
     for moment in AFTER:
-        run.says(
-            f"{moment}: by_engine: AfterSessionError",
-            f"{moment}: by_new_engine: AfterSessionError",
-            f"{moment}: by_driver: ProductionDatabaseError",
-            f"{moment}: by_attach: ProductionDatabaseError",
-        )
+        run.says(f"{moment} engine AfterSessionError", f"{moment} new AfterSessionError")
+        for way in ("driver", "creator", "attach"):
+            run.says(f"{moment} {way} ProductionDatabaseError")
     run.says("arena: refused: a connection to")  # the last words
 
 
-def test_without_the_plugin_every_moment_reaches_it(tmp_path: Path) -> None:
+def test_without_the_plugin_every_moment_reaches_every_file(tmp_path: Path) -> None:
     """The twin."""
-    example = small_example(tmp_path, conftest=CONFTEST, test_attack=TEST)
-    assert_reached_without_the_plugin(example)
+    with change_of(_example(tmp_path), _files()) as changed:
+        run = _example(tmp_path).run("-s", plugin=False)
+    assert changed == list(_files()), run.output
+
+
+# Kept by a module that outlives all others, with what it needs: no import works any more.
+LATE = """
+import builtins
+import os
+import sqlite3
+from sqlalchemy import create_engine, text
+
+class Late:
+    def __init__(self):
+        self.write, self.connect = os.write, sqlite3.connect
+        self.statement = text("CREATE TABLE a (a)")
+        names = ("late_engine", "late_raw", "late_attach")
+        self.engine, *self.others = [create_engine(f"sqlite:///{name}.db") for name in names]
+
+    def __del__(self):
+        for way in (self.by_engine, self.by_driver, self.by_attach):
+            try:
+                way()
+            except BaseException as error:
+                self.write(2, f"{way.__name__}: {error!r}".encode())
+
+    def by_engine(self):
+        with self.engine.begin() as connection:
+            connection.execute(self.statement)
+
+    def by_driver(self):
+        raw = self.connect("late_raw.db")
+        raw.execute("CREATE TABLE a (a)")
+        raw.commit()
+
+    def by_attach(self):
+        raw = self.connect(":memory:")
+        raw.execute("ATTACH 'late_attach.db' AS x")
+        raw.execute("CREATE TABLE x.a (a)")
+        raw.commit()
+
+builtins.late = Late()
+"""
+
+
+def test_pitfall_081_nothing_is_reached_while_the_interpreter_is_taken_down(tmp_path: Path) -> None:
+    """By a ``__del__`` after everything else; without the plugin it reaches all three."""
+    files = dict.fromkeys(("late_engine.db", "late_raw.db", "late_attach.db"), False)
+    example = small_example(tmp_path, conftest=LATE, test_nothing="def test_nothing(): pass")
+    example = example.with_paths({"pytest.ini": "[pytest]\npythonpath = .\n"})
+    with change_of(example, files) as changed:
+        example.run().expect(passed=1)
+    assert changed == []
+    twin = replace(example, folder=tmp_path / "twin")
+    with change_of(twin, files) as changed:
+        twin.run(plugin=False).expect(passed=1)
+    assert changed == list(files)
 
 
 SWALLOWED = """
@@ -199,6 +295,27 @@ OUTSIDE = {
     "swallowed in a session hook": "def pytest_sessionfinish():\n    try:\n"
     "        sqlite3.connect('dev.db')\n    except Exception:\n        pass",
 }
+
+
+AFTER_THE_SUMMARY = """
+import sqlite3
+import app
+
+def pytest_unconfigure():
+    try:
+        sqlite3.connect("dev.db")
+    except Exception:
+        pass
+"""
+
+
+def test_a_refusal_after_the_summary_fails_the_run_and_is_told(tmp_path: Path) -> None:
+    """In the last hook; what comes later still is told, and too late for the exit status."""
+    nothing = "def test_nothing(): pass"
+    example = small_example(tmp_path, conftest=AFTER_THE_SUMMARY, test_nothing=nothing)
+    with untouched(example):
+        run = example.run().expect(1, passed=1)
+    run.says("arena: refused: a connection to", "conftest.py:7")
 
 
 def test_a_refusal_outside_of_any_test_is_listed_and_fails_the_run(tmp_path: Path) -> None:

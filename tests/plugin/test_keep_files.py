@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.example import Example, Run
+    from pytest_arena.testing import Example, Run
 
 KEEP = """
 import pytest
@@ -163,7 +163,7 @@ def _digest(kept: dict[str, list[str]], test: str) -> str:
     return name.removeprefix(f"test_it.py_{test}-").removesuffix("dev.db")
 
 
-def test_keep_is_bounded_and_never_makes_a_database(example: Example) -> None:
+def test_pitfall_095_keep_is_bounded_and_never_makes_a_database(example: Example) -> None:
     """P7, P10: the newest fifty stay; a test without a database has nothing to keep."""
     text = (
         "import pytest\n@pytest.mark.parametrize('n', range(55))\n"

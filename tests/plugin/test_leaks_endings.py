@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.example import Example
+    from pytest_arena.testing import Example
 
 LEAKS = """
 import pytest
@@ -62,7 +62,12 @@ async def test_pitfall_120_overrides(client):
     app.dependency_overrides[names] = other
     app.state.answer = 42
 
+async def test_a_connection_in_the_apps_state(client):
+    app.state.held = await engine.connect()
+    await app.state.held.execute(Dancer.__table__.insert().values(name="held"))
+
 def test_8_after_it():
+    assert not hasattr(app.state, "held")
     assert app.dependency_overrides == {}
     assert not hasattr(app.state, "answer")
 
@@ -224,10 +229,11 @@ async def test_2(wide, client): ...
 def test_leaks_fail_their_test_and_disturb_no_other(example: Example) -> None:
     """P2, P7: the line that took it is named; a failed test is not told of its leaks as well."""
     run = example.with_files(test_it=LEAKS).run("-p", "no:cacheprovider")
-    run.expect(1, passed=12, failed=1, errors=3)
+    run.expect(1, passed=13, failed=1, errors=4)
     run.says("the line that took it", "# took a connection", "connection = twin.connect()")
     run.says("ERROR at teardown of test_1_an_open_transaction", "an open transaction")
     run.says("ERROR at teardown of test_3_a_connection", "that was not given back")
+    run.says("ERROR at teardown of test_a_connection_in_the_apps_state", "held = await engine")
     run.says("test_pitfall_120_overrides left app.dependency_overrides; restored")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tests.plugin.test_levels_scopes import CONFTEST
 
 if TYPE_CHECKING:
-    from tests.example import Example
+    from pytest_arena.testing import Example
 
 LOG = """
 

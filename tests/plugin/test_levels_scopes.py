@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.example import Example
+    from pytest_arena.testing import Example
 
 # The oracle: tests assert the exact rows at their start, then make a mess of them.
 CONFTEST = """

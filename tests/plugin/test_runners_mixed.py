@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.example import Example
+    from pytest_arena.testing import Example
 
 # An app that says when its lifespan runs, and in which loop a request finds it.
 LIFESPAN = """
@@ -109,7 +109,7 @@ def test_pitfall_007_a_bare_test_client():
 @pytest.mark.asyncio
 async def test_hypothesis_async(db_session, client, number):
     before = len((await client.get("/dancers")).json())
-    db_session.add(Dancer(name=f"{number} {before}"))  # state is per test, not per example
+    db_session.add(Dancer(name=f"{number} {before}"))
     assert len((await client.get("/dancers")).json()) == before + 1
 
 @given(st.integers())
@@ -207,24 +207,49 @@ def event_loop_policy():
 """
 
 
+# What a coroutine finds under trio: no loop of asyncio's runs.
+ANOTHER_RUNNER = """
+import pytest
+
+def pytest_pyfunc_call(pyfuncitem):
+    wanted = pyfuncitem._fixtureinfo.argnames
+    coroutine = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in wanted})
+    with pytest.raises(StopIteration):
+        coroutine.send(None)
+    return True
+
+@pytest.fixture
+def requested(client):
+    client.get("/dancers").send(None)
+"""
+
+UNDER_ANOTHER_RUNNER = """
+async def test_without_our_fixtures(): ...
+async def test_with_a_client(client): ...
+async def test_with_a_session(db_session): ...
+async def test_with_a_fixture_that_makes_a_request(requested): ...
+"""
+
+
 def with_lifespan(example: Example) -> Example:
     """The usual app with a lifespan that keeps a log."""
     return example.change("app.py", "app = FastAPI()\n", LIFESPAN)
 
 
-def test_runners_of_all_kinds_in_one_run(example: Example) -> None:
+def test_pitfall_008_117_runners_of_all_kinds_in_one_run(example: Example) -> None:
     """P5, P2: each of them twice, in one file, under warnings as errors."""
     strict = with_lifespan(example).change("pytest.ini", "= auto", "= strict")
     project = strict.with_files(test_it=STRICT, test_unit=UNIT)
     project.run("-p", "anyio", "-p", "_hypothesis_pytestplugin").expect(passed=11 * 2 + 4)
 
 
-def test_pitfall_018_runners_of_many_loops_and_small_pools(example: Example) -> None:
+def test_pitfall_001_018_runners_of_many_loops_pings_and_small_pools(example: Example) -> None:
     """P5: a hundred loops; pools of one; uvloop; debug mode; a lifespan that always ends."""
     project = with_lifespan(example).with_files(test_it=MANY.replace("EXPECTED", "(107, 0)"))
     counts = {"passed": 107, "xfailed": 3, "skipped": 1}
     project.run().expect(**counts)
     small = project.change("app.py", '///dev.db"))', '///dev.db"), pool_size=1, max_overflow=0)')
+    small = small.change("app.py", "max_overflow=0", "max_overflow=0, pool_pre_ping=True")
     debugged = small.with_paths({"conftest.py": UVLOOP}).change(
         "pytest.ini", "= error", "=\n  error\n  ignore:Overriding the .event_loop_policy"
     )
@@ -253,8 +278,11 @@ def test_runners_with_a_lifespan_of_the_session_and_none(example: Example) -> No
         run.expect(**counts)
 
 
-def test_runners_on_two_workers(example: Example) -> None:
-    """Facts of the workers are merged in the summary."""
-    tests = MANY.partition("@pytest.fixture")[0]
-    run = with_lifespan(example).with_files(test_it=tests).run("-p", "xdist.plugin", "-n", "2")
-    run.expect(passed=106).says("106 of 106 tests had a database of their own, 106 changed it")
+def test_runners_that_are_no_asyncio_loop(example: Example) -> None:
+    """P8: trio's tests run as they are; one that uses what needs an asyncio loop is told so."""
+    strict = example.change("pytest.ini", "= auto", "= strict")
+    project = strict.with_files(conftest=ANOTHER_RUNNER, test_it=UNDER_ANOTHER_RUNNER)
+    run = project.run().expect(1, passed=1, failed=2, errors=1)
+    run.says("under trio uses a fixture of pytest-arena", "next: @pytest.fixture", "[A101]")
+    run.never_says("RuntimeError")
+    assert run.output.count("its clients and sessions need an asyncio loop") == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.example import Example
+    from pytest_arena.testing import Example
 
 # pool_size=1: the app's only connection is the app's; foreign keys by the app's own listener.
 MORE = """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.example import Example
+from pytest_arena.testing import Example
 from tests.plugin.suites import engine_per_test, global_factory, memory_engines, shared_session
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.example import Example
+    from pytest_arena.testing import Example
 
 TESTS = """
 async def test_reads(client):
@@ -34,8 +34,8 @@ def test_the_summary_explains_the_run(example: Example) -> None:
     project = example.with_files(test_sum=TESTS)
     run = project.run("-v").expect(passed=3)
     run.says("database dev on SQLite", "and kept for the next run", "a test")
-    run.says("test_sum.py::test_reads own dev, 1 request, unchanged")
-    run.says("test_sum.py::test_writes own dev, 1 request, dev changed and restored")
+    run.says("test_sum.py::test_reads had dev; 1 request; changed nothing")
+    run.says("test_sum.py::test_writes had dev; 1 request; changed dev")
     project.run().expect(passed=3).says("template from the cache").never_says("1 request")
     run = project.run("-p", "xdist.plugin", "-n", "2", "-v").expect(passed=3)
     run.says("of 3 tests had a database of their own", "1 changed it")
@@ -43,9 +43,9 @@ def test_the_summary_explains_the_run(example: Example) -> None:
 
 
 def test_quiet_says_only_what_made_the_run_fail(example: Example) -> None:
-    """Nothing at all, or one line: a refusal outside of any test makes the exit status 1."""
+    """Nothing at all, or each refusal outside of any test in full: it makes the exit status 1."""
     project = example.with_files(test_sum=TESTS)
     project.run("-q").expect(passed=3).never_says("database", "arena")
     run = project.with_files(conftest=OUTSIDE).run("-q").expect(status=1, passed=3)
     assert run.output.count("arena:") == 1
-    run.says("arena: outside of any test refused: a connection to")
+    run.says("arena: outside of any test refused: a connection to", "conftest.py:6", "[A201]")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.example import Example
+    from pytest_arena.testing import Example
 
 ANALYTICS = """
 from sqlalchemy import create_engine, text
@@ -107,6 +107,14 @@ def test_pitfall_119_an_app_that_makes_its_tables_itself(
     run = bare.change("app.py", "app = FastAPI()\n", where).with_files(test_own=TESTS).run()
     run.expect(passed=2).says(f"the app made its tables itself, {times}")
     run.says("arena_schema = app:Base")
+
+
+def test_a_database_that_stays_empty_is_told_what_would_fill_it(example: Example) -> None:
+    """The usual beginning: the tables are made by hand, or by a command, before the app starts."""
+    bare = example.change("pytest.ini", "arena_schema = app:Base\narena_seed = seed:seed\n", "")
+    tests = "async def test_one(client):\n    await client.get('/dancers')\n"
+    run = bare.with_files(test_own=tests).run().expect(1, failed=1)
+    run.says("no template: it starts empty", "start with the tables: arena_schema = app:Base")
 
 
 def test_pitfall_119_a_lifespan_that_makes_tables_over_a_template_costs_no_word(

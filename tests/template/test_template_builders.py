@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import sqlite3
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_arena._template import check_schema, check_seed
+from pytest_arena._template import check_schema, check_seed, suggested_schema
 from pytest_arena._values import Stage
 from pytest_arena.errors import ConfigError, TemplateError
 from tests.template.project import SEED, Project
@@ -183,6 +184,35 @@ def test_a_seed_without_a_table_says_which_option_makes_it(project: Project) -> 
     assert "seed.py:" in caught.value.cause
 
 
+def test_a_schema_is_suggested_where_there_is_one_and_no_other(project: Project) -> None:
+    """What is suggested can be pasted: a base of the user's, or migrations."""
+    models = (project.root / "models.py").read_text()
+    assert suggested_schema(project.root) == ""
+    project.load("models")
+    assert suggested_schema(project.root) == "models:metadata"
+    project.write(second=models.replace("dancers", "visits"))
+    project.load("models", "second")
+    assert suggested_schema(project.root) == ""
+    (project.root / "alembic.ini").write_text("[pytest]\n")
+    assert suggested_schema(project.root) == ""
+    (project.root / "alembic.ini").write_text("# ours\n[alembic]\n")
+    assert suggested_schema(project.root) == "alembic.ini"
+
+
+def test_an_ini_file_that_is_not_alembics(project: Project) -> None:
+    """Neither suggested, nor taken for one."""
+    project.write(other="")
+    (project.root / "pytest.ini").write_text("[pytest]\n")
+    for value, what, fix in (
+        ("alembic.ini", "there is no file", "arena_schema = <module>:<Base>"),
+        ("pytest.ini", "it has no section [alembic]", "alembic init"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            check_schema(value, project.root)
+        assert what in caught.value.what
+        assert caught.value.fix.startswith(fix)
+
+
 def test_ctrl_c_during_a_build_is_no_failure_of_the_build(project: Project) -> None:
     """It ends the run, as everywhere."""
     project.write(seed="def seed(session):\n    raise KeyboardInterrupt\n")
@@ -253,6 +283,20 @@ def test_pitfall_085_a_build_leaves_the_process_as_it_was(
         handler.close()
         logging.getLogger("app").removeHandler(handler)
     assert not [one for one in threading.enumerate() if one.name == "pytest-arena-build"]
+
+
+def test_a_template_is_found_in_a_cache_that_cannot_be_written(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that an image was built with, say: what is whole is used as it is."""
+    built = project.ensure()
+
+    def read_only(file: Path, **_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(file))
+
+    monkeypatch.setattr(Path, "touch", read_only)
+    assert project.ensure() == built
+    assert project.builds() == 1
 
 
 def test_a_cache_that_cannot_be_written_says_how_to_choose_another(project: Project) -> None:

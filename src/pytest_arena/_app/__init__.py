@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from pytest_arena._app._kind import ASGIApp, build_app, check_app
+from pytest_arena._app._kind import ASGIApp, build_app, check_app, may_be_app
+from pytest_arena._app._messages import no_asyncio
 from pytest_arena._app._records import Hooks, Request
 from pytest_arena._app._run import AppRun
-from pytest_arena._app._session import SessionLifespan
+from pytest_arena._app._session_lifespan import SessionLifespan
 
-__all__ = ["ASGIApp", "AppRun", "Hooks", "Request", "SessionLifespan", "build_app", "check_app"]
+__all__ = [
+    "ASGIApp",
+    "AppRun",
+    "Hooks",
+    "Request",
+    "SessionLifespan",
+    "build_app",
+    "check_app",
+    "may_be_app",
+    "no_asyncio",
+]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from pytest_arena._app import _words
-from pytest_arena._app._lines import ends_at_the_caller
+from pytest_arena._app import _messages
 from pytest_arena._app._records import Hooks, Stopwatch
+from pytest_arena._app._tracebacks import ends_at_the_caller
+from pytest_arena._loop import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Mapping
@@ -25,9 +26,9 @@ else:
         try:
             import httpx
         except ImportError:
-            raise _words.no_http_library() from None
+            raise _messages.no_http_library() from None
 
-__all__ = ["AsyncClient", "Host", "open_async_client"]
+__all__ = ["AsyncClient", "open_async_client"]
 
 _OF_THE_TRANSPORT = {"raise_app_exceptions", "root_path", "client"}
 
@@ -47,7 +48,7 @@ class Host(Protocol):
     def state(self) -> Mapping[str, Any]:
         """What the lifespan hands on to requests."""
 
-    async def join(self) -> None:
+    async def ajoin(self) -> None:
         """Wait until the app is up."""
 
 
@@ -109,7 +110,7 @@ class AsyncClient(httpx.AsyncClient):
         """
         __tracebackhide__ = True
         await self._arena_ready()
-        await self._arena_host.hooks.before()
+        await self._arena_host.hooks.abefore()
         watch = Stopwatch(self._arena_host.hooks, request, role=self._arena_role)
         try:
             response = await super().send(request, **options)
@@ -139,9 +140,11 @@ class AsyncClient(httpx.AsyncClient):
 
     async def _arena_ready(self) -> Self:
         __tracebackhide__ = True
-        await self._arena_host.join()
+        if running_loop() is None:
+            raise _messages.no_asyncio()
+        await self._arena_host.ajoin()
         if self._arena_login is not None:
-            await self._arena_login.once(self)
+            await self._arena_login.aonce(self)
         return self
 
     @property
@@ -161,7 +164,7 @@ def open_async_client(
     try:
         return AsyncClient(host, login, **options)
     except TypeError as error:
-        raise _words.wrong_options(error, "the async client") from error
+        raise _messages.wrong_options(error, "the async client") from error
 
 
 def _with_state(host: Host) -> ASGIApp:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from enum import Enum, auto
 from typing import Any, cast
 
-from pytest_arena._app import _words
+from pytest_arena._app import _messages
 
 __all__ = ["ASGIApp", "Message", "Scope", "build_app", "check_app", "is_async", "is_litestar"]
 
@@ -35,9 +35,9 @@ class _Kind(Enum):
 
 
 _REFUSALS = {
-    _Kind.WSGI: _words.wsgi_app,
-    _Kind.ASYNC_FACTORY: _words.async_factory,
-    _Kind.OTHER: _words.no_app,
+    _Kind.WSGI: _messages.wsgi_app,
+    _Kind.ASYNC_FACTORY: _messages.async_factory,
+    _Kind.OTHER: _messages.no_app,
 }
 
 
@@ -60,6 +60,16 @@ def check_app(app: object, path: str) -> None:
         raise refuse(app, f"arena_app = {path}")
 
 
+def may_be_app(thing: object) -> bool:
+    """Whether it could be what somebody meant by ``arena_app``: an app, or a function."""
+    is_instance = callable(thing) and not inspect.isclass(thing)
+    return is_instance and _kind_of(thing) not in _REFUSALS and not _is_a_session_maker(thing)
+
+
+def _is_a_session_maker(thing: object) -> bool:
+    return type(thing).__module__.startswith("sqlalchemy.")
+
+
 def build_app(app: object) -> ASGIApp:
     """Return the ASGI app: what a factory makes, else the app itself.
 
@@ -75,21 +85,22 @@ def build_app(app: object) -> ASGIApp:
         run = AppRun(build_app(main.create_app), hooks=hooks)
     """
     __tracebackhide__ = True
-    if _kind_of(app) is _Kind.FACTORY:
-        return _as_asgi(cast("Callable[[], object]", app)(), f"what {_words.describe(app)} returns")
-    return _as_asgi(app, "the app")
-
-
-def _as_asgi(app: object, what: str) -> ASGIApp:
-    __tracebackhide__ = True
     kind = _kind_of(app)
+    if kind is _Kind.FACTORY:
+        made = cast("Callable[[], object]", app)()
+        return _as_asgi(made, _kind_of(made), f"what {_messages.describe(app)} returns")
+    return _as_asgi(app, kind, "the app")
+
+
+def _as_asgi(app: object, kind: _Kind, what: str) -> ASGIApp:
+    __tracebackhide__ = True
     if kind is _Kind.ASGI:
         return cast("ASGIApp", app)
     if kind is _Kind.LEGACY:
         return _from_asgi2(cast("Callable[[Scope], Callable[..., Awaitable[None]]]", app))
     if inspect.iscoroutine(app):
         app.close()  # else Python warns that nobody awaited it
-    raise _REFUSALS.get(kind, _words.no_app)(app, what)
+    raise _REFUSALS.get(kind, _messages.no_app)(app, what)
 
 
 def _from_asgi2(app: Callable[[Scope], Callable[..., Awaitable[None]]]) -> ASGIApp:

@@ -16,13 +16,14 @@ import warnings
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app import _words
+from pytest_arena._app import _messages
+from pytest_arena._loop import running_loop
 
 if TYPE_CHECKING:
     from pytest_arena._app._kind import ASGIApp, Message
     from pytest_arena.errors import LifespanError
 
-__all__ = ["PATIENCE", "Lifespan", "running_loop"]
+__all__ = ["Lifespan"]
 
 # Seconds for a shutdown, which closes a few pools: whoever exceeds them waits for something that
 # does not come, and is cancelled, with an error.
@@ -62,6 +63,8 @@ class Lifespan:
         # a cancelled waiter would otherwise cancel it for the others.
         self._started: Future[None] = Future()
         self._started.set_running_or_notify_cancel()
+        # In its own loop an event does, which wakes the waiter without a byte through a socket.
+        self._started_here = asyncio.Event()
         self._shutdown_asked = asyncio.Event()
         # Facts about the conversation with the app. None is ever taken back.
         self._took_startup = False
@@ -91,7 +94,7 @@ class Lifespan:
         """Whether it was begun in this loop."""
         return self._loop is loop
 
-    async def started(self) -> None:
+    async def astarted(self) -> None:
         """Wait until the app is up, in any loop.
 
         Raises:
@@ -101,11 +104,14 @@ class Lifespan:
         __tracebackhide__ = True
         if not self._started.done():
             self._check_it_moves(blocked=None)
-            await asyncio.wrap_future(self._started)
+            if self._loop is running_loop():
+                await self._started_here.wait()
+            else:
+                await asyncio.wrap_future(self._started)
         self._raise_start_error()
 
-    def started_sync(self) -> None:
-        """Wait until the app is up, in a thread. Raises as `started` does."""
+    def started(self) -> None:
+        """Wait until the app is up, in a thread. Raises as `astarted` does."""
         __tracebackhide__ = True
         if not self._started.done():
             self._check_it_moves(blocked=running_loop())
@@ -123,7 +129,7 @@ class Lifespan:
         if await self._outlasts(PATIENCE):
             self._task.cancel()
             await self._outlasts(PATIENCE / 10)
-            self._failure = _words.shutdown_hangs(PATIENCE)
+            self._failure = _messages.shutdown_hangs(PATIENCE)
         self._raise_failure()
 
     def close(self) -> None:
@@ -196,10 +202,10 @@ class Lifespan:
         error = _innermost(error)
         if self._is_up:
             if error is not None or self._message is not None:
-                text = _words.shutdown_failed(error, self._message, asked=self._is_stopping)
+                text = _messages.shutdown_failed(error, self._message, asked=self._is_stopping)
                 self._failure = _because(text, error)
         elif self._message is not None or (self._took_startup and error is not None):
-            self._start_error = _because(_words.startup_failed(error, self._message), error)
+            self._start_error = _because(_messages.startup_failed(error, self._message), error)
         # Else the app knows no lifespan: ASGI wants a server to go on without.
 
     def _over(self, task: asyncio.Task[None]) -> None:
@@ -207,17 +213,18 @@ class Lifespan:
         # at the exception keeps asyncio from complaining that nobody did.
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
-            self._start_error = _because(_words.startup_failed(error, None), error)
+            self._start_error = _because(_messages.startup_failed(error, None), error)
         self._say_started()
 
     def _say_started(self) -> None:
         if not self._started.done():
             self._started.set_result(None)
+            self._started_here.set()
 
     def _check_it_moves(self, *, blocked: asyncio.AbstractEventLoop | None) -> None:
         __tracebackhide__ = True
         if self._loop is blocked or not self._loop.is_running():
-            raise _words.startup_stuck()
+            raise _messages.startup_stuck()
 
     def _ask(self) -> None:
         self._is_stopping = True
@@ -253,7 +260,7 @@ class Lifespan:
         try:
             stopped.result(2 * PATIENCE)
         except TimeoutError:
-            raise _words.shutdown_hangs(2 * PATIENCE) from None
+            raise _messages.shutdown_hangs(2 * PATIENCE) from None
 
     def _leave(self) -> None:
         """Let go of the app: its loop was closed without a word to it.
@@ -283,14 +290,6 @@ class Lifespan:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the loop that runs in this thread, None if there is none."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _innermost(error: BaseException | None) -> BaseException | None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app import _words
+from pytest_arena._app import _messages
 from pytest_arena.errors import ClientError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _under_way: ContextVar[tuple[Login, ...]] = ContextVar("logins under way", defau
 
 
 class Login:
-    """The login of one client, made before its first request and never again.
+    """The login of one client, made before its first request and never again, unless forgotten.
 
     Requests that come while it is under way wait for it, and share its failure. After a failure
     the next request tries again.
@@ -38,7 +38,17 @@ class Login:
         self._thread_lock = threading.Lock()
         self._loop_lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
-    async def once(self, client: object) -> None:
+    @property
+    def is_done(self) -> bool:
+        """Whether the client has logged in."""
+        return self._is_done
+
+    def forget(self) -> None:
+        """The next request logs in again."""
+        self._is_done = False
+        self._failure = None
+
+    async def aonce(self, client: object) -> None:
         """Log this client in, if it is not.
 
         Raises:
@@ -50,17 +60,17 @@ class Login:
         known = self._failure
         async with self._lock_of_this_loop():
             if self._is_open_since(known):
-                await self._log_in(client)
+                await self._alog_in(client)
 
-    def once_sync(self, client: object) -> None:
-        """Log this client in, if it is not. Raises as `once` does, and for an async function."""
+    def once(self, client: object) -> None:
+        """Log this client in, if it is not. Raises as `aonce` does, and for an async function."""
         __tracebackhide__ = True
         if self._is_done or self in _under_way.get():
             return
         known = self._failure
         with self._thread_lock:
             if self._is_open_since(known):
-                self._log_in_sync(client)
+                self._log_in(client)
 
     def _lock_of_this_loop(self) -> asyncio.Lock:
         """An asyncio.Lock belongs to a loop, a client may be used in several, one by one."""
@@ -76,21 +86,21 @@ class Login:
             raise self._failure
         return not self._is_done
 
-    async def _log_in(self, client: object) -> None:
+    async def _alog_in(self, client: object) -> None:
         __tracebackhide__ = True
         with self._attempt():
             answer = self._function(client, self.role)
             if inspect.isawaitable(answer):
                 await answer
 
-    def _log_in_sync(self, client: object) -> None:
+    def _log_in(self, client: object) -> None:
         __tracebackhide__ = True
         with self._attempt():
             answer = self._function(client, self.role)
             if inspect.iscoroutine(answer):
                 answer.close()  # else Python warns that nobody awaited it
             if inspect.isawaitable(answer):
-                raise _words.async_login(role=self.role, path=self._path)
+                raise _messages.async_login(role=self.role, path=self._path)
 
     @contextmanager
     def _attempt(self) -> Iterator[None]:
@@ -102,8 +112,14 @@ class Login:
             self._failure = error
             raise
         except Exception as error:
-            self._failure = _words.login_failed(error, role=self.role, path=self._path)
+            words = _messages.sync_login if _forgot_to_await(error) else _messages.login_failed
+            self._failure = words(error, role=self.role, path=self._path)
             raise self._failure from error
         finally:
             _under_way.reset(token)
         self._is_done = True
+
+
+def _forgot_to_await(error: Exception) -> bool:
+    """Whether somebody took an attribute, or an item, of what he should have awaited."""
+    return isinstance(error, AttributeError | TypeError) and "'coroutine' object" in str(error)

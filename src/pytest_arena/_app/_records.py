@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pytest_arena._clock import seconds as now
 from pytest_arena.errors import redact
 
 __all__ = ["Hooks", "Request", "Stopwatch"]
@@ -36,10 +36,10 @@ class Request:
 class Hooks(Protocol):
     """What the arena wants around each request of our clients."""
 
-    async def before(self) -> None:
+    async def abefore(self) -> None:
         """Called before a request of an async client, in its loop: commits pending work."""
 
-    def before_sync(self) -> None:
+    def before(self) -> None:
         """Called before a request of a sync client, in its thread."""
 
     def requested(self, record: Request) -> None:
@@ -53,11 +53,11 @@ class Stopwatch:
         self._hooks = hooks
         self._request = request
         self._role = role
-        self._began = time.perf_counter()
+        self._began = now()
 
     def answered(self, response: Any) -> None:
         """Tell of an answer, and of the redirects on the way to it."""
-        seconds = time.perf_counter() - self._began
+        seconds = now() - self._began
         for hop in response.history:
             took = hop.elapsed.total_seconds()
             self._tell(hop.request, took, status=hop.status_code)
@@ -66,7 +66,7 @@ class Stopwatch:
 
     def raised(self, error: BaseException) -> None:
         """Tell of an error. Test clients open a websocket by raising: that is none."""
-        seconds = time.perf_counter() - self._began
+        seconds = now() - self._began
         if self._request.url.scheme in {"ws", "wss"}:
             self._tell(self._request, seconds, method="WEBSOCKET")
         else:

@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app import _words
+from pytest_arena._app import _messages
+from pytest_arena._app._client_state import ClientState
 from pytest_arena._app._login import Login
-from pytest_arena._app._shared import SharedLifespan
+from pytest_arena._app._shared_lifespan import SharedLifespan
 from pytest_arena._app._sync_client import Portal, open_test_client
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class AppRun:
         self._login = login
         self._login_path = login_path
         self._portal = Portal()
+        self._clients: list[AsyncClient] = []
         self._test_clients: list[Any] = []
         self._is_closed = False
 
@@ -103,7 +105,9 @@ class AppRun:
         from pytest_arena._app._async_client import open_async_client
 
         options = {_ASYNC_NAMES.get(name, name): value for name, value in options.items()}
-        return open_async_client(self, self._new_login(role), options=options)
+        client = open_async_client(self, self._new_login(role), options=options)
+        self._clients.append(client)
+        return client
 
     def new_test_client(
         self, *, role: str | None = None, options: Mapping[str, Any] = _NOTHING
@@ -131,27 +135,51 @@ class AppRun:
         if role is None:
             return None
         if self._login is None:
-            raise _words.no_login(role)
+            raise _messages.no_login(role)
         return Login(self._login, role=role, path=self._login_path)
 
-    async def join(self) -> None:
+    def remember(self) -> Callable[[], None]:
+        """Return what takes the app and its clients back to where they are now.
+
+        That is to be called where no request is under way. Clients that were made since are let
+        go of, a lifespan that was begun since is shut down, cookies, headers and logins of the
+        others are what they were.
+        """
+        clients = [ClientState.now(client) for client in (*self._clients, *self._test_clients)]
+        number, sync_number = len(self._clients), len(self._test_clients)
+        lifespans = self._lifespan.known() if self._lifespan else []
+
+        def restore() -> None:
+            del self._clients[number:]
+            with ExitStack() as stack:
+                if self._lifespan:
+                    stack.callback(self._lifespan.close_others, lifespans)
+                for client in self._test_clients[sync_number:]:
+                    stack.callback(client._arena_leave)  # noqa: SLF001 - ours, of another file
+                del self._test_clients[sync_number:]
+            for remembered in clients:
+                remembered.restore()
+
+        return restore
+
+    async def ajoin(self) -> None:
         """Wait until the app is up; called by async clients before each request."""
         __tracebackhide__ = True
         self._check_it_is_open()
         if self._lifespan:
-            await self._lifespan.join()
+            await self._lifespan.ajoin()
 
-    def join_sync(self, backend: Mapping[str, Any]) -> tuple[BlockingPortal, Lifespan | None]:
+    def join(self, backend: Mapping[str, Any]) -> tuple[BlockingPortal, Lifespan | None]:
         """Wait until the app is up, and tell where it runs for sync clients, which call this."""
         __tracebackhide__ = True
         self._check_it_is_open()
         portal = self._portal.open(backend)
-        return portal, self._lifespan.join_sync(portal) if self._lifespan else None
+        return portal, self._lifespan.join(portal) if self._lifespan else None
 
     def _check_it_is_open(self) -> None:
         __tracebackhide__ = True
         if self._is_closed:
-            raise _words.run_is_over()
+            raise _messages.run_is_over()
 
     async def aclose(self) -> None:
         """Shut the app down, if its lifespan runs in this loop; a later request starts it again.

@@ -8,10 +8,10 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
-from pytest_arena._app import _words
+from pytest_arena._app import _messages
 from pytest_arena._app._kind import ASGIApp, is_async, is_litestar
-from pytest_arena._app._lines import ends_at_the_caller
 from pytest_arena._app._records import Hooks, Stopwatch
+from pytest_arena._app._tracebacks import ends_at_the_caller
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -30,7 +30,7 @@ else:
     # Starlette's client is an httpx2 client or an httpx one, Litestar's an httpx one.
     _Base = object
 
-__all__ = ["Host", "Portal", "SyncClient", "open_test_client"]
+__all__ = ["Portal", "open_test_client"]
 
 
 class Host(Protocol):
@@ -44,7 +44,7 @@ class Host(Protocol):
     def state(self) -> Mapping[str, Any]:
         """What the lifespan hands on to requests."""
 
-    def join_sync(self, backend: Mapping[str, Any]) -> tuple[BlockingPortal, Lifespan | None]:
+    def join(self, backend: Mapping[str, Any]) -> tuple[BlockingPortal, Lifespan | None]:
         """Wait until the app is up; return where it runs, and the lifespan if this began it."""
 
 
@@ -136,7 +136,7 @@ class SyncClient(_Base):
         """
         __tracebackhide__ = True
         self._arena_ready()
-        self._arena_host.hooks.before_sync()
+        self._arena_host.hooks.before()
         watch = Stopwatch(self._arena_host.hooks, request, role=self._arena_role)
         try:
             response = super().send(request, **options)
@@ -166,11 +166,11 @@ class SyncClient(_Base):
         __tracebackhide__ = True
         self._arena_join()
         if self._arena_login is not None:
-            self._arena_login.once_sync(self)
+            self._arena_login.once(self)
 
     def _arena_join(self) -> Lifespan | None:
         __tracebackhide__ = True
-        portal, begun = self._arena_host.join_sync(self._arena_backend())
+        portal, begun = self._arena_host.join(self._arena_backend())
         self._arena_enter(portal, self._arena_host.state)
         return begun
 
@@ -201,7 +201,7 @@ def open_test_client(
     try:
         client = kind(_as_coroutine_function(app), **options)
     except TypeError as error:
-        raise _words.wrong_options(error, "the test client") from error
+        raise _messages.wrong_options(error, "the test client") from error
     client._arena_bind(host, login)  # noqa: SLF001 - a class of this file
     return cast("TestClient", client)
 
@@ -228,7 +228,7 @@ def _import_starlettes() -> type[Any]:
             warnings.simplefilter("ignore")
             from starlette.testclient import TestClient
     except (ImportError, RuntimeError) as error:  # the latter for want of an HTTP library
-        raise _words.no_test_client(error) from None
+        raise _messages.no_test_client(error) from None
 
     @ends_at_the_caller
     class ArenaTestClient(SyncClient, TestClient):
@@ -252,7 +252,7 @@ def _import_litestars() -> type[Any]:
     try:
         from litestar.testing import TestClient
     except ImportError as error:
-        raise _words.no_test_client(error) from None
+        raise _messages.no_test_client(error) from None
 
     @ends_at_the_caller
     class ArenaTestClient(SyncClient, TestClient[Any]):  # type: ignore[misc] # as above

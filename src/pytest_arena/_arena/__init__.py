@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pytest_arena._arena._facade import Arena, Refused
+from pytest_arena._arena._apps import Apps
+from pytest_arena._arena._calls import conducted
+from pytest_arena._arena._facade import Arena
 from pytest_arena._arena._run import ArenaRun
+from pytest_arena._arena._wide import WideFixture
 
-__all__ = ["Arena", "ArenaRun", "Refused"]
+__all__ = ["Apps", "Arena", "ArenaRun", "WideFixture", "conducted"]

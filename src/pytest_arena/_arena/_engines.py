@@ -1,22 +1,25 @@
-"""The engines of our own, one for each database and kind, kept from test to test."""
+"""The engines of our own, one for each database and kind, and the sessions on them."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from pytest_arena import _gate
+from pytest_arena._db_session import Sessions
+from pytest_arena._loop import run_in_new_loop, running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from sqlalchemy.engine import Engine
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
 
-    from pytest_arena._arena._databases import Database, Databases
+    from pytest_arena._arena._databases import Databases
+    from pytest_arena._arena._state import Database
+    from pytest_arena._arena._test import Current
 
 __all__ = ["Engines"]
 
@@ -24,25 +27,53 @@ __all__ = ["Engines"]
 class Engines:
     """Made like the app's engine where there is one, so that PRAGMAs and types are the same."""
 
-    def __init__(self, databases: Databases) -> None:
-        self._databases = databases
+    def __init__(self, databases: Databases, current: Current) -> None:
+        self._databases, self._current = databases, current
         self._sync: dict[Database, Engine] = {}
         self._async: dict[Database, AsyncEngine] = {}
 
-    def sync_engine(self, database: Database) -> Engine:
-        """Return a sync engine on a database of the arena."""
+    def first_url(self) -> URL:
+        """Return the URL of the app's first database, which is there on return."""
+        database = self._databases.first()
+        self._databases.ensure(database)
+        return self._url(database)
+
+    def first_engine(self) -> Engine | AsyncEngine:
+        """Return the engine on the app's first database, of the kind of the app's."""
+        database = self._databases.first()
+        return self._async_on(database) if database.dialect.is_async else self._sync_on(database)
+
+    def open_session(self, name: str = "") -> AsyncSession | Session:
+        """Open a session of the test, or one that a wide fixture has to close itself."""
+        test = self._current.on_top()
+        sessions = test.sessions if test else Sessions()
+        meant = self._databases.named(name) if name else self._databases.first()
+        return self._open(sessions, meant, wants_async=running_loop() is not None)
+
+    def open_test_session(self) -> AsyncSession | Session:
+        """Open a session of the kind of the test."""
+        test = self._current.running()
+        return self._open(test.sessions, self._databases.first(), wants_async=test.plan.is_async)
+
+    def _open(
+        self, sessions: Sessions, database: Database, *, wants_async: bool
+    ) -> AsyncSession | Session:
+        if wants_async and database.dialect.is_async:
+            return sessions.open_async(self._async_on(database))
+        return sessions.open_sync(self._sync_on(database))
+
+    def _sync_on(self, database: Database) -> Engine:
         if database not in self._sync:
             self._sync[database] = self._new_sync(database)
         return self._sync[database]
 
-    def async_engine(self, database: Database) -> AsyncEngine:
-        """Return an async engine on a database of the arena."""
+    def _async_on(self, database: Database) -> AsyncEngine:
         if database not in self._async:
             self._async[database] = self._new_async(database)
         return self._async[database]
 
-    def url(self, database: Database) -> URL:
-        """Return the URL under which anybody reaches the database, by the app's own driver."""
+    def _url(self, database: Database) -> URL:
+        """The URL under which anybody reaches the database, by the app's own driver."""
         driver = f"sqlite+{database.dialect.driver}" if database.dialect.is_async else "sqlite"
         return URL.create(driver, database=str(database.live))
 
@@ -56,23 +87,20 @@ class Engines:
         return (
             _gate.sync_twin(engine, url)
             if engine.dialect.is_async
-            else _gate.engine_like(engine, self.url(database))
+            else _gate.engine_like(engine, self._url(database))
         )
 
     def _new_async(self, database: Database) -> AsyncEngine:
         engine = self._engine_of_app(database, kinds=(True,))
         if engine is None:
-            return create_async_engine(self.url(database))
-        return AsyncEngine(_gate.engine_like(engine, self.url(database)))
+            return create_async_engine(self._url(database))
+        return AsyncEngine(_gate.engine_like(engine, self._url(database)))
 
     def _engine_of_app(self, database: Database, kinds: tuple[bool, ...]) -> Engine | None:
+        """The oldest engine of the app's on this database, of the first of these kinds it has."""
         engines = [engine for engine in _gate.find_engines() if self._means(engine, database)]
-        engines = _gate.oldest_first(engines)
-        for is_async in kinds:
-            for engine in engines:
-                if engine.dialect.is_async is is_async:
-                    return engine
-        return None
+        found = [one for one in engines if one.dialect.is_async in kinds]
+        return min(found, key=lambda one: kinds.index(one.dialect.is_async), default=None)
 
     def _means(self, engine: Engine, database: Database) -> bool:
         asked = _gate.asked_by_engine(engine)
@@ -86,13 +114,4 @@ class Engines:
             if (sync := self._sync.pop(database, None)) is not None:
                 sync.dispose()
             if (asynchronous := self._async.pop(database, None)) is not None:
-                _run(asynchronous.dispose())
-
-
-def _run(coroutine: Coroutine[Any, Any, None]) -> None:
-    # Not asyncio.run, which takes the main thread's event loop away from the user.
-    loop = asyncio.new_event_loop()
-    try:
-        loop.run_until_complete(coroutine)
-    finally:
-        loop.close()
+                run_in_new_loop(asynchronous.dispose())

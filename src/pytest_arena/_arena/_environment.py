@@ -69,8 +69,8 @@ class Environment:
         asked = _gate.asked_by_url(url)
         if url.get_backend_name() != "sqlite":
             name = asked.name if asked else _gate.described_url(url)
-            return url if self._databases.is_allowed(name) else _nowhere(url)
-        if asked is None or not asked.name or self._databases.is_free(asked.name):
+            return url if self._databases.files.is_allowed(name) else _nowhere(url)
+        if asked is None or not asked.name or self._databases.files.is_free(asked.name):
             return url  # memory keeps its pool class; a free file is the tests' own business
         live = self._databases.register(asked).live
         is_uri = str(url.query.get("uri", "")).lower() in {"true", "1", "yes"}

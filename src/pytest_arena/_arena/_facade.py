@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_arena._app import Request
     from pytest_arena._arena._run import ArenaRun
 
-__all__ = ["Arena", "Refused"]
+__all__ = ["Arena"]
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class Arena:
         Raises:
             TemplateError: the schema or the seed cannot be built.
         """
-        return self._run.url().render_as_string(hide_password=False)
+        return self._run.engines.first_url().render_as_string(hide_password=False)
 
     @property
     def engine(self) -> Engine | AsyncEngine:
@@ -66,7 +66,7 @@ class Arena:
 
         It never takes the app's connections. Do not dispose of it; it is kept from test to test.
         """
-        return self._run.engine()
+        return self._run.engines.first_engine()
 
     @property
     def isolation(self) -> str:
@@ -78,16 +78,26 @@ class Arena:
         """The requests that clients of ours made in this test, oldest first."""
         return self._run.requests()
 
-    def session(self) -> AsyncSession | Session:
+    def session(self, *, database: str = "") -> AsyncSession | Session:
         """Open a session on the database, as ``db_session`` is; close it yourself in a fixture.
 
-        Async where the app's engine is async and an event loop is running, else sync.
+        Async where the app's engine is async and an event loop is running, else sync. An app with
+        several databases names one that is not its first: by its file, without the ending.
+
+        Example::
+
+            with arena.session(database="analytics") as session:
+                assert session.scalar(select(func.count(Visit.id))) == 1
+
+        Raises:
+            ConfigError: no engine and no option has given a database this name.
+            TemplateError: the schema or the seed cannot be built.
         """
-        return self._run.open_session()
+        return self._run.engines.open_session(database)
 
     def client(self, **options: Any) -> Any:
         """Return an async client, as ``client`` is. ``options`` are those of ``client_options``."""
-        return self._run.app_run().new_client(options=options)
+        return self._run.apps.running().new_client(options=self._run.apps.client_options(options))
 
     def client_as(self, role: str, **options: Any) -> Any:
         """Return an async client that logs in as ``role`` before its first request.
@@ -95,15 +105,21 @@ class Arena:
         Raises:
             LoginError: there is no ``arena_login``.
         """
-        return self._run.app_run().new_client(role=role, options=options)
+        return self._run.apps.running().new_client(
+            role=role, options=self._run.apps.client_options(options)
+        )
 
     def test_client(self, **options: Any) -> Any:
         """Return a sync test client, as ``test_client`` is."""
-        return self._run.app_run().new_test_client(options=options)
+        return self._run.apps.running().new_test_client(
+            options=self._run.apps.client_options(options)
+        )
 
     def test_client_as(self, role: str, **options: Any) -> Any:
         """Return a sync test client that logs in as ``role`` before its first request."""
-        return self._run.app_run().new_test_client(role=role, options=options)
+        return self._run.apps.running().new_test_client(
+            role=role, options=self._run.apps.client_options(options)
+        )
 
     new_client = client
 
@@ -112,7 +128,7 @@ class Arena:
 
         Costs one copy of the database.
         """
-        return self._run.keep()
+        return self._run.kept.keep_first()
 
     @contextlib.contextmanager
     def expect_refusal(self) -> Iterator[Refused]:
@@ -139,7 +155,7 @@ class Arena:
         if not errors:
             raise AssertionError("nothing was refused in this block")
         refused.error = errors[0]
-        self._run.ledger.report(*self._run.ledger.since(before))
+        self._run.ledger.mark_reported(*self._run.ledger.since(before))
 
     def _refused_since(self, mark: int) -> list[RefusedError]:
         errors = self._run.ledger.since(mark)

@@ -1,4 +1,4 @@
-"""Where the databases go that somebody wants to look at, and how many of them stay."""
+"""Which databases does somebody want to look at, where do they go, and how many stay?"""
 
 from __future__ import annotations
 
@@ -9,18 +9,52 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["new_kept_file"]
+    from pytest_arena._arena._databases import Databases
+    from pytest_arena._arena._state import Database
+    from pytest_arena._ledger import Ledger
+
+__all__ = ["KeptFiles", "is_to_be_kept"]
 
 # Per cache folder, the newest: enough for a bad day, and bounded.
 _STAY = 50
 _LONGEST_NAME = 100
 
 
-def new_kept_file(cache: Path, test: str, database: str) -> Path:
-    """Return the file for a test's database; the same test takes the place of its older one.
+def is_to_be_kept(keep: str, *, when: str, is_failed: bool) -> bool:
+    """Whether ``arena_keep`` asks for the database now, after this phase of a test."""
+    if when == "teardown":
+        return False
+    return (keep == "always" and when == "call") or (keep != "never" and is_failed)
 
-    The oldest files go where there are more than fifty.
-    """
+
+class KeptFiles:
+    """Copies of the databases as they are, beside the cache of templates."""
+
+    def __init__(self, cache: Path, databases: Databases, ledger: Ledger) -> None:
+        self._cache, self._databases, self._ledger = cache, databases, ledger
+
+    def keep_first(self) -> Path:
+        """Copy the first database to a file that stays."""
+        return self._keep(self._databases.first())
+
+    def keep_used(self) -> list[Path]:
+        """Copy each database that somebody has connected to; never fails a report."""
+        kept = []
+        for database in self._databases.provisioned():
+            try:
+                kept.append(self._keep(database))
+            except Exception as error:  # noqa: BLE001 - a full disk, a lock: the test's report goes on
+                self._ledger.note(f"{self._ledger.test}: not kept: {error}")
+        return kept
+
+    def _keep(self, database: Database) -> Path:
+        file = _new_file(self._cache, self._ledger.test or "outside", database.live.name)
+        self._databases.ensure(database).save(file)
+        return file
+
+
+def _new_file(cache: Path, test: str, database: str) -> Path:
+    """The file for a test's database, in the place of its older one; at most fifty files stay."""
     folder = cache / "kept"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{_as_file_name(test)}-{database}"

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from time import perf_counter
 from typing import TYPE_CHECKING
 
-from pytest_arena import _leaks
+from pytest_arena import _clock, _leaks
 from pytest_arena._isolation import Held
+from pytest_arena.errors import ArenaError, IsolationError, impossible
 
 if TYPE_CHECKING:
-    from pytest_arena._arena._databases import Database, Databases, Level
+    from pytest_arena._arena._databases import Databases
+    from pytest_arena._arena._state import Database, Level
     from pytest_arena._gate import Checkout, Gate
     from pytest_arena._isolation import Isolation
     from pytest_arena._ledger import Ledger
 
 __all__ = ["Levels"]
+
+# A reader that polls the database holds its lock for less than a millisecond each time.
+_PATIENCE, _STEP = 0.1, 0.002
 
 
 class Levels:
@@ -28,8 +32,9 @@ class Levels:
     def __init__(self, databases: Databases, gate: Gate, ledger: Ledger) -> None:
         self._databases, self._gate, self._ledger = databases, gate, ledger
         self.seconds = 0.0
-        self._before: dict[Level | None, _leaks.Before] = {}
+        self._before: dict[Level | None, _leaks.HeldByFixtures] = {}
         self._in_the_way: list[Checkout] = []
+        self._has_ended_leaks = False
 
     @property
     def _stack(self) -> list[Level]:
@@ -45,23 +50,51 @@ class Levels:
 
     def enter(self, level: Level) -> None:
         """Open a level above all that stands."""
-        started = perf_counter()
+        started = _clock.seconds()
         entered: list[Isolation] = []
         try:
             for database in self._databases.provisioned():
-                self._databases.enter(self._isolation_of(database), database, level)
-                entered.append(self._isolation_of(database))
-        except Held as held:
+                isolation = self._isolation_of(database)
+                self._databases.provision.enter(isolation, database, level)
+                entered.append(isolation)
+                # A wider fixture may write to it, and then it is that fixture's as well.
+                database.is_of_a_test &= level.serial > 0
+        except (Held, ArenaError) as error:
             for isolation in entered:
                 isolation.forget()
-            raise _leaks.lost_error(_leaks.open_transactions(self._gate), level.name) from held
+            if not isinstance(error, Held):
+                raise
+            raise _leaks.lost_error(_leaks.open_transactions(self._gate), level.name) from error
         self._stack.append(level)
-        self._before[level] = _leaks.Before.now(self._gate)
-        self.seconds += perf_counter() - started
+        self._before[level] = _leaks.HeldByFixtures.now(self._gate)
+        self.seconds += _clock.seconds() - started
 
-    def before(self, level: Level | None) -> _leaks.Before:
+    def before(self, level: Level | None) -> _leaks.HeldByFixtures:
         """Return what wider fixtures held when a level was entered."""
-        return self._before.get(level) or _leaks.Before()
+        return self._before.get(level) or _leaks.HeldByFixtures()
+
+    def end_leaks(self, level: Level | None, serial: int) -> None:
+        """End the transactions and take back the connections that a level's owner has left.
+
+        Raises:
+            ConnectionLeak: there were some.
+        """
+        leaks = _leaks.connection_leaks(self._gate, serial, self.before(level))
+        if leaks:
+            self._has_ended_leaks = True
+            error = _leaks.leak_error(leaks)
+            _leaks.take_back([leak for leak in leaks if leak.serial == serial])
+            _leaks.end_transactions([leak for leak in leaks if leak.serial != serial])
+            raise error
+
+    def drop_clean_ones_of_the_test(self) -> list[Level]:
+        """Forget the test's level, and its example's, while nothing was written in the top one."""
+        dropped: list[Level] = []
+        for level in self._stack[::-1]:
+            if not level.serial or not self.drop_if_clean(level):
+                break
+            dropped.append(level)
+        return dropped
 
     def drop_if_clean(self, level: Level) -> bool:
         """Forget a level in which nothing was written, if it is the top one."""
@@ -82,19 +115,32 @@ class Levels:
         Returns the names of the databases that had changed.
 
         Raises:
-            IsolationError: a wider fixture had to lose its open transaction for that.
+            IsolationError: a wider fixture had to lose its open transaction for that, or there is
+                no room for it. The level is gone all the same.
         """
-        started = perf_counter()
-        assert self._stack[-1] is level, "because levels are a stack"  # noqa: S101 - our own bug
-        changed = [
-            one.name for one in self._databases.provisioned() if self._taken_back(one, level)
-        ]
+        started = _clock.seconds()
+        if self._stack[-1:] != [level]:
+            raise impossible(f"{level.name}: a level was left that is not the top one")
+        changed, failed = self._take_back_all(level)
         self._stack.pop()
         self._before.pop(level, None)
+        self._has_ended_leaks = False
         self._gate.drop_altered()
-        self.seconds += perf_counter() - started
+        self.seconds += _clock.seconds() - started
         self._say_what_was_lost(level)
+        if failed:
+            raise failed[0]
         return changed
+
+    def _take_back_all(self, level: Level) -> tuple[list[str], list[IsolationError]]:
+        changed: list[str] = []
+        failed: list[IsolationError] = []
+        for database in self._databases.provisioned():
+            try:
+                changed += [database.name] if self._taken_back(database, level) else []
+            except IsolationError as error:  # the other databases are left all the same
+                failed.append(error)
+        return changed, failed
 
     def _say_what_was_lost(self, level: Level) -> None:
         lost, self._in_the_way = self._in_the_way, []
@@ -103,22 +149,56 @@ class Levels:
 
     def _taken_back(self, database: Database, level: Level) -> bool:
         isolation = self._isolation_of(database)
-        with suppress(Held):
-            return isolation.leave()
+        try:
+            left = self._left_in_place(isolation, level)
+        except IsolationError as error:
+            self._leave_by_force(isolation, error.what)
+            return True
+        if left is None:
+            self._leave_by_force(
+                isolation,
+                f"{database.name}: locked by a connection that arena does not know or cannot end "
+                "(another process, a half-read cursor)",
+            )
+        return left is not False
+
+    def _leave_by_force(self, isolation: Isolation, reason: str) -> None:
+        isolation.leave_by_force()
+        self._ledger.note(
+            f"{reason}; a new file was put in its place. SQLAlchemy's connections are opened "
+            "anew; those of sqlite3 itself and of other processes go on with the old file"
+        )
+
+    def _left_in_place(self, isolation: Isolation, level: Level) -> bool | None:
+        """Whether there was a change; None where a lock keeps the database."""
+        if self._may_be_left(isolation):
+            with suppress(Held):
+                return isolation.leave()
         if self._is_the_fixtures_own(isolation, level):
             isolation.forget()
             return False
+        self._end_transactions_in_the_way(level)
+        return self._left_with_patience(isolation)
+
+    def _may_be_left(self, isolation: Isolation) -> bool:
+        # A leaked reader that wrote nothing keeps no level, and would lock the next test out.
+        return not self._has_ended_leaks or isolation.is_free()
+
+    def _left_with_patience(self, isolation: Isolation) -> bool | None:
+        end = _clock.seconds() + _PATIENCE
+        while True:
+            if self._may_be_left(isolation):
+                with suppress(Held):
+                    return isolation.leave()
+            if _clock.seconds() >= end:
+                return None
+            _clock.rest(_STEP)
+
+    def _end_transactions_in_the_way(self, level: Level) -> None:
+        """Whoever holds them; of a wider fixture's it is said that they were lost."""
         before = self.before(level).transactions
         self._in_the_way += [one for one in _leaks.open_transactions(self._gate) if one in before]
         _leaks.end_transactions(self._gate.taken())
-        with suppress(Held):
-            return isolation.leave()
-        self._ledger.note(
-            f"{database.name}: locked by a connection that arena does not know (another "
-            "process, a half-read cursor): all connections were replaced"
-        )
-        isolation.leave_by_force()
-        return True
 
     def _is_the_fixtures_own(self, isolation: Isolation, level: Level) -> bool:
         """Whether only a wider fixture's transaction is open, as it was before this level.

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_arena import _gate, _leaks
-from pytest_arena._app import AppRun, Request, SessionLifespan, build_app, check_app
-from pytest_arena._arena._databases import Databases, Level
+from pytest_arena._app import no_asyncio
+from pytest_arena._arena._apps import Apps
+from pytest_arena._arena._databases import Databases
 from pytest_arena._arena._engines import Engines
 from pytest_arena._arena._environment import Environment
-from pytest_arena._arena._kept import new_kept_file
+from pytest_arena._arena._examples import Examples
+from pytest_arena._arena._kept import KeptFiles, is_to_be_kept
 from pytest_arena._arena._levels import Levels
-from pytest_arena._arena._running import RunningTest, Unheard
+from pytest_arena._arena._state import Level
+from pytest_arena._arena._summary import summarized
+from pytest_arena._arena._test import ClientOptions, Current, RunningTest
+from pytest_arena._arena._wide import WideLevels
+from pytest_arena._isolation import ISOLATIONS
 from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._load import load_attribute, load_function
+from pytest_arena._loop import running_loop
+from pytest_arena._report import Summary, kept_text
 from pytest_arena._servers._sqlite import Home
-from pytest_arena._session import Sessions
-from pytest_arena._template import Store, check_schema, check_seed, suggested_schema
-from pytest_arena._values import Stage
-from pytest_arena.errors import ConfigError, IsolationError, LifespanError
+from pytest_arena._template import Store, check_schema, check_seed
+from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
-    from sqlalchemy.engine import URL, Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-    from sqlalchemy.orm import Session
-
-    from pytest_arena._app import ASGIApp, Hooks
+    from pytest_arena._app import Request
     from pytest_arena._config import Config
     from pytest_arena._values import Plan
 
@@ -48,17 +48,18 @@ class ArenaRun:
         self._home = Home()
         self._store = Store(config.cache / "templates", config.root, _rebuilt_since(config))
         self.databases = Databases(config, self._home, self._store, ledger)
+        self.current = Current(self.databases)
         self.environment = Environment(config.env, self.databases)
         self.gate = _gate.install(self.databases)
         self.levels = Levels(self.databases, self.gate, ledger)
-        self.engines = Engines(self.databases)
-        self.test: RunningTest | None = None
-        self.app: object = None
-        self.tearing_down = False
+        self.engines = Engines(self.databases, self.current)
+        self.apps = Apps(config, self.current)
+        self.kept = KeptFiles(config.cache, self.databases, ledger)
+        self.wide = WideLevels(self)
         self._serials = count(1)
         self._process = os.getpid()
-        self._session_state: Mapping[str, Any] | None = None
-        self._wide_apps: dict[object, list[AppRun]] = {}  # by the fixture that made the client
+        self.tasks = _leaks.Tasks()
+        self._ended_tasks: set[str] = set()
 
     def start(self) -> None:
         """Redirect the environment. The gate stands already."""
@@ -70,16 +71,17 @@ class ArenaRun:
         Raises:
             ConfigError: an option names something that is not there or not right.
         """
+        self.apps.load()
         place = self.config.place
-        if self.config.app:
-            self.app = load_attribute(self.config.app, option="arena_app", source=place("app"))
-            check_app(self.app, self.config.app)
         for schema in self.config.schema.values():
             check_schema(schema, self.config.root, source=place("schema"))
         for seed in self.config.seed.values():
             check_seed(seed, source=place("seed"))
-        self._login()
-        engines = _gate.oldest_first(_gate.find_engines())
+        self.apps.login()
+        self._know_engines()
+
+    def _know_engines(self) -> None:
+        engines = _gate.find_engines()
         for engine in engines:
             _gate.adopt(engine.pool)  # those that were made before the gate
         asked = [_gate.asked_by_engine(engine) for engine in engines]
@@ -89,13 +91,13 @@ class ArenaRun:
 
     # A test.
 
-    def open(self, plan: Plan) -> None:
+    def open(self, plan: Plan, client_options: ClientOptions = dict) -> None:
         """Name the test. Nothing is connected yet."""
         self.engines.close(self.databases.drop_orphans())
         self.ledger.begin(plan.name)
         self.levels.seconds = 0.0
         self.gate.used.clear()
-        self.test = RunningTest(plan, next(self._serials))
+        self.current.test = RunningTest(plan, next(self._serials), self.tasks, client_options)
 
     def enter_test(self) -> None:
         """Open the test's own level, at its first function-scoped fixture or its call."""
@@ -103,7 +105,32 @@ class ArenaRun:
         if test is not None and not test.settled and self.levels.find(test) is None:
             self.levels.enter(Level(test, test.plan.name, test.serial, test.plan.stage))
             # Not earlier: what wider fixtures override holds as long as they do.
-            test.overrides = [_leaks.Overrides(self.app)]
+            test.overrides = [_leaks.Overrides(self.apps.named)]
+
+    def begin_call(self) -> None:
+        """In the test's own loop, before its coroutine.
+
+        Raises:
+            ConfigError: it is no loop of asyncio's, and the test uses fixtures of ours.
+        """
+        if running_loop() is None and self.test is not None and self.test.uses_our_fixtures:
+            raise no_asyncio()
+        self.tasks.begin_call()
+
+    def new_examples(self) -> Examples:
+        """Return what begins the examples of the running test."""
+        test = self.current.running()
+        examples = Examples(test, self.levels, self.wide, lambda: next(self._serials))
+        test.end_leaks_of_examples = examples.end_leaks
+        return examples
+
+    def interrupt(self) -> None:
+        """End the statements of a test that was broken off; harmless where none runs."""
+        _leaks.interrupt(taken for taken in self.gate.taken() if taken.serial)
+
+    def ensure_first(self) -> None:
+        """Give the first database its content now, and not at the first connection."""
+        self.databases.ensure(self.databases.first())
 
     async def aclose_test(self) -> None:
         """In the test's own loop: close what needs it."""
@@ -117,7 +144,7 @@ class ArenaRun:
         try:
             await self.aclose_test()
         except Exception as error:  # noqa: BLE001 - kept, and raised by the tear-down
-            self._running().errors.append(error)
+            self.current.running().errors.append(error)
 
     def settle_level(self) -> None:
         """Function-scoped fixtures are down: close, look for leaks, restore. Idempotent."""
@@ -125,7 +152,14 @@ class ArenaRun:
         if test is None or test.settled:
             return
         test.settled = True
-        for step in (self._close_clients, self._find_leaks, self._leave_test):
+        steps = (
+            self._close_clients,
+            self._end_tasks,
+            self._find_leaks,
+            self._restore_overrides,  # not before: what only app.state holds would not be found
+            self._leave_test,
+        )
+        for step in steps:
             try:
                 step(test)
             except Exception as error:  # noqa: BLE001 - one failure never stops the next step
@@ -133,7 +167,6 @@ class ArenaRun:
 
     def _close_clients(self, test: RunningTest) -> None:
         with ExitStack() as stack:  # last in, first out, and one failure stops no other
-            stack.callback(self._restore_overrides, test)
             stack.callback(test.sessions.close)
             for app_run in test.app_runs:
                 stack.callback(app_run.close)
@@ -143,30 +176,34 @@ class ArenaRun:
         if "app.dependency_overrides" in names:
             self.ledger.note(f"{test.plan.name} left app.dependency_overrides; restored")
 
+    def _end_tasks(self, test: RunningTest) -> None:
+        for line in self.tasks.end():
+            if line not in self._ended_tasks:  # once: an app may do it in each of a thousand tests
+                self._ended_tasks.add(line)
+                self.ledger.note(f"{test.plan.name} left a task running, which was ended: {line}")
+
     def _find_leaks(self, test: RunningTest) -> None:
-        before = self.levels.before(self.levels.find(test))
-        leaks = _leaks.connection_leaks(self.gate, test.serial, before)
-        if leaks:
-            error = _leaks.leak_error(leaks)
-            _leaks.take_back([leak for leak in leaks if leak.level == test.serial])
-            _leaks.end_transactions([leak for leak in leaks if leak.level != test.serial])
-            raise error
+        test.end_leaks_of_examples()
+        self.levels.end_leaks(self.levels.find(test), test.serial)
 
     def _leave_test(self, test: RunningTest) -> None:
         level = self.levels.find(test)
         if level is not None:
-            self._finish_above(level)
-            test.changed = self.levels.leave(level)
+            self.wide.finish_above(level)
+            test.changed = list(dict.fromkeys([*test.changed, *self.levels.leave(level)]))
 
     def settle(self) -> list[Exception]:
-        """The test is over: restore, freeze its facts. Returns what went wrong meanwhile."""
-        test = self.test
-        if test is None:
-            return []
-        self.settle_level()
-        self.test = None
-        self.ledger.end(self._facts(test))
-        return test.errors
+        """The test is over: restore, freeze its facts. Returns what somebody has to be told.
+
+        That a failed test has left its session is no news.
+        """
+        test = self.current.test
+        if test is not None:
+            self.settle_level()
+            self.current.test = None
+            self.ledger.end(self._facts(test))
+        self.current.in_teardown = False
+        return test.untold() if test is not None else []
 
     def _facts(self, test: RunningTest) -> TestFacts:
         provisioned = self.databases.provisioned()
@@ -179,263 +216,73 @@ class ArenaRun:
             isolation_seconds=self.levels.seconds,
         )
 
-    # Wide fixtures.
-
-    @contextmanager
-    def wide_fixture(self, owner: Any, name: str) -> Iterator[None]:
-        """Around the set-up of a fixture that outlives the test: its own level.
-
-        A level in which nothing was written is dropped at once; one whose set-up failed is left
-        at once.
-        """
-        level = Level(owner, name)
-        with self._below_the_test():
-            self.levels.enter(level)
-            try:
-                yield
-            except BaseException:
-                self.leave_wide(owner)
-                raise
-            self.levels.drop_if_clean(level)
-
-    @contextmanager
-    def _below_the_test(self) -> Iterator[None]:
-        """Slip a wide fixture's level below the test's, where the test has not written yet.
-
-        A fixture that is first asked for by ``getfixturevalue`` comes late. On top of a level in
-        which the test has written it can only live as long as the test.
-        """
-        test, levels = self.test, self.databases.levels
-        if test is None or not self._in_test() or test.plan.stage is not Stage.SEEDED:
-            yield
-            return
-        untouched = not any(overrides.changed() for overrides in test.overrides)
-        slipped = self.levels.drop_if_clean(levels[-1])
-        try:
-            yield
-        finally:
-            if slipped:
-                kept = test.overrides
-                self.enter_test()
-                test.overrides = test.overrides if untouched else kept
-
-    def ending_wide(self, owner: Any, name: str) -> None:
-        """Before a wide fixture's own tear-down: what lies above its level goes first."""
-        if self.tearing_down:
-            self.settle_level()
-        level = self.levels.find(owner)
-        if level is None:
-            self.levels.enter(Level(owner, name))  # its tear-down may write
-        else:
-            self._finish_above(level)
-
-    def leave_wide(self, owner: Any) -> None:
-        """After a wide fixture's tear-down: its data goes. Harmless if it has no level."""
-        level = self.levels.find(owner)
-        if level is None:
-            return
-        self._finish_above(level)
-        try:
-            self._close_apps_of(owner)
-        finally:
-            self.levels.leave(level)
-
-    def _close_apps_of(self, owner: Any) -> None:
-        with ExitStack() as stack:
-            for app_run in self._wide_apps.pop(owner, ()):
-                stack.callback(app_run.close)
-
-    def _finish_above(self, level: Level) -> None:
-        """Finish the fixtures whose levels lie above; they are set up again at their next use."""
-        for upper in self.levels.above(level):
-            if upper.owner is self.test:
-                self._end_in_the_middle()
-            elif upper in self.databases.levels:
-                upper.owner.finish()  # type: ignore[attr-defined]  # the plugin's WideFixture
-                self.leave_wide(upper.owner)
-
-    def _end_in_the_middle(self) -> None:
-        """A fixture below a test ends before it: Ctrl-C, or somebody has finished it by hand."""
-        test = self._running()
-        self.settle_level()
-        test.errors.append(
-            IsolationError(
-                f"{test.plan.name}: a wider fixture that stood below it ended while it ran",
-                why="what the test has written stands on the fixture's data, and went with it",
-                cause="Ctrl-C, or code that finishes fixtures by hand",
-                fix="ask for the fixture in the test's arguments",
-            )
-        )
-
-    # What fixtures ask.
+    # What the plugin and fixtures ask.
 
     @property
-    def built_seconds(self) -> float:
-        """What building templates has cost in this run."""
-        return self._store.built_seconds
+    def test(self) -> RunningTest | None:
+        """The test that runs."""
+        return self.current.test
 
-    @property
-    def built_because(self) -> list[str]:
-        """What has changed since the last build, where there was one."""
-        return [reason for reason in self._store.reasons if reason]
+    def temporary_is(self, folder: Callable[[], Path]) -> None:
+        """Tests may open files of their own below this folder, which is pytest's."""
+        self.databases.files.temporary = folder
 
-    def suggested_schema(self) -> str:
-        """The likeliest ``arena_schema``, where there is none; "" where there is one."""
-        return "" if self.config.schema else suggested_schema(self.config.root)
+    def begin_teardown(self) -> None:
+        """From here on a wide fixture that ends ends after the test."""
+        self.current.in_teardown = True
 
-    def unused_names(self) -> list[str]:
-        """The databases that ``arena_schema`` or ``arena_seed`` name, and no engine has meant."""
-        known = {database.name for database in self.databases.known()}
-        named = {**self.config.schema, **self.config.seed}
-        return [name for name in named if name and name not in known]
+    def reported(self, when: str, outcome: str) -> list[str]:
+        """A phase of the test was reported. Returns where its databases were kept, if they were."""
+        test = self.current.test
+        if test is None:
+            return []
+        is_failed = outcome == "failed"
+        test.failed |= is_failed
+        if not is_to_be_kept(test.plan.keep, when=when, is_failed=is_failed):
+            return []
+        texts = [kept_text(file) for file in self.kept.keep_used()]
+        if outcome == "passed":
+            self.ledger.kept += texts
+        return texts
+
+    def live_files(self) -> list[Path]:
+        """The files of the databases that somebody has connected to."""
+        return [database.live for database in self.databases.provisioned()]
 
     @property
     def isolation(self) -> str:
-        """How the running test is undone."""
-        return "copy"
+        """How the running test is undone; outside of any, how tests are."""
+        test = self.current.test
+        return ISOLATIONS[test.plan.isolation if test else self.config.isolation].name
 
     def requests(self) -> tuple[Request, ...]:
         """The requests of the running test."""
-        return tuple(self.test.requests) if self.test else ()
-
-    def url(self) -> URL:
-        """The URL of the app's first database, which is there on return."""
-        database = self.databases.first()
-        self.databases.ensure(database)
-        return self.engines.url(database)
-
-    def engine(self) -> Engine | AsyncEngine:
-        """The engine of our own, of the kind of the app's."""
-        database = self.databases.first()
-        kinds = (self.engines.sync_engine, self.engines.async_engine)
-        return kinds[database.dialect.is_async](database)
-
-    def open_session(self) -> AsyncSession | Session:
-        """A session of the test, or one that a wide fixture has to close itself."""
-        sessions = self._running().sessions if self._in_test() else Sessions()
-        return self._open_session(sessions, wants_async=_loop_is_running())
-
-    def db_session(self) -> AsyncSession | Session:
-        """A session of the kind of the test."""
-        test = self._running()
-        return self._open_session(test.sessions, wants_async=test.plan.is_async)
-
-    def _open_session(self, sessions: Sessions, *, wants_async: bool) -> AsyncSession | Session:
-        database = self.databases.first()
-        if wants_async and database.dialect.is_async:
-            return sessions.open_async(self.engines.async_engine(database))
-        return sessions.open_sync(self.engines.sync_engine(database))
-
-    def _in_test(self) -> bool:
-        """Whether the test's level is on top: a wide fixture may be set up inside of a test."""
-        levels = self.databases.levels
-        return self.test is not None and bool(levels) and levels[-1].owner is self.test
-
-    def _running(self) -> RunningTest:
-        assert self.test is not None, "because pytest sets fixtures up in a test"  # noqa: S101 - our own bug
-        return self.test
-
-    def keep(self) -> Path:
-        """Copy the first database to a file that stays."""
-        database = self.databases.first()
-        file = new_kept_file(self.config.cache, self.ledger.test or "outside", database.live.name)
-        self.databases.ensure(database).save(file)
-        return file
-
-    def keep_if_used(self) -> list[Path]:
-        """Copy each database that somebody has connected to; never fails a report."""
-        kept = []
-        for database in self.databases.provisioned():
-            file = new_kept_file(self.config.cache, self.ledger.test, database.live.name)
-            try:
-                self.databases.ensure(database).save(file)
-            except Exception as error:  # noqa: BLE001 - a full disk, a lock: the test's report goes on
-                self.ledger.note(f"{self.ledger.test}: not kept: {error}")
-            else:
-                kept.append(file)
-        return kept
-
-    def app_run(self) -> AppRun:
-        """Return the app of the running test, or of the wide fixture that is being set up."""
-        if not self._in_test():
-            return self._new_app_run(self.new_app(), hooks=Unheard())
-        test = self._running()
-        if not test.app_runs:
-            self.use_app(self.new_app())
-        return test.app_runs[-1]
-
-    def new_app(self) -> ASGIApp:
-        """Return the app that ``arena_app`` names; a factory is called.
-
-        Raises:
-            ConfigError: there is no ``arena_app``.
-        """
-        if not self.config.app:
-            raise ConfigError(
-                "there is no arena_app",
-                why="clients need to know the app that they talk to",
-                cause="the pytest configuration names none",
-                fix="arena_app = app.main:app   in [tool.pytest.ini_options] or pytest.ini",
-            )
-        return build_app(self.app)
-
-    def use_app(self, app: ASGIApp) -> None:
-        """Clients of this test talk to this app."""
-        test = self._running()
-        if app is not self.app:
-            test.overrides.append(_leaks.Overrides(app))
-        test.app_runs.append(self._new_app_run(app, hooks=test))
-
-    def _new_app_run(self, app: ASGIApp, *, hooks: Hooks) -> AppRun:
-        run = AppRun(
-            app,
-            hooks=hooks,
-            lifespan=self.config.lifespan == "on",
-            login=self._login(),
-            login_path=self.config.login,
-            state=self._session_state,
-        )
-        if not isinstance(hooks, RunningTest):
-            owner = self.databases.levels[-1].owner if self.databases.levels else None
-            self._wide_apps.setdefault(owner, []).append(run)
-        return run
-
-    def _login(self) -> Any:
-        path, place = self.config.login, self.config.place("login")
-        if not path:
-            return None
-        return load_function(path, "client", "role", option="arena_login", source=place)
-
-    @contextmanager
-    def session_lifespan(self, app: Any) -> Iterator[None]:
-        """Run the app's lifespan once, on a loop thread of ours."""
-        lifespan = SessionLifespan()
-        self._session_state = lifespan.start(app)
-        try:
-            yield
-        finally:
-            self._session_state = None
-            lifespan.stop()
+        return tuple(self.current.test.requests) if self.current.test else ()
 
     # The end.
+
+    def summarized(self) -> Summary:
+        """Return what this process has to say. What was refused outside of any test is told now."""
+        return summarized(self.config, self.databases, self._store, self.ledger)
 
     def finish(self) -> None:
         """After the session: leave all levels; from here on the gate refuses everything."""
         if self.databases.finished or os.getpid() != self._process:  # a fork: all is its parent's
             return
         self.settle()
-        for owner in list(self._wide_apps):
-            with suppress(LifespanError):  # nobody is left to be told
-                self._close_apps_of(owner)
-        while self.databases.levels:
-            with suppress(IsolationError):  # as above
-                self.levels.leave(self.databases.levels[-1])
+        self.apps.close()
+        self._leave_all()
         for database in self.databases.provisioned():
             self.databases.ensure(database).close()
         self.databases.finished = True
         if _gate.close(self.gate):
             self.environment.restore()
         self._home.close()
+
+    def _leave_all(self) -> None:
+        while self.databases.levels:
+            with suppress(IsolationError):  # nobody is left to be told
+                self.levels.leave(self.databases.levels[-1])
 
 
 _SINCE = "ARENA_REBUILT_SINCE"
@@ -449,11 +296,3 @@ def _rebuilt_since(config: Config) -> float:
     if not config.rebuild:
         return 0.0
     return float(os.environ.setdefault(_SINCE, str(time.time())))
-
-
-def _loop_is_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -1,1 +1,1 @@
-"""All SQL text of a database product, a module each."""
+"""What is said to a database product in its own language, and what is known of its files."""

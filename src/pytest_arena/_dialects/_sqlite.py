@@ -1,53 +1,72 @@
-"""What SQLite is told and asked: the only place with its SQL, pragmas and file names."""
+"""What SQLite is told and asked: by connections of our own, and about a session of the app's."""
 
 from __future__ import annotations
 
+import errno
 import os
-import re
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, unquote
+
+from pytest_arena._dialects._sqlite_names import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 __all__ = [
     "Busy",
+    "Failed",
     "OwnConnection",
-    "attached_files",
     "begin_writing",
     "copy_into",
     "copy_to_file",
     "data_version",
     "describe_session",
-    "failing_line",
-    "file_of",
     "finish_file",
     "has_tables",
-    "is_read_only",
-    "is_whole",
+    "is_full",
+    "lock_or_failure",
     "main_file",
-    "makes_table",
-    "memory_of",
     "open_control",
     "open_picture",
-    "quoted",
-    "run_script",
     "stop_writing",
     "version",
 ]
-
-MEMORY = ":memory:"
 
 
 class Busy(Exception):
     """Another connection holds a lock on the file."""
 
 
+class Failed(Exception):
+    """SQLite cannot read or write the file: a full disk, a file that was deleted or is none."""
+
+
 class OwnConnection(sqlite3.Connection):
-    """A connection that arena opens for itself, so that the guard can tell it from anybody's."""
+    """A connection that arena opens for itself, so that the guard can tell it from anybody's.
+
+    It is made from this class: ``sqlite3.connect`` may be a test's mock, or a tracer's.
+    """
+
+
+# SQLITE_PROTOCOL: connections that open a log at the same time have had no luck with its locks.
+_LOCKS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def lock_or_failure(error: sqlite3.DatabaseError) -> Busy | Failed:
+    """Return what an error means: somebody's lock, for which one can wait, or anything else."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return Busy(str(error)) if code & 0xFF in _LOCKS else Failed(str(error))
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what has led to it, is that there is no more room."""
+    if error is None:
+        return False
+    here = getattr(error, "errno", None) in _NO_ROOM
+    return here or getattr(error, "sqlite_errorcode", None) in _FULL or is_full(error.__cause__)
 
 
 def version() -> str:
@@ -60,23 +79,24 @@ def open_control(path: Path) -> sqlite3.Connection:
 
     It never waits for a lock, since whoever holds one after a test is a leak to be named. It
     does not sync: no test database has to survive a power cut.
+
+    Raises:
+        Busy: somebody has the file to itself.
+        Failed: it cannot be opened, or is no database.
     """
-    control = sqlite3.connect(
-        path, isolation_level=None, timeout=0, check_same_thread=False, factory=OwnConnection
-    )
-    control.execute("PRAGMA synchronous = OFF")
+    control = OwnConnection(path, isolation_level=None, timeout=0, check_same_thread=False)
+    try:
+        control.execute("PRAGMA synchronous = OFF")
+    except sqlite3.DatabaseError as error:
+        control.close()
+        raise lock_or_failure(error) from error
     return control
 
 
 def open_picture(path: Path) -> sqlite3.Connection:
     """Open a file that nobody changes any more: without locks, and without side files."""
     uri = f"file:{quoted(path)}?mode=ro&immutable=1"
-    return sqlite3.connect(uri, uri=True, check_same_thread=False, factory=OwnConnection)
-
-
-def quoted(path: Path | str) -> str:
-    """Return a path as it stands in a ``file:`` URI."""
-    return quote(str(path))
+    return OwnConnection(uri, uri=True, check_same_thread=False)
 
 
 def data_version(control: sqlite3.Connection) -> int:
@@ -89,8 +109,8 @@ def data_version(control: sqlite3.Connection) -> int:
     """
     try:
         number: int = control.execute("PRAGMA data_version").fetchone()[0]
-    except sqlite3.OperationalError as error:
-        raise Busy(str(error)) from error
+    except sqlite3.DatabaseError as error:
+        raise lock_or_failure(error) from error
     return number
 
 
@@ -102,8 +122,8 @@ def begin_writing(control: sqlite3.Connection) -> None:
     """
     try:
         control.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError as error:
-        raise Busy(str(error)) from error
+    except sqlite3.DatabaseError as error:
+        raise lock_or_failure(error) from error
 
 
 def stop_writing(control: sqlite3.Connection) -> None:
@@ -111,7 +131,8 @@ def stop_writing(control: sqlite3.Connection) -> None:
     try:
         control.execute("COMMIT")
     except sqlite3.OperationalError:  # with a rollback journal, even an empty one waits for readers
-        control.execute("ROLLBACK")
+        if control.in_transaction:  # a full disk has ended it
+            control.execute("ROLLBACK")
 
 
 def copy_into(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
@@ -131,8 +152,8 @@ def copy_into(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
 
     try:
         source.backup(target, progress=give_up, sleep=0)
-    except sqlite3.OperationalError as error:
-        raise Busy(str(error)) from error
+    except sqlite3.DatabaseError as error:
+        raise lock_or_failure(error) from error
 
 
 def copy_to_file(source: sqlite3.Connection, file: Path) -> None:
@@ -140,80 +161,38 @@ def copy_to_file(source: sqlite3.Connection, file: Path) -> None:
 
     Raises:
         Busy: a writer is in the middle of a commit.
+        Failed: the disk is full, for one; there is no file then.
     """
-    single = sqlite3.connect(file, isolation_level=None, factory=OwnConnection)
+    try:
+        _copy_to_file(source, file)
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+
+
+def _copy_to_file(source: sqlite3.Connection, file: Path) -> None:
+    single = OwnConnection(file, isolation_level=None)
     try:
         single.execute("PRAGMA synchronous = OFF")
         copy_into(source, single)
         single.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.DatabaseError as error:
+        raise lock_or_failure(error) from error
     finally:
         single.close()
 
 
 def finish_file(source: Path, target: Path) -> None:
     """Copy a database file, with what its side files hold, into one single file."""
-    control = open_control(source)
-    try:
+    with closing(open_control(source)) as control:
         copy_to_file(control, target)
-    finally:
-        control.close()
 
 
-def is_whole(file: Path) -> bool:
-    """Whether a finished file has the length that its header says: not one that was cut off.
-
-    https://sqlite.org/fileformat.html#the_database_header
-    """
-    with file.open("rb") as stream:
-        header = stream.read(100)
-    page_size = int.from_bytes(header[16:18], "big")
-    pages = int.from_bytes(header[28:32], "big")
-    page_size = 65536 if page_size == 1 else page_size
-    return header.startswith(b"SQLite format 3\0") and file.stat().st_size == page_size * pages
-
-
-def has_tables(connection: sqlite3.Connection) -> bool:
-    """Whether the schema has any table."""
-    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'")
-    return bool(found.fetchone()[0])
-
-
-def makes_table(statement: str) -> bool:
-    """Whether a statement makes a table that stays. Costs 0.1 µs."""
-    return statement.lstrip()[:12].upper() == "CREATE TABLE"
-
-
-def run_script(dbapi_connection: Any, script: str) -> None:
-    """Run a script of several statements."""
-    dbapi_connection.executescript(script)
-
-
-def failing_line(script: str) -> int:
-    """Return the line where the first statement that fails begins; 0 if none fails alone.
-
-    SQLite itself does not tell. The script is run again, a statement at a time, in memory.
-    """
-    with closing(sqlite3.connect(MEMORY, isolation_level=None)) as memory:
-        for number, statement in _statements(script):
-            try:
-                memory.executescript(statement)
-            except sqlite3.Error:
-                return number
-    return 0
-
-
-def _statements(script: str) -> Iterator[tuple[int, str]]:
-    """The statements of a script, as lines, each with the number of its first line."""
-    first, lines = 1, list[str]()
-    for number, line in enumerate(script.splitlines(), start=1):
-        if not lines:
-            first = number
-        if lines or (line.strip() and not line.lstrip().startswith("--")):
-            lines.append(line)
-        if sqlite3.complete_statement("\n".join(lines)):
-            yield first, "\n".join(lines)
-            lines = []
-    yield first, "\n".join(lines)
+def has_tables(file: Path) -> bool:
+    """Whether the schema of a file has any table."""
+    with closing(open_control(file)) as control:
+        found = control.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'")
+        return bool(found.fetchone()[0])
 
 
 def main_file(dbapi_connection: Any) -> str:
@@ -231,7 +210,10 @@ def _values(row: Any) -> list[Any]:
     return list(row.values()) if isinstance(row, dict) else list(row)
 
 
-_SETTINGS = ("foreign_keys", "query_only", "ignore_check_constraints", "recursive_triggers")
+_SETTINGS = (
+    *("foreign_keys", "query_only", "ignore_check_constraints", "recursive_triggers"),
+    "locking_mode",  # one that has the file to itself would keep the next test from it
+)
 
 
 def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
@@ -239,7 +221,20 @@ def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
 
     Temporary tables hide real ones; attached files and settings change what a statement does.
     """
+    try:
+        return _described(connection)
+    finally:
+        # With `autocommit=False` (Python 3.12) a connection is always in a transaction, and what
+        # was asked would keep a lock on the file. Nobody else has begun anything in it.
+        if getattr(connection, "autocommit", None) is False:
+            sqlite3.Connection.rollback(connection)
+
+
+def _described(connection: sqlite3.Connection) -> tuple[Any, ...]:
     ask = sqlite3.Cursor(connection).execute  # a cursor without the app's row_factory
+    # Reads the schema again, if a restore has changed it: SQLite would first refuse a statement
+    # that has too few values for a table as it was ("table a has 4 columns but 3 values").
+    ask("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
     return (
         *(ask(f"PRAGMA {setting}").fetchone()[0] for setting in _SETTINGS),
         tuple(row[1:] for row in ask("PRAGMA database_list") if row[0] != _TEMP),
@@ -249,97 +244,3 @@ def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
 
 
 _TEMP = 1  # the number of the database of temporary tables
-
-
-def file_of(database: str, *, uri: bool) -> str:
-    """Return the absolute file that a ``database`` argument means; "" for a memory database."""
-    path, query = _split(database) if uri else (database, {})
-    if path in {"", MEMORY} or _is_memory(query):
-        return ""
-    return str(Path(path).absolute())
-
-
-def memory_of(database: str, *, uri: bool) -> str:
-    """Return the name of a memory database that several connections share; "" for any other."""
-    path, query = _split(database) if uri else (database, {})
-    shared = query.get("cache") == "shared" or query.get("vfs") == "memdb"
-    return path if _is_memory(query) and shared else ""
-
-
-def is_read_only(database: str, *, uri: bool) -> bool:
-    """Whether a ``database`` argument asks for a connection that cannot write."""
-    query = _split(database)[1] if uri else {}
-    return query.get("mode") == "ro" or query.get("immutable") == "1"
-
-
-def _is_memory(query: Mapping[str, str]) -> bool:
-    return query.get("mode") == "memory" or query.get("vfs") == "memdb"
-
-
-def _split(database: str) -> tuple[str, dict[str, str]]:
-    """Return the path and the parameters of a ``file:`` URI: https://sqlite.org/uri.html."""
-    if not database.startswith("file:"):
-        return database, {}
-    path, _, query = database.removeprefix("file:").partition("#")[0].partition("?")
-    path = re.sub(r"^//(localhost)?(?=/)", "", path)
-    # A zero byte ends the path for SQLite, and is no path at all for Python.
-    return unquote(path).partition("\0")[0], dict(parse_qsl(query))
-
-
-_TOKEN = re.compile(
-    r"""
-      (?P<comment> --[^\n]* | /\*.*?(?:\*/|$) )
-    | (?P<name> '(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[[^\]]*\] )
-    | (?P<bound> [?:@$][\w:]* )
-    | (?P<word> \w+ )
-    | (?P<end> ; )
-    | (?P<other> \S )
-    """,
-    re.DOTALL | re.VERBOSE,
-)
-_Token = tuple[str, str]
-
-
-def attached_files(
-    sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
-) -> Iterator[str | None]:
-    """Yield the file of each ATTACH in a script; None where only SQLite can work its name out."""
-    for statement in _token_lists(sql):
-        words = [text.upper() for _, text in statement[:2]]
-        if words[:1] == ["ATTACH"]:
-            yield _attached(statement[1 + (words[1:] == ["DATABASE"]) :], parameters)
-
-
-def _token_lists(sql: str) -> Iterator[list[_Token]]:
-    """Split a script at its semicolons; comments are left out."""
-    statement: list[_Token] = []
-    for match in _TOKEN.finditer(sql):
-        if match.lastgroup == "end":
-            yield statement
-            statement = []
-        elif match.lastgroup != "comment":
-            statement.append((str(match.lastgroup), match.group()))
-    yield statement
-
-
-def _attached(tokens: list[_Token], parameters: Sequence[Any] | Mapping[str, Any]) -> str | None:
-    if [text.upper() for _, text in tokens[1:2]] != ["AS"]:
-        return None  # an expression of several parts
-    kind, text = tokens[0]
-    if kind == "bound":
-        return _bound(text, parameters)
-    if kind == "name":
-        return text[1:-1].replace(text[-1] * 2, text[-1])
-    return text if kind == "word" and not text.isdigit() else None
-
-
-def _bound(name: str, parameters: Sequence[Any] | Mapping[str, Any]) -> str | None:
-    digits = name[1:].isdigit()
-    try:
-        if hasattr(parameters, "keys"):
-            value = parameters[name[1:]]  # type: ignore[call-overload]  # a mapping, by its keys
-        else:
-            value = list(parameters)[int(name[1:]) - 1 if digits else 0]
-    except (LookupError, TypeError):
-        return None
-    return "" if value is None else os.fsdecode(value) if isinstance(value, bytes) else str(value)

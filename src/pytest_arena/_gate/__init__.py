@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from pytest_arena._gate._base import Aim, Asked, Resolver
+from pytest_arena._gate._arguments import described_url
+from pytest_arena._gate._base import Aim, Asked, Key
 from pytest_arena._gate._engines import (
     asked_by_engine,
     asked_by_url,
-    described_url,
     engine_like,
+    engines_in_use,
     find_engines,
-    oldest_first,
     sync_twin,
-    when_gone,
 )
-from pytest_arena._gate._listeners import Checkout, Gate, close, install
+from pytest_arena._gate._entries import Checkout
+from pytest_arena._gate._listeners import Gate, close, install
 from pytest_arena._gate._loops import adopt
-from pytest_arena._gate._origin import user_line
-from pytest_arena._gate._refuse import NOWHERE, after_session, unknown_connection, unknown_file
+from pytest_arena._gate._messages import NOWHERE, after_session, unknown_connection
+from pytest_arena._gate._origin import line_of_coroutine, user_line
 
 __all__ = [
     "NOWHERE",
@@ -24,7 +24,7 @@ __all__ = [
     "Asked",
     "Checkout",
     "Gate",
-    "Resolver",
+    "Key",
     "adopt",
     "after_session",
     "asked_by_engine",
@@ -32,12 +32,11 @@ __all__ = [
     "close",
     "described_url",
     "engine_like",
+    "engines_in_use",
     "find_engines",
     "install",
-    "oldest_first",
+    "line_of_coroutine",
     "sync_twin",
     "unknown_connection",
-    "unknown_file",
     "user_line",
-    "when_gone",
 ]

@@ -1,135 +1,142 @@
-"""How is an ATTACH seen, before SQLite opens the file that it names?"""
+"""May a connection attach this file, and which one is put in its place?"""
 
 from __future__ import annotations
 
 import sqlite3
-from functools import cache
-from time import perf_counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._dialects import _sqlite as sql
-from pytest_arena._gate import _refuse
+from pytest_arena._dialects import _sqlite_names as names
+from pytest_arena._dialects._sqlite_attach import attached_files, lead_attached, let_attach
+from pytest_arena._gate import _messages
 from pytest_arena.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from pytest_arena._gate._base import Resolver
+    from pytest_arena._gate._base import Aim, Resolver
 
-__all__ = ["GuardedConnection", "watch"]
+    Authorizer = Callable[..., int]
+
+__all__ = ["attaching", "led", "watch"]
 
 
-class GuardedConnection(sqlite3.Connection):
-    """What everybody gets in the place of a plain connection: its cursors look at each ATTACH.
+@contextmanager
+def attaching(
+    connection: sqlite3.Connection, resolver: Resolver | None, own: Authorizer | None
+) -> Iterator[None]:
+    """Let SQLite attach files, all of which it names: also the one that VACUUM INTO writes.
 
-    The statement and its parameters are seen, which SQLite's own authorizer would not show.
+    ``own`` is the app's authorizer, which goes on being asked.
     """
-
-    # Plain classes until somebody sets them: a connection made before the gate knows nothing.
-    arena_resolver: Resolver | None = None
-    arena_outside: str | None = None  # the real path of a file that was nobody's when it was opened
-    arena_made_table: Callable[[float, float], None] | None = None
-
-    def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
-        """As ``sqlite3.Connection.cursor``."""
-        return super().cursor(_guarded(factory) if isinstance(factory, type) else factory)
-
-    # sqlite3's own three make their cursors without asking cursor().
-
-    def execute(self, sql: str, parameters: Any = (), /) -> Any:
-        """As ``sqlite3.Connection.execute``."""
-        __tracebackhide__ = True
-        return self.cursor().execute(sql, parameters)
-
-    def executemany(self, sql: str, parameters: Any, /) -> Any:
-        """As ``sqlite3.Connection.executemany``."""
-        return self.cursor().executemany(sql, parameters)
-
-    def executescript(self, sql_script: str, /) -> Any:
-        """As ``sqlite3.Connection.executescript``."""
-        __tracebackhide__ = True
-        return self.cursor().executescript(sql_script)
-
-
-class _GuardedCursor:
-    """The cursor of a guarded connection. Costs 1-2 µs a statement."""
-
-    connection: GuardedConnection
-
-    def execute(self, statement: str, parameters: Any = ()) -> Any:
-        __tracebackhide__ = True
-        self._admit(statement, parameters)
-        started = perf_counter()
-        try:
-            return super().execute(statement, parameters)  # type: ignore[misc]  # the mixed-in one
-        finally:
-            made_table = self.connection.arena_made_table
-            if made_table is not None and sql.makes_table(statement):
-                made_table(started, perf_counter())
-
-    def executemany(self, statement: str, parameters: Any) -> Any:
-        __tracebackhide__ = True
-        self._admit(statement, ())
-        return super().executemany(statement, parameters)  # type: ignore[misc]  # the mixed-in one
-
-    def executescript(self, script: str) -> Any:
-        __tracebackhide__ = True
-        self._admit(script, ())
-        return super().executescript(script)  # type: ignore[misc]  # the mixed-in cursor
-
-    def _admit(self, script: str, parameters: Any) -> None:
-        __tracebackhide__ = True
-        resolver, outside = self.connection.arena_resolver, self.connection.arena_outside
-        if resolver is None:
-            return
-        if outside is not None and resolver.stands_for(outside):
-            error = _refuse.production_file(outside)
-            resolver.refused(error)
-            raise error
-        if isinstance(script, str) and "attach" in script.lower():
-            for name in sql.attached_files(script, parameters):
-                _admit(resolver, name)
-
-
-@cache
-def _guarded(base: type[sqlite3.Cursor]) -> Any:
-    return type(f"Guarded{base.__name__}", (_GuardedCursor, base), {})
-
-
-def _admit(resolver: Resolver, name: str | None) -> None:
     __tracebackhide__ = True
-    file = sql.file_of(name, uri=True) if name is not None else ""
-    if name is None or (file and not resolver.is_inside(file) and resolver.belongs_to_app(file)):
-        error = _refuse.attached(file)
-        resolver.refused(error)
-        raise error
+    if resolver is None:
+        yield
+        return
+    refusing = _RefusesToWrite(resolver, own)
+    sqlite3.Connection.set_authorizer(connection, refusing)
+    let_attach(connection, allowed=True)
+    try:
+        yield
+    except sqlite3.Error:
+        if refusing.refused is not None:
+            raise refusing.refused from None  # rather than SQLite's "not authorized"
+        raise
+    finally:
+        let_attach(connection, allowed=False)
+        sqlite3.Connection.set_authorizer(connection, own)
 
 
-def watch(resolver: Resolver, connection: sqlite3.Connection) -> None:
-    """Have SQLite ask before it attaches a file, on a connection of the app's own class.
+class _RefusesToWrite:
+    """SQLite's authorizer while files are attached. What an ATTACH names was looked at before."""
+
+    def __init__(self, resolver: Resolver, own: Authorizer | None) -> None:
+        self._resolver, self._own = resolver, own
+        self.refused: RefusedError | None = None
+
+    def __call__(self, action: int, name: str | None, *rest: Any) -> int:
+        if action == sqlite3.SQLITE_ATTACH and name and _is_the_apps(self._resolver, name):
+            error = self._resolver.ledger.refused(_messages.vacuumed_into(_file_of(name)))
+            self.refused = self.refused or error
+            return sqlite3.SQLITE_DENY
+        return self._own(action, name, *rest) if self._own else sqlite3.SQLITE_OK
+
+
+def led(
+    resolver: Resolver, leads: Callable[[str], Aim | None] | None, script: str, parameters: Any
+) -> tuple[str, Any, list[Aim]]:
+    """Return a script with the arena's files in the places of those that it attaches, and these."""
+    __tracebackhide__ = True
+    aims: list[Aim] = []
+
+    def lead(name: str | None) -> str | None:
+        __tracebackhide__ = True
+        file = _file_of(name) if name else ""
+        aim = leads(file) if leads and file else None
+        if aim is None:
+            _admit(resolver, name)
+            return None
+        aims.append(aim)
+        return names.renamed(str(name), aim.file, uri=names.is_read_only(str(name), uri=True))
+
+    return *lead_attached(script, parameters, lead), aims
+
+
+def _admit(resolver: Resolver, name: str | None, *, of_engine: bool = False) -> None:
+    """Refuse an ATTACH of the app's file, of any outside on an engine, and an unread one."""
+    __tracebackhide__ = True
+    if name is None:
+        raise resolver.ledger.refused(_messages.attached_unread())
+    if _is_the_apps(resolver, name) or (of_engine and _is_outside(resolver, name)):
+        raise resolver.ledger.refused(_messages.attached(_file_of(name)))
+
+
+def _is_outside(resolver: Resolver, name: str) -> bool:
+    file = _file_of(name)
+    return bool(file) and not resolver.is_inside(file) and not resolver.files.is_free(file)
+
+
+def _is_the_apps(resolver: Resolver, name: str) -> bool:
+    file = _file_of(name)
+    return bool(file) and not resolver.is_inside(file) and resolver.files.belongs_to_app(file)
+
+
+def _file_of(name: str) -> str:
+    return names.file_of(name, uri=True)
+
+
+def watch(resolver: Resolver, connection: sqlite3.Connection, *, of_engine: bool) -> None:
+    """Have SQLite ask before it attaches a file, on a connection that is not of our class.
 
     What the app then sees is SQLite's own error; the refusal is kept, and reported.
     """
+    connection.set_authorizer(_Watch(resolver, connection, of_engine=of_engine))
 
-    def authorize(action: int, name: str | None, *_: Any) -> int:
+
+class _Watch:
+    """SQLite's authorizer of a connection that is not of our class."""
+
+    def __init__(
+        self, resolver: Resolver, connection: sqlite3.Connection, *, of_engine: bool
+    ) -> None:
+        self._resolver, self._connection, self._of_engine = resolver, connection, of_engine
+
+    def __call__(self, action: int, name: str | None, *_: Any) -> int:
         if action != sqlite3.SQLITE_ATTACH:
             return sqlite3.SQLITE_OK
         if name is None:  # a parameter or an expression: known when the statement starts
-            connection.set_trace_callback(at_start)
+            self._connection.set_trace_callback(self._at_start)
             return sqlite3.SQLITE_OK
-        return sqlite3.SQLITE_OK if _admits(resolver, name) else sqlite3.SQLITE_DENY
+        return sqlite3.SQLITE_OK if self._admits(name) else sqlite3.SQLITE_DENY
 
-    def at_start(statement: str) -> None:
-        if not all(_admits(resolver, name) for name in sql.attached_files(statement)):
+    def _at_start(self, statement: str) -> None:
+        if not all(self._admits(name) for name in attached_files(statement)):
             # A trace cannot refuse a statement; a limit that is looked at after it can.
-            connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+            let_attach(self._connection, allowed=False)
 
-    connection.set_authorizer(authorize)
-
-
-def _admits(resolver: Resolver, name: str | None) -> bool:
-    try:
-        _admit(resolver, name)
-    except RefusedError:
-        return False
-    return True
+    def _admits(self, name: str | None) -> bool:
+        try:
+            _admit(self._resolver, name, of_engine=self._of_engine)
+        except RefusedError:
+            return False
+        return True

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena.errors import ArenaError
+    from pytest_arena._ledger import Ledger
 
-__all__ = ["Aim", "Asked", "Resolver"]
+__all__ = ["Aim", "Asked", "Files", "Key", "Resolver"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,38 +28,24 @@ class Asked:
     memory: str = ""
 
 
+class Key(NamedTuple):
+    """What tells two databases apart. A tuple, since each checkout looks some up."""
+
+    kind: str  # file, memory, shared memory; expected before any engine; building a template
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class Aim:
     """Where a connection lands. One with an older ``generation`` is stale, and is dropped."""
 
-    key: Hashable
+    key: Key
     file: str
-    generation: int
+    generation: tuple[int, int]
 
 
-class Resolver(Protocol):
-    """Knows which databases are inside the arena. The gate knows nothing of servers itself."""
-
-    def aim(self, asked: Asked) -> Aim | None:
-        """Return where the engine lands, None where it may go its own way.
-
-        Builds what has to be there for the first connection.
-
-        Raises:
-            ArenaError: it may not connect at all.
-        """
-
-    def current(self, key: Hashable) -> Aim | None:
-        """Return where a connection to this database would land now, None if it is gone."""
-
-    def aim_at(self, file: str) -> Aim | None:
-        """Return what a connection that is open on this file aims at, None if nothing of ours."""
-
-    def is_inside(self, file: str) -> bool:
-        """Whether this file is one of the arena's own; its content is there on return."""
-
-    def before_child(self) -> None:
-        """Another process is about to start, which inherits the environment."""
+class Files(Protocol):
+    """Knows whose a file is that does not belong to the arena."""
 
     def is_free(self, file: str) -> bool:
         """Whether tests may open this file themselves: pytest's folders, ``arena_allow``."""
@@ -75,14 +59,45 @@ class Resolver(Protocol):
     def stands_for(self, real: str) -> bool:
         """Whether a database of the arena stands in this file's place. Costs a look-up."""
 
-    def level(self) -> int:
-        """The number of the level that stands now: connections are taken *in* a level."""
 
-    def refused(self, error: ArenaError) -> None:
-        """Keep what was raised, since the app may swallow it."""
+class Resolver(Protocol):
+    """Knows which databases are inside the arena. The gate knows nothing of servers itself."""
+
+    ledger: Ledger  # for what is refused, and what arena cannot do for this app
+
+    @property
+    def files(self) -> Files:
+        """Whoever knows whose a file is."""
+
+    def aim(self, asked: Asked) -> Aim | None:
+        """Return where the engine lands, None where it may go its own way.
+
+        Builds what has to be there for the first connection.
+
+        Raises:
+            ArenaError: it may not connect at all.
+        """
+
+    def aim_attached(self, file: str, beside: Aim | None) -> Aim | None:
+        """Return where a file lands that is attached to a connection which aims at ``beside``.
+
+        None where it may be itself. Raises as ``aim`` does.
+        """
+
+    def current(self, key: Key) -> Aim | None:
+        """Return where a connection to this database would land now, None if it is gone."""
+
+    def aim_at(self, file: str) -> Aim | None:
+        """Return what a connection that is open on this file aims at, None if nothing of ours."""
+
+    def is_inside(self, file: str) -> bool:
+        """Whether this file is one of the arena's own; its content is there on return."""
+
+    def before_child(self, *, forked: bool) -> None:
+        """Another process is about to start: it inherits the environment, a fork all engines."""
+
+    def serial(self) -> int:
+        """The serial of the level that stands now, in which connections are taken."""
 
     def made_table(self, file: str, started: float, ended: float) -> None:
-        """A statement made a table in a file; times are of ``time.perf_counter``."""
-
-    def note(self, line: str) -> None:
-        """Keep a line for the summary: something that arena cannot do for this app."""
+        """A statement made a table in a file; times are of ``_clock.seconds``."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import weakref
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, event
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine import Dialect, Engine, make_url
 
-from pytest_arena._gate._listeners import describe
+from pytest_arena._gate._arguments import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import URL, Dialect
+    from sqlalchemy.engine import URL
     from typing_extensions import TypeIs
 
     from pytest_arena._gate._base import Asked
@@ -22,31 +24,73 @@ if TYPE_CHECKING:
 __all__ = [
     "asked_by_engine",
     "asked_by_url",
-    "described_url",
     "engine_like",
+    "engines_in_use",
     "find_engines",
-    "oldest_first",
+    "remember_engines",
     "sync_twin",
-    "when_gone",
+    "used_again",
 ]
 
 
+# By their age: a number is given once. Weak, so that an engine ends when its app lets go of it.
+_known: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()
+_disposed: weakref.WeakSet[Dialect] = weakref.WeakSet()
+_ages = itertools.count()
+
+
 def find_engines() -> list[Engine]:
-    """Return the engines that exist now, in no order.
+    """Return the engines that exist now, the oldest first. Costs a microsecond for each."""
+    return [engine for one in _known.valuerefs() if (engine := one()) is not None]
 
-    SQLAlchemy has no event for a new engine, so that the garbage collector is asked for the
-    instances of the class; that costs some milliseconds.
+
+def engines_in_use() -> list[Engine]:
+    """Return the engines that exist, without those that were disposed of and not used since."""
+    return [engine for engine in find_engines() if engine.dialect not in _disposed]
+
+
+def remember_engines() -> None:
+    """Know all engines from here on: those that exist, and each that is made.
+
+    SQLAlchemy has no event for a new engine. Its dialect is told of each, which is what is
+    wrapped; ``Engine.__init__`` is not, since ``create_engine`` reads its signature.
     """
-    return [found for found in gc.get_referrers(Engine) if _is_engine(found)]
+    for engine in _made_before():
+        _remember(engine)
+    event.listen(Engine, "engine_disposed", _on_disposed)
+    created = vars(Dialect)["engine_created"].__func__
+
+    @wraps(created)
+    def engine_created(cls: type[Dialect], engine: Engine) -> None:
+        _remember(engine)
+        created(cls, engine)
+
+    Dialect.engine_created = classmethod(engine_created)  # type: ignore[assignment,method-assign]  # as said above
 
 
-def oldest_first(engines: list[Engine]) -> list[Engine]:
-    """Return engines in the order in which they were made. Costs some ten milliseconds."""
+def _remember(engine: Engine) -> None:
+    _known[next(_ages)] = engine
+
+
+def _on_disposed(engine: Engine) -> None:
+    _disposed.add(engine.dialect)
+
+
+def used_again(dialect: Dialect) -> None:
+    """An engine of this dialect connects, whether it was disposed of before or not."""
+    _disposed.discard(dialect)
+
+
+def _made_before() -> list[Engine]:
+    """Ask the garbage collector for the engines that exist, which costs some ten milliseconds."""
     # Referrers come generation by generation, the youngest first; within a generation, objects
     # stand in the order in which they were made.
+    wanted = {id(found): found for found in gc.get_referrers(Engine) if _is_engine(found)}
+    if len(wanted) <= 1:
+        return list(wanted.values())
     objects = (found for generation in (2, 1, 0) for found in gc.get_objects(generation))
-    ages = {id(found): age for age, found in enumerate(objects) if _is_engine(found)}
-    return sorted(engines, key=lambda engine: ages.get(id(engine), 0))
+    found_again = [wanted.pop(id(found)) for found in objects if id(found) in wanted]
+    return [*found_again, *wanted.values()]  # a collection meanwhile moves one past the search
 
 
 def _is_engine(found: object) -> TypeIs[Engine]:
@@ -72,22 +116,6 @@ def asked_by_url(url: str | URL) -> Asked | None:
         return None
 
 
-def described_url(url: URL) -> str:
-    """Return the name of the database that a server's URL means, if its driver is not to be had."""
-    return f"{url.get_backend_name()}://{url.host or 'localhost'}:{url.port or ''}/{url.database}"
-
-
-def when_gone(dialect: Dialect, call: Callable[[], object]) -> None:
-    """Have something called when the engine of this dialect is disposed of, or is no more.
-
-    Either is the end of a memory database. It may be called in any thread, and twice.
-    """
-    for engine in find_engines():
-        if engine.dialect is dialect:
-            event.listen(engine, "engine_disposed", lambda _: call())
-            weakref.finalize(engine, call).atexit = False
-
-
 def engine_like(engine: Engine, url: URL) -> Engine:
     """Return an engine of our own that is just like the app's: same dialect and pool class.
 
@@ -95,7 +123,14 @@ def engine_like(engine: Engine, url: URL) -> Engine:
     connections, and its connections are set up as theirs are. It shows the URL under which its
     database can be reached, not the app's.
     """
-    return Engine(engine.pool.recreate(), engine.dialect, url)
+    like = Engine(
+        engine.pool.recreate(),
+        engine.dialect,
+        url,
+        execution_options=engine.get_execution_options(),
+    )
+    _begin_alike(engine, like)
+    return like
 
 
 def sync_twin(engine: Engine, url: URL) -> Engine:
@@ -103,10 +138,23 @@ def sync_twin(engine: Engine, url: URL) -> Engine:
 
     Listeners that need the async driver are left out.
     """
-    twin = create_engine(url)
+    twin = create_engine(url, execution_options=engine.get_execution_options())
     for listener in _own_listeners(engine):
         event.listen(twin, "connect", _where_it_works(listener))
+    _begin_alike(engine, twin)
     return twin
+
+
+# An app that has pysqlite begin nothing by itself begins here. What counts or logs statements
+# listens to other events, and is to see the app's own alone.
+_TRANSACTIONS = ("begin", "savepoint", "rollback_savepoint", "release_savepoint")
+
+
+def _begin_alike(engine: Engine, like: Engine) -> None:
+    for name in _TRANSACTIONS:
+        # Those of the engine itself: its class has the others already.
+        for listener in tuple(getattr(engine.dispatch, name).listeners):
+            event.listen(like, name, listener)
 
 
 def _own_listeners(engine: Engine) -> list[Callable[..., Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import weakref
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -14,54 +13,29 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
 from pytest_arena._dialects import _sqlite as sql
-from pytest_arena._gate import _loops, _refuse
-from pytest_arena._gate import _sqlite as sqlite
-from pytest_arena._gate._base import Aim, Asked
+from pytest_arena._dialects._sqlite_restore import leave_wal_alone
+from pytest_arena._gate import _loops, _messages
+from pytest_arena._gate._arguments import describe, redirect
+from pytest_arena._gate._engines import remember_engines, used_again
+from pytest_arena._gate._entries import (
+    INFO,
+    Checkout,
+    EntryInfo,
+    abandon,
+    product_of,
+    raw_of,
+    reference,
+)
+from pytest_arena._gate._factory import EngineFactory
 from pytest_arena._gate._origin import user_line
+from pytest_arena._gate._raw import listen_to_raw_connections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
-
     from sqlalchemy.engine import Dialect
-    from sqlalchemy.pool import ConnectionPoolEntry
 
-    from pytest_arena._gate._base import Resolver
-    from pytest_arena._values import CodeLine
-    from pytest_arena.errors import ArenaError
+    from pytest_arena._gate._base import Key, Resolver
 
-__all__ = ["Checkout", "Gate", "close", "describe", "install"]
-
-SEAT = "pytest_arena"
-
-
-@dataclass(slots=True)
-class Seat:
-    """What the gate knows of one pooled connection. ``aim`` is None where it goes its own way."""
-
-    aim: Aim | None
-    raw: Callable[[], sqlite3.Connection | None] | None = None
-    session: tuple[Any, ...] | None = None
-    stale: bool = False
-    used: bool = False
-    process: int = field(default_factory=os.getpid)
-
-
-@dataclass(frozen=True, slots=True)
-class Checkout:
-    """A connection that somebody has taken from a pool and not given back."""
-
-    entry: ConnectionPoolEntry
-    raw: sqlite3.Connection | None
-    line: CodeLine | None
-    level: int
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether it has begun to write and has neither committed nor rolled back."""
-        try:
-            return self.raw is not None and self.raw.in_transaction
-        except sqlite3.Error:
-            return False  # closed by hand
+__all__ = ["Gate", "close", "install"]
 
 
 class Gate:
@@ -72,7 +46,7 @@ class Gate:
 
     def __init__(self, resolver: Resolver) -> None:
         self.resolver = resolver
-        self.used: set[Hashable] = set()  # keys of the databases since somebody cleared it
+        self.used: set[Key] = set()  # keys of the databases since somebody cleared it
         self._taken: weakref.WeakKeyDictionary[Any, Checkout] = weakref.WeakKeyDictionary()
         self._entries: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -80,77 +54,84 @@ class Gate:
         self, dialect: Dialect, entry: Any, cargs: list[Any], cparams: dict[str, Any]
     ) -> None:
         """Decide where a connection goes, before it is opened."""
-        asked = describe(dialect, cargs, cparams)
         __tracebackhide__ = True
-        aim = self.resolver.aim(asked)
-        seat = Seat(aim)
+        used_again(dialect)
+        asked = describe(dialect, cargs, cparams)
+        info = EntryInfo(self.resolver.aim(asked))
         if entry is not None:
-            entry.info[SEAT] = seat
+            entry.info[INFO] = info
         if asked.product == "sqlite":
-            self._prepare(seat, cargs, cparams)
+            self._prepare(info, cargs, cparams)
             if dialect.is_async:
                 # aiosqlite has one thread for each connection, and nobody else works on it; so
                 # that the settling thread may ask what the connection looks like.
                 cparams["check_same_thread"] = False
 
-    def _prepare(self, seat: Seat, cargs: list[Any], cparams: dict[str, Any]) -> None:
+    def _prepare(self, info: EntryInfo, cargs: list[Any], cparams: dict[str, Any]) -> None:
         def made(connection: sqlite3.Connection) -> None:
-            seat.raw = _ref(connection)
+            raw = raw_of(connection)
+            info.reference = reference(raw) if raw is not None else None
+            if info.aim is not None and raw is not None:
+                leave_wal_alone(raw)
 
         base = cparams.get("factory", sqlite3.Connection)
-        cparams["factory"] = sqlite.guard_factory(self.resolver, base, made)
-        if seat.aim is not None:
-            sqlite.redirect(seat.aim, cargs, cparams)
+        cparams["factory"] = EngineFactory(self.resolver, info.aim, base, made)
+        if info.aim is not None:
+            redirect(info.aim, cargs, cparams)
 
     def connected(self, dbapi_connection: Any, entry: Any) -> None:
         """Check a live connection that did not come the way of ``connecting``."""
         __tracebackhide__ = True
         _loops.free_locks(dbapi_connection)
         self._entries.add(entry)
-        seat: Seat | None = entry.info.get(SEAT)
-        if seat is not None and (seat.aim is None or _opened_by_us(seat, dbapi_connection)):
+        info: EntryInfo | None = entry.info.get(INFO)
+        if info is not None and (info.aim is None or info.is_of(dbapi_connection)):
             return
-        self._check_alive(dbapi_connection, entry)
+        entry.info[INFO] = self._info_of_unseen(dbapi_connection)
 
-    def _check_alive(self, dbapi_connection: Any, entry: Any) -> None:
+    def _info_of_unseen(self, dbapi_connection: Any) -> EntryInfo:
         __tracebackhide__ = True
-        raw = _raw_of(dbapi_connection)
+        raw = raw_of(dbapi_connection)
         if raw is None:
-            entry.info[SEAT] = self._admitted(_product(dbapi_connection))
-            return
+            return self._admitted(product_of(dbapi_connection))
         file = sql.main_file(dbapi_connection)
-        if file and not self.resolver.is_inside(file) and not self.resolver.is_free(file):
-            raise self._kept(_refuse.unknown_file(file))
+        if file and not self.resolver.is_inside(file) and not self.resolver.files.is_free(file):
+            raise self.resolver.ledger.refused(_messages.unknown_file(file))
         if not file:
-            self.resolver.note(_refuse.kept_memory())
-        entry.info[SEAT] = Seat(self.resolver.aim_at(file) if file else None, _ref(raw))
+            self.resolver.ledger.note(_messages.kept_memory())
+        return EntryInfo(self.resolver.aim_at(file) if file else None, reference(raw))
 
-    def _admitted(self, description: str) -> Seat:
+    def _admitted(self, description: str) -> EntryInfo:
         __tracebackhide__ = True
-        if not self.resolver.is_allowed(description):
-            raise self._kept(_refuse.unknown_connection(description))
-        return Seat(None)
+        if not self.resolver.files.is_allowed(description):
+            raise self.resolver.ledger.refused(_messages.unknown_connection(description))
+        return EntryInfo(None)
 
     def checked_out(self, dbapi_connection: Any, entry: Any) -> None:
         """Drop a stale connection, quietly: SQLAlchemy's pool opens another one at once."""
         __tracebackhide__ = True
         _loops.free_locks(dbapi_connection)
-        seat: Seat | None = entry.info.get(SEAT)
-        if seat is None:  # opened before the gate was there
-            self.connected(dbapi_connection, entry)
-            seat = entry.info[SEAT]
-        if seat.process != os.getpid():
-            _abandon(entry)
-            raise DisconnectionError("this connection belongs to the process that forked this one")
-        if seat.stale or (seat.aim and self.resolver.current(seat.aim.key) != seat.aim):
+        info = self._info_of(dbapi_connection, entry)
+        aims = info.aims()
+        if info.stale or any(self.resolver.current(aim.key) != aim for aim in aims):
             raise DisconnectionError("the database of this connection is not the test's any more")
-        seat.used = True
-        if seat.aim is not None:
-            self.used.add(seat.aim.key)
-        raw = seat.raw() if seat.raw is not None else None
-        if seat.session is None and raw is not None and seat.aim is not None:
-            seat.session = _described(raw)
-        self._taken[entry] = Checkout(entry, raw, user_line(), self.resolver.level())
+        self.used.update(aim.key for aim in aims)
+        info.begin_use()
+        self._taken[entry] = Checkout(entry, info.raw, user_line(), self.resolver.serial())
+
+    def _info_of(self, dbapi_connection: Any, entry: Any) -> EntryInfo:
+        """What is known of a connection that is taken, of which there may be another one now."""
+        __tracebackhide__ = True
+        if INFO not in entry.info:  # opened before the gate was there
+            self.connected(dbapi_connection, entry)
+        info: EntryInfo = entry.info[INFO]
+        if info.process != os.getpid():
+            abandon(entry)
+            raise DisconnectionError("this connection belongs to the process that forked this one")
+        if info.reference is not None and not info.is_of(dbapi_connection):
+            # A listener has put another one in its place.
+            info = entry.info[INFO] = self._info_of_unseen(dbapi_connection)
+        return info
 
     def checked_in(self, entry: Any) -> None:
         """The connection is back in its pool, or is gone."""
@@ -158,92 +139,20 @@ class Gate:
 
     def taken(self) -> list[Checkout]:
         """Return the connections that are out of their pools."""
-        return list(self._taken.values())
+        return list(self._taken.values()) if self._taken else []  # asked thrice a test
 
     def drop_altered(self) -> None:
         """Mark idle connections that do not look as they did when they were new.
 
         A test's temporary table would hide a real one from the next test.
         """
-        for entry, seat in self._seats():
+        for entry in list(self._entries):
+            info: EntryInfo | None = entry.info.get(INFO)
             # One that is being closed, in a thread of its own, must not be touched: SQLite would
             # crash. Its entry knows no connection any more.
             is_idle = entry not in self._taken and entry.dbapi_connection is not None
-            raw = seat.raw() if seat.raw is not None and is_idle else None
-            if raw is not None and seat.aim and seat.used:
-                # One that cannot be asked (it belongs to another thread) is dropped as well.
-                now = _described(raw)
-                seat.stale = seat.stale or now is None or now != seat.session
-                seat.used = False
-
-    def _seats(self) -> Iterator[tuple[Any, Seat]]:
-        for entry in list(self._entries):
-            if (seat := entry.info.get(SEAT)) is not None:
-                yield entry, seat
-
-    def _kept(self, error: ArenaError) -> ArenaError:
-        self.resolver.refused(error)
-        return error
-
-
-def describe(dialect: Dialect, cargs: Any, cparams: Any) -> Asked:
-    """Say which database the arguments of a connect call mean."""
-    if dialect.name == "sqlite":
-        return Asked(dialect, "sqlite", *sqlite.asked_database(list(cargs), dict(cparams)))
-    # One positional argument is a string in the driver's own language (ODBC, libpq): with secrets.
-    host = cparams.get("host", "(unknown)" if cargs else "localhost")
-    port = cparams.get("port", "")
-    database = cparams.get("database") or cparams.get("dbname") or cparams.get("db", "")
-    return Asked(dialect, dialect.name, f"{dialect.name}://{host}:{port}/{database}")
-
-
-def _opened_by_us(seat: Seat, dbapi_connection: Any) -> bool:
-    """Whether this is the very connection whose file the guard has looked at.
-
-    An app's own do_connect listener runs after the gate's, and may return another one.
-    """
-    raw = seat.raw() if seat.raw is not None else None
-    return raw is not None and raw in (dbapi_connection, _driver_connection(dbapi_connection))
-
-
-def _driver_connection(dbapi_connection: Any) -> Any:
-    adapted = getattr(dbapi_connection, "driver_connection", None)
-    return getattr(adapted, "_connection", None)  # aiosqlite's, the only adapted SQLite driver
-
-
-def _raw_of(dbapi_connection: Any) -> sqlite3.Connection | None:
-    for found in (dbapi_connection, _driver_connection(dbapi_connection)):
-        if isinstance(found, sqlite3.Connection):
-            return found
-    return None
-
-
-def _ref(raw: sqlite3.Connection) -> Callable[[], sqlite3.Connection | None]:
-    try:
-        return weakref.ref(raw)
-    except TypeError:  # sqlite3's own class has no weak references, only subclasses have
-        return lambda: raw
-
-
-# What a fork left to the child: SQLite forbids to use it there, and to close it as well.
-_abandoned: list[Any] = []
-
-
-def _abandon(entry: Any) -> None:
-    _abandoned.append(entry.dbapi_connection)
-    entry.dbapi_connection = None
-
-
-def _product(dbapi_connection: Any) -> str:
-    connection = getattr(dbapi_connection, "driver_connection", dbapi_connection)
-    return f"{type(connection).__module__.partition('.')[0]}://(unknown)"
-
-
-def _described(raw: sqlite3.Connection) -> tuple[Any, ...] | None:
-    try:
-        return sql.describe_session(raw)
-    except sqlite3.Error:
-        return None  # closed meanwhile, in use, or bound to another thread
+            if info is not None and is_idle:
+                info.end_use()
 
 
 _gates: list[Gate] = []
@@ -260,8 +169,9 @@ def install(resolver: Resolver) -> Gate:
     if not _installed:
         _installed = True
         _loops.install()
+        remember_engines()
         _listen()
-        sqlite.listen_to_raw_connections(lambda: _gates[-1].resolver if _gates else None)
+        listen_to_raw_connections(lambda: _gates[-1].resolver if _gates else None)
     return _gates[-1]
 
 

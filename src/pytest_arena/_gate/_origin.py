@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["an_engine_opens", "user_line"]
+__all__ = ["frames", "line_of_coroutine", "user_line"]
 
 
 def user_line() -> CodeLine | None:
@@ -27,27 +27,25 @@ def user_line() -> CodeLine | None:
     Follows greenlets (SQLAlchemy's async engines) to the coroutine that awaits them, and a
     worker thread of aiosqlite to the task that waits for it. Costs some microseconds.
     """
-    for frame in _frames():
+    for frame in frames():
         if not _is_library(frame.f_code.co_filename):
             return CodeLine(frame.f_code.co_filename, frame.f_lineno)
     return None
 
 
-def an_engine_opens() -> bool:
-    """Whether a pool opens the connection, by a creator or a listener of the app's own."""
-    inner = ""
-    for frame in _frames():
-        module = frame.f_globals.get("__name__", "")
-        if module == "sqlalchemy.pool.base" and frame.f_code.co_name == "__connect":
-            return inner != "sqlalchemy.event.attr"  # a `connect` listener opens one for itself
-        inner = module
-    return False
+def line_of_coroutine(coroutine: object) -> CodeLine | None:
+    """Return the innermost line of the user's code at which a coroutine stands."""
+    for frame in reversed(list(_awaited(coroutine))):
+        if not _is_library(frame.f_code.co_filename):
+            return CodeLine(frame.f_code.co_filename, frame.f_lineno)
+    return None
 
 
 _is_library = cache(is_library)
 
 
-def _frames() -> Iterator[FrameType]:
+def frames() -> Iterator[FrameType]:
+    """Yield the frames that led to the caller, innermost first, across greenlets and tasks."""
     yield from _chain(sys._getframe(2))  # noqa: SLF001 - the documented way to a caller's frame
     current: Any = greenlet.getcurrent()
     while (current := current.parent) is not None:
@@ -57,11 +55,21 @@ def _frames() -> Iterator[FrameType]:
 def _chain(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
-        future = frame.f_locals.get("future") if _is_worker(frame) else None
-        if isinstance(future, asyncio.Future):
-            yield from _waiting(future)
-        yield from _suspended(frame)
+        if frame.f_code.co_name in _DOORS:
+            yield from _behind(frame)
         frame = frame.f_back
+
+
+# Functions behind which others wait: SQLAlchemy's way into sync code, and aiosqlite's worker by
+# its names since 0.20. A name is asked for first, as each checkout walks some twenty frames.
+_DOORS = {"greenlet_spawn", "run", "_connection_worker_thread"}
+
+
+def _behind(frame: FrameType) -> Iterator[FrameType]:
+    future = frame.f_locals.get("future") if _is_worker(frame) else None
+    if isinstance(future, asyncio.Future):
+        yield from _waiting(future)
+    yield from _suspended(frame)
 
 
 def _suspended(frame: FrameType) -> Iterator[FrameType]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["Held", "Isolation"]
@@ -21,13 +22,20 @@ class Isolation(Protocol):
     sequences, schema. Cost is named by each variant.
     """
 
+    name: str
     generation: int
+
+    def __init__(self, live: Path, base: Path | None, *, tell: Callable[[str], None] = ...) -> None:
+        """Fill a live file from a template (None for an empty one). ``tell`` notes a weakness."""
 
     def enter(self) -> None:
         """Open a level above the state that stands now.
 
+        Where the file was deleted or replaced meanwhile, that is the one which stands at its path.
+
         Raises:
             Held: a writer keeps everybody from reading; nothing was done.
+            IsolationError: there is no room for it; nothing was done.
         """
 
     def leave(self) -> bool:
@@ -35,10 +43,20 @@ class Isolation(Protocol):
 
         Raises:
             Held: somebody holds a lock; nothing was done, so that it can be tried again.
+            IsolationError: the file was deleted or replaced, or cannot be written to; the level
+                is still there, to be left by force.
         """
 
     def leave_by_force(self) -> None:
-        """As ``leave``, whoever holds a lock; connections become stale (a new generation)."""
+        """As ``leave``, whoever holds a lock; connections become stale (a new generation).
+
+        Raises:
+            IsolationError: there is no room for it. The level is gone all the same; what it
+                was above is brought back before the next level is entered.
+        """
+
+    def is_free(self) -> bool:
+        """Whether nobody holds a lock that would keep the next test from writing."""
 
     def is_untouched(self) -> bool:
         """Whether nothing was *committed* in the top level; somebody may be about to."""

@@ -2,100 +2,179 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import sqlite3
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pytest_arena._dialects import _sqlite as sql
+from pytest_arena._dialects import _sqlite_names as names
+from pytest_arena._dialects import _sqlite_restore as restoring
 from pytest_arena._isolation._base import Held
+from pytest_arena._isolation._trial import works
+from pytest_arena._isolation._ways import (
+    NEVER,
+    Backup,
+    Live,
+    Pages,
+    Picture,
+    Unfit,
+    Wal,
+    whole_or_none,
+)
+from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pytest_arena._isolation._ways import Way
 
 __all__ = ["Copy"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """The content of a database at one time, in a file that nobody changes any more."""
-
-    file: Path
-    source: sqlite3.Connection
+def _to_nobody(_line: str) -> None:
+    pass
 
 
 class Copy:
     """The isolation for SQLite: connections, engines and other processes stay connected.
 
     A level remembers a picture of what stood when it was entered. Where nothing was written
-    since the last picture, the level shares it.
+    since the last picture, the level shares it. Else the file is brought back by the first of
+    the ways that can, of which SQLite's online backup always can. ``fast`` ways are tried out
+    before they are first used, once in each process; ``tell`` is told where one fails.
 
-    Cost of enter + leave: about 40 µs where nothing was written. Else one copy of the file by
-    SQLite's online backup: 0.1-0.2 ms at 0.2 MB, 1.5 ms a MB beyond; once more where the level
-    below has been written to since its picture.
+    Cost of enter + leave: about 40 µs where nothing was written. Else as the way says.
     """
 
-    def __init__(self, live: Path, base: Path | None) -> None:
-        if base is not None:
-            shutil.copyfile(base, live)
+    name = "copy"
+    fast: tuple[type[Way], ...] = (Pages, Wal)
+
+    def __init__(
+        self, live: Path, base: Path | None, *, tell: Callable[[str], None] = _to_nobody
+    ) -> None:
         self.live = live
+        self._folder = live.parent  # to make and hash a path anew costs some µs a test
         self.generation = 0
-        self._control = sql.open_control(live)
+        self.restored: Counter[str] = Counter()  # how often by each way
+        self._tell = tell
         self._levels: list[Picture] = []
         self._taken: list[Picture] = []  # those that are ours to remove
+        self._owed: Picture | None = None  # what stands at the path still has to become this
         self._count = 0
-        self._first = self._now = _open(base) if base else self._take()
-        self._version = sql.data_version(self._control)
+        with self._telling():
+            self._begin(base)
+
+    def _begin(self, base: Path | None) -> None:
+        if base is not None:
+            shutil.copyfile(base, self.live)
+        self._open()
+        self._first = Picture(base) if base else self._kept(self._backup.take())
+        self._settle(self._first, sql.data_version(self._control))
+
+    def _open(self) -> None:
+        self._live = Live.open(self.live, self._new_file)
+        self._control = self._live.control if self._live else sql.open_control(self.live)
+        restoring.leave_wal_alone(self._control)
+        self._backup = Backup(self._control, self._new_file)
+        self._ways = [way(self._live) for way in self.fast] if self._live else []
+        self._identity = _identity(self.live)
+
+    def _new_file(self) -> Path:
+        self._count += 1
+        return self.live.with_name(f"{self.live.name}.level-{self._count}")
 
     def enter(self) -> None:
         """Open a level above the state that stands now."""
-        with _telling_of_locks():
+        with self._telling():
+            self._mend()
             # First the number, then the picture: what is committed in between is in the picture
-            # and moves the number, which costs a copy too many, and never one too few.
+            # and moves the number, which costs a picture too many, and never one too few.
             version = sql.data_version(self._control)
             if version != self._version:
-                self._stands_at(self._take(), version)
+                self._take(version)
         self._levels.append(self._now)
 
     def leave(self) -> bool:
         """Go back to the state at the matching ``enter``."""
-        with _telling_of_locks():
+        with self._telling():
+            if not self._is_in_place():
+                raise FileNotFoundError("its file was deleted or replaced")
             changed = self._restore(self._levels[-1])
         self._levels.pop()
+        self._owed = None
         self._remove_unused()
         return changed
 
     def leave_by_force(self) -> None:
         """Go back by putting a new file in the place of the one that is locked.
 
-        Costs a file copy, and a new connection for everybody.
+        Costs a file copy, and a new connection for everybody. Those that the gate does not know
+        (of other processes, of ``sqlite3`` itself) go on with the old file, which has no name now.
         """
-        picture = self._levels.pop()
-        self._control.close()
-        for side in ("", "-wal", "-shm", "-journal"):
-            Path(f"{self.live}{side}").unlink(missing_ok=True)
-        shutil.copyfile(picture.file, self.live)
-        self._control = sql.open_control(self.live)
-        self._stands_at(picture, sql.data_version(self._control))
-        self.generation += 1
+        self._owed = self._levels.pop()
+        with self._telling():
+            self._put_in_place(self._owed)
         self._remove_unused()
+
+    def _put_in_place(self, picture: Picture) -> None:
+        with whole_or_none(self._new_file()) as file:
+            # First what may fail: as long as the copy is not whole, nothing is given up for it.
+            shutil.copyfile(picture.file(), file)
+            self._close_live()
+            for gone in names.side_files(self.live):
+                gone.unlink(missing_ok=True)
+            file.replace(self.live)
+        self._reopen()
+        self._settle(picture, sql.data_version(self._control))
+        self._owed = None
+
+    def _mend(self) -> None:
+        """Go on with the file at the path, where it is not what it should be or another one."""
+        if self._owed is not None:
+            self._put_in_place(self._owed)
+        elif not self._is_in_place():
+            # A fixture that makes its database anew wants that one for the levels above it.
+            self._close_live()
+            self._reopen()
+
+    def _reopen(self) -> None:
+        self._open()
+        self._stands_at(self._now, NEVER)
+        self.generation += 1
+
+    def _is_in_place(self) -> bool:
+        return _identity(self.live) == self._identity
+
+    def is_free(self) -> bool:
+        """Whether nobody holds a lock that would keep the next test from writing."""
+        try:
+            with restoring.alone(self._control):
+                return True
+        except sql.Busy:
+            return False
+        except sql.Failed:
+            return True  # that is no lock, and leaving tells of it
 
     def is_untouched(self) -> bool:
         """Whether nothing was committed in the top level."""
         try:
             version = sql.data_version(self._control)
-        except sql.Busy:
+        except (sql.Busy, sql.Failed):
             return False
-        return self._now is self._levels[-1] and version == self._version
+        return self._stands_at_top() and version == self._version
 
     def is_clean(self) -> bool:
         """Whether nothing was changed in the top level."""
         try:
-            return self._now is self._levels[-1] and self._version_unwritten() == self._version
-        except sql.Busy:
+            return self._stands_at_top() and self._version_unwritten() == self._version
+        except (sql.Busy, sql.Failed):
             return False  # somebody is about to change it
+
+    def _stands_at_top(self) -> bool:
+        return self._now is self._levels[-1] and self._is_in_place() and self._owed is None
 
     def forget(self) -> None:
         """Drop the top level, and keep what stands."""
@@ -104,25 +183,40 @@ class Copy:
 
     def replace(self, file: Path | None) -> None:
         """Give the level that stands now another content."""
-        source = sql.open_picture(file) if file else sqlite3.connect(":memory:")
-        with closing(source), _telling_of_locks():
+        source = sql.open_picture(file) if file else restoring.open_empty()
+        with closing(source), self._telling():
             version = self._version_unwritten()
             sql.copy_into(source, self._control)
-            self._stands_at(self._take(), version)
+            self._settle(self._kept(self._backup.take()), version)
 
     def save(self, file: Path) -> None:
         """Copy what stands now into a file."""
-        sql.copy_to_file(self._control, file)
+        with self._telling():
+            if self._is_in_place():
+                sql.copy_to_file(self._control, file)
+            else:
+                sql.finish_file(self.live, file)
 
     def close(self) -> None:
         """Let go of the live file and of the pictures."""
-        self._control.close()
+        self._close_live()
         for picture in {*self._taken, *self._levels, self._now, self._first}:
-            picture.source.close()
+            picture.close()
+
+    def _close_live(self) -> None:
+        if self._live is not None:
+            self._live.close()
+        self._control.close()
 
     def _stands_at(self, picture: Picture, version: int) -> None:
         self._now = picture
         self._version = version
+
+    def _settle(self, picture: Picture, version: int) -> None:
+        """The file stands at a picture by SQLite's own doing; the fast ways go on from there."""
+        for way in self._ways:
+            way.settle(picture, version)
+        self._stands_at(picture, version)
 
     def _version_unwritten(self) -> int:
         """Return the data version, when nobody has an open write transaction.
@@ -139,36 +233,84 @@ class Copy:
     def _restore(self, picture: Picture) -> bool:
         # Own writes do not move the number. One taken before them makes somebody's commit after
         # the lock was given back count as a change, which one taken afterwards would hide.
-        version = self._version_unwritten()
+        version = sql.data_version(self._control)
+        if self._now is picture and version == self._version:
+            version = self._version_unwritten()  # each way of bringing back has locks of its own
         clean = self._now is picture and version == self._version
         if not clean:
-            sql.copy_into(picture.source, self._control)
-            self._stands_at(picture, version)
+            self._bring_back(picture, version)
         return not clean
 
-    def _take(self) -> Picture:
-        self._count += 1
-        file = self.live.with_name(f"{self.live.name}.level-{self._count}")
-        sql.copy_to_file(self._control, file)
-        self._taken.append(_open(file))
-        return self._taken[-1]
+    def _bring_back(self, picture: Picture, version: int) -> None:
+        for way in self._trusted():
+            with suppress(Unfit, OSError):
+                self._stands_at(picture, way.restore(picture, version))
+                self.restored[way.name] += 1
+                return
+        self._settle(picture, self._backup.restore(picture, version))
+        self.restored[self._backup.name] += 1
+
+    def _take(self, version: int) -> None:
+        for way in self._trusted():
+            with suppress(Unfit, OSError):
+                self._stands_at(self._kept(way.take()), version)
+                return
+        self._settle(self._kept(self._backup.take()), version)
+
+    def _trusted(self) -> Iterator[Way]:
+        """The fast ways that do on this system what they are meant to do."""
+        for way in self._ways:
+            passed = works(type(way), self._folder)
+            if passed:
+                yield way
+            elif passed is False:
+                self._tell(
+                    f"{self.live.name}: the fast way {way.name!r} did not pass its trial on SQLite "
+                    f"{sql.version()}; tests are undone by whole copies"
+                )
+
+    def _kept(self, picture: Picture) -> Picture:
+        self._taken.append(picture)
+        return picture
 
     def _remove_unused(self) -> None:
-        """Remove the pictures of levels that are gone."""
-        kept = {self._now, *self._levels}
-        for picture in [picture for picture in self._taken if picture not in kept]:
+        """Remove the pictures of levels that are gone, unless others are made of them."""
+        used: set[Picture] = set()
+        pending = [self._now, self._owed, *self._levels, *(way.parent for way in self._ways)]
+        while pending:
+            picture = pending.pop()
+            if picture is not None and picture not in used:
+                used.add(picture)
+                pending.append(picture.parent)
+        for picture in [picture for picture in self._taken if picture not in used]:
             self._taken.remove(picture)
-            picture.source.close()
-            picture.file.unlink(missing_ok=True)
+            picture.remove()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except sql.Busy as error:
+            raise Held(str(error)) from error
+        except (sql.Failed, OSError) as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> IsolationError:
+        full = sql.is_full(error)
+        return IsolationError(
+            f"the database {self.live.stem!r} cannot be read or written: {error}",
+            why="each test starts on the database as it was before the test that ran last",
+            cause=f"no more room in {self._folder}" if full else f"what was done to {self.live}",
+            fix=f"df -h {self._folder}   # make room there, or have tests write less"
+            if full
+            else "leave the file where it is: `metadata.drop_all(engine)` empties it in place",
+        )
 
 
-def _open(file: Path) -> Picture:
-    return Picture(file, sql.open_picture(file))
-
-
-@contextmanager
-def _telling_of_locks() -> Iterator[None]:
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Which file is at a path now, None for no file. Costs a microsecond or two."""
     try:
-        yield
-    except sql.Busy as error:
-        raise Held(str(error)) from error
+        status = os.stat(file)  # noqa: PTH116 - asked at each boundary: a third of Path's time
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -27,8 +27,8 @@ _ROOM_NEEDED = 512 * 1024 * 1024
 class Home:
     """The folder where this process keeps its live files; nobody else can enter it.
 
-    A lock beside it says that the process lives. The next run removes the folders of those
-    that do not, so that nothing is left after ``kill -9``.
+    A lock beside it says that the process lives. Whoever begins or ends next removes the folders
+    of those that do not, so that nothing is left after ``kill -9``.
     """
 
     def __init__(self) -> None:
@@ -51,6 +51,7 @@ class Home:
             shutil.rmtree(self.path, ignore_errors=True)
             self._lock.release()
             Path(self._lock.lock_file).unlink(missing_ok=True)
+            _sweep(self.path.parent)  # what workers of this run have left that died
 
 
 def _parent() -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pytest_arena._template._builders import check_schema, check_seed
-from pytest_arena._template._store import Recipe, Store
+from pytest_arena._template._stage import Recipe
+from pytest_arena._template._store import Store
 from pytest_arena._template._suggest import suggested_schema
 
 __all__ = ["Recipe", "Store", "check_schema", "check_seed", "suggested_schema"]

@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import MetaData, create_engine
 from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from pytest_arena._dialects import _sqlite as sql
+from pytest_arena._dialects import _sqlite_scripts as scripts
 from pytest_arena._load import SOMEWHERE, home_of, load_attribute, nearest
+from pytest_arena._template._suggest import is_alembic, is_schema
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from sqlalchemy.engine import Dialect, Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["Builder", "check_schema", "check_seed", "schema_builder", "seed_builder"]
 
@@ -54,7 +55,7 @@ def schema_builder(value: str, root: Path, *, source: str = SOMEWHERE) -> Builde
         return AlembicBuilder(_existing(value, root, source))
     if value.endswith(".sql"):
         return ScriptBuilder(_existing(value, root, source))
-    found = load_attribute(value, option="arena_schema", source=source)
+    found = load_attribute(value, option="arena_schema", source=source, likely=is_schema)
     metadata = getattr(found, "metadata", found)
     if isinstance(metadata, MetaData):
         return MetadataBuilder(metadata, _file_of_module(value))
@@ -74,7 +75,7 @@ def seed_builder(value: str, *, source: str = SOMEWHERE) -> Builder:
     Raises:
         ConfigError: the value does not name a function of one session.
     """
-    found = load_attribute(value, option="arena_seed", source=source)
+    found = load_attribute(value, option="arena_seed", source=source, likely=inspect.isroutine)
     if inspect.isroutine(found):
         return SeedBuilder(_filling(found, f"arena_seed = {value}", "session"))
     raise ConfigError(
@@ -101,13 +102,17 @@ def _existing(value: str, root: Path, source: str) -> Path:
     file = root / value
     if file.is_file():
         return file
-    there = sorted(other.name for other in root.glob(f"*{file.suffix}"))
+    there = [other.name for other in sorted(root.glob(f"*{file.suffix}")) if _may_be_meant(other)]
     raise ConfigError(
         f"arena_schema = {value}: there is no file {file}",
         why="an empty database needs to know where its tables come from",
         cause=f"{source}\nthe path counts from pytest's rootdir",
-        fix=f"arena_schema = {nearest(file.name, there) if there else 'app.models:Base'}",
+        fix=f"arena_schema = {nearest(file.name, there) if there else '<module>:<Base>'}",
     )
+
+
+def _may_be_meant(file: Path) -> bool:
+    return file.suffix != ".ini" or is_alembic(file)
 
 
 def _file_of_module(value: str) -> Path:
@@ -123,15 +128,19 @@ def _filling(function: Callable[..., Any], option: str, given: str) -> Callable[
     """
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise _unfit(function, option, given, "is a generator: nobody would run it")
-    parameters = inspect.signature(function).parameters.values()
+    parameters = list(inspect.signature(function).parameters.values())
     by_position = [each for each in parameters if each.kind in _BY_POSITION]
-    required = [each for each in parameters if each.default is each.empty]
-    needed = [each for each in required if each.kind not in _REST]
+    needed = _needed(parameters)
     if not needed and not any(each.kind is each.VAR_POSITIONAL for each in by_position):
         return _ignoring_its_argument(function)
-    if len(needed) > 1 or needed[:1] != [each for each in by_position[:1] if each in needed]:
+    if needed not in ([], by_position[:1]):
         raise _unfit(function, option, given, f"takes {inspect.signature(function)}")
     return function
+
+
+def _needed(parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
+    """Those that a call has to give."""
+    return [each for each in parameters if each.default is each.empty and each.kind not in _REST]
 
 
 _REST = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
@@ -208,6 +217,14 @@ class AlembicBuilder:
 
     def check(self, source: str) -> None:
         """Raise a ConfigError if this is no project of Alembic's, or Alembic is not installed."""
+        if not is_alembic(self.ini):
+            raise ConfigError(
+                f"arena_schema = {self.ini.name}: it has no section [alembic]",
+                why="the tables are made by Alembic's migrations, which that section tells of",
+                cause=f"{self.ini}, named in {source}",
+                fix="alembic init migrations   makes an alembic.ini; or name a Base, a function "
+                "or a script",
+            )
         try:
             folder = self._folder()
         except ImportError:
@@ -277,9 +294,9 @@ class ScriptBuilder:
 
     def _run(self, dbapi_connection: Any) -> None:
         try:
-            sql.run_script(dbapi_connection, self._script())
+            scripts.run_script(dbapi_connection, self._script())
         except Exception as error:
-            number = sql.failing_line(self._script())
+            number = scripts.failing_line(self._script())
             raise TemplateError(
                 f"arena_schema = {self.file.name} failed: {type(error).__name__}: {error}",
                 why="no test can have a database before its template is built",
@@ -289,8 +306,8 @@ class ScriptBuilder:
 
 
 @dataclass(frozen=True, slots=True)
-class FunctionBuilder:
-    """``module:function`` of an ``AsyncConnection`` or a ``Connection``."""
+class _CodeBuilder:
+    """A function of the user's, of what arena opens for it."""
 
     function: Callable[..., Any]
 
@@ -303,44 +320,40 @@ class FunctionBuilder:
         return [_code_file(self.function)]
 
     def build(self, file: Path) -> None:
-        """Call the function with a connection in a transaction, and commit."""
+        """Call the function in a transaction, and commit."""
         if inspect.iscoroutinefunction(self.function):
-            asyncio.run(self._build(file))
+            asyncio.run(self._abuild(file))
         else:
-            with _engine(file) as engine, engine.begin() as connection:
-                _nothing_left(self.function(connection), self.function)
+            self._build(file)
 
-    async def _build(self, file: Path) -> None:
+    def _build(self, file: Path) -> None:
+        raise NotImplementedError
+
+    async def _abuild(self, file: Path) -> None:
+        raise NotImplementedError
+
+
+class FunctionBuilder(_CodeBuilder):
+    """``module:function`` of an ``AsyncConnection`` or a ``Connection``."""
+
+    def _build(self, file: Path) -> None:
+        with _engine(file) as engine, engine.begin() as connection:
+            _nothing_left(self.function(connection), self.function)
+
+    async def _abuild(self, file: Path) -> None:
         async with _async_engine(file) as engine, engine.begin() as connection:
             await self.function(connection)
 
 
-@dataclass(frozen=True, slots=True)
-class SeedBuilder:
+class SeedBuilder(_CodeBuilder):
     """``module:function`` of an ``AsyncSession`` or a ``Session``."""
 
-    function: Callable[..., Any]
+    def _build(self, file: Path) -> None:
+        with _engine(file) as engine, Session(engine) as session:
+            _nothing_left(self.function(session), self.function)
+            session.commit()
 
-    def identity(self) -> str:
-        """The code is all there is to know."""
-        return ""
-
-    def sources(self) -> Iterable[Path]:
-        """The file of the function."""
-        return [_code_file(self.function)]
-
-    def build(self, file: Path) -> None:
-        """Call the function with a session, and commit."""
-        if inspect.iscoroutinefunction(self.function):
-            asyncio.run(self._build(file))
-        else:
-            with _engine(file) as engine, Session(engine) as session:
-                _nothing_left(self.function(session), self.function)
-                session.commit()
-
-    async def _build(self, file: Path) -> None:
-        from sqlalchemy.ext.asyncio import AsyncSession  # noqa: PLC0415 - for async seeds alone
-
+    async def _abuild(self, file: Path) -> None:
         async with _async_engine(file) as engine, AsyncSession(engine) as session:
             await self.function(session)
             await session.commit()
@@ -376,10 +389,8 @@ def _engine(file: Path) -> Iterator[Engine]:
 
 
 @contextlib.asynccontextmanager
-async def _async_engine(file: Path) -> Any:
-    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - async builders alone
-
-    engine: AsyncEngine = create_async_engine(_url(file, "sqlite+aiosqlite"), poolclass=NullPool)
+async def _async_engine(file: Path) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(_url(file, "sqlite+aiosqlite"), poolclass=NullPool)
     try:
         yield engine
     finally:

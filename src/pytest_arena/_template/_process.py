@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 import logging
@@ -11,6 +10,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 from unittest import mock
+
+from pytest_arena._loop import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,10 +29,14 @@ def run_apart(call: Callable[[], None]) -> None:
     In this thread where it is importing a module: another one that imports it too would wait for
     this one, which waits for the build.
     """
-    if _is_importing() and not _loop_is_running():
-        with _process_as_it_was():
+    with _process_as_it_was():
+        if _is_importing() and running_loop() is None:
             call()
-        return
+        else:
+            _call_in_thread(call)
+
+
+def _call_in_thread(call: Callable[[], None]) -> None:
     failed: list[BaseException] = []
     context = contextvars.copy_context()
 
@@ -43,9 +48,8 @@ def run_apart(call: Callable[[], None]) -> None:
 
     # A daemon: after Ctrl-C nobody waits for it.
     thread = threading.Thread(target=run, name="pytest-arena-build", daemon=True)
-    with _process_as_it_was():
-        thread.start()
-        thread.join()
+    thread.start()
+    thread.join()
     if failed:
         raise failed[0]
 
@@ -57,14 +61,6 @@ def _is_importing() -> bool:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True
     return False
-
-
-def _loop_is_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 @contextlib.contextmanager

@@ -1,0 +1,137 @@
+"""What do entering and leaving a level cost, and what do the alternatives, at which sizes?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bench.page import Table, milliseconds
+from bench.place import scratch
+from bench.samples import in_turns, ratio
+from bench.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.effort import Effort
+    from bench.samples import Samples
+
+__all__ = ["measure"]
+
+# How many of each to a turn: what takes long is taken less often.
+OURS = {"levels": 20, "isolation": 20}
+OTHERS = {"bare": 20, "rollback": 10, "file_copy": 5, "recipe": 2, "recipe_on_disk": 2}
+NAMES = {
+    "levels": "**arena**",
+    "isolation": "its isolation alone",
+    "bare": "bare limit",
+    "rollback": "rollback",
+    "file_copy": "file copy",
+    "recipe": "create_all, drop_all",
+    "recipe_on_disk": "the same on disk",
+}
+_SLOW_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A database, and what a test does in it."""
+
+    tables: int = 20
+    rows: int = 0
+    dirty: int = 5
+    journal: str = "delete"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What a worker is told of it."""
+        return {f"BENCH_{name}".upper(): str(getattr(self, name)) for name in self.__slots__}
+
+    @property
+    def name(self) -> str:
+        """It as the cells of a table."""
+        journal = "WAL" if self.journal == "wal" else "rollback"
+        return f"{self.tables} tables, {self.rows:,} rows, {self.dirty} dirty, {journal}"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The times in one field, and the way that the isolation took there."""
+
+    samples: dict[str, Samples]
+    way: str
+
+
+SIZES = (
+    Field(),
+    Field(dirty=0),
+    Field(dirty=20),
+    Field(tables=100),
+    Field(tables=400),
+    Field(rows=10_000),
+    Field(rows=200_000),
+)
+
+
+def measure(effort: Effort) -> list[Table]:
+    """Measure each field in two processes of its own, by turns."""
+    if not effort.wide:
+        fields: tuple[Field, ...] = (Field(), Field(journal="wal"))
+    else:
+        others = [Field(one.tables, one.rows, one.dirty, "wal") for one in SIZES]
+        fields = (*SIZES, *others)
+    results = {field: _measured(field, effort) for field in fields}
+    return [_times(results), _ratios(results)]
+
+
+def _measured(field: Field, effort: Effort) -> Result:
+    is_large = field.rows > 100_000 or field.tables > 100  # noqa: PLR2004 - seconds for each recipe
+    rounds = min(effort.boundary_rounds, _SLOW_ROUNDS) if is_large else effort.boundary_rounds
+    with (
+        scratch() as folder,
+        Worker("bench._inside", folder / "inside", field.settings) as inside,
+        Worker("bench._outside", folder / "outside", field.settings) as outside,
+    ):
+        takers: dict[str, Callable[[], list[float]]] = {
+            **{name: partial(inside.take, name, count) for name, count in OURS.items()},
+            **{
+                name: partial(outside.take, name, 1 if is_large else count)
+                for name, count in OTHERS.items()
+            },
+        }
+        return Result(in_turns(takers, rounds=rounds), inside.tell("way"))
+
+
+def _times(results: dict[Field, Result]) -> Table:
+    return Table(
+        title="Entering and leaving a level",
+        about="Milliseconds, least / median; the test between the two is not counted. The bare "
+        "limit is the fewest calls of SQLite's public interface that can do it: one look at "
+        "`data_version` before and after, and its online backup where it moved. The file copy "
+        "includes the first connection to it.",
+        header=("database", "way", *NAMES.values()),
+        rows=tuple(
+            (field.name, result.way, *(_told(result.samples[name]) for name in NAMES))
+            for field, result in results.items()
+        ),
+    )
+
+
+def _ratios(results: dict[Field, Result]) -> Table:
+    return Table(
+        title="How many times arena's",
+        about="Of the medians above. Aims: `create_all`, `drop_all` 200×; a file copy 15× at "
+        "200,000 rows (37 MB); at small sizes at least half of arena's time is the bare limit's.",
+        header=("database", *list(NAMES.values())[2:]),
+        rows=tuple((field.name, *_times_ours(result)) for field, result in results.items()),
+    )
+
+
+def _told(samples: Samples) -> str:
+    return milliseconds(samples.least, samples.median)
+
+
+def _times_ours(result: Result) -> list[str]:
+    ours = result.samples["levels"].median
+    return [ratio(result.samples[name].median, ours) for name in list(NAMES)[2:]]

@@ -1,0 +1,46 @@
+"""How long may it take? The same measures, with more or fewer turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["FULL", "QUICK", "SMOKE", "Effort"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """The numbers of turns, and how much of the field is measured."""
+
+    suite_rounds: int
+    suite_tests: int
+    boundary_rounds: int
+    start_rounds: int
+    call_rounds: int
+    wide: bool
+    """Also the other sizes and both journal modes, and the slow alternatives at each."""
+
+
+FULL = Effort(
+    suite_rounds=6,
+    suite_tests=75,
+    boundary_rounds=8,
+    start_rounds=15,
+    call_rounds=20,
+    wide=True,
+)
+QUICK = Effort(
+    suite_rounds=2,
+    suite_tests=30,
+    boundary_rounds=5,
+    start_rounds=5,
+    call_rounds=8,
+    wide=False,
+)
+SMOKE = Effort(
+    suite_rounds=1,
+    suite_tests=1,
+    boundary_rounds=1,
+    start_rounds=1,
+    call_rounds=1,
+    wide=False,
+)

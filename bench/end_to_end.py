@@ -1,0 +1,105 @@
+"""What does isolation add to a test, in whole suites of tests that make three requests each?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING
+
+from bench.page import Table, milliseconds
+from bench.place import scratch
+from bench.samples import in_turns, ratio
+from bench.suites import ARENA, LOOPS, REQUESTS, Suite, Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.effort import Effort
+    from bench.samples import Samples
+
+__all__ = ["measure"]
+
+FLOOR, OURS, RECIPE = "no isolation", "**arena**", "create_all, drop_all in a temporary file"
+ON_DISK, IN_MEMORY = "the same on disk", "create_all in memory, one connection"
+VARIANTS = {
+    FLOOR: Variant(("-p", "bench.suite.variant_floor")),
+    OURS: Variant(ARENA),
+    RECIPE: Variant(("-p", "bench.suite.variant_recipe")),
+    ON_DISK: Variant(("-p", "bench.suite.variant_recipe"), on_disk=True),
+    IN_MEMORY: Variant(("-p", "bench.suite.variant_memory")),
+    "copy of a template, a new engine": Variant(("-p", "bench.suite.variant_file_copy")),
+    "rollback, with savepoints, engine kept": Variant(("-p", "bench.suite.variant_rollback")),
+}
+_QUICK = {FLOOR, OURS, RECIPE}
+# What takes long is far from the noise: fewer tests tell as much of it.
+_SLOW = {RECIPE, ON_DISK, IN_MEMORY}
+
+
+def measure(effort: Effort) -> list[Table]:
+    """Run all variants by turns, with a loop for each test and with one for all."""
+    with scratch() as folder:
+        long = Suite(folder / "long", REQUESTS, effort.suite_tests).write()
+        short = Suite(folder / "short", REQUESTS, effort.suite_tests // 3 + 1).write()
+        takers: dict[str, Callable[[], list[float]]] = {
+            f"{loops}: {name}": partial(_tests, short if name in _SLOW else long, variant, loops)
+            for loops in LOOPS
+            for name, variant in VARIANTS.items()
+            if effort.wide or name in _QUICK
+        }
+        long.run(VARIANTS[OURS])  # builds the template
+        samples = in_turns(takers, rounds=effort.suite_rounds)
+    by_loops = {loops: _of(loops, samples) for loops in LOOPS}
+    return [*(_table(*each) for each in by_loops.items()), _loops(by_loops)]
+
+
+def _tests(suite: Suite, variant: Variant, loops: str) -> list[float]:
+    arguments = (*variant.arguments, *LOOPS[loops])
+    return suite.run(replace(variant, arguments=arguments)).tests
+
+
+def _of(loops: str, samples: dict[str, Samples]) -> dict[str, Samples]:
+    start = f"{loops}: "
+    return {key.removeprefix(start): one for key, one in samples.items() if key.startswith(start)}
+
+
+def _table(loops: str, samples: dict[str, Samples]) -> Table:
+    floor, ours = samples[FLOOR], samples[OURS].above(samples[FLOOR])
+    rows = [_row(name, one, floor, ours) for name, one in samples.items()]
+    return Table(
+        title=f"A test with three requests, {loops}",
+        about="Milliseconds a test, from pytest's first hook to its last; `added` is the median of "
+        "the differences from no isolation, in the same round. Aim: arena adds a twentieth of what "
+        "`create_all`, `drop_all` adds.",
+        header=("", "least median", "median", "added", "times arena's"),
+        rows=tuple(rows),
+    )
+
+
+def _row(name: str, one: Samples, floor: Samples, ours: float) -> tuple[str, ...]:
+    added = one.above(floor)
+    times = "" if name == FLOOR else ratio(added, ours)
+    return (name, milliseconds(one.quietest), milliseconds(one.median), milliseconds(added), times)
+
+
+def _loops(samples: dict[str, dict[str, Samples]]) -> Table:
+    many, one = (samples[loops] for loops in LOOPS)
+    return Table(
+        title="A loop for each test against one loop for all",
+        about="The same tests; how many times as long. Aim for arena: at most 1.3×.",
+        header=("", "a loop for each", "one loop", "ratio"),
+        rows=tuple(
+            (
+                name,
+                milliseconds(many[name].median),
+                milliseconds(one[name].median),
+                ratio(_paired(many[name], one[name]), 1.0),
+            )
+            for name in (FLOOR, OURS)
+        ),
+    )
+
+
+def _paired(many: Samples, one: Samples) -> float:
+    pairs = zip(many.rounds, one.rounds, strict=True)
+    return median(median(left) / median(right) for left, right in pairs)

@@ -1,0 +1,49 @@
+"""How does a measure become a page? Tables, and the place between two marks where they stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["BEGIN", "END", "Table", "milliseconds", "replace_tables"]
+
+BEGIN = "<!-- written by `make bench`, from here -->"
+END = "<!-- to here -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the page; what has an aim says in its last column how it was met."""
+
+    title: str
+    about: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """The table as it stands in the page."""
+        lines = [self.header, tuple(["---"] + ["---:"] * (len(self.header) - 1)), *self.rows]
+        body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+        return f"### {self.title}\n\n{self.about}\n\n{body}\n"
+
+
+def milliseconds(*seconds: float) -> str:
+    """Times of one thing, by their size: 0.012 / 1.23 / 12.3 ms, without the unit."""
+    return " / ".join(f"{each * 1e3:.{_digits(each)}f}" for each in seconds)
+
+
+def _digits(seconds: float) -> int:
+    milliseconds = abs(seconds) * 1e3
+    return 1 if milliseconds >= 10 else 2 if milliseconds >= 1 else 3  # noqa: PLR2004 - three digits
+
+
+def replace_tables(page: Path, text: str) -> None:
+    """Put the text between the page's marks; what stands around them is written by hand."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{page} has not both marks: {BEGIN} and {END}")
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")

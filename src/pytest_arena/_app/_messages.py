@@ -1,0 +1,245 @@
+"""The words of this room: one function for each thing that it refuses or reports."""
+
+from __future__ import annotations
+
+import inspect
+
+from pytest_arena._load import blame, home_of
+from pytest_arena.errors import ConfigError, LifespanError, LoginError
+
+__all__ = [
+    "async_factory",
+    "async_login",
+    "describe",
+    "login_failed",
+    "no_app",
+    "no_asyncio",
+    "no_http_library",
+    "no_login",
+    "no_test_client",
+    "run_is_over",
+    "shutdown_failed",
+    "shutdown_hangs",
+    "startup_failed",
+    "startup_stuck",
+    "sync_login",
+    "wrong_options",
+    "wsgi_app",
+]
+
+_ASGI = "arena's clients speak ASGI: they run the app in this process, in the test's event loop"
+
+
+def describe(thing: object) -> str:
+    """Name a thing as its author would: ``create_app()`` or ``a Flask instance``."""
+    if inspect.isclass(thing):
+        return f"class {thing.__name__}"
+    if name := getattr(thing, "__qualname__", ""):
+        return f"{name}{_signature(thing)}"
+    return f"a {type(thing).__name__} instance"
+
+
+def _signature(thing: object) -> str:
+    try:
+        return str(inspect.signature(thing)) if callable(thing) else ""
+    except ValueError:
+        return "()"
+
+
+def _home(thing: object) -> str:
+    """Where a function or class stands; an instance only knows what made it."""
+    return str(home_of(thing) or describe(thing))
+
+
+def wsgi_app(app: object, what: str) -> ConfigError:
+    """Flask's, Django's or another callable of two arguments."""
+    return ConfigError(
+        f"{what}: a WSGI app ({describe(app)})",
+        why=_ASGI,
+        cause=f"it takes two arguments, as WSGI does (environ, start_response): {_home(app)}",
+        fix="name its ASGI side (Django: project.asgi:application), or wrap it:\n"
+        "from a2wsgi import WSGIMiddleware\n"
+        "asgi_app = WSGIMiddleware(app)",
+    )
+
+
+def async_factory(factory: object, what: str) -> ConfigError:
+    """An ``async def create_app()``."""
+    return ConfigError(
+        f"{what}: an async factory ({describe(factory)})",
+        why="the app is made before there is an event loop; what needs one belongs in its lifespan",
+        cause=_home(factory),
+        fix="make it a plain function:\ndef create_app():\n    return FastAPI(lifespan=lifespan)",
+    )
+
+
+def no_app(thing: object, what: str) -> ConfigError:
+    """Anything else."""
+    return ConfigError(
+        f"{what}: neither an ASGI app nor a factory without arguments ({describe(thing)})",
+        why=_ASGI,
+        cause=_home(thing),
+        fix="name an app, or a function that makes one:\n"
+        "def create_test_app():\n"
+        "    return create_app(settings)",
+    )
+
+
+def startup_failed(error: BaseException | None, message: str | None) -> LifespanError:
+    """The app raised before it was up, or said that it failed."""
+    return LifespanError(
+        f"the app's start-up failed: {_reason(error, message)}",
+        why="no request is made of an app that has not started; what it had begun is undone",
+        cause=_line(error),
+        fix="mend the start-up; or run these tests without it: arena_lifespan = off",
+    )
+
+
+def shutdown_failed(
+    error: BaseException | None, message: str | None, *, asked: bool
+) -> LifespanError:
+    """The app raised on its way down, or before anybody asked it to go down."""
+    when = "shutdown failed" if asked else "lifespan broke off during the test"
+    return LifespanError(
+        f"the app's {when}: {_reason(error, message)}",
+        why="what the rest of it would have closed is still open, and may disturb later tests",
+        cause=_line(error),
+        fix="mend the part of the lifespan after its yield; try/finally keeps the rest going",
+    )
+
+
+def shutdown_hangs(seconds: float) -> LifespanError:
+    """The app did not come down in time."""
+    return LifespanError(
+        f"the app's shutdown did not end within {seconds:g} s, and was cancelled",
+        why="the test run would have waited for ever",
+        cause="the part of the lifespan after its yield waits for something that does not come",
+        fix="end the tasks that it waits for first: task.cancel()",
+    )
+
+
+def startup_stuck() -> LifespanError:
+    """Waiting for the app's start-up would last for ever."""
+    return LifespanError(
+        "the app's start-up has begun in an event loop that does not run now",
+        why="it cannot finish while this request waits for it",
+        cause="a sync client was called in the loop that is starting the app; or the first "
+        "request, in another loop, was cancelled",
+        fix="let one request of the async client finish first: await client.get('/')",
+    )
+
+
+def run_is_over() -> LifespanError:
+    """A client is used after its test."""
+    return LifespanError(
+        "a request by a client whose test is over",
+        why="the app has been shut down, and its database belongs to another test by now",
+        cause="the client was kept in a global, a class or a fixture of a wider scope",
+        fix="ask for `client` in each test; in a wider fixture use arena.new_client()",
+    )
+
+
+def no_login(role: str) -> LoginError:
+    """A role, and no ``arena_login``."""
+    return LoginError(
+        f"nobody can be logged in as {role!r}: arena_login is not set",
+        why="arena does not know how clients log in to this app",
+        cause="the option is missing in pytest's configuration",
+        fix='arena_login = "tests.login:login", with a function like\n'
+        "async def login(client, role):\n"
+        '    (await client.post("/login", json={"user": role})).raise_for_status()',
+    )
+
+
+def sync_login(error: BaseException, *, role: str, path: str) -> LoginError:
+    """A login function that does not await was given the async client."""
+    return LoginError(
+        f"the login as {role!r} failed: {_reason(error, None)}",
+        why="the requests of the async client have to be awaited, and a plain def cannot",
+        cause=_line_of(error),
+        fix=f"make {path or 'the login function'} async:\nasync def log_in(client, role):\n"
+        '    await client.post("/login", json={"user": role})',
+    )
+
+
+def login_failed(error: BaseException, *, role: str, path: str) -> LoginError:
+    """The user's login function raised."""
+    return LoginError(
+        f"the login as {role!r} failed: {_reason(error, None)}",
+        why="the client's requests would not be those of that role",
+        cause=_line_of(error),
+        fix=f"look at {path or 'the login function'}: does this test have a user {role!r}?",
+    )
+
+
+def async_login(*, role: str, path: str) -> LoginError:
+    """An async login function was met by a sync client."""
+    return LoginError(
+        f"the sync test client cannot log in as {role!r}: {path or 'the login function'} is async",
+        why="a sync client's requests cannot be awaited",
+        cause="one arena_login serves client_as and test_client_as",
+        fix="use client_as; or let the function be sync, and answer for both:\n"
+        "def login(client, role):\n"
+        '    return client.post("/login", json={"user": role})  # awaited where it can be',
+    )
+
+
+def wrong_options(error: TypeError, client: str) -> ConfigError:
+    """An option that the client of this library does not know."""
+    return ConfigError(
+        f"{client} cannot be made with these options: {error}",
+        why="the client would not behave as the test expects",
+        cause="the options that were given for this client, such as the fixture client_options",
+        fix="take the names from the library's own documentation of the client",
+    )
+
+
+def no_asyncio() -> ConfigError:
+    """A test of trio uses what belongs to asyncio."""
+    return ConfigError(
+        "a test, or a fixture, that runs under trio uses a fixture of pytest-arena",
+        why="its clients and sessions need an asyncio loop, and none runs here",
+        cause="anyio_backend is 'trio' for this test (anyio's default runs both), or pytest-trio",
+        fix='@pytest.fixture\ndef anyio_backend():\n    return "asyncio"',
+    )
+
+
+def no_http_library() -> ConfigError:
+    """Neither httpx2 nor httpx is installed."""
+    return ConfigError(
+        "the async client needs httpx2 (or httpx), and neither is installed",
+        why="arena's client is that library's client, bound to the app",
+        cause="it is no dependency of pytest-arena: not every suite needs it",
+        fix="pip install httpx2",
+    )
+
+
+def no_test_client(error: ImportError | RuntimeError) -> ConfigError:
+    """The framework, or the HTTP library that its test client needs, is not installed."""
+    return ConfigError(
+        f"the sync test client does not import: {str(error).splitlines()[0]}",
+        why="arena's test client is that of Starlette, or of Litestar for a Litestar app",
+        cause="it is no dependency of pytest-arena: not every suite needs it",
+        fix="pip install starlette httpx2   (or use the async client)",
+    )
+
+
+def _reason(error: BaseException | None, message: str | None) -> str:
+    if error is not None:
+        return _first_line(f"{type(error).__name__}: {error}".removesuffix(": "))
+    # A server is told a whole traceback here: its last line is the exception.
+    lines = (message or "").strip().splitlines()
+    return lines[-1] if lines else "it did not say why"
+
+
+def _first_line(text: str) -> str:
+    first, *rest = text.splitlines()
+    return first + (" …" if rest else "")
+
+
+def _line(error: BaseException | None) -> str:
+    return _line_of(error) if error is not None else "the app told the server so, without an error"
+
+
+def _line_of(error: BaseException) -> str:
+    return str(blame(error) or "no line of yours: see the error above")

@@ -1,0 +1,126 @@
+"""While a template is built: which engines land in it, and which ones do not?"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import mock
+
+from pytest_arena._dialects import _sqlite as sql
+from pytest_arena._gate import Aim, Key
+from pytest_arena.errors import TemplateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["BuildAim", "Builds"]
+
+
+@dataclass(slots=True, eq=False)
+class BuildAim:
+    """A template in the making. ``others`` are the files of the app's other databases."""
+
+    name: str
+    options: str  # as they were given
+    file: Path
+    others: dict[str, Path] = field(default_factory=dict)
+
+    def aim(self, other: str = "") -> Aim:
+        """Return where an engine lands that the builder uses.
+
+        One on another database of the app lands in an empty file, which is thrown away: a
+        template is one database's.
+        """
+        if not other:
+            return _aim(self.file)
+        return _aim(self.others.setdefault(other, Path(f"{self.file}-{len(self.others)}")))
+
+    def current(self, key: Key) -> Aim | None:
+        """Return where a connection that was opened with this key lands now."""
+        aims = [_aim(file) for file in (self.file, *self.others.values())]
+        return next((aim for aim in aims if aim.key == key), None)
+
+    def check(self) -> None:
+        """Raise a TemplateError where the builder has made tables in another database."""
+        written = [
+            name for name, file in self.others.items() if file.exists() and sql.has_tables(file)
+        ]
+        for file in self.others.values():
+            file.unlink(missing_ok=True)
+        if written:
+            raise TemplateError(
+                f"building {self.name} made tables in another database: {', '.join(written)}",
+                why="each database of the app is built by itself, and kept by itself",
+                cause=f"{self.options} works on another engine as well, or on an attached file",
+                fix="arena_schema =   (and arena_seed alike: a line for each database)\n"
+                + "\n".join(f"    {name} = module:its_function" for name in (self.name, *written)),
+            )
+
+
+def _aim(file: Path) -> Aim:
+    return Aim(Key("building", str(file)), str(file), (0, 0))
+
+
+class Builds:
+    """The builds that are under way, and whose they are.
+
+    A build's own context knows it. A thread that a builder starts has no context of its own, and
+    is marked when it starts. Anybody else waits for the template.
+    """
+
+    def __init__(self) -> None:
+        self._context: ContextVar[BuildAim | None] = ContextVar("arena_build", default=None)
+        self._running: list[BuildAim] = []
+        self._threads: weakref.WeakKeyDictionary[threading.Thread, BuildAim] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._changing = threading.Lock()
+        self._marking = mock.patch.object(threading.Thread, "start", self._marked_start())
+
+    def now(self) -> BuildAim | None:
+        """Return the build that the caller is a part of."""
+        if not self._running:
+            return None
+        build = self._context.get() or self._threads.get(threading.current_thread())
+        return build if build in self._running else None
+
+    @contextmanager
+    def running(self, build: BuildAim) -> Iterator[None]:
+        """Around a build."""
+        token = self._context.set(build)
+        self._begin(build)
+        try:
+            yield
+            build.check()
+        finally:
+            self._end(build)
+            self._context.reset(token)
+
+    def _begin(self, build: BuildAim) -> None:
+        with self._changing:
+            self._running.append(build)
+            if len(self._running) == 1:
+                self._marking.start()
+
+    def _end(self, build: BuildAim) -> None:
+        with self._changing:
+            self._running.remove(build)
+            if not self._running:
+                self._marking.stop()
+
+    def _marked_start(self) -> Callable[[threading.Thread], None]:
+        start = threading.Thread.start
+
+        @wraps(start)
+        def marked(thread: threading.Thread) -> None:
+            if (build := self.now()) is not None:
+                self._threads[thread] = build
+            start(thread)
+
+        return marked

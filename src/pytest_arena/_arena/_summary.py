@@ -1,0 +1,65 @@
+"""What does a run have to say at its end?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_arena._dialects import _sqlite
+from pytest_arena._isolation import ISOLATIONS
+from pytest_arena._report import Summary, kept_notes
+from pytest_arena._template import suggested_schema
+
+if TYPE_CHECKING:
+    from pytest_arena._arena._databases import Databases
+    from pytest_arena._config import Config
+    from pytest_arena._ledger import Ledger
+    from pytest_arena._template import Store
+
+__all__ = ["summarized"]
+
+
+def _sqlite_version() -> str:
+    return f"SQLite {_sqlite.version()}"
+
+
+# By the values of `arena_database`.
+_PRODUCTS = {"auto": _sqlite_version, "sqlite": _sqlite_version}
+
+
+def summarized(config: Config, databases: Databases, store: Store, ledger: Ledger) -> Summary:
+    """Return the facts of this process. What was refused outside of any test is told by that."""
+    refused = ledger.unreported("")
+    ledger.mark_reported(*refused)
+    _note_changed_files(databases, ledger)
+    known = tuple(sorted(one.name for one in databases.known() if not one.is_expected))
+    asked = {tail for one in databases.known() if not one.is_expected for tail in one.tails}
+    named = dict.fromkeys([*config.schema, *config.seed])
+    databases_used = tuple(database.name for database in databases.provisioned())
+    return Summary(
+        tests=tuple(ledger.tests),
+        databases=databases_used,
+        notes=(*ledger.notes, *kept_notes(ledger.kept)),
+        has_template=bool(config.schema or config.seed),
+        built_because=tuple(reason for reason in store.reasons if reason),
+        table_seconds=tuple(ledger.table_seconds.values()) if not config.schema else (),
+        known=known,
+        unasked=tuple(name for name in named if name and name not in asked),
+        suggestion=_suggestion(config) if databases_used else "",
+        refusals=tuple(dict.fromkeys(str(error) for error in refused)),
+        built_seconds=store.built_seconds,
+        product=_PRODUCTS[config.database](),
+        isolation=ISOLATIONS[config.isolation].name,
+    )
+
+
+def _suggestion(config: Config) -> str:
+    """The likeliest ``arena_schema``, where there is none; "" where there is one."""
+    return "" if config.schema else suggested_schema(config.root)
+
+
+def _note_changed_files(databases: Databases, ledger: Ledger) -> None:
+    for file in databases.files.changed():
+        ledger.note(
+            f"{file} was changed during this run, by another process: arena leads only those into "
+            "the test's database that read its URL from the environment"
+        )

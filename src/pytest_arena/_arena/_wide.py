@@ -1,0 +1,162 @@
+"""How does what a wider fixture wrote live exactly as long as the fixture?"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_arena._arena._state import Level
+from pytest_arena._arena._test import RunningTest
+from pytest_arena._values import Stage
+from pytest_arena.errors import IsolationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_arena._arena._apps import Apps
+    from pytest_arena._arena._levels import Levels
+    from pytest_arena._arena._test import Current
+    from pytest_arena._leaks import Tasks
+    from pytest_arena._ledger import Ledger
+
+__all__ = ["WideFixture", "WideLevels"]
+
+
+class Conductor(Protocol):
+    """What is asked of whoever conducts the run."""
+
+    ledger: Ledger
+    current: Current
+    levels: Levels
+    apps: Apps
+    tasks: Tasks
+
+    def settle_level(self) -> None:
+        """Leave the running test's level."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WideFixture:
+    """A fixture that outlives the test, as the owner of a level.
+
+    ``finish`` has pytest finish it, and all that depends on it; it is set up again at its next use.
+    """
+
+    name: str
+    finish: Callable[[], object]
+
+
+class WideLevels:
+    """The levels of fixtures that outlive the test, below the test's and its examples'."""
+
+    def __init__(self, run: Conductor) -> None:
+        self._run = run
+
+    @contextmanager
+    def fixture(self, owner: WideFixture) -> Iterator[None]:
+        """Around the set-up of a fixture that outlives the test: its own level.
+
+        A level in which nothing was written is dropped at once; one whose set-up failed is left
+        at once.
+        """
+        levels, level = self._run.levels, Level(owner, owner.name)
+        with self._below_the_test(), self._run.tasks.of_a_wide_fixture():
+            levels.enter(level)
+            try:
+                yield
+            except BaseException:
+                self.leave(owner)
+                raise
+            levels.drop_if_clean(level)
+
+    @contextmanager
+    def _below_the_test(self) -> Iterator[None]:
+        """Slip a wide fixture's level below the test's, where the test has not written yet.
+
+        A fixture that is first asked for by ``getfixturevalue`` comes late. On top of a level in
+        which the test has written it can only live as long as the test.
+        """
+        test, levels = self._run.current.test, self._run.levels
+        if test is None or test.plan.stage is not Stage.SEEDED:
+            yield
+            return
+        untouched = not any(overrides.changed() for overrides in test.overrides)
+        slipped = levels.drop_clean_ones_of_the_test()
+        try:
+            yield
+        finally:
+            for level in reversed(slipped):
+                levels.enter(level)
+            if untouched and any(level.owner is test for level in slipped):
+                test.overrides = [overrides.anew() for overrides in test.overrides]
+
+    def ending(self, owner: WideFixture) -> None:
+        """Before a wide fixture's own tear-down: what lies above its level goes first."""
+        if self._run.current.in_teardown:
+            self._run.settle_level()
+        level = self._run.levels.find(owner)
+        if level is None:
+            try:
+                self._run.levels.enter(Level(owner, owner.name))  # its tear-down may write
+            except IsolationError as error:
+                # Raised here it would leave pytest's fixture half torn down, for all other tests.
+                self._run.ledger.note(error.what)
+        else:
+            self.finish_above(level)
+
+    def leave(self, owner: object) -> None:
+        """After a wide fixture's tear-down: its data goes. Harmless if it has no level."""
+        level = self._run.levels.find(owner)
+        if level is None:
+            return
+        self.finish_above(level)
+        try:
+            self._run.apps.close_of(owner)
+        finally:
+            self._run.levels.leave(level)
+
+    @contextmanager
+    def another_process(self, name: str) -> Iterator[None]:
+        """Around a test that runs in a fork: what that leaves in our files when it dies, goes."""
+        levels, level = self._run.levels, Level(object(), name)
+        levels.enter(level)
+        try:
+            yield
+        finally:
+            if levels.find(level.owner) is not None:  # a fixture below it may have ended
+                self.leave_unfinished(level)
+
+    def finish_above(self, level: Level) -> None:
+        """Finish the fixtures whose levels lie above; they are set up again at their next use."""
+        levels = self._run.levels
+        for upper in levels.above(level):
+            if levels.find(upper.owner) is not upper:
+                continue  # gone with another one
+            match upper.owner:
+                case RunningTest() as test:
+                    self._end_in_the_middle(test)
+                case WideFixture() as fixture:
+                    fixture.finish()
+                    self.leave(fixture)
+                case _:  # an example, a fork
+                    self.leave_unfinished(upper)
+
+    def leave_unfinished(self, level: Level) -> None:
+        """Leave a level of which pytest knows nothing; the changes count as the test's."""
+        self.finish_above(level)
+        changed, test = self._run.levels.leave(level), self._run.current.test
+        if test is not None:
+            test.changed = list(dict.fromkeys([*test.changed, *changed]))
+
+    def _end_in_the_middle(self, test: RunningTest) -> None:
+        """A fixture below a test ends before it: Ctrl-C, or somebody has finished it by hand."""
+        self._run.settle_level()
+        test.errors.append(
+            IsolationError(
+                f"{test.plan.name}: a wider fixture that stood below it ended while it ran",
+                why="what the test has written stands on the fixture's data, and went with it",
+                cause="Ctrl-C, or code that finishes fixtures by hand",
+                fix="ask for the fixture in the test's arguments",
+            )
+        )

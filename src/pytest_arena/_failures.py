@@ -1,0 +1,45 @@
+"""How does the report of a test that failed tell of errors of ours?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena import _report
+from pytest_arena._load import is_library
+from pytest_arena.errors import ArenaError, TemplateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["causes", "show_users_lines", "tell_of"]
+
+
+def show_users_lines(report: Any, excinfo: Any, option: Any) -> None:
+    """Our messages say what is wrong: of the way there only the user's own lines matter."""
+    wants_few_lines = option.tbstyle in {"auto", "long", "short"} and not option.fulltrace
+    if not isinstance(excinfo.value, ArenaError) or not wants_few_lines:
+        return
+    report.longrepr = excinfo.getrepr(
+        style="short",
+        chain=False,
+        tbfilter=lambda info: info.traceback.filter(lambda one: not is_library(str(one.path))),
+    )
+    if isinstance(excinfo.value, TemplateError) and (cause := excinfo.value.__cause__):
+        report.sections.append(("arena: where the build failed", _report.users_trace(cause)))
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and what it was raised from or in the course of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def tell_of(report: Any, errors: list[ArenaError]) -> None:
+    """Fail a test that has passed while its app swallowed these; tell of them if it has failed."""
+    text = "\n\n".join(f"{type(error).__name__}: {error}" for error in errors)
+    if report.passed:
+        head = "the app caught this error of pytest-arena and went on:\n\n"
+        report.outcome, report.longrepr = "failed", head + text
+    else:
+        report.sections.append(("arena: refused", text))

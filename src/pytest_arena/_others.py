@@ -1,0 +1,112 @@
+"""What do other plugins do to a test that arena has to know?"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._load import is_library
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = [
+    "asks_for_ours",
+    "own_function",
+    "runs_in_a_fork",
+    "shadowed_fixtures",
+    "suppressed_health_check",
+]
+
+_OURS = "pytest_arena."
+
+
+def own_function(item: Any) -> tuple[Any, str, Any]:
+    """Return where the test's own function stands: object, attribute and value.
+
+    Under Hypothesis' ``@given`` it is not the item's: to replace ``inner_test`` is the documented
+    way for plugins.
+    """
+    function = getattr(item, "obj", None)
+    given = getattr(function, "hypothesis", None)
+    return (given, "inner_test", given.inner_test) if given else (item, "obj", function)
+
+
+_SETTINGS = "_hypothesis_internal_use_settings"  # there is no public name for a test's settings
+
+
+@contextmanager
+def suppressed_health_check(item: Any) -> Iterator[None]:
+    """Around the call: no complaint that our fixtures are not reset between examples.
+
+    They are. Of a function-scoped fixture of the user's own Hypothesis complains as ever.
+    """
+    function = getattr(item, "obj", None)
+    function = getattr(function, "__func__", function)
+    settings = getattr(function, _SETTINGS, None)
+    if settings is None or not _asks_for_ours_alone(item):
+        yield
+        return
+    hypothesis: Any = sys.modules["hypothesis"]
+    wanted = {*settings.suppress_health_check, hypothesis.HealthCheck.function_scoped_fixture}
+    setattr(function, _SETTINGS, hypothesis.settings(settings, suppress_health_check=wanted))
+    try:
+        yield
+    finally:
+        setattr(function, _SETTINGS, settings)
+
+
+def _asks_for_ours_alone(item: Any) -> bool:
+    found = [fixture for fixture in _fixtures_in_arguments(item) if fixture.scope == "function"]
+    return bool(found) and all(map(_is_ours, found))
+
+
+def _fixtures_in_arguments(item: Any) -> list[Any]:
+    names = inspect.signature(item.function).parameters
+    known = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    return [known[name][-1] for name in names if known.get(name)]
+
+
+def asks_for_ours(item: Any) -> bool:
+    """Whether the test uses a fixture of ours, so that it will want a database."""
+    known = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    return any(_is_ours(fixtures[-1]) for fixtures in known.values())
+
+
+# What the facade calls that which these fixtures give.
+_BY_HAND = {name: name for name in ("client", "client_as", "test_client", "test_client_as")}
+_BY_HAND["db_session"] = "session"
+
+
+def shadowed_fixtures(items: Iterable[Any]) -> list[str]:
+    """Return a line for each fixture of ours whose name another plugin has taken from a test."""
+    known = [getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}) for item in items]
+    taken = {
+        (name, fixtures[-1].func.__module__)
+        for names in known
+        for name, fixtures in names.items()
+        if name in _BY_HAND and any(map(_is_ours, fixtures)) and _is_of_a_library(fixtures[-1])
+    }
+    return [
+        f"the fixture {name!r} is {module}'s in this run, whose plugin came later: "
+        f"arena.{_BY_HAND[name]}() gives arena's"
+        for name, module in sorted(taken)
+    ]
+
+
+def _is_ours(fixture: Any) -> bool:
+    return bool(fixture.func.__module__.startswith(_OURS))
+
+
+def _is_of_a_library(fixture: Any) -> bool:
+    return not _is_ours(fixture) and is_library(inspect.getfile(fixture.func))
+
+
+def runs_in_a_fork(item: Any) -> bool:
+    """Whether pytest-forked runs this test in a child of this process."""
+    if not item.config.pluginmanager.has_plugin("pytest_forked"):
+        return False
+    is_marked = item.get_closest_marker("forked") is not None
+    return is_marked or bool(item.config.getoption("forked", default=False))

@@ -1,0 +1,205 @@
+"""A small project under the plugin, run in a process of its own: what a user types and sees.
+
+The gate listens to every engine of a process and is never taken back, so that each run is a
+subprocess. An example is a frozen value: a test changes one file or one line of it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["APP", "CONFIG", "Example", "Run", "fastapi_example"]
+
+CONFIG = """
+[pytest]
+arena_app = app:app
+arena_schema = app:Base
+arena_seed = seed:seed
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
+pythonpath = .
+"""
+
+# An app as people write it: a global engine on the developer's own file, real commits.
+APP = """
+import os
+from fastapi import Depends, FastAPI, HTTPException
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Dancer(Base):
+    __tablename__ = "dancers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+
+
+engine = create_async_engine(os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///dev.db"))
+maker = async_sessionmaker(engine)
+
+
+async def get_db():
+    async with maker() as session:
+        yield session
+
+
+app = FastAPI()
+
+
+@app.get("/dancers")
+async def dancers(db=Depends(get_db)):
+    return [dancer.name for dancer in await db.scalars(select(Dancer).order_by(Dancer.id))]
+
+
+@app.post("/dancers/{name}", status_code=201)
+async def add(name: str, db=Depends(get_db)):
+    db.add(Dancer(name=name))
+    await db.commit()
+    return name
+"""
+
+SEED = """
+from app import Dancer
+
+
+async def seed(session):
+    session.add(Dancer(name="Sand"))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run of pytest printed, and how it ended."""
+
+    status: int
+    output: str
+    folder: Path
+
+    def expect(self, status: int = 0, **outcomes: int) -> Run:
+        """Assert the exit status and the counts of the closing line (passed=2, errors=1, …)."""
+        assert "INTERNALERROR" not in self.output, self.output
+        assert (self.status, self.outcomes) == (status, outcomes), self.output
+        return self
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """The counts in the closing line."""
+        closing = [line for line in self.output.splitlines() if re.search(r" in [\d.]+s", line)]
+        found = re.findall(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)", closing[-1])
+        return {{"error": "errors"}.get(name, name): int(number) for number, name in found}
+
+    def says(self, *texts: str) -> Run:
+        """Assert that each text was printed; runs of white space count as one space."""
+        printed = " ".join(self.output.split())
+        for text in texts:
+            assert " ".join(text.split()) in printed, f"{text!r} is not in:\n{self.output}"
+        return self
+
+    def never_says(self, *texts: str) -> Run:
+        """Assert that no text was printed."""
+        for text in texts:
+            assert text not in self.output, self.output
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Files, and the folder that they are written to at each run."""
+
+    folder: Path
+    files: Mapping[str, str]
+
+    def with_files(self, **files: str) -> Example:
+        """Return an example with more files; ``test_x=…`` is the text of ``test_x.py``."""
+        return self.with_paths({f"{name}.py": text for name, text in files.items()})
+
+    def with_paths(self, files: Mapping[str, str]) -> Example:
+        """Return an example with more files, by their paths."""
+        return replace(self, files={**self.files, **files})
+
+    def change(self, file: str, old: str, new: str) -> Example:
+        """Return an example with one place changed; the place must be there."""
+        assert old in self.files[file], f"{old!r} is not in {file}"
+        return self.with_paths({file: self.files[file].replace(old, new)})
+
+    def write(self) -> Path:
+        """Write all files, and return their folder."""
+        for name, text in self.files.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return self.folder
+
+    def run(self, *args: str, plugin: bool = True, env: Mapping[str, str] | None = None) -> Run:
+        """Run pytest on it, with the plugin or without."""
+        return self.python(*_pytest(args, plugin=plugin), env=env)
+
+    def python(self, *args: str, env: Mapping[str, str] | None = None) -> Run:
+        """Run Python in its folder."""
+        done = subprocess.run(
+            [sys.executable, *args],
+            cwd=self.write(),
+            env=self._environment(env or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout, self.folder)
+
+    def start(self, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start pytest on it with the plugin, and return the process, with its pipes."""
+        return self.start_python(*_pytest(args, plugin=True), env=env)
+
+    def start_python(
+        self, *args: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        """Start Python in its folder, and return the process, with pipes to and from it."""
+        return subprocess.Popen(
+            [sys.executable, *args],
+            cwd=self.write(),
+            env=self._environment(env or {}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        dropped = ("PYTEST_", "ARENA_", "DATABASE_URL", "COV_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+        ours = {
+            "ARENA_CACHE": str(self.folder.parent / "cache"),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "COLUMNS": "200",
+        }
+        return {**kept, **ours, **more}
+
+
+def _pytest(args: tuple[str, ...], *, plugin: bool) -> tuple[str, ...]:
+    choice = ("-p", "pytest_arena.plugin") if plugin else ()
+    return "-m", "pytest", "-p", "pytest_asyncio.plugin", *choice, *args
+
+
+def fastapi_example(folder: Path) -> Example:
+    """Return the usual starting point: a FastAPI app with a schema, one seeded row, a test file."""
+    files = {"app.py": APP, "seed.py": SEED, "pytest.ini": CONFIG}
+    return Example(folder / "project", files)

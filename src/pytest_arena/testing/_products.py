@@ -1,0 +1,174 @@
+"""What is different from one database product to the next, for the stories: one class each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import sqlalchemy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_arena.testing._setting import Setting
+
+__all__ = ["Product", "lacks_of", "product_of"]
+
+
+class Product(Protocol):
+    """A database product: the developer's own database, and how a story looks at the test's."""
+
+    def urls(self, setting: Setting, folder: Path) -> dict[str, str]:
+        """Return constants of the stories: URL, SYNC_URL (its sync twin) and OTHER_URLS (a list).
+
+        All mean the developer's own database; the first two as an app writes it, the others in
+        every other way that it can be written.
+        """
+
+    def files(self, setting: Setting) -> dict[str, str]:
+        """Return modules of the stories.
+
+        ``product.py`` has
+
+        - ``prepare(engine)``: sets the app's own listeners;
+        - ``dump(url)``: all that a fresh connection sees;
+        - ``moved()``: how many bytes have been read and written for the database until now;
+        - ``go_around()``: connects to the developer's database without SQLAlchemy.
+        """
+
+    def lacks(self, setting: Setting) -> Mapping[str, str]:
+        """Return what this product itself cannot keep under a setting, as `Setting.lacks`."""
+
+    def make_developers(self, folder: Path) -> None:
+        """Make the developer's own database, with something in it."""
+
+    def developers(self, folder: Path) -> object:
+        """Return the developer's database as it stands now, so that any touch of it shows."""
+
+    def is_gone(self, url: str) -> bool:
+        """Whether nothing is left of a test's database that had this URL."""
+
+
+_SQLITE = """
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from sqlalchemy import event
+
+JOURNAL = {journal!r}
+
+
+def prepare(engine):
+    @event.listens_for(engine, "connect")
+    def pragmas(connection, _record):
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA journal_mode = " + JOURNAL)
+        cursor.close()
+
+
+def dump(url):
+    file = url.partition(":///")[2]
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        schema = sorted(connection.execute("SELECT type, name, sql FROM sqlite_master"), key=repr)
+        tables = [name for kind, name, _ in schema if kind == "table"]
+        rows = {{
+            name: sorted(connection.execute('SELECT * FROM "' + name + '"'), key=repr)
+            for name in tables
+        }}
+        return {{"schema": schema, **rows}}
+
+
+def moved():
+    io = Path("/proc/self/io")
+    if not io.exists():  # Linux alone counts
+        return 0, 0
+    lines = io.read_text().splitlines()
+    numbers = dict(line.split(": ") for line in lines)
+    return int(numbers["rchar"]), int(numbers["wchar"])
+
+
+def go_around():
+    return sqlite3.connect("dev.db")
+"""
+
+
+# The developer's own may well have the app's tables: what reaches it would go well, and show.
+_DANCERS = sqlalchemy.Table(
+    "dancers",
+    sqlalchemy.MetaData(),
+    sqlalchemy.Column("id", sqlalchemy.Integer, primary_key=True),
+    *(sqlalchemy.Column(name, sqlalchemy.String) for name in ("name", "style")),
+    sqlalchemy.Column("version", sqlalchemy.Integer),
+)
+
+
+_COPIES = ("auto", "copy")
+
+
+class SQLite:
+    """A file ``dev.db`` in the project, and its names: relative, absolute, by a link."""
+
+    def urls(self, setting: Setting, folder: Path) -> dict[str, str]:
+        """Return the URLs."""
+        scheme = "sqlite+aiosqlite" if setting.is_async else "sqlite"
+        others = ["sqlite:///./dev.db", f"sqlite:///{folder}/dev.db", "sqlite:///link.db"]
+        return {
+            "URL": repr(f"{scheme}:///dev.db"),
+            "SYNC_URL": repr("sqlite:///dev.db"),
+            "OTHER_URLS": repr(others),
+        }
+
+    def files(self, setting: Setting) -> dict[str, str]:
+        """Return ``product.py``."""
+        return {"product.py": _SQLITE.format(journal=setting.journal)}
+
+    def lacks(self, setting: Setting) -> Mapping[str, str]:
+        """Return the one lack of ``copy`` where the journal is none in WAL mode."""
+        if setting.journal == "wal" or setting.isolation not in _COPIES:
+            return {}
+        return {"reading by changes": "a rollback journal does not tell which pages changed"}
+
+    def make_developers(self, folder: Path) -> None:
+        """Make the file, with a table of the app's, and a link to it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("dev.db", "link.db"):
+            (folder / name).unlink(missing_ok=True)
+        engine = sqlalchemy.create_engine(f"sqlite:///{folder}/dev.db")
+        with engine.begin() as connection:
+            _DANCERS.metadata.create_all(connection)
+            connection.execute(_DANCERS.insert().values(name="The developer", style="", version=1))
+        engine.dispose()
+        (folder / "link.db").symlink_to("dev.db")
+
+    def developers(self, folder: Path) -> object:
+        """Return bytes, time and neighbours of the file."""
+        file = folder / "dev.db"
+        beside = sorted(path.name for path in folder.glob("*.db*"))
+        return file.read_bytes(), file.stat().st_mtime_ns, file.stat().st_ino, beside
+
+    def is_gone(self, url: str) -> bool:
+        """Whether the folder that the file was in, and its lock, are gone."""
+        folder = Path(url.partition(":///")[2]).parent
+        return not folder.exists() and not folder.with_suffix(".lock").exists()
+
+
+_PRODUCTS: dict[str, Product] = {"sqlite": SQLite()}
+
+
+def product_of(setting: Setting) -> Product:
+    """Return the product of a setting.
+
+    Raises:
+        ValueError: no stories run on it yet.
+    """
+    if setting.database not in _PRODUCTS:
+        known = ", ".join(_PRODUCTS)
+        raise ValueError(f"no stories run on {setting.database!r}; they do on: {known}")
+    return _PRODUCTS[setting.database]
+
+
+def lacks_of(setting: Setting) -> dict[str, str]:
+    """Return what is not promised: by the product, and by the setting, whose reasons win."""
+    return {**product_of(setting).lacks(setting), **setting.lacks}

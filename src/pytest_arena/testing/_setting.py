@@ -1,0 +1,99 @@
+"""Under which database, isolation, engine and runner are the promises kept?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["CAPABILITIES", "Setting"]
+
+# What a setting may declare not to keep: the name, and what the stories then leave out.
+CAPABILITIES: Mapping[str, str] = {
+    "several connections": "P3: two transactions open at once, and races between them",
+    "ddl": "P2: a test that changes the schema",
+    "other processes": "P1: another process that is given the URL",
+    "writing by changes": "P10: undoing one changed row writes less than the whole database",
+    "reading by changes": "P10: undoing one changed row reads less than the whole database",
+}
+
+_ASYNC_ENGINES = ("aiosqlite", "asyncpg", "psycopg_async", "aiomysql", "asyncmy")
+_RUNNERS = ("asyncio", "asyncio-auto", "anyio", "anyio-uvloop", "plain")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One combination that the promises are run under. It is a value: `replace` makes variants.
+
+    - ``database``, ``isolation``: as in the options of the plugin;
+    - ``engine``: the driver of the app's own engine;
+    - ``runner``: ``asyncio`` (pytest-asyncio, strict), ``asyncio-auto``, ``anyio``,
+      ``anyio-uvloop`` or ``plain`` (sync tests; needs a sync engine);
+    - ``loop``: how long an event loop of pytest-asyncio lives, ``function`` or ``session``;
+    - ``journal``: SQLite's journal mode, as the app's own listener sets it;
+    - ``pool``: ``""`` for SQLAlchemy's own choice, ``one`` (a single connection, others wait),
+      ``NullPool``; ``pre_ping``: whether the app's engine sets ``pool_pre_ping``;
+    - ``env``: more of the environment; ``plugins``: more modules for ``pytest -p``;
+    - ``lacks``: promises that are *not* made, by their names in `CAPABILITIES`, and the reasons.
+      They are told as such, and never left out silently. What the database product itself
+      cannot keep is added to them: ``reading by changes`` for SQLite without WAL.
+
+    Example::
+
+        Setting(engine="pysqlite", runner="plain", journal="wal")
+        Setting(isolation="mine", lacks={"several connections": "all share one"})
+
+    Raises:
+        ValueError: a value, or a combination, that there are no stories for.
+    """
+
+    database: str = "sqlite"
+    isolation: str = "copy"
+    engine: str = "aiosqlite"
+    runner: str = "asyncio"
+    loop: str = "function"
+    journal: str = "delete"
+    pool: str = ""
+    pre_ping: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
+    lacks: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.lacks:
+            _check("lacks", name, CAPABILITIES)
+        _check("runner", self.runner, _RUNNERS)
+        _check("loop", self.loop, ("function", "session"))
+        _check("pool", self.pool, ("", "one", "NullPool"))
+        if self.runner == "plain" and self.is_async:
+            raise ValueError(f"sync tests cannot await the engine {self.engine!r}")
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the app's engine is an async one."""
+        return self.engine in _ASYNC_ENGINES
+
+    @property
+    def awaits(self) -> bool:
+        """Whether the tests are coroutines."""
+        return self.runner != "plain"
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether coroutines test an app that is sync."""
+        return self.awaits and not self.is_async
+
+    def __str__(self) -> str:
+        """Say what is special: how the combination is shown as the name of a test."""
+        parts = [self.isolation, self.engine, self.runner]
+        parts += [f"{self.loop} loop"] * (self.loop != "function")
+        parts += [self.journal] * (self.database == "sqlite")
+        parts += [f"pool {self.pool}"] * bool(self.pool) + ["pre_ping"] * self.pre_ping
+        return ", ".join([*parts, *(f"{name}={value}" for name, value in self.env.items())])
+
+
+def _check(name: str, value: str, known: Any) -> None:
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}, and may be: {', '.join(map(repr, known))}")

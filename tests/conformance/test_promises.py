@@ -1,0 +1,122 @@
+"""The promises P1 to P8 and P10 for every database, isolation, engine and runner that there is.
+
+`make test` runs a few settings that differ in everything; the whole matrix is marked slow.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
+
+from pytest_arena.testing import CAPABILITIES, Conformance, Setting, Trial, promises_hold
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class TestAsyncApp(Conformance):
+    """An async app under pytest-asyncio, an event loop for each test."""
+
+    setting = Setting()
+    orders: ClassVar[tuple[str, ...]] = ("reverse", "shuffle:1")
+
+
+class TestSyncApp(Conformance):
+    """A sync app under sync tests."""
+
+    setting = Setting(engine="pysqlite", runner="plain", journal="wal")
+    orders: ClassVar[tuple[str, ...]] = ("shuffle:2",)
+
+
+OTHERS = (
+    Setting(runner="anyio", journal="wal", pool="one"),
+    Setting(runner="asyncio-auto", loop="session", pool="NullPool", pre_ping=True),
+    Setting(runner="asyncio", engine="pysqlite", journal="wal"),  # coroutines test a sync app
+)
+
+
+@pytest.mark.parametrize("setting", OTHERS, ids=str)
+def test_what_is_done_is_kept(setting: Setting, tmp_path: Path) -> None:
+    """P1 to P7 where all goes well; each with another order."""
+    Trial(setting, tmp_path).kept((f"shuffle:{len(str(setting))}",)).check()
+
+
+def test_what_a_setting_lacks_is_told_and_left_out(tmp_path: Path) -> None:
+    """A capability that is missing is named with its reason; the other stories run."""
+    lacks = {"several connections": "all share one", "ddl": "it commits by itself"}
+    setting = Setting(engine="pysqlite", runner="plain", lacks=lacks)
+    verdict = Trial(setting, tmp_path).kept(("forward",), "test_real.py", "test_isolated.py")
+    assert sorted(verdict.exceptions) == [
+        "not promised: ddl: it commits by itself",
+        "not promised: several connections: all share one",
+    ]
+    assert not verdict.broken
+    assert all(text in str(verdict) for text in verdict.exceptions)
+
+
+@pytest.mark.parametrize(
+    "wrong, text",
+    [
+        ({"lacks": {"speed": "none"}}, "'several connections'"),
+        ({"runner": "trio"}, "'anyio'"),
+        ({"runner": "plain"}, "cannot await"),
+        ({"pool": "two"}, "'NullPool'"),
+    ],
+)
+def test_a_setting_without_stories_is_refused(wrong: dict[str, str], text: str) -> None:
+    """Nothing runs under a name that nobody understands."""
+    with pytest.raises(ValueError, match=text):
+        Setting(**wrong)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_a_database_without_stories_is_refused(tmp_path: Path) -> None:
+    """The error names those that have them."""
+    with pytest.raises(ValueError, match="they do on: sqlite"):
+        Trial(Setting(database="oracle"), tmp_path)
+
+
+def test_every_exception_is_asked_for_by_a_story(tmp_path: Path) -> None:
+    """Each name that a setting may lack leaves something out."""
+    setting = Setting(lacks=dict.fromkeys(CAPABILITIES, "for once"))
+    trial = Trial(setting, tmp_path)
+    left_out = (trial.kept(("forward",)) + trial.cheap()).exceptions
+    assert sorted(left_out) == sorted(f"not promised: {name}: for once" for name in CAPABILITIES)
+
+
+def matrix() -> Iterator[Setting]:
+    """Everything with everything: engines, runners, loops, journal modes, pools."""
+    rest = list(product(("delete", "wal"), ("", "one", "NullPool"), (False, True)))
+    runners = [("asyncio", "function"), ("asyncio", "session"), ("asyncio-auto", "function")]
+    runners += [("asyncio-auto", "session"), ("anyio", "function"), ("anyio-uvloop", "function")]
+    for (runner, loop), (journal, pool, ping) in product(runners, rest):
+        yield Setting(runner=runner, loop=loop, journal=journal, pool=pool, pre_ping=ping)
+    for runner, (journal, pool, ping) in product(("plain", "asyncio", "anyio"), rest):
+        yield Setting(engine="pysqlite", runner=runner, journal=journal, pool=pool, pre_ping=ping)
+    yield Setting(env={"PYTHONASYNCIODEBUG": "1"})
+    yield Setting(runner="anyio", env={"PYTHONASYNCIODEBUG": "1"}, journal="wal")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", list(matrix()), ids=str)
+def test_the_whole_matrix(setting: Setting, tmp_path: Path) -> None:
+    """All stories in three orders."""
+    print(promises_hold(setting, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_more_orders(seed: int, tmp_path: Path) -> None:
+    """Nothing depends on the order."""
+    setting = Setting(journal=("delete", "wal")[seed % 2])
+    Trial(setting, tmp_path).kept(tuple(f"shuffle:{seed}{n}" for n in range(5))).check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_every_number_of_workers(workers: int, tmp_path: Path) -> None:
+    """P2 under pytest-xdist."""
+    trial = Trial(Setting(plugins=("xdist",)), tmp_path)
+    trial.kept(("forward", "shuffle:5"), f"-n{workers}").check()

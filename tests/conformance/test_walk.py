@@ -1,0 +1,63 @@
+"""Random walks over a run: what a fresh connection sees is what a model in plain Python says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis.errors import Flaky
+
+from pytest_arena.testing import Setting
+from pytest_arena.testing.walk import walk
+from tests.conformance.liars import LIARS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ASYNC = Setting(journal="wal")
+SYNC = Setting(engine="pysqlite", runner="plain")
+
+# What a walk can meet: neither function fixtures nor a second run are on its way.
+WALKED_INTO = (
+    "forgets updates",
+    "never resets sequences",
+    "counts rows to see a change",
+    "calls all levels clean",
+    "leaves a wide level at once",
+    "never leaves a wide level",
+    "sees no leak",
+)
+
+
+@pytest.mark.parametrize("setting", [ASYNC, SYNC], ids=str)
+def test_a_walk(setting: Setting, tmp_path: Path) -> None:
+    """Some hundred steps."""
+    steps = walk(setting, tmp_path, examples=6, steps=30)
+    assert steps["test"] > 0, steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", ["", "one", "NullPool"])
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+@pytest.mark.parametrize("engine", ["aiosqlite", "pysqlite"])
+def test_a_long_walk(engine: str, journal: str, pool: str, tmp_path: Path) -> None:
+    """Some ten thousand steps for each setting."""
+    runner = "asyncio" if engine == "aiosqlite" else "plain"
+    setting = Setting(engine=engine, runner=runner, journal=journal, pool=pool)
+    print(walk(setting, tmp_path, examples=300, steps=50))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WALKED_INTO)
+def test_a_walk_finds_a_planted_defect(name: str, tmp_path: Path) -> None:
+    """Each of these within a few walks."""
+    setting = Setting(engine="pysqlite", runner="plain", plugins=("liar",))
+    with pytest.raises((AssertionError, Flaky)):
+        walk(setting, tmp_path, {"liar.py": LIARS[name][0]}, examples=200, shrink=False)
+
+
+def test_a_short_walk_finds_a_planted_defect(tmp_path: Path) -> None:
+    """So that the everyday walk is known to see something."""
+    setting = Setting(engine="pysqlite", runner="plain", plugins=("liar",))
+    with pytest.raises((AssertionError, Flaky)):
+        walk(setting, tmp_path, {"liar.py": LIARS["never leaves a wide level"][0]}, shrink=False)

@@ -1,0 +1,68 @@
+"""freezegun and time-machine: a test's own time is nobody else's."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+TESTS = """
+import datetime
+import pytest
+from app import Dancer
+{library}
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen():
+    with {freeze}:
+        yield
+
+def test_sync(test_client, db_session):
+    assert datetime.date.today().year == {year}
+    assert test_client.get("/dancers").json() == ["Sand"]
+    db_session.add(Dancer(name="Grain"))
+    assert test_client.post("/dancers/Dune").status_code == 201
+
+async def test_async(client, db_session):
+    assert datetime.date.today().year == {year}
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    db_session.add(Dancer(name="Grain"))
+    assert (await client.post("/dancers/Dune")).status_code == 201
+"""
+
+FREEZE = {
+    "freezegun": ("import freezegun", 'freezegun.freeze_time("{}-01-14")'),
+    "time-machine": ("import time_machine", 'time_machine.travel("{}-01-14T00:00Z", tick=False)'),
+}
+
+
+@pytest.mark.parametrize(
+    "library, year",
+    [
+        ("freezegun", "2061"),
+        pytest.param("freezegun", "2001", marks=pytest.mark.slow),
+        pytest.param("time-machine", "2061", marks=pytest.mark.slow),
+        pytest.param("time-machine", "2001", marks=pytest.mark.slow),
+    ],
+)
+def test_a_frozen_clock_is_the_tests_alone(example: Example, library: str, year: str) -> None:
+    """Templates are built, found again and kept for as long as they would be; costs are real."""
+    head, freeze = FREEZE[library]
+    tests = TESTS.format(library=head, freeze=freeze.format(year), year=year)
+    project = example.with_files(test_it=tests)
+    other = project.folder.parent / "cache" / "templates" / "of-another-project"
+    other.mkdir(parents=True)
+    for name, weeks in (("fresh", 1), ("stale", 3)):
+        for ending in ("json", "sqlite"):
+            (other / f"{name}.{ending}").touch()
+            used = time.time() - weeks * 7 * 24 * 3600
+            os.utime(other / f"{name}.{ending}", (used, used))
+    project.run().expect(passed=2).says("template built in").never_says("0.00 ms")
+    assert sorted(file.name for file in other.iterdir()) == ["fresh.json", "fresh.sqlite"]
+    project.run("--arena-rebuild").expect(passed=2).says("template built in")
+    project.run().expect(passed=2).says("template from the cache")

@@ -1,0 +1,48 @@
+"""A debugger holds the test: its database stands, and can be looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+TESTS = """
+from hypothesis import Phase, given, settings, strategies as st
+
+async def test_fails(client):
+    await client.post("/dancers/Dune")
+    assert 0
+
+def test_breaks(test_client):
+    test_client.post("/dancers/Break")
+    breakpoint()
+
+@settings(phases=[Phase.generate, Phase.shrink], deadline=None)
+@given(st.integers(0, 100))
+async def test_example(client, number):
+    await client.post(f"/dancers/number-{number}")
+    assert number < 3
+
+async def test_clean(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+# What is typed when the debugger begins: another process looks at each database of the run.
+TYPED = """
+import glob, os, subprocess, sys
+look = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchall())"
+file = glob.glob(f"/*/*/pytest-arena-*/run-{os.getpid()}-*/dev.db")
+file = file or glob.glob(f"/*/pytest-arena-*/run-{os.getpid()}-*/dev.db")
+print(subprocess.check_output([sys.executable, "-c", look, file[0], "select name from dancers"]))
+continue
+"""
+
+
+def test_pitfall_072_a_debugger(example: Example) -> None:
+    """By --pdb and by breakpoint(): the path is printed, all that was committed is there."""
+    project = example.with_files(test_it=TESTS).with_paths({".pdbrc": TYPED})
+    run = project.run("--pdb", "-p", "_hypothesis_pytestplugin")
+    run.expect(status=1, failed=2, passed=2)
+    run.says("arena: the test's database, as it is now: sqlite3 /")
+    run.says("('Sand',), ('Dune',)]", "('Sand',), ('Break',)]", "('Sand',), ('number-3',)]")

@@ -1,0 +1,108 @@
+"""Any order and any part of a suite: the same verdicts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pytest_arena.testing import Example
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+TESTS = """
+import pytest
+from app import Dancer
+
+@pytest.fixture(scope="session")
+def everywhere(arena):
+    with arena.session() as session:
+        session.add(Dancer(name=f"Everywhere {__name__}"))
+        session.commit()
+
+@pytest.fixture(scope="module")
+def wide(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="Wide"))
+        session.commit()
+
+@pytest.fixture(scope="class")
+def narrow(arena, wide):
+    with arena.session() as session:
+        session.add(Dancer(name="Narrow"))
+        session.commit()
+
+async def names(client):
+    found = (await client.get("/dancers")).json()
+    assert (await client.post("/dancers/Dune")).status_code == 201
+    return [name for name in found if not name.startswith("Everywhere")]
+
+async def test_wide(client, wide):
+    assert await names(client) == ["Sand", "Wide"]
+
+class TestNarrow:
+    async def test_narrow(self, client, narrow):
+        assert await names(client) == ["Sand", "Wide", "Narrow"]
+
+    async def test_narrow_again(self, client, narrow):
+        assert await names(client) == ["Sand", "Wide", "Narrow"]
+
+def test_sync(test_client, wide):
+    test_client.post("/dancers/Dune")
+
+async def test_everywhere(client, everywhere):
+    assert f"Everywhere {__name__}" in (await client.get("/dancers")).json()
+
+async def test_fails(client, wide):
+    assert await names(client) == []
+"""
+
+
+@pytest.fixture
+def project(example: Example) -> Example:
+    """Two files, each with fixtures of several scopes and a test that fails."""
+    return example.with_files(test_one=TESTS, test_two=TESTS)
+
+
+# Mixes tests of all files and classes, as no plugin does.
+MIXED = """
+import random
+
+def pytest_collection_modifyitems(items):
+    random.Random(SEED).shuffle(items)
+"""
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_pitfall_077_mixed(project: Example, seed: int) -> None:
+    """P2, P6: fixtures of all scopes begin and end in any order, and more than once."""
+    mixed = project.with_files(conftest=MIXED.replace("SEED", str(seed)))
+    mixed.run().expect(status=1, passed=10, failed=2)
+
+
+def test_pitfall_077_randomly(project: Example) -> None:
+    """P2, P6: pytest-randomly mixes files, then classes, then functions."""
+    pytest.importorskip("pytest_randomly", reason="`make test-full` has it")
+    for seed in (1, 2, 3):
+        run = project.run("-p", "pytest_randomly", f"--randomly-seed={seed}")
+        run.expect(status=1, passed=10, failed=2)
+
+
+def test_pitfall_077_a_part_of_the_suite(project: Example) -> None:
+    """P2: one test, what has failed, what comes after it, all but one."""
+    project.run("--sw").expect(status=2, passed=5, failed=1)
+    project.run("--lf").expect(status=1, failed=1)
+    project.run("test_two.py::TestNarrow::test_narrow_again").expect(passed=1)
+    project.run("-k", "narrow", "--deselect=test_one.py::TestNarrow").expect(passed=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["battle_d", "invoices"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_pitfall_077_the_examples_in_random_order(tmp_path: Path, name: str, seed: int) -> None:
+    """P2: real suites, whose authors thought of no order."""
+    shutil.copytree(EXAMPLES / name, tmp_path / name)
+    suite = Example(tmp_path / name, {"mixed.py": MIXED.replace("SEED", str(seed))})
+    run = suite.run("-p", "mixed", "-o", "required_plugins=", "-q", env={"PYTHONPATH": "."})
+    assert run.status == 0, run.output

@@ -1,0 +1,111 @@
+"""Where the project lies, what pytest is asked, and what it must not need for that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+TESTS = """
+import pytest
+from app import Dancer
+
+@pytest.fixture(scope="module")
+def wide(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="Wide"))
+        session.commit()
+
+LONG = "ein sehr langer Name, " + "ß" * 80
+
+@pytest.mark.parametrize("name", ["a b/c", "ä:ö*?", LONG + "1", LONG + "2"])
+async def test_ünïcode(client, wide, name):
+    assert (await client.get("/dancers")).json() == ["Sand", "Wide"]
+    assert (await client.post("/dancers/Dune")).status_code == 201
+
+def add(name):
+    '''Doctests are tests, too.
+
+    >>> from app import Dancer
+    >>> session = getfixture("db_session")
+    >>> session.add(Dancer(name="Doc"))
+    >>> getfixture("test_client").get("/dancers").json()
+    ['Sand', 'Doc']
+    '''
+"""
+
+
+def test_pitfall_084_paths_and_names(example: Example) -> None:
+    """Blanks and letters of the world; another working folder; importlib; no cache of pytest's."""
+    folder = example.folder.parent / "ein Projekt, ünïcode" / "%41 #?"
+    project = replace(example, folder=folder).with_files(test_it=TESTS)
+    project.run("--doctest-modules", "test_it.py", "--arena-keep=always").expect(passed=5)
+    kept = list((folder.parent / "cache" / "kept").iterdir())
+    assert len(kept) == 5
+    run = project.run("--import-mode=importlib", "-p", "no:cacheprovider").expect(passed=4)
+    outside = replace(project, folder=folder).python(
+        "-m", "pytest", "-p", "pytest_asyncio.plugin", "-p", "pytest_arena.plugin",
+        f"--rootdir={folder}", "-c", str(folder / "pytest.ini"), str(folder / "test_it.py"),
+        env={"PYTHONPATH": str(folder)},
+    )  # fmt: skip  # the command line as one would read it
+    outside.expect(passed=4)
+    assert not (run.folder / "dev.db").exists()
+
+
+def test_pitfall_084_a_folder_that_cannot_be_written_to(example: Example) -> None:
+    """Nothing of ours is written below the project."""
+    project = example.with_files(test_it=TESTS)
+    folder = project.write()
+    before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
+    project.run("-p", "no:cacheprovider").expect(passed=4)
+    assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
+
+
+LOOKING = """
+import pytest
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+
+@event.listens_for(Pool, "connect")
+def connected(connection, entry):
+    print("CONNECTED")
+"""
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "--collect-only",
+        "--setup-plan",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("--fixtures", "--markers")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("--help", "--version")),
+    ],
+)
+def test_questions_connect_to_nothing(example: Example, question: str) -> None:
+    """Whoever only asks builds no template and makes no database."""
+    run = example.with_files(test_it=TESTS, conftest=LOOKING).run(question, "-s")
+    assert run.status == 0, run.output
+    run.never_says("CONNECTED", "INTERNALERROR")
+    assert not (run.folder.parent / "cache").exists()
+
+
+def test_fixtures_are_shown_and_set_up_alone(example: Example) -> None:
+    """``--setup-show`` runs the tests, ``--setup-only`` their fixtures: both end as a test does."""
+    project = example.with_files(test_it=TESTS)
+    project.run("--setup-show").expect(passed=4).says("SETUP    M wide", "TEARDOWN M wide")
+    project.run("--setup-only", "-q").never_says("INTERNALERROR", "ERROR")
+
+
+def test_reports(example: Example) -> None:
+    """JUnit's XML, all durations, a traceback in each style."""
+    failing = (
+        TESTS + "\ndef test_fails(test_client):\n    test_client.get('/dancers')\n    assert 0\n"
+    )
+    project = example.with_files(test_it=failing)
+    run = project.run("--junitxml=report.xml", "--durations=0", "-vv", "-rA", "--tb=native")
+    run.expect(status=1, passed=4, failed=1)
+    assert 'tests="5"' in (run.folder / "report.xml").read_text()

@@ -1,0 +1,88 @@
+"""pytest-timeout: a test that is broken off from outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+PLUGINS = ("-p", "pytest_timeout")
+
+# Whatever the signal meets, the test fails, and the next one is clean.
+ALARM = """
+import asyncio
+import threading
+import pytest
+from sqlalchemy import text
+from app import Dancer, maker
+
+ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c"
+
+@pytest.mark.timeout(0.5)
+async def test_in_an_await(client):
+    await client.post("/dancers/Dune")
+    async with maker() as session:
+        session.add(Dancer(name="open"))
+        await session.flush()
+        await asyncio.Event().wait()
+
+async def test_clean_1(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+
+@pytest.mark.timeout(0.5)
+async def test_in_a_statement_without_an_end(client):
+    async with maker() as session:
+        session.add(Dancer(name="open"))
+        await session.flush()
+        await session.execute(text(ENDLESS))
+
+async def test_clean_2(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+
+@pytest.mark.timeout(0.5)
+def test_in_a_sync_statement(db_session, test_client):
+    test_client.post("/dancers/Dune")
+    db_session.add(Dancer(name="open"))
+    db_session.flush()
+    threading.Event().wait()
+
+async def test_clean_3(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+THREAD = """
+import pathlib
+import threading
+import pytest
+
+@pytest.fixture
+def seen(test_client, arena):
+    test_client.post("/dancers/Dune")
+    pathlib.Path("home").write_text(arena.url)
+
+@pytest.mark.timeout(0.1, method="thread", func_only=True)
+def test_hangs(seen):
+    threading.Event().wait()
+
+def test_clean(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+"""
+
+
+def test_pitfall_069_070_a_timeout_by_signal(example: Example) -> None:
+    """P2, P7: in an await, in a statement that would never end, in sync code."""
+    run = example.with_files(test_it=ALARM).run(*PLUGINS)
+    run.expect(status=1, passed=3, failed=3)
+    assert run.output.count("from pytest-timeout.") >= 3
+
+
+def test_pitfall_069_a_timeout_by_thread_ends_the_process(example: Example) -> None:
+    """P7: nothing is torn down; the next run sweeps, and starts with the template's state."""
+    project = example.with_files(test_it=THREAD)
+    run = project.run(*PLUGINS)
+    assert run.status == 1, run.output
+    run.says("Timeout")
+    project.run(*PLUGINS, "-k", "clean").expect(passed=1)
+    assert not Path((run.folder / "home").read_text().strip().partition("///")[2]).exists()

@@ -1,0 +1,119 @@
+"""Known traps of pytest and the process that no single plugin sets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+LOOPS = """
+import asyncio
+import threading
+from contextvars import ContextVar
+import pytest
+import pytest_asyncio
+from sqlalchemy import create_engine, text
+from app import Dancer, engine, maker
+
+COUNT = text("SELECT count(*) FROM dancers")
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def held():
+    async with engine.connect() as connection:
+        await connection.execute(COUNT)
+        yield connection
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_pitfall_005_held_over_loops(held, client, turn):
+    assert (await held.execute(COUNT)).scalar() == 1
+    await held.execute(text("INSERT INTO dancers (name) VALUES ('Dune')"))
+    await held.commit()
+    assert (await client.get("/dancers")).json() == ["Sand", "Dune"]
+
+TRIBE = ContextVar("tribe", default="none")
+
+@pytest.fixture
+async def tribe():
+    TRIBE.set("Sand")
+
+async def test_pitfall_082_context_variables(tribe, client):
+    async def asked():
+        return len((await client.get("/dancers")).json())
+
+    tasks = [asyncio.create_task(asked()), asyncio.create_task(asyncio.to_thread(rows))]
+    assert await asyncio.gather(*tasks) == [1, 1]
+
+def rows():
+    async def count():
+        async with maker() as session:
+            return len(list(await session.scalars(Dancer.__table__.select())))
+
+    return asyncio.run(count())
+
+@pytest.fixture
+def event_loop():
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+def test_pitfall_083_an_event_loop_of_the_old_kind(event_loop, db_session):
+    async def add():
+        async with maker() as session:
+            session.add(Dancer(name="Dune"))
+            await session.commit()
+
+    event_loop.run_until_complete(add())
+    assert db_session.scalar(COUNT) == 2
+
+sync = create_engine("sqlite:///dev.db")
+BEGUN, ENOUGH = threading.Event(), threading.Event()
+
+def tick():
+    with sync.begin() as connection:
+        connection.execute(text("INSERT INTO dancers (name) VALUES ('tick')"))
+        BEGUN.set()
+        ENOUGH.wait(30)
+
+def test_pitfall_068_a_thread_that_holds_a_lock(test_client):
+    threading.Thread(target=tick, daemon=True).start()
+    assert BEGUN.wait(30)
+
+def test_after_it(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+    assert test_client.post("/dancers/Dune").status_code == 201
+    ENOUGH.set()
+"""
+
+
+def test_pitfall_005_068_082_083_loops_and_threads(example: Example) -> None:
+    """P2, P5: a connection held over loops works; a lock held at the end is ended, and named."""
+    calm = example.change("pytest.ini", "= error\n", "= error\n  ignore::pytest.PytestWarning\n")
+    run = calm.with_files(test_it=LOOPS).run()
+    run.expect(status=1, passed=6, errors=1)
+    run.says("ConnectionLeak: the test ended with an open transaction", "test_it.py:64")
+
+
+TWO = """
+async def test_both(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    assert (await client.post("/dancers/Dune")).status_code == 201
+    print("INSIDE", flush=True)
+    input()  # until the other run is inside of its test as well
+    assert (await client.get("/dancers")).json() == ["Sand", "Dune"]
+"""
+
+
+def test_pitfall_076_two_runs_at_once(example: Example) -> None:
+    """P2, P7: two checkouts, one cache; neither takes anything from the other."""
+    folders = [example.folder.with_name(name) for name in ("one", "two")]
+    runs = [
+        replace(example, folder=folder).with_files(test_it=TWO).start("-q", "-s")
+        for folder in folders
+    ]
+    for run in runs:
+        assert run.stdout is not None
+        assert any("INSIDE" in line for line in iter(run.stdout.readline, ""))
+    outputs = [run.communicate("\n", timeout=120)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs

@@ -1,0 +1,189 @@
+"""pytest-xdist: workers that start together, die, and are replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example, Run
+
+PLUGINS = ("-p", "xdist.plugin")
+
+TESTS = """
+import os
+import pathlib
+import signal
+import pytest
+
+@pytest.mark.parametrize("turn", range(6))
+async def test_turn(client, turn):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    assert (await client.post("/dancers/Dune")).status_code == 201
+"""
+
+# In a module of its own: what a module's fixture wrote is there until the module ends.
+WIDE = """
+import pytest
+from app import Dancer
+
+@pytest.fixture(scope="module")
+def wide(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="Wide"))
+        session.commit()
+
+@pytest.mark.xdist_group("one")
+async def test_wide(wide, client):
+    assert (await client.get("/dancers")).json() == ["Sand", "Wide"]
+    assert (await client.post("/dancers/Dune")).status_code == 201
+
+@pytest.mark.xdist_group("one")
+def test_wide_again(wide, test_client):
+    assert test_client.get("/dancers").json() == ["Sand", "Wide"]
+"""
+
+SKIPPED = """
+@pytest.mark.skip
+def test_skipped(client):
+    pass
+"""
+
+DYING = """
+async def test_exit(client, arena):
+    await client.post("/dancers/Dead")
+    pathlib.Path(f"home-{os.getpid()}").write_text(arena.url)
+    os._exit(3)
+
+async def test_kill(client, arena):
+    await client.post("/dancers/Dead")
+    pathlib.Path(f"home-{os.getpid()}").write_text(arena.url)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@pytest.mark.parametrize("turn", range(6))
+async def test_after(client, turn):
+    assert (await client.get("/dancers")).json()[:1] == ["Sand"]
+    assert "Dead" not in (await client.get("/dancers")).json()
+"""
+
+SLOW_SEED = """
+import pathlib
+from app import Dancer
+
+async def seed(session):
+    with pathlib.Path("built").open("a") as file:
+        file.write("x")
+    session.add(Dancer(name="Sand"))
+"""
+
+LEAKING = """
+import sqlite3
+import pytest
+from app import Dancer, maker
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_leak(turn):
+    session = test_leak.session = maker()
+    session.add(Dancer(name="x"))
+    await session.flush()
+
+def test_refused():
+    try:
+        sqlite3.connect("dev.db")
+    except Exception:
+        pass
+"""
+
+OUTSIDE = """
+import sqlite3
+
+def pytest_sessionfinish():
+    try:
+        sqlite3.connect("dev.db")
+    except Exception:
+        pass
+"""
+
+
+def homes(run: Run) -> list[bool]:
+    """Whether the databases of the workers that died are still there."""
+    urls = [file.read_text().strip() for file in run.folder.glob("home-*")]
+    return [Path(url.partition("///")[2]).exists() for url in urls]
+
+
+def test_pitfall_074_the_template_is_built_once_for_all_workers(example: Example) -> None:
+    """P2: four at the same moment, and each of them runs all tests."""
+    project = example.with_files(test_it=TESTS + SKIPPED, test_wide=WIDE, seed=SLOW_SEED)
+    run = project.run(*PLUGINS, "-n", "4", "--dist", "each").expect(passed=32, skipped=4)
+    assert (run.folder / "built").read_text() == "x"
+    run.says(
+        "32 of 36 tests had a database of their own (4 used none), 28 changed it", "template built"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [["-n0"], ["-n4", "--maxprocesses=1"]], ids=" ".join)
+def test_pitfall_075_few_workers(example: Example, how: list[str]) -> None:
+    """None and one are as many as any."""
+    run = example.with_files(test_it=TESTS, test_wide=WIDE).run(*PLUGINS, *how).expect(passed=8)
+    run.says("8 of 8 tests had a database of their own, 7 changed it")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dist", ["loadscope", "loadgroup", "loadfile", "worksteal"])
+def test_pitfall_075_ways_to_distribute(example: Example, dist: str) -> None:
+    """Whichever worker gets a test, in whichever order."""
+    run = example.with_files(test_it=TESTS, test_wide=WIDE).run(*PLUGINS, "-n2", "--dist", dist)
+    run.expect(passed=8).says("8 of 8 tests had a database of their own, 7 changed it")
+
+
+def test_pitfall_075_a_worker_that_dies_is_replaced(example: Example) -> None:
+    """P7: the next tests are whole, its facts are not lost, its files are gone at the end."""
+    run = example.with_files(test_it=TESTS + DYING, test_wide=WIDE).run(*PLUGINS, "-n2")
+    run.expect(status=1, passed=14, failed=2).says("replacing crashed worker")
+    run.says("14 of 14 tests had a database of their own", "crashed while running")
+    assert homes(run) == [False, False]
+
+
+@pytest.mark.slow
+def test_pitfall_075_all_workers_die(example: Example) -> None:
+    """Without a replacement: what has run is told."""
+    run = example.with_files(test_it=TESTS + DYING).run(
+        *PLUGINS, "-n1", "--max-worker-restart=0", "-x"
+    )
+    run.expect(status=1, passed=6, failed=1).says("6 of 6 tests had a database of their own")
+    assert homes(run) == [False]
+
+
+def test_what_workers_find_reaches_the_controller(example: Example) -> None:
+    """Leaks, refusals that the app swallowed, and those outside of any test; told in full."""
+    run = example.with_files(test_it=LEAKING, conftest=OUTSIDE).run(*PLUGINS, "-n2", "-q")
+    run.expect(status=1, passed=2, failed=1, errors=2)
+    run.says("ConnectionLeak: the test ended with an open transaction", "test_it.py:10")
+    run.says("arena: outside of any test refused: a connection to", "conftest.py:6")
+    assert run.output.count("outside of any test") == 1
+
+
+NAMED = """
+import pytest
+from sqlalchemy import create_engine
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_it(name):
+    create_engine(f"sqlite:///{name}.db").connect().close()
+"""
+
+
+def test_a_database_that_any_worker_asked_for_is_known(example: Example) -> None:
+    """Neither the controller nor a worker that ran only some tests speaks for the run."""
+    named = example.change(
+        "pytest.ini",
+        "arena_schema = app:Base",
+        "arena_schema =\n  dev = app:Base\n  first = app:Base\n  second = app:Base\n"
+        "  thrid = app:Base",
+    )
+    run = named.with_files(test_it=NAMED).run(*PLUGINS, "-n2").expect(passed=2)
+    run.says("no engine asked for a database 'thrid', which the options name (there are: ")
+    assert run.output.count("no engine asked") == 1
