@@ -183,8 +183,14 @@ class Example:
         )
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        dropped = ("PYTEST_", "ARENA_", "DATABASE_URL", "COV_")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+        # CI and BUILD_NUMBER: where they are set, pytest tells each failure a second time in full.
+        dropped = ("PYTEST_", "ARENA_", "DATABASE_URL", "COV_", "PG")
+        alone = {"CI", "BUILD_NUMBER"}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in alone and not name.startswith(dropped)
+        }
         ours = {
             "ARENA_CACHE": str(self.folder.parent / "cache"),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
