@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import linecache
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
-__all__ = ["CodeLine", "Plan", "Stage"]
+__all__ = ["Address", "CodeLine", "Plan", "Stage"]
 
 
 class Stage(Enum):
@@ -38,3 +38,28 @@ class Plan:
     keep: str
     stage: Stage
     is_async: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A database on a server, and how one logs in there. Its password is shown to nobody.
+
+    ``host`` is a name, a number, or the absolute path of the folder in which the socket is.
+    """
+
+    product: str  # postgresql
+    host: str
+    port: int
+    user: str
+    database: str
+    password: str = field(default="", repr=False)
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether it is reached by a socket of this machine's file system."""
+        return self.host.startswith("/")
+
+    @property
+    def server(self) -> str:
+        """Where the server is, as a message shows it: ``host:port``."""
+        return f"{self.host}:{self.port}"

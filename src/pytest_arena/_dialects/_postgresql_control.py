@@ -1,0 +1,234 @@
+"""A connection of arena's own to PostgreSQL: synchronous, whichever driver is installed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from pytest_arena.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
+    from pytest_arena._values import Address
+
+__all__ = ["Control", "Failed", "identifier", "is_own", "literal", "open_control"]
+
+_CONNECT_SECONDS = 10
+_NAME = "pytest-arena"  # as pg_stat_activity shows it
+
+
+class Failed(Exception):
+    """PostgreSQL, or the way to it, said no.
+
+    ``sqlstate`` is PostgreSQL's code (https://www.postgresql.org/docs/current/errcodes-appendix.html),
+    "" where no server answered.
+    """
+
+    def __init__(self, message: str, sqlstate: str = "") -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+class Control(Protocol):
+    """One connection in autocommit mode. Any thread may use it, one at a time."""
+
+    pid: int  # of its backend
+
+    def run(self, sql: str) -> None:
+        """Execute one statement, or several without parameters.
+
+        Raises:
+            Failed: the server refused it, or is gone.
+        """
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Execute one statement and return its rows. Raises as ``run`` does."""
+
+    def close(self) -> None:
+        """Close it. Idempotent; never raises."""
+
+
+def open_control(address: Address) -> Control:
+    """Connect, by the first driver that is installed: psycopg, psycopg2, asyncpg.
+
+    The libpq settings of the environment (PGOPTIONS, PGSERVICE, …) do not reach it.
+
+    Raises:
+        Failed: no server answers there, or it refuses the login.
+        ConfigError: there is no driver.
+    """
+    for module, kind in _KINDS:
+        if find_spec(module) is not None:
+            with _as_own():
+                return kind(address)
+    raise ConfigError(
+        "no driver for PostgreSQL is installed",
+        why="arena makes the test databases by a connection of its own",
+        cause=f"none of {', '.join(module for module, _ in _KINDS)} can be imported",
+        fix="pip install 'pytest-arena[postgresql]'",
+    )
+
+
+def literal(text: str) -> str:
+    """Write a text as a literal of SQL's."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """Write a name so that it stands for itself."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+# The guard looks at connections that no engine opens. It knows by this that one is arena's own.
+_opening: ContextVar[bool] = ContextVar("arena_opens_its_own", default=False)
+
+
+def is_own() -> bool:
+    """Whether the connection that is being opened here is arena's own."""
+    return _opening.get()
+
+
+@contextmanager
+def _as_own() -> Iterator[None]:
+    token = _opening.set(True)
+    try:
+        yield
+    finally:
+        _opening.reset(token)
+
+
+def _libpq(address: Address) -> dict[str, Any]:
+    return {
+        "host": address.host,
+        "port": address.port,
+        "user": address.user,
+        "password": address.password or None,
+        "dbname": address.database,
+        "sslmode": "disable" if address.is_socket else "prefer",
+        "connect_timeout": _CONNECT_SECONDS,
+        "application_name": _NAME,
+        "options": "-c standard_conforming_strings=on -c client_min_messages=error",
+    }
+
+
+class _LibpqControl:
+    """By a synchronous driver of the DB-API."""
+
+    def __init__(self, connection: Any, error: type[Exception], code: str) -> None:
+        self._connection, self._error, self._code = connection, error, code
+        self._turn = threading.RLock()
+        self.pid = 0
+
+    def run(self, sql: str) -> None:
+        self._execute(sql, fetch=False)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._execute(sql, fetch=True)
+
+    def _execute(self, sql: str, *, fetch: bool) -> list[tuple[Any, ...]]:
+        with self._turn:
+            try:
+                cursor = self._connection.cursor()
+                cursor.execute(sql)
+                return cast("list[tuple[Any, ...]]", cursor.fetchall()) if fetch else []
+            except self._error as error:
+                raise Failed(str(error).strip(), getattr(error, self._code, "") or "") from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _psycopg(address: Address) -> Control:
+    import psycopg  # noqa: PLC0415 - an extra, and slow to import
+
+    try:
+        connection = psycopg.connect(**_libpq(address), autocommit=True, prepare_threshold=None)
+    except psycopg.Error as error:
+        raise Failed(str(error).strip(), error.sqlstate or "") from error
+    control = _LibpqControl(connection, psycopg.Error, "sqlstate")
+    control.pid = connection.info.backend_pid
+    return control
+
+
+def _psycopg2(address: Address) -> Control:
+    import psycopg2  # noqa: PLC0415 - an extra, and slow to import
+
+    try:
+        connection = psycopg2.connect(**_libpq(address))
+    except psycopg2.Error as error:
+        raise Failed(str(error).strip(), error.pgcode or "") from error
+    connection.autocommit = True
+    control = _LibpqControl(connection, psycopg2.Error, "pgcode")
+    control.pid = connection.get_backend_pid()
+    return control
+
+
+class _AsyncpgControl:
+    """By asyncpg, on an event loop in a thread of its own."""
+
+    def __init__(self, address: Address) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._turn = threading.RLock()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="pytest-arena-control", daemon=True
+        )
+        self._thread.start()
+        try:
+            self._connection = self._wait(_open_asyncpg(address))
+        except BaseException:
+            self._stop()
+            raise
+        self.pid = cast("int", self._connection.get_server_pid())
+
+    def run(self, sql: str) -> None:
+        with self._turn:
+            self._wait(self._connection.execute(sql))
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._turn:
+            return [tuple(row) for row in self._wait(self._connection.fetch(sql))]
+
+    def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        import asyncpg  # noqa: PLC0415 - an extra, and slow to import
+
+        try:
+            with _as_own():
+                return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        except asyncpg.PostgresError as error:
+            raise Failed(str(error), error.sqlstate or "") from error
+        except (OSError, asyncpg.InterfaceError, asyncio.TimeoutError) as error:
+            raise Failed(str(error) or type(error).__name__) from error
+
+    def close(self) -> None:
+        if self._loop.is_running():
+            self._loop.call_soon_threadsafe(self._connection.terminate)
+            self._stop()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _open_asyncpg(address: Address) -> Any:
+    import asyncpg  # noqa: PLC0415 - an extra, and slow to import
+
+    return await asyncpg.connect(
+        host=address.host,
+        port=address.port,
+        user=address.user,
+        password=address.password or None,
+        database=address.database,
+        ssl=None if not address.is_socket else False,
+        timeout=_CONNECT_SECONDS,
+        statement_cache_size=0,
+        server_settings={"application_name": _NAME, "client_min_messages": "error"},
+    )
+
+
+_KINDS = (("psycopg", _psycopg), ("psycopg2", _psycopg2), ("asyncpg", _AsyncpgControl))
