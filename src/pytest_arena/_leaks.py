@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import sqlite3
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -86,16 +85,15 @@ def open_transactions(gate: Gate) -> list[Checkout]:
 def interrupt(taken: Iterable[Checkout]) -> None:
     """End the statements that run: the test that waited for them has been broken off."""
     for one in taken:
-        if one.raw is not None:
-            with suppress(sqlite3.Error):  # closed meanwhile
-                one.raw.interrupt()
+        if one.handle is not None:
+            one.handle.interrupt()
 
 
 def end_transactions(leaks: Iterable[Checkout]) -> None:
     """Roll transactions back, so that no lock outlives the test; whoever holds them may go on."""
     for leak in leaks:
-        if leak.raw is not None:
-            _roll_back(leak.raw)
+        if leak.handle is not None:
+            leak.handle.roll_back()
         leak.entry.invalidate(soft=True)
 
 
@@ -111,14 +109,6 @@ def take_back(leaks: list[Checkout]) -> None:
         proxied = getattr(leak.entry, "fairy_ref", None)
         if proxied is not None and (connection := proxied()) is not None:
             connection.invalidate()
-
-
-def _roll_back(raw: sqlite3.Connection) -> None:
-    try:
-        raw.interrupt()
-        raw.rollback()
-    except sqlite3.Error:
-        return  # closed meanwhile, or bound to a thread of its own: the restore will see its lock
 
 
 def leak_error(leaks: list[Checkout]) -> ConnectionLeak:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._ledger import Ledger
+    from pytest_arena._values import Address
 
 __all__ = ["Aim", "Asked", "Files", "Key", "Resolver"]
 
@@ -19,29 +20,35 @@ class Asked:
 
     ``name`` is an absolute file for SQLite (``""`` for memory) and
     ``dialect://host:port/database`` for servers. ``memory`` names a memory database that several
-    engines share.
+    engines share; ``database`` is the name of one on a server.
     """
 
     dialect: Dialect
     product: str
     name: str
     memory: str = ""
+    database: str = ""
 
 
 class Key(NamedTuple):
     """What tells two databases apart. A tuple, since each checkout looks some up."""
 
-    kind: str  # file, memory, shared memory; expected before any engine; building a template
+    # file, memory, shared memory, server; expected before any engine; building a template
+    kind: str
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """Where a connection lands. One with an older ``generation`` is stale, and is dropped."""
+    """Where a connection lands: in a file, or in a database on a server.
+
+    One with an older ``generation`` is stale, and is dropped.
+    """
 
     key: Key
     file: str
     generation: tuple[int, int]
+    address: Address | None = None
 
 
 class Files(Protocol):
@@ -101,3 +108,9 @@ class Resolver(Protocol):
 
     def made_table(self, file: str, started: float, ended: float) -> None:
         """A statement made a table in a file; times are of ``_clock.seconds``."""
+
+    def writes(self, key: Key, pid: int) -> bool:
+        """Whether this backend of a server has written in a transaction that is open."""
+
+    def end_backend(self, key: Key, pid: int, *, cancel: bool) -> None:
+        """End a backend of a server, or only cancel its statement. Never raises."""

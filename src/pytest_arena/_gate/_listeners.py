@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import weakref
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -17,18 +18,13 @@ from pytest_arena._dialects._sqlite_restore import leave_wal_alone
 from pytest_arena._gate import _loops, _messages
 from pytest_arena._gate._arguments import describe, redirect
 from pytest_arena._gate._engines import remember_engines, used_again
-from pytest_arena._gate._entries import (
-    INFO,
-    Checkout,
-    EntryInfo,
-    abandon,
-    product_of,
-    raw_of,
-    reference,
-)
+from pytest_arena._gate._entries import INFO, Checkout, EntryInfo, abandon
 from pytest_arena._gate._factory import EngineFactory
+from pytest_arena._gate._handles import product_of
 from pytest_arena._gate._origin import user_line
 from pytest_arena._gate._raw import listen_to_raw_connections
+from pytest_arena._gate._server_handle import ServerHandle, alters_session
+from pytest_arena._gate._sqlite_handle import SQLiteHandle, raw_of
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -60,7 +56,9 @@ class Gate:
         info = EntryInfo(self.resolver.aim(asked))
         if entry is not None:
             entry.info[INFO] = info
-        if asked.product == "sqlite":
+        if asked.product != "sqlite":
+            self._prepare_server(info, dialect, cargs, cparams)
+        else:
             self._prepare(info, cargs, cparams)
             if dialect.is_async:
                 # aiosqlite has one thread for each connection, and nobody else works on it; so
@@ -70,14 +68,24 @@ class Gate:
     def _prepare(self, info: EntryInfo, cargs: list[Any], cparams: dict[str, Any]) -> None:
         def made(connection: sqlite3.Connection) -> None:
             raw = raw_of(connection)
-            info.reference = reference(raw) if raw is not None else None
-            if info.aim is not None and raw is not None:
-                leave_wal_alone(raw)
+            if raw is not None:
+                info.handle = SQLiteHandle.to(raw)
+                if info.aim is not None:
+                    leave_wal_alone(raw)
 
         base = cparams.get("factory", sqlite3.Connection)
         cparams["factory"] = EngineFactory(self.resolver, info.aim, base, made)
         if info.aim is not None:
             redirect(info.aim, cargs, cparams)
+
+    def _prepare_server(
+        self, info: EntryInfo, dialect: Dialect, cargs: list[Any], cparams: dict[str, Any]
+    ) -> None:
+        if info.aim is not None:
+            redirect(info.aim, cargs, cparams)
+            _listen_to_statements()
+            # What this listener sets up holds, unless another one has the last word after it.
+            info.is_led = len(dialect.dispatch.do_connect) == 1
 
     def connected(self, dbapi_connection: Any, entry: Any) -> None:
         """Check a live connection that did not come the way of ``connecting``."""
@@ -85,9 +93,15 @@ class Gate:
         _loops.free_locks(dbapi_connection)
         self._entries.add(entry)
         info: EntryInfo | None = entry.info.get(INFO)
-        if info is not None and (info.aim is None or info.is_of(dbapi_connection)):
-            return
-        entry.info[INFO] = self._info_of_unseen(dbapi_connection)
+        if info is None or not self._is_as_led(info, dbapi_connection):
+            entry.info[INFO] = self._info_of_unseen(dbapi_connection)
+
+    def _is_as_led(self, info: EntryInfo, dbapi_connection: Any) -> bool:
+        if info.aim is None:
+            return True
+        if info.is_led:
+            info.handle = ServerHandle(self.resolver, info.aim, dbapi_connection)
+        return info.handle is not None and info.handle.is_of(dbapi_connection)
 
     def _info_of_unseen(self, dbapi_connection: Any) -> EntryInfo:
         __tracebackhide__ = True
@@ -99,7 +113,8 @@ class Gate:
             raise self.resolver.ledger.refused(_messages.unknown_file(file))
         if not file:
             self.resolver.ledger.note(_messages.kept_memory())
-        return EntryInfo(self.resolver.aim_at(file) if file else None, reference(raw))
+        aim = self.resolver.aim_at(file) if file else None
+        return EntryInfo(aim, SQLiteHandle.to(raw))
 
     def _admitted(self, description: str) -> EntryInfo:
         __tracebackhide__ = True
@@ -117,7 +132,7 @@ class Gate:
             raise DisconnectionError("the database of this connection is not the test's any more")
         self.used.update(aim.key for aim in aims)
         info.begin_use()
-        self._taken[entry] = Checkout(entry, info.raw, user_line(), self.resolver.serial())
+        self._taken[entry] = Checkout(entry, info.handle, user_line(), self.resolver.serial())
 
     def _info_of(self, dbapi_connection: Any, entry: Any) -> EntryInfo:
         """What is known of a connection that is taken, of which there may be another one now."""
@@ -128,7 +143,7 @@ class Gate:
         if info.process != os.getpid():
             abandon(entry)
             raise DisconnectionError("this connection belongs to the process that forked this one")
-        if info.reference is not None and not info.is_of(dbapi_connection):
+        if info.handle is not None and not info.handle.is_of(dbapi_connection):
             # A listener has put another one in its place.
             info = entry.info[INFO] = self._info_of_unseen(dbapi_connection)
         return info
@@ -192,6 +207,19 @@ def _listen() -> None:
     event.listen(Pool, "checkout", _on_checked_out)
     event.listen(Pool, "checkin", _on_checked_in)
     event.listen(Pool, "detach", _on_checked_in)
+
+
+@cache
+def _listen_to_statements() -> None:
+    # Not before an engine on a server connects: each statement of every engine pays for it.
+    event.listen(Engine, "before_cursor_execute", _on_statement)
+
+
+def _on_statement(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    if alters_session(statement):
+        info = connection.connection.info.get(INFO)
+        if isinstance(info, EntryInfo) and isinstance(info.handle, ServerHandle):
+            info.handle.altered()
 
 
 def _on_connecting(dialect: Any, entry: Any, cargs: Any, cparams: Any) -> None:
