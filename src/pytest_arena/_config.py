@@ -58,10 +58,11 @@ class Option:
 
 
 # What this version can do. Names that a later one will know are refused with another word.
-ISOLATIONS = ("auto", "copy")
+ISOLATIONS = ("auto", "copy", "clone")
 KEEPS = ("never", "failed", "always")
-DATABASES = ("auto", "sqlite")
-_LATER = ("undo", "clone", "rollback", "postgresql", "mysql", "mariadb", "own")
+DATABASES = ("auto", "sqlite", "postgresql", "own")
+DRIVERS = ("refuse", "redirect", "off")
+_LATER = ("undo", "rollback", "mysql", "mariadb")
 
 OPTIONS = (
     Option(
@@ -113,19 +114,20 @@ OPTIONS = (
         "isolation",
         "auto",
         "How the database is brought back after each test: auto (default) the best way for the "
-        "database, which is copy on SQLite; copy by restoring the file.",
-        "copy",
+        "database; copy (SQLite) by restoring the file; clone (PostgreSQL) by another database, "
+        "made from the template.",
+        "clone",
         ISOLATIONS,
         metavar="HOW",
     ),
     Option(
         "database",
         "auto",
-        "What the test databases are: auto (default) whatever the app's engine asks for; sqlite. "
-        "This version makes SQLite databases only.",
-        "sqlite",
-        DATABASES,
-        metavar="PRODUCT",
+        "What the test databases are: auto (default) whatever the app's engine asks for; sqlite; "
+        "postgresql; own (a private PostgreSQL server, never a local service); or the URL of a "
+        "server on which arena may create databases.",
+        "postgresql://postgres@localhost:5432/postgres",
+        metavar="WHAT",
     ),
     Option(
         "env",
@@ -144,6 +146,16 @@ OPTIONS = (
         "/srv/maps/*.sqlite",
         many=True,
         metavar="PATTERNS",
+    ),
+    Option(
+        "drivers",
+        "refuse",
+        "Connections that no SQLAlchemy engine opens, by asyncpg, psycopg or psycopg2: refuse "
+        "(default) those that lead outside the tests' databases; redirect them into the test's "
+        "database; off lets them go anywhere.",
+        "redirect",
+        DRIVERS,
+        metavar="WHAT",
     ),
     Option(
         "keep",
@@ -176,6 +188,7 @@ class Config:
     schema: Mapping[str, str]
     seed: Mapping[str, str]
     isolation: str
+    drivers: str
     login: str
     lifespan: str
     keep: str
@@ -220,6 +233,7 @@ def load_config(
     given = {one.name: _read(one, flags, environ, ini, inipath) for one in OPTIONS}
     for option in OPTIONS:
         _check_choice(given[option.name], option.choices)
+    _check_database(given["database"])
     texts = {name: one.text for name, one in given.items()}
     return Config(
         **{name: text for name, text in texts.items() if name not in _SPECIAL},
@@ -301,9 +315,10 @@ def _line_of(name: str, inipath: Path | None) -> str:
 def _check_choice(given: OptionValue, choices: tuple[str, ...]) -> None:
     if not choices or given.text in choices:
         return
-    if "://" in given.text or given.text in _LATER:
+    if given.text in _LATER:
         raise ConfigError(
-            f"{given.written(given.text)}: this version of pytest-arena isolates SQLite, by copy",
+            f"{given.written(given.text)}: this version of pytest-arena isolates SQLite by copy, "
+            "and PostgreSQL by clone",
             why="tests that ran on another database, or another way, than was asked for would "
             "prove nothing",
             cause=given.place,
@@ -315,6 +330,21 @@ def _check_choice(given: OptionValue, choices: tuple[str, ...]) -> None:
         cause=f"a misspelt value in {given.place}",
         fix=given.written(nearest(given.text, choices)),
     )
+
+
+def _check_database(given: OptionValue) -> None:
+    if "://" not in given.text:
+        _check_choice(given, DATABASES)
+    elif not given.text.startswith(_SERVERS):
+        raise ConfigError(
+            f"{given.written(given.text)} is no URL of a server that arena can use",
+            why="the test databases are made on it; an SQLite file needs no server",
+            cause=given.place,
+            fix=given.written("postgresql://postgres@localhost:5432/postgres"),
+        )
+
+
+_SERVERS = ("postgresql://", "postgresql+", "postgres://")
 
 
 def check_names(names: Iterable[str], *, inipath: Path | None) -> None:

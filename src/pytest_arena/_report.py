@@ -12,7 +12,6 @@ from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 __all__ = [
     "Summary",
@@ -33,8 +32,8 @@ class Summary:
     notes: tuple[str, ...]
     refusals: tuple[str, ...]
     built_seconds: float
-    product: str
-    isolation: str
+    products: tuple[str, ...]
+    isolations: tuple[str, ...]
     has_template: bool = True
     built_because: tuple[str, ...] = ()
     table_seconds: tuple[float, ...] = ()  # one for each test in which the app made its tables
@@ -61,8 +60,8 @@ class Summary:
             notes=tuple(dict.fromkeys(self.notes + other.notes)),
             refusals=tuple(dict.fromkeys(self.refusals + other.refusals)),
             built_seconds=self.built_seconds + other.built_seconds,
-            product=self.product,
-            isolation=self.isolation,
+            products=tuple(dict.fromkeys(self.products + other.products)),
+            isolations=tuple(dict.fromkeys(self.isolations + other.isolations)),
             has_template=self.has_template or other.has_template,
             built_because=tuple(dict.fromkeys(self.built_because + other.built_because)),
             table_seconds=self.table_seconds + other.table_seconds,
@@ -72,7 +71,10 @@ class Summary:
         )
 
 
-_LISTS = ("databases", "notes", "refusals", "built_because", "table_seconds", "known", "unasked")
+_LISTS = (
+    *("databases", "products", "isolations", "notes", "refusals"),
+    *("built_because", "table_seconds", "known", "unasked"),
+)
 
 
 def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
@@ -114,7 +116,8 @@ def _quiet_lines(summary: Summary) -> Iterator[str]:
 
 def _databases_line(summary: Summary) -> str:
     names = ", ".join(summary.databases)
-    where = f"{names} on {summary.product}, isolation {summary.isolation}"
+    products, isolations = " and ".join(summary.products), " and ".join(summary.isolations)
+    where = f"{names} on {products}, isolation {isolations}"
     return f"database {where}; {_template_words(summary)}"
 
 
@@ -184,14 +187,14 @@ def kept_notes(texts: list[str]) -> list[str]:
     return [texts[-1] + more] if texts else []
 
 
-def kept_text(file: Path) -> str:
+def kept_text(command: str) -> str:
     """How to look at the database of a test that is over."""
-    return f"the test's database was kept: sqlite3 {file}"
+    return f"the test's database was kept: {command}"
 
 
-def live_text(file: Path) -> str:
+def live_text(command: str) -> str:
     """How to look at the database while a debugger holds the test."""
-    return f"arena: the test's database, as it is now: sqlite3 {file}"
+    return f"arena: the test's database, as it is now: {command}"
 
 
 def users_trace(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from pytest_arena import _failures, _others, _report
+from pytest_arena import _failures, _hooks, _others, _report
 from pytest_arena._arena import ArenaRun, WideFixture, conducted
 from pytest_arena._config import (
     MARKER,
@@ -89,6 +89,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(f"--arena-{name}", dest=f"arena_{name}", action="store_true", help=text)
 
 
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """The hooks of our own."""
+    pluginmanager.add_hookspecs(_hooks)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Before any of the user's code is imported: options, environment, gate.
@@ -101,6 +106,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
     run = early_config.stash[RUN] = ArenaRun(config, Ledger())
+    run.levels.watched_by(
+        entered=lambda level: early_config.hook.pytest_arena_enter(level=level),
+        leaving=lambda level: early_config.hook.pytest_arena_leave(level=level),
+    )
     early_config.stash[WIDE] = {}
     atexit.register(_last_words, run)
     atexit.register(run.finish)  # whatever happens between here and the session's finish
@@ -214,8 +223,8 @@ def _client_options(item: pytest.Item) -> dict[str, Any]:
 
 def pytest_enter_pdb(config: pytest.Config) -> None:
     """Say where the database is, which stands as it is while the debugger does."""
-    for file in config.stash[RUN].live_files():
-        config.get_terminal_writer().line(_report.live_text(file))
+    for command in config.stash[RUN].ways_to_look():
+        config.get_terminal_writer().line(_report.live_text(command))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

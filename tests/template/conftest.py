@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.template.project import Project, new_project
+from tests.template.server_project import ServerProject, new_own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,3 +20,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
     project = new_project(tmp_path, monkeypatch)
     yield project
     project.forget()
+
+
+@pytest.fixture
+def on_server(project: Project) -> Iterator[ServerProject]:
+    """The same one, with its templates on a server; what it has made there is dropped."""
+    own = new_own(str(project.root))
+    on_server = ServerProject(project.root, project.cache, own=own)
+    yield on_server
+    on_server.forget()
+    own.drop(*on_server.databases())
+    own.close()

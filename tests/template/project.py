@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._template import Recipe, Store
+from pytest_arena._template import FileShelves, Recipe, Store
 from pytest_arena._values import Stage
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Project:
 
     def ensure(self, *, newer_than: float = 0.0, stage: Stage = Stage.SEEDED) -> Path:
         """Return the template's file, found or built."""
-        store = Store(self.cache, self.root, newer_than)
+        store = Store(FileShelves(self.cache), self.root, newer_than)
         template = store.ensure(Recipe(self.schema, self.seed), stage, lambda _: nullcontext())
         assert template is not None
         return template

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._template import _sources, _store
+from pytest_arena._template import _files, _sources
 from tests.template.project import MODELS, SEED, Project
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def test_pitfall_090_unused_templates_are_collected_at_the_next_build(
     """Also on a shelf that is in use: each edit of a seed leaves a template there."""
     old = project.ensure()
     schema = [file for file in project.cache.rglob("*.sqlite") if file.parent != old.parent]
-    long_ago = time.time() - 2 * _store._UNUSED_SECONDS
+    long_ago = time.time() - 2 * _files._UNUSED_SECONDS
     os.utime(old.with_suffix(".json"), (long_ago, long_ago))
     _edit_helper(project)
     new = project.ensure()
@@ -238,7 +238,7 @@ def test_pitfall_090_unused_templates_are_collected_at_the_next_build(
 def test_a_template_in_use_is_not_collected(project: Project) -> None:
     """Finding one counts as a use."""
     old = project.ensure()
-    long_ago = time.time() - 2 * _store._UNUSED_SECONDS
+    long_ago = time.time() - 2 * _files._UNUSED_SECONDS
     for file in project.cache.rglob("*.json"):
         os.utime(file, (long_ago, long_ago))
     assert project.ensure() == old

@@ -6,6 +6,7 @@ from pytest_arena._arena._apps import Apps
 from pytest_arena._arena._calls import conducted
 from pytest_arena._arena._facade import Arena
 from pytest_arena._arena._run import ArenaRun
+from pytest_arena._arena._state import Level
 from pytest_arena._arena._wide import WideFixture
 
-__all__ = ["Apps", "Arena", "ArenaRun", "WideFixture", "conducted"]
+__all__ = ["Apps", "Arena", "ArenaRun", "Level", "WideFixture", "conducted"]

@@ -8,63 +8,70 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from pytest_arena._dialects import _sqlite as sql
 from pytest_arena._gate import Aim, Key
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pytest_arena._arena._state import Database
+    from pytest_arena._template import Target
+
 __all__ = ["BuildAim", "Builds"]
 
 
 @dataclass(slots=True, eq=False)
 class BuildAim:
-    """A template in the making. ``others`` are the files of the app's other databases."""
+    """A template in the making. ``others`` stand for the app's other databases meanwhile."""
 
-    name: str
+    database: Database
     options: str  # as they were given
-    file: Path
-    others: dict[str, Path] = field(default_factory=dict)
+    target: Target
+    others: dict[Database, Target] = field(default_factory=dict)
 
-    def aim(self, other: str = "") -> Aim:
+    def aim(self, other: Database | None) -> Aim:
         """Return where an engine lands that the builder uses.
 
-        One on another database of the app lands in an empty file, which is thrown away: a
-        template is one database's.
+        One on another database of the app lands in an empty one, which is thrown away: a template
+        is one database's.
         """
-        if not other:
-            return _aim(self.file)
-        return _aim(self.others.setdefault(other, Path(f"{self.file}-{len(self.others)}")))
+        if other is None or other is self.database:
+            return _aim(self.target)
+        if other not in self.others:
+            same = other.product is self.database.product
+            self.others[other] = (
+                self.target.beside(len(self.others)) if same else other.product.scratch()
+            )
+        return _aim(self.others[other])
 
     def current(self, key: Key) -> Aim | None:
         """Return where a connection that was opened with this key lands now."""
-        aims = [_aim(file) for file in (self.file, *self.others.values())]
+        aims = [_aim(target) for target in (self.target, *self.others.values())]
         return next((aim for aim in aims if aim.key == key), None)
 
     def check(self) -> None:
         """Raise a TemplateError where the builder has made tables in another database."""
-        written = [
-            name for name, file in self.others.items() if file.exists() and sql.has_tables(file)
-        ]
-        for file in self.others.values():
-            file.unlink(missing_ok=True)
+        written = [one.name for one, target in self.others.items() if target.has_tables()]
+        for target in self.others.values():
+            target.remove()
         if written:
             raise TemplateError(
-                f"building {self.name} made tables in another database: {', '.join(written)}",
+                f"building {self.database.name} made tables in another database: "
+                f"{', '.join(written)}",
                 why="each database of the app is built by itself, and kept by itself",
                 cause=f"{self.options} works on another engine as well, or on an attached file",
                 fix="arena_schema =   (and arena_seed alike: a line for each database)\n"
-                + "\n".join(f"    {name} = module:its_function" for name in (self.name, *written)),
+                + "\n".join(
+                    f"    {name} = module:its_function" for name in (self.database.name, *written)
+                ),
             )
 
 
-def _aim(file: Path) -> Aim:
-    return Aim(Key("building", str(file)), str(file), (0, 0))
+def _aim(target: Target) -> Aim:
+    return Aim(Key("building", target.aim_key()), target.file, (0, 0), target.address)
 
 
 class Builds:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sqlalchemy import create_engine
-from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from pytest_arena import _gate
 from pytest_arena._db_session import Sessions
 from pytest_arena._loop import run_in_new_loop, running_loop
+from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine import URL, Engine
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
@@ -34,26 +34,32 @@ class Engines:
 
     def first_url(self) -> URL:
         """Return the URL of the app's first database, which is there on return."""
-        database = self._databases.first()
+        database = self._databases.known.first()
         self._databases.ensure(database)
         return self._url(database)
 
+    def shown_url(self, database: Database) -> str:
+        """Return where a database is, for a command line: a file, or a URL."""
+        return database.file or self._url(database).render_as_string(hide_password=False)
+
     def first_engine(self) -> Engine | AsyncEngine:
         """Return the engine on the app's first database, of the kind of the app's."""
-        database = self._databases.first()
+        database = self._databases.known.first()
         return self._async_on(database) if database.dialect.is_async else self._sync_on(database)
 
     def open_session(self, name: str = "") -> AsyncSession | Session:
         """Open a session of the test, or one that a wide fixture has to close itself."""
         test = self._current.on_top()
         sessions = test.sessions if test else Sessions()
-        meant = self._databases.named(name) if name else self._databases.first()
+        meant = self._databases.known.named(name) if name else self._databases.known.first()
         return self._open(sessions, meant, wants_async=running_loop() is not None)
 
     def open_test_session(self) -> AsyncSession | Session:
         """Open a session of the kind of the test."""
         test = self._current.running()
-        return self._open(test.sessions, self._databases.first(), wants_async=test.plan.is_async)
+        return self._open(
+            test.sessions, self._databases.known.first(), wants_async=test.plan.is_async
+        )
 
     def _open(
         self, sessions: Sessions, database: Database, *, wants_async: bool
@@ -74,21 +80,30 @@ class Engines:
 
     def _url(self, database: Database) -> URL:
         """The URL under which anybody reaches the database, by the app's own driver."""
-        driver = f"sqlite+{database.dialect.driver}" if database.dialect.is_async else "sqlite"
-        return URL.create(driver, database=str(database.live))
+        self._databases.ensure(database)
+        is_own_driver = database.dialect.is_async or database.key.kind == "server"
+        return database.product.url(database, database.dialect.driver if is_own_driver else "")
 
     def _new_sync(self, database: Database) -> Engine:
         # The app's own kind first: a test may have a sync engine of its own on an async app.
         kind = database.dialect.is_async
         engine = self._engine_of_app(database, kinds=(kind, not kind))
-        url = URL.create("sqlite", database=str(database.live))
-        if engine is None:
-            return create_engine(url)
-        return (
-            _gate.sync_twin(engine, url)
-            if engine.dialect.is_async
-            else _gate.engine_like(engine, self._url(database))
-        )
+        if engine is not None and not engine.dialect.is_async:
+            return _gate.engine_like(engine, self._url(database))
+        url = self._sync_url(database)
+        return create_engine(url) if engine is None else _gate.sync_twin(engine, url)
+
+    def _sync_url(self, database: Database) -> URL:
+        self._databases.ensure(database)
+        driver = database.product.sync_driver()
+        if driver is None:
+            raise ConfigError(
+                f"a sync session on {database.name} needs a sync driver, and none is installed",
+                why=f"the app's own driver, {database.dialect.driver}, works in event loops alone",
+                cause=str(_gate.user_line() or "db_session in a test that is no coroutine"),
+                fix="pip install 'psycopg[binary]'   (or make the test async)",
+            )
+        return database.product.url(database, driver)
 
     def _new_async(self, database: Database) -> AsyncEngine:
         engine = self._engine_of_app(database, kinds=(True,))
@@ -104,9 +119,10 @@ class Engines:
 
     def _means(self, engine: Engine, database: Database) -> bool:
         asked = _gate.asked_by_engine(engine)
-        if asked is None or asked.product != "sqlite":
-            return False
-        return self._databases.find(asked) is database
+        known = self._databases.known
+        return (
+            asked is not None and asked.product in known.products and known.find(asked) is database
+        )
 
     def close(self, databases: list[Database]) -> None:
         """Close the engines on databases that are no more."""

@@ -68,13 +68,24 @@ class Environment:
     def _new_url(self, url: URL) -> URL:
         asked = _gate.asked_by_url(url)
         if url.get_backend_name() != "sqlite":
-            name = asked.name if asked else _gate.described_url(url)
-            return url if self._databases.files.is_allowed(name) else _nowhere(url)
+            return self._on_server(url, asked)
         if asked is None or not asked.name or self._databases.files.is_free(asked.name):
             return url  # memory keeps its pool class; a free file is the tests' own business
-        live = self._databases.register(asked).live
+        file = self._databases.known.register(asked).file
         is_uri = str(url.query.get("uri", "")).lower() in {"true", "1", "yes"}
-        return url.set(database=f"file:{quote(str(live))}" if is_uri else str(live))
+        return url.set(database=f"file:{quote(file)}" if is_uri else file)
+
+    def _on_server(self, url: URL, asked: Asked | None) -> URL:
+        """The same database where nobody is: the gate knows which one is meant.
+
+        What does not ask the gate, a raw driver or another process, fails there.
+        """
+        name = asked.name if asked else _gate.described_url(url)
+        if self._databases.files.is_allowed(name):
+            return url
+        if asked is not None and asked.product in self._databases.known.products:
+            self._databases.known.register(asked)
+        return _nowhere(url)
 
     def restore(self) -> None:
         """Give the variables back."""
@@ -98,8 +109,6 @@ _SECRET = {"passfile", "password", "sslpassword", "user"}
 
 
 def _nowhere(url: URL) -> URL:
-    # A raw driver that reads the variable of a product which this version cannot isolate fails
-    # there, and reaches nothing.
     query = url.difference_update_query(_ELSEWHERE | _SECRET).query
     return URL.create(url.drivername, host=_gate.NOWHERE, database=url.database, query=query)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena.errors import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -70,7 +70,7 @@ class Arena:
 
     @property
     def isolation(self) -> str:
-        """How the running test is undone: ``copy``."""
+        """How the running test is undone: ``copy`` on SQLite, ``clone`` on PostgreSQL."""
         return self._run.isolation
 
     @property
@@ -123,12 +123,13 @@ class Arena:
 
     new_client = client
 
-    def keep(self) -> Path:
-        """Copy the database as it is now to a file that stays, and return the file.
+    def keep(self) -> Path | str:
+        """Copy the database as it is now, so that it stays; return the file, on a server the URL.
 
         Costs one copy of the database.
         """
-        return self._run.kept.keep_first()
+        where = self._run.kept.keep_first()
+        return where if "://" in where else Path(where)
 
     @contextlib.contextmanager
     def expect_refusal(self) -> Iterator[Refused]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_arena._arena._state import Database
     from pytest_arena._ledger import Ledger
 
-__all__ = ["KeptFiles", "is_to_be_kept"]
+__all__ = ["KeptFiles", "is_to_be_kept", "kept_file"]
 
 # Per cache folder, the newest: enough for a bad day, and bounded.
 _STAY = 50
@@ -28,32 +28,34 @@ def is_to_be_kept(keep: str, *, when: str, is_failed: bool) -> bool:
 
 
 class KeptFiles:
-    """Copies of the databases as they are, beside the cache of templates."""
+    """Copies of the databases as they are, which stay for a look."""
 
-    def __init__(self, cache: Path, databases: Databases, ledger: Ledger) -> None:
-        self._cache, self._databases, self._ledger = cache, databases, ledger
+    def __init__(self, databases: Databases, ledger: Ledger) -> None:
+        self._databases, self._ledger = databases, ledger
 
-    def keep_first(self) -> Path:
-        """Copy the first database to a file that stays."""
-        return self._keep(self._databases.first())
+    def keep_first(self) -> str:
+        """Copy the first database; return the file, or the URL, of the copy."""
+        return self._keep(self._databases.known.first())
 
-    def keep_used(self) -> list[Path]:
-        """Copy each database that somebody has connected to; never fails a report."""
+    def keep_used(self) -> list[str]:
+        """Copy each database that somebody has connected to; never fails a report.
+
+        Returns the commands that open the copies.
+        """
         kept = []
         for database in self._databases.provisioned():
             try:
-                kept.append(self._keep(database))
+                kept.append(database.product.look(self._keep(database)))
             except Exception as error:  # noqa: BLE001 - a full disk, a lock: the test's report goes on
                 self._ledger.note(f"{self._ledger.test}: not kept: {error}")
         return kept
 
-    def _keep(self, database: Database) -> Path:
-        file = _new_file(self._cache, self._ledger.test or "outside", database.live.name)
-        self._databases.ensure(database).save(file)
-        return file
+    def _keep(self, database: Database) -> str:
+        self._databases.ensure(database)
+        return database.product.keep(database, self._ledger.test or "outside")
 
 
-def _new_file(cache: Path, test: str, database: str) -> Path:
+def kept_file(cache: Path, test: str, database: str) -> Path:
     """The file for a test's database, in the place of its older one; at most fifty files stay."""
     folder = cache / "kept"
     folder.mkdir(parents=True, exist_ok=True)

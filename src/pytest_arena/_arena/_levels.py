@@ -10,6 +10,8 @@ from pytest_arena._isolation import Held
 from pytest_arena.errors import ArenaError, IsolationError, impossible
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_arena._arena._databases import Databases
     from pytest_arena._arena._state import Database, Level
     from pytest_arena._gate import Checkout, Gate
@@ -20,6 +22,10 @@ __all__ = ["Levels"]
 
 # A reader that polls the database holds its lock for less than a millisecond each time.
 _PATIENCE, _STEP = 0.1, 0.002
+
+
+def _nobody(_level: Level) -> None:
+    pass
 
 
 class Levels:
@@ -35,6 +41,14 @@ class Levels:
         self._before: dict[Level | None, _leaks.HeldByFixtures] = {}
         self._in_the_way: list[Checkout] = []
         self._has_ended_leaks = False
+        self._entered: Callable[[Level], object] = _nobody
+        self._leaving: Callable[[Level], object] = _nobody
+
+    def watched_by(
+        self, *, entered: Callable[[Level], object], leaving: Callable[[Level], object]
+    ) -> None:
+        """Have these called after a level was entered, and before one is left."""
+        self._entered, self._leaving = entered, leaving
 
     @property
     def _stack(self) -> list[Level]:
@@ -68,6 +82,7 @@ class Levels:
         self._stack.append(level)
         self._before[level] = _leaks.HeldByFixtures.now(self._gate)
         self.seconds += _clock.seconds() - started
+        self._entered(level)
 
     def before(self, level: Level | None) -> _leaks.HeldByFixtures:
         """Return what wider fixtures held when a level was entered."""
@@ -103,6 +118,7 @@ class Levels:
         isolations = [self._isolation_of(one) for one in self._databases.provisioned()]
         clean = all(isolation.is_clean() for isolation in isolations)
         if clean:
+            self._leaving(level)
             self._stack.pop()
             self._before.pop(level, None)
             for isolation in isolations:
@@ -121,7 +137,8 @@ class Levels:
         started = _clock.seconds()
         if self._stack[-1:] != [level]:
             raise impossible(f"{level.name}: a level was left that is not the top one")
-        changed, failed = self._take_back_all(level)
+        failed = self._hook_failure(level)
+        changed = self._take_back_all(level, failed)
         self._stack.pop()
         self._before.pop(level, None)
         self._has_ended_leaks = False
@@ -132,15 +149,22 @@ class Levels:
             raise failed[0]
         return changed
 
-    def _take_back_all(self, level: Level) -> tuple[list[str], list[IsolationError]]:
+    def _hook_failure(self, level: Level) -> list[Exception]:
+        """Call the hooks of others; what they raise is told when the databases are back."""
+        try:
+            self._leaving(level)
+        except Exception as error:  # noqa: BLE001 - as said
+            return [error]
+        return []
+
+    def _take_back_all(self, level: Level, failed: list[Exception]) -> list[str]:
         changed: list[str] = []
-        failed: list[IsolationError] = []
         for database in self._databases.provisioned():
             try:
                 changed += [database.name] if self._taken_back(database, level) else []
             except IsolationError as error:  # the other databases are left all the same
                 failed.append(error)
-        return changed, failed
+        return changed
 
     def _say_what_was_lost(self, level: Level) -> None:
         lost, self._in_the_way = self._in_the_way, []
@@ -152,22 +176,20 @@ class Levels:
         try:
             left = self._left_in_place(isolation, level)
         except IsolationError as error:
-            self._leave_by_force(isolation, error.what)
+            self._leave_by_force(isolation, database.product.forced, error.what)
             return True
         if left is None:
             self._leave_by_force(
                 isolation,
+                database.product.forced,
                 f"{database.name}: locked by a connection that arena does not know or cannot end "
                 "(another process, a half-read cursor)",
             )
         return left is not False
 
-    def _leave_by_force(self, isolation: Isolation, reason: str) -> None:
+    def _leave_by_force(self, isolation: Isolation, forced: str, reason: str) -> None:
         isolation.leave_by_force()
-        self._ledger.note(
-            f"{reason}; a new file was put in its place. SQLAlchemy's connections are opened "
-            "anew; those of sqlite3 itself and of other processes go on with the old file"
-        )
+        self._ledger.note(f"{reason}; {forced}")
 
     def _left_in_place(self, isolation: Isolation, level: Level) -> bool | None:
         """Whether there was a change; None where a lock keeps the database."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._arena._builds import BuildAim
 from pytest_arena._values import Stage
-from pytest_arena.errors import TemplateError
+from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from pytest_arena._arena._builds import Builds
     from pytest_arena._arena._state import Database, Level
     from pytest_arena._isolation import Isolation
     from pytest_arena._ledger import Ledger
-    from pytest_arena._template import Recipe, Store
+    from pytest_arena._template import Recipe
 
 __all__ = ["Provision"]
 
@@ -26,21 +25,20 @@ class Provision:
 
     def __init__(
         self,
-        store: Store,
         ledger: Ledger,
         builds: Builds,
         *,
-        isolation: type[Isolation],
         recipe_of: Callable[[Database], Recipe],
     ) -> None:
-        self._store, self._ledger, self._builds = store, ledger, builds
-        self._isolation, self._recipe_of = isolation, recipe_of
+        self._ledger, self._builds, self._recipe_of = ledger, builds, recipe_of
 
     def ensure(self, database: Database, levels: list[Level]) -> Isolation:
         """Give a database its content, once.
 
         Raises:
             TemplateError: the template cannot be built; in full the first time.
+            ServerError: there is no server to have it on; likewise.
+            ConfigError: the isolation that is asked for is not its product's; likewise.
         """
         with database.lock:
             if database.failure is not None:
@@ -54,7 +52,7 @@ class Provision:
         try:
             database.isolation = self._filled(database, levels)
             database.is_of_a_test = bool(levels) and bool(levels[-1].serial)
-        except TemplateError as error:
+        except (ConfigError, ServerError, TemplateError) as error:
             database.failure = error
             raise self._ledger.refused(error) from error.__cause__
         finally:
@@ -62,7 +60,7 @@ class Provision:
 
     def _filled(self, database: Database, levels: list[Level]) -> Isolation:
         template = self._template(database, Stage.SEEDED)
-        isolation = self._isolation(database.live, template, tell=self._ledger.note)
+        isolation = database.product.isolate(database, template, self._ledger.note)
         for level in levels:
             self.enter(isolation, database, level)
         return isolation
@@ -73,16 +71,23 @@ class Provision:
         if level.stage is not Stage.SEEDED:
             isolation.replace(self._template(database, level.stage))
 
-    def _template(self, database: Database, stage: Stage) -> Path | None:
+    def _template(self, database: Database, stage: Stage) -> Any:
         recipe = self._recipe_of(database)
-        return self._store.ensure(
+        return database.product.store(database).ensure(
             recipe,
             stage,
-            lambda file: self._builds.running(BuildAim(database.name, str(recipe), file)),
+            lambda target: self._builds.running(BuildAim(database, str(recipe), target)),
         )
 
 
-def _said_before(failure: TemplateError) -> TemplateError:
+def _said_before(failure: ArenaError) -> ArenaError:
+    if not isinstance(failure, TemplateError):
+        return type(failure)(
+            f"no database, as the first test that connected says: {failure.what}",
+            why=failure.why,
+            cause=failure.cause,
+            fix="the same as there",
+        )
     return TemplateError(
         f"no database: {failure.what.partition(' failed:')[0]} failed, as the first test that "
         "connected says",

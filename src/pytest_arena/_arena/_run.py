@@ -15,18 +15,21 @@ from pytest_arena._arena._databases import Databases
 from pytest_arena._arena._engines import Engines
 from pytest_arena._arena._environment import Environment
 from pytest_arena._arena._examples import Examples
+from pytest_arena._arena._files import Files
 from pytest_arena._arena._kept import KeptFiles, is_to_be_kept
+from pytest_arena._arena._known import KnownDatabases
 from pytest_arena._arena._levels import Levels
+from pytest_arena._arena._products import PostgreSQL, SQLite
 from pytest_arena._arena._state import Level
 from pytest_arena._arena._summary import summarized
 from pytest_arena._arena._test import ClientOptions, Current, RunningTest
 from pytest_arena._arena._wide import WideLevels
-from pytest_arena._isolation import ISOLATIONS
+from pytest_arena._isolation import isolation_named
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._loop import running_loop
 from pytest_arena._report import Summary, kept_text
 from pytest_arena._servers._sqlite import Home
-from pytest_arena._template import Store, check_schema, check_seed
+from pytest_arena._template import check_schema, check_seed
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_arena._app import Request
+    from pytest_arena._arena._products import Product
     from pytest_arena._config import Config
     from pytest_arena._values import Plan
 
@@ -45,21 +49,34 @@ class ArenaRun:
 
     def __init__(self, config: Config, ledger: Ledger) -> None:
         self.config, self.ledger = config, ledger
-        self._home = Home()
-        self._store = Store(config.cache / "templates", config.root, _rebuilt_since(config))
-        self.databases = Databases(config, self._home, self._store, ledger)
+        home = Home()
+        files = Files(config, home)
+        self._known = KnownDatabases(config, self._products(home), files)
+        self.databases = Databases(config, self._known, files, ledger)
         self.current = Current(self.databases)
         self.environment = Environment(config.env, self.databases)
         self.gate = _gate.install(self.databases)
         self.levels = Levels(self.databases, self.gate, ledger)
         self.engines = Engines(self.databases, self.current)
         self.apps = Apps(config, self.current)
-        self.kept = KeptFiles(config.cache, self.databases, ledger)
+        self.kept = KeptFiles(self.databases, ledger)
         self.wide = WideLevels(self)
         self._serials = count(1)
         self._process = os.getpid()
         self.tasks = _leaks.Tasks()
         self._ended_tasks: set[str] = set()
+
+    def _products(self, home: Home) -> dict[str, Product]:
+        config, since = self.config, _rebuilt_since(self.config)
+        products: dict[str, Product] = {"sqlite": SQLite(config, home, newer_than=since)}
+        if config.database != "sqlite":
+            products["postgresql"] = PostgreSQL(
+                config, newer_than=since, apps_own=self._asked_names
+            )
+        return products
+
+    def _asked_names(self) -> list[str]:
+        return self._known.asked_names()
 
     def start(self) -> None:
         """Redirect the environment. The gate stands already."""
@@ -85,9 +102,9 @@ class ArenaRun:
         for engine in engines:
             _gate.adopt(engine.pool)  # those that were made before the gate
         asked = [_gate.asked_by_engine(engine) for engine in engines]
-        self.databases.choose_primary([one for one in asked if one is not None])
+        self._known.choose_primary([one for one in asked if one is not None])
         if (named := self.environment.written_since()) is not None:
-            self.databases.prefer(named)
+            self._known.prefer(named)
 
     # A test.
 
@@ -130,7 +147,7 @@ class ArenaRun:
 
     def ensure_first(self) -> None:
         """Give the first database its content now, and not at the first connection."""
-        self.databases.ensure(self.databases.first())
+        self.databases.ensure(self._known.first())
 
     async def aclose_test(self) -> None:
         """In the test's own loop: close what needs it."""
@@ -240,20 +257,24 @@ class ArenaRun:
         test.failed |= is_failed
         if not is_to_be_kept(test.plan.keep, when=when, is_failed=is_failed):
             return []
-        texts = [kept_text(file) for file in self.kept.keep_used()]
+        texts = [kept_text(command) for command in self.kept.keep_used()]
         if outcome == "passed":
             self.ledger.kept += texts
         return texts
 
-    def live_files(self) -> list[Path]:
-        """The files of the databases that somebody has connected to."""
-        return [database.live for database in self.databases.provisioned()]
+    def ways_to_look(self) -> list[str]:
+        """Return the commands that open the databases which somebody has connected to."""
+        used = self.databases.provisioned()
+        return [one.product.look(self.engines.shown_url(one)) for one in used]
 
     @property
     def isolation(self) -> str:
-        """How the running test is undone; outside of any, how tests are."""
-        test = self.current.test
-        return ISOLATIONS[test.plan.isolation if test else self.config.isolation].name
+        """How tests are undone on the first database, or would be if somebody connected to it."""
+        first = self._known.first()
+        if first.isolation is not None:
+            return first.isolation.name
+        kind = isolation_named(self.config, first.product.name, first.product.shown)
+        return str(kind.name)
 
     def requests(self) -> tuple[Request, ...]:
         """The requests of the running test."""
@@ -263,7 +284,7 @@ class ArenaRun:
 
     def summarized(self) -> Summary:
         """Return what this process has to say. What was refused outside of any test is told now."""
-        return summarized(self.config, self.databases, self._store, self.ledger)
+        return summarized(self.config, self.databases, self.ledger)
 
     def finish(self) -> None:
         """After the session: leave all levels; from here on the gate refuses everything."""
@@ -277,7 +298,8 @@ class ArenaRun:
         self.databases.finished = True
         if _gate.close(self.gate):
             self.environment.restore()
-        self._home.close()
+        for product in self._known.products.values():
+            product.close()
 
     def _leave_all(self) -> None:
         while self.databases.levels:

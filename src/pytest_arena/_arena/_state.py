@@ -6,7 +6,6 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_arena._gate import Aim
 from pytest_arena._values import Stage
 
 if TYPE_CHECKING:
@@ -14,9 +13,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._gate import Key
+    from pytest_arena._arena._products import Product
+    from pytest_arena._gate import Aim, Key
     from pytest_arena._isolation import Isolation
-    from pytest_arena.errors import TemplateError
+    from pytest_arena.errors import ArenaError
 
 __all__ = ["Database", "Level"]
 
@@ -34,6 +34,11 @@ class Level:
     serial: int = 0
     stage: Stage = Stage.SEEDED
 
+    @property
+    def is_test(self) -> bool:
+        """Whether it is a test's, or an example's, and no wider fixture's."""
+        return self.serial > 0
+
 
 @dataclass(slots=True, eq=False)
 class Database:
@@ -42,10 +47,11 @@ class Database:
     key: Key
     name: str
     tails: tuple[str, ...]  # all names that an option may give it, the longest first
-    live: Path
+    product: Product
     dialect: type[Dialect]  # the class: an instance would keep the app's engine alive
+    live: Path | None = None  # its file, if it has one
     isolation: Isolation | None = None
-    failure: TemplateError | None = None
+    failure: ArenaError | None = None
     busy: bool = False
     attached: bool = False  # also to connections that no engine of its own has opened
     is_of_a_test: bool = False  # made in a test, after which it is as its template again
@@ -58,7 +64,11 @@ class Database:
         return self.key.kind == "expected"
 
     @property
+    def file(self) -> str:
+        """The path of its file; "" for one on a server."""
+        return str(self.live) if self.live else ""
+
+    @property
     def aim(self) -> Aim:
         """Where a connection lands now."""
-        generation = self.isolation.generation if self.isolation else 0
-        return Aim(self.key, str(self.live), (self.born, generation))
+        return self.product.aim(self)

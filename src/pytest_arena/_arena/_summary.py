@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects import _sqlite
-from pytest_arena._isolation import ISOLATIONS
 from pytest_arena._report import Summary, kept_notes
 from pytest_arena._template import suggested_schema
 
@@ -13,42 +11,35 @@ if TYPE_CHECKING:
     from pytest_arena._arena._databases import Databases
     from pytest_arena._config import Config
     from pytest_arena._ledger import Ledger
-    from pytest_arena._template import Store
 
 __all__ = ["summarized"]
 
 
-def _sqlite_version() -> str:
-    return f"SQLite {_sqlite.version()}"
-
-
-# By the values of `arena_database`.
-_PRODUCTS = {"auto": _sqlite_version, "sqlite": _sqlite_version}
-
-
-def summarized(config: Config, databases: Databases, store: Store, ledger: Ledger) -> Summary:
+def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     """Return the facts of this process. What was refused outside of any test is told by that."""
     refused = ledger.unreported("")
     ledger.mark_reported(*refused)
     _note_changed_files(databases, ledger)
-    known = tuple(sorted(one.name for one in databases.known() if not one.is_expected))
-    asked = {tail for one in databases.known() if not one.is_expected for tail in one.tails}
+    meant = [one for one in databases.known.all() if not one.is_expected]
+    known = tuple(sorted(one.name for one in meant))
+    asked = {tail for one in meant for tail in one.tails}
+    used = databases.provisioned()
+    stores = [store for product in databases.known.products.values() for store in product.stores()]
     named = dict.fromkeys([*config.schema, *config.seed])
-    databases_used = tuple(database.name for database in databases.provisioned())
     return Summary(
         tests=tuple(ledger.tests),
-        databases=databases_used,
+        databases=tuple(database.name for database in used),
         notes=(*ledger.notes, *kept_notes(ledger.kept)),
         has_template=bool(config.schema or config.seed),
-        built_because=tuple(reason for reason in store.reasons if reason),
+        built_because=tuple(reason for store in stores for reason in store.reasons if reason),
         table_seconds=tuple(ledger.table_seconds.values()) if not config.schema else (),
         known=known,
         unasked=tuple(name for name in named if name and name not in asked),
-        suggestion=_suggestion(config) if databases_used else "",
+        suggestion=_suggestion(config) if used else "",
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
-        built_seconds=store.built_seconds,
-        product=_PRODUCTS[config.database](),
-        isolation=ISOLATIONS[config.isolation].name,
+        built_seconds=sum(store.built_seconds for store in stores),
+        products=tuple(dict.fromkeys(one.product.shown for one in used)),
+        isolations=tuple(dict.fromkeys(one.isolation.name for one in used if one.isolation)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Control", "Failed", "identifier", "is_own", "literal", "open_control"]
 
 _CONNECT_SECONDS = 10
+_TURNS = 5
 _NAME = "pytest-arena"  # as pg_stat_activity shows it
 
 
@@ -64,7 +66,7 @@ def open_control(address: Address) -> Control:
     """
     for module, kind in _KINDS:
         if find_spec(module) is not None:
-            with _as_own():
+            with _as_own(), _without_service():
                 return kind(address)
     raise ConfigError(
         "no driver for PostgreSQL is installed",
@@ -100,6 +102,17 @@ def _as_own() -> Iterator[None]:
         yield
     finally:
         _opening.reset(token)
+
+
+@contextmanager
+def _without_service() -> Iterator[None]:
+    # The one setting that no argument can answer: libpq fails where its file does not know the name.
+    name = os.environ.pop("PGSERVICE", None)
+    try:
+        yield
+    finally:
+        if name is not None:
+            os.environ["PGSERVICE"] = name
 
 
 def _libpq(address: Address) -> dict[str, Any]:
@@ -201,7 +214,13 @@ class _AsyncpgControl:
                 return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
         except asyncpg.PostgresError as error:
             raise Failed(str(error), error.sqlstate or "") from error
-        except (OSError, asyncpg.InterfaceError, asyncio.TimeoutError) as error:
+        except (
+            TimeoutError,
+            OSError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+        ) as error:
+            # The last is what asyncpg says where the server's goodbye crosses with our statement.
             raise Failed(str(error) or type(error).__name__) from error
 
     def close(self) -> None:
@@ -210,9 +229,16 @@ class _AsyncpgControl:
             self._stop()
 
     def _stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(_drain(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _drain() -> None:
+    # A transport that was closed or refused gives its socket back some turns of the loop later.
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
 
 
 async def _open_asyncpg(address: Address) -> Any:

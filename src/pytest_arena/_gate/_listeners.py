@@ -82,7 +82,7 @@ class Gate:
         self, info: EntryInfo, dialect: Dialect, cargs: list[Any], cparams: dict[str, Any]
     ) -> None:
         if info.aim is not None:
-            redirect(info.aim, cargs, cparams)
+            redirect(info.aim, cargs, cparams, driver=dialect.driver)
             _listen_to_statements()
             # What this listener sets up holds, unless another one has the last word after it.
             info.is_led = len(dialect.dispatch.do_connect) == 1

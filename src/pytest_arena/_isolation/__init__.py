@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from pytest_arena._isolation._base import Held, Isolation
+from pytest_arena._isolation._clone import Clone
 from pytest_arena._isolation._copy import Copy
+from pytest_arena.errors import ConfigError
 
-__all__ = ["ISOLATIONS", "Copy", "Held", "Isolation"]
+if TYPE_CHECKING:
+    from pytest_arena._config import Config
 
-# By the values of ``arena_isolation``; a new variant is one more line.
-ISOLATIONS: dict[str, type[Isolation]] = {"auto": Copy, "copy": Copy}
+__all__ = ["ISOLATIONS", "Clone", "Copy", "Held", "Isolation", "isolation_named"]
+
+# By product, and by the values of ``arena_isolation``; a new variant is one more line.
+ISOLATIONS: dict[str, dict[str, Any]] = {
+    "sqlite": {"auto": Copy, "copy": Copy},
+    "postgresql": {"auto": Clone, "clone": Clone},
+}
+
+
+def isolation_named(config: Config, product: str, shown: str) -> Any:
+    """Return the class of the isolation that the configuration asks for on a product.
+
+    Raises:
+        ConfigError: the product does not have it.
+    """
+    kinds = ISOLATIONS[product]
+    if config.isolation not in kinds:
+        names = ", ".join(name for name in kinds if name != "auto")
+        raise ConfigError(
+            f"arena_isolation = {config.isolation} is not to be had on {shown}",
+            why="tests that were isolated another way than was asked for would prove nothing",
+            cause=config.place("isolation"),
+            fix=f"arena_isolation = auto   (here: {names})",
+        )
+    return kinds[config.isolation]

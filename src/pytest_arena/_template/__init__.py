@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from pytest_arena._template._base import Target
 from pytest_arena._template._builders import check_schema, check_seed
+from pytest_arena._template._databases import DatabaseShelves
+from pytest_arena._template._files import FileShelves
 from pytest_arena._template._stage import Recipe
 from pytest_arena._template._store import Store
 from pytest_arena._template._suggest import suggested_schema
 
-__all__ = ["Recipe", "Store", "check_schema", "check_seed", "suggested_schema"]
+__all__ = [
+    "DatabaseShelves",
+    "FileShelves",
+    "Recipe",
+    "Store",
+    "Target",
+    "check_schema",
+    "check_seed",
+    "suggested_schema",
+]

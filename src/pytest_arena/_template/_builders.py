@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import importlib
@@ -11,38 +10,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import MetaData, create_engine
-from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy import MetaData
 
-from pytest_arena._dialects import _sqlite_scripts as scripts
 from pytest_arena._load import SOMEWHERE, home_of, load_attribute, nearest
+from pytest_arena._template import _connected
+from pytest_arena._template._base import ScriptError
+from pytest_arena._template._ddl import all_ddl, has_listeners, schemas_of
 from pytest_arena._template._suggest import is_alembic, is_schema
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
-    from sqlalchemy.engine import Dialect, Engine
+    from sqlalchemy.engine import Connection, Dialect
+
+    from pytest_arena._template._base import Target
 
 __all__ = ["Builder", "check_schema", "check_seed", "schema_builder", "seed_builder"]
 
 
 class Builder(Protocol):
-    """Fills a database file. ``identity`` and ``sources`` say when a new one has to be built."""
+    """Fills a database. ``identity`` and ``sources`` say when a new one has to be built."""
 
-    def identity(self) -> str:
+    def identity(self, ddl: Dialect) -> str:
         """Return what can be known before the build without reading code: the compiled DDL."""
 
     def sources(self) -> Iterable[Path]:
         """Return the files of code from which the build starts; what they import counts too."""
 
-    def build(self, file: Path) -> None:
-        """Fill the file. Called in a thread without a running event loop."""
+    def build(self, target: Target) -> None:
+        """Fill the target. Called in a thread without a running event loop."""
 
 
 def schema_builder(value: str, root: Path, *, source: str = SOMEWHERE) -> Builder:
@@ -184,29 +182,27 @@ class MetadataBuilder:
     metadata: MetaData
     file: Path
 
-    def identity(self) -> str:
+    def identity(self, ddl: Dialect) -> str:
         """The compiled DDL, which changes with the models and with nothing else."""
-        dialect = _url(Path("x")).get_dialect()()
-        return "\n".join(str(ddl.compile(dialect=dialect)) for ddl in self._ddl(dialect))
-
-    def _ddl(self, _dialect: Dialect) -> Iterator[CreateTable | CreateIndex]:
-        for table in self.metadata.sorted_tables:
-            yield CreateTable(table)
-            yield from (CreateIndex(index) for index in sorted(table.indexes, key=str))
+        return "\n".join(str(one.compile(dialect=ddl)) for one in all_ddl(self.metadata, ddl))
 
     def sources(self) -> Iterable[Path]:
         """Code counts only where the metadata has listeners of its own, views for example."""
         targets = (self.metadata, *self.metadata.tables.values())
-        return [self.file] if any(_has_listeners(target) for target in targets) else []
+        heard = any(has_listeners(each, "before_create", "after_create") for each in targets)
+        return [self.file] if heard else []
 
-    def build(self, file: Path) -> None:
-        """Create all tables."""
-        with _engine(file) as engine, engine.begin() as connection:
+    def build(self, target: Target) -> None:
+        """Create all tables, and the schemas that they stand in."""
+
+        def create(connection: Connection) -> None:
+            # Whoever listens makes them himself, perhaps in another way.
+            if target.has_schemas and not has_listeners(self.metadata, "before_create"):
+                for schema in schemas_of(self.metadata):
+                    connection.execute(schema)
             self.metadata.create_all(connection)
 
-
-def _has_listeners(target: Any) -> bool:
-    return any(getattr(target.dispatch, name) for name in ("before_create", "after_create"))
+        _connected.in_transaction(target, create)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +238,7 @@ class AlembicBuilder:
                 fix="script_location = %(here)s/<the folder of env.py>   in its [alembic] section",
             )
 
-    def identity(self) -> str:
+    def identity(self, _ddl: Dialect) -> str:
         """The configuration, and which migrations there are; what stands in them are sources."""
         names = [file.relative_to(self._folder()).as_posix() for file in self.sources()]
         return "\n".join([self.ini.read_text(encoding="utf-8"), *names])
@@ -260,7 +256,7 @@ class AlembicBuilder:
             return Path(importlib.import_module(package).__file__ or ".").parent / folder
         return self.ini.parent.absolute() / location
 
-    def build(self, file: Path) -> None:  # noqa: ARG002 - the gate leads env.py's engine there
+    def build(self, target: Target) -> None:  # noqa: ARG002 - the gate leads env.py's engine there
         """Run all migrations."""
         from alembic import command  # noqa: PLC0415 - an extra, needed by this form alone
         from alembic.config import Config  # noqa: PLC0415 - the same
@@ -276,7 +272,7 @@ class ScriptBuilder:
 
     file: Path
 
-    def identity(self) -> str:
+    def identity(self, _ddl: Dialect) -> str:
         """The script itself."""
         return self._script()
 
@@ -287,21 +283,19 @@ class ScriptBuilder:
         """No code."""
         return ()
 
-    def build(self, file: Path) -> None:
+    def build(self, target: Target) -> None:
         """Run the script."""
-        with _engine(file) as engine, engine.begin() as connection:
-            self._run(connection.connection.dbapi_connection)
-
-    def _run(self, dbapi_connection: Any) -> None:
         try:
-            scripts.run_script(dbapi_connection, self._script())
-        except Exception as error:
-            number = scripts.failing_line(self._script())
+            target.run_script(self._script())
+        except ScriptError as error:
+            place = CodeLine(str(self.file), error.line) if error.line else self.file
             raise TemplateError(
-                f"arena_schema = {self.file.name} failed: {type(error).__name__}: {error}",
+                f"arena_schema = {self.file.name} failed: {error}",
                 why="no test can have a database before its template is built",
-                cause=str(CodeLine(str(self.file), number)) if number else str(self.file),
-                fix="mend that statement (it is run by SQLite); the next run builds it again",
+                cause=str(place),
+                fix=error.fix
+                or f"mend that statement (it is run by {target.product}); the next run builds it "
+                "again",
             ) from error
 
 
@@ -311,7 +305,7 @@ class _CodeBuilder:
 
     function: Callable[..., Any]
 
-    def identity(self) -> str:
+    def identity(self, _ddl: Dialect) -> str:
         """The code is all there is to know."""
         return ""
 
@@ -319,44 +313,34 @@ class _CodeBuilder:
         """The file of the function."""
         return [_code_file(self.function)]
 
-    def build(self, file: Path) -> None:
-        """Call the function in a transaction, and commit."""
-        if inspect.iscoroutinefunction(self.function):
-            asyncio.run(self._abuild(file))
-        else:
-            self._build(file)
+    @property
+    def _is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.function)
 
-    def _build(self, file: Path) -> None:
-        raise NotImplementedError
-
-    async def _abuild(self, file: Path) -> None:
-        raise NotImplementedError
+    def _call(self, given: object) -> None:
+        _nothing_left(self.function(given), self.function)
 
 
 class FunctionBuilder(_CodeBuilder):
     """``module:function`` of an ``AsyncConnection`` or a ``Connection``."""
 
-    def _build(self, file: Path) -> None:
-        with _engine(file) as engine, engine.begin() as connection:
-            _nothing_left(self.function(connection), self.function)
-
-    async def _abuild(self, file: Path) -> None:
-        async with _async_engine(file) as engine, engine.begin() as connection:
-            await self.function(connection)
+    def build(self, target: Target) -> None:
+        """Call the function in a transaction, and commit."""
+        if self._is_async:
+            _connected.in_async_transaction(target, self.function)
+        else:
+            _connected.in_transaction(target, self._call)
 
 
 class SeedBuilder(_CodeBuilder):
     """``module:function`` of an ``AsyncSession`` or a ``Session``."""
 
-    def _build(self, file: Path) -> None:
-        with _engine(file) as engine, Session(engine) as session:
-            _nothing_left(self.function(session), self.function)
-            session.commit()
-
-    async def _abuild(self, file: Path) -> None:
-        async with _async_engine(file) as engine, AsyncSession(engine) as session:
-            await self.function(session)
-            await session.commit()
+    def build(self, target: Target) -> None:
+        """Call the function in a session, and commit."""
+        if self._is_async:
+            _connected.in_async_session(target, self.function)
+        else:
+            _connected.in_session(target, self._call)
 
 
 def _nothing_left(result: object, function: Callable[..., Any]) -> None:
@@ -373,25 +357,3 @@ def _nothing_left(result: object, function: Callable[..., Any]) -> None:
 
 def _code_file(function: Callable[..., Any]) -> Path:
     return Path(inspect.getsourcefile(inspect.unwrap(function)) or ".")
-
-
-def _url(file: Path, driver: str = "sqlite") -> URL:
-    return URL.create(driver, database=str(file))
-
-
-@contextlib.contextmanager
-def _engine(file: Path) -> Iterator[Engine]:
-    engine = create_engine(_url(file), poolclass=NullPool)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
-
-
-@contextlib.asynccontextmanager
-async def _async_engine(file: Path) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(_url(file, "sqlite+aiosqlite"), poolclass=NullPool)
-    try:
-        yield engine
-    finally:
-        await engine.dispose()

@@ -98,7 +98,7 @@ def _named(node: ast.AST, package: str) -> Iterator[str]:
 class Watch:
     """What was opened, written and listed during a build, as absolute paths."""
 
-    own: Path  # the folder of the templates themselves
+    own: Path | None  # the folder of the templates themselves, where they have one
     read: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
     listed: set[str] = field(default_factory=set)
@@ -121,7 +121,7 @@ class Watch:
         return {path for path in paths if self._counts(path, top)}
 
     def _counts(self, path: Path, top: Path) -> bool:
-        if not path.is_relative_to(top) or path.is_relative_to(self.own):
+        if not path.is_relative_to(top) or (self.own and path.is_relative_to(self.own)):
             return False
         # Hidden folders are tools': .git, .venv, .pytest_cache. A hidden file may be an .env.
         return not any(is_hidden(part) for part in path.relative_to(top).parts[:-1])
@@ -152,10 +152,10 @@ _watching: list[Watch] = []
 
 
 @contextlib.contextmanager
-def watching(own: Path) -> Iterator[Watch]:
+def watching(own: Path | None) -> Iterator[Watch]:
     """Watch which files and folders are opened: a seed may read data files."""
     _set_hook()
-    watch = Watch(own.resolve())
+    watch = Watch(own and own.resolve())
     _watching.append(watch)
     try:
         yield watch

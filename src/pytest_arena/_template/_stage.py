@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
-from pytest_arena._dialects import _sqlite as sql
 from pytest_arena._load import blame, described, home_of
+from pytest_arena._template._base import ContentT, Template
 from pytest_arena._template._builders import schema_builder, seed_builder
 from pytest_arena._template._process import run_apart
 from pytest_arena._template._sources import imported_by
@@ -20,6 +18,7 @@ from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, TemplateError
 
 if TYPE_CHECKING:
+    from pytest_arena._template._base import Shelves, Target
     from pytest_arena._template._builders import Builder
 
 __all__ = ["Recipe", "StageBuild"]
@@ -43,16 +42,17 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class StageBuild:
+class StageBuild(Generic[ContentT]):
     """One stage of one recipe, above the template of the stage below."""
 
     recipe: Recipe
     stage: Stage
-    below: Path | None
+    below: Template[ContentT] | None
     root: Path
+    shelves: Shelves[ContentT]
 
     def builder(self) -> Builder:
-        """Return what fills the file."""
+        """Return what fills the database."""
         value = self.recipe.value(self.stage)
         return schema_builder(value, self.root) if self._is_schema else seed_builder(value)
 
@@ -70,31 +70,29 @@ class StageBuild:
         """A digest of all that can be known before the build; no path of this machine is in it."""
         parts = (
             f"pytest-arena {version('pytest-arena')}",
-            f"sqlite {sql.version()} sqlalchemy {version('sqlalchemy')}",
+            f"{self.shelves.identity()} sqlalchemy {version('sqlalchemy')}",
             f"{self.stage.value} {_without_folder(self.recipe.value(self.stage))}",
-            self.builder().identity(),
-            _digest_of(self.below),
+            self.builder().identity(self.shelves.ddl),
+            self.below.digest if self.below else "",
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
-    def run(self, file: Path) -> None:
-        """Fill a file.
+    def run(self, target: Target) -> None:
+        """Fill a database, which has the content of the template below.
 
         Raises:
             TemplateError: the builder failed, left a transaction open, or made no table.
         """
-        if self.below is not None:
-            shutil.copyfile(self.below, file)
         builder = self.builder()  # in this thread, which may be importing what the option names
         try:
-            run_apart(lambda: builder.build(file))
+            run_apart(lambda: builder.build(target))
         except (ArenaError, KeyboardInterrupt):
             raise
         except BaseException as error:  # SystemExit, pytest's own outcomes
             raise self.failed(error) from error
-        if _is_being_written(file):
+        if target.is_being_written():
             raise self._not_committed()
-        if self._is_schema and not sql.has_tables(file):
+        if self._is_schema and not target.has_tables():
             raise self._made_nothing()
 
     def sources(self) -> set[Path]:
@@ -116,11 +114,10 @@ class StageBuild:
         return str(home_of(function) or self.option)
 
     def _next_step(self, error: BaseException) -> str:
-        if isinstance(error, ModuleNotFoundError) and error.name == "aiosqlite":
-            return "pip install 'pytest-arena[sqlite]'   (or make the function a plain def)"
-        if "no such table" in str(error) and not self._is_schema:
+        if self.shelves.lacks_table(error) and not self._is_schema:
             return self._schema_step()
-        return "mend that line; the next run builds the template again by itself"
+        known = self.shelves.advice(error)
+        return known or "mend that line; the next run builds the template again by itself"
 
     def _schema_step(self) -> str:
         if self.recipe.schema:
@@ -171,18 +168,3 @@ def _line_in(error: BaseException | None) -> str:
             return str(line)
         error = error.__cause__ or error.__context__
     return ""
-
-
-def _digest_of(file: Path | None) -> str:
-    # Templates are named by the digest of what they were made of, on a shelf named likewise.
-    return f"{file.parent.name}/{file.stem}" if file else ""
-
-
-def _is_being_written(file: Path) -> bool:
-    with contextlib.closing(sql.open_control(file)) as control:
-        try:
-            sql.begin_writing(control)
-        except sql.Busy:
-            return True
-        sql.stop_writing(control)
-    return False

@@ -1,0 +1,1 @@
+"""API keys, and the queries that their holders may ask."""

@@ -1,0 +1,1 @@
+"""End to end: from the request to the row."""

@@ -1,0 +1,211 @@
+"""PostgreSQL: databases of the arena's own on a server, from wherever one can be had."""
+
+from __future__ import annotations
+
+import threading
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.engine import URL, make_url
+
+from pytest_arena._gate import Aim, Asked, Key
+from pytest_arena._isolation import isolation_named
+from pytest_arena._template import DatabaseShelves, Store
+from pytest_arena.errors import ConfigError, impossible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from sqlalchemy.engine import Dialect
+
+    from pytest_arena._arena._state import Database
+    from pytest_arena._config import Config
+    from pytest_arena._isolation import Clone
+    from pytest_arena._servers._base import Server, Wanted
+    from pytest_arena._servers._own import OwnDatabases
+    from pytest_arena._template import Target
+
+__all__ = ["PostgreSQL"]
+
+# By preference, where no engine has said: the async driver most apps have, then those for all.
+_DRIVERS = ("asyncpg", "psycopg", "psycopg2")
+
+
+class PostgreSQL:
+    """Found or started at the first connection; nothing is asked of a server before.
+
+    ``apps_own`` returns the names of the app's databases as their engines and variables ask for
+    them (``postgresql://host:port/name``): none of them is ever the arena's.
+    """
+
+    name = "postgresql"
+    forced = "another database was put in its place, and all connections to the old one were ended"
+
+    def __init__(
+        self, config: Config, *, newer_than: float, apps_own: Callable[[], Collection[str]]
+    ) -> None:
+        self._config, self._newer_than, self._apps_own = config, newer_than, apps_own
+        self._server: Server | None = None
+        self._own: OwnDatabases | None = None
+        self._starting = threading.RLock()
+        self._stores: dict[str, Store[Any]] = {}
+        self._lives: dict[str, Database] = {}  # by the names that their databases have had
+
+    @property
+    def shown(self) -> str:
+        """The server, where one is in use."""
+        return self._server.shown if self._server else "PostgreSQL"
+
+    def _databases(self) -> OwnDatabases:
+        with self._starting:
+            if self._own is None:
+                self._own = self._started()
+            return self._own
+
+    def _started(self) -> OwnDatabases:
+        # A run on SQLite alone does not pay for what looks for servers.
+        from pytest_arena._servers._base import Wanted  # noqa: PLC0415 - as said
+        from pytest_arena._servers._find import find_server  # noqa: PLC0415 - as said
+        from pytest_arena._servers._own import OwnDatabases  # noqa: PLC0415 - as said
+
+        database = self._config.database
+        wanted = Wanted(
+            product=self.name,
+            url=database if "://" in database else "",
+            own=database == "own",
+            cache=self._config.cache,
+            place=self._config.place("database"),
+        )
+        self._check_is_not_the_apps(wanted)
+        self._server = find_server(wanted)
+        return OwnDatabases(self._server.address, project=self._config.root.name)
+
+    def _check_is_not_the_apps(self, wanted: Wanted) -> None:
+        if not wanted.url:
+            return
+        url = make_url(wanted.url)
+        meant = f"{self.name}://{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
+        if url.database and meant in {_with_port(name) for name in self._apps_own()}:
+            raise ConfigError(
+                f"arena_database names the app's own database: {meant}",
+                why="arena makes databases of its own on that server, and has to enter by one that "
+                "is not the app's",
+                cause=wanted.place,
+                fix=f"ARENA_DATABASE={url.set(database='postgres').render_as_string()} pytest …",
+            )
+
+    def usual_dialect(self) -> type[Dialect]:
+        """That of the first driver that is installed."""
+        drivers = [driver for driver in _DRIVERS if find_spec(driver) is not None]
+        return make_url(f"postgresql+{drivers[0] if drivers else 'psycopg'}://").get_dialect()
+
+    def key(self, asked: Asked) -> Key | None:
+        """The database's name: two hosts with one name are a primary and its replica."""
+        return Key("server", f"{self.name}/{asked.database}")
+
+    def tails(self, asked: Asked) -> tuple[str, ...]:
+        """The database's name."""
+        return (asked.database or "postgres",)
+
+    def new_file(self, name: str, taken: Collection[str]) -> None:
+        """A server has its own files."""
+        del name, taken
+
+    def meant(self, asked: Asked) -> Database | None:
+        """Return the database that ``arena.url`` has named so, at any time in this run."""
+        return self._lives.get(asked.database)
+
+    def stores(self) -> list[Store[Any]]:
+        """One for each driver that has built."""
+        return list(self._stores.values())
+
+    def store(self, database: Database) -> Store[Any]:
+        """The templates on the server, built by the app's own driver."""
+        driver = database.dialect.driver
+        if driver not in self._stores:
+            shelves = DatabaseShelves(self._databases(), database.dialect())
+            self._stores[driver] = Store(shelves, self._config.root, self._newer_than)
+        return self._stores[driver]
+
+    def scratch(self) -> Target:
+        """An empty database."""
+        return DatabaseShelves(self._databases(), self.usual_dialect()()).scratch()
+
+    def isolate(self, database: Database, content: Any, tell: Callable[[str], None]) -> Clone:
+        """``clone``."""
+        del database
+        own = self._databases()
+        kind: type[Clone] = isolation_named(self._config, self.name, self.shown)
+        return kind(own, content, tell=tell)
+
+    def aim(self, database: Database) -> Aim:
+        """The live database, whose name is another one after each test that has written."""
+        isolation = database.isolation
+        if isolation is None:
+            return Aim(database.key, "", (database.born, 0))
+        address = isolation.address
+        self._lives.setdefault(address.database, database)
+        return Aim(database.key, "", (database.born, isolation.generation), address)
+
+    def url(self, database: Database, driver: str) -> URL:
+        """With the server's own login."""
+        address = self.aim(database).address
+        if address is None:
+            raise impossible(f"{database.name}: no address before its first connection")
+        at_socket = {"host": address.host} if address.is_socket else {}
+        return URL.create(
+            f"postgresql+{driver}",
+            username=address.user,
+            password=address.password or None,
+            host=None if address.is_socket else address.host,
+            port=address.port,
+            database=address.database,
+            query=at_socket,
+        )
+
+    def sync_driver(self) -> str | None:
+        """Psycopg or psycopg2, in this order."""
+        return next((one for one in ("psycopg", "psycopg2") if find_spec(one) is not None), None)
+
+    def keep(self, database: Database, title: str) -> str:
+        """A clone that stays on the server; its URL."""
+        if database.isolation is None:
+            raise impossible(f"{database.name}: kept before its first connection")
+        name = database.isolation.save(title)
+        return (
+            self.url(database, "psycopg")
+            .set(drivername="postgresql", database=name)
+            .render_as_string(hide_password=False)
+        )
+
+    def look(self, where: str) -> str:
+        """Psql."""
+        return f"psql {where.replace('postgresql+psycopg://', 'postgresql://')}"
+
+    def remove(self, database: Database) -> None:
+        """Drop what is live and its pictures."""
+        if database.isolation is not None:
+            database.isolation.close()
+        for name in [name for name, known in self._lives.items() if known is database]:
+            del self._lives[name]
+
+    def writes(self, database: Database, pid: int) -> bool:
+        """As the server says."""
+        return database.isolation is not None and pid in database.isolation.writers()
+
+    def end_backend(self, database: Database, pid: int, *, cancel: bool) -> None:
+        """By the control connection."""
+        if database.isolation is not None:
+            database.isolation.end(pid, cancel=cancel)
+
+    def close(self) -> None:
+        """Drop what this run has made; a private server goes on until it is idle."""
+        if self._own is not None:
+            self._own.close()
+        if self._server is not None:
+            self._server.close()
+
+
+def _with_port(name: str) -> str:
+    host, _, database = name.rpartition("/")
+    return f"{host}5432/{database}" if host.endswith(":") else name

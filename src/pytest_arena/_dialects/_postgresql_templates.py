@@ -1,0 +1,91 @@
+"""What is a server, and a database on it that is being filled, asked and told?"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._dialects._postgresql_control import literal
+
+if TYPE_CHECKING:
+    from pytest_arena._dialects._postgresql_control import Control
+
+__all__ = [
+    "described",
+    "failed_by",
+    "has_tables",
+    "is_being_written",
+    "is_there",
+    "sqlstate_of",
+]
+
+_DESCRIBED = """
+SELECT current_setting('server_version_num')::int / 10000,
+       pg_encoding_to_char(encoding), datcollate, datctype,
+       (SELECT md5(string_agg(name || ' ' || default_version, ',' ORDER BY name))
+        FROM pg_available_extensions)
+FROM pg_database WHERE datname = 'template1'
+"""
+_HAS_TABLES = """
+SELECT EXISTS (
+    SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+      AND NOT EXISTS (SELECT FROM pg_depend d
+                      WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                        AND d.deptype = 'e'))
+"""
+# A transaction has a number of its own from its first write on.
+_IS_BEING_WRITTEN = """
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = {0} AND backend_xid IS NOT NULL)
+    OR EXISTS (SELECT FROM pg_prepared_xacts WHERE database = {0})
+"""
+
+_IS_THERE = "SELECT 1 FROM pg_database WHERE datname = {}"
+
+
+def described(control: Control) -> str:
+    """Return what the server adds to each database: version, encoding, locale, extensions."""
+    return " ".join(str(value) for value in control.rows(_DESCRIBED)[0])
+
+
+def has_tables(control: Control) -> bool:
+    """Whether the connection's database has a table that is not an extension's own."""
+    return bool(control.rows(_HAS_TABLES)[0][0])
+
+
+def is_being_written(control: Control, database: str) -> bool:
+    """Whether somebody has written in a database, and neither committed nor rolled back."""
+    return bool(control.rows(_IS_BEING_WRITTEN.format(literal(database)))[0][0])
+
+
+def is_there(control: Control, database: str) -> bool:
+    """Whether there is a database of this name."""
+    return bool(control.rows(_IS_THERE.format(literal(database))))
+
+
+def sqlstate_of(error: BaseException | None) -> str:
+    """Return PostgreSQL's code for an error of any driver, of SQLAlchemy's or of arena's."""
+    seen: Any = getattr(error, "orig", None) or error
+    return getattr(seen, "sqlstate", None) or getattr(seen, "pgcode", None) or ""
+
+
+_FAILED_BY = {
+    "42P01": "table",  # undefined_table
+    "3D000": "database",  # invalid_catalog_name
+    "3F000": "schema",  # invalid_schema_name
+    "0A000": "extension",  # feature_not_supported: … is not available
+    "58P01": "extension",  # undefined_file: could not open extension control file
+    "42501": "rights",  # insufficient_privilege
+    "53100": "room",  # disk_full
+}
+
+
+def failed_by(error: BaseException) -> tuple[str, str]:
+    """Return what was missing, in a word, and its name; "" for any other error."""
+    kind = _FAILED_BY.get(sqlstate_of(error), "")
+    text = str(getattr(error, "orig", None) or error)
+    if kind == "extension" and "extension" not in text:
+        return "", ""
+    name = re.search(r'"([^"]+)"', text)
+    return kind, name[1] if name else ""

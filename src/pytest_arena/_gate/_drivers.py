@@ -1,0 +1,339 @@
+"""Which connections to servers does nobody open by an engine, and may they be opened?
+
+Engines go the same way, below SQLAlchemy: what the gate has led is let through, as long as its
+arguments are what the gate has made of them.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sqlalchemy.engine import make_url
+
+from pytest_arena._dialects._postgresql_control import is_own
+from pytest_arena._gate import _driver_messages as messages
+from pytest_arena._gate._base import Asked
+from pytest_arena._gate._engines import asked_by_engine, find_engines
+from pytest_arena._gate._imports import when_imported
+from pytest_arena._gate._origin import user_line
+from pytest_arena._gate._postgresql_arguments import is_led, lead, name_outright, target
+from pytest_arena._gate._postgresql_target import Led
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from pytest_arena._gate._base import Aim, Files, Key
+    from pytest_arena._gate._postgresql_target import Target
+    from pytest_arena._ledger import Ledger
+    from pytest_arena._values import CodeLine
+
+__all__ = ["RawConnection", "RawResolver", "install_raw_drivers", "raw_connections"]
+
+
+class RawResolver(Protocol):
+    """What is asked about connections that no engine opens, beside what the gate asks itself."""
+
+    ledger: Ledger
+
+    @property
+    def files(self) -> Files:
+        """Whoever knows what ``arena_allow`` says."""
+
+    def aim(self, asked: Asked) -> Aim | None:
+        """Return where an engine that asks for this would land. The dialect is nobody's."""
+
+    def aim_at_server(self, asked: Asked) -> Aim | None:
+        """Return what aims at this very database, known by its name, None if it is not ours."""
+
+    def raw_opened(self, key: Key) -> None:
+        """A connection to this database was opened without an engine."""
+
+    def serial(self) -> int:
+        """The serial of the level that stands now."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawConnection:
+    """A connection of somebody's to a database of the arena's, which no pool of an engine has.
+
+    It belongs to the level in which it was opened, and ends with it: by its backend, since the
+    client may be in any thread or loop.
+    """
+
+    aim: Aim
+    line: CodeLine | None
+    serial: int
+    pid: int  # of its backend; 0 where that is not known
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    aim: Aim
+    line: CodeLine | None
+    serial: int
+
+
+_live: weakref.WeakKeyDictionary[Any, _Opened] = weakref.WeakKeyDictionary()
+
+
+def raw_connections() -> list[RawConnection]:
+    """Return those that are open."""
+    found = [] if not _live else list(_live.items())  # asked at each test
+    return [
+        RawConnection(opened.aim, opened.line, opened.serial, _pid_of(connection))
+        for connection, opened in found
+        if not _is_closed(connection)
+    ]
+
+
+def _is_closed(connection: Any) -> bool:
+    ask = getattr(connection, "is_closed", None)  # asyncpg's; the others have an attribute
+    return bool(ask() if ask else connection.closed)
+
+
+def _pid_of(connection: Any) -> int:
+    try:
+        ask = getattr(connection, "get_server_pid", None)
+        return int(ask() if ask else connection.info.backend_pid)
+    except Exception:  # noqa: BLE001 - a driver's own, of one that is not open yet, or not any more
+        return 0
+
+
+def install_raw_drivers(
+    resolver: Callable[[], RawResolver | None], mode: Callable[[], str]
+) -> None:
+    """Watch asyncpg, psycopg and psycopg2 from here until the process ends. Imports none of them.
+
+    ``mode`` is ``arena_drivers``: refuse, redirect or off.
+    """
+    guard = _Guard(resolver, mode)
+    for module, change in _SEAMS.items():
+        when_imported(module, partial(guard.change, change))
+
+
+class _Guard:
+    """Decides on each connection before a socket is opened."""
+
+    def __init__(self, resolver: Callable[[], RawResolver | None], mode: Callable[[], str]) -> None:
+        self._resolver, self._mode = resolver, mode
+
+    def change(self, change: Callable[[_Guard, ModuleType], None], module: ModuleType) -> None:
+        """Put the guard into a driver's module."""
+        try:
+            change(self, module)
+        except (AttributeError, KeyError) as error:
+            if (now := self._resolver()) is not None:
+                now.ledger.note(messages.cannot_watch(module.__name__, str(error).strip("'")))
+
+    def admit(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> Aim | None:
+        """Refuse a connection, or lead it, or let it be; return what it aims at, if that is ours.
+
+        Raises:
+            RefusedError: it may not be opened.
+        """
+        __tracebackhide__ = True
+        now = self._resolver()
+        driver = dialect.removesuffix("_async")
+        if now is None or is_own() or _admitted.get() or is_led(driver, args, kwargs):
+            return None
+        meant = target(driver, args, kwargs)
+        if isinstance(kwargs.get("host"), Led):
+            raise now.ledger.refused(messages.led_astray(meant))
+        if self._mode() == "off":
+            return None
+        asked = _asked(dialect, meant)
+        if (inside := now.aim_at_server(asked)) is not None and inside.address is not None:
+            name_outright(driver, inside.address, kwargs)
+            return inside
+        return self._admit_outside(now, asked, meant, args, kwargs)
+
+    def _admit_outside(
+        self, now: RawResolver, asked: Asked, meant: Target, args: list[Any], kwargs: dict[str, Any]
+    ) -> Aim | None:
+        __tracebackhide__ = True
+        if all(now.files.is_allowed(name) for name in meant.names):
+            return None
+        driver = asked.dialect.driver
+        if self._mode() == "refuse":
+            raise now.ledger.refused(messages.raw_connection(meant, driver, of_app=_is_apps(asked)))
+        aim = now.aim(asked)
+        if aim is not None and aim.address is not None:
+            lead(driver, aim.address, args, kwargs)
+        return aim
+
+    def refuse_outside(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """Refuse what would be refused when it connects."""
+        __tracebackhide__ = True
+        if self._mode() == "refuse":
+            self.admit(dialect, args, kwargs)
+
+    def opened(self, aim: Aim | None, connection: Any) -> None:
+        """Keep a connection in mind that aims at a database of ours."""
+        now = self._resolver()
+        if aim is not None and now is not None:
+            _live[connection] = _Opened(aim, user_line(), now.serial())
+            now.raw_opened(aim.key)
+
+
+# Whether a driver's inner function is called by its outer one, whose arguments were looked at.
+_admitted: ContextVar[bool] = ContextVar("arena_admitted", default=False)
+
+
+def _asked(dialect: str, meant: Target) -> Asked:
+    kind = make_url(f"postgresql+{dialect}://").get_dialect()
+    return Asked(kind(), "postgresql", meant.name, database=meant.database)
+
+
+def _is_apps(asked: Asked) -> bool:
+    """Whether an engine of the app's means this database, connected or not."""
+    engines = [asked_by_engine(engine) for engine in find_engines()]
+    return any(
+        one is not None and (one.product, one.database) == (asked.product, asked.database)
+        for one in engines
+    )
+
+
+def _is_guarded(function: Any) -> bool:
+    return hasattr(function, "arena_guards")
+
+
+def _marked(function: Any) -> Any:
+    function.arena_guards = True
+    return function
+
+
+def _guard_asyncpg(guard: _Guard, module: ModuleType) -> None:
+    original = vars(module)["_connect"]  # private; connect() and pools have nothing else in common
+    if _is_guarded(original):
+        return
+
+    @_marked
+    @wraps(original)
+    async def _connect(**kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        aim = guard.admit("asyncpg", [], kwargs)
+        connection = await original(**kwargs)
+        guard.opened(aim, connection)
+        return connection
+
+    vars(module)["_connect"] = _connect
+
+
+def _guard_psycopg(guard: _Guard, module: ModuleType) -> None:
+    owner = module.Connection
+    original = vars(owner)["connect"].__func__
+    if _is_guarded(original):
+        return
+
+    @_marked
+    @wraps(original)
+    def connect(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        given = list(args)
+        aim = guard.admit("psycopg", given, kwargs)
+        connection = original(cls, *given, **kwargs)
+        guard.opened(aim, connection)
+        return connection
+
+    owner.connect = classmethod(connect)
+    _renew("psycopg", "connect", owner.connect)
+
+
+def _guard_async_psycopg(guard: _Guard, module: ModuleType) -> None:
+    owner = module.AsyncConnection
+    original = vars(owner)["connect"].__func__
+    if _is_guarded(original):
+        return
+
+    @_marked
+    @wraps(original)
+    async def connect(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        given = list(args)
+        aim = guard.admit("psycopg_async", given, kwargs)
+        connection = await original(cls, *given, **kwargs)
+        guard.opened(aim, connection)
+        return connection
+
+    owner.connect = classmethod(connect)
+
+
+def _renew(package: str, name: str, function: Any) -> None:
+    """A package that was loaded before the guard came has the old function at hand."""
+    module = sys.modules.get(package)
+    if module is not None and name in vars(module):
+        vars(module)[name] = function
+
+
+def _guard_psycopg2(guard: _Guard, module: ModuleType) -> None:
+    if _is_guarded(module.connect):
+        return
+    connect, inner = module.connect, vars(module)["_connect"]
+
+    @_marked
+    @wraps(connect)
+    def outer_connect(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        given = list(args)
+        aim = guard.admit("psycopg2", given, kwargs)
+        token = _admitted.set(True)
+        try:
+            connection = connect(*given, **kwargs)
+        finally:
+            _admitted.reset(token)
+        guard.opened(aim, connection)
+        return connection
+
+    @wraps(inner)
+    def inner_connect(dsn: str = "", *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        given, named = [dsn], dict[str, Any]()
+        aim = guard.admit("psycopg2", given, named)
+        text = module.extensions.make_dsn(*given, **named) if named else dsn
+        connection = inner(text, *args, **kwargs)
+        guard.opened(aim, connection)
+        return connection
+
+    vars(module).update(connect=outer_connect, _connect=inner_connect)
+
+
+def _guard_pools(guard: _Guard, module: ModuleType) -> None:
+    """Refuse where a pool is opened: its own threads and tasks would try for minutes."""
+    for name, dialect in (("ConnectionPool", "psycopg"), ("AsyncConnectionPool", "psycopg_async")):
+        owner = vars(module).get(name)
+        if owner is not None and owner.__module__ in {module.__name__, "psycopg_pool"}:
+            _guard_pool(guard, owner, dialect)
+
+
+def _guard_pool(guard: _Guard, owner: Any, dialect: str) -> None:
+    original = vars(owner)["_open"]
+    if _is_guarded(original):
+        return
+
+    @_marked
+    @wraps(original)
+    def _open(pool: Any) -> Any:
+        __tracebackhide__ = True
+        text, options = pool.conninfo, pool.kwargs or {}
+        # Either may be a function, which is then called for each connection.
+        if isinstance(text, str) and isinstance(options, dict):
+            guard.refuse_outside(dialect, [text], dict(options))
+        return original(pool)
+
+    owner._open = _open  # noqa: SLF001 - open() and `open=True` have nothing else in common
+
+
+_SEAMS: dict[str, Callable[[_Guard, ModuleType], None]] = {
+    "asyncpg.connect_utils": _guard_asyncpg,
+    "psycopg.connection": _guard_psycopg,
+    "psycopg.connection_async": _guard_async_psycopg,
+    "psycopg2": _guard_psycopg2,
+    "psycopg_pool.pool": _guard_pools,
+    "psycopg_pool.pool_async": _guard_pools,
+}

@@ -1,0 +1,79 @@
+"""How is a module changed as soon as somebody imports it, and never imported for it?"""
+
+from __future__ import annotations
+
+import sys
+from importlib.abc import Loader, MetaPathFinder
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+    Change = Callable[[ModuleType], None]
+
+__all__ = ["when_imported"]
+
+
+def when_imported(name: str, change: Change) -> None:
+    """Call ``change`` with this module: now if it is loaded, and whenever it is loaded later on.
+
+    A reload, and an import after somebody took it out of ``sys.modules``, are new loads.
+    """
+    _finder.changes[name] = change
+    # In front, so that no other finder (pytest's, a tracer's) comes first.
+    sys.meta_path[:] = [_finder, *(one for one in sys.meta_path if one is not _finder)]
+    if (module := sys.modules.get(name)) is not None:
+        change(module)
+
+
+class _Finder(MetaPathFinder):
+    """Finds nothing by itself: it asks the finders after it, and adds to what they find."""
+
+    def __init__(self) -> None:
+        self.changes: dict[str, Change] = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None, /
+    ) -> ModuleSpec | None:
+        """Return what the others find, with a loader that calls the change afterwards."""
+        change = self.changes.get(name)
+        if change is None:
+            return None
+        others = (one for one in list(sys.meta_path) if one is not self)
+        found = (one.find_spec(name, path, target) for one in others if hasattr(one, "find_spec"))
+        spec = next((spec for spec in found if spec is not None), None)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = _Loader(spec.loader, change)
+        return spec
+
+
+class _Loader(Loader):
+    """Loads as another loader does, which stands in the module as if nothing had happened."""
+
+    def __init__(self, loader: Any, change: Change) -> None:
+        self._loader, self._change = loader, change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """As the other one does."""
+        spec.loader = self._loader
+        try:
+            module: ModuleType | None = self._loader.create_module(spec)
+        finally:
+            spec.loader = self
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """As the other one does, and then the change."""
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        self._change(module)
+
+
+_finder = _Finder()

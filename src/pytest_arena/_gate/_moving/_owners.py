@@ -1,0 +1,151 @@
+"""Which connections cannot leave their loop, and how are they dropped without a word?"""
+
+from __future__ import annotations
+
+import os
+import socket
+import weakref
+from contextlib import suppress
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy.engine import AdaptedConnection
+
+from pytest_arena._gate._moving._transport import MovingTransport
+from pytest_arena._loop import running_loop
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+
+    from sqlalchemy.engine import Dialect
+
+__all__ = ["drop_quietly", "is_foreign", "note_owner", "transport_of"]
+
+# Their connections wait with what the running loop offers, and belong to none.
+_WITHOUT_LOOP: Final = frozenset({"psycopg", "aiosqlite"})
+
+_owners: weakref.WeakKeyDictionary[Any, weakref.ref[AbstractEventLoop]]
+_owners = weakref.WeakKeyDictionary()
+
+
+def note_owner(dbapi_connection: object) -> None:
+    """Remember in which loop a new connection was made, where it cannot leave it.
+
+    To be called for each new connection, however it was made.
+    """
+    connection = _driver_connection(dbapi_connection)
+    loop = running_loop()
+    if connection is None or loop is None or _is_without_loop(connection):
+        return
+    with suppress(TypeError):  # a driver's class that has no weak references
+        _owners[connection] = weakref.ref(loop)
+
+
+def is_foreign(dbapi_connection: object) -> bool:
+    """Whether a connection belongs to another loop than the running one. Costs about 1 µs."""
+    connection = _driver_connection(dbapi_connection)
+    if connection is None:
+        return False
+    with suppress(TypeError):  # as above
+        owner = _owners.get(connection)
+        return owner is not None and owner() is not running_loop()
+    return False
+
+
+def drop_quietly(dialect: Dialect) -> None:
+    """Have the pools of a dialect drop what belongs to another loop, instead of talking to it.
+
+    SQLAlchemy pings a connection *before* any listener may look at it, and terminates one by
+    saying goodbye in the running loop: either fails in another loop, with tracebacks in the log.
+    Wraps three methods of the instance, once; a method call more for each ping and close.
+    """
+    if not dialect.is_async or "do_ping" in vars(dialect):
+        return
+    instance: Any = dialect  # its methods are replaced, its class's are not
+    ping = dialect.do_ping
+    instance.do_ping = lambda connection: not is_foreign(connection) and ping(connection)
+    instance.do_close = _quiet(dialect.do_close)
+    instance.do_terminate = _quiet(dialect.do_terminate)
+
+
+def transport_of(connection: Any) -> Any:
+    """Return the transport of a driver's connection, None where its place is not known."""
+    found = getattr(connection, "_transport", None)  # asyncpg
+    if found is None:
+        found = getattr(getattr(connection, "_writer", None), "transport", None)  # MySQL's drivers
+    return found
+
+
+def _quiet(end: Callable[[Any], None]) -> Callable[[Any], None]:
+    def close(dbapi_connection: Any) -> None:
+        if is_foreign(dbapi_connection):
+            _hang_up(_driver_connection(dbapi_connection))
+            return
+        try:
+            end(dbapi_connection)
+        except RuntimeError:
+            # Somebody was still at it in a loop that is closed: a statement was being cancelled.
+            _hang_up(_driver_connection(dbapi_connection))
+
+    return close
+
+
+def _hang_up(connection: Any) -> None:
+    """End a connection without its loop, or in its loop's own thread if it runs there."""
+    reference = _owners.pop(connection, None)
+    owner = reference() if reference is not None else None
+    if owner is not None and owner.is_running():
+        with suppress(RuntimeError):  # closed meanwhile
+            owner.call_soon_threadsafe(_force_close, connection)
+            return
+    transport = transport_of(connection)
+    if transport is not None and not isinstance(transport, MovingTransport):
+        _cut_off(transport, is_open=owner is not None and not owner.is_closed())
+    _force_close(connection)
+
+
+def _force_close(connection: Any) -> None:
+    """Have a driver do what it can without awaiting: asyncpg's terminate(), MySQL's close()."""
+    end = getattr(connection, "terminate", None) or getattr(connection, "close", None)
+    if end is not None and not iscoroutinefunction(end):
+        with suppress(Exception):  # it finds that its socket is closed
+            end()
+
+
+def _cut_off(transport: Any, *, is_open: bool) -> None:
+    """Close the socket of a transport whose loop does not run, and will never hear of it."""
+    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    if below is not None:
+        with suppress(Exception):
+            transport.abort()
+        transport = below
+    lose = getattr(transport, "_call_connection_lost", None)
+    if lose is not None and hasattr(transport, "_sock"):
+        # asyncio's: what abort() would have its loop do in the next round. Else the socket stays
+        # open until it is collected, with a ResourceWarning.
+        with suppress(Exception):
+            transport.pause_reading()
+            lose(None)
+    elif is_open:
+        # uvloop's. One that is closed has closed its sockets, and their numbers may be others'.
+        with suppress(Exception):
+            _shut_down(transport.get_extra_info("socket").fileno())
+
+
+def _shut_down(number: int) -> None:
+    with socket.socket(fileno=os.dup(number)) as copy:
+        copy.shutdown(socket.SHUT_RDWR)
+
+
+def _is_without_loop(connection: Any) -> bool:
+    if isinstance(getattr(connection, "_transport", None), MovingTransport):
+        return True
+    module = type(connection).__module__.partition(".")[0]
+    return module in _WITHOUT_LOOP
+
+
+def _driver_connection(dbapi_connection: object) -> Any:
+    if isinstance(dbapi_connection, AdaptedConnection):
+        return dbapi_connection.driver_connection
+    return None

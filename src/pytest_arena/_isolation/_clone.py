@@ -1,0 +1,7 @@
+"""``clone``. (In the making.)"""
+
+
+class Clone:
+    """In the making."""
+
+    name = "clone"

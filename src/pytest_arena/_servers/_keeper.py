@@ -1,0 +1,257 @@
+"""The process beside a private cluster: starts it, and stops it when nobody needs it any more.
+
+It runs as a script, alone, with Python's standard library only: started in some 20 ms, and small
+for the time that it stays. That is why the few messages of PostgreSQL's protocol that it needs
+stand here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["NotPostgreSQL", "Wire"]
+
+_PROTOCOL = 3 << 16
+_SHORTEST = 4  # a length counts itself
+_LONGEST = 30_000  # no message before the first row is longer; what is, is of another protocol
+_STOP_SECONDS = 30.0
+_ANSWER_SECONDS = 5.0
+
+# As it was when this was imported: a plugin may put a socket in its place that refuses to connect.
+_Socket = socket.socket
+
+
+class NotPostgreSQL(Exception):
+    """What came over the wire is no message of PostgreSQL's."""
+
+
+class Wire:
+    """A connection to a PostgreSQL server, without a driver."""
+
+    def __init__(self, family: int, address: Any, *, seconds: float) -> None:
+        self._socket = _Socket(family, socket.SOCK_STREAM)
+        self._socket.settimeout(seconds)
+        try:
+            self._socket.connect(address)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def log_in(self, user: str, database: str) -> None:
+        """Send the first message. What ``receive`` returns next is the server's answer."""
+        words = ("user", user, "database", database, "application_name", "pytest-arena")
+        body = b"\0".join(word.encode() for word in words) + b"\0\0"
+        self._socket.sendall(struct.pack("!ii", len(body) + 8, _PROTOCOL) + body)
+
+    def receive(self) -> tuple[bytes, bytes]:
+        """Return the next message: its kind, a letter, and its body.
+
+        Raises:
+            NotPostgreSQL: it has another form.
+            OSError: nothing came in time.
+        """
+        head = self._exactly(5)
+        kind, length = head[:1], struct.unpack("!i", head[1:])[0]
+        if not (kind.isalpha() and _SHORTEST <= length <= _LONGEST):
+            raise NotPostgreSQL(head)
+        return kind, self._exactly(length - _SHORTEST)
+
+    def first_value(self, question: str) -> str:
+        """Return the first column of the last row that a statement gives, "" for none."""
+        body = question.encode() + b"\0"
+        self._socket.sendall(b"Q" + struct.pack("!i", len(body) + 4) + body)
+        value = ""
+        for kind, answer in self.until(b"Z"):
+            if kind == b"D":
+                length = struct.unpack("!i", answer[2:6])[0]
+                value = answer[6 : 6 + length].decode()
+        return value
+
+    def until(self, last: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Give all messages up to one of this kind."""
+        while True:
+            kind, body = self.receive()
+            yield kind, body
+            if kind == last:
+                return
+
+    def close(self) -> None:
+        """Say goodbye, so that the server's log stays empty."""
+        with contextlib.suppress(OSError):
+            self._socket.sendall(b"X\0\0\0\4")
+        self._socket.close()
+
+    def _exactly(self, count: int) -> bytes:
+        read = b""
+        while len(read) < count:
+            part = self._socket.recv(count - len(read))
+            if not part:
+                raise NotPostgreSQL(read)
+            read += part
+        return read
+
+
+class _Child:
+    """The server, started here."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        with open(task["log"], "ab") as log:  # noqa: PTH123 - the rest of this file needs no pathlib
+            self._process = subprocess.Popen(  # noqa: S603 - the command of the arena that began
+                task["command"],
+                cwd=task["folder"],
+                env=task["environment"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                **task["account"],
+            )
+
+    def lives_after(self, seconds: float) -> bool:
+        """Whether it still lives after this time; at once where it has ended."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+
+class _Adopted:
+    """The server, started by a keeper that has gone."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        self._task = task
+        self._pid = int(task["adopt"])
+
+    def lives_after(self, seconds: float) -> bool:
+        """Whether it still answers after this time, which is half a second at most."""
+        time.sleep(min(seconds, 0.5))
+        # Not by its pid: where nobody collects orphans, a dead one keeps it.
+        try:
+            _clients(self._task)
+        except ConnectionError:
+            return False
+        return True
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, number)
+
+
+def main() -> None:
+    """Begin, and go on in the background. The task comes as JSON over stdin."""
+    task = json.load(sys.stdin)
+    lock = os.open(task["keeper"], os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    # Locked before the fork: whoever started us sees by the lock whether the keeper lives.
+    if not _locked(lock):
+        sys.exit("another keeper lives")
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    os.write(lock, str(os.getpid()).encode())
+    os.chdir("/")
+    _keep(task, _Adopted(task) if task["adopt"] else _Child(task))
+
+
+def _keep(task: dict[str, Any], server: _Child | _Adopted) -> None:
+    idle = float(task["idle"])
+    used = time.monotonic()
+    while server.lives_after(min(idle / 4, 15.0)):
+        if not os.path.exists(task["folder"]):  # noqa: PTH110 - this file needs no pathlib
+            return _stop(server)
+        if _is_used(task):
+            used = time.monotonic()
+        elif time.monotonic() - used >= idle and _stopped(task, server):
+            return None
+    return None
+
+
+def _stopped(task: dict[str, Any], server: _Child | _Adopted) -> bool:
+    """Stop it, unless somebody has come in the meantime. Nobody is let in while it stops."""
+    door = os.open(task["lock"], os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if not _locked(door) or _is_used(task):
+            return False
+        _stop(server)
+        return True
+    finally:
+        os.close(door)
+
+
+def _stop(server: _Child | _Adopted) -> None:
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        server.signal(number)
+        end = time.monotonic() + _STOP_SECONDS
+        while time.monotonic() < end:
+            if not server.lives_after(0.05):
+                return
+
+
+def _is_used(task: dict[str, Any]) -> bool:
+    try:
+        return _is_held(task["used"]) or _clients(task) > 0
+    except ConnectionError:  # not there yet, or not any more: its end is seen elsewhere
+        return True
+
+
+def _is_held(path: str) -> bool:
+    """Whether a process holds the file: each that uses the cluster does, from find to close."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        return not _locked(file)
+    finally:
+        os.close(file)
+
+
+def _locked(file: int) -> bool:
+    import fcntl  # noqa: PLC0415 - not on Windows, where the protocol above is needed all the same
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _clients(task: dict[str, Any]) -> int:
+    """How many clients are connected. One where that cannot be had: full, or too busy to say.
+
+    Raises:
+        ConnectionError: there is no server any more.
+    """
+    try:
+        wire = Wire(socket.AF_UNIX, task["socket"], seconds=_ANSWER_SECONDS)
+    except (FileNotFoundError, ConnectionError) as error:
+        raise ConnectionError from error
+    except OSError:
+        return 1
+    try:
+        wire.log_in(task["user"], "postgres")
+        for kind, _ in wire.until(b"Z"):
+            if kind == b"E":
+                return 1
+        return int(wire.first_value(task["question"]))
+    except (OSError, NotPostgreSQL, ValueError):
+        return 1
+    finally:
+        wire.close()
+
+
+if __name__ == "__main__":
+    main()

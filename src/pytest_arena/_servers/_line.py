@@ -1,0 +1,144 @@
+"""A control connection that is made anew when it was lost, and what was written by it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_right, insort
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena import _clock
+from pytest_arena._dialects._postgresql_control import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_arena._dialects._postgresql_control import Control
+
+__all__ = ["Line", "Writes", "is_lost"]
+
+# The server is shutting down, has crashed, is starting: a new connection may do.
+_LOST = ("57P01", "57P02", "57P03")
+# A server that is restarted is back within some seconds.
+_RESTART_SECONDS, _RESTART_STEP = 10.0, 0.05
+
+
+def is_lost(error: Failed) -> bool:
+    """Whether the connection is gone, rather than a statement refused."""
+    return error.sqlstate in ("", *_LOST) or error.sqlstate.startswith("08")
+
+
+class Writes:
+    """How many transactions of arena's own have written, since a mark.
+
+    A lower bound: a statement is counted when it has succeeded, and each that is counted takes
+    one transaction id at least. It is what a test has not written.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun = 0
+        self._ended: list[int] = []
+
+    def mark(self) -> int:
+        """Return the mark of now: what begins after it is counted, what is under way is not."""
+        with self._lock:
+            return self._begun
+
+    def since(self, mark: int) -> int:
+        """Return how many have begun after a mark and have ended."""
+        with self._lock:
+            return len(self._ended) - bisect_right(self._ended, mark)
+
+    def begin(self) -> int:
+        """Say that a statement is about to be said; returns its number."""
+        with self._lock:
+            self._begun += 1
+            return self._begun
+
+    def ended(self, number: int) -> None:
+        """Say that it has written."""
+        with self._lock:
+            insort(self._ended, number)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Count one that writes wherever it succeeds."""
+        number = self.begin()
+        yield
+        self.ended(number)
+
+
+class Line:
+    """A control connection. Where it was lost, the statement is said once more on a new one.
+
+    So whatever is said has to bear being said twice. A forked child opens one of its own.
+    """
+
+    def __init__(self, connect: Callable[[], Control]) -> None:
+        self._connect = connect
+        self._turn = threading.RLock()
+        self._control: Control | None = None
+        self._abandoned: list[Control] = []  # a parent's: closing them here would end its session
+        self._process = os.getpid()
+        self.pid = 0
+        self.times = 0  # how often it was made
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is in use by this process."""
+        return self._control is not None and self._process == os.getpid()
+
+    def run(self, sql: str) -> None:
+        """Execute one statement, or several in one transaction."""
+        self._said(lambda control: control.run(sql))
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Execute one statement and return its rows."""
+        return self._said(lambda control: control.rows(sql))
+
+    def _said(self, say: Callable[[Control], Any]) -> Any:
+        with self._turn:
+            try:
+                return say(self._open())
+            except Failed as error:
+                if not is_lost(error):
+                    raise
+            self._drop()
+            self._open_with_patience()
+            return say(self._open())
+
+    def _open_with_patience(self) -> None:
+        end = _clock.seconds() + _RESTART_SECONDS
+        while True:
+            try:
+                self._open()
+            except Failed as error:
+                if not is_lost(error) or _clock.seconds() > end:
+                    raise
+                _clock.rest(_RESTART_STEP)
+            else:
+                return
+
+    def _open(self) -> Control:
+        with self._turn:
+            if self._process != os.getpid():
+                self._abandoned += [self._control] if self._control else []
+                self._control, self._process = None, os.getpid()
+            if self._control is None:
+                self._control = self._connect()
+                self.pid = self._control.pid
+                self.times += 1
+            return self._control
+
+    def _drop(self) -> None:
+        control, self._control = self._control, None
+        if control is not None:
+            with suppress(Exception):  # it is gone anyway
+                control.close()
+
+    def close(self) -> None:
+        """Close it. Idempotent; a forked child leaves its parent's alone."""
+        if self._process == os.getpid():
+            self._drop()

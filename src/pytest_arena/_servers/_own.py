@@ -1,0 +1,357 @@
+"""Which databases on a server are arena's own, whose are they, and who may drop them?"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from concurrent.futures import Future
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pytest_arena import _clock
+from pytest_arena._dialects import _postgresql_clone as clone_sql
+from pytest_arena._dialects import _postgresql_own as sql
+from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._servers import _own_messages as messages
+from pytest_arena._servers._chores import Chores
+from pytest_arena._servers._copying import Copying
+from pytest_arena._servers._line import Line
+from pytest_arena._servers._registry import Registry
+from pytest_arena.errors import ArenaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._values import Address
+
+__all__ = ["OwnDatabase", "OwnDatabases"]
+
+KEPT_STAY = 20
+TEMPLATE_DAYS = 14
+_END_SECONDS = 10.0
+_LEAVE_SECONDS, _LEAVE_STEP = 5.0, 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class OwnDatabase:
+    """A row of the registry. ``bytes`` is None where the database is gone or hidden from us."""
+
+    name: str
+    kind: str  # live, building, template, kept, condemned
+    project: str
+    host: str
+    pid: int
+    alive: bool  # whether the run that made it still goes on
+    created: datetime
+    used: datetime
+    bytes: int | None
+    owner: str
+    title: str
+
+
+class OwnDatabases:
+    """The databases on a server that arena has made, and may drop.
+
+    A small database, ``arena_registry``, has a row for each. It is committed before the database
+    is created and deleted after it was dropped, so that nothing is ever judged by its name alone;
+    what has no row, a row of another role's, or another owner is left alone. A run is alive while
+    its control connection holds its advisory lock there.
+
+    Beside the caller works one thread with a connection of its own: it drops, sweeps and makes
+    clones ahead. A forked child may ask, and leaves the rest to its parent.
+
+    Raises:
+        ServerError: no server, no right to create databases, or one that is too old.
+    """
+
+    def __init__(
+        self, address: Address, *, project: str = "", registry: str = sql.REGISTRY
+    ) -> None:
+        self._address, self._process = address, os.getpid()
+        self._registry = Registry(address, project, name=registry)
+        self.writes = self._registry.writes
+        self.notes: list[str] = []  # what failed in the background, for whoever wants to know
+        self.left: list[str] = []  # what the last sweep left alone, and why
+        self._is_closed = False
+        self._chores = Chores(self._note_failure)
+        self._behind = Line(self._registry.connect)
+        with self._saying("arena's databases cannot be made"):
+            found = self._registry.line.rows(sql.dead_ones(TEMPLATE_DAYS, self._registry.run))
+        self._copying = Copying(self._registry, address)
+        if found:
+            self._chores.do(lambda: self._sweep(self._behind, everything=False) and None)
+
+    @property
+    def control(self) -> Control:
+        """For questions of one round trip; any thread may ask."""
+        return self._registry.line
+
+    @property
+    def times(self) -> int:
+        """How often the control connection was made: the server may have crashed in between."""
+        return self._registry.line.times
+
+    @property
+    def version(self) -> int:
+        """``server_version_num``."""
+        return self._registry.version
+
+    def address_of(self, name: str) -> Address:
+        """Return how one logs in to a database."""
+        return replace(self._address, database=name)
+
+    def create(self, kind: str, *, template: str | None = None) -> str:
+        """Make a database of a new, unique name: a copy of a template, or an empty one.
+
+        Raises:
+            IsolationError: no room, or somebody is connected to the template.
+            ServerError: the server is gone, full of connections, or refuses.
+        """
+        return self._create(kind, template, self._registry.line)
+
+    def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
+        """Make one in the background; it is cancelled where that has not begun in time."""
+        future: Future[str] = Future()
+
+        def make() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(self._create(kind, template, self._behind))
+                except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
+                    future.set_exception(error)
+
+        if self._is_closed or not self._chores.do(make, urgent=True):
+            future.cancel()
+        return future
+
+    def _create(self, kind: str, template: str | None, line: Line) -> str:
+        name = _new_name(kind)
+        with self._saying(f"no copy of {template}" if template else "no new database"):
+            self._registry.note(name, kind, line)
+            try:
+                self._copying.make(name, template, line)
+            except Failed as error:
+                self.drop_later(name)
+                if template and error.sqlstate == "3D000":
+                    raise messages.is_gone(template) from error
+                raise
+        return name
+
+    def freeze(self, name: str) -> None:
+        """Let nobody in any more and end who is there: ready to be copied."""
+        with self._saying(f"{name} cannot be frozen"):
+            self._allow(name, allowed=False)
+            self._empty(name)
+
+    def thaw(self, name: str) -> None:
+        """Let everybody in again."""
+        with self._saying(f"{name} cannot be opened"):
+            self._allow(name, allowed=True)
+
+    def _allow(self, name: str, *, allowed: bool) -> None:
+        with self.writes.one():
+            self.control.run(clone_sql.allow_connections(name, allowed=allowed))
+
+    def _empty(self, name: str) -> None:
+        end, step = _clock.seconds() + _LEAVE_SECONDS, _LEAVE_STEP
+        while self.control.rows(clone_sql.end_backends(name)):
+            if _clock.seconds() > end:
+                raise Failed(f"{self._who_is_in(name)} did not end", "55006")
+            _clock.rest(step)
+            step = min(step * 2, 0.05)
+
+    def _who_is_in(self, name: str) -> str:
+        found = self.control.rows(clone_sql.backends(name))
+        return ", ".join(f"{pid} ({role} {program})" for pid, role, program in found)
+
+    def finish_template(self, name: str, *, shelf: str, manifest: str) -> str:
+        """Make a frozen database a template, all at once. Returns its name from now on."""
+        final = _new_name("template")
+        with self._saying(f"{name} cannot be made a template"), self.writes.one():
+            self.control.run(sql.finish(name, final, shelf, manifest))
+        self._registry.let_go(name)
+        self.used(final)
+        return final
+
+    def templates(self, shelf: str) -> list[tuple[str, str]]:
+        """Return names and manifests of the finished templates, the newest first."""
+        with self._saying("the templates cannot be listed"):
+            return [(name, text) for name, text in self.control.rows(sql.templates(shelf))]
+
+    def used(self, name: str) -> None:
+        """Say that this run uses a template: nobody collects it while the run lives."""
+        with self._saying(f"{name} cannot be used"):
+            self.control.run(sql.begin_use(name, self._registry.run))
+
+    def keep(self, name: str, title: str) -> str:
+        """Keep a database for a look, whoever is connected to it. Returns its name from now on.
+
+        The newest twenty stay.
+        """
+        final = _new_name("kept")
+        with self._saying(f"{name} cannot be kept"):
+            self._allow(name, allowed=False)
+            self._empty(name)
+            with self.writes.one():
+                self.control.run(sql.keep(name, final, title))
+            self._registry.let_go(name)
+            old = self.control.rows(sql.kept_too_many(KEPT_STAY))
+        for (one,) in old:
+            self.drop_later(one)
+        return final
+
+    def drop(self, *names: str) -> None:
+        """Drop databases at once, whoever is connected. What fails is left to a later sweep."""
+        self._drop(list(names), self._registry.line)
+
+    def drop_later(self, name: str) -> None:
+        """Drop a database in the background; what ``close`` comes before, it does itself."""
+        self._chores.do(partial(self._drop, [name], self._behind))
+
+    def rest(self, seconds: float = _END_SECONDS) -> bool:
+        """Wait until the background has nothing left to do."""
+        return self._chores.rest(seconds)
+
+    def _drop(self, names: list[str], line: Line) -> list[str]:
+        if not names:
+            return []
+        try:
+            found = line.rows(sql.owned(names))
+        except (Failed, ArenaError) as error:
+            self._note_failure(error)
+            return []
+        return [name for name, *rest in found if self._is_dropped(name, *rest, line)]
+
+    def _is_dropped(self, name: str, kind: str, is_there: bool, is_ours: bool, line: Line) -> bool:  # noqa: FBT001 - the columns of a row
+        if kind == "template":
+            self.left.append(f"{name}: a template, which is collected by its age alone")
+        elif is_there and not is_ours:
+            self.left.append(f"{name}: another role has become its owner")
+        else:
+            try:
+                self._copying.remove(
+                    name, line, is_there=is_there, is_condemned=kind == "condemned"
+                )
+            except (Failed, ArenaError) as error:
+                self.left.append(f"{name}: {error}")
+            else:
+                return True
+        return False
+
+    @contextmanager
+    def lock(self, shelf: str, *, seconds: float) -> Iterator[None]:
+        """Hold a shelf for oneself, over threads, processes and machines.
+
+        Raises:
+            TimeoutError: somebody else has it all the time.
+        """
+        with self._saying("no connection for a lock"):
+            control = self._registry.connect()
+        # By a connection of its own: whoever waits keeps nobody from asking, and what dies lets go.
+        with closing(control):
+            with self._saying("a lock cannot be had"):
+                control.run(sql.shelf_lock_patience(seconds))
+                try:
+                    control.rows(sql.shelf_lock(shelf))
+                except Failed as error:
+                    if error.sqlstate == "55P03":
+                        raise TimeoutError(f"{shelf}: locked for {seconds:g} s") from error
+                    raise
+            yield
+
+    def listed(self) -> list[OwnDatabase]:
+        """Return all databases that have a row, the oldest first."""
+        with self._saying("the databases cannot be listed"):
+            return [OwnDatabase(*row) for row in self.control.rows(sql.listed())]
+
+    def sweep(self, *, everything: bool = False) -> list[str]:
+        """Drop what dead runs have left, and old templates that no living run uses.
+
+        With ``everything``, all templates and kept databases too, and the registry where nothing
+        is left in it. Returns the names; ``left`` says what was left alone, and why.
+        """
+        with self._saying("what dead runs have left cannot be swept"):
+            return self._sweep(self._registry.line, everything=everything)
+
+    def _sweep(self, line: Line, *, everything: bool) -> list[str]:
+        self.left = []
+        mine = self._registry.run
+        found = line.rows(sql.dead_ones(TEMPLATE_DAYS, mine))
+        if not found and not everything:
+            return []
+        self.left += [
+            f"{name}: belongs to the role {owner}"
+            for _, name, owner, our in found
+            if name and not our
+        ]
+        dropped = []
+        if everything or any(run is None for run, *_ in found):
+            line.run(sql.condemn(None if everything else TEMPLATE_DAYS, mine))
+            condemned = line.rows(sql.condemned(mine))
+            dropped += self._drop([name for (name,) in condemned], line)
+        for dead in sorted({run for run, _, _, our in found if run not in (None, mine) and our}):
+            names = [name for run, name, _, our in found if run == dead and name and our]
+            dropped += self._cleaned_up(dead, names, line)
+        line.run(sql.strike_runs())
+        if everything:
+            self._drop_registry()
+        return dropped
+
+    def _cleaned_up(self, dead: int, names: list[str], line: Line) -> list[str]:
+        """One alone cleans up after a run, which cannot come back meanwhile."""
+        if line.rows(sql.take_run(dead)) != [(True,)]:
+            return []
+        try:
+            return self._drop(names, line)
+        finally:
+            with suppress(Failed):
+                line.rows(sql.free_run(dead))
+
+    def _drop_registry(self) -> None:
+        """The next one who needs it makes it anew. Whoever else is connected keeps it."""
+        self.rest()
+        line = self._registry.line
+        if line.rows(sql.is_alone(self._registry.run)) != [(True,)]:
+            return
+        line.run(sql.end_run(self._registry.run))
+        self._behind.close()
+        line.close()
+        with closing(open_control(self._address)) as control, suppress(Failed):
+            control.run(sql.drop_registry(self._registry.name))
+
+    def close(self) -> None:
+        """Drop what this run has made, templates and kept databases apart, and end the run."""
+        if self._is_closed or self._process != os.getpid():
+            return
+        self._is_closed = True
+        has_ended = self._chores.close(_END_SECONDS)
+        with suppress(Failed, ArenaError):
+            self._end_run()
+        if has_ended:
+            self._behind.close()
+        self._registry.line.close()
+
+    def _end_run(self) -> None:
+        mine = self._registry.names()
+        if mine or self._registry.line.is_open:  # else the registry was swept, this run included
+            self._drop(mine, self._registry.line)
+            self._registry.line.run(sql.end_run(self._registry.run))
+
+    def _note_failure(self, error: BaseException) -> None:
+        self.notes.append(f"{type(error).__name__}: {error}")
+
+    @contextmanager
+    def _saying(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Failed as error:
+            raise messages.failed(what, error, self._address) from error
+
+
+def _new_name(kind: str) -> str:
+    """Return a name that nothing has, had or will have."""
+    return f"arena_{kind}_{secrets.token_hex(8)}"

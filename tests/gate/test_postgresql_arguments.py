@@ -1,0 +1,425 @@
+"""Which database do connect arguments mean, and what is left of them when they are led elsewhere?
+
+What libpq and asyncpg themselves make of the same arguments is the measure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import psycopg
+import psycopg2
+import pytest
+from asyncpg.connect_utils import _parse_connect_dsn_and_args as parsed_by_asyncpg
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import create_engine, event, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from pytest_arena._gate._arguments import describe, redirect
+from pytest_arena._gate._base import Aim, Key
+from pytest_arena._gate._postgresql_arguments import is_led, lead, name_outright, target
+from pytest_arena._values import Address
+from tests.gate.postgresql import SERVER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_arena._gate._postgresql_target import Target
+
+ADDRESS = Address("postgresql", SERVER.host, SERVER.port, SERVER.user, SERVER.database)
+AIM = Aim(Key("server", "postgresql/shop"), "", (1, 1), ADDRESS)
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.pgpass, no ~/.pg_service.conf
+
+
+SERVICES = """
+# a comment
+[shop]
+host=127.0.0.7
+port=7777
+dbname=shop_of_service
+user=clerk
+options=-c statement_timeout=1234
+
+[user_only]
+user=only
+"""
+
+ENVIRONMENTS: dict[str, dict[str, str]] = {
+    "nothing": {},
+    "place": {"PGHOST": "127.0.0.9", "PGPORT": "9999", "PGDATABASE": "of_env", "PGUSER": "env"},
+    "user": {"PGUSER": "env"},
+    "several": {"PGHOST": "127.0.0.9,127.0.0.8", "PGPORT": "9999,8888"},
+    "service": {"PGSERVICE": "shop", "PGSERVICEFILE": "services.conf"},
+    "file": {"PGSERVICEFILE": "services.conf", "PGHOST": "127.0.0.9"},
+    "empty": {"PGHOST": "", "PGPORT": "", "PGDATABASE": ""},
+}
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+OF_ASYNCPG: list[Call] = [
+    ((), {}),
+    ((), {"host": "127.0.0.1", "database": "shop"}),
+    ((), {"host": ["127.0.0.1", "127.0.0.2"], "port": [1, 2], "database": "shop"}),
+    ((), {"host": ["127.0.0.1", "127.0.0.2"], "port": 6543}),
+    ((), {"host": "/var/run/postgresql", "database": "shop"}),
+    ((), {"host": "/tmp/.s.PGSQL.6543", "database": "shop"}),  # noqa: S108 - a name, not a file
+    ((), {"port": "6543", "user": "me"}),
+    ((), {"database": "", "user": "me"}),
+    (("postgresql://me:pw@127.0.0.1:6543/shop",), {}),
+    (("postgres://127.0.0.1/shop",), {"database": "other", "user": "you"}),
+    (("postgresql://127.0.0.1:6543/shop",), {"port": 1}),
+    (("postgresql://127.0.0.1:6543/shop",), {"host": "127.0.0.2"}),
+    (("postgresql://127.0.0.1:1,127.0.0.2:2/shop",), {}),
+    (("postgresql://127.0.0.1,127.0.0.2:2/shop",), {}),
+    (("postgresql://[::1]:6543/shop",), {}),
+    (("postgresql://%2Fvar%2Frun%2Fpostgresql/shop",), {}),
+    (("postgresql://me@/shop?host=/tmp&port=6543",), {}),
+    (("postgresql:///shop?host=127.0.0.1:1,127.0.0.2:2",), {}),
+    (("postgresql:///shop?host=127.0.0.1,127.0.0.2&port=1,2",), {}),
+    (("postgresql://127.0.0.1/shop?dbname=other",), {}),
+    (("postgresql://127.0.0.1?dbname=other&user=you&application_name=x",), {}),
+    (("postgresql://127.0.0.1",), {}),
+    (("postgresql://127.0.0.1/",), {"user": "me"}),
+    (("postgresql://127.0.0.1/sh%C3%B6p%20%2F",), {}),
+    (("postgresql://",), {}),
+    (("postgresql://?service=shop",), {}),
+    (("postgresql://127.0.0.3/mine?service=shop",), {}),
+    (("postgresql://",), {"service": "shop", "servicefile": "services.conf"}),
+    (("postgresql://",), {"service": "user_only", "servicefile": "services.conf"}),
+    (("postgresql://",), {"service": "absent", "servicefile": "services.conf"}),
+    ((), {"dsn": "postgresql://127.0.0.1/shop", "service": "shop"}),
+    ((), {"service": "shop", "servicefile": "services.conf", "host": "127.0.0.1"}),
+]
+
+OF_LIBPQ: list[Call] = [
+    ((), {}),
+    ((), {"host": "127.0.0.1", "dbname": "shop"}),
+    ((), {"host": "127.0.0.1,127.0.0.2", "port": "1,2", "dbname": "shop"}),
+    ((), {"host": "127.0.0.1,127.0.0.2", "port": 6543}),
+    ((), {"host": ",127.0.0.2", "port": ",2"}),
+    ((), {"host": "/var/run/postgresql", "dbname": "shop", "port": None}),
+    ((), {"host": "shop.example", "hostaddr": "127.0.0.5", "dbname": "shop"}),
+    ((), {"dbname": "", "user": "me", "host": "127.0.0.1"}),
+    ((), {"dbname": "postgresql://127.0.0.1/no", "host": "127.0.0.1"}),
+    (("host=127.0.0.1 port=6543 dbname='sh op' user=me password=pw",), {}),
+    (("postgresql://me:pw@127.0.0.1:6543/shop",), {}),
+    (("postgresql://127.0.0.1:1,127.0.0.2:2/shop?target_session_attrs=read-write",), {}),
+    (("postgresql://127.0.0.1/shop?dbname=other&host=127.0.0.4",), {}),
+    (("postgresql://%2Fvar%2Frun%2Fpostgresql/shop",), {}),
+    (("postgresql://[::1]:6543/shop",), {}),
+    (("postgresql:///shop",), {"port": 6543}),
+    (("dbname=shop host=127.0.0.1",), {"host": "127.0.0.2", "dbname": "other"}),
+    (("service=shop",), {}),
+    (("service=shop host=127.0.0.1",), {"dbname": "other"}),
+    (("service=user_only host=127.0.0.1",), {}),
+    (("",), {"user": "me", "host": "127.0.0.1"}),
+]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_pitfall_024_asyncpg_means_the_same(
+    environment: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each form of its arguments, in each environment, taken apart by asyncpg's own function."""
+    _enter(ENVIRONMENTS[environment], monkeypatch, tmp_path)
+    for args, kwargs in OF_ASYNCPG:
+        try:
+            expected = _by_asyncpg(args, kwargs)
+        except (asyncpg.ClientConfigurationError, ValueError, IndexError):
+            continue  # asyncpg refuses it, and opens nothing
+        found = target("asyncpg", list(args), dict(kwargs))
+        assert (found.hosts, found.database) == expected, (args, kwargs)
+
+
+def _by_asyncpg(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
+    names = "dsn host port user password passfile database ssl service servicefile direct_tls"
+    names += " server_settings target_session_attrs krbsrvname gsslib"
+    given: dict[str, Any] = dict.fromkeys(names.split()) | dict(kwargs)
+    if args:
+        given["dsn"] = args[0]
+    addresses, parameters = parsed_by_asyncpg(**given)
+    hosts = [_of_file(one) if isinstance(one, str) else one for one in addresses]
+    if hosts[0][0] == "/run/postgresql":  # it has no host, and tries the usual ones
+        hosts = [one for one in hosts if one[0] == "localhost"]
+    return tuple((host, str(port)) for host, port in hosts), parameters.database or parameters.user
+
+
+def _of_file(socket: str) -> tuple[str, str]:
+    return str(Path(socket).parent), socket.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_pitfall_024_libpq_means_the_same(
+    environment: str, driver: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each form of its arguments, in each environment, as libpq begins to connect by them."""
+    _enter(ENVIRONMENTS[environment], monkeypatch, tmp_path)
+    compared = 0
+    for args, kwargs in OF_LIBPQ:
+        connecting = psycopg.pq.PGconn.connect_start(make_conninfo(*args, **kwargs).encode())
+        try:
+            if not connecting.db or b"could not match" in connecting.error_message:
+                continue  # libpq refuses it, and opens nothing
+            expected = _by_libpq(connecting)
+        finally:
+            connecting.finish()
+        found = target(driver, list(args), dict(kwargs))
+        assert (*_first_host(found, expected), found.database) == expected, (args, kwargs)
+        compared += 1
+    assert compared > len(OF_LIBPQ) // 3
+
+
+def _by_libpq(connecting: Any) -> tuple[str, str, str]:
+    host = connecting.hostaddr or connecting.host
+    return host.decode(), connecting.port.decode(), connecting.db.decode()
+
+
+def _first_host(found: Target, expected: tuple[str, str, str]) -> tuple[str, str]:
+    """Where no host is named, libpq tries a folder that it was built with: on this machine."""
+    host, port = found.hosts[0]
+    return expected[0] if host == "localhost" and expected[0].startswith("/") else host, port
+
+
+def _enter(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "services.conf").write_text(SERVICES)
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_pitfall_024_several_hosts_are_all_named() -> None:
+    """Each has to be allowed, not the first alone; and no name has a password."""
+    url = "postgresql://me:secret@a:1,b:2/shop"
+    for driver in ("asyncpg", "psycopg", "psycopg2"):
+        found = target(driver, [url], {})
+        assert found.names == ("postgresql://a:1/shop", "postgresql://b:2/shop")
+        assert found.name == "postgresql://a:1,b:2/shop"
+
+
+URLS = {
+    "postgresql+{}://me:secret@db.example/shop": "postgresql://db.example:5432/shop",
+    "postgresql+{}://me:secret@db.example:6543/shop": "postgresql://db.example:6543/shop",
+    "postgresql+{}://me@/shop?host=a:1&host=b:2": "postgresql://a:1,b:2/shop",
+    "postgresql+{}://me@/shop?host=a,b&port=1,2": "postgresql://a:1,b:2/shop",
+    "postgresql+{}://me@/shop?host=/var/run/postgresql": (
+        "postgresql:///var/run/postgresql:5432/shop"
+    ),
+    "postgresql+{}://me:secret@[::1]/shop": "postgresql://::1:5432/shop",
+    "postgresql+{}:///shop": "postgresql://localhost:5432/shop",
+    "postgresql+{}://me@db.example": "postgresql://db.example:5432/me",
+    "postgresql+{}://arena.invalid/shop": "postgresql://arena.invalid:5432/shop",
+}
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "psycopg2"])
+def test_pitfall_024_urls_name_their_database(driver: str) -> None:
+    """As SQLAlchemy makes arguments of them."""
+    for url, name in URLS.items():
+        parsed = make_url(url.format(driver))
+        dialect = parsed.get_dialect()()
+        asked = describe(dialect, *dialect.create_connect_args(parsed))
+        assert (asked.product, asked.name) == ("postgresql", name)
+        assert asked.database == name.rpartition("/")[2]
+
+
+# What would keep a connection from the arena's server, if it were read.
+HOSTILE = {
+    "PGHOST": "db.invalid",
+    "PGHOSTADDR": "192.0.2.1",
+    "PGPORT": "1",
+    "PGDATABASE": "no_such_database",
+    "PGUSER": "nobody",
+    "PGOPTIONS": "-c no.such=1 -c search_path=of_the_environment -c statement_timeout=999",
+    "PGSSLMODE": "verify-full",
+    "PGSSLROOTCERT": "system",
+    "PGSSLNEGOTIATION": "direct",
+    "PGSSLCERTMODE": "require",
+    "PGTARGETSESSIONATTRS": "standby",
+    "PGREQUIREAUTH": "scram-sha-256",
+    "PGCHANNELBINDING": "require",
+    "PGREQUIREPEER": "nobody",
+    "PGLOADBALANCEHOSTS": "random",
+    "PGMINPROTOCOLVERSION": "3.2",
+    "PGSERVICE": "shop",
+    "PGSERVICEFILE": "services.conf",
+    "PGPASSFILE": "no_such_file",
+}
+
+SHOWN = text(
+    "SELECT current_database() || ' ' || current_user || ' ' || current_setting('search_path')"
+    " || ' ' || current_setting('statement_timeout') || ' ' || current_setting('application_name')"
+)
+KEPT = f"{ADDRESS.database} {ADDRESS.user} app 4321ms the_app"
+OF_A_SESSION = {"search_path": "app", "statement_timeout": "4321", "application_name": "the_app"}
+
+# Where the app's arguments come from: a URL, connect_args; all of them lead elsewhere.
+_OPTIONS = "-csearch_path=app -cstatement_timeout=4321"
+_NAMED = "application_name=the_app"
+LIBPQ_CALLS: list[tuple[str, dict[str, Any]]] = [
+    ("//me:secret@db.invalid/shop", {"options": _OPTIONS, "application_name": "the_app"}),
+    (f"//db.invalid/shop?options={_OPTIONS}&{_NAMED}&sslmode=require", {}),
+    (
+        "//me@/shop?host=a.invalid:1&host=b.invalid:2",
+        {"options": _OPTIONS, "application_name": "the_app"},
+    ),
+    ("//", {"service": "app"}),
+    ("//db.invalid/shop", {"dsn": f"host=c.invalid dbname=x options='{_OPTIONS}' {_NAMED}"}),
+    (
+        "//db.invalid/shop",
+        {
+            "hostaddr": "192.0.2.1",
+            "target_session_attrs": "standby",
+            "options": _OPTIONS,
+            "application_name": "the_app",
+        },
+    ),
+]
+ASYNCPG_CALLS: list[tuple[str, dict[str, Any]]] = [
+    ("//me:secret@db.invalid/shop", {"server_settings": OF_A_SESSION, "command_timeout": 5}),
+    ("//me@/shop?host=a.invalid:1&host=b.invalid:2&ssl=require", {"server_settings": OF_A_SESSION}),
+    ("//", {"server_settings": OF_A_SESSION, "passfile": "no_such_file", "direct_tls": True}),
+    (
+        "//db.invalid/shop",
+        {"dsn": f"postgresql://c.invalid/x?search_path=app&statement_timeout=4321&{_NAMED}"},
+    ),
+    (
+        "//db.invalid/shop",
+        {
+            "dsn": "postgresql://c.invalid/x?search_path=b&sslmode=require&target_session_attrs=x",
+            "server_settings": OF_A_SESSION,
+            "target_session_attrs": "standby",
+            "prepared_statement_cache_size": 7,
+        },
+    ),
+]
+
+
+@pytest.fixture
+def hostile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A developer's shell whose every variable would lead elsewhere."""
+    _enter(HOSTILE, monkeypatch, tmp_path)
+    (tmp_path / "services.conf").write_text(
+        f"{SERVICES}\n[app]\nhost=d.invalid\noptions={_OPTIONS}\n{_NAMED}\n"
+    )
+
+
+@pytest.mark.usefixtures("hostile")
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_pitfall_024_led_by_libpq(driver: str) -> None:
+    """It lands at the address; the session's own settings stay, the environment's do not."""
+    for url, options in LIBPQ_CALLS:
+        given = _of_psycopg(options) if driver == "psycopg" else options
+        engine = create_engine(f"postgresql+{driver}:{url}", connect_args=given)
+        _lead(engine, driver)
+        with engine.connect() as connection:
+            assert connection.scalar(SHOWN) == KEPT, (url, options)
+        engine.dispose()
+
+
+def _of_psycopg(options: dict[str, Any]) -> dict[str, Any]:
+    return {"conninfo" if key == "dsn" else key: value for key, value in options.items()}
+
+
+@pytest.mark.usefixtures("hostile")
+def test_pitfall_024_led_by_asyncpg() -> None:
+    """As by libpq."""
+
+    async def show() -> None:
+        for url, options in ASYNCPG_CALLS:
+            engine = create_async_engine(f"postgresql+asyncpg:{url}", connect_args=options)
+            _lead(engine.sync_engine, "asyncpg")
+            async with engine.connect() as connection:
+                assert await connection.scalar(SHOWN) == KEPT, (url, options)
+            await engine.dispose()
+
+    asyncio.run(show())
+
+
+@pytest.mark.usefixtures("hostile")
+def test_pitfall_024_led_by_asynchronous_psycopg() -> None:
+    """As by libpq."""
+
+    async def show() -> None:
+        url, options = LIBPQ_CALLS[0]
+        engine = create_async_engine(f"postgresql+psycopg:{url}", connect_args=options)
+        _lead(engine.sync_engine, "psycopg")
+        async with engine.connect() as connection:
+            assert await connection.scalar(SHOWN) == KEPT
+        await engine.dispose()
+
+    asyncio.run(show())
+
+
+def _lead(engine: Any, driver: str) -> None:
+    @event.listens_for(engine, "do_connect")
+    def connecting(_dialect: Any, _entry: Any, cargs: Any, cparams: Any) -> None:
+        redirect(AIM, cargs, cparams, driver=driver)
+        redirect(AIM, cargs, cparams, driver=driver)  # a second time changes nothing
+        assert is_led(driver, cargs, cparams)
+
+
+def test_arguments_that_were_changed_afterwards_are_not_led() -> None:
+    """By a listener of the app's, which runs after ours."""
+    changes: dict[str, list[dict[str, Any]]] = {
+        "asyncpg": [{"host": "b"}, {"port": 1}, {"database": "b"}, {"host": ["a", "b"]}],
+        "psycopg": [{"host": "b"}, {"port": 1}, {"dbname": "b"}, {"hostaddr": "127.0.0.2"}],
+        "psycopg2": [{"host": "b"}, {"port": 1}, {"database": "b"}, {"hostaddr": "127.0.0.2"}],
+    }
+    for driver, later in changes.items():
+        for change in later:
+            kwargs: dict[str, Any] = {"host": "a"}
+            lead(driver, ADDRESS, [], kwargs)
+            assert is_led(driver, [], kwargs)
+            assert not is_led(driver, [], kwargs | change), (driver, change)
+
+
+@pytest.mark.parametrize("address", [ADDRESS, Address("postgresql", "/run/x", 1, "u", "d")])
+def test_no_encryption_on_this_machine(address: Address) -> None:
+    """Negotiating it would cost two milliseconds a connection."""
+    for driver, name, value in (("asyncpg", "ssl", False), ("psycopg", "sslmode", "disable")):
+        kwargs: dict[str, Any] = {name: "require"}
+        lead(driver, address, [], kwargs)
+        assert kwargs[name] == value
+
+
+def test_a_server_elsewhere_may_ask_for_encryption() -> None:
+    """And for a password, which is the address's own."""
+    remote = Address("postgresql", "ci.example", 5432, "ci", "d", "of_ci")
+    for driver, name in (("asyncpg", "ssl"), ("psycopg", "sslmode"), ("psycopg2", "sslmode")):
+        kwargs: dict[str, Any] = {"password": "the_apps", "sslrootcert": "apps.crt"}
+        lead(driver, remote, [], kwargs)
+        assert (kwargs[name], kwargs["password"]) == ("prefer", "of_ci")
+
+
+def test_what_is_named_outright_keeps_its_login() -> None:
+    """A test that connects to arena.url by another role does so."""
+    for driver, key in (("asyncpg", "database"), ("psycopg", "dbname"), ("psycopg2", "dbname")):
+        kwargs: dict[str, Any] = {"user": "reader", "password": "r", key: ADDRESS.database}
+        name_outright(driver, ADDRESS, kwargs)
+        assert target(driver, [], kwargs).hosts == ((ADDRESS.host, str(ADDRESS.port)),)
+        assert (kwargs["user"], kwargs["password"]) == ("reader", "r")
+
+
+def test_a_string_that_the_driver_cannot_read_is_its_own_error() -> None:
+    """Which the app knows how to handle."""
+    for driver, error in (("psycopg", psycopg.Error), ("psycopg2", psycopg2.Error)):
+        with pytest.raises(error):
+            target(driver, ["no = such = thing"], {})
+
+
+def test_the_user_is_the_database_where_none_is_named() -> None:
+    """As with libpq and asyncpg."""
+    for driver in ("asyncpg", "psycopg", "psycopg2"):
+        assert target(driver, [], {}).database == getpass.getuser()

@@ -1,0 +1,106 @@
+"""Clusters of the tests' own, far from the developer's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena._servers._base import Wanted
+from pytest_arena._servers._binaries import folders
+from pytest_arena._servers._cluster import Cluster, find_cluster
+from pytest_arena._servers._places import ClusterFolder
+from pytest_arena._servers._programs import Programs, account, read_programs
+from tests.servers.crowded import Crowded
+from tests.servers.waiting import end_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._values import Address
+
+
+@pytest.fixture(scope="session")
+def installed() -> Programs:
+    """The newest PostgreSQL of this machine."""
+    found = folders()
+    if not found:
+        pytest.skip("no PostgreSQL is installed")
+    return read_programs(found[0], str(found[0]))
+
+
+@pytest.fixture(scope="session")
+def short() -> Iterator[Path]:
+    """A folder with a short name, which the server's user may pass through."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+    path = Path(tempfile.mkdtemp(prefix="arena-", dir=memory if memory.exists() else None))
+    path.chmod(0o711)
+    yield path
+    for used in path.rglob("*.used"):
+        end_cluster(ClusterFolder(used.with_suffix(""), account()))
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all: initdb is called once."""
+    return tmp_path_factory.mktemp("servers_cache")
+
+
+@pytest.fixture
+def clusters(short: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's private servers are: together with all other tests'."""
+    monkeypatch.setenv("ARENA_CLUSTERS", str(short / "c"))
+    return short / "c"
+
+
+@pytest.fixture
+def clusters_alone(
+    short: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """Where this test's private servers are: nobody else's are there."""
+    path = Path(tempfile.mkdtemp(prefix="c", dir=short))
+    path.chmod(0o711)
+    monkeypatch.setenv("ARENA_CLUSTERS", str(path))
+    yield path
+    for used in path.rglob("*.used"):
+        end_cluster(ClusterFolder(used.with_suffix(""), account()))
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def cluster(clusters: Path, installed: Programs, cache: Path) -> Iterator[Cluster]:
+    """A private server, shared by the tests that do it no harm."""
+    with closing(find_cluster(installed, cache=cache)) as found:
+        yield found
+
+
+@pytest.fixture
+def address(cluster: Cluster) -> Address:
+    """A database on it, as its superuser."""
+    return cluster.address
+
+
+@pytest.fixture(scope="session")
+def crowded(short: Path, installed: Programs, cache: Path) -> Iterator[Crowded]:
+    """A server with a port, passwords and five connections."""
+    with Crowded(short / "crowded", installed, cache) as server:
+        yield server
+
+
+@pytest.fixture
+def wanted(cache: Path) -> Wanted:
+    """What a run asks for that says nothing."""
+    return Wanted(product="postgresql", url="", own=False, cache=cache, place="the default")
+
+
+@pytest.fixture
+def no_libpq_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell without PGHOST and its like."""
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        monkeypatch.delenv(name)

@@ -1,0 +1,120 @@
+"""A real server on a port, with passwords and few connections: much can go wrong on it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._servers._data import make_data
+from pytest_arena._servers._knock import Answer, knock
+from pytest_arena._servers._places import ClusterFolder
+from pytest_arena._servers._programs import account, environment
+from pytest_arena._values import Address
+from tests.servers.waiting import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Self
+
+    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._servers._programs import Programs
+
+PASSWORD = "sEcret-4711"  # noqa: S105 - of a server that lives for some seconds
+CONNECTIONS = 5
+
+ROLES = f"""
+CREATE ROLE humble LOGIN;
+CREATE ROLE maker LOGIN CREATEDB PASSWORD '{PASSWORD}';
+CREATE ROLE boss LOGIN SUPERUSER;
+"""
+
+# `local` is the socket. By TCP, `maker` needs a password and `stranger` is not let in.
+RULES = """
+local all all trust
+host all maker 127.0.0.1/32 scram-sha-256
+host all stranger 127.0.0.1/32 reject
+host all all 127.0.0.1/32 trust
+"""
+
+
+class Crowded:
+    """Starts it, and stops it."""
+
+    def __init__(self, path: Path, programs: Programs, cache: Path) -> None:
+        self._folder = ClusterFolder(path / programs.key("crowded"), account())
+        self._programs, self._cache = programs, cache
+        self.port = free_port()
+
+    def __enter__(self) -> Self:
+        self._folder.ensure()
+        make_data(self._folder, self._programs, cache=self._cache)
+        (self._folder.data / "pg_hba.conf").write_text(RULES, encoding="ascii")
+        self._process = subprocess.Popen(
+            [str(self._programs.folder / "postgres"), "-D", str(self._folder.data), *self._said()],
+            cwd=self._folder.path,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **(account() or _Nobody()).as_arguments(),
+        )
+        until(lambda: knock(self.by_socket, seconds=5).answer is Answer.OPEN, "it starts")
+        with closing(open_control(self.by_socket)) as control:
+            control.run(ROLES)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.send_signal(2)  # SIGINT: without waiting for its clients
+        self._process.wait()
+
+    def _said(self) -> list[str]:
+        return [
+            *("-c", "listen_addresses=127.0.0.1", "-c", f"port={self.port}", "-c", "fsync=off"),
+            *("-c", f'unix_socket_directories="{self._folder.path}"'),
+            *("-c", f"max_connections={CONNECTIONS}", "-c", "superuser_reserved_connections=1"),
+            *("-c", "max_wal_senders=0", "-c", "wal_level=minimal", "-c", "autovacuum=off"),
+        ]
+
+    @property
+    def by_socket(self) -> Address:
+        """Its superuser's way in."""
+        return Address("postgresql", str(self._folder.path), self.port, "postgres", "postgres")
+
+    @property
+    def address(self) -> Address:
+        """By TCP, as `maker` with the password."""
+        return replace(self.by_socket, host="127.0.0.1", user="maker", password=PASSWORD)
+
+    def url(self, login: str, database: str = "postgres") -> str:
+        """A URL by TCP."""
+        return f"postgresql+asyncpg://{login}@127.0.0.1:{self.port}/{database}"
+
+    def fill(self) -> list[Control]:
+        """Take all connections."""
+        boss = replace(self.address, user="boss", password="")
+        return [open_control(boss) for _ in range(CONNECTIONS)]
+
+    def contents(self) -> object:
+        """What could have been changed on it."""
+        with closing(open_control(self.by_socket)) as control:
+            databases = control.rows("SELECT datname FROM pg_database ORDER BY 1")
+            return databases, control.rows("SELECT rolname FROM pg_roles ORDER BY 1")
+
+
+class _Nobody:
+    """No other user: the one who runs the tests."""
+
+    def as_arguments(self) -> dict[str, object]:
+        """Nothing to say."""
+        return {}
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

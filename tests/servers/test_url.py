@@ -1,0 +1,118 @@
+"""Is every form of URL read, and is the server that it names used, by whichever database?"""
+
+from __future__ import annotations
+
+import getpass
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._servers._find import find_server
+from pytest_arena._servers._url import Url, read_url
+from tests.servers.crowded import PASSWORD, free_port
+
+if TYPE_CHECKING:
+    from pytest_arena._servers._base import Wanted
+    from tests.servers.crowded import Crowded
+
+pytestmark = pytest.mark.usefixtures("no_libpq_variables")
+ME = getpass.getuser()
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("postgresql://u:p@db:5433/shop", Url((("db", 5433),), "u", "p", "shop")),
+        ("postgresql+asyncpg://u@db/shop", Url((("db", 5432),), "u", "", "shop")),
+        ("postgres://u@db", Url((("db", 5432),), "u", "", "")),
+        ("postgresql+psycopg://db/", Url((("db", 5432),), ME, "", "")),
+        ("postgresql://u:a%40%2Fb%3A@db/a%20b", Url((("db", 5432),), "u", "a@/b:", "a b")),
+        ("postgresql://u:a@b@db/shop", Url((("db", 5432),), "u", "a@b", "shop")),
+        ("postgresql://a:1,b:2/shop", Url((("a", 1), ("b", 2)), ME, "", "shop")),
+        ("postgresql://a,b:2/shop", Url((("a", 5432), ("b", 2)), ME, "", "shop")),
+        ("postgresql:///shop?host=a:1&host=b:2", Url((("a", 1), ("b", 2)), ME, "", "shop")),
+        ("postgresql:///shop?host=a,b&port=1,2", Url((("a", 1), ("b", 2)), ME, "", "shop")),
+        ("postgresql:///shop?host=a,b&port=7", Url((("a", 7), ("b", 7)), ME, "", "shop")),
+        ("postgresql://u@/shop?host=/run/x", Url((("/run/x", 5432),), "u", "", "shop")),
+        ("postgresql://u@/shop?host=/run/x&port=7", Url((("/run/x", 7),), "u", "", "shop")),
+        ("postgresql://u@%2Frun%2Fx:7/shop", Url((("/run/x", 7),), "u", "", "shop")),
+        ("postgresql://u@%2Frun%2Fx/shop", Url((("/run/x", 5432),), "u", "", "shop")),
+        ("postgresql://u@[::1]:7/shop", Url((("::1", 7),), "u", "", "shop")),
+        ("postgresql://u@[::1]/shop", Url((("::1", 5432),), "u", "", "shop")),
+        (
+            "postgresql://db/shop?user=u&password=p%26q&sslmode=require",
+            Url((("db", 5432),), "u", "p&q", "shop"),
+        ),
+        ("postgresql://db?dbname=shop&user=u", Url((("db", 5432),), "u", "", "shop")),
+    ],
+)
+def test_pitfall_024_every_form_of_a_url_is_read(text: str, expected: Url) -> None:
+    """Those of SQLAlchemy and those of libpq."""
+    assert read_url(text) == expected
+
+
+def test_sqlalchemy_reads_the_same() -> None:
+    """As far as it has a field for it."""
+    for text in ("postgresql://u:p@db:5433/shop", "postgresql+asyncpg://u:a%40b@[::1]:7/a%20b"):
+        theirs, ours = make_url(text), read_url(text)
+        assert ours.hosts == ((theirs.host, theirs.port),)
+        assert (ours.user, ours.password) == (theirs.username, theirs.password)
+
+
+def test_what_a_url_leaves_open_the_variables_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with psql."""
+    for name, text in {"HOST": "db", "PORT": "7", "USER": "u", "PASSWORD": "p"}.items():
+        monkeypatch.setenv(f"PG{name}", text)
+    assert read_url("postgresql:///shop") == Url((("db", 7),), "u", "p", "shop")
+    assert read_url("postgresql://other") == Url((("other", 7),), "u", "p", "")
+
+
+def test_a_server_is_used_by_its_url(wanted: Wanted, crowded: Crowded) -> None:
+    """It is named for the summary, without the password, and is not arena's."""
+    found = find_server(
+        replace(wanted, url=crowded.url(f"maker:{PASSWORD}"), place="ARENA_DATABASE")
+    )
+    assert found.address == crowded.address
+    assert not found.is_private
+    assert found.shown.startswith("PostgreSQL ")
+    assert found.shown.endswith(f" on 127.0.0.1:{crowded.port}, from ARENA_DATABASE")
+    assert PASSWORD not in found.shown + repr(found.address)
+    found.close()
+    found.close()
+
+
+@pytest.mark.parametrize("login", ["boss", f"maker:{PASSWORD}"], ids=["open", "password"])
+def test_a_database_that_is_missing_is_no_hindrance(
+    wanted: Wanted, crowded: Crowded, login: str
+) -> None:
+    """It would only have been the entrance. Whether a password is asked first or not."""
+    found = find_server(replace(wanted, url=crowded.url(login, "not_made_yet")))
+    assert found.address.database == "postgres"
+
+
+def test_a_database_that_is_there_is_the_entrance(wanted: Wanted, crowded: Crowded) -> None:
+    """A role may be let into this one alone."""
+    with closing(open_control(crowded.by_socket)) as control:
+        control.run("CREATE DATABASE shop")
+        try:
+            found = find_server(replace(wanted, url=crowded.url("boss", "shop")))
+        finally:
+            control.run("DROP DATABASE shop WITH (FORCE)")
+    assert found.address.database == "shop"
+
+
+def test_the_second_host_is_used_where_the_first_is_down(wanted: Wanted, crowded: Crowded) -> None:
+    """In the order of the URL."""
+    url = f"postgresql://boss@127.0.0.1:{free_port()},127.0.0.1:{crowded.port}/postgres"
+    assert find_server(replace(wanted, url=url)).address.port == crowded.port
+
+
+def test_a_socket_is_used_by_its_folder(wanted: Wanted, crowded: Crowded) -> None:
+    """The form of SQLAlchemy."""
+    host, port = crowded.by_socket.host, crowded.port
+    url = f"postgresql+psycopg://postgres@/postgres?host={host}&port={port}"
+    assert find_server(replace(wanted, url=url)).address == crowded.by_socket

@@ -1,0 +1,55 @@
+"""How a test waits for what another process does, and what it needs to know of processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_arena._servers._locks import is_held
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_arena._servers._places import ClusterFolder
+
+SECONDS = 30.0
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait until it holds; the deadline is for the day on which it never does."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not in {SECONDS} seconds"
+        time.sleep(0.01)
+
+
+def server_pid(folder: ClusterFolder) -> int:
+    """The postmaster's pid."""
+    text = (folder.data / "postmaster.pid").read_text(encoding="utf-8")
+    return int(text.splitlines()[0])
+
+
+def keeper_pid(folder: ClusterFolder) -> int:
+    """The pid of the process beside it."""
+    return int(folder.beside("keeper").read_text(encoding="ascii"))
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there and is no zombie."""
+    with suppress(OSError):
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        return status.rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def end_cluster(folder: ClusterFolder) -> None:
+    """Stop a cluster at once, and wait for the end of its keeper."""
+    with suppress(OSError, IndexError, ValueError):
+        pid = server_pid(folder)
+        os.kill(pid, 3)  # SIGQUIT
+        until(lambda: not lives(pid), "the server ends")
+    if folder.beside("keeper").exists():
+        until(lambda: not is_held(folder.beside("keeper")), "the keeper ends")
