@@ -40,7 +40,7 @@ def main() -> None:
 
     run.check()
     LOOP.run_until_complete(test_on(shop.engine))
-    isolation = run.databases.ensure(run.databases.first())
+    isolation = run.databases.ensure(run.databases.known.first())
     assert isinstance(isolation, Copy), "as this is SQLite"
     try:
         serve(

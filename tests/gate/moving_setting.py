@@ -124,7 +124,7 @@ class Setting:
         """With a creator of the app's, no listener hears of a connection before it is made."""
 
         async def connect() -> Any:
-            import asyncpg  # noqa: PLC0415 - only for this way
+            import asyncpg  # type: ignore[import-untyped]  # noqa: PLC0415 - only for this way, and without types
 
             return await asyncpg.connect(
                 host=SERVER.host,
@@ -204,6 +204,15 @@ def listening(notes: list[str]) -> Iterator[None]:
         for listener in listeners:
             event.remove(*listener)
         _loops.uninstall()
+
+
+@contextmanager
+def quick_collection() -> Iterator[None]:
+    """Have the collector look at what is new alone: it is called after each test."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @contextmanager

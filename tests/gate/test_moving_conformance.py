@@ -29,6 +29,7 @@ from tests.gate.moving_setting import (
     driver_of,
     in_thread,
     pid_of,
+    quick_collection,
     setting_of,
 )
 
@@ -49,6 +50,13 @@ FIELD = [
     pytest.param(cell, id=str(cell), marks=() if cell in USUAL else pytest.mark.slow)
     for cell in itertools.starmap(Cell, itertools.product(WAYS, LOOPS, POOLS))
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Nothing that was there before is looked at."""
+    with quick_collection():
+        yield
 
 
 @pytest.fixture(params=FIELD)
@@ -123,7 +131,8 @@ class TestLoops:
 
     def test_pitfall_006_a_portal_while_a_connection_is_out(self, setting: Setting) -> None:
         """The test keeps its connection through a request in the portal's loop."""
-        engine = setting.engine(**{"pool_size": 2} if setting.cell.pool != "null" else {})
+        two: dict[str, Any] = {} if setting.cell.pool == "null" else {"pool_size": 2}
+        engine = setting.engine(**two)
 
         async def test() -> None:
             async with engine.connect() as connection:

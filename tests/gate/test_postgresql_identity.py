@@ -48,8 +48,9 @@ def test_pitfall_137_a_sync_connection(driver: str, isolation: str, expected: Id
         found = identity(pooled.dbapi_connection)
         assert found is not None
         assert (found.server, found.database) == (expected.server, "template1")
-        assert found.pid == pooled.driver_connection.info.backend_pid != expected.pid
-        assert pooled.driver_connection.info.transaction_status == 0
+        info: Any = getattr(pooled.driver_connection, "info", None)
+        assert found.pid == info.backend_pid != expected.pid
+        assert info.transaction_status == 0
     engine.dispose()
 
 
@@ -76,8 +77,8 @@ def test_pitfall_137_an_async_connection(driver: str, expected: Identity) -> Non
 def test_an_open_transaction_stays_open() -> None:
     """With what was done in it; a creator may hand one over."""
     connections: list[Any] = [
-        psycopg.connect(host=SERVER.host, user=SERVER.user, row_factory=dict_row),
-        psycopg2.connect(host=SERVER.host, user=SERVER.user),
+        psycopg.connect(host=SERVER.host, port=SERVER.port, user=SERVER.user, row_factory=dict_row),
+        psycopg2.connect(host=SERVER.host, port=SERVER.port, user=SERVER.user),
     ]
     for connection in connections:
         with closing(connection), connection.cursor() as cursor:
@@ -94,7 +95,7 @@ def test_nobody_knows_how_to_ask_another_product() -> None:
 
 def test_a_connection_that_is_outside_is_closed() -> None:
     """Its pool would only forget it."""
-    sync = psycopg.connect(host=SERVER.host, user=SERVER.user)
+    sync = psycopg.connect(host=SERVER.host, port=SERVER.port, user=SERVER.user)
     close_unseen(sync)
     assert sync.closed
 

@@ -122,7 +122,7 @@ def test_a_wrong_password_is_refused_and_not_told(opened_by: Open, crowded: Crow
     """A message may be read by anybody."""
     opened_by(crowded.address).close()
     with pytest.raises(Failed) as failed:
-        opened_by(replace(crowded.address, password="wRong-0815"))
+        opened_by(replace(crowded.address, password="wRong-0815"))  # noqa: S106 - a wrong one
     assert "wRong-0815" not in str(failed.value)
     gc.collect()
 

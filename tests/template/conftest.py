@@ -1,17 +1,28 @@
-"""The project that these tests change."""
+"""The project that these tests change, and a server for its templates."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_arena._servers._binaries import folders
+from pytest_arena._servers._cluster import find_cluster
+from pytest_arena._servers._own import OwnDatabases
+from pytest_arena._servers._places import ClusterFolder
+from pytest_arena._servers._programs import account, read_programs
+from tests.servers.waiting import end_cluster
 from tests.template.project import Project, new_project
-from tests.template.server_project import ServerProject, new_own
+from tests.template.server_project import REGISTRY, ServerProject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from pytest_arena._values import Address
 
 
 @pytest.fixture
@@ -22,12 +33,29 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
     project.forget()
 
 
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    """A private cluster, in memory where that is possible."""
+    if not (programs := folders()):
+        pytest.skip("no PostgreSQL is installed")
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+    place = Path(tempfile.mkdtemp(prefix="arena-", dir=memory if memory.exists() else None))
+    place.chmod(0o711)  # the server's user passes through
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ARENA_CLUSTERS", str(place))
+        cache = tmp_path_factory.mktemp("servers_cache")
+        with closing(find_cluster(read_programs(programs[0], "the tests"), cache=cache)) as found:
+            yield found.address
+    for used in place.rglob("*.used"):
+        end_cluster(ClusterFolder(used.with_suffix(""), account()))
+    shutil.rmtree(place)
+
+
 @pytest.fixture
-def on_server(project: Project) -> Iterator[ServerProject]:
-    """The same one, with its templates on a server; what it has made there is dropped."""
-    own = new_own(str(project.root))
+def on_server(project: Project, server: Address) -> Iterator[ServerProject]:
+    """The same one, with its templates on a server."""
+    own = OwnDatabases(server, project=str(project.root), registry=REGISTRY)
     on_server = ServerProject(project.root, project.cache, own=own)
     yield on_server
     on_server.forget()
-    own.drop(*on_server.databases())
     own.close()

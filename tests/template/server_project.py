@@ -9,15 +9,14 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from pytest_arena._dialects._postgresql_control import open_control
-from pytest_arena._servers._own import OwnDatabases
 from pytest_arena._template import DatabaseShelves, Recipe, Store
 from pytest_arena._template._stage import StageBuild
-from pytest_arena._values import Address, Stage
+from pytest_arena._values import Stage
 from tests.template.project import REPOSITORY, Project
 
 if TYPE_CHECKING:
@@ -25,37 +24,42 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
+    from pytest_arena._servers._own import OwnDatabases
     from pytest_arena._template import Target
+    from pytest_arena._values import Address
 
-__all__ = ["SERVER", "ServerProject"]
+__all__ = ["REGISTRY", "ServerProject"]
 
-SERVER = make_url(os.environ.get("ARENA_TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432"))
+# A process of tests and those that it starts have one to themselves.
+REGISTRY = f"arena_tests_{os.getpid()}"
 
 # What another process does with the same project.
 ENSURE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tests.template.server_project import ServerProject, new_own
-own = new_own(sys.argv[2])
+from pytest_arena._servers._own import OwnDatabases
+from pytest_arena._values import Address
+from tests.template.server_project import ServerProject
+root, registry, host, port, user = sys.argv[2:]
+address = Address("postgresql", host, int(port), user, "postgres")
+own = OwnDatabases(address, project=root, registry=registry)
 print("ready", flush=True)
 sys.stdin.readline()
-print(ServerProject(Path.cwd(), Path("."), own=own).ensure())
+print(ServerProject(Path(root), Path("."), own=own).ensure())
 own.close()
 """
 
 
-def new_own(project: str) -> OwnDatabases:
-    """Return a run of its own on the server."""
-    address = Address(
-        "postgresql",
-        SERVER.host or "127.0.0.1",
-        SERVER.port or 5432,
-        SERVER.username or "postgres",
-        SERVER.database or "postgres",
-        str(SERVER.password or ""),
-    )
-    return OwnDatabases(address, project=project)
+@dataclass(frozen=True)
+class ShelvesOfOneTest(DatabaseShelves):
+    """Tests that run beside each other have the same files, and would share their templates."""
+
+    project: str = ""
+
+    def identity(self) -> str:
+        """Of this project alone."""
+        return f"{super().identity()} {self.project}"
 
 
 @dataclass
@@ -66,9 +70,10 @@ class ServerProject(Project):
     driver: str = ""
 
     @property
-    def shelves(self) -> DatabaseShelves:
+    def shelves(self) -> ShelvesOfOneTest:
         """Those that an app with this driver has."""
-        return DatabaseShelves(self.own, _dialect(self.driver) if self.driver else None)
+        dialect = _dialect(self.driver) if self.driver else None
+        return ShelvesOfOneTest(self.own, dialect, project=self.name)
 
     def ensure(self, *, newer_than: float = 0.0, stage: Stage = Stage.SEEDED) -> Any:
         """Return the template's name, found or built."""
@@ -81,8 +86,9 @@ class ServerProject(Project):
     def _aimed(self, target: Target) -> Iterator[None]:
         """What the gate does for engines of the builder's own."""
         assert target.address is not None
-        url = _url(target.address, "psycopg").render_as_string(hide_password=False)
-        os.environ["SHOP_URL"] = url
+        url = _url(target.address, "psycopg")
+        as_text = url.set(host="", query={"host": url.host or ""})  # a folder, for a socket
+        os.environ["SHOP_URL"] = as_text.render_as_string(hide_password=False)
         yield
 
     def shelf(self) -> str:
@@ -126,8 +132,10 @@ class ServerProject(Project):
 
     def in_another_process(self) -> subprocess.Popen[str]:
         """Have another process find or build the same template, as soon as it is told to."""
+        address = self.own.address_of("postgres")
+        login = [address.host, str(address.port), address.user]
         process = subprocess.Popen(
-            [sys.executable, "-c", ENSURE, str(REPOSITORY), self.name],
+            [sys.executable, "-c", ENSURE, str(REPOSITORY), self.name, REGISTRY, *login],
             cwd=self.root,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path])},
             stdin=subprocess.PIPE,
@@ -136,7 +144,8 @@ class ServerProject(Project):
             text=True,
         )
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        first = process.stdout.readline()
+        assert first == "ready\n", first + process.communicate()[0]
         return process
 
 

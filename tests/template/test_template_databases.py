@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import signal
 import threading
 from importlib.util import find_spec
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import text
 
+from pytest_arena._servers._own import OwnDatabases
 from pytest_arena._template import _databases
 from pytest_arena._values import Stage
 from pytest_arena.errors import TemplateError
 from tests.template.project import MODELS, SEED
-from tests.template.server_project import new_own
+from tests.template.server_project import REGISTRY
 from tests.template.test_template_builders import ASYNC_SEED, BASE
 
 if TYPE_CHECKING:
@@ -228,8 +230,9 @@ def test_rebuild_is_for_what_is_older_than_the_run(on_server: ServerProject) -> 
 
 def test_a_template_that_somebody_dropped_is_built_again(on_server: ServerProject) -> None:
     """Its manifest alone is no template."""
-    on_server.own.control.run(f"ALTER DATABASE {on_server.ensure()} IS_TEMPLATE false")
-    on_server.own.control.run(f"DROP DATABASE {on_server.ensure()}")
+    template = on_server.ensure()
+    on_server.own.control.run(f"ALTER DATABASE {template} IS_TEMPLATE false")
+    on_server.own.control.run(f"DROP DATABASE {template}")
     assert on_server.names() == ["Sand"]
     assert on_server.builds() == 2
 
@@ -283,7 +286,10 @@ def test_pitfall_074_who_waits_too_long_says_who_builds(
     """And leaves the other one alone."""
     holds, ends = threading.Event(), threading.Event()
     monkeypatch.setattr(_databases, "_LOCK_SECONDS", 0.1)
-    other, shelf = new_own(on_server.name), on_server.shelf()
+    address = on_server.own.address_of("postgres")
+    other = OwnDatabases(address, project="the other", registry=REGISTRY)
+    other.create("building")
+    shelf = on_server.shelf()
 
     def hold() -> None:
         with other.lock(shelf, seconds=10):
@@ -294,8 +300,10 @@ def test_pitfall_074_who_waits_too_long_says_who_builds(
     holder.start()
     try:
         assert holds.wait(60)
-        with pytest.raises(TemplateError, match="has been building a template for"):
+        with pytest.raises(TemplateError, match="has been building a template for") as caught:
             on_server.ensure()
+        assert f"process {os.getpid()} on " in caught.value.cause
+        assert "the other" in caught.value.cause
     finally:
         ends.set()
         holder.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_arena._arena._known import KnownDatabases
     from pytest_arena._arena._state import Database, Level
     from pytest_arena._config import Config
+    from pytest_arena._dialects._postgresql_identity import Identity
     from pytest_arena._isolation import Isolation
     from pytest_arena._ledger import Ledger
 
@@ -40,6 +42,7 @@ class Databases:
         self.finished = False
         self.exported = ""  # the redirected variables, one a line
         self.has_children = False  # other processes were started, which may do what they like
+        self.raw_uses: Counter[Key] = Counter()
 
     # What the gate asks.
 
@@ -152,6 +155,21 @@ class Databases:
         database = self.known.at(key)
         if database is not None:
             database.product.end_backend(database, pid, cancel=cancel)
+
+    def aim_at_server(self, asked: Asked) -> Aim | None:
+        """Return what aims at this very database, known by its name; None if it is not ours."""
+        product = self.known.products.get(asked.product)
+        database = product.meant(asked) if product else None
+        return database.aim if database else None
+
+    def aim_of(self, identity: Identity) -> Aim | None:
+        """Return what a live connection aims at; None if it is in no database of ours."""
+        aims = (one.product.aim_of(one, identity) for one in self.provisioned())
+        return next((aim for aim in aims if aim is not None), None)
+
+    def raw_opened(self, key: Key) -> None:
+        """A connection to this database was opened without an engine."""
+        self.raw_uses.update([key])
 
     # What the run asks.
 

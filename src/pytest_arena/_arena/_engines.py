@@ -70,31 +70,34 @@ class Engines:
 
     def _sync_on(self, database: Database) -> Engine:
         if database not in self._sync:
-            self._sync[database] = self._new_sync(database)
+            engine = self._sync[database] = self._new_sync(database)
+            self._databases.known.lead(engine.dialect, database)
         return self._sync[database]
 
     def _async_on(self, database: Database) -> AsyncEngine:
         if database not in self._async:
-            self._async[database] = self._new_async(database)
+            engine = self._async[database] = self._new_async(database)
+            self._databases.known.lead(engine.dialect, database)
         return self._async[database]
 
     def _url(self, database: Database) -> URL:
         """The URL under which anybody reaches the database, by the app's own driver."""
         self._databases.ensure(database)
-        is_own_driver = database.dialect.is_async or database.key.kind == "server"
-        return database.product.url(database, database.dialect.driver if is_own_driver else "")
+        return database.product.url(database, _driver(database))
+
+    def _engine_url(self, database: Database) -> URL:
+        return database.product.engine_url(database, _driver(database))
 
     def _new_sync(self, database: Database) -> Engine:
         # The app's own kind first: a test may have a sync engine of its own on an async app.
         kind = database.dialect.is_async
         engine = self._engine_of_app(database, kinds=(kind, not kind))
         if engine is not None and not engine.dialect.is_async:
-            return _gate.engine_like(engine, self._url(database))
+            return _gate.engine_like(engine, self._engine_url(database))
         url = self._sync_url(database)
         return create_engine(url) if engine is None else _gate.sync_twin(engine, url)
 
     def _sync_url(self, database: Database) -> URL:
-        self._databases.ensure(database)
         driver = database.product.sync_driver()
         if driver is None:
             raise ConfigError(
@@ -103,13 +106,13 @@ class Engines:
                 cause=str(_gate.user_line() or "db_session in a test that is no coroutine"),
                 fix="pip install 'psycopg[binary]'   (or make the test async)",
             )
-        return database.product.url(database, driver)
+        return database.product.engine_url(database, driver)
 
     def _new_async(self, database: Database) -> AsyncEngine:
         engine = self._engine_of_app(database, kinds=(True,))
         if engine is None:
-            return create_async_engine(self._url(database))
-        return AsyncEngine(_gate.engine_like(engine, self._url(database)))
+            return create_async_engine(self._engine_url(database))
+        return AsyncEngine(_gate.engine_like(engine, self._engine_url(database)))
 
     def _engine_of_app(self, database: Database, kinds: tuple[bool, ...]) -> Engine | None:
         """The oldest engine of the app's on this database, of the first of these kinds it has."""
@@ -131,3 +134,9 @@ class Engines:
                 sync.dispose()
             if (asynchronous := self._async.pop(database, None)) is not None:
                 run_in_new_loop(asynchronous.dispose())
+
+
+def _driver(database: Database) -> str:
+    """The name of the app's driver; "" for SQLite's own, which its URLs do not name."""
+    is_named = database.dialect.is_async or not database.file
+    return database.dialect.driver if is_named else ""

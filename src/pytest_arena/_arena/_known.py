@@ -65,6 +65,10 @@ class KnownDatabases:
         """Return the database that an engine has."""
         return self._by_engine.get(dialect)
 
+    def lead(self, dialect: Dialect, database: Database) -> None:
+        """An engine of ours means this database, whatever its URL says."""
+        self._by_engine[dialect] = database
+
     def find(self, asked: Asked) -> Database | None:
         """Return the database that is meant, if it is known."""
         if (known := self._by_engine.get(asked.dialect)) is not None:
@@ -82,6 +86,8 @@ class KnownDatabases:
         """
         with self._registering:
             database = self.find(asked) or self._add(asked)
+            if database.product.name != asked.product:
+                raise _another_product(database, asked.product)
             self._by_engine.setdefault(asked.dialect, database)
             if asked.dialect.is_async:  # an app with engines of both kinds is an async one
                 database.dialect = type(asked.dialect)
@@ -243,7 +249,7 @@ class KnownDatabases:
             return
         if expected.isolation is not None:
             self._by_key[expected.key] = expected
-            raise _another_product(expected, asked)
+            raise _another_product(expected, asked.product)
         expected.product, expected.dialect = product, type(asked.dialect)
         expected.live = product.new_file(expected.name, self._taken_files())
 
@@ -262,12 +268,14 @@ def _several(name: str, found: list[Database]) -> ConfigError:
     )
 
 
-def _another_product(expected: Database, asked: Asked) -> ConfigError:
-    guess = expected.product.shown
+def _another_product(database: Database, product: str) -> ConfigError:
+    products = {database.product.name, product} - {"sqlite"}
     return ConfigError(
-        f"the app's engine asks for {asked.name}, and the test was given a database on {guess} "
-        "before there was any engine",
-        why="the test would not see what the app does",
-        cause=str(_gate.user_line() or "db_session was used before the app made its engine"),
-        fix=f"arena_database = {asked.product}   (or set DATABASE_URL to the app's URL)",
+        f"the database {database.name!r} is meant by an engine on {product}, and by one on "
+        f"{database.product.name}",
+        why="db_session was asked for before the app had made any engine, so that arena guessed "
+        "the product; the test would not see what the app does",
+        cause=str(_gate.user_line() or "the app makes its engine when it starts up"),
+        fix=f"arena_database = {next(iter(products), 'sqlite')}   (or set DATABASE_URL to the "
+        "app's URL)",
     )

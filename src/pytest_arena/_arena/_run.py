@@ -55,7 +55,7 @@ class ArenaRun:
         self.databases = Databases(config, self._known, files, ledger)
         self.current = Current(self.databases)
         self.environment = Environment(config.env, self.databases)
-        self.gate = _gate.install(self.databases)
+        self.gate = _gate.install(self.databases, drivers=config.drivers)
         self.levels = Levels(self.databases, self.gate, ledger)
         self.engines = Engines(self.databases, self.current)
         self.apps = Apps(config, self.current)

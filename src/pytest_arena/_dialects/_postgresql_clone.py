@@ -173,9 +173,9 @@ def _rights(name: str, found: Settings) -> Iterator[str]:
         return
     on = f"ON DATABASE {identifier(name)}"
     yield f"REVOKE ALL {on} FROM PUBLIC, {identifier(found.owner)}"
-    for grantee, right, may_pass_on in found.rights:
+    for grantee, right, grantable in found.rights:
         to = identifier(grantee) if grantee else "PUBLIC"
-        option = " WITH GRANT OPTION" if may_pass_on == "t" and grantee else ""
+        option = " WITH GRANT OPTION" if grantable == "t" and grantee else ""
         yield f"GRANT {right} {on} TO {to}{option}"
 
 

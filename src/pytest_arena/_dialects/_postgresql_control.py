@@ -106,7 +106,7 @@ def _as_own() -> Iterator[None]:
 
 @contextmanager
 def _without_service() -> Iterator[None]:
-    # The one setting that no argument can answer: libpq fails where its file does not know the name.
+    # The one setting that no argument answers: libpq fails where its file does not know the name.
     name = os.environ.pop("PGSERVICE", None)
     try:
         yield
@@ -218,9 +218,8 @@ class _AsyncpgControl:
             TimeoutError,
             OSError,
             asyncpg.InterfaceError,
-            asyncpg.InternalClientError,
+            asyncpg.InternalClientError,  # a goodbye of the server crossed with our statement
         ) as error:
-            # The last is what asyncpg says where the server's goodbye crosses with our statement.
             raise Failed(str(error) or type(error).__name__) from error
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
+    from pytest_arena._dialects._postgresql_identity import Identity
     from pytest_arena._ledger import Ledger
     from pytest_arena._values import Address
 
@@ -114,3 +115,12 @@ class Resolver(Protocol):
 
     def end_backend(self, key: Key, pid: int, *, cancel: bool) -> None:
         """End a backend of a server, or only cancel its statement. Never raises."""
+
+    def aim_at_server(self, asked: Asked) -> Aim | None:
+        """Return what aims at this very database, known by its name; None if it is not ours."""
+
+    def aim_of(self, identity: Identity) -> Aim | None:
+        """Return what a live connection aims at; None if it is in no database of ours."""
+
+    def raw_opened(self, key: Key) -> None:
+        """A connection to this database was opened without an engine."""

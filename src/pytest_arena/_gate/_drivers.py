@@ -51,9 +51,6 @@ class RawResolver(Protocol):
     def aim_at_server(self, asked: Asked) -> Aim | None:
         """Return what aims at this very database, known by its name, None if it is not ours."""
 
-    def raw_opened(self, key: Key) -> None:
-        """A connection to this database was opened without an engine."""
-
     def serial(self) -> int:
         """The serial of the level that stands now."""
 
@@ -106,13 +103,16 @@ def _pid_of(connection: Any) -> int:
 
 
 def install_raw_drivers(
-    resolver: Callable[[], RawResolver | None], mode: Callable[[], str]
+    resolver: Callable[[], RawResolver | None],
+    mode: Callable[[], str],
+    used: Callable[[Key], object],
 ) -> None:
     """Watch asyncpg, psycopg and psycopg2 from here until the process ends. Imports none of them.
 
-    ``mode`` is ``arena_drivers``: refuse, redirect or off.
+    ``mode`` is ``arena_drivers``: refuse, redirect or off. ``used`` is told of each database of
+    the arena's that somebody opens.
     """
-    guard = _Guard(resolver, mode)
+    guard = _Guard(resolver, mode, used)
     for module, change in _SEAMS.items():
         when_imported(module, partial(guard.change, change))
 
@@ -120,8 +120,13 @@ def install_raw_drivers(
 class _Guard:
     """Decides on each connection before a socket is opened."""
 
-    def __init__(self, resolver: Callable[[], RawResolver | None], mode: Callable[[], str]) -> None:
-        self._resolver, self._mode = resolver, mode
+    def __init__(
+        self,
+        resolver: Callable[[], RawResolver | None],
+        mode: Callable[[], str],
+        used: Callable[[Key], object],
+    ) -> None:
+        self._resolver, self._mode, self._used = resolver, mode, used
 
     def change(self, change: Callable[[_Guard, ModuleType], None], module: ModuleType) -> None:
         """Put the guard into a driver's module."""
@@ -178,7 +183,7 @@ class _Guard:
         now = self._resolver()
         if aim is not None and now is not None:
             _live[connection] = _Opened(aim, user_line(), now.serial())
-            now.raw_opened(aim.key)
+            self._used(aim.key)
 
 
 # Whether a driver's inner function is called by its outer one, whose arguments were looked at.

@@ -36,7 +36,8 @@ class Handle(Protocol):
         """What it carries from one test to the next beside the database; None: cannot be asked."""
 
 
-def product_of(dbapi_connection: Any) -> str:
+def product_of(dbapi_connection: Any, database: str = "") -> str:
     """Return as much of a database's name as a live connection of another product tells."""
     connection = getattr(dbapi_connection, "driver_connection", dbapi_connection)
-    return f"{type(connection).__module__.partition('.')[0]}://(unknown)"
+    driver = type(connection).__module__.partition(".")[0]
+    return f"{driver}://(unknown)" + (f"/{database}" if database else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import weakref
+from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,11 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
 from pytest_arena._dialects import _sqlite as sql
+from pytest_arena._dialects._postgresql_identity import close_unseen, identity
 from pytest_arena._dialects._sqlite_restore import leave_wal_alone
-from pytest_arena._gate import _loops, _messages
+from pytest_arena._gate import _loops, _messages, _moving
 from pytest_arena._gate._arguments import describe, redirect
+from pytest_arena._gate._drivers import install_raw_drivers
 from pytest_arena._gate._engines import remember_engines, used_again
 from pytest_arena._gate._entries import INFO, Checkout, EntryInfo, abandon
 from pytest_arena._gate._factory import EngineFactory
@@ -40,9 +43,10 @@ class Gate:
     Redirecting costs some microseconds a connect; a checkout costs about five.
     """
 
-    def __init__(self, resolver: Resolver) -> None:
-        self.resolver = resolver
+    def __init__(self, resolver: Resolver, drivers: str = "refuse") -> None:
+        self.resolver, self.drivers = resolver, drivers
         self.used: set[Key] = set()  # keys of the databases since somebody cleared it
+        self.uses: Counter[Key] = Counter()  # how often each was used, of those on servers
         self._taken: weakref.WeakKeyDictionary[Any, Checkout] = weakref.WeakKeyDictionary()
         self._entries: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -91,6 +95,7 @@ class Gate:
         """Check a live connection that did not come the way of ``connecting``."""
         __tracebackhide__ = True
         _loops.free_locks(dbapi_connection)
+        _moving.note_owner(dbapi_connection)
         self._entries.add(entry)
         info: EntryInfo | None = entry.info.get(INFO)
         if info is None or not self._is_as_led(info, dbapi_connection):
@@ -107,7 +112,7 @@ class Gate:
         __tracebackhide__ = True
         raw = raw_of(dbapi_connection)
         if raw is None:
-            return self._admitted(product_of(dbapi_connection))
+            return self._info_of_unseen_server(dbapi_connection)
         file = sql.main_file(dbapi_connection)
         if file and not self.resolver.is_inside(file) and not self.resolver.files.is_free(file):
             raise self.resolver.ledger.refused(_messages.unknown_file(file))
@@ -116,9 +121,16 @@ class Gate:
         aim = self.resolver.aim_at(file) if file else None
         return EntryInfo(aim, SQLiteHandle.to(raw))
 
-    def _admitted(self, description: str) -> EntryInfo:
+    def _info_of_unseen_server(self, dbapi_connection: Any) -> EntryInfo:
+        """Whatever name it was opened by: the server says which one it is, and which database."""
         __tracebackhide__ = True
+        found = identity(dbapi_connection)
+        aim = self.resolver.aim_of(found) if found is not None else None
+        if aim is not None:
+            return EntryInfo(aim, ServerHandle(self.resolver, aim, dbapi_connection))
+        description = product_of(dbapi_connection, found.database if found else "")
         if not self.resolver.files.is_allowed(description):
+            close_unseen(dbapi_connection)
             raise self.resolver.ledger.refused(_messages.unknown_connection(description))
         return EntryInfo(None)
 
@@ -126,11 +138,15 @@ class Gate:
         """Drop a stale connection, quietly: SQLAlchemy's pool opens another one at once."""
         __tracebackhide__ = True
         _loops.free_locks(dbapi_connection)
+        if _moving.is_foreign(dbapi_connection):
+            raise DisconnectionError("this connection belongs to another event loop")
         info = self._info_of(dbapi_connection, entry)
         aims = info.aims()
         if info.stale or any(self.resolver.current(aim.key) != aim for aim in aims):
             raise DisconnectionError("the database of this connection is not the test's any more")
         self.used.update(aim.key for aim in aims)
+        if info.is_led:
+            self.uses.update(aim.key for aim in aims)
         info.begin_use()
         self._taken[entry] = Checkout(entry, info.handle, user_line(), self.resolver.serial())
 
@@ -174,20 +190,30 @@ _gates: list[Gate] = []
 _installed = False
 
 
-def install(resolver: Resolver) -> Gate:
+def install(resolver: Resolver, *, drivers: str = "refuse") -> Gate:
     """Set up the gate, for good: from here until the process ends no engine goes around it.
 
-    A run inside this run (pytester in-process) sets up its own on top.
+    A run inside this run (pytester in-process) sets up its own on top. ``drivers`` says what is
+    to be done with connections to servers that no engine opens.
     """
     global _installed  # noqa: PLW0603 - listeners cannot be taken back, so it happens once
-    _gates.append(Gate(resolver))
+    _gates.append(Gate(resolver, drivers))
     if not _installed:
         _installed = True
         _loops.install()
         remember_engines()
         _listen()
-        listen_to_raw_connections(lambda: _gates[-1].resolver if _gates else None)
+        listen_to_raw_connections(_resolver)
+        install_raw_drivers(_resolver, _drivers)
     return _gates[-1]
+
+
+def _resolver() -> Resolver | None:
+    return _gates[-1].resolver if _gates else None
+
+
+def _drivers() -> str:
+    return _gates[-1].drivers if _gates else "off"
 
 
 def close(gate: Gate) -> bool:
@@ -206,7 +232,7 @@ def _listen() -> None:
     event.listen(Pool, "connect", _on_connected)
     event.listen(Pool, "checkout", _on_checked_out)
     event.listen(Pool, "checkin", _on_checked_in)
-    event.listen(Pool, "detach", _on_checked_in)
+    event.listen(Pool, "detach", _on_detached)
 
 
 @cache
@@ -237,5 +263,10 @@ def _on_checked_out(dbapi_connection: Any, entry: Any, _proxy: Any) -> None:
     _gates[-1].checked_out(dbapi_connection, entry)
 
 
-def _on_checked_in(_dbapi_connection: Any, entry: Any) -> None:
+def _on_checked_in(dbapi_connection: Any, entry: Any) -> None:
+    _moving.at_checkin(dbapi_connection)
+    _gates[-1].checked_in(entry)
+
+
+def _on_detached(_dbapi_connection: Any, entry: Any) -> None:
     _gates[-1].checked_in(entry)

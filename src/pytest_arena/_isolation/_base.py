@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+from typing import Any, Protocol
 
 __all__ = ["Held", "Isolation"]
 
@@ -18,23 +14,21 @@ class Held(Exception):
 class Isolation(Protocol):
     """One database of this process, with its stack of levels.
 
+    Each variant is made in its own way: from a file and a template, from a server's databases.
     Guarantee: after ``leave`` the database equals what it was at the matching ``enter``: rows,
     sequences, schema. Cost is named by each variant.
     """
 
     name: str
-    generation: int
-
-    def __init__(self, live: Path, base: Path | None, *, tell: Callable[[str], None] = ...) -> None:
-        """Fill a live file from a template (None for an empty one). ``tell`` notes a weakness."""
+    generation: int  # moves whenever connections must go elsewhere
 
     def enter(self) -> None:
         """Open a level above the state that stands now.
 
-        Where the file was deleted or replaced meanwhile, that is the one which stands at its path.
+        Where the database was replaced meanwhile, that is the one which stands in its place.
 
         Raises:
-            Held: a writer keeps everybody from reading; nothing was done.
+            Held: somebody's open transaction is in the way; nothing was done.
             IsolationError: there is no room for it; nothing was done.
         """
 
@@ -43,8 +37,8 @@ class Isolation(Protocol):
 
         Raises:
             Held: somebody holds a lock; nothing was done, so that it can be tried again.
-            IsolationError: the file was deleted or replaced, or cannot be written to; the level
-                is still there, to be left by force.
+            IsolationError: the database was deleted or replaced, or cannot be written to; the
+                level is still there, to be left by force.
         """
 
     def leave_by_force(self) -> None:
@@ -67,11 +61,14 @@ class Isolation(Protocol):
     def forget(self) -> None:
         """Drop the top level, and keep what stands."""
 
-    def replace(self, file: Path | None) -> None:
-        """Give the level that stands now another content: a template's, or none (None)."""
+    def replace(self, content: Any, /) -> None:
+        """Give the level that stands now another content: a template's, or none (None).
 
-    def save(self, file: Path) -> None:
-        """Copy what stands now into a file."""
+        A template is whatever its store gives: a file, or the name of a database.
+        """
+
+    def save(self, place: Any, /) -> object:
+        """Keep a copy of what stands now: in a file, or under a title. Returns where, if asked."""
 
     def close(self) -> None:
-        """Let go of the database, whose files are removed by whoever made them."""
+        """Let go of the database, which is removed by whoever made it."""

@@ -24,13 +24,13 @@ class Chores:
 
     def __init__(self, failed: Callable[[BaseException], None]) -> None:
         self._failed = failed
-        self._urgent: deque[Callable[[], None]] = deque()
-        self._later: deque[Callable[[], None]] = deque()
+        self._urgent: deque[Callable[[], object]] = deque()
+        self._later: deque[Callable[[], object]] = deque()
         self._news = threading.Condition()
         self._is_working = self._is_closed = False
         self._thread: threading.Thread | None = None
 
-    def do(self, job: Callable[[], None], *, urgent: bool = False) -> bool:
+    def do(self, job: Callable[[], object], *, urgent: bool = False) -> bool:
         """Have a job done by and by. Returns whether it will be: not after ``close``."""
         with self._news:
             if self._is_closed:
@@ -66,7 +66,7 @@ class Chores:
     def _is_idle(self) -> bool:
         return not (self._urgent or self._later or self._is_working)
 
-    def _next(self) -> Callable[[], None] | None:
+    def _next(self) -> Callable[[], object] | None:
         with self._news:
             self._is_working = False
             self._news.notify_all()

@@ -57,14 +57,13 @@ class Copying:
         return self._registry.version >= _WITH_METHOD and self._registry.copies_by_clone
 
     def _write(self, statement: str, line: Line) -> None:
-        number = self._registry.writes.begin()
-        try:
-            line.run(statement)
-        except Failed as error:
-            # No name is used twice: it was made when the connection was lost.
-            if error.sqlstate != "42P04":
-                raise
-        self._registry.writes.ended(number)
+        with self._registry.writes.one():
+            try:
+                line.run(statement)
+            except Failed as error:
+                # No name is used twice: it was made when the connection was lost.
+                if error.sqlstate != "42P04":
+                    raise
 
     def _strategy(self, source: str, line: Line) -> str:
         if self._registry.version < _WITH_STRATEGY:
@@ -101,14 +100,13 @@ class Copying:
         self._registry.strike(name, line)
 
     def _drop(self, name: str, line: Line) -> None:
-        number = self._registry.writes.begin()
-        try:
-            line.run(sql.drop(name))
-        except Failed as error:
-            if error.sqlstate != "3D000":
-                raise
-        else:
-            self._registry.writes.ended(number)
+        with self._registry.writes.one() as write:
+            try:
+                line.run(sql.drop(name))
+            except Failed as error:
+                write.counts = False
+                if error.sqlstate != "3D000":
+                    raise
 
     def _end_prepared(self, name: str, line: Line) -> None:
         """Prepared transactions have no session that could be ended, and keep the database."""

@@ -161,10 +161,10 @@ def main() -> None:
     # Locked before the fork: whoever started us sees by the lock whether the keeper lives.
     if not _locked(lock):
         sys.exit("another keeper lives")
-    if os.fork():
+    if child := os.fork():
+        os.write(lock, str(child).encode())
         os._exit(0)
     os.setsid()
-    os.write(lock, str(os.getpid()).encode())
     os.chdir("/")
     _keep(task, _Adopted(task) if task["adopt"] else _Child(task))
 

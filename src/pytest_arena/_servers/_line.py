@@ -6,6 +6,7 @@ import os
 import threading
 from bisect import bisect_right, insort
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _clock
@@ -29,6 +30,13 @@ def is_lost(error: Failed) -> bool:
     return error.sqlstate in ("", *_LOST) or error.sqlstate.startswith("08")
 
 
+@dataclass(slots=True)
+class Write:
+    """A statement that is under way; it may turn out to have written nothing."""
+
+    counts: bool = True
+
+
 class Writes:
     """How many transactions of arena's own have written, since a mark.
 
@@ -39,6 +47,7 @@ class Writes:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._begun = 0
+        self._open = 0
         self._ended: list[int] = []
 
     def mark(self) -> int:
@@ -51,23 +60,28 @@ class Writes:
         with self._lock:
             return len(self._ended) - bisect_right(self._ended, mark)
 
-    def begin(self) -> int:
-        """Say that a statement is about to be said; returns its number."""
+    def is_under_way(self) -> bool:
+        """Whether one has begun that is not known to have ended."""
         with self._lock:
-            self._begun += 1
-            return self._begun
-
-    def ended(self, number: int) -> None:
-        """Say that it has written."""
-        with self._lock:
-            insort(self._ended, number)
+            return self._open > 0
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Count one that writes wherever it succeeds."""
-        number = self.begin()
-        yield
-        self.ended(number)
+    def one(self) -> Iterator[Write]:
+        """Count one, if it succeeds and ``counts``."""
+        with self._lock:
+            self._begun += 1
+            self._open += 1
+            number, write = self._begun, Write()
+        try:
+            yield write
+        except BaseException:
+            write.counts = False
+            raise
+        finally:
+            with self._lock:
+                self._open -= 1
+                if write.counts:
+                    insort(self._ended, number)
 
 
 class Line:
@@ -96,7 +110,8 @@ class Line:
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows."""
-        return self._said(lambda control: control.rows(sql))
+        found: list[tuple[Any, ...]] = self._said(lambda control: control.rows(sql))
+        return found
 
     def _said(self, say: Callable[[Control], Any]) -> Any:
         with self._turn:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _clock
 from pytest_arena._dialects import _postgresql_clone as clone_sql
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_arena._dialects._postgresql_control import Control
     from pytest_arena._values import Address
 
-__all__ = ["OwnDatabase", "OwnDatabases"]
+__all__ = ["OwnDatabase", "OwnDatabases", "new_name"]
 
 KEPT_STAY = 20
 TEMPLATE_DAYS = 14
@@ -79,11 +79,11 @@ class OwnDatabases:
         self._is_closed = False
         self._chores = Chores(self._note_failure)
         self._behind = Line(self._registry.connect)
-        with self._saying("arena's databases cannot be made"):
+        with self.saying("arena's databases cannot be made"):
             found = self._registry.line.rows(sql.dead_ones(TEMPLATE_DAYS, self._registry.run))
         self._copying = Copying(self._registry, address)
         if found:
-            self._chores.do(lambda: self._sweep(self._behind, everything=False) and None)
+            self._chores.do(partial(self._sweep, self._behind, everything=False))
 
     @property
     def control(self) -> Control:
@@ -129,8 +129,8 @@ class OwnDatabases:
         return future
 
     def _create(self, kind: str, template: str | None, line: Line) -> str:
-        name = _new_name(kind)
-        with self._saying(f"no copy of {template}" if template else "no new database"):
+        name = new_name(kind)
+        with self.saying(f"no copy of {template}" if template else "no new database"):
             self._registry.note(name, kind, line)
             try:
                 self._copying.make(name, template, line)
@@ -143,13 +143,13 @@ class OwnDatabases:
 
     def freeze(self, name: str) -> None:
         """Let nobody in any more and end who is there: ready to be copied."""
-        with self._saying(f"{name} cannot be frozen"):
+        with self.saying(f"{name} cannot be frozen"):
             self._allow(name, allowed=False)
             self._empty(name)
 
     def thaw(self, name: str) -> None:
         """Let everybody in again."""
-        with self._saying(f"{name} cannot be opened"):
+        with self.saying(f"{name} cannot be opened"):
             self._allow(name, allowed=True)
 
     def _allow(self, name: str, *, allowed: bool) -> None:
@@ -170,8 +170,8 @@ class OwnDatabases:
 
     def finish_template(self, name: str, *, shelf: str, manifest: str) -> str:
         """Make a frozen database a template, all at once. Returns its name from now on."""
-        final = _new_name("template")
-        with self._saying(f"{name} cannot be made a template"), self.writes.one():
+        final = new_name("template")
+        with self.saying(f"{name} cannot be made a template"), self.writes.one():
             self.control.run(sql.finish(name, final, shelf, manifest))
         self._registry.let_go(name)
         self.used(final)
@@ -179,21 +179,21 @@ class OwnDatabases:
 
     def templates(self, shelf: str) -> list[tuple[str, str]]:
         """Return names and manifests of the finished templates, the newest first."""
-        with self._saying("the templates cannot be listed"):
+        with self.saying("the templates cannot be listed"):
             return [(name, text) for name, text in self.control.rows(sql.templates(shelf))]
 
     def used(self, name: str) -> None:
         """Say that this run uses a template: nobody collects it while the run lives."""
-        with self._saying(f"{name} cannot be used"):
+        with self.saying(f"{name} cannot be used"):
             self.control.run(sql.begin_use(name, self._registry.run))
 
-    def keep(self, name: str, title: str) -> str:
+    def keep(self, name: str, title: str, *, called: str = "") -> str:
         """Keep a database for a look, whoever is connected to it. Returns its name from now on.
 
-        The newest twenty stay.
+        The newest twenty stay. ``called`` is a name that ``new_name`` gave.
         """
-        final = _new_name("kept")
-        with self._saying(f"{name} cannot be kept"):
+        final = called or new_name("kept")
+        with self.saying(f"{name} cannot be kept"):
             self._allow(name, allowed=False)
             self._empty(name)
             with self.writes.one():
@@ -224,9 +224,10 @@ class OwnDatabases:
         except (Failed, ArenaError) as error:
             self._note_failure(error)
             return []
-        return [name for name, *rest in found if self._is_dropped(name, *rest, line)]
+        return [row[0] for row in found if self._is_dropped(row, line)]
 
-    def _is_dropped(self, name: str, kind: str, is_there: bool, is_ours: bool, line: Line) -> bool:  # noqa: FBT001 - the columns of a row
+    def _is_dropped(self, row: tuple[Any, ...], line: Line) -> bool:
+        name, kind, is_there, is_ours = row
         if kind == "template":
             self.left.append(f"{name}: a template, which is collected by its age alone")
         elif is_there and not is_ours:
@@ -249,11 +250,11 @@ class OwnDatabases:
         Raises:
             TimeoutError: somebody else has it all the time.
         """
-        with self._saying("no connection for a lock"):
+        with self.saying("no connection for a lock"):
             control = self._registry.connect()
         # By a connection of its own: whoever waits keeps nobody from asking, and what dies lets go.
         with closing(control):
-            with self._saying("a lock cannot be had"):
+            with self.saying("a lock cannot be had"):
                 control.run(sql.shelf_lock_patience(seconds))
                 try:
                     control.rows(sql.shelf_lock(shelf))
@@ -265,7 +266,7 @@ class OwnDatabases:
 
     def listed(self) -> list[OwnDatabase]:
         """Return all databases that have a row, the oldest first."""
-        with self._saying("the databases cannot be listed"):
+        with self.saying("the databases cannot be listed"):
             return [OwnDatabase(*row) for row in self.control.rows(sql.listed())]
 
     def sweep(self, *, everything: bool = False) -> list[str]:
@@ -274,7 +275,7 @@ class OwnDatabases:
         With ``everything``, all templates and kept databases too, and the registry where nothing
         is left in it. Returns the names; ``left`` says what was left alone, and why.
         """
-        with self._saying("what dead runs have left cannot be swept"):
+        with self.saying("what dead runs have left cannot be swept"):
             return self._sweep(self._registry.line, everything=everything)
 
     def _sweep(self, line: Line, *, everything: bool) -> list[str]:
@@ -345,13 +346,14 @@ class OwnDatabases:
         self.notes.append(f"{type(error).__name__}: {error}")
 
     @contextmanager
-    def _saying(self, what: str) -> Iterator[None]:
+    def saying(self, what: str) -> Iterator[None]:
+        """Turn what the server refuses into an error of arena's that says what could not be."""
         try:
             yield
         except Failed as error:
             raise messages.failed(what, error, self._address) from error
 
 
-def _new_name(kind: str) -> str:
+def new_name(kind: str) -> str:
     """Return a name that nothing has, had or will have."""
     return f"arena_{kind}_{secrets.token_hex(8)}"

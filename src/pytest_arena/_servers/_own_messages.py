@@ -44,7 +44,7 @@ _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
     "53300": (
         ServerError,
         (
-            "all connections of the server are taken: each worker has up to three, and the pools of "
+            "all connections of the server are taken: each worker has some, and the pools of "
             "the app's engines as many as they may overflow to"
         ),
         "pytest -n 2 …   # or a smaller pool_size, or a larger max_connections on the server",

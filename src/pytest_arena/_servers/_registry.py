@@ -154,9 +154,9 @@ class Registry:
 
     def strike(self, name: str, line: Line) -> None:
         """Delete the row of a database that is gone."""
-        number = self.writes.begin()
-        if line.rows(sql.strike_database(name)):
-            self.writes.ended(number)
+        with self.writes.one() as write:
+            write.counts = bool(line.rows(sql.strike_database(name)))
+        if write.counts:
             self.let_go(name)
 
     def let_go(self, name: str) -> None:

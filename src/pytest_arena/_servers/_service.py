@@ -66,7 +66,10 @@ def _places() -> Iterator[tuple[str, int]]:
         return
     files = (Path(folder, f".s.PGSQL.{port}") for folder in _SOCKETS if hasattr(os, "getuid"))
     # /var/run is /run on most systems: one socket is asked once.
-    folders = {file.resolve(): str(file.parent) for file in files if file.exists()}
+    folders: dict[Path, str] = {}
+    for file in files:
+        if file.exists():
+            folders.setdefault(file.resolve(), str(file.parent))
     yield from ((folder, port) for folder in folders.values())
     yield "127.0.0.1", port
 

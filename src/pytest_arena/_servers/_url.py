@@ -115,8 +115,8 @@ def _listed(query: list[tuple[str, str]], name: str) -> list[str]:
 
 
 def _split(place: str) -> tuple[str, str]:
-    """Split ``host:port``; a socket's folder has no port, an IPv6 number stands in brackets."""
-    if place.startswith("/") or (":" in place and "[" not in place and place.count(":") > 1):
+    """Split ``host:port``. An IPv6 number with a port stands in brackets."""
+    if place.count(":") > 1 and not place.startswith("["):
         return place, ""
     host, _, port = place.rpartition(":") if ":" in place.rpartition("]")[2] else (place, "", "")
     return host.strip("[]"), port

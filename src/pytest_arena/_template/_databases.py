@@ -165,9 +165,19 @@ class DatabaseShelves:
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(self.own.lock(shelf, seconds=_LOCK_SECONDS))
-            except TimeoutError as error:
-                raise _waited(error) from None
+            except TimeoutError:
+                raise self._waited() from None
             yield _now()
+
+    def _waited(self) -> TemplateError:
+        building = [one for one in self.own.listed() if one.kind == "building" and one.alive]
+        return TemplateError(
+            f"another process has been building a template for {_LOCK_SECONDS} s",
+            why="a template is built once for all processes, so that this one waits",
+            cause="\n".join({f"process {one.pid} on {one.host}, {one.project}" for one in building})
+            or "whoever holds the lock on the server",
+            fix="end that process; its lock is free at once",
+        )
 
     def clear(self, shelf: str) -> None:  # noqa: ARG002 - the registry knows all shelves
         """What dead runs have left, and old templates."""
@@ -249,15 +259,6 @@ _STEPS = {
     "server)",
     "rights": "arena_database = own   (a private server, on which the app may do anything)",
 }
-
-
-def _waited(error: TimeoutError) -> TemplateError:
-    return TemplateError(
-        f"another process has been building a template for {_LOCK_SECONDS} s",
-        why="a template is built once for all processes, so that this one waits",
-        cause=str(error) or "whoever holds the lock on the server",
-        fix="end that process; its lock is free at once",
-    )
 
 
 def _now() -> float:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect
 
     from pytest_arena._arena._state import Database
+    from pytest_arena._dialects._postgresql_identity import Identity
     from pytest_arena._gate import Aim, Asked, Key
     from pytest_arena._isolation import Isolation
     from pytest_arena._template import Store, Target
@@ -66,8 +67,14 @@ class Product(Protocol):
     def aim(self, database: Database) -> Aim:
         """Return where a connection lands now."""
 
+    def aim_of(self, database: Database, identity: Identity) -> Aim | None:
+        """Return where a connection to the database lands, if this live one is in it now."""
+
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL under which anybody reaches the database now, by a driver's name."""
+
+    def engine_url(self, database: Database, driver: str) -> URL:
+        """Return a URL for an engine of ours, which the gate leads to the database."""
 
     def sync_driver(self) -> str | None:
         """Return the name of a sync driver that is installed; None where there is none."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import URL, make_url
 
-from pytest_arena._gate import Aim, Asked, Key
+from pytest_arena._dialects._postgresql_identity import identity_of_control
+from pytest_arena._gate import NOWHERE, Aim, Asked, Key
 from pytest_arena._isolation import isolation_named
 from pytest_arena._template import DatabaseShelves, Store
 from pytest_arena.errors import ConfigError, impossible
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._arena._state import Database
     from pytest_arena._config import Config
+    from pytest_arena._dialects._postgresql_identity import Identity
     from pytest_arena._isolation import Clone
     from pytest_arena._servers._base import Server, Wanted
     from pytest_arena._servers._own import OwnDatabases
@@ -147,6 +149,16 @@ class PostgreSQL:
         self._lives.setdefault(address.database, database)
         return Aim(database.key, "", (database.born, isolation.generation), address)
 
+    def aim_of(self, database: Database, identity: Identity) -> Aim | None:
+        """By what server it is, and what the live database is called there."""
+        aim = self.aim(database)
+        if aim.address is None or aim.address.database != identity.database:
+            return None
+        return aim if identity.server == self._identity().server else None
+
+    def _identity(self) -> Identity:
+        return identity_of_control(self._databases().control)
+
     def url(self, database: Database, driver: str) -> URL:
         """With the server's own login."""
         address = self.aim(database).address
@@ -162,6 +174,10 @@ class PostgreSQL:
             database=address.database,
             query=at_socket,
         )
+
+    def engine_url(self, database: Database, driver: str) -> URL:
+        """Of no place: the live database has a name only when somebody connects, and then others."""
+        return URL.create(f"postgresql+{driver}", host=NOWHERE, database=database.name)
 
     def sync_driver(self) -> str | None:
         """Psycopg or psycopg2, in this order."""

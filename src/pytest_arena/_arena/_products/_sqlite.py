@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._arena._state import Database
     from pytest_arena._config import Config
+    from pytest_arena._dialects._postgresql_identity import Identity
     from pytest_arena._isolation import Copy
     from pytest_arena._servers._sqlite import Home
     from pytest_arena._template import Target
@@ -106,9 +107,17 @@ class SQLite:
         generation = database.isolation.generation if database.isolation else 0
         return Aim(database.key, database.file, (database.born, generation))
 
+    def aim_of(self, database: Database, identity: Identity) -> None:
+        """Not on a server."""
+        del database, identity
+
     def url(self, database: Database, driver: str) -> URL:
         """The path of the live file."""
         return URL.create(f"sqlite+{driver}" if driver else "sqlite", database=database.file)
+
+    def engine_url(self, database: Database, driver: str) -> URL:
+        """The same."""
+        return self.url(database, driver)
 
     def sync_driver(self) -> str:
         """Python's own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import weakref
+from asyncio import AbstractEventLoop
 from contextlib import suppress
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,6 @@ from pytest_arena._gate._moving._transport import MovingTransport
 from pytest_arena._loop import running_loop
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Callable
 
     from sqlalchemy.engine import Dialect
@@ -25,14 +25,18 @@ __all__ = ["drop_quietly", "is_foreign", "note_owner", "transport_of"]
 # Their connections wait with what the running loop offers, and belong to none.
 _WITHOUT_LOOP: Final = frozenset({"psycopg", "aiosqlite"})
 
-_owners: weakref.WeakKeyDictionary[Any, weakref.ref[AbstractEventLoop]]
-_owners = weakref.WeakKeyDictionary()
+_owners: Final[weakref.WeakKeyDictionary[Any, weakref.ref[AbstractEventLoop]]] = (
+    weakref.WeakKeyDictionary()
+)
+_watched: Final[weakref.WeakSet[AbstractEventLoop]] = weakref.WeakSet()
 
 
 def note_owner(dbapi_connection: object) -> None:
     """Remember in which loop a new connection was made, where it cannot leave it.
 
-    To be called for each new connection, however it was made.
+    To be called for each new connection, however it was made. When its loop is closed, it is
+    closed first: afterwards nothing could be said to it any more, its socket would be collected
+    with a ResourceWarning, and uvloop waits for ever where that is an error.
     """
     connection = _driver_connection(dbapi_connection)
     loop = running_loop()
@@ -40,6 +44,7 @@ def note_owner(dbapi_connection: object) -> None:
         return
     with suppress(TypeError):  # a driver's class that has no weak references
         _owners[connection] = weakref.ref(loop)
+        _watch(loop)
 
 
 def is_foreign(dbapi_connection: object) -> bool:
@@ -92,45 +97,54 @@ def _quiet(end: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def _hang_up(connection: Any) -> None:
-    """End a connection without its loop, or in its loop's own thread if it runs there."""
-    reference = _owners.pop(connection, None)
+    """End a connection that belongs to another loop, whatever that one does."""
+    reference = _owners.get(connection)
     owner = reference() if reference is not None else None
-    if owner is not None and owner.is_running():
-        with suppress(RuntimeError):  # closed meanwhile
-            owner.call_soon_threadsafe(_force_close, connection)
-            return
-    transport = transport_of(connection)
-    if transport is not None and not isinstance(transport, MovingTransport):
-        _cut_off(transport, is_open=owner is not None and not owner.is_closed())
-    _force_close(connection)
+    if owner is None or owner.is_closed():
+        _force_close(connection)
+        return
+    if not owner.is_running():
+        # It may never run again, but it is open, and so the socket's number is still its own.
+        with suppress(Exception):  # a driver whose socket is elsewhere, or closed
+            _shut_down(transport_of(connection).get_extra_info("socket").fileno())
+    with suppress(RuntimeError):  # closed meanwhile
+        owner.call_soon_threadsafe(_force_close, connection)
 
 
 def _force_close(connection: Any) -> None:
     """Have a driver do what it can without awaiting: asyncpg's terminate(), MySQL's close()."""
     end = getattr(connection, "terminate", None) or getattr(connection, "close", None)
     if end is not None and not iscoroutinefunction(end):
-        with suppress(Exception):  # it finds that its socket is closed
+        with suppress(Exception):  # it finds that its loop or its socket is closed
             end()
 
 
-def _cut_off(transport: Any, *, is_open: bool) -> None:
-    """Close the socket of a transport whose loop does not run, and will never hear of it."""
-    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
-    if below is not None:
-        with suppress(Exception):
-            transport.abort()
-        transport = below
-    lose = getattr(transport, "_call_connection_lost", None)
-    if lose is not None and hasattr(transport, "_sock"):
-        # asyncio's: what abort() would have its loop do in the next round. Else the socket stays
-        # open until it is collected, with a ResourceWarning.
-        with suppress(Exception):
-            transport.pause_reading()
-            lose(None)
-    elif is_open:
-        # uvloop's. One that is closed has closed its sockets, and their numbers may be others'.
-        with suppress(Exception):
-            _shut_down(transport.get_extra_info("socket").fileno())
+def _watch(loop: AbstractEventLoop) -> None:
+    """Have a loop close its connections before it is closed itself. Nothing else tells of it."""
+    if loop in _watched:
+        return
+    _watched.add(loop)
+    close = loop.close
+
+    def close_all() -> None:
+        if not (loop.is_closed() or loop.is_running()):
+            _close_those_of(loop)
+        close()
+
+    with suppress(AttributeError):  # a loop whose methods cannot be replaced
+        loop.close = close_all  # type: ignore[method-assign]  # of this one instance
+
+
+def _close_those_of(loop: AbstractEventLoop) -> None:
+    known = [connection for one in _owners.keyrefs() if (connection := one()) is not None]
+    mine = [one for one in known if (owner := _owners.get(one)) is not None and owner() is loop]
+    for connection in mine:
+        _force_close(connection)
+    with suppress(RuntimeError):  # another loop runs in this thread
+        if mine:
+            # Transports close their sockets in the next round.
+            loop.call_soon(loop.stop)
+            loop.run_forever()
 
 
 def _shut_down(number: int) -> None:

@@ -56,11 +56,12 @@ class MovingTransport(asyncio.Transport):
         self._ended = ended
         self._unsent = bytearray()
         self._watch: TimerHandle | None = None
+        self._poll = select.poll()
+        self._poll.register(self._number, _HUNG_UP)
         # Held while the protocol is fed: who has taken the socket into another loop must find
         # that nobody is still reading in the old one. Reentrant, for the protocol calls us.
         self._guard = threading.RLock()
         self._is_paused = False
-        self._is_hung_up = False
         self._is_over = False
 
     # -- which loop
@@ -79,9 +80,6 @@ class MovingTransport(asyncio.Transport):
             if not isinstance(loop, asyncio.SelectorEventLoop):
                 # libuv stops polling a socket that is reset, and tells nobody.
                 self._watch = loop.call_later(_SECONDS_BETWEEN_LOOKS, self._look, loop)
-            if self._has_hung_up():
-                self._is_hung_up = True
-                loop.call_soon(self._drain, loop)
 
     def leave(self) -> None:
         """Belong to no loop, from any thread; whatever the server says waits."""
@@ -144,11 +142,6 @@ class MovingTransport(asyncio.Transport):
                 self._watch = loop.call_later(_SECONDS_BETWEEN_LOOKS, self._look, loop)
                 self._read(loop)
 
-    def _has_hung_up(self) -> bool:
-        poll = select.poll()
-        poll.register(self._number, _HUNG_UP)
-        return bool(poll.poll(0))
-
     def pause_reading(self) -> None:
         """Let what arrives wait in the socket."""
         with self._guard:
@@ -167,9 +160,12 @@ class MovingTransport(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         """Send it, or as much as goes at once, and the rest when the socket takes it."""
-        if self._is_over or self._is_hung_up:
+        if self._is_over:
+            return
+        if self.loop is not None and self._poll.poll(0):
             # To a server that has hung up nothing is written: it would answer with a reset, which
-            # takes its last words away, and says less than they do.
+            # says less than its last words do, and of which libuv tells nobody.
+            self.loop.call_soon(self._drain, self.loop)
             return
         sent = 0
         if not self._unsent:

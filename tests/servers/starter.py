@@ -1,0 +1,25 @@
+"""A process of its own that finds the cluster, says where it is, and ends as it is told.
+
+Run as ``python -m tests.servers.starter <folder of programs> <cache>``; it stays until stdin ends.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pytest_arena._servers._cluster import find_cluster
+from pytest_arena._servers._programs import read_programs
+
+
+def main() -> None:
+    """Find it, print its folder, wait."""
+    programs, cache = Path(sys.argv[1]), Path(sys.argv[2])
+    sys.stdin.readline()
+    cluster = find_cluster(read_programs(programs, str(programs)), cache=cache)
+    print(cluster.folder.path, flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

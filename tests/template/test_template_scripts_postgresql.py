@@ -1,0 +1,178 @@
+"""What psql and pg_dump write into a script, and what arena runs of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena._dialects._postgresql_scripts import ScriptFailed, run_script
+from pytest_arena._values import Stage
+from pytest_arena.errors import TemplateError
+
+if TYPE_CHECKING:
+    from tests.template.server_project import ServerProject
+
+
+class Heard:
+    """Notes what it is told to run."""
+
+    pid = 0
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def run(self, sql: str) -> None:
+        """Note it."""
+        self.ran.append(sql)
+
+    def rows(self, sql: str) -> list[tuple[object, ...]]:
+        """Nothing is asked."""
+        raise AssertionError(sql)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def ran(script: str) -> list[str]:
+    """The statements of a script."""
+    heard = Heard()
+    run_script(heard, script)
+    return heard.ran
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select ';', \";\", $$;$$, $a$ $$;$$ $a$, e'\\';', 'it''s;' -- ;\n;",
+        "create function f() returns int as $body$ begin return 1; end; $body$ language plpgsql;",
+        "create rule r as on insert to a do (delete from b; delete from c);",
+        "create function f() returns int begin atomic select case when true then 1 end; end;",
+        "select /* one /* ; two */ ; */ 1;",
+        "select a$1$ from b;",
+    ],
+)
+def test_a_semicolon_inside_a_statement_does_not_end_it(statement: str) -> None:
+    """Quotes, dollars, remarks in remarks, brackets, bodies of functions."""
+    assert ran(f"-- a remark; at first\n{statement}\n;;\nbegin; commit") == [
+        statement,
+        "begin;",
+        "commit",
+    ]
+
+
+def test_rows_of_copy_are_rows_whatever_stands_in_them() -> None:
+    """As pg_dump writes them: tabs, escapes, NULL, quotes, semicolons, a line that is a command."""
+    rows = "1\ta\\tb;\t\\N\n2\tit's\t\\\\N\n3\t\\\\connect\t\\x41\\101"
+    script = f'copy s."A b" (id, "x,y", z) from stdin;\n{rows}\n\\.\nselect 1;'
+    values = "('1', 'a\tb;', NULL),\n('2', 'it''s', '\\N'),\n('3', '\\connect', 'AA')"
+    assert ran(script) == [
+        'INSERT INTO s."A b" (id, "x,y", z) OVERRIDING SYSTEM VALUE VALUES\n' + values,
+        "select 1;",
+    ]
+
+
+@pytest.mark.parametrize(
+    "script,says,line",
+    [
+        ("select 1;\ndrop database if exists shop;", "DROP DATABASE reaches beyond", 2),
+        ("\n\nALTER  database shop set x = 1;", "ALTER DATABASE reaches beyond", 3),
+        ("alter system set x = 1;", "ALTER SYSTEM reaches beyond", 1),
+        ("drop role app;", "DROP ROLE reaches beyond", 1),
+        ("select 1;\n\\connect shop\nselect 2;", r"\\connect is a command of psql's", 2),
+        ("\\i other.sql", r"\\i is a command of psql's", 1),
+        ("copy a from stdin with (format csv);\n1\n\\.\n", "in another form than pg_dump's", 1),
+    ],
+)
+def test_what_is_not_for_arena_to_run_is_refused_before_anything_is(
+    script: str, says: str, line: int
+) -> None:
+    """``pg_dump --create --clean`` would drop the developer's own database."""
+    heard = Heard()
+    with pytest.raises(ScriptFailed, match=says) as caught:
+        run_script(heard, script)
+    assert caught.value.line == line
+    assert caught.value.fix
+    assert heard.ran == []
+
+
+def test_commands_that_change_nothing_are_passed_over() -> None:
+    """Newer pg_dumps begin and end with one; one ends a script."""
+    script = "\\restrict x1\n\\set ON_ERROR_STOP on\nselect 1;\n\\unrestrict x1\n\\q\nselect 2;"
+    assert ran(script) == ["select 1;"]
+
+
+DUMP = r"""
+--
+-- PostgreSQL database dump
+--
+\restrict aBc
+SET statement_timeout = 0;
+SET client_encoding = 'UTF8';
+SET standard_conforming_strings = on;
+SELECT pg_catalog.set_config('search_path', '', false);
+SET default_table_access_method = heap;
+CREATE EXTENSION IF NOT EXISTS pg_trgm WITH SCHEMA public;
+CREATE TYPE public.mood AS ENUM ('calm', 'wild');
+CREATE FUNCTION public.shout() RETURNS trigger LANGUAGE plpgsql AS $$
+begin
+    new.name := upper(new.name); return new;
+end;
+$$;
+CREATE TABLE public.dancers (
+    id integer NOT NULL,
+    name text,
+    mood public.mood,
+    tags text[]
+);
+ALTER TABLE public.dancers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.dancers_id_seq START WITH 1 INCREMENT BY 1 NO MINVALUE NO MAXVALUE CACHE 1
+);
+COPY public.dancers (id, name, mood, tags) FROM stdin;
+1	Ana\nB 100%	calm	{a,"b c"}
+2	\N	wild	\N
+\.
+SELECT pg_catalog.setval('public.dancers_id_seq', 2, true);
+ALTER TABLE ONLY public.dancers ADD CONSTRAINT dancers_pkey PRIMARY KEY (id);
+CREATE TRIGGER shout BEFORE INSERT ON public.dancers FOR EACH ROW EXECUTE FUNCTION public.shout();
+\unrestrict aBc
+"""
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "asyncpg"])
+def test_a_dump_is_a_schema(on_server: ServerProject, driver: str) -> None:
+    """With its rows; the search path that it sets ends with its connection."""
+    (on_server.root / "dump.sql").write_text(DUMP)
+    on_server.schema, on_server.driver = "dump.sql", driver
+    assert on_server.rows("select id, name, mood::text, tags from dancers order by id") == [
+        (1, "Ana\nB 100%", "calm", ["a", "b c"]),
+        (2, None, "wild", None),
+        (3, "SAND", None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "script,says,line,fix",
+    [
+        ("select 1;\n\ncreate table a (\n  id int,\n  no_type\n);", "syntax error", 6, "mend"),
+        (
+            "create table a (id int);\n-- owner\nalter table a owner to no_such_role;",
+            'role "no_such_role" does not exist',
+            3,
+            "pg_dump --no-owner",
+        ),
+        ("create table a (id int);\ncopy a (id) from stdin;\nx\n\\.\n", "invalid input", 2, "mend"),
+    ],
+)
+def test_a_script_that_fails_names_the_line(
+    on_server: ServerProject, script: str, says: str, line: int, fix: str
+) -> None:
+    """Where PostgreSQL has seen it; and nothing is left on the server."""
+    (on_server.root / "bad.sql").write_text(script)
+    on_server.schema = "bad.sql"
+    with pytest.raises(TemplateError) as caught:
+        on_server.ensure(stage=Stage.SCHEMA)
+    assert says in caught.value.what
+    assert f"bad.sql:{line}" in caught.value.cause
+    assert fix in caught.value.fix
+    assert on_server.databases() == []
