@@ -8,7 +8,6 @@ import shutil
 import sys
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +22,7 @@ from pytest_arena._servers._wheel import WheelSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pytest_arena._servers._base import Wanted
     from pytest_arena._servers._cluster import Cluster

@@ -204,7 +204,7 @@ def install(resolver: Resolver, *, drivers: str = "refuse") -> Gate:
         remember_engines()
         _listen()
         listen_to_raw_connections(_resolver)
-        install_raw_drivers(_resolver, _drivers)
+        install_raw_drivers(_resolver, _drivers, _used)
     return _gates[-1]
 
 
@@ -214,6 +214,12 @@ def _resolver() -> Resolver | None:
 
 def _drivers() -> str:
     return _gates[-1].drivers if _gates else "off"
+
+
+def _used(key: Key) -> None:
+    if _gates:
+        _gates[-1].used.add(key)
+        _gates[-1].uses[key] += 1
 
 
 def close(gate: Gate) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.engine import URL, make_url
 
@@ -12,7 +13,7 @@ from pytest_arena._dialects._postgresql_identity import identity_of_control
 from pytest_arena._gate import NOWHERE, Aim, Asked, Key
 from pytest_arena._isolation import isolation_named
 from pytest_arena._template import DatabaseShelves, Store
-from pytest_arena.errors import ConfigError, impossible
+from pytest_arena.errors import ArenaError, ConfigError, impossible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -142,7 +143,7 @@ class PostgreSQL:
 
     def aim(self, database: Database) -> Aim:
         """The live database, whose name is another one after each test that has written."""
-        isolation = database.isolation
+        isolation = _isolation_of(database)
         if isolation is None:
             return Aim(database.key, "", (database.born, 0))
         address = isolation.address
@@ -185,9 +186,9 @@ class PostgreSQL:
 
     def keep(self, database: Database, title: str) -> str:
         """A clone that stays on the server; its URL."""
-        if database.isolation is None:
+        if (isolation := _isolation_of(database)) is None:
             raise impossible(f"{database.name}: kept before its first connection")
-        name = database.isolation.save(title)
+        name = isolation.save(title)
         return (
             self.url(database, "psycopg")
             .set(drivername="postgresql", database=name)
@@ -207,12 +208,14 @@ class PostgreSQL:
 
     def writes(self, database: Database, pid: int) -> bool:
         """As the server says."""
-        return database.isolation is not None and pid in database.isolation.writers()
+        isolation = _isolation_of(database)
+        return isolation is not None and pid in isolation.writers()
 
     def end_backend(self, database: Database, pid: int, *, cancel: bool) -> None:
         """By the control connection."""
-        if database.isolation is not None:
-            database.isolation.end(pid, cancel=cancel)
+        if (isolation := _isolation_of(database)) is not None:
+            with suppress(ArenaError):  # a server that is gone has ended it
+                isolation.end(pid, cancel=cancel)
 
     def close(self) -> None:
         """Drop what this run has made; a private server goes on until it is idle."""
@@ -220,6 +223,11 @@ class PostgreSQL:
             self._own.close()
         if self._server is not None:
             self._server.close()
+
+
+def _isolation_of(database: Database) -> Clone | None:
+    """What ``isolate`` has returned."""
+    return cast("Clone | None", database.isolation)
 
 
 def _with_port(name: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import weakref
-from asyncio import AbstractEventLoop
 from contextlib import suppress
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +15,7 @@ from pytest_arena._gate._moving._transport import MovingTransport
 from pytest_arena._loop import running_loop
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable
 
     from sqlalchemy.engine import Dialect

@@ -1,0 +1,467 @@
+"""Attacks on the developer's own database on a server, and the proof that each is real.
+
+All run twice: with the plugin, where the database has the same rows afterwards and nobody has even
+logged in to it, and without it, where each attack must reach it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent, indent
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from pytest_arena.testing import Example
+from tests.gate.postgresql import SERVER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+REDIRECTED, REFUSED = "redirected", "refused"
+SOCKETS = Path("/var/run/postgresql")
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """What is done to the database ``DEV``, and what the guard makes of it.
+
+    ``engine`` is an engine of the app's on it that has not connected yet. An attack puts its own
+    ``name`` into a table. The line that a refusal has to name ends with ``# here``.
+    """
+
+    name: str
+    expected: str
+    code: str
+
+    @property
+    def function(self) -> str:
+        """A function of the inner project."""
+        return f"def {self.name}(name, engine):\n{indent(dedent(self.code).strip(), '    ')}\n"
+
+
+def redirected(name: str, code: str) -> Attack:
+    """An attack that lands in the arena."""
+    return Attack(name, REDIRECTED, code)
+
+
+def refused(name: str, code: str) -> Attack:
+    """An attack that is refused by its line."""
+    return Attack(name, REFUSED, code)
+
+
+URLS = (
+    redirected("url_psycopg", "add(create_engine(f'postgresql+psycopg://{PLACE}/{DEV}'), name)"),
+    redirected("url_psycopg2", "add(create_engine(f'postgresql+psycopg2://{PLACE}/{DEV}'), name)"),
+    redirected("url_asyncpg", "asyncio.run(aadd(f'postgresql+asyncpg://{PLACE}/{DEV}', name))"),
+    redirected("url_async", "asyncio.run(aadd(f'postgresql+psycopg://{PLACE}/{DEV}', name))"),
+    redirected(
+        "url_of_several_hosts",
+        """
+        hosts = f"host={HOST}:{PORT}&host=localhost:{PORT}"
+        add(create_engine(f"postgresql+psycopg://{USER}@/{DEV}?{hosts}"), name)
+        """,
+    ),
+    redirected(
+        "url_of_several_hosts_asyncpg",
+        """
+        hosts = f"host={HOST}:{PORT}&host=localhost:{PORT}"
+        asyncio.run(aadd(f"postgresql+asyncpg://{USER}@/{DEV}?{hosts}", name))
+        """,
+    ),
+    redirected(
+        "host_in_arguments",
+        """
+        to = {"host": HOST, "port": PORT}
+        add(create_engine(f"postgresql+psycopg://{USER}@db.invalid/{DEV}", connect_args=to), name)
+        """,
+    ),
+    redirected(
+        "dsn_in_arguments",
+        """
+        to = {"dsn": f"dbname={DEV} port={PORT}"}
+        add(create_engine(f"postgresql+psycopg2://{USER}@{HOST}", connect_args=to), name)
+        """,
+    ),
+    redirected(
+        "dsn_in_arguments_asyncpg",
+        """
+        to = {"dsn": f"postgresql://{PLACE}/{DEV}"}
+        asyncio.run(aadd("postgresql+asyncpg://", name, connect_args=to))
+        """,
+    ),
+    redirected(
+        "conninfo_in_arguments",
+        "add(create_engine('postgresql+psycopg://', connect_args={'conninfo': LIBPQ}), name)",
+    ),
+    redirected(
+        "service_in_arguments",
+        "add(create_engine('postgresql+psycopg://', connect_args={'service': 'dev'}), name)",
+    ),
+    redirected("environment_alone", "add(create_engine('postgresql+psycopg://'), name)"),
+    redirected("environment_alone_psycopg2", "add(create_engine('postgresql+psycopg2://'), name)"),
+    redirected("environment_alone_asyncpg", "asyncio.run(aadd('postgresql+asyncpg://', name))"),
+    redirected("of_null_pool", "add(create_engine(engine.url, poolclass=NullPool), name)"),
+    redirected("of_thread", "in_thread(lambda: add(engine, name))"),
+    redirected(
+        "of_adding_listener",
+        """
+        @event.listens_for(engine, "do_connect")
+        def add_something(dialect, entry, cargs, cparams):
+            cparams["application_name"] = "token"
+        add(engine, name)
+        """,
+    ),
+)
+
+MEDDLERS = (
+    refused("creator", "add(create_engine('postgresql+psycopg://', creator=open_it), name)"),
+    refused(
+        "creator_psycopg2",
+        """
+        def open_psycopg2():
+            return psycopg2.connect(LIBPQ)  # here
+        add(create_engine("postgresql+psycopg2://", creator=open_psycopg2), name)
+        """,
+    ),
+    refused(
+        "async_creator",
+        """
+        async def open_asyncpg():
+            return await asyncpg.connect(f"postgresql://{PLACE}/{DEV}")  # here
+        asyncio.run(aadd("postgresql+asyncpg://", name, async_creator=open_asyncpg))
+        """,
+    ),
+    refused("pool", "add(create_engine('postgresql+psycopg://', pool=QueuePool(open_it)), name)"),
+    refused(
+        "bare_pool",
+        """
+        connection = QueuePool(open_it).connect()
+        put(connection, name)
+        """,
+    ),
+    refused(
+        "returning_listener",
+        """
+        event.listen(engine, "do_connect", lambda *_: open_it())
+        add(engine, name)
+        """,
+    ),
+    refused(
+        "returning_class_listener_first",
+        """
+        def give(*_):
+            return open_it()
+        event.listen(Engine, "do_connect", give, insert=True)
+        try:
+            add(engine, name)
+        finally:
+            event.remove(Engine, "do_connect", give)
+        """,
+    ),
+    refused(
+        "rewriting_listener",
+        """
+        def rewrite(dialect, entry, cargs, cparams):
+            cparams["dbname"] = DEV
+        event.listen(engine, "do_connect", rewrite)
+        add_here(engine, name)
+        """,
+    ),
+    refused(
+        "replacing_listener",
+        """
+        def rewrite(dialect, entry, cargs, cparams):
+            cargs[:] = [LIBPQ]
+            cparams.clear()
+        event.listen(engine, "do_connect", rewrite)
+        add_here(engine, name)
+        """,
+    ),
+    refused(
+        "rewriting_listener_asyncpg",
+        """
+        made = create_async_engine(f"postgresql+asyncpg://{PLACE}/{DEV}")
+        def rewrite(dialect, entry, cargs, cparams):
+            cparams.update(host=HOST, port=PORT, user=USER, database=DEV)
+        event.listen(made.sync_engine, "do_connect", rewrite)
+        async def main():
+            try:
+                async with made.begin() as connection:  # here
+                    await connection.execute(INSERT, {"name": name})
+            finally:
+                await made.dispose()
+        asyncio.run(main())
+        """,
+    ),
+    refused(
+        "swapping_listener",
+        """
+        def swap(dbapi_connection, entry):
+            entry.dbapi_connection = open_it()
+        event.listen(engine.pool, "connect", swap)
+        add(engine, name)
+        """,
+    ),
+    refused(
+        "dialect_connect",
+        """
+        args, options = engine.dialect.create_connect_args(engine.url)
+        put(engine.dialect.connect(*args, **options), name)  # here
+        """,
+    ),
+)
+
+RAW = (
+    refused("raw_psycopg", "put(open_it(), name)"),
+    refused("raw_psycopg_class", "put(psycopg.Connection.connect(LIBPQ), name)  # here"),
+    refused("raw_psycopg2", "put(psycopg2.connect(LIBPQ), name)  # here"),
+    refused("raw_psycopg2_inner", "put(psycopg2._connect(LIBPQ), name)  # here"),
+    refused(
+        "raw_psycopg2_pool",
+        "put(psycopg2.pool.ThreadedConnectionPool(1, 1, LIBPQ).getconn(), name)  # here",
+    ),
+    refused("raw_environment", "put(psycopg.connect(), name)  # here"),
+    refused("raw_service", "put(psycopg.connect(service='dev'), name)  # here"),
+    refused("raw_thread", "in_thread(lambda: put(open_it(), name))"),
+    refused("raw_localhost", "put(psycopg.connect(LIBPQ, host='localhost'), name)  # here"),
+    refused("raw_socket", f"put(psycopg.connect(LIBPQ, host='{SOCKETS}'), name)  # here"),
+    refused(
+        "raw_asyncpg",
+        """
+        async def main():
+            connection = await asyncpg.connect(f"postgresql://{PLACE}/{DEV}")  # here
+            await connection.execute(f"INSERT INTO dancers VALUES ('{name}')")
+            await connection.close()
+        asyncio.run(main())
+        """,
+    ),
+    refused(
+        "raw_asyncpg_pool",
+        """
+        async def main():
+            async with asyncpg.create_pool(f"postgresql://{PLACE}/{DEV}", min_size=1) as pool:  # here
+                await pool.execute(f"INSERT INTO dancers VALUES ('{name}')")
+        asyncio.run(main())
+        """,
+    ),
+    refused(
+        "raw_async_psycopg",
+        """
+        async def main():
+            async with await psycopg.AsyncConnection.connect(LIBPQ) as connection:  # here
+                await connection.execute("INSERT INTO dancers VALUES (%s)", (name,))
+        asyncio.run(main())
+        """,
+    ),
+    refused(
+        "raw_psycopg_pool",
+        """
+        with psycopg_pool.ConnectionPool(LIBPQ, min_size=1) as pool:  # here
+            with pool.connection() as connection:
+                connection.execute("INSERT INTO dancers VALUES (%s)", (name,))
+        """,
+    ),
+)
+
+ATTACKS = (*URLS, *MEDDLERS, *RAW)
+
+HEADER = f"""
+import asyncio, contextlib, os, threading
+import asyncpg, psycopg, psycopg2, psycopg2.pool, psycopg_pool
+import pytest
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool, QueuePool
+
+HOST, PORT, USER, DEV = {SERVER.host!r}, {SERVER.port}, {SERVER.user!r}, os.environ["DEV"]
+PLACE = f"{{USER}}@{{HOST}}:{{PORT}}"
+LIBPQ = f"host={{HOST}} port={{PORT}} user={{USER}} dbname={{DEV}}"
+INSERT = text("INSERT INTO dancers VALUES (:name)")
+
+def add(engine, name):
+    with engine.begin() as connection:
+        connection.execute(INSERT, {{"name": name}})
+    engine.dispose()
+
+def add_here(engine, name):
+    with engine.begin() as connection:  # here
+        connection.execute(INSERT, {{"name": name}})
+
+async def aadd(url, name, **options):
+    made = create_async_engine(url, **options)
+    try:
+        async with made.begin() as connection:
+            await connection.execute(INSERT, {{"name": name}})
+    finally:
+        await made.dispose()
+
+def open_it():
+    return psycopg.connect(LIBPQ)  # here
+
+def put(connection, name):
+    connection.cursor().execute("INSERT INTO dancers VALUES (%s)", (name,))
+    connection.commit()
+    connection.close()
+
+def in_thread(call):
+    failed = []
+    def run():
+        try:
+            call()
+        except BaseException as error:
+            failed.append(error)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    for error in failed:
+        raise error
+"""
+
+FOOTER = """
+@pytest.fixture
+def arena_or_none(request):
+    with contextlib.suppress(pytest.FixtureLookupError):
+        return request.getfixturevalue("arena")
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack(name, arena_or_none):
+    attack, expected = ATTACKS[name]
+    engine = create_engine(f"postgresql+psycopg://{PLACE}/{DEV}")
+    if expected == "redirected" or arena_or_none is None:
+        attack(name, engine)
+        return
+    with arena_or_none.expect_refusal() as refused:
+        attack(name, engine)
+    assert "# here" in refused.error.cause, refused.error
+"""
+
+APP = """
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+class Base(DeclarativeBase):
+    pass
+
+class Dancer(Base):
+    __tablename__ = "dancers"
+    name: Mapped[str] = mapped_column(primary_key=True)
+"""
+
+CONFIG = "[pytest]\narena_schema = app:Base\npythonpath = .\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Developer:
+    """The developer's own database."""
+
+    name: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """A shell in which everything leads there."""
+        return {
+            "DEV": self.name,
+            "PGHOST": SERVER.host,
+            "PGPORT": str(SERVER.port),
+            "PGUSER": SERVER.user,
+            "PGDATABASE": self.name,
+            "PGSERVICEFILE": "services.conf",
+        }
+
+    @property
+    def services(self) -> str:
+        """A service file of hers."""
+        place = f"host={SERVER.host}\nport={SERVER.port}\nuser={SERVER.user}"
+        return f"[dev]\n{place}\ndbname={self.name}\n"
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What is in it, and by which transactions."""
+        with _connected(self.name) as connection:
+            found = connection.execute("SELECT name, xmin::text FROM dancers ORDER BY name")
+            return [(name, xmin) for name, xmin in found]
+
+    def logins(self) -> int:
+        """How many sessions there have been, as the server counts them when they end."""
+        with _connected(SERVER.database) as connection:
+            row = connection.execute(
+                "SELECT sessions FROM pg_stat_database WHERE datname = %s", (self.name,)
+            ).fetchone()
+            return int(row[0]) if row else 0
+
+
+@contextmanager
+def _connected(database: str) -> Iterator[psycopg.Connection]:
+    place = {"host": SERVER.host, "port": SERVER.port, "user": SERVER.user}
+    with closing(psycopg.connect(**place, dbname=database, autocommit=True)) as connection:
+        yield connection
+
+
+@pytest.fixture(name="developer")
+def _developer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Developer]:
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        monkeypatch.delenv(name)
+    name = f"developer_{secrets.token_hex(4)}"
+    with _connected(SERVER.database) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    try:
+        with _connected(name) as connection:
+            connection.execute("CREATE TABLE dancers (name varchar PRIMARY KEY)")
+            connection.execute("INSERT INTO dancers VALUES ('the developer')")
+        yield Developer(name)
+    finally:
+        with _connected(SERVER.database) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def example_of(folder: Path, developer: Developer, **files: str) -> Example:
+    """A project beside the developer's database."""
+    texts = {f"{name}.py": text for name, text in files.items()}
+    fixed = {"app.py": APP, "pytest.ini": CONFIG, "services.conf": developer.services}
+    return Example(folder / "project", fixed | texts)
+
+
+def module_of(attacks: Iterable[Attack]) -> str:
+    """A test module: each attack is a test of its own."""
+    attacks = list(attacks)
+    table = "\n".join(f"    {one.name!r}: ({one.name}, {one.expected!r})," for one in attacks)
+    functions = "\n".join(one.function for one in attacks)
+    return f"{HEADER}\n{functions}\nATTACKS = {{\n{table}\n}}\n{FOOTER}"
+
+
+def available() -> list[Attack]:
+    """Without what needs a socket, where the server has it elsewhere."""
+    has_socket = (SOCKETS / f".s.PGSQL.{SERVER.port}").exists()
+    return [one for one in ATTACKS if has_socket or "socket" not in one.name]
+
+
+def test_pitfall_135_no_attack_reaches_the_developers_server(
+    tmp_path: Path, developer: Developer
+) -> None:
+    """Redirected, or refused by the line that tried, without a login."""
+    attacks = available()
+    rows, logins = developer.rows(), developer.logins()
+    example = example_of(tmp_path, developer, test_attacks=module_of(attacks))
+    run = example.run("-W", "ignore", env=developer.environment)
+    run.expect(passed=len(attacks))
+    assert developer.logins() == logins
+    assert developer.rows() == rows
+
+
+def test_without_the_plugin_each_attack_reaches_the_server(
+    tmp_path: Path, developer: Developer
+) -> None:
+    """The twin."""
+    attacks = available()
+    example = example_of(tmp_path, developer, test_attacks=module_of(attacks))
+    example = example.with_paths({"pytest.ini": "[pytest]\npythonpath = .\n"})
+    run = example.run("-W", "ignore", plugin=False, env=developer.environment)
+    run.expect(passed=len(attacks))
+    reached = {name for name, _ in developer.rows()} - {"the developer"}
+    assert reached == {one.name for one in attacks}
+    assert developer.logins() > len(attacks) / 2
