@@ -97,7 +97,10 @@ URLS = (
     ),
     redirected(
         "conninfo_in_arguments",
-        "add(create_engine('postgresql+psycopg://', connect_args={'conninfo': LIBPQ}), name)",
+        """
+        to = {"conninfo": f"dbname={DEV} port={PORT}"}
+        add(create_engine(f"postgresql+psycopg://{USER}@{HOST}", connect_args=to), name)
+        """,
     ),
     redirected(
         "service_in_arguments",
@@ -245,7 +248,8 @@ RAW = (
         "raw_asyncpg_pool",
         """
         async def main():
-            async with asyncpg.create_pool(f"postgresql://{PLACE}/{DEV}", min_size=1) as pool:  # here
+            url = f"postgresql://{PLACE}/{DEV}"
+            async with asyncpg.create_pool(url, min_size=1) as pool:  # here
                 await pool.execute(f"INSERT INTO dancers VALUES ('{name}')")
         asyncio.run(main())
         """,
@@ -397,8 +401,8 @@ class Developer:
 
 @contextmanager
 def _connected(database: str) -> Iterator[psycopg.Connection]:
-    place = {"host": SERVER.host, "port": SERVER.port, "user": SERVER.user}
-    with closing(psycopg.connect(**place, dbname=database, autocommit=True)) as connection:
+    place = f"host={SERVER.host} port={SERVER.port} user={SERVER.user}"
+    with closing(psycopg.connect(place, dbname=database, autocommit=True)) as connection:
         yield connection
 
 
@@ -465,3 +469,159 @@ def test_without_the_plugin_each_attack_reaches_the_server(
     reached = {name for name, _ in developer.rows()} - {"the developer"}
     assert reached == {one.name for one in attacks}
     assert developer.logins() > len(attacks) / 2
+
+
+def test_pitfall_130_a_listener_hears_its_own_test_alone(
+    tmp_path: Path, developer: Developer
+) -> None:
+    """An app with a connection of its driver's beside its engine, where the user has it led.
+
+    Kept in a global, and nothing is written: the database of the next test is the very same.
+    """
+    app = f"""{APP}
+import os
+import asyncpg
+from sqlalchemy.ext.asyncio import create_async_engine
+URL = "postgresql://{SERVER.user}@{SERVER.host}:{SERVER.port}/{developer.name}"
+engine = create_async_engine(URL.replace("://", "+asyncpg://"))
+heard, kept = [], []
+
+async def listen():
+    kept.append(await asyncpg.connect(URL))
+    await kept[-1].add_listener("dancers", lambda *news: heard.append(news[-1]))
+"""
+    test = """
+import asyncio
+import pytest
+from sqlalchemy import text
+from app import engine, heard, kept, listen
+
+async def notify(word):
+    async with engine.begin() as connection:
+        await connection.execute(text("SELECT pg_notify('dancers', :word)"), {"word": word})
+
+async def names():
+    return [await one.fetchval("SELECT current_database()") for one in kept if not one.is_closed()]
+
+async def test_one():
+    await listen()
+    await notify("one")
+    async with engine.connect() as connection:
+        assert [await connection.scalar(text("SELECT current_database()"))] == await names()
+    assert heard == ["one"]
+
+async def test_two():
+    await notify("two")
+    ended = asyncio.Event()
+    if not kept[0].is_closed():
+        kept[0].add_termination_listener(lambda _: ended.set())
+        async with asyncio.timeout(5):
+            await ended.wait()
+    assert heard == ["one"]
+
+async def test_three():
+    await listen()
+    await notify("three")
+    await names()
+    assert heard == ["one", "three"]
+    await kept[-1].close()
+"""
+    config = f"{CONFIG}asyncio_mode = auto\nasyncio_default_test_loop_scope = session\n"
+    config += "asyncio_default_fixture_loop_scope = session\narena_drivers = redirect\n"
+    rows, logins = developer.rows(), developer.logins()
+    example = example_of(tmp_path, developer, app=app, test_news=test)
+    example.with_paths({"pytest.ini": config}).run(env=developer.environment).expect(passed=3)
+    assert (developer.rows(), developer.logins()) == (rows, logins)
+
+
+def test_pitfall_135_before_tests_and_after_them(tmp_path: Path, developer: Developer) -> None:
+    """At the import of a conftest, in collection, after the session, at exit, in a child process.
+
+    All errors are swallowed, as an app may do: the run fails, and names the lines.
+    """
+    attempt = f"""
+import atexit, os, pathlib, subprocess, sys
+import psycopg, psycopg2
+
+LIBPQ = "host={SERVER.host} port={SERVER.port} user={SERVER.user} dbname={developer.name}"
+
+def attempt(moment, connect=psycopg.connect):
+    try:
+        connect(LIBPQ).close()
+        outcome = "reached"
+    except Exception as error:
+        outcome = type(error).__name__
+    with pathlib.Path("outcomes").open("a") as file:
+        print(moment, outcome, file=file)
+"""
+    conftest = """
+import atexit
+from attempt import attempt
+attempt("conftest")
+atexit.register(attempt, "exit")
+
+def pytest_collection_finish():
+    attempt("collection")
+
+def pytest_sessionfinish():
+    attempt("session's end")
+
+def pytest_unconfigure():
+    attempt("the very end")
+"""
+    test = """
+import os, subprocess, sys
+import psycopg2
+from attempt import attempt
+attempt("module", psycopg2.connect)
+
+def test_swallowed():
+    attempt("test")
+
+def test_child():
+    code = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "OperationalError" in done.stderr and "arena.invalid" in done.stderr, done.stderr
+"""
+    url = f"postgresql://{SERVER.user}@{SERVER.host}:{SERVER.port}/{developer.name}"
+    rows, logins = developer.rows(), developer.logins()
+    example = example_of(tmp_path, developer, attempt=attempt, conftest=conftest, test_it=test)
+    run = example.run(env={**developer.environment, "DATABASE_URL": url})
+    outcomes = (example.folder / "outcomes").read_text().splitlines()
+    moments = [line.rpartition(" ")[0] for line in outcomes]
+    assert moments == [
+        *("conftest", "module", "collection", "test", "session's end", "the very end", "exit"),
+    ], run.output
+    assert not [line for line in outcomes if not line.endswith("Error")], outcomes
+    assert run.status == 1, run.output
+    run.says("conftest.py:", "test_it.py:", "by psycopg2, and not by the app's engine")
+    assert (developer.rows(), developer.logins()) == (rows, logins)
+
+
+def test_what_is_allowed_is_reached_by_any_way(tmp_path: Path, developer: Developer) -> None:
+    """By an engine, by its creator, by a driver; and no other database is."""
+    test = f"""{HEADER}
+import pytest
+@pytest.mark.parametrize("way", ["engine", "creator", "driver", "asyncpg"])
+def test_it(way, arena):
+    if way == "engine":
+        add(create_engine(f"postgresql+psycopg://{{PLACE}}/{{DEV}}"), way)
+    elif way == "creator":
+        add(create_engine("postgresql+psycopg://", creator=open_it), way)
+    elif way == "driver":
+        put(psycopg2.connect(LIBPQ), way)
+    else:
+        async def opened():
+            return await asyncpg.connect(f"postgresql://{{PLACE}}/{{DEV}}")
+        asyncio.run(aadd("postgresql+asyncpg://", way, async_creator=opened))
+    with arena.expect_refusal():
+        psycopg.connect(LIBPQ, dbname="template1")
+    with arena.expect_refusal():
+        psycopg.connect(LIBPQ, host=f"{{HOST}},192.0.2.1")
+"""
+    allowed = f"postgresql://{SERVER.host}:{SERVER.port}/{developer.name}"
+    example = example_of(tmp_path, developer, test_it=test)
+    example = example.with_paths({"pytest.ini": f"{CONFIG}arena_allow = {allowed}\n"})
+    example.run(env=developer.environment).expect(passed=4)
+    names = {name for name, _ in developer.rows()}
+    assert names == {"the developer", "engine", "creator", "driver", "asyncpg"}

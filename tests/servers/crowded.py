@@ -27,6 +27,7 @@ PASSWORD = "sEcret-4711"  # noqa: S105 - of a server that lives for some seconds
 CONNECTIONS = 5
 
 ROLES = f"""
+SET password_encryption = 'scram-sha-256';
 CREATE ROLE humble LOGIN;
 CREATE ROLE maker LOGIN CREATEDB PASSWORD '{PASSWORD}';
 CREATE ROLE boss LOGIN SUPERUSER;

@@ -17,7 +17,7 @@ from pytest_arena._servers import _binaries, _wheel
 from pytest_arena._servers._base import Unavailable
 from pytest_arena._servers._binaries import BinariesSource, folders
 from pytest_arena._servers._programs import account, read_programs
-from pytest_arena._servers._reach import reachable
+from pytest_arena._servers._reach import homes_of_programs, reachable
 from pytest_arena._servers._wheel import WheelSource
 
 if TYPE_CHECKING:
@@ -158,7 +158,8 @@ def test_programs_that_nobody_else_can_run_are_refused(
     assert account() is not None
     with pytest.raises(Unavailable, match="is closed to the user"):
         reachable(broken, cluster.folder)
-    shutil.rmtree(cluster.folder.path / "programs")
+    assert not [home for home in homes_of_programs(cluster.folder) if home.exists()]
+    shutil.rmtree(homes_of_programs(cluster.folder)[1].parent)
 
 
 def test_the_version_is_read_from_the_programs(installed: Programs) -> None:

@@ -7,12 +7,14 @@ import importlib
 import os
 import signal
 import threading
+from contextlib import closing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
 
+from pytest_arena._dialects import _postgresql_templates as sql
 from pytest_arena._servers._own import OwnDatabases
 from pytest_arena._template import _databases
 from pytest_arena._values import Stage
@@ -197,9 +199,9 @@ def test_pitfall_089_what_makes_a_new_template_and_what_does_not(
     found.append(on_server.ensure())
     on_server.write(helper='NAME = "Dune"\n')
     found.append(on_server.ensure())
-    here = _databases.sql.described(on_server.own.control)
+    here = sql.described(on_server.own.control)
     assert "UTF8" in here
-    monkeypatch.setattr(_databases.sql, "described", lambda _: f"{here} but newer")
+    monkeypatch.setattr(sql, "described", lambda _: f"{here} but newer")
     found.append(on_server.ensure())
     assert len(set(found)) == 4
     manifests = [manifest for _, manifest in on_server.own.templates(on_server.shelf())]
@@ -235,6 +237,34 @@ def test_a_template_that_somebody_dropped_is_built_again(on_server: ServerProjec
     on_server.own.control.run(f"DROP DATABASE {template}")
     assert on_server.names() == ["Sand"]
     assert on_server.builds() == 2
+
+
+def test_pitfall_090_unused_templates_are_collected_at_the_next_build(
+    on_server: ServerProject,
+) -> None:
+    """None that a living run uses, however old it is."""
+    address = on_server.own.address_of("postgres")
+    old = on_server.ensure()
+    with closing(OwnDatabases(address, project=on_server.name, registry=REGISTRY)) as other:
+        other.control.run("UPDATE arena.database SET used = used - interval '15 days'")
+        on_server.write(helper='NAME = "Dune"\n')
+        on_server.ensure()
+        assert old in on_server.databases()
+        on_server.own.close()
+        on_server.own = other
+        on_server.write(helper='NAME = "Silt"\n')
+        on_server.ensure()
+        assert old not in on_server.databases()
+
+
+def test_a_role_that_an_earlier_build_made_says_how_to_make_it(on_server: ServerProject) -> None:
+    """Roles belong to the server, whichever of its databases they were made in."""
+    (on_server.root / "roles.sql").write_text(f"{SCRIPT}\ncreate role postgres;")
+    on_server.schema = "roles.sql"
+    with pytest.raises(TemplateError) as caught:
+        on_server.ensure()
+    assert 'role "postgres" already exists' in caught.value.what
+    assert "WHEN duplicate_object" in caught.value.fix
 
 
 def test_pitfall_074_four_processes_at_once_build_once(on_server: ServerProject) -> None:

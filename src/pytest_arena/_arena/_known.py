@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect, Engine
 
     from pytest_arena._arena._files import Files
-    from pytest_arena._arena._products import Product
+    from pytest_arena._arena._state import Product
     from pytest_arena._config import Config
 
 __all__ = ["KnownDatabases"]

@@ -138,6 +138,8 @@ class Levels:
         if self._stack[-1:] != [level]:
             raise impossible(f"{level.name}: a level was left that is not the top one")
         failed = self._hook_failure(level)
+        if level.is_test:
+            self._gate.end_raw(level.serial)
         changed = self._take_back_all(level, failed)
         self._stack.pop()
         self._before.pop(level, None)

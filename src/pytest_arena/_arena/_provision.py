@@ -66,7 +66,13 @@ class Provision:
         return isolation
 
     def enter(self, isolation: Isolation, database: Database, level: Level) -> None:
-        """Open a level on one database, with the content that the level asks for."""
+        """Open a level on one database, with the content that the level asks for.
+
+        Raises:
+            ConfigError: its test is marked with an isolation that this database does not have.
+        """
+        if level.isolation not in {"auto", isolation.name}:
+            raise _marked_otherwise(isolation, database, level)
         isolation.enter()
         if level.stage is not Stage.SEEDED:
             isolation.replace(self._template(database, level.stage))
@@ -78,6 +84,16 @@ class Provision:
             stage,
             lambda target: self._builds.running(BuildAim(database, str(recipe), target)),
         )
+
+
+def _marked_otherwise(isolation: Isolation, database: Database, level: Level) -> ConfigError:
+    return ConfigError(
+        f"{level.name}: isolation={level.isolation!r} is not to be had on {database.name}, which "
+        f"is on {database.product.shown}",
+        why="a test that was isolated another way than was asked for would prove nothing",
+        cause="the test's marker, @pytest.mark.arena",
+        fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",
+    )
 
 
 def _said_before(failure: ArenaError) -> ArenaError:

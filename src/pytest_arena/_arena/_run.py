@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_arena._app import Request
-    from pytest_arena._arena._products import Product
+    from pytest_arena._arena._state import Product
     from pytest_arena._config import Config
     from pytest_arena._values import Plan
 
@@ -120,7 +120,9 @@ class ArenaRun:
         """Open the test's own level, at its first function-scoped fixture or its call."""
         test = self.test
         if test is not None and not test.settled and self.levels.find(test) is None:
-            self.levels.enter(Level(test, test.plan.name, test.serial, test.plan.stage))
+            plan = test.plan
+            level = Level(test, plan.name, test.serial, plan.stage, isolation=plan.isolation)
+            self.levels.enter(level)
             # Not earlier: what wider fixtures override holds as long as they do.
             test.overrides = [_leaks.Overrides(self.apps.named)]
 

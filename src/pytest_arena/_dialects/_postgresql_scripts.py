@@ -109,7 +109,7 @@ _NO_ROLE = re.compile(r'role "[^"]*" does not exist')
 
 def _fix(error: Failed) -> str:
     if _NO_ROLE.search(str(error)):
-        return "pg_dump --no-owner --no-privileges …   (or CREATE ROLE first, in the script)"
+        return "pg_dump --no-owner --no-privileges …   (a script of its own for the schema)"
     return ""
 
 
@@ -158,10 +158,11 @@ _BEYOND = re.compile(
     r"|(?:DROP|ALTER)\s+(?:ROLE|USER(?!\s+MAPPING)|GROUP)\b"
 )
 _HARMLESS = re.compile(
-    r"\\(?:restrict|unrestrict|echo|qecho|warn|pset|timing|x|t|a|q|errverbose|conninfo)\b"
+    r"\\(?:restrict|unrestrict|echo|qecho|warn|pset|timing|x|t|a|errverbose|conninfo)\b"
     r"|\\encoding\s+utf-?8\b|\\set\s+(?:ON_ERROR_STOP|QUIET|VERBOSITY|ECHO)\b",
     re.IGNORECASE,
 )
+_QUIT = re.compile(r"\\q\b")  # psql reads no further
 _TOKEN = re.compile(
     r"""(?sx)
       (?P<remark>  --[^\n]* | /\* )
@@ -178,12 +179,13 @@ _HAS_BODY = re.compile(r"(?i)CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)
 
 
 def _statements(script: str) -> Iterator[_Statement]:
-    text, at = script.replace("\r\n", "\n").removeprefix("\ufeff"), 0
+    text, at, line, counted = script.replace("\r\n", "\n").removeprefix("\ufeff"), 0, 1, 0
     while (start := _start(text, at)) < len(text):
+        line, counted = line + text.count("\n", counted, start), start
         at = _end(text, start)
-        sql, line = text[start:at].strip(), text.count("\n", 0, start) + 1
-        if sql.startswith("\\") and _HARMLESS.match(sql) and sql[1:2] == "q" and sql[2:3] != "e":
-            return  # \q: psql reads no further
+        sql = text[start:at].strip()
+        if _QUIT.match(sql):
+            return
         rows: tuple[str, ...] = ()
         if _COPY.match(sql):
             rows, at = _rows(text, at)

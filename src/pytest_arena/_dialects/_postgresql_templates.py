@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "described",
-    "failed_by",
     "has_tables",
     "is_being_written",
-    "is_there",
+    "lacks_table",
+    "next_step",
     "sqlstate_of",
 ]
 
@@ -41,8 +41,6 @@ SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = {0} AND backend_xid 
     OR EXISTS (SELECT FROM pg_prepared_xacts WHERE database = {0})
 """
 
-_IS_THERE = "SELECT 1 FROM pg_database WHERE datname = {}"
-
 
 def described(control: Control) -> str:
     """Return what the server adds to each database: version, encoding, locale, extensions."""
@@ -59,11 +57,6 @@ def is_being_written(control: Control, database: str) -> bool:
     return bool(control.rows(_IS_BEING_WRITTEN.format(literal(database)))[0][0])
 
 
-def is_there(control: Control, database: str) -> bool:
-    """Whether there is a database of this name."""
-    return bool(control.rows(_IS_THERE.format(literal(database))))
-
-
 def sqlstate_of(error: BaseException | None) -> str:
     """Return PostgreSQL's code for an error of any driver, of SQLAlchemy's or of arena's."""
     seen: Any = getattr(error, "orig", None) or error
@@ -77,15 +70,32 @@ _FAILED_BY = {
     "0A000": "extension",  # feature_not_supported: … is not available
     "58P01": "extension",  # undefined_file: could not open extension control file
     "42501": "rights",  # insufficient_privilege
-    "53100": "room",  # disk_full
+    "42710": "role",  # duplicate_object
 }
 
 
-def failed_by(error: BaseException) -> tuple[str, str]:
-    """Return what was missing, in a word, and its name; "" for any other error."""
+def lacks_table(error: BaseException) -> bool:
+    """Whether a table is missing that the statement names."""
+    return _FAILED_BY.get(sqlstate_of(error)) == "table"
+
+
+def next_step(error: BaseException) -> str:
+    """Return what to do after a statement of a build has failed; "" where it is not known."""
     kind = _FAILED_BY.get(sqlstate_of(error), "")
     text = str(getattr(error, "orig", None) or error)
-    if kind == "extension" and "extension" not in text:
-        return "", ""
+    if kind in {"extension", "role"} and kind not in text:  # the code means other things too
+        return ""
     name = re.search(r'"([^"]+)"', text)
-    return kind, name[1] if name else ""
+    return _STEPS.get(kind, "").format(name=name[1] if name else "…")
+
+
+_STEPS = {
+    "database": "the database has another name in tests, so ask for it:\n"
+    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET …', current_database()); END $$",
+    "schema": "CREATE SCHEMA IF NOT EXISTS {name}   (before what stands in it is made)",
+    "extension": "apt-get install postgresql-contrib   (or the extension's own package, on the "
+    "server)",
+    "role": "DO $$ BEGIN CREATE ROLE {name}; EXCEPTION WHEN duplicate_object THEN NULL; END $$\n"
+    "(a role is the server's, and is there from the build before)",
+    "rights": "arena_database = own   (a private server, on which the app may do anything)",
+}

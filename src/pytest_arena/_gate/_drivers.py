@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import weakref
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,9 +31,17 @@ if TYPE_CHECKING:
     from pytest_arena._gate._base import Aim, Files, Key
     from pytest_arena._gate._postgresql_target import Target
     from pytest_arena._ledger import Ledger
-    from pytest_arena._values import CodeLine
+    from pytest_arena._values import Address, CodeLine
 
-__all__ = ["RawConnection", "RawResolver", "install_raw_drivers", "raw_connections"]
+__all__ = [
+    "Admitted",
+    "RawConnection",
+    "RawResolver",
+    "admitted",
+    "install_raw_drivers",
+    "pooled",
+    "raw_connections",
+]
 
 
 class RawResolver(Protocol):
@@ -70,22 +78,48 @@ class RawConnection:
 
 
 @dataclass(frozen=True, slots=True)
+class Admitted:
+    """Why a connection was let through: to an address of ours, or as ``arena_allow`` has it.
+
+    ``aim`` is set where no engine has led it there.
+    """
+
+    address: Address | None = None
+    aim: Aim | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Opened:
-    aim: Aim
+    admitted: Admitted
     line: CodeLine | None
     serial: int
 
 
-_live: weakref.WeakKeyDictionary[Any, _Opened] = weakref.WeakKeyDictionary()
+_opened: weakref.WeakKeyDictionary[Any, _Opened] = weakref.WeakKeyDictionary()
+
+
+def admitted(driver_connection: Any) -> Admitted | None:
+    """Return why this very connection was let through; None for one that was not seen."""
+    try:
+        opened = _opened.get(driver_connection)
+    except TypeError:  # an object of somebody's that cannot be looked up
+        return None
+    return opened.admitted if opened else None
+
+
+def pooled(driver_connection: Any) -> None:
+    """An engine's pool has this connection from here on: it does not end with a level."""
+    opened = _opened.get(driver_connection)
+    if opened is not None:
+        _opened[driver_connection] = replace(opened, admitted=Admitted(opened.admitted.address))
 
 
 def raw_connections() -> list[RawConnection]:
     """Return those that are open."""
-    found = [] if not _live else list(_live.items())  # asked at each test
     return [
-        RawConnection(opened.aim, opened.line, opened.serial, _pid_of(connection))
-        for connection, opened in found
-        if not _is_closed(connection)
+        RawConnection(opened.admitted.aim, opened.line, opened.serial, _pid_of(connection))
+        for connection, opened in list(_opened.items())
+        if opened.admitted.aim is not None and not _is_closed(connection)
     ]
 
 
@@ -136,8 +170,8 @@ class _Guard:
             if (now := self._resolver()) is not None:
                 now.ledger.note(messages.cannot_watch(module.__name__, str(error).strip("'")))
 
-    def admit(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> Aim | None:
-        """Refuse a connection, or lead it, or let it be; return what it aims at, if that is ours.
+    def admit(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> Admitted | None:
+        """Refuse a connection, or lead it, or let it be; return why, None where nobody looks.
 
         Raises:
             RefusedError: it may not be opened.
@@ -145,8 +179,10 @@ class _Guard:
         __tracebackhide__ = True
         now = self._resolver()
         driver = dialect.removesuffix("_async")
-        if now is None or is_own() or _admitted.get() or is_led(driver, args, kwargs):
+        if now is None or is_own() or _is_inner.get():
             return None
+        if is_led(driver, args, kwargs):
+            return Admitted(kwargs["host"].address)
         meant = target(driver, args, kwargs)
         if isinstance(kwargs.get("host"), Led):
             raise now.ledger.refused(messages.led_astray(meant))
@@ -155,22 +191,23 @@ class _Guard:
         asked = _asked(dialect, meant)
         if (inside := now.aim_at_server(asked)) is not None and inside.address is not None:
             name_outright(driver, inside.address, kwargs)
-            return inside
+            return Admitted(inside.address, inside)
         return self._admit_outside(now, asked, meant, args, kwargs)
 
     def _admit_outside(
         self, now: RawResolver, asked: Asked, meant: Target, args: list[Any], kwargs: dict[str, Any]
-    ) -> Aim | None:
+    ) -> Admitted:
         __tracebackhide__ = True
         if all(now.files.is_allowed(name) for name in meant.names):
-            return None
+            return Admitted()
         driver = asked.dialect.driver
         if self._mode() == "refuse":
             raise now.ledger.refused(messages.raw_connection(meant, driver, of_app=_is_apps(asked)))
         aim = now.aim(asked)
-        if aim is not None and aim.address is not None:
-            lead(driver, aim.address, args, kwargs)
-        return aim
+        if aim is None or aim.address is None:
+            return Admitted()
+        lead(driver, aim.address, args, kwargs)
+        return Admitted(aim.address, aim)
 
     def refuse_outside(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Refuse what would be refused when it connects."""
@@ -178,16 +215,19 @@ class _Guard:
         if self._mode() == "refuse":
             self.admit(dialect, args, kwargs)
 
-    def opened(self, aim: Aim | None, connection: Any) -> None:
-        """Keep a connection in mind that aims at a database of ours."""
+    def opened(self, admitted: Admitted | None, connection: Any) -> None:
+        """Keep in mind why a connection was let through, and use its database if it is ours."""
         now = self._resolver()
-        if aim is not None and now is not None:
-            _live[connection] = _Opened(aim, user_line(), now.serial())
-            self._used(aim.key)
+        if admitted is None or now is None:
+            return
+        line = user_line() if admitted.aim else None  # an engine's own have theirs elsewhere
+        _opened[connection] = _Opened(admitted, line, now.serial())
+        if admitted.aim is not None:
+            self._used(admitted.aim.key)
 
 
 # Whether a driver's inner function is called by its outer one, whose arguments were looked at.
-_admitted: ContextVar[bool] = ContextVar("arena_admitted", default=False)
+_is_inner: ContextVar[bool] = ContextVar("arena_is_inner_call", default=False)
 
 
 def _asked(dialect: str, meant: Target) -> Asked:
@@ -222,9 +262,9 @@ def _guard_asyncpg(guard: _Guard, module: ModuleType) -> None:
     @wraps(original)
     async def _connect(**kwargs: Any) -> Any:
         __tracebackhide__ = True
-        aim = guard.admit("asyncpg", [], kwargs)
+        why = guard.admit("asyncpg", [], kwargs)
         connection = await original(**kwargs)
-        guard.opened(aim, connection)
+        guard.opened(why, connection)
         return connection
 
     vars(module)["_connect"] = _connect
@@ -241,9 +281,9 @@ def _guard_psycopg(guard: _Guard, module: ModuleType) -> None:
     def connect(cls: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         given = list(args)
-        aim = guard.admit("psycopg", given, kwargs)
+        why = guard.admit("psycopg", given, kwargs)
         connection = original(cls, *given, **kwargs)
-        guard.opened(aim, connection)
+        guard.opened(why, connection)
         return connection
 
     owner.connect = classmethod(connect)
@@ -261,9 +301,9 @@ def _guard_async_psycopg(guard: _Guard, module: ModuleType) -> None:
     async def connect(cls: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         given = list(args)
-        aim = guard.admit("psycopg_async", given, kwargs)
+        why = guard.admit("psycopg_async", given, kwargs)
         connection = await original(cls, *given, **kwargs)
-        guard.opened(aim, connection)
+        guard.opened(why, connection)
         return connection
 
     owner.connect = classmethod(connect)
@@ -286,23 +326,23 @@ def _guard_psycopg2(guard: _Guard, module: ModuleType) -> None:
     def outer_connect(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         given = list(args)
-        aim = guard.admit("psycopg2", given, kwargs)
-        token = _admitted.set(True)
+        why = guard.admit("psycopg2", given, kwargs)
+        token = _is_inner.set(True)
         try:
             connection = connect(*given, **kwargs)
         finally:
-            _admitted.reset(token)
-        guard.opened(aim, connection)
+            _is_inner.reset(token)
+        guard.opened(why, connection)
         return connection
 
     @wraps(inner)
     def inner_connect(dsn: str = "", *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         given, named = [dsn], dict[str, Any]()
-        aim = guard.admit("psycopg2", given, named)
+        why = guard.admit("psycopg2", given, named)
         text = module.extensions.make_dsn(*given, **named) if named else dsn
         connection = inner(text, *args, **kwargs)
-        guard.opened(aim, connection)
+        guard.opened(why, connection)
         return connection
 
     vars(module).update(connect=outer_connect, _connect=inner_connect)

@@ -19,14 +19,14 @@ from pytest_arena._dialects._postgresql_identity import close_unseen, identity
 from pytest_arena._dialects._sqlite_restore import leave_wal_alone
 from pytest_arena._gate import _loops, _messages, _moving
 from pytest_arena._gate._arguments import describe, redirect
-from pytest_arena._gate._drivers import install_raw_drivers
+from pytest_arena._gate._drivers import admitted, install_raw_drivers, pooled, raw_connections
 from pytest_arena._gate._engines import remember_engines, used_again
 from pytest_arena._gate._entries import INFO, Checkout, EntryInfo, abandon
 from pytest_arena._gate._factory import EngineFactory
 from pytest_arena._gate._handles import product_of
 from pytest_arena._gate._origin import user_line
 from pytest_arena._gate._raw import listen_to_raw_connections
-from pytest_arena._gate._server_handle import ServerHandle, alters_session
+from pytest_arena._gate._server_handle import ServerHandle, alters_session, driver_connection
 from pytest_arena._gate._sqlite_handle import SQLiteHandle, raw_of
 
 if TYPE_CHECKING:
@@ -124,9 +124,13 @@ class Gate:
     def _info_of_unseen_server(self, dbapi_connection: Any) -> EntryInfo:
         """Whatever name it was opened by: the server says which one it is, and which database."""
         __tracebackhide__ = True
+        known = admitted(driver_connection(dbapi_connection))
+        if known is not None and known.address is None:
+            return EntryInfo(None)  # as arena_allow has it
         found = identity(dbapi_connection)
         aim = self.resolver.aim_of(found) if found is not None else None
         if aim is not None:
+            pooled(driver_connection(dbapi_connection))
             return EntryInfo(aim, ServerHandle(self.resolver, aim, dbapi_connection))
         description = product_of(dbapi_connection, found.database if found else "")
         if not self.resolver.files.is_allowed(description):
@@ -171,6 +175,12 @@ class Gate:
     def taken(self) -> list[Checkout]:
         """Return the connections that are out of their pools."""
         return list(self._taken.values()) if self._taken else []  # asked thrice a test
+
+    def end_raw(self, serial: int) -> None:
+        """End what drivers have opened by themselves in a level that is left."""
+        for one in raw_connections():
+            if one.serial == serial and one.pid:
+                self.resolver.end_backend(one.aim.key, one.pid, cancel=False)
 
     def drop_altered(self) -> None:
         """Mark idle connections that do not look as they did when they were new.

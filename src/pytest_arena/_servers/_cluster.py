@@ -18,10 +18,10 @@ from pytest_arena._servers import _keeper
 from pytest_arena._servers._base import Unavailable
 from pytest_arena._servers._data import FORM, make_data
 from pytest_arena._servers._knock import Answer, knock
-from pytest_arena._servers._locks import Held, exclusive, is_held
+from pytest_arena._servers._locks import Held, attempt, exclusive, is_held
 from pytest_arena._servers._places import ClusterFolder, cluster_folder
 from pytest_arena._servers._programs import Programs, account, environment
-from pytest_arena._servers._reach import reachable
+from pytest_arena._servers._reach import homes_of_programs, reachable
 from pytest_arena._values import Address
 
 __all__ = ["IDLE", "Cluster", "find_cluster", "remove"]
@@ -87,6 +87,7 @@ def find_cluster(programs: Programs, *, cache: Path) -> Cluster:
     folder.ensure()
     # Whoever comes second, of several processes that start at once, finds what the first started.
     with exclusive(folder.beside("lock")):
+        folder.beside("used").touch()
         _sweep(folder)
         if not _answers(folder):
             _start(folder, programs, cache)
@@ -157,6 +158,7 @@ def _keep(folder: ClusterFolder, programs: Programs, *, adopt: int) -> None:
     done = subprocess.run(  # noqa: S603 - a file of ours, by the Python that runs us
         [sys.executable, "-I", "-S", _keeper.__file__],
         input=json.dumps(_task(folder, programs, adopt)),
+        env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -205,16 +207,20 @@ def _last_words(log: Path) -> str:
 def _sweep(folder: ClusterFolder) -> None:
     """Remove the clusters that nobody has used for two weeks: those of older programs."""
     for used in folder.path.parent.glob("*.used"):
-        other = ClusterFolder(used.with_suffix(""), folder.account)
-        if other.path == folder.path or time.time() - used.stat().st_mtime < _OLD_SECONDS:
+        if time.time() - used.stat().st_mtime < _OLD_SECONDS:
             continue
-        if not (is_held(other.beside("keeper")) or _answers(other)):
-            remove(other)
+        other = ClusterFolder(used.with_suffix(""), folder.account)
+        with attempt(other.beside("lock")) as is_ours:
+            if is_ours and not (is_held(other.beside("keeper")) or _answers(other)):
+                remove(other)
 
 
 def remove(folder: ClusterFolder) -> None:
-    """Remove a cluster that does not run, with all that is beside it."""
-    for path in dict.fromkeys((folder.path, folder.socket_folder)):
+    """Remove a cluster that does not run, with all that is beside it but its lock.
+
+    Somebody may wait for the lock: whoever comes later has to wait for the same file.
+    """
+    for path in dict.fromkeys((folder.path, folder.socket_folder, *homes_of_programs(folder))):
         shutil.rmtree(path, ignore_errors=True)
-    for ending in ("used", "keeper", "log", "boot", "lock"):
+    for ending in ("used", "keeper", "log", "boot"):
         folder.beside(ending).unlink(missing_ok=True)

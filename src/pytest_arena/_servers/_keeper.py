@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["NotPostgreSQL", "Wire"]
+__all__ = ["WELCOME", "NotPostgreSQL", "Wire"]
 
 _PROTOCOL = 3 << 16
 _SHORTEST = 4  # a length counts itself
 _LONGEST = 30_000  # no message before the first row is longer; what is, is of another protocol
+WELCOME = (b"R", b"\0\0\0\0")
 _STOP_SECONDS = 30.0
 _ANSWER_SECONDS = 5.0
 
@@ -41,6 +42,7 @@ class Wire:
     """A connection to a PostgreSQL server, without a driver."""
 
     def __init__(self, family: int, address: Any, *, seconds: float) -> None:
+        self._is_inside = False
         self._socket = _Socket(family, socket.SOCK_STREAM)
         self._socket.settimeout(seconds)
         try:
@@ -66,7 +68,9 @@ class Wire:
         kind, length = head[:1], struct.unpack("!i", head[1:])[0]
         if not (kind.isalpha() and _SHORTEST <= length <= _LONGEST):
             raise NotPostgreSQL(head)
-        return kind, self._exactly(length - _SHORTEST)
+        body = self._exactly(length - _SHORTEST)
+        self._is_inside = self._is_inside or (kind, body) == WELCOME
+        return kind, body
 
     def first_value(self, question: str) -> str:
         """Return the first column of the last row that a statement gives, "" for none."""
@@ -88,9 +92,10 @@ class Wire:
                 return
 
     def close(self) -> None:
-        """Say goodbye, so that the server's log stays empty."""
-        with contextlib.suppress(OSError):
-            self._socket.sendall(b"X\0\0\0\4")
+        """Leave so that nothing is written to the server's log."""
+        if self._is_inside:
+            with contextlib.suppress(OSError):
+                self._socket.sendall(b"X\0\0\0\4")
         self._socket.close()
 
     def _exactly(self, count: int) -> bytes:

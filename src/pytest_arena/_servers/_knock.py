@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._servers._keeper import NotPostgreSQL, Wire
+from pytest_arena._servers._keeper import WELCOME, NotPostgreSQL, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,7 @@ def _targets(address: Address) -> Iterator[tuple[int, Any]]:
 
 def _read(kind: bytes, body: bytes) -> Knocked:
     if kind == b"R":
-        return Knocked(Answer.OPEN if body == b"\0\0\0\0" else Answer.PASSWORD)
+        return Knocked(Answer.OPEN if (kind, body) == WELCOME else Answer.PASSWORD)
     if kind == b"E" and body[:1].isalpha():
         parts = (part.decode(errors="replace") for part in body.split(b"\0") if part)
         fields = {part[0]: part[1:] for part in parts}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Held", "exclusive", "is_held"]
+__all__ = ["Held", "attempt", "exclusive", "is_held"]
 
 _SECONDS = 150
 _STEP = 0.01
@@ -57,13 +57,20 @@ def exclusive(path: Path) -> Iterator[None]:
         os.close(file)
 
 
-def is_held(path: Path) -> bool:
-    """Whether any process holds a file now."""
+@contextmanager
+def attempt(path: Path) -> Iterator[bool]:
+    """Hold a file alone, if nobody else does: it says whether."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        return not _locked(file)
+        yield _locked(file)
     finally:
         os.close(file)
+
+
+def is_held(path: Path) -> bool:
+    """Whether any process holds a file now."""
+    with attempt(path) as is_ours:
+        return not is_ours
 
 
 def _locked(file: int) -> bool:

@@ -18,6 +18,7 @@ __all__ = ["OLDEST", "Account", "Programs", "account", "environment", "read_prog
 
 OLDEST = 13
 _SECONDS = 60
+_KEPT = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,11 @@ def account() -> Account | None:
 
 
 def environment() -> dict[str, str]:
-    """Return this process' environment without what would tell PostgreSQL something."""
-    kept = {name: text for name, text in os.environ.items() if not name.startswith("PG")}
+    """Return what the server's processes are told of this process' environment.
+
+    Not the rest: another user may read it there, and PG's variables would change the server.
+    """
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {**kept, "LC_ALL": "C"}
 
 

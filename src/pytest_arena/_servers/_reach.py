@@ -6,17 +6,16 @@ import os
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._servers._base import Unavailable
+from pytest_arena._servers._places import ClusterFolder
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_arena._servers._places import ClusterFolder
     from pytest_arena._servers._programs import Account, Programs
 
-__all__ = ["reachable"]
+__all__ = ["homes_of_programs", "reachable"]
 
 _SECONDS = 60
 
@@ -29,10 +28,18 @@ def reachable(programs: Programs, folder: ClusterFolder) -> Programs:
     """
     if folder.account is None or _runs(programs, folder.account):
         return programs
-    copied = replace(programs, folder=_copied(programs.folder, folder))
-    if not _runs(copied, folder.account):
-        raise Unavailable(f"{programs.folder} is closed to the user that PostgreSQL runs as")
-    return copied
+    for home in homes_of_programs(folder):
+        copied = replace(programs, folder=_copied(programs.folder, home, folder.account))
+        if _runs(copied, folder.account):
+            return copied
+        shutil.rmtree(home, ignore_errors=True)
+    raise Unavailable(f"{programs.folder} is closed to the user that PostgreSQL runs as")
+
+
+def homes_of_programs(folder: ClusterFolder) -> list[Path]:
+    """Return where a copy may be. Memory may be closed to programs: Docker mounts it so."""
+    elsewhere = replace(folder, path=Path("/var/tmp", *folder.path.parts[-2:]))  # noqa: S108 - with a folder that nobody else enters
+    return [folder.path / "programs", elsewhere.path / "programs"]
 
 
 def _runs(programs: Programs, account: Account) -> bool:
@@ -50,19 +57,19 @@ def _runs(programs: Programs, account: Account) -> bool:
     return True
 
 
-def _copied(programs: Path, folder: ClusterFolder) -> Path:
+def _copied(programs: Path, home: Path, account: Account) -> Path:
     """Copy a wheel's ``package/pginstall`` and the libraries beside it, ``package.libs``."""
     installed, package = programs.parent, programs.parent.parent
-    target = folder.path / "programs" / package.name / installed.name
+    target = home / package.name / installed.name
     libraries = package.with_name(f"{package.name}.libs")
+    ClusterFolder(home.parent, account).ensure()
     shutil.copytree(installed, target, dirs_exist_ok=True, symlinks=True)
     if libraries.is_dir():
-        shutil.copytree(libraries, folder.path / "programs" / libraries.name, dirs_exist_ok=True)
-    _give_away(folder.path / "programs", folder.account)
+        shutil.copytree(libraries, home / libraries.name, dirs_exist_ok=True)
+    _give_away(home, account)
     return target / programs.name
 
 
-def _give_away(top: Path, account: Account | None) -> None:
-    if account:
-        for path in (top, *top.rglob("*")):
-            os.chown(path, account.uid, account.gid, follow_symlinks=False)
+def _give_away(top: Path, account: Account) -> None:
+    for path in (top, *top.rglob("*")):
+        os.chown(path, account.uid, account.gid, follow_symlinks=False)

@@ -42,6 +42,7 @@ class Registry:
         self.mine: dict[str, str] = {}  # name → kind of the databases that this run has made
         self.writes = Writes()
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self.line = Line(self._connect_as_run)
 
     def connect(self) -> Control:
@@ -117,6 +118,8 @@ class Registry:
 
     def _connect_as_run(self) -> Control:
         control = self.connect()
+        if self._process != os.getpid():
+            return control  # a forked child asks; the run is its parent's
         try:
             if not self.run:
                 self._begin(control)

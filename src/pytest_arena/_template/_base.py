@@ -157,7 +157,7 @@ class Shelves(Protocol[ContentT]):
         """Return the finished templates of a shelf, the newest first."""
 
     def is_whole(self, template: Template[ContentT]) -> bool:
-        """Whether it can be used. Called for one that is about to be."""
+        """Whether it can be used. Called after ``used``: what is whole by then stays."""
 
     def used(self, template: Template[ContentT]) -> None:
         """Note that somebody uses it."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
@@ -102,7 +103,7 @@ class DatabaseTarget:
             try:
                 scripts.run_script(control, script)
             except scripts.ScriptFailed as error:
-                fix = error.fix or _advice(error)
+                fix = error.fix or sql.next_step(error)
                 raise ScriptError(str(error), line=error.line, fix=fix) from error
 
     def has_tables(self) -> bool:
@@ -124,7 +125,7 @@ class DatabaseTarget:
         self.own.drop(self.address.database)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DatabaseShelves:
     """A template is a database; its manifest stands in the registry of those that are arena's.
 
@@ -143,6 +144,10 @@ class DatabaseShelves:
 
     def identity(self) -> str:
         """Whatever the server adds to a database that is made on it."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
         return f"postgresql {sql.described(self.own.control)}"
 
     def templates(self, shelf: str) -> Iterator[Template[str]]:
@@ -152,8 +157,8 @@ class DatabaseShelves:
                 yield Template(name, shelf, manifest)
 
     def is_whole(self, template: Template[str]) -> bool:
-        """Whether nobody has dropped it; a template itself is never connected to."""
-        return sql.is_there(self.own.control, template.content)
+        """Whether nobody has dropped it meanwhile; a template itself is never connected to."""
+        return any(name == template.content for name, _ in self.own.templates(template.shelf))
 
     def used(self, template: Template[str]) -> None:
         """In the registry."""
@@ -185,8 +190,14 @@ class DatabaseShelves:
 
     def begin(self, shelf: str, below: Template[str] | None) -> DatabaseTarget:  # noqa: ARG002 - on no shelf before it is finished
         """A copy of the template below, settings of its own included."""
-        name = self.own.create("building", template=below.content if below else None)
-        address = self.own.address_of(name)
+        return self._new(below.content if below else None)
+
+    def scratch(self) -> DatabaseTarget:
+        """An empty one, for an engine that a builder of another product's database uses too."""
+        return self._new(None)
+
+    def _new(self, template: str | None) -> DatabaseTarget:
+        address = self.own.address_of(self.own.create("building", template=template))
         return DatabaseTarget(self.own, address, *_drivers(self.dialect))
 
     def finish(self, target: Target, shelf: str, manifest: Manifest) -> str:
@@ -197,11 +208,11 @@ class DatabaseShelves:
 
     def advice(self, error: BaseException) -> str:
         """By the server's code for it."""
-        return _advice(error)
+        return sql.next_step(error)
 
     def lacks_table(self, error: BaseException) -> bool:
         """By the server's code for it."""
-        return sql.failed_by(error)[0] == "table"
+        return sql.lacks_table(error)
 
     def not_stored(self, error: Exception) -> TemplateError | None:
         """The server is gone, or refuses."""
@@ -244,21 +255,6 @@ def _no_async_driver() -> TemplateError:
         cause="neither psycopg nor asyncpg can be imported",
         fix="pip install 'psycopg[binary]'   (or make the function a plain def)",
     )
-
-
-def _advice(error: BaseException) -> str:
-    lacking, name = sql.failed_by(error)
-    return _STEPS.get(lacking, "").format(name=name)
-
-
-_STEPS = {
-    "database": "the database has another name in tests, so ask for it:\n"
-    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET …', current_database()); END $$",
-    "schema": "CREATE SCHEMA IF NOT EXISTS {name}   (before what stands in it is made)",
-    "extension": "apt-get install postgresql-contrib   (or the extension's own package, on the "
-    "server)",
-    "rights": "arena_database = own   (a private server, on which the app may do anything)",
-}
 
 
 def _now() -> float:

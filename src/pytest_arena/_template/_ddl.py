@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["all_ddl", "has_listeners", "schemas_of"]
 
 
-def has_listeners(target: MetaData | Table, *names: str) -> bool:
-    """Whether somebody listens to these events; the types that SQLAlchemy makes do not count."""
+def has_listeners(target: Any, *names: str) -> bool:
+    """Whether somebody listens to these events of a metadata or table.
+
+    Types do that themselves to be made in the database, which the DDL shows.
+    """
     heard = (listener for name in names for listener in getattr(target.dispatch, name))
     return not all(isinstance(_owner(listener), SchemaType) for listener in heard)
 
@@ -51,7 +54,7 @@ def all_ddl(metadata: MetaData, dialect: Dialect) -> Iterator[ExecutableDDLEleme
     if dialect.supports_sequences:
         for _, sequence in sorted(metadata._sequences.items()):  # noqa: SLF001 - there is no public way
             yield CreateSequence(sequence)
-    for table in metadata.sorted_tables:
+    for _, table in sorted(metadata.tables.items()):  # sorted_tables warns of a circle
         for column in table.columns:
             yield from _types(column.type, dialect)
         yield CreateTable(table)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._template._base import Target
 
-__all__ = ["FileShelves"]
+__all__ = ["FileShelves", "FileTarget"]
 
 _LOCK_SECONDS = 600  # longer than a build takes; a dead builder's lock is free at once
 _UNUSED_SECONDS = 14 * 24 * 3600
@@ -177,6 +177,10 @@ class FileShelves:
         if below is not None:
             shutil.copyfile(below.content, target.path)
         return target
+
+    def scratch(self, path: Path) -> FileTarget:
+        """An empty one, for an engine that a builder of another product's database uses too."""
+        return FileTarget(path)
 
     def finish(self, target: Target, shelf: str, manifest: Manifest) -> Path:
         """Into one file, without side files."""

@@ -68,10 +68,10 @@ class Store(Generic[ContentT]):
     def _find(self, shelf: str) -> Template[ContentT] | None:
         for template in self.shelves.templates(shelf):
             manifest = template.manifest
-            fresh = manifest.built >= self.newer_than and not manifest.change(self.root)
-            if fresh and self.shelves.is_whole(template):
-                self.shelves.used(template)  # not to be collected
-                return template
+            if manifest.built >= self.newer_than and not manifest.change(self.root):
+                self.shelves.used(template)  # not to be collected, if it is still there
+                if self.shelves.is_whole(template):
+                    return template
         return None
 
     def _build(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_arena._arena._products._base import Product
 from pytest_arena._arena._products._postgresql import PostgreSQL
 from pytest_arena._arena._products._sqlite import SQLite
 
-__all__ = ["PostgreSQL", "Product", "SQLite"]
+__all__ = ["PostgreSQL", "SQLite"]

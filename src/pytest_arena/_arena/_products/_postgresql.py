@@ -177,7 +177,7 @@ class PostgreSQL:
         )
 
     def engine_url(self, database: Database, driver: str) -> URL:
-        """Of no place: the live database has a name only when somebody connects, and then others."""
+        """Of no place: the live database has no name before its first connection, and then others."""
         return URL.create(f"postgresql+{driver}", host=NOWHERE, database=database.name)
 
     def sync_driver(self) -> str | None:

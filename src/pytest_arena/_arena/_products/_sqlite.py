@@ -6,7 +6,6 @@ import glob
 import re
 from importlib.util import find_spec
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import URL, make_url
@@ -16,11 +15,12 @@ from pytest_arena._arena._kept import kept_file
 from pytest_arena._dialects import _sqlite as sql
 from pytest_arena._gate import Aim, Asked, Key
 from pytest_arena._isolation import isolation_named
-from pytest_arena._template import FileShelves, Store
+from pytest_arena._template import FileShelves, FileTarget, Store
 from pytest_arena.errors import impossible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+    from pathlib import Path
 
     from sqlalchemy.engine import Dialect
 
@@ -95,7 +95,7 @@ class SQLite:
 
     def scratch(self) -> Target:
         """A file that is not there yet."""
-        return self._store.shelves.scratch(self._home.file(f"scratch-{next(self._count)}"))
+        return FileTarget(self._home.file(f"scratch-{next(self._count)}"))
 
     def isolate(self, database: Database, content: Any, tell: Callable[[str], None]) -> Copy:
         """``copy``, which is all that SQLite has."""

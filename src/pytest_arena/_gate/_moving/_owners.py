@@ -28,6 +28,7 @@ _WITHOUT_LOOP: Final = frozenset({"psycopg", "aiosqlite"})
 _owners: Final[weakref.WeakKeyDictionary[Any, weakref.ref[AbstractEventLoop]]] = (
     weakref.WeakKeyDictionary()
 )
+_quiet_ones: Final[weakref.WeakSet[Dialect]] = weakref.WeakSet()
 _watched: Final[weakref.WeakSet[AbstractEventLoop]] = weakref.WeakSet()
 
 
@@ -65,8 +66,9 @@ def drop_quietly(dialect: Dialect) -> None:
     saying goodbye in the running loop: either fails in another loop, with tracebacks in the log.
     Wraps three methods of the instance, once; a method call more for each ping and close.
     """
-    if not dialect.is_async or "do_ping" in vars(dialect):
+    if not dialect.is_async or dialect.driver in _WITHOUT_LOOP or dialect in _quiet_ones:
         return
+    _quiet_ones.add(dialect)
     instance: Any = dialect  # its methods are replaced, its class's are not
     ping = dialect.do_ping
     instance.do_ping = lambda connection: not is_foreign(connection) and ping(connection)

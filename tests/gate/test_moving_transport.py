@@ -1,0 +1,497 @@
+"""Connections that move, where they come from: sockets, lists of hosts, TLS; and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from pytest_arena._gate import _moving
+from pytest_arena._gate._moving import _trial
+from pytest_arena._gate._moving._running import RunningLoop
+from pytest_arena._gate._moving._transport import MovingTransport
+from tests.gate.moving_setting import (
+    SERVER,
+    Cell,
+    Setting,
+    control,
+    driver_of,
+    pid_of,
+    quick_collection,
+    setting_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+asyncpg: Any = pytest.importorskip("asyncpg")
+URL = SERVER.set(drivername="postgresql+asyncpg", database="postgres")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Nothing that was there before is looked at."""
+    with quick_collection():
+        yield
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def setting(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[Setting]:
+    """Connections that move, in loops of each kind."""
+    with setting_of(Cell("asyncpg moves", request.param), caplog) as made:
+        yield made
+
+
+def moves(setting: Setting, engine: AsyncEngine) -> bool:
+    """Whether one connection serves several loops."""
+    return len({setting.cell.run(pid_of(engine)) for _ in range(3)}) == 1
+
+
+class TestAddresses:
+    """However the server is reached."""
+
+    def test_a_socket_in_the_file_system(self, setting: Setting) -> None:
+        """Its folder is named as the host."""
+        with control() as ask:
+            [(folders,)] = ask("SHOW unix_socket_directories")
+        folder = folders.partition(",")[0]
+        if not Path(folder, f".s.PGSQL.{SERVER.port}").exists():
+            pytest.skip("the server has no socket here")
+        url = URL.set(host=None, port=None).update_query_dict(
+            {"host": folder, "port": str(SERVER.port)}
+        )
+        engine = setting.engine(url)
+        with suppress(asyncpg.InvalidAuthorizationSpecificationError):
+            assert moves(setting, engine)
+
+    def test_several_hosts_of_which_one_answers(self, setting: Setting) -> None:
+        """The first one refuses."""
+        hosts = [f"{SERVER.host}:1", f"{SERVER.host}:{SERVER.port}"]
+        url = URL.set(host=None, port=None).update_query_dict({"host": hosts})
+        assert moves(setting, setting.engine(url))
+
+    def test_several_hosts_of_which_one_is_chosen(self, setting: Setting) -> None:
+        """Both answer, and are connected at the same time until one is taken."""
+        hosts = [f"{SERVER.host}:{SERVER.port}"] * 2
+        url = URL.set(host=None, port=None).update_query_dict({"host": hosts})
+        engine = setting.engine(url, connect_args={"target_session_attrs": "prefer-standby"})
+        assert moves(setting, engine)
+        assert len(setting.backends()) == 1
+
+    def test_no_server(self, setting: Setting) -> None:
+        """The error is the one that asyncio has for it."""
+        engine = setting.engine(URL.set(port=1))
+        with pytest.raises(ConnectionRefusedError):
+            setting.cell.run(pid_of(engine))
+
+    def test_a_loop_of_the_apps_own(self, setting: Setting) -> None:
+        """Whoever passes a loop, or a function that connects, means it."""
+        engine = setting.engine()
+        for own in ("loop", "async_creator_fn"):
+            given = {own: object()}
+            cparams = dict(given)
+            _moving.prepare(engine.dialect, cparams, tell=setting.notes.append)
+            assert cparams == given
+
+
+class TestTLS:
+    """The bytes of TLS are asyncio's own affair: such a connection stays in its loop."""
+
+    def test_offered_in_vain(self, setting: Setting) -> None:
+        """The default is to ask for TLS: where the server has none, the connection moves."""
+        with control() as ask:
+            if ask("SHOW ssl") != [("off",)]:
+                pytest.skip("the server has TLS")
+        assert moves(setting, setting.engine(connect_args={"ssl": "prefer"}))
+
+    def test_spoken(
+        self, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each loop has a connection of its own, dropped quietly, and the summary says why."""
+        monkeypatch.setattr(_moving, "_told", set())
+        with tls_in_front(tmp_path) as port:
+            engine = setting.engine(URL.set(port=port), connect_args={"ssl": "require"})
+            pids = {setting.cell.run(pid_of(engine)) for _ in range(3)}
+            setting.cell.run(engine.dispose())
+        assert len(pids) == 3
+        [note] = setting.notes
+        assert note.endswith("(TLS)")
+
+
+class TestEnds:
+    """How a connection ends, by either side, in a loop or without one."""
+
+    def test_reset_while_a_statement_runs(self, setting: Setting) -> None:
+        """A server's process is gone without a word: libuv does not tell, so we look."""
+        with server_that_resets() as port:
+            engine = setting.engine(URL.set(port=port))
+
+            async def ask() -> None:
+                connection = await engine.raw_connection()
+                try:
+                    driver: Any = connection.driver_connection
+                    await driver.execute("anything")
+                finally:
+                    connection.invalidate()
+
+            with pytest.raises((asyncpg.PostgresConnectionError, ConnectionError)):
+                setting.cell.run(ask())
+
+    def test_closed_where_no_loop_runs(self, setting: Setting) -> None:
+        """The server hears of it at once."""
+        engine = setting.engine()
+
+        async def detached() -> Any:
+            raw = await engine.raw_connection()
+            driver = raw.driver_connection
+            raw.detach()
+            return driver
+
+        driver = setting.cell.run(detached())
+        driver.terminate()
+        assert setting.is_left_clean()
+
+    def test_collected_where_no_loop_runs(self, setting: Setting) -> None:
+        """It is closed, with asyncpg's own warning."""
+        engine = setting.engine()
+
+        async def forget() -> None:
+            (await engine.raw_connection()).detach()
+
+        with pytest.warns(ResourceWarning, match="unclosed connection"):
+            setting.cell.run(forget())
+            gc.collect()
+        assert setting.is_left_clean()
+
+    def test_closed_in_another_thread(self, setting: Setting) -> None:
+        """While the loop that reads it goes on."""
+        engine = setting.engine()
+
+        async def test() -> None:
+            async with engine.connect() as connection:
+                driver = await driver_of(connection)
+                await asyncio.to_thread(driver.terminate)
+                assert driver.is_closed()
+                with pytest.raises(DBAPIError):
+                    await connection.execute(text("SELECT 1"))
+
+        setting.cell.run(test())
+        assert moves(setting, engine)
+
+    def test_pitfall_016_cancelled_and_the_loop_closed_at_once(self, setting: Setting) -> None:
+        """Nobody waits for the cancellation, which is bound to a loop that is gone."""
+        engine = setting.engine()
+        loop = setting.cell.new_loop()
+
+        async def cancel() -> Any:
+            connection = await engine.connect().start()
+            driver = await driver_of(connection)
+            sleeping = asyncio.ensure_future(driver.execute("SELECT pg_sleep(0.5)"))
+            await asyncio.sleep(0.02)
+            sleeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await sleeping
+            pending = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in pending:
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is the point
+            return connection
+
+        connection = loop.run_until_complete(cancel())
+        loop.close()
+        setting.cell.run(connection.invalidate())
+        setting.cell.run(connection.close())
+        assert moves(setting, engine)
+
+
+class TestTrial:
+    """Where asyncpg, or a loop, does not do what moving rests on, connections stay."""
+
+    def test_the_installed_asyncpg(self) -> None:
+        """It does."""
+        assert _trial.why_not(asyncpg.connect, asyncio.SelectorEventLoop) == ""
+
+    def test_a_loop_that_has_no_readers(self) -> None:
+        """As the one that is usual on Windows."""
+
+        class Proactor(asyncio.SelectorEventLoop):
+            def add_reader(self, *_: Any) -> None:
+                raise NotImplementedError
+
+        assert "NotImplementedError" in _trial.why_not(asyncpg.connect, Proactor)
+
+    def test_no_argument_loop(self) -> None:
+        """It is not accepted."""
+
+        async def connect(*, host: str) -> None:
+            raise AssertionError(host)
+
+        assert "TypeError" in _trial.why_not(connect, asyncio.SelectorEventLoop)
+
+    def test_no_future_at_the_start_of_an_operation(self) -> None:
+        """The second loop would wait for an answer that nobody reads."""
+
+        class Deaf(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+            async def execute(self, query: str, *_: Any, **__: Any) -> str:
+                await asyncio.get_running_loop().sock_sendall(
+                    self._transport.get_extra_info("socket"), query.encode()
+                )
+                return "OK"
+
+        async def connect(**options: Any) -> Any:
+            return await asyncpg.connect(**options, connection_class=Deaf)
+
+        found = _trial.why_not(connect, asyncio.SelectorEventLoop)
+        assert "makes no future when an operation begins" in found
+
+    def test_another_transport(self) -> None:
+        """The one that asyncpg has is not ours."""
+
+        async def connect(**options: Any) -> Any:
+            connection = await asyncpg.connect(**options)
+            connection._transport, found = None, connection._transport
+            found.abort()
+            connection.terminate()
+            return connection
+
+        found = _trial.why_not(connect, asyncio.SelectorEventLoop)
+        assert "transport is not the one" in found
+
+    def test_pitfall_004_then_connections_stay(
+        self, setting: Setting, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each loop has its own, and the summary says so once."""
+        monkeypatch.setattr(_moving, "_reasons", {})
+        monkeypatch.setattr(_moving, "_told", set())
+        monkeypatch.setattr(_moving, "why_not", lambda *_: "it is too new")
+        engine = setting.engine()
+        assert len({setting.cell.run(pid_of(engine)) for _ in range(3)}) == 3
+        [note] = setting.notes
+        assert "it is too new" in note
+
+
+class TestTransport:
+    """The transport by itself, fed by the other end of a pair of sockets."""
+
+    class Heard(asyncio.Protocol):
+        """Keeps what it is told."""
+
+        def __init__(self) -> None:
+            self.data = b""
+            self.lost: list[Exception | None] = []
+
+        def data_received(self, data: bytes) -> None:
+            """Something arrived."""
+            self.data += data
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            """It is over."""
+            self.lost.append(exc)
+
+    @pytest.fixture
+    def pair(self) -> Iterator[tuple[MovingTransport, TestTransport.Heard, socket.socket]]:
+        """A transport, whom it feeds, and the other end."""
+        ours, theirs = socket.socketpair()
+        ours.settimeout(0)
+        heard = self.Heard()
+        transport = MovingTransport(ours, heard, lambda _: None)
+        yield transport, heard, theirs
+        transport.abort()
+        theirs.close()
+
+    def test_what_was_not_sent_is_sent_in_the_next_loop(
+        self, pair: tuple[MovingTransport, TestTransport.Heard, socket.socket]
+    ) -> None:
+        """And in order."""
+        transport, _, theirs = pair
+        much = bytes(range(256)) * 40_000
+
+        async def write() -> None:
+            transport.board(asyncio.get_running_loop())
+            transport.write(much)
+            transport.writelines([b"the", b"end"])
+            assert transport.get_write_buffer_size()
+            transport.leave()
+
+        async def read() -> bytes:
+            transport.board(asyncio.get_running_loop())
+            theirs.settimeout(0)
+            found = b""
+            while not found.endswith(b"theend"):
+                found += await asyncio.get_running_loop().sock_recv(theirs, 1 << 20)
+            return found
+
+        asyncio.run(write())
+        assert asyncio.run(read()) == much + b"theend"
+
+    def test_pitfall_010_the_old_loop_hears_nothing_more(
+        self, pair: tuple[MovingTransport, TestTransport.Heard, socket.socket]
+    ) -> None:
+        """A loop that goes on in another thread lets go, though it was told while it slept."""
+        transport, heard, theirs = pair
+        boarded, left, over = threading.Event(), threading.Event(), threading.Event()
+        readers: list[Any] = []
+
+        async def old() -> None:
+            loop = asyncio.get_running_loop()
+            transport.board(loop)
+            boarded.set()
+            await asyncio.to_thread(left.wait)
+            readers.append(loop._selector.get_map().get(transport._number))  # type: ignore[attr-defined]  # asyncio's own place for it
+            await asyncio.to_thread(over.wait)
+
+        async def new() -> None:
+            transport.board(asyncio.get_running_loop())
+            left.set()
+            theirs.sendall(b"here")
+            while heard.data != b"here":  # noqa: ASYNC110 - the protocol's calls are the events
+                await asyncio.sleep(0)
+
+        thread = threading.Thread(target=asyncio.run, args=(old(),))
+        thread.start()
+        boarded.wait()
+        asyncio.run(new())
+        over.set()
+        thread.join()
+        assert readers == [None]
+
+    def test_paused_it_keeps_still_in_each_loop(
+        self, pair: tuple[MovingTransport, TestTransport.Heard, socket.socket]
+    ) -> None:
+        """Until reading is resumed."""
+        transport, heard, theirs = pair
+        theirs.sendall(b"late")
+
+        async def wait() -> None:
+            transport.board(asyncio.get_running_loop())
+            transport.pause_reading()
+            for _ in range(3):
+                await asyncio.sleep(0)
+            transport.leave()
+            transport.board(asyncio.get_running_loop())
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert not heard.data
+            transport.resume_reading()
+            while not heard.data:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+
+        asyncio.run(wait())
+        assert heard.data == b"late"
+
+    def test_to_a_server_that_has_hung_up_nothing_is_written(
+        self, pair: tuple[MovingTransport, TestTransport.Heard, socket.socket]
+    ) -> None:
+        """Its last words are heard first."""
+        transport, heard, theirs = pair
+        theirs.sendall(b"goodbye")
+        theirs.shutdown(socket.SHUT_WR)
+
+        async def ask() -> None:
+            transport.board(asyncio.get_running_loop())
+            transport.write(b"anybody there?")
+            while not heard.lost:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+
+        asyncio.run(ask())
+        assert (heard.data, heard.lost) == (b"goodbye", [None])
+        assert theirs.recv(100) == b""
+
+    def test_it_passes_for_a_loop(self) -> None:
+        """What asyncpg asks of a loop is answered by the one that runs."""
+
+        async def ask() -> None:
+            loop, passing = asyncio.get_running_loop(), RunningLoop()
+            assert passing.create_future().get_loop() is loop
+            assert passing.get_debug() is loop.get_debug()
+            assert not passing.is_closed()
+
+        for _ in range(2):
+            asyncio.run(ask())
+
+
+@contextmanager
+def answering(answer: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Listen on a port, and answer whoever connects, each in a thread."""
+    threads: list[threading.Thread] = []
+
+    def accept() -> None:
+        with suppress(OSError):
+            for _ in itertools.count():
+                accepted, _ = listener.accept()
+                thread = threading.Thread(target=answer, args=(accepted,))
+                threads.append(thread)
+                thread.start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for thread in threads:
+        thread.join()
+
+
+@contextmanager
+def server_that_resets() -> Iterator[int]:
+    """Greet as PostgreSQL does, and at the first question be gone."""
+
+    def answer(accepted: socket.socket) -> None:
+        with accepted:
+            while data := accepted.recv(10_000):
+                if data.startswith(b"Q"):
+                    linger = struct.pack("ii", 1, 0)
+                    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    return
+                accepted.sendall(_trial._GREETING)
+
+    with answering(answer) as port:
+        yield port
+
+
+@contextmanager
+def tls_in_front(folder: Path) -> Iterator[int]:
+    """Speak TLS, with a certificate of its own, and pass everything on to the server."""
+    openssl = shutil.which("openssl") or pytest.skip("no openssl to make a certificate")
+    command = "req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -keyout key.pem -out cert.pem"
+    subprocess.run([openssl, *command.split()], cwd=folder, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+
+    def answer(accepted: socket.socket) -> None:
+        asyncio.run(pass_on(accepted))
+
+    async def pass_on(accepted: socket.socket) -> None:
+        accepted.recv(8)  # the request for TLS
+        accepted.sendall(b"S")
+        with suppress(OSError):
+            reader, writer = await asyncio.open_connection(SERVER.host, SERVER.port)
+            mine, my_writer = await asyncio.open_connection(sock=accepted)
+            await my_writer.start_tls(context)
+            await asyncio.gather(pump(mine, writer), pump(reader, my_writer))
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+        writer.close()
+        with suppress(OSError, ssl.SSLError):
+            await writer.wait_closed()
+
+    with answering(answer) as port:
+        yield port

@@ -1,0 +1,99 @@
+"""The PostgreSQL server that tests run on, and a registry on it that is theirs alone.
+
+``ARENA_TEST_POSTGRESQL=postgresql://user:password@host:port`` names another one. Where none
+answers, tests fail: a suite that skipped them would prove nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+from pytest_arena._dialects._postgresql_control import Failed, identifier, literal, open_control
+from pytest_arena._servers._own import OwnDatabases
+from pytest_arena._values import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["address", "connect", "names_on_server", "own_databases", "own_registry", "rows", "run"]
+
+# Read when it is imported: tests start without variables of the developer's.
+_URL = make_url(os.environ.get("ARENA_TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432"))
+
+
+def address(database: str = "postgres") -> Address:
+    """Return how one logs in there."""
+    host, port, user = _URL.host or "127.0.0.1", _URL.port or 5432, _URL.username or "postgres"
+    return Address("postgresql", host, port, user, database, _URL.password or "")
+
+
+def rows(sql: str, database: str = "postgres") -> list[tuple[object, ...]]:
+    """Ask a database something, on a connection of its own."""
+    with closing(open_control(address(database))) as control:
+        return control.rows(sql)
+
+
+def run(*statements: str, database: str = "postgres") -> None:
+    """Tell a database something."""
+    with closing(open_control(address(database))) as control:
+        for sql in statements:
+            control.run(sql)
+
+
+def connect(database: str) -> psycopg.Connection[tuple[object, ...]]:
+    """Connect as an app would, without transactions that are begun unasked."""
+    to = address(database)
+    return psycopg.connect(
+        host=to.host,
+        port=to.port,
+        user=to.user,
+        password=to.password or None,
+        dbname=database,
+        autocommit=True,
+    )
+
+
+def names_on_server(*, beginning: str = "arena_") -> set[str]:
+    """Return the databases on the server whose names begin so."""
+    found = rows(f"SELECT datname::text FROM pg_database WHERE datname ^@ {literal(beginning)}")
+    return {str(name) for (name,) in found}
+
+
+@contextmanager
+def own_registry() -> Iterator[str]:
+    """Return the name of a registry that nobody else uses; all that is in it is dropped."""
+    try:
+        rows("SELECT 1")
+    except Failed as error:
+        pytest.fail(f"no PostgreSQL at {address().server}, see ARENA_TEST_POSTGRESQL: {error}")
+    name = f"arena_test_{secrets.token_hex(6)}"
+    try:
+        yield name
+    finally:
+        _drop(name)
+
+
+def _drop(registry: str) -> None:
+    with suppress(Failed):
+        for (name,) in rows("SELECT name::text FROM arena.database", registry):
+            with suppress(Failed):
+                run(f"ALTER DATABASE {identifier(str(name))} WITH IS_TEMPLATE false")
+                run(f"DROP DATABASE {identifier(str(name))} WITH (FORCE)")
+    run(f"DROP DATABASE IF EXISTS {identifier(registry)} WITH (FORCE)")
+
+
+@contextmanager
+def own_databases(registry: str, *, project: str = "shop") -> Iterator[OwnDatabases]:
+    """A run on this server."""
+    own = OwnDatabases(address(), project=project, registry=registry)
+    try:
+        yield own
+    finally:
+        own.close()
