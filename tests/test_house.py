@@ -174,15 +174,16 @@ def front_door_shows_all_it_imports(source: Source) -> Iterator[Finding]:
         return
     tree = parsed(source)
     shown = declared_all(tree)
+    for_types = [node for one in tree.body if isinstance(one, ast.If) for node in one.body]
     brought_in = {
         name
-        for node in tree.body
+        for node in (*tree.body, *for_types)
         if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in node.names
         if not (name := alias.asname or alias.name).startswith("_")
     }
-    # From `__future__`: it changes how the file is read and brings nothing in.
-    brought_in.discard("annotations")
+    # From `__future__` and `typing`: they say how the file is read and bring nothing in.
+    brought_in -= {"annotations", "TYPE_CHECKING"}
     if shown != sorted(shown):
         yield Finding(source.path, "__all__ is not sorted")
     for name in sorted(brought_in ^ {name for name in shown if not name.startswith("_")}):

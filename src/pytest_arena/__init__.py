@@ -6,7 +6,8 @@ annotations (:class:`Arena`) and for those who catch an error by its class.
 
 from __future__ import annotations
 
-from pytest_arena._arena import Arena
+from typing import TYPE_CHECKING
+
 from pytest_arena.errors import (
     ArenaError,
     ConfigError,
@@ -15,6 +16,9 @@ from pytest_arena.errors import (
     RefusedError,
     TemplateError,
 )
+
+if TYPE_CHECKING:
+    from pytest_arena._arena import Arena
 
 __all__ = [
     "Arena",
@@ -25,3 +29,12 @@ __all__ = [
     "RefusedError",
     "TemplateError",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Imported when it is asked for: the command `arena` comes by here, and needs no SQLAlchemy.
+    if name == "Arena":
+        from pytest_arena._arena import Arena  # noqa: PLC0415 - as said
+
+        return Arena
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

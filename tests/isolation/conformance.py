@@ -16,7 +16,7 @@ import sys
 import threading
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import pytest
 
@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 
         def __call__(self, live: Path, base: Path | None) -> Isolation:
             """Make it."""
+
+
+@runtime_checkable
+class Hand(Protocol):
+    """A connection to a database on a server, which says itself what is in it."""
+
+    def dump(self) -> list[object]:
+        """Return all that it sees."""
 
 
 __all__ = ["CHECKS", "ROLLING_BACK", "World", "dump", "new_world"]
@@ -163,8 +171,10 @@ def new_world(make: Make, folder: Path, mode: str, *, layout: str = "") -> World
     return world
 
 
-def dump(connection: sqlite3.Connection) -> list[object]:
+def dump(connection: sqlite3.Connection | Hand) -> list[object]:
     """Return all rows of all tables, the schema, the sequences, the version; checks the file."""
+    if isinstance(connection, Hand):
+        return connection.dump()
     faults = connection.execute("PRAGMA integrity_check").fetchall()
     # Since SQLite 3.44, FTS5 complains on a connection of what another one has written, whoever
     # else is there. A new connection says whether there is something in it.

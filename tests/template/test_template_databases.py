@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import text
 
 from pytest_arena._dialects import _postgresql_templates as sql
+from pytest_arena._dialects._postgresql_control import Failed
 from pytest_arena._servers._own import OwnDatabases
 from pytest_arena._template import _databases
 from pytest_arena._values import Stage
@@ -155,6 +156,20 @@ def test_a_seed_without_a_table_says_which_option_makes_it(on_server: ServerProj
     assert caught.value.fix.startswith("arena_schema = models:metadata")
 
 
+def test_a_server_that_is_gone_is_named(
+    on_server: ServerProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no fault of the builder's."""
+
+    def gone(_: object) -> str:
+        raise Failed("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(sql, "described", gone)
+    with pytest.raises(TemplateError, match="cannot be stored: server closed") as caught:
+        on_server.ensure()
+    assert on_server.own.address_of("").server in caught.value.cause
+
+
 ENUM = """
 from sqlalchemy import ARRAY, Column, Enum, Integer, MetaData, String, Table
 metadata = MetaData()
@@ -239,6 +254,17 @@ def test_a_template_that_somebody_dropped_is_built_again(on_server: ServerProjec
     assert on_server.builds() == 2
 
 
+def test_pitfall_090_a_template_that_is_collected_at_this_moment_is_not_taken(
+    on_server: ServerProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else condemned it after it was found, and will drop it."""
+    on_server.seed = ""
+    found = on_server.ensure()
+    condemn = f"UPDATE arena.database SET kind = 'condemned' WHERE name = '{found}'"
+    monkeypatch.setattr(on_server.own, "used", lambda _: on_server.own.control.run(condemn))
+    assert on_server.ensure() != found
+
+
 def test_pitfall_090_unused_templates_are_collected_at_the_next_build(
     on_server: ServerProject,
 ) -> None:
@@ -300,14 +326,16 @@ DYING = SEED.replace(
 def test_pitfall_074_a_build_that_was_killed_is_never_taken_for_a_finished_one(
     on_server: ServerProject,
 ) -> None:
-    """The next one builds."""
+    """The next one builds, and clears away what the dead one left."""
     on_server.write(seed=DYING)
     killed = on_server.in_another_process()
     killed.communicate("go\n", timeout=60)
     assert killed.returncode == -signal.SIGKILL
+    assert "building" in {one.kind for one in on_server.own.listed()}
     (on_server.root / "survive").touch()
     assert on_server.names() == ["Sand"]
     assert on_server.builds() == 2
+    assert {one.kind for one in on_server.own.listed()} == {"template"}
 
 
 def test_pitfall_074_who_waits_too_long_says_who_builds(

@@ -39,7 +39,6 @@ __all__ = [
     "session_settings",
     "shelf_lock",
     "shelf_lock_patience",
-    "still_used",
     "strike_database",
     "strike_runs",
     "take_run",
@@ -231,9 +230,8 @@ def note_database(name: str, kind: str, run: int, project: str) -> str:
 def renew_database(name: str, kind: str, run: int, project: str) -> str:
     """Write the row of a database again, after the registry was lost or the run taken for dead."""
     return (
-        "INSERT INTO arena.database (name, kind, run, project) SELECT datname, "
-        f"{literal(kind)}, {run}, {literal(project)} FROM pg_database "
-        f"WHERE datname = {literal(name)} AND pg_get_userbyid(datdba) = current_user "
+        "INSERT INTO arena.database (name, kind, run, project) VALUES "
+        f"({literal(name)}, {literal(kind)}, {run}, {literal(project)}) "
         f"ON CONFLICT (name) DO UPDATE SET run = {run}"
     )
 
@@ -308,11 +306,6 @@ def begin_use(name: str, run: int) -> str:
         f"INSERT INTO arena.use (template, run) SELECT name, {run} FROM arena.database "
         f"WHERE name = {literal(name)} AND kind = 'template' ON CONFLICT DO NOTHING"
     )
-
-
-def still_used(name: str, run: int) -> str:
-    """Ask whether a template is held for a run."""
-    return f"SELECT 1 FROM arena.use WHERE template = {literal(name)} AND run = {run}"
 
 
 def condemn(days: int | None, run: int) -> str:

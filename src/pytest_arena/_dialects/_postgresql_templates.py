@@ -35,9 +35,10 @@ SELECT EXISTS (
                       WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                         AND d.deptype = 'e'))
 """
-# A transaction has a number of its own from its first write on.
+# A transaction has a number of its own from its first write on. Autovacuum's are nobody's.
 _IS_BEING_WRITTEN = """
-SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = {0} AND backend_xid IS NOT NULL)
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = {0} AND backend_xid IS NOT NULL
+               AND backend_type = 'client backend')
     OR EXISTS (SELECT FROM pg_prepared_xacts WHERE database = {0})
 """
 

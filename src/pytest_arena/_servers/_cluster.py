@@ -51,6 +51,8 @@ _SETTINGS = {
     # A database that is dropped is looked for in all of it.
     "shared_buffers": "32MB",
     "max_locks_per_transaction": "128",
+    # Beside the data: in /dev/shm a killed server leaves it for ever, and many containers have 64 MB.
+    "dynamic_shared_memory_type": "mmap",
     "jit": "off",
     # A worker of it holds the very database that is being copied, and takes locks in the middle of
     # a test. Databases live too short to need it.

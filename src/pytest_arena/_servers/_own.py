@@ -184,6 +184,7 @@ class OwnDatabases:
 
     def used(self, name: str) -> None:
         """Say that this run uses a template: nobody collects it while the run lives."""
+        self._registry.uses.add(name)
         with self.saying(f"{name} cannot be used"):
             self.control.run(sql.begin_use(name, self._registry.run))
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._servers._programs import Account
 
-__all__ = ["ClusterFolder", "cluster_folder"]
+__all__ = ["ClusterFolder", "cluster_folder", "cluster_parents"]
 
 HOME = "ARENA_CLUSTERS"  # another folder for all clusters
 
@@ -73,6 +73,20 @@ def cluster_folder(key: str, *, cache: Path, account: Account | None) -> Cluster
     places = [place / _own_name() for place in _places(cache, account)]
     there = (place for place in places if (place / key).exists())
     return ClusterFolder(next(there, places[0]) / key, account)
+
+
+def cluster_parents(*, cache: Path, account: Account | None) -> list[Path]:
+    """Return the folders in which there may be clusters of this user."""
+    parents = dict.fromkeys(place / _own_name() for place in _places(cache, account))
+    return [parent for parent in parents if _is_own(parent)]
+
+
+def _is_own(parent: Path) -> bool:
+    try:
+        _check_owner(parent, {os.getuid()})
+    except OSError:
+        return False
+    return parent.is_dir()
 
 
 def _places(cache: Path, account: Account | None) -> Iterator[Path]:

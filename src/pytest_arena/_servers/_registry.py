@@ -40,6 +40,7 @@ class Registry:
         self.run = 0
         self.copies_by_clone = True
         self.mine: dict[str, str] = {}  # name → kind of the databases that this run has made
+        self.uses: set[str] = set()  # templates
         self.writes = Writes()
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -139,6 +140,8 @@ class Registry:
     def _write_again(self, control: Control) -> None:
         for name, kind in self._all_mine():
             control.run(sql.renew_database(name, kind, self.run, self.project))
+        for template in self.uses:
+            control.run(sql.begin_use(template, self.run))
 
     def _all_mine(self) -> list[tuple[str, str]]:
         with self._lock:
@@ -148,12 +151,15 @@ class Registry:
         """Commit the row of a database, before it is made."""
         with self._lock:
             self.mine[name] = kind
+        run = self.run
         try:
             with self.writes.one():
-                line.rows(sql.note_database(name, kind, self.run, self.project))
+                line.rows(sql.note_database(name, kind, run, self.project))
         except Failed as error:
             if error.sqlstate != "23505":  # said twice over a lost connection
                 raise
+        if run != self.run:  # over which this run was taken for dead
+            line.run(sql.renew_database(name, kind, self.run, self.project))
 
     def strike(self, name: str, line: Line) -> None:
         """Delete the row of a database that is gone."""

@@ -16,7 +16,7 @@ from pytest_arena.errors import ServerError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Home"]
+__all__ = ["Home", "homes"]
 
 # Files in memory save the syncs of the app's own commits (3 ms a test on ext4). Containers often
 # give 64 MB; below this it is not worth the risk of running full.
@@ -54,10 +54,29 @@ class Home:
             _sweep(self.path.parent)  # what workers of this run have left that died
 
 
+def homes() -> list[Path]:
+    """Return the folders that are there, in which this user's runs have theirs."""
+    places = (_MEMORY, Path(tempfile.gettempdir()).resolve())
+    found = dict.fromkeys(place / _own_name() for place in places)
+    return [parent for parent in found if _is_own(parent)]
+
+
+def _is_own(parent: Path) -> bool:
+    try:
+        _check_owner(parent)
+    except OSError:
+        return False
+    return parent.is_dir()
+
+
+def _own_name() -> str:
+    return f"pytest-arena-{_user()}"
+
+
 def _parent() -> Path:
     tried = []
     for place in _places():
-        parent = place / f"pytest-arena-{_user()}"
+        parent = place / _own_name()
         try:
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_owner(parent)

@@ -216,13 +216,13 @@ class DatabaseShelves:
 
     def not_stored(self, error: Exception) -> TemplateError | None:
         """The server is gone, or refuses."""
-        if not isinstance(error, Failed | OSError):
+        if not isinstance(error, Failed):
             return None
         return TemplateError(
             f"the template cannot be stored: {error}",
             why="schema and seed are built once, into a database that each test's is copied from",
-            cause=f"PostgreSQL on {self.own.address_of('').server}: ended, full, or out of reach",
-            fix="arena doctor   (says what is wrong with the server)",
+            cause=f"PostgreSQL on {self.own.address_of('').server} has ended, or is out of reach",
+            fix="ARENA_DATABASE=own pytest …   (a private server)",
         )
 
 

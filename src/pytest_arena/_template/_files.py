@@ -178,10 +178,6 @@ class FileShelves:
             shutil.copyfile(below.content, target.path)
         return target
 
-    def scratch(self, path: Path) -> FileTarget:
-        """An empty one, for an engine that a builder of another product's database uses too."""
-        return FileTarget(path)
-
     def finish(self, target: Target, shelf: str, manifest: Manifest) -> Path:
         """Into one file, without side files."""
         folder = self.folder / shelf

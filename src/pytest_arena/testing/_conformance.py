@@ -119,17 +119,17 @@ class Trial:
         return run, Told.read(out)
 
     def _developers(self, example: Example) -> object:
-        self._product.make_developers(example.folder)
-        return self._product.developers(example.folder)
+        self._product.make_developers(self.setting, example.folder)
+        return self._product.developers(self.setting, example.folder)
 
     def _touched(self, example: Example, before: object, name: str) -> list[Broken]:
-        same = self._product.developers(example.folder) == before
+        same = self._product.developers(self.setting, example.folder) == before
         where = f"the developer's database, {name}"
         return [] if same else [Broken("P4", where, "it is not what it was")]
 
     def _left(self, urls: Iterable[str], where: str) -> Iterator[Broken]:
         for url in urls:
-            if not self._product.is_gone(url):
+            if not self._product.is_gone(self.setting, url):
                 yield Broken("P7", where, f"{url} is still there")
 
 

@@ -102,7 +102,8 @@ def _hand(setting: Setting) -> str:
 
 def _config(setting: Setting) -> str:
     mode = "auto" if setting.runner == "asyncio-auto" else "strict"
-    return _CONFIG.format(isolation=setting.isolation, mode=mode, loop=setting.loop)
+    more = "".join(f"{name} = {value}\n" for name, value in product_of(setting).options(setting).items())
+    return _CONFIG.format(isolation=setting.isolation, mode=mode, loop=setting.loop) + more
 
 
 def _header(setting: Setting) -> str:

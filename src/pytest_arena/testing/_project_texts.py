@@ -99,7 +99,7 @@ NAMES = ["Sand", "Dune", "Grain"]
 
 
 def seed(session):
-    session.add_all([Dancer(id=n, name=name, style="power") for n, name in enumerate(NAMES, 1)])
+    session.add_all([Dancer(name=name, style="power") for name in NAMES])
     session.flush()
     session.add_all([Score(dancer_id=1, round=1, points=9), Score(dancer_id=2, round=1, points=8)])
 """

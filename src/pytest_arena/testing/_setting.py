@@ -20,6 +20,12 @@ CAPABILITIES: Mapping[str, str] = {
 }
 
 _ASYNC_ENGINES = ("aiosqlite", "asyncpg", "psycopg_async", "aiomysql", "asyncmy")
+# What each database's stories run with; the first isolation and engine are the usual ones.
+_ENGINES = {
+    "sqlite": ("aiosqlite", "pysqlite"),
+    "postgresql": ("asyncpg", "psycopg_async", "psycopg", "psycopg2"),
+}
+_ISOLATIONS = {"sqlite": "copy", "postgresql": "clone"}
 _RUNNERS = ("asyncio", "asyncio-auto", "anyio", "anyio-uvloop", "plain")
 
 
@@ -27,8 +33,10 @@ _RUNNERS = ("asyncio", "asyncio-auto", "anyio", "anyio-uvloop", "plain")
 class Setting:
     """One combination that the promises are run under. It is a value: `replace` makes variants.
 
-    - ``database``, ``isolation``: as in the options of the plugin;
-    - ``engine``: the driver of the app's own engine;
+    - ``database``, ``isolation``: as in the options of the plugin; ``copy`` for SQLite and
+      ``clone`` for PostgreSQL where nothing else is said;
+    - ``engine``: the driver of the app's own engine; ``aiosqlite`` or ``pysqlite`` on SQLite, on
+      PostgreSQL ``asyncpg``, ``psycopg_async``, ``psycopg`` or ``psycopg2``;
     - ``runner``: ``asyncio`` (pytest-asyncio, strict), ``asyncio-auto``, ``anyio``,
       ``anyio-uvloop`` or ``plain`` (sync tests; needs a sync engine);
     - ``loop``: how long an event loop of pytest-asyncio lives, ``function`` or ``session``;
@@ -38,11 +46,13 @@ class Setting:
     - ``env``: more of the environment; ``plugins``: more modules for ``pytest -p``;
     - ``lacks``: promises that are *not* made, by their names in `CAPABILITIES`, and the reasons.
       They are told as such, and never left out silently. What the database product itself
-      cannot keep is added to them: ``reading by changes`` for SQLite without WAL.
+      cannot keep is added to them: ``reading by changes`` for SQLite without WAL, and for
+      ``clone``.
 
     Example::
 
         Setting(engine="pysqlite", runner="plain", journal="wal")
+        Setting(database="postgresql", engine="psycopg_async", runner="anyio")
         Setting(isolation="mine", lacks={"several connections": "all share one"})
 
     Raises:
@@ -50,8 +60,8 @@ class Setting:
     """
 
     database: str = "sqlite"
-    isolation: str = "copy"
-    engine: str = "aiosqlite"
+    isolation: str = ""
+    engine: str = ""
     runner: str = "asyncio"
     loop: str = "function"
     journal: str = "delete"
@@ -62,6 +72,12 @@ class Setting:
     lacks: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        engines = _ENGINES.get(self.database, ())
+        usual = {"isolation": _ISOLATIONS.get(self.database, ""), "engine": engines[0] if engines else ""}
+        for name, value in usual.items():
+            object.__setattr__(self, name, getattr(self, name) or value)
+        if engines:
+            _check("engine", self.engine, engines)
         for name in self.lacks:
             _check("lacks", name, CAPABILITIES)
         _check("runner", self.runner, _RUNNERS)

@@ -110,7 +110,7 @@ NAMES = []
 
 
 def seed(session):
-    session.add(Dancer(id=1, name="Sand", style="power"))
+    session.add(Dancer(name="Sand", style="power"))
     session.add_all([Note(id=n, text=chr(97 + n % 26) * 8000) for n in range(1, 501)])
 """
 

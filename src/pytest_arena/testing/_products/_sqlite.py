@@ -1,9 +1,9 @@
-"""What is different from one database product to the next, for the stories: one class each."""
+"""SQLite, for the stories: a file in the project."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import sqlalchemy
 
@@ -12,42 +12,7 @@ if TYPE_CHECKING:
 
     from pytest_arena.testing._setting import Setting
 
-__all__ = ["Product", "lacks_of", "product_of"]
-
-
-class Product(Protocol):
-    """A database product: the developer's own database, and how a story looks at the test's."""
-
-    def urls(self, setting: Setting, folder: Path) -> dict[str, str]:
-        """Return constants of the stories: URL, SYNC_URL (its sync twin) and OTHER_URLS (a list).
-
-        All mean the developer's own database; the first two as an app writes it, the others in
-        every other way that it can be written.
-        """
-
-    def files(self, setting: Setting) -> dict[str, str]:
-        """Return modules of the stories.
-
-        ``product.py`` has
-
-        - ``prepare(engine)``: sets the app's own listeners;
-        - ``dump(url)``: all that a fresh connection sees;
-        - ``moved()``: how many bytes have been read and written for the database until now;
-        - ``go_around()``: connects to the developer's database without SQLAlchemy.
-        """
-
-    def lacks(self, setting: Setting) -> Mapping[str, str]:
-        """Return what this product itself cannot keep under a setting, as `Setting.lacks`."""
-
-    def make_developers(self, folder: Path) -> None:
-        """Make the developer's own database, with something in it."""
-
-    def developers(self, folder: Path) -> object:
-        """Return the developer's database as it stands now, so that any touch of it shows."""
-
-    def is_gone(self, url: str) -> bool:
-        """Whether nothing is left of a test's database that had this URL."""
-
+__all__ = ["SQLite"]
 
 _SQLITE = """
 import sqlite3
@@ -110,6 +75,14 @@ _COPIES = ("auto", "copy")
 class SQLite:
     """A file ``dev.db`` in the project, and its names: relative, absolute, by a link."""
 
+    gives_numbers_back = True
+    keeps_url = True
+
+    def options(self, setting: Setting) -> Mapping[str, str]:
+        """None."""
+        del setting
+        return {}
+
     def urls(self, setting: Setting, folder: Path) -> dict[str, str]:
         """Return the URLs."""
         scheme = "sqlite+aiosqlite" if setting.is_async else "sqlite"
@@ -130,7 +103,7 @@ class SQLite:
             return {}
         return {"reading by changes": "a rollback journal does not tell which pages changed"}
 
-    def make_developers(self, folder: Path) -> None:
+    def make_developers(self, setting: Setting, folder: Path) -> None:
         """Make the file, with a table of the app's, and a link to it."""
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("dev.db", "link.db"):
@@ -142,33 +115,13 @@ class SQLite:
         engine.dispose()
         (folder / "link.db").symlink_to("dev.db")
 
-    def developers(self, folder: Path) -> object:
+    def developers(self, setting: Setting, folder: Path) -> object:
         """Return bytes, time and neighbours of the file."""
         file = folder / "dev.db"
         beside = sorted(path.name for path in folder.glob("*.db*"))
         return file.read_bytes(), file.stat().st_mtime_ns, file.stat().st_ino, beside
 
-    def is_gone(self, url: str) -> bool:
+    def is_gone(self, setting: Setting, url: str) -> bool:
         """Whether the folder that the file was in, and its lock, are gone."""
         folder = Path(url.partition(":///")[2]).parent
         return not folder.exists() and not folder.with_suffix(".lock").exists()
-
-
-_PRODUCTS: dict[str, Product] = {"sqlite": SQLite()}
-
-
-def product_of(setting: Setting) -> Product:
-    """Return the product of a setting.
-
-    Raises:
-        ValueError: no stories run on it yet.
-    """
-    if setting.database not in _PRODUCTS:
-        known = ", ".join(_PRODUCTS)
-        raise ValueError(f"no stories run on {setting.database!r}; they do on: {known}")
-    return _PRODUCTS[setting.database]
-
-
-def lacks_of(setting: Setting) -> dict[str, str]:
-    """Return what is not promised: by the product, and by the setting, whose reasons win."""
-    return {**product_of(setting).lacks(setting), **setting.lacks}

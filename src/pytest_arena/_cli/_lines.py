@@ -1,0 +1,143 @@
+"""How does what was found become lines to read, or JSON?"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pytest_arena._cli._base import Left
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from pytest_arena._cli._base import Place, Removed, Thing
+
+__all__ = ["as_json", "as_lines", "closing_line", "size_shown", "sweep_line"]
+
+_ORDER = ("server", "live", "building", "condemned", "template", "kept")
+_HEADS = ("name", "what", "project", "whose", "age", "used", "size")
+# A line has 120 columns at most; a name alone may be longer.
+_WIDTHS = (80, 9, 16, 28, 6, 6, 8)
+_STEPS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def as_lines(places: Sequence[Place], *, now: datetime) -> Iterator[str]:
+    """A table for each place that has something, then the places that have nothing."""
+    for place in places:
+        if place.things:
+            yield f"{place.shown} ({place.where})"
+            yield from _table(_sorted(place.things), now=now)
+            yield ""
+    empty = [place for place in places if not place.things]
+    if len(empty) == len(places):
+        yield "Nothing of arena's is there."
+    if empty:
+        yield "Looked, and found nothing:"
+        yield from (f"  {_why(place)}" for place in empty)
+
+
+def as_json(places: Sequence[Place]) -> str:
+    """All that is known, times in ISO 8601."""
+    told = [
+        {**asdict(place), "things": [asdict(thing) for thing in _sorted(place.things)]}
+        for place in places
+    ]
+    return json.dumps({"places": told}, indent=2, default=datetime.isoformat)
+
+
+def sweep_line(one: Removed | Left) -> str:
+    """What was removed, or left alone and why."""
+    if isinstance(one, Left):
+        return f"left     {one.name}: {one.why}"
+    size = f", {size_shown(one.bytes)}" if one.bytes is not None else ""
+    return f"removed  {one.what} {one.name}{size}"
+
+
+def closing_line(done: Iterable[Removed | Left]) -> str:
+    """How much has gone."""
+    gone = [one for one in done if not isinstance(one, Left)]
+    if not gone:
+        return "Nothing to remove."
+    return f"{len(gone)} removed, {size_shown(sum(one.bytes or 0 for one in gone))}."
+
+
+def size_shown(count: int) -> str:
+    """A number of bytes, in units of a thousand."""
+    if count < 1000:  # noqa: PLR2004 - what kilo means
+        return f"{count} B"
+    size, unit = count / 1000, "kB"
+    for bigger in ("MB", "GB", "TB"):
+        if size < 999.5:  # noqa: PLR2004 - 1000, when it is rounded
+            break
+        size, unit = size / 1000, bigger
+    return f"{size:.1f} {unit}" if size < 9.95 else f"{size:.0f} {unit}"  # noqa: PLR2004 - two digits are enough
+
+
+def _sorted(things: Iterable[Thing]) -> list[Thing]:
+    def order(thing: Thing) -> tuple[int, datetime, str]:
+        place = _ORDER.index(thing.what) if thing.what in _ORDER else len(_ORDER)
+        return place, thing.created or datetime.min.replace(tzinfo=UTC), thing.name
+
+    return sorted(things, key=order)
+
+
+def _table(things: list[Thing], *, now: datetime) -> Iterator[str]:
+    rows = [_HEADS, *(_row(thing, now=now) for thing in things)]
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    titles = ["", *(thing.title for thing in things)]
+    for title, *cells in zip(titles, *columns, strict=True):
+        padded = (
+            _aligned(cell, width, columns[number][0])
+            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        yield f"  {'  '.join(padded)}".rstrip()
+        if title:
+            yield f"      {_cut(title, 110)}"
+
+
+def _aligned(cell: str, width: int, head: str) -> str:
+    return cell.rjust(width) if head in {"age", "used", "size"} else cell.ljust(width)
+
+
+def _row(thing: Thing, *, now: datetime) -> tuple[str, ...]:
+    cells = (
+        thing.name,
+        thing.what,
+        thing.project,
+        _whose(thing),
+        _ago(thing.created, now),
+        _ago(thing.used, now),
+        "" if thing.bytes is None else size_shown(thing.bytes),
+    )
+    return tuple(_cut(cell, width) for cell, width in zip(cells, _WIDTHS, strict=True))
+
+
+def _whose(thing: Thing) -> str:
+    if not thing.pid:
+        return thing.state
+    host = "" if thing.host == platform.node() else f"{_cut(thing.host, 12)} "
+    return f"{host}{thing.pid}, {thing.state}"
+
+
+def _ago(when: datetime | None, now: datetime) -> str:
+    if when is None:
+        return ""
+    # Another machine's clock may be ahead.
+    seconds = max(0, int((now - when).total_seconds()))
+    size, unit = next((one for one in _STEPS if seconds >= one[0]), _STEPS[-1])
+    return f"{seconds // size} {unit}"
+
+
+def _cut(text: str, width: int) -> str:
+    return (
+        text if len(text) <= width else f"{text[: width // 2 - 1]}…{text[-(width - width // 2) :]}"
+    )
+
+
+def _why(place: Place) -> str:
+    note = f": {place.note}" if place.note else ""
+    return f"{place.shown} ({place.where}){note}"

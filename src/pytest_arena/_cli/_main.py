@@ -1,0 +1,156 @@
+"""The commands, their options and their exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena.errors import ArenaError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_arena._cli._base import Left, Place, Removed, Room
+
+__all__ = ["main"]
+
+_FAILED, _USAGE, _STOPPED = 1, 2, 130
+
+_ABOUT = """\
+What pytest-arena has on this machine and on its database server.
+The tests themselves are run by pytest."""
+_DATABASES = """\
+The databases that pytest-arena has made: those of test runs, the templates that
+they are copied from, those kept for a look, and its private servers."""
+_WHERE = """\
+Looked at are the SQLite files of this user's runs, the cache (ARENA_CACHE), the
+private servers, and one PostgreSQL server: that of --database, else of
+ARENA_DATABASE, else of arena_database in pytest's configuration file, else the
+local service. No server is started for it."""
+_LIST = f"""\
+List what there is: its name, what it is, whose (the process of the run, alive or
+dead), how old it is, when it was last used, and its size.
+
+{_WHERE}"""
+_SWEEP = f"""\
+Remove what runs have left that are dead, after a crash or a kill -9. The next run
+does the same by itself. What a living run uses is left alone, and so is whatever
+arena has not made. Nothing is asked.
+
+{_WHERE}"""
+_SHAPE: dict[str, Any] = {
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+    "allow_abbrev": False,
+}
+_STATUS = "exit status: 0; 1 where a server cannot be used; 2 for wrong options"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says. Returns the exit status."""
+    given = _parser().parse_args(arguments)
+    try:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")
+        status: int = given.do(given)
+        sys.stdout.flush()
+    except ConfigError as error:
+        return _said(error, _USAGE)
+    except ArenaError as error:
+        return _said(error, _FAILED)
+    except KeyboardInterrupt:
+        return _STOPPED
+    except BrokenPipeError:  # `| head`: Python's own flush at the end would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
+    return status
+
+
+def _said(error: ArenaError, status: int) -> int:
+    sys.stderr.write(f"{error}\n")
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="arena", description=_ABOUT, **_SHAPE)
+    parser.add_argument("--version", action="version", version=f"arena {version('pytest-arena')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    databases = commands.add_parser(
+        "databases", help="list what is there, or remove it", description=_DATABASES, **_SHAPE
+    )
+    verbs = databases.add_subparsers(metavar="COMMAND", required=True)
+    listing = verbs.add_parser(
+        "list", help="list what is there", description=_LIST, epilog=_STATUS, **_SHAPE
+    )
+    listing.add_argument("--json", action="store_true", help="JSON in place of tables")
+    listing.set_defaults(do=_list)
+    sweep = verbs.add_parser(
+        "sweep",
+        help="remove what dead runs have left",
+        description=_SWEEP,
+        epilog=_STATUS,
+        **_SHAPE,
+    )
+    sweep.add_argument(
+        "--all",
+        action="store_true",
+        dest="everything",
+        help="also templates, kept databases, the registry and private servers: all that no "
+        "living run uses",
+    )
+    sweep.set_defaults(do=_sweep)
+    for command in (listing, sweep):
+        command.add_argument(
+            "--database",
+            metavar="URL",
+            help="the server, as in arena_database: a URL, own, sqlite, postgresql or auto",
+        )
+    return parser
+
+
+def _list(given: argparse.Namespace) -> int:
+    from pytest_arena._cli._lines import as_json, as_lines  # noqa: PLC0415 - not for --help
+
+    places: list[Place] = []
+    failed: list[ArenaError] = []
+    for room in _rooms(given):
+        try:
+            places += room.look()
+        except ArenaError as error:
+            failed.append(error)  # the others are shown all the same
+    if given.json:
+        print(as_json(places))  # noqa: T201 - a command prints
+    else:
+        print("\n".join(as_lines(places, now=datetime.now(UTC))))  # noqa: T201 - a command prints
+    return _status(failed)
+
+
+def _sweep(given: argparse.Namespace) -> int:
+    from pytest_arena._cli._lines import closing_line, sweep_line  # noqa: PLC0415 - not for --help
+
+    done: list[Removed | Left] = []
+    failed: list[ArenaError] = []
+    for room in _rooms(given):
+        try:
+            for one in room.sweep(everything=given.everything):
+                done.append(one)
+                print(sweep_line(one), flush=True)  # noqa: T201 - a command prints
+        except ArenaError as error:
+            failed.append(error)  # the others are swept all the same
+    print(closing_line(done))  # noqa: T201 - a command prints
+    return _status(failed)
+
+
+def _status(failed: Sequence[ArenaError]) -> int:
+    for one in failed:
+        _said(one, _FAILED)
+    return _FAILED if failed else 0
+
+
+def _rooms(given: argparse.Namespace) -> Sequence[Room]:
+    from pytest_arena._cli._rooms import rooms  # noqa: PLC0415 - not for --help
+
+    return rooms(given.database)

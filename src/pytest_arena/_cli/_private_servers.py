@@ -1,0 +1,149 @@
+"""The private servers that arena has started for this user."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
+
+from pytest_arena._cli._base import Left, Place, Removed, Thing, size_of, time_of
+from pytest_arena._cli._server_databases import ServerDatabases
+from pytest_arena._clock import rest, seconds
+from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._dialects._postgresql_server import OTHER_CLIENTS
+from pytest_arena._servers._base import Unavailable
+from pytest_arena._servers._cluster import remove
+from pytest_arena._servers._knock import Answer, knock
+from pytest_arena._servers._locks import exclusive, is_held
+from pytest_arena._servers._places import ClusterFolder, cluster_parents
+from pytest_arena._servers._programs import account
+from pytest_arena._values import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["PrivateServers"]
+
+_KNOCK_SECONDS = 2.0
+_STOP_SECONDS, _STEP = 60.0, 0.01
+
+
+class PrivateServers:
+    """None is ever started here. One that runs and that nobody uses can be stopped."""
+
+    def __init__(self, cache: Path, *, registry: str) -> None:
+        self._cache, self._registry = cache, registry
+
+    def look(self) -> Iterator[Place]:
+        """Say of each whether it runs and is used, and what databases are on it."""
+        for parent in self._parents():
+            places = [self._place(folder) for folder in _clusters(parent)]
+            yield from places or [Place(shown="Private servers", where=str(parent))]
+
+    def sweep(self, *, everything: bool) -> Iterator[Removed | Left]:
+        """Sweep those that run; with ``everything``, stop and remove those that nobody uses."""
+        for parent in self._parents():
+            found = _clusters(parent)
+            for folder in found:
+                if everything and not is_in_use(folder):
+                    yield _removed(folder)
+                elif runs(folder):
+                    yield from self._databases(folder).sweep(everything=everything)
+                    if everything:
+                        yield Left(folder.path.name, "a private server that somebody uses")
+            if everything:
+                _remove_if_empty(parent, *(folder.socket_folder.parent for folder in found))
+
+    def _parents(self) -> list[Path]:
+        try:
+            return cluster_parents(cache=self._cache, account=account())
+        except Unavailable:  # root, and nobody whom a server could run as
+            return []
+
+    def _databases(self, folder: ClusterFolder) -> ServerDatabases:
+        return ServerDatabases(_address(folder), "", registry=self._registry)
+
+    def _place(self, folder: ClusterFolder) -> Place:
+        state = ("in use" if is_in_use(folder) else "idle") if runs(folder) else "stopped"
+        server = Thing(
+            name=folder.path.name,
+            what="server",
+            state=state,
+            created=time_of(folder.beside("boot")),
+            used=time_of(folder.beside("used")),
+            bytes=size_of(folder.path),
+        )
+        inside = () if state == "stopped" else self._databases(folder).things()
+        shown = f"PostgreSQL {folder.path.name.split('-')[0]}, a private server"
+        return Place(shown=shown, where=str(folder.path), things=(server, *inside))
+
+
+def _clusters(parent: Path) -> list[ClusterFolder]:
+    found = sorted(parent.glob("*.used"))
+    return [ClusterFolder(used.with_suffix(""), account()) for used in found]
+
+
+def _address(folder: ClusterFolder) -> Address:
+    return Address("postgresql", str(folder.socket_folder), 5432, "postgres", "postgres")
+
+
+def runs(folder: ClusterFolder) -> bool:
+    """Whether it answers."""
+    return knock(_address(folder), seconds=_KNOCK_SECONDS).answer is not Answer.SILENT
+
+
+def is_in_use(folder: ClusterFolder) -> bool:
+    """Whether a run has it, or is about to start it, or a client is connected."""
+    if any(_is_held(folder.beside(ending)) for ending in ("used", "lock")):
+        return True
+    if not runs(folder):
+        return False
+    try:
+        with closing(open_control(_address(folder))) as control:
+            return control.rows(OTHER_CLIENTS) != [(0,)]
+    except Failed:
+        return True  # full, starting or ending
+
+
+def _is_held(path: Path) -> bool:
+    return path.exists() and is_held(path)
+
+
+def _removed(folder: ClusterFolder) -> Removed | Left:
+    try:
+        # Whoever wants it in this moment waits, and makes another one.
+        with exclusive(folder.beside("lock")):
+            if not _is_stopped(folder):
+                return Left(folder.path.name, "a private server that does not stop")
+            size = size_of(folder.path)
+            remove(folder)
+    except (OSError, Unavailable) as error:
+        return Left(folder.path.name, str(error))
+    return Removed("server", folder.path.name, size)
+
+
+def _is_stopped(folder: ClusterFolder) -> bool:
+    if runs(folder):
+        os.kill(_pid(folder), signal.SIGINT)
+    end = seconds() + _STOP_SECONDS
+    while runs(folder) or _is_held(folder.beside("keeper")):
+        if seconds() > end:
+            return False
+        rest(_STEP)
+    return True
+
+
+def _pid(folder: ClusterFolder) -> int:
+    """The server's, by its own file, which names the folder as well."""
+    lines = (folder.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+    if lines[1] != str(folder.data):
+        raise OSError(f"{folder.data}/postmaster.pid is another server's")
+    return int(lines[0])
+
+
+def _remove_if_empty(*folders: Path) -> None:
+    for folder in dict.fromkeys(folders):
+        with suppress(OSError):  # it is not there, or not empty
+            folder.rmdir()

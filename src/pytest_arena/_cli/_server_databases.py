@@ -1,0 +1,76 @@
+"""The databases on a PostgreSQL server that are arena's own."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from pytest_arena._cli._base import Left, Place, Removed, Thing
+from pytest_arena._servers._look import look
+from pytest_arena._servers._own import OwnDatabases
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._servers._own import OwnDatabase
+    from pytest_arena._values import Address
+
+__all__ = ["ServerDatabases"]
+
+
+class ServerDatabases:
+    """What a server's registry names. What it does not name is nobody's business here."""
+
+    def __init__(self, address: Address, shown: str, *, registry: str) -> None:
+        self._address, self._shown, self._registry = address, shown, registry
+
+    def look(self) -> Iterator[Place]:
+        """Say what is there."""
+        seen = look(self._address, registry=self._registry)
+        things = tuple(map(_thing, seen.databases)) if seen else ()
+        yield Place(shown=self._shown, where=self._address.server, things=things)
+
+    def things(self) -> tuple[Thing, ...]:
+        """Return the databases."""
+        return next(self.look()).things
+
+    def sweep(self, *, everything: bool) -> Iterator[Removed | Left]:
+        """Have it swept by a run of our own, and say what is not there any more."""
+        before = look(self._address, registry=self._registry)
+        if before is None:
+            return
+        left = self._swept(everything=everything)
+        after = look(self._address, registry=self._registry)
+        names = {one.name for one in after.databases} if after else set()
+        for one in before.databases:
+            if one.name not in names and not one.alive:
+                yield Removed(one.kind, one.name, one.bytes)
+            elif everything and one.name in names and one.alive:
+                yield Left(one.name, f"a living run's: {one.project}, {one.host} {one.pid}")
+        yield from (Left(*line.split(": ", maxsplit=1)) for line in left)
+        if after is None:
+            yield Removed("registry", self._registry, before.bytes)
+
+    def _swept(self, *, everything: bool) -> list[str]:
+        with closing(self._as_run()) as own:
+            own.rest()  # what it sweeps by itself as it begins
+            own.sweep(everything=everything)
+            return own.left
+
+    def _as_run(self) -> OwnDatabases:
+        return OwnDatabases(self._address, project="arena databases", registry=self._registry)
+
+
+def _thing(one: OwnDatabase) -> Thing:
+    return Thing(
+        name=one.name,
+        what=one.kind,
+        state=("alive" if one.alive else "dead") if one.pid else "",
+        project=one.project,
+        host=one.host,
+        pid=one.pid,
+        created=one.created,
+        used=one.used,
+        bytes=one.bytes,
+        title=one.title,
+    )

@@ -1,0 +1,54 @@
+"""What of arena's is on a server, for somebody who begins no run there?"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pytest_arena._dialects import _postgresql_own as sql
+from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._dialects._postgresql_look import REGISTRY_BYTES
+from pytest_arena._servers import _own_messages as messages
+from pytest_arena._servers._own import OwnDatabase
+
+if TYPE_CHECKING:
+    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._values import Address
+
+__all__ = ["Seen", "look"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a server's registry holds, and its own size."""
+
+    databases: tuple[OwnDatabase, ...]
+    bytes: int
+
+
+def look(address: Address, *, registry: str = sql.REGISTRY) -> Seen | None:
+    """Read the registry of a server; None where there is none. Nothing is made or changed.
+
+    Raises:
+        ServerError: no server, or a registry that this version does not know.
+    """
+    try:
+        with closing(open_control(replace(address, database=registry))) as control:
+            return _seen(control, address)
+    except Failed as error:
+        # asyncpg and libpq differ in whether a code comes with the refusal.
+        if error.sqlstate == "3D000" or f'"{registry}" does not exist' in str(error):
+            return None
+        raise messages.failed("arena's databases cannot be listed", error, address) from error
+
+
+def _seen(control: Control, address: Address) -> Seen | None:
+    [(comment, _, _)] = control.rows(sql.registry_state())
+    if comment != sql.MARK:
+        return None  # somebody else's database of that name, or one that is just being made
+    layout = control.rows(sql.layout_found())
+    if layout != [(sql.LAYOUT,)]:
+        raise messages.other_layout(address, layout[0][0] if layout else "none")
+    [(size,)] = control.rows(REGISTRY_BYTES)
+    return Seen(tuple(OwnDatabase(*row) for row in control.rows(sql.listed())), int(size))

@@ -1,0 +1,33 @@
+"""What is different from one database product to the next, for the stories: one class each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_arena.testing._products._base import Product
+from pytest_arena.testing._products._postgresql import PostgreSQL
+from pytest_arena.testing._products._sqlite import SQLite
+
+if TYPE_CHECKING:
+    from pytest_arena.testing._setting import Setting
+
+__all__ = ["Product", "lacks_of", "product_of"]
+
+_PRODUCTS: dict[str, Product] = {"sqlite": SQLite(), "postgresql": PostgreSQL()}
+
+
+def product_of(setting: Setting) -> Product:
+    """Return the product of a setting.
+
+    Raises:
+        ValueError: no stories run on it yet.
+    """
+    if setting.database not in _PRODUCTS:
+        known = ", ".join(_PRODUCTS)
+        raise ValueError(f"no stories run on {setting.database!r}; they do on: {known}")
+    return _PRODUCTS[setting.database]
+
+
+def lacks_of(setting: Setting) -> dict[str, str]:
+    """Return what is not promised: by the product, and by the setting, whose reasons win."""
+    return {**product_of(setting).lacks(setting), **setting.lacks}

@@ -1,0 +1,183 @@
+"""PostgreSQL, for the stories: databases on whichever server there is."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pytest_arena.testing._products._postgresql_server import StoryServer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from sqlalchemy.engine import URL
+
+    from pytest_arena.testing._setting import Setting
+
+__all__ = ["PostgreSQL"]
+
+_POSTGRESQL = """
+import {driver} as driver
+from contextlib import closing
+from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._values import Address
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+
+DEVELOPERS = {developers!r}
+ENTRANCE = {entrance!r}
+
+SCHEMA = '''
+SELECT 'column', c.oid::regclass::text, a.attnum::text, a.attname || ' '
+       || format_type(a.atttypid, a.atttypmod) || a.attnotnull
+       || coalesce(pg_get_expr(d.adbin, d.adrelid), '')
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+WHERE c.relnamespace = 'public'::regnamespace
+UNION ALL SELECT 'relation', c.oid::regclass::text, c.relkind::text,
+       CASE c.relkind WHEN 'v' THEN pg_get_viewdef(c.oid) WHEN 'i' THEN pg_get_indexdef(c.oid) END
+FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace
+UNION ALL SELECT 'constraint', conrelid::regclass::text, conname::text, pg_get_constraintdef(oid)
+FROM pg_constraint
+UNION ALL SELECT 'function', oid::regprocedure::text, '', '' FROM pg_proc
+WHERE pronamespace = 'public'::regnamespace
+UNION ALL SELECT 'trigger', tgrelid::regclass::text, tgname, '' FROM pg_trigger
+WHERE NOT tgisinternal
+UNION ALL SELECT 'schema', nspname::text, '', '' FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'
+'''
+
+
+def prepare(engine):
+    @event.listens_for(engine, "connect")
+    def settings(connection, _record):
+        cursor = connection.cursor()
+        cursor.execute("SET TIME ZONE 'Asia/Tokyo'")
+        cursor.close()
+        connection.commit()
+
+
+def dump(url):
+    parts = make_url(url)
+    host = parts.host or parts.query["host"]
+    connection = driver.connect(
+        host=host, port=parts.port, user=parts.username, password=parts.password,
+        dbname=parts.database,
+    )
+    connection.autocommit = True
+    with closing(connection), connection.cursor() as cursor:
+        def rows(statement):
+            cursor.execute(statement)
+            return cursor.fetchall()
+        schema = sorted(rows(SCHEMA), key=repr)
+        tables = [name for kind, name, what, _ in schema if kind == "relation" and what == "r"]
+        moved = [name for kind, name, what, _ in schema if kind == "relation" and what == "S"]
+        sequences = {{name: rows("SELECT last_value, is_called FROM " + name) for name in moved}}
+        contents = {{name: sorted(rows("TABLE " + name), key=repr) for name in tables}}
+        return {{"schema": schema, "sequences": sequences, **contents}}
+
+
+ASKED = []
+MADE = {{}}
+
+
+def moved():
+    # What is copied is read and written; what has been dropped since is not given back.
+    if not ASKED:
+        ASKED.append(open_control(Address("postgresql", **ENTRANCE)))
+    for oid, size in ASKED[0].rows(
+        "SELECT oid::text, pg_database_size(oid) FROM pg_database WHERE datdba = "
+        "(SELECT oid FROM pg_roles WHERE rolname = current_user)"
+    ):
+        MADE.setdefault(oid, size or 0)
+    return sum(MADE.values()), sum(MADE.values())
+
+
+def go_around():
+    return driver.connect(**DEVELOPERS)
+"""
+
+# Nobody is there. An app's URL may name any host, and means its database by the name.
+_ELSEWHERE = "db.example.org", 6000
+
+
+class PostgreSQL:
+    """A database of the developer's on the server that the tests are on as well.
+
+    The server is that of ``ARENA_DATABASE`` in the setting's ``env`` or in the environment, else
+    the first that the plugin itself finds.
+    """
+
+    gives_numbers_back = False
+    keeps_url = False
+
+    def __init__(self) -> None:
+        self._servers: dict[str, StoryServer] = {}
+
+    def _server(self, setting: Setting) -> StoryServer:
+        url = setting.env.get("ARENA_DATABASE") or os.environ.get("ARENA_DATABASE", "")
+        if url not in self._servers:
+            self._servers[url] = StoryServer(url)
+        return self._servers[url]
+
+    def options(self, setting: Setting) -> Mapping[str, str]:
+        """Return the server, with a login of this process's own: what it owns was made here."""
+        return {"arena_database": _shown(self._server(setting).url("postgresql"))}
+
+    def urls(self, setting: Setting, folder: Path) -> dict[str, str]:
+        """Return the URLs, with the developer's own login."""
+        del folder
+        server = self._server(setting)
+        sync = server.developers_url(f"postgresql+{_sync_driver(setting)}")
+        host, port = _ELSEWHERE
+        others = [
+            sync.set(drivername="postgresql+psycopg2"),
+            sync.set(drivername="postgresql+psycopg").update_query_dict({"application_name": "x"}),
+            sync.set(host=host, port=port, query={}, username="me", password="secret"),  # noqa: S106 - of nobody
+        ]
+        return {
+            "URL": repr(_shown(server.developers_url(f"postgresql+{setting.engine}"))),
+            "SYNC_URL": repr(_shown(sync)),
+            "OTHER_URLS": repr([_shown(url) for url in others]),
+        }
+
+    def files(self, setting: Setting) -> dict[str, str]:
+        """Return ``product.py``."""
+        server = self._server(setting)
+        text = _POSTGRESQL.format(
+            driver=_sync_driver(setting),
+            developers=server.developers_arguments,
+            entrance=server.entrance,
+        )
+        return {"product.py": text}
+
+    def lacks(self, setting: Setting) -> Mapping[str, str]:
+        """Return what ``clone`` costs."""
+        if setting.isolation != "clone":
+            return {}
+        return dict.fromkeys(
+            ("reading by changes", "writing by changes"), "a clone is a copy of the whole database"
+        )
+
+    def make_developers(self, setting: Setting, folder: Path) -> None:
+        """Make the database, or make it as it was at first."""
+        del folder
+        self._server(setting).fill_developers()
+
+    def developers(self, setting: Setting, folder: Path) -> object:
+        """Return all rows, relations and settings, and how many sessions there have ever been."""
+        del folder
+        return self._server(setting).developers()
+
+    def is_gone(self, setting: Setting, url: str) -> bool:
+        """Whether no database is left of any run, but for templates."""
+        del url
+        return not self._server(setting).left()
+
+
+def _sync_driver(setting: Setting) -> str:
+    return "psycopg2" if setting.engine == "psycopg2" else "psycopg"
+
+
+def _shown(url: URL) -> str:
+    return url.render_as_string(hide_password=False)

@@ -1,0 +1,150 @@
+"""A server for the stories: the developer's database, and a role whose databases are the runs'."""
+
+from __future__ import annotations
+
+import atexit
+import secrets
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+from sqlalchemy.engine import URL
+
+from pytest_arena._dialects import _postgresql_witness as sql
+from pytest_arena._dialects._postgresql_control import Control, Failed, open_control
+from pytest_arena._servers._base import Wanted
+from pytest_arena._servers._find import find_server
+from pytest_arena._servers._own import OwnDatabases
+
+if TYPE_CHECKING:
+    from pytest_arena._values import Address
+
+__all__ = ["StoryServer"]
+
+_PATIENCE_SECONDS = 10.0
+
+
+class StoryServer:
+    """One for each process of tests. What is made on the server goes with the process.
+
+    Raises:
+        ServerError: there is none.
+        Failed: its login may not create roles.
+    """
+
+    def __init__(self, url: str) -> None:
+        cache = platformdirs.user_cache_path("pytest-arena")
+        wanted = Wanted(
+            product="postgresql", url=url, own=False, cache=cache, place="the environment"
+        )
+        self._server = find_server(wanted)
+        self._name, self._password = f"stories_{secrets.token_hex(6)}", secrets.token_hex(8)
+        # The registry of arena's databases is the server's, and not one of these runs'.
+        OwnDatabases(self._server.address, project="stories").close()
+        self._control = open_control(self._server.address)
+        atexit.register(self._clean_up)
+        self._control.run(sql.create_role(self._name, self._password))
+        self._control.run(sql.create_database(self._name))
+        self._developers = replace(self._server.address, database=self._name)
+        self._look = open_control(self._developers)
+        self._address = self._entered()
+
+    def _entered(self) -> Address:
+        """Return how the role logs in: as the server was found, or by a password."""
+        usual = replace(self._server.address, user=self._name, password=self._password)
+        with suppress(Failed):
+            open_control(usual).close()
+            return usual
+        by_password = replace(usual, host="127.0.0.1")
+        open_control(by_password).close()
+        return by_password
+
+    @property
+    def entrance(self) -> dict[str, Any]:
+        """The role's login, in words."""
+        return _arguments(self._address, "database")
+
+    @property
+    def developers_arguments(self) -> dict[str, Any]:
+        """The developer's login to the developer's database, for libpq."""
+        return _arguments(self._developers, "dbname")
+
+    def url(self, driver: str) -> URL:
+        """Return the server's URL, with the role's login."""
+        return _url(self._address, driver)
+
+    def developers_url(self, driver: str) -> URL:
+        """Return the URL of the developer's own database, with the developer's login."""
+        return _url(self._developers, driver)
+
+    def fill_developers(self) -> None:
+        """Make it as it was at first."""
+        self._look.rows(sql.end_others())
+        self._wait_for_others()
+        self._look.run(sql.fill_developers())
+
+    def developers(self) -> object:
+        """Return it as it stands, and how often anybody has connected."""
+        self._wait_for_others()
+        [(sessions,)] = self._control.rows(sql.sessions(self._name))
+        return self._look.rows(sql.touches()), sessions
+
+    def _wait_for_others(self) -> None:
+        """What is connected is counted when it has gone, and that is soon after its client."""
+        end = time.monotonic() + _PATIENCE_SECONDS
+        while self._look.rows(sql.others()) and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def left(self) -> list[str]:
+        """Return what the runs have made and not dropped, but for templates."""
+        owned = self._control.rows(sql.owned(self._name))
+        return [name for name, is_template in owned if not is_template]
+
+    def _clean_up(self) -> None:
+        self._close(getattr(self, "_look", None))
+        with suppress(Failed):
+            for name, is_template in self._control.rows(sql.owned(self._name)):
+                if is_template:
+                    self._control.run(sql.unlock(name))
+                self._control.run(sql.drop_database(name))
+            self._control.run(sql.drop_database(self._name))
+            self._forget_role()
+        self._close(self._control)
+        self._server.close()
+
+    def _forget_role(self) -> None:
+        registry = open_control(replace(self._server.address, database=sql.REGISTRY))
+        try:
+            registry.run(sql.forget_role(self._name))
+        finally:
+            registry.close()
+        self._control.run(sql.drop_role(self._name))
+
+    def _close(self, control: Control | None) -> None:
+        if control is not None:
+            control.close()
+
+
+def _url(address: Address, driver: str) -> URL:
+    at_socket = {"host": address.host} if address.is_socket else {}
+    return URL.create(
+        driver,
+        username=address.user,
+        password=address.password or None,
+        host=None if address.is_socket else address.host,
+        port=address.port,
+        database=address.database,
+        query=at_socket,
+    )
+
+
+def _arguments(address: Address, database: str) -> dict[str, Any]:
+    return {
+        "host": address.host,
+        "port": address.port,
+        "user": address.user,
+        "password": address.password,
+        database: address.database,
+    }

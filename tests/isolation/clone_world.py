@@ -1,0 +1,191 @@
+"""A database on a server under ``clone``, and connections to it that go where the gate leads."""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from pytest_arena._isolation import Clone
+from tests.servers.postgresql import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._servers._own import OwnDatabases
+
+__all__ = ["SCHEMA", "Hand", "ServerWorld", "Watched", "dump_of"]
+
+SCHEMA = """
+CREATE TABLE dancers (id serial PRIMARY KEY, name text UNIQUE, style text);
+CREATE TABLE scores (judge text, round int, points real, PRIMARY KEY (judge, round));
+CREATE TABLE plain (a int);
+CREATE UNLOGGED TABLE unlogged (a int);
+CREATE TABLE many (id bigint GENERATED ALWAYS AS IDENTITY, a text);
+CREATE SEQUENCE tickets CACHE 10;
+CREATE VIEW named AS SELECT name FROM dancers;
+CREATE FUNCTION twice(int) RETURNS int LANGUAGE sql AS 'SELECT 2 * $1';
+INSERT INTO dancers (name, style) VALUES ('Sand', 'toprock'), ('Dune', 'power');
+INSERT INTO scores VALUES ('x', 1, 9.5);
+INSERT INTO plain VALUES (1), (1), (NULL);
+INSERT INTO unlogged VALUES (1);
+SELECT nextval('tickets');
+SELECT lo_from_bytea(4242, 'raked clean');
+"""
+
+_OBJECTS = """
+SELECT c.relname::text, c.relkind::text, coalesce(c.relacl::text, ''),
+    coalesce(obj_description(c.oid, 'pg_class'), ''),
+    ARRAY(SELECT attname || ' ' || format_type(atttypid, atttypmod) || attnotnull FROM pg_attribute
+          WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1, 2
+"""
+_OTHERS = """
+SELECT 'function', proname::text, prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+UNION ALL SELECT 'schema', nspname::text, coalesce(nspacl::text, '') FROM pg_namespace
+    WHERE nspname !~ '^pg_(toast_)?temp'
+UNION ALL SELECT 'large', loid::text, data::text FROM pg_largeobject
+UNION ALL SELECT 'setting', setrole::text, setconfig::text FROM pg_db_role_setting
+    WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+UNION ALL SELECT 'statistics', stxname::text, '' FROM pg_statistic_ext
+ORDER BY 1, 2, 3
+"""
+
+
+class Watched(Clone):
+    """Is told, as the arena tells it, whether anybody had a connection since the last boundary.
+
+    It saves copies on a server where others write too, and so must be right.
+    """
+
+    uses = 0
+    seen = 0
+
+    def watch(self) -> Watched:
+        """Count from here on."""
+        self.touched = lambda: self.uses != self.seen
+        return self
+
+    def enter(self) -> None:
+        """Begin to count."""
+        super().enter()
+        self.seen = self.uses
+
+    def leave(self) -> bool:
+        """Begin to count."""
+        changed = super().leave()
+        self.seen = self.uses
+        return changed
+
+    def leave_by_force(self) -> None:
+        """Begin to count."""
+        super().leave_by_force()
+        self.seen = self.uses
+
+    def forget(self) -> None:
+        """Begin to count."""
+        super().forget()
+        self.seen = self.uses
+
+    def replace(self, content: str | None) -> None:
+        """Begin to count."""
+        super().replace(content)
+        self.seen = self.uses
+
+
+class Hand:
+    """A connection that goes where the live database is: the pool's, between two transactions."""
+
+    def __init__(self, world: ServerWorld) -> None:
+        self._world = world
+        self._generation = -1
+        self._connection: psycopg.Connection[Any] | None = None
+
+    @property
+    def raw(self) -> psycopg.Connection[Any]:
+        """The driver's connection, opened anew where it has become stale."""
+        isolation = self._world.isolation
+        isolation.uses += 1
+        if self._connection is None or self._generation != isolation.generation:
+            self.close()
+            self._generation = isolation.generation
+            self._connection = connect(isolation.address.database)
+        return self._connection
+
+    def execute(self, sql: str, values: list[object] | None = None) -> psycopg.Cursor[Any]:
+        """Execute one statement; values are marked as SQLite does."""
+        return self.raw.execute(sql.replace("?", "%s"), values)
+
+    def executescript(self, script: str) -> None:
+        """Execute several, each in a transaction of its own."""
+        for statement in script.split(";"):
+            if statement.strip():
+                self.raw.execute(statement)
+
+    def rollback(self) -> None:
+        """End the transaction."""
+        self.raw.execute("ROLLBACK")
+
+    def dump(self) -> list[object]:
+        """Return all that it sees."""
+        return dump_of(self.raw)
+
+    def close(self) -> None:
+        """Close it."""
+        if self._connection is not None:
+            with suppress(psycopg.Error):
+                self._connection.close()
+        self._connection = None
+
+
+@dataclass(eq=False)
+class ServerWorld:
+    """One database, its isolation, and its connections."""
+
+    own: OwnDatabases
+    isolation: Watched
+    _open: list[Hand] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, own: OwnDatabases, template: str | None) -> ServerWorld:
+        """Make one from a template."""
+        return cls(own, Watched(own, template).watch())
+
+    def connect(self) -> Hand:
+        """Open a connection that goes along."""
+        self._open.append(Hand(self))
+        return self._open[-1]
+
+    def dump(self) -> list[object]:
+        """Return all that a new connection sees."""
+        self.isolation.uses += 1
+        with closing(connect(self.isolation.address.database)) as fresh:
+            return dump_of(fresh)
+
+    def disconnect(self) -> None:
+        """Close all connections of the app's."""
+        for hand in self._open:
+            hand.close()
+        self._open.clear()
+
+    def close(self) -> None:
+        """Close all."""
+        self.disconnect()
+        self.isolation.close()
+
+
+def dump_of(connection: psycopg.Connection[Any]) -> list[object]:
+    """Return rows, sequences, schema, rights, comments, functions, large objects, settings."""
+    objects = connection.execute(_OBJECTS).fetchall()
+    rows = [(name, *_content(connection, name, kind)) for name, kind, *_ in objects]
+    return [objects, rows, connection.execute(_OTHERS).fetchall()]
+
+
+def _content(connection: psycopg.Connection[Any], name: str, kind: str) -> Iterator[object]:
+    if kind == "r":
+        yield sorted(connection.execute(f'SELECT * FROM "{name}"').fetchall(), key=repr)
+    if kind == "S":
+        yield connection.execute(f'SELECT last_value, is_called FROM "{name}"').fetchall()

@@ -1,0 +1,154 @@
+"""Whatever two connections do in up to three levels, each leave gives back its enter."""
+
+from __future__ import annotations
+
+import random
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from pytest_arena._isolation import Held
+from tests.isolation.clone_world import SCHEMA, Hand, ServerWorld
+from tests.servers.postgresql import own_databases, own_registry, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._servers._own import OwnDatabases
+
+WORK = (
+    "INSERT INTO dancers (name) VALUES (random()::text)",
+    "UPDATE dancers SET style = random()::text",
+    "DELETE FROM dancers WHERE id % 2 = 0",
+    "INSERT INTO plain SELECT generate_series(1, 500)",
+    "TRUNCATE plain",
+    "INSERT INTO unlogged VALUES (2)",
+    "INSERT INTO many (a) VALUES ('x')",
+    "SELECT nextval('tickets')",
+    "SELECT setval('tickets', 1, false)",
+    "ALTER SEQUENCE tickets RESTART",
+    "CREATE TABLE IF NOT EXISTS extra (a int)",
+    "DROP TABLE IF EXISTS extra",
+    "ALTER TABLE plain ADD COLUMN IF NOT EXISTS b int DEFAULT 3",
+    "ALTER TABLE plain DROP COLUMN IF EXISTS b",
+    "COMMENT ON TABLE plain IS 'x'",
+    "GRANT SELECT ON plain TO PUBLIC",
+    "SELECT lo_put(4242, 0, 'c')",
+    "CREATE TEMP TABLE IF NOT EXISTS dancers (a int)",
+    "VACUUM plain",
+    "ANALYZE",
+    "BEGIN",
+    "SAVEPOINT a",
+    "ROLLBACK TO a",
+    "COMMIT",
+    "ROLLBACK",
+    "SELECT * FROM many",
+    "SELECT * FROM many",
+    "SELECT pg_advisory_lock(1)",
+    "DO $$ BEGIN INSERT INTO plain VALUES (5); EXCEPTION WHEN division_by_zero THEN END $$",
+)
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[OwnDatabases]:
+    """One run for all."""
+    with own_registry() as registry, own_databases(registry) as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def template(own: OwnDatabases) -> str:
+    """A database with something of everything."""
+    name = own.create("building")
+    run(*[part for part in SCHEMA.split(";") if part.strip()], database=name)
+    own.freeze(name)
+    return own.finish_template(name, shelf="dancers", manifest="")
+
+
+class RandomWork:
+    """Two connections at work, and what stood at each enter."""
+
+    def __init__(self, world: ServerWorld, chance: random.Random) -> None:
+        self.world, self.chance = world, chance
+        self.hands = [world.connect() for _ in range(2)]
+        self.states: list[list[object]] = []
+
+    def step(self) -> None:
+        """Do something, mostly a statement."""
+        number = self.chance.random()
+        if number < 0.07 and len(self.states) < 3:
+            self.enter()
+        elif number < 0.16 and self.states:
+            self.leave()
+        elif number < 0.18 and self.states:
+            self.force()
+        elif number < 0.19 and len(self.states) > 1:
+            self.world.isolation.forget()
+            self.states.pop()
+        else:
+            with suppress(psycopg.Error):  # a table that is not there, a lock: as it comes
+                self.hand().execute("SET lock_timeout = '20ms'")
+                self.hand().execute(self.chance.choice(WORK))
+
+    def hand(self) -> Hand:
+        """One of the connections."""
+        return self.chance.choice(self.hands)
+
+    def enter(self) -> None:
+        """Enter a level, when no transaction is open."""
+        self.end_transactions()
+        self.states.append(self.world.dump())
+        self.world.isolation.enter()
+
+    def leave(self) -> None:
+        """Leave a level, and compare."""
+        state, is_clean = self.states.pop(), self.world.isolation.is_clean()
+        stands = self.world.dump()
+        if stands != state:
+            assert not is_clean
+        try:
+            changed = self.world.isolation.leave()
+        except Held:
+            assert self.world.isolation.writers()
+            self.end_transactions()
+            changed = self.world.isolation.leave()
+        assert changed or stands == state
+        assert self.world.dump() == state
+
+    def force(self) -> None:
+        """Leave a level, whoever is in it."""
+        self.world.isolation.leave_by_force()
+        assert self.world.dump() == self.states.pop()
+
+    def end_transactions(self) -> None:
+        """Roll back what is open."""
+        for hand in self.hands:
+            hand.rollback()
+
+
+def work(own: OwnDatabases, template: str, seed: int, steps: int) -> None:
+    """Work in a world of its own."""
+    world = ServerWorld.of(own, template)
+    try:
+        walk = RandomWork(world, random.Random(seed))  # noqa: S311 - it is to be repeatable
+        walk.enter()
+        for _ in range(steps):
+            walk.step()
+        while walk.states:
+            walk.leave()
+    finally:
+        world.close()
+
+
+def test_pitfall_087_random_work_is_undone(own: OwnDatabases, template: str) -> None:
+    """A little of it each time."""
+    work(own, template, seed=3, steps=120)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10, 20))
+def test_much_random_work_is_undone(own: OwnDatabases, template: str, seed: int) -> None:
+    """More of it."""
+    work(own, template, seed=seed, steps=600)
