@@ -60,6 +60,7 @@ class Reading:
 class Run:
     """How the tests ended, and what the developer's database held before and after."""
 
+    status: int
     output: str
     before: Reading
     after: Reading
@@ -112,10 +113,11 @@ async def _run(name: str, server: URL, *options: str) -> Run:
         before = await _read(url)
         _say(f"The developer's database, before the tests:\n{before}\n")
         _say(f"$ python -m pytest {' '.join(options)}")
-        output = await _python(*PYTEST, *options, url=url, server=server, show="-v" in options)
+        show = "-v" in options
+        status, output = await _python(*PYTEST, *options, url=url, server=server, show=show)
         after = await _read(url)
         _say(f"\nThe developer's database, after the tests:\n{after}\n")
-    return Run(output, before, after)
+    return Run(status, output, before, after)
 
 
 @asynccontextmanager
@@ -125,7 +127,9 @@ async def _developers_database(name: str, server: URL) -> AsyncIterator[URL]:
     async with _connected(server) as connection:
         await connection.execute(text(f"CREATE DATABASE {url.database}"))
         try:
-            await _python("-m", "api_keys.dev_data", url=url, server=server)
+            status, output = await _python("-m", "api_keys.dev_data", url=url, server=server)
+            if status:
+                sys.exit(f"The developer's database could not be made:\n{output}")
             yield url
         finally:
             await connection.execute(text(f"DROP DATABASE {url.database} WITH (FORCE)"))
@@ -157,8 +161,8 @@ async def _rows(connection: AsyncConnection, query: str) -> list[str]:
     return sorted(str(row) for row in found)
 
 
-async def _python(*arguments: str, url: URL, server: URL, show: bool = False) -> str:
-    """Run Python in the app's folder, as a developer does; give what it writes."""
+async def _python(*arguments: str, url: URL, server: URL, show: bool = False) -> tuple[int, str]:
+    """Run Python in the app's folder, as a developer does; give its status and what it writes."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,
@@ -173,8 +177,7 @@ async def _python(*arguments: str, url: URL, server: URL, show: bool = False) ->
         lines.append(line.decode())
         if show:
             _say(lines[-1].rstrip())
-    await process.wait()
-    return "".join(lines)
+    return await process.wait(), "".join(lines)
 
 
 def _environment(url: URL, server: URL) -> dict[str, str]:
@@ -191,7 +194,7 @@ def _environment(url: URL, server: URL) -> dict[str, str]:
 
 def _judge(without: Run, within: Run) -> int:
     seen = without.passed < TESTS and dict(without.symptoms())
-    ended = within.passed == TESTS and within.is_untouched
+    ended = within.status == 0 and within.passed == TESTS and within.is_untouched
     lost = "lost rows" if without.before.rows != without.after.rows else "kept its rows"
     same = "is as it was" if within.is_untouched else "was CHANGED"
     _say(f"Without arena: {without.passed} of {TESTS} pass, the developer's database {lost}.")

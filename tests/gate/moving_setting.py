@@ -124,7 +124,7 @@ class Setting:
         """With a creator of the app's, no listener hears of a connection before it is made."""
 
         async def connect() -> Any:
-            import asyncpg  # type: ignore[import-untyped]  # noqa: PLC0415 - only for this way, and without types
+            import asyncpg  # noqa: PLC0415 - only for this way
 
             return await asyncpg.connect(
                 host=SERVER.host,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_arena._values import Address
+from tests.servers.postgresql import address
 
 __all__ = ["SERVER"]
 
-SERVER = Address("postgresql", "127.0.0.1", 5432, "postgres", "postgres")
+SERVER = address()

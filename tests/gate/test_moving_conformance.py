@@ -43,7 +43,6 @@ USUAL = {
     Cell("asyncpg moves", "asyncio", "one"),
     Cell("asyncpg moves", "uvloop", "ping"),
     Cell("asyncpg stays", "asyncio", "ping"),
-    Cell("asyncpg stays", "asyncio", "one"),
     Cell("psycopg", "asyncio", "one"),
 }
 FIELD = [

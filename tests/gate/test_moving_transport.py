@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import select
 import shutil
 import socket
 import ssl
@@ -470,24 +471,19 @@ def tls_in_front(folder: Path) -> Iterator[int]:
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
 
     def answer(accepted: socket.socket) -> None:
-        asyncio.run(pass_on(accepted))
-
-    async def pass_on(accepted: socket.socket) -> None:
         accepted.recv(8)  # the request for TLS
         accepted.sendall(b"S")
-        with suppress(OSError):
-            reader, writer = await asyncio.open_connection(SERVER.host, SERVER.port)
-            mine, my_writer = await asyncio.open_connection(sock=accepted)
-            await my_writer.start_tls(context)
-            await asyncio.gather(pump(mine, writer), pump(reader, my_writer))
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65_536):
-                writer.write(data)
-        writer.close()
-        with suppress(OSError, ssl.SSLError):
-            await writer.wait_closed()
+        with (
+            suppress(OSError),
+            context.wrap_socket(accepted, server_side=True) as client,
+            socket.create_connection((SERVER.host, SERVER.port)) as server,
+        ):
+            other: dict[socket.socket, socket.socket] = {client: server, server: client}
+            while True:
+                for one in select.select(list(other), [], [])[0]:
+                    if not (data := one.recv(65_536)):
+                        return
+                    other[one].sendall(data)
 
     with answering(answer) as port:
         yield port

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -370,6 +371,18 @@ def _lead(engine: Any, driver: str) -> None:
         assert is_led(driver, cargs, cparams)
 
 
+@pytest.mark.usefixtures("hostile")
+def test_pitfall_024_what_only_the_shell_says_of_the_session_is_not_heard() -> None:
+    """PGOPTIONS is the developer's own; and PGREQUIREPEER would refuse a private server's user."""
+    for driver, connect in (("psycopg", psycopg.connect), ("psycopg2", psycopg2.connect)):
+        kwargs: dict[str, Any] = {"host": "db.invalid"}
+        lead(driver, ADDRESS, [], kwargs)
+        assert kwargs["requirepeer"] == ""
+        with closing(connect(**kwargs)) as connection, connection.cursor() as cursor:
+            cursor.execute("SHOW statement_timeout")
+            assert cursor.fetchone() == ("0",)
+
+
 def test_arguments_that_were_changed_afterwards_are_not_led() -> None:
     """By a listener of the app's, which runs after ours."""
     changes: dict[str, list[dict[str, Any]]] = {
@@ -423,3 +436,10 @@ def test_the_user_is_the_database_where_none_is_named() -> None:
     """As with libpq and asyncpg."""
     for driver in ("asyncpg", "psycopg", "psycopg2"):
         assert target(driver, [], {}).database == getpass.getuser()
+
+
+def test_a_driver_that_is_not_understood_is_another_product() -> None:
+    """So that it is refused, and never led by the arguments of another driver."""
+    dialect = make_url("postgresql+pg8000://").get_dialect()()
+    asked = describe(dialect, [], {"host": "db.example", "port": 1, "database": "shop"})
+    assert (asked.product, asked.name) == ("postgresql+pg8000", "postgresql://db.example:1/shop")

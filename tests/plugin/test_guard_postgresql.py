@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,11 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from pytest_arena._servers._places import ClusterFolder
+from pytest_arena._servers._programs import account
 from pytest_arena.testing import Example
 from tests.gate.postgresql import SERVER
+from tests.servers.waiting import end_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -448,6 +452,18 @@ def _developer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Developer]:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(name="private", scope="module")
+def _private() -> Iterator[dict[str, str]]:
+    """Another server for the arena's databases, in memory: most attacks do not care where."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+    with tempfile.TemporaryDirectory(dir=memory if memory.exists() else None) as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # the server may run as another user
+        yield {"ARENA_DATABASE": "own", "ARENA_CLUSTERS": str(folder / "c")}
+        for used in folder.rglob("*.used"):
+            end_cluster(ClusterFolder(used.with_suffix(""), account()))
+
+
 def example_of(folder: Path, developer: Developer, **files: str) -> Example:
     """A project beside the developer's database."""
     texts = {f"{name}.py": text for name, text in files.items()}
@@ -470,13 +486,13 @@ def available() -> list[Attack]:
 
 
 def test_pitfall_135_no_attack_reaches_the_developers_server(
-    tmp_path: Path, developer: Developer
+    tmp_path: Path, developer: Developer, private: dict[str, str]
 ) -> None:
     """Redirected, or refused by the line that tried, without a login."""
     attacks = available()
     example = example_of(tmp_path, developer, test_attacks=module_of(attacks))
     with developer.untouched():
-        run = example.run("-W", "ignore", env=developer.environment)
+        run = example.run("-W", "ignore", env=developer.environment | private)
     run.expect(passed=1 + sum(one.expected == REFUSED for one in attacks))
 
 
@@ -495,11 +511,11 @@ def test_without_the_plugin_each_attack_reaches_the_server(
 
 
 def test_pitfall_130_a_listener_hears_its_own_test_alone(
-    tmp_path: Path, developer: Developer
+    tmp_path: Path, developer: Developer, private: dict[str, str]
 ) -> None:
     """An app with a connection of its driver's beside its engine, where the user has it led.
 
-    Kept in a global, and nothing is written: the database of the next test is the very same.
+    Kept in a global. Where nothing is written, the database of the next test is the very same.
     """
     app = f"""{APP}
 import os
@@ -533,28 +549,35 @@ async def test_one():
         assert [await connection.scalar(text("SELECT current_database()"))] == await names()
     assert heard == ["one"]
 
-async def test_two():
-    await notify("two")
+async def is_ended(connection):
     ended = asyncio.Event()
-    if not kept[0].is_closed():
-        kept[0].add_termination_listener(lambda _: ended.set())
+    if not connection.is_closed():
+        connection.add_termination_listener(lambda _: ended.set())
         async with asyncio.timeout(5):
             await ended.wait()
-    assert heard == ["one"]
+
+async def test_two():
+    await is_ended(kept[0])
+    await listen()
 
 async def test_three():
-    await listen()
     await notify("three")
+    await is_ended(kept[1])
+    assert heard == ["one"]
+
+async def test_four():
+    await listen()
+    await notify("four")
     await names()
-    assert heard == ["one", "three"]
+    assert heard == ["one", "four"]
     await kept[-1].close()
 """
     config = f"{CONFIG}asyncio_mode = auto\nasyncio_default_test_loop_scope = session\n"
     config += "asyncio_default_fixture_loop_scope = session\narena_drivers = redirect\n"
     example = example_of(tmp_path, developer, app=app, test_news=test)
     with developer.untouched():
-        run = example.with_paths({"pytest.ini": config}).run(env=developer.environment)
-    run.expect(passed=3)
+        run = example.with_paths({"pytest.ini": config}).run(env=developer.environment | private)
+    run.expect(passed=4)
 
 
 def test_pitfall_135_before_tests_and_after_them(tmp_path: Path, developer: Developer) -> None:
@@ -647,3 +670,45 @@ def test_it(way, arena):
     example.run(env=developer.environment).expect(passed=4)
     names = {name for name, _ in developer.rows()}
     assert names == {"the developer", "engine", "creator", "driver", "asyncpg"}
+
+
+def test_pitfall_137_the_live_connection_decides(tmp_path: Path, developer: Developer) -> None:
+    """On the very server that the arena uses, and with no eye on the drivers: by the database."""
+    test = f"""{HEADER}
+def by_asyncpg(name):
+    async def opened():
+        return await asyncpg.connect(f"postgresql://{{PLACE}}/{{DEV}}")
+    asyncio.run(aadd("postgresql+asyncpg://", name, async_creator=opened))
+
+WAYS = [
+    lambda name: add(create_engine("postgresql+psycopg://", creator=open_it), name),
+    lambda name: add(
+        create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(LIBPQ)), name
+    ),
+    by_asyncpg,
+    lambda name: add(
+        create_engine(f"postgresql+psycopg://{{PLACE}}/shop", connect_args={{"dbname": DEV}}), name
+    ),
+]
+
+def test_it(arena):
+    engine = create_engine(f"postgresql+psycopg://{{PLACE}}/shop")
+    add(engine, "inside")
+    where = arena.url.split("?")[0].rpartition("/")[2]
+    for way in WAYS[:3]:
+        with arena.expect_refusal():
+            way("outside")
+    WAYS[3]("elsewhere")  # led, as any engine is
+
+    def inside():
+        return psycopg.connect(LIBPQ, dbname=where)
+    made = create_engine("postgresql+psycopg://", creator=inside)
+    with made.begin() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM dancers WHERE name = 'inside'")) == 1
+    made.dispose()
+"""
+    example = example_of(tmp_path, developer, test_it=test)
+    example = example.with_paths({"pytest.ini": f"{CONFIG}arena_drivers = off\n"})
+    rows = developer.rows()
+    example.run(env=developer.environment).expect(passed=1)
+    assert developer.rows() == rows

@@ -272,6 +272,20 @@ def test_a_server_whose_keeper_was_killed_gets_another(
     assert not found_again.folder.socket.exists()
 
 
+def test_a_server_whose_folder_was_removed_ends(
+    clusters_alone: Path, again: Callable[[], Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory may be tidied up by hand. The next run begins anew."""
+    monkeypatch.setenv(IDLE, QUICK)
+    with closing(again()) as found:
+        pid, keeper = server_pid(found.folder), keeper_pid(found.folder)
+        shutil.rmtree(found.folder.path)
+        until(lambda: not lives(pid), "the server ends")
+        until(lambda: not lives(keeper), "the keeper ends")
+    with closing(again()) as found:
+        assert asked(found, "SELECT 1") == [(1,)]
+
+
 def test_a_fork_does_not_give_the_parents_hold_away(alone: Cluster) -> None:
     """A child that closes it closes its own share."""
     child = os.fork()

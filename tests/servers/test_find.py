@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -126,7 +127,8 @@ class Container:
         assert options == {"tmpfs": {"/var/lib/postgresql/data": "rw"}}
 
     def start(self) -> None:
-        """Fail, where it is to."""
+        """Warn, as the package does of its own means; fail, where it is to."""
+        warnings.warn("deprecated", DeprecationWarning, stacklevel=1)
         if self.error:
             raise RuntimeError(self.error)
 
@@ -144,13 +146,16 @@ class Container:
         self.stopped += 1
 
 
-@pytest.fixture
-def containers(monkeypatch: pytest.MonkeyPatch, crowded: Crowded) -> type[Container]:
-    """The package testcontainers, as far as it is used."""
+@pytest.fixture(params=["testcontainers.postgres", "testcontainers.community.postgres"])
+def containers(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, crowded: Crowded
+) -> type[Container]:
+    """The package testcontainers, as far as it is used; of two versions."""
     package, module = types.ModuleType("testcontainers"), types.ModuleType("postgres")
+    monkeypatch.setitem(sys.modules, "testcontainers.community", types.ModuleType("community"))
     module.PostgresContainer = Container  # type: ignore[attr-defined]  # planted in a module of ours
     monkeypatch.setitem(sys.modules, "testcontainers", package)
-    monkeypatch.setitem(sys.modules, "testcontainers.postgres", module)
+    monkeypatch.setitem(sys.modules, request.param, module)
     monkeypatch.setattr("pytest_arena._servers._containers.find_spec", lambda _: package)
     monkeypatch.setattr(Container, "made", [])
     monkeypatch.setattr(Container, "server", crowded, raising=False)

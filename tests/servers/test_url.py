@@ -11,12 +11,18 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._servers import _url
+from pytest_arena._servers._base import Unavailable
+from pytest_arena._servers._entrance import Elsewhere
 from pytest_arena._servers._find import find_server
 from pytest_arena._servers._url import Url, read_url
+from pytest_arena.errors import ServerError
 from tests.servers.crowded import PASSWORD, free_port
 
 if TYPE_CHECKING:
     from pytest_arena._servers._base import Wanted
+    from pytest_arena._servers._entrance import Entered
+    from pytest_arena._values import Address
     from tests.servers.crowded import Crowded
 
 pytestmark = pytest.mark.usefixtures("no_libpq_variables")
@@ -116,3 +122,31 @@ def test_a_socket_is_used_by_its_folder(wanted: Wanted, crowded: Crowded) -> Non
     host, port = crowded.by_socket.host, crowded.port
     url = f"postgresql+psycopg://postgres@/postgres?host={host}&port={port}"
     assert find_server(replace(wanted, url=url)).address == crowded.by_socket
+
+
+@pytest.mark.parametrize(
+    "reasons, asked, told",
+    [
+        ([Elsewhere("dead"), Unavailable("b"), Unavailable("c")], 1, "dead"),
+        ([Unavailable("a"), Unavailable("b"), Unavailable("c")], 3, "c"),
+        ([Unavailable("a"), Elsewhere("full"), Unavailable("c")], 2, "full"),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_asked_once(
+    wanted: Wanted,
+    monkeypatch: pytest.MonkeyPatch,
+    reasons: list[Unavailable],
+    asked: int,
+    told: str,
+) -> None:
+    """Another database is tried only if this one may be the reason; the last reason is told."""
+    tried: list[str] = []
+
+    def enter(address: Address) -> Entered:
+        tried.append(address.database)
+        raise reasons[len(tried) - 1]
+
+    monkeypatch.setattr(_url, "enter", enter)
+    with pytest.raises(ServerError, match=rf"cannot be used: {told}\n"):
+        find_server(replace(wanted, url="postgresql://me@db/shop"))
+    assert tried == ["shop", "postgres", "template1"][:asked]

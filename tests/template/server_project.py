@@ -125,6 +125,10 @@ class ServerProject(Project):
         """Those that stand on the server because of this project."""
         return [one.name for one in self.own.listed() if one.project == self.name]
 
+    def kinds(self) -> set[str]:
+        """What they are."""
+        return {one.kind for one in self.own.listed() if one.project == self.name}
+
     @property
     def name(self) -> str:
         """It tells its databases from those of other runs on this server."""

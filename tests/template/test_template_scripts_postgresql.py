@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql_scripts import ScriptFailed, run_script
+from pytest_arena._dialects._postgresql_scripts import ScriptFailed, reaches_beyond, run_script
 from pytest_arena._values import Stage
 from pytest_arena.errors import TemplateError
 
@@ -94,6 +94,14 @@ def test_what_is_not_for_arena_to_run_is_refused_before_anything_is(
     assert caught.value.line == line
     assert caught.value.fix
     assert heard.ran == []
+
+
+def test_what_reaches_beyond_a_database_is_known_by_its_first_words() -> None:
+    """Behind remarks as well; what only has such words in it does not."""
+    assert reaches_beyond("/* ; */ -- x\n  Alter\n database shop set x = 1") == "ALTER DATABASE"
+    assert reaches_beyond("DROP USER a") == "DROP USER"
+    for harmless in ("drop user mapping for a server b", "create role a", "select 'drop role'"):
+        assert reaches_beyond(harmless) == ""
 
 
 def test_commands_that_change_nothing_are_passed_over() -> None:

@@ -28,7 +28,7 @@ def as_lines(places: Sequence[Place], *, now: datetime) -> Iterator[str]:
     """A table for each place that has something, then the places that have nothing."""
     for place in places:
         if place.things:
-            yield f"{place.shown} ({place.where})"
+            yield _headline(place)
             yield from _table(_sorted(place.things), now=now)
             yield ""
     empty = [place for place in places if not place.things]
@@ -138,6 +138,9 @@ def _cut(text: str, width: int) -> str:
     )
 
 
+def _headline(place: Place) -> str:
+    return place.shown if place.where in place.shown else f"{place.shown} ({place.where})"
+
+
 def _why(place: Place) -> str:
-    note = f": {place.note}" if place.note else ""
-    return f"{place.shown} ({place.where}){note}"
+    return f"{_headline(place)}: {place.note}" if place.note else _headline(place)

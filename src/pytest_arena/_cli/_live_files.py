@@ -32,7 +32,10 @@ class LiveFiles:
 
     def look(self) -> Iterator[Place]:
         """Say what is there."""
-        for home in homes():
+        found = homes()
+        if not found:
+            yield Place(shown=_SHOWN, where="no folder of this user's")
+        for home in found:
             things = tuple(_thing(folder) for folder in _folders(home))
             yield Place(shown=_SHOWN, where=str(home), things=things)
 

@@ -15,9 +15,10 @@ from pytest_arena._dialects._postgresql_server import OTHER_CLIENTS
 from pytest_arena._servers._base import Unavailable
 from pytest_arena._servers._cluster import remove
 from pytest_arena._servers._knock import Answer, knock
-from pytest_arena._servers._locks import exclusive, is_held
+from pytest_arena._servers._locks import attempt, is_held
 from pytest_arena._servers._places import ClusterFolder, cluster_parents
 from pytest_arena._servers._programs import account
+from pytest_arena._servers._reach import homes_of_programs
 from pytest_arena._values import Address
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PrivateServers"]
 
+_SHOWN = "Private servers"
 _KNOCK_SECONDS = 2.0
 _STOP_SECONDS, _STEP = 60.0, 0.01
 
@@ -38,23 +40,29 @@ class PrivateServers:
 
     def look(self) -> Iterator[Place]:
         """Say of each whether it runs and is used, and what databases are on it."""
-        for parent in self._parents():
+        parents = self._parents()
+        if not parents:
+            yield Place(shown=_SHOWN, where="none was ever started")
+        for parent in parents:
             places = [self._place(folder) for folder in _clusters(parent)]
-            yield from places or [Place(shown="Private servers", where=str(parent))]
+            yield from places or [Place(shown=_SHOWN, where=str(parent))]
 
     def sweep(self, *, everything: bool) -> Iterator[Removed | Left]:
         """Sweep those that run; with ``everything``, stop and remove those that nobody uses."""
         for parent in self._parents():
             found = _clusters(parent)
             for folder in found:
-                if everything and not is_in_use(folder):
-                    yield _removed(folder)
-                elif runs(folder):
-                    yield from self._databases(folder).sweep(everything=everything)
-                    if everything:
-                        yield Left(folder.path.name, "a private server that somebody uses")
+                yield from self._swept(folder, everything=everything)
             if everything:
-                _remove_if_empty(parent, *(folder.socket_folder.parent for folder in found))
+                _remove_if_empty(*_above(found), parent)
+
+    def _swept(self, folder: ClusterFolder, *, everything: bool) -> Iterator[Removed | Left]:
+        if everything and not _is_in_use(folder):
+            yield _removed(folder)
+        elif _runs(folder):
+            yield from self._databases(folder).sweep(everything=everything)
+            if everything:
+                yield Left(folder.path.name, "a private server that somebody uses")
 
     def _parents(self) -> list[Path]:
         try:
@@ -66,7 +74,7 @@ class PrivateServers:
         return ServerDatabases(_address(folder), "", registry=self._registry)
 
     def _place(self, folder: ClusterFolder) -> Place:
-        state = ("in use" if is_in_use(folder) else "idle") if runs(folder) else "stopped"
+        state = ("in use" if _is_in_use(folder) else "idle") if _runs(folder) else "stopped"
         server = Thing(
             name=folder.path.name,
             what="server",
@@ -89,16 +97,16 @@ def _address(folder: ClusterFolder) -> Address:
     return Address("postgresql", str(folder.socket_folder), 5432, "postgres", "postgres")
 
 
-def runs(folder: ClusterFolder) -> bool:
+def _runs(folder: ClusterFolder) -> bool:
     """Whether it answers."""
     return knock(_address(folder), seconds=_KNOCK_SECONDS).answer is not Answer.SILENT
 
 
-def is_in_use(folder: ClusterFolder) -> bool:
+def _is_in_use(folder: ClusterFolder) -> bool:
     """Whether a run has it, or is about to start it, or a client is connected."""
     if any(_is_held(folder.beside(ending)) for ending in ("used", "lock")):
         return True
-    if not runs(folder):
+    if not _runs(folder):
         return False
     try:
         with closing(open_control(_address(folder))) as control:
@@ -112,23 +120,24 @@ def _is_held(path: Path) -> bool:
 
 
 def _removed(folder: ClusterFolder) -> Removed | Left:
+    lock = folder.beside("lock")
     try:
-        # Whoever wants it in this moment waits, and makes another one.
-        with exclusive(folder.beside("lock")):
-            if not _is_stopped(folder):
-                return Left(folder.path.name, "a private server that does not stop")
+        with attempt(lock) as is_ours:
+            if not is_ours or not _is_stopped(folder):
+                return Left(folder.path.name, "a private server that starts, or does not stop")
             size = size_of(folder.path)
             remove(folder)
-    except (OSError, Unavailable) as error:
+            lock.unlink()  # whoever waits for it sees that it is gone
+    except OSError as error:
         return Left(folder.path.name, str(error))
     return Removed("server", folder.path.name, size)
 
 
 def _is_stopped(folder: ClusterFolder) -> bool:
-    if runs(folder):
+    if _runs(folder):
         os.kill(_pid(folder), signal.SIGINT)
     end = seconds() + _STOP_SECONDS
-    while runs(folder) or _is_held(folder.beside("keeper")):
+    while _runs(folder) or _is_held(folder.beside("keeper")):
         if seconds() > end:
             return False
         rest(_STEP)
@@ -141,6 +150,14 @@ def _pid(folder: ClusterFolder) -> int:
     if lines[1] != str(folder.data):
         raise OSError(f"{folder.data}/postmaster.pid is another server's")
     return int(lines[0])
+
+
+def _above(folders: list[ClusterFolder]) -> Iterator[Path]:
+    """The folders that are made for a cluster and stay without it."""
+    for folder in folders:
+        yield folder.socket_folder.parent
+        for home in homes_of_programs(folder):
+            yield from (home.parent, home.parent.parent)
 
 
 def _remove_if_empty(*folders: Path) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._values import Address
 
-__all__ = ["Control", "Failed", "identifier", "is_own", "literal", "open_control"]
+__all__ = ["Control", "Failed", "as_own", "identifier", "is_own", "literal", "open_control"]
 
 _CONNECT_SECONDS = 10
 _TURNS = 5
@@ -66,7 +66,7 @@ def open_control(address: Address) -> Control:
     """
     for module, kind in _KINDS:
         if find_spec(module) is not None:
-            with _as_own(), _without_service():
+            with as_own(), _without_service():
                 return kind(address)
     raise ConfigError(
         "no driver for PostgreSQL is installed",
@@ -96,7 +96,8 @@ def is_own() -> bool:
 
 
 @contextmanager
-def _as_own() -> Iterator[None]:
+def as_own() -> Iterator[None]:
+    """In this block, what is opened is arena's own, and the guard lets it be."""
     token = _opening.set(True)
     try:
         yield
@@ -210,7 +211,7 @@ class _AsyncpgControl:
         import asyncpg  # noqa: PLC0415 - an extra, and slow to import
 
         try:
-            with _as_own():
+            with as_own():
                 return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
         except asyncpg.PostgresError as error:
             raise Failed(str(error), error.sqlstate or "") from error

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._dialects._postgresql_control import Control
 
-__all__ = ["ScriptFailed", "run_script"]
+__all__ = ["ScriptFailed", "reaches_beyond", "run_script"]
 
 
 class ScriptFailed(Exception):
@@ -55,9 +55,9 @@ def run_script(control: Control, script: str) -> None:
 def _check(statement: _Statement) -> None:
     if statement.sql.startswith("\\"):
         _check_command(statement)
-    elif found := _BEYOND.match(statement.sql):
+    elif beyond := reaches_beyond(statement.sql):
         raise ScriptFailed(
-            f"{' '.join(found[0].upper().split())} reaches beyond the database that is being made",
+            f"{beyond} reaches beyond the database that is being made",
             line=statement.line,
             fix="take it out of the script (pg_dump without --create and --clean)",
         )
@@ -67,6 +67,15 @@ def _check(statement: _Statement) -> None:
             line=statement.line,
             fix="COPY table (columns) FROM stdin;   or: pg_dump --inserts",
         )
+
+
+def reaches_beyond(statement: str) -> str:
+    """Return what a statement does to other databases or the whole server, "" for any other.
+
+    ``CREATE ROLE`` is none: apps need their roles, and nobody else is harmed.
+    """
+    found = _BEYOND.match(statement, _start(statement, 0))
+    return " ".join(found[0].upper().split()) if found else ""
 
 
 def _check_command(statement: _Statement) -> None:

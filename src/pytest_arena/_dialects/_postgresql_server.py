@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["ABOUT_LOGIN", "OTHER_CLIENTS"]
+from pytest_arena._dialects._postgresql_control import identifier
+
+__all__ = ["ABOUT_LOGIN", "OTHER_CLIENTS", "let_create"]
 
 # One row: what the server is, and what this role may do on it.
 ABOUT_LOGIN = """
@@ -15,3 +17,8 @@ OTHER_CLIENTS = """
 SELECT count(*) FROM pg_catalog.pg_stat_activity
 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
+
+
+def let_create(role: str) -> str:
+    """The statement by which somebody else lets a role create databases."""
+    return f"ALTER ROLE {identifier(role)} CREATEDB"

@@ -26,7 +26,9 @@ def describe(dialect: Dialect, cargs: Any, cparams: Any) -> Asked:
     host = cparams.get("host", "(unknown)" if cargs else "localhost")
     database = cparams.get("database") or cparams.get("dbname") or cparams.get("db", "")
     name = _server_name(dialect.name, host, cparams.get("port", ""), database)
-    return Asked(dialect, dialect.name, name, database=str(database or ""))
+    # A driver whose arguments nobody can rewrite: a product of its own, which arena has not.
+    product = f"postgresql+{dialect.driver}" if dialect.name == "postgresql" else dialect.name
+    return Asked(dialect, product, name, database=str(database or ""))
 
 
 def described_url(url: URL) -> str:

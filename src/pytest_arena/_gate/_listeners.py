@@ -16,6 +16,7 @@ from sqlalchemy.pool import Pool
 
 from pytest_arena._dialects import _sqlite as sql
 from pytest_arena._dialects._postgresql_identity import close_unseen, identity
+from pytest_arena._dialects._postgresql_scripts import reaches_beyond
 from pytest_arena._dialects._sqlite_restore import leave_wal_alone
 from pytest_arena._gate import _loops, _messages, _moving
 from pytest_arena._gate._arguments import describe, redirect
@@ -87,6 +88,7 @@ class Gate:
     ) -> None:
         if info.aim is not None:
             redirect(info.aim, cargs, cparams, driver=dialect.driver)
+            _moving.prepare(dialect, cparams, tell=self.resolver.ledger.note)
             _listen_to_statements()
             # What this listener sets up holds, unless another one has the last word after it.
             info.is_led = len(dialect.dispatch.do_connect) == 1
@@ -258,10 +260,14 @@ def _listen_to_statements() -> None:
 
 
 def _on_statement(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-    if alters_session(statement):
-        info = connection.connection.info.get(INFO)
-        if isinstance(info, EntryInfo) and isinstance(info.handle, ServerHandle):
-            info.handle.altered()
+    __tracebackhide__ = True
+    if not (alters_session(statement) or reaches_beyond(statement)):
+        return
+    info = connection.connection.info.get(INFO)
+    if isinstance(info, EntryInfo) and isinstance(info.handle, ServerHandle):
+        if beyond := reaches_beyond(statement):
+            raise _gates[-1].resolver.ledger.refused(_messages.beyond(beyond))
+        info.handle.altered()
 
 
 def _on_connecting(dialect: Any, entry: Any, cargs: Any, cparams: Any) -> None:

@@ -14,6 +14,7 @@ __all__ = [
     "after_session",
     "attached",
     "attached_unread",
+    "beyond",
     "kept_memory",
     "production_file",
     "unknown_connection",
@@ -118,6 +119,18 @@ def _replaced(description: str) -> UnknownDatabaseError:
         cause=_cause(),
         fix="DATABASE_URL=sqlite+aiosqlite:///test.db pytest …\n(or arena_allow = "
         "<dialect>://<host>:<port>/<name> of the real one, if tests may reach it)",
+    )
+
+
+def beyond(statement: str) -> ProductionDatabaseError:
+    """A statement that would touch another database of the server, or all of it."""
+    return ProductionDatabaseError(
+        f"refused: {statement}, which reaches beyond the test's database",
+        why="the server may have databases of yours; what is done to them, and to the server, is "
+        "not taken back after the test",
+        cause=_cause(),
+        fix="leave it to arena to make and drop databases; a builder names its own by "
+        "current_database()",
     )
 
 

@@ -51,7 +51,7 @@ _SETTINGS = {
     # A database that is dropped is looked for in all of it.
     "shared_buffers": "32MB",
     "max_locks_per_transaction": "128",
-    # Beside the data: in /dev/shm a killed server leaves it for ever, and many containers have 64 MB.
+    # Beside the data: a killed server would leave it in /dev/shm, where containers have 64 MB.
     "dynamic_shared_memory_type": "mmap",
     "jit": "off",
     # A worker of it holds the very database that is being copied, and takes locks in the middle of
@@ -89,6 +89,7 @@ def find_cluster(programs: Programs, *, cache: Path) -> Cluster:
     folder.ensure()
     # Whoever comes second, of several processes that start at once, finds what the first started.
     with exclusive(folder.beside("lock")):
+        folder.ensure()  # whoever had the lock may have removed it
         folder.beside("used").touch()
         _sweep(folder)
         if not _answers(folder):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import warnings
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from pytest_arena._servers._entrance import enter
 from pytest_arena._values import Address
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pytest_arena._servers._entrance import Entered
 
 __all__ = ["ContainersSource"]
@@ -49,14 +52,30 @@ def _started() -> tuple[Any, Address]:
     container = None
     # On the way to a daemon and back, three libraries have errors of their own.
     try:
-        container = import_module("testcontainers.postgres").PostgresContainer(_IMAGE, **_LOGIN)
-        container.with_command(_COMMAND)
-        container.with_kwargs(tmpfs={_DATA: "rw"})
-        container.start()
-        return container, _address(container)
+        with _quiet():
+            container = _container_class()(_IMAGE, **_LOGIN)
+            container.with_command(_COMMAND)
+            container.with_kwargs(tmpfs={_DATA: "rw"})
+            container.start()
+            return container, _address(container)
     except Exception as error:
         _stop(container)
         raise Unavailable(f"no container could be started: {str(error)[:200]}") from error
+
+
+def _container_class() -> Any:
+    # It has moved: the new place first, the old one is deprecated where both are there.
+    with suppress(ModuleNotFoundError):
+        return import_module("testcontainers.community.postgres").PostgresContainer
+    return import_module("testcontainers.postgres").PostgresContainer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # A suite that takes warnings for errors means its own, not those of a tool's tool.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _address(container: Any) -> Address:

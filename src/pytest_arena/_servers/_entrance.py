@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._dialects._postgresql_control import Control, Failed, open_control
-from pytest_arena._dialects._postgresql_server import ABOUT_LOGIN
+from pytest_arena._dialects._postgresql_server import ABOUT_LOGIN, let_create
 from pytest_arena._servers._base import Unavailable
 from pytest_arena._servers._knock import Answer, Knocked, knock
 from pytest_arena._servers._programs import OLDEST
@@ -70,7 +70,7 @@ def _checked(control: Control, address: Address) -> str:
     if not may_create:
         raise Unavailable(
             f"role {address.user} on {address.server} may not create databases",
-            fix=f'ALTER ROLE "{address.user}" CREATEDB',
+            fix=let_create(address.user),
         )
     return str(version).split(" ", maxsplit=1)[0]
 

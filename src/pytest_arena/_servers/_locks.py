@@ -45,16 +45,30 @@ def exclusive(path: Path) -> Iterator[None]:
     Raises:
         Unavailable: another process has held it all the time.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    file = _opened(path)
     try:
         end = seconds() + _SECONDS
-        while not _locked(file):
+        while not _locked(file) or _is_removed(file):
             if seconds() > end:
                 raise Unavailable(f"another process has held {path} for {_SECONDS} seconds")
             rest(_STEP)
+            if _is_removed(file):  # with all the rest: whoever comes later locks another one
+                os.close(file)
+                file = _opened(path)
         yield
     finally:
         os.close(file)
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except FileNotFoundError as error:
+        raise Unavailable(f"{path.parent} has just been removed") from error
+
+
+def _is_removed(file: int) -> bool:
+    return os.fstat(file).st_nlink == 0
 
 
 @contextmanager

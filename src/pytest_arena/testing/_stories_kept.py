@@ -272,11 +272,12 @@ import setting
 from app import Dancer
 from hand import add
 from sqlalchemy import create_engine, delete
+from sqlalchemy.pool import NullPool
 
 
 def test_p4_what_deletes_everything(arena):
     for url in [setting.SYNC_URL, *setting.OTHER_URLS]:
-        with create_engine(url).begin() as connection:
+        with create_engine(url, poolclass=NullPool).begin() as connection:
             connection.execute(delete(Dancer).where(Dancer.id == 3))
 
 

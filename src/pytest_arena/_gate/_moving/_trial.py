@@ -8,6 +8,7 @@ import struct
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_arena._dialects._postgresql_control import as_own
 from pytest_arena._gate._moving._running import RunningLoop
 from pytest_arena._gate._moving._transport import MovingTransport
 
@@ -31,7 +32,8 @@ def why_not(connect: Callable[..., Any], kind: type[AbstractEventLoop]) -> str:
 
     def work() -> None:
         try:
-            _try_out(connect, kind)
+            with as_own():  # asyncpg's own function is guarded
+                _try_out(connect, kind)
         except Exception as error:  # noqa: BLE001 - whatever does not work is a reason not to move
             found[0] = f"{type(error).__name__}: {error}"
         else:

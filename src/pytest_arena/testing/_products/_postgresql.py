@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["PostgreSQL"]
 
 _POSTGRESQL = """
+import time
 import {driver} as driver
-from contextlib import closing
-from pytest_arena._dialects._postgresql_control import open_control
+from contextlib import closing, suppress
+from pytest_arena._dialects._postgresql_control import Failed, open_control
 from pytest_arena._values import Address
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
@@ -77,19 +78,31 @@ def dump(url):
         return {{"schema": schema, "sequences": sequences, **contents}}
 
 
-ASKED = []
 MADE = {{}}
+BUSY = '''
+SELECT count(*) FROM pg_stat_activity
+WHERE usename = current_user AND state = 'active' AND pid <> pg_backend_pid()
+'''
+OWN = "FROM pg_database WHERE datdba = (SELECT oid FROM pg_roles WHERE rolname = current_user)"
+
+
+def settled(control):
+    # What a test has set going in the background is on its bill, and not on the next one's.
+    quiet = 0
+    while quiet < 10:
+        [(busy,)] = control.rows(BUSY)
+        quiet = 0 if busy else quiet + 1
+        time.sleep(0.01)
 
 
 def moved():
     # What is copied is read and written; what has been dropped since is not given back.
-    if not ASKED:
-        ASKED.append(open_control(Address("postgresql", **ENTRANCE)))
-    for oid, size in ASKED[0].rows(
-        "SELECT oid::text, pg_database_size(oid) FROM pg_database WHERE datdba = "
-        "(SELECT oid FROM pg_roles WHERE rolname = current_user)"
-    ):
-        MADE.setdefault(oid, size or 0)
+    with closing(open_control(Address("postgresql", **ENTRANCE))) as control:
+        settled(control)
+        for (oid,) in control.rows("SELECT oid " + OWN):
+            if oid not in MADE:
+                with suppress(Failed):  # it is being dropped
+                    MADE[oid] = control.rows(f"SELECT coalesce(pg_database_size({{oid}}), 0)")[0][0]
     return sum(MADE.values()), sum(MADE.values())
 
 
@@ -97,6 +110,7 @@ def go_around():
     return driver.connect(**DEVELOPERS)
 """
 
+_LONGER = {"application_name": "elsewhere"}
 # Nobody is there. An app's URL may name any host, and means its database by the name.
 _ELSEWHERE = "db.example.org", 6000
 
@@ -131,8 +145,10 @@ class PostgreSQL:
         sync = server.developers_url(f"postgresql+{_sync_driver(setting)}")
         host, port = _ELSEWHERE
         others = [
-            sync.set(drivername="postgresql+psycopg2"),
-            sync.set(drivername="postgresql+psycopg").update_query_dict({"application_name": "x"}),
+            *(
+                sync.set(drivername=f"postgresql+{driver}").update_query_dict(_LONGER)
+                for driver in ("psycopg2", "psycopg")
+            ),
             sync.set(host=host, port=port, query={}, username="me", password="secret"),  # noqa: S106 - of nobody
         ]
         return {

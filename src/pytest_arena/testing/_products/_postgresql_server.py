@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import os
 import secrets
+import shutil
+import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import platformdirs
@@ -17,17 +21,25 @@ from pytest_arena._dialects._postgresql_control import Control, Failed, open_con
 from pytest_arena._servers._base import Wanted
 from pytest_arena._servers._find import find_server
 from pytest_arena._servers._own import OwnDatabases
+from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._servers._base import Server
     from pytest_arena._values import Address
 
 __all__ = ["StoryServer"]
 
 _PATIENCE_SECONDS = 10.0
+_ROOM = 1024**3
+_IDLE_SECONDS = "4"
 
 
 class StoryServer:
     """One for each process of tests. What is made on the server goes with the process.
+
+    Without a URL it is a private one, where nobody else writes; else the first that is found.
 
     Raises:
         ServerError: there is none.
@@ -35,11 +47,8 @@ class StoryServer:
     """
 
     def __init__(self, url: str) -> None:
-        cache = platformdirs.user_cache_path("pytest-arena")
-        wanted = Wanted(
-            product="postgresql", url=url, own=False, cache=cache, place="the environment"
-        )
-        self._server = find_server(wanted)
+        self._folder: Path | None = None
+        self._server = _found(url) if url else self._alone()
         self._name, self._password = f"stories_{secrets.token_hex(6)}", secrets.token_hex(8)
         # The registry of arena's databases is the server's, and not one of these runs'.
         OwnDatabases(self._server.address, project="stories").close()
@@ -50,6 +59,13 @@ class StoryServer:
         self._developers = replace(self._server.address, database=self._name)
         self._look = open_control(self._developers)
         self._address = self._entered()
+
+    def _alone(self) -> Server:
+        with _another_place() as self._folder:
+            try:
+                return _found("", own=True)
+            except ServerError:
+                return _found("")
 
     def _entered(self) -> Address:
         """Return how the role logs in: as the server was found, or by a password."""
@@ -113,6 +129,8 @@ class StoryServer:
             self._forget_role()
         self._close(self._control)
         self._server.close()
+        if self._folder is not None:  # the process that keeps a private server sees it, and ends
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _forget_role(self) -> None:
         registry = open_control(replace(self._server.address, database=sql.REGISTRY))
@@ -125,6 +143,31 @@ class StoryServer:
     def _close(self, control: Control | None) -> None:
         if control is not None:
             control.close()
+
+
+def _found(url: str, *, own: bool = False) -> Server:
+    cache = platformdirs.user_cache_path("pytest-arena")
+    return find_server(
+        Wanted(product="postgresql", url=url, own=own, cache=cache, place="the environment")
+    )
+
+
+@contextmanager
+def _another_place() -> Iterator[Path]:
+    """Give private servers a place beside the developer's, in memory where there is room."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+    has_room = memory.exists() and shutil.disk_usage(memory).free > _ROOM
+    folder = Path(tempfile.mkdtemp(prefix="arena-stories-", dir=memory if has_room else None))
+    folder.chmod(0o711)  # its server's user may be another one, and passes through
+    before = {name: os.environ.get(name) for name in ("ARENA_CLUSTERS", "ARENA_CLUSTER_IDLE")}
+    os.environ |= {"ARENA_CLUSTERS": str(folder), "ARENA_CLUSTER_IDLE": _IDLE_SECONDS}
+    try:
+        yield folder
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _url(address: Address, driver: str) -> URL:

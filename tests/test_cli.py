@@ -1,0 +1,571 @@
+"""Does `arena databases` show what is there, and remove what may go and nothing else?"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from filelock import FileLock
+
+from pytest_arena._cli._base import Left, Place, Removed, Thing
+from pytest_arena._cli._lines import as_json, as_lines, closing_line, size_shown, sweep_line
+from pytest_arena._cli._main import main
+from pytest_arena._cli._options import read_options
+from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._servers import _sqlite
+from pytest_arena._servers._binaries import folders
+from pytest_arena._servers._cluster import find_cluster
+from pytest_arena._servers._own import OwnDatabases
+from pytest_arena._servers._programs import account, read_programs
+from pytest_arena._values import Address
+from tests.servers.waiting import end_cluster, lives, server_pid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_arena.testing import Example
+
+ROOT = Path(__file__).parent.parent
+SERVER = Address("postgresql", "127.0.0.1", 5432, "postgres", "postgres")
+URL = "postgresql://postgres@127.0.0.1:5432/postgres"
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+# A run on files, and one on a server: they say when they are ready, and stay until they are ended.
+ON_FILES = """
+from pytest_arena._servers._sqlite import Home
+home = Home()
+home.file("shop.db").write_bytes(b"x" * 5000)
+print(home.path.name, flush=True)
+input()
+"""
+ON_SERVER = """
+import sys
+from pytest_arena._servers._own import OwnDatabases
+from pytest_arena._values import Address
+address = Address("postgresql", "127.0.0.1", 5432, "postgres", "postgres")
+own = OwnDatabases(address, project="shop", registry=sys.argv[1])
+own.rest()
+print(own.create("live"), flush=True)
+input()
+own.close()
+"""
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Nothing of anybody else's is seen: neither files, nor servers, nor a registry."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+    short = Path(tempfile.mkdtemp(prefix="arena-", dir=memory if memory.exists() else None))
+    short.chmod(0o711)
+    monkeypatch.setattr(_sqlite, "_MEMORY", tmp_path / "no_memory")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("ARENA_CLUSTERS", str(short))
+    monkeypatch.setenv("ARENA_REGISTRY", f"arena_registry_of_{secrets.token_hex(4)}")
+    monkeypatch.chdir(tmp_path)
+    yield short
+    shutil.rmtree(short)
+
+
+@pytest.fixture
+def registry() -> Iterator[str]:
+    """A registry of this test's own, gone with all that is in it."""
+    name = os.environ["ARENA_REGISTRY"]
+    yield name
+    with suppress(Failed), closing(open_control(SERVER)) as control:
+        if control.rows(f"SELECT 1 FROM pg_database WHERE datname = '{name}'"):
+            with closing(OwnDatabases(SERVER, registry=name)) as own:
+                own.rest()
+                own.sweep(everything=True)
+            control.run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def begin() -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
+    """Start a run; returns it, and the name of what it has made."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def start(program: str, *arguments: str) -> tuple[subprocess.Popen[str], str]:
+        if program == ON_FILES:  # no memory there either
+            no_memory = "from pytest_arena._servers import _sqlite as s; s._MEMORY = s.Path('/no')"
+            program = f"{no_memory}\n{program}"
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        begun.append(process)
+        assert process.stdout
+        return process, process.stdout.readline().strip()
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def arena(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Call the command; returns what it writes."""
+
+    def call(*arguments: str) -> str:
+        assert main(["databases", *arguments]) == 0
+        written = capsys.readouterr()
+        assert not written.err
+        return written.out
+
+    return call
+
+
+@pytest.fixture
+def listed(arena: Callable[..., str]) -> Callable[..., dict[str, dict[str, Any]]]:
+    """List as JSON; returns what is there by its name."""
+
+    def call(database: str) -> dict[str, dict[str, Any]]:
+        told = json.loads(arena("list", "--json", "--database", database))
+        return {thing["name"]: thing for place in told["places"] for thing in place["things"]}
+
+    return call
+
+
+def killed(process: subprocess.Popen[str]) -> None:
+    """End a run as `kill -9` does."""
+    process.kill()
+    process.wait()
+
+
+def databases_there(names: set[str]) -> set[str]:
+    """Which of these are on the server."""
+    with closing(open_control(SERVER)) as control:
+        return names & {name for (name,) in control.rows("SELECT datname::text FROM pg_database")}
+
+
+# The command
+
+
+def test_the_command_is_quick_and_says_what_it_can() -> None:
+    """Help and version need neither SQLAlchemy nor a driver, and wrong words are answered."""
+    program = (
+        "import sys; from pytest_arena._cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: assert not {'sqlalchemy', 'psycopg', 'pytest'} & set(sys.modules)"
+    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    helped = run("databases", "sweep", "--help")
+    assert helped.returncode == 0
+    assert "--all" in helped.stdout
+    assert "exit status: 0; 1" in helped.stdout
+    assert max(map(len, helped.stdout.splitlines())) <= 100
+    version = run("--version")
+    assert version.stdout.startswith("arena ")
+    wrong = run("databases", "lits")
+    assert wrong.returncode == 2
+    assert "'list', 'sweep'" in wrong.stderr
+    assert run().returncode == run("databases").returncode == 2
+    listed = run("databases", "list", "--database", "own")
+    assert listed.returncode == 0, listed.stderr
+
+
+@pytest.mark.parametrize("name", ["nosql", "mysql", "http://example.org"])
+def test_a_value_that_cannot_be_right_is_wrong_usage(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a run of pytest: the message names the place, and there is no traceback."""
+    assert main(["databases", "list", "--database", name]) == 2
+    written = capsys.readouterr()
+    assert not written.out
+    assert "[A101]" in written.err
+    assert "the command line" in written.err
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["sweep", "--all"]])
+def test_a_named_server_that_does_not_answer_is_an_error(
+    command: list[str], tmp_path: Path, begin: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says so in four parts, shows no password, and nothing is swept."""
+    process, name = begin(ON_FILES)
+    killed(process)
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\narena_database = postgresql://me:s3cret@127.0.0.1:9/postgres\n"
+    )
+    assert main(["databases", *command]) == 1
+    written = capsys.readouterr()
+    assert not written.out
+    assert "nothing answers on 127.0.0.1:9" in written.err
+    assert f"{tmp_path / 'pytest.ini'}:2" in written.err
+    assert all(f"  {part}:" in written.err for part in ("why", "cause", "next"))
+    assert "[A301]" in written.err
+    assert "s3cret" not in written.err
+    assert list(tmp_path.glob(f"pytest-arena-*/{name}"))
+
+
+@pytest.mark.parametrize(
+    "file, text",
+    [
+        ("pytest.ini", "[pytest]\narena_database = own\n"),
+        ("pytest.toml", "[pytest]\narena_database = 'own'\n"),
+        ("pyproject.toml", "[tool.pytest]\narena_database = 'own'\n"),
+        ("pyproject.toml", "[tool.pytest.ini_options]\narena_database = 'own'\n"),
+        ("tox.ini", "[testenv]\nx = 1\n[pytest]\naddopts = %(x)s\narena_database = own\n"),
+        ("setup.cfg", "[tool:pytest]\narena_database = own\n"),
+    ],
+)
+def test_the_server_is_the_one_that_a_run_here_would_use(
+    file: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of this folder or one above; the environment wins, and over it the command line."""
+    (tmp_path / file).write_text(text)
+    below = tmp_path / "src"
+    below.mkdir()
+    (below / "setup.cfg").write_text("[metadata]\nname = shop\n")
+    monkeypatch.chdir(below)
+    found = read_options(None)
+    assert found.database == "own"
+    assert found.place("database").startswith(str(tmp_path / file))
+    monkeypatch.setenv("ARENA_DATABASE", "sqlite")
+    assert read_options(None).database == "sqlite"
+    assert read_options("postgresql").database == "postgresql"
+
+
+def test_an_empty_pytest_ini_and_broken_files_are_read_as_pytest_does(tmp_path: Path) -> None:
+    """An empty `pytest.ini` is the configuration; a file that cannot be read is none."""
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest]\narena_database = 'own'\n")
+    (tmp_path / "pytest.toml").write_text("[[[")
+    assert read_options(None).database == "own"
+    (tmp_path / "pytest.ini").write_text("")
+    assert read_options(None).database == "auto"
+
+
+def test_where_nothing_is_it_says_where_it_looked(
+    arena: Callable[..., str], tmp_path: Path
+) -> None:
+    """Nothing is made by looking; sweeping what is not there is no mistake."""
+    before = sorted(tmp_path.rglob("*"))
+    cache = os.environ["ARENA_CACHE"]
+    told = arena("list", "--database", "own")
+    assert told.startswith("Nothing of arena's is there.\nLooked, and found nothing:\n")
+    assert f"({cache}/templates)" in told
+    assert f"({cache}/kept)" in told
+    assert arena("sweep", "--database", "own") == "Nothing to remove.\n"
+    assert sorted(tmp_path.rglob("*")) == before
+    assert arena("sweep", "--all", "--database", "own") == "Nothing to remove.\n"
+
+
+# Files
+
+
+def test_pitfall_140_a_dead_runs_files_go_and_a_living_runs_stay(
+    arena: Callable[..., str], listed: Any, begin: Any, tmp_path: Path
+) -> None:
+    """A folder of the same form in the same place, without a lock of a living run, is no run's."""
+    dead, dead_name = begin(ON_FILES)
+    alive, alive_name = begin(ON_FILES)
+    killed(dead)
+    (home,) = tmp_path.glob("pytest-arena-*")
+    (home / "run-notes").mkdir()
+    there = listed("own")
+    assert {name: (one["state"], one["bytes"]) for name, one in there.items()} == {
+        dead_name: ("dead", 5000),
+        alive_name: ("alive", 5000),
+    }
+    assert there[alive_name]["pid"] == alive.pid
+    assert f"{alive.pid}, alive" in arena("list", "--database", "own")
+    told = arena("sweep", "--database", "own")
+    assert told == f"removed  live {dead_name}, 5.0 kB\n1 removed, 5.0 kB.\n"
+    told = arena("sweep", "--all", "--database", "own")
+    assert told == f"left     {alive_name}: a living run works in it\nNothing to remove.\n"
+    killed(alive)
+    arena("sweep", "--all", "--database", "own")
+    assert [path.name for path in home.iterdir()] == ["run-notes"]
+    (home / "run-notes").rmdir()
+    arena("sweep", "--all", "--database", "own")
+    assert not home.exists()
+
+
+def test_the_cache_is_shown_and_emptied_of_what_is_arenas(
+    arena: Callable[..., str],
+    listed: Any,
+    begin: Any,
+    example: Example,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What else is in the folder stays; so does a template that a living run may use."""
+    alive, _ = begin(ON_FILES)
+    test = "def test_one(test_client): test_client.get('/dancers')"
+    example.with_files(test_one=test).run("--arena-keep=always").expect(passed=1)
+    cache = example.folder.parent / "cache"
+    monkeypatch.setenv("ARENA_CACHE", str(cache))
+    foreign = [cache / name for name in ("notes", "templates/page.html", "kept/readme.txt")]
+    for file in foreign:
+        file.write_text("mine")
+    kinds = sorted(one["what"] for one in listed("own").values() if one["what"] != "live")
+    assert kinds == ["kept", "template", "template"]
+    assert arena("sweep", "--database", "own") == "Nothing to remove.\n"
+    told = arena("sweep", "--all", "--database", "own")
+    assert told.count("a living run may use it") == 2
+    assert told.count("removed  kept") == 1
+    killed(alive)
+    assert arena("sweep", "--all", "--database", "own").count("removed  template") == 2
+    assert sorted(path for path in cache.rglob("*") if path.is_file()) == sorted(foreign)
+    for file in foreign:
+        file.unlink()
+    arena("sweep", "--all", "--database", "own")
+    assert not cache.exists()
+
+
+def test_a_broken_build_goes_and_one_under_way_stays(
+    arena: Callable[..., str], listed: Any
+) -> None:
+    """The lock of the shelf tells them apart. A folder that has none is not arena's."""
+    templates = Path(os.environ["ARENA_CACHE"]) / "templates"
+    shelf, other = templates / secrets.token_hex(16), templates / secrets.token_hex(16)
+    for folder in (shelf, other):
+        folder.mkdir(parents=True)
+        (folder / "building-1.sqlite").write_bytes(b"12345")
+    (shelf / "lock").touch()
+    assert [one["what"] for one in listed("own").values()] == ["building"]
+    with FileLock(shelf / "lock"):
+        assert arena("sweep", "--database", "own") == "Nothing to remove.\n"
+        assert "a living run builds there" in arena("sweep", "--all", "--database", "own")
+    assert "removed  building" in arena("sweep", "--database", "own")
+    arena("sweep", "--all", "--database", "own")
+    assert not shelf.exists()
+    assert (other / "building-1.sqlite").exists()
+
+
+# A server
+
+
+def test_pitfall_076_138_a_dead_runs_databases_go_and_nobody_elses(
+    arena: Callable[..., str], listed: Any, begin: Any, registry: str
+) -> None:
+    """Not a living run's, and none that only has a name like arena's."""
+    foreign = f"arena_live_{secrets.token_hex(8)}"
+    dead, dead_name = begin(ON_SERVER, registry)
+    alive, alive_name = begin(ON_SERVER, registry)
+    with closing(open_control(SERVER)) as control:
+        control.run(f"CREATE DATABASE {foreign}")
+        try:
+            killed(dead)
+            there = listed(URL)
+            assert {name: one["state"] for name, one in there.items()} == {
+                dead_name: "dead",
+                alive_name: "alive",
+            }
+            assert there[alive_name]["project"] == "shop"
+            assert there[alive_name]["bytes"] > 1_000_000
+            told = arena("sweep", "--database", URL)
+            assert told.startswith(f"removed  live {dead_name}, ")
+            assert "1 removed, " in told
+            assert f"left     {alive_name}: a living run's: shop, " in arena(
+                "sweep", "--all", "--database", URL
+            )
+            assert databases_there({dead_name, alive_name, foreign, registry}) == {
+                *(alive_name, foreign, registry)
+            }
+            alive.communicate("\n")
+            assert f"removed  registry {registry}, " in arena("sweep", "--all", "--database", URL)
+            assert databases_there({alive_name, foreign, registry}) == {foreign}
+            assert listed(URL) == {}
+        finally:
+            control.run(f"DROP DATABASE {foreign}")
+
+
+def test_templates_and_kept_databases_go_with_all_alone(
+    arena: Callable[..., str], listed: Any, registry: str
+) -> None:
+    """And are shown with what was kept; where nobody has been, no registry is made."""
+    assert listed(URL) == {}
+    assert arena("sweep", "--all", "--database", URL) == "Nothing to remove.\n"
+    assert databases_there({registry}) == set()
+    with closing(OwnDatabases(SERVER, project="shop", registry=registry)) as own:
+        template = own.create("building")
+        own.freeze(template)
+        template = own.finish_template(template, shelf="s", manifest="{}")
+        kept = own.keep(own.create("live"), "tests/test_shop.py::test_red")
+    told = arena("list", "--database", URL)
+    assert told.index(template) < told.index(kept) < told.index("tests/test_shop.py::test_red")
+    assert {one["what"] for one in listed(URL).values()} == {"template", "kept"}
+    assert arena("sweep", "--database", URL) == "Nothing to remove.\n"
+    told = arena("sweep", "--all", "--database", URL)
+    assert f"removed  template {template}" in told
+    assert f"removed  kept {kept}" in told
+    assert "3 removed, " in told
+    assert databases_there({template, kept, registry}) == set()
+
+
+def test_pitfall_138_a_foreign_database_of_the_registrys_name_is_nobodys(
+    arena: Callable[..., str], listed: Any, registry: str
+) -> None:
+    """Without arena's comment it is somebody else's, whatever it is called."""
+    with closing(open_control(SERVER)) as control:
+        control.run(f"CREATE DATABASE {registry}")
+        try:
+            assert listed(URL) == {}
+            assert arena("sweep", "--all", "--database", URL) == "Nothing to remove.\n"
+            assert databases_there({registry}) == {registry}
+        finally:
+            control.run(f"DROP DATABASE {registry}")
+
+
+def test_a_private_server_is_shown_left_while_used_then_stopped_and_removed(
+    arena: Callable[..., str], listed: Any, places: Path
+) -> None:
+    """With its data, its copy in the cache and all folders; a stopped one is not started."""
+    if not (found := folders()):
+        pytest.skip("no PostgreSQL is installed")
+    cache = Path(os.environ["ARENA_CACHE"])
+    cluster = find_cluster(read_programs(found[0], "here"), cache=cache)
+    folder, name = cluster.folder, cluster.folder.path.name
+    try:
+        with closing(cluster):
+            with closing(
+                OwnDatabases(cluster.address, registry=os.environ["ARENA_REGISTRY"])
+            ) as own:
+                kept = own.keep(own.create("live"), "test_it")
+                there = listed("own")
+                assert there[name]["state"] == "in use"
+                assert there[kept]["what"] == "kept"
+            told = arena("sweep", "--all", "--database", "own")
+            assert f"left     {name}: a private server that somebody uses" in told
+            assert f"removed  kept {kept}" in told
+        pid = server_pid(folder)
+        assert listed("own")[name]["state"] == "idle"
+        assert lives(pid)
+        told = arena("sweep", "--all", "--database", "own")
+        assert f"removed  server {name}, " in told
+        assert not lives(pid)
+        assert not list(places.iterdir())
+        assert not cache.exists()
+    finally:
+        end_cluster(folder)
+
+
+def test_a_stopped_private_server_is_not_started_to_be_looked_at(
+    listed: Any, arena: Callable[..., str], places: Path
+) -> None:
+    """Its folder is shown, with its size, and goes."""
+    folder = places / f"pytest-arena-pg-{os.getuid()}" / "15.1-0123abcd"
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "base").write_bytes(b"x" * 1000)
+    folder.with_name("15.1-0123abcd.used").touch()
+    there = listed("own")["15.1-0123abcd"]
+    assert (there["state"], there["bytes"]) == ("stopped", 1000)
+    assert account() is None or "stopped" in arena("list", "--database", "own")
+    assert arena("sweep", "--database", "own") == "Nothing to remove.\n"
+    assert "removed  server 15.1-0123abcd, 1.0 kB" in arena("sweep", "--all", "--database", "own")
+    assert not list(places.iterdir())
+
+
+# Lines
+
+
+def thing(name: str, what: str, **values: Any) -> Thing:
+    """One that is an hour old."""
+    return Thing(**{"name": name, "what": what, "created": NOW - timedelta(hours=1), **values})
+
+
+def test_a_table_is_sorted_and_fits_its_line() -> None:
+    """The same things in any order are the same lines; columns that nobody fills are left out."""
+    things = (
+        thing(
+            "arena_kept_0123456789abcdef",
+            "kept",
+            project="p" * 40,
+            title="t" * 200,
+            bytes=7_500_000,
+        ),
+        thing(
+            "arena_live_bbbbbbbbbbbbbbbb",
+            "live",
+            project="shop",
+            host="h" * 64,
+            pid=4194304,
+            state="alive",
+            bytes=123,
+            used=NOW + timedelta(seconds=5),
+        ),
+        thing(
+            "arena_live_aaaaaaaaaaaaaaaa",
+            "live",
+            project="shop",
+            host="h",
+            pid=1,
+            state="dead",
+            used=NOW - timedelta(days=400),
+            bytes=999_999_999_999,
+        ),
+    )
+    lines = list(as_lines([Place(shown="A", where="B", things=things)], now=NOW))
+    again = list(as_lines([Place(shown="A", where="B", things=things[::-1])], now=NOW))
+    assert lines == again
+    assert max(map(len, lines)) <= 120
+    assert [line.split()[0] for line in lines[2:5]] == [
+        things[2].name,
+        things[1].name,
+        things[0].name,
+    ]
+    assert "1 h" in lines[2]
+    assert "400 d" in lines[2]
+    assert "1.0 TB" in lines[2]
+    assert "0 s" in lines[3]
+    (_, head, *_) = as_lines([Place(shown="A", where="B", things=(thing("x", "kept"),))], now=NOW)
+    assert head.split() == ["name", "what", "age"]
+
+
+def test_json_holds_all_that_is_known() -> None:
+    """Whole names, numbers of bytes, times that a program reads."""
+    place = Place(shown="A", where="B", things=(thing("x" * 200, "kept", bytes=5),))
+    told = json.loads(as_json([place]))
+    (found,) = told["places"][0]["things"]
+    assert (found["name"], found["bytes"], found["used"]) == ("x" * 200, 5, None)
+    assert datetime.fromisoformat(found["created"]) == NOW - timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    "count, shown",
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (9_949, "9.9 kB"),
+        (99_600, "100 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.0 MB"),
+        (7_602_703, "7.6 MB"),
+        (10**12, "1.0 TB"),
+    ],
+)
+def test_sizes_are_written_short(count: int, shown: str) -> None:
+    """Two digits or three."""
+    assert size_shown(count) == shown
+
+
+def test_what_was_done_is_summed_up() -> None:
+    """What was left alone does not count."""
+    done: list[Removed | Left] = [
+        Removed("kept", "a", 1500),
+        Removed("registry", "b", None),
+        Left("c", "in use"),
+    ]
+    assert [sweep_line(one) for one in done] == [
+        "removed  kept a, 1.5 kB",
+        "removed  registry b",
+        "left     c: in use",
+    ]
+    assert closing_line(done) == "2 removed, 1.5 kB."
