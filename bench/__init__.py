@@ -4,6 +4,6 @@ Nothing here is a test: a time says something only beside another one, taken in 
 same machine. So each number is compared with its alternatives, taken by turns in random order, and
 the least and the median are told.
 
-`_inside` and `_outside` run in processes of their own, as the gate can never be taken back from
-one; `suite/` is what the measured runs of pytest are made of.
+`_inside`, `_outside` and `_loops` run in processes of their own, as the gate can never be taken
+back from one; `suite/` is what the measured runs of pytest are made of.
 """

@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from time import perf_counter
 
-from bench import boundaries, calls, effort, end_to_end, start, untouched
+from bench import boundaries, calls, effort, end_to_end, loops, start, untouched
 from bench.page import replace_tables
 from bench.place import ROOT, machine
 
@@ -17,6 +17,7 @@ MEASURES = {
     "untouched": untouched.measure,
     "start": start.measure,
     "calls": calls.measure,
+    "loops": loops.measure,
 }
 PAGE = ROOT / "docs" / "explanation" / "speed.md"
 

@@ -398,6 +398,10 @@ def test_templates_and_kept_databases_go_with_all_alone(
         own.freeze(template)
         template = own.finish_template(template, shelf="s", manifest="{}")
         kept = own.keep(own.create("live"), "tests/test_shop.py::test_red")
+        used = arena("sweep", "--all", "--database", URL)
+        assert f"left     {template}: a living run uses it" in used
+        assert f"removed  kept {kept}" in used
+        kept = own.keep(own.create("live"), "tests/test_shop.py::test_red")
     told = arena("list", "--database", URL)
     assert told.index(template) < told.index(kept) < told.index("tests/test_shop.py::test_red")
     assert {one["what"] for one in listed(URL).values()} == {"template", "kept"}

@@ -197,8 +197,9 @@ def _judge(without: Run, within: Run) -> int:
     ended = within.status == 0 and within.passed == TESTS and within.is_untouched
     lost = "lost rows" if without.before.rows != without.after.rows else "kept its rows"
     same = "is as it was" if within.is_untouched else "was CHANGED"
-    _say(f"Without arena: {without.passed} of {TESTS} pass, the developer's database {lost}.")
-    _say(f"With arena:    {within.passed} of {TESTS} pass, the developer's database {same}.")
+    _say("Verdict:")
+    _say(f"    without arena {without.passed} of {TESTS} pass, the developer's database {lost}")
+    _say(f"    with arena {within.passed} of {TESTS} pass, the developer's database {same}")
     return 0 if seen and ended else 1
 
 

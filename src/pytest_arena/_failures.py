@@ -11,7 +11,7 @@ from pytest_arena.errors import ArenaError, TemplateError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["causes", "show_users_lines", "tell_of"]
+__all__ = ["causes", "show_server", "show_users_lines", "tell_of"]
 
 
 def show_users_lines(report: Any, excinfo: Any, option: Any) -> None:
@@ -33,6 +33,15 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def show_server(report: Any, broken: list[tuple[str, Exception]], raised: Any) -> None:
+    """Show what the app has raised where the test only saw a 500."""
+    shown = list(causes(raised))
+    for request, error in broken:
+        if not any(error is one for one in shown):
+            title = f"arena: the server's traceback, {request}"
+            report.sections.append((title, _report.users_trace(error)))
 
 
 def tell_of(report: Any, errors: list[ArenaError]) -> None:

@@ -269,6 +269,9 @@ def pytest_runtest_makereport(
     if call.excinfo is not None:
         run.ledger.mark_reported(*_failures.causes(call.excinfo.value))
         _failures.show_users_lines(report, call.excinfo, item.config.option)
+    if report.failed and report.when == "call":
+        raised = call.excinfo.value if call.excinfo else None
+        _failures.show_server(report, run.broken_requests(), raised)
     if refused := run.ledger.unreported(item.nodeid):
         run.ledger.mark_reported(*refused)
         _failures.tell_of(report, refused)

@@ -54,6 +54,9 @@ class Diary:
         if self.refusal:
             raise self.refusal
 
+    def broke(self, request: str, error: Exception) -> None:
+        """The app has raised instead of answering."""
+
     def requested(self, record: _app.Request) -> None:
         """Keep the record."""
         self.lines.append(f"{record.method} {record.path}")

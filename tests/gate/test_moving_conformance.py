@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import threading
 import unittest
 from contextlib import suppress
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -69,6 +71,12 @@ def only_asyncpg(setting: Setting) -> None:
     """Leave out what psycopg has no word for."""
     if setting.driver != "asyncpg":
         pytest.skip("asyncpg's own interface")
+
+
+def is_older(name: str, *than: int) -> bool:
+    """Whether what is installed is older than that version."""
+    found = tuple(int(number) for number in re.findall(r"\d+", version(name))[:3])
+    return found < than
 
 
 class TestLoops:
@@ -240,6 +248,10 @@ class TestCancelled:
 
     def test_pitfall_016_at_any_moment(self, setting: Setting) -> None:
         """Cancelled while it connects, begins, asks for a type, or runs."""
+        if setting.driver == "asyncpg" and (
+            is_older("asyncpg", 0, 32) or is_older("sqlalchemy", 2, 0, 57)
+        ):
+            pytest.skip("together they leave a connection open by themselves, without us")
         engine = setting.engine()
 
         async def test(seconds: float) -> None:

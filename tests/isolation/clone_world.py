@@ -163,6 +163,7 @@ class ServerWorld:
         """Return all that a new connection sees."""
         self.isolation.uses += 1
         with closing(connect(self.isolation.address.database)) as fresh:
+            fresh.execute("SET lock_timeout = '1s'")
             return dump_of(fresh)
 
     def disconnect(self) -> None:

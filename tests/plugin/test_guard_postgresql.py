@@ -531,9 +531,12 @@ async def listen():
 """
     test = """
 import asyncio
+import psycopg
 import pytest
-from sqlalchemy import text
-from app import engine, heard, kept, listen
+from sqlalchemy import create_engine, text
+from app import URL, engine, heard, kept, listen
+
+pids = []
 
 async def notify(word):
     async with engine.begin() as connection:
@@ -542,13 +545,6 @@ async def notify(word):
 async def names():
     return [await one.fetchval("SELECT current_database()") for one in kept if not one.is_closed()]
 
-async def test_one():
-    await listen()
-    await notify("one")
-    async with engine.connect() as connection:
-        assert [await connection.scalar(text("SELECT current_database()"))] == await names()
-    assert heard == ["one"]
-
 async def is_ended(connection):
     ended = asyncio.Event()
     if not connection.is_closed():
@@ -556,28 +552,43 @@ async def is_ended(connection):
         async with asyncio.timeout(5):
             await ended.wait()
 
-async def test_two():
-    await is_ended(kept[0])
+made = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(URL))
+
+@pytest.mark.parametrize("turn", range(2))
+def test_what_a_pool_has_opened_by_a_driver_is_the_pools(turn):
+    with made.connect() as connection:
+        pids.append(connection.connection.driver_connection.info.backend_pid)
+        assert connection.scalar(text("SELECT count(*) FROM dancers")) == 0
+    if turn:
+        assert len(set(pids)) == 1  # it did not end with its level, which nobody had changed
+        made.dispose()
+
+async def test_that_listens():
     await listen()
 
-async def test_three():
-    await notify("three")
-    await is_ended(kept[1])
+async def test_that_is_not_heard():
+    await notify("nobody")
+    await is_ended(kept[0])
+    assert heard == []
+
+async def test_that_is_heard():
+    await listen()
+    await notify("one")
+    async with engine.connect() as connection:
+        assert [await connection.scalar(text("SELECT current_database()"))] == await names()
     assert heard == ["one"]
 
-async def test_four():
-    await listen()
-    await notify("four")
-    await names()
-    assert heard == ["one", "four"]
-    await kept[-1].close()
+async def test_that_is_not_heard_either():
+    await notify("two")
+    await is_ended(kept[1])
+    assert heard == ["one"]
 """
     config = f"{CONFIG}asyncio_mode = auto\nasyncio_default_test_loop_scope = session\n"
     config += "asyncio_default_fixture_loop_scope = session\narena_drivers = redirect\n"
     example = example_of(tmp_path, developer, app=app, test_news=test)
     with developer.untouched():
         run = example.with_paths({"pytest.ini": config}).run(env=developer.environment | private)
-    run.expect(passed=4)
+    run.expect(passed=6)
 
 
 def test_pitfall_135_before_tests_and_after_them(tmp_path: Path, developer: Developer) -> None:
@@ -672,43 +683,63 @@ def test_it(way, arena):
     assert names == {"the developer", "engine", "creator", "driver", "asyncpg"}
 
 
-def test_pitfall_137_the_live_connection_decides(tmp_path: Path, developer: Developer) -> None:
+def test_pitfall_137_the_live_connection_decides(tmp_path: Path, private: dict[str, str]) -> None:
     """On the very server that the arena uses, and with no eye on the drivers: by the database."""
-    test = f"""{HEADER}
-def by_asyncpg(name):
-    async def opened():
-        return await asyncpg.connect(f"postgresql://{{PLACE}}/{{DEV}}")
-    asyncio.run(aadd("postgresql+asyncpg://", name, async_creator=opened))
+    test = """
+import asyncio
+import asyncpg, psycopg, psycopg2
+import pytest
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
-WAYS = [
-    lambda name: add(create_engine("postgresql+psycopg://", creator=open_it), name),
-    lambda name: add(
-        create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(LIBPQ)), name
-    ),
-    by_asyncpg,
-    lambda name: add(
-        create_engine(f"postgresql+psycopg://{{PLACE}}/shop", connect_args={{"dbname": DEV}}), name
-    ),
-]
+COUNT = text("SELECT count(*) FROM dancers")
+
+def of_asyncpg(place, name):
+    async def opened():
+        return await asyncpg.connect(**place, database=name)
+    async def count():
+        engine = create_async_engine("postgresql+asyncpg://", async_creator=opened)
+        try:
+            async with engine.connect() as connection:
+                return await connection.scalar(COUNT)
+        finally:
+            await engine.dispose()
+    return asyncio.run(count())
+
+def counted(driver, creator):
+    engine = create_engine(f"postgresql+{driver}://", creator=creator)
+    try:
+        with engine.connect() as connection:
+            return connection.scalar(COUNT)
+    finally:
+        engine.dispose()
+
+def of_psycopg(place, name):
+    return counted("psycopg", lambda: psycopg.connect(**place, dbname=name))
+
+def of_psycopg2(place, name):
+    return counted("psycopg2", lambda: psycopg2.connect(**place, dbname=name))
 
 def test_it(arena):
-    engine = create_engine(f"postgresql+psycopg://{{PLACE}}/shop")
-    add(engine, "inside")
-    where = arena.url.split("?")[0].rpartition("/")[2]
-    for way in WAYS[:3]:
-        with arena.expect_refusal():
-            way("outside")
-    WAYS[3]("elsewhere")  # led, as any engine is
-
-    def inside():
-        return psycopg.connect(LIBPQ, dbname=where)
-    made = create_engine("postgresql+psycopg://", creator=inside)
-    with made.begin() as connection:
-        assert connection.scalar(text("SELECT count(*) FROM dancers WHERE name = 'inside'")) == 1
-    made.dispose()
+    with create_engine("postgresql+psycopg://db.example/shop").begin() as connection:
+        connection.execute(text("INSERT INTO dancers VALUES ('inside')"))
+    url = make_url(arena.url)
+    host = url.host or url.query["host"]
+    place = {"host": host, "port": url.port or 5432, "user": url.username}
+    inside, outside = url.database, "look_alike"
+    with psycopg.connect(**place, dbname="postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {outside} TEMPLATE template0")
+    with psycopg.connect(**place, dbname=outside) as connection:
+        connection.execute("CREATE TABLE dancers (name varchar)")
+    for way in (of_psycopg, of_psycopg2, of_asyncpg):
+        assert way(place, inside) == 1
+        with arena.expect_refusal() as refused:
+            way(place, outside)
+        assert outside in refused.error.what and not refused.error.what.endswith(inside)
+    with psycopg.connect(**place, dbname="postgres", autocommit=True) as connection:
+        # Those that were refused are closed: this is not forced.
+        connection.execute(f"DROP DATABASE {outside}")
 """
-    example = example_of(tmp_path, developer, test_it=test)
-    example = example.with_paths({"pytest.ini": f"{CONFIG}arena_drivers = off\n"})
-    rows = developer.rows()
-    example.run(env=developer.environment).expect(passed=1)
-    assert developer.rows() == rows
+    files = {"app.py": APP, "test_it.py": test, "pytest.ini": f"{CONFIG}arena_drivers = off\n"}
+    run = Example(tmp_path / "project", files).run("-W", "ignore", env=private)
+    run.expect(passed=1)

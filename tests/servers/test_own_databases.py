@@ -465,10 +465,11 @@ def counted(self, sql, *, fetch):
     count += 1
     if before and count == limit // 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    found = execute(self, sql, fetch=fetch)
-    if count == limit // 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return found
+    try:
+        return execute(self, sql, fetch=fetch)
+    finally:
+        if count == limit // 2:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 new_name = _own.new_name
 

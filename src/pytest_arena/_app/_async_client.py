@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pytest_arena._app import _messages
-from pytest_arena._app._records import Hooks, Stopwatch
+from pytest_arena._app._records import Hooks, Stopwatch, watched
 from pytest_arena._app._tracebacks import ends_at_the_caller
 from pytest_arena._loop import running_loop
 
@@ -167,7 +167,7 @@ def open_async_client(
         raise _messages.wrong_options(error, "the async client") from error
 
 
-def _with_state(host: Host) -> ASGIApp:
+def _with_state(host: Host) -> Any:
     """The app as the library calls it, which does not know of a lifespan's state itself."""
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
@@ -175,4 +175,4 @@ def _with_state(host: Host) -> ASGIApp:
         scope["state"] = dict(host.state)
         await host.app(scope, receive, send)
 
-    return app
+    return watched(app, host.hooks)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from pytest_arena._clock import seconds as now
 from pytest_arena.errors import redact
 
-__all__ = ["Hooks", "Request", "Stopwatch"]
+__all__ = ["Hooks", "Request", "Stopwatch", "watched"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,23 @@ class Hooks(Protocol):
 
     def requested(self, record: Request) -> None:
         """Called after each request, also after one that raised."""
+
+    def broke(self, request: str, error: Exception) -> None:
+        """Called where an app raises instead of answering, whatever the client makes of it."""
+
+
+def watched(app: Any, hooks: Hooks) -> Any:
+    """Return an app that tells of what it raises. A server's answer to that says little: 500."""
+
+    async def watched_app(scope: Any, receive: Any, send: Any) -> None:
+        __tracebackhide__ = True
+        try:
+            await app(scope, receive, send)
+        except Exception as error:
+            hooks.broke(f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}", error)
+            raise
+
+    return watched_app
 
 
 class Stopwatch:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from pytest_arena._app import _messages
 from pytest_arena._app._kind import ASGIApp, is_async, is_litestar
-from pytest_arena._app._records import Hooks, Stopwatch
+from pytest_arena._app._records import Hooks, Stopwatch, watched
 from pytest_arena._app._tracebacks import ends_at_the_caller
 
 if TYPE_CHECKING:
@@ -203,6 +203,10 @@ def open_test_client(
     except TypeError as error:
         raise _messages.wrong_options(error, "the test client") from error
     client._arena_bind(host, login)  # noqa: SLF001 - a class of this file
+    # Below the client, whose own `app` a test may ask for something. Litestar's is not watched.
+    transport = getattr(client, "_transport", None)
+    if hasattr(transport, "app"):
+        transport.app = watched(transport.app, host.hooks)
     return cast("TestClient", client)
 
 

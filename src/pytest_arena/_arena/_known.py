@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena import _gate
 from pytest_arena._arena._files import real
+from pytest_arena._arena._guess import guessed_product
 from pytest_arena._arena._state import Database
 from pytest_arena._gate import Asked, Key
 from pytest_arena._load import nearest
@@ -226,8 +227,10 @@ class KnownDatabases:
         return self._by_key[key]
 
     def _usual_product(self) -> Product:
-        is_sqlite = self._config.database in {"auto", "sqlite"}
-        return self.products["sqlite" if is_sqlite else "postgresql"]
+        wanted = self._config.database
+        if wanted == "auto":
+            return self.products[guessed_product(self.products) or "sqlite"]
+        return self.products["sqlite" if wanted == "sqlite" else "postgresql"]
 
     def _adopted(self, key: Key, asked: Asked) -> Database | None:
         tails = self.products[asked.product].tails(asked)

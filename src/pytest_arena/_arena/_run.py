@@ -282,6 +282,10 @@ class ArenaRun:
         """The requests of the running test."""
         return tuple(self.current.test.requests) if self.current.test else ()
 
+    def broken_requests(self) -> list[tuple[str, Exception]]:
+        """What the app has raised in the running test, beside the request that it was asked."""
+        return self.current.test.broken if self.current.test else []
+
     # The end.
 
     def summarized(self) -> Summary:

@@ -36,6 +36,9 @@ class NullHooks:
     def requested(self, record: Request) -> None:
         """After a request."""
 
+    def broke(self, request: str, error: Exception) -> None:
+        """The app has raised instead of answering."""
+
 
 @dataclass(slots=True, eq=False)
 class RunningTest:
@@ -48,6 +51,7 @@ class RunningTest:
     overrides: list[Overrides] = field(default_factory=list)
     sessions: Sessions = field(default_factory=Sessions)
     requests: list[Request] = field(default_factory=list)
+    broken: list[tuple[str, Exception]] = field(default_factory=list)  # what the app has raised
     app_runs: list[AppRun] = field(default_factory=list)  # the last one is what clients talk to
     changed: list[str] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
@@ -80,6 +84,10 @@ class RunningTest:
     def requested(self, record: Request) -> None:
         """After a request."""
         self.requests.append(record)
+
+    def broke(self, request: str, error: Exception) -> None:
+        """The app has raised instead of answering."""
+        self.broken.append((request, error))
 
 
 class Current:

@@ -41,21 +41,28 @@ class ServerDatabases:
             return
         left = self._swept(everything=everything)
         after = look(self._address, registry=self._registry)
-        names = {one.name for one in after.databases} if after else set()
+        there = {one.name for one in after.databases} if after else set()
         for one in before.databases:
-            if one.name not in names and not one.alive:
+            if one.name not in there and not one.alive:
                 yield Removed(one.kind, one.name, one.bytes)
-            elif everything and one.name in names and one.alive:
-                yield Left(one.name, f"a living run's: {one.project}, {one.host} {one.pid}")
-        yield from (Left(*line.split(": ", maxsplit=1)) for line in left)
+            elif one.name in there and (everything or one.name in left):
+                yield Left(one.name, left.get(one.name) or self._why_left(one))
         if after is None:
             yield Removed("registry", self._registry, before.bytes)
 
-    def _swept(self, *, everything: bool) -> list[str]:
+    def _why_left(self, one: OwnDatabase) -> str:
+        if one.alive:
+            return f"a living run's: {one.project}, {one.host} {one.pid}"
+        if one.owner != self._address.user:
+            return f"belongs to the role {one.owner}"
+        return "a living run uses it"
+
+    def _swept(self, *, everything: bool) -> dict[str, str]:
+        """Have it done. Returns what could not be dropped, and why."""
         with closing(self._as_run()) as own:
             own.rest()  # what it sweeps by itself as it begins
             own.sweep(everything=everything)
-            return own.left
+            return {name: why for name, _, why in (line.partition(": ") for line in own.left)}
 
     def _as_run(self) -> OwnDatabases:
         return OwnDatabases(self._address, project="arena databases", registry=self._registry)

@@ -1,0 +1,158 @@
+"""The process that is asked by `bench.loops`: engines on a server, with the gate's listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event, text
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool, Pool
+
+from bench.worker import serve
+from pytest_arena._gate import _loops, _moving
+from pytest_arena._gate._moving._running import RunningLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+SERVER = make_url(os.environ.get("BENCH_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432"))
+_CALLS = 50
+
+
+def main() -> None:
+    """Be the gate for asyncpg's connections, and answer."""
+    _loops.install()
+    event.listen(Engine, "do_connect", _connecting)
+    event.listen(Pool, "connect", _connected)
+    event.listen(Pool, "checkout", _checked_out)
+    event.listen(Pool, "checkin", _checked_in)
+    takers: dict[str, Callable[[int], list[float]]] = {
+        "session": _in_one_loop(_engine()),
+        "moves": _in_loops(_engine()),
+        "stays": _in_loops(_engine(async_creator=_connect)),
+        "null": _in_loops(_engine(poolclass=NullPool)),
+        **_statements(),
+    }
+    serve(takers, {"server": _server})
+
+
+def _connecting(dialect: Any, _entry: Any, _cargs: Any, cparams: dict[str, Any]) -> None:
+    _moving.prepare(dialect, cparams, tell=print)
+
+
+def _connected(connection: Any, _entry: Any) -> None:
+    _loops.free_locks(connection)
+    _moving.note_owner(connection)
+
+
+def _checked_out(connection: Any, _entry: Any, _proxy: Any) -> None:
+    if _moving.is_foreign(connection):
+        raise DisconnectionError("it belongs to another loop")
+
+
+def _checked_in(connection: Any, _entry: Any) -> None:
+    _moving.at_checkin(connection)
+
+
+async def _connect(**options: Any) -> Any:
+    import asyncpg  # noqa: PLC0415 - not every machine that runs the bench has it
+
+    return await asyncpg.connect(
+        host=SERVER.host,
+        port=SERVER.port,
+        user=SERVER.username,
+        password=SERVER.password,
+        database=SERVER.database or "postgres",
+        ssl=False,
+        **options,
+    )
+
+
+def _server() -> str:
+    try:
+        asyncio.run(_connected_once())
+    except (ImportError, OSError):
+        return "none"
+    return "there"
+
+
+async def _connected_once() -> None:
+    await (await _connect()).close()
+
+
+def _engine(**options: Any) -> AsyncEngine:
+    url = SERVER.set(drivername="postgresql+asyncpg", database=SERVER.database or "postgres")
+    if "async_creator" not in options:
+        options["connect_args"] = {"ssl": False}
+    engine = create_async_engine(
+        url, **options, **({} if "poolclass" in options else {"pool_pre_ping": True})
+    )
+    _moving.drop_quietly(engine.dialect)
+    return engine
+
+
+async def _test(engine: AsyncEngine) -> None:
+    for _ in range(3):
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+
+def _in_one_loop(engine: AsyncEngine) -> Callable[[int], list[float]]:
+    loop = asyncio.new_event_loop()
+    return _times(lambda: loop.run_until_complete(_test(engine)))
+
+
+def _in_loops(engine: AsyncEngine) -> Callable[[int], list[float]]:
+    def test() -> None:
+        with asyncio.Runner() as runner:
+            runner.run(_test(engine))
+
+    return _times(test)
+
+
+def _statements() -> dict[str, Callable[[int], list[float]]]:
+    one, other = asyncio.new_event_loop(), asyncio.new_event_loop()
+    connections: dict[str, Any] = {}
+
+    async def several(name: str) -> None:
+        if name not in connections:
+            moving = {"loop": RunningLoop()} if name != "plain" else {}
+            connections[name] = await _connect(**moving)
+        for _ in range(_CALLS):
+            await connections[name].fetchval("SELECT 1")
+
+    def in_one(name: str) -> Callable[[], Awaitable[None] | None]:
+        return lambda: one.run_until_complete(several(name))
+
+    def in_both() -> None:
+        one.run_until_complete(several("between"))
+        other.run_until_complete(several("between"))
+
+    return {
+        "plain": _times(in_one("plain"), calls=_CALLS),
+        "moving": _times(in_one("moving"), calls=_CALLS),
+        "between": _times(in_both, calls=_CALLS * 2),
+    }
+
+
+def _times(function: Callable[[], object], *, calls: int = 1) -> Callable[[int], list[float]]:
+    """Times of one call; the first of each turn, on caches that are cold, is dropped."""
+
+    def take(number: int) -> list[float]:
+        times = []
+        for _ in range(number + 1):
+            started = perf_counter()
+            function()
+            times.append((perf_counter() - started) / calls)
+        return times[1:]
+
+    return take
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""A test that only sees a 500 is shown what the app has raised."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+BREAKS = """
+
+@app.get("/breaks")
+async def breaks():
+    return {}["nothing of that name"]
+"""
+TESTS = """
+async def test_async(arena):
+    client = arena.client(raise_app_exceptions=False)
+    assert (await client.get("/breaks")).status_code == 200
+
+
+def test_sync(arena):
+    client = arena.test_client(raise_app_exceptions=False)
+    assert client.get("/breaks").status_code == 200
+
+
+async def test_that_raises(client):
+    await client.get("/breaks")
+
+
+async def test_that_expects_it(arena):
+    client = arena.client(raise_app_exceptions=False)
+    assert (await client.get("/breaks")).status_code == 500
+"""
+
+
+@pytest.mark.parametrize("handled", [False, True])
+def test_a_failed_test_shows_the_servers_traceback(example: Example, *, handled: bool) -> None:
+    """Once, with the app's own lines; also where the app answers its errors by a handler."""
+    more = (
+        "\n\n@app.exception_handler(Exception)\nasync def oh(request, error):\n"
+        "    from fastapi.responses import JSONResponse\n    return JSONResponse({}, 500)\n"
+    )
+    app = example.files["app.py"] + BREAKS + more * handled
+    run = example.with_files(app=app, test_it=TESTS).run().expect(1, failed=3, passed=1)
+    assert run.output.count("arena: the server's traceback, GET /breaks") == 2
+    run.says("in breaks", "KeyError: 'nothing of that name'")
