@@ -9,9 +9,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import closing, suppress
+import tomllib
+from contextlib import closing
+from dataclasses import astuple
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,14 +25,15 @@ from pytest_arena._cli._base import Left, Place, Removed, Thing
 from pytest_arena._cli._lines import as_json, as_lines, closing_line, size_shown, sweep_line
 from pytest_arena._cli._main import main
 from pytest_arena._cli._options import read_options
-from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._dialects._postgresql_control import open_control
 from pytest_arena._servers import _sqlite
 from pytest_arena._servers._binaries import folders
 from pytest_arena._servers._cluster import find_cluster
+from pytest_arena._servers._locks import attempt, exclusive, is_held
 from pytest_arena._servers._own import OwnDatabases
 from pytest_arena._servers._programs import account, read_programs
-from pytest_arena._values import Address
-from tests.servers.waiting import end_cluster, lives, server_pid
+from tests.servers.postgresql import address, names_on_server, own_databases, own_registry
+from tests.servers.waiting import end_cluster, lives, server_pid, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,8 +41,9 @@ if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
 ROOT = Path(__file__).parent.parent
-SERVER = Address("postgresql", "127.0.0.1", 5432, "postgres", "postgres")
-URL = "postgresql://postgres@127.0.0.1:5432/postgres"
+SERVER = address()
+LOGIN = f"{SERVER.user}:{SERVER.password}" if SERVER.password else SERVER.user
+URL = f"postgresql://{LOGIN}@{SERVER.host}:{SERVER.port}/postgres"
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 # A run on files, and one on a server: they say when they are ready, and stay until they are ended.
@@ -49,11 +55,10 @@ print(home.path.name, flush=True)
 input()
 """
 ON_SERVER = """
-import sys
+import json, sys
 from pytest_arena._servers._own import OwnDatabases
 from pytest_arena._values import Address
-address = Address("postgresql", "127.0.0.1", 5432, "postgres", "postgres")
-own = OwnDatabases(address, project="shop", registry=sys.argv[1])
+own = OwnDatabases(Address(*json.loads(sys.argv[2])), project="shop", registry=sys.argv[1])
 own.rest()
 print(own.create("live"), flush=True)
 input()
@@ -78,16 +83,11 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def registry() -> Iterator[str]:
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A registry of this test's own, gone with all that is in it."""
-    name = os.environ["ARENA_REGISTRY"]
-    yield name
-    with suppress(Failed), closing(open_control(SERVER)) as control:
-        if control.rows(f"SELECT 1 FROM pg_database WHERE datname = '{name}'"):
-            with closing(OwnDatabases(SERVER, registry=name)) as own:
-                own.rest()
-                own.sweep(everything=True)
-            control.run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    with own_registry() as name:
+        monkeypatch.setenv("ARENA_REGISTRY", name)
+        yield name
 
 
 @pytest.fixture
@@ -145,10 +145,9 @@ def killed(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def databases_there(names: set[str]) -> set[str]:
+def there(*names: str) -> set[str]:
     """Which of these are on the server."""
-    with closing(open_control(SERVER)) as control:
-        return names & {name for (name,) in control.rows("SELECT datname::text FROM pg_database")}
+    return set(names) & names_on_server()
 
 
 # The command
@@ -179,6 +178,12 @@ def test_the_command_is_quick_and_says_what_it_can() -> None:
     assert run().returncode == run("databases").returncode == 2
     listed = run("databases", "list", "--database", "own")
     assert listed.returncode == 0, listed.stderr
+
+
+def test_the_command_is_installed_with_the_package() -> None:
+    """By the name under which the pages call it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert EntryPoint("arena", project["scripts"]["arena"], "console_scripts").load() is main
 
 
 @pytest.mark.parametrize("name", ["nosql", "mysql", "http://example.org"])
@@ -278,12 +283,12 @@ def test_pitfall_140_a_dead_runs_files_go_and_a_living_runs_stay(
     killed(dead)
     (home,) = tmp_path.glob("pytest-arena-*")
     (home / "run-notes").mkdir()
-    there = listed("own")
-    assert {name: (one["state"], one["bytes"]) for name, one in there.items()} == {
+    found = listed("own")
+    assert {name: (one["state"], one["bytes"]) for name, one in found.items()} == {
         dead_name: ("dead", 5000),
         alive_name: ("alive", 5000),
     }
-    assert there[alive_name]["pid"] == alive.pid
+    assert found[alive_name]["pid"] == alive.pid
     assert f"{alive.pid}, alive" in arena("list", "--database", "own")
     told = arena("sweep", "--database", "own")
     assert told == f"removed  live {dead_name}, 5.0 kB\n1 removed, 5.0 kB.\n"
@@ -356,31 +361,31 @@ def test_pitfall_076_138_a_dead_runs_databases_go_and_nobody_elses(
 ) -> None:
     """Not a living run's, and none that only has a name like arena's."""
     foreign = f"arena_live_{secrets.token_hex(8)}"
-    dead, dead_name = begin(ON_SERVER, registry)
-    alive, alive_name = begin(ON_SERVER, registry)
+    dead, dead_name = begin(ON_SERVER, registry, json.dumps(astuple(SERVER)))
+    alive, alive_name = begin(ON_SERVER, registry, json.dumps(astuple(SERVER)))
     with closing(open_control(SERVER)) as control:
         control.run(f"CREATE DATABASE {foreign}")
         try:
             killed(dead)
-            there = listed(URL)
-            assert {name: one["state"] for name, one in there.items()} == {
+            found = listed(URL)
+            assert {name: one["state"] for name, one in found.items()} == {
                 dead_name: "dead",
                 alive_name: "alive",
             }
-            assert there[alive_name]["project"] == "shop"
-            assert there[alive_name]["bytes"] > 1_000_000
+            assert found[alive_name]["project"] == "shop"
+            assert found[alive_name]["bytes"] > 1_000_000
             told = arena("sweep", "--database", URL)
             assert told.startswith(f"removed  live {dead_name}, ")
             assert "1 removed, " in told
             assert f"left     {alive_name}: a living run's: shop, " in arena(
                 "sweep", "--all", "--database", URL
             )
-            assert databases_there({dead_name, alive_name, foreign, registry}) == {
+            assert there(dead_name, alive_name, foreign, registry) == {
                 *(alive_name, foreign, registry)
             }
             alive.communicate("\n")
             assert f"removed  registry {registry}, " in arena("sweep", "--all", "--database", URL)
-            assert databases_there({alive_name, foreign, registry}) == {foreign}
+            assert there(alive_name, foreign, registry) == {foreign}
             assert listed(URL) == {}
         finally:
             control.run(f"DROP DATABASE {foreign}")
@@ -392,8 +397,8 @@ def test_templates_and_kept_databases_go_with_all_alone(
     """And are shown with what was kept; where nobody has been, no registry is made."""
     assert listed(URL) == {}
     assert arena("sweep", "--all", "--database", URL) == "Nothing to remove.\n"
-    assert databases_there({registry}) == set()
-    with closing(OwnDatabases(SERVER, project="shop", registry=registry)) as own:
+    assert there(registry) == set()
+    with own_databases(registry) as own:
         template = own.create("building")
         own.freeze(template)
         template = own.finish_template(template, shelf="s", manifest="{}")
@@ -410,7 +415,7 @@ def test_templates_and_kept_databases_go_with_all_alone(
     assert f"removed  template {template}" in told
     assert f"removed  kept {kept}" in told
     assert "3 removed, " in told
-    assert databases_there({template, kept, registry}) == set()
+    assert there(template, kept, registry) == set()
 
 
 def test_pitfall_138_a_foreign_database_of_the_registrys_name_is_nobodys(
@@ -422,7 +427,7 @@ def test_pitfall_138_a_foreign_database_of_the_registrys_name_is_nobodys(
         try:
             assert listed(URL) == {}
             assert arena("sweep", "--all", "--database", URL) == "Nothing to remove.\n"
-            assert databases_there({registry}) == {registry}
+            assert there(registry) == {registry}
         finally:
             control.run(f"DROP DATABASE {registry}")
 
@@ -468,12 +473,39 @@ def test_a_stopped_private_server_is_not_started_to_be_looked_at(
     (folder / "data").mkdir(parents=True)
     (folder / "data" / "base").write_bytes(b"x" * 1000)
     folder.with_name("15.1-0123abcd.used").touch()
-    there = listed("own")["15.1-0123abcd"]
-    assert (there["state"], there["bytes"]) == ("stopped", 1000)
+    seen = listed("own")["15.1-0123abcd"]
+    assert (seen["state"], seen["bytes"]) == ("stopped", 1000)
     assert account() is None or "stopped" in arena("list", "--database", "own")
     assert arena("sweep", "--database", "own") == "Nothing to remove.\n"
     assert "removed  server 15.1-0123abcd, 1.0 kB" in arena("sweep", "--all", "--database", "own")
     assert not list(places.iterdir())
+
+
+def test_whoever_waits_for_a_servers_lock_that_is_removed_gets_the_next_one(tmp_path: Path) -> None:
+    """A run that begins while all is swept does not hold a file that nobody else can see."""
+    lock, held, enough = tmp_path / "lock", Event(), Event()
+
+    def hold() -> None:
+        with exclusive(lock):
+            held.set()
+            enough.wait()
+
+    def opened() -> int:
+        files = Path("/proc/self/fd").iterdir()
+        return sum(os.path.realpath(file) == str(lock.resolve()) for file in files)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("nobody says here who has opened a file")
+    thread = Thread(target=hold)
+    with attempt(lock) as is_ours:
+        assert is_ours
+        thread.start()
+        until(lambda: opened() == 2, "the other one waits")
+        lock.unlink()
+    assert held.wait(30)
+    assert is_held(lock)
+    enough.set()
+    thread.join()
 
 
 # Lines

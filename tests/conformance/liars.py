@@ -189,21 +189,26 @@ _listeners.Gate.connecting = connecting
 """
 
 GIVES_EACH_ENGINE_ITS_OWN = """
-from pytest_arena._arena._databases import Databases
+from pytest_arena._arena._known import KnownDatabases
+from pytest_arena._arena._products import PostgreSQL, SQLite
 from pytest_arena._gate import Key
-_find, _key = Databases.find, Databases._key
+_find = KnownDatabases.find
 
 
 def find(self, asked):
-    own = self._by_engine.get(asked.dialect)
-    return _find(self, asked) if asked.dialect.is_async else own
+    return _find(self, asked) if asked.dialect.is_async else self.used_by(asked.dialect)
 
 
-def key(self, asked):
-    return _key(self, asked) if asked.dialect.is_async else Key("engine", id(asked.dialect))
+def lying(key):
+    def lie(self, asked):
+        own = Key("engine", str(id(asked.dialect)))
+        return key(self, asked) if asked.dialect.is_async else own
+    return lie
 
 
-Databases.find, Databases._key = find, key
+KnownDatabases.find = find
+for product in (PostgreSQL, SQLite):
+    product.key = lying(product.key)
 """
 
 KEEPS_THE_WAITERS_OF_THE_OLD_LOOP = """
@@ -234,8 +239,8 @@ _leaks.connection_leaks = lambda *args: []
 """
 
 NAMES_NO_LINE = """
-from pytest_arena._gate import _listeners, _messages
-for module in (_listeners, _messages):
+from pytest_arena._gate import _driver_messages, _drivers, _listeners, _messages
+for module in (_driver_messages, _drivers, _listeners, _messages):
     if hasattr(module, "user_line"):
         module.user_line = lambda *args, **kwargs: None
 """

@@ -7,42 +7,53 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena.testing import Setting, Trial, Verdict
-from tests.conformance.liars import EVERYDAY, HONEST, LIARS
+from tests.conformance import liars, liars_postgresql
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-# One connection, so that somebody has to wait for it. A leak would make the others wait too long.
-WAITING = Setting(pool="one", plugins=("liar",))
-SETTING = Setting(plugins=("liar",))
+LIARS = {"sqlite": liars, "postgresql": liars_postgresql}
 
 
-def found(text: str, stories: str, folder: Path) -> Verdict:
-    """Run the stories that this defect concerns."""
-    if stories in {"once", "twice"}:
-        orders = ("forward",) * (1 + (stories == "twice"))
-        return Trial(WAITING, folder, {"liar.py": text}).kept(orders, "--maxfail=12")
-    trial = Trial(SETTING, folder, {"liar.py": text})
-    match stories:
+def found(database: str, text: str, stories: str, folder: Path) -> Verdict:
+    """Run the stories that this defect concerns: their kind, and files, if not all."""
+    kind, *files = stories.split()
+    # One connection, so that somebody has to wait for it. A leak would make the others wait too
+    # long.
+    pool = "one" if kind in {"once", "twice"} else ""
+    setting = Setting(database=database, pool=pool, plugins=("liar",))
+    trial = Trial(setting, folder, {"liar.py": text})
+    match kind:
         case "told":
             return trial.told()
         case "killed":
             return trial.killed()
-    return trial.cheap()
+        case "cheap":
+            return trial.cheap()
+    return trial.kept(("forward",) * (1 + (kind == "twice")), "--maxfail=12", *files)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in EVERYDAY else [pytest.mark.slow]) for name in LIARS],
-)
-def test_a_planted_defect_is_found(name: str, tmp_path: Path) -> None:
+def everyone() -> Iterator[object]:
+    """Each defect of each product, most of them slow."""
+    for database, module in LIARS.items():
+        for name in module.LIARS:
+            marks = [] if name in module.EVERYDAY else [pytest.mark.slow]
+            yield pytest.param(database, name, marks=marks, id=f"{database}-{name}")
+
+
+@pytest.mark.parametrize("database, name", list(everyone()))
+def test_a_planted_defect_is_found(database: str, name: str, tmp_path: Path) -> None:
     """It breaks the promise that it is about, among others perhaps."""
-    text, stories, promise = LIARS[name]
-    verdict = found(text, stories, tmp_path)
+    text, stories, promise = LIARS[database].LIARS[name]
+    verdict = found(database, text, stories, tmp_path)
     assert verdict.tests, f"it could not be planted: {verdict}"
     assert promise in verdict.promises, str(verdict)
 
 
-def test_the_honest_twin_is_not_accused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
+)
+def test_the_honest_twin_is_not_accused(database: str, tmp_path: Path) -> None:
     """What stands in the isolation's place without lying breaks nothing."""
-    found(HONEST, "once", tmp_path).check()
+    found(database, LIARS[database].HONEST, "once", tmp_path).check()

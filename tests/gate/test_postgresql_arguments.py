@@ -9,6 +9,7 @@ import asyncio
 import getpass
 import os
 from contextlib import closing
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +150,12 @@ def _by_asyncpg(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, 
     given: dict[str, Any] = dict.fromkeys(names.split()) | dict(kwargs)
     if args:
         given["dsn"] = args[0]
-    addresses, parameters = parsed_by_asyncpg(**given)
+    known = signature(parsed_by_asyncpg).parameters
+    if "service" not in known and "service" in str((args, kwargs)):
+        raise ValueError("before asyncpg 0.31 there are no services")
+    addresses, parameters = parsed_by_asyncpg(
+        **{name: value for name, value in given.items() if name in known}
+    )
     hosts = [_of_file(one) if isinstance(one, str) else one for one in addresses]
     if hosts[0][0] == "/run/postgresql":  # it has no host, and tries the usual ones
         hosts = [one for one in hosts if one[0] == "localhost"]
@@ -174,6 +180,8 @@ def test_pitfall_024_libpq_means_the_same(
             if not connecting.db or b"could not match" in connecting.error_message:
                 continue  # libpq refuses it, and opens nothing
             expected = _by_libpq(connecting)
+        except AssertionError:  # an old psycopg, of an attempt that has failed already
+            continue
         finally:
             connecting.finish()
         found = target(driver, list(args), dict(kwargs))
@@ -184,7 +192,7 @@ def test_pitfall_024_libpq_means_the_same(
 
 def _by_libpq(connecting: Any) -> tuple[str, str, str]:
     host = connecting.hostaddr or connecting.host
-    return host.decode(), connecting.port.decode(), connecting.db.decode()
+    return host.decode(), connecting.port.decode() or "5432", connecting.db.decode()
 
 
 def _first_host(found: Target, expected: tuple[str, str, str]) -> tuple[str, str]:

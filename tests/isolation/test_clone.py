@@ -255,6 +255,7 @@ def test_a_commit_of_what_was_open_at_the_mark_is_seen(world: ServerWorld) -> No
     writer.executescript("BEGIN; INSERT INTO plain VALUES (4)")
     old = writer.raw
     other.execute("SELECT 1")
+    run("SELECT pg_current_xact_id()")  # a later transaction that ends before it
     isolation = world.isolation
     isolation._mark_at(isolation._facts())
     isolation.seen = isolation.uses

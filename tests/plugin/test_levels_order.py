@@ -254,3 +254,44 @@ def test_levels_with_connections_held_over_tests(example: Example) -> None:
     run.expect(1, passed=8, errors=1)
     run.says("ERROR at teardown of test_and_then_begins_a_transaction", "open transaction")
     run.says("holds a transaction open over its tests")
+
+
+ASKED_IN_A_SET_UP = """
+import pytest
+from app import Dancer
+
+LOG = []
+
+def add(arena, name):
+    with arena.session() as session:
+        session.add(Dancer(name=name))
+        session.commit()
+
+@pytest.fixture(scope="module")
+def below(arena):
+    add(arena, "below")
+    yield
+
+@pytest.fixture(scope="session")
+def inner(arena):
+    add(arena, "inner")
+    yield
+    LOG.append("inner ends")
+
+@pytest.fixture(scope="session")
+def outer(arena, request):
+    request.getfixturevalue("inner")  # pytest-asyncio asks for its runner so
+    add(arena, "outer")
+    yield
+    LOG.append("outer ends")
+    assert LOG == ["outer ends"]
+
+def test_one(below): ...
+def test_two(outer): ...
+"""
+
+
+def test_what_a_set_up_has_asked_for_ends_after_it(example: Example) -> None:
+    """Its level lies above, and ends early with a fixture below both."""
+    files = {"test_asked": ASKED_IN_A_SET_UP, "test_last": "def test_last(): ..."}
+    example.with_files(**files).run().expect(passed=3)

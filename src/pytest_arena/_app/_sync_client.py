@@ -204,7 +204,7 @@ def open_test_client(
         raise _messages.wrong_options(error, "the test client") from error
     client._arena_bind(host, login)  # noqa: SLF001 - a class of this file
     # Below the client, whose own `app` a test may ask for something. Litestar's is not watched.
-    transport = getattr(client, "_transport", None)
+    transport: Any = getattr(client, "_transport", None)
     if hasattr(transport, "app"):
         transport.app = watched(transport.app, host.hooks)
     return cast("TestClient", client)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -42,7 +41,6 @@ class Databases:
         self.finished = False
         self.exported = ""  # the redirected variables, one a line
         self.has_children = False  # other processes were started, which may do what they like
-        self.raw_uses: Counter[Key] = Counter()
 
     # What the gate asks.
 
@@ -166,10 +164,6 @@ class Databases:
         """Return what a live connection aims at; None if it is in no database of ours."""
         aims = (one.product.aim_of(one, identity) for one in self.provisioned())
         return next((aim for aim in aims if aim is not None), None)
-
-    def raw_opened(self, key: Key) -> None:
-        """A connection to this database was opened without an engine."""
-        self.raw_uses.update([key])
 
     # What the run asks.
 

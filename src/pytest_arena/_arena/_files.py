@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,8 +54,14 @@ class Files:
         return any(self.is_allowed(name) or self.is_allowed(f"sqlite:///{name}") for name in names)
 
     def is_allowed(self, name: str) -> bool:
-        """Whether ``arena_allow`` names this database. A relative file is one below the root."""
-        return name in self._allowed or any(fnmatch(name, pattern) for pattern in self._allowed)
+        """Whether ``arena_allow`` names this database. A relative file is one below the root.
+
+        Of a database on several hosts, each has to be allowed.
+        """
+        return all(
+            one in self._allowed or any(fnmatch(one, pattern) for pattern in self._allowed)
+            for one in _each_host(name)
+        )
 
     def belongs_to_app(self, file: str) -> bool:
         """Whether this is a file of an engine's, so that a database of the arena stands for it.
@@ -72,6 +79,17 @@ class Files:
         """Whether the file is another name (a hard link) of one that belongs to the app."""
         others = (known for known in list(self._of_app) if known != real(file))
         return any(_is_same(known, file) for known in others)
+
+
+_HOSTS = re.compile(r"(\w+://)([^/]+)(/.*)")
+
+
+def _each_host(name: str) -> list[str]:
+    """The names of a database on a server, one for each of its hosts; any other name alone."""
+    found = _HOSTS.fullmatch(name)
+    if found is None:
+        return [name]
+    return [f"{found[1]}{host}{found[3]}" for host in found[2].split(",")]
 
 
 def real(file: str) -> str:

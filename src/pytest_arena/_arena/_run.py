@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pytest_arena._app import Request
     from pytest_arena._arena._state import Product
     from pytest_arena._config import Config
+    from pytest_arena._gate import Key
     from pytest_arena._values import Plan
 
 __all__ = ["ArenaRun"]
@@ -62,6 +63,7 @@ class ArenaRun:
         self.kept = KeptFiles(self.databases, ledger)
         self.wide = WideLevels(self)
         self._serials = count(1)
+        self._others_uses = 0
         self._process = os.getpid()
         self.tasks = _leaks.Tasks()
         self._ended_tasks: set[str] = set()
@@ -71,9 +73,14 @@ class ArenaRun:
         products: dict[str, Product] = {"sqlite": SQLite(config, home, newer_than=since)}
         if config.database != "sqlite":
             products["postgresql"] = PostgreSQL(
-                config, newer_than=since, apps_own=self._asked_names
+                config, newer_than=since, apps_own=self._asked_names, uses=self._uses_of
             )
         return products
+
+    def _uses_of(self, key: Key) -> int:
+        # What other processes do is not seen from here.
+        self._others_uses += self.databases.has_children
+        return self.gate.uses_of(key) + self._others_uses
 
     def _asked_names(self) -> list[str]:
         return self._known.asked_names()

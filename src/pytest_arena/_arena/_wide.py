@@ -12,7 +12,7 @@ from pytest_arena._values import Stage
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from pytest_arena._arena._apps import Apps
     from pytest_arena._arena._levels import Levels
@@ -52,6 +52,9 @@ class WideLevels:
 
     def __init__(self, run: Conductor) -> None:
         self._run = run
+        self._being_set_up: list[WideFixture] = []
+        self._asked_for_by: dict[WideFixture, WideFixture] = {}
+        self._waiting: list[WideFixture] = []  # until those that asked for them are finished
 
     @contextmanager
     def fixture(self, owner: WideFixture) -> Iterator[None]:
@@ -61,7 +64,7 @@ class WideLevels:
         at once.
         """
         levels, level = self._run.levels, Level(owner, owner.name)
-        with self._below_the_test(), self._run.tasks.of_a_wide_fixture():
+        with self._below_the_test(), self._run.tasks.of_a_wide_fixture(), self._set_up(owner):
             levels.enter(level)
             try:
                 yield
@@ -69,6 +72,17 @@ class WideLevels:
                 self.leave(owner)
                 raise
             levels.drop_if_clean(level)
+
+    @contextmanager
+    def _set_up(self, owner: WideFixture) -> Iterator[None]:
+        """Know who asks by ``getfixturevalue`` for a fixture: pytest does not finish it first."""
+        if self._being_set_up:
+            self._asked_for_by[owner] = self._being_set_up[-1]
+        self._being_set_up.append(owner)
+        try:
+            yield
+        finally:
+            self._being_set_up.pop()
 
     @contextmanager
     def _below_the_test(self) -> Iterator[None]:
@@ -103,10 +117,13 @@ class WideLevels:
                 # Raised here it would leave pytest's fixture half torn down, for all other tests.
                 self._run.ledger.note(error.what)
         else:
-            self.finish_above(level)
+            asked_for = [one for one, asker in self._asked_for_by.items() if asker is owner]
+            self.finish_above(level, but=[*asked_for, *self._waiting])
 
     def leave(self, owner: object) -> None:
         """After a wide fixture's tear-down: its data goes. Harmless if it has no level."""
+        for fixture in [one for one, asker in self._asked_for_by.items() if asker is owner]:
+            del self._asked_for_by[fixture]
         level = self._run.levels.find(owner)
         if level is None:
             return
@@ -127,20 +144,29 @@ class WideLevels:
             if levels.find(level.owner) is not None:  # a fixture below it may have ended
                 self.leave_unfinished(level)
 
-    def finish_above(self, level: Level) -> None:
+    def finish_above(self, level: Level, *, but: Collection[object] = ()) -> None:
         """Finish the fixtures whose levels lie above; they are set up again at their next use."""
         levels = self._run.levels
         for upper in levels.above(level):
-            if levels.find(upper.owner) is not upper:
-                continue  # gone with another one
+            if levels.find(upper.owner) is not upper or upper.owner in but:
+                continue  # gone with another one, or needed by one that is not
             match upper.owner:
                 case RunningTest() as test:
                     self._end_in_the_middle(test)
                 case WideFixture() as fixture:
-                    fixture.finish()
-                    self.leave(fixture)
+                    self._finish(fixture)
                 case _:  # an example, a fork
                     self.leave_unfinished(upper)
+
+    def _finish(self, fixture: WideFixture) -> None:
+        """Finish a fixture, after the one whose set-up asked for it and still stands on it."""
+        asker = self._asked_for_by.pop(fixture, None)
+        if asker is not None:
+            self._waiting.append(fixture)
+            self._finish(asker)
+            self._waiting.remove(fixture)
+        fixture.finish()
+        self.leave(fixture)
 
     def leave_unfinished(self, level: Level) -> None:
         """Leave a level of which pytest knows nothing; the changes count as the test's."""

@@ -37,7 +37,7 @@ class Place:
     shown: str
     where: str
     things: tuple[Thing, ...] = ()
-    note: str = ""  # why there is nothing
+    note: str = ""  # why there is nothing, or not all
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ def as_lines(places: Sequence[Place], *, now: datetime) -> Iterator[str]:
         if place.things:
             yield _headline(place)
             yield from _table(_sorted(place.things), now=now)
+            yield from [f"  {place.note}"] * bool(place.note)
             yield ""
     empty = [place for place in places if not place.things]
     if len(empty) == len(places):

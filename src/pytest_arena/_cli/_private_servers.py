@@ -20,6 +20,7 @@ from pytest_arena._servers._places import ClusterFolder, cluster_parents
 from pytest_arena._servers._programs import account
 from pytest_arena._servers._reach import homes_of_programs
 from pytest_arena._values import Address
+from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,9 +84,15 @@ class PrivateServers:
             used=time_of(folder.beside("used")),
             bytes=size_of(folder.path),
         )
-        inside = () if state == "stopped" else self._databases(folder).things()
+        inside, note = ((), "") if state == "stopped" else self._inside(folder)
         shown = f"PostgreSQL {folder.path.name.split('-')[0]}, a private server"
-        return Place(shown=shown, where=str(folder.path), things=(server, *inside))
+        return Place(shown=shown, where=str(folder.path), things=(server, *inside), note=note)
+
+    def _inside(self, folder: ClusterFolder) -> tuple[tuple[Thing, ...], str]:
+        try:
+            return self._databases(folder).things(), ""
+        except ArenaError as error:  # full, starting or ending
+            return (), error.what
 
 
 def _clusters(parent: Path) -> list[ClusterFolder]:

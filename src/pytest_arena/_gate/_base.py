@@ -121,6 +121,3 @@ class Resolver(Protocol):
 
     def aim_of(self, identity: Identity) -> Aim | None:
         """Return what a live connection aims at; None if it is in no database of ours."""
-
-    def raw_opened(self, key: Key) -> None:
-        """A connection to this database was opened without an engine."""

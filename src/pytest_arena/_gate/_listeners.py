@@ -174,6 +174,19 @@ class Gate:
         """The connection is back in its pool, or is gone."""
         self._taken.pop(entry, None)
 
+    def uses_of(self, key: Key) -> int:
+        """Return a number that has moved since it was last asked for, if this database was used.
+
+        That is so where a connection was taken from its pool, or opened without one; and as long
+        as one is out.
+        """
+        entries = [taken.entry for taken in self.taken()]
+        aims = [aim for entry in entries for aim in entry.info[INFO].aims()]
+        aims += [raw.aim for raw in raw_connections()]
+        if any(aim.key == key for aim in aims):
+            self.uses[key] += 1
+        return self.uses[key]
+
     def taken(self) -> list[Checkout]:
         """Return the connections that are out of their pools."""
         return list(self._taken.values()) if self._taken else []  # asked thrice a test

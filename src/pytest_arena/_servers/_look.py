@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._dialects import _postgresql_own as sql
 from pytest_arena._dialects._postgresql_control import Failed, open_control
-from pytest_arena._dialects._postgresql_look import REGISTRY_BYTES
+from pytest_arena._dialects._postgresql_look import REGISTRY_BYTES, is_there
 from pytest_arena._servers import _own_messages as messages
 from pytest_arena._servers._own import OwnDatabase
 
@@ -34,12 +34,13 @@ def look(address: Address, *, registry: str = sql.REGISTRY) -> Seen | None:
         ServerError: no server, or a registry that this version does not know.
     """
     try:
+        # Asked first: a login to a missing database fails in words that differ.
+        with closing(open_control(address)) as control:
+            if control.rows(is_there(registry)) != [(True,)]:
+                return None
         with closing(open_control(replace(address, database=registry))) as control:
             return _seen(control, address)
     except Failed as error:
-        # asyncpg and libpq differ in whether a code comes with the refusal.
-        if error.sqlstate == "3D000" or f'"{registry}" does not exist' in str(error):
-            return None
         raise messages.failed("arena's databases cannot be listed", error, address) from error
 
 

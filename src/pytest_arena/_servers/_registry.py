@@ -74,6 +74,7 @@ class Registry:
     def _create(self) -> None:
         control = open_control(self._address)
         try:
+            control.run(sql.session_settings())
             control.run(sql.create_registry(self.name))
         except Failed as error:
             # Somebody else was first, maybe by a moment: then it is the index that refuses.
@@ -83,13 +84,13 @@ class Registry:
             control.close()
 
     def _prepare(self, control: Control) -> None:
+        control.run(sql.session_settings())
         self._check_server(control)
         if not self._is_marked(control):
             control.run(sql.registry_layout())
         layout = control.rows(sql.layout_found())
         if layout != [(sql.LAYOUT,)]:
             raise messages.other_layout(self._address, layout[0][0] if layout else "none")
-        control.run(sql.session_settings())
         if self.version >= _WITH_FILE_COPY_METHOD and self.copies_by_clone:
             control.run(clone_sql.file_copy_method("clone"))
 

@@ -100,6 +100,7 @@ async def test_p1_another_process(client, arena):
 """
 
 ISOLATED = """
+import product
 import pytest
 from app import Score, app
 from hand import SEEDED, add, change, lacks, names, run, standing
@@ -152,6 +153,10 @@ async def test_p2_a_sequence_goes_on_where_the_seed_ended(backend, client, turn)
     await client.delete("/dancers/one")
     second = (await client.post("/dancers/two")).json()
     assert (first, second) == (len(standing()) + 1, len(standing()) + 2)
+
+
+async def test_p2_a_number_that_nobody_uses(backend):
+    await run(product.TAKES_A_NUMBER)
 
 
 async def test_p2_nothing_at_all(backend):

@@ -38,16 +38,23 @@ class PostgreSQL:
     """Found or started at the first connection; nothing is asked of a server before.
 
     ``apps_own`` returns the names of the app's databases as their engines and variables ask for
-    them (``postgresql://host:port/name``): none of them is ever the arena's.
+    them (``postgresql://host:port/name``): none of them is ever the arena's. ``uses`` returns a
+    number that moves when somebody uses a database.
     """
 
     name = "postgresql"
     forced = "another database was put in its place, and all connections to the old one were ended"
 
     def __init__(
-        self, config: Config, *, newer_than: float, apps_own: Callable[[], Collection[str]]
+        self,
+        config: Config,
+        *,
+        newer_than: float,
+        apps_own: Callable[[], Collection[str]],
+        uses: Callable[[Key], int],
     ) -> None:
-        self._config, self._newer_than, self._apps_own = config, newer_than, apps_own
+        self._config, self._newer_than = config, newer_than
+        self._apps_own, self._uses = apps_own, uses
         self._server: Server | None = None
         self._own: OwnDatabases | None = None
         self._starting = threading.RLock()
@@ -177,7 +184,7 @@ class PostgreSQL:
         )
 
     def engine_url(self, database: Database, driver: str) -> URL:
-        """Of no place: the live database has no name before its first connection, and then others."""
+        """Of no place: the live database has no name at first, and another one later."""
         return URL.create(f"postgresql+{driver}", host=NOWHERE, database=database.name)
 
     def sync_driver(self) -> str | None:

@@ -8,10 +8,11 @@ is dropped without a word, and SQLAlchemy makes a new one. psycopg's and aiosqli
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_arena._gate._moving._owners import drop_quietly, is_foreign, note_owner, transport_of
-from pytest_arena._gate._moving._running import RunningLoop
+from pytest_arena._gate._moving._running import MovingConnect
 from pytest_arena._gate._moving._transport import MovingTransport
 from pytest_arena._gate._moving._trial import why_not
 from pytest_arena._loop import running_loop
@@ -37,6 +38,8 @@ def prepare(dialect: Dialect, cparams: dict[str, Any], *, tell: Callable[[str], 
     once. Tries asyncpg out at its first connection in each kind of loop, which takes about 2 ms.
     """
     drop_quietly(dialect)
+    if isinstance(cparams.get("async_creator_fn"), MovingConnect):
+        del cparams["async_creator_fn"]  # another loop's, in a dictionary that is used again
     loop = running_loop()
     if loop is None or not _is_wanted(dialect, cparams):
         return
@@ -47,10 +50,8 @@ def prepare(dialect: Dialect, cparams: dict[str, Any], *, tell: Callable[[str], 
     if _reasons[kind]:
         _tell_once(tell, _stays(f"this asyncpg, in a {kind.__name__}: {_reasons[kind]}"))
         return
-    cparams["loop"] = RunningLoop(lambda: _tell_once(tell, _stays("TLS")))
-    # Else each statement in its cache has a timer in the loop where it was prepared: it would be
-    # cancelled from other threads later, which uvloop's do not survive.
-    cparams["max_cached_statement_lifetime"] = 0
+    on_tls = partial(_tell_once, tell, _stays("TLS"))
+    cparams["async_creator_fn"] = MovingConnect(driver.asyncpg.connect, on_tls)
 
 
 def at_checkin(dbapi_connection: object) -> None:

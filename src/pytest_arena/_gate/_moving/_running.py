@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from asyncio import get_running_loop
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 from pytest_arena._gate._moving._transport import MovingTransport
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Factory = Callable[[], Any]
     Made = tuple[Any, Any]
 
-__all__ = ["RunningLoop"]
+__all__ = ["MovingConnect", "RunningLoop"]
 
 
 class RunningLoop:
@@ -111,3 +111,22 @@ class RunningLoop:
     def _tell_of_tls(self) -> None:
         if self._on_tls is not None:
             self._on_tls()
+
+
+@final
+class MovingConnect:
+    """``asyncpg.connect`` for connections that move: each has a `RunningLoop` of its own.
+
+    SQLAlchemy before 2.0.57 has one dictionary of arguments for all connections of an engine:
+    what is put there must serve several at once, made in several threads.
+    """
+
+    def __init__(self, connect: Callable[..., Any], on_tls: Callable[[], None]) -> None:
+        self._connect = connect
+        self._on_tls = on_tls
+
+    def __call__(self, *given: Any, **options: Any) -> Any:
+        # With a lifetime, each statement in the cache has a timer in the loop where it was
+        # prepared: it would be cancelled from other threads later, which uvloop does not allow.
+        options["max_cached_statement_lifetime"] = 0
+        return self._connect(*given, **options, loop=RunningLoop(self._on_tls))

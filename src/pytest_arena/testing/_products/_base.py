@@ -35,6 +35,7 @@ class Product(Protocol):
         ``product.py`` has
 
         - ``prepare(engine)``: sets the app's own listeners;
+        - ``TAKES_A_NUMBER``: a statement that moves the dancers' sequence, and nothing else;
         - ``dump(url)``: all that a fresh connection sees;
         - ``moved()``: how many bytes have been read and written for databases until now;
         - ``go_around()``: connects to the developer's database without SQLAlchemy.

@@ -48,6 +48,8 @@ WHERE NOT tgisinternal
 UNION ALL SELECT 'schema', nspname::text, '', '' FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'
 '''
 
+TAKES_A_NUMBER = "SELECT nextval('dancers_id_seq')"
+
 
 def prepare(engine):
     @event.listens_for(engine, "connect")

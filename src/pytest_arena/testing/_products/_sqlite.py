@@ -22,6 +22,8 @@ from sqlalchemy import event
 
 JOURNAL = {journal!r}
 
+TAKES_A_NUMBER = "UPDATE sqlite_sequence SET seq = seq + 1"
+
 
 def prepare(engine):
     @event.listens_for(engine, "connect")
