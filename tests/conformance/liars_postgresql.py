@@ -71,10 +71,6 @@ def lie(self):
 Clone.leave = lie
 """
 
-LOOKS_AT_NO_SEQUENCE = """
-Clone._has_moved_sequences = lambda self: False
-"""
-
 COUNTS_ROWS_TO_SEE_A_CHANGE = """
 COUNTS = []
 
@@ -211,11 +207,6 @@ OwnDatabases._sweep = lambda self, line, *, everything: []
 LIARS: dict[str, tuple[str, str, str]] = {
     "forgets updates": (_CLONE + FORGETS_UPDATES, "once test_isolated.py", "P2"),
     "never resets sequences": (_CLONE + NEVER_RESETS_SEQUENCES, "once test_isolated.py", "P2"),
-    "looks at no sequence": (
-        _CLONE + LOOKS_AT_NO_SEQUENCE,
-        "once test_isolated.py -knobody_uses",  # alone: what others write, arena notices
-        "P2",
-    ),
     "counts rows to see a change": (
         _CLONE + COUNTS_ROWS_TO_SEE_A_CHANGE,
         "once test_isolated.py",
@@ -254,7 +245,7 @@ LIARS: dict[str, tuple[str, str, str]] = {
 
 # Those that `make test` plants: what only copies can do wrong.
 EVERYDAY = (
-    "looks at no sequence",
+    "believes that nothing was written",
     "hands out a used copy",
     "lets one engine through",
     "never sweeps",

@@ -51,9 +51,7 @@ def test_a_planted_defect_is_found(database: str, name: str, tmp_path: Path) -> 
     assert promise in verdict.promises, str(verdict)
 
 
-@pytest.mark.parametrize(
-    "database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_the_honest_twin_is_not_accused(database: str, tmp_path: Path) -> None:
     """What stands in the isolation's place without lying breaks nothing."""
     found(database, LIARS[database].HONEST, "once", tmp_path).check()

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -31,10 +31,26 @@ class TestSyncApp(Conformance):
     orders: ClassVar[tuple[str, ...]] = ("shuffle:2",)
 
 
+class TestAppOnAServer(Conformance):
+    """An async app on PostgreSQL, which is undone by clones."""
+
+    setting = Setting(database="postgresql")
+    orders: ClassVar[tuple[str, ...]] = ("shuffle:3",)
+
+
+def on_server(**values: Any) -> Setting:
+    """A setting on PostgreSQL."""
+    return Setting(database="postgresql", **values)
+
+
 OTHERS = (
     Setting(runner="anyio", journal="wal", pool="one"),
     Setting(runner="asyncio-auto", loop="session", pool="NullPool", pre_ping=True),
     Setting(runner="asyncio", engine="pysqlite", journal="wal"),  # coroutines test a sync app
+    on_server(engine="psycopg_async", runner="asyncio-auto", loop="session", pool="one"),
+    on_server(runner="anyio-uvloop", pre_ping=True),
+    on_server(engine="psycopg", runner="plain", pool="NullPool"),
+    on_server(engine="psycopg2", runner="anyio"),  # coroutines test a sync app
 )
 
 
@@ -64,6 +80,7 @@ def test_what_a_setting_lacks_is_told_and_left_out(tmp_path: Path) -> None:
         ({"runner": "trio"}, "'anyio'"),
         ({"runner": "plain"}, "cannot await"),
         ({"pool": "two"}, "'NullPool'"),
+        ({"database": "postgresql", "engine": "aiosqlite"}, "'psycopg_async'"),
     ],
 )
 def test_a_setting_without_stories_is_refused(wrong: dict[str, str], text: str) -> None:
@@ -74,7 +91,7 @@ def test_a_setting_without_stories_is_refused(wrong: dict[str, str], text: str) 
 
 def test_a_database_without_stories_is_refused(tmp_path: Path) -> None:
     """The error names those that have them."""
-    with pytest.raises(ValueError, match="they do on: sqlite"):
+    with pytest.raises(ValueError, match="they do on: sqlite, postgresql"):
         Trial(Setting(database="oracle"), tmp_path)
 
 
@@ -86,12 +103,20 @@ def test_every_exception_is_asked_for_by_a_story(tmp_path: Path) -> None:
     assert sorted(left_out) == sorted(f"not promised: {name}: for once" for name in CAPABILITIES)
 
 
+RUNNERS = (
+    ("asyncio", "function"),
+    ("asyncio", "session"),
+    ("asyncio-auto", "function"),
+    ("asyncio-auto", "session"),
+    ("anyio", "function"),
+    ("anyio-uvloop", "function"),
+)
+
+
 def matrix() -> Iterator[Setting]:
     """Everything with everything: engines, runners, loops, journal modes, pools."""
     rest = list(product(("delete", "wal"), ("", "one", "NullPool"), (False, True)))
-    runners = [("asyncio", "function"), ("asyncio", "session"), ("asyncio-auto", "function")]
-    runners += [("asyncio-auto", "session"), ("anyio", "function"), ("anyio-uvloop", "function")]
-    for (runner, loop), (journal, pool, ping) in product(runners, rest):
+    for (runner, loop), (journal, pool, ping) in product(RUNNERS, rest):
         yield Setting(runner=runner, loop=loop, journal=journal, pool=pool, pre_ping=ping)
     for runner, (journal, pool, ping) in product(("plain", "asyncio", "anyio"), rest):
         yield Setting(engine="pysqlite", runner=runner, journal=journal, pool=pool, pre_ping=ping)
@@ -99,8 +124,21 @@ def matrix() -> Iterator[Setting]:
     yield Setting(runner="anyio", env={"PYTHONASYNCIODEBUG": "1"}, journal="wal")
 
 
+def matrix_on_server() -> Iterator[Setting]:
+    """The same with a server's drivers."""
+    rest = list(product(("", "one", "NullPool"), (False, True)))
+    for engine, (runner, loop) in product(("asyncpg", "psycopg_async"), RUNNERS):
+        for pool, ping in rest:
+            yield on_server(engine=engine, runner=runner, loop=loop, pool=pool, pre_ping=ping)
+    for engine, runner in product(("psycopg", "psycopg2"), ("plain", "asyncio", "anyio")):
+        for pool, ping in rest:
+            yield on_server(engine=engine, runner=runner, pool=pool, pre_ping=ping)
+    yield on_server(env={"PYTHONASYNCIODEBUG": "1"})
+    yield on_server(runner="anyio", engine="psycopg_async", env={"PYTHONASYNCIODEBUG": "1"})
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", list(matrix()), ids=str)
+@pytest.mark.parametrize("setting", [*matrix(), *matrix_on_server()], ids=str)
 def test_the_whole_matrix(setting: Setting, tmp_path: Path) -> None:
     """All stories in three orders."""
     print(promises_hold(setting, tmp_path))
@@ -110,13 +148,14 @@ def test_the_whole_matrix(setting: Setting, tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_more_orders(seed: int, tmp_path: Path) -> None:
     """Nothing depends on the order."""
-    setting = Setting(journal=("delete", "wal")[seed % 2])
+    setting = (Setting(), Setting(journal="wal"), on_server())[seed % 3]
     Trial(setting, tmp_path).kept(tuple(f"shuffle:{seed}{n}" for n in range(5))).check()
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_every_number_of_workers(workers: int, tmp_path: Path) -> None:
+def test_every_number_of_workers(workers: int, database: str, tmp_path: Path) -> None:
     """P2 under pytest-xdist."""
-    trial = Trial(Setting(plugins=("xdist",)), tmp_path)
+    trial = Trial(Setting(database=database, plugins=("xdist",)), tmp_path)
     trial.kept(("forward", "shuffle:5"), f"-n{workers}").check()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ASYNC = Setting(journal="wal")
 SYNC = Setting(engine="pysqlite", runner="plain")
+ON_SERVER = Setting(database="postgresql")
 
 # What a walk can meet: neither function fixtures nor a second run are on its way.
 WALKED_INTO = (
@@ -29,10 +30,10 @@ WALKED_INTO = (
 )
 
 
-@pytest.mark.parametrize("setting", [ASYNC, SYNC], ids=str)
-def test_a_walk(setting: Setting, tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting, examples", [(ASYNC, 6), (SYNC, 6), (ON_SERVER, 4)], ids=str)
+def test_a_walk(setting: Setting, examples: int, tmp_path: Path) -> None:
     """Some hundred steps."""
-    steps = walk(setting, tmp_path, examples=6, steps=30)
+    steps = walk(setting, tmp_path, examples=examples, steps=30)
     assert steps["test"] > 0, steps
 
 
@@ -45,6 +46,15 @@ def test_a_long_walk(engine: str, journal: str, pool: str, tmp_path: Path) -> No
     runner = "asyncio" if engine == "aiosqlite" else "plain"
     setting = Setting(engine=engine, runner=runner, journal=journal, pool=pool)
     print(walk(setting, tmp_path, examples=300, steps=50))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", ["", "one", "NullPool"])
+@pytest.mark.parametrize("engine", ["asyncpg", "psycopg_async", "psycopg", "psycopg2"])
+def test_a_long_walk_on_a_server(engine: str, pool: str, tmp_path: Path) -> None:
+    """Some thousand steps for each setting."""
+    setting = Setting(database="postgresql", engine=engine, pool=pool)
+    print(walk(setting, tmp_path, examples=60, steps=50))
 
 
 @pytest.mark.slow

@@ -215,6 +215,8 @@ class TestEnds:
         """Nobody waits for the cancellation, which is bound to a loop that is gone."""
         if setting.cell.loop == "uvloop":
             pytest.skip("it logs by itself that somebody was connecting when it was closed")
+        if asyncpg.__version__ < "0.32":
+            pytest.skip("it leaves a socket to the collector, in the loop that is gone")
         engine = setting.engine()
         loop = setting.cell.new_loop()
 

@@ -99,7 +99,7 @@ def on_postgresql(example: Example, **files: str) -> Example:
 
 
 def test_the_same_database_for_every_test(example: Example) -> None:
-    """P1, P2, P3, P5, P6: with loops and threads as they come, in order and shuffled over workers."""
+    """P1, P2, P3, P5, P6: with loops and threads as they come, and over workers."""
     project = on_postgresql(example, test_it=SAME_EACH_TIME)
     env = {"DATABASE_URL": PRODUCTION}
     run = project.run("-v", env=env).expect(passed=15)

@@ -11,9 +11,11 @@ from __future__ import annotations
 from pytest_arena._dialects._postgresql_control import identifier, literal
 
 __all__ = [
+    "GIVE_CREATEDB",
     "LAYOUT",
     "MARK",
     "REGISTRY",
+    "RENAME",
     "begin_run",
     "begin_use",
     "condemn",
@@ -46,6 +48,9 @@ __all__ = [
 ]
 
 REGISTRY = "arena_registry"
+# What a message gives to paste.
+GIVE_CREATEDB = 'ALTER ROLE "{role}" CREATEDB;   -- as a superuser'
+RENAME = 'ALTER DATABASE "{name}" RENAME TO …;   -- if it may have another name'
 MARK = "pytest-arena: which databases of this server are arena's own, and whose"
 LAYOUT = 1
 

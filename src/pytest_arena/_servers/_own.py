@@ -256,13 +256,7 @@ class OwnDatabases:
         # By a connection of its own: whoever waits keeps nobody from asking, and what dies lets go.
         with closing(control):
             with self.saying("a lock cannot be had"):
-                control.run(sql.shelf_lock_patience(seconds))
-                try:
-                    control.rows(sql.shelf_lock(shelf))
-                except Failed as error:
-                    if error.sqlstate == "55P03":
-                        raise TimeoutError(f"{shelf}: locked for {seconds:g} s") from error
-                    raise
+                _wait_for(control, shelf, seconds)
             yield
 
     def listed(self) -> list[OwnDatabase]:
@@ -358,3 +352,13 @@ class OwnDatabases:
 def new_name(kind: str) -> str:
     """Return a name that nothing has, had or will have."""
     return f"arena_{kind}_{secrets.token_hex(8)}"
+
+
+def _wait_for(control: Control, shelf: str, seconds: float) -> None:
+    control.run(sql.shelf_lock_patience(seconds))
+    try:
+        control.rows(sql.shelf_lock(shelf))
+    except Failed as error:
+        if error.sqlstate != "55P03":
+            raise
+        raise TimeoutError(f"{shelf}: locked for {seconds:g} s") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_arena._dialects._postgresql_own import GIVE_CREATEDB, RENAME
 from pytest_arena.errors import ArenaError, IsolationError, ServerError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
     "42501": (
         ServerError,
         "the role has too few rights on this server",
-        'ALTER ROLE "{role}" CREATEDB;   -- as a superuser',
+        GIVE_CREATEDB,
     ),
     "53100": (
         IsolationError,
@@ -86,7 +87,7 @@ def may_not_create(address: Address) -> ServerError:
         f"{address.server}: the role {address.user!r} may not create databases",
         why=_WHY,
         cause="the role has no CREATEDB",
-        fix=f'ALTER ROLE "{address.user}" CREATEDB;   -- as a superuser',
+        fix=GIVE_CREATEDB.format(role=address.user),
     )
 
 
@@ -106,7 +107,7 @@ def foreign_registry(address: Address, name: str) -> ServerError:
         f"{address.server}: the database {name!r} there is not arena's",
         why="arena writes down in it which databases it may drop, and touches nobody else's",
         cause="it holds tables already and does not have arena's comment, or has another owner",
-        fix=f'ALTER DATABASE "{name}" RENAME TO …;   -- if it may have another name',
+        fix=RENAME.format(name=name),
     )
 
 

@@ -77,6 +77,8 @@ class Registry:
             control.run(sql.session_settings())
             control.run(sql.create_registry(self.name))
         except Failed as error:
+            if error.sqlstate == "42501":
+                raise messages.may_not_create(self._address) from error
             # Somebody else was first, maybe by a moment: then it is the index that refuses.
             if error.sqlstate not in ("42P04", "23505"):
                 raise

@@ -102,7 +102,9 @@ def _hand(setting: Setting) -> str:
 
 def _config(setting: Setting) -> str:
     mode = "auto" if setting.runner == "asyncio-auto" else "strict"
-    more = "".join(f"{name} = {value}\n" for name, value in product_of(setting).options(setting).items())
+    more = "".join(
+        f"{name} = {value}\n" for name, value in product_of(setting).options(setting).items()
+    )
     return _CONFIG.format(isolation=setting.isolation, mode=mode, loop=setting.loop) + more
 
 

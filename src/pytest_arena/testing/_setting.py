@@ -73,7 +73,10 @@ class Setting:
 
     def __post_init__(self) -> None:
         engines = _ENGINES.get(self.database, ())
-        usual = {"isolation": _ISOLATIONS.get(self.database, ""), "engine": engines[0] if engines else ""}
+        usual = {
+            "isolation": _ISOLATIONS.get(self.database, ""),
+            "engine": engines[0] if engines else "",
+        }
         for name, value in usual.items():
             object.__setattr__(self, name, getattr(self, name) or value)
         if engines:

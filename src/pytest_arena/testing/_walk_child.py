@@ -122,13 +122,24 @@ def obey(hands, engine, command):
 _OTHER = """
 import json
 import sys
-from hands import Hand, create_engine, obey, tell
+from hands import Hand, NullPool, create_engine, obey, tell
 
-engine = create_engine(sys.argv[1])
-hands = {"other": Hand(engine)}
+# What it is connected to may be gone, and its connection with it: the next one is a new one.
+class Other(Hand):
+    def go_to(self, url):
+        self.engine, self.connection = create_engine(url, poolclass=NullPool), None
+        self.savepoints.clear()
+
+
+hands = {"other": Other(None)}
 tell(at="ready")
 for line in sys.stdin:
-    obey(hands, engine, json.loads(line))
+    command = json.loads(line)
+    if command["do"] == "go_to":
+        hands["other"].go_to(command["values"][0])
+        tell(ok=None)
+    else:
+        obey(hands, None, command)
 """
 
 _CONFTEST = """
@@ -145,6 +156,11 @@ fresh = create_engine(setting.SYNC_URL, poolclass=NullPool)
 AppHand = AsyncHand if hasattr(app.engine, "sync_engine") else Hand
 hands = {"app": AppHand(app.engine), "second": Hand(engine)}
 reports = []
+ARENA = []
+
+
+def url():
+    return setting.SYNC_URL.partition(":")[0] + ":" + ARENA[0].url.partition(":")[2]
 
 
 class Told(Exception):
@@ -161,7 +177,10 @@ def pause(at, **more):
             if command.get("fail"):
                 raise Told("as it was told")
             return
-        obey(hands, fresh, command)
+        if command["do"] == "url":
+            tell(ok=url())
+        else:
+            obey(hands, fresh, command)
     raise KeyboardInterrupt
 
 
@@ -246,10 +265,9 @@ class TestClass:
 _URL = """
 
 
-def test_url(arena):
-    import setting
-    from hands import tell
-    tell(url=setting.SYNC_URL.partition(":")[0] + ":" + arena.url.partition(":")[2])
+def test_arena(arena):
+    import conftest
+    conftest.ARENA.append(arena)
     pause("test")
 """
 

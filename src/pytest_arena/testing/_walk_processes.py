@@ -6,6 +6,7 @@ import json
 import threading
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena.testing._products import product_of
 from pytest_arena.testing._project import project
 from pytest_arena.testing._walk_child import FILES, MARK
 
@@ -73,8 +74,8 @@ class Processes:
         self._project = project(setting, folder).with_paths({**FILES, **planted})
         self._run: Child | None = None
         self._other: Child | None = None
+        self._is_at = ""  # the URL at which the other process is
         self.items: list[str] = []
-        self.url = ""
 
     @property
     def run(self) -> Child:
@@ -83,27 +84,35 @@ class Processes:
             plugins = [word for name in self.setting.plugins for word in ("-p", name)]
             run = Child(self._project.start("-s", "-q", *plugins, env=self.setting.env))
             self.items = run.hear()["items"]
-            self.url = self._asked_url(run)
+            self._give_arena(run)
             self._run = run
         return self._run
 
-    def _asked_url(self, run: Child) -> str:
-        asking = next(item for item in self.items if item.endswith("::test_url"))
+    def _give_arena(self, run: Child) -> None:
+        """Run the test that keeps the fixture, to be asked for the URL from there on."""
+        asking = next(item for item in self.items if item.endswith("::test_arena"))
         self.items.remove(asking)
         run.tell(do="run", item=asking, next="")
-        url = str(run.hear()["url"])
         run.hear()
         run.tell(do="go")
         run.hear()
-        return url
 
     @property
     def other(self) -> Child:
-        """A process that is given the URL of the test's database."""
+        """A process that is given the URL of the test's database, as it is now."""
         if self._other is None:
-            self._other = Child(self._project.start_python("other.py", self.url))
+            self._other = Child(self._project.start_python("other.py"))
             self._other.hear()
+            self._is_at = ""
+        if not self._is_at:
+            self._is_at = str(self.run.do(do="url"))
+            self._other.do(do="go_to", hand="other", values=[self._is_at])
         return self._other
+
+    def new_level(self) -> None:
+        """The test's database may be another one from here on."""
+        if not product_of(self.setting).keeps_url:
+            self._is_at = ""
 
     def kill_run(self) -> None:
         """Kill the run, and the other process, whose database goes with it."""

@@ -22,12 +22,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from pytest_arena.testing._products import product_of
 from pytest_arena.testing._walk_processes import Child, Processes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from pytest_arena.testing._products import Product
     from pytest_arena.testing._setting import Setting
 
 __all__ = ["Walk", "walk"]
@@ -117,6 +119,8 @@ class Walk(RuleBasedStateMachine):
         self._count(f"{self.at} {'failed' if fails else 'ended'}")
         held = self.writing is not None and self.writing.hand == "other"
         self.run.tell(do="go", fail=fails)
+        if self.writing is not None:
+            self._has_ended(self.writing)
         if self.at != "setup" or fails:
             self.now = self.levels.pop().before
         self.writing = None
@@ -124,7 +128,9 @@ class Walk(RuleBasedStateMachine):
         self._hear()
         if held:  # its file may be gone
             self.processes.kill_other()
+        if held or not self._product.keeps_url:
             self.open.discard("other")
+        self.processes.new_level()
 
     @precondition(lambda self: self.at != "idle")
     @rule(hand=st.sampled_from(_HANDS), what=st.integers(0, 3), style=st.sampled_from("abc"))
@@ -143,6 +149,7 @@ class Walk(RuleBasedStateMachine):
         assert writing is not None
         if commit:
             self.now = writing.state
+        self._has_ended(writing)
         self._do(writing.hand, "commit" if commit else "rollback")
 
     @precondition(lambda self: self.writing is not None)
@@ -152,7 +159,8 @@ class Walk(RuleBasedStateMachine):
         writing = self.writing
         assert writing is not None
         if back and writing.savepoints:
-            writing.state = writing.savepoints.pop()
+            last, writing.state = writing.state.last, writing.savepoints.pop()
+            writing.state.last = self._number_after(writing.state.last, last)
             self._do(writing.hand, "back")
         elif len(writing.savepoints) < 3:  # noqa: PLR2004 - deep enough
             writing.savepoints.append(copy.deepcopy(writing.state))
@@ -191,6 +199,8 @@ class Walk(RuleBasedStateMachine):
     def kill_the_writer(self) -> None:
         """The other process dies in the middle of its transaction."""
         self._count("writer killed")
+        if self.writing is not None:
+            self._has_ended(self.writing)
         self.writing = None
         self.open.discard("other")
         self.processes.kill_other()
@@ -224,6 +234,17 @@ class Walk(RuleBasedStateMachine):
                 self.processes.kill_run()
 
     # How it is done.
+
+    @property
+    def _product(self) -> Product:
+        return product_of(self.processes.setting)
+
+    def _number_after(self, kept: int, given: int) -> int:
+        """Return the last number of a sequence, where what gave another one was rolled back."""
+        return kept if self._product.gives_numbers_back else max(kept, given)
+
+    def _has_ended(self, writing: Writing) -> None:
+        self.now.last = self._number_after(self.now.last, writing.state.last)
 
     def _walk_to_the_end(self) -> None:
         while self.at != "idle":
