@@ -15,9 +15,9 @@ from pytest_arena._config import (
     Option,
     check_names,
     load_config,
-    marker_values,
 )
 from pytest_arena._load import load_attribute, load_function
+from pytest_arena._marker import marker_values
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import platformdirs
 
 from pytest_arena._load import is_import_path, nearest
 from pytest_arena._values import CodeLine
-from pytest_arena.errors import ConfigError
+from pytest_arena.errors import ConfigError, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 __all__ = [
-    "MARKER",
     "OPTIONS",
     "SWITCHES",
     "Config",
     "Option",
+    "OptionValue",
+    "check_choice",
     "check_names",
     "load_config",
-    "marker_values",
 ]
 
 
@@ -232,7 +231,7 @@ def load_config(
     """
     given = {one.name: _read(one, flags, environ, ini, inipath) for one in OPTIONS}
     for option in OPTIONS:
-        _check_choice(given[option.name], option.choices)
+        check_choice(given[option.name], option.choices)
     _check_database(given["database"])
     texts = {name: one.text for name, one in given.items()}
     return Config(
@@ -244,7 +243,7 @@ def load_config(
         rebuild=bool(flags.get("rebuild")) or _truthy(environ.get("ARENA_REBUILD", "")),
         root=root,
         cache=_cache(environ, root),
-        places={name: one.place for name, one in given.items()},
+        places={name: redact(one.place) for name, one in given.items()},
     )
 
 
@@ -312,7 +311,8 @@ def _line_of(name: str, inipath: Path | None) -> str:
     return str(CodeLine(str(inipath), number)) if number else f"-o {name}=…, or {inipath}"
 
 
-def _check_choice(given: OptionValue, choices: tuple[str, ...]) -> None:
+def check_choice(given: OptionValue, choices: tuple[str, ...]) -> None:
+    """Raise a ConfigError for a value that is none of these."""
     if not choices or given.text in choices:
         return
     if given.text in _LATER:
@@ -334,7 +334,7 @@ def _check_choice(given: OptionValue, choices: tuple[str, ...]) -> None:
 
 def _check_database(given: OptionValue) -> None:
     if "://" not in given.text:
-        _check_choice(given, DATABASES)
+        check_choice(given, DATABASES)
     elif not given.text.startswith(_SERVERS):
         raise ConfigError(
             f"{given.written(given.text)} is no URL of a server that arena can use",
@@ -423,54 +423,3 @@ def _variables(given: OptionValue) -> tuple[str, ...]:
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())
-
-
-# The marker: Python itself checks its arguments.
-
-MARKER = "arena(isolation='copy', keep='failed', seed=False, schema=False)"
-_MARKER_NAMES = ("isolation", "keep", "seed", "schema")
-_MARKER_ARGUMENTS = inspect.Signature(
-    [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in _MARKER_NAMES]
-)
-
-
-def marker_values(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any], *, place: str
-) -> dict[str, Any]:
-    """Return what ``@pytest.mark.arena(…)`` asks for.
-
-    Raises:
-        ConfigError: an argument that it does not have, or a value that cannot be right.
-    """
-    try:
-        _MARKER_ARGUMENTS.bind_partial(*args, **kwargs)
-    except TypeError as error:
-        raise _wrong_marker(str(error), place, _right_marker(args, kwargs)) from None
-    for name, choices in (("isolation", ISOLATIONS), ("keep", KEEPS)):
-        if name in kwargs:
-            form = f"@pytest.mark.arena({name}='{{}}')"
-            _check_choice(OptionValue(str(kwargs[name]), form, place), choices)
-    for name in ("seed", "schema"):
-        if not isinstance(kwargs.get(name, True), bool):
-            problem = f"{name}={kwargs[name]!r} is neither True nor False"
-            raise _wrong_marker(problem, place, f"@pytest.mark.arena({name}=False)")
-    return dict(kwargs)
-
-
-def _right_marker(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    """The arguments as they were given, each by a name that there is.
-
-    Nothing else: whoever pastes a word like ``schema=False`` would ask for an empty database.
-    """
-    given = {("keep" if one in KEEPS else "isolation"): one for one in args}
-    given |= {nearest(name, _MARKER_NAMES): value for name, value in kwargs.items()}
-    return f"@pytest.mark.arena({', '.join(f'{name}={given[name]!r}' for name in given)})"
-
-
-def _wrong_marker(problem: str, place: str, fix: str) -> ConfigError:
-    return ConfigError(
-        f"@pytest.mark.arena: {problem}",
-        why="the test would not run as it says",
-        cause=place,
-        fix=fix,
-    )

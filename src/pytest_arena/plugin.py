@@ -16,15 +16,7 @@ import pytest
 
 from pytest_arena import _failures, _hooks, _others, _report
 from pytest_arena._arena import ArenaRun, WideFixture, conducted
-from pytest_arena._config import (
-    MARKER,
-    OPTIONS,
-    SWITCHES,
-    Config,
-    check_names,
-    load_config,
-    marker_values,
-)
+from pytest_arena._config import OPTIONS, SWITCHES, Config, check_names, load_config
 from pytest_arena._fixtures import (
     RUN,
     _arena_in_use,
@@ -39,6 +31,7 @@ from pytest_arena._fixtures import (
     test_client_as,
 )
 from pytest_arena._ledger import Ledger
+from pytest_arena._marker import MARKER, marker_values
 from pytest_arena._values import CodeLine, Plan, Stage
 from pytest_arena._workers import FactsOfProcesses
 from pytest_arena.errors import ArenaError, ConfigError

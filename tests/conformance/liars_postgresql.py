@@ -139,13 +139,14 @@ OwnDatabases.create = lie
 
 CHANGES_ITS_TEMPLATE = """
 WORD = "ALTER DATABASE {} ALLOW_CONNECTIONS {}"
+NEW = "INSERT INTO dancers VALUES (50, 'template', '', 1) RETURNING 1"
 
 
 def lie(self):
     close(self)
     for name in [name for name in self._templates if name]:
         self._own.control.run(WORD.format(name, "true"))
-        sql(self._own.address_of(name), "INSERT INTO dancers VALUES (50, 'template', '', 1) RETURNING 1")
+        sql(self._own.address_of(name), NEW)
         self._own.control.run(WORD.format(name, "false"))
 
 
@@ -177,7 +178,8 @@ def connecting(self, dialect, entry, cargs, cparams):
 
 
 def admit(self, dialect, args, kwargs):
-    return None if kwargs.get("application_name") == "elsewhere" else _admit(self, dialect, args, kwargs)
+    lets = kwargs.get("application_name") == "elsewhere"
+    return None if lets else _admit(self, dialect, args, kwargs)
 
 
 _listeners.Gate.connecting = connecting

@@ -45,7 +45,8 @@ UNION ALL SELECT 'function', oid::regprocedure::text, '', '' FROM pg_proc
 WHERE pronamespace = 'public'::regnamespace
 UNION ALL SELECT 'trigger', tgrelid::regclass::text, tgname, '' FROM pg_trigger
 WHERE NOT tgisinternal
-UNION ALL SELECT 'schema', nspname::text, '', '' FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'
+UNION ALL SELECT 'schema', nspname::text, '', '' FROM pg_namespace
+WHERE nspname !~ '^pg_(toast_)?temp_'
 '''
 
 TAKES_A_NUMBER = "SELECT nextval('dancers_id_seq')"
@@ -178,7 +179,7 @@ class PostgreSQL:
         )
 
     def make_developers(self, setting: Setting, folder: Path) -> None:
-        """Make the database, or make it as it was at first."""
+        """Make it, or make it as it was at first."""
         del folder
         self._server(setting).fill_developers()
 

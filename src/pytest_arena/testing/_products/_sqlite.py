@@ -107,6 +107,7 @@ class SQLite:
 
     def make_developers(self, setting: Setting, folder: Path) -> None:
         """Make the file, with a table of the app's, and a link to it."""
+        del setting
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("dev.db", "link.db"):
             (folder / name).unlink(missing_ok=True)
@@ -119,11 +120,13 @@ class SQLite:
 
     def developers(self, setting: Setting, folder: Path) -> object:
         """Return bytes, time and neighbours of the file."""
+        del setting
         file = folder / "dev.db"
         beside = sorted(path.name for path in folder.glob("*.db*"))
         return file.read_bytes(), file.stat().st_mtime_ns, file.stat().st_ino, beside
 
     def is_gone(self, setting: Setting, url: str) -> bool:
         """Whether the folder that the file was in, and its lock, are gone."""
+        del setting
         folder = Path(url.partition(":///")[2]).parent
         return not folder.exists() and not folder.with_suffix(".lock").exists()
