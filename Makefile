@@ -12,10 +12,11 @@ NEW_ENOUGH := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 # $(1) an environment, $(2) what to install into it
 install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
 
-.PHONY: help demo demo-faults test test-full test-with-sqlite bench bench-quick format clean check test-on-others test-with-other-plugins
+.PHONY: help demo demo-postgresql demo-faults test test-full test-with-sqlite bench bench-quick format clean check test-on-others test-with-other-plugins
 
 help:
 	@echo "make demo         an app's suite under the plugin: what each test had, what it left alone"
+	@echo "make demo-postgresql  one app on asyncpg, a loop for each test: without the plugin and with it"
 	@echo "make demo-faults  the faults that the plugin ends, without it and with it"
 	@echo "make test         format, lint, types, floors, and the suite"
 	@echo "make test-full    the same with the slow tests, on every Python found, on the oldest libraries"
@@ -27,6 +28,9 @@ help:
 
 demo: $(STAMP)
 	@$(BIN)/python examples/battle_d/demo.py
+
+demo-postgresql: $(STAMP)
+	@$(BIN)/python examples/api_keys/demo.py
 
 demo-faults: $(STAMP)
 	@$(BIN)/python examples/faults/demo.py

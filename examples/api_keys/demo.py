@@ -2,7 +2,7 @@
 
 The same 20 tests are run twice, each time on a developer's database that the demo has just made:
 first with the conftest that the team had arrived at, then with the plugin. The database is read
-before and after. `ARENA_DATABASE` says which server is used.
+before and after. `ARENA_DATABASE` says which server is used; else it is a private one of arena's.
 """
 
 import asyncio
@@ -12,16 +12,21 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from platformdirs import user_cache_path
 from sqlalchemy import URL, NullPool, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+# The plugin's own way to a server, which a team would leave to it.
+from pytest_arena._servers._base import Wanted
+from pytest_arena._servers._find import find_server
+from pytest_arena.errors import ServerError
+
 PROJECT = Path(__file__).resolve().parent
-LOCAL_SERVER = "postgresql://postgres@127.0.0.1:5432/postgres"
 TABLES = ("api_keys", "documents", "asked_queries")
 TESTS = 20
 
@@ -86,14 +91,32 @@ class Run:
 def main() -> int:
     """Run the tests in both ways, and judge."""
     _say(INTRODUCTION)
-    server = make_url(os.environ.get("ARENA_DATABASE", LOCAL_SERVER))
     try:
-        return asyncio.run(_show(server))
-    except (OSError, DBAPIError) as error:
-        _say(
-            f"{server} cannot be used: {error}\nARENA_DATABASE=postgresql://... names another one."
-        )
+        with _server() as server:
+            return asyncio.run(_show(server))
+    except (OSError, DBAPIError, ServerError) as error:
+        _say(f"No server can be used: {error}\nARENA_DATABASE=postgresql://... names one.")
         return 2
+
+
+@contextmanager
+def _server() -> Iterator[URL]:
+    """Give the URL of a server for both runs, and for the developer's database."""
+    if named := os.environ.get("ARENA_DATABASE"):
+        yield make_url(named)
+        return
+    wanted = Wanted(
+        product="postgresql", url="", own=True, cache=user_cache_path("pytest-arena"), place=""
+    )
+    with closing(find_server(wanted)) as server:
+        address = server.address
+        yield URL.create(
+            "postgresql",
+            username=address.user,
+            port=address.port,
+            database=address.database,
+            query={"host": address.host},
+        )
 
 
 async def _show(server: URL) -> int:

@@ -101,6 +101,11 @@ class Setting:
         """The driver's name in a URL."""
         return self.cell.way.partition(" ")[0]
 
+    @property
+    def channel(self) -> str:
+        """Where these tests alone are notified: others run at the same time."""
+        return self.name.replace(" ", "_")
+
     def engine(self, url: URL | None = None, **options: Any) -> AsyncEngine:
         """Make the app's engine, in the way of the cell."""
         url = url or SERVER.set(database="postgres")

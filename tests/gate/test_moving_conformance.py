@@ -402,10 +402,10 @@ class TestTraffic:
                 def hear(*said: Any) -> None:
                     heard.put_nowait(said[-1])
 
-                await driver.add_listener("moving", hear)
-                await driver.execute("NOTIFY moving, 'here'")
+                await driver.add_listener(setting.channel, hear)
+                await driver.execute(f"NOTIFY {setting.channel}, 'here'")
                 assert await heard.get() == "here"
-                await driver.remove_listener("moving", hear)
+                await driver.remove_listener(setting.channel, hear)
 
         for _ in range(2):
             setting.cell.run(test())
@@ -424,11 +424,11 @@ class TestTraffic:
 
         async def notify(word: str) -> None:
             async with other.connect() as connection:
-                await (await driver_of(connection)).execute(f"NOTIFY moving, '{word}'")
+                await (await driver_of(connection)).execute(f"NOTIFY {setting.channel}, '{word}'")
 
         async def listen() -> None:
             async with engine.connect() as connection:
-                await (await driver_of(connection)).add_listener("moving", hear)
+                await (await driver_of(connection)).add_listener(setting.channel, hear)
             await notify("idle")
             await asyncio.to_thread(is_heard.wait, 10)
 
@@ -436,7 +436,7 @@ class TestTraffic:
             async with engine.connect() as connection:
                 await backend(connection)
                 assert heard == ["idle", "late"]
-                await (await driver_of(connection)).remove_listener("moving", hear)
+                await (await driver_of(connection)).remove_listener(setting.channel, hear)
 
         setting.cell.run(listen())
         setting.cell.run(notify("late"))

@@ -1,0 +1,157 @@
+"""A private PostgreSQL of some tests' own: what is on it is theirs, and it goes with them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._servers._binaries import folders
+from pytest_arena._servers._places import ClusterFolder
+from pytest_arena._servers._programs import account
+from pytest_arena._values import Address
+from tests.servers.waiting import end_cluster, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena.testing import Example
+
+__all__ = ["PRODUCTION", "PrivateServer", "on_postgresql", "private_server"]
+
+PRODUCTION = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
+
+
+class PrivateServer:
+    """A place where the runs of some tests start their server, and what is to be seen of it."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a run is told, to start it there."""
+        return {
+            "ARENA_DATABASE": "own",
+            "ARENA_CLUSTERS": str(self.place / "c"),
+            "ARENA_CACHE": str(self.place / "cache"),
+        }
+
+    @property
+    def folder(self) -> ClusterFolder:
+        """Where it has its data."""
+        [used] = self.place.rglob("*.used")
+        return ClusterFolder(used.with_suffix(""), account())
+
+    def address(self, database: str = "postgres") -> Address:
+        """How its superuser logs in."""
+        return Address("postgresql", str(self.folder.socket_folder), 5432, "postgres", database)
+
+    @property
+    def url(self) -> str:
+        """As somebody would write it who knows the server and nothing else."""
+        return f"postgresql://postgres@/postgres?host={self.folder.socket_folder}"
+
+    def rows(self, sql: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Ask a database there something."""
+        with closing(open_control(self.address(database))) as control:
+            return control.rows(sql)
+
+    def names(self, *, but: tuple[str, ...] = ()) -> list[str]:
+        """Return the databases there that have come after initdb, but for some kinds."""
+        found = self.rows(
+            "SELECT datname::text FROM pg_database "
+            "WHERE datname NOT IN ('postgres', 'template0', 'template1') ORDER BY 1"
+        )
+        begins = tuple(f"arena_{kind}" for kind in but)
+        return [name for (name,) in found if not name.startswith(begins)]
+
+    def of_runs(self) -> list[str]:
+        """Return the databases that no run may leave, if it is not killed."""
+        return self.names(but=("template_", "registry"))
+
+    def rows_of_runs(self) -> list[tuple[Any, ...]]:
+        """Return what the registry says of runs and of databases that are theirs."""
+        return self.rows(
+            "SELECT id::text, project FROM arena.run UNION ALL "
+            "SELECT name, kind FROM arena.database WHERE kind <> 'template'",
+            "arena_registry",
+        )
+
+    def is_clean(self) -> bool:
+        """Whether nothing is there but templates, and a registry without runs."""
+        return not self.of_runs() and not self.rows_of_runs()
+
+    def check_clean(self, text: object = "") -> None:
+        """Assert that it is."""
+        assert (self.of_runs(), self.rows_of_runs()) == ([], []), text
+
+    def arena(self, *words: str) -> str:
+        """Call the command on it."""
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest_arena._cli", "databases", *words],
+            env={**_plain(), **self.env, "TMPDIR": str(self.place)},
+            cwd=self.place,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return what the command lists there, the server and the registry apart."""
+        told = json.loads(self.arena("list", "--json", "--database", "own"))
+        things = [thing for place in told["places"] for thing in place["things"]]
+        return [thing for thing in things if thing["name"].startswith("arena_")]
+
+    def wait_until_forgotten(self, pid: int) -> None:
+        """A backend notices the death of its client when it has ended what it was at."""
+        del pid
+        until(lambda: not self.rows(_OTHERS), "the server notices that a run has died")
+
+
+_OTHERS = (
+    "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' "
+    "AND pid <> pg_backend_pid()"
+)
+
+
+def _plain() -> dict[str, str]:
+    import os
+
+    kept = ("PG", "ARENA_", "PYTEST_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(kept)}
+
+
+@contextmanager
+def private_server() -> Iterator[PrivateServer]:
+    """A place for one; where it was started, it is ended."""
+    if not folders():
+        raise RuntimeError("no PostgreSQL is installed")
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+    place = Path(tempfile.mkdtemp(prefix="arena-", dir=memory if memory.exists() else None))
+    place.chmod(0o711)  # the server's user passes through
+    try:
+        yield PrivateServer(place)
+    finally:
+        for used in place.rglob("*.used"):
+            end_cluster(ClusterFolder(used.with_suffix(""), account()))
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def on_postgresql(example: Example, **files: str) -> Example:
+    """The example's app, with a production URL in its code."""
+    app = example.change("app.py", "sqlite+aiosqlite:///dev.db", PRODUCTION)
+    return app.with_files(**files)
+
+
+KILLED = -signal.SIGKILL.value
