@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._servers._own import OwnDatabases
 
-__all__ = ["SCHEMA", "Hand", "ServerWorld", "Watched", "dump_of"]
+__all__ = ["SCHEMA", "Hand", "ServerWorld", "dump_of"]
 
 SCHEMA = """
 CREATE TABLE dancers (id serial PRIMARY KEY, name text UNIQUE, style text);
@@ -55,45 +55,11 @@ ORDER BY 1, 2, 3
 """
 
 
-class Watched(Clone):
-    """Is told, as the arena tells it, whether anybody had a connection since the last boundary.
+@dataclass(slots=True)
+class Uses:
+    """How often somebody had a connection, as the arena counts it."""
 
-    It saves copies on a server where others write too, and so must be right.
-    """
-
-    uses = 0
-    seen = 0
-
-    def watch(self) -> Watched:
-        """Count from here on."""
-        self.touched = lambda: self.uses != self.seen
-        return self
-
-    def enter(self) -> None:
-        """Begin to count."""
-        super().enter()
-        self.seen = self.uses
-
-    def leave(self) -> bool:
-        """Begin to count."""
-        changed = super().leave()
-        self.seen = self.uses
-        return changed
-
-    def leave_by_force(self) -> None:
-        """Begin to count."""
-        super().leave_by_force()
-        self.seen = self.uses
-
-    def forget(self) -> None:
-        """Begin to count."""
-        super().forget()
-        self.seen = self.uses
-
-    def replace(self, content: str | None) -> None:
-        """Begin to count."""
-        super().replace(content)
-        self.seen = self.uses
+    number: int = 0
 
 
 class Hand:
@@ -108,7 +74,7 @@ class Hand:
     def raw(self) -> psycopg.Connection[Any]:
         """The driver's connection, opened anew where it has become stale."""
         isolation = self._world.isolation
-        isolation.uses += 1
+        self._world.uses.number += 1
         if self._connection is None or self._generation != isolation.generation:
             self.close()
             self._generation = isolation.generation
@@ -146,13 +112,15 @@ class ServerWorld:
     """One database, its isolation, and its connections."""
 
     own: OwnDatabases
-    isolation: Watched
+    isolation: Clone
+    uses: Uses
     _open: list[Hand] = field(default_factory=list)
 
     @classmethod
     def of(cls, own: OwnDatabases, template: str | None) -> ServerWorld:
         """Make one from a template."""
-        return cls(own, Watched(own, template).watch())
+        uses = Uses()
+        return cls(own, Clone(own, template, uses=lambda: uses.number), uses)
 
     def connect(self) -> Hand:
         """Open a connection that goes along."""
@@ -161,7 +129,7 @@ class ServerWorld:
 
     def dump(self) -> list[object]:
         """Return all that a new connection sees."""
-        self.isolation.uses += 1
+        self.uses.number += 1
         with closing(connect(self.isolation.address.database)) as fresh:
             fresh.execute("SET lock_timeout = '1s'")
             return dump_of(fresh)

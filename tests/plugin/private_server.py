@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -96,8 +96,8 @@ class PrivateServer:
     def arena(self, *words: str) -> str:
         """Call the command on it."""
         done = subprocess.run(
-            [sys.executable, "-m", "pytest_arena._cli", "databases", *words],
-            env={**_plain(), **self.env, "TMPDIR": str(self.place)},
+            [sys.executable, "-c", _COMMAND, "databases", *words, "--database", "own"],
+            env={**_without_variables(), **self.env, "TMPDIR": str(self.place)},
             cwd=self.place,
             capture_output=True,
             text=True,
@@ -109,13 +109,12 @@ class PrivateServer:
 
     def listed(self) -> list[dict[str, Any]]:
         """Return what the command lists there, the server and the registry apart."""
-        told = json.loads(self.arena("list", "--json", "--database", "own"))
+        told = json.loads(self.arena("list", "--json"))
         things = [thing for place in told["places"] for thing in place["things"]]
         return [thing for thing in things if thing["name"].startswith("arena_")]
 
-    def wait_until_forgotten(self, pid: int) -> None:
+    def wait_until_forgotten(self) -> None:
         """A backend notices the death of its client when it has ended what it was at."""
-        del pid
         until(lambda: not self.rows(_OTHERS), "the server notices that a run has died")
 
 
@@ -125,9 +124,14 @@ _OTHERS = (
 )
 
 
-def _plain() -> dict[str, str]:
-    import os
+# The files of other runs, and of tests of the suite, are not looked at.
+_COMMAND = (
+    "import sys; from pytest_arena._cli import main; from pytest_arena._servers import _sqlite as s;"
+    "s._MEMORY = s.Path('/no'); sys.exit(main(sys.argv[1:]))"
+)
 
+
+def _without_variables() -> dict[str, str]:
     kept = ("PG", "ARENA_", "PYTEST_")
     return {name: value for name, value in os.environ.items() if not name.startswith(kept)}
 
@@ -152,6 +156,3 @@ def on_postgresql(example: Example, **files: str) -> Example:
     """The example's app, with a production URL in its code."""
     app = example.change("app.py", "sqlite+aiosqlite:///dev.db", PRODUCTION)
     return app.with_files(**files)
-
-
-KILLED = -signal.SIGKILL.value

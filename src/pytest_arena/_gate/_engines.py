@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Dialect, Engine, make_url
 
 from pytest_arena._gate._arguments import describe
+from pytest_arena._gate._moving import drop_quietly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +70,7 @@ def remember_engines() -> None:
 
 
 def _remember(engine: Engine) -> None:
+    drop_quietly(engine.dialect)
     _known[next(_ages)] = engine
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING
 
 from pytest_arena import _clock
@@ -25,15 +26,13 @@ __all__ = ["Clone"]
 _XIDS = 2**32
 # As many statements of arena's own may have ended that are not known to.
 _AT_ONCE = 2
-_TRIES, _STEP = 4, 0.0003
+# A copy is made, or a database dropped, in the background: to wait for that costs less than to take
+# a level for changed that is not.
+_PATIENCE, _STEP, _LONGEST_STEP = 0.03, 0.0003, 0.002
 
 
 def _to_nobody(_line: str) -> None:
     pass
-
-
-def _always() -> bool:
-    return True
 
 
 class _Picture:
@@ -79,9 +78,9 @@ class Clone:
     that was written is missed, and on a server with other writers most levels count as changed.
     Sequences move without an id; a second question, in the database itself, compares them.
 
-    ``touched`` says whether anybody may have used the live database since the last call of
-    ``enter``, ``leave``, ``leave_by_force``, ``forget`` or ``replace``: a connection that was
-    opened, taken from a pool, or was out all the time. Where it says no, nothing is asked.
+    ``uses`` returns a number that has moved since it was last asked for where anybody may have used
+    the live database: by a connection that was opened, taken from a pool, or was out all the time.
+    Where it has not moved, nothing is asked.
 
     Cost of enter + leave: one round trip, two with sequences, where nothing was written; else
     three, and new connections.
@@ -95,9 +94,11 @@ class Clone:
         template: str | None,
         *,
         tell: Callable[[str], None] = _to_nobody,
+        uses: Callable[[], int] | None = None,
     ) -> None:
         self._own, self._tell = own, tell
-        self.touched: Callable[[], bool] = _always
+        self._uses = uses or count().__next__  # where nobody counts, it may have been used
+        self._seen = self._asked_at = -1  # how many uses the mark knows of, and the last question
         self.generation = 0
         self._pictures: list[_Picture] = []  # frozen by us, to be dropped by us
         self._templates: dict[str | None, _Picture] = {}
@@ -194,7 +195,6 @@ class Clone:
 
     def forget(self) -> None:
         """Drop the top level, and keep what stands."""
-        self._is_suspect |= self.touched()
         self._levels.pop()
         self._remove_unused()
 
@@ -287,7 +287,7 @@ class Clone:
     # Was anything written?
 
     def _may_have_changed(self) -> bool:
-        return self._is_suspect or self.touched()
+        return self._is_suspect or self._uses() != self._seen
 
     def _asked(self) -> _Facts:
         with self._own.saying("the live database cannot be looked at"):
@@ -295,14 +295,17 @@ class Clone:
 
     def _facts(self) -> _Facts:
         """Ask, and once more where it may be arena's own work that cannot be told yet."""
-        for _ in range(_TRIES):
+        self._asked_at = self._uses()
+        end, step = _clock.seconds() + _PATIENCE, _STEP
+        while True:
             is_busy = self._own.writes.is_under_way()
             facts = self._read_facts()
             is_busy |= self._own.writes.is_under_way()
-            if not is_busy or not 0 < self._unexplained(facts) <= _AT_ONCE:
+            is_told = not is_busy or not 0 < self._unexplained(facts) <= _AT_ONCE
+            if is_told or _clock.seconds() > end:
                 return facts
-            _clock.rest(_STEP)
-        return facts
+            _clock.rest(step)
+            step = min(step * 2, _LONGEST_STEP)
 
     def _unexplained(self, facts: _Facts) -> int:
         """How many transaction ids were used since the mark that are neither open nor arena's."""
@@ -363,7 +366,7 @@ class Clone:
     # From one database to the next
 
     def _mark_at(self, facts: _Facts) -> None:
-        self._mark = facts
+        self._mark, self._seen = facts, self._asked_at
         # A transaction that is open may be committed without anybody taking a connection.
         self._is_suspect = bool(facts.open)
 

@@ -103,7 +103,8 @@ class Trial:
         run, told = self._ran(example, *args, **env)
         touched = self._touched(example, before, name)
         left = self._left(told.urls, f"after the run, {name}")
-        return judged(self.setting, run, told, name=name) + self._found(*touched, *left)
+        found = (*touched, *left, *self._shown(run, name))
+        return judged(self.setting, run, told, name=name) + self._found(*found)
 
     def _ran(self, example: Example, *args: str, **env: str) -> tuple[Run, Told]:
         out = example.folder.parent / "told.jsonl"
@@ -126,6 +127,12 @@ class Trial:
         same = self._product.developers(self.setting, example.folder) == before
         where = f"the developer's database, {name}"
         return [] if same else [Broken("P4", where, "it is not what it was")]
+
+    def _shown(self, run: Run, name: str) -> Iterator[Broken]:
+        for secret in self._product.secrets(self.setting):
+            if secret in run.output:
+                where = run.output.partition(secret)[0].rpartition("\n")[2]
+                yield Broken("P8", f"the output, {name}", f"a password is shown, after {where!r}")
 
     def _left(self, urls: Iterable[str], where: str) -> Iterator[Broken]:
         for url in urls:

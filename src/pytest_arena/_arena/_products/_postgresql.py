@@ -143,10 +143,9 @@ class PostgreSQL:
 
     def isolate(self, database: Database, content: Any, tell: Callable[[str], None]) -> Clone:
         """``clone``."""
-        del database
         own = self._databases()
         kind: type[Clone] = isolation_named(self._config, self.name, self.shown)
-        return kind(own, content, tell=tell)
+        return kind(own, content, tell=tell, uses=lambda: self._uses(database.key))
 
     def aim(self, database: Database) -> Aim:
         """The live database, whose name is another one after each test that has written."""

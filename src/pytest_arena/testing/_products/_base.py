@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from pytest_arena.testing._setting import Setting
@@ -49,6 +49,9 @@ class Product(Protocol):
 
     def developers(self, setting: Setting, folder: Path) -> object:
         """Return the developer's database as it stands now, so that any touch of it shows."""
+
+    def secrets(self, setting: Setting) -> Sequence[str]:
+        """Return what must not be shown: passwords."""
 
     def is_gone(self, setting: Setting, url: str) -> bool:
         """Whether nothing is left of a test's database that had this URL."""

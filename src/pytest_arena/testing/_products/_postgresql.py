@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_arena.testing._products._postgresql_server import StoryServer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy.engine import URL
@@ -187,6 +187,10 @@ class PostgreSQL:
         """Return all rows, relations and settings, and how many sessions there have ever been."""
         del folder
         return self._server(setting).developers()
+
+    def secrets(self, setting: Setting) -> Sequence[str]:
+        """That of the login that the runs are given."""
+        return (self._server(setting).entrance["password"],)
 
     def is_gone(self, setting: Setting, url: str) -> bool:
         """Whether no database is left of any run, but for templates."""

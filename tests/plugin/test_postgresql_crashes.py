@@ -1,0 +1,412 @@
+"""Does a run that dies, or a server that dies, cost more than the tests that it happened to?"""
+
+from __future__ import annotations
+
+import random
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
+from tests.servers.waiting import server_pid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena.testing import Example, Run
+
+KILL, INTERRUPT, TERMINATE = signal.SIGKILL, signal.SIGINT, signal.SIGTERM
+XDIST = ("-p", "xdist.plugin")
+
+# A run strikes itself: at a place in its tests, or where arena says a statement.
+CONFTEST = """
+import os
+import re
+import signal
+import threading
+from pytest_arena._dialects._postgresql_control import _LibpqControl
+
+PLACES = os.environ.get("PLACES", "").split()
+STATEMENT, MOMENT = os.environ.get("STATEMENT", ""), os.environ.get("MOMENT", "")
+COUNT = int(os.environ.get("COUNT", "1"))
+said = []
+
+
+def strike(place):
+    if place in PLACES:
+        os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+
+
+def execute(self, sql, *, fetch, say=_LibpqControl._execute):
+    if STATEMENT and re.match(STATEMENT, sql):
+        said.append(sql)
+        if len(said) == COUNT:
+            if MOMENT == "during":
+                threading.Thread(target=say, args=(self, sql), kwargs={"fetch": fetch}).start()
+                self.sent.wait(0.003)
+            elif MOMENT == "after":
+                say(self, sql, fetch=fetch)
+            os.kill(os.getpid(), signal.SIGKILL)
+    return say(self, sql, fetch=fetch)
+
+
+_LibpqControl.sent = threading.Event()  # never set: a moment for what was said to arrive
+_LibpqControl._execute = execute
+
+
+def pytest_sessionfinish():
+    if os.environ.get("COUNTED"):
+        open(os.environ["COUNTED"], "w").write(str(len(said)))
+"""
+
+TESTS = """
+import pytest
+from conftest import strike
+from app import Dancer, maker
+
+
+@pytest.fixture(scope="module")
+def wide(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="Wide"))
+        session.commit()
+    strike("wide")
+    yield
+    strike("wide-end")
+
+
+@pytest.fixture
+async def fixed(client, wide):
+    await client.post("/dancers/Fix")
+    strike("set-up")
+    yield
+    strike("tear-down")
+
+
+async def test_async(fixed, client):
+    await client.post("/dancers/Dune")
+    async with maker() as session:
+        session.add(Dancer(name="open"))
+        await session.flush()
+        strike("call")
+
+
+def test_sync(test_client, db_session):
+    test_client.post("/dancers/Dune")
+    db_session.add(Dancer(name="open"))
+    db_session.flush()
+    strike("sync-call")
+"""
+
+SEED = """
+import os
+import threading
+from app import Dancer
+from conftest import strike
+
+VERSION = "{version}"
+
+
+async def seed(session):
+    session.add(Dancer(name="Sand"))
+    await session.flush()
+    strike("build")
+"""
+
+NEXT = """
+import pytest
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_next(test_client, turn):
+    assert test_client.get("/dancers").json() == ["Sand"]
+    assert test_client.post("/dancers/Dune").status_code == 201
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PrivateServer]:
+    """One for all tests here that do it no harm."""
+    with private_server() as found:
+        yield found
+
+
+@pytest.fixture
+def own_server() -> Iterator[PrivateServer]:
+    """One for a test that does it harm."""
+    with private_server() as found:
+        yield found
+
+
+class Project:
+    """A project that can be struck, on a server."""
+
+    def __init__(self, example: Example, server: PrivateServer) -> None:
+        files = {"conftest": CONFTEST, "test_it": TESTS, "test_next": NEXT, "seed": SEED}
+        self.example, self.server = on_postgresql(example, **files), server
+
+    def struck(
+        self, places: str, number: signal.Signals = KILL, *words: str, version: str = ""
+    ) -> Run:
+        """Run the tests; they strike there."""
+        env = {"PLACES": places, "SIGNAL": str(number.value)}
+        return self._built(version or "usual").run("test_it.py", *words, env=self._env(env))
+
+    def killed_at(
+        self, statement: str, moment: str = "during", *, count: int = 1, version: str = ""
+    ) -> Run:
+        """Run the tests; they are killed at a statement of arena's."""
+        env = {"STATEMENT": statement, "MOMENT": moment, "COUNT": str(count)}
+        return self._built(version or "usual").run("test_it.py", env=self._env(env))
+
+    def statements(self) -> int:
+        """How many statements arena says in a run that builds a template."""
+        counted = self.example.folder.parent / "counted"
+        env = {"STATEMENT": "", "COUNTED": str(counted)}
+        env |= {"STATEMENT": ".", "COUNT": "100000"}
+        self._built("to count").run("test_it.py", env=self._env(env)).expect(passed=2)
+        return int(counted.read_text())
+
+    def _built(self, version: str) -> Example:
+        return self.example.with_files(seed=SEED.replace("{version}", version))
+
+    def _env(self, more: dict[str, str]) -> dict[str, str]:
+        return {**self.server.env, **more}
+
+    def is_green_next(self, *words: str) -> Run:
+        """Run the next tests, which are green and leave nothing, of earlier runs either."""
+        self.server.wait_until_forgotten()
+        run = self._built("usual").run("test_next.py", *words, env=self._env({}))
+        run.expect(passed=3)
+        self.server.check_clean(run.output)
+        return run
+
+
+@pytest.fixture
+def project(example: Example, server: PrivateServer) -> Project:
+    """On the server that many tests share."""
+    return Project(example, server)
+
+
+def is_killed(run: Run) -> bool:
+    """Whether it got no chance to do anything."""
+    return run.status == -KILL.value
+
+
+def test_pitfall_063_killed_at_any_place(project: Project) -> None:
+    """P4, P7: while a template is built, a clone made or dropped, in a test: the next run cleans."""
+    assert is_killed(project.struck("build"))
+    assert is_killed(project.killed_at('CREATE DATABASE "arena_live_', version="2"))
+    assert is_killed(project.struck("call"))
+    assert is_killed(project.killed_at('DROP DATABASE "arena_live_', count=2))
+    left = project.server.of_runs()
+    assert left
+    project.is_green_next().says("3 of 3 tests had a database of their own, 3 changed it")
+    assert is_killed(project.struck("sync-call"))
+    project.server.wait_until_forgotten()
+    assert [thing["state"] for thing in project.server.listed() if thing["what"] != "template"]
+    project.server.arena("sweep")
+    assert {thing["what"] for thing in project.server.listed()} == {"template"}
+    project.server.check_clean()
+
+
+# Each place in the life of a template, of a clone, and of a run; at the n-th of a kind.
+POINTS = [
+    ("INSERT INTO arena.database", 1),
+    ('CREATE DATABASE "arena_building_', 1),
+    ('ALTER DATABASE "arena_building_\\w+" WITH ALLOW_CONNECTIONS false', 1),
+    ('ALTER DATABASE "arena_building_\\w+" RENAME', 1),
+    ('CREATE DATABASE "arena_live_', 1),
+    ('CREATE DATABASE "arena_live_', 2),
+    ('ALTER DATABASE "arena_live_\\w+" WITH ALLOW_CONNECTIONS false', 1),
+    ('DROP DATABASE "arena_live_', 1),
+    ("DELETE FROM arena.database", 1),
+    ("DELETE FROM arena.use", 1),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+def test_pitfall_063_killed_at_every_kind_of_statement(project: Project, moment: str) -> None:
+    """Before the server has heard it, while it is at it, and before the run has its answer."""
+    for number, (statement, count) in enumerate(POINTS):
+        version = f"{moment} {number}"
+        run = project.killed_at(statement, moment, count=count, version=version)
+        assert is_killed(run), f"{statement}: {run.output}"
+        if number % 3 == 2:
+            project.is_green_next()
+    project.is_green_next()
+
+
+@pytest.mark.slow
+def test_pitfall_063_killed_at_random(project: Project) -> None:
+    """At whichever statement, and those that come next are no cleaner."""
+    most = project.statements()
+    chosen = random.Random(63)
+    for number in range(12):
+        count = chosen.randint(1, most)
+        moment = chosen.choice(["before", "during", "after"])
+        run = project.killed_at(".", moment, count=count, version=f"random {number}")
+        assert is_killed(run) or count > most * 0.7, (count, moment, run.output)
+    project.is_green_next()
+
+
+@pytest.mark.slow
+def test_pitfall_074_a_registry_in_the_making(example: Example, own_server: PrivateServer) -> None:
+    """The first run of all on a server dies before there is a registry, or while it gets tables."""
+    project = Project(example, own_server)
+    for statement in ('CREATE DATABASE "arena_registry"', "DO .layout", "WITH me AS"):
+        for moment in ("before", "during", "after"):
+            assert is_killed(project.killed_at(statement, moment)), (statement, moment)
+            own_server.wait_until_forgotten()
+            own_server.arena("sweep", "--all")
+            own_server.arena("sweep", "--all")
+    project.is_green_next()
+    own_server.arena("sweep", "--all")
+    assert [path.name for path in own_server.place.rglob("*") if path.is_file()] == []
+
+
+# Ctrl-C and SIGTERM
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        "call",
+        pytest.param("build", marks=pytest.mark.slow),
+        pytest.param("tear-down", marks=pytest.mark.slow),
+        pytest.param("wide", marks=pytest.mark.slow),
+        pytest.param("set-up", marks=pytest.mark.slow),
+        pytest.param("sync-call", marks=pytest.mark.slow),
+        pytest.param("wide-end", marks=pytest.mark.slow),
+    ],
+)
+def test_pitfall_071_ctrl_c(project: Project, places: str) -> None:
+    """Pytest ends as it does, and nothing is left even before the next run."""
+    run = project.struck(places, INTERRUPT, version=f"ctrl-c {places}")
+    assert run.status == pytest.ExitCode.INTERRUPTED, run.output
+    run.says("KeyboardInterrupt").never_says("INTERNALERROR")
+    project.server.check_clean(run.output)
+    if places != "call":
+        project.is_green_next()
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        "call wide-end",
+        pytest.param("call tear-down", marks=pytest.mark.slow),
+        pytest.param("set-up wide-end", marks=pytest.mark.slow),
+    ],
+)
+def test_pitfall_071_ctrl_c_twice(project: Project, places: str) -> None:
+    """The second one breaks off the tear-down: all the same."""
+    run = project.struck(places, INTERRUPT)
+    assert run.status not in {0, 1}, run.output
+    project.server.check_clean(run.output)
+    project.is_green_next()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("places", ["build", "call", "wide-end"])
+def test_pitfall_071_sigterm(project: Project, places: str) -> None:
+    """Pytest does not catch it: the process ends as by kill -9."""
+    run = project.struck(places, TERMINATE, version=f"sigterm {places}")
+    assert run.status == -TERMINATE.value, run.output
+    project.is_green_next()
+
+
+# pytest-timeout
+
+STUCK = """
+import pytest
+from sqlalchemy import text
+from app import Dancer
+
+
+async def test_in_a_query(client, db_session):
+    await client.post("/dancers/Dune")
+    db_session.add(Dancer(name="open"))
+    await db_session.execute(text("SELECT pg_sleep(400)"))
+
+
+def test_in_a_query_of_the_sync_driver(test_client, db_session):
+    db_session.add(Dancer(name="open"))
+    db_session.execute(text("SELECT pg_sleep(400)"))
+"""
+
+
+def timed_out(project: Project, method: str) -> Run:
+    """Run tests that never end."""
+    example = project._built("usual").with_files(test_it=STUCK)
+    words = ("-p", "pytest_timeout", "--timeout=3", f"--timeout-method={method}")
+    return example.run(*words, "test_it.py", "test_next.py", env=project.server.env)
+
+
+def test_pitfall_069_a_timeout_by_signal(project: Project) -> None:
+    """The test fails where it waits; those after it have databases as usual."""
+    run = timed_out(project, "signal")
+    run.expect(1, passed=3, failed=2).says("Timeout (>3.0s) from pytest-timeout")
+    project.server.check_clean(run.output)
+
+
+def test_pitfall_069_a_timeout_by_thread(project: Project) -> None:
+    """The process is ended from inside, and the next run cleans."""
+    run = timed_out(project, "thread")
+    assert run.status == 1, run.output
+    run.says("+ Timeout +")
+    project.is_green_next()
+
+
+# The server dies
+
+SERVER_DIES = """
+import os
+import pytest
+from pathlib import Path
+
+
+async def test_before(client):
+    await client.post("/dancers/Dune")
+
+
+async def test_while_it_dies(client):
+    await client.post("/dancers/Dune")
+    os.kill(int(os.environ["VICTIM"] or backend()), 9)
+    await client.post("/dancers/Fix")
+
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_after(client, turn):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    await client.post("/dancers/Dune")
+
+
+def backend():
+    from pytest_arena._dialects._postgresql_control import open_control
+    from pytest_arena._values import Address
+
+    control = open_control(Address("postgresql", os.environ["SOCKET"], 5432, "postgres", "postgres"))
+    return control.pid
+"""
+
+
+def test_pitfall_071_the_server_dies_in_the_middle(
+    example: Example, own_server: PrivateServer
+) -> None:
+    """First one of its processes, so that it starts anew by itself; then the whole of it."""
+    project = Project(example, own_server)
+    project.is_green_next()
+    dying = project._built("usual").with_files(test_it=SERVER_DIES)
+    env = {**own_server.env, "SOCKET": str(own_server.folder.socket_folder), "VICTIM": ""}
+    run = dying.run("test_it.py", env=env)
+    print(run.output)
+    print("=" * 80)
+    project.is_green_next()
+    env |= {"VICTIM": str(server_pid(own_server.folder))}
+    run = dying.run("test_it.py", env=env)
+    print(run.output)
+    run = project._built("usual").run("test_next.py", env=own_server.env).expect(passed=3)
+    own_server.check_clean(run.output)
+    assert not run.output
