@@ -8,12 +8,26 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena.testing import Example, fastapi_example
+from tests.servers.beside import ServerBeside
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 # What a developer's shell may hold and a test must not see: it would change what arena is told.
 FOREIGN = ("ARENA_", "DATABASE_URL", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
+
+
+_server = ServerBeside()
+_URL = "ARENA_TEST_POSTGRESQL"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start a server for the tests of this process: nobody else writes on it meanwhile."""
+    runs_tests = hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
+    if runs_tests and _URL not in os.environ:
+        _server.start()
+        os.environ[_URL] = _server.url
+        config.add_cleanup(_server.stop)
 
 
 @pytest.fixture(autouse=True)

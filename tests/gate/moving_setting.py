@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import threading
 import time
 from contextlib import contextmanager
@@ -18,21 +17,20 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, Pool
 
 from pytest_arena._gate import _loops, _moving
+from tests.servers.postgresql import URL as URL_OF_SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
 T = TypeVar("T")
 
-SERVER: Final = make_url(
-    os.environ.get("ARENA_TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432")
-)
+SERVER: Final = URL_OF_SERVER
 # No test waits that long: it is how something lost ends, instead of never.
 FOR_EVER: Final = 60
 

@@ -397,7 +397,7 @@ def test_pitfall_071_the_server_dies_in_the_middle(
 ) -> None:
     """First one of its processes, so that it starts anew by itself; then the whole of it."""
     project = Project(example, own_server)
-    project.is_green_next()
+    project._built("usual").run("test_next.py", env=own_server.env).expect(passed=3)
     dying = project._built("usual").with_files(test_it=SERVER_DIES)
     env = {**own_server.env, "SOCKET": str(own_server.folder.socket_folder), "VICTIM": ""}
     run = dying.run("test_it.py", env=env)

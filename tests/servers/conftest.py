@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._servers._base import Wanted
-from pytest_arena._servers._binaries import folders
 from pytest_arena._servers._cluster import Cluster, find_cluster
 from pytest_arena._servers._places import ClusterFolder
-from pytest_arena._servers._programs import Programs, account, read_programs
+from pytest_arena._servers._programs import Programs, account
+from tests.servers.beside import newest_programs
 from tests.servers.crowded import Crowded
 from tests.servers.waiting import end_cluster
 
@@ -27,11 +27,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def installed() -> Programs:
-    """The newest PostgreSQL of this machine."""
-    found = folders()
-    if not found:
-        pytest.skip("no PostgreSQL is installed")
-    return read_programs(found[0], str(found[0]))
+    """The newest PostgreSQL of this machine, else a wheel's."""
+    return newest_programs()
 
 
 @pytest.fixture(scope="session")

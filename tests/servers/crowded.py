@@ -60,7 +60,7 @@ class Crowded:
             env=environment(),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            **(account() or _Nobody()).as_arguments(),
+            **(account() or Nobody()).as_arguments(),
         )
         until(lambda: knock(self.by_socket, seconds=5).answer is Answer.OPEN, "it starts")
         with closing(open_control(self.by_socket)) as control:
@@ -106,7 +106,7 @@ class Crowded:
             return databases, control.rows("SELECT rolname FROM pg_roles ORDER BY 1")
 
 
-class _Nobody:
+class Nobody:
     """No other user: the one who runs the tests."""
 
     def as_arguments(self) -> dict[str, object]:

