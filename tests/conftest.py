@@ -18,7 +18,7 @@ FOREIGN = ("ARENA_", "DATABASE_URL", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 
 _server = ServerBeside()
-_URL = "ARENA_TEST_POSTGRESQL"
+_URL = "TESTS_POSTGRESQL"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -91,7 +91,8 @@ class PrivateServer:
 
     def check_clean(self, text: object = "") -> None:
         """Assert that it is."""
-        assert (self.of_runs(), self.rows_of_runs()) == ([], []), text
+        left = self.of_runs(), self.rows_of_runs()
+        assert left == ([], []), f"{left}\n{text}"
 
     def arena(self, *words: str) -> str:
         """Call the command on it."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import signal
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_arena._dialects._postgresql_control import open_control
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
 from tests.servers.waiting import server_pid
 
@@ -151,24 +153,25 @@ class Project:
     ) -> Run:
         """Run the tests; they strike there."""
         env = {"PLACES": places, "SIGNAL": str(number.value)}
-        return self._built(version or "usual").run("test_it.py", *words, env=self._env(env))
+        return self.built(version or "usual").run("test_it.py", *words, env=self._env(env))
 
     def killed_at(
         self, statement: str, moment: str = "during", *, count: int = 1, version: str = ""
     ) -> Run:
         """Run the tests; they are killed at a statement of arena's."""
         env = {"STATEMENT": statement, "MOMENT": moment, "COUNT": str(count)}
-        return self._built(version or "usual").run("test_it.py", env=self._env(env))
+        return self.built(version or "usual").run("test_it.py", env=self._env(env))
 
     def statements(self) -> int:
         """How many statements arena says in a run that builds a template."""
         counted = self.example.folder.parent / "counted"
         env = {"STATEMENT": "", "COUNTED": str(counted)}
         env |= {"STATEMENT": ".", "COUNT": "100000"}
-        self._built("to count").run("test_it.py", env=self._env(env)).expect(passed=2)
+        self.built("to count").run("test_it.py", env=self._env(env)).expect(passed=2)
         return int(counted.read_text())
 
-    def _built(self, version: str) -> Example:
+    def built(self, version: str = "usual") -> Example:
+        """With a template of its own for each version."""
         return self.example.with_files(seed=SEED.replace("{version}", version))
 
     def _env(self, more: dict[str, str]) -> dict[str, str]:
@@ -177,7 +180,7 @@ class Project:
     def is_green_next(self, *words: str) -> Run:
         """Run the next tests, which are green and leave nothing, of earlier runs either."""
         self.server.wait_until_forgotten()
-        run = self._built("usual").run("test_next.py", *words, env=self._env({}))
+        run = self.built().run("test_next.py", *words, env=self._env({}))
         run.expect(passed=3)
         self.server.check_clean(run.output)
         return run
@@ -339,7 +342,7 @@ def test_in_a_query_of_the_sync_driver(test_client, db_session):
 
 def timed_out(project: Project, method: str) -> Run:
     """Run tests that never end."""
-    example = project._built("usual").with_files(test_it=STUCK)
+    example = project.built().with_files(test_it=STUCK)
     words = ("-p", "pytest_timeout", "--timeout=3", f"--timeout-method={method}")
     return example.run(*words, "test_it.py", "test_next.py", env=project.server.env)
 
@@ -364,7 +367,6 @@ def test_pitfall_069_a_timeout_by_thread(project: Project) -> None:
 SERVER_DIES = """
 import os
 import pytest
-from pathlib import Path
 
 
 async def test_before(client):
@@ -373,7 +375,7 @@ async def test_before(client):
 
 async def test_while_it_dies(client):
     await client.post("/dancers/Dune")
-    os.kill(int(os.environ["VICTIM"] or backend()), 9)
+    os.kill(int(os.environ["VICTIM"]), 9)
     await client.post("/dancers/Fix")
 
 
@@ -381,32 +383,38 @@ async def test_while_it_dies(client):
 async def test_after(client, turn):
     assert (await client.get("/dancers")).json() == ["Sand"]
     await client.post("/dancers/Dune")
-
-
-def backend():
-    from pytest_arena._dialects._postgresql_control import open_control
-    from pytest_arena._values import Address
-
-    control = open_control(Address("postgresql", os.environ["SOCKET"], 5432, "postgres", "postgres"))
-    return control.pid
 """
 
 
-def test_pitfall_071_the_server_dies_in_the_middle(
+def killing(project: Project, victim: int) -> Run:
+    """Run tests one of which kills a process of the server."""
+    example = project.built().with_files(test_it=SERVER_DIES)
+    return example.run("test_it.py", env={**project.server.env, "VICTIM": str(victim)})
+
+
+def test_pitfall_071_the_server_crashes_in_the_middle(
     example: Example, own_server: PrivateServer
 ) -> None:
-    """First one of its processes, so that it starts anew by itself; then the whole of it."""
+    """One of its processes dies, so that it ends all others and begins anew."""
     project = Project(example, own_server)
-    project._built("usual").run("test_next.py", env=own_server.env).expect(passed=3)
-    dying = project._built("usual").with_files(test_it=SERVER_DIES)
-    env = {**own_server.env, "SOCKET": str(own_server.folder.socket_folder), "VICTIM": ""}
-    run = dying.run("test_it.py", env=env)
+    project.built().run("test_next.py", env=own_server.env).expect(passed=3)
+    with closing(open_control(own_server.address())) as control:
+        run = killing(project, control.pid).expect(1, passed=4, failed=1)
+    run.says("connection was closed in the middle of operation").never_says("INTERNALERROR")
+    own_server.check_clean(run.output)
+
+
+def test_pitfall_071_the_server_is_gone(example: Example, own_server: PrivateServer) -> None:
+    """Those tests fail and say why, without a wait for each; the next run starts it again."""
+    project = Project(example, own_server)
+    project.built().run("test_next.py", env=own_server.env).expect(passed=3)
+    run = killing(project, server_pid(own_server.folder))
+    assert run.status == pytest.ExitCode.TESTS_FAILED, run.output
+    assert run.outcomes["passed"] == 1, run.output
+    assert run.outcomes["failed"] >= 1, run.output
+    run.says("5 of 5 tests", "why:", "no server answers")
+    run.never_says("INTERNALERROR", "Exception ignored", "most recent call last")
     print(run.output)
-    print("=" * 80)
-    project.is_green_next()
-    env |= {"VICTIM": str(server_pid(own_server.folder))}
-    run = dying.run("test_it.py", env=env)
-    print(run.output)
-    run = project._built("usual").run("test_next.py", env=own_server.env).expect(passed=3)
+    run = project.built().run("test_next.py", env=own_server.env).expect(passed=3)
     own_server.check_clean(run.output)
     assert not run.output

@@ -1,6 +1,6 @@
 """The PostgreSQL server that tests run on, and a registry on it that is theirs alone.
 
-It is started beside the suite; ``ARENA_TEST_POSTGRESQL=postgresql://user:password@host:port`` names
+It is started beside the suite; ``TESTS_POSTGRESQL=postgresql://user:password@host:port`` names
 another one. Where none can be had, tests fail: a suite that skipped them would prove nothing.
 """
 
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 # Read when it is imported: tests start without variables of the developer's.
-URL = make_url(os.environ["ARENA_TEST_POSTGRESQL"])
+URL = make_url(os.environ["TESTS_POSTGRESQL"])
 
 
 def address(database: str = "postgres") -> Address:
@@ -81,7 +81,7 @@ def own_registry() -> Iterator[str]:
     try:
         rows("SELECT 1")
     except Failed as error:
-        pytest.fail(f"no PostgreSQL at {address().server}, see ARENA_TEST_POSTGRESQL: {error}")
+        pytest.fail(f"no PostgreSQL at {address().server}, see TESTS_POSTGRESQL: {error}")
     name = f"arena_test_{secrets.token_hex(6)}"
     try:
         yield name

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena import _clock, _leaks
 from pytest_arena._isolation import Held
-from pytest_arena.errors import ArenaError, IsolationError, impossible
+from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,7 +164,7 @@ class Levels:
         for database in self._databases.provisioned():
             try:
                 changed += [database.name] if self._taken_back(database, level) else []
-            except IsolationError as error:  # the other databases are left all the same
+            except ArenaError as error:  # the other databases are left all the same
                 failed.append(error)
         return changed
 
@@ -177,7 +177,7 @@ class Levels:
         isolation = self._isolation_of(database)
         try:
             left = self._left_in_place(isolation, level)
-        except IsolationError as error:
+        except ArenaError as error:  # a server that is gone, too
             self._leave_by_force(isolation, database.product.forced, error.what)
             return True
         if left is None:

@@ -30,7 +30,7 @@ from pytest_arena._loop import running_loop
 from pytest_arena._report import Summary, kept_text
 from pytest_arena._servers._sqlite import Home
 from pytest_arena._template import check_schema, check_seed
-from pytest_arena.errors import IsolationError
+from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -316,7 +316,7 @@ class ArenaRun:
 
     def _leave_all(self) -> None:
         while self.databases.levels:
-            with suppress(IsolationError):  # nobody is left to be told
+            with suppress(ArenaError):  # nobody is left to be told
                 self.levels.leave(self.databases.levels[-1])
 
 

@@ -72,6 +72,7 @@ def kept_stories(setting: Setting) -> dict[str, str]:
         stories |= SAME_KIND
     if setting.is_async:
         stories |= ASYNC_ONLY
+    stories |= product_of(setting).stories(setting)
     return {name: written_for(setting, text) for name, text in stories.items()}
 
 

@@ -10,6 +10,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.engine import AdaptedConnection
+from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._gate._moving._transport import MovingTransport
 from pytest_arena._loop import running_loop
@@ -66,10 +67,14 @@ def drop_quietly(dialect: Dialect) -> None:
     saying goodbye in the running loop: either fails in another loop, with tracebacks in the log.
     Wraps three methods of the instance, once; a method call more for each ping and close.
     """
-    if not dialect.is_async or dialect.driver in _WITHOUT_LOOP or dialect in _quiet_ones:
+    if not dialect.is_async or dialect.driver == "aiosqlite" or dialect in _quiet_ones:
         return
     _quiet_ones.add(dialect)
     instance: Any = dialect  # its methods are replaced, its class's are not
+    if dialect.driver in _WITHOUT_LOOP:
+        instance.do_close = _without_awaiting(dialect.do_close)
+        instance.do_terminate = _without_awaiting(dialect.do_terminate)
+        return
     ping = dialect.do_ping
     instance.do_ping = lambda connection: not is_foreign(connection) and ping(connection)
     instance.do_close = _quiet(dialect.do_close)
@@ -94,6 +99,18 @@ def _quiet(end: Callable[[Any], None]) -> Callable[[Any], None]:
         except RuntimeError:
             # Somebody was still at it in a loop that is closed: a statement was being cancelled.
             _hang_up(_driver_connection(dbapi_connection))
+
+    return close
+
+
+def _without_awaiting(end: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Psycopg's connections are closed by awaiting alone; libpq's can be, anywhere."""
+
+    def close(dbapi_connection: Any) -> None:
+        if in_greenlet():
+            end(dbapi_connection)
+        else:
+            _driver_connection(dbapi_connection).pgconn.finish()
 
     return close
 

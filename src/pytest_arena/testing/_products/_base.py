@@ -41,6 +41,9 @@ class Product(Protocol):
         - ``go_around()``: connects to the developer's database without SQLAlchemy.
         """
 
+    def stories(self, setting: Setting) -> Mapping[str, str]:
+        """Return stories that this product alone has, by the names of their files."""
+
     def lacks(self, setting: Setting) -> Mapping[str, str]:
         """Return what this product itself cannot keep under a setting, as `Setting.lacks`."""
 

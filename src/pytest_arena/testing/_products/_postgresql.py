@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from pytest_arena.testing._products._postgresql_stories import LOCKS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -173,6 +175,10 @@ class PostgreSQL:
             entrance=server.entrance,
         )
         return {"product.py": text}
+
+    def stories(self, setting: Setting) -> Mapping[str, str]:
+        """Return those of locks, which are taken by the app's own sessions."""
+        return {} if setting.is_mixed else {"test_locks.py": LOCKS}
 
     def lacks(self, setting: Setting) -> Mapping[str, str]:
         """Return what ``clone`` costs."""

@@ -99,6 +99,11 @@ class SQLite:
         """Return ``product.py``."""
         return {"product.py": _SQLITE.format(journal=setting.journal)}
 
+    def stories(self, setting: Setting) -> Mapping[str, str]:
+        """None: what it can do, others can."""
+        del setting
+        return {}
+
     def lacks(self, setting: Setting) -> Mapping[str, str]:
         """Return the one lack of ``copy`` where the journal is none in WAL mode."""
         if setting.journal == "wal" or setting.isolation not in _COPIES:
