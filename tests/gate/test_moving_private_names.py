@@ -89,7 +89,7 @@ class TestAsyncpg:
 
     def test_pitfall_020_a_statement_without_lifetime_has_no_timer(self) -> None:
         """`prepare()` sets it to 0, for a timer would stay in the loop that is left."""
-        from asyncpg.connection import _StatementCache  # noqa: PLC0415 - private
+        from asyncpg.connection import _StatementCache  # noqa: PLC0415 - private: this test alone may break with it
 
         cache = _StatementCache(loop=None, max_size=1, on_remove=print, max_lifetime=0)
         statement = type("Statement", (), {"closed": False})()

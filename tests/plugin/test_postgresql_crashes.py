@@ -198,7 +198,7 @@ def is_killed(run: Run) -> bool:
 
 
 def test_pitfall_063_killed_at_any_place(project: Project) -> None:
-    """P4, P7: while a template is built, a clone made or dropped, in a test: the next run cleans."""
+    """P4, P7: as a template is built, a clone made or dropped, in a test: the next run cleans."""
     assert is_killed(project.struck("build"))
     assert is_killed(project.killed_at('CREATE DATABASE "arena_live_', version="2"))
     assert is_killed(project.struck("call"))
@@ -246,7 +246,7 @@ def test_pitfall_063_killed_at_every_kind_of_statement(project: Project, moment:
 def test_pitfall_063_killed_at_random(project: Project) -> None:
     """At whichever statement, and those that come next are no cleaner."""
     most = project.statements()
-    chosen = random.Random(63)
+    chosen = random.Random(63)  # noqa: S311 - the same ones each time
     for number in range(12):
         count = chosen.randint(1, most)
         moment = chosen.choice(["before", "during", "after"])
@@ -386,6 +386,9 @@ async def test_after(client, turn):
 """
 
 
+SAID_AT_MOST = 4  # by the test in which it went, and by each that comes later
+
+
 def killing(project: Project, victim: int) -> Run:
     """Run tests one of which kills a process of the server."""
     example = project.built().with_files(test_it=SERVER_DIES)
@@ -409,12 +412,9 @@ def test_pitfall_071_the_server_is_gone(example: Example, own_server: PrivateSer
     project = Project(example, own_server)
     project.built().run("test_next.py", env=own_server.env).expect(passed=3)
     run = killing(project, server_pid(own_server.folder))
-    assert run.status == pytest.ExitCode.TESTS_FAILED, run.output
-    assert run.outcomes["passed"] == 1, run.output
-    assert run.outcomes["failed"] >= 1, run.output
-    run.says("5 of 5 tests", "why:", "no server answers")
-    run.never_says("INTERNALERROR", "Exception ignored", "most recent call last")
-    print(run.output)
+    run.expect(1, passed=1, failed=1, errors=4)
+    assert run.output.count("no server answers") <= SAID_AT_MOST, run.output
+    run.says("2 of 5 tests had a database of their own (3 used none)", "why:", "next:")
+    run.never_says("Exception ignored", "most recent call last")
     run = project.built().run("test_next.py", env=own_server.env).expect(passed=3)
     own_server.check_clean(run.output)
-    assert not run.output

@@ -98,6 +98,7 @@ class Line:
         self._process = os.getpid()
         self.pid = 0
         self.times = 0  # how often it was made
+        self._is_given_up = False  # it was waited for in vain: it is tried, and not waited for
 
     @property
     def is_open(self) -> bool:
@@ -130,7 +131,8 @@ class Line:
             try:
                 self._open()
             except Failed as error:
-                if not is_lost(error) or _clock.seconds() > end:
+                self._is_given_up |= is_lost(error) and _clock.seconds() > end
+                if self._is_given_up or not is_lost(error):
                     raise
                 _clock.rest(_RESTART_STEP)
             else:
@@ -145,6 +147,7 @@ class Line:
                 self._control = self._connect()
                 self.pid = self._control.pid
                 self.times += 1
+                self._is_given_up = False
             return self._control
 
     def _drop(self) -> None:

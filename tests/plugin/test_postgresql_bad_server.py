@@ -1,0 +1,204 @@
+"""Does a run on a server that cannot be used say why, and leave the server as it was?"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena._servers._binaries import folders
+from pytest_arena._servers._programs import read_programs
+from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
+from tests.servers.crowded import PASSWORD, Crowded
+from tests.servers.stand_ins import StandIn, says
+from tests.servers.waiting import end_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena.testing import Example, Run
+
+TESTS = """
+async def test_async(client):
+    await client.get("/dancers")
+
+
+def test_sync(test_client):
+    test_client.get("/dancers")
+
+
+def test_without():
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def crowded() -> Iterator[Crowded]:
+    """A server with passwords and five connections."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+    place = Path(tempfile.mkdtemp(prefix="arena-", dir=memory if memory.exists() else None))
+    place.chmod(0o711)
+    programs = read_programs(folders()[0], str(folders()[0]))
+    try:
+        with Crowded(place / "crowded", programs, place / "cache") as server:
+            yield server
+    finally:
+        shutil.rmtree(place)
+
+
+@pytest.fixture
+def untouched(crowded: Crowded) -> Iterator[Crowded]:
+    """The server has afterwards what it had before."""
+    before = crowded.contents()
+    yield crowded
+    assert crowded.contents() == before
+
+
+def refused(example: Example, url: str) -> Run:
+    """Run on that server: tests that need it fail, and the first of them says why."""
+    run = on_postgresql(example, test_it=TESTS).run(env={"ARENA_DATABASE": url})
+    run.expect(1, passed=1, failed=2).never_says(PASSWORD, "most recent call last")
+    parts = re.findall(r"^E? *(?:  )(why|cause|next): ", run.output, re.MULTILINE)
+    assert parts[:3] == ["why", "cause", "next"], run.output
+    return run.says("[A301]")
+
+
+def test_a_server_that_is_too_old(example: Example) -> None:
+    """What arena needs is said."""
+    with StandIn(says("PostgreSQL 12.22 on x86_64", "120022", "12.22")) as old:
+        run = refused(example, f"postgresql://me@127.0.0.1:{old.port}/shop2")
+    run.says("is PostgreSQL 12.22", "arena needs 13 or newer")
+
+
+@pytest.mark.parametrize(
+    "login, reason, fix",
+    [
+        ("maker:wRong-" + PASSWORD, "refuses the password of role maker", ""),
+        ("humble", "may not create databases", 'ALTER ROLE "humble" CREATEDB'),
+    ],
+    ids=["password", "rights"],
+)
+def test_a_login_that_does_not_do(
+    example: Example, untouched: Crowded, login: str, reason: str, fix: str
+) -> None:
+    """By its password, or by its rights."""
+    refused(example, untouched.url(login)).says(reason, fix)
+
+
+def test_pitfall_091_no_connection_is_free(example: Example, untouched: Crowded) -> None:
+    """Nothing hangs, and what to raise is named."""
+    taken = untouched.fill()
+    try:
+        run = refused(example, untouched.url(f"maker:{PASSWORD}"))
+    finally:
+        for control in taken:
+            control.close()
+    run.says("has no connection free", "max_connections")
+
+
+CROWD = """
+import asyncio
+import pytest
+
+
+@pytest.mark.parametrize("turn", range(4))
+async def test_one(client, turn):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    await client.post("/dancers/Dune")
+
+
+async def test_many_at_once(client):
+    await asyncio.gather(*(client.get("/dancers") for _ in range(8)))
+"""
+
+
+def test_pitfall_091_connections_run_out(example: Example, crowded: Crowded) -> None:
+    """By the app's own pool, and by workers: four are too few for three of them."""
+    crowd = on_postgresql(example, test_it=CROWD)
+    env = {"ARENA_DATABASE": crowded.url(f"maker:{PASSWORD}")}
+    run = crowd.run(env=env).expect(1, passed=4, failed=1)
+    run.says("too many clients already").never_says(PASSWORD)
+    run = crowd.run("-p", "xdist.plugin", "-n", "4", "--dist", "each", "-k", "one", env=env)
+    print(run.output)
+    left = [name for (name,) in crowded.contents()[0]]
+    print(left)
+    assert 0
+
+
+FULL = """
+import os
+from pathlib import Path
+import pytest
+
+BALLAST = Path(os.environ["ARENA_CLUSTERS"], "ballast")
+
+
+async def test_writes(client):
+    await client.post("/dancers/Dune")
+    room = os.statvfs(BALLAST.parent)
+    with BALLAST.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, (room.f_bavail - 100) * room.f_frsize))
+
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_has_no_room(client, turn):
+    await client.post("/dancers/Dune")
+
+
+def test_makes_room():
+    BALLAST.unlink()
+
+
+async def test_goes_on(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+
+@pytest.fixture
+def small_disk() -> Iterator[PrivateServer]:
+    """A server on a disk of its own, which is full soon."""
+    with private_server() as server:
+        disk = server.place / "c"
+        disk.mkdir()
+        disk.chmod(0o711)
+        mount = ["mount", "-t", "tmpfs", "-o", "size=200m,mode=711", "tmpfs", str(disk)]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("only root may mount a disk")
+        try:
+            yield server
+            end_cluster(server.folder)
+        finally:
+            subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk(example: Example, small_disk: PrivateServer) -> None:
+    """The tests without a copy say it; when there is room again, they go on."""
+    run = on_postgresql(example, test_it=FULL).run(env=small_disk.env)
+    print(run.output)
+    small_disk.check_clean()
+    assert 0
+
+
+FAILING_SEED = """
+from app import Dancer
+
+
+async def seed(session):
+    session.add_all([Dancer(name="One"), Dancer(name="One")])
+"""
+
+
+def test_a_build_that_fails_leaves_nothing(example: Example) -> None:
+    """The message is the builder's; no database in the making stays."""
+    with private_server() as server:
+        files = {"test_it": TESTS, "seed": FAILING_SEED}
+        run = on_postgresql(example, **files).run(env=server.env).expect(1, passed=1, failed=2)
+        run.says("seed.py:5", "why:", "cause:", "next:").never_says("most recent call last")
+        assert server.names() == ["arena_registry"]
+        server.check_clean()

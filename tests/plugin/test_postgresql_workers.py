@@ -1,0 +1,309 @@
+"""Has each process on one server databases of its own, and one template with all others?"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
+from tests.servers.postgresql import address
+from tests.servers.waiting import until
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytest_arena.testing import Example
+
+XDIST = ("-p", "xdist.plugin")
+
+TESTS = """
+import os
+import pathlib
+import pytest
+
+
+@pytest.mark.parametrize("turn", range(6))
+async def test_turn(client, turn, arena):
+    with pathlib.Path("seen").open("a") as file:
+        file.write(f"{os.getpid()} {arena.url.rpartition('/')[2].partition('?')[0]}\\n")
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    assert (await client.post("/dancers/Dune")).status_code == 201
+"""
+
+WIDE = """
+import pytest
+from app import Dancer
+
+
+@pytest.fixture(scope="module")
+def wide(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="Wide"))
+        session.commit()
+
+
+@pytest.mark.xdist_group("one")
+async def test_wide(wide, client):
+    assert (await client.get("/dancers")).json() == ["Sand", "Wide"]
+    assert (await client.post("/dancers/Dune")).status_code == 201
+
+
+@pytest.mark.xdist_group("one")
+def test_wide_again(wide, test_client):
+    assert test_client.get("/dancers").json() == ["Sand", "Wide"]
+"""
+
+SEED = """
+import pathlib
+from app import Dancer
+
+VERSION = "{version}"
+
+
+async def seed(session):
+    with pathlib.Path("built").open("a") as file:
+        file.write("x")
+    session.add(Dancer(name="Sand"))
+"""
+
+DYING = """
+import signal
+
+
+async def test_exit(client):
+    await client.post("/dancers/Dead")
+    os._exit(3)
+
+
+async def test_kill(client):
+    await client.post("/dancers/Dead")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("turn", range(6))
+async def test_after(client, turn):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    assert (await client.post("/dancers/Dune")).status_code == 201
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PrivateServer]:
+    """One for all tests here."""
+    with private_server() as found:
+        yield found
+
+
+def project(example: Example, version: str, **files: str) -> Example:
+    """Tests, with a template that nobody has built before."""
+    seed = SEED.replace("{version}", version)
+    return on_postgresql(example, **{"test_it": TESTS, "seed": seed, **files})
+
+
+def databases_of_processes(folder: Path) -> dict[str, set[str]]:
+    """Which process has had which live databases."""
+    found: dict[str, set[str]] = {}
+    for line in (folder / "seen").read_text().splitlines():
+        pid, name = line.split()
+        found.setdefault(pid, set()).add(name)
+    return found
+
+
+def check_each_has_its_own(folder: Path, *, processes: int) -> None:
+    """No database was two processes'."""
+    found = databases_of_processes(folder)
+    assert len(found) == processes, found
+    names = [name for names in found.values() for name in names]
+    assert len(set(names)) == len(names), found
+    assert all(name.startswith("arena_live_") for name in names), found
+
+
+def test_pitfall_074_the_template_is_built_once_for_all_workers(
+    example: Example, server: PrivateServer
+) -> None:
+    """P2: four at the same moment, and each of them runs all tests."""
+    each = project(example, "each", test_wide=WIDE)
+    run = each.run(*XDIST, "-n", "4", "--dist", "each", env=server.env).expect(passed=32)
+    assert (run.folder / "built").read_text() == "x"
+    run.says("32 of 32 tests had a database of their own", "template built in")
+    check_each_has_its_own(run.folder, processes=4)
+    server.check_clean(run.output)
+    again = each.run("-n0", *XDIST, env=server.env).expect(passed=8)
+    again.says("8 of 8 tests had a database of their own", "template from the cache")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "how",
+    [
+        "-n2 --dist loadscope",
+        "-n2 --dist loadfile",
+        "-n2 --dist loadgroup",
+        "-n2 --dist worksteal",
+        "-n4 --maxprocesses=2",
+        "-n1",
+    ],
+)
+def test_pitfall_075_ways_to_distribute(example: Example, server: PrivateServer, how: str) -> None:
+    """Whichever worker gets a test, in whichever order: the same as without workers."""
+    run = project(example, how, test_wide=WIDE).run(*XDIST, *how.split(), env=server.env)
+    run.expect(passed=8).says("8 of 8 tests had a database of their own")
+    assert (run.folder / "built").read_text() == "x"
+    server.check_clean(run.output)
+
+
+def test_pitfall_075_a_worker_that_dies_is_replaced(
+    example: Example, server: PrivateServer
+) -> None:
+    """P7: its number is used again, its database is not; the next run takes away what it left."""
+    dying = project(example, "dying", test_it=TESTS + DYING, test_wide=WIDE)
+    run = dying.run(*XDIST, "-n2", env=server.env).expect(1, passed=14, failed=2)
+    run.says("replacing crashed worker", "14 of 14 tests had a database of their own")
+    server.wait_until_forgotten()
+    green = project(example, "dying", test_wide=WIDE).run(
+        *XDIST, "-n0", "test_wide.py", env=server.env
+    )
+    server.check_clean(green.expect(passed=2).output)
+
+
+# Runs that know nothing of each other
+
+TOGETHER = """
+import os
+import pathlib
+import time
+import pytest
+
+HERE, OTHER = os.environ["HERE"], os.environ["OTHER"]
+
+
+def meet(place):
+    # Each says that it is there, and waits for the other.
+    pathlib.Path(f"{HERE}.{place}").touch()
+    end = time.monotonic() + 60
+    while not pathlib.Path(f"{OTHER}.{place}").exists():
+        assert time.monotonic() < end, f"the other one is not at {place}"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("turn", range(4))
+async def test_beside_another_run(client, turn):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    meet(f"before-{turn}")
+    assert (await client.post("/dancers/Dune")).status_code == 201
+    meet(f"after-{turn}")
+    assert (await client.get("/dancers")).json() == ["Sand", "Dune"]
+"""
+
+STAYING = """
+import os
+import pathlib
+import time
+
+
+async def test_stays_while_another_run_comes_and_goes(client):
+    assert (await client.post("/dancers/Dune")).status_code == 201
+    pathlib.Path(os.environ["HERE"] + ".began").touch()
+    end = time.monotonic() + 100
+    while not pathlib.Path(os.environ["OTHER"] + ".ended").exists():
+        assert time.monotonic() < end, "the other one does not end"
+        time.sleep(0.005)
+    assert (await client.get("/dancers")).json() == ["Sand", "Dune"]
+
+
+async def test_goes_on(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    assert (await client.post("/dancers/Dune")).status_code == 201
+"""
+
+NAME = "name: Mapped[str] = mapped_column(unique=True)"
+LOUD = "\n    loud: Mapped[bool] = mapped_column(default=False)"
+
+
+def checkout(example: Example, name: str, *, is_loud: bool, **files: str) -> Example:
+    """A copy of the project in a folder of its own, one of them with another model."""
+    folder = example.folder.parent / name / "shop"
+    copy = replace(project(example, "checkout", **files), folder=folder)
+    return copy.change("app.py", NAME, NAME + LOUD) if is_loud else copy
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """Its output, once it has ended, and well."""
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return output
+
+
+def test_pitfall_076_two_checkouts_at_once(
+    example: Example, server: PrivateServer, tmp_path: Path
+) -> None:
+    """Two models, two templates, in step: neither sees or drops what is the other's."""
+    tests = {"test_it": TOGETHER}
+    runs = []
+    for name, other in (("a", "b"), ("b", "a")):
+        env = {"HERE": str(tmp_path / name), "OTHER": str(tmp_path / other)}
+        files = checkout(example, f"checkout_{name}", is_loud=name == "a", **tests)
+        runs.append(files.start(env={**server.env, **env}))
+    for output in [ended(run) for run in runs]:
+        assert "4 passed" in output
+        assert "template built in" in output
+        assert "4 of 4 tests had a database of their own, 4 changed it" in output
+    server.check_clean()
+
+
+def test_pitfall_076_another_run_comes_and_goes(
+    example: Example, server: PrivateServer, tmp_path: Path
+) -> None:
+    """It starts, sweeps and ends while the first is in the middle of a test; then it is killed."""
+    env = {**server.env, "HERE": str(tmp_path / "a"), "OTHER": str(tmp_path / "b")}
+    first = checkout(example, "first", is_loud=True, test_it=STAYING).start(env=env)
+    until((tmp_path / "a.began").exists, "the first run begins")
+    other = checkout(example, "other", is_loud=False).run(env=server.env).expect(passed=6)
+    server.arena("sweep")
+    (tmp_path / "b.ended").touch()
+    assert "2 passed" in ended(first), other.output
+    server.check_clean(other.output)
+
+
+def shard(example: Example, number: int, url: str) -> subprocess.Popen[str]:
+    """Start a run that has nothing in common with others but the server's URL and the code."""
+    home = example.folder.parent / f"machine{number}"
+    files = replace(example, folder=home / ("deep" * number) / "work")
+    (home / "tmp").mkdir(parents=True)
+    env = {
+        "ARENA_DATABASE": url,
+        "ARENA_CACHE": str(home / "cache"),
+        "ARENA_CLUSTERS": str(home / "clusters"),
+        "HOME": str(home),
+        "TMPDIR": str(home / "tmp"),
+    }
+    return files.start(*XDIST, env=env)
+
+
+def check_shards(example: Example, url: str) -> None:
+    """Start three at the same moment."""
+    outputs = [ended(one) for one in [shard(example, number, url) for number in (1, 2, 3)]]
+    assert sum("template built in" in output for output in outputs) == 1, outputs
+    for text in ("8 passed", "8 of 8 tests had a database of their own"):
+        assert all(text in output for output in outputs), outputs
+
+
+def test_pitfall_074_shards_that_share_a_url_alone(example: Example, server: PrivateServer) -> None:
+    """One of them builds the template for all; nothing is left but that."""
+    project(example, "start").run("-k", "0", env=server.env).expect(passed=1)  # it is there now
+    check_shards(project(example, "shards", test_wide=WIDE), server.url)
+    server.check_clean()
+
+
+@pytest.mark.slow
+def test_pitfall_074_shards_on_a_service(example: Example) -> None:
+    """As above, on a server that is not arena's, by TCP."""
+    to = address()
+    login = f"{to.user}:{to.password}" if to.password else to.user
+    url = f"postgresql://{login}@{to.host}:{to.port}/postgres"
+    check_shards(project(example, f"service {secrets.token_hex(4)}", test_wide=WIDE), url)
