@@ -11,7 +11,7 @@ from pytest_arena.errors import ArenaError, TemplateError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["causes", "show_server", "show_users_lines", "tell_of"]
+__all__ = ["causes", "explain", "show_server", "show_users_lines", "tell_of"]
 
 
 def show_users_lines(report: Any, excinfo: Any, option: Any) -> None:
@@ -42,6 +42,20 @@ def show_server(report: Any, broken: list[tuple[str, Exception]], raised: Any) -
         if not any(error is one for one in shown):
             title = f"arena: the server's traceback, {request}"
             report.sections.append((title, _report.users_trace(error)))
+
+
+def explain(report: Any, raised: Any) -> None:
+    """Say what a driver's own error means for tests in several processes."""
+    states = (getattr(one, "sqlstate", None) for one in causes(raised))
+    if _TOO_MANY_CLIENTS in states:
+        report.sections.append(("arena", _CROWDED))
+
+
+_TOO_MANY_CLIENTS = "53300"
+_CROWDED = """\
+all connections of the server are taken: each process of the tests has those of the app's pools, and
+three of arena's own
+next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
 
 
 def tell_of(report: Any, errors: list[ArenaError]) -> None:

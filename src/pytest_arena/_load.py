@@ -262,4 +262,5 @@ _INSTALLED = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist
 
 def is_library(file: str) -> bool:
     """Whether a file is the standard library's, an installed package's, or ours."""
-    return file.startswith(_LIBRARIES) or any(name in file for name in _INSTALLED)
+    is_compiled = file.endswith((".pyx", ".pxd", ".pxi"))  # Cython's, of no folder
+    return is_compiled or file.startswith(_LIBRARIES) or any(name in file for name in _INSTALLED)

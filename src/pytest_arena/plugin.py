@@ -262,6 +262,7 @@ def pytest_runtest_makereport(
     if call.excinfo is not None:
         run.ledger.mark_reported(*_failures.causes(call.excinfo.value))
         _failures.show_users_lines(report, call.excinfo, item.config.option)
+        _failures.explain(report, call.excinfo.value)
     if report.failed and report.when == "call":
         raised = call.excinfo.value if call.excinfo else None
         _failures.show_server(report, run.broken_requests(), raised)

@@ -131,7 +131,8 @@ _OTHERS = (
 # The files of other runs, and of tests of the suite, are not looked at.
 _COMMAND = (
     "import sys; from pytest_arena._cli import main; "
-    "from pytest_arena._servers import _sqlite as s; s._MEMORY = s.Path('/no'); sys.exit(main(sys.argv[1:]))"
+    "from pytest_arena._servers import _sqlite as s; s._MEMORY = s.Path('/no'); "
+    "sys.exit(main(sys.argv[1:]))"
 )
 
 

@@ -93,9 +93,11 @@ def test_the_environment_leads_nowhere_and_names_the_same():
 
 
 def on_postgresql(example: Example, **files: str) -> Example:
-    """The example's app, with a production URL in its code."""
+    """The example's app, with a production URL in its code, on a private server of arena's."""
     app = example.change("app.py", "sqlite+aiosqlite:///dev.db", PRODUCTION)
-    return app.with_files(**files)
+    return app.change("pytest.ini", "[pytest]", "[pytest]\narena_database = own").with_files(
+        **files
+    )
 
 
 def test_the_same_database_for_every_test(example: Example) -> None:
@@ -103,7 +105,7 @@ def test_the_same_database_for_every_test(example: Example) -> None:
     project = on_postgresql(example, test_it=SAME_EACH_TIME)
     env = {"DATABASE_URL": PRODUCTION}
     run = project.run("-v", env=env).expect(passed=15)
-    run.says("database shop on PostgreSQL", "isolation clone", "changed shop")
+    run.says("database shop on PostgreSQL", "a private server", "isolation clone")
     run.never_says("s3cret", "WARNING", "Exception terminating")
     workers = project.run("-p", "xdist.plugin", "-n", "2", env=env).expect(passed=15)
     workers.says("template from the cache")

@@ -99,6 +99,11 @@ class Crowded:
         boss = replace(self.address, user="boss", password="")
         return [open_control(boss) for _ in range(CONNECTIONS)]
 
+    def databases(self) -> list[str]:
+        """The names of all that are there."""
+        with closing(open_control(self.by_socket)) as control:
+            return [str(name) for (name,) in control.rows("SELECT datname FROM pg_database")]
+
     def contents(self) -> object:
         """What could have been changed on it."""
         with closing(open_control(self.by_socket)) as control:

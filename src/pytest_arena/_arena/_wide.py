@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from pytest_arena._arena._state import Level
 from pytest_arena._arena._test import RunningTest
 from pytest_arena._values import Stage
-from pytest_arena.errors import IsolationError
+from pytest_arena.errors import ArenaError, IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -113,7 +113,7 @@ class WideLevels:
         if level is None:
             try:
                 self._run.levels.enter(Level(owner, owner.name))  # its tear-down may write
-            except IsolationError as error:
+            except ArenaError as error:
                 # Raised here it would leave pytest's fixture half torn down, for all other tests.
                 self._run.ledger.note(error.what)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,6 +23,8 @@ __all__ = ["Control", "Failed", "as_own", "identifier", "is_own", "literal", "op
 _CONNECT_SECONDS = 10
 _TURNS = 5
 _NAME = "pytest-arena"  # as pg_stat_activity shows it
+# What libpq hands on of a login that was refused: the server's words, and not its code.
+_FULL = re.compile("too many (clients|connections)|connection slots are reserved")
 
 
 class Failed(Exception):
@@ -163,10 +166,14 @@ def _psycopg(address: Address) -> Control:
     try:
         connection = psycopg.connect(**_libpq(address), autocommit=True, prepare_threshold=None)
     except psycopg.Error as error:
-        raise Failed(str(error).strip(), error.sqlstate or "") from error
+        raise Failed(str(error).strip(), error.sqlstate or _code(error)) from error
     control = _LibpqControl(connection, psycopg.Error, "sqlstate")
     control.pid = connection.info.backend_pid
     return control
+
+
+def _code(error: Exception) -> str:
+    return "53300" if _FULL.search(str(error)) else ""
 
 
 def _psycopg2(address: Address) -> Control:
@@ -175,7 +182,7 @@ def _psycopg2(address: Address) -> Control:
     try:
         connection = psycopg2.connect(**_libpq(address))
     except psycopg2.Error as error:
-        raise Failed(str(error).strip(), error.pgcode or "") from error
+        raise Failed(str(error).strip(), error.pgcode or _code(error)) from error
     connection.autocommit = True
     control = _LibpqControl(connection, psycopg2.Error, "pgcode")
     control.pid = connection.get_backend_pid()

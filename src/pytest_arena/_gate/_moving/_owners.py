@@ -91,14 +91,18 @@ def transport_of(connection: Any) -> Any:
 
 def _quiet(end: Callable[[Any], None]) -> Callable[[Any], None]:
     def close(dbapi_connection: Any) -> None:
+        connection = _driver_connection(dbapi_connection)
+        transport = transport_of(connection)
         if is_foreign(dbapi_connection):
-            _hang_up(_driver_connection(dbapi_connection))
-            return
-        try:
-            end(dbapi_connection)
-        except RuntimeError:
-            # Somebody was still at it in a loop that is closed: a statement was being cancelled.
-            _hang_up(_driver_connection(dbapi_connection))
+            _hang_up(connection)
+        else:
+            try:
+                end(dbapi_connection)
+            except RuntimeError:
+                # Somebody was still at it in a loop that is closed: a statement being cancelled.
+                _hang_up(connection)
+        if isinstance(transport, MovingTransport) and not transport.is_closing():
+            transport.abort()  # asyncpg takes a connection that the server has ended for closed
 
     return close
 

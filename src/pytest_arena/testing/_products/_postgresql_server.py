@@ -34,6 +34,7 @@ __all__ = ["StoryServer"]
 _PATIENCE_SECONDS = 10.0
 _ROOM = 1024**3
 _IDLE_SECONDS = "4"
+_PREFIX = "arena-stories-"
 
 
 class StoryServer:
@@ -157,7 +158,9 @@ def _another_place() -> Iterator[Path]:
     """Give private servers a place beside the developer's, in memory where there is room."""
     memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
     has_room = memory.exists() and shutil.disk_usage(memory).free > _ROOM
-    folder = Path(tempfile.mkdtemp(prefix="arena-stories-", dir=memory if has_room else None))
+    parent = memory if has_room else Path(tempfile.gettempdir())
+    _sweep(parent)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     folder.chmod(0o711)  # its server's user may be another one, and passes through
     before = {name: os.environ.get(name) for name in ("ARENA_CLUSTERS", "ARENA_CLUSTER_IDLE")}
     os.environ |= {"ARENA_CLUSTERS": str(folder), "ARENA_CLUSTER_IDLE": _IDLE_SECONDS}
@@ -168,6 +171,22 @@ def _another_place() -> Iterator[Path]:
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what killed processes have left: their servers have ended, their files stay."""
+    from pytest_arena._servers._locks import is_held  # noqa: PLC0415 - not on Windows
+
+    for folder in parent.glob(f"{_PREFIX}*"):
+        if folder.stat().st_uid != os.getuid():
+            continue
+        used = list(folder.glob("*/*.used"))
+        signs = [
+            one.with_suffix(ending) for one in used for ending in (".used", ".keeper", ".lock")
+        ]
+        # One without any sign may be somebody's who has just begun.
+        if used and not any(sign.exists() and is_held(sign) for sign in signs):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _url(address: Address, driver: str) -> URL:
