@@ -27,6 +27,7 @@ import os
 import re
 import signal
 import threading
+from pathlib import Path
 from pytest_arena._dialects._postgresql_control import _LibpqControl
 
 PLACES = os.environ.get("PLACES", "").split()
@@ -59,7 +60,7 @@ _LibpqControl._execute = execute
 
 def pytest_sessionfinish():
     if os.environ.get("COUNTED"):
-        open(os.environ["COUNTED"], "w").write(str(len(said)))
+        Path(os.environ["COUNTED"]).write_text(str(len(said)))
 """
 
 TESTS = """
@@ -165,8 +166,7 @@ class Project:
     def statements(self) -> int:
         """How many statements arena says in a run that builds a template."""
         counted = self.example.folder.parent / "counted"
-        env = {"STATEMENT": "", "COUNTED": str(counted)}
-        env |= {"STATEMENT": ".", "COUNT": "100000"}
+        env = {"STATEMENT": ".", "COUNT": "100000", "COUNTED": str(counted)}
         self.built("to count").run("test_it.py", env=self._env(env)).expect(passed=2)
         return int(counted.read_text())
 
