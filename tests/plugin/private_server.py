@@ -94,6 +94,11 @@ class PrivateServer:
         left = self.of_runs(), self.rows_of_runs()
         assert left == ([], []), f"{left}\n{text}"
 
+    def files(self) -> list[str]:
+        """What stays where servers were started; whoever waits for a lock has to find it."""
+        found = (self.place / "c").rglob("*")
+        return [path.name for path in found if path.is_file() and path.suffix != ".lock"]
+
     def arena(self, *words: str) -> str:
         """Call the command on it."""
         done = subprocess.run(

@@ -29,6 +29,7 @@ import signal
 import threading
 from pathlib import Path
 from pytest_arena._dialects._postgresql_control import _LibpqControl
+from pytest_arena._servers import _line
 
 PLACES = os.environ.get("PLACES", "").split()
 STATEMENT, MOMENT = os.environ.get("STATEMENT", ""), os.environ.get("MOMENT", "")
@@ -53,6 +54,9 @@ def execute(self, sql, *, fetch, say=_LibpqControl._execute):
             os.kill(os.getpid(), signal.SIGKILL)
     return say(self, sql, fetch=fetch)
 
+
+if "IMPATIENT" in os.environ:
+    _line._RESTART_SECONDS = 0.5
 
 _LibpqControl.sent = threading.Event()  # never set: a moment for what was said to arrive
 _LibpqControl._execute = execute
@@ -264,10 +268,11 @@ def test_pitfall_074_a_registry_in_the_making(example: Example, own_server: Priv
             assert is_killed(project.killed_at(statement, moment)), (statement, moment)
             own_server.wait_until_forgotten()
             own_server.arena("sweep", "--all")
-            own_server.arena("sweep", "--all")
-    project.is_green_next()
-    own_server.arena("sweep", "--all")
-    assert [path.name for path in own_server.place.rglob("*") if path.is_file()] == []
+            assert own_server.files() == [], (statement, moment)
+    for moment in ("before", "during", "after"):  # the next one finds it half made
+        assert is_killed(project.killed_at("DO .layout", moment)), moment
+        project.is_green_next()
+        own_server.arena("sweep", "--all")
 
 
 # Ctrl-C and SIGTERM
@@ -389,10 +394,10 @@ async def test_after(client, turn):
 SAID_AT_MOST = 4  # by the test in which it went, and by each that comes later
 
 
-def killing(project: Project, victim: int) -> Run:
+def killing(project: Project, victim: int, **more: str) -> Run:
     """Run tests one of which kills a process of the server."""
     example = project.built().with_files(test_it=SERVER_DIES)
-    return example.run("test_it.py", env={**project.server.env, "VICTIM": str(victim)})
+    return example.run("test_it.py", env={**project.server.env, "VICTIM": str(victim), **more})
 
 
 def test_pitfall_071_the_server_crashes_in_the_middle(
@@ -411,7 +416,7 @@ def test_pitfall_071_the_server_is_gone(example: Example, own_server: PrivateSer
     """Those tests fail and say why, without a wait for each; the next run starts it again."""
     project = Project(example, own_server)
     project.built().run("test_next.py", env=own_server.env).expect(passed=3)
-    run = killing(project, server_pid(own_server.folder))
+    run = killing(project, server_pid(own_server.folder), IMPATIENT="1")
     run.expect(1, passed=1, failed=1, errors=4)
     assert run.output.count("no server answers") <= SAID_AT_MOST, run.output
     run.says("2 of 5 tests had a database of their own (3 used none)", "why:", "next:")

@@ -129,8 +129,8 @@ def beyond(statement: str) -> ProductionDatabaseError:
         why="the server may have databases of yours; what is done to them, and to the server, is "
         "not taken back after the test",
         cause=_cause(),
-        fix="leave it to arena to make and drop databases; a builder names its own by "
-        "current_database()",
+        fix="delete the fixture that makes a test database, and name what fills one:\n"
+        "arena_schema = <module>:<Base>   (a migration names its own by current_database())",
     )
 
 

@@ -11,6 +11,7 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._dialects import _sqlite_names as names
+from pytest_arena._dialects._postgresql_control import is_own
 from pytest_arena._gate import _messages
 from pytest_arena._gate._factory import EngineFactory
 from pytest_arena._gate._guarded import GuardedConnection, guard
@@ -40,7 +41,7 @@ def listen_to_raw_connections(resolver: Callable[[], Resolver | None]) -> None:
         if event == "sqlite3.connect" and (now := resolver()) is not None:
             __tracebackhide__ = True
             _admit_raw(now, args[0])
-        elif event in _CHILDREN and (now := resolver()) is not None:
+        elif event in _CHILDREN and not is_own() and (now := resolver()) is not None:
             now.before_child(forked="fork" in event)
 
     sys.addaudithook(hook)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.engine import URL, make_url
 
+from pytest_arena._dialects._postgresql_control import as_own
 from pytest_arena._dialects._postgresql_identity import identity_of_control
 from pytest_arena._gate import NOWHERE, Aim, Asked, Key
 from pytest_arena._isolation import isolation_named
@@ -69,7 +70,8 @@ class PostgreSQL:
     def _databases(self) -> OwnDatabases:
         with self._starting:
             if self._own is None:
-                self._own = self._started()
+                with as_own():  # the programs that are looked for and started are no test's
+                    self._own = self._started()
             return self._own
 
     def _started(self) -> OwnDatabases:
