@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql_scripts import ScriptFailed, reaches_beyond, run_script
+from pytest_arena._dialects._postgresql_beyond import reaches_beyond
+from pytest_arena._dialects._postgresql_scripts import ScriptFailed, run_script
 from pytest_arena._values import Stage
 from pytest_arena.errors import TemplateError
 
@@ -96,12 +97,45 @@ def test_what_is_not_for_arena_to_run_is_refused_before_anything_is(
     assert heard.ran == []
 
 
-def test_what_reaches_beyond_a_database_is_known_by_its_first_words() -> None:
-    """Behind remarks as well; what only has such words in it does not."""
-    assert reaches_beyond("/* ; */ -- x\n  Alter\n database shop set x = 1") == "ALTER DATABASE"
-    assert reaches_beyond("DROP USER a") == "DROP USER"
-    for harmless in ("drop user mapping for a server b", "create role a", "select 'drop role'"):
-        assert reaches_beyond(harmless) == ""
+BEYOND = (
+    ("/* ; */ -- x\n  Alter\n database shop set x = 1", "ALTER DATABASE"),
+    ("DROP USER a", "DROP USER"),
+    ("; DROP DATABASE shop", "DROP DATABASE"),
+    ("SELECT 1; ALTER DATABASE shop RENAME TO x", "ALTER DATABASE"),
+    ("DO $$ BEGIN ALTER ROLE a SUPERUSER; END $$", "ALTER ROLE"),
+    ("GRANT ALL ON DATABASE shop TO a", "GRANT ALL ON DATABASE"),
+    ("GRANT pg_monitor TO a", "GRANT PG_MONITOR"),
+    ("COMMENT ON DATABASE shop IS 'x'", "COMMENT ON DATABASE"),
+    ("UPDATE pg_database SET datname = 'x'", "UPDATE PG_DATABASE"),
+    ("SELECT pg_create_physical_replication_slot('a')", "PG_CREATE_PHYSICAL_REPLICATION_SLOT("),
+    ("select pg_reload_conf()", "PG_RELOAD_CONF("),
+    ("COPY (SELECT 1) TO PROGRAM 'psql shop'", "TO PROGRAM"),
+    ("SELECT dblink_exec('dbname=shop', 'x')", "DBLINK_EXEC("),
+    ("CREATE SERVER s FOREIGN DATA WRAPPER postgres_fdw", "CREATE SERVER"),
+    (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'shop'",
+        "PG_TERMINATE_BACKEND of other databases' sessions",
+    ),
+)
+HARMLESS = (
+    "create role a",
+    "select 'drop role'",
+    'DELETE FROM "group"',
+    "INSERT INTO notes VALUES ('drop database x')",
+    "SELECT pg_terminate_backend(pg_backend_pid())",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()",
+    "CREATE FUNCTION f() RETURNS void AS $$ ALTER ROLE a $$ LANGUAGE sql",
+    "GRANT SELECT ON notes TO a",
+    "ALTER TABLE users ADD role text",
+)
+
+
+def test_pitfall_138_what_reaches_beyond_a_database_is_known() -> None:
+    """Anywhere in a script, and in the body of a DO; what only has such words in it does not."""
+    for statement, found in BEYOND:
+        assert reaches_beyond(statement) == found, statement
+    for statement in HARMLESS:
+        assert reaches_beyond(statement) == "", statement
 
 
 def test_commands_that_change_nothing_are_passed_over() -> None:

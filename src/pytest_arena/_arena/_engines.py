@@ -40,7 +40,7 @@ class Engines:
 
     def shown_url(self, database: Database) -> str:
         """Return where a database is, for a command line: a file, or a URL."""
-        return database.file or self._url(database).render_as_string(hide_password=False)
+        return database.file or self._url(database).set(password=None).render_as_string()
 
     def first_engine(self) -> Engine | AsyncEngine:
         """Return the engine on the app's first database, of the kind of the app's."""

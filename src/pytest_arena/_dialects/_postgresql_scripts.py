@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_arena._dialects._postgresql_beyond import reaches_beyond
 from pytest_arena._dialects._postgresql_control import Failed, literal
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._dialects._postgresql_control import Control
 
-__all__ = ["ScriptFailed", "reaches_beyond", "run_script"]
+__all__ = ["ScriptFailed", "run_script"]
 
 
 class ScriptFailed(Exception):
@@ -67,15 +68,6 @@ def _check(statement: _Statement) -> None:
             line=statement.line,
             fix="COPY table (columns) FROM stdin;   or: pg_dump --inserts",
         )
-
-
-def reaches_beyond(statement: str) -> str:
-    """Return what a statement does to other databases or the whole server, "" for any other.
-
-    ``CREATE ROLE`` is none: apps need their roles, and nobody else is harmed.
-    """
-    found = _BEYOND.match(statement, _start(statement, 0))
-    return " ".join(found[0].upper().split()) if found else ""
 
 
 def _check_command(statement: _Statement) -> None:
@@ -162,10 +154,6 @@ def _unescaped(found: re.Match[str]) -> str:
 
 # Statements, as psql finds them.
 
-_BEYOND = re.compile(
-    r"(?i)(?:CREATE|DROP|ALTER)\s+(?:DATABASE|TABLESPACE)\b|ALTER\s+SYSTEM\b"
-    r"|(?:DROP|ALTER)\s+(?:ROLE|USER(?!\s+MAPPING)|GROUP)\b"
-)
 _HARMLESS = re.compile(
     r"\\(?:restrict|unrestrict|echo|qecho|warn|pset|timing|x|t|a|errverbose|conninfo)\b"
     r"|\\encoding\s+utf-?8\b|\\set\s+(?:ON_ERROR_STOP|QUIET|VERBOSITY|ECHO)\b",

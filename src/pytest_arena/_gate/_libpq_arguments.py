@@ -59,7 +59,6 @@ _OUTRIGHT = {
     "sslrootcert": "",
     "sslcertmode": "allow",
     "requirepeer": "",
-    "require_auth": "",
     "channel_binding": "prefer",
     "gssencmode": "disable",
     "min_protocol_version": "3.0",

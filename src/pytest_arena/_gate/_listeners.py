@@ -15,8 +15,8 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
 from pytest_arena._dialects import _sqlite as sql
+from pytest_arena._dialects._postgresql_beyond import reaches_beyond
 from pytest_arena._dialects._postgresql_identity import close_unseen, identity
-from pytest_arena._dialects._postgresql_scripts import reaches_beyond
 from pytest_arena._dialects._sqlite_restore import leave_wal_alone
 from pytest_arena._gate import _loops, _messages, _moving
 from pytest_arena._gate._arguments import describe, redirect
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from pytest_arena._gate._base import Key, Resolver
 
 __all__ = ["Gate", "close", "install"]
+
+
+# Arguments by which an app opens its connections itself, whatever the others say.
+_OWN_WAYS = ("connection_factory", "connection_class")
 
 
 class Gate:
@@ -91,7 +95,8 @@ class Gate:
             _moving.prepare(dialect, cparams, tell=self.resolver.ledger.note)
             _listen_to_statements()
             # What this listener sets up holds, unless another one has the last word after it.
-            info.is_led = len(dialect.dispatch.do_connect) == 1
+            has_own_way = any(map(cparams.get, _OWN_WAYS))
+            info.is_led = len(dialect.dispatch.do_connect) == 1 and not has_own_way
 
     def connected(self, dbapi_connection: Any, entry: Any) -> None:
         """Check a live connection that did not come the way of ``connecting``."""

@@ -104,10 +104,11 @@ def unknown_connection(description: str) -> UnknownDatabaseError:
         return _replaced(description)
     return UnknownDatabaseError(
         f"refused: a connection to {description}",
-        why="this version isolates SQLite only; on any other database the test would leave "
-        "what it did, and it may be a real one",
+        why="it is none of the tests' databases, and no product or driver that this version can "
+        "lead there: the test would leave what it did, and it may be a real one",
         cause=_cause(),
-        fix=f"arena_allow = {description}   (if tests may reach it), or an SQLite URL for tests",
+        fix="an engine with a URL, which arena leads into the test's database; or, if tests may "
+        f"reach this one:\narena_allow = {description}",
     )
 
 
