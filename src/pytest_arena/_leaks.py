@@ -41,11 +41,19 @@ class HeldByFixtures:
 
     transactions: list[Checkout] = field(default_factory=list)
     sessions: frozenset[int] = frozenset()
+    threads: frozenset[int] = frozenset()  # a server's, a worker's: they go on over the tests
 
     @classmethod
     def now(cls, gate: Gate) -> HeldByFixtures:
         """Look around. Costs a microsecond for each open session."""
-        return cls(open_transactions(gate), frozenset(_sessions))
+        others = frozenset(one.ident or 0 for one in threading.enumerate()) - {
+            threading.get_ident()
+        }
+        return cls(open_transactions(gate), frozenset(_sessions), others)
+
+    def of_tests(self, taken: Iterable[Checkout]) -> list[Checkout]:
+        """Leave out what threads have taken that were there before."""
+        return [one for one in taken if one.thread not in self.threads]
 
 
 def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
@@ -57,9 +65,10 @@ def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Ch
 
 
 def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
-    begun = [taken for taken in open_transactions(gate) if taken not in before.transactions]
-    taken = [taken for taken in gate.taken() if taken.serial == serial]
-    held = _entries_of(before.sessions) if taken else []
+    open_ones = before.of_tests(open_transactions(gate))
+    begun = [taken for taken in open_ones if taken not in before.transactions]
+    taken = [taken for taken in before.of_tests(gate.taken()) if taken.serial == serial]
+    held = _entries_of(before.sessions) + gate.holders.entries_of_others(serial) if taken else []
     return begun + [one for one in taken if one not in begun and one.entry not in held]
 
 

@@ -381,7 +381,8 @@ async def test_before(client):
 async def test_while_it_dies(client):
     await client.post("/dancers/Dune")
     os.kill(int(os.environ["VICTIM"]), 9)
-    await client.post("/dancers/Fix")
+    for number in range(1_000_000):  # the app's own connection lives some moments longer
+        await client.post(f"/dancers/Fix-{number}")
 
 
 @pytest.mark.parametrize("turn", range(3))
@@ -408,8 +409,10 @@ def test_pitfall_071_the_server_crashes_in_the_middle(
     project.built().run("test_next.py", env=own_server.env).expect(passed=3)
     with closing(open_control(own_server.address())) as control:
         run = killing(project, control.pid).expect(1, passed=4, failed=1)
-    run.says("connection was closed in the middle of operation").never_says("INTERNALERROR")
-    own_server.check_clean(run.output)
+    run.says("connection was closed").never_says("Exception ignored")
+    # What was struck from the registry some milliseconds before the crash may be there again.
+    assert own_server.of_runs() == [], own_server.rows_of_runs()
+    project.is_green_next()
 
 
 def test_pitfall_071_the_server_is_gone(example: Example, own_server: PrivateServer) -> None:

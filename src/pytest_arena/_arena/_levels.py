@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,7 @@ class Levels:
             if not isinstance(error, Held):
                 raise
             raise _leaks.lost_error(_leaks.open_transactions(self._gate), level.name) from error
+        self._gate.let_go_of_stale()
         self._stack.append(level)
         self._before[level] = _leaks.HeldByFixtures.now(self._gate)
         self.seconds += _clock.seconds() - started
@@ -144,6 +146,7 @@ class Levels:
         self._stack.pop()
         self._before.pop(level, None)
         self._has_ended_leaks = False
+        self._gate.let_go_of_stale()
         self._gate.drop_altered()
         self.seconds += _clock.seconds() - started
         self._say_what_was_lost(level)
@@ -201,8 +204,16 @@ class Levels:
         if self._is_the_fixtures_own(isolation, level):
             isolation.forget()
             return False
+        if self._is_another_threads():  # that is about to commit, most likely
+            left = self._left_with_patience(isolation)
+            if left is not None:
+                return left
         self._end_transactions_in_the_way(level)
         return self._left_with_patience(isolation)
+
+    def _is_another_threads(self) -> bool:
+        here = threading.get_ident()
+        return any(one.thread != here for one in _leaks.open_transactions(self._gate))
 
     def _may_be_left(self, isolation: Isolation) -> bool:
         # A leaked reader that wrote nothing keeps no level, and would lock the next test out.

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -69,7 +69,8 @@ def open_control(address: Address) -> Control:
     """
     for module, kind in _KINDS:
         if find_spec(module) is not None:
-            with as_own(), _without_service():
+            # One may be there and broken: without libpq, for one.
+            with as_own(), _without_service(), suppress(ImportError):
                 return kind(address)
     raise ConfigError(
         "no driver for PostgreSQL is installed",

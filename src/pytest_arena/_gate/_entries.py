@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ class Checkout:
     handle: Handle | None
     line: CodeLine | None
     serial: int  # of the level in which it was taken
+    thread: int = field(default_factory=threading.get_ident)  # that took it
 
     @property
     def in_transaction(self) -> bool:

@@ -59,6 +59,8 @@ _OUTRIGHT = {
     "sslrootcert": "",
     "sslcertmode": "allow",
     "requirepeer": "",
+    # Any of them: an empty one would refuse a server that asks for a password.
+    "require_auth": "none,password,md5,scram-sha-256,gss,sspi",
     "channel_binding": "prefer",
     "gssencmode": "disable",
     "min_protocol_version": "3.0",

@@ -7,6 +7,7 @@ import sqlite3
 import weakref
 from collections import Counter
 from functools import cache
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -25,6 +26,7 @@ from pytest_arena._gate._engines import remember_engines, used_again
 from pytest_arena._gate._entries import INFO, Checkout, EntryInfo, abandon
 from pytest_arena._gate._factory import EngineFactory
 from pytest_arena._gate._handles import product_of
+from pytest_arena._gate._holders import Holders
 from pytest_arena._gate._origin import user_line
 from pytest_arena._gate._raw import listen_to_raw_connections
 from pytest_arena._gate._server_handle import ServerHandle, alters_session, driver_connection
@@ -54,6 +56,7 @@ class Gate:
         self.uses: Counter[Key] = Counter()  # how often each was used, of those on servers
         self._taken: weakref.WeakKeyDictionary[Any, Checkout] = weakref.WeakKeyDictionary()
         self._entries: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.holders = Holders()
 
     def connecting(
         self, dialect: Dialect, entry: Any, cargs: list[Any], cparams: dict[str, Any]
@@ -196,6 +199,26 @@ class Gate:
         """Return the connections that are out of their pools."""
         return list(self._taken.values()) if self._taken else []  # asked thrice a test
 
+    def let_go_of_stale(self) -> None:
+        """Take away the connections to databases on servers that are no test's any more.
+
+        A wider fixture that holds one would read on, and write, in the database of a test gone by.
+        """
+        for taken in self.taken():
+            info: EntryInfo | None = taken.entry.info.get(INFO)
+            is_led = info is not None and isinstance(info.handle, ServerHandle)
+            # Another thread may be at it right now; the server ends it, with its database.
+            is_ours = info is not None and (info.process, taken.thread) == (
+                os.getpid(),
+                get_ident(),
+            )
+            if info is None or not is_led or not is_ours:
+                continue
+            if any(self.resolver.current(aim.key) != aim for aim in info.aims()):
+                self._taken.pop(taken.entry, None)  # first: its holder may take it anew at once
+                if self.holders.give_up(taken):
+                    self.resolver.ledger.note(_messages.lost_transaction(taken.line))
+
     def end_raw(self, serial: int) -> None:
         """End what drivers have opened by themselves in a level that is left."""
         for one in raw_connections():
@@ -275,6 +298,11 @@ def _listen() -> None:
 def _listen_to_statements() -> None:
     # Not before an engine on a server connects: each statement of every engine pays for it.
     event.listen(Engine, "before_cursor_execute", _on_statement)
+    event.listen(Engine, "engine_connect", _on_engine_connect)
+
+
+def _on_engine_connect(connection: Any, *_: Any) -> None:
+    _gates[-1].holders.made(connection, _gates[-1].resolver.serial())
 
 
 def _on_statement(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:

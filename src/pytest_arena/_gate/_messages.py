@@ -16,6 +16,7 @@ __all__ = [
     "attached_unread",
     "beyond",
     "kept_memory",
+    "lost_transaction",
     "production_file",
     "unknown_connection",
     "unknown_file",
@@ -132,6 +133,15 @@ def beyond(statement: str) -> ProductionDatabaseError:
         cause=_cause(),
         fix="delete the fixture that makes a test database, and name what fills one:\n"
         "arena_schema = <module>:<Base>   (a migration names its own by current_database())",
+    )
+
+
+def lost_transaction(line: object) -> str:
+    """A note: a wider fixture was inside a transaction when its database was given up."""
+    return (
+        f"a fixture holds a connection inside a transaction over its tests ({line}): after a test "
+        "that wrote, it has to roll back before it can go on; commit, or roll back, before the "
+        "fixture's `yield`"
     )
 
 

@@ -125,10 +125,11 @@ class Registry:
         if self._process != os.getpid():
             return control  # a forked child asks; the run is its parent's
         try:
-            if not self.run:
+            is_anew = bool(self.run)
+            if not self.run or not control.rows(sql.hold_run(self.run)):
                 self._begin(control)
-            elif not control.rows(sql.hold_run(self.run)):
-                self._begin(control)
+            if is_anew:
+                # Also where the run was held: a server that crashed has lost what came last.
                 self._write_again(control)
         except BaseException:
             control.close()
