@@ -44,14 +44,14 @@ class ServerBeside:
     """Starts it, and stops it."""
 
     def __init__(self) -> None:
-        memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
-        beside = memory if memory.exists() else None
-        self._path = Path(tempfile.mkdtemp(prefix="arena-", dir=beside))
-        self._path.chmod(0o711)
         self.port = free_port()
 
     def start(self) -> None:
         """Return when it answers."""
+        memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+        beside = memory if memory.exists() else None
+        self._path = Path(tempfile.mkdtemp(prefix="arena-", dir=beside))
+        self._path.chmod(0o711)
         programs = newest_programs()
         folder = ClusterFolder(self._path / programs.key("beside"), account())
         folder.ensure()

@@ -42,10 +42,11 @@ class KeptFiles:
 
         Returns the commands that open the copies.
         """
-        kept = []
-        for database in self._databases.provisioned():
+        kept, used = [], self._databases.provisioned()
+        for database in used:
+            of_which = f"({database.name})  " * (len(used) > 1)
             try:
-                kept.append(database.product.look(self._keep(database)))
+                kept.append(of_which + database.product.look(self._keep(database)))
             except Exception as error:  # noqa: BLE001 - a full disk, a lock: the test's report goes on
                 self._ledger.note(f"{self._ledger.test}: not kept: {error}")
         return kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_arena._dialects._postgresql_control import identifier
 
-__all__ = ["ABOUT_LOGIN", "OTHER_CLIENTS", "let_create"]
+__all__ = ["ABOUT_LOGIN", "OTHER_CLIENTS", "SYNCS", "let_create"]
 
 # One row: what the server is, and what this role may do on it.
 ABOUT_LOGIN = """
@@ -17,6 +17,9 @@ OTHER_CLIENTS = """
 SELECT count(*) FROM pg_catalog.pg_stat_activity
 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
+
+
+SYNCS = "SHOW fsync"
 
 
 def let_create(role: str) -> str:

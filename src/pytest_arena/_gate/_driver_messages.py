@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._gate._messages import NOWHERE
+from pytest_arena._gate._messages import NOWHERE, beyond
 from pytest_arena._gate._origin import user_line
 from pytest_arena.errors import ProductionDatabaseError, UnknownDatabaseError
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_arena._values import CodeLine
     from pytest_arena.errors import RefusedError
 
-__all__ = ["cannot_watch", "led_astray", "raw_connection"]
+__all__ = ["beyond", "cannot_read", "cannot_watch", "led_astray", "raw_connection"]
 
 _UNSEEN = "no line of yours is on the stack: a pool's own task or thread connects"
 _REDIRECT = "arena_drivers = redirect   (it then lands in the test's database)"
@@ -56,4 +56,12 @@ def cannot_watch(module: str, reason: str) -> str:
     return (
         f"connections that {module} opens without an engine are not watched: this version has no "
         f"{reason}"
+    )
+
+
+def cannot_read(module: str, reason: str) -> str:
+    """A note: the same of the functions that statements go through."""
+    return (
+        f"statements that somebody sends by {module}, past an engine, are not looked at: this "
+        f"version has no {reason}"
     )

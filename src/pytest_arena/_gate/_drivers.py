@@ -6,18 +6,19 @@ arguments are what the gate has made of them.
 
 from __future__ import annotations
 
-import sys
 import weakref
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import partial, wraps
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.engine import make_url
 
+from pytest_arena._dialects._postgresql_beyond import reaches_beyond
 from pytest_arena._dialects._postgresql_control import is_own
 from pytest_arena._gate import _driver_messages as messages
 from pytest_arena._gate._base import Asked
+from pytest_arena._gate._driver_seams import CONNECTING
+from pytest_arena._gate._driver_statements import STATEMENTS
 from pytest_arena._gate._engines import asked_by_engine, find_engines
 from pytest_arena._gate._imports import when_imported
 from pytest_arena._gate._origin import user_line
@@ -27,11 +28,14 @@ from pytest_arena._gate._postgresql_target import Led
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
+    from typing import TypeAlias
 
     from pytest_arena._gate._base import Aim, Files, Key
     from pytest_arena._gate._postgresql_target import Target
     from pytest_arena._ledger import Ledger
     from pytest_arena._values import Address, CodeLine
+
+    Without: TypeAlias = Callable[[str, str], str]  # the note about a driver that cannot be guarded
 
 __all__ = [
     "Admitted",
@@ -147,8 +151,10 @@ def install_raw_drivers(
     the arena's that somebody opens.
     """
     guard = _Guard(resolver, mode, used)
-    for module, change in _SEAMS.items():
-        when_imported(module, partial(guard.change, change))
+    for module, change in CONNECTING.items():
+        when_imported(module, partial(guard.change, change, messages.cannot_watch))
+    for module, change in STATEMENTS.items():
+        when_imported(module, partial(guard.change, change, messages.cannot_read))
 
 
 class _Guard:
@@ -162,13 +168,15 @@ class _Guard:
     ) -> None:
         self._resolver, self._mode, self._used = resolver, mode, used
 
-    def change(self, change: Callable[[_Guard, ModuleType], None], module: ModuleType) -> None:
+    def change(
+        self, change: Callable[[_Guard, ModuleType], None], without: Without, module: ModuleType
+    ) -> None:
         """Put the guard into a driver's module."""
         try:
             change(self, module)
         except (AttributeError, KeyError) as error:
             if (now := self._resolver()) is not None:
-                now.ledger.note(messages.cannot_watch(module.__name__, str(error).strip("'")))
+                now.ledger.note(without(module.__name__, str(error).strip("'")))
 
     def admit(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> Admitted | None:
         """Refuse a connection, or lead it, or let it be; return why, None where nobody looks.
@@ -179,7 +187,7 @@ class _Guard:
         __tracebackhide__ = True
         now = self._resolver()
         driver = dialect.removesuffix("_async")
-        if now is None or is_own() or _is_inner.get():
+        if now is None or is_own():
             return None
         if is_led(driver, args, kwargs):
             return Admitted(kwargs["host"].address)
@@ -225,9 +233,33 @@ class _Guard:
         if admitted.aim is not None:
             self._used(admitted.aim.key)
 
+    def refuse_beyond(self, connection: Any, statement: str | bytes) -> None:
+        """Refuse a statement that reaches beyond the arena's database that it is run in.
 
-# Whether a driver's inner function is called by its outer one, whose arguments were looked at.
-_is_inner: ContextVar[bool] = ContextVar("arena_is_inner_call", default=False)
+        What ``arena_allow`` has let through is asked nothing, nor is the arena's own connection.
+        """
+        __tracebackhide__ = True
+        beyond = _beyond(statement)
+        if not beyond or (why := admitted(connection)) is None or why.address is None:
+            return
+        if (now := self._resolver()) is not None:
+            raise now.ledger.refused(messages.beyond(beyond))
+
+
+def _beyond(statement: str | bytes) -> str:
+    is_short = len(statement) < _SHORT
+    return (_remembered if is_short else _read)(statement)
+
+
+def _read(statement: str | bytes) -> str:
+    text = statement if isinstance(statement, str) else statement.decode(errors="replace")
+    return reaches_beyond(text)
+
+
+# An engine's statement was read a moment ago; and an app has a few hundred of them. Longer ones are
+# somebody's data.
+_SHORT = 4096
+_remembered = lru_cache(maxsize=1024)(_read)
 
 
 def _asked(dialect: str, meant: Target) -> Asked:
@@ -242,143 +274,3 @@ def _is_apps(asked: Asked) -> bool:
         one is not None and (one.product, one.database) == (asked.product, asked.database)
         for one in engines
     )
-
-
-def _is_guarded(function: Any) -> bool:
-    return hasattr(function, "arena_guards")
-
-
-def _marked(function: Any) -> Any:
-    function.arena_guards = True
-    return function
-
-
-def _guard_asyncpg(guard: _Guard, module: ModuleType) -> None:
-    original = vars(module)["_connect"]  # private; connect() and pools have nothing else in common
-    if _is_guarded(original):
-        return
-
-    @_marked
-    @wraps(original)
-    async def _connect(**kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        why = guard.admit("asyncpg", [], kwargs)
-        connection = await original(**kwargs)
-        guard.opened(why, connection)
-        return connection
-
-    vars(module)["_connect"] = _connect
-
-
-def _guard_psycopg(guard: _Guard, module: ModuleType) -> None:
-    owner = module.Connection
-    original = vars(owner)["connect"].__func__
-    if _is_guarded(original):
-        return
-
-    @_marked
-    @wraps(original)
-    def connect(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        given = list(args)
-        why = guard.admit("psycopg", given, kwargs)
-        connection = original(cls, *given, **kwargs)
-        guard.opened(why, connection)
-        return connection
-
-    owner.connect = classmethod(connect)
-    _renew("psycopg", "connect", owner.connect)
-
-
-def _guard_async_psycopg(guard: _Guard, module: ModuleType) -> None:
-    owner = module.AsyncConnection
-    original = vars(owner)["connect"].__func__
-    if _is_guarded(original):
-        return
-
-    @_marked
-    @wraps(original)
-    async def connect(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        given = list(args)
-        why = guard.admit("psycopg_async", given, kwargs)
-        connection = await original(cls, *given, **kwargs)
-        guard.opened(why, connection)
-        return connection
-
-    owner.connect = classmethod(connect)
-
-
-def _renew(package: str, name: str, function: Any) -> None:
-    """A package that was loaded before the guard came has the old function at hand."""
-    module = sys.modules.get(package)
-    if module is not None and name in vars(module):
-        vars(module)[name] = function
-
-
-def _guard_psycopg2(guard: _Guard, module: ModuleType) -> None:
-    if _is_guarded(module.connect):
-        return
-    connect, inner = module.connect, vars(module)["_connect"]
-
-    @_marked
-    @wraps(connect)
-    def outer_connect(*args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        given = list(args)
-        why = guard.admit("psycopg2", given, kwargs)
-        token = _is_inner.set(True)
-        try:
-            connection = connect(*given, **kwargs)
-        finally:
-            _is_inner.reset(token)
-        guard.opened(why, connection)
-        return connection
-
-    @wraps(inner)
-    def inner_connect(dsn: str = "", *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        given, named = [dsn], dict[str, Any]()
-        why = guard.admit("psycopg2", given, named)
-        text = module.extensions.make_dsn(*given, **named) if named else dsn
-        connection = inner(text, *args, **kwargs)
-        guard.opened(why, connection)
-        return connection
-
-    vars(module).update(connect=outer_connect, _connect=inner_connect)
-
-
-def _guard_pools(guard: _Guard, module: ModuleType) -> None:
-    """Refuse where a pool is opened: its own threads and tasks would try for minutes."""
-    for name, dialect in (("ConnectionPool", "psycopg"), ("AsyncConnectionPool", "psycopg_async")):
-        owner = vars(module).get(name)
-        if owner is not None and owner.__module__ in {module.__name__, "psycopg_pool"}:
-            _guard_pool(guard, owner, dialect)
-
-
-def _guard_pool(guard: _Guard, owner: Any, dialect: str) -> None:
-    original = vars(owner)["_open"]
-    if _is_guarded(original):
-        return
-
-    @_marked
-    @wraps(original)
-    def _open(pool: Any) -> Any:
-        __tracebackhide__ = True
-        text, options = pool.conninfo, pool.kwargs or {}
-        # Either may be a function, which is then called for each connection.
-        if isinstance(text, str) and isinstance(options, dict):
-            guard.refuse_outside(dialect, [text], dict(options))
-        return original(pool)
-
-    owner._open = _open  # noqa: SLF001 - open() and `open=True` have nothing else in common
-
-
-_SEAMS: dict[str, Callable[[_Guard, ModuleType], None]] = {
-    "asyncpg.connect_utils": _guard_asyncpg,
-    "psycopg.connection": _guard_psycopg,
-    "psycopg.connection_async": _guard_async_psycopg,
-    "psycopg2": _guard_psycopg2,
-    "psycopg_pool.pool": _guard_pools,
-    "psycopg_pool.pool_async": _guard_pools,
-}

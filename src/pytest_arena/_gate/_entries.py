@@ -32,6 +32,9 @@ class EntryInfo:
     stale: bool = False
     used: bool = False
     is_led: bool = False  # to a server, by the gate and nobody after it
+    is_doubtful: bool = (
+        False  # on an allowed server by what the gate has seen, and not the last word
+    )
     process: int = field(default_factory=os.getpid)
 
     def aims(self) -> tuple[Aim, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from pytest_arena._gate._base import Aim
 
-__all__ = ["Handle", "product_of"]
+__all__ = ["Handle"]
 
 
 class Handle(Protocol):
@@ -34,10 +34,3 @@ class Handle(Protocol):
 
     def session(self) -> object:
         """What it carries from one test to the next beside the database; None: cannot be asked."""
-
-
-def product_of(dbapi_connection: Any, database: str = "") -> str:
-    """Return as much of a database's name as a live connection of another product tells."""
-    connection = getattr(dbapi_connection, "driver_connection", dbapi_connection)
-    driver = type(connection).__module__.partition(".")[0]
-    return f"{driver}://(unknown)" + (f"/{database}" if database else "")

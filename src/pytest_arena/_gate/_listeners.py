@@ -25,9 +25,10 @@ from pytest_arena._gate._drivers import admitted, install_raw_drivers, pooled, r
 from pytest_arena._gate._engines import remember_engines, used_again
 from pytest_arena._gate._entries import INFO, Checkout, EntryInfo, abandon
 from pytest_arena._gate._factory import EngineFactory
-from pytest_arena._gate._handles import product_of
 from pytest_arena._gate._holders import Holders
+from pytest_arena._gate._live_names import name_of
 from pytest_arena._gate._origin import user_line
+from pytest_arena._gate._postgresql_arguments import knows
 from pytest_arena._gate._raw import listen_to_raw_connections
 from pytest_arena._gate._server_handle import ServerHandle, alters_session, driver_connection
 from pytest_arena._gate._sqlite_handle import SQLiteHandle, raw_of
@@ -97,9 +98,12 @@ class Gate:
             redirect(info.aim, cargs, cparams, driver=dialect.driver)
             _moving.prepare(dialect, cparams, tell=self.resolver.ledger.note)
             _listen_to_statements()
-            # What this listener sets up holds, unless another one has the last word after it.
-            has_own_way = any(map(cparams.get, _OWN_WAYS))
-            info.is_led = len(dialect.dispatch.do_connect) == 1 and not has_own_way
+        # What this listener sets up holds, unless another one has the last word after it.
+        has_own_way = any(map(cparams.get, _OWN_WAYS))
+        is_last = len(dialect.dispatch.do_connect) == 1 and not has_own_way
+        info.is_led = info.aim is not None and is_last
+        # One that is allowed by its arguments alone; what the driver says of it is asked where it can be.
+        info.is_doubtful = info.aim is None and not is_last and knows(dialect.driver)
 
     def connected(self, dbapi_connection: Any, entry: Any) -> None:
         """Check a live connection that did not come the way of ``connecting``."""
@@ -113,7 +117,7 @@ class Gate:
 
     def _is_as_led(self, info: EntryInfo, dbapi_connection: Any) -> bool:
         if info.aim is None:
-            return True
+            return not info.is_doubtful
         if info.is_led:
             info.handle = ServerHandle(self.resolver, info.aim, dbapi_connection)
         return info.handle is not None and info.handle.is_of(dbapi_connection)
@@ -142,7 +146,7 @@ class Gate:
         if aim is not None:
             pooled(driver_connection(dbapi_connection))
             return EntryInfo(aim, ServerHandle(self.resolver, aim, dbapi_connection))
-        description = product_of(dbapi_connection, found.database if found else "")
+        description = name_of(dbapi_connection, found)
         if not self.resolver.files.is_allowed(description):
             close_unseen(dbapi_connection)
             raise self.resolver.ledger.refused(_messages.unknown_connection(description))

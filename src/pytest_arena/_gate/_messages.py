@@ -11,6 +11,7 @@ from pytest_arena.errors import (
 
 __all__ = [
     "NOWHERE",
+    "UNNAMED",
     "after_session",
     "attached",
     "attached_unread",
@@ -25,6 +26,7 @@ __all__ = [
 
 # A name that no resolver answers (RFC 2606): in the place of a server that may not be reached.
 NOWHERE = "arena.invalid"
+UNNAMED = "(unknown)"  # in the place of a server that a live connection does not tell
 _UNSEEN = "no line of yours is on the stack: a thread or an extension module connects"
 
 
@@ -103,13 +105,16 @@ def unknown_connection(description: str) -> UnknownDatabaseError:
     """A connection of a product that this version cannot isolate."""
     if NOWHERE in description:
         return _replaced(description)
+    # A name without its server would allow others that look alike.
+    is_named = UNNAMED not in description
+    allowing = f"; or, if tests may reach this one:\narena_allow = {description}"
     return UnknownDatabaseError(
         f"refused: a connection to {description}",
         why="it is none of the tests' databases, and no product or driver that this version can "
         "lead there: the test would leave what it did, and it may be a real one",
         cause=_cause(),
-        fix="an engine with a URL, which arena leads into the test's database; or, if tests may "
-        f"reach this one:\narena_allow = {description}",
+        fix="an engine with a URL, which arena leads into the test's database"
+        + (allowing if is_named else ""),
     )
 
 

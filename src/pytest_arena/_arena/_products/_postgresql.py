@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import threading
 from contextlib import suppress
 from importlib.util import find_spec
@@ -11,6 +13,7 @@ from sqlalchemy.engine import URL, make_url
 
 from pytest_arena._dialects._postgresql_control import as_own
 from pytest_arena._dialects._postgresql_identity import identity_of_control
+from pytest_arena._dialects._postgresql_server import SYNCS
 from pytest_arena._gate import NOWHERE, Aim, Asked, Key
 from pytest_arena._isolation import isolation_named
 from pytest_arena._template import DatabaseShelves, Store
@@ -146,8 +149,18 @@ class PostgreSQL:
     def isolate(self, database: Database, content: Any, tell: Callable[[str], None]) -> Clone:
         """``clone``."""
         own = self._databases()
+        self._say_that_it_is_slow(own, tell)
         kind: type[Clone] = isolation_named(self._config, self.name, self.shown)
         return kind(own, content, tell=tell, uses=lambda: self._uses(database.key))
+
+    def _say_that_it_is_slow(self, own: OwnDatabases, tell: Callable[[str], None]) -> None:
+        server = self._server
+        if server is None or server.is_private or own.control.rows(SYNCS) != [("on",)]:
+            return
+        tell(
+            f"{server.shown} syncs databases to the disk when they are made and dropped; that is "
+            "quick with fsync = off, or on a private server: arena_database = own"
+        )
 
     def aim(self, database: Database) -> Aim:
         """The live database, whose name is another one after each test that has written."""
@@ -196,16 +209,13 @@ class PostgreSQL:
         """A clone that stays on the server; its URL."""
         if (isolation := _isolation_of(database)) is None:
             raise impossible(f"{database.name}: kept before its first connection")
-        name = isolation.save(title)
-        return (
-            self.url(database, "psycopg")
-            .set(drivername="postgresql", database=name)
-            .render_as_string(hide_password=False)
-        )
+        # It is printed, in CI logs too: whoever looks knows the password, or PGPASSWORD does.
+        url = self.url(database, "psycopg").set(drivername="postgresql", password=None)
+        return url.set(database=isolation.save(title)).render_as_string()
 
     def look(self, where: str) -> str:
-        """Psql."""
-        return f"psql {where.replace('postgresql+psycopg://', 'postgresql://')}"
+        """By psql."""
+        return f"psql {shlex.quote(_DRIVER.sub('postgresql', where))}"
 
     def remove(self, database: Database) -> None:
         """Drop what is live and its pictures."""
@@ -231,6 +241,9 @@ class PostgreSQL:
             self._own.close()
         if self._server is not None:
             self._server.close()
+
+
+_DRIVER = re.compile(r"^postgresql\+\w+")
 
 
 def _isolation_of(database: Database) -> Clone | None:
