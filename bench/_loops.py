@@ -7,8 +7,9 @@ import os
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import event, text
-from sqlalchemy.engine import Engine, make_url
+from platformdirs import user_cache_path
+from sqlalchemy import URL, event, text
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, Pool
@@ -16,11 +17,23 @@ from sqlalchemy.pool import NullPool, Pool
 from bench.worker import serve
 from pytest_arena._gate import _loops, _moving
 from pytest_arena._gate._moving._running import RunningLoop
+from pytest_arena._servers._base import Wanted
+from pytest_arena._servers._find import find_server
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-SERVER = make_url(os.environ.get("BENCH_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432"))
+# Held until the process ends: a private server stops when nobody uses it.
+_HELD = find_server(
+    Wanted(
+        product="postgresql",
+        url=os.environ.get("BENCH_POSTGRESQL", ""),
+        own="BENCH_POSTGRESQL" not in os.environ,
+        cache=user_cache_path("pytest-arena"),
+        place="BENCH_POSTGRESQL",
+    )
+)
+SERVER = _HELD.address
 _CALLS = 50
 
 
@@ -65,9 +78,9 @@ async def _connect(**options: Any) -> Any:
     return await asyncpg.connect(
         host=SERVER.host,
         port=SERVER.port,
-        user=SERVER.username,
-        password=SERVER.password,
-        database=SERVER.database or "postgres",
+        user=SERVER.user,
+        password=SERVER.password or None,
+        database=SERVER.database,
         ssl=False,
         **options,
     )
@@ -86,9 +99,10 @@ async def _connected_once() -> None:
 
 
 def _engine(**options: Any) -> AsyncEngine:
-    url = SERVER.set(drivername="postgresql+asyncpg", database=SERVER.database or "postgres")
+    url = URL.create("postgresql+asyncpg", username=SERVER.user, database=SERVER.database)
     if "async_creator" not in options:
-        options["connect_args"] = {"ssl": False}
+        login = {"host": SERVER.host, "port": SERVER.port, "password": SERVER.password or None}
+        options["connect_args"] = {"ssl": False, **login}
     engine = create_async_engine(
         url, **options, **({} if "poolclass" in options else {"pool_pre_ping": True})
     )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from bench.page import Table, milliseconds
 from bench.place import scratch
 from bench.samples import in_turns, ratio
+from bench.suites import ARENA, LOOPS, REQUESTS, Suite, Variant
 from bench.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from bench.effort import Effort
     from bench.samples import Samples
@@ -38,7 +41,46 @@ def measure(effort: Effort) -> list[Table]:
             return []
         tests = _taken(worker, TESTS, effort.call_rounds, 20)
         statements = _taken(worker, STATEMENTS, effort.call_rounds, 10)
-    return [_tests(tests), _statements(statements)]
+        suites = _suites(folder / "suite", effort)
+    return [_whole(suites), _tests(tests), _statements(statements)]
+
+
+# The app names a server that is nowhere: arena leads it to a private one.
+_ON_POSTGRESQL = Variant(
+    (*ARENA, "--arena-database=own"),
+    (("DATABASE_URL", "postgresql+asyncpg://shop@db.example.com/shop"),),
+)
+
+
+def _suites(folder: Path, effort: Effort) -> dict[str, Samples]:
+    suite = Suite(folder, REQUESTS, effort.suite_tests).write()
+    takers: dict[str, Callable[[], list[float]]] = {
+        loops: partial(_suite, suite, arguments) for loops, arguments in LOOPS.items()
+    }
+    suite.run(_ON_POSTGRESQL)  # builds the template
+    return in_turns(takers, rounds=effort.suite_rounds)
+
+
+def _suite(suite: Suite, loops: tuple[str, ...]) -> list[float]:
+    arguments = (*_ON_POSTGRESQL.arguments, *loops)
+    return suite.run(replace(_ON_POSTGRESQL, arguments=arguments)).tests
+
+
+def _whole(samples: dict[str, Samples]) -> Table:
+    many, one = (samples[loops] for loops in LOOPS)
+    return Table(
+        title="An unmodified suite on PostgreSQL with asyncpg",
+        about="Milliseconds of a test with three requests, one of which writes, isolation `clone`, "
+        "on a private server. Aim: a loop for each test within 1.2 times one loop.",
+        header=("", "least median", "median"),
+        rows=(
+            *(
+                (loops, milliseconds(one.quietest), milliseconds(one.median))
+                for loops, one in samples.items()
+            ),
+            ("ratio", ratio(many.quietest, one.quietest), ratio(many.median, one.median)),
+        ),
+    )
 
 
 def _taken(worker: Worker, names: Mapping[str, str], rounds: int, count: int) -> dict[str, Samples]:
