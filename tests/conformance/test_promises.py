@@ -47,10 +47,15 @@ OTHERS = (
     Setting(runner="anyio", journal="wal", pool="one"),
     Setting(runner="asyncio-auto", loop="session", pool="NullPool", pre_ping=True),
     Setting(runner="asyncio", engine="pysqlite", journal="wal"),  # coroutines test a sync app
-    on_server(engine="psycopg_async", runner="asyncio-auto", loop="session", pool="one"),
-    on_server(runner="anyio-uvloop", pre_ping=True),
     on_server(engine="psycopg", runner="plain", pool="NullPool"),
-    on_server(engine="psycopg2", runner="anyio"),  # coroutines test a sync app
+    *(
+        pytest.param(setting, marks=pytest.mark.slow)
+        for setting in (
+            on_server(engine="psycopg_async", runner="asyncio-auto", loop="session", pool="one"),
+            on_server(runner="anyio-uvloop", pre_ping=True),
+            on_server(engine="psycopg2", runner="anyio"),  # coroutines test a sync app
+        )
+    ),
 )
 
 

@@ -214,7 +214,7 @@ def test_pitfall_022_023_several_databases(tmp_path: Path) -> None:
     run.says("the test ended with an open transaction", "connection = analytics_sync.connect()")
     run.says("database shop, analytics, archive on SQLite", "had shop, analytics; changed nothing")
     run.says("no engine asked for a database 'archive'", "(there are: analytics, shop)")
-    assert run.output.count("the test's database was kept: sqlite3") == 3, run.output
+    assert run.output.count("the test's database was kept: (") == 3, run.output
 
 
 BUILDERS = """

@@ -57,7 +57,8 @@ async def test_pitfall_012_an_engine_made_in_the_lifespan_of_each_test(turn):
         assert names(engine) == ["Ruby"]
 
 def test_pitfall_012_the_gate_keeps_nothing_of_engines_that_are_gone():
-    gate, databases = _listeners._gates[-1], _listeners._gates[-1].resolver.known
+    gate, resolver = _listeners._gates[-1], _listeners._gates[-1].resolver
+    databases = resolver.known
     gc.collect()
     before = len(gate._entries), len(databases._by_engine), len(databases._by_key)
     dead = []
@@ -70,7 +71,7 @@ def test_pitfall_012_the_gate_keeps_nothing_of_engines_that_are_gone():
             dead.append(weakref.ref(made.dialect))
     del made
     gc.collect()
-    databases.drop_orphans()
+    resolver.drop_orphans()
     assert [one() for one in dead] == [None] * 40
     assert (len(gate._entries), len(databases._by_engine), len(databases._by_key)) == before
 

@@ -277,11 +277,89 @@ RAW = (
     ),
 )
 
-ATTACKS = (*URLS, *MEDDLERS, *RAW)
+SENT = (
+    refused(
+        "sent_by_raw_connection",
+        """
+        raw = engine.raw_connection()
+        with contextlib.closing(raw):
+            raw.cursor().execute(beyond(name))  # here
+            raw.commit()
+        """,
+    ),
+    refused(
+        "sent_by_driver_connection",
+        """
+        with engine.connect() as connection:
+            raw = connection.connection.driver_connection
+            raw.execute(beyond(name))  # here
+            raw.commit()
+        engine.dispose()
+        """,
+    ),
+    refused(
+        "sent_by_psycopg2",
+        """
+        made = create_engine(f"postgresql+psycopg2://{PLACE}/{DEV}")
+        with made.connect() as connection:
+            raw = connection.connection.driver_connection
+            raw.cursor().execute(beyond(name).encode())  # here
+            raw.commit()
+        made.dispose()
+        """,
+    ),
+    refused(
+        "sent_by_asyncpg",
+        """
+        async def main():
+            made = create_async_engine(f"postgresql+asyncpg://{PLACE}/{DEV}")
+            try:
+                async with made.connect() as connection:
+                    raw = await connection.get_raw_connection()
+                    await raw.driver_connection.execute(beyond(name))  # here
+            finally:
+                await made.dispose()
+        asyncio.run(main())
+        """,
+    ),
+    refused(
+        "sent_by_async_psycopg",
+        """
+        async def main():
+            made = create_async_engine(f"postgresql+psycopg://{PLACE}/{DEV}")
+            try:
+                async with made.connect() as connection:
+                    raw = (await connection.get_raw_connection()).driver_connection
+                    await raw.cursor().execute(beyond(name))  # here
+                    await raw.commit()
+            finally:
+                await made.dispose()
+        asyncio.run(main())
+        """,
+    ),
+)
+
+BOUND = (
+    refused("bound_psycopg", "put(bound.connect(LIBPQ), name)  # here"),
+    refused("bound_psycopg2", "put(bound.connect2(LIBPQ), name)  # here"),
+    refused(
+        "bound_async_psycopg",
+        """
+        async def main():
+            async with await bound.aconnect(LIBPQ) as connection:  # here
+                await connection.execute("INSERT INTO dancers VALUES (%s)", (name,))
+        asyncio.run(main())
+        """,
+    ),
+    refused("innermost_psycopg2", "put(psycopg2._psycopg._connect(LIBPQ), name)  # here"),
+)
+
+ATTACKS = (*URLS, *MEDDLERS, *RAW, *BOUND, *SENT)
 
 HEADER = f"""
 import asyncio, contextlib, os, threading
 import asyncpg, psycopg, psycopg2, psycopg2.pool, psycopg_pool
+import bound
 import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import Engine
@@ -317,6 +395,9 @@ def put(connection, name):
     connection.cursor().execute("INSERT INTO dancers VALUES (%s)", (name,))
     connection.commit()
     connection.close()
+
+def beyond(name):
+    return f"INSERT INTO dancers VALUES ('{{name}}'); COMMENT ON DATABASE {{DEV}} IS 'changed'"
 
 def in_thread(call):
     failed = []
@@ -369,6 +450,12 @@ class Base(DeclarativeBase):
 class Dancer(Base):
     __tablename__ = "dancers"
     name: Mapped[str] = mapped_column(primary_key=True)
+"""
+
+# A plugin that is imported before this one.
+BOUND_EARLY = """
+import psycopg, psycopg2
+connect, connect2, aconnect = psycopg.connect, psycopg2.connect, psycopg.AsyncConnection.connect
 """
 
 CONFIG = "[pytest]\narena_schema = app:Base\npythonpath = .\n"
@@ -467,7 +554,12 @@ def _private() -> Iterator[dict[str, str]]:
 def example_of(folder: Path, developer: Developer, **files: str) -> Example:
     """A project beside the developer's database."""
     texts = {f"{name}.py": text for name, text in files.items()}
-    fixed = {"app.py": APP, "pytest.ini": CONFIG, "services.conf": developer.services}
+    fixed = {
+        "app.py": APP,
+        "bound.py": BOUND_EARLY,
+        "pytest.ini": CONFIG,
+        "services.conf": developer.services,
+    }
     return Example(folder / "project", fixed | texts)
 
 
@@ -492,7 +584,8 @@ def test_pitfall_135_no_attack_reaches_the_developers_server(
     attacks = available()
     example = example_of(tmp_path, developer, test_attacks=module_of(attacks))
     with developer.untouched():
-        run = example.run("-W", "ignore", env=developer.environment | private)
+        early = ("-p", "bound")
+        run = example.run("-W", "ignore", *early, env=developer.environment | private)
     run.expect(passed=1 + sum(one.expected == REFUSED for one in attacks))
 
 
@@ -681,6 +774,54 @@ def test_it(way, arena):
     example.run(env=developer.environment).expect(passed=4)
     names = {name for name, _ in developer.rows()}
     assert names == {"the developer", "engine", "creator", "driver", "asyncpg"}
+
+
+def test_pitfall_137_an_allowed_engine_is_asked_where_a_listener_has_led_it(
+    tmp_path: Path, developer: Developer
+) -> None:
+    """With no eye on the drivers. The refusal names the very server: no other is to be allowed."""
+    test = f"""{HEADER}
+import pytest
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "asyncpg"])
+def test_it(driver, arena):
+    name = "database" if driver == "asyncpg" else "dbname"
+    elsewhere = f"{{HOST}}:{{PORT}}/{SERVER.database}"
+
+    def asked(change):
+        make = create_async_engine if driver == "asyncpg" else create_engine
+        made = make(f"postgresql+{{driver}}://{{PLACE}}/{{DEV}}")
+        heard = lambda dialect, entry, cargs, cparams: cparams.update(change)
+        event.listen(getattr(made, "sync_engine", made), "do_connect", heard)
+        question = text("SELECT current_database()")
+        async def ask():
+            try:
+                async with made.connect() as connection:
+                    return await connection.scalar(question)
+            finally:
+                await made.dispose()
+        if driver == "asyncpg":
+            return asyncio.run(ask())
+        with made.connect() as connection:
+            return connection.scalar(question)
+
+    assert asked({{}}) == DEV
+    with arena.expect_refusal() as refused:
+        asked({{name: {SERVER.database!r}}})
+    assert f"arena_allow = postgresql://{{elsewhere}}" in refused.error.fix, refused.error
+    with arena.expect_refusal() as refused:
+        asked({{name: {SERVER.database!r}, "host": "localhost"}})
+    assert f"arena_allow = postgresql://localhost:{{PORT}}/{SERVER.database}" in refused.error.fix
+    if driver != "asyncpg":  # a name beside the number is for certificates
+        with arena.expect_refusal() as refused:
+            asked({{name: {SERVER.database!r}, "host": "allowed.invalid", "hostaddr": HOST}})
+        assert f"arena_allow = postgresql://{{elsewhere}}" in refused.error.fix, refused.error
+"""
+    place = f"postgresql://{SERVER.host}:{SERVER.port}/{developer.name}"
+    allowed = f"\n    {place}\n    postgresql://allowed.invalid:*/*"
+    config = f"{CONFIG}arena_drivers = off\narena_allow = {allowed}\n"
+    example = example_of(tmp_path, developer, test_it=test).with_paths({"pytest.ini": config})
+    example.run("-W", "ignore", env=developer.environment).expect(passed=3)
 
 
 def test_pitfall_137_the_live_connection_decides(tmp_path: Path, private: dict[str, str]) -> None:

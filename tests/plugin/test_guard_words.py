@@ -96,11 +96,13 @@ def test_what_the_message_tells_to_allow_is_then_allowed(tmp_path: Path) -> None
     """The line of the message, pasted, lets the connection through."""
     attack = "import fake\nfrom app import create_engine\ndef test_it():\n    create_engine(URL)"
     example = small_example(tmp_path, fake=FAKE, test_products=attack + ".connect().close()")
-    for url in ("'fake://h:1/d'", "'fake://', creator=fake.connect"):
-        stated = example.change("test_products.py", "URL", url)
-        said = stated.run().expect(1, failed=1).output
-        (line,) = set(re.findall(r"arena_allow = \S+", said))
-        stated.change("pytest.ini", "[pytest]", f"[pytest]\n{line}").run().expect(passed=1)
+    stated = example.change("test_products.py", "URL", "'fake://h:1/d'")
+    said = stated.run().expect(1, failed=1).output
+    (line,) = set(re.findall(r"arena_allow = \S+", said))
+    stated.change("pytest.ini", "[pytest]", f"[pytest]\n{line}").run().expect(passed=1)
+    # Where nobody knows the server, a line would allow others that look alike.
+    unnamed = example.change("test_products.py", "URL", "'fake://', creator=fake.connect")
+    assert "arena_allow" not in unnamed.run().expect(1, failed=1).output
 
 
 REFUSALS = """

@@ -359,6 +359,7 @@ def test_pitfall_069_a_timeout_by_signal(project: Project) -> None:
     project.server.check_clean(run.output)
 
 
+@pytest.mark.slow
 def test_pitfall_069_a_timeout_by_thread(project: Project) -> None:
     """The process is ended from inside, and the next run cleans."""
     run = timed_out(project, "thread")
@@ -415,6 +416,7 @@ def test_pitfall_071_the_server_crashes_in_the_middle(
     project.is_green_next()
 
 
+@pytest.mark.slow
 def test_pitfall_071_the_server_is_gone(example: Example, own_server: PrivateServer) -> None:
     """Those tests fail and say why, without a wait for each; the next run starts it again."""
     project = Project(example, own_server)

@@ -185,8 +185,16 @@ def test_transactions_that_tests_leave_open_are_named_and_ended(example: Example
     "option,says",
     [
         ("--arena-isolation=copy", "arena_isolation = copy is not to be had on PostgreSQL"),
-        ("--arena-database=sqlite", "refused: a connection to postgresql://db.example.org"),
-        ("--arena-database=postgresql://db.example.org/shop", "names the app's own database"),
+        pytest.param(
+            "--arena-database=sqlite",
+            "refused: a connection to postgresql://db.example.org",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "--arena-database=postgresql://db.example.org/shop",
+            "names the app's own database",
+            marks=pytest.mark.slow,
+        ),
         ("--arena-database=postgresql://nobody:pw@127.0.0.1:1/x", "cannot be used"),
     ],
 )

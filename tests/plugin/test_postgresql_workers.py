@@ -156,6 +156,7 @@ def test_pitfall_075_ways_to_distribute(example: Example, server: PrivateServer,
     server.check_clean(run.output)
 
 
+@pytest.mark.slow
 def test_pitfall_075_a_worker_that_dies_is_replaced(
     example: Example, server: PrivateServer
 ) -> None:
@@ -254,6 +255,7 @@ def test_pitfall_076_two_checkouts_at_once(
     server.check_clean()
 
 
+@pytest.mark.slow
 def test_pitfall_076_another_run_comes_and_goes(
     example: Example, server: PrivateServer, tmp_path: Path
 ) -> None:
@@ -291,6 +293,7 @@ def check_shards(example: Example, url: str) -> None:
         assert all(text in output for output in outputs), outputs
 
 
+@pytest.mark.slow
 def test_pitfall_074_shards_that_share_a_url_alone(example: Example, server: PrivateServer) -> None:
     """One of them builds the template for all; nothing is left but that."""
     project(example, "start").run("-k", "0", env=server.env).expect(passed=1)  # it is there now

@@ -102,7 +102,7 @@ class Gate:
         has_own_way = any(map(cparams.get, _OWN_WAYS))
         is_last = len(dialect.dispatch.do_connect) == 1 and not has_own_way
         info.is_led = info.aim is not None and is_last
-        # One that is allowed by its arguments alone; what the driver says of it is asked where it can be.
+        # Allowed by its arguments, which need not be the last word.
         info.is_doubtful = info.aim is None and not is_last and knows(dialect.driver)
 
     def connected(self, dbapi_connection: Any, entry: Any) -> None:

@@ -1,0 +1,88 @@
+"""What the guard rests on in the drivers that nobody promised. Each test says what has moved."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+asyncpg: Any = pytest.importorskip("asyncpg")
+psycopg: Any = pytest.importorskip("psycopg")
+psycopg2: Any = pytest.importorskip("psycopg2")
+psycopg_pool: Any = pytest.importorskip("psycopg_pool")
+
+
+class TestAsyncpg:
+    """Names and habits of asyncpg."""
+
+    def test_what_each_connection_goes_through(self) -> None:
+        """`connect()` and pools call it by its name in the module."""
+        assert "await connect_utils._connect(" in inspect.getsource(asyncpg.connect)
+
+    def test_what_each_statement_goes_through(self) -> None:
+        """By the names in `_OF_ASYNCPG`: nothing else speaks to the protocol with a statement."""
+        connection = asyncpg.connection.Connection
+        speaking = {
+            name
+            for name, function in vars(connection).items()
+            if inspect.isfunction(function)
+            and any(
+                f"_protocol.{verb}(" in inspect.getsource(function)
+                for verb in ("query", "prepare", "copy_in", "copy_out")
+            )
+        }
+        looked_at = {"execute", "_get_statement", "_copy_out", "_copy_in"}
+        unseen = {"copy_records_to_table"}  # its statement is made of names, and of a `where`
+        assert speaking == looked_at | unseen
+
+    def test_a_pool_calls_the_class_of_its_connections(self) -> None:
+        """Else what a pool gives would still have the functions from before the guard."""
+        source = inspect.getsource(asyncpg.pool.PoolConnectionProxyMeta)
+        assert "getattr(self._con.__class__, meth_name)" in source
+
+    def test_where_a_connection_has_gone(self) -> None:
+        """`name_of()` tells it to the user."""
+        assert "_addr" in asyncpg.connection.Connection.__slots__
+
+
+class TestPsycopg:
+    """Names and habits of psycopg."""
+
+    @pytest.mark.parametrize("kind", [psycopg.Connection, psycopg.AsyncConnection])
+    def test_what_each_connection_goes_through(self, kind: Any) -> None:
+        """For `connect()` that was bound before the guard came."""
+        assert "cls._connect_gen(conninfo" in inspect.getsource(kind.connect)
+        assert "generators.connect(conninfo)" in inspect.getsource(kind._connect_gen)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("_execute_gen", "_executemany_gen_pipeline", "_executemany_gen_no_pipeline"),
+            *("_stream_send_gen", "_start_copy_gen"),
+        ],
+    )
+    def test_what_each_statement_goes_through(self, name: str) -> None:
+        """All kinds of cursors inherit it."""
+        assert "self._convert_query(" in inspect.getsource(getattr(psycopg.Cursor, name))
+        kinds = (psycopg.Cursor, psycopg.AsyncCursor, psycopg.ClientCursor, psycopg.RawCursor)
+        assert len({kind._convert_query for kind in kinds}) == 1
+
+    def test_cursors_on_the_server(self) -> None:
+        """They have a way of their own to it."""
+        assert "self._convert_query(" in inspect.getsource(psycopg.ServerCursor._declare_gen)
+        assert psycopg.ServerCursor._convert_query is psycopg.Cursor._convert_query
+
+    def test_pools(self) -> None:
+        """`open()` and `open=True` have nothing else in common."""
+        for kind in (psycopg_pool.ConnectionPool, psycopg_pool.AsyncConnectionPool):
+            assert "_open" in vars(kind)
+
+
+class TestPsycopg2:
+    """Names and habits of psycopg2."""
+
+    def test_what_each_connection_goes_through(self) -> None:
+        """`connect()` finds it by its name in the module."""
+        assert " _connect(dsn, " in inspect.getsource(psycopg2.connect)
+        assert callable(psycopg2._psycopg._connect)
