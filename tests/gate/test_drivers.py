@@ -224,6 +224,17 @@ assert one.info.parameter_status("application_name") == "mine"
 assert [known.pid for known in _drivers.raw_connections()] == [one.info.backend_pid]
 one.close()
 run(by_psycopg_generator)
+
+# A factory of the app's own, which goes where it likes.
+place = f"host={ADDRESS.host} port={ADDRESS.port} user={ADDRESS.user}"
+kept = []
+def elsewhere(dsn, **options):
+    kept.append(psycopg2.extensions.connection(f"{place} dbname=template1"))
+    return kept[-1]
+cause, error = line_of(lambda: psycopg2.connect(DSN, connection_factory=elsewhere))
+assert kept[0].closed and "template1" in error.what, error
+assert "script.py" in cause and not _drivers.raw_connections()
+psycopg2.connect(DSN, connection_factory=psycopg2.extensions.connection).close()
 """,
     )
 

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from pytest_arena._values import CodeLine
     from pytest_arena.errors import RefusedError
 
-__all__ = ["beyond", "cannot_read", "cannot_watch", "led_astray", "raw_connection"]
+__all__ = [
+    "beyond",
+    "cannot_read",
+    "cannot_watch",
+    "led_astray",
+    "made_elsewhere",
+    "raw_connection",
+]
 
 _UNSEEN = "no line of yours is on the stack: a pool's own task or thread connects"
 _REDIRECT = "arena_drivers = redirect   (it then lands in the test's database)"
@@ -41,6 +48,17 @@ def led_astray(target: Target) -> UnknownDatabaseError:
         "the test's database; what the test did would stay there",
         cause=str(user_line() or _UNSEEN),
         fix=f"set what belongs to the session alone in the listener{_allowing(target)}",
+    )
+
+
+def made_elsewhere(target: Target) -> UnknownDatabaseError:
+    """A connection that a factory opened, instead of the one that it was asked for."""
+    return UnknownDatabaseError(
+        f"refused: a connection to {target.name}, which is not inside the arena",
+        why="a connection_factory was asked for one to the test's database and opened another one; "
+        "what it does would stay there",
+        cause=str(user_line() or _UNSEEN),
+        fix="let the factory pass on the dsn that it is given",
     )
 
 

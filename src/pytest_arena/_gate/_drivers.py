@@ -23,7 +23,7 @@ from pytest_arena._gate._engines import asked_by_engine, find_engines
 from pytest_arena._gate._imports import when_imported
 from pytest_arena._gate._origin import user_line
 from pytest_arena._gate._postgresql_arguments import is_led, lead, name_outright, target
-from pytest_arena._gate._postgresql_target import Led
+from pytest_arena._gate._postgresql_target import Led, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from pytest_arena._gate._base import Aim, Files, Key
-    from pytest_arena._gate._postgresql_target import Target
     from pytest_arena._ledger import Ledger
     from pytest_arena._values import Address, CodeLine
 
@@ -224,10 +223,18 @@ class _Guard:
             self.admit(dialect, args, kwargs)
 
     def opened(self, admitted: Admitted | None, connection: Any) -> None:
-        """Keep in mind why a connection was let through, and use its database if it is ours."""
+        """Keep in mind why a connection was let through, and use its database if it is ours.
+
+        Raises:
+            RefusedError: a class or a factory of the app's has opened another one.
+        """
+        __tracebackhide__ = True
         now = self._resolver()
         if admitted is None or now is None:
             return
+        if admitted.address and (other := _elsewhere(admitted.address, connection)):
+            connection.close()
+            raise now.ledger.refused(messages.made_elsewhere(other))
         line = user_line() if admitted.aim else None  # an engine's own have theirs elsewhere
         _opened[connection] = _Opened(admitted, line, now.serial())
         if admitted.aim is not None:
@@ -244,6 +251,14 @@ class _Guard:
             return
         if (now := self._resolver()) is not None:
             raise now.ledger.refused(messages.beyond(beyond))
+
+
+def _elsewhere(address: Address, connection: Any) -> Target | None:
+    """What a connection of libpq's is on, where that is not the database that it was led to."""
+    info = getattr(connection, "info", None)
+    if info is None or info.dbname == address.database:
+        return None
+    return Target(((str(info.host), str(info.port)),), str(info.dbname))
 
 
 def _beyond(statement: str | bytes) -> str:
