@@ -35,12 +35,13 @@ demo-postgresql: $(STAMP)
 demo-faults: $(STAMP)
 	@$(BIN)/python examples/faults/demo.py
 
-# Most tests start processes of their own, and wait for them: a worker for each core.
+# Most tests start processes of their own, and wait for them: a worker for each core, which takes
+# work from the others when it has none left: pages of the docs take long, and come in a row.
 test: check
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 test-full: check
-	$(BIN)/pytest -n auto -m ""
+	$(BIN)/pytest -n auto --dist worksteal -m ""
 	@$(MAKE) --no-print-directory test-on-others
 
 # Linux only. The library needs FTS5, R-tree and column metadata; how it is compiled is written in

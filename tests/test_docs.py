@@ -353,7 +353,30 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("page", pages(), ids=name_of)
+# Each starts pytest many times over; `make test-full` runs them.
+LONG_PAGES = {
+    f"docs/how-to/{name}.md"
+    for name in (
+        "alembic",
+        "logins",
+        "look-at-a-failed-test",
+        "other-plugins",
+        "settings-and-apps",
+        "several-databases",
+        "test-a-variant",
+        "wide-fixtures",
+    )
+}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow if name_of(page) in LONG_PAGES else ())
+        for page in pages()
+    ],
+    ids=name_of,
+)
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     """All files, commands and fragments of the page work in the order in which it shows them."""
     folder = tmp_path / "project"

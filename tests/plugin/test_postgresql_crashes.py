@@ -352,6 +352,7 @@ def timed_out(project: Project, method: str) -> Run:
     return example.run(*words, "test_it.py", "test_next.py", env=project.server.env)
 
 
+@pytest.mark.slow
 def test_pitfall_069_a_timeout_by_signal(project: Project) -> None:
     """The test fails where it waits; those after it have databases as usual."""
     run = timed_out(project, "signal")
