@@ -225,6 +225,7 @@ def pytest_runtest_teardown(item):
 """
 
 
+@pytest.mark.slow
 def test_a_whole_run_of_pytest(tmp_path: Path) -> None:
     """All runners, module loops, a failure: every app ends, with errors for noise."""
     (tmp_path / "test_inner.py").write_text(INNER, encoding="utf-8")

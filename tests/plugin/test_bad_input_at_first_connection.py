@@ -67,6 +67,7 @@ def test_a_seed_that_fails_is_told_in_full_once(example: Example, seed: str, say
     assert run.output.count("as the first test that connected says\nE") >= 2
 
 
+@pytest.mark.slow
 def test_a_schema_that_fails_under_xdist_fails_the_tests_of_every_worker(example: Example) -> None:
     """Each process tries, and each says why."""
     project = example.with_files(
@@ -121,6 +122,7 @@ def init():
 """
 
 
+@pytest.mark.slow
 def test_a_builder_that_keeps_a_connection(example: Example) -> None:
     """It is no leak of the first test; what it has not committed is a failure of the build.
 

@@ -117,6 +117,7 @@ def test_pitfall_084_the_cache_is_where_arena_cache_says(seeds: Example) -> None
     assert not list(seeds.folder.parent.glob("cache"))
 
 
+@pytest.mark.slow
 def test_rebuild_builds_once_for_all_workers(seeds: Example) -> None:
     """By the switch and by ARENA_REBUILD; without it nothing is built again."""
     counting = seeds.change(
