@@ -22,7 +22,6 @@ class Files:
     """Tells files apart by where they lie, by ``arena_allow``, and by what engines have meant."""
 
     def __init__(self, config: Config, home: Home) -> None:
-        self._home = home
         below_root = (str(config.root / text) for text in config.allow)
         self._allowed = (*config.allow, *below_root)
         # Beside what is ours in the cache's folder there may be anything.

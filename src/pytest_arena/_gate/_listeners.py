@@ -6,6 +6,7 @@ import os
 import sqlite3
 import weakref
 from collections import Counter
+from contextlib import suppress
 from functools import cache
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,7 @@ class Gate:
         self._taken: weakref.WeakKeyDictionary[Any, Checkout] = weakref.WeakKeyDictionary()
         self._entries: weakref.WeakSet[Any] = weakref.WeakSet()
         self.holders = Holders()
+        self._detached: weakref.WeakKeyDictionary[Any, Key] = weakref.WeakKeyDictionary()
 
     def connecting(
         self, dialect: Dialect, entry: Any, cargs: list[Any], cparams: dict[str, Any]
@@ -163,8 +165,8 @@ class Gate:
         if info.stale or any(self.resolver.current(aim.key) != aim for aim in aims):
             raise DisconnectionError("the database of this connection is not the test's any more")
         self.used.update(aim.key for aim in aims)
-        if info.is_led:
-            self.uses.update(aim.key for aim in aims)
+        # However it came: by a listener or a creator of the app's as well.
+        self.uses.update(aim.key for aim in aims if aim.address is not None)
         info.begin_use()
         self._taken[entry] = Checkout(entry, info.handle, user_line(), self.resolver.serial())
 
@@ -186,6 +188,13 @@ class Gate:
         """The connection is back in its pool, or is gone."""
         self._taken.pop(entry, None)
 
+    def detached(self, dbapi_connection: Any, entry: Any) -> None:
+        """Somebody keeps the connection for good: no pool tells when it is used."""
+        taken, info = self._taken.pop(entry, None), entry.info.get(INFO)
+        if taken is not None and info is not None and info.aim is not None:
+            with suppress(TypeError):  # a driver's class that has no weak references
+                self._detached[driver_connection(dbapi_connection)] = info.aim.key
+
     def uses_of(self, key: Key) -> int:
         """Return a number that has moved since it was last asked for, if this database was used.
 
@@ -193,9 +202,9 @@ class Gate:
         as one is out.
         """
         entries = [taken.entry for taken in self.taken()]
-        aims = [aim for entry in entries for aim in entry.info[INFO].aims()]
-        aims += [raw.aim for raw in raw_connections()]
-        if any(aim.key == key for aim in aims):
+        keys = [aim.key for entry in entries for aim in entry.info[INFO].aims()]
+        keys += [raw.aim.key for raw in raw_connections()]
+        if key in keys or key in self._detached.values():
             self.uses[key] += 1
         return self.uses[key]
 
@@ -311,11 +320,12 @@ def _on_engine_connect(connection: Any, *_: Any) -> None:
 
 def _on_statement(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
     __tracebackhide__ = True
-    if not (alters_session(statement) or reaches_beyond(statement)):
+    beyond = reaches_beyond(statement)
+    if not (beyond or alters_session(statement)):
         return
     info = connection.connection.info.get(INFO)
     if isinstance(info, EntryInfo) and isinstance(info.handle, ServerHandle):
-        if beyond := reaches_beyond(statement):
+        if beyond:
             raise _gates[-1].resolver.ledger.refused(_messages.beyond(beyond))
         info.handle.altered()
 
@@ -340,5 +350,5 @@ def _on_checked_in(dbapi_connection: Any, entry: Any) -> None:
     _gates[-1].checked_in(entry)
 
 
-def _on_detached(_dbapi_connection: Any, entry: Any) -> None:
-    _gates[-1].checked_in(entry)
+def _on_detached(dbapi_connection: Any, entry: Any) -> None:
+    _gates[-1].detached(dbapi_connection, entry)

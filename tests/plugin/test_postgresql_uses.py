@@ -1,0 +1,72 @@
+"""PostgreSQL: whichever way a connection came, what was done on it is seen and taken back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.plugin.test_postgresql_story import on_postgresql
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+WAYS = """
+import psycopg
+import pytest
+import sqlalchemy
+from sqlalchemy import event, text
+
+COUNT = text("SELECT count(*) FROM dancers")
+ADD = text("INSERT INTO dancers (name) VALUES ('New')")
+URL = "postgresql+psycopg://me:s3cret@db.example.org/shop"
+
+listened = sqlalchemy.create_engine(URL)
+event.listen(listened, "do_connect", lambda *_: None)  # one that sets a token, as for a cloud
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_pitfall_014_an_engine_with_a_listener_of_its_own(turn):
+    with listened.begin() as connection:
+        assert connection.scalar(COUNT) == 1
+        connection.execute(ADD)
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_pitfall_015_an_engine_with_a_creator(arena, turn):
+    dsn = arena.url.replace("+asyncpg", "")
+    engine = sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn))
+    with engine.begin() as connection:
+        assert connection.scalar(COUNT) == 1
+        connection.execute(ADD)
+    engine.dispose()
+"""
+
+DETACHED = """
+
+kept = []
+
+
+def test_takes_one_out_of_its_pool_for_good():
+    engine = sqlalchemy.create_engine(URL, isolation_level="AUTOCOMMIT")
+    kept.append(engine.connect())
+    kept[0].detach()
+    assert kept[0].scalar(COUNT) == 1
+
+
+def test_and_writes_on_it_later():
+    try:
+        kept[0].execute(ADD)
+    except sqlalchemy.exc.OperationalError:
+        pass  # its database was given up, and nothing can be given to it instead
+    kept[0].close()
+
+
+def test_is_gone():
+    with listened.connect() as connection:
+        assert connection.scalar(COUNT) == 1
+"""
+
+
+def test_connections_that_came_another_way_are_seen(example: Example) -> None:
+    """Else a test that wrote would be taken for one that had used no database."""
+    run = on_postgresql(example, test_it=WAYS + DETACHED).run("-v", "-W", "ignore")
+    run.expect(passed=9).says("1] had shop; changed shop")
