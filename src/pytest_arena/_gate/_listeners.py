@@ -6,7 +6,6 @@ import os
 import sqlite3
 import weakref
 from collections import Counter
-from contextlib import suppress
 from functools import cache
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -59,7 +58,7 @@ class Gate:
         self._taken: weakref.WeakKeyDictionary[Any, Checkout] = weakref.WeakKeyDictionary()
         self._entries: weakref.WeakSet[Any] = weakref.WeakSet()
         self.holders = Holders()
-        self._detached: weakref.WeakKeyDictionary[Any, Key] = weakref.WeakKeyDictionary()
+        self._watched_by_nobody: set[Key] = set()  # somebody has connections without a pool
 
     def connecting(
         self, dialect: Dialect, entry: Any, cargs: list[Any], cparams: dict[str, Any]
@@ -186,25 +185,29 @@ class Gate:
 
     def checked_in(self, entry: Any) -> None:
         """The connection is back in its pool, or is gone."""
-        self._taken.pop(entry, None)
+        taken = self._taken.pop(entry, None)
+        if taken is not None and isinstance(taken.handle, ServerHandle):
+            self.uses[taken.handle.key] += 1  # it may have been used since it was asked for last
 
-    def detached(self, dbapi_connection: Any, entry: Any) -> None:
+    def detached(self, entry: Any) -> None:
         """Somebody keeps the connection for good: no pool tells when it is used."""
-        taken, info = self._taken.pop(entry, None), entry.info.get(INFO)
-        if taken is not None and info is not None and info.aim is not None:
-            with suppress(TypeError):  # a driver's class that has no weak references
-                self._detached[driver_connection(dbapi_connection)] = info.aim.key
+        taken = self._taken.pop(entry, None)
+        if taken is not None and isinstance(taken.handle, ServerHandle):
+            self._watched_by_nobody.add(taken.handle.key)
+
+    def opened_raw(self, key: Key) -> None:
+        """Somebody has opened a connection without an engine."""
+        self.used.add(key)
+        self._watched_by_nobody.add(key)
 
     def uses_of(self, key: Key) -> int:
         """Return a number that has moved since it was last asked for, if this database was used.
 
-        That is so where a connection was taken from its pool, or opened without one; and as long
-        as one is out.
+        That is so where a connection was taken from its pool, or given back; as long as one is
+        out; and from when one was opened without a pool, or taken out of it for good.
         """
-        entries = [taken.entry for taken in self.taken()]
-        keys = [aim.key for entry in entries for aim in entry.info[INFO].aims()]
-        keys += [raw.aim.key for raw in raw_connections()]
-        if key in keys or key in self._detached.values():
+        out = [one.handle.key for one in self.taken() if isinstance(one.handle, ServerHandle)]
+        if key in out or key in self._watched_by_nobody:
             self.uses[key] += 1
         return self.uses[key]
 
@@ -284,8 +287,7 @@ def _drivers() -> str:
 
 def _used(key: Key) -> None:
     if _gates:
-        _gates[-1].used.add(key)
-        _gates[-1].uses[key] += 1
+        _gates[-1].opened_raw(key)
 
 
 def close(gate: Gate) -> bool:
@@ -350,5 +352,5 @@ def _on_checked_in(dbapi_connection: Any, entry: Any) -> None:
     _gates[-1].checked_in(entry)
 
 
-def _on_detached(dbapi_connection: Any, entry: Any) -> None:
-    _gates[-1].detached(dbapi_connection, entry)
+def _on_detached(_dbapi_connection: Any, entry: Any) -> None:
+    _gates[-1].detached(entry)

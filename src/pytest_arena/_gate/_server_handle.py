@@ -23,11 +23,11 @@ class ServerHandle:
     on the arena's own connection and by the number of the backend.
     """
 
-    __slots__ = ("_key", "_pid", "_reference", "_resolver", "_states")
+    __slots__ = ("_pid", "_reference", "_resolver", "_states", "key")
 
     def __init__(self, resolver: Resolver, aim: Aim, dbapi_connection: Any) -> None:
         driver = driver_connection(dbapi_connection)
-        self._resolver, self._key = resolver, aim.key
+        self._resolver, self.key = resolver, aim.key
         self._reference: Callable[[], Any] = _weak(driver)
         self._pid = _pid(driver)
         self._states = 0  # how many statements have changed what the session is
@@ -45,17 +45,17 @@ class ServerHandle:
         """
         driver = self._reference()
         is_open = driver is not None and _is_open(driver)
-        return is_open and self._resolver.writes(self._key, self._pid)
+        return is_open and self._resolver.writes(self.key, self._pid)
 
     def interrupt(self) -> None:
         """Cancel its statement."""
         if self._reference() is not None:
-            self._resolver.end_backend(self._key, self._pid, cancel=True)
+            self._resolver.end_backend(self.key, self._pid, cancel=True)
 
     def roll_back(self) -> None:
         """End its backend, and with it its transaction and its locks."""
         if self._reference() is not None:
-            self._resolver.end_backend(self._key, self._pid, cancel=False)
+            self._resolver.end_backend(self.key, self._pid, cancel=False)
 
     def attached(self) -> tuple[Aim, ...]:
         """A connection to a server has one database."""
