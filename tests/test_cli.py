@@ -26,11 +26,11 @@ from pytest_arena._cli._lines import as_json, as_lines, closing_line, size_shown
 from pytest_arena._cli._main import main
 from pytest_arena._cli._options import read_options
 from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._own import OwnDatabases
 from pytest_arena._servers import _sqlite
 from pytest_arena._servers._binaries import folders
 from pytest_arena._servers._cluster import find_cluster
 from pytest_arena._servers._locks import attempt, exclusive, is_held
-from pytest_arena._servers._own import OwnDatabases
 from pytest_arena._servers._programs import account, read_programs
 from tests.servers.postgresql import address, names_on_server, own_databases, own_registry
 from tests.servers.waiting import end_cluster, lives, server_pid, until
@@ -56,7 +56,7 @@ input()
 """
 ON_SERVER = """
 import json, sys
-from pytest_arena._servers._own import OwnDatabases
+from pytest_arena._own import OwnDatabases
 from pytest_arena._values import Address
 own = OwnDatabases(Address(*json.loads(sys.argv[2])), project="shop", registry=sys.argv[1])
 own.rest()

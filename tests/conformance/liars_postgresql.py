@@ -20,7 +20,7 @@ from contextlib import closing, suppress
 from pytest_arena._dialects._postgresql_control import Failed, open_control
 from pytest_arena._isolation._clone import Clone
 from pytest_arena._isolation._stock import Stock
-from pytest_arena._servers._own import OwnDatabases
+from pytest_arena._own import OwnDatabases
 
 enter, leave, forget, close = Clone.enter, Clone.leave, Clone.forget, Clone.close
 

@@ -14,7 +14,7 @@ from tests.servers.postgresql import connect
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._servers._own import OwnDatabases
+    from pytest_arena._own import OwnDatabases
 
 __all__ = ["SCHEMA", "Hand", "ServerWorld", "dump_of"]
 

@@ -26,7 +26,7 @@ from tests.servers.postgresql import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._servers._own import OwnDatabases
+    from pytest_arena._own import OwnDatabases
 
 
 @pytest.fixture(scope="module")

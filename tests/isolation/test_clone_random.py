@@ -16,7 +16,7 @@ from tests.servers.postgresql import own_databases, own_registry, run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._servers._own import OwnDatabases
+    from pytest_arena._own import OwnDatabases
 
 WORK = (
     "INSERT INTO dancers (name) VALUES (random()::text)",

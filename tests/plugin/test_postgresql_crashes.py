@@ -29,7 +29,7 @@ import signal
 import threading
 from pathlib import Path
 from pytest_arena._dialects._postgresql_control import _LibpqControl
-from pytest_arena._servers import _line
+from pytest_arena._own import _line
 
 PLACES = os.environ.get("PLACES", "").split()
 STATEMENT, MOMENT = os.environ.get("STATEMENT", ""), os.environ.get("MOMENT", "")

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._dialects._postgresql_control import Failed, open_control
-from pytest_arena._servers import _own
-from pytest_arena._servers._own import OwnDatabases
+from pytest_arena._own import OwnDatabases
+from pytest_arena._own import _databases as _own
 from pytest_arena.errors import IsolationError, ServerError
 from tests.servers.postgresql import (
     address,
@@ -421,7 +421,7 @@ def test_errors_of_the_background_do_not_end_it(registry: str, template: str) ->
 
 FORKS = """
 import os, sys
-from pytest_arena._servers._own import OwnDatabases
+from pytest_arena._own import OwnDatabases
 from tests.servers.postgresql import address
 own = OwnDatabases(address(), registry=sys.argv[1])
 name = own.create("live")
@@ -452,8 +452,8 @@ def test_a_forked_child_leaves_all_to_its_parent() -> None:
 KILLED = """
 import os, signal, sys
 from pytest_arena._dialects._postgresql_control import _LibpqControl
-from pytest_arena._servers import _own
-from pytest_arena._servers._own import OwnDatabases
+from pytest_arena._own import _databases as _own
+from pytest_arena._own import OwnDatabases
 from tests.servers.postgresql import address
 
 limit, count = int(sys.argv[2]), 0

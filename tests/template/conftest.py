@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_arena._own import OwnDatabases
 from pytest_arena._servers._binaries import folders
 from pytest_arena._servers._cluster import find_cluster
-from pytest_arena._servers._own import OwnDatabases
 from pytest_arena._servers._places import ClusterFolder
 from pytest_arena._servers._programs import account, read_programs
 from tests.servers.waiting import end_cluster

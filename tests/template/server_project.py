@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._servers._own import OwnDatabases
+    from pytest_arena._own import OwnDatabases
     from pytest_arena._template import Target
     from pytest_arena._values import Address
 
@@ -38,7 +38,7 @@ ENSURE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from pytest_arena._servers._own import OwnDatabases
+from pytest_arena._own import OwnDatabases
 from pytest_arena._values import Address
 from tests.template.server_project import ServerProject
 root, registry, host, port, user = sys.argv[2:]

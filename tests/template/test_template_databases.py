@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from pytest_arena._dialects import _postgresql_templates as sql
 from pytest_arena._dialects._postgresql_control import Failed
-from pytest_arena._servers._own import OwnDatabases
+from pytest_arena._own import OwnDatabases
 from pytest_arena._template import _databases
 from pytest_arena._values import Stage
 from pytest_arena.errors import TemplateError

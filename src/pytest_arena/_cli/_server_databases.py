@@ -6,13 +6,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from pytest_arena._cli._base import Left, Place, Removed, Thing
-from pytest_arena._servers._look import look
-from pytest_arena._servers._own import OwnDatabases
+from pytest_arena._own import OwnDatabases
+from pytest_arena._own._look import look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._servers._own import OwnDatabase
+    from pytest_arena._own import OwnDatabase
     from pytest_arena._values import Address
 
 __all__ = ["ServerDatabases"]

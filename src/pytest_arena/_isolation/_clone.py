@@ -12,13 +12,13 @@ from pytest_arena._dialects import _postgresql_clone as sql
 from pytest_arena._dialects._postgresql_control import Control, Failed, open_control
 from pytest_arena._isolation._base import Held
 from pytest_arena._isolation._stock import Stock
-from pytest_arena._servers._own import new_name
+from pytest_arena._own import new_name
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._servers._own import OwnDatabases
+    from pytest_arena._own import OwnDatabases
     from pytest_arena._values import Address
 
 __all__ = ["Clone"]

@@ -10,7 +10,7 @@ from pytest_arena.errors import ArenaError
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from pytest_arena._servers._own import OwnDatabases
+    from pytest_arena._own import OwnDatabases
 
 __all__ = ["Stock"]
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect, Engine
 
     from pytest_arena._dialects._postgresql_control import Control
-    from pytest_arena._servers._own import OwnDatabases
+    from pytest_arena._own import OwnDatabases
     from pytest_arena._template._base import Target
     from pytest_arena._values import Address
 

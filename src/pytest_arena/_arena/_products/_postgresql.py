@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pytest_arena._config import Config
     from pytest_arena._dialects._postgresql_identity import Identity
     from pytest_arena._isolation import Clone
+    from pytest_arena._own import OwnDatabases
     from pytest_arena._servers._base import Server, Wanted
-    from pytest_arena._servers._own import OwnDatabases
     from pytest_arena._template import Target
 
 __all__ = ["PostgreSQL"]
@@ -79,9 +79,9 @@ class PostgreSQL:
 
     def _started(self) -> OwnDatabases:
         # A run on SQLite alone does not pay for what looks for servers.
+        from pytest_arena._own import OwnDatabases  # noqa: PLC0415 - as said
         from pytest_arena._servers._base import Wanted  # noqa: PLC0415 - as said
         from pytest_arena._servers._find import find_server  # noqa: PLC0415 - as said
-        from pytest_arena._servers._own import OwnDatabases  # noqa: PLC0415 - as said
 
         database = self._config.database
         wanted = Wanted(

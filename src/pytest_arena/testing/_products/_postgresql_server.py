@@ -18,9 +18,9 @@ from sqlalchemy.engine import URL
 
 from pytest_arena._dialects import _postgresql_witness as sql
 from pytest_arena._dialects._postgresql_control import Control, Failed, open_control
+from pytest_arena._own import OwnDatabases
 from pytest_arena._servers._base import Wanted
 from pytest_arena._servers._find import find_server
-from pytest_arena._servers._own import OwnDatabases
 from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from pytest_arena._dialects import _postgresql_own as sql
 from pytest_arena._dialects._postgresql_control import Failed, open_control
 from pytest_arena._dialects._postgresql_look import REGISTRY_BYTES, is_there
-from pytest_arena._servers import _own_messages as messages
-from pytest_arena._servers._own import OwnDatabase
+from pytest_arena._own import _messages as messages
+from pytest_arena._own._databases import OwnDatabase
 
 if TYPE_CHECKING:
     from pytest_arena._dialects._postgresql_control import Control

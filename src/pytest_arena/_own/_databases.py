@@ -1,4 +1,4 @@
-"""Which databases on a server are arena's own, whose are they, and who may drop them?"""
+"""The databases on a server that arena has made: made, frozen, kept, dropped, swept."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pytest_arena import _clock
 from pytest_arena._dialects import _postgresql_clone as clone_sql
 from pytest_arena._dialects import _postgresql_own as sql
 from pytest_arena._dialects._postgresql_control import Failed, open_control
-from pytest_arena._servers import _own_messages as messages
-from pytest_arena._servers._chores import Chores
-from pytest_arena._servers._copying import Copying
-from pytest_arena._servers._line import Line
-from pytest_arena._servers._registry import Registry
+from pytest_arena._own import _messages as messages
+from pytest_arena._own._chores import Chores
+from pytest_arena._own._copying import Copying
+from pytest_arena._own._line import Line
+from pytest_arena._own._registry import Registry
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pytest_arena._dialects import _postgresql_clone as sql
 from pytest_arena._dialects._postgresql_control import Failed, open_control
 
 if TYPE_CHECKING:
-    from pytest_arena._servers._line import Line
-    from pytest_arena._servers._registry import Registry
+    from pytest_arena._own._line import Line
+    from pytest_arena._own._registry import Registry
     from pytest_arena._values import Address
 
 __all__ = ["Copying"]

@@ -12,8 +12,8 @@ from pytest_arena import _clock
 from pytest_arena._dialects import _postgresql_clone as clone_sql
 from pytest_arena._dialects import _postgresql_own as sql
 from pytest_arena._dialects._postgresql_control import Failed, open_control
-from pytest_arena._servers import _own_messages as messages
-from pytest_arena._servers._line import Line, Writes, is_lost
+from pytest_arena._own import _messages as messages
+from pytest_arena._own._line import Line, Writes, is_lost
 
 if TYPE_CHECKING:
     from pytest_arena._dialects._postgresql_control import Control
