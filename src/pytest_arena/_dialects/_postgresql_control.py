@@ -9,12 +9,13 @@ import threading
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Coroutine, Iterator, Mapping
 
     from pytest_arena._values import Address
 
@@ -23,6 +24,9 @@ __all__ = ["Control", "Failed", "as_own", "identifier", "is_own", "literal", "op
 _CONNECT_SECONDS = 10
 _TURNS = 5
 _NAME = "pytest-arena"  # as pg_stat_activity shows it
+# Python has no value for what came: a date before Christ, for one.
+_UNREADABLE = (ValueError, OverflowError)
+_NONE: Mapping[str, str] = MappingProxyType({})
 # What libpq hands on of a login that was refused: the server's words, and not its code.
 _FULL = re.compile("too many (clients|connections)|connection slots are reserved")
 
@@ -58,20 +62,21 @@ class Control(Protocol):
         """Close it. Idempotent; never raises."""
 
 
-def open_control(address: Address) -> Control:
+def open_control(address: Address, settings: Mapping[str, str] | None = None) -> Control:
     """Connect, by the first driver that is installed: psycopg, psycopg2, asyncpg.
 
-    The libpq settings of the environment (PGOPTIONS, PGSERVICE, …) do not reach it.
+    ``settings`` are the server's (``lock_timeout``, …) and hold from the connection's first moment
+    on. The libpq settings of the environment (PGOPTIONS, PGSERVICE, …) do not reach it.
 
     Raises:
-        Failed: no server answers there, or it refuses the login.
+        Failed: no server answers there, or it refuses the login, or a setting.
         ConfigError: there is no driver.
     """
     for module, kind in _KINDS:
         if find_spec(module) is not None:
             # One may be there and broken: without libpq, for one.
             with as_own(), _without_service(), suppress(ImportError):
-                return kind(address)
+                return kind(address, settings or _NONE)
     raise ConfigError(
         "no driver for PostgreSQL is installed",
         why="arena makes the test databases by a connection of its own",
@@ -120,7 +125,8 @@ def _without_service() -> Iterator[None]:
             os.environ["PGSERVICE"] = name
 
 
-def _libpq(address: Address) -> dict[str, Any]:
+def _libpq(address: Address, settings: Mapping[str, str]) -> dict[str, Any]:
+    given = {"standard_conforming_strings": "on", "client_min_messages": "error", **settings}
     return {
         "host": address.host,
         "port": address.port,
@@ -130,8 +136,13 @@ def _libpq(address: Address) -> dict[str, Any]:
         "sslmode": "disable" if address.is_socket else "prefer",
         "connect_timeout": _CONNECT_SECONDS,
         "application_name": _NAME,
-        "options": "-c standard_conforming_strings=on -c client_min_messages=error",
+        "options": " ".join(f"-c {name}={_escaped(value)}" for name, value in given.items()),
     }
+
+
+def _escaped(value: str) -> str:
+    # The server splits the options at blanks that no backslash stands before.
+    return re.sub(r"([\\\s])", r"\\\1", value)
 
 
 class _LibpqControl:
@@ -154,18 +165,20 @@ class _LibpqControl:
                 cursor = self._connection.cursor()
                 cursor.execute(sql)
                 return cast("list[tuple[Any, ...]]", cursor.fetchall()) if fetch else []
-            except self._error as error:
+            except (self._error, *_UNREADABLE) as error:
                 raise Failed(str(error).strip(), getattr(error, self._code, "") or "") from error
 
     def close(self) -> None:
         self._connection.close()
 
 
-def _psycopg(address: Address) -> Control:
+def _psycopg(address: Address, settings: Mapping[str, str]) -> Control:
     import psycopg  # noqa: PLC0415 - an extra, and slow to import
 
     try:
-        connection = psycopg.connect(**_libpq(address), autocommit=True, prepare_threshold=None)
+        connection = psycopg.connect(
+            **_libpq(address, settings), autocommit=True, prepare_threshold=None
+        )
     except psycopg.Error as error:
         raise Failed(str(error).strip(), error.sqlstate or _code(error)) from error
     control = _LibpqControl(connection, psycopg.Error, "sqlstate")
@@ -177,11 +190,11 @@ def _code(error: Exception) -> str:
     return "53300" if _FULL.search(str(error)) else ""
 
 
-def _psycopg2(address: Address) -> Control:
+def _psycopg2(address: Address, settings: Mapping[str, str]) -> Control:
     import psycopg2  # noqa: PLC0415 - an extra, and slow to import
 
     try:
-        connection = psycopg2.connect(**_libpq(address))
+        connection = psycopg2.connect(**_libpq(address, settings))
     except psycopg2.Error as error:
         raise Failed(str(error).strip(), error.pgcode or _code(error)) from error
     connection.autocommit = True
@@ -193,7 +206,7 @@ def _psycopg2(address: Address) -> Control:
 class _AsyncpgControl:
     """By asyncpg, on an event loop in a thread of its own."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, settings: Mapping[str, str]) -> None:
         self._loop = asyncio.new_event_loop()
         self._turn = threading.RLock()
         self._thread = threading.Thread(
@@ -201,7 +214,7 @@ class _AsyncpgControl:
         )
         self._thread.start()
         try:
-            self._connection = self._wait(_open_asyncpg(address))
+            self._connection = self._wait(_open_asyncpg(address, settings))
         except BaseException:
             self._stop()
             raise
@@ -228,6 +241,7 @@ class _AsyncpgControl:
             OSError,
             asyncpg.InterfaceError,
             asyncpg.InternalClientError,  # a goodbye of the server crossed with our statement
+            *_UNREADABLE,
         ) as error:
             raise Failed(str(error) or type(error).__name__) from error
 
@@ -249,7 +263,7 @@ async def _drain() -> None:
         await asyncio.sleep(0)
 
 
-async def _open_asyncpg(address: Address) -> Any:
+async def _open_asyncpg(address: Address, settings: Mapping[str, str]) -> Any:
     import asyncpg  # noqa: PLC0415 - an extra, and slow to import
 
     return await asyncpg.connect(
@@ -261,7 +275,7 @@ async def _open_asyncpg(address: Address) -> Any:
         ssl=None if not address.is_socket else False,
         timeout=_CONNECT_SECONDS,
         statement_cache_size=0,
-        server_settings={"application_name": _NAME, "client_min_messages": "error"},
+        server_settings={"application_name": _NAME, "client_min_messages": "error", **settings},
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._dialects._postgresql_live import ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,15 +45,8 @@ def identity(dbapi_connection: Any) -> Identity | None:
     Raises:
         Exception: the driver's own, where the connection is closed or busy.
     """
-    connection = getattr(dbapi_connection, "driver_connection", dbapi_connection)
-    driver = _driver_of(connection)
-    if driver == "asyncpg":
-        return _identity(dbapi_connection.run_async(_asked_of_asyncpg))
-    if driver == "psycopg":
-        return _identity(_asked_of_libpq(connection.pgconn))
-    if driver == "psycopg2":
-        return _identity(_asked_of_psycopg2(connection))
-    return None
+    row = ask(dbapi_connection, _QUESTION)
+    return _identity(row) if row is not None else None
 
 
 def close_unseen(dbapi_connection: Any) -> None:
@@ -64,34 +58,3 @@ def close_unseen(dbapi_connection: Any) -> None:
 def _identity(row: Sequence[Any]) -> Identity:
     server, database, pid = (str(value) for value in row)
     return Identity(server, database, int(pid))
-
-
-def _driver_of(connection: Any) -> str:
-    """The package that a class, or one that it is made from, belongs to: apps have subclasses."""
-    packages = (one.__module__.partition(".")[0] for one in type(connection).__mro__)
-    return next((one for one in packages if one in {"asyncpg", "psycopg", "psycopg2"}), "")
-
-
-async def _asked_of_asyncpg(connection: Any) -> tuple[Any, ...]:
-    return tuple(await connection.fetchrow(_QUESTION))
-
-
-def _asked_of_libpq(pgconn: Any) -> tuple[str, ...]:
-    # Below psycopg's own transactions, adapters and row factories.
-    result = pgconn.exec_(_QUESTION.encode())
-    values = [result.get_value(0, column) for column in range(3)]
-    return tuple(cast("bytes", value).decode() for value in values)
-
-
-def _asked_of_psycopg2(connection: Any) -> tuple[Any, ...]:
-    library = sys.modules["psycopg2.extensions"]  # an extra; the connection is its own
-    was_idle = connection.info.transaction_status == library.TRANSACTION_STATUS_IDLE
-    # The bare class: the app's cursors may give rows of any kind.
-    cursor = library.cursor(connection)
-    try:
-        cursor.execute(_QUESTION)
-        return tuple(cursor.fetchone())
-    finally:
-        cursor.close()
-        if was_idle and not connection.autocommit:
-            connection.rollback()

@@ -9,6 +9,7 @@ created, and deleted after it was dropped.
 from __future__ import annotations
 
 from pytest_arena._dialects._postgresql_control import identifier, literal
+from pytest_arena._dialects._postgresql_taking import take_over_function
 
 __all__ = [
     "GIVE_CREATEDB",
@@ -32,6 +33,7 @@ __all__ = [
     "kept_too_many",
     "layout_found",
     "listed",
+    "names_of",
     "note_database",
     "owned",
     "registry_layout",
@@ -52,7 +54,7 @@ REGISTRY = "arena_registry"
 GIVE_CREATEDB = 'ALTER ROLE "{role}" CREATEDB;   -- as a superuser'
 RENAME = 'ALTER DATABASE "{name}" RENAME TO …;   -- if it may have another name'
 MARK = "pytest-arena: which databases of this server are arena's own, and whose"
-LAYOUT = 1
+LAYOUT = 2
 
 # Advisory locks are known by two numbers, and belong to the database of the session that has them.
 _RUNS, _TURNS = 7_264_001, 7_264_002
@@ -130,7 +132,7 @@ def registry_layout() -> str:
         CREATE TABLE arena.database (
             name name PRIMARY KEY, kind text NOT NULL, run int,
             owner name NOT NULL DEFAULT current_user, project text NOT NULL,
-            shelf text, manifest text, title text,
+            shelf text, manifest text, title text, origin name,
             created timestamptz NOT NULL DEFAULT now(), used timestamptz NOT NULL DEFAULT now());
         CREATE TABLE arena.use (
             template name, run int, owner name NOT NULL DEFAULT current_user,
@@ -142,6 +144,7 @@ def registry_layout() -> str:
         {_rows_are_their_owners("run", "database", "use")}
         CREATE FUNCTION arena.facts(live name, OUT open text[], OUT held text[], OUT horizon text)
             LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog AS $f${_FACTS}$f$;
+        {take_over_function(_RUNS, _TURNS)}
         EXECUTE format('COMMENT ON DATABASE %I IS %L', current_database(), {literal(MARK)});
     """
     return f"DO $layout$ BEGIN {body} END $layout$"
@@ -324,6 +327,11 @@ def condemn(days: int | None, run: int) -> str:
     )
 
 
+def names_of(run: int) -> str:
+    """Ask which databases are still a run's."""
+    return f"SELECT name::text FROM arena.database WHERE run = {run} AND owner = current_user"
+
+
 def condemned(run: int) -> str:
     """Ask what this run has to drop."""
     return f"SELECT name::text FROM arena.database WHERE kind = 'condemned' AND run = {run}"
@@ -333,16 +341,23 @@ def dead_ones(days: int, run: int) -> str:
     """Ask what is to be swept: runs (None for old templates), names, owners, whether ours.
 
     What this run has condemned and could not drop is among it, and so are runs without databases.
+    The last column is "wanted" for one that a living run may take over, "offered" where none has
+    asked for its template yet, else "".
     """
     return (
         f"WITH living AS MATERIALIZED ({_LIVING}) "
-        "SELECT d.run, d.name::text, d.owner::text, d.owner = current_user FROM arena.database d "
+        "SELECT d.run, d.name::text, d.owner::text, d.owner = current_user, "
+        "CASE WHEN d.kind <> 'live' OR NOT EXISTS (SELECT FROM arena.database t "
+        "WHERE t.name = d.origin AND t.kind = 'template') THEN '' "
+        "WHEN EXISTS (SELECT FROM arena.use u WHERE u.template = d.origin "
+        "AND u.run IN (SELECT * FROM living)) THEN 'wanted' ELSE 'offered' END "
+        "FROM arena.database d "
         "WHERE (d.run IS NOT NULL AND d.run NOT IN (SELECT * FROM living)) "
         f"OR (d.kind = 'condemned' AND d.run = {run}) "
         f"OR (d.kind = 'template' AND d.used < clock_timestamp() - interval '{days} days' "
         "AND d.owner = current_user AND NOT EXISTS (SELECT FROM arena.use u "
         "WHERE u.template = d.name AND u.run IN (SELECT * FROM living))) "
-        "UNION ALL SELECT r.id, '', r.owner::text, r.owner = current_user FROM arena.run r "
+        "UNION ALL SELECT r.id, '', r.owner::text, r.owner = current_user, '' FROM arena.run r "
         "WHERE r.id NOT IN (SELECT * FROM living) "
         "AND NOT EXISTS (SELECT FROM arena.database d WHERE d.run = r.id)"
     )

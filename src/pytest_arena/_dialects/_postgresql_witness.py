@@ -23,19 +23,21 @@ __all__ = [
     "others",
     "owned",
     "sessions",
+    "tells_at_once",
     "touches",
     "unlock",
 ]
 
 
-def create_role(name: str, password: str) -> str:
-    """Write: a login that may create databases, and nothing else."""
-    return f"CREATE ROLE {identifier(name)} LOGIN CREATEDB PASSWORD {literal(password)}"
+def create_role(name: str, password: str, *, may_all: bool) -> str:
+    """Write: a login that may create databases, and nothing else; or one that may do anything."""
+    right = "SUPERUSER" if may_all else "CREATEDB"
+    return f"CREATE ROLE {identifier(name)} LOGIN {right} PASSWORD {literal(password)}"
 
 
 def drop_role(name: str) -> str:
-    """Write it."""
-    return f"DROP ROLE IF EXISTS {identifier(name)}"
+    """Write it, with the rights that it was given."""
+    return f"DROP OWNED BY {identifier(name)}; DROP ROLE {identifier(name)}"
 
 
 def create_database(name: str) -> str:
@@ -122,3 +124,8 @@ def sessions(database: str) -> str:
         "SELECT pg_catalog.to_jsonb(d) ->> 'sessions' FROM pg_catalog.pg_stat_database d "
         f"WHERE d.datname = {literal(database)}"
     )
+
+
+def tells_at_once() -> str:
+    """Ask whether a session can be told to say what it has read so far: since version 15."""
+    return "SELECT pg_catalog.to_regproc('pg_catalog.pg_stat_force_next_flush') IS NOT NULL"

@@ -1,0 +1,289 @@
+"""The change journal of one database on a server, from outside: over a connection of its own."""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._dialects import _postgresql_undo_calls as sql
+from pytest_arena._dialects._postgresql_capture import fitting_schema, install, uninstall
+from pytest_arena._dialects._postgresql_changes import Entries, rows_changed
+from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._dialects._postgresql_journal import find_schema
+from pytest_arena._dialects._postgresql_rights import BE_REPLICA
+
+if TYPE_CHECKING:
+    from pytest_arena._dialects._postgresql_journal import Unfit
+    from pytest_arena._values import Address, TableRows
+
+__all__ = ["Left", "Look", "ServerJournal"]
+
+_BUSY, _DEADLOCK = "55P03", "40P01"
+# Classes of SQLSTATE that say nothing of the journal: the connection, the operator, no more room.
+_ELSEWHERE = ("", "08", "53", "57", "58")
+# So many bytes of dead entries are looked through in no time; more are given back, seldom: that
+# makes every session plan anew what its triggers do.
+_BYTES = 48 * 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What came of leaving a level. Where there are marks, nothing was undone."""
+
+    was_changed: bool
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What stands, without anything being done about it."""
+
+    is_changed: bool
+    marks: tuple[str, ...]
+    writers: frozenset[int]  # pids of sessions inside a transaction that has written
+    prepared: tuple[str, ...]  # transactions prepared for a second phase
+    locks: bool  # somebody holds an advisory lock
+
+
+class ServerJournal:
+    """The change journal of one live database, over a connection of its own.
+
+    Levels are numbered from 0, the database as it was copied. It keeps no count of them: each
+    method is told which level it is about, and levels in which nothing was written may be passed
+    over. Every method but ``install``, ``archive``, ``restore`` and ``rows_changed`` is one round
+    trip; each may be said again after a connection was lost in it.
+
+    A mark is a line that says what was done that no journal can take back: the schema was changed,
+    a large object was made, the server has crashed.
+
+    Example::
+
+        journal = ServerJournal(address)
+        journal.enter(1)
+        ...  # an app writes and commits
+        assert journal.leave(1) == Left(was_changed=True)
+
+    In a database without a journal there is only ``install`` to be called.
+
+    Raises:
+        Failed: the server is gone, or refuses the login or what it needs to undo.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._most_bytes = _BYTES
+        self._control = open_control(address, sql.SETTINGS)
+        try:
+            self._begin()
+        except BaseException:
+            self._control.close()
+            raise
+
+    def _begin(self) -> None:
+        self._control.run(BE_REPLICA)
+        self._schema = find_schema(self._control)
+        if self._schema:
+            self._use()
+
+    def _use(self) -> None:
+        self._control.rows(sql.begin(self._schema))
+        self._control.run(sql.prepare(self._schema))
+
+    # Levels
+
+    def enter(self, level: int) -> tuple[str, ...]:
+        """Open a level: what was written since the last one belongs to the level below.
+
+        A transaction that is open now, and is committed later, belongs to the new level.
+
+        Returns:
+            Marks. Where there are any, nothing was done.
+
+        Raises:
+            Failed: the server is gone.
+        """
+        try:
+            found = self._control.rows(sql.enter(level))
+        except Failed as error:
+            return self._marks_of(error)
+        return self._tidied(found)
+
+    def leave(self, level: int) -> Left:
+        """Take back all that was committed in the top level.
+
+        Rows come back exactly, sequences go on where they did. It happens whole or not at all.
+        Physical order is not restored.
+
+        Raises:
+            Failed: somebody has written and not committed, or holds locks on rows that have to be
+                changed (``55P03``; nobody is waited for but holders of row locks, half a second);
+                or the server is gone.
+        """
+        try:
+            found = self._control.rows(sql.leave(level))
+        except Failed as error:
+            return Left(was_changed=True, marks=self._marks_of(error))
+        return Left(was_changed=found[0][0] is not None, marks=self._tidied(found))
+
+    def _marks_of(self, error: Failed) -> tuple[str, ...]:
+        """Say why nothing could be done, where that is the journal's affair and nobody else's."""
+        if error.sqlstate in {_BUSY, _DEADLOCK}:
+            raise Failed(f"{error}: {self._whose()}", _BUSY) from error
+        if error.sqlstate[:2] in _ELSEWHERE:
+            raise error
+        with suppress(Failed):
+            if marks := self._control.rows(sql.marks(self._schema)):
+                return tuple(mark for (mark,) in marks)
+        return (str(error).partition("\n")[0],)
+
+    def _whose(self) -> str:
+        found = self._control.rows(sql.holders(self._schema))
+        return ", ".join(line for (line,) in found) or "somebody holds locks on its rows"
+
+    def _tidied(self, found: list[tuple[Any, ...]]) -> tuple[str, ...]:
+        """Return marks; where a change was taken back instead, look after the journal's size."""
+        [(answer,)] = found
+        size, *marks = answer or ("0",)
+        if int(size) > self._most_bytes:
+            with suppress(Failed):  # what was asked for is done
+                self._vacuum()
+        return tuple(marks)
+
+    def _vacuum(self) -> None:
+        self._control.run(sql.vacuum(self._schema))
+        # Somebody's old snapshot may keep the dead entries: not to be tried each time then.
+        [(left,)] = self._control.rows(sql.size(self._schema))
+        self._most_bytes = max(_BYTES, 2 * left)
+
+    def forget(self, level: int) -> None:
+        """Close the top level, and keep what was written in it: it belongs to the level below.
+
+        Raises:
+            Failed: the server is gone.
+        """
+        self._control.rows(sql.forget(level))
+
+    def recover(self) -> bool:
+        """Take back all levels after whoever entered them has died, level 0's own changes as well.
+
+        Returns:
+            Whether the database stands as its template does. If not, nothing was done: its schema
+            was changed, somebody is inside a transaction, or the server has crashed.
+
+        Raises:
+            Failed: the server is gone.
+        """
+        try:
+            [(is_done,)] = self._control.rows(sql.recover(self._schema))
+        except Failed as error:
+            if error.sqlstate != _BUSY and error.sqlstate[:2] in _ELSEWHERE:
+                raise
+            return False
+        return bool(is_done)
+
+    # Questions
+
+    def look(self, level: int | None = None) -> Look:
+        """Tell whether anything was committed in the top level, and who is about to.
+
+        Without its ``level``, that is since a level was last entered or left. No lock is taken, and
+        nothing is waited for.
+
+        Raises:
+            Failed: the server is gone.
+        """
+        [(is_changed, marks, writers, prepared, locks)] = self._control.rows(
+            sql.look(self._schema, level)
+        )
+        return Look(is_changed, tuple(marks), frozenset(writers), tuple(prepared), locks)
+
+    def moment(self) -> str:
+        """Return a point in time for ``rows_changed``.
+
+        Raises:
+            Failed: the server is gone.
+        """
+        return str(self._control.rows(sql.MOMENT)[0][0])
+
+    def rows_changed(
+        self,
+        *,
+        level: int,
+        since: str = "",
+        until: str = "",
+        limit: int | None = None,
+        is_top: bool = False,
+    ) -> list[TableRows]:
+        """Return the rows that have gone and come, committed and net.
+
+        Of the top level (``is_top``) between two moments, by default from its start to now; of one
+        below, what was written in it itself before the next was entered. ``limit`` is how many rows
+        of a table are given at most. Works where there are marks, too.
+
+        Marks are told as rows of "the schema".
+
+        Cost: two round trips, and another for each table that has changed.
+
+        Raises:
+            Failed: the journal or the server is gone.
+        """
+        entries = Entries(self._schema, level, is_top, since, until)
+        return rows_changed(self._control, entries, limit)
+
+    # From one database to another
+
+    def archive(self, below: int) -> list[tuple[Any, ...]]:
+        """Return all that was written in the levels below one, to be carried into another database.
+
+        Cost: what it returns stands in memory.
+
+        Raises:
+            Failed: the server has crashed and has emptied the journal; or a level below has made
+                large objects, or changed the database's settings or schema (``0A000``), which
+                cannot be carried.
+        """
+        return sql.archive(self._control, self._schema, below)
+
+    def restore(self, archived: list[tuple[Any, ...]], level: int) -> None:
+        """Bring a fresh copy of the template to where a level began.
+
+        Raises:
+            Failed: what was archived does not fit the copy, or the server is gone. The copy is not
+                to be used then.
+        """
+        for statement in sql.restore(self._schema, archived, level):
+            self._control.run(statement)
+
+    # The journal itself
+
+    def install(self) -> list[Unfit]:
+        """Install it, also after the schema was changed: what stands now is the start of level 0.
+
+        Returns:
+            What it cannot see or undo. Where one of them is fatal, nothing was done.
+
+        Raises:
+            Failed: somebody holds a table, or the server is gone.
+        """
+        with closing(open_control(self._address)) as control:
+            schema = self._schema or fitting_schema(control)
+            found = install(control, schema)
+        if not any(one.is_fatal for one in found):
+            self._schema = schema
+            self._use()
+        return found
+
+    def uninstall(self) -> None:
+        """Take it out of the database, if it is there. Only ``install`` may be called afterwards.
+
+        Raises:
+            Failed: somebody is inside a transaction, or the server is gone.
+        """
+        with closing(open_control(self._address, sql.PATIENCE)) as control:
+            if schema := find_schema(control):
+                control.run(uninstall(schema))
+
+    def close(self) -> None:
+        """Close the connection. Idempotent; never raises."""
+        self._control.close()

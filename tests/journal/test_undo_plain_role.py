@@ -1,0 +1,143 @@
+"""A login that is no superuser may undo as well, without event triggers."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena._dialects._postgresql_capture import fitting_schema, install
+from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._journal import Left, ServerJournal
+from tests.journal.capture_world import database
+from tests.journal.undo_world import DONE, NOTHING
+from tests.servers.postgresql import address, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._dialects._postgresql_control import Control
+
+ROLE = "arena_test_plain"
+CHANGED = Left(was_changed=True, marks=("the schema was changed",))
+SCHEMA = """
+CREATE SCHEMA app;
+CREATE TABLE app.notes (id serial PRIMARY KEY, text text NOT NULL);
+CREATE TABLE app.parts (a int) PARTITION BY LIST (a);
+CREATE TABLE app.part PARTITION OF app.parts DEFAULT;
+CREATE SEQUENCE app.held CACHE 5;
+CREATE TYPE app.mood AS ENUM ('good');
+CREATE FUNCTION app.noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+INSERT INTO app.notes (text) VALUES ('one');
+"""
+
+
+@pytest.fixture(scope="module")
+def role() -> Iterator[str]:
+    """A login with what undo needs, and no more."""
+    run(f"CREATE ROLE {ROLE} LOGIN BYPASSRLS")
+    try:
+        run(f"GRANT SET ON PARAMETER session_replication_role TO {ROLE}")
+    except Failed as error:  # it came with PostgreSQL 15
+        run(f"DROP ROLE {ROLE}")
+        pytest.skip(str(error))
+    yield ROLE
+    run(f"DROP OWNED BY {ROLE}; DROP ROLE {ROLE}")
+
+
+@pytest.fixture
+def worlds(role: str) -> Iterator[tuple[Control, ServerJournal]]:
+    """An app of that role, and the journal that it has installed."""
+    with database() as name:
+        run(f"GRANT ALL ON DATABASE {name} TO {role}")
+        to = replace(address(name), user=role)
+        with closing(open_control(to)) as app:
+            app.run(SCHEMA)
+            assert not any(one.is_fatal for one in install(app, fitting_schema(app)))
+            with closing(ServerJournal(to)) as journal:
+                yield app, journal
+
+
+def test_u92_rows_and_sequences_are_taken_back(worlds: tuple[Control, ServerJournal]) -> None:
+    """As for anybody else."""
+    app, journal = worlds
+    journal.enter(1)
+    app.run("INSERT INTO app.notes (text) VALUES ('two'); DELETE FROM app.notes WHERE id = 1")
+    app.run("INSERT INTO app.parts VALUES (1); SELECT nextval('app.held')")
+    assert journal.leave(1) == DONE
+    assert app.rows("TABLE app.notes") == [(1, "one")]
+    assert app.rows("SELECT nextval('app.held')") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "TRUNCATE app.notes RESTART IDENTITY; TRUNCATE app.parts",
+        "SELECT nextval('app.held')",
+        "CREATE TEMP TABLE t (a serial PRIMARY KEY); COMMENT ON TABLE t IS 't'",
+        "ANALYZE",
+        "CREATE TABLE IF NOT EXISTS app.notes (b int)",
+        "SELECT",
+    ],
+)
+def test_u30_what_changes_no_schema_is_none(
+    worlds: tuple[Control, ServerJournal], work: str
+) -> None:
+    """Though some of it writes to the catalog."""
+    app, journal = worlds
+    assert journal.enter(1) == ()
+    app.run(work)
+    assert journal.leave(1).marks == ()
+    assert journal.leave(1) == NOTHING
+
+
+@pytest.mark.parametrize(
+    "ddl",
+    [
+        "CREATE TABLE app.more (a int)",
+        "ALTER TABLE app.notes ADD a int",
+        "ALTER TABLE app.notes ALTER text DROP NOT NULL",
+        "ALTER TABLE app.notes ALTER text SET DEFAULT 'a'",
+        "ALTER TABLE app.notes ADD CHECK (id > 0)",
+        "ALTER TABLE app.notes DISABLE TRIGGER USER",
+        "ALTER TABLE app.notes ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE app.notes RENAME TO other",
+        "CREATE INDEX ON app.notes (text)",
+        "CREATE POLICY p ON app.notes USING (true)",
+        "CREATE TRIGGER t AFTER INSERT ON app.notes FOR EACH ROW EXECUTE FUNCTION app.noted()",
+        "CREATE VIEW app.v AS SELECT 1",
+        (
+            "CREATE OR REPLACE FUNCTION app.noted() RETURNS trigger LANGUAGE plpgsql AS "
+            "'BEGIN RETURN NEW; END'"
+        ),
+        "ALTER TYPE app.mood ADD VALUE 'bad'",
+        "ALTER SEQUENCE app.held INCREMENT 3",
+        "ALTER TABLE app.parts DETACH PARTITION app.part",
+        "COMMENT ON TABLE app.notes IS 'x'",
+        "GRANT SELECT ON app.notes TO PUBLIC",
+        "GRANT SELECT (text) ON app.notes TO PUBLIC",
+        "CREATE SCHEMA more",
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC",
+    ],
+)
+def test_u30_a_changed_schema_is_noticed(worlds: tuple[Control, ServerJournal], ddl: str) -> None:
+    """By the catalog itself."""
+    app, journal = worlds
+    journal.enter(1)
+    app.run(f"INSERT INTO app.notes (text) VALUES ('two'); {ddl}")
+    assert journal.look(1).marks == CHANGED.marks
+    assert journal.enter(2) == CHANGED.marks
+    assert journal.leave(1) == CHANGED
+    assert not journal.recover()
+
+
+def test_u31_a_dropped_sequence_is_noticed(worlds: tuple[Control, ServerJournal]) -> None:
+    """There is nothing to be read of it any more."""
+    app, journal = worlds
+    journal.enter(1)
+    app.run("DROP TABLE app.notes")
+    assert journal.look(1).marks
+    assert journal.leave(1).marks
+    assert journal.enter(2)
