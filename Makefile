@@ -12,7 +12,7 @@ NEW_ENOUGH := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 # $(1) an environment, $(2) what to install into it
 install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
 
-.PHONY: help demo demo-postgresql demo-faults test test-full test-with-sqlite bench bench-quick format clean check test-on-others test-with-other-plugins
+.PHONY: help demo demo-postgresql demo-faults test test-full test-with-sqlite capabilities bench bench-quick format clean check test-on-others test-with-other-plugins
 
 help:
 	@echo "make demo         an app's suite under the plugin: what each test had, what it left alone"
@@ -21,6 +21,7 @@ help:
 	@echo "make test         format, lint, types, floors, and the suite"
 	@echo "make test-full    the same with the slow tests, on every Python found, on the oldest libraries"
 	@echo "make test-with-sqlite LIB=…/libsqlite3.so.0   what concerns databases, on another SQLite (Linux)"
+	@echo "make capabilities what is kept where? Runs the stories, and writes docs/reference/capabilities.md"
 	@echo "make bench        how fast is it? Measures for some minutes, and writes docs/explanation/speed.md"
 	@echo "make bench-quick  the same within a minute, for a first look; writes nothing"
 	@echo "make format       rewrite the code as 'make test' wants it"
@@ -51,11 +52,16 @@ test-with-sqlite: $(STAMP)
 	@LD_PRELOAD="$(abspath $(LIB))" $(BIN)/python -c 'import sqlite3; print("--- on SQLite", sqlite3.sqlite_version)'
 	LD_PRELOAD="$(abspath $(LIB))" $(BIN)/pytest -n auto tests/isolation tests/plugin
 
-bench: $(STAMP)
-	@$(BIN)/python -m bench
+# In an environment of its own: pytest-django would change every run of the other one.
+# Some ten minutes: the stories for each database, isolation and driver.
+capabilities: $(STAMP)
+	$(BIN)/python -m pytest_arena.testing.capabilities docs/reference/capabilities.md
 
-bench-quick: $(STAMP)
-	@$(BIN)/python -m bench --quick
+bench: .venvs/bench/.installed
+	@.venvs/bench/bin/python -m bench
+
+bench-quick: .venvs/bench/.installed
+	@.venvs/bench/bin/python -m bench --quick
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix-only .
@@ -144,6 +150,13 @@ test-with-other-plugins: .venvs/others/.installed
 	@$(BIN)/python -m venv --clear .venvs/others
 	@$(call install,.venvs/others,--upgrade pip)
 	@$(call install,.venvs/others,--editable '.[all]' --group others)
+	@touch $@
+
+.venvs/bench/.installed: pyproject.toml $(STAMP)
+	@echo "--- making .venvs/bench"
+	@$(BIN)/python -m venv --clear .venvs/bench
+	@$(call install,.venvs/bench,--upgrade pip)
+	@$(call install,.venvs/bench,--editable '.[all]' --group bench)
 	@touch $@
 
 # The oldest of everything that pyproject.toml promises to work with: each `>=` read as `==`.

@@ -5,5 +5,6 @@ same machine. So each number is compared with its alternatives, taken by turns i
 the least and the median are told.
 
 `_inside`, `_outside` and `_loops` run in processes of their own, as the gate can never be taken
-back from one; `suite/` is what the measured runs of pytest are made of.
+back from one; so do `_undo` and `_writes`, each for one database. `suite/` is what the measured
+runs of pytest are made of.
 """

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from platformdirs import user_cache_path
 from sqlalchemy import URL, event, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, Pool
 
+from bench.server import find
 from bench.worker import serve
 from pytest_arena._gate import _loops, _moving
 from pytest_arena._gate._moving._running import RunningLoop
-from pytest_arena._servers._base import Wanted
-from pytest_arena._servers._find import find_server
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-# Held until the process ends: a private server stops when nobody uses it.
-_HELD = find_server(
-    Wanted(
-        product="postgresql",
-        url=os.environ.get("BENCH_POSTGRESQL", ""),
-        own="BENCH_POSTGRESQL" not in os.environ,
-        cache=user_cache_path("pytest-arena"),
-        place="BENCH_POSTGRESQL",
-    )
-)
+_HELD = find()  # until the process ends: a private server stops when nobody uses it
 SERVER = _HELD.address
 _CALLS = 50
 

@@ -13,6 +13,9 @@ class Effort:
 
     suite_rounds: int
     suite_tests: int
+    server_rounds: int
+    server_tests: int
+    """Of suites on a server, with all the ways there are."""
     boundary_rounds: int
     start_rounds: int
     call_rounds: int
@@ -23,6 +26,8 @@ class Effort:
 FULL = Effort(
     suite_rounds=6,
     suite_tests=75,
+    server_rounds=3,
+    server_tests=200,
     boundary_rounds=8,
     start_rounds=15,
     call_rounds=20,
@@ -31,6 +36,8 @@ FULL = Effort(
 QUICK = Effort(
     suite_rounds=2,
     suite_tests=30,
+    server_rounds=1,
+    server_tests=40,
     boundary_rounds=5,
     start_rounds=5,
     call_rounds=8,
@@ -39,6 +46,8 @@ QUICK = Effort(
 SMOKE = Effort(
     suite_rounds=1,
     suite_tests=1,
+    server_rounds=1,
+    server_tests=1,
     boundary_rounds=1,
     start_rounds=1,
     call_rounds=1,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bench.page import Table, milliseconds
 from bench.place import scratch
 from bench.samples import in_turns, ratio
-from bench.suites import ARENA, LOOPS, REQUESTS, Suite, Variant
+from bench.suites import LOOPS, REQUESTS, Suite, on_postgresql
 from bench.worker import Worker
 
 if TYPE_CHECKING:
@@ -45,11 +45,7 @@ def measure(effort: Effort) -> list[Table]:
     return [_whole(suites), _tests(tests), _statements(statements)]
 
 
-# The app names a server that is nowhere: arena leads it to a private one.
-_ON_POSTGRESQL = Variant(
-    (*ARENA, "--arena-database=own"),
-    (("DATABASE_URL", "postgresql+asyncpg://shop@db.example.com/shop"),),
-)
+_ON_POSTGRESQL = on_postgresql("undo")
 
 
 def _suites(folder: Path, effort: Effort) -> dict[str, Samples]:
@@ -70,7 +66,7 @@ def _whole(samples: dict[str, Samples]) -> Table:
     many, one = (samples[loops] for loops in LOOPS)
     return Table(
         title="An unmodified suite on PostgreSQL with asyncpg",
-        about="Milliseconds of a test with three requests, one of which writes, isolation `clone`, "
+        about="Milliseconds of a test with three requests, one of which writes, isolation `undo`, "
         "on a private server. Aim: a loop for each test within 1.2 times one loop.",
         header=("", "least median", "median"),
         rows=(

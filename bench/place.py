@@ -6,8 +6,8 @@ import os
 import platform
 import subprocess
 import sys
-from contextlib import contextmanager
-from importlib.metadata import version
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["ROOT", "environment", "machine", "scratch"]
 
 ROOT = Path(__file__).parent.parent
+_LIBRARIES = (
+    *("SQLAlchemy", "aiosqlite", "asyncpg", "psycopg", "FastAPI", "httpx2"),
+    *("pytest", "pytest-asyncio", "pytest-postgresql", "pytest-django", "Django"),
+)
+# Which server all processes use, and where a private one has its data.
+_SERVERS = ("BENCH_POSTGRESQL", "ARENA_CLUSTERS", "ARENA_CLUSTER_IDLE", "PGBIN")
 
 
 @contextmanager
@@ -37,8 +43,10 @@ def environment(folder: Path, more: Mapping[str, str]) -> dict[str, str]:
     """The environment of a measured process, whose files are all in this folder."""
     dropped = ("PYTEST_", "ARENA_", "BENCH_", "DATABASE_URL", "COV_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    servers = {name: os.environ[name] for name in _SERVERS if name in os.environ}
     return {
         **kept,
+        **servers,
         "DATABASE_URL": f"sqlite+aiosqlite:///{folder}/dev.db",
         "ARENA_CACHE": str(folder / "cache"),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
@@ -57,12 +65,16 @@ def machine() -> str:
         text=True,
         check=True,
     ).stdout.strip()
-    libraries = ("SQLAlchemy", "aiosqlite", "FastAPI", "httpx2", "pytest", "pytest-asyncio")
     return (
         f"{os.cpu_count()} cores ({_processor()}), {platform.system()}, files on {system}, "
-        f"Python {platform.python_version()}, SQLite {sqlite}, "
-        + ", ".join(f"{name} {version(name)}" for name in libraries)
+        f"Python {platform.python_version()}, SQLite {sqlite}, " + ", ".join(_libraries())
     )
+
+
+def _libraries() -> Iterator[str]:
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):  # what others are compared with may be left out
+            yield f"{name} {version(name)}"
 
 
 def _processor() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ class Samples:
         return median(time for times in self.rounds for time in times)
 
     @property
+    def mean(self) -> float:
+        """The mean of all times: of a whole run, what all together cost counts."""
+        return fmean(time for times in self.rounds for time in times)
+
+    @property
     def quietest(self) -> float:
         """The least of the rounds' medians."""
         return min(median(times) for times in self.rounds)
@@ -58,9 +63,9 @@ def in_turns(
     return samples
 
 
-def ratio(one: float, other: float) -> str:
+def ratio(one: float, other: float, *, digits: int = 2) -> str:
     """How many times as much; nothing is said of what vanishes in the noise."""
     if min(one, other) <= 0:
         return "noise"
     value = one / other
-    return f"{value:.0f}×" if value >= 10 else f"{value:.2g}×"  # noqa: PLR2004 - two digits
+    return f"{value:.0f}×" if value >= 10 else f"{value:.{digits}g}×"  # noqa: PLR2004 - two digits

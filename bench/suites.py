@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,8 +12,19 @@ from pathlib import Path
 from time import perf_counter
 
 from bench.place import environment
+from bench.server import CACHE, NAMED
 
-__all__ = ["ARENA", "EMPTY", "LOOPS", "REQUESTS", "Outcome", "Suite", "Variant"]
+__all__ = [
+    "ARENA",
+    "EMPTY",
+    "LOOPS",
+    "REQUESTS",
+    "WARM",
+    "Outcome",
+    "Suite",
+    "Variant",
+    "on_postgresql",
+]
 
 ARENA = (
     *("-p", "pytest_arena.plugin"),
@@ -29,8 +41,8 @@ EMPTY = """
 def test_{number}():
     pass
 """
-# The first tests import, connect and compile; what they cost is the start's.
-_WARM = 10
+# The first tests of a process import, connect and compile; what they cost is the start's.
+WARM = 10
 
 LOOPS = {
     "a loop for each test": ("-o", "asyncio_default_test_loop_scope=function"),
@@ -57,6 +69,18 @@ class Variant:
     """Whether its temporary files are where pytest has them, and not in memory."""
 
 
+def on_postgresql(isolation: str) -> Variant:
+    """Arena, and an app that names a server that is nowhere: it is led to the one of the bench."""
+    database = os.environ.get(NAMED) or "own"
+    return Variant(
+        (*ARENA, f"--arena-database={database}", f"--arena-isolation={isolation}"),
+        (
+            ("DATABASE_URL", "postgresql+asyncpg://shop@db.example.com/shop"),
+            ("ARENA_CACHE", str(CACHE)),
+        ),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a run took, in seconds: each test, arena's hooks in each test, and all together."""
@@ -78,7 +102,7 @@ class Suite:
     def write(self) -> Suite:
         """Write the test file."""
         self.folder.mkdir(parents=True)
-        body = "".join(self.test.format(number=number) for number in range(self.count + _WARM))
+        body = "".join(self.test.format(number=number) for number in range(self.count + WARM))
         (self.folder / "test_bench.py").write_text(body)
         (self.folder / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
         return self
@@ -101,5 +125,15 @@ class Suite:
             whole = perf_counter() - started
             if done.returncode:
                 raise RuntimeError(done.stdout + done.stderr)
-            times = json.loads(output.read_text(encoding="utf-8"))
-        return Outcome(times["tests"][_WARM:], times["hooks"][_WARM:], whole, done.stderr)
+            tests, hooks = _times(output)
+        return Outcome(tests, hooks, whole, done.stderr)
+
+
+def _times(output: Path) -> tuple[list[float], list[float]]:
+    """Return the times of all processes of a run, without the first tests of each."""
+    tests, hooks = [], []
+    for file in output.parent.glob(f"*-{output.name}"):
+        times = json.loads(file.read_text(encoding="utf-8"))
+        tests += times["tests"][WARM:]
+        hooks += times["hooks"][WARM:]
+    return tests, hooks

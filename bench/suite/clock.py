@@ -33,8 +33,10 @@ def pytest_runtest_protocol() -> Generator[None, object, object]:
 
 
 def pytest_sessionfinish() -> None:
-    """Hand the times over."""
-    OUTPUT.write_text(json.dumps({"tests": _tests, "hooks": _hooks}))
+    """Hand the times over: each worker its own."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    file = OUTPUT.with_name(f"{worker}-{OUTPUT.name}")
+    file.write_text(json.dumps({"tests": _tests, "hooks": _hooks}))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

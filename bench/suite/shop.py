@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI
-from sqlalchemy import Column, Integer, String, Table, event, insert, select
+from sqlalchemy import URL, Column, Integer, String, Table, event, insert, select
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -14,6 +14,9 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.pool import NullPool
+
+from bench.suite.databases import url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 TABLES = int(os.environ.get("BENCH_TABLES", "20"))
 ROWS = int(os.environ.get("BENCH_ROWS", "0"))
 JOURNAL = os.environ.get("BENCH_JOURNAL", "delete")
+POOL: dict[str, Any] = {"poolclass": NullPool} if os.environ.get("BENCH_POOL") == "none" else {}
 
 
 class Base(DeclarativeBase):
@@ -59,9 +63,9 @@ def seed(session: Session) -> None:
         session.execute(insert(table), rows)
 
 
-def new_engine(url: str) -> AsyncEngine:
-    """An engine in the journal mode under measure."""
-    engine = create_async_engine(url)
+def new_engine(url: URL | str) -> AsyncEngine:
+    """An engine in the journal mode under measure, with a pool or without."""
+    engine = create_async_engine(url, **POOL)
 
     @event.listens_for(engine.sync_engine, "connect")
     def set_journal_mode(connection: Any, _record: object) -> None:
@@ -71,7 +75,7 @@ def new_engine(url: str) -> AsyncEngine:
     return engine
 
 
-engine = new_engine(os.environ["DATABASE_URL"])
+engine = new_engine(url())
 maker = async_sessionmaker(engine, expire_on_commit=False)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import create_engine
 
 from bench.suite.clients import plain_client
+from bench.suite.databases import sync_engine
 from bench.suite.shop import Base
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session", autouse=True)
 def _tables() -> None:
-    sync = create_engine(os.environ["DATABASE_URL"].replace("+aiosqlite", ""))
+    sync = sync_engine()
     Base.metadata.create_all(sync)
     sync.dispose()
 

@@ -1,4 +1,7 @@
-"""The usual recipe: for each test a new engine on a temporary file, create_all, drop_all."""
+"""The usual recipe: for each test a new engine, create_all, drop_all.
+
+On a temporary file; on a server, in the same database each time.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest_asyncio
 
 from bench.suite.clients import client_of
+from bench.suite.databases import on_server, url
 from bench.suite.shop import Base, new_engine
 
 if TYPE_CHECKING:
@@ -19,7 +23,8 @@ if TYPE_CHECKING:
 @pytest_asyncio.fixture
 async def client(tmp_path: Path) -> AsyncIterator[AsyncClient]:
     """A client of the app, whose sessions are overridden."""
-    engine = new_engine(f"sqlite+aiosqlite:///{tmp_path}/test.db")
+    file = f"sqlite+aiosqlite:///{tmp_path}/test.db"
+    engine = new_engine(url() if on_server() else file)
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     async with client_of(engine) as client:

@@ -6,16 +6,16 @@ The engine is kept. All sessions share one connection, and no commit is a real o
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from bench.suite.clients import client_with
+from bench.suite.databases import sync_engine
 from bench.suite.shop import Base, engine
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _begin(connection: Connection) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _tables() -> None:
-    sync = create_engine(os.environ["DATABASE_URL"].replace("+aiosqlite", ""))
+    sync = sync_engine()
     Base.metadata.create_all(sync)
     sync.dispose()
 

@@ -1,0 +1,1 @@
+"""The shop in Django: the same tables and requests, for pytest-django."""

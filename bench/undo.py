@@ -1,0 +1,213 @@
+"""What does `undo` cost on PostgreSQL, what do the alternatives, and what do its triggers add?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bench.page import Table, milliseconds
+from bench.place import scratch
+from bench.samples import in_turns, ratio
+from bench.server import has_server
+from bench.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.effort import Effort
+    from bench.samples import Samples
+
+__all__ = ["measure"]
+
+# How many of each to a turn: what takes long is taken less often.
+OURS = {"question": 10, "undo": 20, "journal": 20, "rollback": 10}
+OTHERS = {"delete": 5, "truncate": 3, "clone": 3, "recipe": 2}
+NAMES = {
+    "question": "`SELECT 1` once",
+    "undo": "**undo**",
+    "journal": "its journal alone",
+    "rollback": "rollback",
+    "delete": "DELETE, rows anew",
+    "truncate": "TRUNCATE, rows anew",
+    "clone": "clone",
+    "recipe": "create_all, drop_all",
+}
+# What the alternatives should take, in times of undo's, with five dirty tables of twenty.
+AIMS = {"delete": 5, "truncate": 15, "clone": 40, "recipe": 80}
+STATEMENTS = {
+    "insert": ("INSERT of a row", 1.35),
+    "update": ("UPDATE of a row", 1.35),
+    "delete": ("DELETE of a row", 1.35),
+    "update-none": ("UPDATE of no row", None),
+    "insert-many": ("INSERT of 1,000 rows", None),
+    "update-many": ("UPDATE of 1,000 rows", None),
+    "delete-many": ("DELETE of 1,000 rows", 3.6),
+    "first-update": ("first UPDATE on a new connection", None),
+}
+_SLOW_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A database, and in how many of its tables a test writes, one after the other."""
+
+    tables: int = 20
+    rows: int = 1000
+    dirties: tuple[int, ...] = (0, 5, 20)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What a worker is told of it."""
+        return {
+            "BENCH_TABLES": str(self.tables),
+            "BENCH_ROWS": str(self.rows),
+            "BENCH_DIRTIES": " ".join(map(str, self.dirties)),
+        }
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a recipe takes seconds in it."""
+        return self.rows > 100_000 or self.tables > 100  # noqa: PLR2004 - as said
+
+    def name(self, dirty: int) -> str:
+        """It as a cell of a table."""
+        return f"{self.tables} tables, {self.rows:,} rows, {dirty} dirty"
+
+
+BASE, UNSEEDED = Field(), Field(rows=0)
+MANY, LARGE = Field(tables=400, rows=20_000, dirties=(0, 5)), Field(rows=200_000, dirties=(5, 20))
+FIELDS = (
+    BASE,
+    UNSEEDED,
+    Field(rows=10_000, dirties=(5,)),
+    LARGE,
+    Field(tables=100, rows=5000, dirties=(5,)),
+    MANY,
+)
+
+Results = dict[Field, "dict[str, Samples]"]
+
+
+def measure(effort: Effort) -> list[Table]:
+    """Take all ways by turns, field by field; nothing where there is no PostgreSQL."""
+    if not has_server():
+        return []
+    results = {field: _measured(field, effort) for field in (FIELDS if effort.wide else [BASE])}
+    return [_times(results), _ratios(results), _aims(results), _statements(_writes(effort))]
+
+
+def _measured(field: Field, effort: Effort) -> dict[str, Samples]:
+    rounds = min(effort.boundary_rounds, _SLOW_ROUNDS) if field.is_large else effort.boundary_rounds
+    with (
+        scratch() as folder,
+        Worker("bench._undo", folder / "undo", field.settings) as worker,
+    ):
+        takers: dict[str, Callable[[], list[float]]] = {
+            f"{way}-{dirty}": partial(worker.take, f"{way}-{dirty}", _count(way, field))
+            for way in NAMES
+            for dirty in field.dirties
+        }
+        return in_turns(takers, rounds=rounds)
+
+
+def _count(way: str, field: Field) -> int:
+    return OURS.get(way) or (1 if field.is_large else OTHERS[way])
+
+
+def _writes(effort: Effort) -> dict[str, Samples]:
+    with scratch() as folder, Worker("bench._writes", folder / "writes", {}) as worker:
+        takers: dict[str, Callable[[], list[float]]] = {
+            f"{place}-{name}": partial(worker.take, f"{place}-{name}", _turn(name))
+            for name in STATEMENTS
+            for place in ("plain", "journal")
+        }
+        return in_turns(takers, rounds=effort.boundary_rounds)
+
+
+def _turn(name: str) -> int:
+    return 5 if "many" in name or "first" in name else 100
+
+
+def _times(results: Results) -> Table:
+    return Table(
+        title="Entering and leaving a level on PostgreSQL",
+        about="Milliseconds, least / median, on a private server in memory. The test between the "
+        "two is not counted: in each dirty table, others each time, two rows are new, one is "
+        "updated and one deleted, and it commits; of the rollback's nothing is committed. Undo is "
+        "the isolation as arena has it, which asks its journal only where the database was used "
+        "since; its journal alone is asked at both ends. DELETE and TRUNCATE: the rows come back "
+        "from copies in the same database, together with the sequences, in one round trip. The "
+        "clone includes the first connection to it.",
+        header=("database", *NAMES.values()),
+        rows=tuple(
+            (field.name(dirty), *(_told(samples[f"{way}-{dirty}"]) for way in NAMES))
+            for field, samples in results.items()
+            for dirty in field.dirties
+        ),
+    )
+
+
+def _told(samples: Samples) -> str:
+    return milliseconds(samples.least, samples.median)
+
+
+def _ratios(results: Results) -> Table:
+    others = ["rollback", *AIMS]
+    wanted = ", ".join(f"{NAMES[way]} {times}×" for way, times in AIMS.items())
+    return Table(
+        title="How many times undo's",
+        about=f"Of the medians above. Aims, with five dirty tables of twenty: {wanted}.",
+        header=("database", *(NAMES[way] for way in others)),
+        rows=tuple(
+            (
+                field.name(dirty),
+                *(
+                    ratio(samples[f"{way}-{dirty}"].median, samples[f"undo-{dirty}"].median)
+                    for way in others
+                ),
+            )
+            for field, samples in results.items()
+            for dirty in field.dirties
+        ),
+    )
+
+
+def _aims(results: Results) -> Table:
+    base = results[BASE]
+    clean, five, twenty = (base[f"undo-{dirty}"] for dirty in BASE.dirties)
+    rows = [
+        ("5 dirty tables of 20", milliseconds(five.median), "0.8 ms"),
+        ("20 dirty tables of 20", milliseconds(twenty.median), "2.5 ms"),
+        ("clean, in times of `SELECT 1`", ratio(clean.median, base["question-0"].median), "3×"),
+    ]
+    for name, less, more, aim in (
+        ("from 0 to 200,000 rows", UNSEEDED, LARGE, "1.3×"),
+        ("from 1,000 to 200,000 rows", BASE, LARGE, "1.3×"),
+        ("from 20 to 400 tables", BASE, MANY, "1.6×"),
+    ):
+        if less in results and more in results:
+            many, few = (results[field]["undo-5"].median for field in (more, less))
+            rows.append((name, ratio(many, few, digits=3), aim))
+    return Table(
+        title="How undo grows",
+        about="Medians, and how many times as much with more rows or tables, 5 of them dirty. "
+        "Without seeded rows a table is emptied, which is less work than to bring rows back.",
+        header=("", "time", "aim: at most"),
+        rows=tuple(rows),
+    )
+
+
+def _statements(samples: dict[str, Samples]) -> Table:
+    rows = []
+    for name, (text, aim) in STATEMENTS.items():
+        plain, ours = samples[f"plain-{name}"], samples[f"journal-{name}"]
+        added = ratio(ours.median, plain.median, digits=3)
+        rows.append((text, _told(plain), _told(ours), added, f"{aim}×" if aim else ""))
+    return Table(
+        title="What the journal adds to writes",
+        about="Milliseconds, least / median, round trip included. A row: prepared, and committed "
+        "at once; 1,000 rows: in a transaction that is rolled back.",
+        header=("", "without triggers", "with undo's", "ratio", "aim: at most"),
+        rows=tuple(rows),
+    )
