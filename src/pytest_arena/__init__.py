@@ -1,13 +1,16 @@
 """pytest-arena: end-to-end tests of web apps, every test in a database of its own.
 
 The plugin registers itself with pytest; a test needs no import. What stands here is for type
-annotations (:class:`Arena`) and for those who catch an error by its class.
+annotations (:class:`Arena`, :class:`Changes`), for what a block is expected to change, and for
+those who catch an error by its class.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_arena._changes import Change, Changes
+from pytest_arena._expect import deleted, inserted, updated
 from pytest_arena.errors import (
     ArenaError,
     ConfigError,
@@ -23,11 +26,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Arena",
     "ArenaError",
+    "Change",
+    "Changes",
     "ConfigError",
     "IsolationError",
     "LeakError",
     "RefusedError",
     "TemplateError",
+    "deleted",
+    "inserted",
+    "updated",
 ]
 
 

@@ -11,7 +11,16 @@ from pytest_arena.errors import ArenaError, TemplateError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["causes", "explain", "show_server", "show_users_lines", "tell_of"]
+    from pytest_arena._report import Part
+
+__all__ = [
+    "causes",
+    "explain",
+    "show_server",
+    "show_story",
+    "show_users_lines",
+    "tell_of",
+]
 
 
 def show_users_lines(report: Any, excinfo: Any, option: Any) -> None:
@@ -42,6 +51,15 @@ def show_server(report: Any, broken: list[tuple[str, Exception]], raised: Any) -
         if not any(error is one for one in shown):
             title = f"arena: the server's traceback, {request}"
             report.sections.append((title, _report.users_trace(error)))
+
+
+def show_story(report: Any, parts: list[Part]) -> None:
+    """Show what the test has changed, and which of its requests did it."""
+    if parts:
+        report.sections.append((_STORY, "\n".join(_report.story_lines(parts))))
+
+
+_STORY = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
 
 
 def explain(report: Any, raised: Any) -> None:

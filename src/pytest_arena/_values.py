@@ -6,7 +6,7 @@ import linecache
 from dataclasses import dataclass, field
 from enum import Enum
 
-__all__ = ["Address", "CodeLine", "Plan", "Stage"]
+__all__ = ["Address", "CodeLine", "Plan", "Stage", "TableRows"]
 
 
 class Stage(Enum):
@@ -63,3 +63,18 @@ class Address:
     def server(self) -> str:
         """Where the server is, as a message shows it: ``host:port``."""
         return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """Rows of one table that have gone and come between two moments: whole rows, net.
+
+    They are in no order. A row that was updated has gone as it was and come as it is.
+    """
+
+    table: str  # as the app names it; with its schema where that is not the default one
+    columns: tuple[str, ...]
+    key: tuple[str, ...]  # names of the primary key's columns, () where there is none
+    gone: tuple[tuple[object, ...], ...]  # values as the database's driver gives them
+    come: tuple[tuple[object, ...], ...]
+    more: int = 0  # rows that a limit has cut off, gone and come together

@@ -57,6 +57,9 @@ class Diary:
     def broke(self, request: str, error: Exception) -> None:
         """The app has raised instead of answering."""
 
+    def ended(self) -> None:
+        """After a request and its redirects."""
+
     def requested(self, record: _app.Request) -> None:
         """Keep the record."""
         self.lines.append(f"{record.method} {record.path}")

@@ -45,6 +45,9 @@ class Hooks(Protocol):
     def requested(self, record: Request) -> None:
         """Called after each request, also after one that raised."""
 
+    def ended(self) -> None:
+        """Called once when the client has its answer, after ``requested`` for each hop."""
+
     def broke(self, request: str, error: Exception) -> None:
         """Called where an app raises instead of answering, whatever the client makes of it."""
 
@@ -80,6 +83,7 @@ class Stopwatch:
             self._tell(hop.request, took, status=hop.status_code)
             seconds -= took
         self._tell(response.request, max(seconds, 0.0), status=response.status_code)
+        self._hooks.ended()
 
     def raised(self, error: BaseException) -> None:
         """Tell of an error. Test clients open a websocket by raising: that is none."""
@@ -89,6 +93,7 @@ class Stopwatch:
         else:
             text = redact(f"{type(error).__name__}: {error}".removesuffix(": "))
             self._tell(self._request, seconds, error=text)
+        self._hooks.ended()
 
     def _tell(
         self,

@@ -1,0 +1,180 @@
+"""What has changed, as a test asks for it, or says before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from pytest_arena import _gate
+from pytest_arena._changes import Changes
+from pytest_arena._expect import Expected, difference
+from pytest_arena.errors import IsolationError, PendingWorkError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from pytest_arena._app import Request
+    from pytest_arena._arena._databases import Databases
+    from pytest_arena._arena._state import Database
+    from pytest_arena._arena._story import Moment, Moments
+    from pytest_arena._arena._test import Current
+    from pytest_arena._db_session import Sessions
+
+__all__ = ["ExpectedChanges", "Observer", "expectations"]
+
+
+class Observer:
+    """Commits what the test's sessions have pending, and says what has changed."""
+
+    def __init__(self, databases: Databases, current: Current, moments: Moments) -> None:
+        self._databases, self._current, self._moments = databases, current, moments
+
+    def changes(self, request: Request | int | None, *, database: str) -> Changes:
+        """Return what the level that stands has changed, or one request of the test.
+
+        Raises:
+            PendingWorkError: an async session has pending work, which cannot be awaited here.
+            IsolationError: nobody looked around that request.
+        """
+        __tracebackhide__ = True
+        meant = self._meant(database)
+        if request is not None:
+            return self._changes_of(request, meant)
+        self.commit()
+        return self.between(meant, None, None)
+
+    def _changes_of(self, request: Request | int, database: Database) -> Changes:
+        test = self._current.running()
+        record = test.requests[request] if isinstance(request, int) else request
+        turn = test.story.turn_of(record)
+        if turn is None:
+            raise ValueError(f"{record.method} {record.path} is no request of this test")
+        before, after = turn.before, turn.after
+        if before is None or not self._is_known(before, after, database):
+            raise _nobody_looked(record, database)
+        if after is not None and database not in after.times:
+            return Changes.of([])  # nobody had connected to it yet
+        until = after.time_of(database) if after else None
+        return self.between(database, before.time_of(database), until)
+
+    def _is_known(self, before: Moment, after: Moment | None, database: Database) -> bool:
+        moments = [before, after] if after else [before]
+        here = self._moments.levels()
+        return all(one.levels == here and one.knows(database) for one in moments)
+
+    def between(self, database: Database, since: object, until: object) -> Changes:
+        """Return what has changed in a database between two moments of its isolation."""
+        __tracebackhide__ = True
+        return Changes.of(self._moments.rows(database, since, until), self._moments.mask)
+
+    def moment(self, database: str) -> tuple[Database, object]:
+        """Return a database and the moment in it, whatever it costs to know it."""
+        __tracebackhide__ = True
+        meant = self._meant(database)
+        if meant.isolation is None:
+            return meant, None
+        return meant, self._databases.ensure(meant).moment(exact=True)
+
+    def _meant(self, name: str) -> Database:
+        known = self._databases.known
+        return known.named(name) if name else known.first()
+
+    def commit(self) -> None:
+        """Commit pending work, as before a request of a sync client.
+
+        Raises:
+            PendingWorkError: it is in an async session.
+        """
+        __tracebackhide__ = True
+        sessions = self._sessions()
+        try:
+            if sessions is not None:
+                sessions.commit()
+        except PendingWorkError:
+            raise _pending() from None
+
+    async def acommit(self) -> None:
+        """Commit pending work, as before a request of an async client."""
+        sessions = self._sessions()
+        if sessions is not None:
+            await sessions.acommit()
+
+    def _sessions(self) -> Sessions | None:
+        test = self._current.on_top()
+        return test.sessions if test else None
+
+
+@dataclass(slots=True)
+class ExpectedChanges:
+    """A block of a test, and what it is to change: ``with`` or ``async with``."""
+
+    observer: Observer
+    expected: Mapping[str, Expected]
+    ignore: Collection[str]
+    database: str
+    _since: tuple[Database, object] = field(init=False)
+
+    def __enter__(self) -> Self:
+        __tracebackhide__ = True
+        self.observer.commit()
+        self._since = self.observer.moment(self.database)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        __tracebackhide__ = True
+        if kind is None:
+            self.observer.commit()
+            self._check()
+
+    async def __aenter__(self) -> Self:
+        __tracebackhide__ = True
+        await self.observer.acommit()
+        self._since = self.observer.moment(self.database)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        __tracebackhide__ = True
+        if kind is None:
+            await self.observer.acommit()
+            self._check()
+
+    def _check(self) -> None:
+        __tracebackhide__ = True
+        changes = self.observer.between(*self._since, None)
+        if found := difference(changes, self.expected, ignore=self.ignore):
+            raise AssertionError(found)
+
+
+def expectations(tables: Mapping[str, Any]) -> dict[str, Expected]:
+    """Return what is expected of each table.
+
+    Raises:
+        TypeError: something else stands in the place of an expectation.
+    """
+    for table, expected in tables.items():
+        if not isinstance(expected, Expected):
+            raise TypeError(
+                f"{table}={expected!r} is no expectation: write {table}=inserted(1), or updated, "
+                "or deleted; all three are imported from pytest_arena"
+            )
+    return dict(tables)
+
+
+def _pending() -> PendingWorkError:
+    return PendingWorkError(
+        "the changes are asked for in an async test, while db_session has work not committed",
+        why="what is not committed has changed nothing yet, and here nobody can await the commit",
+        cause=str(_gate.user_line() or "arena.changes(), or a plain `with arena.expect_changes()`"),
+        fix="await db_session.commit()   before it, or: async with arena.expect_changes(...)",
+    )
+
+
+def _nobody_looked(record: Request, database: Database) -> IsolationError:
+    isolation = database.isolation.name if database.isolation else "the isolation"
+    return IsolationError(
+        f"{record.method} {record.path}: what this request changed in {database.name} is not known",
+        why=f"with {isolation} it would cost a reading of the whole database at each request; nor "
+        "is it kept for more than a hundred requests, or those of a fixture below the test",
+        cause=str(_gate.user_line() or "arena.changes(request)"),
+        fix="with arena.expect_changes(...):   around the request: there it is read",
+    )

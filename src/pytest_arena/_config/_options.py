@@ -1,0 +1,177 @@
+"""Which options are there, what may they be, and what is said of each?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "CACHE",
+    "DATABASES",
+    "ISOLATIONS",
+    "KEEPS",
+    "LATER",
+    "OPTIONS",
+    "SWITCHES",
+    "Option",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: ``arena_<name>`` in a file, ``--arena-<name>``, ``ARENA_<NAME>``."""
+
+    name: str
+    default: str
+    help: str
+    example: str
+    choices: tuple[str, ...] = ()
+    many: bool = False
+    metavar: str = "VALUE"
+
+    @property
+    def ini(self) -> str:
+        """The name in pytest's configuration."""
+        return f"arena_{self.name}"
+
+    @property
+    def flag(self) -> str:
+        """The name on the command line."""
+        return f"--arena-{self.name}"
+
+    @property
+    def variable(self) -> str:
+        """The name in the environment."""
+        return f"ARENA_{self.name.upper()}"
+
+
+# What this version can do. Names that a later one will know are refused with another word.
+ISOLATIONS = ("auto", "copy", "undo", "clone")
+KEEPS = ("never", "failed", "always")
+DATABASES = ("auto", "sqlite", "postgresql", "own")
+DRIVERS = ("refuse", "redirect", "off")
+LATER = ("rollback", "mysql", "mariadb")
+
+OPTIONS = (
+    Option(
+        "app",
+        "",
+        "The web app under test, as package.module:attribute: an ASGI app (FastAPI, Starlette, "
+        "Litestar, ...) or a function that makes one, called once a test. The fixtures client, "
+        "client_as, test_client and test_client_as talk to it.",
+        "app.main:app",
+        metavar="MODULE:NAME",
+    ),
+    Option(
+        "schema",
+        "",
+        "Where the tables of an empty database come from: package.module:Base (or :metadata), "
+        "alembic.ini, a *.sql file, or package.module:function, which is given a Connection (an "
+        "AsyncConnection, if async) or nothing. Built once, then copied for each test. Several "
+        "databases: a line 'name = value' for each. Not set: the app makes its tables itself.",
+        "app.models:Base",
+        metavar="SOURCE",
+    ),
+    Option(
+        "seed",
+        "",
+        "The rows that every test starts with: package.module:function, which is given a Session "
+        "(an AsyncSession, if async) and need not commit. Run once, then copied for each test. "
+        "Several databases: a line 'name = value' for each.",
+        "tests.seed:seed",
+        metavar="MODULE:NAME",
+    ),
+    Option(
+        "login",
+        "",
+        "How a client logs in: package.module:function(client, role), sync or async. Needed by "
+        "client_as and test_client_as.",
+        "tests.login:log_in",
+        metavar="MODULE:NAME",
+    ),
+    Option(
+        "lifespan",
+        "on",
+        "When the app's start-up and shutdown (its lifespan) run: on (default) in each test that "
+        "uses a client, session once for all tests, off never.",
+        "session",
+        ("on", "session", "off"),
+        metavar="WHEN",
+    ),
+    Option(
+        "isolation",
+        "auto",
+        "How the database is brought back after each test: auto (default) by copy on SQLite, and "
+        "by undo on PostgreSQL, or by clone where the rights do not suffice; copy (SQLite) by "
+        "restoring the file; undo (PostgreSQL) by taking back the rows that were changed; clone "
+        "(PostgreSQL) by another database, made from the template.",
+        "clone",
+        ISOLATIONS,
+        metavar="HOW",
+    ),
+    Option(
+        "database",
+        "auto",
+        "What the test databases are: auto (default) whatever the app's engine asks for; sqlite; "
+        "postgresql; own (a private PostgreSQL server, never a local service); or the URL of a "
+        "server on which arena may create databases.",
+        "postgresql://postgres@localhost:5432/postgres",
+        metavar="WHAT",
+    ),
+    Option(
+        "env",
+        "DATABASE_URL",
+        "Names of environment variables that hold the app's database URLs. Where one is set, it "
+        "leads to the tests' database before any of your code is imported. Default: DATABASE_URL.",
+        "SHOP_DATABASE_URL",
+        many=True,
+        metavar="NAMES",
+    ),
+    Option(
+        "allow",
+        "",
+        "Databases of your own that tests may reach all the same; all others are refused. "
+        "Patterns over a file path or over dialect://host:port/name.",
+        "/srv/maps/*.sqlite",
+        many=True,
+        metavar="PATTERNS",
+    ),
+    Option(
+        "drivers",
+        "refuse",
+        "Connections that no SQLAlchemy engine opens, by asyncpg, psycopg or psycopg2: refuse "
+        "(default) those that lead outside the tests' databases; redirect them into the test's "
+        "database; off lets them go anywhere.",
+        "redirect",
+        DRIVERS,
+        metavar="WHAT",
+    ),
+    Option(
+        "keep",
+        "never",
+        "Keep a copy of a test's database for a look, and print how to open it: never (default), "
+        "failed for failed tests, always.",
+        "failed",
+        KEEPS,
+        metavar="WHEN",
+    ),
+    Option(
+        "mask",
+        "",
+        "Columns whose values no report shows, beside those that are named like a password, token, "
+        "secret, key or hash. Patterns over table.column; a name without a dot is a column's in "
+        "any table.",
+        "patients.*",
+        many=True,
+        metavar="PATTERNS",
+    ),
+)
+_REBUILD = (
+    "Build the databases that tests are copied from (arena_schema and arena_seed) anew, "
+    "once, even if nothing seems to have changed."
+)
+_VERIFY = (
+    "Read each database whole before and after each test, and fail a test after which it is not "
+    "as it was. Costs two readings of all rows and definitions for each test and wider fixture."
+)
+SWITCHES = (("rebuild", _REBUILD), ("verify", _VERIFY))
+CACHE = "ARENA_CACHE"

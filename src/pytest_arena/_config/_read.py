@@ -1,0 +1,278 @@
+"""Options, pytest's configuration and the environment, read once into one frozen value."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import platformdirs
+
+from pytest_arena._config._options import CACHE, DATABASES, LATER, OPTIONS
+from pytest_arena._load import is_import_path, nearest
+from pytest_arena._values import CodeLine
+from pytest_arena.errors import ConfigError, redact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from pytest_arena._config._options import Option
+
+__all__ = ["Config", "OptionValue", "check_choice", "check_names", "load_config"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What the user asked for.
+
+    ``schema`` and ``seed`` map a database's name to its value; the name ``""`` is the app's first
+    database.
+    """
+
+    app: str
+    database: str
+    schema: Mapping[str, str]
+    seed: Mapping[str, str]
+    isolation: str
+    drivers: str
+    login: str
+    lifespan: str
+    keep: str
+    mask: tuple[str, ...]
+    env: tuple[str, ...]
+    allow: tuple[str, ...]
+    rebuild: bool
+    verify: bool
+    root: Path
+    cache: Path
+    places: Mapping[str, str]
+
+    def place(self, name: str) -> str:
+        """Where the value of an option stands: a line of a file, the command line, a variable."""
+        return self.places[name]
+
+
+@dataclass(frozen=True, slots=True)
+class OptionValue:
+    """A value, how it is written where it was given (``arena_app = {}``), and where that is."""
+
+    text: str
+    form: str
+    place: str
+
+    def written(self, text: str) -> str:
+        """As the user would write another value in the same place."""
+        return self.form.format(text)
+
+
+def load_config(
+    *,
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    ini: Callable[[str], object],
+    root: Path,
+    inipath: Path | None = None,
+) -> Config:
+    """Read every option: the command line wins over the environment, that over the file.
+
+    Raises:
+        ConfigError: a value that cannot be right; it names where the value stands.
+    """
+    given = {one.name: _read(one, flags, environ, ini, inipath) for one in OPTIONS}
+    for option in OPTIONS:
+        check_choice(given[option.name], option.choices)
+    _check_database(given["database"])
+    texts = {name: one.text for name, one in given.items()}
+    return Config(
+        **{name: text for name, text in texts.items() if name not in _SPECIAL},
+        schema=_by_database(given["schema"], check=_check_schema),
+        seed=_by_database(given["seed"], check=_check_seed),
+        env=_variables(given["env"]),
+        allow=_listed(given["allow"].text),
+        mask=_listed(given["mask"].text),
+        rebuild=_switched_on("rebuild", flags, environ),
+        verify=_switched_on("verify", flags, environ),
+        root=root,
+        cache=_cache(environ, root),
+        places={name: redact(one.place) for name, one in given.items()},
+    )
+
+
+_SPECIAL = {"schema", "seed", "env", "allow", "mask"}
+
+
+def _switched_on(name: str, flags: Mapping[str, object], environ: Mapping[str, str]) -> bool:
+    variable = environ.get(f"ARENA_{name.upper()}", "").strip().lower()
+    return bool(flags.get(name)) or variable not in {"", "0", "no", "off", "false"}
+
+
+def _cache(environ: Mapping[str, str], root: Path) -> Path:
+    # Absolute at once: a test may change the working folder.
+    chosen = environ.get(CACHE) or platformdirs.user_cache_path("pytest-arena")
+    cache = Path(chosen).expanduser().absolute()
+    if root.resolve().is_relative_to(cache.resolve()):
+        raise ConfigError(
+            f"{CACHE}={chosen}: the project lies in this folder",
+            why="the cache is a folder of arena's own, which is cleared by hand when it is too big",
+            cause=f"the environment names {cache}, and the project is {root}",
+            fix=f"{CACHE}={root / '.arena_cache'} pytest …",
+        )
+    return cache
+
+
+def _read(
+    option: Option,
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    ini: Callable[[str], object],
+    inipath: Path | None,
+) -> OptionValue:
+    # An empty word on the command line switches an option off for one run. An empty variable
+    # does not: CI systems set those where nothing was meant.
+    if (flag := flags.get(option.name)) is not None:
+        return OptionValue(str(flag).strip(), f"{option.flag}={{}}", "the command line")
+    if variable := environ.get(option.variable, "").strip():
+        return OptionValue(variable, f"{option.variable}={{}}", "the environment")
+    if value := _from_file(option, ini, inipath):
+        return OptionValue(value, f"{option.ini} = {{}}", _line_of(option.ini, inipath))
+    return OptionValue(option.default, f"{option.ini} = {{}}", "the defaults of pytest-arena")
+
+
+def _from_file(option: Option, ini: Callable[[str], object], inipath: Path | None) -> str:
+    try:
+        value = ini(option.ini)
+    except Exception as error:  # pytest's own UsageError, or its TypeError before 9.1
+        form = f'["{option.example}"]' if option.many else f'"{option.example}"'
+        raise ConfigError(
+            f"{option.ini} has a value of another type: {error}",
+            why="[tool.pytest] takes each value in the type of its option, and converts nothing",
+            cause=_line_of(option.ini, inipath),
+            fix=f"{option.ini} = {form}",
+        ) from error
+    return "\n".join(value) if isinstance(value, list) else str(value or "").strip()
+
+
+def _line_of(name: str, inipath: Path | None) -> str:
+    """The line of the configuration file where a name is given a value."""
+    if inipath is None:
+        return "the pytest configuration"
+    pattern = re.compile(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[=:]")
+    lines = inipath.read_text(encoding="utf-8", errors="replace").splitlines()
+    numbers = (number for number, line in enumerate(lines, start=1) if pattern.match(line))
+    number = next(numbers, 0)
+    return str(CodeLine(str(inipath), number)) if number else f"-o {name}=…, or {inipath}"
+
+
+def check_choice(given: OptionValue, choices: tuple[str, ...]) -> None:
+    """Raise a ConfigError for a value that is none of these."""
+    if not choices or given.text in choices:
+        return
+    if given.text in LATER:
+        raise ConfigError(
+            f"{given.written(given.text)}: this version of pytest-arena isolates SQLite by copy, "
+            "and PostgreSQL by undo or clone",
+            why="tests that ran on another database, or another way, than was asked for would "
+            "prove nothing",
+            cause=given.place,
+            fix=given.written("auto"),
+        )
+    raise ConfigError(
+        f"{given.written(given.text)} is none of: {', '.join(choices)}",
+        why="the run would not do what was asked for",
+        cause=f"a misspelt value in {given.place}",
+        fix=given.written(nearest(given.text, choices)),
+    )
+
+
+def _check_database(given: OptionValue) -> None:
+    if "://" not in given.text:
+        check_choice(given, DATABASES)
+    elif not given.text.startswith(_SERVERS):
+        raise ConfigError(
+            f"{given.written(given.text)} is no URL of a server that arena can use",
+            why="the test databases are made on it; an SQLite file needs no server",
+            cause=given.place,
+            fix=given.written("postgresql://postgres@localhost:5432/postgres"),
+        )
+
+
+_SERVERS = ("postgresql://", "postgresql+", "postgres://")
+
+
+def check_names(names: Iterable[str], *, inipath: Path | None) -> None:
+    """Raise a ConfigError for the first name that starts with ``arena_`` and is no option."""
+    known = [option.ini for option in OPTIONS]
+    for name in names:
+        if name.startswith("arena_") and name not in known:
+            raise ConfigError(
+                f"{name} is no option of pytest-arena",
+                why="it would silently do nothing",
+                cause=f"a misspelt name in {_line_of(name, inipath)}",
+                fix=f"{nearest(name, known)} = …   (pytest --help lists all)",
+            )
+
+
+_NAMED = re.compile(r"^\s*([\w./-]+)\s*=\s*(.+?)\s*$")
+
+
+def _by_database(
+    given: OptionValue, *, check: Callable[[str, OptionValue], None]
+) -> Mapping[str, str]:
+    pairs = _pairs(given.text)
+    for _, value in pairs:
+        check(value, given)
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ConfigError(
+            f"several values for one database: {', '.join(value for _, value in pairs)}",
+            why="a database has one schema and one seed",
+            cause=given.place,
+            fix="one value, or a line `name = value` for each database:\n"
+            "app = app.models:Base\n"
+            "analytics = app.analytics:Base",
+        )
+    return dict(pairs)
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """Name and value, from lines of the form ``name = value`` or ``value``."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return [(match[1], match[2]) if (match := _NAMED.match(line)) else ("", line) for line in lines]
+
+
+def _check_schema(value: str, given: OptionValue) -> None:
+    if not is_import_path(value) and not value.endswith((".ini", ".sql")):
+        raise ConfigError(
+            f"arena_schema = {value!r} is none of the forms that it can have",
+            why="an empty database needs to know where its tables come from",
+            cause=given.place,
+            fix="one of: app.models:Base, app.models:metadata, alembic.ini, schema.sql, "
+            "app.db:create_tables",
+        )
+
+
+def _check_seed(value: str, given: OptionValue) -> None:
+    if not is_import_path(value):
+        raise ConfigError(
+            f"arena_seed = {value!r} is not of the form package.module:function",
+            why="the function adds the rows that every test starts with",
+            cause=given.place,
+            fix=given.written("tests.seed:seed"),
+        )
+
+
+def _variables(given: OptionValue) -> tuple[str, ...]:
+    names = _listed(given.text)
+    for name in names:
+        if not name.isidentifier():
+            raise ConfigError(
+                f"arena_env: {name!r} is not the name of an environment variable",
+                why="arena_env says which variables hold database URLs, not what they hold",
+                cause=given.place,
+                fix=given.written("DATABASE_URL"),
+            )
+    return names
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())

@@ -1,0 +1,387 @@
+"""The report of a test that failed tells what was there, what it wrote, and by which request."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.shop import env_of, shop
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example, Run
+
+TITLE = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
+
+
+def stories(run: Run) -> list[str]:
+    """The story of each test that failed, in the order of the report."""
+    parts = re.split(rf"^-+ {re.escape(TITLE)} -+$", run.output, flags=re.MULTILINE)[1:]
+    return [re.split(r"^(?:-{4}|_{4}|={4})", part, flags=re.MULTILINE)[0].strip() for part in parts]
+
+
+FAILING = """
+import asyncio
+import pytest
+from app import Order, Stock, maker
+
+
+@pytest.fixture(scope="module")
+def lamps(arena):
+    with arena.session() as session:
+        session.add_all([Stock(item="torch", amount=9), Order(item="torch")])
+        session.commit()
+
+
+async def test_requests(lamps, client, db_session):
+    db_session.add(Order(item="vase", note="by hand"))
+    await client.post("/orders/chair")
+    await client.post("/orders/nothing")
+    await asyncio.gather(client.post("/orders/chair"), client.post("/orders/torch"))
+    async with maker() as session:
+        session.add(Order(item="late"))
+        await session.commit()
+    await client.delete("/orders/2")
+    for _ in range(3):
+        await client.get("/orders")
+    await client.post("/old/lamp", follow_redirects=True)
+    db_session.add(Order(item="never committed"))
+    await db_session.flush()
+    with pytest.raises(LookupError):
+        await client.post("/breaks")
+    async with maker() as session:
+        session.add(Order(item="last"))
+        await session.commit()
+    assert 0, "as wanted"
+
+
+def test_the_test_alone(db_session):
+    db_session.add(Order(item="vase"))
+    db_session.commit()
+    db_session.add(Order(item="never committed"))
+    db_session.flush()
+    assert 0, "as wanted"
+
+
+def test_reads(test_client):
+    assert test_client.get("/orders").json() == []
+
+
+def test_without_a_database():
+    assert 0, "as wanted"
+
+
+def test_that_passes(test_client):
+    test_client.post("/orders/chair")
+
+
+@pytest.mark.xfail
+def test_that_is_expected_to_fail(test_client):
+    test_client.post("/orders/chair")
+    assert 0
+
+
+@pytest.fixture
+def broken(db_session, client):
+    db_session.add(Order(item="vase"))
+    db_session.commit()
+    raise LookupError("as wanted")
+
+
+def test_whose_fixture_fails(broken):
+    pass
+"""
+
+BY_REQUESTS = """\
+module fixture lamps       orders +1, stock +1
+before the first request   orders +1
+    + orders id=2  item='vase' status='new' note='by hand' NULL: api_token
+POST /orders/chair 201     orders +1, stock ~1
+    + orders id=3  item='chair' status='new' api_token=*** NULL: note
+    ~ stock item='chair'  amount 5 → 4
+POST /orders/nothing 404   nothing
+at once: POST /orders/chair 201, POST /orders/torch 201  orders +2, stock ~2
+    + orders id=4  item='A' status='new' api_token=*** NULL: note
+    + orders id=5  item='A' status='new' api_token=*** NULL: note
+    ~ stock item='chair'  amount 4 → 3
+    ~ stock item='torch'  amount 9 → 8
+then, outside of requests  orders +1
+    + orders id=6  item='late' status='new' NULL: note, api_token
+DELETE /orders/2 200       orders -1
+    - orders id=2  item='vase' status='new' note='by hand' NULL: api_token
+GET /orders 200, 3 times   nothing
+POST /old/lamp 307 → POST /orders/lamp 201  orders +1, stock ~1
+    + orders id=7  item='lamp' status='new' api_token=*** NULL: note
+    ~ stock item='lamp'  amount 2 → 1
+then, outside of requests  orders +1
+    + orders id=8  item='never committed' status='new' NULL: note, api_token
+POST /breaks raised LookupError  visits +1
+    + visits id=1  path='/breaks'
+then, outside of requests  orders +1
+    + orders id=9  item='last' status='new' NULL: note, api_token"""
+
+
+@pytest.mark.parametrize("how", ["copy", "undo"])
+def test_a_failed_test_tells_request_by_request(example: Example, how: str) -> None:
+    """Only where it has to do with a database, and only of tests that fail."""
+    run = shop(example, test_it=FAILING).run(env=env_of(how))
+    run.expect(1, failed=4, passed=1, errors=1, xfailed=1).never_says("s3cret")
+    in_a_fixture, by_requests, alone, reads = stories(run)
+    # Whichever of two requests at once came first.
+    by_requests = re.sub(r"id=([45])  item='\w+'", r"id=\1  item='A'", by_requests)
+    assert _lined(by_requests) == _lined(BY_REQUESTS)
+    assert alone.splitlines() == [
+        "module fixture lamps       orders +1, stock +1",
+        "the test and its fixtures  orders +1",
+        "    + orders id=2  item='vase' status='new' NULL: note, api_token",
+    ]
+    assert reads.splitlines()[1:] == ["GET /orders 200       nothing"]
+    assert in_a_fixture.splitlines() == alone.splitlines()
+
+
+def _lined(text: str) -> list[str]:
+    """Lines, however their titles are stretched."""
+    return [re.sub(r"(?<=\S)  +", "  ", line) for line in text.splitlines()]
+
+
+def test_a_clone_tells_the_whole_and_why(example: Example) -> None:
+    """The requests are named; what changed is known of all together."""
+    run = shop(example, test_it=FAILING).run(env=env_of("clone"))
+    run.expect(1, failed=4, passed=1, errors=1, xfailed=1)
+    lines = stories(run)[1].splitlines()
+    assert lines[:3] == [
+        "module fixture lamps  orders +1, stock +1",
+        "POST /orders/chair 201",
+        "POST /orders/nothing 404",
+    ]
+    whole = "in all (with clone it is not known which request changed what)"
+    [line] = [line for line in lines if line.startswith(whole)]
+    assert line.removeprefix(whole).strip() == "orders +7, stock ~3, visits +1"
+
+
+EXAMPLES = """
+import hypothesis, hypothesis.strategies as st
+from app import Order
+
+
+@hypothesis.settings(max_examples=5, database=None, deadline=None)
+@hypothesis.given(number=st.integers(1, 3))
+def test_each_example_has_its_own(test_client, number):
+    test_client.post("/orders/chair")
+    assert number < 2
+"""
+
+
+def test_the_last_example_of_hypothesis_is_told(example: Example) -> None:
+    """Of the ones before nothing is left."""
+    run = shop(example, test_it=EXAMPLES).run("-p", "_hypothesis_pytestplugin")
+    [story] = stories(run.expect(1, failed=1))
+    assert story.splitlines()[0] == "POST /orders/chair 201  orders +1, stock ~1"
+    assert len(story.splitlines()) == 3
+
+
+MASKED = """
+from app import Order
+
+
+def test_masked(db_session):
+    db_session.add(Order(item="Ada Lovelace", note="n" * 400))
+    db_session.commit()
+    assert 0, "as wanted"
+"""
+
+
+def test_more_columns_are_masked_by_an_option(example: Example) -> None:
+    """Of a report nobody knows who reads it; long values are cut."""
+    run = shop(example, test_it=MASKED).run("--arena-mask=orders.item, status", "--tb=no", "-rN")
+    run.expect(1, failed=1)
+    run = shop(example, test_it=MASKED).run("--arena-mask=orders.item, status", "--tb=short")
+    line = stories(run.expect(1, failed=1))[0].splitlines()[-1].strip()
+    cut = f"note='{'n' * 58}… (400 characters)"
+    assert line == f"+ orders id=1  item=*** status=*** {cut} NULL: api_token"
+
+
+LOST = """
+import pytest
+from app import Order
+
+
+def ordered(session):
+    session.add(Order(item="vase"))
+    session.commit()
+
+
+async def test_that_fails(client, db_session):
+    db_session.add(Order(item="vase"))
+    assert (await client.post("/pay/1")).status_code == 200
+    await db_session.commit()
+    assert (await db_session.get(Order, 1)).status == "paid"
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_that_passes(test_client, db_session, turn):
+    ordered(db_session)
+    assert test_client.post("/pay/1").status_code == 200
+"""
+
+
+@pytest.mark.parametrize("how", ["copy", "undo"])
+def test_a_commit_that_the_app_forgot_is_named(example: Example, how: str) -> None:
+    """In the story of a test that fails; of those that pass in the summary, once."""
+    run = shop(example, test_it=LOST).run(env=env_of(how)).expect(1, failed=1, passed=3)
+    [story] = stories(run)
+    lines = story.splitlines()
+    assert lines[2] == "POST /pay/1 200           nothing"
+    lost = "wrote orders (1 row) and never committed it: lost ("
+    assert lines[3].strip().startswith(lost)
+    assert "app.py:66  await db.flush()" in lines[3]
+    assert run.output.count(lost) == 2
+    run.says(f"test_it.py::test_that_passes[0]: POST /pay/1 200 {lost}")
+
+
+REFUSED = """
+from app import Visit, maker
+
+
+async def test_a_refused_request_has_lost_nothing(client):
+    await client.post("/rolls/200")
+    await client.post("/rolls/409")
+
+
+async def test_nor_one_before_which_the_test_gave_something_up(client):
+    async with maker() as session:
+        session.add(Visit(path="/none"))
+        await session.flush()
+    await client.get("/orders")
+
+
+async def test_nor_has_one_that_raised(arena):
+    client = arena.client(raise_app_exceptions=False)
+    await client.post("/raises")
+"""
+
+ROLLS = """
+
+from fastapi.responses import JSONResponse
+
+
+@app.post("/rolls/{status}")
+async def rolls(status: int, db=Depends(get_db)):
+    db.add(Visit(path="/rolls"))
+    await db.flush()
+    if status == 200:
+        await db.rollback()
+    return JSONResponse({}, status)
+
+
+@app.post("/raises")
+async def raises(db=Depends(get_db)):
+    db.add(Visit(path="/raises"))
+    await db.flush()
+    raise LookupError
+"""
+
+
+def test_what_was_given_up_on_purpose_is_not_lost(example: Example) -> None:
+    """By a rollback, by an answer that refuses, by an error."""
+    project = shop(example, test_it=REFUSED)
+    run = project.with_files(app=project.files["app.py"] + ROLLS).run().expect(passed=3)
+    run.never_says("never committed")
+
+
+HELD = """
+import sqlalchemy
+from sqlalchemy import text
+from app import Order
+
+
+def test_holds_a_lock(arena, test_client):
+    test_client.post("/orders/chair")
+    other = sqlalchemy.create_engine(arena.url.replace("+asyncpg", "+psycopg"))
+    connection = other.connect()
+    connection.execute(text("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"))
+    test_holds_a_lock.connection = connection
+    assert 0, "as wanted"
+
+
+def test_ends_all_connections(arena, test_client):
+    test_client.post("/orders/chair")
+    url = arena.url.replace("+asyncpg", "+psycopg")
+    with sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        ))
+    assert 0, "as wanted"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["undo", "clone"])
+def test_a_report_is_made_whatever_stands_in_the_way(example: Example, how: str) -> None:
+    """A lock that the test holds, connections that it has ended: one line at most says so."""
+    run = shop(example, test_it=HELD).run("-W", "ignore", env=env_of(how))
+    held, ended = stories(run)[:2]
+    for story in (held, ended):
+        assert "POST /orders/chair 201" in story, run.output
+        assert "orders +1" in story or "what changed could not be read" in story, run.output
+        assert "Traceback" not in story
+        assert "s3cret" not in story
+
+
+LOCKED = """
+import sqlite3
+from contextlib import closing
+import pytest
+
+
+@pytest.fixture
+def other(arena):
+    with closing(sqlite3.connect(arena.url.partition("///")[2])) as connection:
+        yield connection
+
+
+def test_holds_a_lock(other, test_client):
+    test_client.post("/orders/chair")
+    other.execute("BEGIN EXCLUSIVE")
+    assert 0, "as wanted"
+
+
+def test_goes_on(test_client):
+    assert test_client.get("/orders").json() == []
+"""
+
+
+def test_a_file_that_the_test_has_locked(example: Example) -> None:
+    """The report does not wait for it."""
+    run = shop(example, test_it=LOCKED).run("-W", "ignore")
+    [story] = stories(run)
+    assert "POST /orders/chair 201" in story, run.output
+    assert "orders +1" in story or "what changed could not be read" in story, run.output
+
+
+SUBTESTS = """
+def test_with_subtests(subtests, test_client):
+    with subtests.test("first"):
+        test_client.post("/orders/chair")
+        assert 0, "as wanted"
+    with subtests.test("second"):
+        test_client.post("/orders/lamp")
+"""
+
+
+def test_a_subtest_that_fails_tells_what_there_was_until_then(example: Example) -> None:
+    """Its report is made in the middle of the test."""
+    if int(pytest.__version__.partition(".")[0]) < 9:
+        pytest.skip("subtests came with pytest 9")
+    run = shop(example, test_it=SUBTESTS).run()
+    first = stories(run)[0]
+    assert first.splitlines()[0] == "POST /orders/chair 201  orders +1, stock ~1", run.output
+    assert "/orders/lamp" not in first
+
+
+def test_workers_send_the_story_along(example: Example) -> None:
+    """A report's sections are the controller's to print."""
+    run = shop(example, test_it=FAILING).run("-p", "xdist.plugin", "-n", "1")
+    assert len(stories(run)) == 4, run.output

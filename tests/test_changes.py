@@ -1,0 +1,337 @@
+"""Changes as values: which row has become which, what is expected of them, how they read."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from pytest_arena import Changes, deleted, inserted, updated
+from pytest_arena._changes import Mask, shown
+from pytest_arena._expect import Expected, difference
+from pytest_arena._report import Part, story_lines
+from pytest_arena._values import TableRows
+
+
+def rows(
+    table: str = "orders",
+    *,
+    gone: tuple[Any, ...] = (),
+    come: tuple[Any, ...] = (),
+    columns: tuple[str, ...] = ("id", "total"),
+    key: tuple[str, ...] = ("id",),
+    more: int = 0,
+) -> TableRows:
+    """Rows of a table that have gone and come."""
+    return TableRows(table, columns, key, gone, come, more)
+
+
+def kinds(changes: Changes) -> list[str]:
+    """The kinds of changes, in their order."""
+    return [change.kind for change in changes]
+
+
+def test_rows_are_paired_by_their_primary_key() -> None:
+    """One that went and one that came with the same key are an update; others are none."""
+    changes = Changes.of([rows(gone=((1, 5), (2, 7)), come=((3, 1), (1, 6)))])
+    assert kinds(changes) == ["inserted", "updated", "deleted"]
+    [update] = changes.updated
+    assert (update.before, update.after) == ({"id": 1, "total": 5}, {"id": 1, "total": 6})
+    assert (update.columns, update.key) == (("total",), ("id",))
+    assert (changes.inserted[0].before, changes.deleted[0].after) == ({}, {})
+    assert changes.inserted[0].columns == ()
+
+
+def test_a_changed_key_is_a_deletion_and_an_insertion() -> None:
+    """Also where keys move along: then the rows of the keys in the middle are updates."""
+    assert kinds(Changes.of([rows(gone=((1, 5),), come=((9, 5),))])) == ["inserted", "deleted"]
+    moved = Changes.of([rows(gone=((1, "a"), (2, "b")), come=((2, "a"), (3, "b")))])
+    assert kinds(moved) == ["inserted", "updated", "deleted"]
+
+
+def test_without_a_key_nothing_is_an_update() -> None:
+    """As many rows as are the same in both cancel each other; copies are counted."""
+    same, other = (1, None), (1, 2)
+    changes = Changes.of([rows(gone=(same, same, other), come=(same, (1, 3)), key=())])
+    assert kinds(changes) == ["inserted", "deleted", "deleted"]
+    assert [one.before["total"] for one in changes.deleted] == [2, None]
+    assert not Changes.of([rows(gone=(same, same), come=(same, same), key=())])
+
+
+def test_keys_of_several_columns_and_such_that_python_cannot_hash() -> None:
+    """An array may be a key."""
+    columns = ("a", "b", "n")
+    keyed = rows(gone=((1, [1, 2], 0),), come=((1, [1, 2], 1),), columns=columns, key=("a", "b"))
+    assert kinds(Changes.of([keyed])) == ["updated"]
+    binary = rows(gone=((memoryview(b"k"), 0),), come=((memoryview(b"k"), 1),))
+    assert kinds(Changes.of([binary])) == ["updated"]
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [(Decimal("1.0"), Decimal("1.00")), (1, True), (None, 0), ([1], [2]), (0.0, -0.0)],
+)
+def test_values_that_python_finds_equal_are_different_ones_to_a_database(
+    old: object, new: object
+) -> None:
+    """1.0 and 1.00 are two values of a numeric column."""
+    [change] = Changes.of([rows(gone=((1, old),), come=((1, new),))])
+    assert change.columns == ("total",)
+
+
+def test_changes_are_asked_by_table_kind_and_place() -> None:
+    """Tables are sorted, rows are by their keys, numbers as numbers."""
+    some = [rows("stock", gone=((1, 5),), come=((1, 4),)), rows(come=((10, 1), (9, 1), (2, 1)))]
+    changes = Changes.of(some)
+    assert changes.tables == ("orders", "stock")
+    assert [one.after["id"] for one in changes["orders"]] == [2, 9, 10]
+    assert changes["orders"].inserted[1].after["id"] == 9
+    assert len(changes) == 4
+    assert len(changes["stock"].inserted) == 0
+    assert not changes["oders"]
+    assert changes == Changes.of(some[::-1])
+    assert changes != Changes.of(some[:1])
+
+
+def test_what_is_read_only_stays_as_it_is() -> None:
+    """Values are facts."""
+    [change] = Changes.of([rows(come=((1, 1),))])
+    with pytest.raises(TypeError):
+        change.after["total"] = 2  # type: ignore[index]  # that is the test
+
+
+def test_changes_read_as_a_list() -> None:
+    """The numbers of each table, then a line for each row."""
+    columns = ("id", "total", "status", "note")
+    new, old, now = (7, Decimal("12.50"), "new", None), (1, 5, "a", None), (1, 5, "b", "x")
+    changes = Changes.of(
+        [
+            rows(gone=(old,), come=(new, now), columns=columns),
+            rows("stock", gone=((3, 4),), key=()),
+        ]
+    )
+    assert str(changes).splitlines() == [
+        "orders +1 ~1, stock -1",
+        "  + orders id=7  total=12.50 status='new' NULL: note",
+        "  ~ orders id=1  status 'a' → 'b', note NULL → 'x'",
+        "  - stock  id=3 total=4",
+    ]
+    assert repr(changes) == "<Changes: orders +1 ~1, stock -1>"
+    assert str(Changes.of([])) == "nothing"
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (None, "NULL"),
+        ("it's", '"it\'s"'),
+        ("two\nlines\x1b[31m", r"'two\nlines\x1b[31m'"),
+        (b"\x00\xff", r"b'\x00\xff'"),
+        (memoryview(b"ab"), "b'ab'"),
+        (Decimal("1.50"), "1.50"),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (datetime(2026, 1, 2, 3, tzinfo=UTC), "2026-01-02 03:00:00+00:00"),
+        ("x" * 1500, f"'{'x' * 58}… (1,500 characters)"),
+        (b"x" * 9000, f"b'{'x' * 57}… (9,000 bytes)"),
+        ("postgresql://me:s3cret@db/shop", "'postgresql://me:***@db/shop'"),
+        ("y" * 30 + " postgresql://me:s3cr" + "e" * 90 + "t@db", None),
+        ({"token": "s3cret", "n": 1}, "{'token': ***, 'n': 1}"),
+    ],
+)
+def test_a_value_is_short_on_one_line_and_no_secret(value: object, text: str | None) -> None:
+    """Long ones are cut, and what they hold is counted."""
+    if text is not None:
+        assert shown(value) == text
+    assert "s3cr" not in shown(value)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        *("password", "hashed_password", "passwd", "password_hash", "pwhash_salt", "secret"),
+        *("api_key", "apikey", "ApiKey", "access_token", "tokenHash", "otp", "private_key"),
+    ],
+)
+def test_columns_that_are_named_like_a_secret_are_masked(column: str) -> None:
+    """In new rows as in updates; that there is none is no secret."""
+    columns = ("id", column)
+    masked = [
+        rows(
+            "users",
+            gone=((1, "s3cret"),),
+            come=((1, "s3crets"), (2, "s3cret"), (3, None)),
+            columns=columns,
+        )
+    ]
+    text = str(Changes.of(masked))
+    assert "s3cret" not in text
+    assert f"~ users id=1  {column} *** → ***" in text
+    assert f"+ users id=3  NULL: {column}" in text
+
+
+@pytest.mark.parametrize("column", ["hashtag", "pinned", "compass", "keyboard", "saltiness"])
+def test_columns_that_only_look_like_a_secret_are_shown(column: str) -> None:
+    """A mask that hides too much would be switched off."""
+    assert not Mask().hides("posts", column)
+
+
+def test_the_text_of_a_whole_row_is_masked() -> None:
+    """Of a table that was altered since, nobody can tell which part of it is a secret."""
+    raw = rows("users", come=(("(1,s3cret)",),), columns=("row",), key=())
+    assert str(Changes.of([raw])).splitlines() == ["users +1", "  + users  row=***"]
+
+
+def test_patterns_mask_more() -> None:
+    """Over table and column, whatever the case; without a dot a column's name in any table."""
+    mask = Mask(("patients.*", "ssn", "audit.log.Actor"))
+    hidden = {("patients", "name"), ("staff", "SSN"), ("audit.log", "actor"), ("b/patients", "x")}
+    assert all(mask.hides(*one) for one in hidden)
+    assert not any(mask.hides(*one) for one in [("staff", "name"), ("log", "actor")])
+    changes = Changes.of([rows("patients", come=((1, "Ada"),))], mask)
+    assert "Ada" not in str(changes) + str(changes.inserted) + str(changes["patients"])
+
+
+def test_what_a_limit_has_cut_off_is_counted_and_not_guessed_at() -> None:
+    """Of a pair one row may be missing: none is shown."""
+    changes = Changes.of([rows(come=((1, 1), (2, 2)), more=1998), rows("stock", come=((1, 1),))])
+    assert str(changes).splitlines() == [
+        "orders some 2,000 rows, stock +1",
+        "  + stock id=1  total=1",
+    ]
+    assert changes["orders"]
+    assert changes.tables == ("orders", "stock")
+
+
+def test_of_many_rows_some_are_shown() -> None:
+    """A line that would count a single row shows it instead."""
+    changes = Changes.of([rows(come=tuple((number, 1) for number in range(10)))])
+    assert len(changes.lines(most=9)) == 10
+    assert changes.lines(most=8)[-1] == "… 2 rows of orders more"
+    wide = tuple(f"column_{number}" for number in range(60))
+    [line] = Changes.of([rows(come=(tuple(range(60)),), columns=wide, key=wide[:1])]).lines()
+    assert line.endswith(" more")
+    assert len(line) < 250
+
+
+# Expectations.
+
+ORDERS = Changes.of([rows(come=((1, "a"), (2, "b")), gone=((9, "z"),))])
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        inserted(2) & deleted(1),
+        deleted() & inserted(1, total="b") & inserted(),
+        inserted() & inserted(1, total="b") & deleted(1, id=9, total="z"),
+        inserted(1, id=2, total="b") & inserted(1, id=1) & deleted(),
+        inserted(2) & deleted() & updated(0),
+    ],
+)
+def test_what_is_expected(expected: Expected) -> None:
+    """Exactly so many rows; whichever order the expectations are in."""
+    assert difference(ORDERS, {"orders": expected}) == ""
+
+
+def test_each_row_answers_one_expectation_and_gives_way_where_it_has_a_substitute() -> None:
+    """Two rows answer the first one, of which only the one that it would take answers the next."""
+    changes = Changes.of([rows(come=(("x", 1), ("x", 2)), key=())])
+    assert difference(changes, {"orders": inserted(1, id="x") & inserted(1, total=1)}) == ""
+    chain = Changes.of([rows(come=(("x", 1), ("x", 2), ("y", 2)), key=())])
+    joined = inserted(1, total=2) & inserted(1, id="x") & inserted(1, total=1)
+    assert difference(chain, {"orders": joined}) == ""
+    assert difference(chain, {"orders": inserted(2, id="x") & inserted(1, total=1)})
+
+
+@pytest.mark.parametrize(
+    "expected, lines",
+    [
+        (inserted(2), ["unexpected: - orders id=9  total='z'"]),
+        (
+            inserted(3) & deleted(),
+            ["missing:    orders: 3 inserted rows; there are only 2"],
+        ),
+        (
+            inserted(2, total="a") & deleted(),
+            [
+                "unexpected: + orders id=2  total='b'",
+                "missing:    orders: 2 inserted rows with total='a'; there is only 1",
+            ],
+        ),
+        (
+            inserted(2) & deleted(1, totl="z"),
+            [
+                "unexpected: - orders id=9  total='z'",
+                "missing:    orders: 1 deleted row with totl='z'; it has no column totl",
+            ],
+        ),
+    ],
+)
+def test_what_is_not_as_expected_is_named_row_by_row(expected: Expected, lines: list[str]) -> None:
+    """Each row that nobody expected, each expectation without its rows, and the whole."""
+    found = difference(ORDERS, {"orders": expected}).splitlines()
+    assert found[0] == "the database did not change as expected"
+    assert [line.strip() for line in found[1:-1]] == lines
+    assert found[-1] == "in all it changed: orders +2 -1"
+
+
+def test_nothing_is_expected_of_other_tables_but_of_those_to_ignore() -> None:
+    """By name or by pattern."""
+    changes = Changes.of([rows("audit.log", come=((1, 1),)), rows("jobs", come=((1, 1),))])
+    assert "unexpected: + audit.log id=1" in difference(changes, {})
+    assert difference(changes, {}, ignore=("audit.*", "jobs")) == ""
+    assert "jobs" in difference(changes, {}, ignore="audit.*")
+    assert difference(changes, {"audit.log": inserted()}, ignore="jobs") == ""
+    assert "stock: 1 updated row" in difference(Changes.of([]), {"stock": updated()})
+
+
+def test_a_thousand_unexpected_rows_are_no_wall_of_text() -> None:
+    """And to expect a thousand takes no time."""
+    many = Changes.of([rows(come=tuple((number, number % 2) for number in range(5000)))])
+    text = difference(many, {})
+    assert len(text.splitlines()) == 23
+    assert "… 4,980 rows of orders more" in text
+    both = inserted(2500, total=1) & inserted(2500, total=0)
+    assert difference(many, {"orders": both}) == ""
+    assert "there are only 2,500" in difference(many, {"orders": inserted(5000, total=1)})
+
+
+def test_a_number_that_cannot_be_right() -> None:
+    """Nothing is never less than nothing."""
+    with pytest.raises(ValueError, match=r"inserted\(-1\)"):
+        inserted(-1)
+    with pytest.raises(TypeError):
+        inserted() & 3
+
+
+# The story.
+
+
+def test_a_story_is_about_forty_lines_and_its_end_is_told_in_full() -> None:
+    """A test fails at its end; what came before is counted."""
+    changes = Changes.of([rows(come=tuple((number, 1) for number in range(6)))])
+    lines = story_lines([Part(f"POST /orders/{number} 201", changes) for number in range(12)])
+    assert len(lines) <= 40
+    assert lines[0] == "POST /orders/0 201   orders +6"
+    assert lines[-7:-5] == ["POST /orders/11 201  orders +6", "    + orders id=0  total=1"]
+    assert any(line.strip().startswith("… ") for line in lines)
+
+
+def test_a_request_that_is_made_again_and_again_is_one_line() -> None:
+    """As long as it changes nothing."""
+    changes, nothing = Changes.of([rows(come=((1, 1),))]), Changes.of([])
+    same = [Part("GET /jobs/1 200", nothing)] * 50
+    lines = story_lines([*same, Part("GET /jobs/1 200", changes), Part("GET /jobs/1 200", nothing)])
+    assert lines[0] == "GET /jobs/1 200, 50 times  nothing"
+    assert len(lines) == 4
+    unknown = story_lines([Part("GET /a 200", None), Part("what changed could not be read", None)])
+    assert unknown == ["GET /a 200", "what changed could not be read"]
+
+
+def test_what_was_lost_stands_below_its_request() -> None:
+    """Whether it changed anything or not."""
+    part = Part("POST /pay 200", Changes.of([]), lost=("wrote stock (1 row): lost",))
+    assert story_lines([part]) == ["POST /pay 200  nothing", "    wrote stock (1 row): lost"]
