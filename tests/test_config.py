@@ -96,10 +96,11 @@ def test_several_databases_have_a_line_each() -> None:
     assert read(file={"arena_schema": lines}).schema == expected
 
 
-@pytest.mark.parametrize("text,rebuild", [("1", True), ("yes", True), ("0", False), ("", False)])
-def test_rebuild_from_the_environment(text: str, *, rebuild: bool) -> None:
+@pytest.mark.parametrize("text,is_on", [("1", True), ("yes", True), ("0", False), ("", False)])
+def test_switches_from_the_environment(text: str, *, is_on: bool) -> None:
     """As variables of this kind are written."""
-    assert read(environ={"ARENA_REBUILD": text}).rebuild is rebuild
+    assert read(environ={"ARENA_REBUILD": text}).rebuild is is_on
+    assert read(environ={"ARENA_VERIFY": text}).verify is is_on
 
 
 def test_the_cache_is_absolute_and_knows_the_home_folder() -> None:
@@ -111,8 +112,7 @@ def test_the_cache_is_absolute_and_knows_the_home_folder() -> None:
 @pytest.mark.parametrize(
     "name,value,what,fix",
     [
-        ("isolation", "cpoy", "is none of: auto, copy, clone", "--arena-isolation=copy"),
-        ("isolation", "undo", "isolates SQLite by copy", "--arena-isolation=auto"),
+        ("isolation", "cpoy", "is none of: auto, copy, undo, clone", "--arena-isolation=copy"),
         ("isolation", "rollback", "isolates SQLite by copy", "--arena-isolation=auto"),
         ("isolation", "", "is none of: auto, copy", "--arena-isolation="),
         ("database", "mysql", "isolates SQLite by copy", "--arena-database=auto"),
@@ -168,7 +168,7 @@ def test_a_name_that_is_no_option(tmp_path: Path) -> None:
         (("copy",), {}, "too many positional arguments"),
         ((), {"isolate": "copy"}, "unexpected keyword argument 'isolate'"),
         ((), {"isolation": "cpoy"}, "is none of: auto, copy"),
-        ((), {"isolation": "undo"}, "isolates SQLite by copy"),
+        ((), {"isolation": "rollback"}, "isolates SQLite by copy"),
         ((), {"keep": True}, "is none of: never, failed, always"),
         ((), {"seed": "no"}, "seed='no' is neither True nor False"),
         ((), {"schema": None}, "schema=None is neither True nor False"),

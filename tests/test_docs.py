@@ -358,6 +358,7 @@ LONG_PAGES = {
     f"docs/how-to/{name}.md"
     for name in (
         "alembic",
+        "changes",
         "existing-suite",
         "logins",
         "look-at-a-failed-test",

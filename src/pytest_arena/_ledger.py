@@ -12,6 +12,7 @@ __all__ = ["Ledger", "TestFacts"]
 
 _Error = TypeVar("_Error", bound="ArenaError")
 
+_TEST = "{test}"
 _ONE_BREATH = 0.02  # between two tables of one create_all lie a compilation and a look-up
 
 
@@ -46,7 +47,10 @@ class Ledger:
     notes: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     table_seconds: dict[str, float] = field(default_factory=dict)  # by test, "" outside of any
+    verified: int = 0
+    verified_seconds: float = 0.0
     _table_at: float = 0.0
+    _noted_in: dict[str, list[str]] = field(default_factory=dict)  # tests, by line
     _reported: set[int] = field(default_factory=set)  # ids of errors that `refusals` keeps alive
 
     def begin(self, test: str) -> None:
@@ -90,7 +94,27 @@ class Ledger:
         self.table_seconds[self.test] = self.table_seconds.get(self.test, 0.0) + ended - begun
         self._table_at = ended
 
+    def has_verified(self, seconds: float) -> None:
+        """A database was read whole, to be compared."""
+        self.verified += 1
+        self.verified_seconds += seconds
+
     def note(self, line: str) -> None:
-        """Keep a line for the summary, once."""
+        """Keep a line for the summary, once.
+
+        ``{test}`` in it stands for the test that runs: one line tells of all that it is true of.
+        """
         if line not in self.notes:
             self.notes.append(line)
+        if _TEST in line:
+            tests = self._noted_in.setdefault(line, [])
+            tests += [self.test] * (self.test not in tests)
+
+    def told(self) -> list[str]:
+        """Return the lines for the summary."""
+        return [line.replace(_TEST, _some(self._noted_in.get(line, []))) for line in self.notes]
+
+
+def _some(tests: list[str]) -> str:
+    first = tests[0] if tests and tests[0] else "outside of any test"
+    return first + (f" and {len(tests) - 1} more" if len(tests) > 1 else "")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._ledger import TestFacts
@@ -13,12 +14,16 @@ from pytest_arena.errors import redact
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from pytest_arena._changes import Changes
+
 __all__ = [
+    "Part",
     "Summary",
     "kept_notes",
     "kept_text",
     "lines",
     "live_text",
+    "story_lines",
     "users_trace",
 ]
 
@@ -40,6 +45,8 @@ class Summary:
     known: tuple[str, ...] = ()  # databases that engines have meant
     unasked: tuple[str, ...] = ()  # databases that options name, and no engine of its has meant
     suggestion: str = ""  # the arena_schema that would make the tables once; "" if not known
+    verified: int = 0  # how often a database was read whole, to be compared
+    verified_seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, as a worker sends them to the controller."""
@@ -68,6 +75,8 @@ class Summary:
             known=tuple(sorted({*self.known, *other.known})),
             unasked=tuple(name for name in self.unasked if name in other.unasked),
             suggestion=self.suggestion or other.suggestion,
+            verified=self.verified + other.verified,
+            verified_seconds=self.verified_seconds + other.verified_seconds,
         )
 
 
@@ -93,6 +102,8 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     if used:
         yield _databases_line(summary)
         yield _cost_line(summary, used)
+    if summary.verified:
+        yield _verified_line(summary)
     if used and summary.table_seconds:
         yield from _table_lines(summary)
     elif used and not summary.has_template and summary.suggestion:
@@ -141,6 +152,11 @@ def _cost_line(summary: Summary, used: list[TestFacts]) -> str:
         f"changed it; giving and taking back cost {_ms(total)} in all, {_ms(total / len(used))} a "
         "test"
     )
+
+
+def _verified_line(summary: Summary) -> str:
+    cost = _ms(summary.verified_seconds)
+    return f"verified {summary.verified} times, by reading all that was in a database: {cost} of it"
 
 
 def _table_lines(summary: Summary) -> Iterator[str]:
@@ -203,3 +219,84 @@ def users_trace(error: BaseException) -> str:
     lines = [frame for frame in trace.stack if not is_library(frame.filename)]
     text = "".join([*traceback.format_list(lines), *trace.format_exception_only()])
     return redact(text.rstrip())
+
+
+# What a test that failed has changed.
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of the story: who wrote, and what. ``changes`` is None where nobody knows.
+
+    ``rows`` says how many of each table are shown; 0 for their number alone.
+    """
+
+    title: str
+    changes: Changes | None
+    rows: int = 8
+    lost: tuple[str, ...] = ()
+
+
+_WIDEST_TITLE = 48  # of those that stand below each other
+_MOST_LINES = 40
+
+
+def story_lines(parts: list[Part]) -> list[str]:
+    """Return a line for each part, with its rows below it; about forty in all.
+
+    Where there are too many rows those of the last parts are shown: a test fails at its end.
+    """
+    parts = list(_joined(parts))
+    room = _MOST_LINES - len(parts) - sum(len(part.lost) for part in parts)
+    bodies: list[list[str]] = []
+    for part in reversed(parts):
+        rows = _rows_within(part, max(room, 0))
+        room -= len(rows)
+        bodies.append([*rows, *part.lost])
+    titles = [_cut_title(part.title) for part in parts]
+    width = _width(titles, parts)
+    told: list[str] = []
+    for part, title, body in zip(parts, titles, reversed(bodies), strict=True):
+        counted = "" if part.changes is None else part.changes.counted()
+        told += [f"{title:<{width}}  {counted}".rstrip(), *(f"    {line}" for line in body)]
+    return told
+
+
+def _width(titles: list[str], parts: list[Part]) -> int:
+    """How wide the titles are that have something beside them, without the widest ones."""
+    beside = (
+        len(title) for title, part in zip(titles, parts, strict=True) if part.changes is not None
+    )
+    return max((width for width in beside if width <= _WIDEST_TITLE), default=0)
+
+
+def _joined(parts: list[Part]) -> Iterator[Part]:
+    """What is the same and changed nothing, as a request that asks until something is there."""
+    for (title, changed, *_), same in groupby(parts, key=_sameness):
+        alike = list(same)
+        if len(alike) == 1 or changed:
+            yield from alike
+        else:
+            yield replace(alike[0], title=f"{title}, {len(alike):,} times")
+
+
+def _sameness(part: Part) -> tuple[str, bool, bool]:
+    return part.title, bool(part.changes or part.lost), part.changes is None
+
+
+def _rows_within(part: Part, room: int) -> list[str]:
+    if part.changes is None or not part.rows:
+        return []
+    lines = part.changes.lines(part.rows)
+    if len(lines) <= room:
+        return lines
+    shown = lines[: max(room - 1, 0)]
+    return [*shown, f"… {len(lines) - len(shown):,} lines more"] if shown else []
+
+
+_LONGEST_TITLE = 150
+
+
+def _cut_title(title: str) -> str:
+    title = " ".join(title.split())
+    return title if len(title) <= _LONGEST_TITLE else title[: _LONGEST_TITLE - 1] + "…"

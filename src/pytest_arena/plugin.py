@@ -269,6 +269,8 @@ def pytest_runtest_makereport(
     if refused := run.ledger.unreported(item.nodeid):
         run.ledger.mark_reported(*refused)
         _failures.tell_of(report, refused)
+    if report.failed and report.when != "teardown":  # then the level is gone
+        _failures.show_story(report, run.story())
     report.sections += [("arena", text) for text in run.reported(report.when, report.outcome)]
     return report
 

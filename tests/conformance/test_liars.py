@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena.testing import Setting, Trial, Verdict
-from tests.conformance import liars, liars_postgresql
+from tests.conformance import liars, liars_postgresql, liars_undo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LIARS = {"sqlite": liars, "postgresql": liars_postgresql}
+LIARS = {"copy": liars, "clone": liars_postgresql, "undo": liars_undo}
 
 
-def found(database: str, text: str, stories: str, folder: Path) -> Verdict:
+def found(isolation: str, text: str, stories: str, folder: Path) -> Verdict:
     """Run the stories that this defect concerns: their kind, and files, if not all."""
     kind, *files = stories.split()
     # One connection, so that somebody has to wait for it. A leak would make the others wait too
     # long.
     pool = "one" if kind in {"once", "twice"} else ""
-    setting = Setting(database=database, pool=pool, plugins=("liar",))
+    database = "sqlite" if isolation == "copy" else "postgresql"
+    setting = Setting(database=database, isolation=isolation, pool=pool, plugins=("liar",))
     trial = Trial(setting, folder, {"liar.py": text})
     match kind:
         case "told":
@@ -35,23 +36,25 @@ def found(database: str, text: str, stories: str, folder: Path) -> Verdict:
 
 
 def everyone() -> Iterator[object]:
-    """Each defect of each product, most of them slow."""
-    for database, module in LIARS.items():
+    """Each defect of each isolation, most of them slow."""
+    for isolation, module in LIARS.items():
         for name in module.LIARS:
             marks = [] if name in module.EVERYDAY else [pytest.mark.slow]
-            yield pytest.param(database, name, marks=marks, id=f"{database}-{name}")
+            yield pytest.param(isolation, name, marks=marks, id=f"{isolation}-{name}")
 
 
-@pytest.mark.parametrize("database, name", list(everyone()))
-def test_a_planted_defect_is_found(database: str, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("isolation, name", list(everyone()))
+def test_a_planted_defect_is_found(isolation: str, name: str, tmp_path: Path) -> None:
     """It breaks the promise that it is about, among others perhaps."""
-    text, stories, promise = LIARS[database].LIARS[name]
-    verdict = found(database, text, stories, tmp_path)
+    text, stories, promise = LIARS[isolation].LIARS[name]
+    verdict = found(isolation, text, stories, tmp_path)
     assert verdict.tests, f"it could not be planted: {verdict}"
     assert promise in verdict.promises, str(verdict)
 
 
-@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def test_the_honest_twin_is_not_accused(database: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "isolation", ["copy", *(pytest.param(one, marks=pytest.mark.slow) for one in ("clone", "undo"))]
+)
+def test_the_honest_twin_is_not_accused(isolation: str, tmp_path: Path) -> None:
     """What stands in the isolation's place without lying breaks nothing."""
-    found(database, LIARS[database].HONEST, "once", tmp_path).check()
+    found(isolation, LIARS[isolation].HONEST, "once", tmp_path).check()

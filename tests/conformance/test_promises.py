@@ -32,10 +32,24 @@ class TestSyncApp(Conformance):
 
 
 class TestAppOnAServer(Conformance):
-    """An async app on PostgreSQL, which is undone by clones."""
+    """An async app on PostgreSQL, where changes are taken back in place."""
 
     setting = Setting(database="postgresql")
     orders: ClassVar[tuple[str, ...]] = ("shuffle:3",)
+
+
+@pytest.mark.slow
+class TestCloned(Conformance):
+    """The same by clones."""
+
+    setting = Setting(database="postgresql", isolation="clone")
+
+
+@pytest.mark.slow
+class TestFewRights(Conformance):
+    """Without the right to event triggers: changes of the schema are found by looking for them."""
+
+    setting = Setting(database="postgresql", rights="few")
 
 
 def on_server(**values: Any) -> Setting:
@@ -43,17 +57,23 @@ def on_server(**values: Any) -> Setting:
     return Setting(database="postgresql", **values)
 
 
+# All that is brought back is read as well, and compared by arena itself.
+VERIFIED = {"ARENA_VERIFY": "1"}
+
 OTHERS = (
-    Setting(runner="anyio", journal="wal", pool="one"),
+    Setting(runner="anyio", journal="wal", pool="one", env=VERIFIED),
     Setting(runner="asyncio-auto", loop="session", pool="NullPool", pre_ping=True),
     Setting(runner="asyncio", engine="pysqlite", journal="wal"),  # coroutines test a sync app
-    on_server(engine="psycopg", runner="plain", pool="NullPool"),
+    on_server(engine="psycopg", runner="plain", pool="NullPool", env=VERIFIED),
+    on_server(isolation="clone", engine="psycopg_async", runner="anyio"),
     *(
         pytest.param(setting, marks=pytest.mark.slow)
         for setting in (
             on_server(engine="psycopg_async", runner="asyncio-auto", loop="session", pool="one"),
             on_server(runner="anyio-uvloop", pre_ping=True),
             on_server(engine="psycopg2", runner="anyio"),  # coroutines test a sync app
+            on_server(rights="few", pool="one", env=VERIFIED),
+            on_server(isolation="clone", engine="psycopg2", runner="plain", env=VERIFIED),
         )
     ),
 )
@@ -85,6 +105,7 @@ def test_what_a_setting_lacks_is_told_and_left_out(tmp_path: Path) -> None:
         ({"runner": "trio"}, "'anyio'"),
         ({"runner": "plain"}, "cannot await"),
         ({"pool": "two"}, "'NullPool'"),
+        ({"rights": "none"}, "'few'"),
         ({"database": "postgresql", "engine": "aiosqlite"}, "'psycopg_async'"),
     ],
 )
@@ -129,15 +150,29 @@ def matrix() -> Iterator[Setting]:
     yield Setting(runner="anyio", env={"PYTHONASYNCIODEBUG": "1"}, journal="wal")
 
 
+_SYNC_RUNNERS = (("plain", "function"), ("asyncio", "function"), ("anyio", "function"))
+_ENGINES_AND_RUNNERS = (
+    *product(("asyncpg", "psycopg_async"), RUNNERS),
+    *product(("psycopg", "psycopg2"), _SYNC_RUNNERS),
+)
+
+
 def matrix_on_server() -> Iterator[Setting]:
     """The same with a server's drivers."""
     rest = list(product(("", "one", "NullPool"), (False, True)))
-    for engine, (runner, loop) in product(("asyncpg", "psycopg_async"), RUNNERS):
-        for pool, ping in rest:
-            yield on_server(engine=engine, runner=runner, loop=loop, pool=pool, pre_ping=ping)
-    for engine, runner in product(("psycopg", "psycopg2"), ("plain", "asyncio", "anyio")):
-        for pool, ping in rest:
-            yield on_server(engine=engine, runner=runner, pool=pool, pre_ping=ping)
+    for isolation in ("undo", "clone"):
+        for engine, (runner, loop) in _ENGINES_AND_RUNNERS:
+            for pool, ping in rest:
+                yield on_server(
+                    isolation=isolation,
+                    engine=engine,
+                    runner=runner,
+                    loop=loop,
+                    pool=pool,
+                    pre_ping=ping,
+                )
+    for engine, (runner, loop) in _ENGINES_AND_RUNNERS:
+        yield on_server(rights="few", engine=engine, runner=runner, loop=loop)
     yield on_server(env={"PYTHONASYNCIODEBUG": "1"})
     yield on_server(runner="anyio", engine="psycopg_async", env={"PYTHONASYNCIODEBUG": "1"})
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import secrets
-import threading
-from contextlib import closing, suppress
-from typing import TYPE_CHECKING, cast
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from pytest_arena._isolation import Clone, Held
+from pytest_arena._isolation import Clone
 from pytest_arena.errors import IsolationError
-from tests.isolation import conformance
-from tests.isolation.clone_world import SCHEMA, ServerWorld
+from tests.isolation.on_server import CHECKS
+from tests.isolation.server_world import ServerWorld, made_template
 from tests.servers.postgresql import (
     connect,
     names_on_server,
@@ -39,70 +38,26 @@ def own() -> Iterator[OwnDatabases]:
 @pytest.fixture(scope="module")
 def template(own: OwnDatabases) -> str:
     """A database with something of everything."""
-    name = own.create("building")
-    run(*[part for part in SCHEMA.split(";") if part.strip()], database=name)
-    own.freeze(name)
-    return own.finish_template(name, shelf="dancers", manifest="")
+    return made_template(own)
 
 
 @pytest.fixture
-def world(own: OwnDatabases, template: str) -> Iterator[ServerWorld]:
+def world(own: OwnDatabases, template: str) -> Iterator[ServerWorld[Clone]]:
     """A database of the test's own, dropped at its end."""
-    world = ServerWorld.of(own, template)
+    world = ServerWorld.of(own, template, Clone)
     yield world
     world.close()
 
 
-SHARED = (conformance.nested_levels, conformance.disposed_engines)
-
-
-@pytest.mark.parametrize("check", SHARED, ids=lambda check: check.__name__)
-def test_what_every_isolation_must_do(
-    check: Callable[[conformance.World], None], world: ServerWorld
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_pitfall_088_095_what_every_isolation_must_do(
+    check: Callable[[Any], None], world: ServerWorld[Clone]
 ) -> None:
-    """The stories that say the same to a file and to a server."""
-    check(cast("conformance.World", world))
+    """Whatever is written is seen and taken back; levels, writers, force, what is kept."""
+    check(world)
 
 
-CHANGES = {
-    "insert": "INSERT INTO plain VALUES (4)",
-    "update": "UPDATE dancers SET style = NULL WHERE id = 1",
-    "delete": "DELETE FROM scores",
-    "truncate": "TRUNCATE plain",
-    "unlogged": "INSERT INTO unlogged VALUES (2)",
-    "rolled back": "BEGIN; INSERT INTO dancers (name) VALUES ('G'); ROLLBACK",
-    "nextval": "SELECT nextval('tickets')",
-    "setval": "SELECT setval('tickets', 7)",
-    "ddl": "CREATE TABLE new (a int)",
-    "column": "ALTER TABLE plain ADD COLUMN b int",
-    "drop": "DROP VIEW named",
-    "function": "CREATE OR REPLACE FUNCTION twice(int) RETURNS int LANGUAGE sql AS 'SELECT 3 * $1'",
-    "comment": "COMMENT ON TABLE plain IS 'changed'",
-    "grant": "GRANT SELECT ON plain TO PUBLIC",
-    "large object": "SELECT lo_put(4242, 0, 'c')",
-    "schema": "CREATE SCHEMA tenant",
-    "extended statistics": "CREATE STATISTICS s ON judge, round FROM scores",
-    "materialized": "CREATE MATERIALIZED VIEW m AS SELECT 1 AS a",
-}
-
-
-def test_pitfall_088_whatever_is_written_is_seen_and_undone(world: ServerWorld) -> None:
-    """Rows, sequences, DDL, comments, grants, large objects, unlogged tables: none is missed."""
-    hand = world.connect()
-    before = hand.dump()
-    world.isolation.enter()  # asked once: from here on nobody has a connection between levels
-    for kind, script in CHANGES.items():
-        world.isolation.enter()
-        hand.executescript(script)
-        assert not world.isolation.is_clean(), kind
-        assert not world.isolation.is_untouched(), kind
-        assert world.isolation.leave(), kind
-    assert world.dump() == before
-    world.isolation.leave()
-    assert hand.dump() == before
-
-
-def test_a_number_taken_from_a_sequence_is_seen_without_a_record(world: ServerWorld) -> None:
+def test_a_number_taken_from_a_sequence_is_seen_without_a_record(world: ServerWorld[Clone]) -> None:
     """One nextval of 32 takes a transaction id; each of them counts."""
     hand = world.connect()
     world.isolation.enter()
@@ -118,7 +73,7 @@ def test_a_number_taken_from_a_sequence_is_seen_without_a_record(world: ServerWo
         assert world.isolation.leave()
 
 
-def found_clean(world: ServerWorld, read: Callable[[], object]) -> bool:
+def found_clean(world: ServerWorld[Clone], read: Callable[[], object]) -> bool:
     """Whether a level in which was only read is found clean at last: others write here as well."""
     for _ in range(60):
         world.isolation.enter()
@@ -131,7 +86,7 @@ def found_clean(world: ServerWorld, read: Callable[[], object]) -> bool:
     return False
 
 
-def test_a_level_that_was_only_read_is_clean(world: ServerWorld) -> None:
+def test_a_level_that_was_only_read_is_clean(world: ServerWorld[Clone]) -> None:
     """With sequences and without, and beside clones that are made at the same time."""
     hand = world.connect()
     live = world.isolation.address
@@ -149,7 +104,7 @@ def test_a_level_that_was_only_read_is_clean(world: ServerWorld) -> None:
 
 
 def test_a_level_that_nobody_touched_costs_nothing(
-    world: ServerWorld, monkeypatch: pytest.MonkeyPatch
+    world: ServerWorld[Clone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No round trip, however much others write."""
     world.isolation.enter()
@@ -163,7 +118,7 @@ def test_a_level_that_nobody_touched_costs_nothing(
 
 def test_nothing_is_taken_for_clean_that_arena_may_have_written(own: OwnDatabases) -> None:
     """Ids of arena's own are taken off; a test's among them is not."""
-    world = ServerWorld.of(own, None)
+    world = ServerWorld.of(own, None, Clone)
     try:
         hand = world.connect()
         hand.execute("CREATE TABLE t (a int)")
@@ -181,74 +136,7 @@ def test_nothing_is_taken_for_clean_that_arena_may_have_written(own: OwnDatabase
         world.close()
 
 
-def test_forgotten_levels(world: ServerWorld) -> None:
-    """What was written in a level that was forgotten belongs to the one below."""
-    hand = world.connect()
-    before = hand.dump()
-    world.isolation.enter()
-    world.isolation.enter()
-    hand.execute("INSERT INTO plain VALUES (9)")
-    world.isolation.forget()
-    assert not world.isolation.is_clean()
-    assert world.isolation.leave()
-    assert hand.dump() == before
-
-
-def test_open_writers(world: ServerWorld) -> None:
-    """A transaction that is still open holds the level, and never commits into the next."""
-    writer, hand = world.connect(), world.connect()
-    before = hand.dump()
-    world.isolation.enter()
-    writer.executescript("BEGIN; INSERT INTO plain VALUES (4)")
-    old = writer.raw
-    pid = old.info.backend_pid
-    assert world.isolation.writers() == {pid}
-    assert not world.isolation.is_clean()
-    assert not world.isolation.is_free()
-    with pytest.raises(Held, match=str(pid)):
-        world.isolation.leave()
-    hand.execute("SELECT 1")
-    world.isolation.end(pid)
-    wait_until(lambda: not world.isolation.writers())
-    world.isolation.leave()
-    assert world.dump() == before
-    with pytest.raises(psycopg.OperationalError):
-        old.execute("COMMIT")
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what another session does."""
-    pause = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        pause.wait(0.005)
-    pytest.fail("it does not come")
-
-
-def test_a_wider_fixtures_open_transaction_is_left_in_place(world: ServerWorld) -> None:
-    """Nothing was committed, so that the level can be forgotten."""
-    writer = world.connect()
-    for _ in range(60):  # others write here as well, and then there would be a picture to take
-        writer.executescript("BEGIN; INSERT INTO plain VALUES (4)")
-        with suppress(Held):
-            world.isolation.enter()
-            if world.isolation.is_untouched():
-                break
-        writer.rollback()
-        world.isolation.enter()
-    assert not world.isolation.is_clean()
-    with pytest.raises(Held):
-        world.isolation.leave()
-    world.isolation.forget()
-    assert writer.execute("SELECT count(*) FROM plain").fetchone() == (4,)
-    world.uses.number += 1
-    writer.execute("COMMIT")
-    world.isolation.enter()
-    assert writer.execute("SELECT count(*) FROM plain").fetchone() == (4,)
-
-
-def test_a_commit_of_what_was_open_at_the_mark_is_seen(world: ServerWorld) -> None:
+def test_a_commit_of_what_was_open_at_the_mark_is_seen(world: ServerWorld[Clone]) -> None:
     """Its transaction id is below the mark's, so that no count of ids would tell."""
     writer, other = world.connect(), world.connect()
     world.isolation.enter()
@@ -264,22 +152,9 @@ def test_a_commit_of_what_was_open_at_the_mark_is_seen(world: ServerWorld) -> No
     assert other.execute("SELECT count(*) FROM plain").fetchone() == (3,)
 
 
-def test_force_and_open_readers(world: ServerWorld) -> None:
-    """By force it is taken back whoever holds it; a reader holds nothing, and is cut off."""
-    hand, before = world.connect(), world.dump()
-    world.isolation.enter()
-    holder, reader = world.connect(), world.connect()
-    holder.executescript("BEGIN; LOCK TABLE plain; DELETE FROM dancers")
-    reader.executescript("BEGIN; SELECT * FROM scores")
-    generation, old = world.isolation.generation, holder.raw
-    with pytest.raises(Held):
-        world.isolation.leave()
-    world.isolation.leave_by_force()
-    assert world.isolation.generation > generation
-    assert hand.dump() == before
-    assert world.own.rest()
-    with pytest.raises(psycopg.OperationalError):
-        old.execute("COMMIT")
+def test_open_readers(world: ServerWorld[Clone]) -> None:
+    """A reader holds nothing, and is cut off."""
+    hand, reader, before = world.connect(), world.connect(), world.dump()
     world.isolation.enter()
     reader.executescript("BEGIN; SELECT * FROM scores")
     assert not world.isolation.is_free()
@@ -289,7 +164,7 @@ def test_force_and_open_readers(world: ServerWorld) -> None:
     assert hand.dump() == before
 
 
-def test_pitfall_067_131_locks_and_prepared_transactions(world: ServerWorld) -> None:
+def test_pitfall_067_131_locks_and_prepared_transactions(world: ServerWorld[Clone]) -> None:
     """A session advisory lock on a pooled connection is gone with the database that it is in."""
     hand = world.connect()
     world.isolation.enter()
@@ -314,65 +189,6 @@ def test_pitfall_067_131_locks_and_prepared_transactions(world: ServerWorld) -> 
             hand.executescript("BEGIN; INSERT INTO plain VALUES (3); PREPARE TRANSACTION 'left'")
 
 
-def test_writing_threads(world: ServerWorld) -> None:
-    """Four threads that write at once, each on a connection of its own."""
-    hands = [world.connect() for _ in range(4)]
-    before = hands[0].dump()
-
-    def work(connection: psycopg.Connection[object]) -> None:
-        for number in range(5):
-            with connection.transaction():
-                connection.execute("INSERT INTO plain VALUES (%s)", [number])
-
-    for _ in range(2):
-        world.isolation.enter()
-        threads = [threading.Thread(target=work, args=[hand.raw]) for hand in hands]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert hands[0].execute("SELECT count(*) FROM plain").fetchone() == (3 + 20,)
-        assert world.isolation.leave()
-    assert hands[1].dump() == before
-
-
-def test_replaced_content(world: ServerWorld, template: str) -> None:
-    """A level with another content, an empty one too; the level below stays what it was."""
-    hand = world.connect()
-    before = hand.dump()
-    tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
-    world.isolation.enter()
-    world.isolation.replace(None)
-    assert hand.execute(tables).fetchone() == (0,)
-    world.isolation.enter()
-    hand.execute("CREATE TABLE other (a int)")
-    world.isolation.leave()
-    assert hand.execute(tables).fetchone() == (0,)
-    world.isolation.replace(template)
-    assert hand.dump() == before
-    world.isolation.leave()
-    assert hand.dump() == before
-
-
-def test_pitfall_095_kept_for_a_look(world: ServerWorld) -> None:
-    """At once where nobody is inside a transaction; else when the level is left."""
-    hand, reader = world.connect(), world.connect()
-    world.isolation.enter()
-    hand.execute("INSERT INTO plain VALUES (77)")
-    now = world.isolation.save("first")
-    assert rows("SELECT count(*) FROM plain WHERE a = 77", now) == [(1,)]
-    reader.executescript("BEGIN; SELECT 1")
-    then = world.isolation.save("second")
-    assert world.isolation.save("second") == then
-    assert reader.execute("SELECT count(*) FROM plain WHERE a = 77").fetchone() == (1,)
-    assert not world.isolation.is_clean()
-    assert world.isolation.leave()
-    assert rows("SELECT count(*) FROM plain WHERE a = 77", then) == [(1,)]
-    assert hand.execute("SELECT count(*) FROM plain WHERE a = 77").fetchone() == (0,)
-    kept = {one.name: one.title for one in world.own.listed() if one.kind == "kept"}
-    assert kept == {now: "first", then: "second"}
-
-
 def test_copies_are_made_ahead_only_once_they_are_needed(own: OwnDatabases, template: str) -> None:
     """None before a test has written; then one, or two; none is left at the end."""
 
@@ -381,7 +197,7 @@ def test_copies_are_made_ahead_only_once_they_are_needed(own: OwnDatabases, temp
 
     assert own.rest()
     before = lives()
-    world = ServerWorld.of(own, template)
+    world = ServerWorld.of(own, template, Clone)
     hand = world.connect()
     assert own.rest()
     assert lives() == before + 1
@@ -408,7 +224,7 @@ def test_a_copy_that_cannot_be_made(own: OwnDatabases) -> None:
     name = own.create("building")
     run("CREATE TABLE t (a int)", database=name)
     own.freeze(name)
-    world = ServerWorld.of(own, name)
+    world = ServerWorld.of(own, name, Clone)
     hand = world.connect()
     hidden = f"arena_hidden_{secrets.token_hex(4)}"
     try:
@@ -431,7 +247,7 @@ def test_a_copy_that_cannot_be_made(own: OwnDatabases) -> None:
         own.drop(name)
 
 
-def test_a_server_that_lost_its_sessions(world: ServerWorld) -> None:
+def test_a_server_that_lost_its_sessions(world: ServerWorld[Clone]) -> None:
     """Crashed and started anew, maybe: unlogged tables are empty then, so nothing is clean."""
     world.isolation.enter()
     hand = world.connect()

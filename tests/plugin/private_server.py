@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._dialects._postgresql_control import Failed, open_control
 from pytest_arena._servers._binaries import folders
 from pytest_arena._servers._places import ClusterFolder
 from pytest_arena._servers._programs import account
@@ -63,6 +63,13 @@ class PrivateServer:
         """Ask a database there something."""
         with closing(open_control(self.address(database))) as control:
             return control.rows(sql)
+
+    def is_there(self) -> bool:
+        """Whether it lets somebody in."""
+        try:
+            return bool(self.rows("SELECT 1"))
+        except Failed:
+            return False
 
     def names(self, *, but: tuple[str, ...] = ()) -> list[str]:
         """Return the databases there that have come after initdb, but for some kinds."""

@@ -149,43 +149,47 @@ def own_server() -> Iterator[PrivateServer]:
 class Project:
     """A project that can be struck, on a server."""
 
-    def __init__(self, example: Example, server: PrivateServer) -> None:
+    def __init__(
+        self, example: Example, server: PrivateServer, *, isolation: str = "clone"
+    ) -> None:
         files = {"conftest": CONFTEST, "test_it": TESTS, "test_next": NEXT, "seed": SEED}
         self.example, self.server = on_postgresql(example, **files), server
+        self._isolation = {"ARENA_ISOLATION": isolation}
 
     def struck(
         self, places: str, number: signal.Signals = KILL, *words: str, version: str = ""
     ) -> Run:
         """Run the tests; they strike there."""
         env = {"PLACES": places, "SIGNAL": str(number.value)}
-        return self.built(version or "usual").run("test_it.py", *words, env=self._env(env))
+        return self.built(version or "usual").run("test_it.py", *words, env=self.env(env))
 
     def killed_at(
         self, statement: str, moment: str = "during", *, count: int = 1, version: str = ""
     ) -> Run:
         """Run the tests; they are killed at a statement of arena's."""
         env = {"STATEMENT": statement, "MOMENT": moment, "COUNT": str(count)}
-        return self.built(version or "usual").run("test_it.py", env=self._env(env))
+        return self.built(version or "usual").run("test_it.py", env=self.env(env))
 
     def statements(self) -> int:
         """How many statements arena says in a run that builds a template."""
         counted = self.example.folder.parent / "counted"
         env = {"STATEMENT": ".", "COUNT": "100000", "COUNTED": str(counted)}
-        self.built("to count").run("test_it.py", env=self._env(env)).expect(passed=2)
+        self.built("to count").run("test_it.py", env=self.env(env)).expect(passed=2)
         return int(counted.read_text())
 
     def built(self, version: str = "usual") -> Example:
         """With a template of its own for each version."""
         return self.example.with_files(seed=SEED.replace("{version}", version))
 
-    def _env(self, more: dict[str, str]) -> dict[str, str]:
-        return {**self.server.env, **more}
+    def env(self, more: dict[str, str]) -> dict[str, str]:
+        """What a run is told."""
+        return {**self.server.env, **self._isolation, **more}
 
-    def is_green_next(self, *words: str) -> Run:
+    def is_green_next(self, *words: str, passed: int = 3) -> Run:
         """Run the next tests, which are green and leave nothing, of earlier runs either."""
         self.server.wait_until_forgotten()
-        run = self.built().run("test_next.py", *words, env=self._env({}))
-        run.expect(passed=3)
+        run = self.built().run("test_next.py", *words, env=self.env({}))
+        run.expect(passed=passed)
         self.server.check_clean(run.output)
         return run
 
@@ -349,7 +353,7 @@ def timed_out(project: Project, method: str) -> Run:
     """Run tests that never end."""
     example = project.built().with_files(test_it=STUCK)
     words = ("-p", "pytest_timeout", "--timeout=3", f"--timeout-method={method}")
-    return example.run(*words, "test_it.py", "test_next.py", env=project.server.env)
+    return example.run(*words, "test_it.py", "test_next.py", env=project.env({}))
 
 
 @pytest.mark.slow
@@ -400,7 +404,7 @@ SAID_AT_MOST = 4  # by the test in which it went, and by each that comes later
 def killing(project: Project, victim: int, **more: str) -> Run:
     """Run tests one of which kills a process of the server."""
     example = project.built().with_files(test_it=SERVER_DIES)
-    return example.run("test_it.py", env={**project.server.env, "VICTIM": str(victim), **more})
+    return example.run("test_it.py", env=project.env({"VICTIM": str(victim), **more}))
 
 
 def test_pitfall_071_the_server_crashes_in_the_middle(
@@ -408,7 +412,7 @@ def test_pitfall_071_the_server_crashes_in_the_middle(
 ) -> None:
     """One of its processes dies, so that it ends all others and begins anew."""
     project = Project(example, own_server)
-    project.built().run("test_next.py", env=own_server.env).expect(passed=3)
+    project.built().run("test_next.py", env=project.env({})).expect(passed=3)
     with closing(open_control(own_server.address())) as control:
         run = killing(project, control.pid).expect(1, passed=4, failed=1)
     run.says("connection was closed").never_says("Exception ignored")
@@ -421,11 +425,11 @@ def test_pitfall_071_the_server_crashes_in_the_middle(
 def test_pitfall_071_the_server_is_gone(example: Example, own_server: PrivateServer) -> None:
     """Those tests fail and say why, without a wait for each; the next run starts it again."""
     project = Project(example, own_server)
-    project.built().run("test_next.py", env=own_server.env).expect(passed=3)
+    project.built().run("test_next.py", env=project.env({})).expect(passed=3)
     run = killing(project, server_pid(own_server.folder), IMPATIENT="1")
     run.expect(1, passed=1, failed=1, errors=4)
     assert run.output.count("no server answers") <= SAID_AT_MOST, run.output
     run.says("2 of 5 tests had a database of their own (3 used none)", "why:", "next:")
     run.never_says("Exception ignored", "most recent call last")
-    run = project.built().run("test_next.py", env=own_server.env).expect(passed=3)
+    run = project.built().run("test_next.py", env=project.env({})).expect(passed=3)
     own_server.check_clean(run.output)

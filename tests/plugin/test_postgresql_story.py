@@ -100,12 +100,16 @@ def on_postgresql(example: Example, **files: str) -> Example:
     )
 
 
-def test_the_same_database_for_every_test(example: Example) -> None:
+@pytest.mark.parametrize("isolation", ["undo", pytest.param("clone", marks=pytest.mark.slow)])
+def test_the_same_database_for_every_test(example: Example, isolation: str) -> None:
     """P1, P2, P3, P5, P6: with loops and threads as they come, and over workers."""
     project = on_postgresql(example, test_it=SAME_EACH_TIME)
-    env = {"DATABASE_URL": PRODUCTION}
+    env = {
+        "DATABASE_URL": PRODUCTION,
+        "ARENA_ISOLATION": "auto" if isolation == "undo" else isolation,
+    }
     run = project.run("-v", env=env).expect(passed=15)
-    run.says("database shop on PostgreSQL", "a private server", "isolation clone")
+    run.says("database shop on PostgreSQL", "a private server", f"isolation {isolation}")
     run.never_says("s3cret", "WARNING", "Exception terminating")
     workers = project.run("-p", "xdist.plugin", "-n", "2", env=env).expect(passed=15)
     workers.says("template from the cache")

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_arena._dialects import _postgresql_taking
 from pytest_arena._dialects._postgresql_control import Failed, open_control
-from pytest_arena._own import OwnDatabases
+from pytest_arena._own import OwnDatabases, _taking
 from pytest_arena._own import _databases as _own
 from pytest_arena.errors import IsolationError, ServerError
 from tests.servers.postgresql import (
@@ -245,6 +246,176 @@ def test_pitfall_076_a_sweep_takes_the_dead_and_leaves_the_living(
         assert exists(mine)
 
 
+# What dead runs have left, to go on with
+
+
+def left_by_the_dead(registry: str, template: str, *, count: int = 1) -> list[str]:
+    """Return what runs have left that died, and have offered to later ones."""
+    left = []
+    for _ in range(count):
+        dead = OwnDatabases(address(), project="dead", registry=registry)
+        left.append(dead.create("live", template=template))
+        dead.offer(left[-1], template)
+        run("INSERT INTO t (a) VALUES ('of the dead')", database=left[-1])
+        die(dead)
+    return left
+
+
+def test_a_database_of_a_dead_run_is_taken_over(registry: str, template: str) -> None:
+    """With what was written, by another name, open; it is the new run's, and goes with it."""
+    [left] = left_by_the_dead(registry, template)
+    with own_databases(registry, project="heir") as own:
+        taken = own.take_over(template)
+        assert taken
+        assert taken != left
+        assert not exists(left)
+        assert rows("SELECT a FROM t", taken) == [("x",), ("of the dead",)]
+        assert rows(SETTINGS.format(taken)) == rows(SETTINGS.format(template))
+        [one] = [one for one in own.listed() if one.name == taken]
+        assert (one.kind, one.pid, one.alive) == ("live", os.getpid(), True)
+        assert own.take_over(template) is None
+        assert own.rest()
+        assert own.sweep() == []
+        assert exists(taken)
+    assert not exists(taken)
+
+
+def test_nothing_is_taken_over_that_was_not_offered(registry: str, template: str) -> None:
+    """Not of another template, not what was withdrawn, not a living run's, nor one of its own."""
+    with own_databases(registry) as living:
+        theirs = living.create("live", template=template)
+        living.offer(theirs, template)
+        other = build(living, shelf="other")
+        [left] = left_by_the_dead(registry, template)
+        dead = OwnDatabases(address(), registry=registry)
+        withdrawn = dead.create("live", template=template)
+        dead.offer(withdrawn, template)
+        dead.withdraw(withdrawn)
+        die(dead)
+        with own_databases(registry) as own:
+            own.used(other)
+            assert own.take_over(other) is None
+            assert own.take_over(template)
+            assert own.take_over(template) is None
+            assert own.rest()
+            assert not exists(left)
+            assert not exists(withdrawn)
+        assert exists(theirs)
+
+
+def test_pitfall_076_one_alone_takes_a_database_over(registry: str, template: str) -> None:
+    """Several runs ask at once, as workers do: as many get one as there are, and each its own."""
+    left_by_the_dead(registry, template, count=2)
+    runs = [OwnDatabases(address(), registry=registry) for _ in range(4)]
+    taken: list[str | None] = []
+    try:
+        for own in runs:
+            own.used(template)
+        askers = [
+            threading.Thread(target=lambda one=own: taken.append(one.take_over(template)))
+            for own in runs
+        ]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join()
+        names = [name for name in taken if name]
+        assert len(names) == len(set(names)) == 2, taken
+        assert all(exists(name) for name in names)
+    finally:
+        for own in runs:
+            own.close()
+    assert not any(exists(name) for name in names)
+
+
+def test_pitfall_007_what_nobody_takes_over_goes_at_the_end(registry: str, template: str) -> None:
+    """A run that is kept from nothing by it drops it when it ends; another template's at once."""
+    with own_databases(registry) as own:
+        other = build(own, shelf="another")
+    spare, wanted = left_by_the_dead(registry, template, count=2)
+    [old] = left_by_the_dead(registry, other)
+    with own_databases(registry) as own:
+        assert own.rest()
+        assert exists(spare)
+        assert exists(old)
+        own.used(template)
+        assert own.take_over(template)
+        assert own.rest()
+        assert not exists(old)
+        assert exists(spare) or exists(wanted)
+    assert not exists(spare)
+    assert not exists(wanted)
+
+
+def test_a_sweep_that_was_asked_for_leaves_nothing_to_take_over(
+    registry: str, template: str
+) -> None:
+    """As `arena databases sweep` does, also while somebody could take it over."""
+    [left] = left_by_the_dead(registry, template)
+    with own_databases(registry) as own:
+        assert left in own.sweep()
+        assert own.take_over(template) is None
+        assert not exists(left)
+
+
+def test_what_cannot_be_gone_on_with_is_dropped(registry: str, template: str) -> None:
+    """Other settings, a prepared transaction, much to be taken back: another one is made."""
+    altered, prepared, large = left_by_the_dead(registry, template, count=3)
+    run("CREATE TABLE large AS SELECT * FROM generate_series(1, 1100000)", database=large)
+    run(f"ALTER DATABASE {altered} SET work_mem = '6MB'")
+    run("BEGIN; INSERT INTO t (a) VALUES ('y'); PREPARE TRANSACTION 'p'", database=prepared)
+    with own_databases(registry) as own:
+        own.used(template)
+        for _ in range(3):
+            assert own.take_over(template) is None
+        assert own.rest()
+        assert not exists(altered)
+        assert not exists(large)
+        assert not exists(prepared)
+
+
+def test_pitfall_076_somebody_still_sits_in_what_is_taken_over(
+    registry: str, template: str
+) -> None:
+    """A statement of the dead run's goes on; a run that only looked dead knows the old name."""
+    [left] = left_by_the_dead(registry, template)
+    with connect(left) as app, own_databases(registry) as own:
+        app.execute("BEGIN")
+        app.execute("INSERT INTO t (a) VALUES ('open')")
+        taken = own.take_over(template)
+        assert taken
+        with pytest.raises(Exception, match="terminat"):
+            app.execute("COMMIT")
+        with pytest.raises(Exception, match="does not exist"):
+            connect(left)
+        assert ("open",) not in rows("SELECT a FROM t", taken)
+
+
+@pytest.mark.parametrize("stage", ["claimed", "frozen"])
+def test_pitfall_063_killed_while_it_takes_over(
+    registry: str, template: str, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run after that takes over the same database."""
+    left_by_the_dead(registry, template)
+    second = OwnDatabases(address(), registry=registry)
+
+    def stopped(*_: object) -> None:
+        raise RuntimeError(stage)
+
+    with monkeypatch.context() as patch:
+        if stage == "claimed":
+            patch.setattr(_taking.Taking, "_is_fit", stopped)
+        else:
+            patch.setattr(_postgresql_taking, "move", stopped)
+        with pytest.raises(RuntimeError, match=stage):
+            second.take_over(template)
+    die(second)
+    with own_databases(registry) as own:
+        taken = own.take_over(template)
+        assert taken
+        assert ("of the dead",) in rows("SELECT a FROM t", taken)
+
+
 def test_pitfall_075_a_run_elsewhere_with_the_same_number(registry: str, template: str) -> None:
     """A process id says nothing: one on another machine lives, one of ours before it does not."""
     with own_databases(registry) as own:
@@ -453,6 +624,7 @@ KILLED = """
 import os, signal, sys
 from pytest_arena._dialects._postgresql_control import _LibpqControl
 from pytest_arena._own import _databases as _own
+from pytest_arena._own import _taking
 from pytest_arena._own import OwnDatabases
 from tests.servers.postgresql import address
 

@@ -35,7 +35,9 @@ class Databases:
     def __init__(self, config: Config, known: KnownDatabases, files: Files, ledger: Ledger) -> None:
         self._config, self.known, self.files, self.ledger = config, known, files, ledger
         self._builds = Builds()
-        self.provision = Provision(ledger, self._builds, recipe_of=self._recipe)
+        self.provision = Provision(
+            ledger, self._builds, recipe_of=self._recipe, verify=config.verify
+        )
         self._many = _MANY
         self.levels: list[Level] = []
         self.finished = False

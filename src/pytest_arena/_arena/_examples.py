@@ -91,6 +91,7 @@ class Examples:
             partial(_close_since, test.app_runs, len(test.app_runs)),
             partial(_cut, test.overrides, len(test.overrides)),
             partial(_cut, test.requests, len(test.requests)),
+            partial(test.story.cut, len(test.story.turns)),
         ]
         return test.sessions.remember()
 

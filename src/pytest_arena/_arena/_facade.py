@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._arena._observed import ExpectedChanges, expectations
 from pytest_arena.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from pytest_arena._app import Request
     from pytest_arena._arena._run import ArenaRun
+    from pytest_arena._changes import Changes
+    from pytest_arena._expect import Expected
 
 __all__ = ["Arena"]
 
@@ -130,6 +133,66 @@ class Arena:
         """
         where = self._run.kept.keep_first()
         return where if "://" in where else Path(where)
+
+    def changes(self, request: Request | int | None = None, /, *, database: str = "") -> Changes:
+        """Return what has changed, row by row: since the level that stands began, or in a request.
+
+        Without a request it is what the test and its own fixtures have changed so far; in a wider
+        fixture what that has. Pending work of ``db_session`` is committed first. ``request`` is one
+        of ``arena.requests``, or its place there. Requests that were under way at the same time
+        have their changes together.
+
+        Committed changes, whoever made them: other connections and processes too. Cost: with
+        ``undo`` a question to the server and the rows themselves; with ``copy`` and ``clone`` the
+        tables that have changed are read.
+
+        Example::
+
+            def test_order(arena, test_client):
+                test_client.post("/orders", json={"item": "chair"})
+                changes = arena.changes(-1)
+                assert changes.tables == ("orders", "stock")
+                assert changes["orders"].inserted[0].after["item"] == "chair"
+
+        Raises:
+            PendingWorkError: in an async test, ``db_session`` has pending work.
+            IsolationError: the isolation, or the size of the database, does not allow to tell what
+                one request changed.
+            ConfigError: no database has this name.
+        """
+        __tracebackhide__ = True
+        return self._run.observer.changes(request, database=database)
+
+    def expect_changes(
+        self, *, ignore: Collection[str] = (), database: str = "", **tables: Expected
+    ) -> ExpectedChanges:
+        """Assert that a block changes exactly these rows, and nothing else in the database.
+
+        By ``with``, and in async tests by ``async with``, which can also await what ``db_session``
+        has pending: it is committed at both ends of the block. Without tables the block is to
+        change nothing. ``ignore`` names tables, or patterns over them, in which anything may
+        happen; a table whose name is no word of Python's is given as
+        ``**{"audit.log": inserted(1)}``.
+
+        Cost: that of ``arena.changes()``, and with ``clone`` a reading of the whole database.
+
+        Example::
+
+            from pytest_arena import inserted, updated
+
+            async def test_order(arena, client):
+                async with arena.expect_changes(
+                    orders=inserted(1, item="chair"), stock=updated(1, amount=4)
+                ):
+                    await client.post("/orders", json={"item": "chair"})
+
+        Raises:
+            AssertionError: at the end of the block, with each row that is missing or unexpected.
+                An error that the block raises itself wins.
+            PendingWorkError: ``with`` in an async test, where ``db_session`` has pending work.
+            TypeError: what is expected of a table is not made by ``inserted`` and the like.
+        """
+        return ExpectedChanges(self._run.observer, expectations(tables), ignore, database)
 
     @contextlib.contextmanager
     def expect_refusal(self) -> Iterator[Refused]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._arena._builds import BuildAim
+from pytest_arena._isolation import verified
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._arena._builds import Builds
     from pytest_arena._arena._state import Database, Level
-    from pytest_arena._isolation import Isolation
+    from pytest_arena._isolation import Isolation, Switched
     from pytest_arena._ledger import Ledger
     from pytest_arena._template import Recipe
 
@@ -29,7 +30,9 @@ class Provision:
         builds: Builds,
         *,
         recipe_of: Callable[[Database], Recipe],
+        verify: bool,
     ) -> None:
+        self._verify = verify
         self._ledger, self._builds, self._recipe_of = ledger, builds, recipe_of
 
     def ensure(self, database: Database, levels: list[Level]) -> Isolation:
@@ -61,6 +64,8 @@ class Provision:
     def _filled(self, database: Database, levels: list[Level]) -> Isolation:
         template = self._template(database, Stage.SEEDED)
         isolation = database.product.isolate(database, template, self._ledger.note)
+        if self._verify:
+            isolation = verified(isolation, database.name, self._ledger)
         for level in levels:
             self.enter(isolation, database, level)
         return isolation
@@ -70,9 +75,12 @@ class Provision:
 
         Raises:
             ConfigError: its test is marked with an isolation that this database does not have.
+            IsolationError: it has it, and there is no room for a copy.
         """
         if level.isolation not in {"auto", isolation.name}:
-            raise _marked_otherwise(isolation, database, level)
+            if reason := database.product.lacks(level.isolation):
+                raise _marked_otherwise(isolation, level, reason)
+            cast("Switched", isolation).ask_for(level.isolation)
         isolation.enter()
         if level.stage is not Stage.SEEDED:
             isolation.replace(self._template(database, level.stage))
@@ -86,10 +94,9 @@ class Provision:
         )
 
 
-def _marked_otherwise(isolation: Isolation, database: Database, level: Level) -> ConfigError:
+def _marked_otherwise(isolation: Isolation, level: Level, reason: str) -> ConfigError:
     return ConfigError(
-        f"{level.name}: isolation={level.isolation!r} is not to be had on {database.name}, which "
-        f"is on {database.product.shown}",
+        f"{level.name}: isolation={level.isolation!r} is not to be had: {reason}",
         why="a test that was isolated another way than was asked for would prove nothing",
         cause="the test's marker, @pytest.mark.arena",
         fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",

@@ -19,15 +19,18 @@ from pytest_arena._arena._files import Files
 from pytest_arena._arena._kept import KeptFiles, is_to_be_kept
 from pytest_arena._arena._known import KnownDatabases
 from pytest_arena._arena._levels import Levels
+from pytest_arena._arena._observed import Observer
 from pytest_arena._arena._products import PostgreSQL, SQLite
 from pytest_arena._arena._state import Level
+from pytest_arena._arena._story import Moments, Story, asked_and_answered, lost_words
 from pytest_arena._arena._summary import summarized
 from pytest_arena._arena._test import ClientOptions, Current, RunningTest
 from pytest_arena._arena._wide import WideLevels
+from pytest_arena._changes import Mask
 from pytest_arena._isolation import isolation_named
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._loop import running_loop
-from pytest_arena._report import Summary, kept_text
+from pytest_arena._report import Part, Summary, kept_text
 from pytest_arena._servers._sqlite import Home
 from pytest_arena._template import check_schema, check_seed
 from pytest_arena.errors import ArenaError
@@ -62,11 +65,14 @@ class ArenaRun:
         self.apps = Apps(config, self.current)
         self.kept = KeptFiles(self.databases, ledger)
         self.wide = WideLevels(self)
+        self._moments = Moments(self.databases, Mask(config.mask))
+        self.observer = Observer(self.databases, self.current, self._moments)
         self._serials = count(1)
         self._others_uses = 0
         self._process = os.getpid()
         self.tasks = _leaks.Tasks()
         self._ended_tasks: set[str] = set()
+        self._told_lost: set[str] = set()
 
     def _products(self, home: Home) -> dict[str, Product]:
         config, since = self.config, _rebuilt_since(self.config)
@@ -121,7 +127,10 @@ class ArenaRun:
         self.ledger.begin(plan.name)
         self.levels.seconds = 0.0
         self.gate.used.clear()
-        self.current.test = RunningTest(plan, next(self._serials), self.tasks, client_options)
+        story = Story(self._moments, self.gate)
+        self.current.test = RunningTest(
+            plan, next(self._serials), self.tasks, story, client_options
+        )
 
     def enter_test(self) -> None:
         """Open the test's own level, at its first function-scoped fixture or its call."""
@@ -226,10 +235,19 @@ class ArenaRun:
         test = self.current.test
         if test is not None:
             self.settle_level()
+            self._note_lost_writes(test)
             self.current.test = None
             self.ledger.end(self._facts(test))
         self.current.in_teardown = False
         return test.untold() if test is not None else []
+
+    def _note_lost_writes(self, test: RunningTest) -> None:
+        """Of a test that passed: a failed one's report says it itself."""
+        for request, lost in [] if test.failed else test.story.lost():
+            if lost.line not in self._told_lost:  # once: the app's line is what has to be mended
+                self._told_lost.add(lost.line)
+                asked = asked_and_answered(request)
+                self.ledger.note(f"{test.plan.name}: {asked} {lost_words(lost)}")
 
     def _facts(self, test: RunningTest) -> TestFacts:
         provisioned = self.databases.provisioned()
@@ -278,10 +296,13 @@ class ArenaRun:
 
     @property
     def isolation(self) -> str:
-        """How tests are undone on the first database, or would be if somebody connected to it."""
+        """How tests are undone on the first database, or would be if somebody connected to it.
+
+        A server is asked for its rights then.
+        """
         first = self._known.first()
-        if first.isolation is not None:
-            return first.isolation.name
+        if first.isolation is not None or first.product.name != "sqlite":
+            return self.databases.ensure(first).name
         kind = isolation_named(self.config, first.product.name, first.product.shown)
         return str(kind.name)
 
@@ -292,6 +313,10 @@ class ArenaRun:
     def broken_requests(self) -> list[tuple[str, Exception]]:
         """What the app has raised in the running test, beside the request that it was asked."""
         return self.current.test.broken if self.current.test else []
+
+    def story(self) -> list[Part]:
+        """What the running test has changed so far, and when."""
+        return self.current.test.story.parts() if self.current.test else []
 
     # The end.
 

@@ -125,6 +125,9 @@ class Product(Protocol):
             ConfigError: the isolation that is asked for is not this product's.
         """
 
+    def lacks(self, isolation: str) -> str:
+        """Return why a test cannot ask for this isolation; "" where it can."""
+
     def aim(self, database: Database) -> Aim:
         """Return where a connection lands now."""
 

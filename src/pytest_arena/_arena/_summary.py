@@ -29,7 +29,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     return Summary(
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
-        notes=(*ledger.notes, *kept_notes(ledger.kept)),
+        notes=(*ledger.told(), *kept_notes(ledger.kept)),
         has_template=bool(config.schema or config.seed),
         built_because=tuple(reason for store in stores for reason in store.reasons if reason),
         table_seconds=tuple(ledger.table_seconds.values()) if not config.schema else (),
@@ -39,6 +39,8 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
         built_seconds=sum(store.built_seconds for store in stores),
         products=tuple(dict.fromkeys(one.product.shown for one in used)),
+        verified=ledger.verified,
+        verified_seconds=ledger.verified_seconds,
         isolations=tuple(dict.fromkeys(one.isolation.name for one in used if one.isolation)),
     )
 

@@ -12,6 +12,7 @@ from pytest_arena.errors import ArenaInternalError, ConnectionLeak
 if TYPE_CHECKING:
     from pytest_arena._app import AppRun, Request
     from pytest_arena._arena._databases import Databases
+    from pytest_arena._arena._story import Story
     from pytest_arena._leaks import Overrides, Tasks
     from pytest_arena._values import Plan
 
@@ -36,6 +37,9 @@ class NullHooks:
     def requested(self, record: Request) -> None:
         """After a request."""
 
+    def ended(self) -> None:
+        """After a request and its redirects."""
+
     def broke(self, request: str, error: Exception) -> None:
         """The app has raised instead of answering."""
 
@@ -47,6 +51,7 @@ class RunningTest:
     plan: Plan
     serial: int
     tasks: Tasks
+    story: Story
     client_options: ClientOptions = dict  # asks for the fixture of that name
     overrides: list[Overrides] = field(default_factory=list)
     sessions: Sessions = field(default_factory=Sessions)
@@ -76,14 +81,21 @@ class RunningTest:
         """Before a request of an async client."""
         self.tasks.see()
         await self.sessions.acommit()
+        self.story.begin()
 
     def before(self) -> None:
         """Before a request of a sync client."""
         self.sessions.commit()
+        self.story.begin()
 
     def requested(self, record: Request) -> None:
         """After a request."""
         self.requests.append(record)
+        self.story.told(record)
+
+    def ended(self) -> None:
+        """After a request and its redirects."""
+        self.story.end()
 
     def broke(self, request: str, error: Exception) -> None:
         """The app has raised instead of answering."""

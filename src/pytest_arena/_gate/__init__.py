@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_arena._gate._arguments import described_url
-from pytest_arena._gate._base import Aim, Asked, Key
+from pytest_arena._gate._base import Aim, Asked, Key, LostWrite
 from pytest_arena._gate._engines import (
     asked_by_engine,
     asked_by_url,
@@ -25,6 +25,7 @@ __all__ = [
     "Checkout",
     "Gate",
     "Key",
+    "LostWrite",
     "adopt",
     "after_session",
     "asked_by_engine",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._values import Address
 
-__all__ = ["Aim", "Asked", "Files", "Key", "Resolver"]
+__all__ = ["Aim", "Asked", "Files", "Key", "LostWrite", "Resolver"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,16 @@ class Key(NamedTuple):
     # file, memory, shared memory, server; expected before any engine; building a template
     kind: str
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class LostWrite:
+    """What a transaction wrote that was closed, with nobody committing or rolling it back."""
+
+    key: Key
+    tables: tuple[str, ...]  # by the app's statements, without those that triggers wrote to
+    rows: int  # at least
+    line: str  # of the app, that wrote first
 
 
 @dataclass(frozen=True, slots=True)

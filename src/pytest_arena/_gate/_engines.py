@@ -50,27 +50,30 @@ def engines_in_use() -> list[Engine]:
     return [engine for engine in find_engines() if engine.dialect not in _disposed]
 
 
-def remember_engines() -> None:
+def remember_engines(watch: Callable[[Dialect], None]) -> None:
     """Know all engines from here on: those that exist, and each that is made.
+
+    ``watch`` is told of the dialect of each, which several may have in common.
 
     SQLAlchemy has no event for a new engine. Its dialect is told of each, which is what is
     wrapped; ``Engine.__init__`` is not, since ``create_engine`` reads its signature.
     """
     for engine in _made_before():
-        _remember(engine)
+        _remember(engine, watch)
     event.listen(Engine, "engine_disposed", _on_disposed)
     created = vars(Dialect)["engine_created"].__func__
 
     @wraps(created)
     def engine_created(cls: type[Dialect], engine: Engine) -> None:
-        _remember(engine)
+        _remember(engine, watch)
         created(cls, engine)
 
     Dialect.engine_created = classmethod(engine_created)  # type: ignore[assignment,method-assign]  # as said above
 
 
-def _remember(engine: Engine) -> None:
+def _remember(engine: Engine, watch: Callable[[Dialect], None]) -> None:
     drop_quietly(engine.dialect)
+    watch(engine.dialect)
     _known[next(_ages)] = engine
 
 

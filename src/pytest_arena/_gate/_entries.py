@@ -14,9 +14,29 @@ if TYPE_CHECKING:
     from pytest_arena._gate._handles import Handle
     from pytest_arena._values import CodeLine
 
-__all__ = ["INFO", "Checkout", "EntryInfo", "abandon"]
+__all__ = ["INFO", "Checkout", "EntryInfo", "Written", "abandon"]
 
 INFO = "pytest_arena"  # where it stands in the dictionary ``info`` of a pool's entry
+
+
+@dataclass(slots=True)
+class Written:
+    """What a transaction that is open has written by now, by statements that SQLAlchemy ran."""
+
+    line: CodeLine | None  # of the first of them
+    serial: int  # of the level in which that was
+    parts: list[tuple[str, int]] = field(default_factory=list)  # table and rows, 0 for not known
+    savepoints: dict[str, int] = field(default_factory=dict)  # how many parts there were by then
+    has_failed: bool = False  # a statement; until its savepoint is rolled back
+
+    def mark(self, savepoint: str) -> None:
+        """From here on it can be undone without the rest."""
+        self.savepoints[savepoint] = len(self.parts)
+
+    def go_back_to(self, savepoint: str) -> None:
+        """What was written since then was undone, and so was an error."""
+        del self.parts[self.savepoints.get(savepoint, 0) :]
+        self.has_failed = False
 
 
 @dataclass(slots=True)
@@ -36,6 +56,8 @@ class EntryInfo:
         False  # on an allowed server by what the gate has seen, and not the last word
     )
     process: int = field(default_factory=os.getpid)
+    written: Written | None = None
+    changes: int = 0  # that the driver had counted when its transaction was begun, or before
 
     def aims(self) -> tuple[Aim, ...]:
         """Where the connection lands, and the files that it has attached."""
@@ -45,6 +67,7 @@ class EntryInfo:
     def begin_use(self) -> None:
         """Somebody takes the connection: the first one finds it as it looks when it is new."""
         self.used = True
+        self.changes, self.written = self.handle.changes() if self.handle else 0, None
         if self.session is None and self.handle and self.aim:
             self.session = self.handle.session()
 

@@ -23,6 +23,13 @@ class Handle(Protocol):
     def in_transaction(self) -> bool:
         """Whether it has begun to write and has neither committed nor rolled back."""
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether a transaction is open as far as its driver knows, which is all that is asked."""
+
+    def changes(self) -> int:
+        """How many rows it has changed since it was opened; 0 where the driver does not count."""
+
     def interrupt(self) -> None:
         """End the statement that runs on it. Harmless where none does."""
 

@@ -27,6 +27,7 @@ from pytest_arena._gate._entries import INFO, Checkout, EntryInfo, abandon
 from pytest_arena._gate._factory import EngineFactory
 from pytest_arena._gate._holders import Holders
 from pytest_arena._gate._live_names import name_of
+from pytest_arena._gate._lost import LostWrites, note_errors_on_leaving, watch_writes
 from pytest_arena._gate._origin import user_line
 from pytest_arena._gate._postgresql_arguments import knows
 from pytest_arena._gate._raw import listen_to_raw_connections
@@ -36,7 +37,7 @@ from pytest_arena._gate._sqlite_handle import SQLiteHandle, raw_of
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._gate._base import Key, Resolver
+    from pytest_arena._gate._base import Key, LostWrite, Resolver
 
 __all__ = ["Gate", "close", "install"]
 
@@ -59,6 +60,7 @@ class Gate:
         self._entries: weakref.WeakSet[Any] = weakref.WeakSet()
         self.holders = Holders()
         self._watched_by_nobody: set[Key] = set()  # somebody has connections without a pool
+        self.lost = LostWrites(resolver)
 
     def connecting(
         self, dialect: Dialect, entry: Any, cargs: list[Any], cparams: dict[str, Any]
@@ -211,6 +213,14 @@ class Gate:
             self.uses[key] += 1
         return self.uses[key]
 
+    def take_lost(self) -> list[LostWrite]:
+        """Return what was written in the level that stands, and lost, since this was called last.
+
+        A transaction counts once it is over: its session or connection was closed, or given back
+        to the pool, and nobody had committed it, rolled it back, or met an error.
+        """
+        return self.lost.take()
+
     def taken(self) -> list[Checkout]:
         """Return the connections that are out of their pools."""
         return list(self._taken.values()) if self._taken else []  # asked thrice a test
@@ -270,7 +280,8 @@ def install(resolver: Resolver, *, drivers: str = "refuse") -> Gate:
     if not _installed:
         _installed = True
         _loops.install()
-        remember_engines()
+        remember_engines(lambda dialect: watch_writes(dialect, _lost))
+        note_errors_on_leaving()
         _listen()
         listen_to_raw_connections(_resolver)
         install_raw_drivers(_resolver, _drivers, _used)
@@ -288,6 +299,10 @@ def _drivers() -> str:
 def _used(key: Key) -> None:
     if _gates:
         _gates[-1].opened_raw(key)
+
+
+def _lost() -> LostWrites | None:
+    return _gates[-1].lost if _gates else None
 
 
 def close(gate: Gate) -> bool:

@@ -43,9 +43,17 @@ class ServerHandle:
         Drivers begin one at the first SELECT. Only the server knows whether anything was written,
         which is asked where the driver says that one is open.
         """
+        return self.is_begun and self._resolver.writes(self.key, self._pid)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the driver says that one is open, whatever was done in it."""
         driver = self._reference()
-        is_open = driver is not None and _is_open(driver)
-        return is_open and self._resolver.writes(self.key, self._pid)
+        return driver is not None and _is_open(driver)
+
+    def changes(self) -> int:
+        """No driver counts them."""
+        return 0
 
     def interrupt(self) -> None:
         """Cancel its statement."""

@@ -45,6 +45,19 @@ class SQLiteHandle:
         except sqlite3.Error:
             return False  # closed by hand
 
+    @property
+    def is_begun(self) -> bool:
+        """As ``in_transaction``: nobody has to be asked."""
+        return self.in_transaction
+
+    def changes(self) -> int:
+        """What SQLite counts, what triggers have changed included."""
+        raw = self.reference()
+        try:
+            return raw.total_changes if raw is not None else 0
+        except sqlite3.Error:
+            return 0  # closed by hand
+
     def interrupt(self) -> None:
         """End its statement."""
         if (raw := self.reference()) is not None:

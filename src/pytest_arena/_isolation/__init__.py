@@ -5,19 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._isolation._base import Held, Isolation
+from pytest_arena._isolation._choice import Choice
 from pytest_arena._isolation._clone import Clone
 from pytest_arena._isolation._copy import Copy
+from pytest_arena._isolation._switched import Switched
+from pytest_arena._isolation._undo import Undo
+from pytest_arena._isolation._verified import verified
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from pytest_arena._config import Config
 
-__all__ = ["ISOLATIONS", "Clone", "Copy", "Held", "Isolation", "isolation_named"]
+__all__ = [
+    "ISOLATIONS",
+    "Choice",
+    "Clone",
+    "Copy",
+    "Held",
+    "Isolation",
+    "Switched",
+    "Undo",
+    "isolation_named",
+    "verified",
+]
 
-# By product, and by the values of ``arena_isolation``; a new variant is one more line.
+# By product, and by the values of ``arena_isolation``; a new variant is one more line. What
+# ``auto`` comes to on a server is the ``Choice`` of its rights and of the schema.
 ISOLATIONS: dict[str, dict[str, Any]] = {
     "sqlite": {"auto": Copy, "copy": Copy},
-    "postgresql": {"auto": Clone, "clone": Clone},
+    "postgresql": {"auto": Undo, "undo": Undo, "clone": Clone},
 }
 
 

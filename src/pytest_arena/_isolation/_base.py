@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pytest_arena._values import TableRows
 
 __all__ = ["Held", "Isolation"]
 
@@ -21,6 +26,7 @@ class Isolation(Protocol):
 
     name: str
     generation: int  # moves whenever connections must go elsewhere
+    check: Callable[[], None]  # called by `leave` at its end; where it raises, the level is there
 
     def enter(self) -> None:
         """Open a level above the state that stands now.
@@ -60,6 +66,43 @@ class Isolation(Protocol):
 
     def forget(self) -> None:
         """Drop the top level, and keep what stands."""
+
+    def moment(self, *, exact: bool = False) -> object:
+        """Return a point in time, for ``rows_changed``.
+
+        Cost: a round trip at most, and none where nobody has used the database since the last one.
+        Where that is not enough to tell one: None; with ``exact`` the database is read instead.
+
+        Raises:
+            ArenaError: the server is gone.
+        """
+
+    def rows_changed(
+        self,
+        since: object = None,
+        until: object = None,
+        *,
+        depth: int = 0,
+        limit: int | None = None,
+    ) -> list[TableRows]:
+        """Return the rows that were committed, net, table by table; ``limit`` rows of each.
+
+        With a depth of 0 those of the top level, since its start or a moment, until a moment or
+        now. With 1 or more those that the level so far below has written itself; moments say
+        nothing there.
+
+        Raises:
+            ArenaError: the server is gone, or the record of the changes is.
+        """
+
+    def content(self) -> Mapping[str, str]:
+        """Return digests of all that stands now, by the names of tables and the like.
+
+        Equal digests mean equal content. It is read from the database itself: for checks.
+
+        Raises:
+            ArenaError: the server is gone, or somebody holds a lock.
+        """
 
     def replace(self, content: Any, /) -> None:
         """Give the level that stands now another content: a template's, or none (None).

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena import _clock
 from pytest_arena._dialects import _postgresql_clone as sql
+from pytest_arena._dialects._postgresql_content import content
 from pytest_arena._dialects._postgresql_control import Control, Failed, open_control
+from pytest_arena._dialects._postgresql_rows import Rows, compared, read_digests, read_rows
 from pytest_arena._isolation._base import Held
 from pytest_arena._isolation._stock import Stock
 from pytest_arena._own import new_name
@@ -19,10 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_arena._own import OwnDatabases
-    from pytest_arena._values import Address
+    from pytest_arena._values import Address, TableRows
+
+    _Reader = Callable[[Callable[[Control], Any]], Any]
 
 __all__ = ["Clone"]
 
+_Read = TypeVar("_Read")
 _XIDS = 2**32
 # As many statements of arena's own may have ended that are not known to.
 _AT_ONCE = 2
@@ -32,6 +38,10 @@ _PATIENCE, _STEP, _LONGEST_STEP = 0.03, 0.0003, 0.002
 
 
 def _to_nobody(_line: str) -> None:
+    pass
+
+
+def _nothing() -> None:
     pass
 
 
@@ -100,6 +110,7 @@ class Clone:
         self._uses = uses or count().__next__  # where nobody counts, it may have been used
         self._seen = self._asked_at = -1  # how many uses the mark knows of, and the last question
         self.generation = 0
+        self.check: Callable[[], None] = _nothing
         self._pictures: list[_Picture] = []  # frozen by us, to be dropped by us
         self._templates: dict[str | None, _Picture] = {}
         self._levels: list[_Picture] = []
@@ -110,6 +121,7 @@ class Clone:
         self._mark = _Facts(0)
         self._is_suspect = False
         first = self._template(template)
+        self._starts = [first]  # what each level began with, that of no level first
         with own.saying("no database for the first test"):
             # The first copy brings no others: maybe no test writes.
             self._go_to(own.create("live", template=template), first, self._facts())
@@ -137,6 +149,7 @@ class Clone:
         if self._may_have_changed():
             self._enter_changed(self._asked())
         self._levels.append(self._now)
+        self._starts.append(self._now)
 
     def _enter_changed(self, facts: _Facts) -> None:
         if self._is_as_marked(facts):
@@ -167,6 +180,7 @@ class Clone:
         top = self._levels[-1]
         stands = self._now is top and self._to_keep is None and self._owed is None
         if stands and not self._may_have_changed():
+            self.check()
             self._left()
             return False
         facts = self._asked()
@@ -177,30 +191,35 @@ class Clone:
             self._mark_at(facts)
         else:
             self._take_next(top, facts)
+        self.check()
         self._left()
         return not is_clean
 
     def leave_by_force(self) -> None:
         """Go back without asking who is inside a transaction: their connections are ended."""
-        self._owed = self._levels[-1]
-        self._levels.pop()
+        self._owed = self._pop()
         self._take_next(self._owed, self._asked())
         self._owed = None
         self._remove_unused()
 
+    def _pop(self) -> _Picture:
+        self._starts.pop()
+        return self._levels.pop()
+
     def _left(self) -> None:
-        self._levels.pop()
+        self._pop()
         self._owed = None
         self._remove_unused()
 
     def forget(self) -> None:
         """Drop the top level, and keep what stands."""
-        self._levels.pop()
+        self._pop()
         self._remove_unused()
 
     def replace(self, content: str | None) -> None:
         """Give the level that stands now another content: a template's, or none."""
         self._take_next(self._template(content), self._asked())
+        self._starts[-1] = self._now  # nobody in this level has written that
         self._remove_unused()
 
     def save(self, title: str) -> str:
@@ -283,6 +302,68 @@ class Clone:
         """End a connection to the live database, or only the statement that it is at."""
         with self._own.saying("a connection cannot be ended"):
             self._own.control.rows(sql.end_backend(self._live, pid, cancel=cancel))
+
+    def content(self) -> dict[str, str]:
+        """Return digests of all that stands in the live database now."""
+        return self._read(content)
+
+    def moment(self, *, exact: bool = False) -> Rows | None:
+        """Return None: a database has no history. ``exact`` reads its rows instead, all of them.
+
+        Raises:
+            IsolationError: somebody holds a lock on a table, or the server is gone.
+        """
+        return self._read(read_rows) if exact else None
+
+    def rows_changed(
+        self,
+        since: object = None,
+        until: object = None,
+        *,
+        depth: int = 0,
+        limit: int | None = None,
+    ) -> list[TableRows]:
+        """Return the rows that were committed, net, table by table; ``limit`` rows of each.
+
+        Compares what stands with a copy of what the level began with, or with a moment. The server
+        reads all rows, to tell which tables have changed; of those they are read.
+
+        Raises:
+            IsolationError: no copy can be made, or somebody holds a lock on a table.
+        """
+        with ExitStack() as stack:
+            before = self._reader(since, self._starts[-1 - depth], stack)
+            after = self._reader(until, self._levels[-depth] if depth else None, stack)
+            digests = before(read_digests)
+            new = after(partial(read_rows, unlike=digests))
+            old = before(partial(read_rows, unlike=new))
+            return compared(old, new, limit=limit)
+
+    def _reader(self, moment: object, picture: _Picture | None, stack: ExitStack) -> _Reader:
+        """What reads a moment, which was read already, a copy of a picture, or what is live."""
+        if isinstance(moment, Rows):
+            return lambda _: moment
+        if picture is None:
+            return self._read
+        name = picture.stock.take()
+        stack.callback(self._own.drop_later, name)
+        with self._own.saying("a copy cannot be read"):
+            control = stack.enter_context(closing(open_control(self._own.address_of(name))))
+
+        def read(ask: Callable[[Control], Any]) -> Any:
+            with self._own.saying("a copy cannot be read"):
+                return ask(control)
+
+        return read
+
+    def _read(self, ask: Callable[[Control], _Read]) -> _Read:
+        with self._own.saying("the live database cannot be read"):
+            if self._look is not None:
+                with suppress(Failed):  # a test may have ended it
+                    return ask(self._look)
+                self._close_look()
+            self._look = open_control(self.address)
+            return ask(self._look)
 
     # Was anything written?
 

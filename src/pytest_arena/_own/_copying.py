@@ -74,11 +74,19 @@ class Copying:
             self._strategies[source] = "WAL_LOG" if is_small else "FILE_COPY"
         return self._strategies[source]
 
-    def _give_settings(self, name: str, template: str, line: Line) -> None:
+    def is_set_like(self, name: str, template: str, line: Line) -> bool:
+        """Whether a database still has the settings and rights that a copy of a template gets."""
+        [row] = line.rows(sql.settings(name))
+        return sql.are_alike(sql.Settings(*row), self._settings_of(template, line))
+
+    def _settings_of(self, template: str, line: Line) -> sql.Settings:
         if template not in self._settings:
             [row] = line.rows(sql.settings(template))
             self._settings[template] = sql.Settings(*row)
-        statements = sql.clone_settings(name, self._settings[template])
+        return self._settings[template]
+
+    def _give_settings(self, name: str, template: str, line: Line) -> None:
+        statements = sql.clone_settings(name, self._settings_of(template, line))
         if statements:
             with self._registry.writes.one():
                 line.run(statements)

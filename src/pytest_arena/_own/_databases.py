@@ -20,6 +20,7 @@ from pytest_arena._own._chores import Chores
 from pytest_arena._own._copying import Copying
 from pytest_arena._own._line import Line
 from pytest_arena._own._registry import Registry
+from pytest_arena._own._taking import Taking
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ TEMPLATE_DAYS = 14
 _END_SECONDS = 10.0
 _AT_ONCE = 6  # connections that drop what is left at the end
 _LEAVE_SECONDS, _LEAVE_STEP = 5.0, 0.001
+# Of what dead runs have left: what a living run may take over, and what one that comes may.
+_WANTED, _OFFERED = "wanted", "offered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,13 @@ class OwnDatabases:
         with self.saying("arena's databases cannot be made"):
             found = self._registry.line.rows(sql.dead_ones(TEMPLATE_DAYS, self._registry.run))
         self._copying = Copying(self._registry, address)
-        if found:
-            self._chores.do(partial(self._sweep, self._behind, everything=False))
+        self._taking = Taking(self._registry, self._copying, freeze=self.freeze)
+        self._taking.left = sum(bool(claim) for *_, claim in found)
+        if len(found) > self._taking.left:
+            self._sweep_later(spare=(_WANTED, _OFFERED))
+
+    def _sweep_later(self, *, spare: tuple[str, ...]) -> None:
+        self._chores.do(partial(self._sweep, self._behind, spare=spare))
 
     @property
     def control(self) -> Control:
@@ -101,6 +109,11 @@ class OwnDatabases:
     def version(self) -> int:
         """``server_version_num``."""
         return self._registry.version
+
+    @property
+    def inside(self) -> Address:
+        """How one logs in to the registry, which is there as long as the run."""
+        return self.address_of(self._registry.name)
 
     def address_of(self, name: str) -> Address:
         """Return how one logs in to a database."""
@@ -142,6 +155,37 @@ class OwnDatabases:
                     raise messages.is_gone(template) from error
                 raise
         return name
+
+    def take_over(self, template: str) -> str | None:
+        """Go on with a live database that a dead run has made from a template, if there is one.
+
+        It has a new name, and nobody is connected; what the dead run has written is still in it.
+        One run alone gets it. Nothing is asked where no dead run has left any.
+        """
+        try:
+            name, is_fit = self._taking.take(template, new_name("live"))
+        except (Failed, ArenaError) as error:  # a new one does as well
+            self._note_failure(error)
+            return None
+        if name and not is_fit:
+            self.drop_later(name)
+        if self._taking.has_more(besides=bool(name)):
+            # What is left of the same template may be another worker's next.
+            self._sweep_later(spare=(_WANTED,))
+        return name if is_fit else None
+
+    def offer(self, name: str, template: str) -> None:
+        """Let a later run take over a live database, should this one be killed.
+
+        Whoever offers it can bring it back to the template, whatever was written to it.
+        """
+        with self.saying(f"{name} cannot be offered"):
+            self._taking.offer(name, template)
+
+    def withdraw(self, name: str) -> None:
+        """Let nobody take over a live database any more: it has become another one."""
+        with self.saying(f"{name} cannot be withdrawn"):
+            self._taking.withdraw(name)
 
     def freeze(self, name: str) -> None:
         """Let nobody in any more and end who is there: ready to be copied."""
@@ -275,10 +319,13 @@ class OwnDatabases:
         with self.saying("what dead runs have left cannot be swept"):
             return self._sweep(self._registry.line, everything=everything)
 
-    def _sweep(self, line: Line, *, everything: bool) -> list[str]:
+    def _sweep(
+        self, line: Line, *, everything: bool = False, spare: tuple[str, ...] = ()
+    ) -> list[str]:
         self.left = []
         mine = self._registry.run
-        found = line.rows(sql.dead_ones(TEMPLATE_DAYS, mine))
+        rows = line.rows(sql.dead_ones(TEMPLATE_DAYS, mine))
+        found = [row[:4] for row in rows if row[4] not in spare]
         if not found and not everything:
             return []
         self.left += [
@@ -304,7 +351,8 @@ class OwnDatabases:
         if line.rows(sql.take_run(dead)) != [(True,)]:
             return []
         try:
-            return self._drop(names, line)
+            still = {name for (name,) in line.rows(sql.names_of(dead))}  # or taken over meanwhile
+            return self._drop([name for name in names if name in still], line)
         finally:
             with suppress(Failed):
                 line.rows(sql.free_run(dead))
@@ -338,6 +386,8 @@ class OwnDatabases:
         if mine or self._registry.line.is_open:  # else the registry was swept, this run included
             self._drop_together(mine)
             self._drop(self._registry.names(), self._registry.line)
+            if self._taking.left:
+                self._sweep(self._registry.line)  # what nobody has taken over
             self._registry.line.run(sql.end_run(self._registry.run))
 
     def _drop_together(self, names: list[str]) -> None:

@@ -153,8 +153,7 @@ class Registry:
 
     def note(self, name: str, kind: str, line: Line) -> None:
         """Commit the row of a database, before it is made."""
-        with self._lock:
-            self.mine[name] = kind
+        self.has(name, kind)
         run = self.run
         try:
             with self.writes.one():
@@ -164,6 +163,11 @@ class Registry:
                 raise
         if run != self.run:  # over which this run was taken for dead
             line.run(sql.renew_database(name, kind, self.run, self.project))
+
+    def has(self, name: str, kind: str) -> None:
+        """Know that a database is this run's."""
+        with self._lock:
+            self.mine[name] = kind
 
     def strike(self, name: str, line: Line) -> None:
         """Delete the row of a database that is gone."""

@@ -51,6 +51,8 @@ _SETTINGS = {
     # A database that is dropped is looked for in all of it.
     "shared_buffers": "32MB",
     "max_locks_per_transaction": "128",
+    # Apps with two-phase commits are refused without.
+    "max_prepared_transactions": "16",
     # Beside the data: a killed server would leave it in /dev/shm, where containers have 64 MB.
     "dynamic_shared_memory_type": "mmap",
     "jit": "off",

@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -119,10 +119,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Files, and the folder that they are written to at each run."""
+    """Files, the folder that they are written to at each run, and more of the environment."""
 
     folder: Path
     files: Mapping[str, str]
+    env: Mapping[str, str] = field(default_factory=dict)
 
     def with_files(self, **files: str) -> Example:
         """Return an example with more files; ``test_x=…`` is the text of ``test_x.py``."""
@@ -197,7 +198,7 @@ class Example:
             "PYTHONDONTWRITEBYTECODE": "1",
             "COLUMNS": "200",
         }
-        return {**kept, **ours, **more}
+        return {**kept, **ours, **self.env, **more}
 
 
 def _pytest(args: tuple[str, ...], *, plugin: bool) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ _ENGINES = {
     "sqlite": ("aiosqlite", "pysqlite"),
     "postgresql": ("asyncpg", "psycopg_async", "psycopg", "psycopg2"),
 }
-_ISOLATIONS = {"sqlite": "copy", "postgresql": "clone"}
+_ISOLATIONS = {"sqlite": "copy", "postgresql": "undo"}
+_RIGHTS = ("all", "few")
 _RUNNERS = ("asyncio", "asyncio-auto", "anyio", "anyio-uvloop", "plain")
 
 
@@ -34,7 +35,9 @@ class Setting:
     """One combination that the promises are run under. It is a value: `replace` makes variants.
 
     - ``database``, ``isolation``: as in the options of the plugin; ``copy`` for SQLite and
-      ``clone`` for PostgreSQL where nothing else is said;
+      ``undo`` for PostgreSQL where nothing else is said;
+    - ``rights``: those of the runs' login on a server: ``all`` (a superuser's), or ``few``, no more
+      than the isolation needs; ``all`` for ``undo``, else ``few``, where nothing else is said;
     - ``engine``: the driver of the app's own engine; ``aiosqlite`` or ``pysqlite`` on SQLite, on
       PostgreSQL ``asyncpg``, ``psycopg_async``, ``psycopg`` or ``psycopg2``;
     - ``runner``: ``asyncio`` (pytest-asyncio, strict), ``asyncio-auto``, ``anyio``,
@@ -46,8 +49,8 @@ class Setting:
     - ``env``: more of the environment; ``plugins``: more modules for ``pytest -p``;
     - ``lacks``: promises that are *not* made, by their names in `CAPABILITIES`, and the reasons.
       They are told as such, and never left out silently. What the database product itself
-      cannot keep is added to them: ``reading by changes`` for SQLite without WAL, and for
-      ``clone``.
+      cannot keep is added to them: ``reading by changes`` for SQLite without WAL, that and
+      ``writing by changes`` for ``clone``.
 
     Example::
 
@@ -61,6 +64,7 @@ class Setting:
 
     database: str = "sqlite"
     isolation: str = ""
+    rights: str = ""
     engine: str = ""
     runner: str = "asyncio"
     loop: str = "function"
@@ -79,10 +83,13 @@ class Setting:
         }
         for name, value in usual.items():
             object.__setattr__(self, name, getattr(self, name) or value)
+        rights = "all" if self.isolation == "undo" else "few"
+        object.__setattr__(self, "rights", self.rights or rights)
         if engines:
             _check("engine", self.engine, engines)
         for name in self.lacks:
             _check("lacks", name, CAPABILITIES)
+        _check("rights", self.rights, _RIGHTS)
         _check("runner", self.runner, _RUNNERS)
         _check("loop", self.loop, ("function", "session"))
         _check("pool", self.pool, ("", "one", "NullPool"))
@@ -107,6 +114,7 @@ class Setting:
     def __str__(self) -> str:
         """Say what is special: how the combination is shown as the name of a test."""
         parts = [self.isolation, self.engine, self.runner]
+        parts += ["few rights"] * (self.isolation == "undo" and self.rights == "few")
         parts += [f"{self.loop} loop"] * (self.loop != "function")
         parts += [self.journal] * (self.database == "sqlite")
         parts += [f"pool {self.pool}"] * bool(self.pool) + ["pre_ping"] * self.pre_ping

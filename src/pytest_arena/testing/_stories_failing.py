@@ -104,14 +104,16 @@ async def test_p7_after_the_run_was_killed(client, arena):
     assert await names() == [*standing(), "committed"]
 """
 
+# A server would compress a text that is always the same.
 COST_SEED = """
+from random import Random
 from app import Dancer, Note
 NAMES = []
 
 
 def seed(session):
     session.add(Dancer(name="Sand", style="power"))
-    session.add_all([Note(id=n, text=chr(97 + n % 26) * 8000) for n in range(1, 501)])
+    session.add_all([Note(id=n, text=Random(n).randbytes(4000).hex()) for n in range(1, 501)])
 """
 
 COST_CONFTEST = """

@@ -15,7 +15,8 @@ from pytest_arena._dialects._postgresql_control import as_own
 from pytest_arena._dialects._postgresql_identity import identity_of_control
 from pytest_arena._dialects._postgresql_server import SYNCS
 from pytest_arena._gate import NOWHERE, Aim, Asked, Key
-from pytest_arena._isolation import isolation_named
+from pytest_arena._isolation import ISOLATIONS, Choice, isolation_named
+from pytest_arena._journal import lacking
 from pytest_arena._template import DatabaseShelves, Store
 from pytest_arena.errors import ArenaError, ConfigError, impossible
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_arena._arena._state import Database
     from pytest_arena._config import Config
     from pytest_arena._dialects._postgresql_identity import Identity
-    from pytest_arena._isolation import Clone
+    from pytest_arena._isolation import Switched
     from pytest_arena._own import OwnDatabases
     from pytest_arena._servers._base import Server, Wanted
     from pytest_arena._template import Target
@@ -146,12 +147,22 @@ class PostgreSQL:
         """An empty database."""
         return DatabaseShelves(self._databases(), self.usual_dialect()()).scratch()
 
-    def isolate(self, database: Database, content: Any, tell: Callable[[str], None]) -> Clone:
-        """``clone``."""
+    def isolate(self, database: Database, content: Any, tell: Callable[[str], None]) -> Switched:
+        """``undo``, or ``clone``; what a test asks for comes above it."""
         own = self._databases()
-        self._say_that_it_is_slow(own, tell)
-        kind: type[Clone] = isolation_named(self._config, self.name, self.shown)
-        return kind(own, content, tell=tell, uses=lambda: self._uses(database.key))
+        isolation_named(self._config, self.name, self.shown)
+        place = self._config.place("isolation")
+        choice = Choice(own, self.shown, place, tell, lambda: self._uses(database.key))
+        isolation = choice.isolated(self._config.isolation, content)
+        if isolation.name == "clone":
+            self._say_that_it_is_slow(own, tell)
+        return isolation
+
+    def lacks(self, isolation: str) -> str:
+        """Rights, for undo."""
+        if isolation not in ISOLATIONS[self.name]:
+            return f"{self.shown} is isolated by undo or clone"
+        return lacking(self._databases()) if isolation == "undo" else ""
 
     def _say_that_it_is_slow(self, own: OwnDatabases, tell: Callable[[str], None]) -> None:
         server = self._server
@@ -246,9 +257,9 @@ class PostgreSQL:
 _DRIVER = re.compile(r"^postgresql\+\w+")
 
 
-def _isolation_of(database: Database) -> Clone | None:
+def _isolation_of(database: Database) -> Switched | None:
     """What ``isolate`` has returned."""
-    return cast("Clone | None", database.isolation)
+    return cast("Switched | None", database.isolation)
 
 
 def _with_port(name: str) -> str:

@@ -102,6 +102,10 @@ class SQLite:
         kind: type[Copy] = isolation_named(self._config, self.name, self.shown)
         return kind(live_of(database), content, tell=tell)
 
+    def lacks(self, isolation: str) -> str:
+        """All but copy."""
+        return "" if isolation == "copy" else f"{self.shown} is isolated by copy"
+
     def aim(self, database: Database) -> Aim:
         """The live file."""
         generation = database.isolation.generation if database.isolation else 0

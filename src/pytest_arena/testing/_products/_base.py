@@ -47,6 +47,9 @@ class Product(Protocol):
     def lacks(self, setting: Setting) -> Mapping[str, str]:
         """Return what this product itself cannot keep under a setting, as `Setting.lacks`."""
 
+    def version(self, setting: Setting) -> str:
+        """Return the product's name and version."""
+
     def make_developers(self, setting: Setting, folder: Path) -> None:
         """Make the developer's own database, with something in it."""
 

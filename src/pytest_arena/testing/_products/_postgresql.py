@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pytest_arena.testing._products._postgresql_stories import LOCKS
+from pytest_arena.testing._products._postgresql_stories import LOCKS, MORE_SEED, STORED
+from pytest_arena.testing._project_texts import SEED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ _POSTGRESQL = """
 import time
 import {driver} as driver
 from contextlib import closing, suppress
+import setting
 from pytest_arena._dialects._postgresql_control import Failed, open_control
 from pytest_arena._values import Address
 from sqlalchemy import event
@@ -41,13 +43,13 @@ UNION ALL SELECT 'relation', c.oid::regclass::text, c.relkind::text,
        CASE c.relkind WHEN 'v' THEN pg_get_viewdef(c.oid) WHEN 'i' THEN pg_get_indexdef(c.oid) END
 FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace
 UNION ALL SELECT 'constraint', conrelid::regclass::text, conname::text, pg_get_constraintdef(oid)
-FROM pg_constraint
+FROM pg_constraint WHERE connamespace = 'public'::regnamespace
 UNION ALL SELECT 'function', oid::regprocedure::text, '', '' FROM pg_proc
 WHERE pronamespace = 'public'::regnamespace
 UNION ALL SELECT 'trigger', tgrelid::regclass::text, tgname, '' FROM pg_trigger
-WHERE NOT tgisinternal
+WHERE NOT tgisinternal AND tgname !~ '^!arena_'
 UNION ALL SELECT 'schema', nspname::text, '', '' FROM pg_namespace
-WHERE nspname !~ '^pg_(toast_)?temp_'
+WHERE nspname !~ '^pg_((toast_)?temp_|arena)' AND nspname <> 'arena_journal'
 '''
 
 TAKES_A_NUMBER = "SELECT nextval('dancers_id_seq')"
@@ -99,19 +101,62 @@ def settled(control):
         time.sleep(0.01)
 
 
-def moved():
-    # What is copied is read and written; what has been dropped since is not given back.
-    with closing(open_control(Address("postgresql", **ENTRANCE))) as control:
-        settled(control)
-        for (oid,) in control.rows("SELECT oid " + OWN):
-            if oid not in MADE:
-                with suppress(Failed):  # it is being dropped
-                    MADE[oid] = control.rows(f"SELECT coalesce(pg_database_size({{oid}}), 0)")[0][0]
-    return sum(MADE.values()), sum(MADE.values())
+def made(control):
+    # What has been dropped since is not given back; one that grows was written to.
+    for (oid,) in control.rows("SELECT oid " + OWN):
+        with suppress(Failed):  # it is being dropped
+            [(size,)] = control.rows(f"SELECT coalesce(pg_database_size({{oid}}), 0)")
+            MADE[oid] = max(size, MADE.get(oid, 0))
+    return sum(MADE.values())
 
 
 def go_around():
     return driver.connect(**DEVELOPERS)
+"""
+
+# What is copied is read and written.
+_MOVED_BY_COPIES = """
+
+def moved():
+    with closing(open_control(Address("postgresql", **ENTRANCE))) as control:
+        settled(control)
+        return (made(control),) * 2
+"""
+
+# In a live database nobody but arena reads what the stories have in it to be read.
+_MOVED_IN_PLACE = """
+import gc
+
+READ = {}
+LIVE = "SELECT oid, datname::text " + OWN + " AND datallowconn AND NOT datistemplate"
+BLOCKS = '''
+SELECT coalesce(sum(heap_blks_read + heap_blks_hit
+                    + coalesce(toast_blks_read + toast_blks_hit, 0)), 0) * 8192
+FROM pg_statio_user_tables
+'''
+LOGGED = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')"
+
+
+def tell_what_was_read():
+    for one in gc.get_objects():
+        if type(one).__name__ in ("_LibpqControl", "_AsyncpgControl"):
+            with suppress(Failed):  # it is closed
+                one.rows("SELECT pg_stat_force_next_flush()")
+
+
+def moved():
+    with closing(open_control(Address("postgresql", **ENTRANCE))) as control:
+        settled(control)
+        written = made(control) + int(control.rows(LOGGED)[0][0])
+        live = control.rows(LIVE)
+    if "reading by changes" in setting.LACKS:
+        return 0, written
+    tell_what_was_read()
+    for oid, name in live:
+        address = Address("postgresql", **{**ENTRANCE, "database": name})
+        with suppress(Failed), closing(open_control(address)) as inside:
+            READ[oid] = max(int(inside.rows(BLOCKS)[0][0]), READ.get(oid, 0))
+    return sum(READ.values()), written
 """
 
 _LONGER = {"application_name": "elsewhere"}
@@ -130,18 +175,19 @@ class PostgreSQL:
     keeps_url = False
 
     def __init__(self) -> None:
-        self._servers: dict[str, StoryServer] = {}
+        self._servers: dict[tuple[str, str, bool], StoryServer] = {}
 
     def _server(self, setting: Setting) -> StoryServer:
         url = setting.env.get("ARENA_DATABASE") or os.environ.get("ARENA_DATABASE", "")
-        if url not in self._servers:
+        key = url, setting.rights, setting.isolation == "undo"
+        if key not in self._servers:
             # What looks for servers is no affair of a suite on SQLite.
             from pytest_arena.testing._products._postgresql_server import (  # noqa: PLC0415 - as said
                 StoryServer,
             )
 
-            self._servers[url] = StoryServer(url)
-        return self._servers[url]
+            self._servers[key] = StoryServer(url, rights=key[1], undoes=key[2])
+        return self._servers[key]
 
     def options(self, setting: Setting) -> Mapping[str, str]:
         """Return the server, with a login of this process's own: what it owns was made here."""
@@ -174,19 +220,26 @@ class PostgreSQL:
             developers=server.developers_arguments,
             entrance=server.entrance,
         )
-        return {"product.py": text}
+        copies = setting.isolation == "clone"
+        return {"product.py": text + (_MOVED_BY_COPIES if copies else _MOVED_IN_PLACE)}
 
     def stories(self, setting: Setting) -> Mapping[str, str]:
-        """Return those of locks, which are taken by the app's own sessions."""
-        return {} if setting.is_mixed else {"test_locks.py": LOCKS}
+        """Return those of what is stored, and of locks, which the app's own sessions take."""
+        locks = {} if setting.is_mixed else {"test_locks.py": LOCKS}
+        return {**locks, "test_stored.py": STORED, "seed.py": SEED + MORE_SEED}
 
     def lacks(self, setting: Setting) -> Mapping[str, str]:
-        """Return what ``clone`` costs."""
+        """Return what ``clone`` costs, and what an old server does not tell."""
         if setting.isolation != "clone":
-            return {}
+            is_told = self._server(setting).tells_what_was_read
+            return {} if is_told else {"reading by changes": "before version 15 nobody can tell"}
         return dict.fromkeys(
             ("reading by changes", "writing by changes"), "a clone is a copy of the whole database"
         )
+
+    def version(self, setting: Setting) -> str:
+        """That of the server."""
+        return self._server(setting).version
 
     def make_developers(self, setting: Setting, folder: Path) -> None:
         """Make it, or make it as it was at first."""

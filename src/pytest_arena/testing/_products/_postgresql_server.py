@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL
 
 from pytest_arena._dialects import _postgresql_witness as sql
 from pytest_arena._dialects._postgresql_control import Control, Failed, open_control
+from pytest_arena._dialects._postgresql_rights import grant_replica
 from pytest_arena._own import OwnDatabases
 from pytest_arena._servers._base import Wanted
 from pytest_arena._servers._find import find_server
@@ -41,13 +42,14 @@ class StoryServer:
     """One for each process of tests. What is made on the server goes with the process.
 
     Without a URL it is a private one, where nobody else writes; else the first that is found.
+    ``rights`` are those of the role, as in a setting; ``undoes`` whether they have to do for undo.
 
     Raises:
         ServerError: there is none.
-        Failed: its login may not create roles.
+        Failed: its login may not create roles, or it cannot give them such rights.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, rights: str, undoes: bool) -> None:
         self._folder: Path | None = None
         self._server = _found(url) if url else self._alone()
         self._name, self._password = f"stories_{secrets.token_hex(6)}", secrets.token_hex(8)
@@ -55,8 +57,11 @@ class StoryServer:
         OwnDatabases(self._server.address, project="stories").close()
         self._control = open_control(self._server.address)
         atexit.register(self._clean_up)
-        self._control.run(sql.create_role(self._name, self._password))
+        may_all = rights == "all"
+        self._control.run(sql.create_role(self._name, self._password, may_all=may_all))
         self._control.run(sql.create_database(self._name))
+        if undoes and not may_all:
+            self._control.run(grant_replica(self._name))
         self._developers = replace(self._server.address, database=self._name)
         self._look = open_control(self._developers)
         self._address = self._entered()
@@ -77,6 +82,16 @@ class StoryServer:
         by_password = replace(usual, host="127.0.0.1")
         open_control(by_password).close()
         return by_password
+
+    @property
+    def version(self) -> str:
+        """PostgreSQL's."""
+        return self._server.shown.partition(",")[0]
+
+    @property
+    def tells_what_was_read(self) -> bool:
+        """Whether a session can be made to tell at once what it has read."""
+        return bool(self._control.rows(sql.tells_at_once())[0][0])
 
     @property
     def entrance(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,6 +110,11 @@ class SQLite:
         if setting.journal == "wal" or setting.isolation not in _COPIES:
             return {}
         return {"reading by changes": "a rollback journal does not tell which pages changed"}
+
+    def version(self, setting: Setting) -> str:
+        """That of the library."""
+        del setting
+        return f"SQLite {sqlite3.sqlite_version}"
 
     def make_developers(self, setting: Setting, folder: Path) -> None:
         """Make the file, with a table of the app's, and a link to it."""

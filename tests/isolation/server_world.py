@@ -1,22 +1,24 @@
-"""A database on a server under ``clone``, and connections to it that go where the gate leads."""
+"""A database on a server under an isolation, and connections to it that go where the gate leads."""
 
 from __future__ import annotations
 
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psycopg
 
-from pytest_arena._isolation import Clone
-from tests.servers.postgresql import connect
+from pytest_arena._isolation import Clone, Undo
+from tests.servers.postgresql import connect, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena._own import OwnDatabases
 
-__all__ = ["SCHEMA", "Hand", "ServerWorld", "dump_of"]
+__all__ = ["SCHEMA", "Hand", "ServerWorld", "dump_of", "made_template"]
+
+KindT = TypeVar("KindT", Clone, Undo)
 
 SCHEMA = """
 CREATE TABLE dancers (id serial PRIMARY KEY, name text UNIQUE, style text);
@@ -57,15 +59,21 @@ ORDER BY 1, 2, 3
 
 @dataclass(slots=True)
 class Uses:
-    """How often somebody had a connection, as the arena counts it."""
+    """How often somebody had a connection, as the arena counts it: also as long as one is out."""
 
     number: int = 0
+    hands: list[Hand] = field(default_factory=list)
+
+    def count(self) -> int:
+        """Return a number that has moved where somebody may have used the database."""
+        self.number += any(hand.is_out for hand in self.hands)
+        return self.number
 
 
 class Hand:
     """A connection that goes where the live database is: the pool's, between two transactions."""
 
-    def __init__(self, world: ServerWorld) -> None:
+    def __init__(self, world: ServerWorld[Any]) -> None:
         self._world = world
         self._generation = -1
         self._connection: psycopg.Connection[Any] | None = None
@@ -80,6 +88,12 @@ class Hand:
             self._generation = isolation.generation
             self._connection = connect(isolation.address.database)
         return self._connection
+
+    @property
+    def is_out(self) -> bool:
+        """Whether it is inside a transaction: no pool would have it back by now."""
+        driver = self._connection
+        return driver is not None and not driver.closed and driver.info.transaction_status > 0
 
     def execute(self, sql: str, values: list[object] | None = None) -> psycopg.Cursor[Any]:
         """Execute one statement; values are marked as SQLite does."""
@@ -108,24 +122,31 @@ class Hand:
 
 
 @dataclass(eq=False)
-class ServerWorld:
+class ServerWorld(Generic[KindT]):
     """One database, its isolation, and its connections."""
 
     own: OwnDatabases
-    isolation: Clone
+    isolation: KindT
     uses: Uses
-    _open: list[Hand] = field(default_factory=list)
+    template: str | None
+    told: list[str] = field(default_factory=list)  # lines for the summary
 
     @classmethod
-    def of(cls, own: OwnDatabases, template: str | None) -> ServerWorld:
+    def of(cls, own: OwnDatabases, template: str | None, kind: type[KindT]) -> ServerWorld[KindT]:
         """Make one from a template."""
-        uses = Uses()
-        return cls(own, Clone(own, template, uses=lambda: uses.number), uses)
+        uses, told = Uses(), list[str]()
+        isolation = kind(own, template, uses=uses.count, tell=told.append)
+        return cls(own, isolation, uses, template, told)
+
+    def seen_of(self, changes: dict[str, str]) -> dict[str, str]:
+        """Return the changes that are seen: what is written to a large object has no trigger."""
+        unseen = "lo_put" if isinstance(self.isolation, Undo) else "nothing"
+        return {kind: script for kind, script in changes.items() if unseen not in script}
 
     def connect(self) -> Hand:
         """Open a connection that goes along."""
-        self._open.append(Hand(self))
-        return self._open[-1]
+        self.uses.hands.append(Hand(self))
+        return self.uses.hands[-1]
 
     def dump(self) -> list[object]:
         """Return all that a new connection sees."""
@@ -136,9 +157,9 @@ class ServerWorld:
 
     def disconnect(self) -> None:
         """Close all connections of the app's."""
-        for hand in self._open:
+        for hand in self.uses.hands:
             hand.close()
-        self._open.clear()
+        self.uses.hands.clear()
 
     def close(self) -> None:
         """Close all."""
@@ -158,3 +179,11 @@ def _content(connection: psycopg.Connection[Any], name: str, kind: str) -> Itera
         yield sorted(connection.execute(f'SELECT * FROM "{name}"').fetchall(), key=repr)
     if kind == "S":
         yield connection.execute(f'SELECT last_value, is_called FROM "{name}"').fetchall()
+
+
+def made_template(own: OwnDatabases) -> str:
+    """Make a template with something of everything."""
+    name = own.create("building")
+    run(*[part for part in SCHEMA.split(";") if part.strip()], database=name)
+    own.freeze(name)
+    return own.finish_template(name, shelf="dancers", manifest="")

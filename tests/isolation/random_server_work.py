@@ -1,22 +1,20 @@
-"""Whatever two connections do in up to three levels, each leave gives back its enter."""
+"""Two connections at random work in up to three levels of a database on a server."""
 
 from __future__ import annotations
 
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-import pytest
 
 from pytest_arena._isolation import Held
-from tests.isolation.clone_world import SCHEMA, Hand, ServerWorld
-from tests.servers.postgresql import own_databases, own_registry, run
+from tests.isolation.server_world import Hand, ServerWorld
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pytest_arena._own import OwnDatabases
+
+__all__ = ["work"]
 
 WORK = (
     "INSERT INTO dancers (name) VALUES (random()::text)",
@@ -51,29 +49,14 @@ WORK = (
 )
 
 
-@pytest.fixture(scope="module")
-def own() -> Iterator[OwnDatabases]:
-    """One run for all."""
-    with own_registry() as registry, own_databases(registry) as own:
-        yield own
-
-
-@pytest.fixture(scope="module")
-def template(own: OwnDatabases) -> str:
-    """A database with something of everything."""
-    name = own.create("building")
-    run(*[part for part in SCHEMA.split(";") if part.strip()], database=name)
-    own.freeze(name)
-    return own.finish_template(name, shelf="dancers", manifest="")
-
-
 class RandomWork:
     """Two connections at work, and what stood at each enter."""
 
-    def __init__(self, world: ServerWorld, chance: random.Random) -> None:
+    def __init__(self, world: ServerWorld[Any], chance: random.Random) -> None:
         self.world, self.chance = world, chance
         self.hands = [world.connect() for _ in range(2)]
         self.states: list[list[object]] = []
+        self.work = list(world.seen_of({sql: sql for sql in WORK}))
 
     def step(self) -> None:
         """Do something, mostly a statement."""
@@ -90,7 +73,7 @@ class RandomWork:
         else:
             with suppress(psycopg.Error):  # a table that is not there, a lock: as it comes
                 self.hand().execute("SET lock_timeout = '20ms'")
-                self.hand().execute(self.chance.choice(WORK))
+                self.hand().execute(self.chance.choice(self.work))
 
     def hand(self) -> Hand:
         """One of the connections."""
@@ -136,9 +119,9 @@ class RandomWork:
             hand.rollback()
 
 
-def work(own: OwnDatabases, template: str, seed: int, steps: int) -> None:
+def work(own: OwnDatabases, template: str, kind: Any, *, seed: int, steps: int) -> None:
     """Work in a world of its own."""
-    world = ServerWorld.of(own, template)
+    world: ServerWorld[Any] = ServerWorld.of(own, template, kind)
     try:
         walk = RandomWork(world, random.Random(seed))  # noqa: S311 - it is to be repeatable
         walk.enter()
@@ -148,15 +131,3 @@ def work(own: OwnDatabases, template: str, seed: int, steps: int) -> None:
             walk.leave()
     finally:
         world.close()
-
-
-def test_pitfall_087_random_work_is_undone(own: OwnDatabases, template: str) -> None:
-    """A little of it each time."""
-    work(own, template, seed=3, steps=100)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10, 14))
-def test_much_random_work_is_undone(own: OwnDatabases, template: str, seed: int) -> None:
-    """More of it."""
-    work(own, template, seed=seed, steps=300)

@@ -1,0 +1,77 @@
+"""Which live databases did dead runs leave, and which of them does this run go on with?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_arena._dialects import _postgresql_taking as sql
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_arena._own._copying import Copying
+    from pytest_arena._own._registry import Registry
+
+__all__ = ["Taking"]
+
+
+class Taking:
+    """Takes over live databases of dead runs, one at a time and from whoever else would.
+
+    ``freeze`` keeps everybody out of a database, and ends who is in it.
+    """
+
+    def __init__(
+        self, registry: Registry, copying: Copying, *, freeze: Callable[[str], None]
+    ) -> None:
+        self._registry, self._copying, self._freeze = registry, copying, freeze
+        self.left = 0  # how many there were, at the beginning of the run
+        self._has_asked = False
+
+    def take(self, template: str, called: str) -> tuple[str, bool]:
+        """Claim one, and return its name and whether it can be used; "" where there is none.
+
+        One that can has ``called`` as its name by then.
+
+        Raises:
+            Failed: the server refuses.
+        """
+        if not self.left:
+            return "", False
+        line = self._registry.line
+        with self._registry.writes.one():
+            [(name,)] = line.rows(sql.take_over(template, self._registry.run))
+        if name is None:
+            return "", False
+        self._registry.has(name, "live")
+        if not self._is_fit(name, template):
+            return name, False
+        with self._registry.writes.one():
+            line.run(sql.move(name, called))
+        self._registry.has(called, "live")
+        self._registry.let_go(name)
+        return called, True
+
+    def _is_fit(self, name: str, template: str) -> bool:
+        line = self._registry.line
+        if line.rows(sql.is_in_the_way(name, template)) != [(False,)]:
+            return False
+        if not self._copying.is_set_like(name, template, line):
+            return False
+        self._freeze(name)
+        return True
+
+    def has_more(self, *, besides: bool) -> bool:
+        """Whether there was more than what was taken, the first time that somebody asked."""
+        is_first, self._has_asked = not self._has_asked, True
+        return is_first and self.left > besides
+
+    def offer(self, name: str, template: str) -> None:
+        """Let a later run have a live database, should this one be killed."""
+        with self._registry.writes.one():
+            self._registry.line.run(sql.offer(name, template))
+
+    def withdraw(self, name: str) -> None:
+        """Let nobody have it any more."""
+        with self._registry.writes.one():
+            self._registry.line.run(sql.withdraw(name))

@@ -1,0 +1,166 @@
+"""What does each combination of database, isolation and driver keep? Tried out, and written down.
+
+``python -m pytest_arena.testing.capabilities docs/reference/capabilities.md`` runs the stories for
+each row of the table, and writes the page. Costs about ten minutes.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import reduce
+from importlib.metadata import version
+from operator import add
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena.testing._conformance import Trial
+from pytest_arena.testing._products import lacks_of, product_of
+from pytest_arena.testing._setting import CAPABILITIES, Setting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_arena.testing._verdict import Verdict
+
+__all__ = ["PROMISES", "Row", "page", "rows", "tried"]
+
+PROMISES = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P10")
+
+_DRIVERS = {
+    "aiosqlite": "aiosqlite",
+    "pysqlite": "sqlite3",
+    "asyncpg": "asyncpg",
+    "psycopg_async": "psycopg, async",
+    "psycopg": "psycopg",
+    "psycopg2": "psycopg2",
+}
+_SHOWN = ("pytest", "sqlalchemy", "aiosqlite", "asyncpg", "psycopg", "psycopg2-binary")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: what it is about, and the settings that are tried for it."""
+
+    database: str
+    isolation: str
+    driver: str
+    settings: tuple[Setting, ...]
+
+
+def rows() -> list[Row]:
+    """Return all rows, in the order of the page."""
+    return [*_on_sqlite(), *_on_postgresql()]
+
+
+def _on_sqlite() -> Iterator[Row]:
+    for journal, words in (("wal", "WAL"), ("delete", "rollback journal")):
+        for engine in ("aiosqlite", "pysqlite"):
+            settings = _by_runners(engine, journal=journal)
+            yield Row(f"SQLite, {words}", "copy", _DRIVERS[engine], settings)
+
+
+def _on_postgresql() -> Iterator[Row]:
+    for isolation, rights in (("undo", "all"), ("undo", "few"), ("clone", "few")):
+        words = f"{isolation}, few rights" if (isolation, rights) == ("undo", "few") else isolation
+        for engine in ("asyncpg", "psycopg_async", "psycopg", "psycopg2"):
+            settings = _by_runners(
+                engine, database="postgresql", isolation=isolation, rights=rights
+            )
+            yield Row("PostgreSQL", words, _DRIVERS[engine], settings)
+
+
+def _by_runners(engine: str, **values: Any) -> tuple[Setting, ...]:
+    usual = Setting(engine=engine, **values)
+    runners = ("asyncio", "anyio") if usual.is_async else ("plain", "asyncio")
+    return tuple(Setting(engine=engine, runner=runner, **values) for runner in runners)
+
+
+def tried(row: Row, folder: Path) -> Verdict:
+    """Run the stories for a row: all of them with its first runner, what goes well with others."""
+    first, *others = (
+        Trial(setting, folder / str(number)) for number, setting in enumerate(row.settings)
+    )
+    whole = first.kept(("shuffle:1",)) + first.killed() + first.told() + first.cheap()
+    return reduce(add, (one.kept(("shuffle:2",)) for one in others), whole)
+
+
+def page(found: Sequence[tuple[Row, Verdict]], about: str) -> str:
+    """Return the page; ``about`` says when it was tried, and on which versions."""
+    names = ("database", "isolation", "driver", *PROMISES, *CAPABILITIES)
+    lines = [_INTRODUCTION.format(about=about), _line(names), _line(["---"] * len(names))]
+    lines += [_line(_cells(row, verdict)) for row, verdict in found]
+    reasons = dict.fromkeys(reason for row, _ in found for reason in _reasons(row))
+    return "\n".join([*lines, "", "## What is not promised, and why", "", *reasons, _PROMISES])
+
+
+def _cells(row: Row, verdict: Verdict) -> list[str]:
+    lacks = lacks_of(row.settings[0])
+    promises = ["broken" if one in verdict.promises else "kept" for one in PROMISES]
+    capabilities = ["no" if name in lacks else "yes" for name in CAPABILITIES]
+    return [row.database, row.isolation, row.driver, *promises, *capabilities]
+
+
+def _reasons(row: Row) -> Iterator[str]:
+    for name, reason in lacks_of(row.settings[0]).items():
+        yield f"- {row.database}, {row.isolation}: {name}: {reason}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+_INTRODUCTION = """\
+# Capabilities: what is kept where
+
+Written by `make capabilities`, which runs the [stories](../how-to/test-a-variant.md) for each row:
+real suites in processes of their own, in a shuffled order, with two kinds of tests (coroutines
+under pytest-asyncio and anyio; or sync tests, and coroutines that test a sync app). {about}
+
+*kept*: no story has found the promise broken. *no*: not promised, for the reason below the table.
+*few rights* is a login that may create databases and set `session_replication_role`, and nothing
+else: see [Rights](rights.md).
+"""
+
+_PROMISES = """
+## The promises
+
+| | promise | |
+|---|---|---|
+| P1 | visible | what a fixture, the test or a request has committed is seen by all of it |
+| P2 | isolated | before each test the database is the same: rows, sequences, schema |
+| P3 | real | the app is not patched: real connections, commits, rollbacks and constraints |
+| P4 | guarded | no connection reaches the developer's own database |
+| P5 | loop-proof | any event loop, thread and client |
+| P6 | as long as its fixture | what a wider fixture writes lives exactly as long as it does |
+| P7 | nothing left | no open transaction, no database, after a test, a run or `kill -9` |
+| P8 | explained | what is refused or fails says what, where, why, and what to do |
+| P10 | cheap | what a test costs follows what it has changed |
+"""
+
+
+def _about() -> str:
+    day = datetime.now(tz=UTC).strftime("%-d %B %Y")
+    python = ".".join(map(str, sys.version_info[:3]))
+    settings = (Setting(), Setting(database="postgresql"))
+    servers = [product_of(setting).version(setting) for setting in settings]
+    packages = [f"{name} {version(name)}" for name in _SHOWN]
+    return f"Last run on {day}, with {', '.join([*servers, f'Python {python}', *packages])}."
+
+
+def main(place: str) -> int:
+    """Try all rows, write the page, and return how many broke a promise."""
+    found: list[tuple[Row, Verdict]] = []
+    with tempfile.TemporaryDirectory(prefix="arena-capabilities-") as folder:
+        for number, row in enumerate(rows()):
+            found.append((row, tried(row, Path(folder) / str(number))))
+            sys.stdout.write(f"{row.database}: {found[-1][1]}\n")
+            sys.stdout.flush()
+    Path(place).write_text(page(found, _about()), encoding="utf-8")
+    return sum(bool(verdict.broken) for _, verdict in found)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

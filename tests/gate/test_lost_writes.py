@@ -1,0 +1,282 @@
+"""What a request wrote and never committed is told; whoever meant to roll back is left alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena._dialects._written import (
+    ends_transaction,
+    is_plain,
+    savepoint_in,
+    written_table,
+)
+from tests.gate.lost_app import APP
+from tests.servers.postgresql import URL
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+SEED = """
+from app import Dancer
+
+def seed(session):
+    session.add(Dancer(name="Sand"))
+"""
+
+IT = """
+import httpx
+import pytest
+from sqlalchemy import insert
+from sqlalchemy.orm import Session
+from starlette.testclient import TestClient
+import app as shop
+from app import LOST, SILENT, Dancer, Score, app, async_engines, sync_engines
+from pytest_arena._gate import _listeners
+
+WAYS = [f"/sync/{driver}" for driver in sync_engines]
+WAYS += [f"/{way}/{driver}" for driver in async_engines for way in ("async", "by-hand")]
+ALL = pytest.mark.parametrize("way", WAYS)
+MOST = pytest.mark.parametrize("way", [way for way in WAYS if "by-hand" not in way])
+SYNC = pytest.mark.parametrize("driver", sync_engines)
+
+
+def take():
+    return _listeners._gates[-1].take_lost()
+
+
+def post(path, status=200):
+    assert take() == []
+    assert TestClient(app).post(path).status_code == status
+    return take()
+
+
+@pytest.fixture(autouse=True)
+def one_loop_for_each_request():
+    yield
+    for engine in async_engines.values():
+        engine.sync_engine.dispose(close=False)
+
+
+@ALL
+@pytest.mark.parametrize("case", LOST)
+def test_lost(way, case):
+    if case == "savepoint released" and "/sqlite" in way:
+        # A savepoint outside of a transaction, which Python's driver begins only at a write.
+        assert post(f"{way}/case/{case}") == []
+        return
+    [lost] = post(f"{way}/case/{case}")
+    function, tables, rows = LOST[case]
+    assert (lost.tables, lost.rows) == (tables, rows)
+    source = lost.line.partition("  ")[2]
+    assert "session." in source and "app.py:" in lost.line, lost.line
+    assert take() == []
+
+
+@ALL
+@pytest.mark.parametrize("case", SILENT)
+def test_silent(way, case):
+    if case == "autocommit" and "by hand" in way:
+        pytest.skip("the recipe begins a transaction all the same")
+    assert post(f"{way}/case/{case}") == []
+"""
+
+IT += """
+
+@ALL
+def test_an_error_on_its_way_out(way):
+    assert post(f"{way}/raised", 409) == []
+
+
+@MOST
+def test_an_error_that_the_app_has_caught(way):
+    assert post(f"{way}/caught") == []
+
+
+@MOST
+def test_blocks_that_commit(way):
+    assert post(f"{way}/begun") == []
+
+
+@MOST
+def test_a_connection_without_a_session(way):
+    [lost] = post(f"{way}/connection")
+    assert (lost.tables, lost.rows) == (("scores",), 1)
+    assert "connection.execute(insert(Score)" in lost.line
+    assert post(f"{way}/connection-rolled-back") == []
+
+
+@SYNC
+def test_a_session_that_nobody_has_closed(driver):
+    [lost] = post(f"/sync/{driver}/never-closed")
+    assert (lost.tables, lost.rows) == (("dancers", "scores"), 3)
+
+
+@MOST
+def test_autocommit(way):
+    if "by hand" not in way:  # whose recipe begins all the same
+        assert post(f"{way}/autocommit") == []
+
+
+async def test_in_the_loop_of_the_test():
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for driver in async_engines:
+            await client.post(f"/async/{driver}/case/orm")
+            [lost] = take()
+            assert "session." in lost.line
+            await client.post(f"/async/{driver}/caught")
+            assert take() == []
+
+
+# What is arena's own, or a wider fixture's.
+
+
+def test_a_session_of_arenas(db_session):
+    db_session.add(Dancer(name="Ours"))
+    db_session.flush()
+    db_session.close()
+    assert take() == []
+
+
+async def test_an_async_session_of_arenas(arena):
+    session = arena.session()
+    session.add(Dancer(name="Ours"))
+    await session.flush() if async_engines else session.flush()
+
+
+def test_which_was_closed_after_its_test():
+    assert take() == []
+
+
+@pytest.mark.skipif("by hand" not in sync_engines, reason="clone would end such a transaction")
+class TestWide:
+    @pytest.fixture(scope="class")
+    def connection(self):
+        with list(sync_engines.values())[-1].connect() as connection:
+            connection.begin()
+            connection.execute(insert(Score).values(points=1))
+            yield connection
+
+    @pytest.fixture
+    def session(self, connection):
+        with Session(connection, join_transaction_mode="create_savepoint") as session:
+            yield session
+
+    @pytest.mark.parametrize("turn", range(2))
+    def test_in_a_transaction_of_a_wider_fixture(self, session, turn):
+        session.add(Score(points=2))
+        session.commit()
+        assert take() == []
+
+
+def test_which_was_closed_without_a_rollback():
+    assert take() == []
+
+
+class TestWideAndClosed:
+    @pytest.fixture(scope="class")
+    def session(self):
+        with Session(list(sync_engines.values())[0]) as session:
+            session.add(Score(points=1))
+            session.flush()
+            yield session
+
+    def test_by_a_test(self, session):
+        session.close()
+        assert take() == []
+
+
+@SYNC
+def test_what_nobody_has_taken(driver):
+    TestClient(app).post(f"/sync/{driver}/connection")
+
+
+def test_is_not_told_of_the_next_test():
+    assert take() == []
+
+
+@SYNC
+def test_a_leak_is_told_as_a_leak(driver, request):
+    session = Session(sync_engines[driver])
+    session.add(Dancer(name="Left"))
+    session.flush()
+    request.config.left = session
+"""
+
+
+def run_on(example: Example, **options: str) -> None:
+    """All cases over all drivers, in one run."""
+    ini = example.files["pytest.ini"].replace(
+        "[pytest]", f"[pytest]\narena_database = {options['on']}"
+    )
+    project = example.with_files(app=APP, seed=SEED, test_it=IT).with_paths({"pytest.ini": ini})
+    env = {"DRIVERS": options["drivers"], "REST": options["rest"], "PYTHONWARNINGS": ""}
+    run = project.run("-q", "-W", "ignore", env=env)
+    errors = run.outcomes.get("errors", 0)
+    assert set(run.outcomes) <= {"passed", "skipped", "errors"}, run.output
+    # The last test, by each sync driver, leaves its transaction open.
+    assert errors == run.output.count("ERROR test_it.py::test_a_leak_is_told_as_a_leak") > 0, (
+        run.output
+    )
+
+
+def test_on_sqlite(example: Example) -> None:
+    """Python's own driver, as it comes and by SQLAlchemy's recipe, and aiosqlite."""
+    run_on(example, on="sqlite", drivers="sqlite/sqlite+aiosqlite", rest="///dev.db")
+
+
+@pytest.mark.slow
+def test_on_postgresql(example: Example) -> None:
+    """All drivers that there are."""
+    drivers = "postgresql+psycopg postgresql+psycopg2/postgresql+asyncpg postgresql+psycopg"
+    url = URL.set(database="").render_as_string(hide_password=False).rstrip("/")
+    run_on(example, on=url, drivers=drivers, rest="//me:s3cret@db.example.org/shop")
+
+
+@pytest.mark.parametrize(
+    "statement, table",
+    [
+        ("INSERT INTO orders VALUES (1)", "orders"),
+        ('  insert into "Or""ders"(id) values (1)', 'Or"ders'),
+        ("INSERT OR REPLACE INTO main.orders VALUES (1)", "orders"),
+        ("REPLACE INTO `orders` VALUES (1)", "orders"),
+        ("UPDATE ONLY audit . log SET a = 1", "audit.log"),
+        ("UPDATE OR IGNORE [my orders] SET a = 1", "my orders"),
+        ("-- why\n/* because */ DELETE FROM public.orders", "orders"),
+        ("MERGE INTO stock USING more ON true WHEN MATCHED THEN DELETE", "stock"),
+        ("WITH a AS (DELETE FROM orders RETURNING *) SELECT * FROM a", "orders"),
+        ("with a as (select 1) update orders set a = 1", "orders"),
+        ("WITH a AS (SELECT * FROM b FOR UPDATE OF b) SELECT 1", ""),
+        ("SELECT * FROM orders FOR UPDATE", ""),
+        ("SELECT 'INSERT INTO orders'", ""),
+        ("UPDATED", ""),
+        ("COMMIT", ""),
+        ("", ""),
+    ],
+)
+def test_what_a_statement_writes_to(statement: str, table: str) -> None:
+    """By its words, as the app wrote them."""
+    assert written_table(statement) == table
+
+
+def test_what_is_looked_at_no_further() -> None:
+    """Most statements, by their first word."""
+    assert all(map(is_plain, ("SELECT 1", "/* DELETE */ select", "ENDED", "PRAGMA a", "")))
+    assert not any(map(is_plain, ("-- x\nINSERT", "with a", "commit;", "Rollback to a", "END")))
+
+
+def test_what_ends_a_transaction() -> None:
+    """By hand, and on all products."""
+    assert all(map(ends_transaction, ("COMMIT", "-- x\n end;", "rollback")))
+    assert not any(map(ends_transaction, ("SAVEPOINT a", "SELECT 'COMMIT'", "committed", "")))
+
+
+def test_what_is_about_a_savepoint() -> None:
+    """By whatever words."""
+    assert savepoint_in("SAVEPOINT sa_savepoint_1") == ("sa_savepoint_1", False)
+    assert savepoint_in("rollback to a") == ("a", True)
+    assert savepoint_in('ROLLBACK WORK TO SAVEPOINT "a b"') == ('"a b"', True)
+    assert savepoint_in("ROLLBACK") is None
+    assert savepoint_in("RELEASE SAVEPOINT a") is None

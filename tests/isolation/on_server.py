@@ -1,0 +1,219 @@
+"""What every isolation on a server must do: plain functions, each of which is given a world.
+
+A function asserts; what it leaves open, the world closes.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from pytest_arena._isolation import Held
+from tests.isolation.conformance import disposed_engines, nested_levels
+from tests.servers.postgresql import rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.isolation.server_world import ServerWorld
+
+__all__ = ["CHANGES", "CHECKS", "wait_until"]
+
+CHANGES = {
+    "insert": "INSERT INTO plain VALUES (4)",
+    "update": "UPDATE dancers SET style = NULL WHERE id = 1",
+    "delete": "DELETE FROM scores",
+    "truncate": "TRUNCATE plain",
+    "unlogged": "INSERT INTO unlogged VALUES (2)",
+    "rolled back": "BEGIN; INSERT INTO dancers (name) VALUES ('G'); ROLLBACK",
+    "nextval": "SELECT nextval('tickets')",
+    "setval": "SELECT setval('tickets', 7)",
+    "ddl": "CREATE TABLE new (a int)",
+    "column": "ALTER TABLE plain ADD COLUMN b int",
+    "drop": "DROP VIEW named",
+    "function": "CREATE OR REPLACE FUNCTION twice(int) RETURNS int LANGUAGE sql AS 'SELECT 3 * $1'",
+    "comment": "COMMENT ON TABLE plain IS 'changed'",
+    "grant": "GRANT SELECT ON plain TO PUBLIC",
+    "large object": "SELECT lo_put(4242, 0, 'c')",
+    "schema": "CREATE SCHEMA tenant",
+    "extended statistics": "CREATE STATISTICS s ON judge, round FROM scores",
+    "materialized": "CREATE MATERIALIZED VIEW m AS SELECT 1 AS a",
+}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what another session does."""
+    pause = threading.Event()
+    for _ in range(1000):
+        if condition():
+            return
+        pause.wait(0.005)
+    pytest.fail("it does not come")
+
+
+def whatever_is_written(world: ServerWorld[Any]) -> None:
+    """Rows, sequences, DDL, comments, grants, large objects, unlogged tables: none is missed."""
+    hand = world.connect()
+    before = hand.dump()
+    world.isolation.enter()  # asked once: from here on nobody has a connection between levels
+    for kind, script in world.seen_of(CHANGES).items():
+        world.isolation.enter()
+        hand.executescript(script)
+        assert not world.isolation.is_clean(), kind
+        assert not world.isolation.is_untouched(), kind
+        assert world.isolation.leave(), kind
+    assert world.dump() == before
+    world.isolation.leave()
+    assert hand.dump() == before
+
+
+def forgotten_levels(world: ServerWorld[Any]) -> None:
+    """What was written in a level that was forgotten belongs to the one below."""
+    hand = world.connect()
+    before = hand.dump()
+    world.isolation.enter()
+    world.isolation.enter()
+    hand.execute("INSERT INTO plain VALUES (9)")
+    world.isolation.forget()
+    assert not world.isolation.is_clean()
+    assert world.isolation.leave()
+    assert hand.dump() == before
+
+
+def open_writers(world: ServerWorld[Any]) -> None:
+    """A transaction that is still open holds the level, and never commits into the next."""
+    writer, hand = world.connect(), world.connect()
+    before = hand.dump()
+    world.isolation.enter()
+    writer.executescript("BEGIN; INSERT INTO plain VALUES (4)")
+    old = writer.raw
+    pid = old.info.backend_pid
+    assert world.isolation.writers() == {pid}
+    assert not world.isolation.is_clean()
+    assert not world.isolation.is_free()
+    with pytest.raises(Held, match=str(pid)):
+        world.isolation.leave()
+    hand.execute("SELECT 1")
+    world.isolation.end(pid)
+    wait_until(lambda: not world.isolation.writers())
+    world.isolation.leave()
+    assert world.dump() == before
+    with pytest.raises(psycopg.OperationalError):
+        old.execute("COMMIT")
+
+
+def wider_transactions(world: ServerWorld[Any]) -> None:
+    """Nothing was committed, so that the level can be forgotten."""
+    writer = world.connect()
+    for _ in range(60):  # others write here as well, and then there would be a picture to take
+        writer.executescript("BEGIN; INSERT INTO plain VALUES (4)")
+        with suppress(Held):
+            world.isolation.enter()
+            if world.isolation.is_untouched():
+                break
+        writer.rollback()
+        world.isolation.enter()
+    assert not world.isolation.is_clean()
+    with pytest.raises(Held):
+        world.isolation.leave()
+    world.isolation.forget()
+    assert writer.execute("SELECT count(*) FROM plain").fetchone() == (4,)
+    world.uses.number += 1
+    writer.execute("COMMIT")
+    world.isolation.enter()
+    assert writer.execute("SELECT count(*) FROM plain").fetchone() == (4,)
+
+
+def force(world: ServerWorld[Any]) -> None:
+    """By force it is taken back whoever holds it; a reader holds nothing, and is cut off."""
+    hand, before = world.connect(), world.dump()
+    world.isolation.enter()
+    holder, reader = world.connect(), world.connect()
+    holder.executescript("BEGIN; LOCK TABLE plain; DELETE FROM dancers")
+    reader.executescript("BEGIN; SELECT * FROM scores")
+    generation, old = world.isolation.generation, holder.raw
+    with pytest.raises(Held):
+        world.isolation.leave()
+    world.isolation.leave_by_force()
+    assert world.isolation.generation > generation
+    assert hand.dump() == before
+    assert world.own.rest()
+    with pytest.raises(psycopg.OperationalError):
+        old.execute("COMMIT")
+
+
+def writing_threads(world: ServerWorld[Any]) -> None:
+    """Four threads that write at once, each on a connection of its own."""
+    hands = [world.connect() for _ in range(4)]
+    before = hands[0].dump()
+
+    def work(connection: psycopg.Connection[object]) -> None:
+        for number in range(5):
+            with connection.transaction():
+                connection.execute("INSERT INTO plain VALUES (%s)", [number])
+
+    for _ in range(2):
+        world.isolation.enter()
+        threads = [threading.Thread(target=work, args=[hand.raw]) for hand in hands]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert hands[0].execute("SELECT count(*) FROM plain").fetchone() == (3 + 20,)
+        assert world.isolation.leave()
+    assert hands[1].dump() == before
+
+
+def replaced_content(world: ServerWorld[Any]) -> None:
+    """A level with another content, an empty one too; the level below stays what it was."""
+    hand = world.connect()
+    before = hand.dump()
+    tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    world.isolation.enter()
+    world.isolation.replace(None)
+    assert hand.execute(tables).fetchone() == (0,)
+    world.isolation.enter()
+    hand.execute("CREATE TABLE other (a int)")
+    world.isolation.leave()
+    assert hand.execute(tables).fetchone() == (0,)
+    world.isolation.replace(world.template)
+    assert hand.dump() == before
+    world.isolation.leave()
+    assert hand.dump() == before
+
+
+def kept_for_a_look(world: ServerWorld[Any]) -> None:
+    """At once where nobody is inside a transaction; else when the level is left."""
+    hand, reader = world.connect(), world.connect()
+    world.isolation.enter()
+    hand.execute("INSERT INTO plain VALUES (77)")
+    now = world.isolation.save("first")
+    assert rows("SELECT count(*) FROM plain WHERE a = 77", now) == [(1,)]
+    reader.executescript("BEGIN; SELECT 1")
+    then = world.isolation.save("second")
+    assert world.isolation.save("second") == then
+    assert reader.execute("SELECT count(*) FROM plain WHERE a = 77").fetchone() == (1,)
+    assert not world.isolation.is_clean()
+    assert world.isolation.leave()
+    assert rows("SELECT count(*) FROM plain WHERE a = 77", then) == [(1,)]
+    assert hand.execute("SELECT count(*) FROM plain WHERE a = 77").fetchone() == (0,)
+    kept = {one.name: one.title for one in world.own.listed() if one.kind == "kept"}
+    assert kept == {now: "first", then: "second"}
+
+
+CHECKS = (
+    nested_levels,
+    disposed_engines,
+    whatever_is_written,
+    forgotten_levels,
+    open_writers,
+    wider_transactions,
+    force,
+    writing_threads,
+    replaced_content,
+    kept_for_a_look,
+)

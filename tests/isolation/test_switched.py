@@ -1,0 +1,336 @@
+"""A level by another isolation than the one below it: on a copy, which goes with the level."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena._isolation import Choice, Held, Switched
+from pytest_arena._isolation import _choice as choosing
+from pytest_arena.errors import ConfigError, IsolationError
+from tests.isolation.server_world import SCHEMA
+from tests.servers.postgresql import (
+    connect,
+    names_on_server,
+    own_databases,
+    own_registry,
+    rows,
+    run,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._own import OwnDatabases
+
+OTHER = {"undo": "clone", "clone": "undo"}
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[OwnDatabases]:
+    """One run for all tests of this module."""
+    with own_registry() as registry, own_databases(registry) as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def template(own: OwnDatabases) -> str:
+    """A database with something of everything."""
+    name = own.create("building")
+    run(*[part for part in SCHEMA.split(";") if part.strip()], database=name)
+    own.freeze(name)
+    return own.finish_template(name, shelf="dancers", manifest="")
+
+
+class Switching:
+    """An isolation that was chosen, and its database."""
+
+    def __init__(self, own: OwnDatabases, template: str, name: str) -> None:
+        self.uses, self.told = 0, list[str]()
+        self.choice = Choice(own, "here", "the tests", self.told.append, lambda: self.uses)
+        self.isolation: Switched = self.choice.isolated(name, template)
+        self.generations = [self.isolation.generation]
+
+    @property
+    def database(self) -> str:
+        """The one that is live."""
+        return self.isolation.address.database
+
+    def write(self, name: str) -> None:
+        """Commit a row."""
+        self.uses += 1
+        run(f"INSERT INTO dancers (name) VALUES ('{name}')", database=self.database)
+
+    def names(self) -> list[str]:
+        """What stands."""
+        self.uses += 1
+        return [
+            str(name) for (name,) in rows("SELECT name FROM dancers ORDER BY id", self.database)
+        ]
+
+    def next_number(self) -> object:
+        """What the sequence gives, which counts as a change."""
+        self.uses += 1
+        return rows("SELECT nextval('dancers_id_seq')", self.database)[0][0]
+
+    def enter(self, name: str = "") -> None:
+        """Enter a level, by an isolation that may be another."""
+        self.isolation.ask_for(name)
+        self.isolation.enter()
+        self.generations.append(self.isolation.generation)
+
+    def leave(self) -> bool:
+        """Leave it."""
+        is_changed = self.isolation.leave()
+        self.generations.append(self.isolation.generation)
+        return is_changed
+
+
+@pytest.fixture(params=["undo", "clone"])
+def switching(
+    request: pytest.FixtureRequest, own: OwnDatabases, template: str
+) -> Iterator[Switching]:
+    """One of either kind."""
+    made = Switching(own, template, request.param)
+    yield made
+    made.isolation.close()
+    own.rest()
+
+
+FIRST = ["Sand", "Dune"]
+
+
+def test_pitfall_006_it_starts_from_what_stands_and_leaves_no_trace(switching: Switching) -> None:
+    """P2, P6: rows and sequences of levels below, of both kinds, and nested levels above."""
+    kind = switching.isolation.name
+    switching.enter()
+    switching.write("wide")
+    stands, number = [*FIRST, "wide"], None
+    for _ in range(2):
+        switching.enter()
+        switching.write("before")
+        assert switching.leave()
+        switching.enter(OTHER[kind])
+        below = switching.database
+        assert switching.isolation.name == OTHER[kind]
+        assert switching.names() == stands
+        switching.write("other")
+        switching.enter()
+        switching.write("example")
+        assert switching.names() == [*stands, "other", "example"]
+        assert switching.leave()
+        assert switching.names() == [*stands, "other"]
+        found = switching.next_number()
+        assert number in {None, found}
+        number = found
+        assert switching.leave()
+        assert switching.isolation.name == kind
+        assert switching.database != below
+        assert switching.names() == stands
+    assert switching.leave()
+    assert switching.names() == FIRST
+    generations = switching.generations
+    assert generations == sorted(generations)
+
+
+def test_such_levels_one_after_the_other_share_a_copy(
+    switching: Switching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the database below was used in between: what is there now has to be seen."""
+    other, made = OTHER[switching.isolation.name], list[str]()
+    make = switching.isolation._made
+
+    def counted(name: str) -> object:
+        made.append(name)
+        return make(name)
+
+    monkeypatch.setattr(switching.isolation, "_made", counted)
+    for _ in range(3):
+        switching.enter(other)
+        assert switching.names() == FIRST
+        switching.write("x")
+        assert switching.leave()
+    assert made == [other]
+    switching.write("below")
+    switching.enter(other)
+    assert made == [other] * 2
+    assert switching.names() == [*FIRST, "below"]
+    switching.leave()
+    switching.enter()
+    switching.leave()
+    switching.enter(other)
+    assert made == [other] * 3
+    switching.leave()
+
+
+def test_connections_know_where_they_are_at_home(switching: Switching) -> None:
+    """No generation comes twice, for two databases: a pool's connection is known by it."""
+    seen: dict[int, str] = {}
+
+    def note() -> None:
+        generation, database = switching.isolation.generation, switching.database
+        assert seen.setdefault(generation, database) == database
+
+    note()
+    for name in ("", OTHER[switching.isolation.name], "", OTHER[switching.isolation.name]):
+        switching.enter(name)
+        note()
+        switching.write("x")
+        switching.enter()
+        note()
+        switching.write("y")
+        switching.leave()
+        note()
+        switching.leave()
+        note()
+
+
+def test_a_copy_has_a_journal_only_where_it_is_undone(switching: Switching) -> None:
+    """Where triggers are unwelcome, there are none."""
+    for name in ("undo", "clone"):
+        switching.enter(name)
+        [(count,)] = rows(
+            "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal", switching.database
+        )
+        assert bool(count) == (name == "undo")
+        [(count,)] = rows("SELECT count(*) FROM pg_event_trigger", switching.database)
+        assert bool(count) == (name == "undo")
+        switching.leave()
+
+
+def test_what_is_not_left_by_itself_is_left_by_force(switching: Switching) -> None:
+    """An open writer keeps the level; by force, its copy goes, whoever is in it."""
+    switching.enter()
+    switching.write("wide")
+    switching.enter(OTHER[switching.isolation.name])
+    with connect(switching.database) as app:
+        app.execute("BEGIN")
+        app.execute("INSERT INTO dancers (name) VALUES ('open')")
+        switching.uses += 1
+        assert switching.isolation.writers() == {app.info.backend_pid}
+        with pytest.raises(Held):
+            switching.leave()
+        switching.isolation.leave_by_force()
+        assert switching.choice.own.rest()
+        with pytest.raises(Exception, match=r"terminat|closed"):
+            app.execute("COMMIT")
+    assert switching.names() == [*FIRST, "wide"]
+    switching.leave()
+    assert switching.names() == FIRST
+
+
+def test_an_open_transaction_below_is_not_ended_for_it(switching: Switching) -> None:
+    """Nothing is done then; the same can be entered as usual."""
+    other = OTHER[switching.isolation.name]
+    with connect(switching.database) as app:
+        app.execute("BEGIN")
+        app.execute("INSERT INTO dancers (name) VALUES ('open')")
+        switching.uses += 1
+        with pytest.raises(Held):
+            switching.enter(other)
+        app.execute("ROLLBACK")
+        assert app.execute("SELECT 1").fetchone() == (1,)
+    switching.enter()
+    assert switching.isolation.name != other
+    assert switching.names() == FIRST
+    switching.leave()
+
+
+def test_a_copy_that_cannot_be_made_changes_nothing(
+    switching: Switching, own: OwnDatabases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is not left lying about."""
+    own.rest()
+    before = names_on_server(beginning="arena_live")
+
+    def refused(*_: object, **__: object) -> None:
+        raise IsolationError("no", why="", cause="", fix="")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(choosing.Choice, "_prepare", refused)
+        with pytest.raises(IsolationError):
+            switching.enter(OTHER[switching.isolation.name])
+    own.rest()
+    assert names_on_server(beginning="arena_live") == before
+    switching.enter()
+    switching.write("x")
+    assert switching.leave()
+    assert switching.names() == FIRST
+
+
+def test_a_level_that_turns_out_to_be_none(switching: Switching) -> None:
+    """One that was entered and is forgotten, since another database could not be entered."""
+    kind = switching.isolation.name
+    switching.enter()
+    switching.write("wide")
+    switching.enter(OTHER[kind])
+    assert switching.isolation.is_clean()
+    switching.isolation.forget()
+    assert switching.isolation.name == kind
+    assert switching.names() == [*FIRST, "wide"]
+    switching.leave()
+    assert switching.names() == FIRST
+
+
+def test_a_failed_check_leaves_the_level_there(switching: Switching) -> None:
+    """Whoever verifies a level finds it, and leaves it by force."""
+    kind, found = switching.isolation.name, list[str]()
+
+    def check() -> None:
+        found.append(switching.database)
+        raise IsolationError("different", why="", cause="", fix="")
+
+    below = switching.database
+    switching.enter(OTHER[kind])
+    switching.isolation.check = check
+    switching.write("x")
+    with pytest.raises(IsolationError, match="different"):
+        switching.leave()
+    assert found == [below]
+    assert switching.isolation.name == OTHER[kind]
+    switching.isolation.check = lambda: None
+    switching.isolation.leave_by_force()
+    assert switching.isolation.name == kind
+    assert switching.names() == FIRST
+
+
+def test_what_changed_is_told_of_all_levels(switching: Switching) -> None:
+    """The copy's own, and those below it, which stand in the other database."""
+    switching.enter()
+    switching.write("wide")
+    switching.enter(OTHER[switching.isolation.name])
+    switching.write("test")
+    told = [switching.isolation.rows_changed(depth=depth) for depth in range(2)]
+    assert [[row[1] for table in tables for row in table.come] for tables in told] == [
+        ["test"],
+        ["wide"],
+    ]
+    switching.leave()
+    switching.leave()
+
+
+def test_it_is_closed_in_the_middle(switching: Switching, own: OwnDatabases) -> None:
+    """P7: both, and the database between them."""
+    with suppress(IsolationError):
+        switching.enter(OTHER[switching.isolation.name])
+    switching.write("x")
+    switching.isolation.close()
+    own.rest()
+    own.rest()
+    assert switching.database not in names_on_server(beginning="arena_live")
+
+
+def test_undo_that_is_asked_for_where_it_cannot_be(
+    own: OwnDatabases, template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name it is an error, else there is a line and clones."""
+    monkeypatch.setattr(choosing, "lacking", lambda _: "the moon is full")
+    with pytest.raises(ConfigError, match="the moon is full"):
+        Switching(own, template, "undo")
+    made = Switching(own, template, "auto")
+    assert made.isolation.name == "clone"
+    [line] = made.told
+    assert line.startswith("here: tests are isolated by clone, since the moon is full. For undo: ")
+    made.isolation.close()

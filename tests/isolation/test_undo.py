@@ -1,0 +1,742 @@
+"""``undo`` keeps what the seam promises, in place; and where it cannot, in another database."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from pytest_arena._isolation import Held, Undo
+from pytest_arena._isolation._live import LiveDatabase
+from pytest_arena._isolation._undo_messages import RowsLost
+from pytest_arena._journal import Unjournaled
+from tests.isolation.on_server import CHECKS, wait_until
+from tests.isolation.server_world import ServerWorld, made_template
+from tests.servers.postgresql import connect, own_databases, own_registry, rows, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_arena._own import OwnDatabases
+
+COUNT = "SELECT count(*) FROM plain"
+SCHEMAS = "SELECT nspname::text FROM pg_namespace WHERE nspname LIKE '%arena%'"
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[OwnDatabases]:
+    """One run for all tests of this module."""
+    with own_registry() as registry, own_databases(registry) as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def template(own: OwnDatabases) -> str:
+    """A database with something of everything."""
+    return made_template(own)
+
+
+@pytest.fixture
+def world(own: OwnDatabases, template: str) -> Iterator[ServerWorld[Undo]]:
+    """A database of the test's own, dropped at its end."""
+    world = ServerWorld.of(own, template, Undo)
+    yield world
+    world.close()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_pitfall_088_095_what_every_isolation_must_do(
+    check: Callable[[Any], None], world: ServerWorld[Undo]
+) -> None:
+    """Whatever is written is seen and taken back; levels, writers, force, what is kept."""
+    check(world)
+
+
+# In place
+
+
+def test_the_database_and_its_connections_stay(world: ServerWorld[Undo]) -> None:
+    """Connections are kept from test to test, which is what makes it quick."""
+    hand = world.connect()
+    before, pid = hand.dump(), hand.raw.info.backend_pid
+    live, generation = world.isolation.address, world.isolation.generation
+    for _ in range(3):
+        world.isolation.enter()
+        hand.executescript("DELETE FROM dancers; TRUNCATE plain; SELECT nextval('tickets')")
+        assert world.isolation.leave()
+        assert hand.dump() == before
+    assert hand.raw.info.backend_pid == pid
+    assert (world.isolation.address, world.isolation.generation) == (live, generation)
+
+
+def test_a_level_that_was_only_read_is_clean(world: ServerWorld[Undo]) -> None:
+    """However much others write on the same server."""
+    hand = world.connect()
+    world.isolation.enter()
+    hand.executescript("BEGIN; SELECT * FROM plain; ROLLBACK; SELECT * FROM dancers")
+    run("SELECT pg_current_xact_id()")
+    assert world.isolation.is_untouched()
+    assert world.isolation.is_clean()
+    assert not world.isolation.leave()
+
+
+def test_pitfall_066_a_level_that_nobody_touched_costs_nothing(
+    world: ServerWorld[Undo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No round trip: neither in the level, nor in one around it, nor to tell what was changed."""
+    world.isolation.enter()
+    moment = world.isolation.moment()
+    monkeypatch.setattr(LiveDatabase, "ask", lambda *_: pytest.fail("the server was asked"))
+    for _ in range(3):
+        world.isolation.enter()
+        assert world.isolation.is_clean()
+        assert world.isolation.is_untouched()
+        assert world.isolation.moment() == moment
+        assert not world.isolation.leave()
+    world.isolation.enter()
+    world.isolation.forget()
+
+
+def test_pitfall_044_067_an_idle_reader_is_in_nobodys_way(world: ServerWorld[Undo]) -> None:
+    """It is seen, and the level can be left all the same."""
+    hand, reader, before = world.connect(), world.connect(), world.dump()
+    world.isolation.enter()
+    reader.executescript("BEGIN; SELECT * FROM scores")
+    assert not world.isolation.is_free()
+    hand.execute("DELETE FROM plain")
+    assert world.isolation.leave()
+    reader.rollback()
+    assert world.isolation.is_free()
+    assert hand.dump() == before
+
+
+def test_a_row_lock_of_an_idle_transaction_holds_the_level(world: ServerWorld[Undo]) -> None:
+    """Nothing was written in it; its backend is named all the same, and by force it is ended."""
+    hand, locker, before = world.connect(), world.connect(), world.dump()
+    world.isolation.enter()
+    hand.execute("UPDATE dancers SET style = 'x'")
+    locker.executescript("BEGIN; SELECT * FROM dancers FOR UPDATE")
+    live = world.isolation.address
+    with pytest.raises(Held, match=str(locker.raw.info.backend_pid)):
+        world.isolation.leave()
+    world.isolation.leave_by_force()
+    assert world.isolation.address == live
+    assert hand.dump() == before
+
+
+def test_pitfall_058_067_prepared_transactions(world: ServerWorld[Undo]) -> None:
+    """No session holds one: it is rolled back, and the database stays."""
+    hand = world.connect()
+    before, live = hand.dump(), world.isolation.address
+    world.isolation.enter()
+    hand.executescript("BEGIN; INSERT INTO plain VALUES (3); PREPARE TRANSACTION 'left'")
+    hand.execute("INSERT INTO plain VALUES (4)")
+    assert not world.isolation.is_clean()
+    assert world.isolation.leave()
+    assert rows("SELECT gid FROM pg_prepared_xacts WHERE gid = 'left'") == []
+    assert hand.dump() == before
+    assert world.isolation.address == live
+    assert world.told[-1].endswith("rolled back: left")
+
+
+def test_pitfall_131_a_lock_of_a_session_is_seen(world: ServerWorld[Undo]) -> None:
+    """The gate gives up the connection that has it."""
+    hand = world.connect()
+    world.isolation.enter()
+    hand.execute("SELECT pg_advisory_lock(7)")
+    assert not world.isolation.is_clean()
+    assert world.isolation.is_untouched()
+
+
+def test_pitfall_057_sequences_above_a_wide_fixture_that_has_moved_them(
+    own: OwnDatabases, template: str
+) -> None:
+    """Also where a level is entered again at once, with nobody having used the database between."""
+    with sparing(own, template) as (undo, insert):
+        undo.enter()
+        assert insert() == 3
+        for _ in range(3):
+            undo.enter()
+            assert [insert(), insert()] == [4, 5]
+            undo.enter()
+            assert insert() == 6
+            assert undo.leave()
+            assert insert() == 6
+            assert undo.leave()
+        assert undo.leave()
+        undo.enter()
+        assert insert() == 3
+
+
+@contextmanager
+def sparing(own: OwnDatabases, template: str) -> Iterator[tuple[Undo, Callable[[], object]]]:
+    """An isolation that is not used but by what inserts a row, and returns its number."""
+    uses = [0]
+    undo = Undo(own, template, uses=lambda: uses[0])
+
+    def insert() -> object:
+        uses[0] += 1
+        [(number,)] = rows(
+            "INSERT INTO dancers (name) VALUES (random()) RETURNING id", undo.address.database
+        )
+        return number
+
+    try:
+        yield undo, insert
+    finally:
+        undo.close()
+
+
+def test_a_forgotten_level_is_not_forgotten_about(own: OwnDatabases, template: str) -> None:
+    """Nobody has used the database since: what was written before that is the level's below."""
+    with sparing(own, template) as (undo, insert):
+        undo.enter()
+        undo.enter()
+        assert insert() == 3
+        undo.enter()
+        assert not undo.leave()
+        assert not undo.is_clean()
+        assert not undo.is_untouched()
+        undo.forget()
+        assert not undo.is_clean()
+        assert undo.leave()
+        undo.enter()
+        assert insert() == 3
+
+
+def test_rows_and_moments(world: ServerWorld[Undo]) -> None:
+    """What was changed by whom: in this level, since a moment, between two, in those below."""
+    hand = world.connect()
+    world.isolation.enter()
+    hand.execute("INSERT INTO plain VALUES (10)")
+    world.isolation.enter()
+    start = world.isolation.moment()
+    hand.execute("INSERT INTO plain VALUES (11)")
+    middle = world.isolation.moment()
+    assert start != middle == world.isolation.moment(exact=True)
+    hand.execute("DELETE FROM plain WHERE a = 10")
+    assert changed(world) == ({10}, {11})
+    assert changed(world, start, middle) == (set(), {11})
+    assert changed(world, middle) == ({10}, set())
+    assert changed(world, depth=1) == (set(), {10})
+    assert changed(world, depth=2) == (set(), set())
+    assert world.isolation.rows_changed(depth=3) == []
+    world.isolation.leave()
+    assert changed(world) == (set(), {10})
+
+
+def changed(
+    world: ServerWorld[Undo], *moments: object, depth: int = 0
+) -> tuple[set[Any], set[Any]]:
+    """What has gone from ``plain``, and what has come."""
+    found = world.isolation.rows_changed(*moments, depth=depth)
+    assert {one.table for one in found} <= {"plain"}
+    gone = {value for one in found for (value, *_) in one.gone}
+    return gone, {value for one in found for (value, *_) in one.come}
+
+
+def test_content_tells_databases_apart(world: ServerWorld[Undo]) -> None:
+    """It is the same again after a level, and another one inside of it."""
+    hand = world.connect()
+    before = world.isolation.content()
+    world.isolation.enter()
+    hand.execute("DELETE FROM plain")
+    assert world.isolation.content() != before
+    world.isolation.leave()
+    assert world.isolation.content() == before
+
+
+def test_two_at_once(own: OwnDatabases, template: str, world: ServerWorld[Undo]) -> None:
+    """An app with two databases: each has its own levels."""
+    other = ServerWorld.of(own, template, Undo)
+    try:
+        hands = world.connect(), other.connect()
+        before = [hand.dump() for hand in hands]
+        for one in (world, other):
+            one.isolation.enter()
+        hands[0].execute("DELETE FROM dancers")
+        hands[1].execute("DROP TABLE scores")
+        assert other.isolation.leave()
+        assert hands[1].dump() == before[1]
+        assert world.isolation.leave()
+        assert [hand.dump() for hand in hands] == before
+    finally:
+        other.close()
+
+
+# What no journal can take back
+
+DDL = {
+    "CREATE TABLE public.notes": "CREATE TABLE notes (a int); INSERT INTO notes VALUES (1)",
+    "ALTER TABLE public.dancers": "ALTER TABLE dancers ADD COLUMN age int",
+    "DROP TABLE public.scores": "DROP TABLE scores",
+    "ALTER TABLE public.fancy": "ALTER TABLE plain RENAME TO fancy; INSERT INTO fancy VALUES (1)",
+}
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("mark", DDL)
+def test_pitfall_029_030_031_ddl_in_a_test(world: ServerWorld[Undo], depth: int, mark: str) -> None:
+    """Another database takes its place, and has what the levels below had written."""
+    hand, states = world.connect(), []
+    for number in range(depth):
+        states.append(hand.dump())
+        world.isolation.enter()
+        hand.executescript(
+            f"INSERT INTO plain VALUES ({number}); INSERT INTO dancers (name) VALUES ('{number}');"
+            f"DELETE FROM scores WHERE round = {number}; SELECT nextval('tickets')"
+        )
+    live = world.isolation.address
+    hand.executescript(DDL[mark])
+    assert world.isolation.leave()
+    assert hand.dump() == states.pop()
+    assert world.isolation.address != live
+    while states:
+        hand.execute("INSERT INTO many (a) VALUES ('x')")
+        assert world.isolation.leave()
+        assert hand.dump() == states.pop()
+    [line] = [line for line in world.told if "replaced" in line]
+    assert line.startswith("undo: {test}: its database was replaced, since undo cannot take back ")
+    assert mark in line
+
+
+def test_pitfall_029_the_line_names_three_at_most(world: ServerWorld[Undo]) -> None:
+    """It is one line of a summary."""
+    hand = world.connect()
+    world.isolation.enter()
+    hand.executescript("; ".join(f"CREATE TABLE t{number} (a int)" for number in range(5)))
+    world.isolation.leave()
+    assert world.told[-1].count("CREATE TABLE") == 3
+    assert world.told[-1].endswith(" and 2 more")
+
+
+def test_ddl_in_a_wide_level(world: ServerWorld[Undo]) -> None:
+    """It is there for each test, which writes to it and is undone in place; then it is gone."""
+    hand = world.connect()
+    before = hand.dump()
+    world.isolation.enter()
+    hand.execute("INSERT INTO plain VALUES (7)")
+    outer = hand.dump()
+    world.isolation.enter()
+    hand.executescript(
+        "CREATE TABLE notes (id serial PRIMARY KEY, a int); INSERT INTO notes (a) VALUES (1);"
+        "ALTER TABLE dancers ADD COLUMN age int; INSERT INTO plain VALUES (8)"
+    )
+    wide = hand.dump()
+    addresses = set()
+    for _ in range(3):
+        world.isolation.enter()
+        addresses.add(world.isolation.address)
+        hand.executescript("INSERT INTO notes (a) VALUES (2); UPDATE dancers SET age = 3")
+        assert world.isolation.leave()
+        assert hand.dump() == wide
+    assert len(addresses) == 1
+    assert changed_tables(world, depth=1) == {"plain"}
+    # Rows of a new table are journaled from then on.
+    assert changed_tables(world, depth=0) == {"plain", "the schema"}
+    hand.execute("INSERT INTO notes (a) VALUES (3)")
+    assert changed_tables(world, depth=0) == {"plain", "the schema", "notes"}
+    wide = hand.dump()
+    world.isolation.enter()
+    hand.execute("DROP TABLE notes")
+    assert world.isolation.leave()
+    assert hand.dump() == wide
+    assert world.isolation.leave()
+    assert hand.dump() == outer
+    world.isolation.enter()
+    hand.execute("CREATE TABLE again (a int)")
+    assert world.isolation.leave()
+    assert hand.dump() == outer
+    assert world.isolation.leave()
+    assert hand.dump() == before
+
+
+def changed_tables(world: ServerWorld[Undo], *, depth: int) -> set[str]:
+    """The tables that a level has written to."""
+    return {one.table for one in world.isolation.rows_changed(depth=depth)}
+
+
+def test_pitfall_058_large_objects_of_a_wide_fixture(world: ServerWorld[Undo]) -> None:
+    """They have no entries in the journal, and are there again in another database."""
+    hand = world.connect()
+    before = hand.dump()
+    world.isolation.enter()
+    hand.executescript("INSERT INTO plain VALUES (7); SELECT lo_from_bytea(77, 'wide')")
+    wide = hand.dump()
+    for script in ("SELECT lo_unlink(77)", "CREATE TABLE notes (a int)", "DELETE FROM plain"):
+        world.isolation.enter()
+        hand.execute(script)
+        assert world.isolation.leave()
+        assert hand.dump() == wide
+    assert world.isolation.leave()
+    assert hand.dump() == before
+
+
+def test_an_app_that_makes_its_tables_at_import(own: OwnDatabases) -> None:
+    """One copy for all of it; each test is undone in place after that."""
+    world = ServerWorld.of(own, None, Undo)
+    try:
+        hand = world.connect()
+        hand.executescript("CREATE TABLE notes (a int); INSERT INTO notes VALUES (1)")
+        before = hand.dump()
+        addresses = set()
+        for _ in range(3):
+            world.isolation.enter()
+            addresses.add(world.isolation.address)
+            hand.execute("INSERT INTO notes VALUES (2)")
+            assert world.isolation.leave()
+            assert hand.dump() == before
+        assert len(addresses) == 1
+        world.isolation.enter()
+        hand.execute("DROP TABLE notes")
+        assert world.isolation.leave()
+        assert hand.dump() == before
+    finally:
+        world.close()
+
+
+UNFIT = (
+    "CREATE TABLE guarded (a int)",
+    "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    "CREATE TRIGGER never BEFORE DELETE ON guarded FOR EACH ROW EXECUTE FUNCTION no()",
+    "ALTER TABLE guarded ENABLE ALWAYS TRIGGER never",
+)
+
+
+def test_a_wide_fixture_that_makes_what_no_journal_can_bring_back(world: ServerWorld[Undo]) -> None:
+    """Each test above it says so, and it is gone with the fixture."""
+    hand = world.connect()
+    before = hand.dump()
+    world.isolation.enter()
+    for statement in UNFIT:
+        hand.execute(statement)
+    for _ in range(2):
+        with pytest.raises(Unjournaled, match="never"):
+            world.isolation.enter()
+    assert world.isolation.leave()
+    assert hand.dump() == before
+
+
+def test_a_schema_that_no_journal_can_bring_back(own: OwnDatabases) -> None:
+    """It says so, names what can, and leaves nothing behind."""
+    name = own.create("building")
+    run(*UNFIT, database=name)
+    own.freeze(name)
+    try:
+        with pytest.raises(Unjournaled, match="undo cannot be had") as caught:
+            Undo(own, name)
+        assert "clone" in caught.value.fix
+        assert own.rest()
+        assert [one for one in own.listed() if one.kind == "building" and one.name != name] == []
+    finally:
+        own.drop(name)
+
+
+# What a test may do to the journal
+
+
+def test_a_dropped_journal(world: ServerWorld[Undo]) -> None:
+    """Where no wider fixture has written, a fresh copy is all that is needed."""
+    hand = world.connect()
+    before = hand.dump()
+    world.isolation.enter()
+    [(schema,)] = hand.execute(SCHEMAS).fetchall()
+    hand.executescript(f"DELETE FROM plain; DROP SCHEMA {schema} CASCADE; DELETE FROM dancers")
+    assert world.isolation.leave()
+    assert hand.dump() == before
+    assert "was replaced" in world.told[-1]
+
+
+def test_a_dropped_journal_with_a_wide_fixtures_rows(world: ServerWorld[Undo]) -> None:
+    """They are lost, which is said; whoever comes next has a whole template."""
+    hand = world.connect()
+    before = hand.dump()
+    world.isolation.enter()
+    hand.execute("INSERT INTO plain VALUES (7)")
+    world.isolation.enter()
+    [(schema,)] = hand.execute(SCHEMAS).fetchall()
+    hand.execute(f"DROP SCHEMA {schema} CASCADE")
+    with pytest.raises(RowsLost, match="what wider fixtures have written is lost"):
+        world.isolation.leave()
+    with pytest.raises(RowsLost):
+        world.isolation.leave_by_force()
+    assert hand.dump() == before
+    hand.execute("DELETE FROM plain")
+    world.isolation.leave()
+    assert hand.dump() == before
+
+
+def test_a_dropped_journal_above_a_changed_schema(world: ServerWorld[Undo]) -> None:
+    """What wide fixtures wrote before it was changed is in the copy: nothing is lost."""
+    hand = world.connect()
+    states = [hand.dump()]
+    world.isolation.enter()
+    hand.execute("INSERT INTO plain VALUES (7)")
+    states.append(hand.dump())
+    world.isolation.enter()
+    hand.execute("CREATE TABLE notes (a int)")
+    wide = hand.execute(COUNT).fetchone()
+    world.isolation.enter()
+    [(schema,)] = hand.execute(SCHEMAS).fetchall()
+    hand.executescript(f"DROP SCHEMA {schema} CASCADE; DELETE FROM plain; DROP TABLE notes")
+    assert world.isolation.leave()
+    assert hand.execute(COUNT).fetchone() == wide
+    while states:
+        assert world.isolation.leave()
+        assert hand.dump() == states.pop()
+
+
+def test_a_journal_that_a_wide_fixture_has_dropped(world: ServerWorld[Undo]) -> None:
+    """It is made anew for the tests above; below, nothing is missing."""
+    hand = world.connect()
+    before = hand.dump()
+    world.isolation.enter()
+    [(schema,)] = hand.execute(SCHEMAS).fetchall()
+    hand.executescript(f"INSERT INTO plain VALUES (7); DROP SCHEMA {schema} CASCADE")
+    for _ in range(2):
+        world.isolation.enter()
+        hand.execute("DELETE FROM plain")
+        assert world.isolation.leave()
+        assert hand.execute(COUNT).fetchone() == (4,)
+    assert world.isolation.leave()
+    assert hand.dump() == before
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_all_connections_ended_by_a_test(world: ServerWorld[Undo], *, is_written: bool) -> None:
+    """The journal's own is made once more; its journal is still whole."""
+    hand = world.connect()
+    before, live = hand.dump(), world.isolation.address
+    world.isolation.enter()
+    if is_written:
+        hand.execute("DELETE FROM plain")
+    run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{live.database}'")
+    generation = world.isolation.generation
+    world.uses.number += 1
+    assert world.isolation.leave() is is_written
+    assert world.isolation.generation > generation  # the app's are gone, too
+    assert hand.dump() == before
+    assert world.isolation.address == live
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_pitfall_078_a_forked_child_has_a_connection_of_its_own(world: ServerWorld[Undo]) -> None:
+    """It enters and leaves, and its end is not its parent's."""
+    hand = world.connect()
+    before = hand.dump()
+    world.isolation.enter()
+    hand.execute("INSERT INTO plain VALUES (7)")
+    child = os.fork()
+    if not child:
+        os._exit(0 if is_undone_by_a_child(world) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert changed(world) == (set(), {7})
+    assert world.isolation.leave()
+    assert hand.dump() == before
+
+
+def is_undone_by_a_child(world: ServerWorld[Undo]) -> bool:
+    """Work on one's own connections; the parent's are not to be touched."""
+    world.isolation.enter()
+    with closing(connect(world.isolation.address.database)) as mine:
+        world.uses.number += 1
+        mine.execute("DELETE FROM plain")
+        is_left = world.isolation.leave()
+        return is_left and mine.execute(COUNT).fetchone() == (4,)
+
+
+def test_pitfall_032_disabled_triggers(world: ServerWorld[Undo]) -> None:
+    """What is written past the journal is gone with the database."""
+    hand = world.connect()
+    before = hand.dump()
+    world.isolation.enter()
+    hand.executescript("ALTER TABLE plain DISABLE TRIGGER ALL; DELETE FROM plain")
+    assert world.isolation.leave()
+    assert hand.dump() == before
+
+
+@pytest.mark.slow
+def test_a_server_that_has_crashed(world: ServerWorld[Undo]) -> None:
+    """Unlogged tables are empty then, the journal's too: the next test has a whole template."""
+    hand = world.connect()
+    world.isolation.enter()
+    hand.executescript("SET synchronous_commit = on; INSERT INTO dancers (name) VALUES ('x')")
+    crash(hand.raw.info.backend_pid)
+    world.disconnect()
+    assert world.isolation.leave()
+    for _ in range(2):
+        world.isolation.enter()
+        hand = world.connect()
+        assert hand.execute("SELECT count(*) FROM dancers").fetchone() == (2,)
+        hand.execute("DELETE FROM dancers")
+        assert world.isolation.leave()
+    assert hand.execute("SELECT count(*) FROM dancers").fetchone() == (2,)
+
+
+def crash(pid: int) -> None:
+    """Kill a backend: the server ends all others and starts anew."""
+    with closing(connect("postgres")) as other, pytest.raises(psycopg.OperationalError):
+        other.execute(f"COPY (SELECT 1) TO PROGRAM 'kill -9 {pid}; sleep 30'")
+    wait_until(is_up)
+
+
+def is_up() -> bool:
+    """Whether the server lets anybody in."""
+    with suppress(psycopg.OperationalError), closing(connect("postgres")):
+        return True
+    return False
+
+
+# Another content, and what is kept
+
+
+def test_another_content_above_a_wide_fixtures_rows(world: ServerWorld[Undo]) -> None:
+    """They are whole again behind it, and what was changed is counted from the new content."""
+    hand = world.connect()
+    before = hand.dump()
+    world.isolation.enter()
+    hand.execute("INSERT INTO plain VALUES (7)")
+    wide = hand.dump()
+    world.isolation.enter()
+    world.isolation.replace(None)
+    assert world.isolation.rows_changed() == []
+    hand.execute("CREATE TABLE other (a int)")
+    inner = hand.dump()
+    world.isolation.enter()
+    hand.execute("INSERT INTO other VALUES (1)")
+    assert world.isolation.leave()
+    assert hand.dump() == inner
+    world.isolation.replace(world.template)
+    assert hand.dump() == before
+    assert world.isolation.leave()
+    assert hand.dump() == wide
+    assert world.isolation.leave()
+    assert hand.dump() == before
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+def test_what_is_kept_has_no_journal(world: ServerWorld[Undo], *, is_used: bool) -> None:
+    """Whoever looks at it may write to it as to the app's own."""
+    hand, reader = world.connect(), world.connect()
+    world.isolation.enter()
+    hand.execute("INSERT INTO plain VALUES (77)")
+    if is_used:
+        reader.executescript("BEGIN; SELECT * FROM plain")
+    name = world.isolation.save("for a look")
+    assert world.isolation.leave()
+    assert hand.execute(COUNT).fetchone() == (3,)
+    with closing(connect(name)) as kept:
+        assert kept.execute(SCHEMAS).fetchall() == []
+        triggers = "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal"
+        assert kept.execute(triggers).fetchone() == (0,)
+        assert kept.execute(COUNT).fetchone() == (4,)
+        kept.execute("DELETE FROM plain")
+
+
+def test_forgotten_levels_above_a_changed_schema(world: ServerWorld[Undo]) -> None:
+    """What was changed in them belongs to the level below, however it can be taken back."""
+    hand = world.connect()
+    before = hand.dump()
+    world.isolation.enter()
+    hand.execute("INSERT INTO plain VALUES (7)")
+    wide = hand.dump()
+    world.isolation.enter()
+    world.isolation.enter()
+    hand.execute("CREATE TABLE notes (a int)")
+    world.isolation.enter()
+    hand.execute("INSERT INTO notes VALUES (1)")
+    world.isolation.forget()
+    world.isolation.forget()
+    assert not world.isolation.is_clean()
+    assert world.isolation.leave()
+    assert hand.dump() == wide
+    assert world.isolation.leave()
+    assert hand.dump() == before
+
+
+def test_a_check_that_fails_has_the_database_replaced(world: ServerWorld[Undo]) -> None:
+    """Whatever the journal says: it is not asked again."""
+    hand = world.connect()
+    before = hand.dump()
+    world.isolation.enter()
+    run("SET session_replication_role = replica", database=world.isolation.address.database)
+    with closing(connect(world.isolation.address.database)) as past:
+        past.execute("SET arena.undo = 1")  # as the journal's own connection is set
+        past.execute("DELETE FROM plain")
+    hand.execute("SELECT 1")
+
+    def check() -> None:
+        raise RowsLost(ValueError("not as it was"))
+
+    world.isolation.check = check
+    live = world.isolation.address
+    with pytest.raises(RowsLost):
+        world.isolation.leave()
+    world.isolation.leave_by_force()
+    assert world.isolation.address != live
+    assert hand.dump() == before
+
+
+def test_copies_are_made_ahead_only_once_one_was_needed(own: OwnDatabases, template: str) -> None:
+    """None as long as the journal will do; none is left at the end."""
+    assert own.rest()
+    before = lives(own)
+    world = ServerWorld.of(own, template, Undo)
+    hand = world.connect()
+    for _ in range(3):
+        world.isolation.enter()
+        hand.execute("DELETE FROM plain")
+        world.isolation.leave()
+    assert own.rest()
+    assert lives(own) == before + 1
+    world.isolation.enter()
+    hand.execute("DROP TABLE plain")
+    world.isolation.leave()
+    assert own.rest()
+    assert lives(own) == before + 2
+    world.isolation.enter()
+    hand.execute("CREATE TABLE notes (a int)")
+    world.isolation.enter()  # a picture of its own
+    world.isolation.leave()
+    world.isolation.leave()
+    assert own.rest()
+    assert lives(own) == before + 2
+    world.close()
+    assert own.rest()
+    assert lives(own) == before
+
+
+def lives(own: OwnDatabases) -> int:
+    """How many databases are there for tests."""
+    return sum(one.kind == "live" for one in own.listed())
+
+
+def test_the_journal_is_installed_once_for_all_runs(own: OwnDatabases, template: str) -> None:
+    """Its template is found by the next one who needs it."""
+
+    def templates() -> set[str]:
+        return {one.name for one in own.listed() if one.kind == "template"}
+
+    first = ServerWorld.of(own, template, Undo)
+    there = templates()
+    second = ServerWorld.of(own, template, Undo)
+    assert templates() == there
+    for world in (first, second):
+        world.close()
+
+
+def test_an_open_writer_that_ends_by_itself(world: ServerWorld[Undo]) -> None:
+    """By force nobody is waited for; a level that was left so is as any other."""
+    hand, writer, before = world.connect(), world.connect(), world.dump()
+    for _ in range(2):
+        world.isolation.enter()
+        writer.executescript("BEGIN; DELETE FROM dancers")
+        live, generation = world.isolation.address, world.isolation.generation
+        world.isolation.leave_by_force()
+        assert world.isolation.address == live
+        assert world.isolation.generation > generation
+        wait_until(lambda: not world.isolation.writers())
+        assert hand.dump() == before
