@@ -73,7 +73,7 @@ class Arena:
 
     @property
     def isolation(self) -> str:
-        """How the running test is undone: ``copy`` on SQLite, ``clone`` on PostgreSQL."""
+        """How tests are undone: ``copy`` on SQLite, ``undo`` or ``clone`` on PostgreSQL."""
         return self._run.isolation
 
     @property
