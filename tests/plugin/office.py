@@ -248,7 +248,8 @@ async def note_loud(db=Depends(get_db)):
 
 @app.post("/lines", status_code=201)
 async def line(db=Depends(get_db)):
-    await db.execute(text("DELETE FROM lines WHERE ctid = (SELECT min(ctid) FROM lines)"))
+    one = "SELECT min(ctid) FROM lines WHERE line = 'same!'"
+    await db.execute(text(f"DELETE FROM lines WHERE ctid = ({one})"))
     return await committed(db, "INSERT INTO lines VALUES ('same', '{}'), ('same', NULL)")
 
 

@@ -391,7 +391,7 @@ def test_pitfall_076_somebody_still_sits_in_what_is_taken_over(
         assert ("open",) not in rows("SELECT a FROM t", taken)
 
 
-@pytest.mark.parametrize("stage", ["claimed", "frozen"])
+@pytest.mark.parametrize("stage", ["claimed", "frozen", "taken"])
 def test_pitfall_063_killed_while_it_takes_over(
     registry: str, template: str, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -403,12 +403,15 @@ def test_pitfall_063_killed_while_it_takes_over(
         raise RuntimeError(stage)
 
     with monkeypatch.context() as patch:
-        if stage == "claimed":
+        if stage == "taken":
+            assert second.take_over(template)
+        elif stage == "claimed":
             patch.setattr(_taking.Taking, "_is_fit", stopped)
         else:
             patch.setattr(_postgresql_taking, "move", stopped)
-        with pytest.raises(RuntimeError, match=stage):
-            second.take_over(template)
+        if stage != "taken":
+            with pytest.raises(RuntimeError, match=stage):
+                second.take_over(template)
     die(second)
     with own_databases(registry) as own:
         taken = own.take_over(template)

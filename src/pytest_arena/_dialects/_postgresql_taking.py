@@ -69,7 +69,7 @@ def move(name: str, final: str) -> str:
     return (
         f"ALTER DATABASE {identifier(name)} RENAME TO {identifier(final)}; "
         f"ALTER DATABASE {identifier(final)} WITH ALLOW_CONNECTIONS true; "
-        f"UPDATE arena.database SET name = {literal(final)}, origin = NULL, "
+        f"UPDATE arena.database SET name = {literal(final)}, "
         f"created = clock_timestamp() WHERE name = {literal(name)} AND owner = current_user"
     )
 

@@ -109,10 +109,15 @@ def _is_open(driver: Any) -> bool:
 _ALTERS = re.compile(
     r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*"
     r"(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|RESET|DISCARD|LISTEN|UNLISTEN|PREPARE|"
-    r"DECLARE|LOAD|CREATE\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP)",
+    r"DECLARE|LOAD|DO\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:LOCAL\s+|GLOBAL\s+)?TEMP)",
     re.IGNORECASE | re.DOTALL,
 )
-_CALLS = re.compile(r"set_config\s*\(|pg_(?:try_)?advisory_lock", re.IGNORECASE)
+# What `set_config(…, true)` sets ends with the transaction: apps with row security do it in each.
+_CALLS = re.compile(
+    r"set_config\s*\((?![^()]*,\s*true\s*\))|pg_(?:try_)?advisory_lock|\bpg_temp\b|"
+    r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?\s",
+    re.IGNORECASE,
+)
 
 
 def alters_session(statement: str) -> bool:

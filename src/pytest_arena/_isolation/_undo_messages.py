@@ -26,7 +26,7 @@ def replaced(marks: tuple[str, ...]) -> str:
     # A table comes with its indexes and sequences: it is what somebody has written down.
     first = sorted(marks, key=lambda mark: " TABLE " not in mark)
     shown = ", ".join(first[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-    return "undo: {test}: its database was replaced, since undo cannot take back " + shown
+    return "undo: {test}: its database was replaced: " + shown
 
 
 def rolled_back(names: tuple[str, ...]) -> str:

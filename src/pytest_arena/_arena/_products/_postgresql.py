@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_arena._arena._state import Database
     from pytest_arena._config import Config
     from pytest_arena._dialects._postgresql_identity import Identity
-    from pytest_arena._isolation import Switched
+    from pytest_arena._isolation import Isolation, Switched
     from pytest_arena._own import OwnDatabases
     from pytest_arena._servers._base import Server, Wanted
     from pytest_arena._template import Target
@@ -147,7 +147,7 @@ class PostgreSQL:
         """An empty database."""
         return DatabaseShelves(self._databases(), self.usual_dialect()()).scratch()
 
-    def isolate(self, database: Database, content: Any, tell: Callable[[str], None]) -> Switched:
+    def isolate(self, database: Database, content: Any, tell: Callable[[str], None]) -> Isolation:
         """``undo``, or ``clone``; what a test asks for comes above it."""
         own = self._databases()
         isolation_named(self._config, self.name, self.shown)
@@ -156,7 +156,7 @@ class PostgreSQL:
         isolation = choice.isolated(self._config.isolation, content)
         if isolation.name == "clone":
             self._say_that_it_is_slow(own, tell)
-        return isolation
+        return cast("Isolation", isolation)
 
     def lacks(self, isolation: str) -> str:
         """Rights, for undo."""
@@ -222,7 +222,7 @@ class PostgreSQL:
             raise impossible(f"{database.name}: kept before its first connection")
         # It is printed, in CI logs too: whoever looks knows the password, or PGPASSWORD does.
         url = self.url(database, "psycopg").set(drivername="postgresql", password=None)
-        return url.set(database=isolation.save(title)).render_as_string()
+        return url.set(database=str(isolation.save(title))).render_as_string()
 
     def look(self, where: str) -> str:
         """By psql."""
