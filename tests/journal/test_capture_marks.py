@@ -131,7 +131,7 @@ def test_a_change_of_the_schema_is_marked(world: Journaled, work: str, mark: str
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_u49_a_truncate_that_others_may_overtake_is_marked(
+def test_pitfall_049_a_truncate_that_others_may_overtake_is_marked(
     world: Journaled, isolation: str
 ) -> None:
     """Its copy is of the snapshot, what goes is what is there."""

@@ -69,7 +69,7 @@ def world(database_of_an_app: Journaled) -> Journaled:
         "INSERT INTO notes (id) VALUES (1) ON CONFLICT DO NOTHING; DELETE FROM notes",
     ],
 )
-def test_u55_what_a_role_may_do_is_journaled(world: Journaled, work: str) -> None:
+def test_pitfall_055_what_a_role_may_do_is_journaled(world: Journaled, work: str) -> None:
     """Also of columns and rows that it may not read."""
     before = world.standing()
     with world.rolled_back(f"SET LOCAL ROLE {APP}; {work}; RESET ROLE"):
@@ -93,7 +93,7 @@ def test_u55_what_a_role_may_do_is_journaled(world: Journaled, work: str) -> Non
         "SELECT {s}.leave(1)",
     ],
 )
-def test_u55_the_journal_is_not_the_apps(world: Journaled, attack: str) -> None:
+def test_pitfall_055_the_journal_is_not_the_apps(world: Journaled, attack: str) -> None:
     """All that it can do is to add to it."""
     with (
         world.app(f"SET ROLE {APP}") as app,
@@ -102,7 +102,7 @@ def test_u55_the_journal_is_not_the_apps(world: Journaled, attack: str) -> None:
         app.execute(attack.format(s=world.schema))
 
 
-def test_u56_names_of_an_apps_own_do_not_get_into_the_triggers(world: Journaled) -> None:
+def test_pitfall_056_names_of_an_apps_own_do_not_get_into_the_triggers(world: Journaled) -> None:
     """Functions, operators and types of the same names come first in its search_path."""
     with world.app(
         "CREATE SCHEMA evil",

@@ -144,7 +144,7 @@ def test_the_journal_is_the_difference(world: Journaled, work: str) -> None:
         assert world.written() == world.changed(before) != {}
 
 
-def test_u52_copy(world: Journaled) -> None:
+def test_pitfall_052_copy(world: Journaled) -> None:
     """COPY is an INSERT to it; an app's trigger changes the rows before."""
     before = world.standing()
     with world.app() as app, app.cursor().copy("COPY plain FROM STDIN") as copy:
@@ -153,7 +153,7 @@ def test_u52_copy(world: Journaled) -> None:
     assert ('"public"."plain"', "(1,copied!)") in world.written()
 
 
-def test_u52_merge(world: Journaled) -> None:
+def test_pitfall_052_merge(world: Journaled) -> None:
     """All that one MERGE does."""
     with world.app() as app:
         if app.info.server_version < 150000:
@@ -183,7 +183,7 @@ INSERT INTO loose VALUES (1, 'x'), (2, 'y');
 """
 
 
-def test_u50_u52_a_merge_into_partitions_is_right_or_noticed() -> None:
+def test_pitfall_050_052_a_merge_into_partitions_is_right_or_noticed() -> None:
     """PostgreSQL shows triggers a row that was inserted in place of one that was updated."""
     if not rows("SELECT WHERE current_setting('server_version_num')::int >= 150000"):
         pytest.skip("MERGE came with PostgreSQL 15")
@@ -209,14 +209,14 @@ def test_u50_u52_a_merge_into_partitions_is_right_or_noticed() -> None:
         "CREATE TEMP TABLE customers (a int); INSERT INTO customers VALUES (1)",
     ],
 )
-def test_u42_what_changed_nothing_writes_nothing(world: Journaled, work: str) -> None:
+def test_pitfall_042_what_changed_nothing_writes_nothing(world: Journaled, work: str) -> None:
     """Not a single entry."""
     with world.app() as app:
         app.execute(work)
     assert world.control.rows(f"SELECT * FROM {world.schema}.j") == []
 
 
-def test_u39_virtual_columns_are_no_part_of_an_image() -> None:
+def test_pitfall_039_virtual_columns_are_no_part_of_an_image() -> None:
     """A trigger does not get their values."""
     if not rows("SELECT WHERE current_setting('server_version_num')::int >= 180000"):
         pytest.skip("they came with PostgreSQL 18")
@@ -229,7 +229,7 @@ def test_u39_virtual_columns_are_no_part_of_an_image() -> None:
     assert back == [("(1,,x)",), ("(7,,)",)]
 
 
-def test_u43_transactions_that_commit_in_another_order(world: Journaled) -> None:
+def test_pitfall_043_transactions_that_commit_in_another_order(world: Journaled) -> None:
     """What is not committed is not there; in the end all is."""
     before = world.standing()
     with world.app("BEGIN") as one, world.app("BEGIN") as other:
@@ -242,7 +242,7 @@ def test_u43_transactions_that_commit_in_another_order(world: Journaled) -> None
     assert world.written() == world.changed(before)
 
 
-def test_u57_an_app_sees_what_it_would_without(world: Journaled) -> None:
+def test_pitfall_057_an_app_sees_what_it_would_without(world: Journaled) -> None:
     """lastval(), row counts, RETURNING, command tags."""
     with world.app() as app:
         new = app.execute("INSERT INTO customers (name) VALUES ('Hal') RETURNING id").fetchone()
@@ -254,7 +254,7 @@ def test_u57_an_app_sees_what_it_would_without(world: Journaled) -> None:
         assert gone.statusmessage == "DELETE 1"
 
 
-def test_u59_serializable_writers_do_not_meet_in_the_journal(world: Journaled) -> None:
+def test_pitfall_059_serializable_writers_do_not_meet_in_the_journal(world: Journaled) -> None:
     """In other tables, no transaction fails because of another."""
     for name in range(10):
         with world.app() as one, world.app() as other:

@@ -111,7 +111,7 @@ def world() -> Iterator[Journaled]:
 
 
 @pytest.mark.parametrize("settings", ["", USUAL, HOSTILE], ids=["default", "usual", "hostile"])
-def test_u36_an_image_is_the_row(world: Journaled, settings: str) -> None:
+def test_pitfall_036_an_image_is_the_row(world: Journaled, settings: str) -> None:
     """Written by one session, taken back by another that shows values otherwise."""
     world.forget()
     world.control.run("SET xmloption = content; SET search_path = ''")

@@ -99,7 +99,7 @@ def test_the_rest_is_nothing_to_talk_about(schema: str) -> None:
         assert install(control, "pg_arena") == []
 
 
-def test_u54_foreign_tables_and_partitions() -> None:
+def test_pitfall_054_foreign_tables_and_partitions() -> None:
     """The partitions that are not foreign are journaled, by row."""
     if not rows("SELECT FROM pg_available_extensions WHERE name = 'postgres_fdw'"):
         pytest.skip("postgres_fdw is not installed")

@@ -144,7 +144,7 @@ def test_a_level_that_is_forgotten_belongs_to_the_one_below(world: UndoWorld) ->
     assert world.content() == before
 
 
-def test_u43_what_is_open_when_a_level_is_entered_belongs_to_it(world: UndoWorld) -> None:
+def test_pitfall_043_what_is_open_when_a_level_is_entered_belongs_to_it(world: UndoWorld) -> None:
     """What it wrote before was not to be seen then."""
     with world.another("BEGIN", "INSERT INTO steps VALUES ('open', 1)") as other:
         world.run("INSERT INTO steps VALUES ('committed', 1)")
@@ -160,7 +160,7 @@ def test_u43_what_is_open_when_a_level_is_entered_belongs_to_it(world: UndoWorld
 # Who writes
 
 
-def test_u44_an_open_transaction_is_named_and_nothing_is_undone(world: UndoWorld) -> None:
+def test_pitfall_044_an_open_transaction_is_named_and_nothing_is_undone(world: UndoWorld) -> None:
     """It is for others to end it."""
     world.run("INSERT INTO steps VALUES ('committed', 1)")
     with world.another("BEGIN", "UPDATE dancers SET name = 'open' WHERE id = 1") as other:
@@ -175,7 +175,7 @@ def test_u44_an_open_transaction_is_named_and_nothing_is_undone(world: UndoWorld
     assert world.journal.leave(1) == DONE
 
 
-def test_u44_an_open_change_of_the_schema_is_named(world: UndoWorld) -> None:
+def test_pitfall_044_an_open_change_of_the_schema_is_named(world: UndoWorld) -> None:
     """It is not committed, so there is no mark that could be read."""
     with world.another("BEGIN", "CREATE TABLE more (a int)") as other:
         pid = other.info.backend_pid
@@ -185,7 +185,7 @@ def test_u44_an_open_change_of_the_schema_is_named(world: UndoWorld) -> None:
         assert world.journal.look(1).writers == {pid}
 
 
-def test_u44_an_open_reader_disturbs_nothing(world: UndoWorld) -> None:
+def test_pitfall_044_an_open_reader_disturbs_nothing(world: UndoWorld) -> None:
     """A pool's connection may be inside a transaction that has only read."""
     with world.another("BEGIN ISOLATION LEVEL REPEATABLE READ", "TABLE dancers") as other:
         world.run("DELETE FROM dancers")
@@ -194,7 +194,7 @@ def test_u44_an_open_reader_disturbs_nothing(world: UndoWorld) -> None:
         assert len(other.execute("TABLE dancers").fetchall()) == 2
 
 
-def test_u44_a_lock_on_a_row_is_waited_for_half_a_second(world: UndoWorld) -> None:
+def test_pitfall_044_a_lock_on_a_row_is_waited_for_half_a_second(world: UndoWorld) -> None:
     """Then it is given up whole, and the session is named."""
     world.run("UPDATE dancers SET name = 'changed' WHERE id = 1")
     with world.another("BEGIN", "SELECT * FROM dancers WHERE id = 1 FOR UPDATE") as other:
@@ -205,7 +205,7 @@ def test_u44_a_lock_on_a_row_is_waited_for_half_a_second(world: UndoWorld) -> No
     assert world.journal.leave(1) == DONE
 
 
-def test_u58_a_prepared_transaction_is_named(world: UndoWorld) -> None:
+def test_pitfall_058_a_prepared_transaction_is_named(world: UndoWorld) -> None:
     """It belongs to no session, and holds its locks all the same."""
     with world.another("BEGIN", "DELETE FROM steps") as other:
         try:
@@ -223,7 +223,7 @@ def test_u58_a_prepared_transaction_is_named(world: UndoWorld) -> None:
     assert world.journal.leave(1) == NOTHING
 
 
-def test_u58_advisory_locks_are_seen(world: UndoWorld) -> None:
+def test_pitfall_058_advisory_locks_are_seen(world: UndoWorld) -> None:
     """They are no change, and nobody's transaction."""
     assert not world.journal.look(1).locks
     world.run("SELECT pg_advisory_lock(7)")
@@ -231,7 +231,7 @@ def test_u58_advisory_locks_are_seen(world: UndoWorld) -> None:
     assert (look.locks, look.is_changed, look.writers) == (True, False, frozenset())
 
 
-def test_u043_writers_side_by_side(world: UndoWorld) -> None:
+def test_pitfall_043_writers_side_by_side(world: UndoWorld) -> None:
     """Journal order is not commit order."""
     before = world.content()
     with world.another("BEGIN") as one, world.another("BEGIN") as other:
@@ -276,7 +276,7 @@ def test_a_changed_schema_is_a_mark_and_nothing_is_done(world: UndoWorld, ddl: s
     assert world.journal.archive(1) == []
 
 
-def test_u30_installed_anew_a_changed_schema_is_where_it_begins(world: UndoWorld) -> None:
+def test_pitfall_030_installed_anew_a_changed_schema_is_where_it_begins(world: UndoWorld) -> None:
     """As a wide fixture wants it that makes tables."""
     world.journal.enter(1)
     world.run(
@@ -292,7 +292,7 @@ def test_u30_installed_anew_a_changed_schema_is_where_it_begins(world: UndoWorld
     assert world.content() == before
 
 
-def test_u58_large_objects(world: UndoWorld) -> None:
+def test_pitfall_058_large_objects(world: UndoWorld) -> None:
     """They are noticed by their number; each level has its own."""
     world.run("SELECT lo_create(4242)")
     assert world.journal.leave(1).marks == ("large objects were made or removed",)
@@ -307,7 +307,7 @@ def test_u58_large_objects(world: UndoWorld) -> None:
     assert failed.value.sqlstate == "0A000"
 
 
-def test_u58_settings_of_the_database(world: UndoWorld) -> None:
+def test_pitfall_058_settings_of_the_database(world: UndoWorld) -> None:
     """Each new connection would have them."""
     world.run(f"ALTER DATABASE {world.name} SET work_mem = '7MB'")
     assert world.journal.leave(1).marks == ("settings of the database were changed",)
@@ -315,7 +315,7 @@ def test_u58_settings_of_the_database(world: UndoWorld) -> None:
     assert world.journal.leave(1) == NOTHING
 
 
-def test_u63_a_server_that_has_crashed(world: UndoWorld) -> None:
+def test_pitfall_063_a_server_that_has_crashed(world: UndoWorld) -> None:
     """What it does to unlogged tables then."""
     world.run("INSERT INTO steps VALUES ('lost', 1)")
     tables = "pg_arena.state, pg_arena.j, pg_arena.jold, pg_arena.filled, pg_arena.ddl"
@@ -493,7 +493,7 @@ def test_a_limit_says_how_many_rows_it_has_cut_off(world: UndoWorld) -> None:
         ("DROP TABLE steps", "a table that is gone ("),
     ],
 )
-def test_u31_rows_of_another_shape_are_given_as_text(
+def test_pitfall_031_rows_of_another_shape_are_given_as_text(
     world: UndoWorld, ddl: str, table: str
 ) -> None:
     """Better than nothing: the change of the schema is told elsewhere."""
@@ -503,14 +503,14 @@ def test_u31_rows_of_another_shape_are_given_as_text(
     assert (found.columns, found.come) == (("row",), (('("a, b",1)',),))
 
 
-def test_u31_rows_of_a_table_of_another_name_have_its_new_one(world: UndoWorld) -> None:
+def test_pitfall_031_rows_of_a_table_of_another_name_have_its_new_one(world: UndoWorld) -> None:
     """Their shape is the same."""
     world.run("INSERT INTO steps VALUES ('a', 1)", "ALTER TABLE steps RENAME TO moves")
     [found, _] = world.journal.rows_changed(level=1, is_top=True)
     assert (found.table, found.come) == ("moves", (("a", 1),))
 
 
-def test_u30_rows_of_before_have_no_value_of_a_new_column(world: UndoWorld) -> None:
+def test_pitfall_030_rows_of_before_have_no_value_of_a_new_column(world: UndoWorld) -> None:
     """They are still the rows that they were, to be compared with what they are."""
     world.run("""INSERT INTO steps VALUES ('"a", (b\\)', 1), (NULL, NULL)""")
     world.run("ALTER TABLE steps ADD more int, ADD most text", "DELETE FROM steps WHERE beats = 6")
@@ -521,7 +521,7 @@ def test_u30_rows_of_before_have_no_value_of_a_new_column(world: UndoWorld) -> N
     assert (schema.table, schema.come) == ("the schema", (("ALTER TABLE public.steps",),))
 
 
-def test_u29_marks_are_changes_too(world: UndoWorld) -> None:
+def test_pitfall_029_marks_are_changes_too(world: UndoWorld) -> None:
     """In the time in which they were made."""
     world.run("CREATE TABLE more (a int)", "INSERT INTO more VALUES (1)")
     moment = world.journal.moment()
@@ -541,7 +541,9 @@ def test_u29_marks_are_changes_too(world: UndoWorld) -> None:
 # From one database to another
 
 
-def test_u63_what_a_dead_process_left_is_taken_back_to_the_template(world: UndoWorld) -> None:
+def test_pitfall_063_what_a_dead_process_left_is_taken_back_to_the_template(
+    world: UndoWorld,
+) -> None:
     """All levels, and level 0's own changes."""
     before = world.content()
     world.run("INSERT INTO empty VALUES (1)", "DELETE FROM steps WHERE beats = 6")
@@ -603,7 +605,7 @@ def _carried(
         assert copy.content() == begun
 
 
-def test_u88_settings_of_a_copy_are_its_own() -> None:
+def test_pitfall_088_settings_of_a_copy_are_its_own() -> None:
     """They are not copied, and say nothing of a test."""
     with undoing(SCHEMA) as template:
         run(f"ALTER DATABASE {template.name} SET work_mem = '7MB'")

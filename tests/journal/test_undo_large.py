@@ -39,13 +39,13 @@ def in_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("in_small_parts")
-def test_u64_a_journal_in_parts() -> None:
+def test_pitfall_064_a_journal_in_parts() -> None:
     """Where a part ends in the midst of a table, its deletes still go before its inserts."""
     _undo_and_redo(rows=300)
 
 
 @pytest.mark.slow
-def test_u64_a_journal_of_half_a_million_entries() -> None:
+def test_pitfall_064_a_journal_of_half_a_million_entries() -> None:
     """And in the time that it takes to write so many rows twice."""
     _undo_and_redo(rows=50_000)
 
@@ -86,7 +86,7 @@ def _levels(world: UndoWorld, rows: int) -> tuple[list[tuple[object, ...]], list
     return archived, states
 
 
-def test_u64_rows_of_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pitfall_064_rows_of_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """No part is larger than a value may be, however few its rows are."""
     monkeypatch.setattr(_postgresql_undo, "_PART_BYTES", 3_000_000)
     with undoing(
@@ -101,7 +101,7 @@ def test_u64_rows_of_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
         assert world.content() == before
 
 
-def test_u61_the_journal_stays_small() -> None:
+def test_pitfall_061_the_journal_stays_small() -> None:
     """Dead entries are given back, now and then."""
     with undoing("CREATE TABLE notes (id serial PRIMARY KEY, a text)") as world:
         sizes = []

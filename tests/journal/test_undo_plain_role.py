@@ -60,7 +60,9 @@ def worlds(role: str) -> Iterator[tuple[Control, ServerJournal]]:
                 yield app, journal
 
 
-def test_u92_rows_and_sequences_are_taken_back(worlds: tuple[Control, ServerJournal]) -> None:
+def test_pitfall_092_rows_and_sequences_are_taken_back(
+    worlds: tuple[Control, ServerJournal],
+) -> None:
     """As for anybody else."""
     app, journal = worlds
     journal.enter(1)
@@ -82,7 +84,7 @@ def test_u92_rows_and_sequences_are_taken_back(worlds: tuple[Control, ServerJour
         "SELECT",
     ],
 )
-def test_u30_what_changes_no_schema_is_none(
+def test_pitfall_030_what_changes_no_schema_is_none(
     worlds: tuple[Control, ServerJournal], work: str
 ) -> None:
     """Though some of it writes to the catalog."""
@@ -122,7 +124,9 @@ def test_u30_what_changes_no_schema_is_none(
         "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC",
     ],
 )
-def test_u30_a_changed_schema_is_noticed(worlds: tuple[Control, ServerJournal], ddl: str) -> None:
+def test_pitfall_030_a_changed_schema_is_noticed(
+    worlds: tuple[Control, ServerJournal], ddl: str
+) -> None:
     """By the catalog itself."""
     app, journal = worlds
     journal.enter(1)
@@ -133,7 +137,7 @@ def test_u30_a_changed_schema_is_noticed(worlds: tuple[Control, ServerJournal], 
     assert not journal.recover()
 
 
-def test_u31_a_dropped_sequence_is_noticed(worlds: tuple[Control, ServerJournal]) -> None:
+def test_pitfall_031_a_dropped_sequence_is_noticed(worlds: tuple[Control, ServerJournal]) -> None:
     """There is nothing to be read of it any more."""
     app, journal = worlds
     journal.enter(1)

@@ -106,7 +106,7 @@ def test_it_is_taken_back(world: UndoWorld, work: str) -> None:
     assert world.journal.leave(1) == NOTHING
 
 
-def test_u41_all_of_it_at_once(world: UndoWorld) -> None:
+def test_pitfall_041_all_of_it_at_once(world: UndoWorld) -> None:
     """In one level, transaction by transaction."""
     for work in [*WORK.values(), *HARD.values()]:
         world.run("BEGIN", "SAVEPOINT each")
@@ -121,7 +121,7 @@ def test_u41_all_of_it_at_once(world: UndoWorld) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
-def test_u41_a_level_inside_of_a_level(world: UndoWorld, work: str) -> None:
+def test_pitfall_041_a_level_inside_of_a_level(world: UndoWorld, work: str) -> None:
     """Entered twice, over each kind of work."""
     world.run(f"BEGIN; {work}", "COMMIT", "RESET ALL")
     middle = world.content()
@@ -135,7 +135,7 @@ def test_u41_a_level_inside_of_a_level(world: UndoWorld, work: str) -> None:
     world.journal.leave(1)
 
 
-def test_u36_every_type() -> None:
+def test_pitfall_036_every_type() -> None:
     """With a key and without, and with values that are easily spoilt."""
     tables = [
         f"CREATE TABLE {table_of(kind)} (n int, v {kind}, w {kind});"
@@ -157,7 +157,7 @@ def test_u36_every_type() -> None:
         assert world.content() == before
 
 
-def test_u39_a_virtual_column() -> None:
+def test_pitfall_039_a_virtual_column() -> None:
     """There is nothing of it in a row's image."""
     with undoing("CREATE TABLE plain (a int)") as world:
         if world.app.info.server_version < 180000:
@@ -178,7 +178,7 @@ def test_u39_a_virtual_column() -> None:
         assert world.content() == before
 
 
-def test_u57_numbers_that_a_session_holds_are_taken_from_it(world: UndoWorld) -> None:
+def test_pitfall_057_numbers_that_a_session_holds_are_taken_from_it(world: UndoWorld) -> None:
     """It would go on with them, and not be seen to."""
     world.run("SELECT nextval('held')")
     assert world.journal.leave(1) == DONE
@@ -192,7 +192,7 @@ def test_u57_numbers_that_a_session_holds_are_taken_from_it(world: UndoWorld) ->
     assert world.journal.leave(1) == DONE
 
 
-def test_u57_a_level_that_is_entered_once_and_left_twice(world: UndoWorld) -> None:
+def test_pitfall_057_a_level_that_is_entered_once_and_left_twice(world: UndoWorld) -> None:
     """Nobody has to enter again where nobody has written."""
     world.run("INSERT INTO audit (what) VALUES ('fixture')")
     before = world.content()
@@ -204,7 +204,7 @@ def test_u57_a_level_that_is_entered_once_and_left_twice(world: UndoWorld) -> No
     assert world.journal.leave(1) == DONE
 
 
-def test_u57_what_an_upper_level_began_with_ends_with_a_lower_one(world: UndoWorld) -> None:
+def test_pitfall_057_what_an_upper_level_began_with_ends_with_a_lower_one(world: UndoWorld) -> None:
     """Nobody enters either again: both begin where the lower one did."""
     before = world.content()
     world.run("SELECT setval('down', -30)")
@@ -217,7 +217,7 @@ def test_u57_what_an_upper_level_began_with_ends_with_a_lower_one(world: UndoWor
     assert world.content() == before
 
 
-def test_u57_more_sequences_than_are_read_one_by_one() -> None:
+def test_pitfall_057_more_sequences_than_are_read_one_by_one() -> None:
     """They are asked for their last number only."""
     names = [f"s{number}" for number in range(150)]
     with undoing(";".join(f"CREATE SEQUENCE {name} START 7" for name in names)) as world:
@@ -230,7 +230,7 @@ def test_u57_more_sequences_than_are_read_one_by_one() -> None:
         assert world.journal.leave(1) == NOTHING
 
 
-def test_u66_what_changed_nothing_needs_nothing(world: UndoWorld) -> None:
+def test_pitfall_066_what_changed_nothing_needs_nothing(world: UndoWorld) -> None:
     """Not even a transaction's id."""
     world.run("UPDATE plain SET a = 1 WHERE false", "SELECT * FROM customers FOR UPDATE")
     world.run("BEGIN", "DELETE FROM audit", "ROLLBACK")
@@ -241,7 +241,7 @@ def test_u66_what_changed_nothing_needs_nothing(world: UndoWorld) -> None:
     assert world.rows("SELECT pg_current_xact_id()::text::int8") == [(before + 1,)]
 
 
-def test_u47_nothing_of_ours_is_a_change(world: UndoWorld) -> None:
+def test_pitfall_047_nothing_of_ours_is_a_change(world: UndoWorld) -> None:
     """What undo writes is not journaled."""
     world.run("DELETE FROM customers", "TRUNCATE hashed")
     assert world.journal.leave(1) == DONE

@@ -58,6 +58,12 @@ class Control(Protocol):
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows. Raises as ``run`` does."""
 
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        """As ``rows``, for what takes no time: with psycopg it cannot be interrupted.
+
+        Cost: with psycopg half of what ``rows`` costs.
+        """
+
     def close(self) -> None:
         """Close it. Idempotent; never raises."""
 
@@ -159,6 +165,9 @@ class _LibpqControl:
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self._execute(sql, fetch=True)
 
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._execute(sql, fetch=True)
+
     def _execute(self, sql: str, *, fetch: bool) -> list[tuple[Any, ...]]:
         with self._turn:
             try:
@@ -172,6 +181,30 @@ class _LibpqControl:
         self._connection.close()
 
 
+class _PsycopgControl(_LibpqControl):
+    """By psycopg."""
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        # By libpq's own call: psycopg waits in turns, so that Ctrl-C may come in between.
+        from psycopg import Error, adapt, pq  # noqa: PLC0415 - an extra, and slow to import
+
+        with self._turn:
+            try:
+                result = self._connection.pgconn.exec_(sql.encode())
+                if result.status != pq.ExecStatus.TUPLES_OK:
+                    raise _refused(result, pq)
+                transformer = adapt.Transformer(self._connection)
+                transformer.set_pgresult(result)
+                return transformer.load_rows(0, result.ntuples, tuple)
+            except (Error, *_UNREADABLE) as error:
+                raise Failed(str(error).strip()) from error
+
+
+def _refused(result: Any, pq: Any) -> Failed:
+    code = result.error_field(pq.DiagnosticField.SQLSTATE) or b""
+    return Failed(pq.error_message(result).strip(), code.decode())
+
+
 def _psycopg(address: Address, settings: Mapping[str, str]) -> Control:
     import psycopg  # noqa: PLC0415 - an extra, and slow to import
 
@@ -181,7 +214,7 @@ def _psycopg(address: Address, settings: Mapping[str, str]) -> Control:
         )
     except psycopg.Error as error:
         raise Failed(str(error).strip(), error.sqlstate or _code(error)) from error
-    control = _LibpqControl(connection, psycopg.Error, "sqlstate")
+    control = _PsycopgControl(connection, psycopg.Error, "sqlstate")
     control.pid = connection.info.backend_pid
     return control
 
@@ -227,6 +260,9 @@ class _AsyncpgControl:
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         with self._turn:
             return [tuple(row) for row in self._wait(self._connection.fetch(sql))]
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        return self.rows(sql)
 
     def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         import asyncpg  # noqa: PLC0415 - an extra, and slow to import

@@ -117,7 +117,9 @@ _INTRODUCTION = """\
 
 Written by `make capabilities`, which runs the [stories](../how-to/test-a-variant.md) for each row:
 real suites in processes of their own, in a shuffled order, with two kinds of tests (coroutines
-under pytest-asyncio and anyio; or sync tests, and coroutines that test a sync app). {about}
+under pytest-asyncio and anyio; or sync tests, and coroutines that test a sync app).
+
+{about}
 
 *kept*: no story has found the promise broken. *no*: not promised, for the reason below the table.
 *few rights* is a login that may create databases and set `session_replication_role`, and nothing
@@ -129,7 +131,7 @@ _PROMISES = """
 
 | | promise | |
 |---|---|---|
-| P1 | visible | what a fixture, the test or a request has committed is seen by all of it |
+| P1 | visible | what a fixture, the test or a request has committed is seen by the whole test |
 | P2 | isolated | before each test the database is the same: rows, sequences, schema |
 | P3 | real | the app is not patched: real connections, commits, rollbacks and constraints |
 | P4 | guarded | no connection reaches the developer's own database |
