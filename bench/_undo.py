@@ -257,7 +257,7 @@ def _question(own: OwnDatabases, template: str) -> Callable[[int], Any]:
     app, control = connect(address), open_control(address)
 
     def ask() -> None:
-        control.rows("SELECT 1")
+        control.ask("SELECT '1'")
 
     return lambda dirty: around(_nothing, partial(write, app, dirty), ask)
 

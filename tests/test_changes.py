@@ -5,13 +5,16 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pytest_arena import Changes, deleted, inserted, updated
+from pytest_arena._arena._story import Moments, Story
 from pytest_arena._changes import Mask, shown
 from pytest_arena._expect import Expected, difference
+from pytest_arena._gate import Key, LostWrite
 from pytest_arena._report import Part, story_lines
 from pytest_arena._values import TableRows
 
@@ -194,6 +197,20 @@ def test_patterns_mask_more() -> None:
     assert "Ada" not in str(changes) + str(changes.inserted) + str(changes["patients"])
 
 
+def test_what_is_masked_is_so_in_an_assertion_too() -> None:
+    """Pytest writes a row's ``repr`` into a report; an expectation has values, too."""
+    user = rows("users", come=((1, "s3cret", "555"),), columns=("id", "password", "phone"))
+    changes = Changes.of([user], Mask(("phone",)))
+    [change] = changes
+    assert repr(change) == "<Change: + users id=1  password=*** phone=***>"
+    assert repr(Changes.of([user])[0]) == "<Change: + users id=1  password=*** phone='555'>"
+    text = difference(changes, {"users": inserted(1, id=2, password=None, phone="777")})
+    assert "missing:    users: 1 inserted row with id=2 password=NULL phone=***" in text
+    assert change == Changes.of([user])[0]
+    with pytest.raises(TypeError, match="unhashable type: 'Change'"):
+        {change}  # noqa: B018 - that is the test
+
+
 def test_what_a_limit_has_cut_off_is_counted_and_not_guessed_at() -> None:
     """Of a pair one row may be missing: none is shown."""
     changes = Changes.of([rows(come=((1, 1), (2, 2)), more=1998), rows("stock", come=((1, 1),))])
@@ -335,3 +352,16 @@ def test_what_was_lost_stands_below_its_request() -> None:
     """Whether it changed anything or not."""
     part = Part("POST /pay 200", Changes.of([]), lost=("wrote stock (1 row): lost",))
     assert story_lines([part]) == ["POST /pay 200  nothing", "    wrote stock (1 row): lost"]
+
+
+def test_a_request_of_an_example_that_is_over_has_lost_nothing_in_the_next() -> None:
+    """It was under way when Hypothesis went on; its answer is nobody's, and so is what it lost."""
+    lost = LostWrite(Key("file", "shop.db"), ("stock",), 1, "app.py:1")
+    databases: Any = SimpleNamespace(provisioned=list, levels=())
+    gate: Any = SimpleNamespace(take_lost=lambda: [lost])
+    story = Story(Moments(databases, Mask()), gate)
+    story.begin()
+    story.cut(0)
+    story.begin()
+    story.end()
+    assert list(story.lost()) == []

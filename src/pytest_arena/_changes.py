@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, overload
@@ -44,6 +44,10 @@ class Mask:
             for one in self.patterns
         )
 
+    def shown(self, table: str, column: str, value: object) -> str:
+        """Return a value of a column as a person may read it."""
+        return "***" if value is not None and self.hides(table, column) else shown(value)
+
 
 # A hashtag is none.
 _SECRET = re.compile(
@@ -52,13 +56,15 @@ _SECRET = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Change:
     """One row that was inserted, updated or deleted, as it was and as it is.
 
     Values are those of the database's driver, by the names of the columns: ``before`` is empty
     where the row was inserted, ``after`` where it was deleted. What happened in between, a row
     that came and went, a value that was changed and changed back, is no change.
+
+    Its text is one line, in which the values of secret columns are ``***``; here they are.
 
     Example::
 
@@ -75,6 +81,16 @@ class Change:
     after: Mapping[str, object]
     key: tuple[str, ...] = ()
     """The columns of the primary key; none where the table has none."""
+    _mask: Mask = field(default=Mask(), compare=False)
+
+    __hash__ = None  # type: ignore[assignment]  # its values may be lists
+
+    def __str__(self) -> str:
+        """Return it as a line: ``+ orders id=7  total=12.50``."""
+        return _Line(self, self._mask).text()
+
+    def __repr__(self) -> str:  # pytest writes it into the report of a failed assertion
+        return f"<Change: {self}>"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -117,16 +133,16 @@ class Changes:
     __module__ = "pytest_arena"
 
     def __init__(self, changes: Iterable[Change], mask: Mask, more: Mapping[str, int]) -> None:
-        self._all, self._mask, self._more = tuple(changes), mask, dict(more)
+        self._all, self.mask, self._more = tuple(changes), mask, dict(more)
 
     @classmethod
     def of(cls, tables: Iterable[TableRows], mask: Mask | None = None) -> Changes:
         """Return the changes that rows which have gone and come amount to."""
-        tables = sorted(tables, key=lambda one: one.table)
+        tables, mask = sorted(tables, key=lambda one: one.table), mask or Mask()
         # Of a pair one row may have been cut off: what is left would tell of another change.
         more = {one.table: len(one.gone) + len(one.come) + one.more for one in tables if one.more}
         whole = (one for one in tables if not one.more)
-        return cls((change for one in whole for change in _paired(one)), mask or Mask(), more)
+        return cls((change for one in whole for change in _paired(one, mask)), mask, more)
 
     @property
     def inserted(self) -> Changes:
@@ -144,7 +160,7 @@ class Changes:
         return self._only("deleted")
 
     def _only(self, kind: Kind) -> Changes:
-        return Changes((one for one in self._all if one.kind == kind), self._mask, {})
+        return Changes((one for one in self._all if one.kind == kind), self.mask, {})
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -162,12 +178,18 @@ class Changes:
         if isinstance(which, int):
             return self._all[which]
         more = {name: number for name, number in self._more.items() if name == which}
-        return Changes((one for one in self._all if one.table == which), self._mask, more)
+        return Changes((one for one in self._all if one.table == which), self.mask, more)
+
+    @property
+    def counts_more(self) -> bool:
+        """Whether there are rows that are counted alone, as in a report; a test is given none."""
+        return bool(self._more)
 
     def __iter__(self) -> Iterator[Change]:
         return iter(self._all)
 
     def __len__(self) -> int:
+        """Return how many there are: in a report also of those that it does not show."""
         return len(self._all) + sum(self._more.values())
 
     def __bool__(self) -> bool:
@@ -206,20 +228,16 @@ class Changes:
         rows = [one for one in self._all if one.table == table]
         # A line that counts one row is as long as the row's.
         shown = rows if most is None or len(rows) <= most + 1 else rows[:most]
-        lines = [self.line(one) for one in shown]
+        lines = list(map(str, shown))
         return lines + [f"… {len(rows) - len(shown):,} rows of {table} more"] * (rows != shown)
-
-    def line(self, change: Change) -> str:
-        """Return one row as a line: ``+ orders id=7  total=12.50``."""
-        return _Line(change, self._mask).text()
 
 
 # Which row has become which?
 
 
-def _paired(rows: TableRows) -> list[Change]:
+def _paired(rows: TableRows, mask: Mask) -> list[Change]:
     pairs = _by_key(rows) if rows.key else _by_content(rows)
-    changes = (_change(rows, old, new) for old, new in pairs)
+    changes = (_change(rows, old, new, mask) for old, new in pairs)
     return sorted(changes, key=_order)
 
 
@@ -279,10 +297,10 @@ def _hashable(value: object) -> object:
     return value
 
 
-def _change(rows: TableRows, old: _Row | None, new: _Row | None) -> Change:
+def _change(rows: TableRows, old: _Row | None, new: _Row | None, mask: Mask) -> Change:
     kind: Kind = "inserted" if old is None else "deleted" if new is None else "updated"
     before, after = _named(rows.columns, old), _named(rows.columns, new)
-    return Change(rows.table, kind, before, after, rows.key)
+    return Change(rows.table, kind, before, after, rows.key, mask)
 
 
 def _named(columns: tuple[str, ...], row: _Row | None) -> Mapping[str, object]:
@@ -332,10 +350,9 @@ class _Line:
         return _fitting([*filled, *([f"NULL: {', '.join(empty)}"] if empty else [])], " ")
 
     def _shown(self, column: str, row: Mapping[str, object]) -> str:
-        value = row[column]
-        if value is not None and (tuple(row) == _RAW or self.mask.hides(self.change.table, column)):
+        if tuple(row) == _RAW:
             return "***"
-        return shown(value)
+        return self.mask.shown(self.change.table, column, row[column])
 
 
 # The text of a whole row, of a table that is not what it was: all its secrets are in it.

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from pytest_arena._changes import Change, Changes, shown
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from pytest_arena._changes import Kind
+    from pytest_arena._changes import Change, Changes, Kind, Mask
 
 __all__ = ["Expected", "deleted", "difference", "inserted", "updated"]
 
@@ -30,9 +28,12 @@ class Wanted:
             name in change.row and bool(change.row[name] == value) for name, value in self.columns
         )
 
-    def __str__(self) -> str:
+    def text(self, table: str, mask: Mask) -> str:
+        """As a message shows it: ``1 inserted row with item='chair'``."""
         rows = f"{self.number:,} {self.kind} row{'s' * (self.number != 1)}"
-        values = " ".join(f"{name}={shown(value)}" for name, value in self.columns)
+        values = " ".join(
+            f"{name}={mask.shown(table, name, value)}" for name, value in self.columns
+        )
         return f"{rows} with {values}" if values else rows
 
 
@@ -172,13 +173,14 @@ class _Table:
     def lines(self) -> list[str]:
         """What is missing in this table and what was not expected; none if all is as it should."""
         rows = [row for place, row in enumerate(self._rows) if place not in self._takers]
-        lines = [f"unexpected: {self._changes.line(row)}" for row in rows[:_MOST]]
+        lines = [f"unexpected: {row}" for row in rows[:_MOST]]
         if len(rows) > _MOST:
             lines.append(f"unexpected: … {len(rows) - _MOST:,} rows of {self._name} more")
         for wanted, number in zip(self._wanted, self._missing, strict=True):
             if number:
                 found = wanted.number - number
-                lines.append(f"missing:    {self._name}: {wanted}{self._found(wanted, found)}")
+                text = wanted.text(self._name, self._changes.mask)
+                lines.append(f"missing:    {self._name}: {text}{self._found(wanted, found)}")
         return [f"  {line}" for line in lines]
 
     def _found(self, wanted: Wanted, number: int) -> str:

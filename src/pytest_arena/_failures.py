@@ -72,7 +72,7 @@ def explain(report: Any, raised: Any) -> None:
 _TOO_MANY_CLIENTS = "53300"
 _CROWDED = """\
 all connections of the server are taken: each process of the tests has those of the app's pools, and
-three of arena's own
+two of arena's own with one more for each database of the app
 next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
 
 

@@ -40,6 +40,7 @@ class HeldByFixtures:
     """What wider fixtures held already when a test began: it is theirs, and no leak."""
 
     transactions: list[Checkout] = field(default_factory=list)
+    writes: int = 0  # in these
     sessions: frozenset[int] = frozenset()
     threads: frozenset[int] = frozenset()  # a server's, a worker's: they go on over the tests
 
@@ -49,7 +50,9 @@ class HeldByFixtures:
         others = frozenset(one.ident or 0 for one in threading.enumerate()) - {
             threading.get_ident()
         }
-        return cls(open_transactions(gate), frozenset(_sessions), others)
+        begun = open_transactions(gate)
+        writes = sum(one.writes for one in begun)
+        return cls(begun, writes, frozenset(_sessions), others)
 
     def of_tests(self, taken: Iterable[Checkout]) -> list[Checkout]:
         """Leave out what threads have taken that were there before."""

@@ -326,7 +326,7 @@ def _a_refusal_is_a_failure(fixturedef: Any) -> Iterator[None]:
     """As pytest does where a set-up fails: else no later test could set this fixture up."""
     try:
         yield
-    except ArenaError as error:
+    except BaseException as error:  # a timeout as well
         if fixturedef.cached_result is None:
             fixturedef.cached_result = (None, None, (error, None))
         raise

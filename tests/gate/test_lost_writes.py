@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +13,9 @@ from pytest_arena._dialects._written import (
     savepoint_in,
     written_table,
 )
+from pytest_arena._gate._entries import INFO, EntryInfo
+from pytest_arena._gate._lost import LostWrites
+from pytest_arena._gate._server_handle import alters_session
 from tests.gate.lost_app import APP
 from tests.servers.postgresql import URL
 
@@ -194,6 +198,7 @@ def test_what_nobody_has_taken(driver):
 
 
 def test_is_not_told_of_the_next_test():
+    assert _listeners._gates[-1].lost._found == []
     assert take() == []
 
 
@@ -235,6 +240,13 @@ def test_on_postgresql(example: Example) -> None:
     run_on(example, on=url, drivers=drivers, rest="//me:s3cret@db.example.org/shop")
 
 
+def test_a_driver_that_nobody_here_knows_is_asked_for_nothing() -> None:
+    """Of a database that ``arena_allow`` names: what it lacks would be an error of the app's."""
+    resolver: Any = None
+    pooled = SimpleNamespace(info={INFO: EntryInfo(None)})
+    LostWrites(resolver).executed(pooled, object(), "INSERT INTO orders VALUES (1)", 1)
+
+
 @pytest.mark.parametrize(
     "statement, table",
     [
@@ -249,6 +261,10 @@ def test_on_postgresql(example: Example) -> None:
         ("WITH a AS (DELETE FROM orders RETURNING *) SELECT * FROM a", "orders"),
         ("with a as (select 1) update orders set a = 1", "orders"),
         ("WITH a AS (SELECT * FROM b FOR UPDATE OF b) SELECT 1", ""),
+        ("WITH a AS (SELECT 1) SELECT * FROM b FOR NO KEY UPDATE SKIP LOCKED", ""),
+        ("with a as (select 1) select * from b for no key update of t", ""),
+        ("WITH a AS (SELECT 1) SELECT * FROM b\nFOR\nUPDATE NOWAIT", ""),
+        ("WITH a AS (SELECT * FROM b FOR UPDATE) UPDATE c SET d = 1 FROM a", "c"),
         ("SELECT * FROM orders FOR UPDATE", ""),
         ("SELECT 'INSERT INTO orders'", ""),
         ("UPDATED", ""),
@@ -265,6 +281,15 @@ def test_what_is_looked_at_no_further() -> None:
     """Most statements, by their first word."""
     assert all(map(is_plain, ("SELECT 1", "/* DELETE */ select", "ENDED", "PRAGMA a", "")))
     assert not any(map(is_plain, ("-- x\nINSERT", "with a", "commit;", "Rollback to a", "END")))
+
+
+def test_a_head_of_many_comments_is_read_at_once() -> None:
+    """Each of them once, not in all combinations: 60 would take longer than anybody waits."""
+    head = "/* a * b */ -- c\n" * 60
+    assert is_plain(f"{head}SELECT 1")
+    assert written_table(f"{head}DELETE FROM orders") == "orders"
+    assert not alters_session(f"{head}SELECT 1")
+    assert alters_session(f"{head}SET a = 1")
 
 
 def test_what_ends_a_transaction() -> None:

@@ -45,6 +45,9 @@ CHANGES = {
 }
 
 
+_NUMBERS = ("rolled back", "nextval", "setval")  # they move without anything being committed
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for what another session does."""
     pause = threading.Event()
@@ -64,7 +67,7 @@ def whatever_is_written(world: ServerWorld[Any]) -> None:
         world.isolation.enter()
         hand.executescript(script)
         assert not world.isolation.is_clean(), kind
-        assert not world.isolation.is_untouched(), kind
+        assert not world.isolation.is_untouched() or kind in _NUMBERS, kind
         assert world.isolation.leave(), kind
     assert world.dump() == before
     world.isolation.leave()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._dialects import _postgresql_control as controls
+from pytest_arena._dialects._postgresql_control import open_control
 from pytest_arena._dialects._postgresql_rows import Rows, compared, read_digests, read_rows
 from pytest_arena._isolation import Clone
 from pytest_arena.errors import IsolationError
@@ -20,6 +21,7 @@ from tests.servers.postgresql import (
     names_on_server,
     own_databases,
     own_registry,
+    run,
 )
 
 if TYPE_CHECKING:
@@ -248,6 +250,26 @@ def test_whoever_looks_leaves_nothing_and_moves_nothing(world: World, own: OwnDa
     world.close()
     own.rest()
     assert names_on_server(beginning="arena_live") == others
+
+
+def test_pitfall_056_functions_of_an_apps_own_do_not_get_into_what_is_compared(
+    own: OwnDatabases,
+) -> None:
+    """Of the same names, and first in the search path of its database."""
+    name = own.create("building")
+    run("CREATE TABLE plain (a int)", "INSERT INTO plain VALUES (1)", database=name)
+    run(
+        "CREATE SCHEMA mine",
+        "CREATE FUNCTION mine.hashtextextended(text, int) RETURNS int8 LANGUAGE sql AS 'SELECT 0'",
+        f"ALTER DATABASE {name} SET search_path = mine, pg_catalog, public",
+        database=name,
+    )
+    with closing(open_control(address(name))) as control:
+        before = read_rows(control)
+        control.run("UPDATE plain SET a = 2")
+        after = read_rows(control, unlike=before)
+    assert net(compared(before, after)) == {"plain": ([(1,)], [(2,)])}
+    own.drop_later(name)
 
 
 @pytest.mark.parametrize("kind", [kind for _, kind in controls._KINDS])

@@ -334,3 +334,20 @@ def test_undo_that_is_asked_for_where_it_cannot_be(
     [line] = made.told
     assert line.startswith("here: tests are isolated by clone, since the moon is full. For undo: ")
     made.isolation.close()
+
+
+def test_undo_of_a_schema_that_no_journal_can_bring_back(own: OwnDatabases) -> None:
+    """There is nothing to grant: the line names what is in the way, and no way that leads away."""
+    name = own.create("building")
+    run("CREATE TABLE docs (parts xml[])", database=name)
+    own.freeze(name)
+    template = own.finish_template(name, shelf="documents", manifest="")
+    with pytest.raises(ConfigError, match=r"arena_isolation = undo: \S*docs") as caught:
+        Switching(own, template, "undo")
+    assert "clone" in caught.value.fix
+    made = Switching(own, template, "auto")
+    assert made.isolation.name == "clone"
+    [line] = made.told
+    assert line.startswith("here: tests are isolated by clone, since public.docs"), line
+    assert "undo" not in line, line
+    made.isolation.close()

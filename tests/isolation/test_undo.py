@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
+from pytest_arena._dialects import _postgresql_control as controls
+from pytest_arena._dialects._postgresql_control import Failed
 from pytest_arena._isolation import Held, Undo
 from pytest_arena._isolation._live import LiveDatabase
 from pytest_arena._isolation._undo_messages import RowsLost
-from pytest_arena._journal import Unjournaled
+from pytest_arena._journal import ServerJournal, Unjournaled
+from pytest_arena.errors import ArenaError
 from tests.isolation.on_server import CHECKS, wait_until
-from tests.isolation.server_world import ServerWorld, made_template
+from tests.isolation.server_world import Hand, ServerWorld, made_template
 from tests.servers.postgresql import connect, own_databases, own_registry, rows, run
 
 if TYPE_CHECKING:
@@ -125,6 +129,38 @@ def test_a_row_lock_of_an_idle_transaction_holds_the_level(world: ServerWorld[Un
     world.isolation.leave_by_force()
     assert world.isolation.address == live
     assert hand.dump() == before
+
+
+def test_pitfall_044_a_statement_that_is_under_way_holds_the_level(
+    world: ServerWorld[Undo],
+) -> None:
+    """Its rows are journaled at its end: it would commit them to the level below."""
+    hand, other, keeper = world.connect(), world.connect(), world.connect()
+    before, pid = hand.dump(), other.raw.info.backend_pid
+    world.isolation.enter()
+    keeper.execute("SELECT pg_advisory_lock(9)")
+    late = "INSERT INTO plain SELECT 4 FROM (SELECT pg_advisory_xact_lock(9)) waits"
+    thread = threading.Thread(target=lambda: other.execute(late))
+    thread.start()
+    wait_until(lambda: world.isolation.writers() == {pid})
+    with pytest.raises(Held, match=str(pid)):
+        world.isolation.leave()
+    keeper.execute("SELECT pg_advisory_unlock(9)")
+    thread.join()
+    assert world.isolation.leave()
+    assert hand.dump() == before
+
+
+def test_pitfall_057_a_level_whose_sequences_alone_have_moved_is_untouched(
+    world: ServerWorld[Undo],
+) -> None:
+    """They move in a wide fixture's transaction, too, which goes on over its tests."""
+    hand = world.connect()
+    world.isolation.enter()
+    hand.executescript("BEGIN; INSERT INTO dancers (name) VALUES ('x'); ROLLBACK")
+    assert world.isolation.is_untouched()
+    assert not world.isolation.is_clean()
+    assert world.isolation.leave()
 
 
 def test_pitfall_058_067_prepared_transactions(world: ServerWorld[Undo]) -> None:
@@ -335,8 +371,7 @@ def test_ddl_in_a_wide_level(world: ServerWorld[Undo]) -> None:
         assert hand.dump() == wide
     assert len(addresses) == 1
     assert changed_tables(world, depth=1) == {"plain"}
-    # Rows of a new table are journaled from then on.
-    assert changed_tables(world, depth=0) == {"plain", "the schema"}
+    assert changed_tables(world, depth=0) == {"notes", "plain", "the schema"}
     hand.execute("INSERT INTO notes (a) VALUES (3)")
     assert changed_tables(world, depth=0) == {"plain", "the schema", "notes"}
     wide = hand.dump()
@@ -505,6 +540,48 @@ def test_a_journal_that_a_wide_fixture_has_dropped(world: ServerWorld[Undo]) -> 
     assert hand.dump() == before
 
 
+@pytest.mark.parametrize("code", ["53100", "57014"])
+def test_what_has_nothing_to_do_with_the_schema_does_not_freeze_it(
+    world: ServerWorld[Undo], monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """A full disk, say: another database would not help, and everybody would be disconnected."""
+
+    def refuse(*_: object) -> None:
+        raise Failed("no", code)
+
+    hand = world.connect()
+    world.isolation.enter()
+    hand.execute("INSERT INTO plain VALUES (7)")
+    live, generation = world.isolation.address, world.isolation.generation
+    with monkeypatch.context() as patched:
+        patched.setattr(ServerJournal, "enter", refuse)
+        with pytest.raises(ArenaError, match="the change journal cannot go on: no"):
+            world.isolation.enter()
+    is_usable_as_it_was(world, hand)
+    assert (world.isolation.address, world.isolation.generation) == (live, generation)
+
+
+def test_a_lock_on_what_a_level_is_compared_by_is_told(world: ServerWorld[Undo]) -> None:
+    """By whose it is: it will not be given back by itself."""
+    hand, dropping = world.connect(), world.connect()
+    world.isolation.enter()
+    hand.execute("INSERT INTO plain VALUES (7)")
+    dropping.executescript("BEGIN; DROP SEQUENCE tickets")
+    with pytest.raises(ArenaError, match=str(dropping.raw.info.backend_pid)):
+        world.isolation.enter()
+    dropping.rollback()
+    is_usable_as_it_was(world, hand)
+
+
+def is_usable_as_it_was(world: ServerWorld[Undo], hand: Hand) -> None:
+    """A level is entered and left, above what a wide fixture wrote."""
+    world.isolation.enter()
+    hand.execute("DELETE FROM plain")
+    assert world.isolation.leave()
+    assert hand.execute(COUNT).fetchone() == (4,)
+    assert world.isolation.leave()
+
+
 @pytest.mark.parametrize("is_written", [False, True])
 def test_all_connections_ended_by_a_test(world: ServerWorld[Undo], *, is_written: bool) -> None:
     """The journal's own is made once more; its journal is still whole."""
@@ -520,6 +597,20 @@ def test_all_connections_ended_by_a_test(world: ServerWorld[Undo], *, is_written
     assert world.isolation.generation > generation  # the app's are gone, too
     assert hand.dump() == before
     assert world.isolation.address == live
+
+
+def test_a_reader_that_was_ended_leaves_no_thread(
+    world: ServerWorld[Undo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of asyncpg has a loop in a thread of its own, which would wait for ever."""
+    [by_asyncpg] = [kind for name, kind in controls._KINDS if name == "asyncpg"]
+    monkeypatch.setattr(f"{LiveDatabase.__module__}.open_control", lambda to: by_asyncpg(to, {}))
+    before = world.isolation.content()
+    threads = threading.active_count()
+    name = world.isolation.address.database
+    run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    assert world.isolation.content() == before
+    assert threading.active_count() == threads
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

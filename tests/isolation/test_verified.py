@@ -30,6 +30,10 @@ class _Faulty:
         self.forgets_by_force = False
         self.is_locked = self.calls_it_clean = False
 
+    @property
+    def depth(self) -> int:
+        return len(self.levels)
+
     def enter(self) -> None:
         self.levels.append(dict(self.state))
 
@@ -50,7 +54,7 @@ class _Faulty:
         kept = {name: self.state[name] for name in forgotten if name in self.state}
         self.state = {**self.levels[-1], **kept}
 
-    def forget(self) -> None:
+    def forget(self, *, is_undone: bool = False) -> None:  # noqa: ARG002 - as the seam has it
         self.levels.pop()
 
     def is_clean(self) -> bool:

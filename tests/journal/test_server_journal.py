@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from pytest_arena._dialects import _postgresql_changes
 from pytest_arena._dialects._postgresql_control import Failed
 from pytest_arena._journal import Left, ServerJournal
 from pytest_arena._values import TableRows
@@ -295,16 +296,37 @@ def test_pitfall_030_installed_anew_a_changed_schema_is_where_it_begins(world: U
 def test_pitfall_058_large_objects(world: UndoWorld) -> None:
     """They are noticed by their number; each level has its own."""
     world.run("SELECT lo_create(4242)")
-    assert world.journal.leave(1).marks == ("large objects were made or removed",)
-    assert world.journal.look(1).marks == ("large objects were made or removed",)
+    assert world.journal.leave(1).marks == ("event triggers or large objects were changed",)
+    assert world.journal.look(1).marks == ("event triggers or large objects were changed",)
     world.journal.enter(2)
     world.run("SELECT lo_create(4243), lo_unlink(4243)")
     assert world.journal.leave(2) == NOTHING
     world.run("SELECT lo_unlink(4242)")
-    assert world.journal.leave(2).marks == ("large objects were made or removed",)
+    assert world.journal.leave(2).marks == ("event triggers or large objects were changed",)
     with pytest.raises(Failed, match="large objects") as failed:
         world.journal.archive(2)
     assert failed.value.sqlstate == "0A000"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CREATE EVENT TRIGGER another ON ddl_command_start EXECUTE FUNCTION noted()",
+        "ALTER EVENT TRIGGER one DISABLE",
+        "DROP EVENT TRIGGER one",
+    ],
+)
+def test_pitfall_029_an_event_trigger_that_no_event_trigger_sees(change: str) -> None:
+    """It would go on to meddle with the schema in all later tests."""
+    noted = "CREATE FUNCTION noted() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
+    one = "CREATE EVENT TRIGGER one ON ddl_command_start EXECUTE FUNCTION noted();"
+    with undoing(SCHEMA + noted + one) as world:
+        world.journal.enter(1)
+        assert world.journal.leave(1) == NOTHING
+        world.journal.enter(1)
+        world.run(change)
+        marks = ("event triggers or large objects were changed",)
+        assert world.journal.leave(1) == Left(was_changed=True, marks=marks)
 
 
 def test_pitfall_058_settings_of_the_database(world: UndoWorld) -> None:
@@ -489,6 +511,7 @@ def test_a_limit_says_how_many_rows_it_has_cut_off(world: UndoWorld) -> None:
     "ddl, table",
     [
         ("ALTER TABLE steps DROP beats", "steps"),
+        ("ALTER TABLE steps DROP beats, ADD more int", "steps"),
         ("ALTER TABLE steps ALTER name TYPE int USING 1", "steps"),
         ("DROP TABLE steps", "a table that is gone ("),
     ],
@@ -501,6 +524,22 @@ def test_pitfall_031_rows_of_another_shape_are_given_as_text(
     [found, _] = world.journal.rows_changed(level=1, is_top=True)
     assert found.table.startswith(table)
     assert (found.columns, found.come) == (("row",), (('("a, b",1)',),))
+
+
+@pytest.mark.parametrize("code", ["57P01", "08006"])
+def test_a_server_that_goes_away_is_no_other_shape(
+    world: UndoWorld, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever asked for rows would be given their text, and would not know why."""
+    world.run("INSERT INTO steps VALUES ('a', 1)")
+
+    def gone(*_: object, to: str = "") -> str:
+        return f"DO $$ BEGIN RAISE SQLSTATE '{code}'; END $$; --{to}"
+
+    monkeypatch.setattr(_postgresql_changes._Table, "write_cast", gone)
+    with pytest.raises(Failed) as caught:
+        world.journal.rows_changed(level=1, is_top=True)
+    assert caught.value.sqlstate == code
 
 
 def test_pitfall_031_rows_of_a_table_of_another_name_have_its_new_one(world: UndoWorld) -> None:
@@ -519,6 +558,17 @@ def test_pitfall_030_rows_of_before_have_no_value_of_a_new_column(world: UndoWor
     assert steps.gone == (("six", 6, None, None),)
     assert set(steps.come) == {('"a", (b\\)', 1, None, None), (None, None, None, None)}
     assert (schema.table, schema.come) == ("the schema", (("ALTER TABLE public.steps",),))
+
+
+def test_a_table_that_has_lost_a_column_before_is_told_as_any_other() -> None:
+    """A migration may have dropped it: all images are of the table as it is."""
+    with undoing(f"{SCHEMA}; ALTER TABLE steps DROP name;") as world:
+        world.run("INSERT INTO steps VALUES (7)", "ALTER TABLE steps ADD more int")
+        [steps, schema] = world.journal.rows_changed(level=1, is_top=True)
+        assert (steps.columns, steps.come) == (("beats", "more"), ((7, None),))
+        assert schema.come == (("ALTER TABLE public.steps",),)
+        world.run("ALTER TABLE steps DROP beats")
+        assert world.journal.rows_changed(level=1, is_top=True)[1].come == schema.come
 
 
 def test_pitfall_029_marks_are_changes_too(world: UndoWorld) -> None:

@@ -10,17 +10,19 @@ import pytest
 
 from pytest_arena._dialects._postgresql_capture import fitting_schema, install
 from pytest_arena._dialects._postgresql_control import Failed, open_control
-from pytest_arena._journal import Left, ServerJournal
+from pytest_arena._journal import Left, ServerJournal, lacking
+from pytest_arena._own import OwnDatabases
+from pytest_arena.errors import ServerError
 from tests.journal.capture_world import database
 from tests.journal.undo_world import DONE, NOTHING
-from tests.servers.postgresql import address, run
+from tests.servers.postgresql import address, own_registry, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena._dialects._postgresql_control import Control
 
-ROLE = "arena_test_plain"
+ROLE, FRESH = "arena_test_plain", "arena_test_fresh"
 CHANGED = Left(was_changed=True, marks=("the schema was changed",))
 SCHEMA = """
 CREATE SCHEMA app;
@@ -145,3 +147,51 @@ def test_pitfall_031_a_dropped_sequence_is_noticed(worlds: tuple[Control, Server
     assert journal.look(1).marks
     assert journal.leave(1).marks
     assert journal.enter(2)
+
+
+@pytest.fixture
+def fresh() -> Iterator[OwnDatabases]:
+    """A run of a login that may make databases, and no more."""
+    run(f"CREATE ROLE {FRESH} LOGIN CREATEDB")
+    try:
+        with own_registry() as registry:
+            own = OwnDatabases(replace(address(), user=FRESH), registry=registry)
+            with closing(own):
+                yield own
+    finally:
+        run(f"DROP ROLE {FRESH}")
+
+
+def test_a_server_that_is_full_is_not_taken_for_a_lack_of_rights(fresh: OwnDatabases) -> None:
+    """Nothing follows from it for the rest of the run."""
+    run(f"ALTER ROLE {FRESH} CONNECTION LIMIT 1")
+    with pytest.raises(ServerError, match="too many connections"):
+        lacking(fresh)
+    run(f"ALTER ROLE {FRESH} CONNECTION LIMIT -1")
+    assert lacking(fresh).startswith(f"the role {FRESH} may not: permission denied")
+
+
+def test_pitfall_029_changes_are_told_without_event_triggers(
+    worlds: tuple[Control, ServerJournal],
+) -> None:
+    """Those of the schema by looking at it, in the time between two looks; those of new tables."""
+    app, journal = worlds
+    journal.enter(1)
+
+    def told(since: str = "") -> dict[str, tuple[object, ...]]:
+        found = journal.rows_changed(level=1, is_top=True, since=since)
+        return {one.table: one.come for one in found}
+
+    assert told() == {}
+    app.run("CREATE TABLE app.more (a int); INSERT INTO app.more VALUES (1)")
+    schema = {"the schema": (("the schema was changed",),)}
+    assert told() == {"app.more": ((1,),), **schema}
+    journal.note_schema(1)
+    moment = journal.moment()
+    app.run("INSERT INTO app.more VALUES (2)")
+    assert told(moment) == {"app.more": ((2,),)}
+    journal.note_schema(1)
+    moment = journal.moment()
+    app.run("DROP TABLE app.more")
+    assert told(moment) == schema
+    assert journal.leave(1) == CHANGED

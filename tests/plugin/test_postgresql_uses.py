@@ -70,3 +70,43 @@ def test_connections_that_came_another_way_are_seen(example: Example) -> None:
     """Else a test that wrote would be taken for one that had used no database."""
     run = on_postgresql(example, test_it=WAYS + DETACHED).run("-v", "-W", "ignore")
     run.expect(passed=9).says("1] had shop; changed shop")
+
+
+SESSIONS = """
+import sqlalchemy
+from sqlalchemy import text
+
+engine = sqlalchemy.create_engine("postgresql+psycopg://me:s3cret@db.example.org/shop")
+
+
+def test_several_wait_in_the_pool():
+    several = [engine.connect() for _ in range(3)]
+    for one in several:
+        one.close()
+
+
+def test_one_is_altered():
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(7)"))
+
+
+def test_another_one_is_taken():
+    with engine.begin() as connection:
+        assert connection.scalar(text("SELECT pg_try_advisory_lock(7)"))
+
+
+def test_the_last_of_several_statements():
+    with engine.begin() as connection:
+        connection.exec_driver_sql("SELECT 1; SET statement_timeout = '7s'")
+
+
+def test_is_seen():
+    for one in [engine.connect() for _ in range(3)]:
+        assert one.scalar(text("SHOW statement_timeout")) == "0"
+        one.close()
+"""
+
+
+def test_pitfall_131_132_what_a_session_holds_ends_with_its_test(example: Example) -> None:
+    """Whichever connection of the pool the next test is given."""
+    on_postgresql(example, test_sessions=SESSIONS).run().expect(passed=5)

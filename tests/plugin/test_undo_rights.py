@@ -82,6 +82,36 @@ def test_ddl(test_client, arena, turn):
     assert arena.isolation == "undo"
 """
 
+TOLD_WITHOUT_EVENT_TRIGGERS = """
+import pytest
+from sqlalchemy import text
+from pytest_arena import inserted
+
+ALTERATIONS = [
+    "DROP TABLE dancers",
+    "CREATE TABLE more AS SELECT 1 AS number",
+    "ALTER TABLE dancers ADD COLUMN more int",
+    "CREATE VIEW seen AS SELECT 1 AS number",
+]
+
+
+@pytest.mark.parametrize("alteration", ALTERATIONS)
+def test_it_is_told(arena, alteration):
+    with pytest.raises(AssertionError, match="the schema"), arena.expect_changes():
+        with arena.session() as session:
+            session.execute(text(alteration))
+            session.commit()
+    assert "the schema" in arena.changes().tables
+
+
+def test_what_changes_rows_alone_is_not(arena, test_client):
+    with arena.expect_changes(dancers=inserted(1)):
+        test_client.post("/dancers/Dune")
+    with arena.expect_changes():
+        test_client.get("/dancers")
+    assert arena.changes().tables == ("dancers",)
+"""
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PrivateServer]:
@@ -198,6 +228,11 @@ def test_a_changed_schema_is_noticed_with_and_without_event_triggers(
     """Which only a superuser may create: without, the catalogs are compared."""
     run = roles.run(role, "undo", test_it=WITHOUT_EVENT_TRIGGERS).expect(passed=2)
     run.says("its database was replaced")
+
+
+def test_pitfall_029_expected_changes_of_the_schema_without_event_triggers(roles: Roles) -> None:
+    """Nothing notes them at once, and nobody's expectation is met by a table that is gone."""
+    roles.run("replica", "undo", test_it=TOLD_WITHOUT_EVENT_TRIGGERS).expect(passed=5)
 
 
 def test_undo_is_not_to_be_had_on_sqlite(example: Example) -> None:

@@ -374,6 +374,28 @@ def test_what_cannot_be_gone_on_with_is_dropped(registry: str, template: str) ->
         assert not exists(prepared)
 
 
+@pytest.mark.parametrize("step", ["freeze", "move"])
+def test_pitfall_007_what_was_claimed_in_vain_does_not_stay(
+    registry: str, template: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can enter it any more, and no other run may have it: it goes at once."""
+    [left] = left_by_the_dead(registry, template)
+
+    def refuses(*_: object) -> None:
+        raise Failed("no more room", "53100")
+
+    with own_databases(registry) as own:
+        with monkeypatch.context() as patch:
+            if step == "freeze":
+                patch.setattr(own._taking, "_freeze", refuses)
+            else:
+                patch.setattr(_postgresql_taking, "move", refuses)
+            assert own.take_over(template) is None
+        assert own.rest()
+        assert not exists(left)
+        assert "no more room" in own.notes[-1]
+
+
 def test_pitfall_076_somebody_still_sits_in_what_is_taken_over(
     registry: str, template: str
 ) -> None:

@@ -31,6 +31,9 @@ class Heard:
         """Nothing is asked."""
         raise AssertionError(sql)
 
+    def ask(self, sql: str) -> str | None:
+        raise AssertionError(f"nobody is asked: {sql}")
+
     def close(self) -> None:
         """Nothing is open."""
 

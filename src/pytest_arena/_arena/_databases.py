@@ -16,6 +16,8 @@ from pytest_arena._template import Recipe
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_arena._arena._files import Files
     from pytest_arena._arena._known import KnownDatabases
     from pytest_arena._arena._state import Database, Level
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["Databases"]
 
 _MANY = 16  # databases, beside those in use: then engines are looked for that are garbage
+
+
+def _nothing() -> None:
+    pass
 
 
 class Databases:
@@ -42,7 +48,7 @@ class Databases:
         self.levels: list[Level] = []
         self.finished = False
         self.exported = ""  # the redirected variables, one a line
-        self.has_children = False  # other processes were started, which may do what they like
+        self.on_child: Callable[[], None] = _nothing  # called before a test starts a process
 
     # What the gate asks.
 
@@ -125,7 +131,7 @@ class Databases:
         That is what the environment names, and in a fork what its engines mean. A build that
         fails is left to the first connection, which says it.
         """
-        self.has_children = True
+        self.on_child()
         if not self.serial() or self.finished:
             return
         for database in [one for one in self.known.all() if forked or self._is_exported(one)]:

@@ -11,7 +11,7 @@ from pytest_arena._arena._observed import ExpectedChanges, expectations
 from pytest_arena.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -157,22 +157,29 @@ class Arena:
         Raises:
             PendingWorkError: in an async test, ``db_session`` has pending work.
             IsolationError: the isolation, or the size of the database, does not allow to tell what
-                one request changed.
+                one request changed; or a wider fixture changed the schema, and of the rows that it
+                wrote not all are kept.
             ConfigError: no database has this name.
         """
         __tracebackhide__ = True
         return self._run.observer.changes(request, database=database)
 
     def expect_changes(
-        self, *, ignore: Collection[str] = (), database: str = "", **tables: Expected
+        self,
+        expected: Mapping[str, Expected] | None = None,
+        /,
+        *,
+        ignore: Collection[str] = (),
+        database: str = "",
+        **tables: Expected,
     ) -> ExpectedChanges:
         """Assert that a block changes exactly these rows, and nothing else in the database.
 
         By ``with``, and in async tests by ``async with``, which can also await what ``db_session``
         has pending: it is committed at both ends of the block. Without tables the block is to
         change nothing. ``ignore`` names tables, or patterns over them, in which anything may
-        happen; a table whose name is no word of Python's is given as
-        ``**{"audit.log": inserted(1)}``.
+        happen. A table whose name is no word of Python's, or one of these two, comes in a mapping:
+        ``arena.expect_changes({"audit.log": inserted(1)})``.
 
         Cost: that of ``arena.changes()``, and with ``clone`` a reading of the whole database.
 
@@ -192,7 +199,9 @@ class Arena:
             PendingWorkError: ``with`` in an async test, where ``db_session`` has pending work.
             TypeError: what is expected of a table is not made by ``inserted`` and the like.
         """
-        return ExpectedChanges(self._run.observer, expectations(tables), ignore, database)
+        return ExpectedChanges(
+            self._run.observer, expectations({**(expected or {}), **tables}), ignore, database
+        )
 
     @contextlib.contextmanager
     def expect_refusal(self) -> Iterator[Refused]:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_arena import _clock, _leaks
+from pytest_arena._arena._unbroken import unbroken
 from pytest_arena._isolation import Held
 from pytest_arena.errors import ArenaError, impossible
 
@@ -65,6 +66,18 @@ class Levels:
 
     def enter(self, level: Level) -> None:
         """Open a level above all that stands."""
+        with unbroken():
+            number = len(self._stack)
+            self._cut_to(number)
+            try:
+                self._enter(level)
+            except Exception:
+                raise
+            except BaseException:  # who rang twice; nobody knows of this level
+                self._cut_to(number)
+                raise
+
+    def _enter(self, level: Level) -> None:
         started = _clock.seconds()
         entered: list[Isolation] = []
         try:
@@ -115,8 +128,10 @@ class Levels:
 
     def drop_if_clean(self, level: Level) -> bool:
         """Forget a level in which nothing was written, if it is the top one."""
-        if self._stack[-1] is not level:
-            return False
+        with unbroken():
+            return self._stack[-1] is level and self._is_dropped(level)
+
+    def _is_dropped(self, level: Level) -> bool:
         isolations = [self._isolation_of(one) for one in self._databases.provisioned()]
         clean = all(isolation.is_clean() for isolation in isolations)
         if clean:
@@ -136,23 +151,44 @@ class Levels:
             IsolationError: a wider fixture had to lose its open transaction for that, or there is
                 no room for it. The level is gone all the same.
         """
+        with unbroken():
+            return self._left(level)
+
+    def _left(self, level: Level) -> list[str]:
         started = _clock.seconds()
         if self._stack[-1:] != [level]:
             raise impossible(f"{level.name}: a level was left that is not the top one")
-        failed = self._hook_failure(level)
-        if level.is_test:
-            self._gate.end_raw(level.serial)
-        changed = self._take_back_all(level, failed)
-        self._stack.pop()
-        self._before.pop(level, None)
-        self._has_ended_leaks = False
-        self._gate.let_go_of_stale()
-        self._gate.drop_altered()
-        self.seconds += _clock.seconds() - started
+        number = len(self._stack) - 1
+        self._cut_to(number + 1)
+        try:
+            failed = self._hook_failure(level)
+            if level.is_test:
+                self._gate.end_raw(level.serial)
+            changed = self._take_back_all(level, failed)
+        finally:  # also where somebody rang twice
+            self._cut_to(number)
+            self._has_ended_leaks = False
+            self._gate.let_go_of_stale()
+            self._gate.drop_altered()
+            self.seconds += _clock.seconds() - started
         self._say_what_was_lost(level)
         if failed:
             raise failed[0]
         return changed
+
+    def _cut_to(self, number: int) -> None:
+        """Have only so many levels, on all databases: somebody was broken off at the others."""
+        for database in self._databases.provisioned():
+            isolation = self._isolation_of(database)
+            while isolation.depth > number:
+                reason = f"{database.name}: arena was broken off at it (a timeout, Ctrl-C)"
+                try:
+                    self._leave_by_force(isolation, database.product.forced, reason)
+                except ArenaError as error:  # the level is gone, and another failure is raised
+                    self._ledger.note(error.what)
+        for level in self._stack[number:]:
+            self._before.pop(level, None)
+        del self._stack[number:]
 
     def _hook_failure(self, level: Level) -> list[Exception]:
         """Call the hooks of others; what they raise is told when the databases are back."""
@@ -178,6 +214,8 @@ class Levels:
 
     def _taken_back(self, database: Database, level: Level) -> bool:
         isolation = self._isolation_of(database)
+        if isolation.depth < len(self._stack):
+            return False  # it was done when somebody broke in
         try:
             left = self._left_in_place(isolation, level)
         except ArenaError as error:  # a server that is gone, too
@@ -202,7 +240,8 @@ class Levels:
             with suppress(Held):
                 return isolation.leave()
         if self._is_the_fixtures_own(isolation, level):
-            isolation.forget()
+            writes = sum(one.writes for one in _leaks.open_transactions(self._gate))
+            isolation.forget(is_undone=writes <= self.before(level).writes)
             return False
         if self._is_another_threads():  # that is about to commit, most likely
             left = self._left_with_patience(isolation)

@@ -50,22 +50,40 @@ class Observer:
         if turn is None:
             raise ValueError(f"{record.method} {record.path} is no request of this test")
         before, after = turn.before, turn.after
-        if before is None or not self._is_known(before, after, database):
-            raise _nobody_looked(record, database)
+        if before is None:
+            raise _not_known(
+                record, database, "of so many requests only the last hundred are known"
+            )
+        if why := self._why_not([before, after] if after else [before], database):
+            raise _not_known(record, database, why)
         if after is not None and database not in after.times:
             return Changes.of([])  # nobody had connected to it yet
         until = after.time_of(database) if after else None
         return self.between(database, before.time_of(database), until)
 
-    def _is_known(self, before: Moment, after: Moment | None, database: Database) -> bool:
-        moments = [before, after] if after else [before]
-        here = self._moments.levels()
-        return all(one.levels == here and one.knows(database) for one in moments)
+    def _why_not(self, moments: list[Moment], database: Database) -> str:
+        """Say why it cannot be told what has changed around these; "" where it can."""
+        if any(one.levels != self._moments.levels() for one in moments):
+            return "it was made in another level: a wider fixture's, or an example's of Hypothesis"
+        if all(one.knows(database) for one in moments):
+            return ""
+        isolation = database.isolation.name if database.isolation else "this isolation"
+        return (
+            f"with {isolation} nobody looked at that time: the database could not be asked, or it "
+            "would have cost a reading of all of it at each request"
+        )
 
     def between(self, database: Database, since: object, until: object) -> Changes:
-        """Return what has changed in a database between two moments of its isolation."""
+        """Return what has changed in a database between two moments of its isolation.
+
+        Raises:
+            IsolationError: not all rows of it are kept.
+        """
         __tracebackhide__ = True
-        return Changes.of(self._moments.rows(database, since, until), self._moments.mask)
+        changes = Changes.of(self._moments.rows(database, since, until), self._moments.mask)
+        if changes.counts_more:
+            raise _only_counted(changes, database)
+        return changes
 
     def moment(self, database: str) -> tuple[Database, object]:
         """Return a database and the moment in it, whatever it costs to know it."""
@@ -169,12 +187,20 @@ def _pending() -> PendingWorkError:
     )
 
 
-def _nobody_looked(record: Request, database: Database) -> IsolationError:
-    isolation = database.isolation.name if database.isolation else "the isolation"
+def _only_counted(changes: Changes, database: Database) -> IsolationError:
+    return IsolationError(
+        f"what was changed in {database.name} is not known row by row: {changes.counted()}",
+        why="a wider fixture changed the schema; of the rows that it had written by the next test "
+        "some are kept for reports, and the others are in the copy that this test works on",
+        cause=str(_gate.user_line() or "arena.changes()"),
+        fix="ask in the set-up of that fixture, or make the tables by arena_schema",
+    )
+
+
+def _not_known(record: Request, database: Database, why: str) -> IsolationError:
     return IsolationError(
         f"{record.method} {record.path}: what this request changed in {database.name} is not known",
-        why=f"with {isolation} it would cost a reading of the whole database at each request; nor "
-        "is it kept for more than a hundred requests, or those of a fixture below the test",
+        why=why,
         cause=str(_gate.user_line() or "arena.changes(request)"),
         fix="with arena.expect_changes(...):   around the request: there it is read",
     )

@@ -27,7 +27,6 @@ from pytest_arena._arena._summary import summarized
 from pytest_arena._arena._test import ClientOptions, Current, RunningTest
 from pytest_arena._arena._wide import WideLevels
 from pytest_arena._changes import Mask
-from pytest_arena._isolation import isolation_named
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._loop import running_loop
 from pytest_arena._report import Part, Summary, kept_text
@@ -60,6 +59,7 @@ class ArenaRun:
         self.current = Current(self.databases)
         self.environment = Environment(config.env, self.databases)
         self.gate = _gate.install(self.databases, drivers=config.drivers)
+        self.databases.on_child = self.gate.uses.open_to_others
         self.levels = Levels(self.databases, self.gate, ledger)
         self.engines = Engines(self.databases, self.current)
         self.apps = Apps(config, self.current)
@@ -68,7 +68,6 @@ class ArenaRun:
         self._moments = Moments(self.databases, Mask(config.mask))
         self.observer = Observer(self.databases, self.current, self._moments)
         self._serials = count(1)
-        self._others_uses = 0
         self._process = os.getpid()
         self.tasks = _leaks.Tasks()
         self._ended_tasks: set[str] = set()
@@ -83,10 +82,8 @@ class ArenaRun:
             )
         return products
 
-    def _uses_of(self, key: Key) -> int:
-        # What other processes do is not seen from here.
-        self._others_uses += self.databases.has_children
-        return self.gate.uses_of(key) + self._others_uses
+    def _uses_of(self, key: Key) -> _gate.UsesOfOne:
+        return self.gate.uses.of(key)
 
     def _asked_names(self) -> list[str]:
         return self._known.asked_names()
@@ -123,6 +120,7 @@ class ArenaRun:
 
     def open(self, plan: Plan, client_options: ClientOptions = dict) -> None:
         """Name the test. Nothing is connected yet."""
+        self._leave_what_was_broken_off()
         self.engines.close(self.databases.drop_orphans())
         self.ledger.begin(plan.name)
         self.levels.seconds = 0.0
@@ -131,6 +129,15 @@ class ArenaRun:
         self.current.test = RunningTest(
             plan, next(self._serials), self.tasks, story, client_options
         )
+
+    def _leave_what_was_broken_off(self) -> None:
+        """Between two tests there is no test's level, unless Ctrl-C or a timeout was too quick."""
+        level = next((one for one in self.databases.levels if one.serial), None)
+        if level is not None:
+            try:
+                self.wide.leave_unfinished(level)
+            except ArenaError as error:  # it is gone all the same, and this is another test
+                self.ledger.note(error.what)
 
     def enter_test(self) -> None:
         """Open the test's own level, at its first function-scoped fixture or its call."""
@@ -194,11 +201,17 @@ class ArenaRun:
             self._restore_overrides,  # not before: what only app.state holds would not be found
             self._leave_test,
         )
+        broken_off: BaseException | None = None
         for step in steps:
             try:
                 step(test)
             except Exception as error:  # noqa: BLE001 - one failure never stops the next step
                 test.errors.append(error)
+            except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
+                broken_off = error
+        if broken_off is not None:
+            self._leave_test(test)  # if it was broken off at that
+            raise broken_off
 
     def _close_clients(self, test: RunningTest) -> None:
         with ExitStack() as stack:  # last in, first out, and one failure stops no other
@@ -233,12 +246,14 @@ class ArenaRun:
         That a failed test has left its session is no news.
         """
         test = self.current.test
-        if test is not None:
+        try:
             self.settle_level()
-            self._note_lost_writes(test)
-            self.current.test = None
-            self.ledger.end(self._facts(test))
-        self.current.in_teardown = False
+        finally:
+            if test is not None:
+                self._note_lost_writes(test)
+                self.current.test = None
+                self.ledger.end(self._facts(test))
+            self.current.in_teardown = False
         return test.untold() if test is not None else []
 
     def _note_lost_writes(self, test: RunningTest) -> None:
@@ -248,6 +263,7 @@ class ArenaRun:
                 self._told_lost.add(lost.line)
                 asked = asked_and_answered(request)
                 self.ledger.note(f"{test.plan.name}: {asked} {lost_words(lost)}")
+        self.gate.take_lost()  # by the test itself, or by an app that others have asked: nobody's
 
     def _facts(self, test: RunningTest) -> TestFacts:
         provisioned = self.databases.provisioned()
@@ -301,10 +317,8 @@ class ArenaRun:
         A server is asked for its rights then.
         """
         first = self._known.first()
-        if first.isolation is not None or first.product.name != "sqlite":
-            return self.databases.ensure(first).name
-        kind = isolation_named(self.config, first.product.name, first.product.shown)
-        return str(kind.name)
+        usual = first.product.usual_isolation() if first.isolation is None else ""
+        return usual or self.databases.ensure(first).name
 
     def requests(self) -> tuple[Request, ...]:
         """The requests of the running test."""

@@ -125,6 +125,13 @@ class Product(Protocol):
             ConfigError: the isolation that is asked for is not this product's.
         """
 
+    def usual_isolation(self) -> str:
+        """Return how its databases are isolated; "" where one has to be there to know it.
+
+        Raises:
+            ConfigError: as ``isolate`` does.
+        """
+
     def lacks(self, isolation: str) -> str:
         """Return why a test cannot ask for this isolation; "" where it can."""
 

@@ -96,8 +96,12 @@ class Turn:
 
     @property
     def went_well(self) -> bool:
-        """Whether each request has an answer that is no refusal: then its app meant to commit."""
-        return all(one.status is not None and one.status < _REFUSAL for one in self.records)
+        """Whether each request has an answer that is no refusal: then its app meant to commit.
+
+        One without requests has not: what ended in it had begun in an example that is over.
+        """
+        answers = [one.status for one in self.records]
+        return bool(answers) and all(one is not None and one < _REFUSAL for one in answers)
 
 
 _REFUSAL = 400
@@ -276,9 +280,8 @@ class _Telling:
 
 
 def _name(level: Level) -> str:
-    return (
-        "the test's fixtures" if level.is_test else level.name
-    )  # below a test's own: an example's
+    """Below a test's own level is no other test's: above it stands an example's."""
+    return "the test's fixtures" if level.is_test else level.name
 
 
 def _as_a_whole(database: Database) -> str:

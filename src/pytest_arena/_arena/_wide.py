@@ -127,11 +127,14 @@ class WideLevels:
         level = self._run.levels.find(owner)
         if level is None:
             return
-        self.finish_above(level)
+        levels = self._run.levels
         try:
+            self.finish_above(level)
             self._run.apps.close_of(owner)
         finally:
-            self._run.levels.leave(level)
+            for broken_off in levels.above(level):  # by Ctrl-C, while they were finished
+                levels.leave(broken_off)
+            levels.leave(level)
 
     @contextmanager
     def another_process(self, name: str) -> Iterator[None]:
@@ -178,6 +181,8 @@ class WideLevels:
     def _end_in_the_middle(self, test: RunningTest) -> None:
         """A fixture below a test ends before it: Ctrl-C, or somebody has finished it by hand."""
         self._run.settle_level()
+        if (level := self._run.levels.find(test)) is not None:  # of one that was broken off at it
+            self._run.levels.leave(level)
         test.errors.append(
             IsolationError(
                 f"{test.plan.name}: a wider fixture that stood below it ended while it ran",

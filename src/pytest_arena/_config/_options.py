@@ -101,9 +101,9 @@ OPTIONS = (
         "isolation",
         "auto",
         "How the database is brought back after each test: auto (default) by copy on SQLite, and "
-        "by undo on PostgreSQL, or by clone where the rights do not suffice; copy (SQLite) by "
-        "restoring the file; undo (PostgreSQL) by taking back the rows that were changed; clone "
-        "(PostgreSQL) by another database, made from the template.",
+        "by undo on PostgreSQL, or by clone where the rights or the schema do not allow it; copy "
+        "(SQLite) by restoring the file; undo (PostgreSQL) by taking back the rows that were "
+        "changed; clone (PostgreSQL) by another database, made from the template.",
         "clone",
         ISOLATIONS,
         metavar="HOW",

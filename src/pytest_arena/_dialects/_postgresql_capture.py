@@ -1,23 +1,27 @@
 """How is a database told to write down each change of its rows?"""
 
+# ruff: noqa: S608 - the schema is one of our own two, conditions are constants
+
 from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._dialects._postgresql_capture_ddl import event_triggers
 from pytest_arena._dialects._postgresql_capture_layout import content, layout
-from pytest_arena._dialects._postgresql_capture_triggers import Relation, captures
+from pytest_arena._dialects._postgresql_capture_triggers import Relation, captures, standing
 from pytest_arena._dialects._postgresql_capture_unfit import unfit
 from pytest_arena._dialects._postgresql_control import Failed, identifier, literal
 from pytest_arena._dialects._postgresql_journal import (
+    APPS_OWN,
     HIDDEN_SCHEMA,
     PLAIN_SCHEMA,
     Unfit,
     read_canon,
     read_sequences,
     read_tables,
+    settled_canon,
 )
 from pytest_arena._dialects._postgresql_undo import undo_script
 
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_arena._dialects._postgresql_control import Control
     from pytest_arena._dialects._postgresql_journal import JournalTable, Setting
 
-__all__ = ["fitting_schema", "install", "uninstall"]
+__all__ = ["capture_new", "fitting_schema", "install", "uninstall"]
 
 
 def fitting_schema(control: Control) -> str:
@@ -47,7 +51,8 @@ def install(control: Control, schema: str) -> list[Unfit]:
     each for the first time; one transaction up to some hundreds of them.
 
     Returns:
-        What the journal cannot see or undo. Where one of them is fatal, nothing was installed.
+        What the journal cannot see or undo. Where one of them is fatal, nothing was installed, but
+            maybe triggers on some of many hundreds of tables: the database is of no use then.
 
     Raises:
         Failed: the role lacks rights, or somebody holds a table locked for a second. Of some
@@ -68,6 +73,37 @@ def install(control: Control, schema: str) -> list[Unfit]:
     return found
 
 
+def capture_new(control: Control, schema: str) -> list[str]:
+    """Have the tables write down what changes that were made since the journal was installed.
+
+    What stands in one by then is written down as come: it was made in this level, so that is what
+    has come. Nothing else is touched: the level has marks, and nothing is to be undone by it.
+
+    ``control`` has the settings that images are written under. Cost: some round trips and 1 to 2 ms
+    for each new table, and a copy of its rows.
+
+    Returns:
+        The names of those that could not be had: somebody is writing to them, or they are not ours.
+
+    Raises:
+        Failed: the server is gone.
+    """
+    if not control.rows(f"{_BARE} AND p.pronamespace = {literal(schema)}::regnamespace)"):
+        return []
+    with _transaction(control, _WIDELY):  # each of its questions looks through the whole catalog
+        found = _Found.read(control, schema)
+        canon = settled_canon(control)
+    missed: list[str] = []
+    for table in found.incomplete():
+        try:
+            control.run(f"{_AS_OURS}; {_BRIEFLY}; {found.completed(table, schema, canon)}")
+        except Failed as error:
+            if not error.sqlstate or error.sqlstate[:2] in _LOST:
+                raise
+            missed.append(f"{table.schema}.{table.name}")
+    return missed
+
+
 def uninstall(schema: str) -> str:
     """Write what takes all of it out again: no trace is left, and the rows stay as they are.
 
@@ -82,12 +118,16 @@ _UNSUPPORTED = ("0A000", "42809")
 _AS_OURS = "SET LOCAL session_replication_role = replica; SET LOCAL arena.undo = 1"
 _CALMLY = "SET LOCAL search_path = ''; SET LOCAL lock_timeout = '1s'; SET LOCAL jit = off"
 _BEGIN = f"BEGIN; {_AS_OURS}; {_CALMLY}"
+# A request may be waiting for it: what cannot be had now is tried again after the next one.
+_BRIEFLY = "SET LOCAL lock_timeout = '50ms'"
+_WIDELY = "BEGIN; SET LOCAL enable_hashjoin = on; SET LOCAL enable_seqscan = on"
+_LOST = ("08", "57")
 
 
 @contextmanager
-def _transaction(control: Control) -> Iterator[None]:
+def _transaction(control: Control, begin: str = _BEGIN) -> Iterator[None]:
     try:
-        control.run(_BEGIN)
+        control.run(begin)
         yield
     except BaseException:
         control.run("ROLLBACK")
@@ -157,6 +197,60 @@ def _dropped_functions(schema: str, there: dict[str, str], wanted: set[str]) -> 
         yield f"DROP FUNCTION {schema}.{name}();"
 
 
+class _Found(NamedTuple):
+    """What there is in a schema that has changed, and what of it writes down changes by now."""
+
+    tables: list[JournalTable]
+    relations: dict[int, list[Relation]]
+    triggers: set[tuple[str, str, str, str, bool]]
+    installed: set[int]  # the tables that there were when the journal was installed
+
+    @classmethod
+    def read(cls, control: Control, schema: str) -> _Found:
+        """Read the catalog."""
+        tables, branches = read_tables(control), _branches(control)
+        return cls(
+            tables,
+            {table.oid: branches[table.oid] or [_itself(table)] for table in tables},
+            set(control.rows(_THERE.format(schema=literal(schema)))),
+            {oid for (oid,) in control.rows(f"SELECT oid::int8 FROM {schema}.tables")},
+        )
+
+    def incomplete(self) -> list[JournalTable]:
+        """Return the tables that are new, have a new partition or are inherited since."""
+        return [table for table in self.tables if self._is_incomplete(table)]
+
+    def _is_incomplete(self, table: JournalTable) -> bool:
+        of_rows = {fact[-1] for fact in self._triggers_of(table) if fact[2] != _ON_TRUNCATE}
+        if table.by_row and False in of_rows:
+            return True  # its children's rows would be told twice
+        bare = [one for one in self.relations[table.oid] if not self._has_triggers(one)]
+        # One that had its triggers when the journal was installed has been robbed of them by a
+        # test: it is not new, and what stands in it has not come.
+        return any(one.oid not in self.installed for one in bare)
+
+    def _has_triggers(self, relation: Relation) -> bool:
+        return any(fact[:2] == (relation.schema, relation.name) for fact in self.triggers)
+
+    def _triggers_of(self, table: JournalTable) -> set[tuple[str, str, str, str, bool]]:
+        names = {(one.schema, one.name) for one in self.relations[table.oid]}
+        return {fact for fact in self.triggers if fact[:2] in names}
+
+    def completed(self, table: JournalTable, schema: str, canon: Sequence[Setting]) -> str:
+        """Write what gives a table the triggers that it lacks, and notes its rows if it is new."""
+        relations, there = self.relations[table.oid], self._triggers_of(table)
+        wanted = list(captures(table, relations, schema, canon))
+        lacking = [one for one in wanted if _facts(one) not in there]
+        statements = [
+            *(one.create_function(schema) for one in lacking),
+            *_removed(there - {_facts(one) for one in wanted}),
+            *(one.create_trigger(schema) for one in lacking),
+        ]
+        if not there and table.oid not in self.installed:
+            statements += [standing(table, one, schema) for one in relations if one.is_leaf]
+        return "".join(statements)
+
+
 def _itself(table: JournalTable) -> Relation:
     return Relation(table.oid, table.schema, table.name, is_leaf=True)
 
@@ -168,6 +262,13 @@ def _branches(control: Control) -> dict[int, list[Relation]]:
     return branches
 
 
+_ON_TRUNCATE = "!arena_t"
+_BARE = f"""
+SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND {APPS_OWN} AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+    WHERE t.tgrelid = c.oid
+"""
 _BRANCHES = """
 SELECT c.oid::int8, l.oid::int8, n.nspname::text, l.relname::text, l.relkind = 'r'
 FROM pg_catalog.pg_class c, pg_catalog.pg_partition_tree(c.oid) t

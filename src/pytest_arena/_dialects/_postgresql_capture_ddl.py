@@ -26,10 +26,11 @@ FROM pg_catalog.pg_event_trigger_ddl_commands()
 WHERE schema_name IS DISTINCT FROM 'pg_temp' AND command_tag <> 'REINDEX'
 AND ({_IS_LASTING.format(name="object_identity")})
 """
+# A column that is dropped is marked by its ALTER TABLE.
 _DROPPED = f"""
 SELECT DISTINCT 'DROP ' || upper(object_type) || coalesce(' ' || object_identity, '')
 FROM pg_catalog.pg_event_trigger_dropped_objects()
-WHERE original AND NOT is_temporary
+WHERE original AND NOT is_temporary AND object_type <> 'table column'
 AND ({_IS_LASTING.format(name="object_identity")})
 """
 

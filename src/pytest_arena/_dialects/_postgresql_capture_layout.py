@@ -39,7 +39,7 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.ddl
 CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.filled
     (level int4 NOT NULL, rel oid NOT NULL) {_SMALL};
 CREATE TABLE IF NOT EXISTS {schema}.tables
-    (oid oid PRIMARY KEY, name text NOT NULL, was_empty bool NOT NULL) {_SMALL};
+    (oid oid PRIMARY KEY, name text NOT NULL, was_empty bool NOT NULL, gone int8 NOT NULL) {_SMALL};
 CREATE TABLE IF NOT EXISTS {schema}.canon (name text PRIMARY KEY, value text NOT NULL) {_SMALL};
 ALTER TABLE {schema}.j ALTER r SET STORAGE EXTERNAL;
 ALTER TABLE {schema}.jold ALTER r SET STORAGE EXTERNAL;
@@ -63,5 +63,7 @@ def _known(table: JournalTable) -> str:
     is_one = table.leaves == ((table.oid, table.schema, table.name),)
     return (
         f"SELECT {table.oid}, {literal(f'{table.schema}.{table.name}')}, "
-        f"NOT EXISTS (SELECT FROM {'ONLY ' if is_one else ''}{table.quoted})"
+        f"NOT EXISTS (SELECT FROM {'ONLY ' if is_one else ''}{table.quoted}), "
+        "(SELECT count(*) FROM pg_catalog.pg_attribute "
+        f"WHERE attrelid = {table.oid} AND attisdropped)"
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._dialects._postgresql_journal import JournalTable, Setting
 
-__all__ = ["Capture", "Relation", "captures"]
+__all__ = ["Capture", "Relation", "captures", "standing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,16 @@ def captures(
         yield from _of_changes(table, relation, schema, settings)
         if relation.is_leaf:
             yield _of_truncate(table, relation, schema, settings)
+
+
+def standing(table: JournalTable, relation: Relation, schema: str) -> str:
+    """Write down what stands in a table, or in a partition of it, as come."""
+    return _standing(table, relation, schema, 1) + ";"
+
+
+def _standing(table: JournalTable, relation: Relation, schema: str, operation: int) -> str:
+    entry = _entry(table, operation, _image(table, relation, "r"))
+    return f"INSERT INTO {schema}.j {entry} FROM ONLY {relation.quoted} AS r"
 
 
 def _of_changes(
@@ -170,8 +180,7 @@ def _of_truncate(
         "IF pg_catalog.current_setting('transaction_isolation') IN "
         "('repeatable read', 'serializable') "
         f"THEN INSERT INTO {schema}.ddl VALUES ({mark}); END IF; "
-        f"INSERT INTO {schema}.j {_entry(table, -1, _image(table, relation, 'r'))} "
-        f"FROM ONLY {relation.quoted} AS r; RETURN NULL; END"
+        f"{_standing(table, relation, schema, -1)}; RETURN NULL; END"
     )
     return Capture(
         relation=relation,

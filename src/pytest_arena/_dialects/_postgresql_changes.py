@@ -18,6 +18,7 @@ __all__ = ["Entries", "rows_changed"]
 
 _DEFAULT = "public"
 _RAW = ("row",)
+_LOST = ("08", "57")  # classes of codes: the connection, the operator
 # Marks are shown as rows: whoever expects no change must not miss one that has no rows to show.
 _SCHEMA, _MARK = "the schema", ("changed",)
 
@@ -63,6 +64,7 @@ class _Table(NamedTuple):
     columns: list[str]
     width: int  # with the columns that are computed when they are read
     key: list[str]
+    has_lost_columns: bool  # since it is journaled: an image does not say whose its values are
     number: int
     gone: list[str]
     come: list[str]
@@ -92,7 +94,8 @@ def rows_changed(control: Control, entries: Entries, limit: int | None) -> list[
     ``control`` has the settings that images are written under. Values are those of the types that
     the columns have now, and where the driver has none for one of them, the table's are texts.
     Where a table has another shape by now, or none, its rows are given as one column, "row", with
-    their text. A column that is computed when it is read is left out.
+    their text; one that was made after the journal and is gone is left out. A column that is
+    computed when it is read is left out, too.
 
     Of the top level, the marks come last: as rows of "the schema" with one column, "changed".
 
@@ -107,7 +110,7 @@ def rows_changed(control: Control, entries: Entries, limit: int | None) -> list[
 
 def _question(entries: Entries, limit: int | None) -> str:
     cut = "" if limit is None else f"WHERE p.place <= {int(limit)}"
-    return _CHANGED.format(entries=entries.write(), cut=cut)
+    return _CHANGED.format(entries=entries.write(), cut=cut, schema=entries.schema)
 
 
 def _marks(control: Control, entries: Entries, limit: int | None) -> Iterator[TableRows]:
@@ -137,12 +140,12 @@ def _rows_of(control: Control, table: _Table) -> TableRows:
 def _cast(control: Control, table: _Table) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
     for to in ("", "::pg_catalog.text"):
         try:
-            if table.name is not None:
+            if table.name is not None and not table.has_lost_columns:
                 return tuple(table.columns), control.rows(table.write_cast(to=to))
         except Failed as error:
             # Without a code it is the driver that knows no value of Python's for one of them, or
             # the server is gone: the second question tells.
-            if to and not error.sqlstate:
+            if error.sqlstate[:2] in _LOST or (to and not error.sqlstate):
                 raise
     return _RAW, [(image,) for image in table.images()]
 
@@ -177,9 +180,13 @@ SELECT s.rel::int8, m.nspname::text, c.relname::text,
         JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
         WHERE i.indrelid = s.rel AND i.indisprimary AND k.place <= i.indnkeyatts
         ORDER BY k.place),
+    (SELECT count(*) FROM pg_catalog.pg_attribute a WHERE a.attrelid = s.rel AND a.attisdropped)
+        <> coalesce(e.gone, 0),
     s.number, coalesce(w.gone, '{{}}'), coalesce(w.come, '{{}}')
 FROM sums s LEFT JOIN given w ON w.rel = s.rel
 LEFT JOIN pg_catalog.pg_class c ON c.oid = s.rel
 LEFT JOIN pg_catalog.pg_namespace m ON m.oid = c.relnamespace
+LEFT JOIN {schema}.tables e ON e.oid = s.rel
+WHERE c.oid IS NOT NULL OR e.oid IS NOT NULL
 ORDER BY m.nspname <> 'public', m.nspname, c.relname, s.rel
 """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._dialects._postgresql_control import Control
 
-__all__ = ["content"]
+__all__ = ["BEGIN_READING", "content"]
 
 
 def content(control: Control) -> dict[str, str]:
@@ -84,20 +84,21 @@ def _digest(relation: _Relation) -> str:
     )
 
 
-# Whatever the login, the database and the connection are set to, one value has one text.
-_BEGIN = """
+# One moment, in which one value has one text, whatever login, database and connection are set to;
+# and in which names are ours.
+BEGIN_READING = """
     BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL search_path = pg_catalog;
     SET LOCAL lock_timeout = '1s';
     SET LOCAL statement_timeout = 0;
     SET LOCAL datestyle = 'ISO, YMD';
     SET LOCAL intervalstyle = 'postgres';
-    SET LOCAL timezone = 'UTC';
     SET LOCAL extra_float_digits = 1;
     SET LOCAL bytea_output = 'hex';
-    SET LOCAL lc_monetary = 'C';
     SET LOCAL xmloption = 'content'
 """
+# Of these a database may get others.
+_BEGIN = f"{BEGIN_READING}; SET LOCAL timezone = 'UTC'; SET LOCAL lc_monetary = 'C'"
 
 _SPACES = """
     SELECT oid, nspname, nspowner, nspacl,

@@ -58,10 +58,10 @@ class Control(Protocol):
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows. Raises as ``run`` does."""
 
-    def ask(self, sql: str) -> list[tuple[Any, ...]]:
-        """As ``rows``, for what takes no time: with psycopg it cannot be interrupted.
+    def ask(self, sql: str) -> str | None:
+        """Execute one statement that takes no time, and return its only value, a text.
 
-        Cost: with psycopg half of what ``rows`` costs.
+        Raises as ``run`` does. Cost: with psycopg half of what ``rows`` costs; Ctrl-C has to wait.
         """
 
     def close(self) -> None:
@@ -165,8 +165,9 @@ class _LibpqControl:
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self._execute(sql, fetch=True)
 
-    def ask(self, sql: str) -> list[tuple[Any, ...]]:
-        return self._execute(sql, fetch=True)
+    def ask(self, sql: str) -> str | None:
+        [(text,)] = self._execute(sql, fetch=True)
+        return cast("str | None", text)
 
     def _execute(self, sql: str, *, fetch: bool) -> list[tuple[Any, ...]]:
         with self._turn:
@@ -184,23 +185,22 @@ class _LibpqControl:
 class _PsycopgControl(_LibpqControl):
     """By psycopg."""
 
-    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+    def ask(self, sql: str) -> str | None:
         # By libpq's own call: psycopg waits in turns, so that Ctrl-C may come in between.
-        from psycopg import Error, adapt, pq  # noqa: PLC0415 - an extra, and slow to import
-
         with self._turn:
             try:
                 result = self._connection.pgconn.exec_(sql.encode())
-                if result.status != pq.ExecStatus.TUPLES_OK:
-                    raise _refused(result, pq)
-                transformer = adapt.Transformer(self._connection)
-                transformer.set_pgresult(result)
-                return transformer.load_rows(0, result.ntuples, tuple)
-            except (Error, *_UNREADABLE) as error:
+            except self._error as error:
                 raise Failed(str(error).strip()) from error
+        if not result.ntuples:
+            raise _refused(result)
+        text = result.get_value(0, 0)
+        return None if text is None else text.decode()
 
 
-def _refused(result: Any, pq: Any) -> Failed:
+def _refused(result: Any) -> Failed:
+    from psycopg import pq  # noqa: PLC0415 - an extra, and slow to import
+
     code = result.error_field(pq.DiagnosticField.SQLSTATE) or b""
     return Failed(pq.error_message(result).strip(), code.decode())
 
@@ -261,8 +261,9 @@ class _AsyncpgControl:
         with self._turn:
             return [tuple(row) for row in self._wait(self._connection.fetch(sql))]
 
-    def ask(self, sql: str) -> list[tuple[Any, ...]]:
-        return self.rows(sql)
+    def ask(self, sql: str) -> str | None:
+        [(text,)] = self.rows(sql)
+        return cast("str | None", text)
 
     def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         import asyncpg  # noqa: PLC0415 - an extra, and slow to import

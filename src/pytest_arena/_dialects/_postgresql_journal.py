@@ -26,6 +26,7 @@ __all__ = [
     "read_canon",
     "read_sequences",
     "read_tables",
+    "settled_canon",
 ]
 
 # A schema that reflection and alembic pass over; only a superuser may make one of such a name.
@@ -144,6 +145,16 @@ def read_canon(control: Control) -> tuple[Setting, ...]:
 
 def _same(value: str) -> tuple[str, ...]:
     return _UTC if value in _UTC else ()
+
+
+def settled_canon(control: Control) -> tuple[Setting, ...]:
+    """Return the same, with the values of the day when the journal was installed."""
+    values = canonical(control)
+    settled = ((one, values.get(one.name, one.value)) for one in read_canon(control))
+    return tuple(
+        one if value == one.value else one._replace(value=value, same=_same(value))
+        for one, value in settled
+    )
 
 
 def find_schema(control: Control) -> str:

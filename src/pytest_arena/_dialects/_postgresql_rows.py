@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._dialects._net_rows import Row, limited, net
+from pytest_arena._dialects._postgresql_content import BEGIN_READING
 from pytest_arena._dialects._postgresql_control import Failed, identifier, literal
 from pytest_arena._values import TableRows
 
@@ -119,7 +120,7 @@ def _as(columns: tuple[str, ...], table: _Read) -> list[tuple[str, Row]]:
 
 @contextmanager
 def _one_snapshot(control: Control) -> Iterator[None]:
-    control.run(_BEGIN)
+    control.run(BEGIN_READING)  # times are told in the database's own zone
     try:
         yield
     finally:
@@ -158,23 +159,9 @@ def _values(control: Control, table: _Table) -> list[tuple[str, *Row]]:
     except Failed as error:
         if error.sqlstate:
             raise
-    except (ValueError, OverflowError):
-        pass
     # A value that the driver has no type for: a date in the year 10,000, for one.
     return control.rows(table.rows(texts))
 
-
-# What is the same text under these is the same value, and the other way round.
-_BEGIN = """
-    BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-    SET LOCAL lock_timeout = '1s';
-    SET LOCAL statement_timeout = 0;
-    SET LOCAL datestyle = 'ISO, YMD';
-    SET LOCAL intervalstyle = 'postgres';
-    SET LOCAL extra_float_digits = 1;
-    SET LOCAL bytea_output = 'hex';
-    SET LOCAL xmloption = 'content'
-"""
 
 _TABLES = """
 SELECT CASE WHEN n.nspname = 'public' THEN c.relname ELSE n.nspname || '.' || c.relname END::text,

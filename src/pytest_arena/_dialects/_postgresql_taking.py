@@ -84,4 +84,7 @@ def offer(name: str, template: str) -> str:
 
 def withdraw(name: str) -> str:
     """Say that it cannot."""
-    return f"UPDATE arena.database SET origin = NULL WHERE name = {literal(name)}"
+    return (
+        "UPDATE arena.database SET origin = NULL "
+        f"WHERE name = {literal(name)} AND owner = current_user"
+    )

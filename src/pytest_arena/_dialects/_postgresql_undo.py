@@ -34,14 +34,15 @@ if TYPE_CHECKING:
 
     from pytest_arena._dialects._postgresql_journal import JournalTable
 
-__all__ = ["CRASHED", "undo_script"]
+__all__ = ["ALTERED", "CRASHED", "undo_script"]
 
 CRASHED = "the server was restarted, and its journal is gone"
+ALTERED = "the schema was changed"
 
 _UNSEEN = {
-    "objects": "large objects were made or removed",
+    "objects": "event triggers or large objects were changed",
     "settings": "settings of the database were changed",
-    "shape": "the schema was changed",
+    "shape": ALTERED,
 }
 # From so much on, the journal is taken back in parts that fit into memory.
 _LARGE = 2 * 1024 * 1024
@@ -72,7 +73,7 @@ def undo_script(
         "bytes": str(_PART_BYTES),
         "many": str(_MANY),
     }
-    parts = (_APPLY_LARGE, _ENTER, _LEAVE, _FORGET, _LOOK, _RECOVER, _REDO)
+    parts = (_APPLY_LARGE, _ENTER, _LEAVE, _REWIND, _FORGET, _LOOK, _RECOVER, _REDO)
     return "".join(
         [
             f"DELETE FROM {schema}.j; DELETE FROM {schema}.jold; DELETE FROM {schema}.filled;",
@@ -256,6 +257,21 @@ BEGIN
 END
 $arena$;
 """
+_REWIND = """
+CREATE OR REPLACE FUNCTION {s}.rewind(top int) RETURNS void LANGUAGE plpgsql AS $arena$
+DECLARE
+    k record;
+BEGIN
+    SELECT was.number AS was_number, was.called AS was_called, now.*
+    INTO k FROM ({latest}) was, ({now}) now;
+    IF k.number <> k.was_number OR k.called <> k.was_called THEN
+        {set_back};
+    END IF;
+EXCEPTION WHEN lock_not_available THEN
+    NULL; -- a transaction is open that has numbers in store
+END
+$arena$;
+"""
 _FORGET = """
 CREATE OR REPLACE FUNCTION {s}.forget(top int) RETURNS void LANGUAGE plpgsql AS $arena$
 BEGIN
@@ -265,17 +281,28 @@ BEGIN
 END
 $arena$;
 """
-# No lock is taken, so that it can be asked whoever writes.
+# No lock is taken, so that it can be asked whoever writes. A statement under way has its lock on a
+# table from the start, on the journal and in a transaction with a number not before it has a row.
 _LOOK = """
+CREATE OR REPLACE FUNCTION {s}.at_work() RETURNS int[] LANGUAGE sql STABLE AS $arena$
+    SELECT ARRAY(
+        SELECT a.pid FROM pg_catalog.pg_stat_activity a
+        WHERE a.datname = current_database() AND a.state = 'active'
+        AND a.backend_type = 'client backend' AND a.pid <> pg_catalog.pg_backend_pid()
+        AND EXISTS (
+            SELECT FROM pg_catalog.pg_locks h WHERE h.pid = a.pid AND h.database = a.datid
+            AND h.locktype = 'relation' AND h.mode = 'RowExclusiveLock' AND h.granted))
+$arena$;
 CREATE OR REPLACE FUNCTION {s}.look(
-    top int, archived int, OUT is_changed bool, OUT marks text[], OUT writers int[],
-    OUT prepared text[], OUT locks bool)
+    top int, archived int, OUT is_changed bool, OUT has_rows bool, OUT marks text[],
+    OUT writers int[], OUT prepared text[], OUT locks bool)
 LANGUAGE plpgsql AS $arena$
 DECLARE
     k record;
 BEGIN
     marks := ARRAY(SELECT DISTINCT d.what FROM {s}.ddl d);
     is_changed := true;
+    has_rows := true;
     IF marks = '{{}}' THEN
         BEGIN
             SELECT EXISTS (SELECT FROM {s}.j)
@@ -284,7 +311,8 @@ BEGIN
                 was.settings AS was_settings, was.shape AS was_shape, now.*
             INTO k FROM ({latest}) was, ({now}) now;
             marks := CASE WHEN FOUND THEN {unseen} ELSE ARRAY['{crashed}'] END;
-            is_changed := cardinality(marks) > 0 OR k.has_rows
+            has_rows := cardinality(marks) > 0 OR k.has_rows;
+            is_changed := has_rows
                 OR k.number <> k.was_number OR k.called <> k.was_called;
         EXCEPTION WHEN OTHERS THEN
             marks := ARRAY[SQLERRM]; -- a sequence is gone, and nothing has noted it
@@ -300,7 +328,7 @@ BEGIN
         h.locktype = 'advisory' OR h.locktype = 'relation'
         AND h.relation IN ('{s}.j'::regclass, '{s}.ddl'::regclass)
         AND h.mode = 'RowExclusiveLock' AND h.granted);
-    writers := coalesce(writers, ARRAY[]::int[]) || ARRAY(
+    writers := coalesce(writers, ARRAY[]::int[]) || {s}.at_work() || ARRAY(
         SELECT a.pid FROM pg_catalog.pg_stat_activity a
         WHERE a.datname = current_database() AND a.backend_xid IS NOT NULL
         AND a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type = 'client backend');

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._dialects._postgresql_control import Failed, literal
-from pytest_arena._dialects._postgresql_undo import CRASHED
+from pytest_arena._dialects._postgresql_undo import ALTERED, CRASHED
+from pytest_arena._dialects._postgresql_undo_state import latest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from pytest_arena._dialects._postgresql_control import Control
 
 __all__ = [
+    "ALTERED",
+    "AT_WORK",
     "MOMENT",
     "PATIENCE",
     "SETTINGS",
@@ -26,9 +30,14 @@ __all__ = [
     "leave",
     "look",
     "marks",
+    "missed",
+    "note",
     "prepare",
+    "read",
     "recover",
     "restore",
+    "rewind",
+    "shapes",
     "size",
     "vacuum",
 ]
@@ -58,7 +67,7 @@ SETTINGS = {
     "synchronous_commit": "off",
 }
 PATIENCE = {"lock_timeout": "1s"}
-MOMENT = "EXECUTE moment"
+MOMENT, AT_WORK = "EXECUTE moment", "EXECUTE at_work"
 _ANY_LEVEL = 2**31 - 1
 _CARRIED_BYTES = 1_000_000
 
@@ -82,26 +91,44 @@ def prepare(schema: str) -> str:
     """Write what is planned once for a connection."""
     return (
         "DEALLOCATE ALL; "
-        f"PREPARE enter(int) AS SELECT {schema}.enter($1); "
-        f"PREPARE leave(int) AS SELECT {schema}.leave($1); "
-        f"PREPARE forget(int) AS SELECT {schema}.forget($1); "
-        "PREPARE moment AS SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text"
+        f"PREPARE enter(int) AS SELECT {_as_text(f'{schema}.enter($1)')}; "
+        f"PREPARE leave(int) AS SELECT {_as_text(f'{schema}.leave($1)')}; "
+        f"PREPARE rewind(int) AS SELECT {schema}.rewind($1)::pg_catalog.text; "
+        f"PREPARE forget(int) AS SELECT {schema}.forget($1)::pg_catalog.text; "
+        "PREPARE moment AS SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text || ' ' || "
+        f"{schema}.alterations(); "
+        f"PREPARE at_work AS SELECT {_as_text(f'{schema}.at_work()')}"
     )
 
 
+def _as_text(answer: str) -> str:
+    return f"pg_catalog.array_to_json({answer})::pg_catalog.text"
+
+
+def read(answer: str | None) -> list[str]:
+    """Read what came of entering or leaving: nothing, or the journal's size and then marks."""
+    found: list[str] = json.loads(answer) if answer is not None else []
+    return found
+
+
 def enter(level: int) -> str:
-    """Ask to enter a level; the answer is NULL, or the journal's size and then marks."""
+    """Ask to enter a level; for ``read``."""
     return f"EXECUTE enter({level})"
 
 
 def leave(level: int) -> str:
-    """Ask to leave a level; the answer is NULL where nothing had changed, or as for ``enter``."""
+    """Ask to leave a level; for ``read``: nothing is said where nothing had changed."""
     return f"EXECUTE leave({level})"
 
 
 def forget(level: int) -> str:
     """Ask to close a level and keep its changes."""
     return f"EXECUTE forget({level})"
+
+
+def rewind(level: int) -> str:
+    """Ask to set sequences back to where a level began."""
+    return f"EXECUTE rewind({level})"
 
 
 def recover(schema: str) -> str:
@@ -128,6 +155,21 @@ def size(schema: str) -> str:
 def marks(schema: str) -> str:
     """Ask for marks alone: that works whatever has become of the schema."""
     return f"SELECT DISTINCT what FROM {schema}.ddl"
+
+
+def shapes(schema: str, level: int) -> str:
+    """Ask for what tells one schema from another: now, and at the start of a level."""
+    return f"SELECT {schema}.shape(), was.shape FROM ({latest(schema, str(level))}) was"
+
+
+def missed(table: str) -> str:
+    """Return the mark of a table of which not all rows are known at a moment."""
+    return f"not all rows of {table} are told: it could not be locked"
+
+
+def note(schema: str, mark: str) -> str:
+    """Write down a mark, as of now."""
+    return f"INSERT INTO {schema}.ddl VALUES ({literal(mark)})"
 
 
 def holders(schema: str) -> str:

@@ -47,9 +47,10 @@ _READ = {
 
 
 def shape_function(schema: str) -> str:
-    """Write the function that tells one schema from another, as a text.
+    """Write what tells one schema from another: `shape`, a text, and `alterations`, a number.
 
-    Where event triggers tell it, it is a constant and costs nothing; else some ms.
+    Where event triggers tell it, the text is a constant and costs nothing; else some ms. The number
+    costs nothing, and has moved where a table may have been made.
     """
     names = ", ".join(map(literal, EVENT_TRIGGERS))
     return f"""
@@ -59,9 +60,13 @@ IF (SELECT count(*) FROM pg_catalog.pg_event_trigger e
 THEN
     CREATE OR REPLACE FUNCTION {schema}.shape() RETURNS text LANGUAGE sql IMMUTABLE
     AS $arena$ SELECT '' $arena$;
+    CREATE OR REPLACE FUNCTION {schema}.alterations() RETURNS int8 LANGUAGE sql STABLE
+    AS $arena$ SELECT count(*) FROM {schema}.ddl $arena$;
 ELSE
     CREATE OR REPLACE FUNCTION {schema}.shape() RETURNS text LANGUAGE sql STABLE
     AS $arena$ {_shape(schema)} $arena$;
+    CREATE OR REPLACE FUNCTION {schema}.alterations() RETURNS int8 LANGUAGE sql STABLE
+    AS $arena$ SELECT max(c.oid)::int8 FROM pg_catalog.pg_class c $arena$;
 END IF;
 END $arena_do$;
 """

@@ -1,4 +1,4 @@
-"""What changes without a trigger's notice? Sequences, large objects, the database's own settings.
+"""What changes without a trigger's notice? Sequences, large objects, event triggers, settings.
 
 What they were when a level began stands in ``state``: a row for each level at whose start something
 was different from the level below. Level 0 has one always, and where it is missing, the server has
@@ -31,12 +31,9 @@ EXACT_SEQUENCES = 100
 _HOME = "(SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())"
 _OBJECTS = (
     "(SELECT count(*) || ' ' || coalesce(sum(l.oid::int8), 0) "
-    "FROM pg_catalog.pg_largeobject_metadata l)"
-)
-_SETTINGS = (
-    "(SELECT coalesce(string_agg(g.setrole || ' ' || g.setconfig::text, ' ' ORDER BY g.setrole), "
-    "'') FROM pg_catalog.pg_db_role_setting g WHERE g.setdatabase = "
-    f"{_HOME})"
+    "FROM pg_catalog.pg_largeobject_metadata l) || "
+    # No event trigger fires for a change of one.
+    "ARRAY(SELECT e.xmin FROM pg_catalog.pg_event_trigger e ORDER BY e.oid)::text"
 )
 
 
@@ -74,11 +71,21 @@ def latest(schema: str, level: str) -> str:
 
 def now(schema: str, sequences: Sequence[tuple[int, str]]) -> str:
     """Write the query of what stands now: number, called, objects, settings, shape."""
+    is_exact = len(sequences) <= EXACT_SEQUENCES
+    called = "coalesce(array_agg(v.called), '{}')" if is_exact else "'{}'::bool[]"
     return (
         "SELECT coalesce(array_agg(v.number), '{}') AS number, "
-        "coalesce(array_agg(v.called), '{}') AS called, "
-        f"{_OBJECTS} AS objects, {_SETTINGS} AS settings, {schema}.shape() AS shape "
+        f"{called} AS called, "
+        f"{_OBJECTS} AS objects, {_settings(schema)} AS settings, {schema}.shape() AS shape "
         f"FROM ({_numbers(sequences)}) v"
+    )
+
+
+def _settings(schema: str) -> str:
+    # In the index's order, and with what `settle` has looked up: nothing has to be sorted or found.
+    return (
+        "ARRAY(SELECT g.setrole || ' ' || g.setconfig::text FROM pg_catalog.pg_db_role_setting g "
+        f"WHERE g.setdatabase = (SELECT h.oid FROM {schema}.home h) ORDER BY g.setrole)::text"
     )
 
 
@@ -90,8 +97,8 @@ def _numbers(sequences: Sequence[tuple[int, str]]) -> str:
             f"SELECT last_value AS number, is_called AS called FROM {name}" for _, name in sequences
         )
     return (
-        "SELECT pg_catalog.pg_sequence_last_value(o.oid::pg_catalog.regclass) AS number, "
-        f"NULL::bool AS called FROM unnest({_oids(sequences)}) o(oid)"
+        "SELECT pg_catalog.pg_sequence_last_value(o.oid::pg_catalog.regclass) AS number "
+        f"FROM unnest({_oids(sequences)}) o(oid)"
     )
 
 
@@ -120,7 +127,7 @@ def set_back(schema: str, sequences: Sequence[tuple[int, str]]) -> str:
     return f"""
         PERFORM CASE WHEN {_CACHE} > 1 THEN {schema}.restart(x.oid, x.number, x.called)
             ELSE pg_catalog.setval(x.oid::pg_catalog.regclass, x.number, x.called) END
-        FROM ({_to_be_set(sequences, number="k.was_number", called="k.was_called")}) x"""
+        FROM ({_to_be_set(sequences, "was")}) x"""
 
 
 def forestall(schema: str, sequences: Sequence[tuple[int, str]]) -> str:
@@ -130,27 +137,29 @@ def forestall(schema: str, sequences: Sequence[tuple[int, str]]) -> str:
     """
     return f"""
             PERFORM {schema}.restart(x.oid, x.number, x.called)
-            FROM ({_to_be_set(sequences, number="k.number", called="k.called")}) x
+            FROM ({_to_be_set(sequences, "now")}) x
             WHERE {_CACHE} > 1"""
 
 
 _CACHE = "(SELECT q.seqcache FROM pg_catalog.pg_sequence q WHERE q.seqrelid = x.oid)"
 
 
-def _to_be_set(sequences: Sequence[tuple[int, str]], *, number: str, called: str) -> str:
-    """Write the query of what has moved, with what it is to be set to."""
+def _to_be_set(sequences: Sequence[tuple[int, str]], to: str) -> str:
+    """Write the query of what has moved, with what it is to be set to: as it ``was``, or is."""
     # To unnest in FROM would store all of it first.
     each = (
-        f"SELECT unnest({_oids(sequences)}) AS oid, unnest({number}) AS number, "
-        f"unnest({called}) AS called, unnest(k.was_number) AS a, unnest(k.number) AS b, "
-        "unnest(k.was_called) AS c, unnest(k.called) AS d"
+        f"SELECT unnest({_oids(sequences)}) AS oid, unnest(k.was_number) AS was, "
+        "unnest(k.number) AS now"
     )
-    moved = "e.a IS DISTINCT FROM e.b OR e.c IS DISTINCT FROM e.d"
     if len(sequences) <= EXACT_SEQUENCES:
-        return f"SELECT e.oid, e.number, e.called FROM ({each}) e WHERE {moved}"
+        return (
+            f"SELECT e.oid, e.{to} AS number, e.{to}_called AS called FROM ({each}, "
+            "unnest(k.was_called) AS was_called, unnest(k.called) AS now_called) e "
+            "WHERE e.was <> e.now OR e.was_called <> e.now_called"
+        )
     # Of an uncalled one nothing was read: it begins where it was made to begin.
     start = "(SELECT q.seqstart FROM pg_catalog.pg_sequence q WHERE q.seqrelid = e.oid)"
     return (
-        f"SELECT e.oid, coalesce(e.number, {start}) AS number, e.number IS NOT NULL AS called "
-        f"FROM ({each}) e WHERE {moved}"
+        f"SELECT e.oid, coalesce(e.{to}, {start}) AS number, e.{to} IS NOT NULL AS called "
+        f"FROM ({each}) e WHERE e.was IS DISTINCT FROM e.now"
     )

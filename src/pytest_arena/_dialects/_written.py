@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["COMPILED", "ends_transaction", "is_plain", "savepoint_in", "written_table"]
+__all__ = [
+    "COMPILED",
+    "START",
+    "ends_transaction",
+    "is_plain",
+    "savepoint_in",
+    "written_table",
+]
 
 # How statements of SQLAlchemy's begin that do such things, and are neither a text nor known to it
 # as a write.
 COMPILED = ("WITH", "SAVEPOINT", "ROLLBACK TO")
 
-_START = r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*"
+# Blanks and comments before the first word. There is one way only to read them: if a comment could
+# go on after its end, many of them would be tried in any combination.
+START = r"\s*(?>--[^\n]*\n\s*|/\*(?:[^*]++|\*(?!/))*\*/\s*)*"
 _NAME = r'(?:"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|[\w$]+)'
 _WRITES = (
     r"(?:INSERT\s+(?:OR\s+\w+\s+)?INTO|REPLACE\s+INTO|DELETE\s+FROM(?:\s+ONLY)?|MERGE\s+INTO"
-    r"|(?<!FOR )UPDATE(?:\s+OR\s+\w+)?(?:\s+ONLY)?)"
+    r"|UPDATE(?:\s+OR\s+\w+)?(?:\s+ONLY)?)"
     rf"(?:\s+|(?=[\"`\[]))(?P<table>{_NAME}(?:\s*\.\s*{_NAME})*)"
 )
-_WRITE = re.compile(_START + _WRITES, re.IGNORECASE | re.DOTALL)
+_WRITE = re.compile(START + _WRITES, re.IGNORECASE | re.DOTALL)
 _ANY = re.compile(
-    rf"{_START}(?:INSERT|REPLACE|UPDATE|DELETE|MERGE|WITH|SAVEPOINT|ROLLBACK|COMMIT|END|ABORT)\b",
+    rf"{START}(?:INSERT|REPLACE|UPDATE|DELETE|MERGE|WITH|SAVEPOINT|ROLLBACK|COMMIT|END|ABORT)\b",
     re.IGNORECASE | re.DOTALL,
 )
 _INSIDE = re.compile(rf"\b{_WRITES}", re.IGNORECASE)
-_WITH = re.compile(rf"{_START}WITH\b", re.IGNORECASE | re.DOTALL)
-_END = re.compile(rf"{_START}(?:COMMIT|END|ROLLBACK|ABORT)\b", re.IGNORECASE | re.DOTALL)
+_WITH = re.compile(rf"{START}WITH\b", re.IGNORECASE | re.DOTALL)
+_END = re.compile(rf"{START}(?:COMMIT|END|ROLLBACK|ABORT)\b", re.IGNORECASE | re.DOTALL)
 _SAVEPOINT = re.compile(
-    rf"{_START}(?:SAVEPOINT|(?P<back>ROLLBACK(?:\s+(?:WORK|TRANSACTION))?\s+TO(?:\s+SAVEPOINT)?))"
+    rf"{START}(?:SAVEPOINT|(?P<back>ROLLBACK(?:\s+(?:WORK|TRANSACTION))?\s+TO(?:\s+SAVEPOINT)?))"
     rf"\s+(?P<name>{_NAME})",
     re.IGNORECASE | re.DOTALL,
 )
-_TEXT = re.compile(r"'(?:[^']|'')*'")
+# What reads like one inside a statement: texts, and locks on rows.
+_NO_WRITES = re.compile(r"'(?:[^']|'')*'|\bFOR\s+(?:NO\s+KEY\s+)?UPDATE\b", re.IGNORECASE)
 _PART = re.compile(_NAME)
 _DEFAULT_SCHEMAS = ("main", "public")
 
@@ -44,7 +54,7 @@ def written_table(statement: str) -> str:
     """Return the table that a statement writes to, as an app names it; "" for none. Costs 1 µs."""
     found = _WRITE.match(statement)
     if found is None and _WITH.match(statement) is not None:
-        found = _INSIDE.search(_TEXT.sub("''", statement))
+        found = _INSIDE.search(_NO_WRITES.sub("''", statement))
     return _plain(found["table"]) if found is not None else ""
 
 

@@ -17,6 +17,7 @@ from pytest_arena._gate._listeners import Gate, close, install
 from pytest_arena._gate._loops import adopt
 from pytest_arena._gate._messages import NOWHERE, after_session, unknown_connection
 from pytest_arena._gate._origin import line_of_coroutine, user_line
+from pytest_arena._gate._uses import UsesOfOne
 
 __all__ = [
     "NOWHERE",
@@ -26,6 +27,7 @@ __all__ = [
     "Gate",
     "Key",
     "LostWrite",
+    "UsesOfOne",
     "adopt",
     "after_session",
     "asked_by_engine",

@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from pytest_arena._dialects._postgresql_beyond import reaches_beyond
 from pytest_arena._dialects._postgresql_control import is_own
 from pytest_arena._gate import _driver_messages as messages
+from pytest_arena._gate._alive import alive
 from pytest_arena._gate._base import Asked
 from pytest_arena._gate._driver_seams import CONNECTING
 from pytest_arena._gate._driver_statements import STATEMENTS
@@ -121,8 +122,10 @@ def raw_connections() -> list[RawConnection]:
     """Return those that are open."""
     return [
         RawConnection(opened.admitted.aim, opened.line, opened.serial, _pid_of(connection))
-        for connection, opened in list(_opened.items())
-        if opened.admitted.aim is not None and not _is_closed(connection)
+        for connection in alive(_opened)
+        if (opened := _opened.get(connection)) is not None
+        and opened.admitted.aim is not None
+        and not _is_closed(connection)
     ]
 
 

@@ -71,13 +71,18 @@ class EntryInfo:
         if self.session is None and self.handle and self.aim:
             self.session = self.handle.session()
 
-    def end_use(self) -> None:
-        """Between tests, while it is idle: it is stale where it does not look as it did."""
-        if self.handle and self.aim and self.used:
-            # One that cannot be asked (it belongs to another thread) is dropped as well.
-            now = self.handle.session()
-            self.stale = self.stale or now is None or now != self.session
-            self.used = False
+    def end_use(self) -> bool:
+        """Between tests, while it is idle: it is stale where it does not look as it did.
+
+        Returns whether that is news.
+        """
+        if not (self.handle and self.aim and self.used):
+            return False
+        # One that cannot be asked (it belongs to another thread) is dropped as well.
+        now, was_stale = self.handle.session(), self.stale
+        self.stale = was_stale or now is None or now != self.session
+        self.used = False
+        return self.stale and not was_stale
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,12 @@ class Checkout:
     def in_transaction(self) -> bool:
         """Whether it has begun to write and has neither committed nor rolled back."""
         return self.handle is not None and self.handle.in_transaction
+
+    @property
+    def writes(self) -> int:
+        """How many statements have written in its transaction, and no savepoint has undone."""
+        info = self.entry.info.get(INFO)
+        return len(info.written.parts) if isinstance(info, EntryInfo) and info.written else 0
 
 
 # What a fork left to the child: SQLite forbids to use it there, and to close it as well.

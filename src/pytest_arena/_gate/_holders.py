@@ -5,6 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._gate._alive import alive
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
@@ -31,7 +33,7 @@ class Holders:
 
     def entries_of_others(self, serial: int) -> list[object]:
         """Return the pool's entries whose holders were made in another level than this one."""
-        older = [one for one, made_in in list(self._made.items()) if made_in != serial]
+        older = [one for one in alive(self._made) if self._made.get(one) != serial]
         return [getattr(_proxied(one), "_connection_record", None) for one in older]
 
     def give_up(self, taken: Checkout) -> bool:
@@ -43,7 +45,7 @@ class Holders:
         proxied: Any = reference() if reference is not None else None
         if proxied is None:
             return False
-        holder = next((one for one in list(self._made) if _proxied(one) is proxied), None)
+        holder = next((one for one in alive(self._made) if _proxied(one) is proxied), None)
         if holder is None:
             proxied.invalidate()
             return False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import weakref
-from collections import Counter
 from functools import cache
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from pytest_arena._dialects._postgresql_beyond import reaches_beyond
 from pytest_arena._dialects._postgresql_identity import close_unseen, identity
 from pytest_arena._dialects._sqlite_restore import leave_wal_alone
 from pytest_arena._gate import _loops, _messages, _moving
+from pytest_arena._gate._alive import alive
 from pytest_arena._gate._arguments import describe, redirect
 from pytest_arena._gate._drivers import admitted, install_raw_drivers, pooled, raw_connections
 from pytest_arena._gate._engines import remember_engines, used_again
@@ -33,6 +33,7 @@ from pytest_arena._gate._postgresql_arguments import knows
 from pytest_arena._gate._raw import listen_to_raw_connections
 from pytest_arena._gate._server_handle import ServerHandle, alters_session, driver_connection
 from pytest_arena._gate._sqlite_handle import SQLiteHandle, raw_of
+from pytest_arena._gate._uses import Uses
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -55,11 +56,10 @@ class Gate:
     def __init__(self, resolver: Resolver, drivers: str = "refuse") -> None:
         self.resolver, self.drivers = resolver, drivers
         self.used: set[Key] = set()  # keys of the databases since somebody cleared it
-        self.uses: Counter[Key] = Counter()  # how often each was used, of those on servers
         self._taken: weakref.WeakKeyDictionary[Any, Checkout] = weakref.WeakKeyDictionary()
-        self._entries: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._entries: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
         self.holders = Holders()
-        self._watched_by_nobody: set[Key] = set()  # somebody has connections without a pool
+        self.uses = Uses(self._keys_out)  # of databases on servers
         self.lost = LostWrites(resolver)
 
     def connecting(
@@ -113,7 +113,7 @@ class Gate:
         __tracebackhide__ = True
         _loops.free_locks(dbapi_connection)
         _moving.note_owner(dbapi_connection)
-        self._entries.add(entry)
+        self._entries[entry] = None
         info: EntryInfo | None = entry.info.get(INFO)
         if info is None or not self._is_as_led(info, dbapi_connection):
             entry.info[INFO] = self._info_of_unseen(dbapi_connection)
@@ -165,11 +165,10 @@ class Gate:
         aims = info.aims()
         if info.stale or any(self.resolver.current(aim.key) != aim for aim in aims):
             raise DisconnectionError("the database of this connection is not the test's any more")
-        self.used.update(aim.key for aim in aims)
-        # However it came: by a listener or a creator of the app's as well.
-        self.uses.update(aim.key for aim in aims if aim.address is not None)
+        self.used.update([aim.key for aim in aims])
         info.begin_use()
         self._taken[entry] = Checkout(entry, info.handle, user_line(), self.resolver.serial())
+        self.uses.begin(aims)
 
     def _info_of(self, dbapi_connection: Any, entry: Any) -> EntryInfo:
         """What is known of a connection that is taken, of which there may be another one now."""
@@ -187,31 +186,26 @@ class Gate:
 
     def checked_in(self, entry: Any) -> None:
         """The connection is back in its pool, or is gone."""
-        taken = self._taken.pop(entry, None)
+        taken = self._taken.get(entry)
+        # Another thread may ask right now, and must not find it neither out nor counted.
         if taken is not None and isinstance(taken.handle, ServerHandle):
-            self.uses[taken.handle.key] += 1  # it may have been used since it was asked for last
+            self.uses.end(taken.handle.key)
+        self._taken.pop(entry, None)
 
     def detached(self, entry: Any) -> None:
         """Somebody keeps the connection for good: no pool tells when it is used."""
-        taken = self._taken.pop(entry, None)
+        taken = self._taken.get(entry)
         if taken is not None and isinstance(taken.handle, ServerHandle):
-            self._watched_by_nobody.add(taken.handle.key)
+            self.uses.unwatched(taken.handle.key)  # first, as above
+        self._taken.pop(entry, None)
 
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection without an engine."""
         self.used.add(key)
-        self._watched_by_nobody.add(key)
+        self.uses.unwatched(key)
 
-    def uses_of(self, key: Key) -> int:
-        """Return a number that has moved since it was last asked for, if this database was used.
-
-        That is so where a connection was taken from its pool, or given back; as long as one is
-        out; and from when one was opened without a pool, or taken out of it for good.
-        """
-        out = [one.handle.key for one in self.taken() if isinstance(one.handle, ServerHandle)]
-        if key in out or key in self._watched_by_nobody:
-            self.uses[key] += 1
-        return self.uses[key]
+    def _keys_out(self) -> list[Key]:
+        return [one.handle.key for one in self.taken() if isinstance(one.handle, ServerHandle)]
 
     def take_lost(self) -> list[LostWrite]:
         """Return what was written in the level that stands, and lost, since this was called last.
@@ -223,7 +217,8 @@ class Gate:
 
     def taken(self) -> list[Checkout]:
         """Return the connections that are out of their pools."""
-        return list(self._taken.values()) if self._taken else []  # asked thrice a test
+        found = map(self._taken.get, alive(self._taken) if self._taken else ())  # thrice a test
+        return [taken for taken in found if taken is not None]
 
     def let_go_of_stale(self) -> None:
         """Take away the connections to databases on servers that are no test's any more.
@@ -252,17 +247,24 @@ class Gate:
                 self.resolver.end_backend(one.aim.key, one.pid, cancel=False)
 
     def drop_altered(self) -> None:
-        """Mark idle connections that do not look as they did when they were new.
+        """Give up idle connections that do not look as they did when they were new.
 
-        A test's temporary table would hide a real one from the next test.
+        A test's temporary table would hide a real one from the next test; its lock would block it.
         """
-        for entry in list(self._entries):
+        for entry in alive(self._entries):
             info: EntryInfo | None = entry.info.get(INFO)
             # One that is being closed, in a thread of its own, must not be touched: SQLite would
             # crash. Its entry knows no connection any more.
             is_idle = entry not in self._taken and entry.dbapi_connection is not None
-            if info is not None and is_idle:
-                info.end_use()
+            if info is not None and is_idle and info.end_use():
+                _end_on_server(info)
+
+
+def _end_on_server(info: EntryInfo) -> None:
+    # Its pool drops it at its next checkout, which may be never; its advisory locks and what it
+    # listens to would go on until then.
+    if isinstance(info.handle, ServerHandle) and info.process == os.getpid():
+        info.handle.roll_back()
 
 
 _gates: list[Gate] = []

@@ -57,9 +57,11 @@ class LostWrites:
         if not table:
             _turn(pooled, statement)
             return
-        has_rows, rows = cursor.description is not None, cursor.rowcount
-        info = _info_of(pooled) if rows or has_rows else None
+        info = _info_of(pooled)
         if info is None or info.aim is None:
+            return  # before its driver is asked: it may be one that nobody here knows
+        has_rows, rows = cursor.description is not None, cursor.rowcount
+        if not (rows or has_rows):
             return
         if info.written is None:
             info.written = Written(user_line(), self._resolver.serial())

@@ -27,18 +27,34 @@ def user_line() -> CodeLine | None:
     Follows greenlets (SQLAlchemy's async engines) to the coroutine that awaits them, and a
     worker thread of aiosqlite to the task that waits for it. Costs some microseconds.
     """
-    for frame in frames():
+    frame: Any = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
+    current: Any = greenlet.getcurrent()
+    line = _line_from(frame)
+    while line is None and (current := current.parent) is not None:
+        line = _line_from(current.gr_frame)
+    return line
+
+
+def _line_from(frame: FrameType | None) -> CodeLine | None:
+    # Not by `_chain`, where nobody waits: each checkout walks some twenty frames.
+    while frame is not None:
         if not _is_library(frame.f_code.co_filename):
             return CodeLine(frame.f_code.co_filename, frame.f_lineno)
+        if frame.f_code.co_name in _DOORS:
+            return _line_in(_chain(frame))
+        frame = frame.f_back
     return None
+
+
+def _line_in(found: Iterator[FrameType]) -> CodeLine | None:
+    users = (one for one in found if not _is_library(one.f_code.co_filename))
+    frame = next(users, None)
+    return CodeLine(frame.f_code.co_filename, frame.f_lineno) if frame else None
 
 
 def line_of_coroutine(coroutine: object) -> CodeLine | None:
     """Return the innermost line of the user's code at which a coroutine stands."""
-    for frame in reversed(list(_awaited(coroutine))):
-        if not _is_library(frame.f_code.co_filename):
-            return CodeLine(frame.f_code.co_filename, frame.f_lineno)
-    return None
+    return _line_in(reversed(list(_awaited(coroutine))))
 
 
 _is_library = cache(is_library)
@@ -61,7 +77,7 @@ def _chain(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 # Functions behind which others wait: SQLAlchemy's way into sync code, and aiosqlite's worker by
-# its names since 0.20. A name is asked for first, as each checkout walks some twenty frames.
+# its names since 0.20.
 _DOORS = {"greenlet_spawn", "run", "_connection_worker_thread"}
 
 

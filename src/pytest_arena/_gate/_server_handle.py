@@ -6,6 +6,8 @@ import re
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._dialects._written import START
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -106,12 +108,12 @@ def _is_open(driver: Any) -> bool:
 
 # What outlives a transaction on a connection: settings, roles, listeners, locks, prepared things.
 # A function of the user's that does such a thing inside is not seen here.
-_ALTERS = re.compile(
-    r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*"
+_ALTERING = (
     r"(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|RESET|DISCARD|LISTEN|UNLISTEN|PREPARE|"
-    r"DECLARE|LOAD|DO\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:LOCAL\s+|GLOBAL\s+)?TEMP)",
-    re.IGNORECASE | re.DOTALL,
+    r"DECLARE|LOAD|DO\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:LOCAL\s+|GLOBAL\s+)?TEMP)"
 )
+_ALTERS = re.compile(START + _ALTERING, re.IGNORECASE | re.DOTALL)
+_ALTERS_LATER = re.compile(";" + START + _ALTERING, re.IGNORECASE | re.DOTALL)
 # What `set_config(…, true)` sets ends with the transaction: apps with row security do it in each.
 _CALLS = re.compile(
     r"set_config\s*\((?![^()]*,\s*true\s*\))|pg_(?:try_)?advisory_lock|\bpg_temp\b|"
@@ -122,4 +124,8 @@ _CALLS = re.compile(
 
 def alters_session(statement: str) -> bool:
     """Whether a statement may change what a session carries to the next transaction. Costs 1 µs."""
-    return _ALTERS.match(statement) is not None or _CALLS.search(statement) is not None
+    return bool(
+        _ALTERS.match(statement)
+        or _CALLS.search(statement)
+        or (";" in statement and _ALTERS_LATER.search(statement))
+    )

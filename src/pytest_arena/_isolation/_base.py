@@ -5,15 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pytest_arena._values import TableRows
 
-__all__ = ["Held", "Isolation"]
+__all__ = ["Held", "Isolation", "held_by", "nothing", "to_nobody"]
 
 
 class Held(Exception):
     """The database cannot be taken back: a connection holds a lock on it."""
+
+
+def held_by(pids: Iterable[int], database: str) -> Held:
+    """Return the error that names the backends of a server which are in the way."""
+    shown = ", ".join(map(str, sorted(pids))) or "unknown"
+    return Held(f"{database}: inside a transaction with changes: backend {shown}")
+
+
+def nothing() -> None:
+    """Check nothing: nobody has asked for it."""
+
+
+def to_nobody(_line: str) -> None:
+    """Tell nobody: there is no summary."""
 
 
 class Isolation(Protocol):
@@ -27,6 +41,10 @@ class Isolation(Protocol):
     name: str
     generation: int  # moves whenever connections must go elsewhere
     check: Callable[[], None]  # called by `leave` at its end; where it raises, the level is there
+
+    @property
+    def depth(self) -> int:
+        """How many levels are open: whoever was broken off in one asks whether it is."""
 
     def enter(self) -> None:
         """Open a level above the state that stands now.
@@ -59,13 +77,21 @@ class Isolation(Protocol):
         """Whether nobody holds a lock that would keep the next test from writing."""
 
     def is_untouched(self) -> bool:
-        """Whether nothing was *committed* in the top level; somebody may be about to."""
+        """Whether no row was *committed* in the top level; somebody may be about to.
+
+        Numbers of sequences are taken for good, whether or not a transaction is: where they alone
+        have moved, either answer will do.
+        """
 
     def is_clean(self) -> bool:
         """Whether nothing was changed in the top level, nor is about to be."""
 
-    def forget(self) -> None:
-        """Drop the top level, and keep what stands."""
+    def forget(self, *, is_undone: bool = False) -> None:
+        """Drop the top level, and keep what stands.
+
+        Where a transaction is open that has undone by savepoints what was done in the level
+        (``is_undone``), sequences go back all the same, if the isolation can do that.
+        """
 
     def moment(self, *, exact: bool = False) -> object:
         """Return a point in time, for ``rows_changed``.

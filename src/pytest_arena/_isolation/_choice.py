@@ -60,13 +60,25 @@ class Choice:
         try:
             return self._switched(Undo(self.own, content, tell=self.tell, uses=self.uses))
         except Unjournaled as error:
-            return self._without_undo(asked_for, content, error.what, error.fix)
+            if asked_for == "undo":
+                raise self._no_undo(error.reason, error.fix) from error
+            # Nothing to grant: the schema would have to be another one.
+            self.tell(f"{self.shown}: tests are isolated by clone, since {error.reason}")
+            return self._switched(self._clone(content))
 
     def _without_undo(self, asked_for: str, content: str | None, reason: str, fix: str) -> Switched:
         if asked_for == "undo":
-            raise no_undo(f"arena_isolation = undo: {reason}", self.place, fix)
+            raise self._no_undo(reason, fix)
         self.tell(f"{self.shown}: tests are isolated by clone, since {reason}. For undo: {fix}")
         return self._switched(self._clone(content))
+
+    def _no_undo(self, reason: str, fix: str) -> ConfigError:
+        return ConfigError(
+            f"arena_isolation = undo: {reason}",
+            why="tests that were isolated another way than was asked for would prove nothing",
+            cause=self.place,
+            fix=f"{fix}\nor arena_isolation = auto   (by clone, as long as undo cannot be had)",
+        )
 
     def _switched(self, first: OnServer) -> Switched:
         return Switched(self.own, first, make=self._made_from, uses=self.uses)
@@ -90,13 +102,3 @@ class Choice:
         else:
             with closing(open_control(address)) as control:
                 check_fit(install(control, fitting_schema(control)))
-
-
-def no_undo(what: str, place: str, fix: str) -> ConfigError:
-    """Return the error for an undo that was asked for by its name."""
-    return ConfigError(
-        what,
-        why="tests that were isolated another way than was asked for would prove nothing",
-        cause=place,
-        fix=f"{fix}\nor arena_isolation = auto   (by clone, as long as undo cannot be had)",
-    )

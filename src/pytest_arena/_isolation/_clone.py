@@ -13,7 +13,7 @@ from pytest_arena._dialects import _postgresql_clone as sql
 from pytest_arena._dialects._postgresql_content import content
 from pytest_arena._dialects._postgresql_control import Control, Failed, open_control
 from pytest_arena._dialects._postgresql_rows import Rows, compared, read_digests, read_rows
-from pytest_arena._isolation._base import Held
+from pytest_arena._isolation._base import held_by, nothing, to_nobody
 from pytest_arena._isolation._stock import Stock
 from pytest_arena._own import new_name
 from pytest_arena.errors import ArenaError
@@ -35,14 +35,6 @@ _AT_ONCE = 2
 # A copy is made, or a database dropped, in the background: to wait for that costs less than to take
 # a level for changed that is not.
 _PATIENCE, _STEP, _LONGEST_STEP = 0.03, 0.0003, 0.002
-
-
-def _to_nobody(_line: str) -> None:
-    pass
-
-
-def _nothing() -> None:
-    pass
 
 
 class _Picture:
@@ -103,14 +95,14 @@ class Clone:
         own: OwnDatabases,
         template: str | None,
         *,
-        tell: Callable[[str], None] = _to_nobody,
+        tell: Callable[[str], None] = to_nobody,
         uses: Callable[[], int] | None = None,
     ) -> None:
         self._own, self._tell = own, tell
         self._uses = uses or count().__next__  # where nobody counts, it may have been used
         self._seen = self._asked_at = -1  # how many uses the mark knows of, and the last question
         self.generation = 0
-        self.check: Callable[[], None] = _nothing
+        self.check: Callable[[], None] = nothing
         self._pictures: list[_Picture] = []  # frozen by us, to be dropped by us
         self._templates: dict[str | None, _Picture] = {}
         self._levels: list[_Picture] = []
@@ -130,6 +122,11 @@ class Clone:
     def address(self) -> Address:
         """How one logs in to the live database now."""
         return self._own.address_of(self._live)
+
+    @property
+    def depth(self) -> int:
+        """How many levels are open."""
+        return len(self._levels)
 
     def _template(self, name: str | None) -> _Picture:
         if name not in self._templates:
@@ -155,7 +152,7 @@ class Clone:
         if self._is_as_marked(facts):
             self._mark_at(facts)
         elif facts.open:
-            raise Held(self._whose(facts))
+            raise held_by(facts.pids(), self._live)
         else:
             self._freeze(facts)
 
@@ -185,7 +182,7 @@ class Clone:
             return False
         facts = self._asked()
         if facts.open:
-            raise Held(self._whose(facts))
+            raise held_by(facts.pids(), self._live)
         is_clean = stands and facts.held == self._mark.held and self._is_as_marked(facts)
         if is_clean:
             self._mark_at(facts)
@@ -211,7 +208,7 @@ class Clone:
         self._owed = None
         self._remove_unused()
 
-    def forget(self) -> None:
+    def forget(self, *, is_undone: bool = False) -> None:  # noqa: ARG002 - nothing can be set back
         """Drop the top level, and keep what stands."""
         self._pop()
         self._remove_unused()
@@ -439,10 +436,6 @@ class Clone:
         if look is not None:
             with suppress(Exception):  # it may have been ended by a test
                 look.close()
-
-    def _whose(self, facts: _Facts) -> str:
-        pids = ", ".join(map(str, sorted(facts.pids())))
-        return f"{self._live}: inside a transaction with changes: backend {pids}"
 
     # From one database to the next
 

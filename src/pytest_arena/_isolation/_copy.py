@@ -14,7 +14,7 @@ from pytest_arena._dialects import _sqlite_names as names
 from pytest_arena._dialects import _sqlite_restore as restoring
 from pytest_arena._dialects._sqlite_content import content
 from pytest_arena._dialects._sqlite_rows import changed_rows
-from pytest_arena._isolation._base import Held
+from pytest_arena._isolation._base import Held, nothing, to_nobody
 from pytest_arena._isolation._moments import Moment, Moments, picture_now
 from pytest_arena._isolation._trial import works
 from pytest_arena._isolation._ways import (
@@ -43,14 +43,6 @@ _Answer = TypeVar("_Answer")
 _PATIENCE, _STEP = 0.2, 0.002  # a commit is over in less
 
 
-def _to_nobody(_line: str) -> None:
-    pass
-
-
-def _nothing() -> None:
-    pass
-
-
 class Copy:
     """The isolation for SQLite: connections, engines and other processes stay connected.
 
@@ -66,14 +58,14 @@ class Copy:
     fast: tuple[type[Way], ...] = (Pages, Wal)
 
     def __init__(
-        self, live: Path, base: Path | None, *, tell: Callable[[str], None] = _to_nobody
+        self, live: Path, base: Path | None, *, tell: Callable[[str], None] = to_nobody
     ) -> None:
         self.live = live
         self._folder = live.parent  # to make and hash a path anew costs some µs a test
         self.generation = 0
         self.restored: Counter[str] = Counter()  # how often by each way
         self._tell = tell
-        self.check: Callable[[], None] = _nothing
+        self.check: Callable[[], None] = nothing
         self._levels: list[Picture] = []
         self._starts: list[Picture] = []  # what each level began with, that of no level first
         self._moments = Moments()
@@ -82,6 +74,11 @@ class Copy:
         self._count = 0
         with self._telling():
             self._begin(base)
+
+    @property
+    def depth(self) -> int:
+        """How many levels are open."""
+        return len(self._levels)
 
     def _begin(self, base: Path | None) -> None:
         if base is not None:
@@ -199,7 +196,7 @@ class Copy:
     def _stands_at_top(self) -> bool:
         return self._now is self._levels[-1] and self._is_in_place() and self._owed is None
 
-    def forget(self) -> None:
+    def forget(self, *, is_undone: bool = False) -> None:  # noqa: ARG002 - nothing can be set back
         """Drop the top level, and keep what stands."""
         self._pop()
         self._remove_unused()

@@ -11,7 +11,7 @@ from pytest_arena._dialects import _postgresql_clone as sql
 from pytest_arena._dialects._postgresql_content import content
 from pytest_arena._dialects._postgresql_control import Failed, open_control
 from pytest_arena._journal import Left, ServerJournal
-from pytest_arena._own._line import is_lost
+from pytest_arena._own._line import is_elsewhere, is_lost
 from pytest_arena._values import TableRows
 
 if TYPE_CHECKING:
@@ -61,10 +61,10 @@ class LiveDatabase:
         """Close what is ours: somebody is about to copy it, or to drop it."""
         with self._turn:
             self._leave_to_the_parent()
-            for one in (self._journal, self._reader):
-                if one is not None:
-                    one.close()
-            self._journal = self._reader = None
+            journal, self._journal = self._journal, None
+            if journal is not None:
+                journal.close()
+            self._close_reader()
 
     def ask(self, question: Callable[[ServerJournal], _Answer]) -> _Answer:
         """Ask its journal, and once more where the connection was lost.
@@ -104,13 +104,16 @@ class LiveDatabase:
         """Enter a level, and return whether that could not be: the journal does not fit any more.
 
         Raises:
-            ArenaError: the server is gone.
+            ArenaError: somebody holds a lock, or the server is gone or has no room: another
+                database in its place would be of no use.
         """
-        try:
-            return bool(self.ask(lambda journal: journal.enter(number)))
-        except Failed as error:
-            self._say_if_lost(error)
-            return True
+        with self._own.saying("the change journal cannot go on"):
+            try:
+                return bool(self.ask(lambda journal: journal.enter(number)))
+            except Failed as error:
+                if error.sqlstate == _LOCKED or is_elsewhere(error):
+                    raise
+                return True
 
     def left(self, number: int) -> Left | None:
         """Leave a level; None where somebody is in the way.
@@ -216,13 +219,18 @@ class LiveDatabase:
             except Failed as error:
                 if not is_lost(error):
                     raise
-            self._reader = None
+            self._close_reader()
             return content(self._opened_to_read())
 
     def _opened_to_read(self) -> Control:
         if self._reader is None:
             self._reader = open_control(self.address)
         return self._reader
+
+    def _close_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
 
 def joined(first: Iterable[TableRows], second: Iterable[TableRows]) -> list[TableRows]:

@@ -45,8 +45,7 @@ class Pictures:
     def template(self, content: str | None, *, is_journaled: bool = False) -> Picture:
         """Return the picture of a template, or of none, with a journal in it."""
         if content not in self._templates:
-            is_ready = is_journaled and content is not None
-            name = content if is_ready and content else journaled(self._own, content)
+            name = content if is_journaled and content else journaled(self._own, content)
             self._templates[content] = Picture(name, Stock(self._own, name))
         return self._templates[content]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_arena._isolation._base import Held, Isolation
+from pytest_arena._isolation._base import Held, Isolation, held_by, nothing
 from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address, TableRows
 
 __all__ = ["OnServer", "Switched"]
-
-
-def _nothing() -> None:
-    pass
 
 
 class OnServer(Isolation, Protocol):
@@ -37,11 +33,15 @@ class OnServer(Isolation, Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Part:
-    """An isolation, how many levels are its own, and the database that it was made from."""
+    """An isolation, and the database that it was made from."""
 
     isolation: OnServer
-    levels: int = 0
     source: str = ""
+
+    @property
+    def levels(self) -> int:
+        """How many are its own."""
+        return self.isolation.depth
 
 
 class Switched:
@@ -74,7 +74,7 @@ class Switched:
         self._parts = [_Part(first)]
         self._base = 0
         self._asked_for = ""
-        self._check: Callable[[], None] = _nothing
+        self._check: Callable[[], None] = nothing
 
     @property
     def _top(self) -> OnServer:
@@ -94,6 +94,11 @@ class Switched:
     def address(self) -> Address:
         """How one logs in to the live database now."""
         return self._top.address
+
+    @property
+    def depth(self) -> int:
+        """How many levels are open, of all isolations."""
+        return sum(part.levels for part in self._parts)
 
     @property
     def check(self) -> Callable[[], None]:
@@ -129,19 +134,15 @@ class Switched:
         except BaseException:
             self._drop_if_empty()
             raise
-        self._parts[-1].levels += 1
 
     def leave(self) -> bool:
         """Go back to the state at the matching ``enter``."""
         part = self._parts[-1]
         if not self._is_last_of_a_copy():
             self._drop_kept()
-            has_changed = part.isolation.leave()
-            part.levels -= 1
-            return has_changed
+            return part.isolation.leave()
         if writers := part.isolation.writers():
-            pids = ", ".join(map(str, sorted(writers)))
-            raise Held(f"{self.address.database}: inside a transaction: backend {pids}")
+            raise held_by(writers, self.address.database)
         has_changed = not part.isolation.is_clean()
         self._leave_copy()
         return has_changed
@@ -162,18 +163,15 @@ class Switched:
             self._switch_back()
             return
         self._drop_kept()
-        part = self._parts[-1]
-        part.levels -= 1  # it is gone even where this fails
-        part.isolation.leave_by_force()
+        self._top.leave_by_force()
 
-    def forget(self) -> None:
+    def forget(self, *, is_undone: bool = False) -> None:
         """Drop the top level, in which nothing was written, or whose writer goes on."""
         if self._is_last_of_a_copy():
             self._switch_back()
             return
         self._drop_kept()
-        self._top.forget()
-        self._parts[-1].levels -= 1
+        self._top.forget(is_undone=is_undone)
 
     def _is_last_of_a_copy(self) -> bool:
         part = self._parts[-1]
@@ -185,8 +183,7 @@ class Switched:
 
     def _switch(self, name: str) -> None:
         if writers := self._top.writers():
-            pids = ", ".join(map(str, sorted(writers)))
-            raise Held(f"{self.address.database}: inside a transaction: backend {pids}")
+            raise held_by(writers, self.address.database)
         part = self._kept_for(name) or self._made(name)
         part.isolation.check = self._check
         self._go_to([*self._parts, part])
@@ -198,13 +195,12 @@ class Switched:
             self._drop_kept()
             return None
         part, self._kept = kept[0], None
-        part.isolation.check = _nothing
+        part.isolation.check = nothing
         try:
             part.isolation.leave()
         except (Held, ArenaError):  # somebody goes on in it, to whom it may be left
             self._drop(part)
             return None
-        part.levels = 0
         return part
 
     def _drop_kept(self) -> None:

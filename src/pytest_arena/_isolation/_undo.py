@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from pytest_arena import _clock
 from pytest_arena._dialects._postgresql_control import Failed
 from pytest_arena._isolation import _undo_messages as messages
-from pytest_arena._isolation._base import Held
+from pytest_arena._isolation._base import Held, held_by, nothing, to_nobody
+from pytest_arena._isolation._late_moments import LateMoments, Moment
 from pytest_arena._isolation._live import LiveDatabase, joined
 from pytest_arena._isolation._pictures import Archive, Picture, Pictures
 from pytest_arena._journal import ServerJournal, check_fit, remarks
@@ -30,14 +31,6 @@ _NEVER = -1
 # How long a backend that was told to end may take for it, before another database is taken.
 _PATIENCE, _STEP = 1.0, 0.002
 _ROWS_KEPT = 50  # of each table, of what is told of levels below a picture
-
-
-def _to_nobody(_line: str) -> None:
-    pass
-
-
-def _nothing() -> None:
-    pass
 
 
 @dataclass(eq=False, slots=True)
@@ -81,21 +74,21 @@ class Undo:
         own: OwnDatabases,
         template: str | None,
         *,
-        tell: Callable[[str], None] = _to_nobody,
+        tell: Callable[[str], None] = to_nobody,
         uses: Callable[[], int] | None = None,
         is_journaled: bool = False,
     ) -> None:
         self._own, self._tell = own, tell
         self._uses = uses or count().__next__  # where nobody counts, it may have been used
         self._seen = _NEVER  # how many uses there were when the journal was empty
-        self._moment: tuple[int, str] = (_NEVER, "")
         self.generation = 0
         self._to_keep: tuple[str, str] | None = None  # name and title of what is live
         self._owed: tuple[_Level, int] | None = None  # what is live still has to become this level
         self._is_altered = False  # the journal was made anew, and there is no picture of it yet
         self._is_wrong = False  # a check has failed: what was taken back is not what it should be
-        self.check: Callable[[], None] = _nothing
+        self.check: Callable[[], None] = nothing
         self._live, self._pictures = LiveDatabase(own), Pictures(own)
+        self._moments = LateMoments(lambda: self._live.asked(ServerJournal.moment), self._uses)
         self._now = self._pictures.template(template, is_journaled=is_journaled)
         self._base, self._stack = 0, [_Level(self._now, 0)]
         # What a later run may take over, should this one be killed: copies of this one as they are.
@@ -115,6 +108,11 @@ class Undo:
         return self._live.address
 
     @property
+    def depth(self) -> int:
+        """How many levels are open."""
+        return len(self._stack) - 1
+
+    @property
     def _top(self) -> tuple[_Level, int]:
         return self._stack[-1], len(self._stack) - 1
 
@@ -125,6 +123,7 @@ class Undo:
 
         A picture is taken where the schema was changed: all connections end then.
         """
+        self._moments.begin()
         if self._owed is not None:
             self._pay()
         if self._is_altered or self._may_have_changed():
@@ -195,6 +194,7 @@ class Undo:
     def leave(self) -> bool:
         """Go back to the state at the matching ``enter``."""
         top, number = self._top
+        self._moments.end()
         was_changed = self._is_taken_back(top, number)
         self._is_wrong = True
         self.check()
@@ -216,7 +216,7 @@ class Undo:
                 return left.was_changed
             marks = left.marks
         elif writers := self.writers():
-            raise Held(messages.held(self._live.name, writers))
+            raise held_by(writers, self._live.name)
         self._bring_back(top, number)
         if marks:
             self._tell(messages.replaced(marks))
@@ -227,18 +227,24 @@ class Undo:
         return level.archive is None and self._to_keep is None and self._owed is None
 
     def _left_by_journal(self, number: int) -> Left:
-        seen, left = self._uses(), self._live.left(number)
+        seen = self._uses()
+        # Where somebody has a connection, the number moves by itself. What is at a statement now is
+        # in nobody's way, and would be committed to the level below.
+        if self._uses() != seen and (at_work := self._live.asked(ServerJournal.at_work)):
+            raise held_by(at_work, self._live.name)
+        left = self._live.left(number)
         if left is None and (ended := self._live.end_prepared(number)):
             self._tell(messages.rolled_back(ended))
             left = self._live.left(number)
         if left is None:
-            raise Held(messages.held(self._live.name, self._live.in_the_way(number)))
+            raise held_by(self._live.in_the_way(number), self._live.name)
         self._seen = seen
         return left
 
     def leave_by_force(self) -> None:
         """Go back without asking who is inside a transaction: all connections are ended."""
         top, number = self._top
+        self._moments.end()
         with suppress(Failed, ArenaError):  # what is not ended goes with its database
             self._live.end_all()
         self.generation += 1
@@ -272,9 +278,12 @@ class Undo:
             raise
         self._owed = None
 
-    def forget(self) -> None:
-        """Drop the top level, and keep what stands."""
+    def forget(self, *, is_undone: bool = False) -> None:
+        """Drop the top level, and keep what stands; sequences go back if all else was undone."""
         top, number = self._top
+        self._moments.begin()
+        if is_undone and self._stands(top):
+            self._live.asked(lambda journal: journal.rewind(number))
         if self._is_written(top):
             self._live.asked(lambda journal: journal.forget(number))
             self._seen = _NEVER
@@ -293,6 +302,7 @@ class Undo:
     def replace(self, content: str | None) -> None:
         """Give the level that stands now another content: a template's, or none."""
         top, number = self._top
+        self._moments.end()
         archive = self._archive_below(top, number)
         self._put(self._pictures.template(content), number, Archive())
         top.archive = archive
@@ -307,7 +317,10 @@ class Undo:
         Raises:
             RowsLost: what the levels below had written cannot be had; nothing was done.
         """
-        self._put(top.picture, number, self._archive_below(top, number))
+        archive = self._archive_below(top, number)
+        if archive.loss is None:
+            top.archive = archive  # should this be broken off: what is live may be gone by then
+        self._put(top.picture, number, archive)
         self._base = top.base
 
     def _archive_below(self, top: _Level, number: int) -> Archive:
@@ -397,13 +410,16 @@ class Undo:
 
     def is_untouched(self) -> bool:
         """Whether nothing was committed in the top level."""
-        return self._is_as_entered(lambda _look: True)
+        # Sequences move where a transaction is open, too, or was rolled back.
+        return self._is_as_entered(lambda look: not look.has_rows)
 
     def is_clean(self) -> bool:
         """Whether nothing was changed in the top level, nor is about to be."""
-        return self._is_as_entered(lambda look: not (look.writers or look.prepared or look.locks))
+        return self._is_as_entered(
+            lambda look: not (look.is_changed or look.writers or look.prepared or look.locks)
+        )
 
-    def _is_as_entered(self, is_quiet: Callable[[Look], bool]) -> bool:
+    def _is_as_entered(self, is_so: Callable[[Look], bool]) -> bool:
         top, number = self._top
         if not self._stands(top) or top.is_written:
             return False
@@ -414,10 +430,9 @@ class Undo:
             look = self._live.look(number)
         except ArenaError:
             return False
-        if look.is_changed or look.marks:
-            return False
-        self._seen = seen if not look.writers else _NEVER
-        return is_quiet(look)
+        if not look.is_changed:
+            self._seen = seen if not look.writers else _NEVER
+        return is_so(look)
 
     def writers(self) -> set[int]:
         """Return the backends that are inside a transaction with changes, in the live database."""
@@ -428,12 +443,17 @@ class Undo:
         with self._own.saying("a connection cannot be ended"):
             self._live.end(pid, cancel=cancel)
 
-    def moment(self, *, exact: bool = False) -> str:  # noqa: ARG002 - each is exact
-        """Return a point in time, for ``rows_changed``."""
-        uses = self._uses()
-        if self._moment[0] != uses:
-            self._moment = uses, self._live.asked(ServerJournal.moment)
-        return self._moment[1]
+    def moment(self, *, exact: bool = False) -> Moment:
+        """Return a point in time, for ``rows_changed``.
+
+        Only an ``exact`` one tells changes of the schema from before where there are no event
+        triggers; all tell the rows.
+        """
+        if exact:
+            self._live.asked(lambda journal: journal.note_schema(len(self._stack) - 1))
+        top, uses = self._stack[-1], self._uses()
+        is_start = uses == self._seen and not (top.is_written or top.told)
+        return self._moments.now(uses, is_start=is_start)
 
     def rows_changed(
         self,
@@ -445,14 +465,13 @@ class Undo:
     ) -> list[TableRows]:
         """Return the rows that were committed in a level, net."""
         number = len(self._stack) - 1 - depth
-        if number < 0:
+        if number < 0 or (isinstance(until, Moment) and until.is_start and not depth):
             return []
         if depth:
-            rows = self._live.rows_changed(number, limit=limit)
-            return joined(self._stack[number].told, rows)
-        moments = str(since or ""), str(until or "")
+            return joined(self._stack[number].told, self._live.rows_changed(number, limit=limit))
+        moments = self._moments.name_of(since), self._moments.name_of(until)
         rows = self._live.rows_changed(number, *moments, is_top=True, limit=limit)
-        return rows if since else joined(self._stack[number].told, rows)
+        return rows if moments[0] else joined(self._stack[number].told, rows)
 
     def content(self) -> dict[str, str]:
         """Return digests of all that stands in the live database now."""

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pytest_arena.errors import IsolationError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-__all__ = ["RowsLost", "held", "replaced", "rolled_back"]
+__all__ = ["RowsLost", "replaced", "rolled_back"]
 
 _SHOWN = 3
-
-
-def held(name: str, pids: Iterable[int]) -> str:
-    """Return who is in the way."""
-    shown = ", ".join(map(str, sorted(pids))) or "unknown"
-    return f"{name}: inside a transaction with changes: backend {shown}"
 
 
 def replaced(marks: tuple[str, ...]) -> str:

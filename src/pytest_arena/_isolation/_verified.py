@@ -47,7 +47,8 @@ class Verified:
     def enter(self) -> None:
         """Open a level, and read what it begins with."""
         self._isolation.enter()
-        self._before.append(self._read())
+        # Whoever was broken off may have left one too many.
+        self._before[self._isolation.depth - 1 :] = [self._read()]
 
     def leave(self) -> bool:
         """Go back, and compare.
@@ -59,7 +60,7 @@ class Verified:
         if self._found is not None:
             raise self._found
         changed = self._isolation.leave()
-        self._before.pop()
+        del self._before[self._isolation.depth :]
         return changed
 
     def leave_by_force(self) -> None:
@@ -68,7 +69,10 @@ class Verified:
         Raises:
             IsolationError: likewise, or there was a difference before, or is one now.
         """
-        before = self._before.pop()
+        number = self._isolation.depth - 1
+        # One that was broken off at its start was not read.
+        before = self._before[number] if number < len(self._before) else None
+        del self._before[number:]
         self._isolation.leave_by_force()
         if different := _different(before, self._read()):
             self._found = self._error(different, "also where it was put in its place anew")
@@ -76,9 +80,9 @@ class Verified:
         if found is not None:
             raise found
 
-    def forget(self) -> None:
+    def forget(self, *, is_undone: bool = False) -> None:
         """Drop the top level, and keep what stands."""
-        self._isolation.forget()
+        self._isolation.forget(is_undone=is_undone)
         self._before.pop()
 
     def is_clean(self) -> bool:

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 from pytest_arena._dialects import _postgresql_rights as sql
 from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._own._line import is_elsewhere
 
 if TYPE_CHECKING:
     from pytest_arena._own import OwnDatabases
@@ -22,9 +23,13 @@ def lacking(own: OwnDatabases) -> str:
 
     It is tried out: a connection as the journal's, with a trigger on a table that nobody sees.
     Cost: one connection and one round trip (some 5 ms), once a run.
+
+    Raises:
+        ArenaError: it cannot be tried: the server is gone, or full of connections.
     """
     if own not in _found:
-        _found[own] = _tried(own)
+        with own.saying("whether tests can be undone cannot be tried"):
+            _found[own] = _tried(own)
     return _found[own]
 
 
@@ -35,6 +40,8 @@ def _tried(own: OwnDatabases) -> str:
             control.run(sql.BE_REPLICA)
             control.run(sql.may_capture())
     except Failed as error:
+        if is_elsewhere(error):  # of which nothing follows for the rest of the run
+            raise
         return f"the role {role} may not: {str(error).partition(chr(10))[0]}"
     return ""
 

@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._dialects import _postgresql_undo_calls as sql
-from pytest_arena._dialects._postgresql_capture import fitting_schema, install, uninstall
+from pytest_arena._dialects._postgresql_capture import (
+    capture_new,
+    fitting_schema,
+    install,
+    uninstall,
+)
 from pytest_arena._dialects._postgresql_changes import Entries, rows_changed
 from pytest_arena._dialects._postgresql_control import Failed, open_control
 from pytest_arena._dialects._postgresql_journal import find_schema
 from pytest_arena._dialects._postgresql_rights import BE_REPLICA
+from pytest_arena._own._line import is_elsewhere
 
 if TYPE_CHECKING:
     from pytest_arena._dialects._postgresql_journal import Unfit
@@ -20,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Left", "Look", "ServerJournal"]
 
 _BUSY, _DEADLOCK = "55P03", "40P01"
-# Classes of SQLSTATE that say nothing of the journal: the connection, the operator, no more room.
-_ELSEWHERE = ("", "08", "53", "57", "58")
 # So many bytes of dead entries are looked through in no time; more are given back, seldom: that
 # makes every session plan anew what its triggers do.
 _BYTES = 48 * 8192
@@ -40,8 +44,9 @@ class Look:
     """What stands, without anything being done about it."""
 
     is_changed: bool
+    has_rows: bool  # committed ones, or marks; sequences move whatever becomes of a transaction
     marks: tuple[str, ...]
-    writers: frozenset[int]  # pids of sessions inside a transaction that has written
+    writers: frozenset[int]  # pids of sessions inside a transaction that has written, or is at it
     prepared: tuple[str, ...]  # transactions prepared for a second phase
     locks: bool  # somebody holds an advisory lock
 
@@ -73,6 +78,9 @@ class ServerJournal:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._most_bytes = _BYTES
+        self._alterations = 0  # of the schema, of which the journal's triggers know
+        self._missed: list[str] = []  # tables that they could not be given
+        self._shape: str | None = None  # of the schema, when it was looked at last
         self._control = open_control(address, sql.SETTINGS)
         try:
             self._begin()
@@ -104,7 +112,7 @@ class ServerJournal:
             Failed: the server is gone.
         """
         try:
-            found = self._control.rows(sql.enter(level))
+            found = sql.read(self._control.ask(sql.enter(level)))
         except Failed as error:
             return self._marks_of(error)
         return self._tidied(found)
@@ -121,30 +129,29 @@ class ServerJournal:
                 or the server is gone.
         """
         try:
-            found = self._control.rows(sql.leave(level))
+            found = sql.read(self._control.ask(sql.leave(level)))
         except Failed as error:
             return Left(was_changed=True, marks=self._marks_of(error))
-        return Left(was_changed=found[0][0] is not None, marks=self._tidied(found))
+        return Left(was_changed=bool(found), marks=self._tidied(found))
 
     def _marks_of(self, error: Failed) -> tuple[str, ...]:
         """Say why nothing could be done, where that is the journal's affair and nobody else's."""
         if error.sqlstate in {_BUSY, _DEADLOCK}:
-            raise Failed(f"{error}: {self._whose()}", _BUSY) from error
-        if error.sqlstate[:2] in _ELSEWHERE:
+            raise Failed(f"{_first_line(error)}: {self._whose()}", _BUSY) from error
+        if is_elsewhere(error):
             raise error
         with suppress(Failed):
             if marks := self._control.rows(sql.marks(self._schema)):
                 return tuple(mark for (mark,) in marks)
-        return (str(error).partition("\n")[0],)
+        return (_first_line(error),)
 
     def _whose(self) -> str:
         found = self._control.rows(sql.holders(self._schema))
         return ", ".join(line for (line,) in found) or "somebody holds locks on its rows"
 
-    def _tidied(self, found: list[tuple[Any, ...]]) -> tuple[str, ...]:
+    def _tidied(self, found: list[str]) -> tuple[str, ...]:
         """Return marks; where a change was taken back instead, look after the journal's size."""
-        [(answer,)] = found
-        size, *marks = answer or ("0",)
+        size, *marks = found or ("0",)
         if int(size) > self._most_bytes:
             with suppress(Failed):  # what was asked for is done
                 self._vacuum()
@@ -156,13 +163,24 @@ class ServerJournal:
         [(left,)] = self._control.rows(sql.size(self._schema))
         self._most_bytes = max(_BYTES, 2 * left)
 
+    def rewind(self, level: int) -> None:
+        """Set sequences back to where the top level began, and touch nothing else.
+
+        No lock of a transaction is in the way. One with a ``CACHE`` that somebody uses in one goes
+        on with its numbers.
+
+        Raises:
+            Failed: the server is gone.
+        """
+        self._control.ask(sql.rewind(level))
+
     def forget(self, level: int) -> None:
         """Close the top level, and keep what was written in it: it belongs to the level below.
 
         Raises:
             Failed: the server is gone.
         """
-        self._control.rows(sql.forget(level))
+        self._control.ask(sql.forget(level))
 
     def recover(self) -> bool:
         """Take back all levels after whoever entered them has died, level 0's own changes as well.
@@ -177,7 +195,7 @@ class ServerJournal:
         try:
             [(is_done,)] = self._control.rows(sql.recover(self._schema))
         except Failed as error:
-            if error.sqlstate != _BUSY and error.sqlstate[:2] in _ELSEWHERE:
+            if is_elsewhere(error):
                 raise
             return False
         return bool(is_done)
@@ -193,18 +211,62 @@ class ServerJournal:
         Raises:
             Failed: the server is gone.
         """
-        [(is_changed, marks, writers, prepared, locks)] = self._control.rows(
+        [(is_changed, has_rows, marks, writers, prepared, locks)] = self._control.rows(
             sql.look(self._schema, level)
         )
-        return Look(is_changed, tuple(marks), frozenset(writers), tuple(prepared), locks)
+        return Look(is_changed, has_rows, tuple(marks), frozenset(writers), tuple(prepared), locks)
 
-    def moment(self) -> str:
-        """Return a point in time for ``rows_changed``.
+    def at_work(self) -> frozenset[int]:
+        """Return the sessions that are at a statement which may write: it is not journaled yet.
 
         Raises:
             Failed: the server is gone.
         """
-        return str(self._control.rows(sql.MOMENT)[0][0])
+        return frozenset(map(int, sql.read(self._control.ask(sql.AT_WORK))))
+
+    def moment(self) -> str:
+        """Return a point in time for ``rows_changed``.
+
+        Where the schema was changed since the last one, tables that were made are journaled from
+        here on, and what stands in them has come: that is some round trips, and 1 to 2 ms a table.
+        One that somebody is writing to is tried again the next time, and told as a mark.
+
+        Raises:
+            Failed: the server is gone.
+        """
+        moment, alterations = self._now()
+        if alterations == self._alterations:
+            return moment
+        self._know_new_tables(alterations)
+        return self._now()[0]
+
+    def _now(self) -> tuple[str, int]:
+        moment, _, alterations = str(self._control.ask(sql.MOMENT)).partition(" ")
+        return moment, int(alterations)
+
+    def _know_new_tables(self, alterations: int) -> None:
+        """From here on, changes of the tables that were made in the level are journaled as well."""
+        before, self._missed = self._missed, capture_new(self._control, self._schema)
+        # What comes late is told as if it had come now: in both moments there is a word of it.
+        for table in {*before, *self._missed}:
+            self._control.run(sql.note(self._schema, sql.missed(table)))
+        if not self._missed:
+            self._alterations = alterations
+
+    def note_schema(self, level: int) -> None:
+        """Write a mark where the schema was changed, since this was asked for or the level's start.
+
+        Where there are event triggers, these have done so. Cost: two round trips, and some ms
+        without event triggers.
+
+        Raises:
+            Failed: the server is gone.
+        """
+        self.moment()  # has triggers made, which change it as well
+        for now, at_start in self._control.rows(sql.shapes(self._schema, level)):
+            before, self._shape = self._shape, now
+            if now != (at_start if before is None else before):
+                self._control.run(sql.note(self._schema, sql.ALTERED))
 
     def rows_changed(
         self,
@@ -223,11 +285,13 @@ class ServerJournal:
 
         Marks are told as rows of "the schema".
 
-        Cost: two round trips, and another for each table that has changed.
+        Cost: four round trips, and another for each table that has changed.
 
         Raises:
             Failed: the journal or the server is gone.
         """
+        if is_top and not until:  # else a moment has done it
+            self.note_schema(level)
         entries = Entries(self._schema, level, is_top, since, until)
         return rows_changed(self._control, entries, limit)
 
@@ -270,7 +334,7 @@ class ServerJournal:
             schema = self._schema or fitting_schema(control)
             found = install(control, schema)
         if not any(one.is_fatal for one in found):
-            self._schema = schema
+            self._schema, self._missed, self._alterations, self._shape = schema, [], 0, None
             self._use()
         return found
 
@@ -287,3 +351,7 @@ class ServerJournal:
     def close(self) -> None:
         """Close the connection. Idempotent; never raises."""
         self._control.close()
+
+
+def _first_line(error: Failed) -> str:
+    return str(error).partition("\n")[0]

@@ -25,7 +25,15 @@ _NAMES = ("_postgresql_capture", "_postgresql_journal", "_postgresql_undo")
 
 
 class Unjournaled(IsolationError):
-    """A change journal cannot bring this database back; a clone can."""
+    """A change journal cannot bring this database back; a clone can.
+
+    Outside of ``errors.py``, since ``auto`` catches it: users see it as what it is made from.
+    """
+
+    @property
+    def reason(self) -> str:
+        """What of the schema is in the way, the first of it."""
+        return self.cause.partition("\n")[0]
 
 
 def journaled(own: OwnDatabases, template: str | None) -> str:

@@ -162,17 +162,18 @@ class OwnDatabases:
         It has a new name, and nobody is connected; what the dead run has written is still in it.
         One run alone gets it. Nothing is asked where no dead run has left any.
         """
+        name, called, is_fit = "", new_name("live"), False
         try:
-            name, is_fit = self._taking.take(template, new_name("live"))
+            name = self._taking.claim(template)
+            is_fit = bool(name) and self._taking.moved(name, template, called)
         except (Failed, ArenaError) as error:  # a new one does as well
             self._note_failure(error)
-            return None
         if name and not is_fit:
             self.drop_later(name)
         if self._taking.has_more(besides=bool(name)):
             # What is left of the same template may be another worker's next.
             self._sweep_later(spare=(_WANTED,))
-        return name if is_fit else None
+        return called if is_fit else None
 
     def offer(self, name: str, template: str) -> None:
         """Let a later run take over a live database, should this one be killed.

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
     from pytest_arena._dialects._postgresql_control import Control
 
-__all__ = ["Line", "Writes", "is_lost"]
+__all__ = ["Line", "Writes", "is_elsewhere", "is_lost"]
 
 # The server is shutting down, has crashed, is starting: a new connection may do.
 _LOST = ("57P01", "57P02", "57P03")
+# Classes of SQLSTATE: the connection, no more room, the operator, the system.
+_ELSEWHERE = ("", "08", "53", "57", "58")
 # A server that is restarted is back within some seconds.
 _RESTART_SECONDS, _RESTART_STEP = 10.0, 0.05
 
@@ -28,6 +30,11 @@ _RESTART_SECONDS, _RESTART_STEP = 10.0, 0.05
 def is_lost(error: Failed) -> bool:
     """Whether the connection is gone, rather than a statement refused."""
     return error.sqlstate in ("", *_LOST) or error.sqlstate.startswith("08")
+
+
+def is_elsewhere(error: Failed) -> bool:
+    """Whether what was in the way has nothing to do with what was asked for."""
+    return error.sqlstate[:2] in _ELSEWHERE
 
 
 @dataclass(slots=True)
@@ -113,6 +120,11 @@ class Line:
         """Execute one statement and return its rows."""
         found: list[tuple[Any, ...]] = self._said(lambda control: control.rows(sql))
         return found
+
+    def ask(self, sql: str) -> str | None:
+        """Execute one statement that takes no time, and return its only value, a text."""
+        text: str | None = self._said(lambda control: control.ask(sql))
+        return text
 
     def _said(self, say: Callable[[Control], Any]) -> Any:
         with self._turn:

@@ -57,7 +57,7 @@ _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
     ),
     "55P03": (
         IsolationError,
-        "another session holds a lock on the database for more than ten seconds",
+        "another session holds a lock there, and has not given it back in time",
         "look into pg_stat_activity for who is connected to databases named arena_…",
     ),
     "3D000": (

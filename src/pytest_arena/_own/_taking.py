@@ -28,29 +28,36 @@ class Taking:
         self.left = 0  # how many there were, at the beginning of the run
         self._has_asked = False
 
-    def take(self, template: str, called: str) -> tuple[str, bool]:
-        """Claim one, and return its name and whether it can be used; "" where there is none.
-
-        One that can has ``called`` as its name by then.
+    def claim(self, template: str) -> str:
+        """Have one for this run alone, and return its name; "" where there is none.
 
         Raises:
             Failed: the server refuses.
         """
         if not self.left:
-            return "", False
+            return ""
         line = self._registry.line
         with self._registry.writes.one():
             [(name,)] = line.rows(sql.take_over(template, self._registry.run))
         if name is None:
-            return "", False
+            return ""
         self._registry.has(name, "live")
+        return str(name)
+
+    def moved(self, name: str, template: str, called: str) -> bool:
+        """Whether one that was claimed can be used; if so, nobody is in it, and it is ``called``.
+
+        Raises:
+            Failed: the server refuses.
+            ArenaError: somebody does not end.
+        """
         if not self._is_fit(name, template):
-            return name, False
+            return False
         with self._registry.writes.one():
-            line.run(sql.move(name, called))
+            self._registry.line.run(sql.move(name, called))
         self._registry.has(called, "live")
         self._registry.let_go(name)
-        return called, True
+        return True
 
     def _is_fit(self, name: str, template: str) -> bool:
         line = self._registry.line

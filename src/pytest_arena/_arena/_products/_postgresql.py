@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pytest_arena._arena._state import Database
     from pytest_arena._config import Config
     from pytest_arena._dialects._postgresql_identity import Identity
+    from pytest_arena._gate import UsesOfOne
     from pytest_arena._isolation import Isolation, Switched
     from pytest_arena._own import OwnDatabases
     from pytest_arena._servers._base import Server, Wanted
@@ -43,8 +44,8 @@ class PostgreSQL:
     """Found or started at the first connection; nothing is asked of a server before.
 
     ``apps_own`` returns the names of the app's databases as their engines and variables ask for
-    them (``postgresql://host:port/name``): none of them is ever the arena's. ``uses`` returns a
-    number that moves when somebody uses a database.
+    them (``postgresql://host:port/name``): none of them is ever the arena's. ``uses`` returns what
+    tells when somebody uses a database.
     """
 
     name = "postgresql"
@@ -56,7 +57,7 @@ class PostgreSQL:
         *,
         newer_than: float,
         apps_own: Callable[[], Collection[str]],
-        uses: Callable[[Key], int],
+        uses: Callable[[Key], UsesOfOne],
     ) -> None:
         self._config, self._newer_than = config, newer_than
         self._apps_own, self._uses = apps_own, uses
@@ -65,6 +66,7 @@ class PostgreSQL:
         self._starting = threading.RLock()
         self._stores: dict[str, Store[Any]] = {}
         self._lives: dict[str, Database] = {}  # by the names that their databases have had
+        self._aims: dict[Database, Aim] = {}
 
     @property
     def shown(self) -> str:
@@ -152,14 +154,18 @@ class PostgreSQL:
         own = self._databases()
         isolation_named(self._config, self.name, self.shown)
         place = self._config.place("isolation")
-        choice = Choice(own, self.shown, place, tell, lambda: self._uses(database.key))
+        choice = Choice(own, self.shown, place, tell, self._uses(database.key))
         isolation = choice.isolated(self._config.isolation, content)
         if isolation.name == "clone":
             self._say_that_it_is_slow(own, tell)
         return cast("Isolation", isolation)
 
+    def usual_isolation(self) -> str:
+        """Rights decide on it, and the schema."""
+        return ""
+
     def lacks(self, isolation: str) -> str:
-        """Rights, for undo."""
+        """Rights, for undo; clone can always be had."""
         if isolation not in ISOLATIONS[self.name]:
             return f"{self.shown} is isolated by undo or clone"
         return lacking(self._databases()) if isolation == "undo" else ""
@@ -178,9 +184,13 @@ class PostgreSQL:
         isolation = _isolation_of(database)
         if isolation is None:
             return Aim(database.key, "", (database.born, 0))
-        address = isolation.address
-        self._lives.setdefault(address.database, database)
-        return Aim(database.key, "", (database.born, isolation.generation), address)
+        known = self._aims.get(database)  # asked for at each checkout
+        generation = database.born, isolation.generation  # before the address, which moves first
+        if known is None or known.generation != generation or known.key != database.key:
+            address = isolation.address
+            self._lives.setdefault(address.database, database)
+            known = self._aims[database] = Aim(database.key, "", generation, address)
+        return known
 
     def aim_of(self, database: Database, identity: Identity) -> Aim | None:
         """By what server it is, and what the live database is called there."""
@@ -232,6 +242,7 @@ class PostgreSQL:
         """Drop what is live and its pictures."""
         if database.isolation is not None:
             database.isolation.close()
+        self._aims.pop(database, None)
         for name in [name for name, known in self._lives.items() if known is database]:
             del self._lives[name]
 

@@ -99,8 +99,15 @@ class SQLite:
 
     def isolate(self, database: Database, content: Any, tell: Callable[[str], None]) -> Copy:
         """``copy``, which is all that SQLite has."""
+        return self._kind()(live_of(database), content, tell=tell)
+
+    def usual_isolation(self) -> str:
+        """Nobody's rights decide on it."""
+        return self._kind().name
+
+    def _kind(self) -> type[Copy]:
         kind: type[Copy] = isolation_named(self._config, self.name, self.shown)
-        return kind(live_of(database), content, tell=tell)
+        return kind
 
     def lacks(self, isolation: str) -> str:
         """All but copy."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.util.concurrency import in_greenlet
 
+from pytest_arena._gate._alive import alive
 from pytest_arena._gate._moving._transport import MovingTransport
 from pytest_arena._loop import running_loop
 
@@ -159,7 +160,7 @@ def _watch(loop: AbstractEventLoop) -> None:
 
 
 def _close_those_of(loop: AbstractEventLoop) -> None:
-    known = [connection for one in _owners.keyrefs() if (connection := one()) is not None]
+    known = alive(_owners)
     mine = [one for one in known if (owner := _owners.get(one)) is not None and owner() is loop]
     for connection in mine:
         _force_close(connection)

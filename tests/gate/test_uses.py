@@ -1,0 +1,114 @@
+"""Whoever asks whether a database was used is never told no where it was, from any thread."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_arena._gate import Aim, Gate, Key, _drivers
+from pytest_arena._gate._entries import Checkout
+from pytest_arena._gate._server_handle import ServerHandle
+from tests.servers.postgresql import address, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+KEY = Key("server", "postgresql://here:5432/shop")
+
+
+class Entry:
+    """A pool's, as far as it is looked up."""
+
+
+class AskedMeanwhile(weakref.WeakKeyDictionary[Any, Any]):
+    """The connections that are out; as soon as one is not, another thread asks."""
+
+    ask: Callable[[], int]
+    answer = 0
+
+    def pop(self, *args: Any) -> Any:
+        """Take one out."""
+        found = super().pop(*args)
+        self.answer = self.ask()
+        return found
+
+
+@pytest.fixture(name="entry")
+def _entry() -> Any:
+    return Entry()
+
+
+@pytest.fixture(name="gate")
+def _gate(entry: Any) -> Iterator[Any]:
+    resolver: Any = None  # is asked for nothing here
+    gate: Any = Gate(resolver)
+    gate._taken = AskedMeanwhile()
+    gate._taken.ask = lambda: gate.uses.number(KEY)
+    with closing(connect("postgres")) as connection:
+        handle = ServerHandle(resolver, Aim(KEY, "", (0, 0), address()), connection)
+        gate._taken[entry] = Checkout(entry, handle, None, 0)
+        yield gate
+
+
+@pytest.mark.parametrize("end", ["checked_in", "detached"])
+def test_what_is_not_out_any_more_is_counted_by_then(gate: Any, entry: Any, end: str) -> None:
+    """Between the two a level would be left with a commit in it, as one in which nothing was."""
+    seen = gate.uses.number(KEY)
+    getattr(gate, end)(entry)
+    assert not gate.taken()
+    assert gate._taken.answer > seen
+
+
+class Other(Entry):
+    """Whatever another thread has meanwhile: taken from a pool, or opened without one."""
+
+    def __init__(self) -> None:
+        self.info: dict[str, object] = {}
+        self.dbapi_connection = self._dbapi_connection = None
+        self.closed = True
+
+
+@contextmanager
+def another_thread(at_once: Callable[[], None]) -> Iterator[None]:
+    """Have something done between any two lines by which a weak dictionary is read."""
+
+    def between(frame: Any, event: str, _: object) -> Any:
+        if "weakref" in frame.f_code.co_filename:
+            at_once()
+        return between
+
+    before = sys.gettrace()
+    sys.settrace(between)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+WALKS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "taken": (lambda gate: gate._taken, lambda gate: gate.taken()),
+    "pooled": (lambda gate: gate._entries, lambda gate: gate.drop_altered()),
+    "held": (lambda gate: gate.holders._made, lambda gate: gate.holders.entries_of_others(1)),
+    "raw": (lambda _: _drivers._opened, lambda _: _drivers.raw_connections()),
+}
+
+
+@pytest.mark.parametrize("walk", WALKS)
+def test_others_may_take_connections_while_they_are_looked_through(gate: Any, walk: str) -> None:
+    """As sync endpoints do, in threads: the question is the test's, and so would be the error."""
+    (known_to, look), others = WALKS[walk], [Other(), Other()]
+    known = known_to(gate)
+    value = _drivers._Opened(_drivers.Admitted(), None, 0)
+
+    def take_another() -> None:
+        others.append(Other())
+        known[others[-1]] = value
+
+    take_another()
+    with another_thread(take_another):
+        look(gate)
+    assert len(others) > 3

@@ -1,0 +1,234 @@
+"""Tests that are broken off, go on in a thread, or stand inside one transaction: on PostgreSQL."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena._arena._unbroken import unbroken
+from tests.plugin.test_postgresql_story import on_postgresql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena.testing import Example
+
+RINGS = """
+import signal
+import pytest
+from sqlalchemy import select
+from app import Dancer
+from pytest_arena._isolation import Undo
+
+leave = Undo.leave
+
+
+def ring(*_):
+    pytest.fail("Timeout")
+
+
+@pytest.fixture(scope="module")
+def crew(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="Crew"))
+        session.commit()
+
+
+@pytest.fixture(params=["before the rows are back", "after that"])
+def late(request):
+    \"\"\"The alarm rings while the test's level is being left.\"\"\"
+    signal.signal(signal.SIGALRM, ring)
+    yield
+
+    def rung(self):
+        Undo.leave = leave
+        if request.param == "after that":
+            leave(self)
+        signal.raise_signal(signal.SIGALRM)
+        return request.param == "after that" or leave(self)
+
+    Undo.leave = rung
+
+
+def test_broken_off(crew, late, arena):
+    with arena.session() as session:
+        assert session.scalars(select(Dancer.name).order_by(Dancer.id)).all() == ["Sand", "Crew"]
+        session.add(Dancer(name="Left"))
+        session.commit()
+
+
+def test_after(crew, arena):
+    with arena.session() as session:
+        assert session.scalars(select(Dancer.name).order_by(Dancer.id)).all() == ["Sand", "Crew"]
+
+
+def test_after_the_module(arena):
+    pass
+"""
+AFTER = """
+from sqlalchemy import select
+from app import Dancer
+
+
+def test_after(arena):
+    with arena.session() as session:
+        assert session.scalars(select(Dancer.name)).all() == ["Sand"]
+"""
+
+
+def test_pitfall_070_a_timeout_while_a_level_is_left(example: Example) -> None:
+    """It is told, and what the test wrote goes all the same."""
+    run = on_postgresql(example, test_it=RINGS, test_later=AFTER).run("--tb=short")
+    run.expect(1, passed=5, errors=2).says("Failed: Timeout")
+    run.never_says("is not the top one")
+
+
+ONE_TRANSACTION = """
+import threading
+import pytest
+import sqlalchemy
+from sqlalchemy import text
+
+
+@pytest.fixture(scope="module")
+def engine(arena):
+    engine = sqlalchemy.create_engine(arena.url.replace("+asyncpg", "+psycopg"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def connection(engine):
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        connection.execute(text("INSERT INTO dancers (name) VALUES ('Crew')"))
+        yield connection
+        transaction.rollback()
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_pitfall_057_a_number_of_a_sequence_in_a_savepoint(connection, turn):
+    savepoint = connection.begin_nested()
+    connection.execute(text("INSERT INTO dancers (name) VALUES ('Savepoint')"))
+    assert connection.scalar(text("SELECT count(*) FROM dancers")) == 3
+    savepoint.rollback()
+"""
+
+AT_WORK = """
+import threading
+import pytest
+import sqlalchemy
+from concurrent.futures import ThreadPoolExecutor
+from sqlalchemy import select, text
+from app import Dancer
+
+LATE = "INSERT INTO dancers (name) SELECT 'Late' FROM (SELECT pg_sleep(400)) waits"
+
+
+@pytest.fixture(scope="module")
+def worker(arena):
+    engine = sqlalchemy.create_engine(arena.url.replace("+asyncpg", "+psycopg"))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(str).result()
+
+        def work(has_begun):
+            with engine.begin() as connection:
+                has_begun.set()
+                connection.execute(text(LATE))
+
+        yield lambda has_begun: pool.submit(work, has_begun)
+    engine.dispose()
+
+
+waiting = []
+
+
+def test_a_statement_is_under_way(worker, arena):
+    has_begun = threading.Event()
+    waiting.append(worker(has_begun))
+    has_begun.wait()
+    with arena.session() as session:
+        at_work = text("SELECT count(*) FROM pg_stat_activity WHERE query = :late")
+        while not session.scalar(at_work, {"late": LATE}):
+            pass
+
+
+def test_it_was_ended(worker, arena):
+    with pytest.raises(sqlalchemy.exc.OperationalError):
+        waiting[0].result()
+    with arena.session() as session:
+        assert session.scalars(select(Dancer.name)).all() == ["Sand"]
+"""
+
+
+def test_pitfall_044_057_transactions_of_wide_fixtures(example: Example) -> None:
+    """One that only took numbers stays as it is; a statement under way ends with its test."""
+    project = on_postgresql(example, test_savepoints=ONE_TRANSACTION, test_worker=AT_WORK)
+    project.run("-W", "error::pytest.PytestUnhandledThreadExceptionWarning").expect(passed=5)
+
+
+@pytest.fixture
+def rung() -> Iterator[list[int]]:
+    """Which signals have come through."""
+    found: list[int] = []
+    kept = signal.signal(signal.SIGALRM, lambda number, _frame: found.append(number))
+    yield found
+    signal.signal(signal.SIGALRM, kept)
+
+
+def test_who_rings_waits_until_it_is_done_and_who_rings_twice_does_not(rung: list[int]) -> None:
+    """Nothing is lost, and nobody is locked out."""
+    with unbroken():
+        signal.raise_signal(signal.SIGALRM)
+        assert rung == []
+    assert rung == [signal.SIGALRM]
+    rung.clear()
+    with unbroken():
+        signal.raise_signal(signal.SIGALRM)
+        signal.raise_signal(signal.SIGALRM)
+        assert rung == [signal.SIGALRM]
+    assert len(rung) == 2
+
+
+NEW_TABLES = """
+from contextlib import asynccontextmanager
+from sqlalchemy import text
+from pytest_arena import inserted
+from app import engine
+
+
+async def run(*statements):
+    async with engine.begin() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+
+
+async def test_pitfall_029_rows_of_tables_that_the_test_has_made(arena, client):
+    await run("CREATE TABLE made (a int)", "INSERT INTO made VALUES (1)")
+    try:
+        async with arena.expect_changes():
+            await run("INSERT INTO made VALUES (2)")
+    except AssertionError as error:
+        assert "unexpected: + made  a=2" in str(error)
+        assert "a=1" not in str(error)
+    else:
+        assert 0, "a wrong pass"
+    async with arena.expect_changes(made=inserted(1, a=3)):
+        await run("INSERT INTO made VALUES (3)")
+    try:
+        async with arena.expect_changes(another=inserted(2)):
+            await run("CREATE TABLE another (a int)", "INSERT INTO another VALUES (1), (2)")
+    except AssertionError as error:
+        assert "CREATE TABLE public.another" in str(error)
+        assert "missing" not in str(error)
+    else:
+        assert 0, "a wrong pass"
+    assert "made +3" in str(arena.changes())
+"""
+
+
+def test_pitfall_029_expected_changes_of_new_tables(example: Example) -> None:
+    """As where an app makes its tables when it starts, which is in each test."""
+    on_postgresql(example, test_it=NEW_TABLES).run().expect(passed=1)
