@@ -15,7 +15,7 @@ from bench.server import add_journal, connect, databases, url_of
 from bench.suite import shop
 from bench.work import around
 from bench.worker import serve
-from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._dialects._postgresql._control import open_control
 from pytest_arena._isolation import Undo
 from pytest_arena._journal import ServerJournal
 

@@ -10,8 +10,8 @@ import psycopg
 from platformdirs import user_cache_path
 from sqlalchemy import URL
 
-from pytest_arena._dialects._postgresql_capture import fitting_schema, install
-from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._dialects._postgresql._control import open_control
+from pytest_arena._dialects._postgresql_journal._capture import fitting_schema, install
 from pytest_arena._own import OwnDatabases
 from pytest_arena._servers._base import Wanted
 from pytest_arena._servers._find import find_server

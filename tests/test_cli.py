@@ -25,7 +25,7 @@ from pytest_arena._cli._base import Left, Place, Removed, Thing
 from pytest_arena._cli._lines import as_json, as_lines, closing_line, size_shown, sweep_line
 from pytest_arena._cli._main import main
 from pytest_arena._cli._options import read_options
-from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._dialects._postgresql._control import open_control
 from pytest_arena._own import OwnDatabases
 from pytest_arena._servers import _sqlite
 from pytest_arena._servers._binaries import folders

@@ -17,7 +17,7 @@ __all__ = ["EVERYDAY", "HONEST", "LIARS"]
 # Does what the true one does, but for a lie.
 _CLONE = """
 from contextlib import closing, suppress
-from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._dialects._postgresql._control import Failed, open_control
 from pytest_arena._isolation._clone import Clone
 from pytest_arena._isolation._stock import Stock
 from pytest_arena._own import OwnDatabases

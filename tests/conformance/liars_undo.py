@@ -15,7 +15,7 @@ __all__ = ["EVERYDAY", "HONEST", "LIARS"]
 # The journal's own connection: what it does is not journaled, and no mark is made of it.
 _UNDO = """
 from contextlib import suppress
-from pytest_arena._dialects._postgresql_control import Failed
+from pytest_arena._dialects._postgresql._control import Failed
 from pytest_arena._isolation._undo import Undo
 from pytest_arena._journal import Look, ServerJournal
 from pytest_arena._own import OwnDatabases

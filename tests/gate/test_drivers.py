@@ -355,7 +355,7 @@ count = len(arena.ledger.refusals)
 assert count == 10 + 3 * 8 + 3 + 2 * 8 + 1, count
 
 # The arena's own, and what the user allows: the server is asked.
-from pytest_arena._dialects import _postgresql_control as control
+from pytest_arena._dialects._postgresql import _control as control
 for name, kind in control._KINDS:
     control._KINDS = ((name, kind),)
     own = control.open_control(ADDRESS)
@@ -484,7 +484,7 @@ def test_the_arenas_own_connections_are_let_through(tmp_path: Path) -> None:
         HEADER,
         "install()",
         """
-from pytest_arena._dialects import _postgresql_control as control
+from pytest_arena._dialects._postgresql import _control as control
 for name, kind in control._KINDS:
     control._KINDS = ((name, kind),)
     own = control.open_control(ADDRESS)

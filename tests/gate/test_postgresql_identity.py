@@ -13,8 +13,8 @@ from psycopg.rows import dict_row
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from pytest_arena._dialects._postgresql_control import open_control
-from pytest_arena._dialects._postgresql_identity import (
+from pytest_arena._dialects._postgresql._control import open_control
+from pytest_arena._dialects._postgresql._identity import (
     Identity,
     close_unseen,
     identity,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._dialects import _postgresql_control as controls
-from pytest_arena._dialects._postgresql_control import open_control
-from pytest_arena._dialects._postgresql_rows import Rows, compared, read_digests, read_rows
+from pytest_arena._dialects._postgresql import _control as controls
+from pytest_arena._dialects._postgresql._control import open_control
+from pytest_arena._dialects._postgresql._rows import Rows, compared, read_digests, read_rows
 from pytest_arena._isolation import Clone
 from pytest_arena.errors import IsolationError
 from tests.isolation.server_world import ServerWorld, made_template

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pytest_arena._dialects import _postgresql_control as controls
-from pytest_arena._dialects._postgresql_control import Failed
+from pytest_arena._dialects._postgresql import _control as controls
+from pytest_arena._dialects._postgresql._control import Failed
 from pytest_arena._isolation import Held, Undo
 from pytest_arena._isolation._live import LiveDatabase
 from pytest_arena._isolation._undo_messages import RowsLost

@@ -9,9 +9,9 @@ from contextlib import closing, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._dialects._postgresql_capture import fitting_schema, install
-from pytest_arena._dialects._postgresql_control import Failed, identifier, open_control
-from pytest_arena._dialects._postgresql_journal import find_schema, read_tables
+from pytest_arena._dialects._postgresql._control import Failed, identifier, open_control
+from pytest_arena._dialects._postgresql_journal._capture import fitting_schema, install
+from pytest_arena._dialects._postgresql_journal._tables import find_schema, read_tables
 from tests.servers.postgresql import address, connect, rows, run
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from pytest_arena._dialects._postgresql_control import Control
-    from pytest_arena._dialects._postgresql_journal import JournalTable
+    from pytest_arena._dialects._postgresql._control import Control
+    from pytest_arena._dialects._postgresql_journal._tables import JournalTable
 
     Images = Mapping[tuple[str, str], int]
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from pytest_arena._dialects._postgresql_capture import fitting_schema, install, uninstall
-from pytest_arena._dialects._postgresql_control import Failed, open_control
-from pytest_arena._dialects._postgresql_journal import (
+from pytest_arena._dialects._postgresql._control import Failed, open_control
+from pytest_arena._dialects._postgresql_journal._capture import fitting_schema, install, uninstall
+from pytest_arena._dialects._postgresql_journal._tables import (
     canonical,
     find_schema,
     read_sequences,
@@ -20,7 +20,7 @@ from tests.journal.capture_world import Journaled, database, journaled
 from tests.servers.postgresql import address, connect, rows, run
 
 if TYPE_CHECKING:
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
 
 SCHEMA = """
 CREATE TABLE notes (id serial PRIMARY KEY, body text);

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from pytest_arena._dialects._postgresql_capture import fitting_schema, install
-from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._dialects._postgresql._control import Failed, open_control
+from pytest_arena._dialects._postgresql_journal._capture import fitting_schema, install
 from pytest_arena._values import Address
 from tests.journal.capture_world import Journaled, database, journaled
 from tests.servers.postgresql import address, rows, run

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql_journal import read_tables
+from pytest_arena._dialects._postgresql_journal._tables import read_tables
 from pytest_arena._journal._server import ServerJournal
 from tests.journal.capture_world import Journaled, journaled
 from tests.servers.postgresql import address, rows

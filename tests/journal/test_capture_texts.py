@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._dialects._postgresql_capture import install
-from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._dialects._postgresql._control import open_control
+from pytest_arena._dialects._postgresql_journal._capture import install
 from tests.journal.capture_world import Journaled, database, journaled, knows_xml
 from tests.servers.postgresql import address, run
 

@@ -6,9 +6,9 @@ from contextlib import closing
 
 import pytest
 
-from pytest_arena._dialects._postgresql_capture import install
-from pytest_arena._dialects._postgresql_control import open_control
-from pytest_arena._dialects._postgresql_journal import find_schema
+from pytest_arena._dialects._postgresql._control import open_control
+from pytest_arena._dialects._postgresql_journal._capture import install
+from pytest_arena._dialects._postgresql_journal._tables import find_schema
 from tests.journal.capture_world import Journaled, database, knows_xml
 from tests.servers.postgresql import address, rows
 

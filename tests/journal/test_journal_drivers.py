@@ -6,8 +6,8 @@ from contextlib import closing
 
 import pytest
 
-from pytest_arena._dialects import _postgresql_control
-from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._dialects._postgresql import _control as _postgresql_control
+from pytest_arena._dialects._postgresql._control import Failed, open_control
 from tests.journal.undo_world import DONE, NOTHING, undoing
 from tests.servers.postgresql import address
 

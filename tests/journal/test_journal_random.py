@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pytest_arena._dialects import _postgresql_capture as capture
-from pytest_arena._dialects import _postgresql_capture_triggers as triggers
-from pytest_arena._dialects import _postgresql_journal as journal
-from pytest_arena._dialects._postgresql_capture import fitting_schema, install
-from pytest_arena._dialects._postgresql_control import Failed, open_control
-from pytest_arena._dialects._postgresql_undo import undo_script
+from pytest_arena._dialects._postgresql._control import Failed, open_control
+from pytest_arena._dialects._postgresql_journal import _capture as capture
+from pytest_arena._dialects._postgresql_journal import _tables as journal
+from pytest_arena._dialects._postgresql_journal import _triggers as triggers
+from pytest_arena._dialects._postgresql_journal._capture import fitting_schema, install
+from pytest_arena._dialects._postgresql_journal._functions import undo_script
 from pytest_arena._journal._server import ServerJournal
 from tests.journal.capture_world import database, knows_xml
 from tests.journal.random_history import HOSTILE, Schema
@@ -24,7 +24,7 @@ from tests.servers.postgresql import address, connect, run
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
 
 ROLE = "arena_random_app"
 SHORT = range(4)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from pytest_arena._dialects import _postgresql_changes
-from pytest_arena._dialects._postgresql_control import Failed
+from pytest_arena._dialects._postgresql._control import Failed
+from pytest_arena._dialects._postgresql_journal import _changes as _postgresql_changes
 from pytest_arena._journal import Left, ServerJournal
 from pytest_arena._values import TableRows
 from tests.journal.undo_world import DONE, NOTHING, UndoWorld, undoing

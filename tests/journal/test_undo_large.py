@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_arena._dialects import _postgresql_undo
+from pytest_arena._dialects._postgresql_journal import _functions as _postgresql_undo
 from tests.journal.undo_world import DONE, NOTHING, UndoWorld, undoing
 
 SCHEMA = """

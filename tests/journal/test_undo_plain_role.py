@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql_capture import fitting_schema, install
-from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._dialects._postgresql._control import Failed, open_control
+from pytest_arena._dialects._postgresql_journal._capture import fitting_schema, install
 from pytest_arena._journal import Left, ServerJournal, lacking
 from pytest_arena._own import OwnDatabases
 from pytest_arena.errors import ServerError
@@ -20,7 +20,7 @@ from tests.servers.postgresql import address, own_registry, run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
 
 ROLE, FRESH = "arena_test_plain", "arena_test_fresh"
 CHANGED = Left(was_changed=True, marks=("the schema was changed",))

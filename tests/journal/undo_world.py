@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._dialects._postgresql_capture import fitting_schema, install
-from pytest_arena._dialects._postgresql_content import content
-from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._dialects._postgresql._content import content
+from pytest_arena._dialects._postgresql._control import open_control
+from pytest_arena._dialects._postgresql_journal._capture import fitting_schema, install
 from pytest_arena._journal import Left, ServerJournal
 from tests.journal.capture_world import database
 from tests.servers.postgresql import address, connect

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._dialects._postgresql._control import Failed, open_control
 from pytest_arena._servers._binaries import folders
 from pytest_arena._servers._places import ClusterFolder
 from pytest_arena._servers._programs import account

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._dialects._postgresql._control import open_control
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
 from tests.servers.waiting import server_pid
 
@@ -28,7 +28,7 @@ import re
 import signal
 import threading
 from pathlib import Path
-from pytest_arena._dialects._postgresql_control import _LibpqControl
+from pytest_arena._dialects._postgresql._control import _LibpqControl
 from pytest_arena._own import _line
 
 PLACES = os.environ.get("PLACES", "").split()

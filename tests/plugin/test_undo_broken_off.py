@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import text
 from app import Dancer
 
-PLACES = "_arena/_levels.py", "_isolation/", "_journal/", "_own/", "_dialects/_postgresql_control"
+PLACES = "_arena/_levels.py", "_isolation/", "_journal/", "_own/", "_dialects/_postgresql/_control"
 
 
 def break_in_at(number, raised):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._dialects._postgresql._control import open_control
 from tests.plugin.private_server import PrivateServer, private_server
 from tests.plugin.test_postgresql_crashes import NEXT, Project, is_killed
 from tests.servers.waiting import until

@@ -54,7 +54,7 @@ Copy._restore = lie
 
 CLONE_LIES = """
 from contextlib import closing
-from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._dialects._postgresql._control import open_control
 from pytest_arena._isolation._clone import Clone
 
 _take_next = Clone._take_next
@@ -137,7 +137,7 @@ def test_what_clone_would_leave_is_named_and_put_right(
 def test_without_it_nothing_is_read(example: Example) -> None:
     """It is for one run, by the command line or the environment, and says what it cost."""
     project = example.with_files(test_it=WRITES)
-    project.run().expect(passed=3).never_says("verified")
+    project.run(env={"ARENA_VERIFY": ""}).expect(passed=3).never_says("verified")
     once = project.run(env={"ARENA_VERIFY": "1"}).expect(passed=3)
     once.says(" times, by reading all that was in a database:")
     workers = project.run("--arena-verify", "-p", "xdist.plugin", "-n", "2").expect(passed=3)

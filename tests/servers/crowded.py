@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._dialects._postgresql._control import open_control
 from pytest_arena._servers._data import make_data
 from pytest_arena._servers._knock import Answer, knock
 from pytest_arena._servers._places import ClusterFolder
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
     from pytest_arena._servers._programs import Programs
 
 PASSWORD = "sEcret-4711"  # noqa: S105 - of a server that lives for some seconds

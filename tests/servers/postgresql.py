@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from pytest_arena._dialects._postgresql_control import Failed, identifier, literal, open_control
+from pytest_arena._dialects._postgresql._control import Failed, identifier, literal, open_control
 from pytest_arena._own import OwnDatabases
 from pytest_arena._values import Address
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._dialects._postgresql._control import open_control
 from pytest_arena._servers import _cluster, _places
 from pytest_arena._servers._base import Unavailable
 from pytest_arena._servers._cluster import IDLE, Cluster, find_cluster

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects import _postgresql_taking
-from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._dialects._postgresql import _taking as _postgresql_taking
+from pytest_arena._dialects._postgresql._control import Failed, open_control
 from pytest_arena._own import OwnDatabases, _taking
 from pytest_arena._own import _databases as _own
 from pytest_arena.errors import IsolationError, ServerError
@@ -647,7 +647,7 @@ def test_a_forked_child_leaves_all_to_its_parent() -> None:
 # Counts what is said to the server, and dies before or after the n-th statement was done.
 KILLED = """
 import os, signal, sys
-from pytest_arena._dialects._postgresql_control import _LibpqControl
+from pytest_arena._dialects._postgresql._control import _LibpqControl
 from pytest_arena._own import _databases as _own
 from pytest_arena._own import _taking
 from pytest_arena._own import OwnDatabases

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy.engine import make_url
 
-from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._dialects._postgresql._control import open_control
 from pytest_arena._servers import _url
 from pytest_arena._servers._base import Unavailable
 from pytest_arena._servers._entrance import Elsewhere

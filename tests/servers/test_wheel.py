@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._dialects._postgresql._control import open_control
 from pytest_arena._servers import _binaries, _wheel
 from pytest_arena._servers._base import Unavailable
 from pytest_arena._servers._binaries import BinariesSource, folders

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
-from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._dialects._postgresql._control import open_control
 from pytest_arena._template import DatabaseShelves, Recipe, Store
 from pytest_arena._template._stage import StageBuild
 from pytest_arena._values import Stage

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import text
 
-from pytest_arena._dialects import _postgresql_templates as sql
-from pytest_arena._dialects._postgresql_control import Failed
+from pytest_arena._dialects._postgresql import _templates as sql
+from pytest_arena._dialects._postgresql._control import Failed
 from pytest_arena._own import OwnDatabases
 from pytest_arena._template import _databases
 from pytest_arena._values import Stage

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql_beyond import reaches_beyond
-from pytest_arena._dialects._postgresql_scripts import ScriptFailed, run_script
+from pytest_arena._dialects._postgresql._beyond import reaches_beyond
+from pytest_arena._dialects._postgresql._scripts import ScriptFailed, run_script
 from pytest_arena._values import Stage
 from pytest_arena.errors import TemplateError
 
@@ -32,6 +32,7 @@ class Heard:
         raise AssertionError(sql)
 
     def ask(self, sql: str) -> str | None:
+        """Nothing is asked."""
         raise AssertionError(f"nobody is asked: {sql}")
 
     def close(self) -> None:

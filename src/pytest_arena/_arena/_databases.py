@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_arena._arena._known import KnownDatabases
     from pytest_arena._arena._state import Database, Level
     from pytest_arena._config import Config
-    from pytest_arena._dialects._postgresql_identity import Identity
+    from pytest_arena._dialects._postgresql._identity import Identity
     from pytest_arena._isolation import Isolation
     from pytest_arena._ledger import Ledger
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Dialect
 
-    from pytest_arena._dialects._postgresql_identity import Identity
+    from pytest_arena._dialects._postgresql._identity import Identity
     from pytest_arena._gate import Aim, Asked, Key
     from pytest_arena._isolation import Isolation
     from pytest_arena._template import Store, Target

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from pytest_arena._cli._base import Left, Place, Removed, Thing, size_of, time_of
 from pytest_arena._cli._server_databases import ServerDatabases
 from pytest_arena._clock import rest, seconds
-from pytest_arena._dialects._postgresql_control import Failed, open_control
-from pytest_arena._dialects._postgresql_server import OTHER_CLIENTS
+from pytest_arena._dialects._postgresql._control import Failed, open_control
+from pytest_arena._dialects._postgresql._server import OTHER_CLIENTS
 from pytest_arena._servers._base import Unavailable
 from pytest_arena._servers._cluster import remove
 from pytest_arena._servers._knock import Answer, knock

@@ -11,7 +11,7 @@ from pytest_arena._cli._cached_files import CachedFiles
 from pytest_arena._cli._live_files import LiveFiles
 from pytest_arena._cli._options import read_options
 from pytest_arena._cli._server_databases import ServerDatabases
-from pytest_arena._dialects._postgresql_own import REGISTRY
+from pytest_arena._dialects._postgresql._own import REGISTRY
 from pytest_arena._servers._base import Unavailable, Wanted
 from pytest_arena._servers._find import find_server
 from pytest_arena._servers._service import ServiceSource

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._dialects._postgresql_identity import Identity
+    from pytest_arena._dialects._postgresql._identity import Identity
     from pytest_arena._ledger import Ledger
     from pytest_arena._values import Address
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.engine import make_url
 
-from pytest_arena._dialects._postgresql_beyond import reaches_beyond
-from pytest_arena._dialects._postgresql_control import is_own
+from pytest_arena._dialects._postgresql._beyond import reaches_beyond
+from pytest_arena._dialects._postgresql._control import is_own
 from pytest_arena._gate import _driver_messages as messages
 from pytest_arena._gate._alive import alive
 from pytest_arena._gate._base import Asked

@@ -15,8 +15,8 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
 from pytest_arena._dialects import _sqlite as sql
-from pytest_arena._dialects._postgresql_beyond import reaches_beyond
-from pytest_arena._dialects._postgresql_identity import close_unseen, identity
+from pytest_arena._dialects._postgresql._beyond import reaches_beyond
+from pytest_arena._dialects._postgresql._identity import close_unseen, identity
 from pytest_arena._dialects._sqlite_restore import leave_wal_alone
 from pytest_arena._gate import _loops, _messages, _moving
 from pytest_arena._gate._alive import alive

@@ -9,7 +9,7 @@ from pytest_arena._gate._messages import UNNAMED
 from pytest_arena._gate._postgresql_target import Target
 
 if TYPE_CHECKING:
-    from pytest_arena._dialects._postgresql_identity import Identity
+    from pytest_arena._dialects._postgresql._identity import Identity
 
 __all__ = ["name_of"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from pytest_arena._dialects._postgresql_live import has_written
+from pytest_arena._dialects._postgresql._live import has_written
 from pytest_arena._dialects._written import (
     COMPILED,
     ends_transaction,

@@ -11,7 +11,7 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._dialects import _sqlite_names as names
-from pytest_arena._dialects._postgresql_control import is_own
+from pytest_arena._dialects._postgresql._control import is_own
 from pytest_arena._gate import _messages
 from pytest_arena._gate._factory import EngineFactory
 from pytest_arena._gate._guarded import GuardedConnection, guard

@@ -6,8 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects._postgresql_capture import fitting_schema, install
-from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._dialects._postgresql._control import open_control
+from pytest_arena._dialects._postgresql_journal._capture import fitting_schema, install
 from pytest_arena._isolation._clone import Clone
 from pytest_arena._isolation._switched import Switched
 from pytest_arena._isolation._undo import Undo

@@ -9,10 +9,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena import _clock
-from pytest_arena._dialects import _postgresql_clone as sql
-from pytest_arena._dialects._postgresql_content import content
-from pytest_arena._dialects._postgresql_control import Control, Failed, open_control
-from pytest_arena._dialects._postgresql_rows import Rows, compared, read_digests, read_rows
+from pytest_arena._dialects._postgresql import _clone as sql
+from pytest_arena._dialects._postgresql._content import content
+from pytest_arena._dialects._postgresql._control import Control, Failed, open_control
+from pytest_arena._dialects._postgresql._rows import Rows, compared, read_digests, read_rows
 from pytest_arena._isolation._base import held_by, nothing, to_nobody
 from pytest_arena._isolation._stock import Stock
 from pytest_arena._own import new_name

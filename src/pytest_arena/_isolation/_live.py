@@ -7,9 +7,9 @@ import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar
 
-from pytest_arena._dialects import _postgresql_clone as sql
-from pytest_arena._dialects._postgresql_content import content
-from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._dialects._postgresql import _clone as sql
+from pytest_arena._dialects._postgresql._content import content
+from pytest_arena._dialects._postgresql._control import Failed, open_control
 from pytest_arena._journal import Left, ServerJournal
 from pytest_arena._own._line import is_elsewhere, is_lost
 from pytest_arena._values import TableRows
@@ -17,7 +17,7 @@ from pytest_arena._values import TableRows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
     from pytest_arena._journal import Look
     from pytest_arena._own import OwnDatabases
     from pytest_arena._values import Address

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._dialects._postgresql_control import Failed
+from pytest_arena._dialects._postgresql._control import Failed
 from pytest_arena._isolation import _undo_messages as messages
 from pytest_arena._isolation._stock import Stock
 from pytest_arena._journal import ServerJournal, journaled

@@ -8,7 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from pytest_arena import _clock
-from pytest_arena._dialects._postgresql_control import Failed
+from pytest_arena._dialects._postgresql._control import Failed
 from pytest_arena._isolation import _undo_messages as messages
 from pytest_arena._isolation._base import Held, held_by, nothing, to_nobody
 from pytest_arena._isolation._late_moments import LateMoments, Moment

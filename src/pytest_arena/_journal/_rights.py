@@ -6,8 +6,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from pytest_arena._dialects import _postgresql_rights as sql
-from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._dialects._postgresql import _rights as sql
+from pytest_arena._dialects._postgresql._control import Failed, open_control
 from pytest_arena._own._line import is_elsewhere
 
 if TYPE_CHECKING:

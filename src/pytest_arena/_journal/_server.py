@@ -6,21 +6,21 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._dialects import _postgresql_undo_calls as sql
-from pytest_arena._dialects._postgresql_capture import (
+from pytest_arena._dialects._postgresql._control import Failed, open_control
+from pytest_arena._dialects._postgresql._rights import BE_REPLICA
+from pytest_arena._dialects._postgresql_journal import _calls as sql
+from pytest_arena._dialects._postgresql_journal._capture import (
     capture_new,
     fitting_schema,
     install,
     uninstall,
 )
-from pytest_arena._dialects._postgresql_changes import Entries, rows_changed
-from pytest_arena._dialects._postgresql_control import Failed, open_control
-from pytest_arena._dialects._postgresql_journal import find_schema
-from pytest_arena._dialects._postgresql_rights import BE_REPLICA
+from pytest_arena._dialects._postgresql_journal._changes import Entries, rows_changed
+from pytest_arena._dialects._postgresql_journal._tables import find_schema
 from pytest_arena._own._line import is_elsewhere
 
 if TYPE_CHECKING:
-    from pytest_arena._dialects._postgresql_journal import Unfit
+    from pytest_arena._dialects._postgresql_journal._tables import Unfit
     from pytest_arena._values import Address, TableRows
 
 __all__ = ["Left", "Look", "ServerJournal"]

@@ -9,19 +9,18 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects._postgresql_capture import fitting_schema, install
-from pytest_arena._dialects._postgresql_control import open_control
+from pytest_arena._dialects._postgresql._control import open_control
+from pytest_arena._dialects._postgresql_journal._capture import fitting_schema, install
 from pytest_arena.errors import IsolationError, TemplateError
 
 if TYPE_CHECKING:
-    from pytest_arena._dialects._postgresql_journal import Unfit
+    from pytest_arena._dialects._postgresql_journal._tables import Unfit
     from pytest_arena._own import OwnDatabases
     from pytest_arena._values import Address
 
 __all__ = ["Unjournaled", "check_fit", "journaled", "remarks"]
 
 _LOCK_SECONDS = 600  # as long as that of any template
-_NAMES = ("_postgresql_capture", "_postgresql_journal", "_postgresql_undo")
 
 
 class Unjournaled(IsolationError):
@@ -116,9 +115,9 @@ def _shelf(template: str | None) -> str:
 def _layout() -> str:
     """The code that writes the journal's functions: those of other code are not to be called."""
     digest = hashlib.sha256()
-    folder = files("pytest_arena._dialects")
+    folder = files("pytest_arena._dialects._postgresql_journal")
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
-        if file.name.startswith(_NAMES) and file.name.endswith(".py"):
+        if file.name.endswith(".py"):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -6,8 +6,8 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects import _postgresql_clone as sql
-from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._dialects._postgresql import _clone as sql
+from pytest_arena._dialects._postgresql._control import Failed, open_control
 
 if TYPE_CHECKING:
     from pytest_arena._own._line import Line

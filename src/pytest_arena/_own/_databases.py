@@ -12,9 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _clock
-from pytest_arena._dialects import _postgresql_clone as clone_sql
-from pytest_arena._dialects import _postgresql_own as sql
-from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._dialects._postgresql import _clone as clone_sql
+from pytest_arena._dialects._postgresql import _own as sql
+from pytest_arena._dialects._postgresql._control import Failed, open_control
 from pytest_arena._own import _messages as messages
 from pytest_arena._own._chores import Chores
 from pytest_arena._own._copying import Copying
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
     from pytest_arena._values import Address
 
 __all__ = ["OwnDatabase", "OwnDatabases", "new_name"]

@@ -6,14 +6,14 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects import _postgresql_own as sql
-from pytest_arena._dialects._postgresql_control import Failed, open_control
-from pytest_arena._dialects._postgresql_look import REGISTRY_BYTES, is_there
+from pytest_arena._dialects._postgresql import _own as sql
+from pytest_arena._dialects._postgresql._control import Failed, open_control
+from pytest_arena._dialects._postgresql._look import REGISTRY_BYTES, is_there
 from pytest_arena._own import _messages as messages
 from pytest_arena._own._databases import OwnDatabase
 
 if TYPE_CHECKING:
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
     from pytest_arena._values import Address
 
 __all__ = ["Seen", "look"]

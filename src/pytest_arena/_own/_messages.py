@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects._postgresql_own import GIVE_CREATEDB, RENAME
+from pytest_arena._dialects._postgresql._own import GIVE_CREATEDB, RENAME
 from pytest_arena.errors import ArenaError, IsolationError, ServerError
 
 if TYPE_CHECKING:
-    from pytest_arena._dialects._postgresql_control import Failed
+    from pytest_arena._dialects._postgresql._control import Failed
     from pytest_arena._values import Address
 
 __all__ = ["failed", "foreign_registry", "is_gone", "may_not_create", "other_layout", "too_old"]

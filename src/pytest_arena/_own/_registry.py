@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_arena import _clock
-from pytest_arena._dialects import _postgresql_clone as clone_sql
-from pytest_arena._dialects import _postgresql_own as sql
-from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._dialects._postgresql import _clone as clone_sql
+from pytest_arena._dialects._postgresql import _own as sql
+from pytest_arena._dialects._postgresql._control import Failed, open_control
 from pytest_arena._own import _messages as messages
 from pytest_arena._own._line import Line, Writes, is_lost
 
 if TYPE_CHECKING:
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
     from pytest_arena._values import Address
 
 __all__ = ["Registry"]

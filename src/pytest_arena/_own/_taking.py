@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects import _postgresql_taking as sql
+from pytest_arena._dialects._postgresql import _taking as sql
 
 if TYPE_CHECKING:
     from collections.abc import Callable

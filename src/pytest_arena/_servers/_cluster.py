@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_arena._clock import rest, seconds
-from pytest_arena._dialects._postgresql_server import OTHER_CLIENTS
+from pytest_arena._dialects._postgresql._server import OTHER_CLIENTS
 from pytest_arena._servers import _keeper
 from pytest_arena._servers._base import Unavailable
 from pytest_arena._servers._data import FORM, make_data

@@ -6,8 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects._postgresql_control import Control, Failed, open_control
-from pytest_arena._dialects._postgresql_server import ABOUT_LOGIN, let_create
+from pytest_arena._dialects._postgresql._control import Control, Failed, open_control
+from pytest_arena._dialects._postgresql._server import ABOUT_LOGIN, let_create
 from pytest_arena._servers._base import Unavailable
 from pytest_arena._servers._knock import Answer, Knocked, knock
 from pytest_arena._servers._programs import OLDEST

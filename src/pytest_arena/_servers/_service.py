@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects._postgresql_control import Failed
+from pytest_arena._dialects._postgresql._control import Failed
 from pytest_arena._servers._base import Found, Server, Unavailable, Wanted
 from pytest_arena._servers._entrance import Elsewhere, Entered, enter, refusal
 from pytest_arena._servers._knock import Answer, knock

@@ -16,9 +16,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from pytest_arena._dialects import _postgresql_scripts as scripts
-from pytest_arena._dialects import _postgresql_templates as sql
-from pytest_arena._dialects._postgresql_control import Failed, open_control
+from pytest_arena._dialects._postgresql import _scripts as scripts
+from pytest_arena._dialects._postgresql import _templates as sql
+from pytest_arena._dialects._postgresql._control import Failed, open_control
 from pytest_arena._template._base import Manifest, ScriptError, Template, read_manifest
 from pytest_arena.errors import TemplateError
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect, Engine
 
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
     from pytest_arena._own import OwnDatabases
     from pytest_arena._template._base import Target
     from pytest_arena._values import Address

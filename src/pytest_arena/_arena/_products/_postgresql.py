@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.engine import URL, make_url
 
-from pytest_arena._dialects._postgresql_control import as_own
-from pytest_arena._dialects._postgresql_identity import identity_of_control
-from pytest_arena._dialects._postgresql_server import SYNCS
+from pytest_arena._dialects._postgresql._control import as_own
+from pytest_arena._dialects._postgresql._identity import identity_of_control
+from pytest_arena._dialects._postgresql._server import SYNCS
 from pytest_arena._gate import NOWHERE, Aim, Asked, Key
 from pytest_arena._isolation import ISOLATIONS, Choice, isolation_named
 from pytest_arena._journal import lacking
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._arena._state import Database
     from pytest_arena._config import Config
-    from pytest_arena._dialects._postgresql_identity import Identity
+    from pytest_arena._dialects._postgresql._identity import Identity
     from pytest_arena._gate import UsesOfOne
     from pytest_arena._isolation import Isolation, Switched
     from pytest_arena._own import OwnDatabases

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._arena._state import Database
     from pytest_arena._config import Config
-    from pytest_arena._dialects._postgresql_identity import Identity
+    from pytest_arena._dialects._postgresql._identity import Identity
     from pytest_arena._isolation import Copy
     from pytest_arena._servers._sqlite import Home
     from pytest_arena._template import Target

@@ -8,7 +8,7 @@ import struct
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_arena._dialects._postgresql_control import as_own
+from pytest_arena._dialects._postgresql._control import as_own
 from pytest_arena._gate._moving._running import RunningLoop
 from pytest_arena._gate._moving._transport import MovingTransport
 

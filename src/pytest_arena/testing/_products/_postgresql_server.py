@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 from sqlalchemy.engine import URL
 
-from pytest_arena._dialects import _postgresql_witness as sql
-from pytest_arena._dialects._postgresql_control import Control, Failed, open_control
-from pytest_arena._dialects._postgresql_rights import grant_replica
+from pytest_arena._dialects._postgresql import _witness as sql
+from pytest_arena._dialects._postgresql._control import Control, Failed, open_control
+from pytest_arena._dialects._postgresql._rights import grant_replica
 from pytest_arena._own import OwnDatabases
 from pytest_arena._servers._base import Wanted
 from pytest_arena._servers._find import find_server

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects._postgresql_control import literal
-from pytest_arena._dialects._postgresql_journal import HIDDEN_SCHEMA
+from pytest_arena._dialects._postgresql._control import literal
+from pytest_arena._dialects._postgresql_journal._tables import HIDDEN_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_arena._dialects._postgresql_journal import JournalTable, Setting
+    from pytest_arena._dialects._postgresql_journal._tables import JournalTable, Setting
 
 __all__ = ["content", "layout"]
 

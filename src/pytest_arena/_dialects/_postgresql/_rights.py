@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_arena._dialects._postgresql_control import identifier
+from pytest_arena._dialects._postgresql._control import identifier
 
 __all__ = ["BE_REPLICA", "GRANT_SINCE", "grant_replica", "may_capture", "whose"]
 

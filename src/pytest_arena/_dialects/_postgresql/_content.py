@@ -11,12 +11,12 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._dialects._postgresql_control import Failed, identifier, literal
+from pytest_arena._dialects._postgresql._control import Failed, identifier, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
 
 __all__ = ["BEGIN_READING", "content"]
 

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from pytest_arena._dialects._postgresql_capture_ddl import EVENT_TRIGGERS
-from pytest_arena._dialects._postgresql_control import literal
+from pytest_arena._dialects._postgresql._control import literal
+from pytest_arena._dialects._postgresql_journal._ddl import EVENT_TRIGGERS
 
 __all__ = ["shape_function"]
 

@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects._postgresql_beyond import reaches_beyond
-from pytest_arena._dialects._postgresql_control import Failed, literal
+from pytest_arena._dialects._postgresql._beyond import reaches_beyond
+from pytest_arena._dialects._postgresql._control import Failed, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
 
 __all__ = ["ScriptFailed", "run_script"]
 

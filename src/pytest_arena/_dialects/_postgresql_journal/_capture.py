@@ -8,12 +8,11 @@ from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._dialects._postgresql_capture_ddl import event_triggers
-from pytest_arena._dialects._postgresql_capture_layout import content, layout
-from pytest_arena._dialects._postgresql_capture_triggers import Relation, captures, standing
-from pytest_arena._dialects._postgresql_capture_unfit import unfit
-from pytest_arena._dialects._postgresql_control import Failed, identifier, literal
-from pytest_arena._dialects._postgresql_journal import (
+from pytest_arena._dialects._postgresql._control import Failed, identifier, literal
+from pytest_arena._dialects._postgresql_journal._ddl import event_triggers
+from pytest_arena._dialects._postgresql_journal._functions import undo_script
+from pytest_arena._dialects._postgresql_journal._layout import content, layout
+from pytest_arena._dialects._postgresql_journal._tables import (
     APPS_OWN,
     HIDDEN_SCHEMA,
     PLAIN_SCHEMA,
@@ -23,14 +22,15 @@ from pytest_arena._dialects._postgresql_journal import (
     read_tables,
     settled_canon,
 )
-from pytest_arena._dialects._postgresql_undo import undo_script
+from pytest_arena._dialects._postgresql_journal._triggers import Relation, captures, standing
+from pytest_arena._dialects._postgresql_journal._unfit import unfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_arena._dialects._postgresql_capture_triggers import Capture
-    from pytest_arena._dialects._postgresql_control import Control
-    from pytest_arena._dialects._postgresql_journal import JournalTable, Setting
+    from pytest_arena._dialects._postgresql._control import Control
+    from pytest_arena._dialects._postgresql_journal._tables import JournalTable, Setting
+    from pytest_arena._dialects._postgresql_journal._triggers import Capture
 
 __all__ = ["capture_new", "fitting_schema", "install", "uninstall"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._dialects._postgresql_control import literal
+from pytest_arena._dialects._postgresql._control import literal
 
 if TYPE_CHECKING:
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
 
 __all__ = [
     "described",

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects._postgresql_control import identifier
-from pytest_arena._dialects._postgresql_journal import APPS_OWN, Unfit
-from pytest_arena._dialects._postgresql_undo_state import EXACT_SEQUENCES
+from pytest_arena._dialects._postgresql._control import identifier
+from pytest_arena._dialects._postgresql_journal._state import EXACT_SEQUENCES
+from pytest_arena._dialects._postgresql_journal._tables import APPS_OWN, Unfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_arena._dialects._postgresql_control import Control
-    from pytest_arena._dialects._postgresql_journal import JournalTable
+    from pytest_arena._dialects._postgresql._control import Control
+    from pytest_arena._dialects._postgresql_journal._tables import JournalTable
 
 __all__ = ["unfit"]
 

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects._postgresql_control import literal
-from pytest_arena._dialects._postgresql_undo_shape import shape_function
-from pytest_arena._dialects._postgresql_undo_state import (
+from pytest_arena._dialects._postgresql._control import literal
+from pytest_arena._dialects._postgresql_journal._apply import apply_function, taking_functions
+from pytest_arena._dialects._postgresql_journal._shape import shape_function
+from pytest_arena._dialects._postgresql_journal._state import (
     forestall,
     latest,
     now,
@@ -27,12 +28,11 @@ from pytest_arena._dialects._postgresql_undo_state import (
     set_back,
     state_table,
 )
-from pytest_arena._dialects._postgresql_undo_tables import apply_function, taking_functions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_arena._dialects._postgresql_journal import JournalTable
+    from pytest_arena._dialects._postgresql_journal._tables import JournalTable
 
 __all__ = ["ALTERED", "CRASHED", "undo_script"]
 

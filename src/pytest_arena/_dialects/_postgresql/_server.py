@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_arena._dialects._postgresql_control import identifier
+from pytest_arena._dialects._postgresql._control import identifier
 
 __all__ = ["ABOUT_LOGIN", "OTHER_CLIENTS", "SYNCS", "let_create"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._dialects._postgresql_live import ask
+from pytest_arena._dialects._postgresql._live import ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
 
 __all__ = ["Identity", "close_unseen", "identity", "identity_of_control"]
 

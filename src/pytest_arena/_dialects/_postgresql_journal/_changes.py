@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._dialects._postgresql_control import Failed, identifier, literal
+from pytest_arena._dialects._postgresql._control import Failed, identifier, literal
 from pytest_arena._values import TableRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
 
 __all__ = ["Entries", "rows_changed"]
 

@@ -8,8 +8,8 @@ that role owns, they have made.
 
 from __future__ import annotations
 
-from pytest_arena._dialects._postgresql_control import identifier, literal
-from pytest_arena._dialects._postgresql_own import REGISTRY
+from pytest_arena._dialects._postgresql._control import identifier, literal
+from pytest_arena._dialects._postgresql._own import REGISTRY
 
 __all__ = [
     "REGISTRY",

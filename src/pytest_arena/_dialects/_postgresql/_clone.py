@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._dialects._postgresql_control import identifier, literal
+from pytest_arena._dialects._postgresql._control import identifier, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

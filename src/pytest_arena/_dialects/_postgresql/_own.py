@@ -8,8 +8,8 @@ created, and deleted after it was dropped.
 
 from __future__ import annotations
 
-from pytest_arena._dialects._postgresql_control import identifier, literal
-from pytest_arena._dialects._postgresql_taking import take_over_function
+from pytest_arena._dialects._postgresql._control import identifier, literal
+from pytest_arena._dialects._postgresql._taking import take_over_function
 
 __all__ = [
     "GIVE_CREATEDB",

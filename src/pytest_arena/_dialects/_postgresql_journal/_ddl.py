@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects._postgresql_capture_canon import OURS
+from pytest_arena._dialects._postgresql_journal._canon import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

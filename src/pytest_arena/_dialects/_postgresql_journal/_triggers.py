@@ -7,7 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects._postgresql_capture_canon import (
+from pytest_arena._dialects._postgresql._control import identifier, literal
+from pytest_arena._dialects._postgresql_journal._canon import (
     OURS,
     are_set,
     needed,
@@ -15,12 +16,11 @@ from pytest_arena._dialects._postgresql_capture_canon import (
     saved,
     set_all,
 )
-from pytest_arena._dialects._postgresql_control import identifier, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_arena._dialects._postgresql_journal import JournalTable, Setting
+    from pytest_arena._dialects._postgresql_journal._tables import JournalTable, Setting
 
 __all__ = ["Capture", "Relation", "captures", "standing"]
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from pytest_arena._dialects._postgresql_control import literal
+from pytest_arena._dialects._postgresql._control import literal
 
 __all__ = ["REGISTRY_BYTES", "is_there"]
 

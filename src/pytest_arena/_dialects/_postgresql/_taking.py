@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from pytest_arena._dialects._postgresql_control import identifier, literal
+from pytest_arena._dialects._postgresql._control import identifier, literal
 
 __all__ = [
     "is_in_the_way",

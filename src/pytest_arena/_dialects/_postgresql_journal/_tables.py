@@ -8,10 +8,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._dialects._postgresql_control import identifier, literal
+from pytest_arena._dialects._postgresql._control import identifier, literal
 
 if TYPE_CHECKING:
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
 
 __all__ = [
     "APPS_OWN",

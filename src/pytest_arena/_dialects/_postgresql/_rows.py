@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._dialects._net_rows import Row, limited, net
-from pytest_arena._dialects._postgresql_content import BEGIN_READING
-from pytest_arena._dialects._postgresql_control import Failed, identifier, literal
+from pytest_arena._dialects._postgresql._content import BEGIN_READING
+from pytest_arena._dialects._postgresql._control import Failed, identifier, literal
 from pytest_arena._values import TableRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
 
 __all__ = ["Rows", "compared", "read_digests", "read_rows"]
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._dialects._postgresql_control import Failed, literal
-from pytest_arena._dialects._postgresql_undo import ALTERED, CRASHED
-from pytest_arena._dialects._postgresql_undo_state import latest
+from pytest_arena._dialects._postgresql._control import Failed, literal
+from pytest_arena._dialects._postgresql_journal._functions import ALTERED, CRASHED
+from pytest_arena._dialects._postgresql_journal._state import latest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from pytest_arena._dialects._postgresql_control import Control
+    from pytest_arena._dialects._postgresql._control import Control
 
 __all__ = [
     "ALTERED",

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects._postgresql_control import identifier, literal
+from pytest_arena._dialects._postgresql._control import identifier, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_arena._dialects._postgresql_journal import JournalTable
+    from pytest_arena._dialects._postgresql_journal._tables import JournalTable
 
 __all__ = ["CONTRADICTION", "apply_function", "taking_functions"]
 

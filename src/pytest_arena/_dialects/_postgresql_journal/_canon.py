@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects._postgresql_control import literal
+from pytest_arena._dialects._postgresql._control import literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_arena._dialects._postgresql_journal import JournalTable, Setting
+    from pytest_arena._dialects._postgresql_journal._tables import JournalTable, Setting
 
 __all__ = ["OURS", "are_set", "needed", "restored", "saved", "set_all"]
 

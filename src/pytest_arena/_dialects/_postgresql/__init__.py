@@ -1,0 +1,1 @@
+"""What is a PostgreSQL server told and asked?"""
