@@ -65,10 +65,10 @@ OTHERS = (
     Setting(runner="asyncio-auto", loop="session", pool="NullPool", pre_ping=True),
     Setting(runner="asyncio", engine="pysqlite", journal="wal"),  # coroutines test a sync app
     on_server(engine="psycopg", runner="plain", pool="NullPool", env=VERIFIED),
-    on_server(isolation="clone", engine="psycopg_async", runner="anyio"),
     *(
         pytest.param(setting, marks=pytest.mark.slow)
         for setting in (
+            on_server(isolation="clone", engine="psycopg_async", runner="anyio"),
             on_server(engine="psycopg_async", runner="asyncio-auto", loop="session", pool="one"),
             on_server(runner="anyio-uvloop", pre_ping=True),
             on_server(engine="psycopg2", runner="anyio"),  # coroutines test a sync app

@@ -48,7 +48,7 @@ WALKED_INTO_ON_A_SERVER = (
     "setting, examples",
     [
         (ASYNC, 6),
-        (SYNC, 6),
+        pytest.param(SYNC, 6, marks=pytest.mark.slow),
         (ON_SERVER, 6),
         pytest.param(CLONED, 4, marks=pytest.mark.slow),
     ],
