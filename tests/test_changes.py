@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_arena import Changes, deleted, inserted, updated
+from pytest_arena._arena._observed import expectations
 from pytest_arena._arena._story import Moments, Story
 from pytest_arena._changes import Mask, shown
 from pytest_arena._expect import Expected, difference
@@ -365,3 +366,9 @@ def test_a_request_of_an_example_that_is_over_has_lost_nothing_in_the_next() -> 
     story.begin()
     story.end()
     assert list(story.lost()) == []
+
+
+def test_a_table_that_is_expected_twice_is_a_mistake() -> None:
+    """One of the two would be forgotten without a word."""
+    with pytest.raises(TypeError, match="orders is expected twice"):
+        expectations({"orders": inserted(1)}, {"orders": deleted(1), "stock": inserted(1)})

@@ -244,7 +244,9 @@ def test_a_driver_that_nobody_here_knows_is_asked_for_nothing() -> None:
     """Of a database that ``arena_allow`` names: what it lacks would be an error of the app's."""
     resolver: Any = None
     pooled = SimpleNamespace(info={INFO: EntryInfo(None)})
-    LostWrites(resolver).executed(pooled, object(), "INSERT INTO orders VALUES (1)", 1)
+    lost = LostWrites(resolver)
+    lost.executed(pooled, object(), "INSERT INTO orders VALUES (1)", 1)
+    assert lost.take() == []
 
 
 @pytest.mark.parametrize(

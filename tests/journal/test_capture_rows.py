@@ -265,7 +265,7 @@ def test_pitfall_059_serializable_writers_do_not_meet_in_the_journal(world: Jour
             one.execute("UPDATE parts_low SET b = 'x'")
             other.execute("INSERT INTO nothing DEFAULT VALUES")
             for app in (one, other):
-                app.execute("COMMIT")
+                assert app.execute("COMMIT").statusmessage == "COMMIT"
 
 
 def test_an_entry_says_which_transaction_wrote_it(world: Journaled) -> None:

@@ -197,10 +197,11 @@ class Arena:
             AssertionError: at the end of the block, with each row that is missing or unexpected.
                 An error that the block raises itself wins.
             PendingWorkError: ``with`` in an async test, where ``db_session`` has pending work.
-            TypeError: what is expected of a table is not made by ``inserted`` and the like.
+            TypeError: what is expected of a table is not made by ``inserted`` and the like, or a
+                table is named twice.
         """
         return ExpectedChanges(
-            self._run.observer, expectations({**(expected or {}), **tables}), ignore, database
+            self._run.observer, expectations(expected or {}, tables), ignore, database
         )
 
     @contextlib.contextmanager

@@ -163,19 +163,24 @@ class ExpectedChanges:
             raise AssertionError(found)
 
 
-def expectations(tables: Mapping[str, Any]) -> dict[str, Expected]:
+def expectations(*given: Mapping[str, Any]) -> dict[str, Expected]:
     """Return what is expected of each table.
 
     Raises:
-        TypeError: something else stands in the place of an expectation.
+        TypeError: something else stands in the place of an expectation, or a table has two.
     """
+    tables: dict[str, Any] = {}
+    for some in given:
+        if twice := sorted(tables.keys() & some.keys()):
+            raise TypeError(f"{twice[0]} is expected twice: join the two with &")
+        tables.update(some)
     for table, expected in tables.items():
         if not isinstance(expected, Expected):
             raise TypeError(
                 f"{table}={expected!r} is no expectation: write {table}=inserted(1), or updated, "
                 "or deleted; all three are imported from pytest_arena"
             )
-    return dict(tables)
+    return tables
 
 
 def _pending() -> PendingWorkError:

@@ -112,8 +112,8 @@ _KEPT = 100  # the last ones, of which it can be asked what they changed
 class Story:
     """The requests of one test, and the moments around them.
 
-    Cost of a request: a question to each database before and after it, and none where nobody has
-    used it since the last one.
+    Cost of a request: at most a question to each database before and after it; none where nobody
+    has used it since the last one, or uses it before the test ends.
     """
 
     def __init__(self, moments: Moments, gate: Gate) -> None:
