@@ -17,6 +17,7 @@
     │   ├─ PendingWorkError            A701  a sync request would miss uncommitted work
     │   ├─ LifespanError               A702  the app's start-up or shutdown failed
     │   └─ LoginError                  A703  nobody can be logged in
+    ├─ ScenarioError                   A801  a specification, a marker or a step that cannot be right
     └─ ArenaInternalError              A901  this should never happen
 
 Every message has the same four parts: what happened, why it matters, the likely cause in the
@@ -42,6 +43,7 @@ __all__ = [
     "PendingWorkError",
     "ProductionDatabaseError",
     "RefusedError",
+    "ScenarioError",
     "ServerError",
     "TemplateError",
     "UnknownDatabaseError",
@@ -203,6 +205,12 @@ class LoginError(ClientError):
     """A client should be logged in, but ``arena_login`` is missing or failed."""
 
     code = "A703"
+
+
+class ScenarioError(ArenaError):
+    """A specification cannot be read, or a test means a scenario or a step that is not there."""
+
+    code = "A801"
 
 
 class ArenaInternalError(ArenaError):

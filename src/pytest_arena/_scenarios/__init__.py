@@ -1,0 +1,1 @@
+"""What does a pytest run do for scenarios?"""

@@ -1,0 +1,1 @@
+"""What would a test of this scenario look like?"""
