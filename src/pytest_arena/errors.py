@@ -17,7 +17,7 @@
     │   ├─ PendingWorkError            A701  a sync request would miss uncommitted work
     │   ├─ LifespanError               A702  the app's start-up or shutdown failed
     │   └─ LoginError                  A703  nobody can be logged in
-    ├─ ScenarioError                   A801  a specification, a marker or a step that cannot be right
+    ├─ ScenarioError                   A801  a specification, a marker or a step is wrong
     └─ ArenaInternalError              A901  this should never happen
 
 Every message has the same four parts: what happened, why it matters, the likely cause in the

@@ -1,4 +1,4 @@
-"""What is known of a specification at the end of a run: the value that every output is made from."""
+"""What is known of a specification at the end of a run: every output is made from this value."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Scenario:
     """What it is known by, wherever it stands: its own id tag (``@BTL-3``), else the names of
     feature, rule and scenario, joined by `` :: ``."""
     rev: str
-    """The hash of its steps, ``1:3265ea09``: the same whatever is only looks or wording of names."""
+    """The hash of its steps, ``1:3265ea09``: blind to looks, names and tags."""
     steps: tuple[Step, ...]
     """Those of the Backgrounds first. Of an Outline: with the placeholders in them."""
     tags: tuple[str, ...] = ()
