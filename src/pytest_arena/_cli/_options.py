@@ -1,4 +1,4 @@
-"""Which server would a run in this folder use, and where is its cache?"""
+"""What would a run in this folder read from its options?"""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from pytest_arena._config import Config, load_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["read_options"]
+__all__ = ["read_options", "read_project"]
 
-_NAME = "arena_database"
+_DATABASE = "arena_database"
 # In pytest's order; the first that has a section of pytest's is the one.
 _TOML = {"pytest.toml": ("pytest",), ".pytest.toml": ("pytest",)}
 _SECTIONS = {
@@ -32,25 +32,48 @@ _SECTIONS = {
 @dataclass(frozen=True, slots=True)
 class _File:
     path: Path | None
-    database: str
+    values: Mapping[str, object]
 
 
 def read_options(database: str | None) -> Config:
-    """Read the options that matter here, as a run in this folder reads them.
+    """Read the options that say where databases are, as a run in this folder reads them.
 
     Raises:
         ConfigError: a value that cannot be right; it names where the value stands.
     """
-    file = next(_files(), _File(None, ""))
-    names = ("ARENA_DATABASE", "ARENA_CACHE")
+    file = _file()
     return load_config(
         flags={} if database is None else {"database": database},
-        environ={name: os.environ[name] for name in names if name in os.environ},
-        ini=lambda name: file.database if name == _NAME else "",
+        environ=_environ("ARENA_DATABASE", "ARENA_CACHE"),
+        ini=lambda name: file.values.get(name, "") if name == _DATABASE else "",
         # The command is no run of a project: it may be called inside the cache.
         root=Path(Path.cwd().anchor),
         inipath=file.path,
     )
+
+
+def read_project() -> Config:
+    """Read all options of the project that this folder is in, as a run here reads them.
+
+    Raises:
+        ConfigError: a value that cannot be right; it names where the value stands.
+    """
+    file = _file()
+    return load_config(
+        flags={},
+        environ=_environ(*(name for name in os.environ if name.startswith("ARENA_"))),
+        ini=lambda name: file.values.get(name, ""),
+        root=file.path.parent if file.path else Path.cwd(),
+        inipath=file.path,
+    )
+
+
+def _environ(*names: str) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _file() -> _File:
+    return next(_files(), _File(None, {}))
 
 
 def _files() -> Iterator[_File]:
@@ -59,12 +82,12 @@ def _files() -> Iterator[_File]:
     for folder in (here, *here.parents):
         for name in (*_TOML, *_SECTIONS):
             path = folder / name
-            if path.is_file() and (value := _read(path)) is not None:
-                yield _File(path, value)
+            if path.is_file() and (values := _read(path)) is not None:
+                yield _File(path, values)
 
 
-def _read(path: Path) -> str | None:
-    """Return the value in a file, "" where it has none; None for a file that is not pytest's."""
+def _read(path: Path) -> Mapping[str, object] | None:
+    """Return the values in a file; None for a file that is not pytest's."""
     # What pytest cannot read either, it says.
     with suppress(OSError, ValueError, configparser.Error):
         if path.suffix == ".toml":
@@ -73,16 +96,16 @@ def _read(path: Path) -> str | None:
         parser.read_string(path.read_text(encoding="utf-8"))
         section = _SECTIONS[path.name]
         if parser.has_section(section):
-            return parser.get(section, _NAME, fallback="") or ""
-        return "" if path.name.endswith("pytest.ini") else None
+            return {name: value or "" for name, value in parser.items(section)}
+        return {} if path.name.endswith("pytest.ini") else None
     return None
 
 
-def _from_toml(path: Path) -> str | None:
+def _from_toml(path: Path) -> Mapping[str, object] | None:
     told = tomllib.loads(path.read_text(encoding="utf-8"))
     if path.name in _TOML:
-        return str(told.get("pytest", {}).get(_NAME, ""))
+        return dict(told.get("pytest", {}))
     pytest = told.get("tool", {}).get("pytest")
     if pytest is None:
         return None
-    return str(pytest.get(_NAME) or pytest.get("ini_options", {}).get(_NAME, ""))
+    return {**pytest.get("ini_options", {}), **pytest}
