@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._config import (
+    FLAGS,
     OPTIONS,
     SWITCHES,
     Config,
@@ -96,6 +97,36 @@ def test_several_databases_have_a_line_each() -> None:
     assert read(file={"arena_schema": lines}).schema == expected
 
 
+def test_a_reason_is_a_sentence_and_evidence_are_words() -> None:
+    """A waiver's reason may have commas; the names of evidence may be parted by blanks."""
+    lines = ["@manual 2027-03-31 by hand, each release", "@wip 2027-01-31 not yet"]
+    assert read(file={"arena_scenario_waive": lines}).scenario_waive == tuple(lines)
+    for text in ("requested asserted", "requested, asserted", "requested\nasserted"):
+        config = read(file={"arena_scenario_evidence": text})
+        assert config.scenario_evidence == ("requested", "asserted")
+
+
+@pytest.mark.parametrize(
+    "flags,name",
+    [
+        ({"scenarios": "strict"}, "arena_scenarios = strict"),
+        ({"scenario": ["@BTL-1"]}, "--scenario"),
+        ({"scenarios_out": ["json:out.json"]}, "--scenarios-out"),
+        ({"scenarios_sabotage": True}, "--scenarios-sabotage"),
+    ],
+)
+def test_nothing_is_asked_of_scenarios_that_nobody_named(
+    flags: Mapping[str, object], name: str
+) -> None:
+    """A gate that looks at nothing would always be open. Switched off, it asks nothing."""
+    with pytest.raises(ConfigError, match="names no specification") as caught:
+        read(flags=flags)
+    assert name in caught.value.what
+    assert read(flags={"specs": "docs", **flags}).has_scenarios
+    if "scenarios" not in flags:
+        assert not read(flags={"scenarios": "off", **flags}).has_scenarios
+
+
 @pytest.mark.parametrize("text,is_on", [("1", True), ("yes", True), ("0", False), ("", False)])
 def test_switches_from_the_environment(text: str, *, is_on: bool) -> None:
     """As variables of this kind are written."""
@@ -121,6 +152,8 @@ def test_the_cache_is_absolute_and_knows_the_home_folder() -> None:
         ("database", "sqllite", "is none of: auto, sqlite", "--arena-database=sqlite"),
         ("drivers", "refuze", "is none of: refuse, redirect, off", "--arena-drivers=refuse"),
         ("lifespan", "sesion", "is none of: on, session, off", "--arena-lifespan=session"),
+        ("scenarios", "strikt", "is none of: off, report, strict", "--arena-scenarios=strict"),
+        ("scenario_evidence", "asserted, sedeed", "none of: seeded, requested", "=seeded"),
         ("keep", "fail", "is none of: never, failed, always", "--arena-keep=failed"),
         ("schema", "schema.txt", "none of the forms", "app.models:Base"),
         ("schema", "app:Base\napp:Other", "several values for one database", "name = value"),
@@ -312,12 +345,13 @@ def described(option: Option) -> str:
     default = f"`{option.default}`" if option.default else "not set"
     values = ", ".join(f"`{one}`" for one in option.choices) or f"{option.metavar}"
     example = f'["{option.example}"]' if option.many else f'"{option.example}"'
+    flags = ", ".join(f"`{one}`" for one in (option.flag, option.short) if one)
     return (
         f"## `{option.ini}`\n\n"
         f"{option.help}\n\n"
         f"| file | command line | environment | values | default |\n"
         f"|---|---|---|---|---|\n"
-        f"| `{option.ini}` | `{option.flag}` | `{option.variable}` | {values} | {default} |\n\n"
+        f"| `{option.ini}` | {flags} | `{option.variable}` | {values} | {default} |\n\n"
         f"```toml\n[tool.pytest.ini_options]\n{option.ini} = {example}\n```\n"
     )
 
@@ -330,7 +364,10 @@ def test_the_page_of_options_is_what_the_code_says() -> None:
     for name, text in SWITCHES:
         assert f"## `--arena-{name}`\n\n{text}\n" in page
     headings = [line[4:-1] for line in page.splitlines() if line.startswith("## `")]
-    names = [*(option.ini for option in OPTIONS), *(f"--arena-{name}" for name, _ in SWITCHES)]
+    for flag in FLAGS:
+        assert f"## `{flag.flag}`\n\n{flag.help}\n" in page
+    names = [*(option.ini for option in OPTIONS), *(flag.flag for flag in FLAGS)]
+    names += [f"--arena-{name}" for name, _ in SWITCHES]
     assert headings == [*names, "ARENA_CACHE"]
 
 

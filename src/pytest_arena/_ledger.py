@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pytest_arena.errors import ArenaError
 
 __all__ = ["Ledger", "TestFacts"]
@@ -87,6 +90,19 @@ class Ledger:
             for refusal in self.refusals
             if refusal.test == test and id(refusal.error) not in self._reported
         ]
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Begin as if nothing had happened; at the end of the block, what happened in it has not."""
+        kept = {one.name: getattr(self, one.name) for one in fields(self)}
+        empty = Ledger()
+        for name in kept:
+            setattr(self, name, getattr(empty, name))
+        try:
+            yield
+        finally:
+            for name, value in kept.items():
+                setattr(self, name, value)
 
     def made_table(self, started: float, ended: float) -> None:
         """The app made a table. A short pause since the last one belongs to the work."""

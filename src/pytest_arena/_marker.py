@@ -1,4 +1,4 @@
-"""What does ``@pytest.mark.arena(…)`` ask for? Python itself checks its arguments."""
+"""What do ``@pytest.mark.arena(…)`` and ``scenario(…)`` ask for?"""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from pytest_arena.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MARKER", "marker_values"]
+__all__ = ["MARKER", "SCENARIO_MARKER", "marker_values"]
 
 MARKER = "arena(isolation='copy', keep='failed', seed=False, schema=False)"
+SCENARIO_MARKER = (
+    "scenario(name, spec='', rev='', row={}): the test proves this scenario of a specification in "
+    "arena_specs. name: its name, 'Feature :: name' or '@ID'; spec: its file; rev: the version of "
+    "its steps that was reviewed; row: of an outline, one row of its examples. Does nothing where "
+    "arena_specs is not set."
+)
 _MARKER_NAMES = ("isolation", "keep", "seed", "schema")
 _MARKER_ARGUMENTS = inspect.Signature(
     [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in _MARKER_NAMES]

@@ -6,7 +6,7 @@ import linecache
 from dataclasses import dataclass, field
 from enum import Enum
 
-__all__ = ["Address", "CodeLine", "Plan", "Stage", "TableRows"]
+__all__ = ["Address", "CodeLine", "Plan", "Route", "Stage", "TableRows"]
 
 
 class Stage(Enum):
@@ -78,3 +78,12 @@ class TableRows:
     gone: tuple[tuple[object, ...], ...]  # values as the database's driver gives them
     come: tuple[tuple[object, ...], ...]
     more: int = 0  # rows that a limit has cut off, gone and come together
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Route:
+    """One way into the app."""
+
+    path: str  # as the framework writes it: ``/battles/{battle_id}/start``
+    method: str  # GET, POST, …; WEBSOCKET
+    name: str  # of the function that answers, or what the route was called

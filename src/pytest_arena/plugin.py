@@ -16,7 +16,7 @@ import pytest
 
 from pytest_arena import _failures, _hooks, _others, _report
 from pytest_arena._arena import ArenaRun, WideFixture, conducted
-from pytest_arena._config import OPTIONS, SWITCHES, Config, check_names, load_config
+from pytest_arena._config import FLAGS, OPTIONS, SWITCHES, Config, check_names, load_config
 from pytest_arena._fixtures import (
     RUN,
     _arena_in_use,
@@ -31,13 +31,15 @@ from pytest_arena._fixtures import (
     test_client_as,
 )
 from pytest_arena._ledger import Ledger
-from pytest_arena._marker import MARKER, marker_values
+from pytest_arena._marker import MARKER, SCENARIO_MARKER, marker_values
 from pytest_arena._values import CodeLine, Plan, Stage
 from pytest_arena._workers import FactsOfProcesses
 from pytest_arena.errors import ArenaError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+
+    from pytest_arena._scenarios import Scenarios
 
 __all__ = [
     "_arena_in_use",
@@ -55,6 +57,7 @@ __all__ = [
 PLAN = pytest.StashKey[Plan]()
 WIDE = pytest.StashKey[dict[Any, WideFixture]]()
 FACTS = pytest.StashKey[FactsOfProcesses]()
+SCENARIOS = pytest.StashKey["Scenarios | None"]()
 
 _MARKER = (
     f"{MARKER}: this test's database. isolation: how it is brought back afterwards; keep: when to "
@@ -71,8 +74,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "stand in pytest's configuration file (arena_app = ...) or in the environment (ARENA_APP)",
     )
     for option in OPTIONS:
+        names = filter(None, (option.flag, option.short))
         group.addoption(
-            option.flag, dest=option.ini, default=None, metavar=option.metavar, help=option.help
+            *names, dest=option.ini, default=None, metavar=option.metavar, help=option.help
         )
         kind: Literal["linelist", "string"] = "linelist" if option.many else "string"
         parser.addini(
@@ -80,6 +84,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         )
     for name, text in SWITCHES:
         group.addoption(f"--arena-{name}", dest=f"arena_{name}", action="store_true", help=text)
+    for flag in FLAGS:
+        kinds: dict[str, Any] = {"action": "append", "metavar": flag.metavar}
+        form = kinds if flag.metavar else {"action": "store_true"}
+        group.addoption(flag.flag, dest=f"arena_{flag.name}", help=flag.help, **form)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -107,6 +115,17 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     atexit.register(_last_words, run)
     atexit.register(run.finish)  # whatever happens between here and the session's finish
     run.start()
+    early_config.stash[SCENARIOS] = _scenarios(early_config, run)
+
+
+def _scenarios(config: pytest.Config, run: ArenaRun) -> Scenarios | None:
+    if not run.config.has_scenarios:
+        return None
+    from pytest_arena._scenarios import Scenarios, enable  # noqa: PLC0415 - what reads Gherkin costs only those who have it
+
+    if why := enable(config):
+        run.instruments.off("asserted", why)
+    return Scenarios(config, run)
 
 
 def _config_of(config: pytest.Config) -> Config:
@@ -148,8 +167,28 @@ def pytest_configure(config: pytest.Config) -> None:
             "take it out of pytest_plugins; it is found by itself, or by -p pytest_arena.plugin"
         )
     config.addinivalue_line("markers", _MARKER)
+    config.addinivalue_line("markers", SCENARIO_MARKER)
     facts = config.stash[FACTS] = FactsOfProcesses(config, config.stash[RUN].ledger)
     config.pluginmanager.register(facts, "arena_facts")
+    if (scenarios := config.stash[SCENARIOS]) is not None:
+        config.pluginmanager.register(scenarios, "arena_scenarios")
+        for name, more in scenarios.more_plugins():
+            config.pluginmanager.register(more, name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Read the specifications, before anything is collected or any worker started.
+
+    Raises:
+        pytest.UsageError: there are none, or what is said of them cannot be right.
+    """
+    if (scenarios := session.config.stash[SCENARIOS]) is None:
+        return
+    try:
+        scenarios.read()
+    except ArenaError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 @pytest.hookimpl(trylast=True)
@@ -205,6 +244,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     run = item.config.stash[RUN]
     plan = item.stash.get(PLAN, None)
     run.open(plan or _planned(item, run), functools.partial(_client_options, item))
+    if (scenarios := item.config.stash[SCENARIOS]) is not None:
+        scenarios.begin(item)
 
 
 def _client_options(item: pytest.Item) -> dict[str, Any]:
@@ -258,6 +299,8 @@ def pytest_runtest_makereport(
     """Keep the database of a failed test; fail a test whose refusals the app has swallowed."""
     report = yield
     run = item.config.stash[RUN]
+    if run.breaking is not None:  # a test that is run again, to be broken: nobody reads of it
+        return report
     item.config.stash[FACTS].attach(report)
     if call.excinfo is not None:
         run.ledger.mark_reported(*_failures.causes(call.excinfo.value))

@@ -245,7 +245,8 @@ def test_a_driver_that_nobody_here_knows_is_asked_for_nothing() -> None:
     resolver: Any = None
     pooled = SimpleNamespace(info={INFO: EntryInfo(None)})
     lost = LostWrites(resolver)
-    lost.executed(pooled, object(), "INSERT INTO orders VALUES (1)", 1)
+    context = SimpleNamespace(root_connection=SimpleNamespace(connection=pooled))
+    lost.executed(context, object(), "INSERT INTO orders VALUES (1)", ())
     assert lost.take() == []
 
 

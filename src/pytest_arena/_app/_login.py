@@ -15,11 +15,16 @@ from pytest_arena.errors import ClientError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Login"]
+__all__ = ["Login", "is_logging_in"]
 
 # The logins that the current task or thread is inside of: their own requests must not wait for
 # them. A login may use another client, which logs in by itself.
 _under_way: ContextVar[tuple[Login, ...]] = ContextVar("logins under way", default=())
+
+
+def is_logging_in() -> bool:
+    """Whether the current task or thread is inside of a login."""
+    return bool(_under_way.get())
 
 
 class Login:

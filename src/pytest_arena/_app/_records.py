@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pytest_arena._app._observed import observe
+from pytest_arena._app._reached import ASKING, Asking, listened
 from pytest_arena._clock import seconds as now
 from pytest_arena.errors import redact
 
@@ -58,7 +60,7 @@ def watched(app: Any, hooks: Hooks) -> Any:
     async def watched_app(scope: Any, receive: Any, send: Any) -> None:
         __tracebackhide__ = True
         try:
-            await app(scope, receive, send)
+            await listened(app, app, scope, receive, send)
         except Exception as error:
             hooks.broke(f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}", error)
             raise
@@ -73,6 +75,8 @@ class Stopwatch:
         self._hooks = hooks
         self._request = request
         self._role = role
+        self._asking = Asking(role)
+        self._token = ASKING.set(self._asking)
         self._began = now()
 
     def answered(self, response: Any) -> None:
@@ -83,7 +87,9 @@ class Stopwatch:
             self._tell(hop.request, took, status=hop.status_code)
             seconds -= took
         self._tell(response.request, max(seconds, 0.0), status=response.status_code)
-        self._hooks.ended()
+        self._end()
+        if self._asking.reached:
+            observe(response, self._asking.reached[-1])
 
     def raised(self, error: BaseException) -> None:
         """Tell of an error. Test clients open a websocket by raising: that is none."""
@@ -93,6 +99,10 @@ class Stopwatch:
         else:
             text = redact(f"{type(error).__name__}: {error}".removesuffix(": "))
             self._tell(self._request, seconds, error=text)
+        self._end()
+
+    def _end(self) -> None:
+        ASKING.reset(self._token)
         self._hooks.ended()
 
     def _tell(

@@ -138,6 +138,12 @@ class AppRun:
             raise _messages.no_login(role)
         return Login(self._login, role=role, path=self._login_path)
 
+    @property
+    def logged_in(self) -> int:
+        """How many clients there are that log in, or have."""
+        clients = (*self._clients, *self._test_clients)
+        return sum(client._arena_login is not None for client in clients)  # noqa: SLF001 - ours
+
     def remember(self) -> Callable[[], None]:
         """Return what takes the app and its clients back to where they are now.
 

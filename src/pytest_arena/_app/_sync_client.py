@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from pytest_arena._app import _messages
 from pytest_arena._app._kind import ASGIApp, is_async, is_litestar
 from pytest_arena._app._records import Hooks, Stopwatch, watched
+from pytest_arena._app._reached import listened
 from pytest_arena._app._tracebacks import ends_at_the_caller
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def _as_coroutine_function(app: ASGIApp) -> ASGIApp:
 
     async def awaited(scope: Scope, receive: Any, send: Any) -> None:
         __tracebackhide__ = True
-        await app(scope, receive, send)
+        await listened(app, app, scope, receive, send)
 
     return awaited
 

@@ -146,6 +146,10 @@ class Databases:
         # What a builder takes and keeps is no leak of the test that happens to need the template.
         return self.levels[-1].serial if self.levels and self._builds.now() is None else 0
 
+    def is_building(self) -> bool:
+        """Whether what runs now fills a template."""
+        return self._builds.now() is not None
+
     def made_table(self, file: str, started: float, ended: float) -> None:
         """Keep what it costs that the app, and no template, makes the tables."""
         if self.known.at_file(file) is not None:

@@ -28,6 +28,7 @@ class Observer:
 
     def __init__(self, databases: Databases, current: Current, moments: Moments) -> None:
         self._databases, self._current, self._moments = databases, current, moments
+        self.blocks: list[ExpectedChanges] = []  # that are open
 
     def changes(self, request: Request | int | None, *, database: str) -> Changes:
         """Return what the level that stands has changed, or one request of the test.
@@ -97,6 +98,11 @@ class Observer:
         known = self._databases.known
         return known.named(name) if name else known.first()
 
+    def begin_anew(self) -> None:
+        """The content is another one: blocks that are open ask what has changed since now."""
+        for block in self.blocks:
+            block.begin()
+
     def commit(self) -> None:
         """Commit pending work, as before a request of a sync client.
 
@@ -135,11 +141,13 @@ class ExpectedChanges:
     def __enter__(self) -> Self:
         __tracebackhide__ = True
         self.observer.commit()
-        self._since = self.observer.moment(self.database)
+        self.begin()
+        self.observer.blocks.append(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         __tracebackhide__ = True
+        self.observer.blocks.remove(self)
         if kind is None:
             self.observer.commit()
             self._check()
@@ -147,14 +155,21 @@ class ExpectedChanges:
     async def __aenter__(self) -> Self:
         __tracebackhide__ = True
         await self.observer.acommit()
-        self._since = self.observer.moment(self.database)
+        self.begin()
+        self.observer.blocks.append(self)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         __tracebackhide__ = True
+        self.observer.blocks.remove(self)
         if kind is None:
             await self.observer.acommit()
             self._check()
+
+    def begin(self) -> None:
+        """What it is to change is asked for since now."""
+        __tracebackhide__ = True
+        self._since = self.observer.moment(self.database)
 
     def _check(self) -> None:
         __tracebackhide__ = True

@@ -82,7 +82,7 @@ class Provision:
                 raise _marked_otherwise(isolation, level, reason)
             cast("Switched", isolation).ask_for(level.isolation)
         isolation.enter()
-        if level.stage is not Stage.SEEDED:
+        if level.is_anew or level.stage is not Stage.SEEDED:
             isolation.replace(self._template(database, level.stage))
 
     def _template(self, database: Database, stage: Stage) -> Any:

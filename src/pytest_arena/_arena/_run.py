@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_arena._app import Request
+    from pytest_arena._arena._sabotage import Breaking
     from pytest_arena._arena._state import Product
     from pytest_arena._config import Config
     from pytest_arena._gate import Key
@@ -68,6 +69,7 @@ class ArenaRun:
         self._moments = Moments(self.databases, Mask(config.mask))
         self.observer = Observer(self.databases, self.current, self._moments)
         self._serials = count(1)
+        self.breaking: Breaking | None = None  # a test is run again with something broken
         self._process = os.getpid()
         self.tasks = _leaks.Tasks()
         self._ended_tasks: set[str] = set()
@@ -129,6 +131,8 @@ class ArenaRun:
         self.current.test = RunningTest(
             plan, next(self._serials), self.tasks, story, client_options
         )
+        if self.breaking is not None:
+            self.breaking.open(self.current.test, next(self._serials))
 
     def _leave_what_was_broken_off(self) -> None:
         """Between two tests there is no test's level, unless Ctrl-C or a timeout was too quick."""
@@ -254,7 +258,8 @@ class ArenaRun:
                 self.current.test = None
                 self.ledger.end(self._facts(test))
             self.current.in_teardown = False
-        return test.untold() if test is not None else []
+        errors = test.untold() if test is not None else []
+        return errors if self.breaking is None else self.breaking.taking(errors)
 
     def _note_lost_writes(self, test: RunningTest) -> None:
         """Of a test that passed: a failed one's report says it itself."""

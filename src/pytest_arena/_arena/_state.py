@@ -36,6 +36,7 @@ class Level:
     serial: int = 0
     stage: Stage = Stage.SEEDED
     isolation: str = "auto"  # as the test's marker asks for
+    is_anew: bool = False  # it begins as the template, whatever the levels below have written
 
     @property
     def is_test(self) -> bool:

@@ -155,6 +155,12 @@ class Story:
                 turn.after = self.moments.now()
                 turn.lost = lost if turn.went_well else []
 
+    def begin_anew(self) -> None:
+        """The content is another one: the turn that is under way begins now."""
+        with self._lock:
+            if self._under_way:
+                self.turns[-1].before = self.moments.now()
+
     def cut(self, number: int) -> None:
         """Forget all turns after the first so many."""
         with self._lock:

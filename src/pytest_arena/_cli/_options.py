@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import shlex
 import tomllib
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pytest_arena._config import Config, load_config
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["read_options", "read_project"]
+__all__ = ["read_options", "read_project", "read_setting"]
 
 _DATABASE = "arena_database"
 # In pytest's order; the first that has a section of pytest's is the one.
@@ -66,6 +67,12 @@ def read_project() -> Config:
         root=file.path.parent if file.path else Path.cwd(),
         inipath=file.path,
     )
+
+
+def read_setting(name: str) -> tuple[str, ...]:
+    """Return a setting of pytest's own as words, as the project of this folder has it."""
+    value = _file().values.get(name, "")
+    return tuple(map(str, value)) if isinstance(value, list) else tuple(shlex.split(str(value)))
 
 
 def _environ(*names: str) -> dict[str, str]:

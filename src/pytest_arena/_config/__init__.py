@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from pytest_arena._config._options import ISOLATIONS, KEEPS, OPTIONS, SWITCHES, Option
+from pytest_arena._config._options import (
+    FLAGS,
+    ISOLATIONS,
+    KEEPS,
+    OPTIONS,
+    SWITCHES,
+    Flag,
+    Option,
+)
 from pytest_arena._config._read import (
     Config,
     OptionValue,
@@ -12,11 +20,13 @@ from pytest_arena._config._read import (
 )
 
 __all__ = [
+    "FLAGS",
     "ISOLATIONS",
     "KEEPS",
     "OPTIONS",
     "SWITCHES",
     "Config",
+    "Flag",
     "Option",
     "OptionValue",
     "check_choice",

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 __all__ = [
     "CACHE",
     "DATABASES",
+    "FLAGS",
     "ISOLATIONS",
     "KEEPS",
     "LATER",
     "OPTIONS",
     "SWITCHES",
+    "Flag",
     "Option",
 ]
 
@@ -27,6 +29,8 @@ class Option:
     choices: tuple[str, ...] = ()
     many: bool = False
     metavar: str = "VALUE"
+    short: str = ""
+    """Another name on the command line."""
 
     @property
     def ini(self) -> str:
@@ -44,12 +48,28 @@ class Option:
         return f"ARENA_{self.name.upper()}"
 
 
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Something for one run alone: on the command line, never in the file."""
+
+    name: str
+    help: str
+    metavar: str = ""
+    """What it takes, any number of times; empty for a switch."""
+
+    @property
+    def flag(self) -> str:
+        """The name on the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+
 # What this version can do. Names that a later one will know are refused with another word.
 ISOLATIONS = ("auto", "copy", "undo", "clone")
 KEEPS = ("never", "failed", "always")
 DATABASES = ("auto", "sqlite", "postgresql", "own")
 DRIVERS = ("refuse", "redirect", "off")
 LATER = ("rollback", "mysql", "mariadb")
+EVIDENCE = ("seeded", "requested", "asserted")
 
 OPTIONS = (
     Option(
@@ -164,6 +184,64 @@ OPTIONS = (
         many=True,
         metavar="PATTERNS",
     ),
+    Option(
+        "specs",
+        "",
+        "The specifications whose Gherkin scenarios the tests prove: files, folders, or patterns "
+        "like docs/**/*.md. *.feature is Gherkin, *.feature.md Gherkin in headings and lists, any "
+        "other file Markdown with gherkin blocks. Not set: nothing is read, and "
+        "@pytest.mark.scenario does nothing.",
+        "docs/specs",
+        many=True,
+        metavar="PATHS",
+    ),
+    Option(
+        "scenarios",
+        "report",
+        "What is made of the scenarios in arena_specs: report (default) says at the end of the run "
+        "which are proven; strict also makes the run fail where one is not; off reads none.",
+        "strict",
+        ("off", "report", "strict"),
+        metavar="HOW",
+        short="--scenarios",
+    ),
+    Option(
+        "scenario_evidence",
+        "seeded, requested, asserted",
+        "What the test of a proven scenario must have done, beside passing: seeded (rows were "
+        "written before its first request; asked of scenarios that have a Given), requested (a "
+        "request has reached the app), asserted (an assertion has passed after the last request).",
+        "asserted",
+        EVIDENCE,
+        many=True,
+        metavar="NAMES",
+    ),
+    Option(
+        "scenario_lock",
+        "scenarios.lock",
+        "The file with the versions of the scenarios that somebody has accepted, which "
+        "`arena scenarios accept` writes. A scenario with other steps is DRIFTED. Default: "
+        "scenarios.lock, where there is one.",
+        "specs/scenarios.lock",
+        metavar="PATH",
+    ),
+    Option(
+        "scenario_baseline",
+        "",
+        "The file with the gaps that are known already: a line 'STATUS  key' for each. They do not "
+        "make a strict run fail, and what has been mended must be taken out.",
+        "scenarios.baseline",
+        metavar="PATH",
+    ),
+    Option(
+        "scenario_waive",
+        "",
+        "Scenarios that need no test for now: a line for each, with a tag or a key, the day on "
+        "which this ends, and the reason.",
+        "@manual 2027-03-31 tried by hand before each release",
+        many=True,
+        metavar="LINES",
+    ),
 )
 _REBUILD = (
     "Build the databases that tests are copied from (arena_schema and arena_seed) anew, "
@@ -174,4 +252,24 @@ _VERIFY = (
     "as it was. Costs two readings of all rows and definitions for each test and wider fixture."
 )
 SWITCHES = (("rebuild", _REBUILD), ("verify", _VERIFY))
+
+FLAGS = (
+    Flag(
+        "scenario",
+        "Run just the tests of this scenario: its key, its name or its @ID.",
+        metavar="KEY",
+    ),
+    Flag(
+        "scenarios_out",
+        "Write what is known of the scenarios into files: json:PATH, html:PATH, md:PATH, "
+        "messages:PATH, several with commas between them.",
+        metavar="FORM:PATH",
+    ),
+    Flag(
+        "scenarios_sabotage",
+        "Run the tests of proven scenarios again with something broken: the seed removed, the "
+        "app's commit taken back, the response emptied, or turned into a 500. A test that stays "
+        "green is HOLLOW.",
+    ),
+)
 CACHE = "ARENA_CACHE"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,20 @@ class Config:
     root: Path
     cache: Path
     places: Mapping[str, str]
+    specs: tuple[str, ...]
+    scenarios: str
+    scenario_evidence: tuple[str, ...]
+    scenario_lock: str
+    scenario_baseline: str
+    scenario_waive: tuple[str, ...]
+    scenario: tuple[str, ...]
+    scenarios_out: str
+    scenarios_sabotage: bool
+
+    @property
+    def has_scenarios(self) -> bool:
+        """Whether specifications are to be read at all."""
+        return bool(self.specs) and self.scenarios != "off"
 
     def place(self, name: str) -> str:
         """Where the value of an option stands: a line of a file, the command line, a variable."""
@@ -81,10 +95,11 @@ def load_config(
     """
     given = {one.name: _read(one, flags, environ, ini, inipath) for one in OPTIONS}
     for option in OPTIONS:
-        check_choice(given[option.name], option.choices)
+        for one in _values_of(option, given[option.name]):
+            check_choice(one, option.choices)
     _check_database(given["database"])
     texts = {name: one.text for name, one in given.items()}
-    return Config(
+    config = Config(
         **{name: text for name, text in texts.items() if name not in _SPECIAL},
         schema=_by_database(given["schema"], check=_check_schema),
         seed=_by_database(given["seed"], check=_check_seed),
@@ -96,10 +111,60 @@ def load_config(
         root=root,
         cache=_cache(environ, root),
         places={name: redact(one.place) for name, one in given.items()},
+        specs=_listed(given["specs"].text),
+        scenario_evidence=_words(given["scenario_evidence"].text),
+        # Not at commas: a reason is a sentence.
+        scenario_waive=tuple(filter(None, map(str.strip, texts["scenario_waive"].splitlines()))),
+        scenario=_given(flags, "scenario"),
+        scenarios_out=",".join(_given(flags, "scenarios_out")),
+        scenarios_sabotage=bool(flags.get("scenarios_sabotage")),
     )
+    _check_scenarios(config)
+    return config
 
 
-_SPECIAL = {"schema", "seed", "env", "allow", "mask"}
+_SPECIAL = {
+    "schema",
+    "seed",
+    "env",
+    "allow",
+    "mask",
+    "specs",
+    "scenario_evidence",
+    "scenario_waive",
+}
+
+
+def _values_of(option: Option, given: OptionValue) -> list[OptionValue]:
+    if not (option.many and option.choices):
+        return [given]
+    return [replace(given, text=part) for part in _words(given.text)]
+
+
+def _given(flags: Mapping[str, object], name: str) -> tuple[str, ...]:
+    values = flags.get(name) or ()
+    return tuple(map(str, values)) if isinstance(values, list | tuple) else (str(values),)
+
+
+def _check_scenarios(config: Config) -> None:
+    """Raise a ConfigError where something is asked of scenarios that nobody has named."""
+    if config.specs or config.scenarios == "off":
+        return
+    asked = {
+        "--scenario": config.scenario,
+        "--scenarios-out": config.scenarios_out,
+        "--scenarios-sabotage": config.scenarios_sabotage,
+        "arena_scenarios = strict": config.scenarios == "strict",
+    }
+    if name := next((name for name, value in asked.items() if value), ""):
+        raise ConfigError(
+            f"{name}, and arena_specs names no specification",
+            why="no scenario would be looked at, and the run would pass all the same",
+            cause=f"arena_specs is not set; {name} in {config.place('scenarios')}"
+            if "=" in name
+            else f"arena_specs is not set; {name} on the command line",
+            fix="arena_specs = docs/specs   (files, folders or patterns; or --arena-specs=…)",
+        )
 
 
 def _switched_on(name: str, flags: Mapping[str, object], environ: Mapping[str, str]) -> bool:
@@ -276,3 +341,7 @@ def _variables(given: OptionValue) -> tuple[str, ...]:
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return _listed(re.sub(r"\s+", ",", text))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pytest_arena._evidence._facts import Facts, Sabotage
     from pytest_arena._specs import Problem, Scenario
 
-__all__ = ["Document", "JudgedScenario", "JudgedStep", "JudgedTest", "Status"]
+__all__ = ["Document", "JudgedScenario", "JudgedStep", "JudgedTest", "Standing", "Status"]
 
 
 class Status(Enum):
@@ -44,6 +44,14 @@ class JudgedTest:
     row: tuple[tuple[str, str], ...] = ()
     facts: Facts | None = None
     sabotages: tuple[Sabotage, ...] = ()
+    also: tuple[Status, ...] = ()
+    """Further statuses that apply, the worst first."""
+    warnings: tuple[str, ...] = ()
+    """Of its scenario's, those that hold for this test."""
+    rev: str = ""
+    """The reviewed version that its marker names."""
+    source: str = ""
+    """The hash of its own code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +61,23 @@ class JudgedStep:
     status: Status | None
     """PROVEN, HOLLOW; None where no test has a block for it."""
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What holds for a scenario whatever its tests do: all that is needed to judge it again."""
+
+    malformed: str = ""
+    drifted: str = ""
+    drifted_place: str = ""
+    """The line in the tests that names the older version, where one does."""
+    waived: str = ""
+    """The waiver that it is under: ``until 2027-03-31: bought in May``."""
+    expired: str = ""
+    """The same, of one that has run out."""
+    known: Status | None = None
+    """As what it stands in the baseline."""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +99,9 @@ class JudgedScenario:
     tests: tuple[JudgedTest, ...] = ()
     steps: tuple[JudgedStep, ...] = ()
     """As many as the scenario has."""
+    standing: Standing = Standing()
+    is_judged: bool = True
+    """Whether the gate asks for it: in a partial run, of those alone whose tests all ran."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +117,10 @@ class Document:
     partial: str = ""
     """Why not all tests were run, ``-k start``; empty where all were."""
     is_sabotaged: bool = False
+    is_list: bool = False
+    """Whether no test was to be run: ``--collect-only``, ``arena scenarios check`` and ``list``."""
+    specs: tuple[str, ...] = ()
+    """The files that were read."""
 
     def counts(self) -> dict[Status, int]:
         """How many scenarios there are of each status that occurs, worst first."""

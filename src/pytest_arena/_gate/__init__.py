@@ -17,6 +17,7 @@ from pytest_arena._gate._listeners import Gate, close, install
 from pytest_arena._gate._loops import adopt
 from pytest_arena._gate._messages import NOWHERE, after_session, unknown_connection
 from pytest_arena._gate._origin import line_of_coroutine, user_line
+from pytest_arena._gate._reads import Doings, Part, watch_statements
 from pytest_arena._gate._uses import UsesOfOne
 
 __all__ = [
@@ -24,9 +25,11 @@ __all__ = [
     "Aim",
     "Asked",
     "Checkout",
+    "Doings",
     "Gate",
     "Key",
     "LostWrite",
+    "Part",
     "UsesOfOne",
     "adopt",
     "after_session",
@@ -42,4 +45,5 @@ __all__ = [
     "sync_twin",
     "unknown_connection",
     "user_line",
+    "watch_statements",
 ]

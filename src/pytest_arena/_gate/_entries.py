@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._gate._base import Aim
     from pytest_arena._gate._handles import Handle
+    from pytest_arena._gate._reads import Part
     from pytest_arena._values import CodeLine
 
 __all__ = ["INFO", "Checkout", "EntryInfo", "Written", "abandon"]
@@ -25,7 +26,7 @@ class Written:
 
     line: CodeLine | None  # of the first of them
     serial: int  # of the level in which that was
-    parts: list[tuple[str, int]] = field(default_factory=list)  # table and rows, 0 for not known
+    parts: list[Part] = field(default_factory=list)
     savepoints: dict[str, int] = field(default_factory=dict)  # how many parts there were by then
     has_failed: bool = False  # a statement; until its savepoint is rolled back
 

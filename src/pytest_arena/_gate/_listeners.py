@@ -61,6 +61,7 @@ class Gate:
         self.holders = Holders()
         self.uses = Uses(self._keys_out)  # of databases on servers
         self.lost = LostWrites(resolver)
+        self.has_raw = False  # whether anybody has ever opened a connection without an engine
 
     def connecting(
         self, dialect: Dialect, entry: Any, cargs: list[Any], cparams: dict[str, Any]
@@ -201,6 +202,7 @@ class Gate:
 
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection without an engine."""
+        self.has_raw = True
         self.used.add(key)
         self.uses.unwatched(key)
 

@@ -23,6 +23,7 @@ from pytest_arena._dialects._written import (
 from pytest_arena._gate._base import LostWrite
 from pytest_arena._gate._entries import INFO, EntryInfo, Written
 from pytest_arena._gate._origin import user_line
+from pytest_arena._gate._reads import note_commit, note_doubt, note_statement, noted_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,9 +52,9 @@ class LostWrites:
         serial = self._resolver.serial() if found else 0
         return [lost for one, lost in found if one == serial]
 
-    def executed(self, pooled: Any, cursor: Any, statement: str, times: int) -> None:
+    def executed(self, context: Any, cursor: Any, statement: str, parameters: Any) -> None:
         """A statement that may have written has ended."""
-        table = written_table(statement)
+        table, pooled = written_table(statement), context.root_connection.connection
         if not table:
             _turn(pooled, statement)
             return
@@ -65,15 +66,17 @@ class LostWrites:
             return
         if info.written is None:
             info.written = Written(user_line(), self._resolver.serial())
+        times = len(parameters) if context.executemany else 1
         # SQLite counts what RETURNING gives only when it has been read, asyncpg never.
         known = 0 if has_rows and rows <= 0 else max(rows, times if rows < 0 else 0)
-        info.written.parts.append((table, known))
+        info.written.parts.append(noted_write(context, statement, parameters, (table, known)))
 
     def rolled_back(self, pooled: Any) -> None:
         """Its transaction is about to be rolled back, whoever wants that."""
         info = _info_of(pooled)
         if info is None or info.written is None:
             return
+        note_doubt()  # with AUTOCOMMIT it stands all the same
         if not (_is_asked_for(sys._getframe()) or _is_leaving()):  # noqa: SLF001 - the documented way to a frame
             self._look_at(info, info.written, pooled)
         _end(info)
@@ -85,7 +88,7 @@ class LostWrites:
         if info.aim is None or not is_of_a_test or written.has_failed or not written.parts:
             return
         if _is_there_to_lose(info, pooled):
-            tables = tuple(dict.fromkeys(table for table, _ in written.parts))
+            tables = tuple(dict.fromkeys(table for table, *_ in written.parts))
             line = str(written.line or "a line that cannot be seen")
             self._found.append((serial, LostWrite(info.aim.key, tables, _rows(info), line)))
 
@@ -130,9 +133,9 @@ def _executing(execute: Callable[..., Any], lost: Callable[[], LostWrites | None
         except BaseException:
             _failed(context)
             raise
+        note_statement(statement)
         if _may_matter(context, statement) and (to_tell := lost()) is not None:
-            times = len(rest[0]) if context.executemany else 1
-            to_tell.executed(context.root_connection.connection, cursor, statement, times)
+            to_tell.executed(context, cursor, statement, rest[0])
 
     return executed
 
@@ -156,10 +159,13 @@ def _failed(context: Any) -> None:
         info.written.has_failed = True
 
 
-def _ended(pooled: Any) -> None:
+def _ended(pooled: Any, *, is_doubtful: bool = False) -> None:
     """The transaction is committed, or the app has asked for its end by itself."""
     info = _info_of(pooled)
     if info is not None and info.written is not None:
+        note_commit(info.written.parts)
+        if is_doubtful:
+            note_doubt()
         _end(info)
 
 
@@ -168,7 +174,7 @@ def _turn(pooled: Any, statement: str) -> None:
     savepoint = savepoint_in(statement)
     if savepoint is None:
         if ends_transaction(statement):
-            _ended(pooled)
+            _ended(pooled, is_doubtful=True)
         return
     info = _info_of(pooled)
     if info is not None and info.written is not None:
@@ -206,10 +212,10 @@ def _is_there_to_lose(info: EntryInfo, pooled: Any) -> bool:
 
 def _rows(info: EntryInfo) -> int:
     parts = info.written.parts if info.written else []
-    if any(not rows for _, rows in parts) and info.handle is not None:
+    if any(not rows for _, rows, _ in parts) and info.handle is not None:
         counted = info.handle.changes() - info.changes
-        return counted or sum(rows or 1 for _, rows in parts)
-    return sum(rows for _, rows in parts)
+        return counted or sum(rows or 1 for _, rows, _ in parts)
+    return sum(rows for _, rows, _ in parts)
 
 
 def _is_asked_for(frame: FrameType | None) -> bool:

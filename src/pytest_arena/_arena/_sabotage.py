@@ -1,0 +1,210 @@
+"""What is broken under a test that is run again, to see whether it notices?"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pytest_arena._app._altered import emptied, failed
+from pytest_arena._arena._state import Level
+from pytest_arena._loop import running_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from pytest_arena._app._altered import Send
+    from pytest_arena._app._reached import Reached
+    from pytest_arena._arena._levels import Levels
+    from pytest_arena._arena._observed import Observer
+    from pytest_arena._arena._test import RunningTest
+    from pytest_arena._ledger import Ledger
+
+__all__ = ["KINDS", "Breaking", "Kind", "sabotaged"]
+
+Kind = Literal["seed", "commit", "empty", "500"]
+
+
+class Conductor(Protocol):
+    """What is asked of whoever conducts the run."""
+
+    ledger: Ledger
+    levels: Levels
+    observer: Observer
+    breaking: Breaking | None
+
+
+@contextmanager
+def sabotaged(run: Conductor, breaking: Breaking) -> Iterator[None]:
+    """Break something under the one test that runs in this block; the run's own facts stay."""
+    with run.ledger.aside():
+        run.breaking = breaking
+        try:
+            yield
+        finally:
+            breaking.errors += run.ledger.since(0)
+            run.breaking = None
+
+
+class Breaking:
+    """One thing that is broken around one request of a test, known by its number.
+
+    Databases are brought back by levels, whatever becomes of the test. Nothing is raised into the
+    test: what fails here is found in ``errors``, with all else that arena itself has to say of
+    this run.
+    """
+
+    def __init__(self, run: Conductor, *, number: int, seconds: float) -> None:
+        self._run, self._number, self._seconds = run, number, seconds
+        self.is_applied = False
+        self.is_timed_out = False
+        self.is_late_since: int | None = None
+        """The request that was under way already: what was to be done needs a quiet moment."""
+        self.errors: list[Exception] = []
+        self._lock = threading.Lock()  # sync clients may be called in several threads
+        self._under_way = 0
+        self._first = 0  # of those that are under way
+        self._test: RunningTest | None = None
+        self._serial = 0
+
+    # The test, from its beginning to its end.
+
+    def open(self, test: RunningTest, serial: int) -> None:
+        """The test begins; the serial is for a level of ours."""
+        self._test, self._serial = test, serial
+        test.breaking = self
+
+    async def limited(self, call: Coroutine[Any, Any, None]) -> None:
+        """Await the test's coroutine, which may wait for ever for what was broken."""
+        __tracebackhide__ = True
+        if running_loop() is None:  # another library's: it has a way of its own
+            await call
+            return
+        try:
+            async with asyncio.timeout(self._seconds) as limit:
+                await call
+        finally:
+            self.is_timed_out |= limit.expired()
+
+    def taking(self, errors: list[Exception]) -> list[Exception]:
+        """The test is settled. Returns what it is to be told of these: nothing."""
+        self.errors += errors
+        return []
+
+    # Each request that reaches the app, told by whoever watches it.
+
+    def begins(self, request: Reached) -> None:
+        """A request is about to be answered; what was pending is committed."""
+        if request.is_login:
+            return
+        with self._lock:
+            self._first = self._first if self._under_way else request.number
+            self._under_way += 1
+            if request.number == self._number:
+                self._quietly(self._begin)
+
+    def sending(self, request: Reached, send: Send) -> Send:
+        """Return what the app is to send its answer by."""
+        is_meant = not request.is_login and request.number == self._number
+        return self._altered(send) if is_meant else send
+
+    def ends(self, request: Reached) -> None:
+        """A request is over, with all that the app does after its answer."""
+        if request.is_login:
+            return
+        with self._lock:
+            self._under_way -= 1
+            if not self._under_way:
+                self._quietly(self._end)
+
+    def _quietly(self, do: Callable[[], object]) -> None:
+        try:
+            do()
+        except Exception as error:  # noqa: BLE001 - the app would answer with a 500, for our reason
+            self.errors.append(error)
+
+    def _enter(self, serial: int, *, is_anew: bool = False) -> Level:
+        """Enter a level above the test's.
+
+        Raises:
+            IsolationError: an open transaction is in the way.
+        """
+        [test] = filter(None, [self._test])
+        name = f"{test.plan.name}, sabotaged"
+        level = Level(self, name, serial, test.plan.stage, is_anew=is_anew)
+        self._run.levels.enter(level)
+        return level
+
+    def _begin(self) -> None:
+        """Before the request that is meant."""
+
+    def _altered(self, send: Send) -> Send:
+        return send
+
+    def _end(self) -> None:
+        """When no request is under way any more."""
+
+    def _applied(self) -> None:
+        self.is_applied = True
+
+
+class _Seedless(Breaking):
+    """Before the request all databases become what their templates are.
+
+    What the test and the wide fixtures that it uses have written is gone; what they hold in memory
+    is not. It is back when the test's own level is left, above which this one lies.
+    """
+
+    def _begin(self) -> None:
+        [test] = filter(None, [self._test])
+        if self._under_way > 1:
+            self.is_late_since = self._first
+            return
+        self._enter(test.serial, is_anew=True)
+        # Whoever looked before this would take it for what the test has done.
+        test.story.begin_anew()
+        self._run.observer.begin_anew()
+        self._applied()
+
+
+class _Commitless(Breaking):
+    """What the app has committed is taken back when the request is over; its answer stays.
+
+    With those that were under way together with it: nobody can tell them apart.
+    """
+
+    _level: Level | None = None
+
+    def _begin(self) -> None:
+        if self._under_way > 1:
+            self.is_late_since = self._first
+        else:
+            self._level = self._enter(self._serial)
+
+    def _end(self) -> None:
+        level, self._level = self._level, None
+        if level is not None:
+            self.is_applied = bool(self._run.levels.leave(level))
+
+
+class _Empty(Breaking):
+    """The answer comes without its body; the app's work stays."""
+
+    def _altered(self, send: Send) -> Send:
+        return emptied(send, self._applied)
+
+
+class _Failed(Breaking):
+    """The answer comes as a plain 500; the app's work stays."""
+
+    def _altered(self, send: Send) -> Send:
+        return failed(send, self._applied)
+
+
+KINDS: dict[Kind, type[Breaking]] = {
+    "seed": _Seedless,
+    "commit": _Commitless,
+    "empty": _Empty,
+    "500": _Failed,
+}

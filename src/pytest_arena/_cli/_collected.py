@@ -1,0 +1,66 @@
+"""What does pytest collect for the scenarios here, without running a test?"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from pytest_arena._evidence import from_json
+from pytest_arena.errors import ConfigError, ScenarioError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_arena._evidence import Document
+
+__all__ = ["collected"]
+
+_USAGE = 4  # pytest's own exit status for wrong options
+_SHOWN = 30
+
+
+def collected(arguments: Sequence[str] = ()) -> Document:
+    """Return the document of a run that only collects, by pytest in a process of its own.
+
+    No database is made. Pytest's own words go to stderr where it could not collect all.
+
+    Raises:
+        ConfigError: pytest does not take the arguments, or an option is wrong.
+        ScenarioError: no document came of it.
+    """
+    with TemporaryDirectory(prefix="arena-scenarios-") as folder:
+        path = Path(folder) / "scenarios.json"
+        options = ["--collect-only", "-q", "--scenarios=report", f"--scenarios-out=json:{path}"]
+        run = subprocess.run(  # noqa: S603 - this very Python, and what the user wrote after `check`
+            [sys.executable, "-m", "pytest", *options, *arguments],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not text:
+        raise _nothing(run)
+    if run.returncode not in {0, 5}:
+        sys.stderr.write(_last_lines(run.stdout + run.stderr))
+    return from_json(text, where="pytest --collect-only")
+
+
+def _nothing(run: subprocess.CompletedProcess[str]) -> ScenarioError | ConfigError:
+    sys.stderr.write(_last_lines(run.stdout + run.stderr))
+    kind = ConfigError if run.returncode == _USAGE else ScenarioError
+    return kind(
+        f"pytest --collect-only ended with exit status {run.returncode}, and told of no scenario",
+        why="the tests have to be collected, to see which scenario has one",
+        cause="above is what pytest said; or arena_specs is not set here, or arena_scenarios is off",
+        fix="arena_specs = docs/**/*.md   (in pytest's configuration file)",
+    )
+
+
+def _last_lines(text: str) -> str:
+    lines = text.rstrip().splitlines()
+    return "".join(f"{line}\n" for line in lines[-_SHOWN:])

@@ -1,0 +1,219 @@
+"""Which steps has somebody read and agreed to, with which tests?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from difflib import get_close_matches, unified_diff
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._evidence._document import Status
+from pytest_arena._evidence._files import failed_to_read, refuse_conflicts, text_of
+from pytest_arena._specs import step_lines
+from pytest_arena.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_arena._evidence._document import Document
+    from pytest_arena._evidence._facts import Mapping as TestMapping
+    from pytest_arena._specs import Scenario, Specification
+
+__all__ = ["Lock", "Locked"]
+
+_HEAD = """\
+# The steps that were accepted, and the tests as they were then: `arena scenarios accept` writes it.
+# One line for each scenario; .gitattributes: scenarios.lock merge=union
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locked:
+    """What was accepted of one scenario."""
+
+    key: str
+    rev: str
+    steps: tuple[str, ...]
+    """Their canonical text, to show what has changed since."""
+    tests: tuple[tuple[str, str], ...] = ()
+    """Node ids and the hashes of their code, sorted."""
+
+    def line(self) -> str:
+        """Return its line of the file."""
+        shown = {"key": self.key, "rev": self.rev, "steps": self.steps, "tests": dict(self.tests)}
+        return json.dumps(shown, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """The lock file: one JSON object in a line for each scenario, sorted, with blank lines between.
+
+    The blank lines let git merge two branches that changed neighbours; ``merge=union`` in
+    ``.gitattributes`` also those that added two scenarios in the same place.
+    """
+
+    entries: Mapping[str, Locked] = field(default_factory=dict)
+    """By key, sorted."""
+    place: str = "scenarios.lock"
+
+    @classmethod
+    def read(cls, path: Path) -> Lock:
+        """Read the file; one that is not there is an empty lock.
+
+        Raises:
+            ScenarioError: it cannot be read, has the marks of a merge conflict, a line that is
+                none of its own, or two for one scenario; with the line.
+        """
+        text = text_of(path)
+        if text is None:
+            return cls(place=path.name)
+        refuse_conflicts(text, path.name)
+        found: dict[str, Locked] = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip() and not line.startswith("#"):
+                _add(found, line, f"{path.name}:{number}")
+        return cls(dict(sorted(found.items())), path.name)
+
+    def text(self) -> str:
+        """Return the file's text: the same for the same entries."""
+        return _HEAD + "".join(f"\n{one.line()}\n" for _, one in sorted(self.entries.items()))
+
+    def known(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """Return for each key the accepted rev and the lines of its steps."""
+        return {key: (one.rev, one.steps) for key, one in self.entries.items()}
+
+    def gone(self, keys: Iterable[str]) -> dict[str, Locked]:
+        """Return the entries of which no scenario has the key any more."""
+        return {key: self.entries[key] for key in sorted(self.entries.keys() - set(keys))}
+
+    def former(self, scenario: Scenario, gone: Mapping[str, Locked]) -> Locked | None:
+        """Return the entry of a scenario's former name: gone, and the only one with its steps."""
+        alike = [one for one in gone.values() if one.rev == scenario.rev]
+        return alike[0] if len(alike) == 1 and scenario.key not in self.entries else None
+
+    def accepted(
+        self,
+        document: Document,
+        keys: Sequence[str],
+        specification: Specification,
+        mappings: Sequence[TestMapping],
+    ) -> tuple[Lock, tuple[str, ...]]:
+        """Accept the steps of scenarios as they stand, and their tests as they are.
+
+        Args:
+            document: the verdicts; what is MALFORMED cannot be accepted.
+            keys: of the scenarios; none for all that have a test, and entries that no scenario
+                has any more are then left out.
+            specification: what the files say now.
+            mappings: the tests that there are.
+
+        Returns:
+            The new lock, and for each scenario that is not what was accepted before a diff of its
+            steps and a line for each test that has come, gone or changed.
+
+        Raises:
+            ScenarioError: there is no scenario of such a key, or it is malformed.
+        """
+        there = {one.key: one for one in specification.scenarios}
+        wanted = [_wanted(key, there) for key in keys] or _mapped(there, mappings)
+        _refuse_malformed(wanted, document)
+        entries, gone, lines = dict(self.entries), self.gone(there), list[str]()
+        for scenario in wanted:
+            new, former = _locked(scenario, mappings), self.former(scenario, gone)
+            old = self.entries.get(scenario.key, former)
+            lines += _difference(old, new, scenario.place)
+            entries[new.key] = new
+            if former:
+                del entries[former.key], gone[former.key]
+        if not keys:
+            lines += [f"gone: {key}" for key in gone]
+            entries = {key: one for key, one in entries.items() if key not in gone}
+        return Lock(dict(sorted(entries.items())), self.place), tuple(lines)
+
+
+def _add(found: dict[str, Locked], line: str, where: str) -> None:
+    try:
+        one = _parsed(json.loads(line))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"{where} is no line of a lock file"
+        raise failed_to_read(what, f"{where}  {line}", "arena scenarios accept KEY") from error
+    if one.key in found and found[one.key] != one:
+        raise ScenarioError(
+            f"two lines of the lock file are about {one.key!r}",
+            why="which of the two was agreed on is not for arena to say",
+            cause=f"{where}: two branches have accepted it, and git kept both",
+            fix=f"delete both lines, then: arena scenarios accept {one.key!r}",
+        )
+    found[one.key] = one
+
+
+def _parsed(raw: Any) -> Locked:
+    tests = {str(test): str(source) for test, source in raw.get("tests", {}).items()}
+    if not isinstance(raw["key"], str) or not isinstance(raw["rev"], str):
+        raise TypeError(raw)
+    return Locked(
+        key=raw["key"],
+        rev=raw["rev"],
+        steps=tuple(str(line) for line in raw.get("steps", ())),
+        tests=tuple(sorted(tests.items())),
+    )
+
+
+def _wanted(key: str, there: Mapping[str, Scenario]) -> Scenario:
+    if found := there.get(" ".join(key.split())):
+        return found
+    near = get_close_matches(key, there, n=3, cutoff=0.4)
+    raise ScenarioError(
+        f"no scenario has the key {key!r}",
+        why="only what stands in a specification can be accepted",
+        cause="nearest: " + "; ".join(near) if near else f"there are {len(there)} scenarios",
+        fix=f"arena scenarios accept {near[0]!r}" if near else "arena scenarios list",
+    )
+
+
+def _mapped(there: Mapping[str, Scenario], mappings: Sequence[TestMapping]) -> list[Scenario]:
+    return [there[key] for key in sorted({one.scenario for one in mappings}) if key in there]
+
+
+def _refuse_malformed(wanted: Sequence[Scenario], document: Document) -> None:
+    bad = {one.scenario.key: one for one in document.scenarios if one.standing.malformed}
+    for scenario in wanted:
+        if one := bad.get(scenario.key):
+            raise ScenarioError(
+                f"{scenario.key!r} is {Status.MALFORMED.value}: {one.standing.malformed}",
+                why="nobody can agree to steps that are not read as they are meant",
+                cause=scenario.place,
+                fix="mend the specification, then accept it",
+            )
+
+
+def _locked(scenario: Scenario, mappings: Sequence[TestMapping]) -> Locked:
+    tests = {one.test: one.source for one in mappings if one.scenario == scenario.key}
+    return Locked(
+        key=scenario.key,
+        rev=scenario.rev,
+        steps=tuple(step_lines(scenario)),
+        tests=tuple(sorted(tests.items())),
+    )
+
+
+def _difference(old: Locked | None, new: Locked, place: str) -> Iterator[str]:
+    if old and old.key != new.key:
+        yield f"renamed: {old.key} -> {new.key}"
+    before = f"{old.key}  {old.rev}" if old else "not accepted yet"
+    steps = old.steps if old else ()
+    yield from unified_diff(
+        steps, new.steps, before, f"{new.key}  {new.rev}  {place}", n=99, lineterm=""
+    )
+    yield from _tests(dict(old.tests) if old else {}, dict(new.tests))
+
+
+def _tests(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    for test in sorted(before.keys() | now.keys()):
+        if test not in before:
+            yield f"test added: {test}"
+        elif test not in now:
+            yield f"test gone: {test}"
+        elif before[test] != now[test]:
+            yield f"test changed: {test}"

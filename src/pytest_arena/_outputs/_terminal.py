@@ -1,0 +1,102 @@
+"""Which lines does a person read at the end of a run?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_arena._outputs._said import (
+    grouped,
+    has_run,
+    is_open,
+    judged,
+    middle_cut,
+    one_line,
+    problem_line,
+    reason,
+    totals,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._evidence import Document, JudgedScenario
+
+__all__ = ["lines"]
+
+# The reason, which says most, begins where a wide terminal still shows it.
+_PLACE, _STATUS, _NAME = 40, 9, 48
+
+
+def lines(document: Document, *, verbosity: int = 0) -> list[str]:
+    """Return the problems, a line for each scenario that is not proven, the gaps, the totals.
+
+    With a verbosity below zero the totals alone; above it proven ones too, with the warnings.
+    """
+    if verbosity < 0:
+        return [_totals_line(document)]
+    shown = [one for one in document.scenarios if _is_shown(one, document, verbosity)]
+    return [
+        *_problem_lines(document, shown),
+        *_scenario_lines(shown, verbosity),
+        *_gap_lines(document, shown),
+        *_partial_lines(document),
+        _totals_line(document),
+    ]
+
+
+def _is_shown(one: JudgedScenario, document: Document, verbosity: int) -> bool:
+    if verbosity > 0:
+        return True
+    # Where nothing was run, not to have run is nothing to say.
+    return is_open(one, partial=document.partial or "nothing ran" * (not has_run(document)))
+
+
+def _problem_lines(document: Document, shown: list[JudgedScenario]) -> Iterator[str]:
+    """Those that the line of a scenario does not say."""
+    said = {(one.scenario.key, one.reason) for one in shown}
+    for problem in document.problems:
+        if not any(key == problem.scenario and problem.what in why for key, why in said):
+            yield problem_line(problem)
+
+
+def _scenario_lines(shown: list[JudgedScenario], verbosity: int) -> Iterator[str]:
+    width = max((len(one.scenario.place) for one in shown), default=0)
+    for title, ones in grouped(shown).items():
+        yield title
+        for one in ones:
+            yield _line(one, min(width, _PLACE))
+            yield from (f"      {text}" for text in _details(one, verbosity))
+
+
+def _line(one: JudgedScenario, width: int) -> str:
+    name = middle_cut(one_line(one.scenario.name), _NAME)
+    said = f"  {reason(one)}".rstrip()
+    return f"  {one.scenario.place:<{width}}  {one.status.value:<{_STATUS}}  {name}{said}"
+
+
+def _details(one: JudgedScenario, verbosity: int) -> Iterator[str]:
+    if verbosity > 0:
+        yield from (f"{test.status.value:<{_STATUS}}  {test.test}" for test in one.tests)
+        yield from (f"warning: {one_line(text)}" for text in one.warnings)
+
+
+def _gap_lines(document: Document, shown: list[JudgedScenario]) -> Iterator[str]:
+    """Those that no line above has said."""
+    places = [one.scenario.place for one in shown]
+    said = [problem.what for problem in document.problems]
+    for gap in document.gaps:
+        if not any(text in gap for text in (*places, *said)):
+            yield f"gap: {one_line(gap)}"
+
+
+def _partial_lines(document: Document) -> Iterator[str]:
+    if document.partial:
+        whole = len(document.scenarios)
+        yield f"partial run ({one_line(document.partial)}): {judged(document)} of {whole} judged"
+
+
+def _totals_line(document: Document) -> str:
+    count = len(document.gaps)
+    gaps = f"; {count} gap{'s' * (count != 1)}, which --scenarios=strict does not let pass"
+    sabotaged = ", under sabotage too" * document.is_sabotaged
+    return f"scenarios: {totals(document)}{sabotaged}{gaps * bool(count)}"

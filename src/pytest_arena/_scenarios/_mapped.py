@@ -1,0 +1,108 @@
+"""Which scenarios does a test say that it proves?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._evidence import Mapping
+from pytest_arena._scenarios._bdd import EXAMPLE, template_of
+from pytest_arena._scenarios._sent import relative
+from pytest_arena._scenarios._sources import Sources
+from pytest_arena._specs import Index, Problem, Reference, Scenario, Specification, reference
+from pytest_arena._values import CodeLine
+from pytest_arena.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["Mapped", "Mapper", "deselected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """One test and what its markers mean."""
+
+    item: Any  # held, so that nothing else can come to have its identity
+    test: str
+    """Its node id at collection: another plugin may change it afterwards."""
+    mappings: tuple[Mapping, ...]
+    scenarios: tuple[Scenario, ...]
+    error: ScenarioError | None
+    orphans: tuple[Problem, ...]
+
+
+class Mapper:
+    """Reads the markers of tests; pytest-bdd's tests need none."""
+
+    def __init__(self, specification: Specification, index: Index, root: Path) -> None:
+        self._index, self._root = index, root
+        self._files = frozenset(specification.files)
+        self._sources = Sources()
+
+    def mapped(self, item: Any) -> Mapped | None:
+        """Return what a test says that it proves; None where it says nothing of the kind."""
+        found: list[tuple[Mapping, Scenario]] = []
+        errors: list[ScenarioError] = []
+        place = str(CodeLine(str(item.path), (item.location[1] or 0) + 1))
+        for marker in item.iter_markers("scenario"):
+            try:
+                found.append(self._found(item, reference(marker.args, marker.kwargs, place=place)))
+            except ScenarioError as error:
+                errors.append(error)
+        found += self._of_bdd(item, place)
+        if not found and not errors:
+            return None
+        return Mapped(
+            item=item,
+            test=item.nodeid,
+            mappings=tuple(dict.fromkeys(mapping for mapping, _ in found)),
+            scenarios=tuple({scenario.key: scenario for _, scenario in found}.values()),
+            error=errors[0] if errors else None,
+            orphans=tuple(self._orphan(item, error) for error in errors),
+        )
+
+    def _found(self, item: Any, wanted: Reference) -> tuple[Mapping, Scenario]:
+        scenario = self._index.find(wanted)
+        mapping = Mapping(
+            test=item.nodeid,
+            place=_place(item),
+            scenario=scenario.key,
+            row=self._index.rows(scenario, wanted, _parameters(item)),
+            rev=wanted.rev,
+            source=self._sources.of(item),
+        )
+        return mapping, scenario
+
+    def _of_bdd(self, item: Any, place: str) -> Iterator[tuple[Mapping, Scenario]]:
+        template = template_of(item)
+        spec = relative(template.file, self._root) if template else ""
+        if template is None or spec not in self._files:
+            return
+        try:
+            yield self._found(item, Reference(name=template.name, spec=spec, place=place))
+        except ScenarioError:
+            return  # a malformed one, which is reported where it stands: the test is not at fault
+
+    def _orphan(self, item: Any, error: ScenarioError) -> Problem:
+        file, _, line = _place(item).rpartition(":")
+        return Problem(spec=file, line=int(line), what=error.what, hint=error.fix)
+
+
+def _place(item: Any) -> str:
+    file, line, _ = item.location
+    return f"{file}:{(line or 0) + 1}".replace("\\", "/")
+
+
+def _parameters(item: Any) -> dict[str, object]:
+    """The values that the test was parametrised with; pytest-bdd's row is one of them."""
+    callspec = getattr(item, "callspec", None)
+    values = dict(callspec.params) if callspec is not None else {}
+    row = values.pop(EXAMPLE, {})
+    return {**values, **row} if isinstance(row, dict) else values
+
+
+def deselected(mapping: Mapping) -> Mapping:
+    """Return the mapping of a test that will not run."""
+    return replace(mapping, is_deselected=True)

@@ -1,0 +1,290 @@
+"""What becomes of the scenarios in one run of pytest, from its options to its exit status?"""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from pytest_arena._evidence import (
+    Baseline,
+    Facts,
+    Lock,
+    Rules,
+    Sabotage,
+    Try,
+    judge,
+    waivers,
+)
+from pytest_arena._outputs import annotations, lines, targets, write
+from pytest_arena._scenarios._assertions import heard
+from pytest_arena._scenarios._bdd import Unawaited
+from pytest_arena._scenarios._found import Found
+from pytest_arena._scenarios._mapped import Mapped, Mapper
+from pytest_arena._scenarios._sabotage import SabotagePasses
+from pytest_arena._scenarios._sent import evidence_line, plain_facts, told
+from pytest_arena._scenarios._tries import SENT, Tries
+from pytest_arena._scenarios._whole import uncollected, what_is_left_out
+from pytest_arena._specs import Index, Reference, Specification, found, read
+from pytest_arena.errors import ArenaError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from contextlib import AbstractContextManager
+
+    from pytest_arena._arena import ArenaRun
+    from pytest_arena._evidence import Document
+
+__all__ = ["Scenarios"]
+
+hook = pluggy.HookimplMarker("pytest")
+
+_OUTPUT = "arena_scenarios"  # in what a worker hands to pytest-xdist
+_OK, _FAILED, _USAGE = 0, 1, 4
+
+
+class Scenarios:
+    """Registered as a plugin where specifications are to be read, in every process of the run.
+
+    Each process maps the tests that it collects, and tells of the tries that it makes in their
+    reports. The process that has seen all of them judges.
+    """
+
+    def __init__(self, config: Any, run: ArenaRun) -> None:
+        self._config, self._run = config, run
+        self._wanted = run.config
+        self._tests: dict[int, Mapped] = {}
+        self._unawaited = Unawaited()
+        self._found, self._tries = Found(), Tries()
+        self._broken: dict[str, None] = {}  # files that could not be collected
+        self._failed: set[str] = set()  # tests of this process that have failed at least once
+        self._sabotaged: dict[str, tuple[Sabotage, ...]] = {}
+        self._lines: list[str] = []
+        self.document: Document | None = None
+
+    # Before the tests.
+
+    def more_plugins(self) -> list[tuple[str, object]]:
+        """Return what else is to be registered in this run, with its names."""
+        if not self._wanted.scenarios_sabotage:
+            return []
+        return [("arena_sabotage", SabotagePasses(self._config, self._run, self))]
+
+    def read(self) -> None:
+        """Read all files that options name.
+
+        Raises:
+            ArenaError: there is no such file, no scenario in it, or something is wrong in the lock
+                file, the baseline, a waiver or ``--scenarios-out``.
+        """
+        wanted = self._wanted
+        self._targets = targets(wanted.scenarios_out)
+        self._specification = read(wanted.specs, wanted.root)
+        found(self._specification, wanted.specs)
+        self._rules = self._read_rules()
+        index = Index(self._specification, self._rules.lock.known())
+        self._chosen = {_key(index, name) for name in wanted.scenario}
+        self._mapper = Mapper(self._specification, index, wanted.root)
+
+    def _read_rules(self) -> Rules:
+        wanted = self._wanted
+        return Rules(
+            evidence=wanted.scenario_evidence,
+            waivers=waivers(wanted.scenario_waive, place=wanted.place("scenario_waive")),
+            baseline=Baseline.read(wanted.root / wanted.scenario_baseline)
+            if wanted.scenario_baseline
+            else Baseline(),
+            lock=Lock.read(wanted.root / wanted.scenario_lock) if wanted.scenario_lock else Lock(),
+            today=datetime.now(tz=UTC).date(),
+            lists_only=bool(self._config.option.collectonly),
+        )
+
+    @property
+    def specification(self) -> Specification:
+        """All that the specifications say."""
+        return self._specification
+
+    @hook(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """All tests are there: others deselect later."""
+        for item in items:
+            if (mapped := self._mapper.mapped(item)) is not None:
+                self._tests[id(item)] = mapped
+                item.user_properties += _properties(mapped)
+        if self._chosen:
+            self._choose(items)
+        if note := self._unawaited.watch():
+            self._run.ledger.note(note)
+
+    def _choose(self, items: list[Any]) -> None:
+        """Leave the tests of the scenarios that ``--scenario`` names."""
+        gone = [item for item in items if not self._is_chosen(item)]
+        if gone:
+            self._config.hook.pytest_deselected(items=gone)
+            items[:] = [item for item in items if self._is_chosen(item)]
+
+    def _is_chosen(self, item: Any) -> bool:
+        mapped = self._tests.get(id(item))
+        return mapped is not None and any(one.key in self._chosen for one in mapped.scenarios)
+
+    @hook
+    def pytest_collection_finish(self, session: Any) -> None:
+        """What is left will run."""
+        self._found.add(self._tests.values(), selected=frozenset(map(id, session.items)))
+
+    @hook
+    def pytest_collectreport(self, report: Any) -> None:
+        """A file that does not import may have the tests of any scenario."""
+        if report.failed:
+            self._broken[report.nodeid] = None
+
+    # One test.
+
+    def begin(self, item: Any) -> None:
+        """A test begins, and the arena has opened it.
+
+        Raises:
+            ScenarioError: its marker means no scenario. Nothing else of it runs.
+        """
+        mapped = self._tests.get(id(item))
+        if mapped is None:
+            return
+        if mapped.error is not None:
+            raise mapped.error
+        names = frozenset(getattr(item, "fixturenames", ()))
+        self._run.instruments.begin_test(mapped.scenarios, names)
+
+    @hook(wrapper=True)
+    def pytest_runtest_call(self, item: Any) -> Generator[None, object, object]:
+        """Listen, while the test's own function runs."""
+        try:
+            with self._heard(item):
+                result = yield
+        except BaseException as error:
+            if (forgotten := self._unawaited.take()) is not None:
+                error.add_note(str(forgotten))
+            raise
+        if (forgotten := self._unawaited.take()) is not None:
+            raise forgotten
+        return result
+
+    def _heard(self, item: Any) -> AbstractContextManager[None]:
+        is_ours = id(item) in self._tests and self._run.breaking is None
+        return heard(self._run.instruments, item) if is_ours else nullcontext()
+
+    @hook(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(self, item: Any, call: Any) -> Generator[None, Any, Any]:
+        """Have the report tell of the try, once all others have had their say."""
+        report = yield
+        mapped = self._tests.get(id(item))
+        if mapped is None or self._run.breaking is not None:
+            return report
+        sent = told(report, call.excinfo, item)
+        if report.when == "setup":
+            sent["again"] = mapped.test in self._failed
+        if report.failed:
+            self._failed.add(mapped.test)
+        if report.when == "teardown" and (facts := self._run.instruments.take()) is not None:
+            sent["facts"] = plain_facts(facts)
+            report.user_properties.append(("arena_evidence", evidence_line(facts)))
+        setattr(report, SENT, sent)
+        return report
+
+    @hook
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """A phase of a test is over, in this process or another."""
+        self._tries.see(report)
+
+    # Sabotage.
+
+    def proving(self) -> list[tuple[Any, Facts]]:
+        """Return the tests of this process whose last try has passed, and what it did."""
+        tests = ((one.item, self._tries.last(one.item.nodeid)) for one in self._tests.values())
+        return [(item, done.facts) for item, done in tests if _is_proof(done)]  # type: ignore[union-attr,misc]  # as _is_proof says
+
+    def add_sabotages(self, test: str, sabotages: tuple[Sabotage, ...]) -> None:
+        """A test was run again, with something broken."""
+        self._sabotaged[test] = self._sabotaged.get(test, ()) + sabotages
+        self._tries.add_sabotages(test, sabotages)
+
+    # The end.
+
+    @hook(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker of pytest-xdist has ended; one that has died left nothing."""
+        sent = (getattr(node, "workeroutput", None) or {}).get(_OUTPUT)
+        if sent is not None:
+            self._found.take_over(sent["found"])
+            for test, values in sent["sabotaged"].items():
+                self._tries.add_sabotages(test, tuple(Sabotage(**one) for one in values))
+
+    @hook(trylast=True)
+    def pytest_sessionfinish(self, session: Any) -> None:
+        """Judge, write, and have a strict run fail; in a worker: hand on what was found."""
+        self._unawaited.unwatch()
+        if (output := getattr(self._config, "workeroutput", None)) is not None:
+            sabotaged = {test: list(map(asdict, one)) for test, one in self._sabotaged.items()}
+            output[_OUTPUT] = {"found": self._found.plain(), "sabotaged": sabotaged}
+        elif session.exitstatus <= _INTERRUPTED or session.exitstatus == _NO_TESTS:
+            self.document = self._judged(session)
+            self._write(session)
+            if self._wanted.scenarios == "strict" and self.document.gaps:
+                session.exitstatus = session.exitstatus or _FAILED
+
+    def _judged(self, session: Any) -> Document:
+        broken = sorted(self._broken)
+        return judge(
+            self._specification,
+            self._found.mappings,
+            list(self._tries.all(self._found.names)),
+            rules=self._rules,
+            partial=what_is_left_out(session, self._found, broken),
+            problems=[*self._found.orphans, *uncollected(broken)],
+            is_sabotaged=self._wanted.scenarios_sabotage,
+        )
+
+    def _write(self, session: Any) -> None:
+        assert self.document is not None, "it was judged"  # noqa: S101 - for the type checker
+        try:
+            self._lines = write(self._targets, self.document, root=self._wanted.root)
+        except ArenaError as error:
+            self._lines = [f"ERROR: {error}"]
+            session.exitstatus = session.exitstatus or _USAGE
+
+    @hook
+    def pytest_terminal_summary(self, terminalreporter: Any, config: Any) -> None:
+        """The scenarios that are not proven, and how many there are."""
+        if self.document is None:
+            return
+        verbosity = config.get_verbosity()
+        if verbosity >= 0:
+            terminalreporter.write_sep("=", "scenarios")
+        told_lines = lines(self.document, verbosity=verbosity)
+        for line in [*told_lines, *self._lines, *self._annotations()]:
+            terminalreporter.write_line(line)
+
+    def _annotations(self) -> list[str]:
+        is_on_github = os.environ.get("GITHUB_ACTIONS") == "true"
+        return annotations(self.document) if is_on_github and self.document else []
+
+
+_INTERRUPTED, _NO_TESTS = 2, 5
+
+
+def _key(index: Index, name: str) -> str:
+    return index.find(Reference(name=name, place=f"--scenario={name}")).key
+
+
+def _is_proof(done: Try | None) -> bool:
+    return done is not None and done.outcome == "passed" and done.facts is not None
+
+
+def _properties(mapped: Mapped) -> list[tuple[str, str]]:
+    """For JUnit's XML, which shows strings alone. At collection: so a skipped test has them too."""
+    pairs = [(one.key, one.rev) for one in mapped.scenarios]
+    names = [("arena_scenario", key) for key, _ in pairs]
+    return names + [("arena_scenario_rev", rev) for _, rev in pairs]

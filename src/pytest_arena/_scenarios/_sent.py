@@ -1,0 +1,108 @@
+"""What does a test's process tell of a try, in its reports? Plain values, for other processes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._arena import NotWritten
+from pytest_arena._evidence import Asserted, Facts, Requested, StepFacts
+from pytest_arena._load import is_library
+from pytest_arena.errors import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["evidence_line", "facts_sent", "frozen", "plain_facts", "relative", "told"]
+
+_LETTERS = 300
+_PHASES = {"setup": "set-up: ", "teardown": "tear-down: "}
+
+
+def told(report: Any, excinfo: Any, item: Any) -> dict[str, Any]:
+    """Return why a phase did not pass, in one line, and where; nothing of one that has."""
+    if hasattr(report, "wasxfail"):
+        return {"reason": _one_line(str(report.wasxfail).removeprefix("reason: "))}
+    if report.passed:
+        return {}
+    if report.skipped:
+        return {"reason": _one_line(_skip_reason(report.longrepr))}
+    reason = excinfo.exconly(tryshort=True) if excinfo is not None else str(report.longrepr)
+    root = item.config.rootpath
+    return {
+        "reason": _PHASES.get(report.when, "") + _one_line(reason),
+        "place": _place(excinfo, item.path, root) if excinfo is not None else "",
+        "stub": excinfo is not None and _is_stub(excinfo, item.path),
+    }
+
+
+def _one_line(text: str) -> str:
+    line = next(filter(None, map(str.strip, text.splitlines())), "")
+    return redact(line if len(line) <= _LETTERS else f"{line[:_LETTERS]} …")
+
+
+def _skip_reason(longrepr: Any) -> str:
+    text = longrepr[2] if isinstance(longrepr, tuple | list) else str(longrepr)
+    return str(text).removeprefix("Skipped: ")
+
+
+def _place(excinfo: Any, file: Path, root: Path) -> str:
+    """The last line in the test's own file; else the last one of the user's."""
+    lines = [(Path(str(one.path)), one.lineno + 1) for one in excinfo.traceback]
+    own = [one for one in lines if one[0] == file]
+    users = own or [one for one in lines if not is_library(str(one[0]))]
+    return f"{relative(users[-1][0], root)}:{users[-1][1]}" if users else ""
+
+
+def _is_stub(excinfo: Any, file: Path) -> bool:
+    if isinstance(excinfo.value, NotWritten):
+        return True
+    # An app may raise it as well; a test that raises it itself says that it is not written.
+    raised_at = Path(str(excinfo.traceback[-1].path)) if excinfo.traceback else None
+    return isinstance(excinfo.value, NotImplementedError) and raised_at == file
+
+
+def relative(path: Path, root: Path) -> str:
+    """Return a path from the root folder, with ``/``; one outside of it as it is."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
+def evidence_line(facts: Facts) -> str:
+    """Return what a test did in one line, for reports that have room for no more."""
+    seeded = ", ".join(f"{table} {rows}" for table, rows in facts.seeded or ())
+    requests = (f"{one.method} {one.route or one.path} {one.status}" for one in facts.requests)
+    parts = {
+        "seeded": "?" if facts.seeded is None else seeded or "-",
+        "requested": ", ".join(requests) or "-",
+        "asserted": str(sum(one.times for one in facts.asserted if not one.is_constant)),
+    }
+    off = dict(facts.off)
+    return "; ".join(f"{name}: {'?' if name in off else text}" for name, text in parts.items())
+
+
+def plain_facts(facts: Facts | None) -> dict[str, Any] | None:
+    """Return facts as plain values, to be sent to another process."""
+    return None if facts is None else asdict(facts)
+
+
+def facts_sent(values: Mapping[str, Any] | None) -> Facts | None:
+    """Return the facts that another process has sent, or this one has attached."""
+    if values is None:
+        return None
+    parts = {name: tuple(kind(**frozen(one)) for one in values[name]) for name, kind in _PARTS}
+    return Facts(**{**frozen(values), **parts})
+
+
+_PARTS: tuple[tuple[str, Any], ...] = (
+    ("requests", Requested),
+    ("asserted", Asserted),
+    ("steps", StepFacts),
+)
+
+
+def frozen(value: Any) -> Any:
+    """Return plain values with tuples in them: on the way one may have become a list."""
+    if isinstance(value, dict):
+        return {name: frozen(one) for name, one in value.items()}
+    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value

@@ -1,0 +1,129 @@
+"""How did each try of a test end, by all of its reports?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._evidence import Try
+from pytest_arena._scenarios._sent import facts_sent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pytest_arena._evidence import Facts, Outcome, Sabotage
+
+__all__ = ["SENT", "Tries"]
+
+SENT = "arena_scenario"
+"""The attribute of a report by which a test's process tells of it: plain values alone."""
+
+_WORST_FIRST: tuple[Outcome, ...] = ("failed", "xfailed", "xpassed", "skipped", "passed")
+_PHASES = ("setup", "call", "teardown")
+
+
+@dataclass(slots=True)
+class _Open:
+    """A try whose tear-down has not been reported yet."""
+
+    is_rerun: bool = False
+    outcome: Outcome = "passed"
+    sent: dict[str, Any] = field(default_factory=dict)
+    is_to_be_rerun: bool = False
+
+
+class Tries:
+    """Reports of this process and of others, folded into tries.
+
+    What is no scenario's test passes by at the cost of one look.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, str], _Open] = {}
+        self._last: dict[tuple[str, str], _Open] = {}
+        self._to_be_rerun: set[str] = set()  # elsewhere: their process has died
+        self._ended: dict[str, list[Try]] = {}
+
+    def see(self, report: Any) -> None:
+        """A phase of a test, or a subtest, was reported."""
+        sent = getattr(report, SENT, None)
+        key = (_process_of(report), report.nodeid)
+        if report.when not in _PHASES:
+            self._broken_off(key, report)
+        elif sent is not None:
+            if report.when == "setup" or key not in self._open:
+                self._open[key] = self._begun(key, sent)
+            _fold(self._open[key], report, sent)
+            if report.when == "teardown":
+                self._end(key)
+
+    def _begun(self, key: tuple[str, str], sent: Mapping[str, Any]) -> _Open:
+        last = self._last.get(key)
+        elsewhere = key[1] in self._to_be_rerun
+        # A plugin may try again without a word of it: only the test's own process knows then.
+        again = last.is_to_be_rerun if last else bool(sent.get("again"))
+        return _Open(is_rerun=again or elsewhere)
+
+    def _end(self, key: tuple[str, str]) -> None:
+        done = self._last[key] = self._open.pop(key)
+        self._add(key[1], done, facts=facts_sent(done.sent.get("facts")))
+
+    def _broken_off(self, key: tuple[str, str], report: Any) -> None:
+        """The process of a test has died in the middle of it."""
+        died = self._open.pop(key, None) or self._begun(key, {})
+        died.outcome, died.sent = "unfinished", {"reason": str(report.longrepr).splitlines()[0]}
+        if report.outcome == "rerun":
+            self._to_be_rerun.add(key[1])
+        self._add(key[1], died)
+
+    def _add(self, test: str, done: _Open, *, facts: Facts | None = None) -> None:
+        one = Try(
+            test=test,
+            outcome=done.outcome,
+            reason=done.sent.get("reason", ""),
+            place=done.sent.get("place", ""),
+            facts=facts,
+            is_stub=done.sent.get("stub", False),
+            is_rerun=done.is_rerun,
+        )
+        self._ended.setdefault(test, []).append(one)
+
+    def last(self, test: str) -> Try | None:
+        """Return the try of a test that has ended last."""
+        return self._ended[test][-1] if test in self._ended else None
+
+    def add_sabotages(self, test: str, sabotages: tuple[Sabotage, ...]) -> None:
+        """The try of a test that has ended last was made again, with something broken."""
+        tries = self._ended[test]
+        tries[-1] = replace(tries[-1], sabotages=tries[-1].sabotages + sabotages)
+
+    def all(self, names: Mapping[str, str]) -> Iterator[Try]:
+        """Every try, by the names that tests had at collection; those without one stay away."""
+        for test in sorted(self._ended):
+            for one in self._ended[test] if test in names else ():
+                yield replace(one, test=names[test])
+
+
+def _process_of(report: Any) -> str:
+    node = getattr(report, "node", None)  # pytest-xdist's, on the controller
+    return str(getattr(getattr(node, "gateway", None), "id", ""))
+
+
+def _fold(one: _Open, report: Any, sent: Mapping[str, Any]) -> None:
+    outcome = _outcome(report)
+    is_worse = _WORST_FIRST.index(outcome) < _WORST_FIRST.index(one.outcome)
+    one.sent |= {
+        name: value for name, value in sent.items() if is_worse or name not in _OF_THE_WORST
+    }
+    one.outcome = outcome if is_worse else one.outcome
+    one.is_to_be_rerun |= report.outcome == "rerun"
+
+
+_OF_THE_WORST = ("reason", "place", "stub")
+
+
+def _outcome(report: Any) -> Outcome:
+    """An xfail is reported as skipped, and a test that was expected to fail, as passed."""
+    if hasattr(report, "wasxfail"):
+        return {"skipped": "xfailed", "passed": "xpassed"}.get(report.outcome, "failed")  # type: ignore[return-value]  # all three are outcomes
+    return report.outcome if report.outcome in {"passed", "skipped"} else "failed"  # type: ignore[no-any-return]  # a report's, and pytest has no others

@@ -1,0 +1,181 @@
+"""How is one scenario written down as a test that fails until somebody writes it?"""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+from pytest_arena._stubs._layout import Group, comment, laid_out, quoted, shown
+from pytest_arena._stubs._names import free, identifiers, slug
+from pytest_arena._stubs._suggested import suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from pytest_arena._specs import Index, Row, Scenario, Step
+    from pytest_arena._values import Route
+
+__all__ = ["TestWriter"]
+
+_BODY, _BLOCK = 4, 8
+
+
+class TestWriter:
+    """Writes one test for each scenario that it is given; no name is used twice.
+
+    Args:
+        index: says how a marker names a scenario.
+        routes: those of the app, None where it is not known.
+        runner: the marker without which the runner of async tests would not run one:
+            ``asyncio``, ``anyio``, or empty.
+    """
+
+    __test__ = False  # no test itself, whatever its name begins with
+
+    def __init__(self, index: Index, *, routes: Sequence[Route] | None, runner: str = "") -> None:
+        self._index, self._routes, self._runner = index, routes, runner
+
+    def test(self, scenario: Scenario, *, taken: Collection[str]) -> tuple[str, frozenset[str]]:
+        """Return the code of a test, and the names that it has: none of those ``taken``."""
+        name = free(f"test_{slug(scenario.name).removeprefix('test_')}", taken=taken)
+        columns = identifiers(column for row in scenario.rows[:1] for column, _ in row.values)
+        suggested = suggest(scenario, columns=columns, routes=self._routes)
+        texts = _Texts(name, taken)
+        blocks = [
+            line
+            for step, comments in zip(scenario.steps, suggested.comments, strict=True)
+            for line in _block(step, [*texts.add(step, columns), *comments], columns)
+        ]
+        arguments = (*suggested.fixtures, *columns.values())
+        head = [
+            *self._markers(scenario),
+            *_parametrized(scenario.rows, columns),
+            *laid_out(Group(f"async def {name}(", arguments, "):")),
+            f'{" " * _BODY}"""{_in_docstring(scenario.place)}"""',
+        ]
+        return "\n".join([*texts.lines, *head, *blocks, ""]), frozenset({name, *texts.names})
+
+    def _markers(self, scenario: Scenario) -> Iterator[str]:
+        if self._runner:
+            yield f"@pytest.mark.{self._runner}"
+        yield from laid_out(_call_of(self._index.marker(scenario, rev=scenario.rev)))
+
+
+def _call_of(marker: str) -> Group:
+    """The decorator, which is one line, as a call that can be laid out."""
+    call = ast.parse(marker.removeprefix("@"), mode="eval").body
+    assert isinstance(call, ast.Call), "a marker with a name is a call"  # noqa: S101 - for mypy
+    named = [(f"{one.arg}=", one.value) for one in call.keywords]
+    items = [_value(ast.literal_eval(one)) for one in call.args]
+    items += [_value(ast.literal_eval(value), before) for before, value in named]
+    return Group("@pytest.mark.scenario(", tuple(items), ")")
+
+
+def _value(value: object, before: str = "") -> Group | str:
+    if isinstance(value, dict):
+        return Group(f"{before}{{", tuple(_pairs(value, {})), "}")
+    return f"{before}{quoted(str(value))}"
+
+
+def _parametrized(rows: Sequence[Row], columns: Mapping[str, str]) -> list[str]:
+    if not rows:
+        return []
+    names = tuple(map(quoted, columns.values()))
+    named = names[0] if len(names) == 1 else Group("(", names, ")")
+    unique = dict.fromkeys(row.values for row in rows)
+    ids = _ids(list(unique))
+    params = [_param(values, one) for values, one in zip(unique, ids, strict=True)]
+    listed = Group("[", tuple(params), "]", is_long=True)
+    return laid_out(Group("@pytest.mark.parametrize(", (named, listed), ")", is_long=True))
+
+
+def _param(values: Sequence[tuple[str, str]], name: str) -> Group:
+    cells = [quoted(cell) for _, cell in values]
+    return Group("pytest.param(", (*cells, f"id={quoted(name)}"), ")")
+
+
+def _ids(rows: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
+    """A name for each row: its values, and a number where that says the same of two."""
+    ids: list[str] = []
+    for values in rows:
+        ids.append(free("-".join(shown(cell) for _, cell in values) or "empty", taken=ids))
+    return ids
+
+
+class _Texts:
+    """The doc strings of one test: constants before it, so that their lines stay as they are."""
+
+    def __init__(self, test: str, taken: Collection[str]) -> None:
+        self._prefix = f"{test.removeprefix('test_')}_text".upper().lstrip("0123456789_")
+        self._taken = taken
+        self.names: list[str] = []
+        self.lines: list[str] = []
+
+    def add(self, step: Step, columns: Mapping[str, str]) -> Iterator[str]:
+        """Keep the doc string of a step, if it has one; what comes out is said in its block."""
+        if step.doc_string is None:
+            return
+        name = free(self._prefix, taken=[*self._taken, *self.names])
+        self.names.append(name)
+        self.lines += [*_constant(name, step.doc_string), "", ""]
+        yield name + "".join(_replacements(step.doc_string, columns))
+
+
+def _constant(name: str, text: str) -> list[str]:
+    lines = text.split("\n")
+    if _is_plain(text):
+        return [f'{name} = """\\', *lines[:-1], f'{lines[-1]}"""']
+    listed = Group("[", tuple(map(quoted, lines)), "]", is_long=True)
+    return laid_out(Group('"\\n".join(', (listed,), ")", is_long=True), before=f"{name} = ")
+
+
+def _is_plain(text: str) -> bool:
+    """Whether it can stand in a literal as it is."""
+    is_seen = all(line.isprintable() and line == line.rstrip() for line in text.split("\n"))
+    return is_seen and "\\" not in text and '"""' not in text and not text.endswith('"')
+
+
+def _block(step: Step, comments: Sequence[str], columns: Mapping[str, str]) -> Iterator[str]:
+    if step.table:
+        yield from laid_out(_table(step.table, columns), indent=_BODY, before="table = ")
+    opened = Group(f"scenario.{step.kind}(", (quoted(step.text),), ")")
+    yield from laid_out(opened, indent=_BODY, before="with ", after=":")
+    indent = _BLOCK
+    if step.table:
+        yield f"{' ' * _BLOCK}for row in table:"
+        indent += _BODY
+    yield from (comment(line, indent=indent) for line in comments)
+    yield f"{' ' * indent}scenario.todo()"
+
+
+def _table(table: Sequence[Sequence[str]], columns: Mapping[str, str]) -> Group:
+    """Dicts by the names in the first row, or lists where that cannot be a row of names."""
+    first, *rest = table
+    if rest and len(set(first)) == len(first) and all(first):
+        rows = [dict(zip(first, row, strict=True)) for row in rest]
+        listed = [Group("{", tuple(_pairs(row, columns)), "}") for row in rows]
+    else:
+        listed = [Group("[", tuple(_cell(cell, columns) for cell in row), "]") for row in table]
+    return Group("[", tuple(listed), "]", is_long=True)
+
+
+def _pairs(row: Mapping[str, str], columns: Mapping[str, str]) -> Iterator[str]:
+    for name, cell in row.items():
+        yield f"{quoted(name)}: {_cell(cell, columns)}"
+
+
+def _cell(text: str, columns: Mapping[str, str]) -> str:
+    """The cell as code; with an Outline's values in place of their placeholders."""
+    if text[:1] == "<" and (name := columns.get(text[1:-1])) and text[-1:] == ">":
+        return name
+    return quoted(text) + "".join(_replacements(text, columns))
+
+
+def _replacements(text: str, columns: Mapping[str, str]) -> Iterator[str]:
+    for column, name in columns.items():
+        if f"<{column}>" in text:
+            yield f".replace({quoted(f'<{column}>')}, {name})"
+
+
+def _in_docstring(text: str) -> str:
+    return shown(text).replace("\\", "\\\\").replace('"', "'")
