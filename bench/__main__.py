@@ -15,6 +15,7 @@ from bench import (
     calls,
     effort,
     end_to_end,
+    evidence,
     loops,
     start,
     suites_postgresql,
@@ -34,6 +35,7 @@ MEASURES = {
     "loops": loops.measure,
     "undo": undo.measure,
     "suites-postgresql": suites_postgresql.measure,
+    "evidence": evidence.measure,
 }
 PAGE = ROOT / "docs" / "explanation" / "speed.md"
 

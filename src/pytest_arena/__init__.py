@@ -1,7 +1,7 @@
 """pytest-arena: end-to-end tests of web apps, every test in a database of its own.
 
 The plugin registers itself with pytest; a test needs no import. What stands here is for type
-annotations (:class:`Arena`, :class:`Changes`), for what a block is expected to change, and for
+annotations (:class:`Arena`, :class:`Changes`, :class:`Scenario`), for what a block is expected to change, and for
 those who catch an error by its class.
 """
 
@@ -21,7 +21,7 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
-    from pytest_arena._arena import Arena
+    from pytest_arena._arena import Arena, Scenario
 
 __all__ = [
     "Arena",
@@ -32,6 +32,7 @@ __all__ = [
     "IsolationError",
     "LeakError",
     "RefusedError",
+    "Scenario",
     "TemplateError",
     "deleted",
     "inserted",
@@ -41,8 +42,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     # Imported when it is asked for: the command `arena` comes by here, and needs no SQLAlchemy.
-    if name == "Arena":
-        from pytest_arena._arena import Arena  # noqa: PLC0415 - as said
+    if name in {"Arena", "Scenario"}:
+        from pytest_arena import _arena  # noqa: PLC0415 - as said
 
-        return Arena
+        return getattr(_arena, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -232,6 +232,11 @@ class Sessions:
             kept.restore(session)
         self._sync = known
 
+    def pending(self) -> int:
+        """Return how many instances wait to be written."""
+        sessions = [*self._sync, *(session.sync_session for session in self._async)]
+        return sum(len(one.new) + len(one.dirty) + len(one.deleted) for one in sessions)
+
     def roll_back(self) -> None:
         """Give up what is pending in sync sessions."""
         for session in self._sync:

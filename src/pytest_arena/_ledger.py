@@ -93,7 +93,7 @@ class Ledger:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Begin as if nothing had happened; at the end of the block, what happened in it has not."""
+        """Begin as if nothing had happened; what happens in the block is forgotten at its end."""
         kept = {one.name: getattr(self, one.name) for one in fields(self)}
         empty = Ledger()
         for name in kept:

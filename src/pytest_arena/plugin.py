@@ -27,6 +27,7 @@ from pytest_arena._fixtures import (
     client_as,
     client_options,
     db_session,
+    scenario,
     test_client,
     test_client_as,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "client_as",
     "client_options",
     "db_session",
+    "scenario",
     "test_client",
     "test_client_as",
 ]

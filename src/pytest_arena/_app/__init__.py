@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pytest_arena._app._kind import ASGIApp, build_app, check_app, may_be_app
-from pytest_arena._app._messages import no_asyncio
-from pytest_arena._app._records import Hooks, Request
 from pytest_arena._app._login import is_logging_in
+from pytest_arena._app._messages import no_asyncio
 from pytest_arena._app._reached import Door, Reached, Saboteur, request_now, unwrapped
+from pytest_arena._app._records import Hooks, Request
 from pytest_arena._app._run import AppRun
 from pytest_arena._app._session_lifespan import SessionLifespan
 

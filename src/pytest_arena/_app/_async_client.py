@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pytest_arena._app import _messages
-from pytest_arena._app._records import Hooks, Stopwatch, watched
 from pytest_arena._app._reached import listened
+from pytest_arena._app._records import Hooks, Stopwatch, watched
 from pytest_arena._app._tracebacks import ends_at_the_caller
 from pytest_arena._loop import running_loop
 

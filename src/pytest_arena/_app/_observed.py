@@ -11,9 +11,13 @@ if TYPE_CHECKING:
 __all__ = ["observe"]
 
 _LOOKS = frozenset(
-    "status_code reason_phrase is_success is_error is_client_error is_server_error is_redirect "
-    "has_redirect_location headers cookies links content text json read aread raise_for_status "
-    "iter_bytes iter_text iter_lines iter_raw aiter_bytes aiter_text aiter_lines aiter_raw".split()
+    {
+        *("status_code", "reason_phrase", "is_success", "is_error", "is_client_error"),
+        *("is_server_error", "is_redirect", "has_redirect_location", "raise_for_status"),
+        *("headers", "cookies", "links", "content", "text", "json", "read", "aread"),
+        *("iter_bytes", "iter_text", "iter_lines", "iter_raw"),
+        *("aiter_bytes", "aiter_text", "aiter_lines", "aiter_raw"),
+    }
 )
 
 
@@ -25,7 +29,8 @@ def observe(response: Any, request: Reached) -> None:
     request.is_observed = False
     try:
         vars(response)[_WHOSE] = request
-        response.__class__ = _observed(type(response))
+        kind: Any = type(response)
+        response.__class__ = _observed(kind)
     except TypeError:
         request.is_observed = None
 
@@ -34,7 +39,7 @@ _WHOSE = "_arena_request"
 
 
 @cache
-def _observed(kind: type[Any]) -> type[Any]:
+def _observed(kind: Any) -> Any:
     def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807 - it is that method, of a class made below
         if name in _LOOKS:
             object.__setattr__(self, "__class__", kind)

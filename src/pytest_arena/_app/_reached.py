@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     Scope = MutableMapping[str, Any]
     Run = Callable[[Any, Any, Any], Awaitable[None]]
 
-__all__ = ["ASKING", "Asking", "Door", "Listener", "Reached", "Saboteur", "listened", "request_now", "unwrapped"]
+__all__ = [
+    "ASKING",
+    "Asking",
+    "Door",
+    "Listener",
+    "Reached",
+    "Saboteur",
+    "listened",
+    "request_now",
+    "unwrapped",
+]
 
 
 @dataclass(slots=True, eq=False)
@@ -227,7 +237,10 @@ def _noting_status(request: Reached, send: Any) -> Any:
     return noting
 
 
-_SWITCHED, _FORBIDDEN = 101, 403  # what a server answers where an app takes, or refuses, a websocket
+_SWITCHED, _FORBIDDEN = (
+    101,
+    403,
+)  # what a server answers where an app takes, or refuses, a websocket
 
 
 def _status(message: Any) -> int | None:

@@ -49,7 +49,7 @@ def _of_starlette(listed: Iterable[Any], *, prefix: str) -> Iterator[Route]:
         if inner:
             yield from _of_starlette(inner, prefix=path.rstrip("/"))
         elif path and (endpoint := getattr(route, "endpoint", None)):
-            name = getattr(route, "name", None) or getattr(endpoint, "__name__", "")
+            name = str(getattr(route, "name", None) or getattr(endpoint, "__name__", ""))
             for method in _methods(route, endpoint):
                 yield Route(_plain(path), method, name)
 

@@ -142,7 +142,7 @@ class AppRun:
     def logged_in(self) -> int:
         """How many clients there are that log in, or have."""
         clients = (*self._clients, *self._test_clients)
-        return sum(client._arena_login is not None for client in clients)  # noqa: SLF001 - ours
+        return sum(client._arena_login is not None for client in clients)  # noqa: SLF001 - ours, of another file
 
     def remember(self) -> Callable[[], None]:
         """Return what takes the app and its clients back to where they are now.

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from pytest_arena._app import _messages
 from pytest_arena._app._kind import ASGIApp, is_async, is_litestar
-from pytest_arena._app._records import Hooks, Stopwatch, watched
 from pytest_arena._app._reached import listened
+from pytest_arena._app._records import Hooks, Stopwatch, watched
 from pytest_arena._app._tracebacks import ends_at_the_caller
 
 if TYPE_CHECKING:

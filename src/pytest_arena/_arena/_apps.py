@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["Apps"]
 
 
+def _nobody(_app: object) -> None:
+    pass
+
+
 class Apps:
     """The app that ``arena_app`` names, running for the test or for a wide fixture.
 
@@ -33,6 +37,11 @@ class Apps:
         self._is_whole = False  # no factory: looked at once, as looking costs 50 µs a test
         self._session_state: Mapping[str, Any] | None = None
         self._wide: dict[object, list[AppRun]] = {}  # by the fixture that made the client
+        self._used: Callable[[object], object] = _nobody
+
+    def watched_by(self, used: Callable[[object], object]) -> None:
+        """Have this called with each app that clients are about to talk to."""
+        self._used = used
 
     def load(self) -> None:
         """Import and check the app.
@@ -91,6 +100,7 @@ class Apps:
         return app_run
 
     def _begin(self, app: ASGIApp, *, hooks: Hooks) -> AppRun:
+        self._used(app)
         return AppRun(
             app,
             hooks=hooks,

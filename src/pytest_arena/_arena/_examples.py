@@ -39,6 +39,7 @@ class Examples:
         self._sessions: Memory | None = None
         self._level: Level | None = None
         self._restores: list[Callable[[], object]] = []
+        self.remembers: Callable[[], Callable[[], object]] = _nothing
 
     def begin(self) -> None:
         """Before an example of a sync test."""
@@ -92,6 +93,7 @@ class Examples:
             partial(_cut, test.overrides, len(test.overrides)),
             partial(_cut, test.requests, len(test.requests)),
             partial(test.story.cut, len(test.story.turns)),
+            self.remembers(),  # the last one is called first
         ]
         return test.sessions.remember()
 
@@ -109,6 +111,10 @@ class Examples:
             with suppress(ConnectionLeak):  # of an example that failed, which says more
                 self._levels.end_leaks(level, level.serial)
             self._wide.leave_unfinished(level)
+
+
+def _nothing() -> Callable[[], object]:
+    return list
 
 
 def _close_since(app_runs: list[AppRun], number: int) -> None:

@@ -64,6 +64,10 @@ class Levels:
         """Return the levels above this one, the top first."""
         return self._stack[: self._stack.index(level) : -1]
 
+    def is_alone(self, level: Level) -> bool:
+        """Whether no other level stands."""
+        return self._stack == [level]
+
     def enter(self, level: Level) -> None:
         """Open a level above all that stands."""
         with unbroken():
@@ -153,6 +157,25 @@ class Levels:
         """
         with unbroken():
             return self._left(level)
+
+    def begin_anew(self, level: Level) -> None:
+        """Take back what was written in the top level, and go on in it: nobody has left it.
+
+        Raises:
+            IsolationError: an open transaction is in the way, which goes on.
+        """
+        with unbroken():
+            left: list[Database] = []
+            try:
+                for database in self._databases.provisioned():
+                    self._isolation_of(database).leave()
+                    left.append(database)
+            except Held as error:
+                raise _leaks.lost_error(_leaks.open_transactions(self._gate), level.name) from error
+            finally:
+                for database in left:
+                    self._databases.provision.enter(self._isolation_of(database), database, level)
+                self._gate.let_go_of_stale()
 
     def _left(self, level: Level) -> list[str]:
         started = _clock.seconds()

@@ -11,7 +11,7 @@ from pytest_arena._expect import Expected, difference
 from pytest_arena.errors import IsolationError, PendingWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from pytest_arena._app import Request
     from pytest_arena._arena._databases import Databases
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_arena._arena._story import Moment, Moments
     from pytest_arena._arena._test import Current
     from pytest_arena._db_session import Sessions
+    from pytest_arena._values import CodeLine
 
 __all__ = ["ExpectedChanges", "Observer", "expectations"]
 
@@ -26,8 +27,15 @@ __all__ = ["ExpectedChanges", "Observer", "expectations"]
 class Observer:
     """Commits what the test's sessions have pending, and says what has changed."""
 
-    def __init__(self, databases: Databases, current: Current, moments: Moments) -> None:
+    def __init__(
+        self,
+        databases: Databases,
+        current: Current,
+        moments: Moments,
+        expected: Callable[[CodeLine | None], object],
+    ) -> None:
         self._databases, self._current, self._moments = databases, current, moments
+        self.expected = expected  # is told where a test has expected changes, and has got them
         self.blocks: list[ExpectedChanges] = []  # that are open
 
     def changes(self, request: Request | int | None, *, database: str) -> Changes:
@@ -128,7 +136,7 @@ class Observer:
         return test.sessions if test else None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ExpectedChanges:
     """A block of a test, and what it is to change: ``with`` or ``async with``."""
 
@@ -176,6 +184,7 @@ class ExpectedChanges:
         changes = self.observer.between(*self._since, None)
         if found := difference(changes, self.expected, ignore=self.ignore):
             raise AssertionError(found)
+        self.observer.expected(_gate.user_line())
 
 
 def expectations(*given: Mapping[str, Any]) -> dict[str, Expected]:

@@ -16,6 +16,7 @@ from pytest_arena._arena._engines import Engines
 from pytest_arena._arena._environment import Environment
 from pytest_arena._arena._examples import Examples
 from pytest_arena._arena._files import Files
+from pytest_arena._arena._instruments import Instruments
 from pytest_arena._arena._kept import KeptFiles, is_to_be_kept
 from pytest_arena._arena._known import KnownDatabases
 from pytest_arena._arena._levels import Levels
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from pytest_arena._arena._state import Product
     from pytest_arena._config import Config
     from pytest_arena._gate import Key
-    from pytest_arena._values import Plan
+    from pytest_arena._values import CodeLine, Plan
 
 __all__ = ["ArenaRun"]
 
@@ -67,7 +68,8 @@ class ArenaRun:
         self.kept = KeptFiles(self.databases, ledger)
         self.wide = WideLevels(self)
         self._moments = Moments(self.databases, Mask(config.mask))
-        self.observer = Observer(self.databases, self.current, self._moments)
+        self.instruments = Instruments(self, self._moments)
+        self.observer = Observer(self.databases, self.current, self._moments, self._expected)
         self._serials = count(1)
         self.breaking: Breaking | None = None  # a test is run again with something broken
         self._process = os.getpid()
@@ -167,12 +169,17 @@ class ArenaRun:
         """Return what begins the examples of the running test."""
         test = self.current.running()
         examples = Examples(test, self.levels, self.wide, lambda: next(self._serials))
+        examples.remembers = self.instruments.remember
         test.end_leaks_of_examples = examples.end_leaks
         return examples
 
     def interrupt(self) -> None:
         """End the statements of a test that was broken off; harmless where none runs."""
         _leaks.interrupt(taken for taken in self.gate.taken() if taken.serial)
+
+    def _expected(self, line: CodeLine | None) -> None:
+        place = f"{line.file}:{line.number}" if line else ""
+        self.instruments.asserted(place, "arena.expect_changes(…)")
 
     def ensure_first(self) -> None:
         """Give the first database its content now, and not at the first connection."""
@@ -348,6 +355,7 @@ class ArenaRun:
         if self.databases.finished or os.getpid() != self._process:  # a fork: all is its parent's
             return
         self.settle()
+        self.instruments.close()
         self.apps.close()
         self._leave_all()
         for database in self.databases.provisioned():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pytest_arena._app._altered import emptied, failed
 from pytest_arena._arena._state import Level
 from pytest_arena._loop import running_loop
+from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from pytest_arena._arena._test import RunningTest
     from pytest_arena._ledger import Ledger
 
-__all__ = ["KINDS", "Breaking", "Kind", "sabotaged"]
+__all__ = ["KINDS", "Breaking", "SabotageKind", "sabotaged"]
 
-Kind = Literal["seed", "commit", "empty", "500"]
+SabotageKind = Literal["seed", "commit", "empty", "500"]
+
+
+_NONE = -2  # no request has this number; a login's has -1
 
 
 class Conductor(Protocol):
@@ -50,13 +54,16 @@ def sabotaged(run: Conductor, breaking: Breaking) -> Iterator[None]:
 class Breaking:
     """One thing that is broken around one request of a test, known by its number.
 
+    This one breaks nothing, to compare others with.
+
     Databases are brought back by levels, whatever becomes of the test. Nothing is raised into the
     test: what fails here is found in ``errors``, with all else that arena itself has to say of
     this run.
     """
 
-    def __init__(self, run: Conductor, *, number: int, seconds: float) -> None:
-        self._run, self._number, self._seconds = run, number, seconds
+    def __init__(self, run: Conductor, *, number: int = _NONE, seconds: float) -> None:
+        self._run, self._number, self.seconds = run, number, seconds
+        self.is_reached = False  # the request that is meant was made
         self.is_applied = False
         self.is_timed_out = False
         self.is_late_since: int | None = None
@@ -82,7 +89,7 @@ class Breaking:
             await call
             return
         try:
-            async with asyncio.timeout(self._seconds) as limit:
+            async with asyncio.timeout(self.seconds) as limit:
                 await call
         finally:
             self.is_timed_out |= limit.expired()
@@ -102,7 +109,8 @@ class Breaking:
             self._first = self._first if self._under_way else request.number
             self._under_way += 1
             if request.number == self._number:
-                self._quietly(self._begin)
+                self.is_reached = True
+                self._quietly(self._begin_if_free)
 
     def sending(self, request: Reached, send: Send) -> Send:
         """Return what the app is to send its answer by."""
@@ -123,6 +131,18 @@ class Breaking:
             do()
         except Exception as error:  # noqa: BLE001 - the app would answer with a 500, for our reason
             self.errors.append(error)
+
+    def _begin_if_free(self) -> None:
+        try:
+            self._begin()
+        except IsolationError as error:
+            line = error.cause.partition("\n")[0]
+            raise IsolationError(
+                f"an open transaction stood in the way of what was to be broken ({line})",
+                why=error.why,
+                cause=error.cause,
+                fix="commit, or roll back, before the request",
+            ) from error
 
     def _enter(self, serial: int, *, is_anew: bool = False) -> Level:
         """Enter a level above the test's.
@@ -153,7 +173,8 @@ class _Seedless(Breaking):
     """Before the request all databases become what their templates are.
 
     What the test and the wide fixtures that it uses have written is gone; what they hold in memory
-    is not. It is back when the test's own level is left, above which this one lies.
+    is not. What wide fixtures have written is back when the test's own level is left, above which
+    this one lies. Without such fixtures there is no need of it: the test's level is emptied.
     """
 
     def _begin(self) -> None:
@@ -161,7 +182,12 @@ class _Seedless(Breaking):
         if self._under_way > 1:
             self.is_late_since = self._first
             return
-        self._enter(test.serial, is_anew=True)
+        levels = self._run.levels
+        level = levels.find(test)
+        if level is not None and levels.is_alone(level):
+            levels.begin_anew(level)
+        else:
+            self._enter(test.serial, is_anew=True)
         # Whoever looked before this would take it for what the test has done.
         test.story.begin_anew()
         self._run.observer.begin_anew()
@@ -202,7 +228,7 @@ class _Failed(Breaking):
         return failed(send, self._applied)
 
 
-KINDS: dict[Kind, type[Breaking]] = {
+KINDS: dict[SabotageKind, type[Breaking]] = {
     "seed": _Seedless,
     "commit": _Commitless,
     "empty": _Empty,

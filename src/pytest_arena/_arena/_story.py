@@ -122,6 +122,11 @@ class Story:
         self._under_way = 0
         self._lock = threading.Lock()  # sync clients may be called in several threads
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a request is."""
+        return bool(self._under_way)
+
     def begin(self) -> None:
         """A request is about to be sent; what is pending is committed."""
         with self._lock:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_arena._cli._agreed import write_agreed
+from pytest_arena._cli._named import named
 from pytest_arena._evidence import Lock, Mapping
 from pytest_arena._specs import Index, Specification
-from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,9 +19,9 @@ __all__ = ["accept"]
 
 
 def accept(
-    document: Document, keys: Sequence[str], *, path: Path, is_dry: bool = False
+    document: Document, names: Sequence[str], *, path: Path, is_dry: bool = False
 ) -> Iterator[str]:
-    """Write the scenarios' present steps to the lock file; no keys: those of all that have a test.
+    """Write the scenarios' present steps to the lock file; no names: those of all with a test.
 
     Yields the difference of the steps that is being accepted, and the markers to paste where a
     test names its reviewed version itself. A dry run writes nothing.
@@ -30,16 +31,19 @@ def accept(
         ConfigError: the lock file cannot be written.
     """
     specification = _specification(document)
-    keys = keys or [one.scenario.key for one in document.scenarios if one.tests]
-    lock, difference = Lock.read(path).accepted(
-        document, keys, specification, list(_mappings(document))
-    )
+    index = Index(specification)
+    keys = [named(name, index).key for name in names]
+    before = Lock.read(path)
+    lock, difference = before.accepted(document, keys, specification, list(_mappings(document)))
     yield from difference
-    yield from _markers(document, Index(specification), keys)
-    if not is_dry:
-        _write(path, lock.text())
-    written = f"would be written to {path.name}" if is_dry else f"written to {path.name}"
-    yield f"{len(keys)} scenario{'s' * (len(keys) != 1)} {written}"
+    yield from _markers(document, index, keys)
+    if lock.text() == before.text():
+        yield f"{path.name} says so already"
+    elif is_dry:
+        yield f"{path.name} would be written"
+    else:
+        write_agreed(path, lock.text(), option="arena_scenario_lock")
+        yield f"{path.name} written"
 
 
 def _specification(document: Document) -> Specification:
@@ -64,19 +68,7 @@ def _markers(document: Document, index: Index, keys: Sequence[str]) -> Iterator[
     for one in document.scenarios:
         scenario = one.scenario
         for test in one.tests:
-            if scenario.key in keys and test.rev not in {"", scenario.rev}:
+            is_meant = not keys or scenario.key in keys
+            if is_meant and test.rev not in {"", scenario.rev}:
                 yield f"{test.place}: its marker names {test.rev}; paste:"
                 yield f"    {index.marker(scenario, rev=scenario.rev, row=test.row)}"
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror or error}",
-            why="it keeps which steps have been looked at",
-            cause="arena_scenario_lock names this file",
-            fix="arena_scenario_lock = scenarios.lock",
-        ) from error

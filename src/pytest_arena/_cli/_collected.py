@@ -56,7 +56,7 @@ def _nothing(run: subprocess.CompletedProcess[str]) -> ScenarioError | ConfigErr
     return kind(
         f"pytest --collect-only ended with exit status {run.returncode}, and told of no scenario",
         why="the tests have to be collected, to see which scenario has one",
-        cause="above is what pytest said; or arena_specs is not set here, or arena_scenarios is off",
+        cause="what pytest says above; or arena_specs is not set, or arena_scenarios is off",
         fix="arena_specs = docs/**/*.md   (in pytest's configuration file)",
     )
 

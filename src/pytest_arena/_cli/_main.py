@@ -7,8 +7,10 @@ import os
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pytest_arena._cli import _scenarios
+from pytest_arena._cli._shape import SHAPE
 from pytest_arena.errors import ArenaError, ConfigError
 
 if TYPE_CHECKING:
@@ -21,8 +23,8 @@ __all__ = ["main"]
 _FAILED, _USAGE, _STOPPED = 1, 2, 130
 
 _ABOUT = """\
-What pytest-arena has on this machine and on its database server.
-The tests themselves are run by pytest."""
+What pytest-arena has on this machine and on its database server, and what your
+specifications say. The tests themselves are run by pytest."""
 _DATABASES = """\
 The databases that pytest-arena has made: those of test runs, the templates that
 they are copied from, those kept for a look, and its private servers."""
@@ -42,16 +44,12 @@ does the same by itself. What a living run uses is left alone, and so is whateve
 arena has not made. Nothing is asked.
 
 {_WHERE}"""
-_SHAPE: dict[str, Any] = {
-    "formatter_class": argparse.RawDescriptionHelpFormatter,
-    "allow_abbrev": False,
-}
 _STATUS = "exit status: 0; 1 where a server cannot be used; 2 for wrong options"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. Returns the exit status."""
-    given = _parser().parse_args(arguments)
+    given = _given(_parser(), arguments)
     try:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="replace")
@@ -69,21 +67,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def _given(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What is unknown here is pytest's, for the verb that runs it; else a mistake."""
+    given, others = parser.parse_known_args(arguments)
+    if others and not hasattr(given, "takes_others"):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    given.others = others
+    return given
+
+
 def _said(error: ArenaError, status: int) -> int:
     sys.stderr.write(f"{error}\n")
     return status
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="arena", description=_ABOUT, **_SHAPE)
+    parser = argparse.ArgumentParser(prog="arena", description=_ABOUT, **SHAPE)
     parser.add_argument("--version", action="version", version=f"arena {version('pytest-arena')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     databases = commands.add_parser(
-        "databases", help="list what is there, or remove it", description=_DATABASES, **_SHAPE
+        "databases", help="list what is there, or remove it", description=_DATABASES, **SHAPE
     )
     verbs = databases.add_subparsers(metavar="COMMAND", required=True)
     listing = verbs.add_parser(
-        "list", help="list what is there", description=_LIST, epilog=_STATUS, **_SHAPE
+        "list", help="list what is there", description=_LIST, epilog=_STATUS, **SHAPE
     )
     listing.add_argument("--json", action="store_true", help="JSON in place of tables")
     listing.set_defaults(do=_list)
@@ -92,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         help="remove what dead runs have left",
         description=_SWEEP,
         epilog=_STATUS,
-        **_SHAPE,
+        **SHAPE,
     )
     sweep.add_argument(
         "--all",
@@ -108,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="URL",
             help="the server, as in arena_database: a URL, own, sqlite, postgresql or auto",
         )
+    _scenarios.add(commands)
     return parser
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_arena._cli._shape import SHAPE
+from pytest_arena._cli._stubs import add as add_stubs
+from pytest_arena.errors import ConfigError, ScenarioError
 
 if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterable, Sequence
 
+    from pytest_arena._evidence import Document
+    from pytest_arena._specs import Specification
 
-    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+    # argparse has no public name for what add_subparsers() returns.
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - as above
 
 __all__ = ["add"]
 
@@ -36,25 +44,25 @@ agreed to before, and write them to the lock file (arena_scenario_lock). Where a
 test's marker names the version itself, the marker to paste is shown."""
 _MERGE = """\
 Judge the documents of several runs together, as if they were one: of shards, whose
-runs were each given a part of the tests and --scenarios-out=json:FILE."""
+runs were each given a part of the tests and --scenarios-out=json:FILE. With --strict
+these are all the shards that there are: what none of them has run is a gap, too."""
 _REPORT = """\
 Make outputs of the documents of one run or more. Without an output the lines are
-shown that pytest shows."""
+shown that pytest shows. --baseline writes the gaps that are there into the file that
+arena_scenario_baseline names; one that was there before only becomes shorter."""
 
 _STATUS = "exit status: 0; 1 where {fails}; 2 for wrong options"
-_NOTHING = "nothing was found, or what was found cannot be read"
+_FAILED = 1
 
 
 def add(commands: Verbs) -> None:
-    """Add the command and its verbs."""
-    scenarios = commands.add_parser(
-        "scenarios", help="what specifications say, and what of it has a test", description=_ABOUT,
-        **SHAPE,
-    )
+    """Add the command, with its verbs, to those of ``arena``."""
+    about = "what specifications say, and what of it has a test"
+    scenarios = commands.add_parser("scenarios", help=about, description=_ABOUT, **SHAPE)
     verbs = scenarios.add_subparsers(metavar="COMMAND", required=True)
     _add_list(verbs)
     _add_check(verbs)
-    _add_stubs(verbs)
+    add_stubs(verbs)
     _add_accept(verbs)
     _add_explain(verbs)
     _add_merge(verbs)
@@ -62,15 +70,216 @@ def add(commands: Verbs) -> None:
 
 
 def _verb(
-    verbs: Verbs, name: str, text: str, help: str, fails: str, **more: Any
+    verbs: Verbs, name: str, text: str, *, about: str, fails: str, do: Callable[..., int]
 ) -> argparse.ArgumentParser:
-    return verbs.add_parser(
-        name, help=help, description=text, epilog=_STATUS.format(fails=fails), **SHAPE, **more
-    )
+    status = _STATUS.format(fails=fails)
+    parser = verbs.add_parser(name, help=about, description=text, epilog=status, **SHAPE)
+    parser.set_defaults(do=do)
+    return parser
 
 
 def _add_list(verbs: Verbs) -> None:
-    parser = _verb(verbs, "list", _LIST, "list what there is", "no scenario was found")
-    parser.add_argument("--json", action="store_true", help="JSON, and nothing else, to stdout")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="files, folders, patterns")
-    parser.set_defaults(do=_list)
+    fails = "no scenario was found"
+    parser = _verb(verbs, "list", _LIST, about="list what there is", fails=fails, do=_list)
+    parser.add_argument("--json", action="store_true", help="JSON to stdout, and nothing else")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="a file, a folder, a pattern")
+
+
+def _add_check(verbs: Verbs) -> None:
+    about, fails = "see whether each scenario has a test", "a scenario has none, or has changed"
+    parser = _verb(verbs, "check", _CHECK, about=about, fails=fails, do=_check)
+    parser.usage = "arena scenarios check [-h] [PYTEST ARGUMENTS]"
+    parser.set_defaults(takes_others=True)
+
+
+def _add_accept(verbs: Verbs) -> None:
+    about, fails = "agree to the present steps", "there is no such scenario"
+    parser = _verb(verbs, "accept", _ACCEPT, about=about, fails=fails, do=_accept)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("keys", nargs="*", default=[], metavar="KEY", help="a name, or @ID")
+    which.add_argument("--all", action="store_true", dest="everything", help="all that have a test")
+    parser.add_argument("--dry-run", action="store_true", help="show it, and write nothing")
+
+
+def _add_explain(verbs: Verbs) -> None:
+    about, fails = "say all that is known of one", "there is no such scenario"
+    parser = _verb(verbs, "explain", _EXPLAIN, about=about, fails=fails, do=_explain)
+    parser.add_argument("key", metavar="KEY", help="a name, or @ID")
+    parser.add_argument("--json", metavar="FILE", help="the document of a run")
+
+
+def _add_merge(verbs: Verbs) -> None:
+    about = "judge several runs as one"
+    fails = "the gate is not passed (with --strict), or a document cannot be read"
+    parser = _verb(verbs, "merge", _MERGE, about=about, fails=fails, do=_merge)
+    parser.add_argument("--strict", action="store_true", help="fail where a run in one would")
+    _add_documents(parser)
+
+
+def _add_report(verbs: Verbs) -> None:
+    about, fails = "make outputs of documents", "a document cannot be read"
+    parser = _verb(verbs, "report", _REPORT, about=about, fails=fails, do=_report)
+    for form, what in _FORMS.items():
+        parser.add_argument(f"--{form}", metavar="PATH", help=f"write {what}")
+    parser.add_argument("--baseline", metavar="PATH", help="write the gaps that are known")
+    _add_documents(parser)
+
+
+_FORMS = {
+    "html": "a page that is one file",
+    "md": "a summary in Markdown",
+    "messages": "Cucumber Messages",
+    "json": "JSON",
+}
+
+
+def _add_documents(parser: argparse.ArgumentParser) -> None:
+    forms = "json:PATH, html:PATH, md:PATH, messages:PATH, with commas between them"
+    parser.add_argument("--out", default="", metavar="FORM:PATH", help=f"write {forms}")
+    parser.add_argument("documents", nargs="+", metavar="JSON", help="what a run has written")
+
+
+def _list(given: argparse.Namespace) -> int:
+    from pytest_arena._evidence import as_json, listed  # noqa: PLC0415 - not for --help
+    from pytest_arena._outputs._listing import listing  # noqa: PLC0415 - as above
+
+    specification, nothing = _read(given.paths)
+    if given.json:
+        print(as_json(listed(specification)).rstrip())  # noqa: T201 - a command prints
+    else:
+        _print(listing(specification))
+    if nothing:
+        raise nothing
+    return 0
+
+
+def _read(paths: Sequence[str]) -> tuple[Specification, ScenarioError | None]:
+    """Return what is there, and the error where a pattern has found nothing."""
+    from pytest_arena._specs import found, read  # noqa: PLC0415 - not for --help
+
+    root, patterns = (Path.cwd(), tuple(paths)) if paths else _configured()
+    specification = read(patterns, root)
+    try:
+        found(specification, patterns)
+    except ScenarioError as error:
+        return _with_problem(specification, error), error
+    return specification, None
+
+
+def _with_problem(specification: Specification, error: ScenarioError) -> Specification:
+    """Whoever reads the JSON alone has to see it, too."""
+    from pytest_arena._specs import Problem  # noqa: PLC0415 - not for --help
+
+    if any(problem.what == error.what for problem in specification.problems):
+        return specification
+    problem = Problem(spec="", line=0, what=error.what, hint=error.fix)
+    return replace(specification, problems=(*specification.problems, problem))
+
+
+def _configured() -> tuple[Path, tuple[str, ...]]:
+    from pytest_arena._cli._options import read_project  # noqa: PLC0415 - not for --help
+
+    config = read_project()
+    if not config.specs:
+        raise ConfigError(
+            "no file is named, and arena_specs is not set in this project",
+            why="a scenario that nobody looks for is in no list",
+            cause=f"the configuration of pytest, in {config.root}",
+            fix="arena scenarios list docs/   or   arena_specs = docs/**/*.md",
+        )
+    return config.root, config.specs
+
+
+def _check(given: argparse.Namespace) -> int:
+    from pytest_arena._cli._collected import collected  # noqa: PLC0415 - not for --help
+    from pytest_arena._outputs import lines  # noqa: PLC0415 - as above
+
+    document = collected(given.others)
+    _print(lines(document))
+    return _FAILED if document.gaps else 0
+
+
+def _accept(given: argparse.Namespace) -> int:
+    from pytest_arena._cli._accepted import accept  # noqa: PLC0415 - not for --help
+    from pytest_arena._cli._collected import collected  # noqa: PLC0415 - as above
+    from pytest_arena._cli._options import read_project  # noqa: PLC0415 - as above
+
+    config = read_project()
+    path = config.root / config.scenario_lock
+    _print(accept(collected(), given.keys, path=path, is_dry=given.dry_run))
+    return 0
+
+
+def _explain(given: argparse.Namespace) -> int:
+    from pytest_arena._cli._collected import collected  # noqa: PLC0415 - not for --help
+    from pytest_arena._cli._named import named  # noqa: PLC0415 - as above
+    from pytest_arena._outputs._explained import explained  # noqa: PLC0415 - as above
+    from pytest_arena._specs import Index, Specification  # noqa: PLC0415 - as above
+
+    document = _document(given.json) if given.json else collected()
+    scenarios = tuple(one.scenario for one in document.scenarios)
+    index = Index(Specification(scenarios=scenarios))
+    key = named(given.key, index).key
+    for one in document.scenarios:
+        if one.scenario.key == key:
+            _print(explained(one, marker=index.marker(one.scenario)))
+    return 0
+
+
+def _merge(given: argparse.Namespace) -> int:
+    from pytest_arena._outputs import lines  # noqa: PLC0415 - not for --help
+
+    document = _together(given, is_complete=given.strict)
+    _print([*lines(document), *_written(given.out, document)])
+    return _FAILED if given.strict and document.gaps else 0
+
+
+def _report(given: argparse.Namespace) -> int:
+    from pytest_arena._cli._agreed import write_baseline  # noqa: PLC0415 - not for --help
+    from pytest_arena._outputs import lines  # noqa: PLC0415 - as above
+
+    document = _together(given)
+    asked = [f"{form}:{path}" for form in _FORMS if (path := getattr(given, form))]
+    outputs = ",".join(filter(None, [given.out, *asked]))
+    _print(_written(outputs, document))
+    if given.baseline:
+        _print([write_baseline(Path(given.baseline), document)])
+    elif not outputs:
+        _print(lines(document))
+    return 0
+
+
+def _written(outputs: str, document: Document) -> list[str]:
+    from pytest_arena._cli._options import read_project  # noqa: PLC0415 - not for --help
+    from pytest_arena._outputs import targets, write  # noqa: PLC0415 - as above
+
+    return write(targets(outputs), document, root=read_project().root, folder=Path.cwd())
+
+
+def _together(given: argparse.Namespace, *, is_complete: bool = False) -> Document:
+    from pytest_arena._evidence import merged  # noqa: PLC0415 - not for --help
+    from pytest_arena._outputs import targets  # noqa: PLC0415 - as above
+
+    targets(given.out)  # a mistake in it is told before anything else is done
+    documents = [_document(path) for path in given.documents]
+    return merged(documents, is_complete=is_complete) if documents[1:] else documents[0]
+
+
+def _document(path: str) -> Document:
+    from pytest_arena._evidence import from_json  # noqa: PLC0415 - not for --help
+
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}",
+            why="it should be the document of a run",
+            cause="the command line",
+            fix="pytest --scenarios-out=json:scenarios.json",
+        ) from error
+    return from_json(text, where=path)
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)  # noqa: T201 - a command prints

@@ -68,7 +68,7 @@ def _do(given: argparse.Namespace) -> int:
         wanted,
         index=index,
         folder=Path(given.write) if given.write else None,
-        mapped=frozenset(tests.mapped(index, complain=bool(project.specs))),
+        mapped={*tests.mapped(index, complain=bool(project.specs)), *tests.bound(wanted)},
         routes=None if given.check else _routes(given.app, project),
         runner=_runner(),
         elsewhere=tests.elsewhere(),
@@ -113,9 +113,9 @@ class _Tests:
     written: Path | None = None
 
     def _files(self) -> Iterator[Path]:
-        from pytest_arena._stubs import test_files  # noqa: PLC0415 - not for --help
+        from pytest_arena._stubs import python_files  # noqa: PLC0415 - not for --help
 
-        files = (file.resolve() for folder in self.folders for file in test_files(folder))
+        files = (file.resolve() for folder in self.folders for file in python_files(folder))
         yield from dict.fromkeys(files)
 
     def elsewhere(self) -> frozenset[str]:
@@ -136,6 +136,20 @@ class _Tests:
             except ScenarioError as error:
                 if complain:
                     _warn(f"{place}: {error.what}")
+
+    def bound(self, specification: Specification) -> Iterator[str]:
+        """The keys of the scenarios that pytest-bdd makes tests of."""
+        from pytest_arena._stubs import bindings  # noqa: PLC0415 - not for --help
+
+        base = read_setting("bdd_features_base_dir")
+        homes = {spec: (self.root / spec).resolve() for spec in specification.files}
+        for file in self._files():
+            folder = self.root / base[0] if base else file.parent
+            for binding in bindings(file):
+                path = (folder / binding.path).resolve()
+                bound = {spec for spec, home in homes.items() if home.is_relative_to(path)}
+                in_it = (one for one in specification.scenarios if one.spec in bound)
+                yield from (one.key for one in in_it if binding.name in {"", one.name})
 
     def _place(self, marker: Marker) -> str:
         file = marker.file

@@ -40,7 +40,7 @@ class Option:
     @property
     def flag(self) -> str:
         """The name on the command line."""
-        return f"--arena-{self.name}"
+        return f"--arena-{self.name.replace('_', '-')}"
 
     @property
     def variable(self) -> str:

@@ -1,10 +1,12 @@
 """Is a scenario proven, by what a test did in this run?"""
 
+from pytest_arena._evidence._baseline import Baseline
 from pytest_arena._evidence._document import (
     Document,
     JudgedScenario,
     JudgedStep,
     JudgedTest,
+    Standing,
     Status,
 )
 from pytest_arena._evidence._facts import (
@@ -17,19 +19,38 @@ from pytest_arena._evidence._facts import (
     StepFacts,
     Try,
 )
+from pytest_arena._evidence._json import as_json, from_json
+from pytest_arena._evidence._judge import judge, listed
+from pytest_arena._evidence._lock import Lock, Locked
+from pytest_arena._evidence._merge import merged
+from pytest_arena._evidence._rules import EVIDENCE, Rules
+from pytest_arena._evidence._waivers import Waiver, waivers
 
 __all__ = [
+    "EVIDENCE",
     "Asserted",
+    "Baseline",
     "Document",
     "Facts",
     "JudgedScenario",
     "JudgedStep",
     "JudgedTest",
+    "Lock",
+    "Locked",
     "Mapping",
     "Outcome",
     "Requested",
+    "Rules",
     "Sabotage",
+    "Standing",
     "Status",
     "StepFacts",
     "Try",
+    "Waiver",
+    "as_json",
+    "from_json",
+    "judge",
+    "listed",
+    "merged",
+    "waivers",
 ]

@@ -69,6 +69,9 @@ class Facts:
     """Rows by table, sorted, that the test, its fixtures and the wider fixtures it uses wrote
     before its first request. None: could not be read."""
     requests: tuple[Requested, ...] = ()
+    first: int = 0
+    """Place in ``requests`` of the first that is no preparation; those of fixtures and of Given
+    blocks are, where others follow. What was written before it counts as seeded."""
     asserted: tuple[Asserted, ...] = ()
     """Those after the last request first; at most 20 places."""
     steps: tuple[StepFacts, ...] = ()

@@ -26,7 +26,9 @@ def text_of(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise failed_to_read(f"{path.name} cannot be read", str(error), "a text in UTF-8") from error
+        raise failed_to_read(
+            f"{path.name} cannot be read", str(error), "a text in UTF-8"
+        ) from error
 
 
 def refuse_conflicts(text: str, name: str) -> None:

@@ -201,6 +201,8 @@ def _locked(scenario: Scenario, mappings: Sequence[TestMapping]) -> Locked:
 def _difference(old: Locked | None, new: Locked, place: str) -> Iterator[str]:
     if old and old.key != new.key:
         yield f"renamed: {old.key} -> {new.key}"
+    if old and old.steps == new.steps and old.rev != new.rev:
+        yield f"rev: {old.rev} -> {new.rev}  {new.key}"
     before = f"{old.key}  {old.rev}" if old else "not accepted yet"
     steps = old.steps if old else ()
     yield from unified_diff(

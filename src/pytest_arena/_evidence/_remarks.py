@@ -45,7 +45,7 @@ def _is_hit(verb: str, path: str, request: Requested) -> bool:
     """A step names a route's template, a real path, or something between the two."""
     if verb and verb.upper() != request.method.upper():
         return False
-    named = path.split("?")[0].rstrip("/")
+    named = path.split("?", maxsplit=1)[0].rstrip("/")
     known = (request.route.rstrip("/"), request.path.split("?")[0].rstrip("/"))
     return _blank(named) in map(_blank, known) or bool(_pattern(named).fullmatch(known[1]))
 
@@ -58,19 +58,24 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile("[^/]+".join(map(re.escape, _PLACEHOLDER.split(path))))
 
 
+def _asked(facts: Facts) -> tuple[Requested, ...]:
+    """The requests but for those of fixtures and Given blocks, which prepare."""
+    return facts.requests[facts.first :]
+
+
 def _unread_seed(facts: Facts) -> Iterator[str]:
-    reads = [one.read for one in facts.requests]
+    reads = [one.read for one in _asked(facts)]
     if facts.seeded and reads and not any(read is None or read for read in reads):
         yield f"no request read what was seeded: {', '.join(table for table, _ in facts.seeded)}"
 
 
 def _unobserved(facts: Facts) -> Iterator[str]:
-    if facts.requests and all(one.observed is False for one in facts.requests):
+    if facts.requests and all(one.observed is False for one in _asked(facts)):
         yield "no answer was looked at"
 
 
 def _without_effect(facts: Facts) -> Iterator[str]:
-    for one in facts.requests:
+    for one in _asked(facts):
         is_done = one.status is not None and 200 <= one.status < 400  # noqa: PLR2004 - 2xx and 3xx
         is_idle = one.changed is not None and not sum(count for _, count in one.changed)
         if one.method in _WRITES and is_done and is_idle:

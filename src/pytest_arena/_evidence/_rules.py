@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_arena._evidence._baseline import Baseline
@@ -28,7 +28,7 @@ class Rules:
     evidence: tuple[str, ...] = EVIDENCE
     """Of a test that passed; nothing is asked for that is not named here."""
     waivers: tuple[Waiver, ...] = ()
-    baseline: Baseline = Baseline()
-    lock: Lock = Lock()
+    baseline: Baseline = field(default_factory=Baseline)
+    lock: Lock = field(default_factory=Lock)
     lists_only: bool = False
     """Nothing was to be run: mapped scenarios are NOT-RUN, and that is no gap."""

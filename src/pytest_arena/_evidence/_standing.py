@@ -11,14 +11,14 @@ from pytest_arena._evidence._waivers import covering
 from pytest_arena._specs import Problem, step_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_arena._evidence._facts import Mapping as TestMapping
     from pytest_arena._evidence._lock import Locked
     from pytest_arena._evidence._rules import Rules
     from pytest_arena._specs import Scenario, Specification
 
-__all__ = ["Agreed", "agreed", "malformed_reason", "malformed"]
+__all__ = ["Agreed", "agreed", "malformed", "malformed_reason"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +70,7 @@ def malformed_reason(scenario: Scenario, problems: Mapping[str, Sequence[Problem
     return "; ".join(dict.fromkeys(one.what for one in own or among))
 
 
-def _drift(
-    scenario: Scenario, mappings: Sequence[TestMapping], rules: Rules
-) -> tuple[str, str]:
+def _drift(scenario: Scenario, mappings: Sequence[TestMapping], rules: Rules) -> tuple[str, str]:
     revs = {scenario.rev, *(row.rev for row in scenario.rows)}
     for one in mappings:
         if one.rev and one.rev not in revs:

@@ -75,7 +75,7 @@ def judged_test(asked: Asked, tries: Sequence[Try]) -> JudgedTest:
 
 def _flags(asked: Asked, tries: Sequence[Try]) -> list[Flag]:
     if not tries:
-        why = "deselected" if asked.mapping.is_deselected else "not reached"
+        why = "deselected" if asked.mapping.is_deselected else "not run"
         return [asked.flag(Status.NOT_RUN, why)]
     failed = [flag for one in tries if _failed(one) for flag in _of_one(asked, one)]
     ended = [one for one in tries if not _failed(one)]
@@ -124,7 +124,9 @@ def _shown(asked: Asked, tries: Sequence[Try]) -> Try | None:
     last = [one for one in tries if not _failed(one)]
     if len(last) < max(1, sum(not one.is_rerun for one in tries)):
         last = [one for one in tries if _failed(one)]
-    return min(last, key=lambda one: (rank(worst(_of_one(asked, one)).status), repr(one)), default=None)
+    return min(
+        last, key=lambda one: (rank(worst(_of_one(asked, one)).status), repr(one)), default=None
+    )
 
 
 def _passed(one: Try) -> bool:

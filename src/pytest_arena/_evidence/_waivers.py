@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._specs import Scenario
 
-__all__ = ["Waiver", "waivers"]
+__all__ = ["Waiver", "covering", "waivers"]
 
 _LINE = re.compile(r"(?P<what>\S.*?)\s+(?P<until>\d{4}-\d\d-\d\d)\s+(?P<reason>\S.*)")
 
@@ -75,7 +75,7 @@ def _day(text: str) -> date | None:
         return None
 
 
-def covering(scenario: Scenario, among: Iterable[Waiver], today: date) -> Waiver | None:
-    """Return the waiver that a scenario is under: of several the one that lasts longest."""
-    found = [one for one in among if one.covers(scenario) and not one.is_over(today)]
+def covering(scenario: Scenario, among: Iterable[Waiver]) -> Waiver | None:
+    """Return the waiver of a scenario, over or not: of several the one that lasts longest."""
+    found = [one for one in among if one.covers(scenario)]
     return max(found, key=lambda one: (one.until, one.reason), default=None)

@@ -76,7 +76,8 @@ def _tests(one: JudgedScenario) -> Iterator[str]:
         row = f"  [{_row(test.row)}]" * bool(test.row)
         yield ""
         yield f"{test.test}{row}"
-        yield f"  {test.place}  {': '.join(filter(None, [test.status.value, one_line(test.reason)]))}"
+        verdict = ": ".join(filter(None, [test.status.value, one_line(test.reason)]))
+        yield f"  {test.place}  {verdict}"
         yield from (f"  {name:<9}  {what}" for name, what in _did(test))
 
 

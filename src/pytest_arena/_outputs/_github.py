@@ -44,7 +44,7 @@ def workflow_commands(
 
 def _is_told(one: JudgedScenario, document: Document) -> bool:
     is_known = one.is_excused or one.status is Status.WAIVED
-    return not is_known and is_open(one, partial=document.partial)
+    return not is_known and is_open(one, document)
 
 
 def _of_problem(problem: Problem, level: str, folder: str) -> str:

@@ -6,7 +6,15 @@ import re
 from typing import TYPE_CHECKING
 
 from pytest_arena._evidence import Status
-from pytest_arena._outputs._said import grouped, judged, one_line, problem_line, reason, totals
+from pytest_arena._outputs._said import (
+    grouped,
+    judged,
+    one_line,
+    problem_line,
+    reason,
+    totals,
+    unsaid_gaps,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -55,11 +63,9 @@ def _head(document: Document) -> Iterator[str]:
     yield f"## Scenarios: {totals(document)}"
     yield ""
     if document.partial:
-        whole = len(document.scenarios)
-        partial = _escaped(document.partial)
-        yield f"Partial run ({partial}): {judged(document)} of {whole} judged."
+        yield f"Partial run ({_escaped(document.partial)}): {judged(document)}."
         yield ""
-    yield from _list("Gaps", document.gaps)
+    yield from _list("Gaps", unsaid_gaps(document))
     yield from _list("Problems", map(problem_line, document.problems))
 
 
@@ -92,7 +98,7 @@ def _row(one: JudgedScenario, title: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-_MARKS = re.compile(r"([\\`*_{}\[\]<>#|~$@!&-])")
+_MARKS = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 
 
 def _escaped(text: str) -> str:

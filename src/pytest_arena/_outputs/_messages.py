@@ -33,10 +33,11 @@ __all__ = ["messages"]
 
 Message = dict[str, Any]
 
-# What is green and yet no proof is PENDING, which Cucumber lets no strict run pass either.
+# What is green and yet no proof is PENDING, which passes no strict run of Cucumber either.
+# UNDEFINED is for steps alone: its formatter fails on a hook that is.
 _RESULTS = {
     Status.MALFORMED: "FAILED",
-    Status.UNMAPPED: "UNDEFINED",
+    Status.UNMAPPED: "PENDING",
     Status.FAILED: "FAILED",
     Status.DRIFTED: "PENDING",
     Status.STUB: "PENDING",
@@ -194,13 +195,16 @@ def _hook(hook: str, case: Case, tests: list[JudgedTest]) -> Message:
 
 def _result(case: Case, tests: list[JudgedTest]) -> tuple[str, str]:
     """The result of a scenario or a row, and why."""
-    judged = case.judged
-    if case.row is None or judged.status in _OF_THE_WHOLE:
-        status, why = judged.status, reason(judged)
-    else:
-        status, why = _of_row(tests)
+    status, why = _verdict(case, tests)
     said = "" if status is Status.PROVEN else ": ".join(filter(None, [status.value, why]))
     return _RESULTS[status], said
+
+
+def _verdict(case: Case, tests: list[JudgedTest]) -> tuple[Status, str]:
+    judged = case.judged
+    if case.row is None or judged.status in _OF_THE_WHOLE:
+        return judged.status, reason(judged)
+    return _of_row(tests)
 
 
 def _of_row(tests: list[JudgedTest]) -> tuple[Status, str]:
@@ -221,6 +225,8 @@ def _of_row(tests: list[JudgedTest]) -> tuple[Status, str]:
 
 def _step_result(case: Case, tests: list[JudgedTest], number: int) -> tuple[str, str]:
     """By the blocks of its tests; UNKNOWN where none of them has one for it."""
+    if _verdict(case, tests)[0] is Status.UNMAPPED:
+        return "UNDEFINED", ""
     steps = case.judged.steps
     step = steps[number] if number < len(steps) else None
     if step is None or step.status is None or not _has_block(case, tests, number):

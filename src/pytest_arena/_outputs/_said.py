@@ -12,10 +12,19 @@ if TYPE_CHECKING:
     from pytest_arena._evidence import Document, JudgedScenario
     from pytest_arena._specs import Problem, Scenario
 
-__all__ = ["grouped", "is_open", "middle_cut", "one_line", "problem_line", "reason", "totals"]
+__all__ = [
+    "grouped",
+    "heading",
+    "is_open",
+    "judged",
+    "middle_cut",
+    "one_line",
+    "problem_line",
+    "reason",
+    "totals",
+    "unsaid_gaps",
+]
 
-# Said of what has a test; a run that has judged none of them only says which these are.
-_WITHOUT_A_RUN = {Status.MALFORMED, Status.UNMAPPED, Status.DRIFTED, Status.NOT_RUN, Status.WAIVED}
 # What a part of the tests says nothing about.
 _NOT_JUDGED = {Status.NOT_RUN, Status.UNMAPPED}
 
@@ -52,7 +61,7 @@ def grouped(scenarios: Iterable[JudgedScenario]) -> dict[str, list[JudgedScenari
 def reason(one: JudgedScenario) -> str:
     """Why it is not proven, the line in the tests, and what else is to be said."""
     place = f"({one.place})" * bool(one.place and one.place not in one.reason)
-    also = ", ".join(status.value for status in one.also)
+    also = ", ".join(status.value for status in one.also if status is not Status.NOT_RUN)
     parts = (one.reason, place, f"(also {also})" * bool(also), "(known)" * one.is_excused)
     return one_line(" ".join(filter(None, parts)))
 
@@ -65,21 +74,22 @@ def problem_line(problem: Problem) -> str:
     return one_line(": ".join(filter(None, [where, level, problem.what])) + hint)
 
 
-def is_open(one: JudgedScenario, *, partial: str) -> bool:
-    """Whether somebody has to be told of it."""
-    return one.status is not Status.PROVEN and not (partial and one.status in _NOT_JUDGED)
+def is_open(one: JudgedScenario, document: Document) -> bool:
+    """Whether somebody has to be told of it.
 
-
-def has_run(document: Document) -> bool:
-    """Whether a test of any scenario has run."""
-    return any(one.status not in _WITHOUT_A_RUN for one in document.scenarios)
+    A run of some tests says nothing of scenarios whose tests are others, and a list of tests
+    nothing of those whose tests have not run.
+    """
+    if document.is_list and one.status is Status.NOT_RUN:
+        return False
+    return one.status is not Status.PROVEN and not (document.partial and one.status in _NOT_JUDGED)
 
 
 def totals(document: Document) -> str:
     """Return how many scenarios there are, and of which statuses: ``38 of 40 proven, 2 hollow``."""
     counts = document.counts()
     whole = len(document.scenarios)
-    if has_run(document) or document.partial:
+    if not document.is_list:
         first = f"{counts.pop(Status.PROVEN, 0)} of {whole} proven"
     else:
         tested = whole - sum(counts.get(status, 0) for status in _UNTESTED)
@@ -92,6 +102,19 @@ def totals(document: Document) -> str:
 _UNTESTED = (Status.MALFORMED, Status.UNMAPPED, Status.WAIVED)
 
 
-def judged(document: Document) -> int:
-    """How many scenarios a part of the tests says something about."""
-    return sum(one.status not in _NOT_JUDGED for one in document.scenarios)
+def judged(document: Document) -> str:
+    """How many scenarios a part of the tests says something about: ``12 of 40 judged``."""
+    count = sum(one.is_judged and one.status not in _NOT_JUDGED for one in document.scenarios)
+    return f"{count} of {len(document.scenarios)} judged"
+
+
+def unsaid_gaps(document: Document) -> list[str]:
+    """The gaps that neither a problem tells of nor the line of a scenario that is open."""
+    said = {str(problem) for problem in document.problems}
+    places = {one.scenario.place for one in document.scenarios if is_open(one, document)}
+    return [
+        one_line(gap)
+        for gap in document.gaps
+        # A scenario's gap begins with its place.
+        if gap not in said and gap.partition(": ")[0] not in places
+    ]

@@ -114,8 +114,7 @@ class _Sources:
 
     def texts(self) -> Mapping[str, str]:
         """By path, in the document's order; what is not there any more is left out."""
-        specs = dict.fromkeys(one.scenario.spec for one in self._document.scenarios)
-        texts = {spec: _text(self._root / spec) for spec in specs}
+        texts = {spec: _text(self._root / spec) for spec in self._document.specs}
         return {spec: text for spec, text in texts.items() if text is not None}
 
 

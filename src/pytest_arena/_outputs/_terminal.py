@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._outputs._said import (
     grouped,
-    has_run,
     is_open,
     judged,
     middle_cut,
@@ -14,6 +13,7 @@ from pytest_arena._outputs._said import (
     problem_line,
     reason,
     totals,
+    unsaid_gaps,
 )
 
 if TYPE_CHECKING:
@@ -34,28 +34,21 @@ def lines(document: Document, *, verbosity: int = 0) -> list[str]:
     """
     if verbosity < 0:
         return [_totals_line(document)]
-    shown = [one for one in document.scenarios if _is_shown(one, document, verbosity)]
+    shown = [one for one in document.scenarios if verbosity > 0 or is_open(one, document)]
     return [
         *_problem_lines(document, shown),
         *_scenario_lines(shown, verbosity),
-        *_gap_lines(document, shown),
+        *(f"gap: {gap}" for gap in unsaid_gaps(document)),
         *_partial_lines(document),
         _totals_line(document),
     ]
 
 
-def _is_shown(one: JudgedScenario, document: Document, verbosity: int) -> bool:
-    if verbosity > 0:
-        return True
-    # Where nothing was run, not to have run is nothing to say.
-    return is_open(one, partial=document.partial or "nothing ran" * (not has_run(document)))
-
-
 def _problem_lines(document: Document, shown: list[JudgedScenario]) -> Iterator[str]:
     """Those that the line of a scenario does not say."""
-    said = {(one.scenario.key, one.reason) for one in shown}
+    reasons = {one.scenario.key: one.reason for one in shown}
     for problem in document.problems:
-        if not any(key == problem.scenario and problem.what in why for key, why in said):
+        if problem.what not in reasons.get(problem.scenario, ""):
             yield problem_line(problem)
 
 
@@ -80,19 +73,9 @@ def _details(one: JudgedScenario, verbosity: int) -> Iterator[str]:
         yield from (f"warning: {one_line(text)}" for text in one.warnings)
 
 
-def _gap_lines(document: Document, shown: list[JudgedScenario]) -> Iterator[str]:
-    """Those that no line above has said."""
-    places = [one.scenario.place for one in shown]
-    said = [problem.what for problem in document.problems]
-    for gap in document.gaps:
-        if not any(text in gap for text in (*places, *said)):
-            yield f"gap: {one_line(gap)}"
-
-
 def _partial_lines(document: Document) -> Iterator[str]:
     if document.partial:
-        whole = len(document.scenarios)
-        yield f"partial run ({one_line(document.partial)}): {judged(document)} of {whole} judged"
+        yield f"partial run ({one_line(document.partial)}): {judged(document)}"
 
 
 def _totals_line(document: Document) -> str:

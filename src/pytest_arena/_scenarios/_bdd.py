@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
 import sys
 from dataclasses import dataclass
@@ -102,13 +103,21 @@ class Unawaited:
 
 def _never_ran(result: Any) -> bool:
     if inspect.isasyncgen(result):
-        return (
-            result.ag_frame is not None and result.ag_frame.f_lasti <= 0 and not result.ag_running
-        )
+        return _not_begun(result)
     if inspect.getcoroutinestate(result) != inspect.CORO_CREATED:
         return False
     result.close()  # else Python warns of it, wherever it is collected
     return True
+
+
+def _not_begun(result: Any) -> bool:
+    if (state := getattr(inspect, "getasyncgenstate", None)) is not None:  # Python 3.12
+        return bool(state(result) == "AGEN_CREATED")
+    made = (one.offset for one in dis.get_instructions(result.ag_code) if one.opname == _MADE)
+    return result.ag_frame is not None and result.ag_frame.f_lasti <= next(made, 0)
+
+
+_MADE = "RETURN_GENERATOR"  # the last that a function does of itself, before it is asked for more
 
 
 def _error(steps: list[Any]) -> ScenarioError:

@@ -20,7 +20,7 @@ from pytest_arena._evidence import (
     judge,
     waivers,
 )
-from pytest_arena._outputs import annotations, lines, targets, write
+from pytest_arena._outputs import lines, targets, workflow_commands, write
 from pytest_arena._scenarios._assertions import heard
 from pytest_arena._scenarios._bdd import Unawaited
 from pytest_arena._scenarios._found import Found
@@ -62,6 +62,7 @@ class Scenarios:
         self._found, self._tries = Found(), Tries()
         self._broken: dict[str, None] = {}  # files that could not be collected
         self._failed: set[str] = set()  # tests of this process that have failed at least once
+        self._is_again = False  # whether the test that runs is one of them
         self._sabotaged: dict[str, tuple[Sabotage, ...]] = {}
         self._lines: list[str] = []
         self.document: Document | None = None
@@ -183,9 +184,9 @@ class Scenarios:
         mapped = self._tests.get(id(item))
         if mapped is None or self._run.breaking is not None:
             return report
-        sent = told(report, call.excinfo, item)
         if report.when == "setup":
-            sent["again"] = mapped.test in self._failed
+            self._is_again = mapped.test in self._failed
+        sent = {"again": self._is_again, **told(report, call.excinfo, item)}
         if report.failed:
             self._failed.add(mapped.test)
         if report.when == "teardown" and (facts := self._run.instruments.take()) is not None:
@@ -232,8 +233,13 @@ class Scenarios:
         elif session.exitstatus <= _INTERRUPTED or session.exitstatus == _NO_TESTS:
             self.document = self._judged(session)
             self._write(session)
-            if self._wanted.scenarios == "strict" and self.document.gaps:
+            if self._fails:
                 session.exitstatus = session.exitstatus or _FAILED
+
+    @property
+    def _fails(self) -> bool:
+        is_strict = self._wanted.scenarios == "strict"
+        return is_strict and self.document is not None and bool(self.document.gaps)
 
     def _judged(self, session: Any) -> Document:
         broken = sorted(self._broken)
@@ -250,7 +256,12 @@ class Scenarios:
     def _write(self, session: Any) -> None:
         assert self.document is not None, "it was judged"  # noqa: S101 - for the type checker
         try:
-            self._lines = write(self._targets, self.document, root=self._wanted.root)
+            self._lines = write(
+                self._targets,
+                self.document,
+                root=self._wanted.root,
+                folder=self._config.invocation_params.dir,
+            )
         except ArenaError as error:
             self._lines = [f"ERROR: {error}"]
             session.exitstatus = session.exitstatus or _USAGE
@@ -263,13 +274,16 @@ class Scenarios:
         verbosity = config.get_verbosity()
         if verbosity >= 0:
             terminalreporter.write_sep("=", "scenarios")
-        told_lines = lines(self.document, verbosity=verbosity)
+        # Whatever made the run fail is told, quiet or not.
+        told_lines = lines(self.document, verbosity=max(verbosity, 0) if self._fails else verbosity)
         for line in [*told_lines, *self._lines, *self._annotations()]:
             terminalreporter.write_line(line)
 
     def _annotations(self) -> list[str]:
-        is_on_github = os.environ.get("GITHUB_ACTIONS") == "true"
-        return annotations(self.document) if is_on_github and self.document else []
+        if self.document is None or os.environ.get("GITHUB_ACTIONS") != "true":
+            return []
+        is_strict = self._wanted.scenarios == "strict"
+        return workflow_commands(self.document, root=self._wanted.root, is_strict=is_strict)
 
 
 _INTERRUPTED, _NO_TESTS = 2, 5

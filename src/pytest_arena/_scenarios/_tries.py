@@ -27,6 +27,7 @@ class _Open:
     """A try whose tear-down has not been reported yet."""
 
     is_rerun: bool = False
+    is_set_up: bool = False
     outcome: Outcome = "passed"
     sent: dict[str, Any] = field(default_factory=dict)
     is_to_be_rerun: bool = False
@@ -51,9 +52,11 @@ class Tries:
         if report.when not in _PHASES:
             self._broken_off(key, report)
         elif sent is not None:
-            if report.when == "setup" or key not in self._open:
-                self._open[key] = self._begun(key, sent)
-            _fold(self._open[key], report, sent)
+            one = self._open.get(key)
+            # Who reports a whole try at its end comes after its subtests, which report themselves.
+            if one is None or (report.when == "setup" and one.is_set_up):
+                one = self._open[key] = self._begun(key, sent)
+            _fold(one, report, sent)
             if report.when == "teardown":
                 self._end(key)
 
@@ -117,6 +120,7 @@ def _fold(one: _Open, report: Any, sent: Mapping[str, Any]) -> None:
     }
     one.outcome = outcome if is_worse else one.outcome
     one.is_to_be_rerun |= report.outcome == "rerun"
+    one.is_set_up |= report.when == "setup"
 
 
 _OF_THE_WORST = ("reason", "place", "stub")

@@ -20,14 +20,15 @@ _MARKS = re.compile(r"^[\s\-*+_>#\u200b\u200c\u200d\u2060\ufeff]*(?:\d+[.)]\s+)?
 _ENDS = ":*_`,"
 # What an English sentence may begin with, and is but a letter or two away from a keyword.
 _ENGLISH = frozenset(
-    """
-    ad add ads age aid air all an ant any are arm art as ask at bad bag bet bid big bit boy bug
-    bus buy by cut end even gain gave gets give gives giver givers going golden gone gravel great
-    green grid guest guide hen her here his hut land men nut one out per pen put seven she shut
-    sign site siren ten than that the thee their them themes theme there these they thin thing
-    this those tie tied tier unit us user wen went were what where wheel while who whom whose why
-    wine with
-    """.split()
+    re.findall(
+        r"\w+",
+        "ad add ads age aid air all an ant any are arm art as ask at bad bag bet bid big bit boy "
+        "bug bus buy by cut end even gain gave gets give gives giver givers going golden gone "
+        "gravel great green grid guest guide hen her here his hut land men nut one out per pen "
+        "put seven she shut sign site siren ten than that the thee their them themes theme there "
+        "these they thin thing this those tie tied tier unit us user wen went were what where "
+        "wheel while who whom whose why wine with",
+    )
 )
 _SHORT = 4
 _LONG = 5
@@ -121,12 +122,16 @@ def _titled(head: str, language: Language) -> Near | None:
     for word in language.titles:
         if folded == word.casefold():
             return _title(word, "case", language, head)
-    for word, title in language.titles.items():
-        wanted = word.casefold()
-        if title in {"feature", "rule"} or folded == wanted + "s" or len(wanted) < _LONG:
-            continue
-        if len(folded) >= _LONG and 0 < edits(folded, wanted) <= 2:  # noqa: PLR2004 - two letters
-            return _title(word, "letters", language, head)
+    near = [
+        (edits(folded, word.casefold()), word)
+        for word, title in language.titles.items()
+        if title not in {"feature", "rule"} and len(word) >= _LONG
+        # The plural is a word of its own: "Backgrounds: …"
+        if folded != word.casefold() + "s"
+    ]
+    distance, word = min(near, default=(3, ""))
+    if len(folded) >= _LONG and distance <= 2:  # noqa: PLR2004 - two letters
+        return _title(word, "letters", language, head)
     return None
 
 

@@ -39,9 +39,7 @@ def rev_of(steps: Iterable[Step]) -> str:
 def _told(step: Step) -> list[Any]:
     told: list[Any] = [step.kind, canonical(step.text)]
     if step.doc_string is not None or step.table:
-        document = (
-            [] if step.doc_string is None else [step.media_type, _composed(step.doc_string)]
-        )
+        document = [] if step.doc_string is None else [step.media_type, _composed(step.doc_string)]
         told += [document, [[canonical(cell) for cell in row] for row in step.table]]
     return told
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from pytest_arena._stubs._features import stubs
 from pytest_arena._stubs._files import StubFile
-from pytest_arena._stubs._markers import Marker, markers, test_files
+from pytest_arena._stubs._markers import Binding, Marker, bindings, markers, python_files
 
-__all__ = ["Marker", "StubFile", "markers", "stubs", "test_files"]
+__all__ = ["Binding", "Marker", "StubFile", "bindings", "markers", "python_files", "stubs"]

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from pytest_arena._stubs._files import Place, StubFile, find_place
-from pytest_arena._stubs._layout import shown
+from pytest_arena._stubs._layout import in_triple_quotes
 from pytest_arena._stubs._names import own_slugs
 from pytest_arena._stubs._tests import TestWriter
 
@@ -85,10 +85,12 @@ def _stub_file(
         taken |= names
         tests.append(code)
     text = "\n\n".join(tests)
-    text = f"{place.gap}{text}" if place.text else f"{_head(scenarios[0])}{text}"
+    text = f"{place.gap}{text}" if place.text else f"{_head(scenarios[0], text)}{text}"
     return StubFile(place.path, text.replace("\n", place.newline), len(tests), place.is_new)
 
 
-def _head(scenario: Scenario) -> str:
-    feature = shown(_feature(scenario)).replace("\\", "\\\\").replace('"', "'")
-    return f'"""Scenarios of the feature {feature}."""\n\nimport pytest\n\n\n'
+def _head(scenario: Scenario, text: str) -> str:
+    # Two empty lines after imports, but one before a value: so isort has it.
+    gap = "\n\n" if text.startswith("@") else "\n"
+    feature = in_triple_quotes(_feature(scenario))
+    return f'"""Scenarios of the feature {feature}."""\n\nimport pytest\n{gap}'

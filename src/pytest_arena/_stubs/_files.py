@@ -106,7 +106,7 @@ def _imported(tree: ast.Module) -> frozenset[str]:
 def _defined(tree: ast.Module) -> frozenset[str]:
     """All names that a module gives to anything, as those of its functions are no more free."""
     named = (
-        getattr(node, "name", None) or getattr(node, "id", None) or getattr(node, "asname", None)
+        getattr(node, "asname", None) or getattr(node, "name", None) or getattr(node, "id", None)
         for node in ast.walk(tree)
     )
     return frozenset(name for name in named if isinstance(name, str))

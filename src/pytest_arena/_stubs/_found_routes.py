@@ -35,7 +35,7 @@ def nearest_route(verb: str, path: str, routes: Sequence[Route]) -> Route | None
 
 def _fits(path: str, template: str) -> bool:
     parts, wanted = _parts(path), _parts(template)
-    if wanted and wanted[-1].endswith(":path}"):
+    if wanted[-1].endswith(":path}") and len(parts) >= len(wanted):
         parts, wanted = parts[: len(wanted) - 1], wanted[:-1]
     return len(parts) == len(wanted) and all(map(_is_same, parts, wanted))
 

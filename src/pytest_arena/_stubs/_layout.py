@@ -6,10 +6,11 @@ all else has an item a line, and a comma after the last.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 
-__all__ = ["Group", "comment", "laid_out", "quoted", "shown"]
+__all__ = ["Group", "comment", "in_triple_quotes", "laid_out", "quoted", "shown"]
 
 _WIDTH = 88
 _STEP = 4
@@ -65,6 +66,12 @@ def quoted(text: str) -> str:
 
 def _escaped(text: str, quote: str) -> str:
     return "".join(f"\\{letter}" if letter in {quote, "\\"} else shown(letter) for letter in text)
+
+
+def in_triple_quotes(text: str) -> str:
+    """Return what stands for ``text`` between triple quotes, over as many lines as it has."""
+    lines = (re.sub(r" $", r"\\x20", shown(line.replace("\\", r"\\"))) for line in text.split("\n"))
+    return re.sub(r'"(?="")|"\Z', r"\"", "\n".join(lines))
 
 
 def shown(text: str) -> str:

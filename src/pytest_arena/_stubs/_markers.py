@@ -1,4 +1,4 @@
-"""Which scenarios have a test already, by the markers that stand in the code of the tests?
+"""Which scenarios have a test already, by what stands in the code of the tests?
 
 The code is read and not run: this needs no database, and works where tests cannot be collected.
 """
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["Marker", "markers", "test_files"]
+__all__ = ["Binding", "Marker", "bindings", "markers", "python_files"]
 
 # What pytest does not look into either (its norecursedirs), or is nobody's test.
 _NOT_INTO = {"node_modules", "build", "dist", "venv", "CVS", "_darcs", "__pycache__"}
@@ -29,7 +29,15 @@ class Marker:
     line: int
 
 
-def test_files(folder: Path) -> Iterator[Path]:
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What pytest-bdd makes tests of: a feature file, or a folder of them; one scenario, or all."""
+
+    path: str
+    name: str = ""
+
+
+def python_files(folder: Path) -> Iterator[Path]:
     """All Python files below a folder, or the one file; what cannot be looked into is left out."""
     if folder.is_file():
         yield folder
@@ -38,7 +46,7 @@ def test_files(folder: Path) -> Iterator[Path]:
         if path.suffix == ".py" and path.is_file():
             yield path
         elif path.is_dir() and not path.is_symlink() and _is_for_tests(path):
-            yield from test_files(path)
+            yield from python_files(path)
 
 
 def _is_for_tests(folder: Path) -> bool:
@@ -49,16 +57,38 @@ def _is_for_tests(folder: Path) -> bool:
 def markers(file: Path) -> Iterator[Marker]:
     """The markers in a file: of functions, classes, parameters, and in ``pytestmark``.
 
-    Names that the module gives to the marker, or to texts in it, are understood. A file that is no
-    Python has none, nor one that is not UTF-8.
+    Names that the module gives to the marker, or to texts in it, are understood. A file that
+    cannot be read as Python has none.
     """
+    if (tree := _read(file)) is not None:
+        yield from _Reader(file, _constants(tree)).markers(tree)
+
+
+def bindings(file: Path) -> Iterator[Binding]:
+    """What pytest-bdd's ``scenario`` and ``scenarios`` are called with in a file."""
+    tree = _read(file)
+    if tree is None or b"pytest_bdd" not in file.read_bytes():
+        return
+    reader = _Reader(file, _constants(tree))
+    for call in _calls(tree):
+        name = ast.unparse(call.func).rpartition(".")[2]
+        texts = [text for one in call.args if isinstance(text := reader.value(one), str)]
+        if name == "scenarios":
+            yield from map(Binding, texts)
+        elif name == "scenario" and len(texts) == 2:  # noqa: PLR2004 - a file and a name
+            yield Binding(*texts)
+
+
+def _read(file: Path) -> ast.Module | None:
     try:
         code = file.read_bytes()
-        tree = ast.parse(code) if b"scenario" in code else None
+        return ast.parse(code) if b"scenario" in code else None
     except (OSError, ValueError, SyntaxError):
-        return
-    if tree is not None:
-        yield from _Reader(file, _constants(tree)).markers(tree)
+        return None
+
+
+def _calls(tree: ast.Module) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
 
 
 def _constants(tree: ast.Module) -> dict[str, ast.expr]:
@@ -78,11 +108,10 @@ class _Reader:
     names: Mapping[str, ast.expr] = field(default_factory=dict)
 
     def markers(self, tree: ast.Module) -> Iterator[Marker]:
-        calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
-        for call in calls:
+        for call in _calls(tree):
             if self._is_marker(call.func):
-                arguments = tuple(map(self._value, call.args))
-                options = {one.arg: self._value(one.value) for one in call.keywords if one.arg}
+                arguments = tuple(map(self.value, call.args))
+                options = {one.arg: self.value(one.value) for one in call.keywords if one.arg}
                 yield Marker(arguments, options, self.file, call.lineno)
 
     def _is_marker(self, node: ast.expr) -> bool:
@@ -93,7 +122,7 @@ class _Reader:
                 return True
         return False
 
-    def _value(self, node: ast.expr) -> object:
+    def value(self, node: ast.expr) -> object:
         """The argument; None where only a run would know it."""
         try:
             return ast.literal_eval(self._meant(node))

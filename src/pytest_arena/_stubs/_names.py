@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-__all__ = ["free", "identifier", "identifiers", "own_slugs", "slug"]
+__all__ = ["free", "identifier", "own_slugs", "parameter", "slug"]
 
 # Longer names are cut: a file's may have 255 bytes, and nobody reads more of a function's.
 _LETTERS = 60
@@ -27,7 +27,7 @@ def slug(text: str) -> str:
     """Return small ASCII words, joined by ``_``: for the name of a file or a function.
 
     A hash of the text is added where letters got lost, so that two names in another alphabet do
-    not become one: ``Ein Käse`` is ``ein_kase``, ``Битва 1`` is ``1_3c1f2a07``.
+    not become one: ``Ein Käse`` is ``ein_kase``, ``Битва 1`` is ``1_e8334cae``.
     """
     text = " ".join(unicodedata.normalize("NFC", text).split())
     plain = _without_accents(text)
@@ -64,12 +64,15 @@ def identifier(text: str) -> str:
     return f"{name}_" if keyword.iskeyword(name) or name in _TAKEN else name
 
 
-def identifiers(texts: Iterable[str]) -> dict[str, str]:
-    """Return a name for each text, no two the same."""
-    names: dict[str, str] = {}
-    for text in texts:
-        names[text] = free(identifier(text), taken=names.values())
-    return names
+def parameter(column: str) -> str:
+    """Return the parameter that stands for a column of Examples; "" where no name would do.
+
+    It has to be the column's own name, since by that the row is found which a test proves.
+    """
+    name = re.sub(r"\W+", "_", column.strip()).casefold()
+    is_python = name.isidentifier() and unicodedata.normalize("NFKC", name) == name
+    is_free = not keyword.iskeyword(name) and name not in _TAKEN and not name.startswith("_")
+    return name if is_python and is_free else ""
 
 
 def free(name: str, *, taken: Collection[str]) -> str:

@@ -41,7 +41,7 @@ class Suggestions:
 def suggest(
     scenario: Scenario, *, columns: Mapping[str, str], routes: Sequence[Route] | None
 ) -> Suggestions:
-    """Look at all steps; ``columns`` are the names of an Outline's values in Python.
+    """Look at all steps; ``columns`` has the code for each column of an Outline.
 
     ``routes`` are those of the app, None where it is not known.
     """
@@ -59,7 +59,12 @@ class _Reader:
         self._scenario, self._columns, self._routes = scenario, columns, routes
         roles = [role for step in scenario.steps if (role := _role(step))]
         self._client = identifier(roles[0]) if roles else "client"
-        self.fixtures = {"scenario", "client_as" if roles else "client"}
+        self._is_seeded = "@no-seed" not in scenario.tags
+        self._is_requested = "@no-request" not in scenario.tags
+        self.fixtures = {"scenario"} | ({"client_as"} if roles else self._plain_client())
+
+    def _plain_client(self) -> set[str]:
+        return {"client"} if self._is_requested else set()
 
     def read(self, step: Step) -> Iterator[str]:
         if role := _role(step):
@@ -68,8 +73,8 @@ class _Reader:
         requests = paths(self._only(step))
         for verb, path in requests:
             yield from self._request(verb, path, is_made=step.kind != "then")
-        if not requests:
-            yield from self._without_path(step, is_login=bool(role))
+        if not requests and not role:
+            yield from self._without_path(step)
 
     def _only(self, step: Step) -> Scenario:
         return replace(self._scenario, steps=(step,), rows=())
@@ -80,27 +85,27 @@ class _Reader:
         if route:
             yield f"{route.method} {route.path} -> {route.name}"
         elif self._routes is not None:
-            yield self._no_route(verb, path)
+            yield from self._no_route(verb, path)
         if is_made and verb != "WEBSOCKET":
             yield f"response = await {self._client}.{verb.lower()}({self._address(path)})"
 
-    def _no_route(self, verb: str, path: str) -> str:
-        near = nearest_route(verb, path, self._routes or ())
-        hint = f"; the nearest is {near.method} {near.path} -> {near.name}" if near else ""
-        return f"{verb} {path}: the app has no such route{hint}"
+    def _no_route(self, verb: str, path: str) -> Iterator[str]:
+        yield f"{verb} {path}: the app has no such route"
+        if near := nearest_route(verb, path, self._routes or ()):
+            yield f"the nearest: {near.method} {near.path} -> {near.name}"
 
     def _address(self, path: str) -> str:
-        """The path as code: what is in braces or is a placeholder becomes a variable."""
-        for column, name in self._columns.items():
-            path = path.replace(f"<{column}>", f"{{{name}}}")
+        """The path as code: what is in braces, as an Outline's columns are, becomes a variable."""
         names = re.findall(r"\{(.*?)\}", path)
-        is_code = bool(names) and all(map(str.isidentifier, names))
-        return f"{'f' * is_code}{quoted(path)}"
+        known = {name: self._columns.get(name, name).replace('"', "'") for name in names}
+        if not names or not all(name in self._columns or name.isidentifier() for name in names):
+            return quoted(path)
+        return "f" + quoted(re.sub(r"\{(.*?)\}", lambda one: f"{{{known[one[1]]}}}", path))
 
-    def _without_path(self, step: Step, *, is_login: bool) -> Iterator[str]:
-        if step.kind == "when" and not is_login:
+    def _without_path(self, step: Step) -> Iterator[str]:
+        if step.kind == "when" and self._is_requested:
             yield f'response = await {self._client}.get("/")'
-        elif step.kind == "given" and not is_login:
+        elif step.kind == "given" and self._is_seeded:
             self.fixtures.add("db_session")
             yield _with("db_session.add(...)", self._literals(step))
         elif step.kind == "then":
@@ -125,7 +130,7 @@ class _Reader:
 
 
 def _with(code: str, literals: Sequence[str]) -> str:
-    return f"{code}  # {', '.join(literals)}" if literals else code
+    return f"{code}  with {', '.join(literals)}" if literals else code
 
 
 def _role(step: Step) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from pytest_arena._stubs._layout import Group, comment, laid_out, quoted, shown
-from pytest_arena._stubs._names import free, identifiers, slug
+from pytest_arena._stubs._layout import Group, comment, in_triple_quotes, laid_out, quoted, shown
+from pytest_arena._stubs._names import free, parameter, slug
 from pytest_arena._stubs._suggested import suggest
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["TestWriter"]
 
 _BODY, _BLOCK = 4, 8
+# The parameter for a whole row of Examples.
+_ROW = "example"
 
 
 class TestWriter:
@@ -38,7 +40,7 @@ class TestWriter:
     def test(self, scenario: Scenario, *, taken: Collection[str]) -> tuple[str, frozenset[str]]:
         """Return the code of a test, and the names that it has: none of those ``taken``."""
         name = free(f"test_{slug(scenario.name).removeprefix('test_')}", taken=taken)
-        columns = identifiers(column for row in scenario.rows[:1] for column, _ in row.values)
+        parameters, columns = _columns(scenario)
         suggested = suggest(scenario, columns=columns, routes=self._routes)
         texts = _Texts(name, taken)
         blocks = [
@@ -46,12 +48,12 @@ class TestWriter:
             for step, comments in zip(scenario.steps, suggested.comments, strict=True)
             for line in _block(step, [*texts.add(step, columns), *comments], columns)
         ]
-        arguments = (*suggested.fixtures, *columns.values())
+        arguments = (*suggested.fixtures, *parameters)
         head = [
             *self._markers(scenario),
-            *_parametrized(scenario.rows, columns),
+            *_parametrized(scenario.rows, parameters),
             *laid_out(Group(f"async def {name}(", arguments, "):")),
-            f'{" " * _BODY}"""{_in_docstring(scenario.place)}"""',
+            f'{" " * _BODY}"""{in_triple_quotes(scenario.place)}"""',
         ]
         return "\n".join([*texts.lines, *head, *blocks, ""]), frozenset({name, *texts.names})
 
@@ -77,21 +79,37 @@ def _value(value: object, before: str = "") -> Group | str:
     return f"{before}{quoted(str(value))}"
 
 
-def _parametrized(rows: Sequence[Row], columns: Mapping[str, str]) -> list[str]:
+def _columns(scenario: Scenario) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The parameters that an Outline's rows are given by, and the code for each column.
+
+    One for each column; or one for the whole row, where a column cannot be a parameter.
+    """
+    columns = [column for row in scenario.rows[:1] for column, _ in row.values]
+    names = dict.fromkeys(map(parameter, columns))
+    if len(names) == len(columns) and all(names):
+        return tuple(names), dict(zip(columns, names, strict=True))
+    return (_ROW,), {column: f"{_ROW}[{quoted(column)}]" for column in columns}
+
+
+def _parametrized(rows: Sequence[Row], parameters: Sequence[str]) -> list[str]:
     if not rows:
         return []
-    names = tuple(map(quoted, columns.values()))
+    names = tuple(map(quoted, parameters))
     named = names[0] if len(names) == 1 else Group("(", names, ")")
-    unique = dict.fromkeys(row.values for row in rows)
-    ids = _ids(list(unique))
-    params = [_param(values, one) for values, one in zip(unique, ids, strict=True)]
+    unique = list(dict.fromkeys(row.values for row in rows))
+    is_whole = tuple(parameters) == (_ROW,)
+    params = [
+        Group("pytest.param(", (*_given(values, is_whole=is_whole), f"id={quoted(name)}"), ")")
+        for values, name in zip(unique, _ids(unique), strict=True)
+    ]
     listed = Group("[", tuple(params), "]", is_long=True)
     return laid_out(Group("@pytest.mark.parametrize(", (named, listed), ")", is_long=True))
 
 
-def _param(values: Sequence[tuple[str, str]], name: str) -> Group:
-    cells = [quoted(cell) for _, cell in values]
-    return Group("pytest.param(", (*cells, f"id={quoted(name)}"), ")")
+def _given(values: Sequence[tuple[str, str]], *, is_whole: bool) -> list[Group | str]:
+    if is_whole:
+        return [Group("{", tuple(_pairs(dict(values), {})), "}")]
+    return [quoted(cell) for _, cell in values]
 
 
 def _ids(rows: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
@@ -118,21 +136,11 @@ class _Texts:
         name = free(self._prefix, taken=[*self._taken, *self.names])
         self.names.append(name)
         self.lines += [*_constant(name, step.doc_string), "", ""]
-        yield name + "".join(_replacements(step.doc_string, columns))
+        yield "text: " + name + "".join(_replacements(step.doc_string, columns))
 
 
 def _constant(name: str, text: str) -> list[str]:
-    lines = text.split("\n")
-    if _is_plain(text):
-        return [f'{name} = """\\', *lines[:-1], f'{lines[-1]}"""']
-    listed = Group("[", tuple(map(quoted, lines)), "]", is_long=True)
-    return laid_out(Group('"\\n".join(', (listed,), ")", is_long=True), before=f"{name} = ")
-
-
-def _is_plain(text: str) -> bool:
-    """Whether it can stand in a literal as it is."""
-    is_seen = all(line.isprintable() and line == line.rstrip() for line in text.split("\n"))
-    return is_seen and "\\" not in text and '"""' not in text and not text.endswith('"')
+    return [f'{name} = """\\', *f'{in_triple_quotes(text)}"""'.split("\n")]
 
 
 def _block(step: Step, comments: Sequence[str], columns: Mapping[str, str]) -> Iterator[str]:
@@ -175,7 +183,3 @@ def _replacements(text: str, columns: Mapping[str, str]) -> Iterator[str]:
     for column, name in columns.items():
         if f"<{column}>" in text:
             yield f".replace({quoted(f'<{column}>')}, {name})"
-
-
-def _in_docstring(text: str) -> str:
-    return shown(text).replace("\\", "\\\\").replace('"', "'")

@@ -32,7 +32,8 @@ class Placed:
     def last_line(self) -> int:
         """The last line that something of it was read in."""
         scenario = self.judged.scenario
-        return max([scenario.line, *(one.line for one in (*scenario.steps, *scenario.rows))])
+        steps, rows = scenario.steps, scenario.rows
+        return max([scenario.line, *(one.line for one in steps), *(one.line for one in rows)])
 
 
 class Anchors:
@@ -74,7 +75,7 @@ class Chapter:
     @cached_property
     def features(self) -> frozenset[str]:
         """The names of its features."""
-        return frozenset(one.judged.scenario.feature for one in self.placed)
+        return frozenset(one.judged.scenario.feature for one in self.placed) - {""}
 
     @cached_property
     def rules(self) -> frozenset[str]:
@@ -91,9 +92,22 @@ class Chapter:
         """Whether the text still is the one that the scenarios were read in."""
         return self.text is not None and all(self._stands(*one) for one in self._expected())
 
-    def problems_at(self, line: int) -> Iterator[Problem]:
-        """Yield what is wrong with one line."""
-        return (problem for problem in self.problems if problem.line == line)
+    def problems_at(self, line: int) -> list[Problem]:
+        """Return what is wrong with one line of it."""
+        return self._problems_by_line.get(line, [])
+
+    @cached_property
+    def _problems_by_line(self) -> dict[int, list[Problem]]:
+        found: dict[int, list[Problem]] = {}
+        for problem in self.problems:
+            if problem.line:
+                found.setdefault(problem.line, []).append(problem)
+        return found
+
+    def anchor_at(self, line: int) -> str:
+        """Return the id of the scenario that a line may belong to, else the file's own."""
+        above = [one for one in self.placed if one.judged.scenario.line <= line]
+        return above[-1].anchor if above else self.anchor
 
     def show(self, line: int) -> Placed | None:
         """Return the scenario that begins in a line, and remember that it has been shown."""

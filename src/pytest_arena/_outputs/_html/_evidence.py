@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["badge", "counted", "evidence", "of_row"]
 
 _MOST = 50  # of the requests of one test; more are counted
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # these are to change nothing
 _SABOTAGES = {
     "seed": "what it had seeded removed",
-    "commit": "the app’s commit rolled back",
+    "commit": "the commit of the app rolled back",
     "empty": "the answer emptied",
     "500": "the answer turned into a 500",
 }
@@ -117,7 +118,8 @@ def _facts(facts: Facts, scenario: Scenario) -> Iterator[Html]:
     steps = [one for one in facts.steps if one.scenario == scenario.key]
     yield from _listed("Steps", (_step(one, scenario) for one in steps))
     if unseen := [literal for literal in literals(scenario) if literal not in facts.seen]:
-        yield from _listed("Never seen", (element("code", one) for one in unseen))
+        shown = (element("code", one) for one in unseen)
+        yield from _term("Never seen", joined(*shown, by=", "))
     yield from _listed("Not measured", (joined(f"{name}: {why}") for name, why in facts.off))
 
 
@@ -163,7 +165,8 @@ def _request(request: Requested) -> Html:
         parts.append(f"as {request.role}")
     if request.route and request.route != request.path:
         parts.append(joined("route ", element("code", request.route)))
-    parts.append(joined("changed ", _tables(request.changed)))
+    if request.changed or request.method not in _SAFE:
+        parts.append(joined("changed ", _tables(request.changed)))
     if request.read:
         parts.append(joined("read what was seeded in ", element("code", ", ".join(request.read))))
     if request.observed is False:
@@ -178,7 +181,9 @@ def _assertions(facts: Facts, off: dict[str, str]) -> Iterator[Html]:
 
 
 def _assertion(asserted: Asserted) -> Html:
-    parts: list[str] = [joined(element("code", asserted.text), f" after {counted(asserted.after, 'request')}")]
+    parts: list[str] = [
+        joined(element("code", asserted.text), f" after {counted(asserted.after, 'request')}")
+    ]
     if asserted.times > 1:
         parts.append(f"{asserted.times:,} times")
     if asserted.is_constant:
@@ -190,19 +195,14 @@ def _assertion(asserted: Asserted) -> Html:
 def _step(step: StepFacts, scenario: Scenario) -> Html:
     named = str(scenario.steps[step.step]) if step.step < len(scenario.steps) else "?"
     did = [
-        counted(count, thing)
-        for count, thing in (
-            (step.wrote, "row"),
-            (len(step.requests), "request"),
-            (step.assertions, "assertion"),
-        )
-        if count
+        *([f"{step.wrote:,} seeded"] if step.wrote else []),
+        *([counted(len(step.requests), "request")] if step.requests else []),
+        *([counted(step.assertions, "assertion")] if step.assertions else []),
     ]
     return joined(f"{named} · ", ", ".join(did) or "nothing")
 
 
 def _sabotage(sabotage: Sabotage) -> Html:
-    kind = "survived" if sabotage.result == "survived" else "result"
     why = f" · {sabotage.why}" if sabotage.why else ""
-    result = element("span", sabotage.result, class_=f"badge {kind}")
+    result = element("span", sabotage.result, class_=f"badge {sabotage.result.replace(' ', '-')}")
     return joined(f"{_SABOTAGES[sabotage.kind]}: ", result, why)

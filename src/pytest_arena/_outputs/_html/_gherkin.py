@@ -24,7 +24,6 @@ __all__ = ["gherkin", "heading", "note"]
 _DEEPEST = 6  # HTML has no <h7>
 _LANGUAGE = re.compile(r"\s*#\s*language\s*:\s*([a-z]{2,3})(?:-([A-Z]{2}))?\s*$")
 _PLACEHOLDER = re.compile(r"(<[^<>]+>)")
-_UNDER_A_HEAD = re.compile(r"[\s|:-]*-[\s|:-]*")  # of a table in Markdown
 
 
 def gherkin(lines: Iterable[tuple[int, str]], chapter: Chapter, depth: int) -> Html:
@@ -130,7 +129,9 @@ def _verdict(judged: JudgedScenario) -> Iterator[Html]:
     if judged.reason:
         place = [" ", element("code", judged.place, class_="place")] if judged.place else []
         # Most reasons name their place themselves.
-        yield element("p", judged.reason, *(place * (judged.place not in judged.reason)), class_="reason")
+        yield element(
+            "p", judged.reason, *(place * (judged.place not in judged.reason)), class_="reason"
+        )
     further = [joined("also ", badge(status)) for status in judged.also]
     if judged.is_excused:
         further.append(joined("in the baseline: known, and no failure"))
@@ -178,11 +179,12 @@ def _by_line(judged: JudgedScenario) -> dict[int, JudgedStep]:
 
 
 def _step(step: Step, number: int, known: JudgedStep | None, class_: str = "step") -> Html:
-    shown: list[str] = [element("b", step.keyword), " ", *_marked(step.text)]
+    said = element("span", element("b", step.keyword), " ", *_marked(step.text))
+    verdict = []
     if known and known.status:
-        shown += [" ", badge(known.status)]
-        shown += [" ", element("span", known.reason, class_="why")] * bool(known.reason)
-    return element("p", *shown, class_=class_, data_n=number, dir="auto")
+        why = [element("span", known.reason, class_="why"), " "] if known.reason else []
+        verdict = [" ", element("span", *why, badge(known.status))]
+    return element("p", said, *verdict, class_=class_, data_n=number, dir="auto")
 
 
 def _marked(text: str) -> Iterator[str]:
@@ -191,17 +193,16 @@ def _marked(text: str) -> Iterator[str]:
 
 
 def _table(lines: list[Line], judged: JudgedScenario | None) -> Html:
-    rows = {row.line: row for row in judged.scenario.rows} if judged else {}
+    rows = {row.line: row for row in judged.scenario.rows} if judged and judged.tests else {}
     is_examples = any(line.number in rows for line in lines)
     shown = []
-    for place, line in enumerate(lines):
-        if _UNDER_A_HEAD.fullmatch(line.text):
-            continue
-        values = [element("td" if place or not is_examples else "th", *_lines(cell)) for cell in cells(line.text)]
+    for line in lines:
+        name = "th" if is_examples and line.number not in rows else "td"
+        values = [element(name, *_lines(cell)) for cell in cells(line.text)]
         if judged and line.number in rows:
-            values.append(element("td", badge(of_row(judged, rows[line.number]))))
+            values.append(element(name, badge(of_row(judged, rows[line.number]))))
         elif is_examples:
-            values.append(element("th", "Status"))
+            values.append(element(name, "Status"))
         shown.append(element("tr", *values))
     return _wide(element("table", *shown), lines[0].number)
 
@@ -225,13 +226,13 @@ def _wide(content: Html, number: int) -> Html:
 
 def _notes(lines: list[Line], chapter: Chapter) -> Iterator[Html]:
     for line in lines:
-        yield from (note(problem) for problem in chapter.problems_at(line.number) if line.number)
+        yield from map(note, chapter.problems_at(line.number))
 
 
 def note(problem: Problem, *before: str) -> Html:
     """Return what is wrong, in a line of its own."""
     kind = "error" if problem.is_error else "warning"
-    hint = [" ", element("span", problem.hint, class_="why")] if problem.hint else []
+    hint = [" ", element("span", f"({problem.hint})", class_="why")] if problem.hint else []
     return element(
         "p",
         element("span", kind, class_=f"badge {kind}"),

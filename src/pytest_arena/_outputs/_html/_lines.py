@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -15,7 +16,17 @@ if TYPE_CHECKING:
 __all__ = ["Kind", "Line", "cells", "classified", "split", "title", "written"]
 
 Kind = Literal[
-    "blank", "comment", "doc", "feature", "keyword", "row", "rule", "scenario", "step", "tag", "text"
+    "blank",
+    "comment",
+    "doc",
+    "feature",
+    "keyword",
+    "row",
+    "rule",
+    "scenario",
+    "step",
+    "tag",
+    "text",
 ]
 
 _TITLE = re.compile(r"[ \t]*(?:#+[ \t]+)?([^\s:|\"@#][^:|\"]{0,40}):(?=\s|$)(.*)", re.DOTALL)
@@ -56,7 +67,7 @@ def _known(number: int, text: str, chapter: Chapter) -> Kind | None:
     if number in chapter.steps:
         return "step"
     name = title(text)[1]
-    if name in chapter.features - {""}:
+    if name in chapter.features:
         return "feature"
     return "rule" if name in chapter.rules else None
 
@@ -80,8 +91,7 @@ def _with_keywords(lines: list[Line]) -> list[Line]:
 
 
 def title(text: str) -> tuple[str, str]:
-    """Return the keyword and the name of a line such as ``Scenario: a name``; the name alone where
-    there is no keyword."""
+    """Return keyword and name of a line such as ``Scenario: a name``, else an empty one and all."""
     match = _TITLE.match(text)
     if match is None:
         return "", " ".join(text.split())
@@ -94,9 +104,8 @@ def split(lines: list[Line], kind: Kind) -> tuple[list[Line], list[list[Line]]]:
     A part begins with the tags and the comments above its line.
     """
     starts = [_with_tags(lines, place) for place, one in enumerate(lines) if one.kind == kind]
-    ends = [*starts[1:], len(lines)]
-    before = lines[: starts[0]] if starts else lines
-    return before, [lines[start:end] for start, end in zip(starts, ends, strict=True)]
+    ends = [*starts, len(lines)]
+    return lines[: ends[0]], [lines[start:end] for start, end in pairwise(ends)]
 
 
 def _with_tags(lines: list[Line], place: int) -> int:
@@ -108,9 +117,9 @@ def _with_tags(lines: list[Line], place: int) -> int:
 
 
 def cells(text: str) -> list[str]:
-    """Return the cells of a table's line, as they are meant.
+    r"""Return the cells of a table's line, as they are meant.
 
-    >>> cells(r"  | a | b\\|c |")
+    >>> cells(r"  | a | b\|c |")
     ['a', 'b|c']
     """
     found = _CELL.findall(text.strip()[1:])
@@ -131,7 +140,10 @@ def written(scenarios: Iterable[Scenario]) -> Iterator[tuple[int, str]]:
         if rule and here != above:
             yield 0, f"Rule: {rule}"
         above = here
-        yield scenario.line, f"{'Scenario Outline' if scenario.rows else 'Scenario'}: {scenario.name}"
+        yield (
+            scenario.line,
+            f"{'Scenario Outline' if scenario.rows else 'Scenario'}: {scenario.name}",
+        )
         yield from _steps(scenario)
 
 

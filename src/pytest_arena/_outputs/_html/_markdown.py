@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -27,6 +28,7 @@ __all__ = ["Rendered", "markdown"]
 _OURS = re.compile(r"[\s{.]*(gherkin|feature|cucumber)\b", re.IGNORECASE)
 _FRONT_MATTER = re.compile(r"---[ \t]*\n.*?\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _ELSEWHERE = re.compile(r"(?:https?|mailto):", re.IGNORECASE)
+_UNDER_A_HEAD = re.compile(r"[\s|:-]*-[\s|:-]*")  # of a table
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 
 
@@ -90,7 +92,9 @@ def _slug(text: str) -> str:
 def _is_ours(token: Token, chapter: Chapter) -> bool:
     if token.type != "fence" or token.map is None:
         return False
-    has_scenario = any(line in chapter.by_line for line in range(token.map[0] + 1, token.map[1] + 1))
+    has_scenario = any(
+        line in chapter.by_line for line in range(token.map[0] + 1, token.map[1] + 1)
+    )
     return has_scenario or _OURS.match(token.info) is not None
 
 
@@ -129,6 +133,7 @@ class _Writer:
         lines = [
             (number, re.sub(r"^\s*(?:#+|[*+-])\s+", "", line))
             for number, line in enumerate(self._chapter.lines[start:end], start + 1)
+            if not _UNDER_A_HEAD.fullmatch(line)
         ]
         self._add(gherkin(lines, self._chapter, self._below))
         return end
@@ -181,78 +186,78 @@ class _Writer:
 class _Renderer(RendererHTML):
     """Lets nothing through that would run, or be fetched: raw HTML is shown as it is written."""
 
-    def fence(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        """Gherkin with what is known of it, any other code as it stands."""
-        token, chapter = tokens[idx], env["chapter"]
-        if not _is_ours(token, chapter):
-            return self.code_block(tokens, idx, options, env)
-        first = (token.map or [0])[0] + 2
-        return gherkin(enumerate(token.content.split("\n"), first), chapter, env["depth"])
+    def __init__(self, parser: object = None) -> None:
+        super().__init__(parser)
+        fixed: dict[str, Any] = {name: partial(_always, text) for name, text in _FIXED.items()}
+        asked: dict[str, Any] = {"fence": _fence, "code_block": _code, "image": _image}
+        asked |= {"link_open": _link, "html_block": _raw_block, "html_inline": _raw}
+        self.rules |= fixed | asked
 
-    def code_block(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        """Code scrolls sideways in place of the page."""
-        return element("pre", "\n", tokens[idx].content, class_="wide")
 
-    def html_block(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        """Comments are for those who write; any other markup is shown as text."""
-        text = re.sub(r"<!--.*?(?:-->|\Z)", "", tokens[idx].content, flags=re.DOTALL).strip()
-        return element("pre", "\n", text, class_="wide") if text else ""
+_FIXED = {
+    # A heading in a quote or in a list is none of the page's own.
+    "heading_open": '<p class="heading">',
+    "heading_close": "</p>",
+    # It scrolls sideways in place of the page.
+    "table_open": '<div class="wide"><table>',
+    "table_close": "</table></div>",
+    # Without alignment: that would be a style, of which the page allows its own sheet alone.
+    "th_open": "<th>",
+    "td_open": "<td>",
+}
 
-    def html_inline(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        """The same inside of a line, where a line's end is what it says."""
-        text = tokens[idx].content
-        if _BREAK.fullmatch(text):
-            return element("br")
-        return "" if text.startswith("<!--") else joined(text)
 
-    def heading_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        """One in a quote or a list is none of the page's own."""
-        return '<p class="heading">'
+def _always(markup: str, *_: object) -> str:
+    return markup
 
-    def heading_close(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        """End of such a heading."""
-        return "</p>"
 
-    def table_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        """A table scrolls sideways in place of the page."""
-        return '<div class="wide"><table>'
+def _fence(tokens: Sequence[Token], place: int, _: object, env: dict[str, Any]) -> Html:
+    token, chapter = tokens[place], env["chapter"]
+    if not _is_ours(token, chapter):
+        return _code(tokens, place)
+    first = (token.map or [0])[0] + 2
+    return gherkin(enumerate(token.content.split("\n"), first), chapter, env["depth"])
 
-    def table_close(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        """End of a table."""
-        return "</table></div>"
 
-    def th_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        """Without its alignment, which would be a style of its own: the page allows one alone."""
-        return "<th>"
+def _code(tokens: Sequence[Token], place: int, *_: object) -> Html:
+    return element("pre", "\n", tokens[place].content, class_="wide")
 
-    def td_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        """As of a head's cell."""
-        return "<td>"
 
-    def image(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        """Nothing is fetched: its words stand for it."""
-        token = tokens[idx]
-        words = self.renderInlineAsText(token.children, options, env) or "image"
-        return element("span", f"[{words}]", class_="image", title=str(token.attrGet("src")))
+def _raw_block(tokens: Sequence[Token], place: int, *_: object) -> Html:
+    # Comments are for those who write.
+    text = re.sub(r"<!--.*?(?:-->|\Z)", "", tokens[place].content, flags=re.DOTALL).strip()
+    return element("pre", "\n", text, class_="wide") if text else Html("")
 
-    def link_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        """Open a link that leads somewhere from this page; any other one says where it would."""
-        href = str(tokens[idx].attrGet("href") or "")
-        if _ELSEWHERE.match(href):
-            start = element("a", href=href, rel="noreferrer")
-        elif target := _inside(href, env):
-            start = element("a", href=f"#{target}")
-        else:
-            start = element("a", title=href)
-        return start.removesuffix("</a>")
+
+def _raw(tokens: Sequence[Token], place: int, *_: object) -> Html:
+    text = tokens[place].content
+    if _BREAK.fullmatch(text):
+        return element("br")
+    return Html("") if text.startswith("<!--") else joined(text)
+
+
+def _image(tokens: Sequence[Token], place: int, *_: object) -> Html:
+    # Nothing is fetched: its words stand for it.
+    return element("span", f"[{tokens[place].content or 'image'}]", class_="image")
+
+
+def _link(tokens: Sequence[Token], place: int, _: object, env: dict[str, Any]) -> str:
+    href = str(tokens[place].attrGet("href") or "")
+    if _ELSEWHERE.match(href):
+        link = element("a", href=href, rel="noreferrer")
+    elif target := _inside(href, env):
+        link = element("a", href=f"#{target}")
+    else:
+        # It leads nowhere from this page, but says where it would.
+        link = element("a", title=href)
+    return link.removesuffix("</a>")
 
 
 def _inside(href: str, env: dict[str, Any]) -> str | None:
     path, _, name = unquote(href).partition("#")
-    if not path:
-        return env["ids"].get(name)
     here = posixpath.dirname(env["chapter"].path)
-    return env["anchors"].get(posixpath.normpath(posixpath.join(here, path)))
+    known: dict[str, str] = env["anchors"] if path else env["ids"]
+    return known.get(posixpath.normpath(posixpath.join(here, path)) if path else name)
 
 
 # With raw HTML known as such: a fence in a comment is none, as for whoever read the scenarios.

@@ -9,7 +9,7 @@ __all__ = ["Attribute", "Html", "element", "joined"]
 Attribute = str | int | bool | None
 """True stands alone (``hidden``), False and None are left out."""
 
-_VOID = frozenset({"br", "hr", "input", "link", "meta", "rect"})
+_VOID = frozenset({"br", "hr", "input", "link", "meta"})
 
 
 class Html(str):
@@ -18,7 +18,7 @@ class Html(str):
     __slots__ = ()
 
 
-def element(name: str, *children: str, **attributes: Attribute) -> Html:
+def element(name: str, /, *children: str, **attributes: Attribute) -> Html:
     """Return one element. ``class_`` is ``class``, and ``data_rule`` is ``data-rule``.
 
     >>> print(element("p", "2 < 3", element("br"), class_="a"))

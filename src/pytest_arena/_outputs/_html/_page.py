@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["page"]
 
+_LARGE = 500  # scenarios
+
 
 def page(document: Document, sources: Mapping[str, str]) -> str:
     """Return the specification as one HTML file, with what is proven of it.
@@ -42,7 +44,7 @@ def page(document: Document, sources: Mapping[str, str]) -> str:
     anchors = {chapter.path: chapter.anchor for chapter in found}
     shown = {chapter.path: _rendered(chapter, anchors) for chapter in found}
     sections = [_section(chapter, shown[chapter.path]) for chapter in found]
-    titles = {path: _words(one.title) or path for path, one in shown.items()}
+    titles = {one.path: _words(shown[one.path].title) or _called(one) for one in found}
     html = joined(
         Html("<!doctype html>\n"),
         element(
@@ -54,7 +56,7 @@ def page(document: Document, sources: Mapping[str, str]) -> str:
                 summary(document, found),
                 element("aside", controls(document, found), *contents(found, titles)),
                 element("script", _file("page.js")),
-                element("main", *sections, id="main", tabindex=-1),
+                element("main", *sections, id="main", tabindex=-1, class_=_size(document)),
             ),
             lang="en",
         ),
@@ -62,6 +64,11 @@ def page(document: Document, sources: Mapping[str, str]) -> str:
     )
     # What cannot be written as UTF-8, and what HTML has no place for, would break the file.
     return html.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _size(document: Document) -> str | None:
+    # Below that, all of it is laid out at once, and a link leads exactly where it should.
+    return "large" if len(document.scenarios) > _LARGE else None
 
 
 def _rendered(chapter: Chapter, anchors: Mapping[str, str]) -> Rendered:
@@ -101,6 +108,10 @@ def _remark(chapter: Chapter) -> list[Html]:
     why = "is not to be had" if chapter.text is None else "has changed since the run"
     told = f"The text of this file {why}: its scenarios are shown as they were read."
     return [element("p", told, class_="notice")]
+
+
+def _called(chapter: Chapter) -> str:
+    return next(iter(chapter.features)) if len(chapter.features) == 1 else chapter.path
 
 
 def _words(markup: str) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["contents", "controls", "headline", "summary"]
 
-_OPEN_UP_TO = 12  # lines of a list at the top; longer ones are folded
+_OPEN_UP_TO = 8  # lines of a list at the top; longer ones are folded
 _PLACE = re.compile(r"([^\s:]+:\d+)")
 
 _MEANT = {
@@ -86,7 +86,9 @@ def _bar(document: Document) -> Html:
 def _notices(document: Document) -> Iterator[Html]:
     if document.partial:
         label = element("b", "Partial run")
-        yield element("p", label, f" ({document.partial}): not all tests were run.", class_="notice")
+        yield element(
+            "p", label, f" ({document.partial}): not all tests were run.", class_="notice"
+        )
     if document.is_sabotaged:
         told = "The proven tests were run again with something broken: each had to notice."
         yield element("p", element("b", "Sabotaged"), f": {told}", class_="notice")
@@ -103,8 +105,10 @@ def _gaps(document: Document, chapters: Sequence[Chapter]) -> Iterator[Html]:
 
 
 def _problems(document: Document, chapters: Sequence[Chapter]) -> Iterator[Html]:
-    places = _places(chapters)
-    items = [element("li", note(one, *_where(one, places))) for one in document.problems]
+    by_path = {chapter.path: chapter for chapter in chapters}
+    items = [
+        element("li", note(one, *_where(one, by_path.get(one.spec)))) for one in document.problems
+    ]
     if items:
         yield _list(counted(len(items), "problem"), items)
 
@@ -120,17 +124,15 @@ def _list(title: str, items: list[Html]) -> Html:
 
 
 def _places(chapters: Sequence[Chapter]) -> dict[str, str]:
-    found = {chapter.path: chapter.anchor for chapter in chapters}
-    for chapter in chapters:
-        found |= {one.judged.scenario.place: one.anchor for one in chapter.placed}
-    return found
+    placed = (one for chapter in chapters for one in chapter.placed)
+    return {one.judged.scenario.place: one.anchor for one in placed}
 
 
-def _where(problem: Problem, places: dict[str, str]) -> Iterator[str]:
+def _where(problem: Problem, chapter: Chapter | None) -> Iterator[str]:
     if problem.spec:
         place = f"{problem.spec}:{problem.line}" if problem.line else problem.spec
-        target = places.get(place) or places.get(problem.spec)
-        yield element("a", place, href=f"#{target}") if target else element("code", place)
+        target = f"#{chapter.anchor_at(problem.line)}" if chapter else None
+        yield element("a", place, href=target) if target else element("code", place)
         yield " "
 
 
@@ -180,7 +182,11 @@ def _search() -> Html:
         "p",
         element("label", "Search", for_="search"),
         element(
-            "input", type="search", id="search", autocomplete="off", placeholder="a word, a route, a test"
+            "input",
+            type="search",
+            id="search",
+            autocomplete="off",
+            placeholder="a word, a route, a test",
         ),
         hidden=True,
         class_="scripted",
@@ -189,7 +195,9 @@ def _search() -> Html:
 
 def _statuses(document: Document) -> Iterator[Html]:
     for status, count in document.counts().items():
-        yield _check("status", status.value, badge(status), element("span", f"{count:,}", class_="count"))
+        yield _check(
+            "status", status.value, badge(status), element("span", f"{count:,}", class_="count")
+        )
 
 
 def _check(name: str, value: str, *label: str, **more: str) -> Html:
@@ -208,7 +216,9 @@ def _rules(chapters: Sequence[Chapter]) -> Iterator[Html]:
         for rule in sorted(rules, key=lambda rule: (not rule, rule))
     ]
     label = element("label", "Rule", for_="rule")
-    yield element("p", label, element("select", *options, id="rule"), hidden=True, class_="scripted")
+    yield element(
+        "p", label, element("select", *options, id="rule"), hidden=True, class_="scripted"
+    )
 
 
 def contents(chapters: Sequence[Chapter], titles: dict[str, str]) -> Iterator[Html]:
@@ -219,13 +229,14 @@ def contents(chapters: Sequence[Chapter], titles: dict[str, str]) -> Iterator[Ht
                 "li",
                 element("a", titles[one.path], href=f"#{one.anchor}", title=one.path),
                 " ",
-                element("span", *_proven(one), class_="count"),
+                *_proven(one),
             )
             for one in chapters
         ]
         yield element("nav", element("ul", *items), id="contents", aria_label="Specifications")
 
 
-def _proven(chapter: Chapter) -> Iterator[str]:
+def _proven(chapter: Chapter) -> Iterator[Html]:
     proven = sum(one.judged.status is Status.PROVEN for one in chapter.placed)
-    yield f"{proven:,} of {len(chapter.placed):,}"
+    if chapter.placed:
+        yield element("span", f"{proven:,} of {len(chapter.placed):,}", class_="count")

@@ -21,7 +21,7 @@
     form.addEventListener("input", later);
     form.addEventListener("change", filtered);
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("reset", () => setTimeout(filtered));
+    form.addEventListener("reset", reset);
     by("expand").addEventListener("click", expand);
     document.addEventListener("click", follow);
     addEventListener("hashchange", restore);
@@ -92,6 +92,19 @@
     history.replaceState(null, "", written());
   }
 
+  function reset(event) {
+    event.preventDefault();
+    clear();
+    filtered();
+  }
+
+  function clear() {
+    for (const box of all("input[type=checkbox]", form)) box.checked = false;
+    if (by("rule")) by("rule").value = "*";
+    by("search").value = "";
+    apply();
+  }
+
   function apply() {
     const { statuses, rule, words, around } = asked();
     const parts = words.toLowerCase().split(/\s+/).filter(Boolean);
@@ -144,13 +157,18 @@
   function go(id) {
     const target = by(id);
     if (!target) return;
-    if (target.closest("[hidden]") || getComputedStyle(target).display === "none") {
-      form.reset();
-      apply();
-    }
+    if (target.checkVisibility?.() === false) clear();
     if (!target.hasAttribute("tabindex")) target.tabIndex = -1;
-    target.scrollIntoView();
     target.focus({ preventScroll: true });
+    scroll(target, 30);
+  }
+
+  // On a large page what is above gets its height only once it is near: again, until it stands.
+  function scroll(target, frames, still = 0) {
+    const before = target.getBoundingClientRect().top;
+    target.scrollIntoView();
+    const moved = Math.abs(target.getBoundingClientRect().top - before) > 1;
+    if (frames && still < 3) requestAnimationFrame(() => scroll(target, frames - 1, moved ? 0 : still + 1));
   }
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);

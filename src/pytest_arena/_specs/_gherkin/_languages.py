@@ -28,7 +28,7 @@ _TITLES: tuple[Title, ...] = (
 _KINDS: tuple[Kind, ...] = ("given", "when", "then")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Language:
     """The keywords of one language."""
 
@@ -64,12 +64,13 @@ class Language:
 
     def title(self, title: Title) -> str:
         """Return the usual word for one title, with its colon: ``Scenario:``."""
-        words = self.words[title]
-        return ("Scenario" if "Scenario" in words else words[0]) + ":"
+        # Of Example and Scenario, in whatever language, it is the second.
+        return self.words[title][-1 if title == "scenario" else 0] + ":"
 
     def named(self, *names: str) -> str:
         """Return the usual step keywords of these kinds: ``Given, When``."""
-        return ", ".join(self.words[name][-1].strip() for name in names)
+        usual = (next(word for word in self.words[name] if word != "* ") for name in names)
+        return ", ".join(word.strip() for word in usual)
 
 
 @cache

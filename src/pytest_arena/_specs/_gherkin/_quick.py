@@ -9,6 +9,7 @@ from __future__ import annotations
 from io import StringIO
 from typing import TYPE_CHECKING, Any, cast
 
+from gherkin.errors import ParserException
 from gherkin.gherkin_line import GherkinLine
 from gherkin.parser import Parser
 from gherkin.token import Token
@@ -19,7 +20,6 @@ from gherkin.token_scanner import TokenScanner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gherkin.errors import ParserException
     from gherkin.parser import ParserContext
 
 __all__ = ["LineScanner", "MarkdownMatcher", "PatientParser", "QuickMatcher", "QuickParser"]
@@ -118,27 +118,38 @@ class PatientParser(Parser):
 class QuickParser(PatientParser):
     """The same, by first letters: for a ``QuickMatcher``. What it returns is the same."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        names = (name for name in dir(self) if name.startswith("match_token_at_"))
-        self._states = {int(name.rpartition("_")[2]): getattr(self, name) for name in names}
-
     def match_token(self, state: int, token: Token, context: ParserContext) -> int:
         """Go on by one line. The library makes its table of fifty states anew for each."""
-        return cast("int", self._states[state](token, context))
+        return _STATES[state](self, token, context)
+
+    def handle_ast_error(
+        self, context: ParserContext, argument: Any, action: Callable[[Any], object]
+    ) -> None:
+        """Go on by one part of the tree: what the library does, in one call in the place of two."""
+        try:
+            action(argument)
+        except ParserException as error:
+            self.add_error(context, error)
+
+
+_STATES: dict[int, Callable[[QuickParser, Token, ParserContext], int]] = {
+    int(name.rpartition("_")[2]): method
+    for name, method in vars(Parser).items()
+    if name.startswith("match_token_at_")
+}
 
 
 def _by_first_letter(kind: str) -> Callable[[QuickParser, ParserContext, Token], bool]:
-    slow = cast(
-        "Callable[[QuickParser, ParserContext, Token], bool]", getattr(Parser, f"match_{kind}")
-    )
+    slow = getattr(Parser, f"match_{kind}")
 
     def quick(self: QuickParser, context: ParserContext, token: Token) -> bool:
-        if token.eof():
+        line: Any = token.line
+        if not line:
             return False
-        letter = token.line._trimmed_line_text[:1]  # noqa: SLF001 - any way round costs a call
-        matcher = cast("QuickMatcher", context.token_matcher)
-        return kind in matcher.may_begin.get(letter, _NOTHING) and slow(self, context, token)
+        matcher: Any = context.token_matcher
+        letter = line._trimmed_line_text[:1]  # noqa: SLF001 - any way round costs a call
+        found: bool = kind in matcher.may_begin.get(letter, _NOTHING) and slow(self, context, token)
+        return found
 
     return quick
 

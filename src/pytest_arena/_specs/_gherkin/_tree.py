@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gherkin.errors import CompositeParserException, ParserException
+from gherkin.errors import CompositeParserException
 
 from pytest_arena._specs._gherkin._languages import Language, language
 from pytest_arena._specs._gherkin._quick import (
@@ -19,6 +20,9 @@ from pytest_arena._specs._gherkin._words import Fault, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from gherkin.parser import Parser
+    from gherkin.token_matcher import TokenMatcher
 
 __all__ = ["Fault", "Node", "Tree", "grown"]
 
@@ -42,7 +46,7 @@ def grown(
     """Return what the parser reads in a text; scenarios without an error are in it in any case.
 
     Args:
-        text: the lines, ended by ``\\n`` alone.
+        text: the lines, ended by line feeds alone.
         first_line: the number of its first line in the file.
         language_code: the language, where the text names none; it has to exist.
         is_markdown: whether keywords are headings and bullets, as in ``*.feature.md``.
@@ -50,20 +54,45 @@ def grown(
     """
     parser = QuickParser() if quick and not is_markdown else PatientParser()
     matcher = MarkdownMatcher(language_code) if is_markdown else QuickMatcher(language_code)
-    errors: list[Exception] = []
-    try:
-        parser.parse(LineScanner(text, first_line), matcher)
-    except CompositeParserException as composite:
-        errors = list(composite.errors)
-    except ParserException as error:
-        errors = [error]
-    except Exception as error:  # noqa: BLE001 - a text that the library cannot bear is one of its faults
-        errors = [error]
-    document: Any = parser.get_result()
-    feature = document.get("feature") if isinstance(document, dict) else None
+    errors = _parsed(parser, matcher, LineScanner(text, first_line))
+    opened, feature = matcher.open_doc_string, _feature(parser)
+    if (
+        errors
+        and feature is None
+        and (ended := _ended(text, opened - first_line if opened else -1))
+    ):
+        # A text that ends too early is lost as a whole; with an end, its scenarios can be read.
+        _parsed(parser, matcher, LineScanner(ended, first_line))
+        feature = _feature(parser)
     spoken = _spoken(feature, matcher)
-    place = _Place(text.split("\n"), first_line, spoken, matcher.open_doc_string)
+    place = _Place(text.split("\n"), first_line, spoken, opened)
     return Tree(feature=feature, language=spoken, faults=tuple(_faults(errors, place)))
+
+
+def _parsed(parser: Parser, matcher: TokenMatcher, scanner: LineScanner) -> list[Exception]:
+    try:
+        parser.parse(scanner, matcher)
+    except CompositeParserException as composite:
+        return list(composite.errors)
+    except Exception as error:  # noqa: BLE001 - a text that the library cannot bear is a fault of the text
+        return [error]
+    return []
+
+
+def _feature(parser: Parser) -> Node | None:
+    document: Any = parser.get_result()
+    return document.get("feature") if isinstance(document, dict) else None
+
+
+def _ended(text: str, opening: int) -> str:
+    """The text with an end for its doc string, or without the tags that nothing follows."""
+    lines = text.rstrip().split("\n")
+    if opening >= 0:
+        mark = re.match(r"\s*(`{3,}|\"{3})", lines[opening])
+        return "\n".join([*lines, mark.group(1) if mark else '"""'])
+    while lines and lines[-1].lstrip(" \t`")[:1] in {"@", "#", ""}:
+        lines.pop()
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class Fault:
     hint: str = ""
 
 
-# "(4:2): expected: #EOF, #TableRow, got 'Whan y'"
+# Such as: (4:2): expected: #EOF, #TableRow, got 'Whan y'
 _POSITION = re.compile(r"^\(\d+:\d+\): ")
 _EXPECTED = re.compile(r"expected: ((?:#\w+(?:, )?)+)")
 _LANGUAGE = re.compile(r"Language not supported: (.*)")
@@ -48,9 +48,16 @@ def in_words(
     if expected is None:
         return Fault(line=line, what=f"{_plain(message)}, in {shown}")
     awaited = _awaited(expected.group(1).split(", "), language)
+    if "unexpected end of file" in message and (text.strip().startswith("@") or "`@" in text):
+        told = f"{shown} is read as tags that belong to nothing; expected {_scenario(language)}"
+        return Fault(line=line, what=told)
     if "unexpected end of file" in message:
         return Fault(line=line, what=f"the text ends after {shown}; expected {awaited}")
     return Fault(line=line, what=f"expected {awaited}; found {shown}")
+
+
+def _scenario(language: Language) -> str:
+    return f"{language.title('scenario')} after them"
 
 
 def _unknown_language(line: int, code: str) -> Fault:
@@ -74,17 +81,17 @@ def _shortened(text: str) -> str:
 
 def _awaited(tokens: list[str], language: Language) -> str:
     words = {
+        "#StepLine": f"a step ({language.named('given', 'when', 'then', 'and', 'but')})",
         "#FeatureLine": language.title("feature"),
-        "#RuleLine": language.title("rule"),
         "#BackgroundLine": language.title("background"),
         "#ScenarioLine": language.title("scenario"),
         "#ExamplesLine": language.title("examples"),
-        "#StepLine": f"a step ({language.named('given', 'when', 'then', 'and', 'but')})",
+        "#RuleLine": language.title("rule"),
         "#TableRow": "a row of a table (| … |)",
         "#DocStringSeparator": 'a doc string (""")',
         "#TagLine": "a tag (@…)",
         "#Language": "a comment `# language: …`",
         "#Other": "text",
     }
-    found = [words[token] for token in tokens if token in words]
+    found = [told for token, told in words.items() if token in tokens]
     return " or ".join(filter(None, [", ".join(found[:-1]), *found[-1:]])) or "the end of the text"

@@ -1,0 +1,199 @@
+"""Which step of its scenario does a test do now?"""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn
+
+from pytest_arena import _gate
+from pytest_arena._arena._instruments._log import Block
+from pytest_arena.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from pytest_arena._arena._instruments._log import Log
+    from pytest_arena._specs import Kind
+    from pytest_arena._specs import Scenario as SpecScenario
+
+__all__ = ["NotWritten", "Scenario"]
+
+
+class NotWritten(ScenarioError):
+    """A test of a scenario is not written yet."""
+
+
+class Scenario:
+    """The scenario that a test proves: says which of its steps is done now.
+
+    It is made by the plugin; ask for the fixture ``scenario``. Blocks are optional. With them the
+    report tells of each step what was seeded, requested and asserted in it, and each step has to
+    have one. They are plain ``with`` blocks, in async tests as well. Where no specification is
+    configured they do nothing.
+
+    Example::
+
+        @pytest.mark.scenario("Test can start a pre-existing battle")
+        async def test_start(client_as, db_session, scenario):
+            with scenario.given("a battle exists with status PENDING"):
+                db_session.add(Battle(status="PENDING"))
+            with scenario.when("I POST to /battles/{battle_id}/start"):
+                response = await (await client_as("staff")).post("/battles/1/start")
+            with scenario.then("the battle status should change to ACTIVE"):
+                assert response.json()["status"] == "ACTIVE"
+    """
+
+    __module__ = "pytest_arena"
+
+    def __init__(self, log: Callable[[], Log | None], written: Callable[[], int]) -> None:
+        self._log, self._written = log, written
+
+    def given(self, text: str) -> AbstractContextManager[None]:
+        """Return the block of a Given step, or of an And after one.
+
+        Args:
+            text: the step's text, without its keyword; of an Outline's with the placeholders in
+                it, or with a row's values.
+
+        Raises:
+            ScenarioError: there is no such step, or it comes before one whose block has begun.
+        """
+        __tracebackhide__ = True
+        return self._block("given", text)
+
+    def when(self, text: str) -> AbstractContextManager[None]:
+        """Return the block of a When step, or of an And after one. As ``given``."""
+        __tracebackhide__ = True
+        return self._block("when", text)
+
+    def then(self, text: str) -> AbstractContextManager[None]:
+        """Return the block of a Then step, or of an And after one. As ``given``."""
+        __tracebackhide__ = True
+        return self._block("then", text)
+
+    def todo(self, text: str = "") -> NoReturn:
+        """Say that the test is not written yet: it fails, and its scenario is a STUB.
+
+        Raises:
+            NotWritten: always.
+        """
+        __tracebackhide__ = True
+        log = self._log()
+        names = ", ".join(f'"{one.name}" ({one.place})' for one in log.scenarios) if log else ""
+        raise NotWritten(
+            f"this test is not written yet{f': {text}' * bool(text)}",
+            why="a scenario is proven by a test that seeds, requests and asserts",
+            cause=str(_gate.user_line() or "scenario.todo()"),
+            fix=f"write it, for {names}" if names else "write it, and take scenario.todo() out",
+        )
+
+    @contextmanager
+    def _block(self, kind: Kind, text: str) -> Iterator[None]:
+        __tracebackhide__ = True
+        log = self._log()
+        if log is None or not log.scenarios:
+            yield
+            return
+        block = Block(kind, _Steps(log).found(kind, text))
+        log.blocks.append(block)
+        wrote, assertions, requests = self._written(), log.assertions, len(log.requests)
+        try:
+            yield
+        finally:
+            block.is_open = False
+            block.wrote = max(self._written() - wrote, 0)
+            block.assertions = log.assertions - assertions
+            block.requests = tuple(range(requests, len(log.requests)))
+
+
+@dataclass(slots=True)
+class _Steps:
+    """The steps of a test's scenarios, and how far it is."""
+
+    log: Log
+    _texts: dict[str, str] = field(default_factory=dict)
+
+    def found(self, kind: Kind, text: str) -> tuple[tuple[str, int], ...]:
+        """Return the places of a step, in each scenario that has it.
+
+        Raises:
+            ScenarioError: there is none, or all that there are come before the last one.
+        """
+        __tracebackhide__ = True
+        fitting = {
+            one.key: places
+            for one in self.log.scenarios
+            if (places := _places(one, kind, _plain(text)))
+        }
+        if not fitting:
+            raise self._unknown(kind, text)
+        found = [(key, self._next(key, places)) for key, places in fitting.items()]
+        if all(place is None for _, place in found):
+            raise self._out_of_order(text, *next(iter(fitting.items())))
+        return tuple((key, place) for key, place in found if place is not None)
+
+    def _next(self, key: str, places: list[int]) -> int | None:
+        """Of steps with one text that which has not been done; else the last again, in a loop."""
+        done = [place for one in self.log.blocks for name, place in one.places if name == key]
+        last = max(done, default=-1)
+        return next((one for one in places if one > last), last if last in places else None)
+
+    def _unknown(self, kind: Kind, text: str) -> ScenarioError:
+        steps = [step for one in self.log.scenarios for step in one.steps]
+        known = {_plain(step.text): (one, step) for one in self.log.scenarios for step in one.steps}
+        scenario = self.log.scenarios[0]
+        near = difflib.get_close_matches(_plain(text), known, n=1, cutoff=0.0)
+        if not steps or not near:
+            return _error(text, kind, "its scenario has no steps", f"see {scenario.place}")
+        scenario, step = known[near[0]]
+        place = f"{scenario.spec}:{step.line}"
+        if near[0] == _plain(text):
+            return _error(text, kind, f"it is a {step.kind.title()} step ({place})", _as_code(step))
+        return _error(text, kind, f"the nearest is {step} ({place})", _as_code(step))
+
+    def _out_of_order(self, text: str, key: str, places: list[int]) -> ScenarioError:
+        scenario = next(one for one in self.log.scenarios if one.key == key)
+        done = [place for one in self.log.blocks for name, place in one.places if name == key]
+        step, last = scenario.steps[places[-1]], scenario.steps[max(done)]
+        return ScenarioError(
+            f"the step {text!r} comes after {last.text!r}, and stands before it in the scenario",
+            why="a scenario is proven in the order of its steps",
+            cause=f"{_gate.user_line() or 'a step block'}\n"
+            f"{scenario.spec}:{step.line}  {step}\n{scenario.spec}:{last.line}  {last}",
+            fix="do the steps in the order of the specification, or change that",
+        )
+
+
+def _places(scenario: SpecScenario, kind: Kind, text: str) -> list[int]:
+    """Of an Outline the texts of the rows are as good as the template's."""
+    outlines = [scenario.steps, *(row.steps for row in scenario.rows)]
+    return sorted(
+        {
+            place
+            for steps in outlines
+            for place, step in enumerate(steps)
+            if step.kind == kind and _plain(step.text) == text
+        }
+    )
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _as_code(step: object) -> str:
+    kind, text = getattr(step, "kind", ""), getattr(step, "text", "")
+    return f"with scenario.{kind}({text!r}):"
+
+
+def _error(text: str, kind: str, why: str, fix: str) -> ScenarioError:
+    return ScenarioError(
+        f"no {kind.title()} step of the scenario reads {text!r}",
+        why=f"a step block names the step that it does; {why}",
+        cause=str(_gate.user_line() or "a step block"),
+        fix=fix,
+    )

@@ -1,0 +1,266 @@
+"""Who notes what a test does, from its first fixture to the end of its call?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_arena._app import Door, Reached, Request, is_logging_in, request_now, unwrapped
+from pytest_arena._arena._instruments._blocks import Scenario
+from pytest_arena._arena._instruments._log import Log, Window
+from pytest_arena._arena._instruments._rows import Rows
+from pytest_arena._clock import seconds as now
+from pytest_arena._gate import Doings, Gate, watch_statements
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_arena._arena._apps import Apps
+    from pytest_arena._arena._databases import Databases
+    from pytest_arena._arena._state import Level
+    from pytest_arena._arena._story import Moments
+    from pytest_arena._arena._test import Current, RunningTest
+    from pytest_arena._evidence import Facts
+    from pytest_arena._specs import Scenario as SpecScenario
+
+__all__ = ["Instruments"]
+
+
+class Conductor(Protocol):
+    """What is asked of whoever conducts the run."""
+
+    databases: Databases
+    current: Current
+    apps: Apps
+    gate: Gate
+
+
+class Instruments:
+    """Notes the facts of tests that prove a scenario. Never fails a test.
+
+    Until the first of them begins nothing is installed, and nothing costs anything.
+    """
+
+    def __init__(self, run: Conductor, moments: Moments) -> None:
+        self._run, self._moments = run, moments
+        self._rows = Rows(moments, run.gate)
+        self._door = Door(self)
+        self._off: dict[str, str] = {}
+        self._log: Log | None = None
+        self._facts: Facts | None = None
+        self._literals: tuple[str, ...] = ()
+        self.wants_bodies = False  # whether what was sent may hold one of the literals
+        self._doings: dict[Level, Doings] = {}  # of the levels that stand
+        self._end_watching: Callable[[], None] | None = None
+
+    # What the plugin calls.
+
+    def off(self, name: str, why: str) -> None:
+        """An instrument does not work in this run: what it would tell is unknown, and not no."""
+        self._off[name] = why
+
+    def off_now(self, name: str, why: str) -> None:
+        """An instrument does not work for the test that runs."""
+        if self._log is not None:
+            self._log.off[name] = why
+
+    def begin_test(
+        self, scenarios: tuple[SpecScenario, ...], fixture_names: frozenset[str]
+    ) -> None:
+        """In set-up: from here on note what the test does, which is to prove these."""
+        self._start()
+        self._doings = {level: one for level, one in self._standing() if level in self._doings}
+        self._log, self._facts = Log(scenarios, fixture_names), None
+        self._literals = self._wanted(scenarios)
+        self.wants_bodies = bool(self._literals)
+        self._watch_apps()
+
+    def _wanted(self, scenarios: tuple[SpecScenario, ...]) -> tuple[str, ...]:
+        from pytest_arena._arena._instruments import _literals  # noqa: PLC0415 - as below
+
+        return _literals.wanted(scenarios)
+
+    def _start(self) -> None:
+        if self._end_watching is None:
+            self._end_watching = watch_statements(self._doings_now)
+            self._run.apps.watched_by(self._door.watch)
+        self._door.open()
+
+    def _watch_apps(self) -> None:
+        named = self._run.apps.named
+        if named is None:
+            self.off_now("requested", "there is no arena_app: which app is under test?")
+        else:
+            self._door.watch(named)
+
+    def begin_call(self) -> None:
+        """Fixtures are set up: what is asserted from here on counts."""
+        if self._log is not None:
+            self._log.in_call = True
+
+    def end_call(self) -> None:
+        """The test's function is over, its level still stands: read what can be read only now."""
+        log = self._log
+        if log is not None:
+            log.in_call = False
+            self._facts = self._told(log)
+
+    def take(self) -> Facts | None:
+        """Return the facts of the test, once; None where its call was never reached."""
+        facts, self._facts, self._log = self._facts, None, None
+        return facts
+
+    def close(self) -> None:
+        """The run is over: everything is as it was before."""
+        self._log = None
+        self._door.close()
+        if self._end_watching is not None:
+            self._end_watching()
+            self._end_watching = None
+
+    # Examples of Hypothesis: each is a whole test, and the best of them tells.
+
+    def remember(self) -> Callable[[], None]:
+        """Return what ends an example, and has the next one begin where the first did."""
+        log = self._log
+        if log is None:
+            return _nothing
+        requests, ended, blocks = len(log.requests), log.ended, len(log.blocks)
+
+        def restore() -> None:
+            self._facts = self._told(log)
+            del log.requests[requests:], log.blocks[blocks:]
+            log.ended, log.heard, log.assertions = ended, {}, 0
+
+        return restore
+
+    def _told(self, log: Log) -> Facts:
+        from pytest_arena._arena._instruments import _told  # noqa: PLC0415 - reads specifications
+
+        off = dict(self._off) | log.off
+        telling = _told.Telling(log, self._rows, dict(self._standing()), self._literals, off)
+        try:
+            return _told.better(telling.facts(), self._facts)
+        except Exception as error:  # noqa: BLE001 - a test never fails by who watches it
+            return _told.unknown(error)
+
+    # What a test tells.
+
+    @property
+    def is_hearing(self) -> bool:
+        """Whether somebody wants to know of assertions now."""
+        return self._log is not None and self._log.in_call
+
+    @property
+    def has_heard(self) -> bool:
+        """Whether any assertion of the test has been heard."""
+        return self._log is not None and bool(self._log.heard)
+
+    def asserted(self, place: str, text: str, explanation: str = "") -> None:
+        """An assertion has passed. What a login function asserts is not the test's."""
+        log = self._log
+        if log is not None and log.in_call and not is_logging_in():
+            log.passed(place, text, explanation if self._literals else "")
+
+    def scenario(self) -> Scenario:
+        """Return what the fixture ``scenario`` is."""
+        return Scenario(lambda: self._log, self._written_by_test)
+
+    def _written_by_test(self) -> int:
+        """Rows that the test's side has written, or has pending, and clients that log in."""
+        test = self._run.current.test
+        if test is None:
+            return 0
+        rows = sum(one.executed for level, one in self._standing() if level.is_test)
+        logins = sum(app_run.logged_in for app_run in test.app_runs)
+        return rows + logins + test.sessions.pending()
+
+    # What statements tell.
+
+    def _doings_now(self) -> Doings | None:
+        request = request_now()
+        if request is not None and request.details is not None:
+            doings: Doings = request.details.doings
+            return doings
+        levels = self._run.databases.levels
+        if not levels or self._run.databases.is_building():
+            return None
+        return self._doings_of(levels[-1])
+
+    def _standing(self) -> list[tuple[Level, Doings]]:
+        return [(level, self._doings_of(level)) for level in self._moments.levels()]
+
+    def _doings_of(self, level: Level) -> Doings:
+        found = self._doings.get(level)
+        if found is None:
+            found = self._doings[level] = Doings()
+        return found
+
+    # What requests tell.
+
+    def is_under_test(self, app: object) -> bool:
+        """Whether it is the app that clients of the running test talk to, or is inside of it."""
+        test = self._run.current.on_top()  # what a wider fixture asks is no request of the test's
+        if test is None or self._log is None:
+            return False
+        apps = [self._run.apps.named, *(one.app for one in test.app_runs)]
+        return any(app is one for outer in apps for one in unwrapped(outer))
+
+    def begins(self, request: Reached) -> None:
+        """A request is about to be answered."""
+        test, log = self._run.current.test, self._log
+        request.details = window = Window()
+        if log is not None and request.is_login:
+            log.logins.append(request)
+        elif test is not None and log is not None:
+            request.number, request.is_preparation = len(log.requests), log.is_preparing
+            self._begin_at_once(log, window)
+            log.requests.append(request)
+            self._begin_story(test, request, window)
+            window.before = self._moments.now()
+            window.marks = {one: len(one.written) for _, one in self._standing()}
+        if test is not None and test.breaking is not None:
+            test.breaking.begins(request)
+
+    def _begin_at_once(self, log: Log, window: Window) -> None:
+        others = [one for one in log.requests if not one.is_over]
+        window.is_at_once = bool(others)
+        for one in others:
+            one.details.is_at_once = True
+
+    def _begin_story(self, test: RunningTest, request: Reached, window: Window) -> None:
+        if request.is_foreign and not test.story.is_under_way:
+            window.is_told, window.began = True, now()
+            test.story.begin()
+
+    def sending(self, request: Reached, send: Any) -> Any:
+        """Return what the app is to send its answer by."""
+        test = self._run.current.test
+        breaking = test.breaking if test is not None else None
+        return breaking.sending(request, send) if breaking is not None else send
+
+    def ends(self, request: Reached) -> None:
+        """A request is over, with all that the app does after its answer."""
+        test, window = self._run.current.test, request.details
+        if test is not None and test.breaking is not None:
+            test.breaking.ends(request)
+        if self._log is not None and request in self._log.requests:
+            window.after = self._moments.now()
+            self._log.ended += 1
+        if test is not None and window.is_told:
+            test.story.told(_record(request, seconds=now() - window.began))
+            test.story.end()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _record(request: Reached, *, seconds: float) -> Request:
+    return Request(
+        method=request.method,
+        path=request.path,
+        status=request.status,
+        error=None,
+        seconds=seconds,
+        role=None,
+    )

@@ -1,0 +1,95 @@
+"""What is noted of one try of one test, while it runs?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytest_arena._arena._instruments._constant import is_constant
+from pytest_arena._gate import Doings
+
+if TYPE_CHECKING:
+    from pytest_arena._app import Reached
+    from pytest_arena._arena._story import Moment
+    from pytest_arena._specs import Kind, Scenario
+
+__all__ = ["Block", "Heard", "Log", "Window"]
+
+_MOST_EXPLAINED = 3  # times that one place is explained: a loop may pass it a thousand times
+
+
+@dataclass(slots=True, eq=False)
+class Window:
+    """The time of one request, as ``Reached.details`` has it."""
+
+    before: Moment | None = None
+    after: Moment | None = None
+    doings: Doings = field(default_factory=Doings)
+    marks: dict[Doings, int] = field(default_factory=dict)  # parts of the test's own by then
+    is_at_once: bool = False
+    began: float = 0.0
+    is_told: bool = False  # whether the test's story was begun for it
+
+
+@dataclass(slots=True, eq=False)
+class Heard:
+    """The assertions at one place that passed."""
+
+    place: str
+    text: str
+    after: int
+    times: int = 0
+    explanations: list[str] = field(default_factory=list)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it could not have failed."""
+        return is_constant(self.text)
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """One step block of a test, while it stands and afterwards."""
+
+    kind: Kind
+    places: tuple[tuple[str, int], ...]  # the scenario's key, and the step's place in it
+    wrote: int = 0
+    assertions: int = 0
+    requests: tuple[int, ...] = ()
+    is_open: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Log:
+    """One try. Lists alone are added to, so that any thread may."""
+
+    scenarios: tuple[Scenario, ...]
+    fixture_names: frozenset[str]
+    in_call: bool = False
+    requests: list[Reached] = field(default_factory=list)
+    logins: list[Reached] = field(default_factory=list)
+    ended: int = 0
+    heard: dict[tuple[str, str], Heard] = field(default_factory=dict)
+    assertions: int = 0  # that passed, and could have failed
+    blocks: list[Block] = field(default_factory=list)
+    off: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_preparing(self) -> bool:
+        """Whether a request that begins now prepares for what the test is about."""
+        return not self.in_call or any(one.is_open and one.kind == "given" for one in self.blocks)
+
+    @property
+    def first(self) -> int:
+        """The place of the first request that is no preparation; of the first, where all are."""
+        places = [place for place, one in enumerate(self.requests) if not one.is_preparation]
+        return places[0] if places else 0
+
+    def passed(self, place: str, text: str, explanation: str) -> None:
+        """An assertion has passed."""
+        one = self.heard.setdefault((place, text), Heard(place, text, self.ended))
+        one.times += 1
+        one.after = max(one.after, self.ended)
+        self.assertions += not one.is_constant
+        if explanation and len(one.explanations) < _MOST_EXPLAINED:
+            one.explanations.append(explanation)

@@ -1,0 +1,246 @@
+"""Which assertions of a test have passed?"""
+
+from __future__ import annotations
+
+import ast
+import dis
+import functools
+import linecache
+import sys
+import unittest
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+from unittest import mock
+from unittest.case import _AssertRaisesContext, _AssertWarnsContext  # what `assertRaises` returns
+
+import _pytest.assertion.rewrite as rewriting
+import _pytest.assertion.util as asserting
+from _pytest import raises, recwarn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import CodeType, FrameType
+
+__all__ = ["enable", "heard"]
+
+
+class Instruments(Protocol):
+    """Who wants to know."""
+
+    @property
+    def has_heard(self) -> bool:
+        """Whether any assertion of the test has been heard."""
+
+    def begin_call(self) -> None:
+        """What is asserted from here on counts."""
+
+    def end_call(self) -> None:
+        """The test's call is over."""
+
+    def asserted(self, place: str, text: str, explanation: str = "") -> None:
+        """An assertion has passed."""
+
+    def off_now(self, name: str, why: str) -> None:
+        """It cannot be known for the test that runs."""
+
+
+# pytest compiles test files twice, with calls for assertions that pass and without: each kind has
+# files of its own in the cache, or one of them would be silent.
+_TAIL = "-arena.pyc"
+_INI = "enable_assertion_pass_hook"
+
+
+def enable(early_config: Any) -> str:
+    """Have assertions that pass tell of it, before any test file is imported.
+
+    Returns why that cannot be; "" where it can. Ends with pytest's configuration. Cost: 0.1 µs an
+    assertion, wherever nobody wants to know; some microseconds for its explanation, where one does.
+    """
+    if why := _why_not(early_config):
+        return why
+    tail = rewriting.PYC_TAIL
+    try:
+        early_config._inicache[_INI] = True  # noqa: SLF001 - no public way works this early
+        rewriting.PYC_TAIL = f"{tail.removesuffix('.pyc')}{_TAIL}"
+        is_heard = _is_heard(early_config)
+    except Exception as error:  # noqa: BLE001 - private names of pytest's: any of them may change
+        is_heard, _why = False, error
+    early_config.add_cleanup(functools.partial(setattr, rewriting, "PYC_TAIL", tail))
+    early_config.add_cleanup(_others_too())
+    return "" if is_heard else "this pytest tells nobody of assertions that pass"
+
+
+def _why_not(early_config: Any) -> str:
+    if sys.flags.optimize:
+        return "python -O leaves assertions out"
+    if getattr(early_config.known_args_namespace, "assertmode", "") != "rewrite":
+        return "--assert=plain: pytest does not see assertions"
+    return ""
+
+
+def _is_heard(config: Any) -> bool:
+    """Try it out: rewrite an assertion, and listen."""
+    source = b"def test():\n    assert 1 + 1 == 2\n"
+    tree, names, told = ast.parse(source), {"__name__": __name__}, _Noting()
+    rewriting.rewrite_asserts(tree, source, __file__, config)
+    exec(compile(tree, __file__, "exec"), names)  # noqa: S102 - the text above
+    before, asserting._assertion_pass = asserting._assertion_pass, told  # noqa: SLF001 - tried out here
+    try:
+        names["test"]()  # type: ignore[operator]  # a function
+    finally:
+        asserting._assertion_pass = before  # noqa: SLF001 - as above
+    return told.number == 1
+
+
+class _Noting:
+    """Counts the assertions that pass."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self, _line: int, _text: str, _explanation: str) -> None:
+        self.number += 1
+
+
+@contextmanager
+def heard(instruments: Instruments, item: Any) -> Iterator[None]:
+    """Around a test's call: tell of each assertion of it that passes."""
+    instruments.begin_call()
+    before = asserting._assertion_pass  # noqa: SLF001 - tried out by `enable`
+    listener = _Listener(instruments, str(item.config.rootpath), before)
+    asserting._assertion_pass = listener  # noqa: SLF001 - as above
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+        asserting._assertion_pass = before  # noqa: SLF001 - as above
+        if not instruments.has_heard and is_deaf(getattr(item, "obj", None)):
+            instruments.off_now("asserted", "its file was compiled without calls for assertions")
+        instruments.end_call()
+
+
+class _Listener:
+    """Tells the instruments of what pytest calls it for, and others of the same.
+
+    pytest asks whether there is one before it explains an assertion, which costs more than all
+    the rest: after some times at one place nobody wants to read that again.
+    """
+
+    def __init__(
+        self, instruments: Instruments, root: str, before: Callable[[int, str, str], None] | None
+    ) -> None:
+        self._instruments, self._root, self._before = instruments, f"{root}/", before
+        self._texts: dict[tuple[str, int], list[str]] = {}
+
+    def __bool__(self) -> bool:
+        frame = sys._getframe(2)  # noqa: SLF001 - of whoever asserts; the documented way to a frame
+        known = self._texts.get((frame.f_code.co_filename, frame.f_lineno))
+        if self._before is not None or known is None or len(known) < _ENOUGH:
+            return True
+        self._tell(frame, known[-1], "")
+        return False
+
+    def __call__(self, line: int, text: str, explanation: str) -> None:
+        frame = sys._getframe(2)  # noqa: SLF001 - as above
+        self._texts.setdefault((frame.f_code.co_filename, line), []).append(text)
+        self._tell(frame, text, explanation, line)
+        if self._before is not None:
+            self._before(line, text, explanation)
+
+    def _tell(self, frame: FrameType, text: str, explanation: str, line: int = 0) -> None:
+        place = f"{frame.f_code.co_filename.removeprefix(self._root)}:{line or frame.f_lineno}"
+        self._instruments.asserted(place, text, explanation)
+
+    def passed(self, frame: FrameType | None) -> None:
+        """Something else than an assertion has asserted, called by the line of this frame."""
+        while frame is not None and _is_a_tool(frame):
+            frame = frame.f_back
+        if frame is not None:
+            file = frame.f_code.co_filename
+            self._tell(frame, linecache.getline(file, frame.f_lineno).strip(), "")
+
+
+_ENOUGH = 3
+
+_listeners: list[_Listener] = []
+
+
+def is_deaf(function: Any) -> bool:
+    """Whether a test has assertions that call nobody: its file was compiled in another way."""
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    return code is not None and any(map(_is_silent, _codes(code)))
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for one in code.co_consts:
+        if isinstance(one, type(code)):
+            yield from _codes(one)
+
+
+def _is_silent(code: CodeType) -> bool:
+    if "_call_assertion_pass" in code.co_names:
+        return False
+    return "_format_explanation" in code.co_names or any(
+        "ASSERTION" in one.opname or one.argval is AssertionError
+        for one in dis.get_instructions(code)
+    )
+
+
+# What asserts besides the statement.
+
+
+def _is_a_tool(frame: FrameType) -> bool:
+    name = str(frame.f_globals.get("__name__", ""))
+    return name.startswith(("_pytest.", "unittest.", "contextlib", "pytest_arena."))
+
+
+def _others_too() -> Callable[[], None]:
+    """Have `pytest.raises`, unittest and mocks tell as well. Returns what ends that."""
+    mocks = (mock.NonCallableMock, mock.AsyncMockMixin)
+    originals = [
+        *((kind, "__exit__", _exiting) for kind in (raises.RaisesExc, raises.RaisesGroup)),
+        *((kind, "__exit__", _exiting) for kind in (_AssertRaisesContext, _AssertWarnsContext)),
+        (recwarn.WarningsChecker, "__exit__", _exiting),
+        *((unittest.TestCase, name, _calling) for name in _asserts(unittest.TestCase, "assert")),
+        *((kind, name, _calling) for kind in mocks for name in _asserts(kind, "assert_")),
+    ]
+    saved = [(kind, name, vars(kind)[name]) for kind, name, _ in originals]
+    for kind, name, wrap in originals:
+        setattr(kind, name, wrap(vars(kind)[name]))
+
+    def restore() -> None:
+        for kind, name, original in saved:
+            setattr(kind, name, original)
+
+    return restore
+
+
+def _asserts(kind: type, prefix: str) -> list[str]:
+    return [name for name, one in vars(kind).items() if name.startswith(prefix) and callable(one)]
+
+
+def _exiting(leave: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(leave)
+    def left(self: Any, kind: Any, *rest: Any) -> Any:
+        __tracebackhide__ = True
+        result = leave(self, kind, *rest)
+        is_caught = kind is None or result  # an error that it lets pass is none that it expected
+        if _listeners and is_caught:
+            _listeners[-1].passed(sys._getframe(1))  # noqa: SLF001 - as above
+        return result
+
+    return left
+
+
+def _calling(check: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(check)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        result = check(*args, **kwargs)
+        if _listeners and result is None and not _is_a_tool(caller := sys._getframe(1)):  # noqa: SLF001 - as above
+            _listeners[-1].passed(caller)
+        return result
+
+    return checked

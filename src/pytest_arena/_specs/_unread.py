@@ -1,0 +1,54 @@
+"""Is there a line in Gherkin that looks like a scenario, and was read as something else?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_arena._specs._values import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._specs._blocks import Block
+    from pytest_arena._specs._features import Found
+    from pytest_arena._specs._gherkin import Language, Node
+
+__all__ = ["unread_headings"]
+
+
+def unread_headings(block: Block, language: Language, found: Found) -> Iterator[Problem]:
+    """Yield the headings that a doc string has taken in, as one does that was closed too late.
+
+    What a doc string holds stands to the right of its marks; a heading to the left of them was
+    not meant to be in it. It looks at doc strings alone: descriptions are the lint's business.
+    """
+    words = (*language.words["scenario"], *language.words["scenarioOutline"])
+    headings = tuple(f"{word}:" for word in words)
+    for part in found.scenarios:
+        for line in _doc_strings(part.node):
+            opened = block.line(line)
+            indent, mark = len(opened) - len(opened.lstrip()), opened.lstrip()[:3]
+            for number in _taken(block, line, mark):
+                text = block.line(number)
+                if text.lstrip().startswith(headings) and len(text) - len(text.lstrip()) < indent:
+                    yield Problem(
+                        spec=block.spec,
+                        line=number,
+                        what=f"{text.strip()!r} looks like a scenario, but stands in the doc "
+                        f"string that line {line} begins",
+                        hint=f"close that one with a line {mark}",
+                        scenario=part.scenario.key,
+                    )
+
+
+def _doc_strings(node: Node) -> Iterator[int]:
+    for step in node["steps"]:
+        if "docString" in step:
+            yield step["docString"]["location"]["line"]
+
+
+def _taken(block: Block, line: int, mark: str) -> Iterator[int]:
+    for number in range(line + 1, block.last_line + 1):
+        if block.line(number).lstrip().startswith(mark):
+            return
+        yield number

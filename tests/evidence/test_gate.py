@@ -1,0 +1,319 @@
+"""Why the gate fails, and what may go unproven."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_arena._evidence import Baseline, Lock, Rules, Status, judge, waivers
+from pytest_arena._specs import Problem
+from pytest_arena.errors import ConfigError, ScenarioError
+from tests.evidence.samples import (
+    RULES,
+    SPEC,
+    TODAY,
+    attempt,
+    document,
+    facts,
+    failure,
+    judged,
+    mapping,
+    outline,
+    scenario,
+    specification,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+A, B, C = (scenario(name, line) for name, line in (("A", 10), ("B", 20), ("C", 30)))
+ORPHAN = Problem(spec="tests/test_b.py", line=7, what="no scenario is called 'Strat'")
+
+
+def of_three(*tries: Any, **more: Any) -> Any:
+    """A document on A, which has a test, B, which has two, and C, which has none."""
+    maps = [mapping("a", A), mapping("b", B), mapping("b2", B)]
+    return document(tries, maps, of=[A, B, C], **more)
+
+
+def test_a_complete_run_asks_for_every_scenario() -> None:
+    """One line for each that is not proven, with its place first."""
+    doc = of_three(attempt("a"))
+    assert doc.gaps == (
+        f"{SPEC}:20: NOT-RUN: B: not run (tests/test_b.py:12)",
+        f"{SPEC}:30: UNMAPPED: C: no test names it",
+    )
+    assert of_three(attempt("a"), attempt("b"), attempt("b2")).gaps == doc.gaps[1:]
+
+
+def test_a_partial_run_asks_only_for_scenarios_whose_tests_all_ran() -> None:
+    """Neither UNMAPPED nor NOT-RUN nor an orphan fails it."""
+    doc = of_three(attempt("a"), attempt("b", facts=None), partial="-k a", problems=[ORPHAN])
+    assert doc.gaps == ()
+    assert [one.is_judged for one in doc.scenarios] == [True, False, False]
+    hollow = of_three(attempt("a", facts=facts(asserted=())), partial="-k a")
+    assert [line.split(": ")[1] for line in hollow.gaps] == ["HOLLOW"]
+
+
+def test_rows_without_a_test_do_not_fail_a_partial_run() -> None:
+    """Their tests may be in a file that was not collected."""
+    one = outline("1", "2")
+    maps = [mapping("t", one, row=(("p", "1"),))]
+    doc = document([attempt("t")], maps, of=[one], partial="tests/test_b.py")
+    assert (doc.scenarios[0].status, doc.gaps) == (Status.PARTIAL, ())
+    assert document([attempt("t")], maps, of=[one]).gaps
+
+
+def test_orphans_and_modules_that_were_not_collected_fail_a_complete_run() -> None:
+    """As the problem is worded."""
+    doc = of_three(*map(attempt, ("a", "b", "b2")), problems=[ORPHAN])
+    assert "tests/test_b.py:7: no scenario is called 'Strat'" in doc.gaps
+
+
+@pytest.mark.parametrize("partial", ["", "-k a"])
+def test_a_file_that_cannot_be_read_fails_every_run(partial: str) -> None:
+    """Nobody knows which scenarios are in it; those that were read are judged as ever."""
+    problem = Problem(spec=SPEC, line=3, what="expected a step, got 'Whan'")
+    spec = specification(scenario(), problems=(problem,))
+    doc = judge(spec, [mapping()], [attempt()], rules=RULES, partial=partial)
+    assert doc.gaps == (f"{SPEC}:3: expected a step, got 'Whan'",)
+    assert doc.scenarios[0].status is Status.PROVEN
+
+
+def test_no_scenario_at_all_is_a_gap() -> None:
+    """Nothing proven is not all proven."""
+    assert judge(specification(), [], [], rules=RULES).gaps == ("no scenario was found",)
+
+
+def test_where_nothing_is_run_mapped_scenarios_are_no_gap() -> None:
+    """UNMAPPED, DRIFTED and MALFORMED are; tries are not looked at."""
+    rules = replace(RULES, lists_only=True)
+    drifted = replace(mapping("b", B), rev="1:00000000")
+    doc = document([failure("a")], [mapping("a", A), drifted], of=[A, B, C], rules=rules)
+    assert [one.status for one in doc.scenarios] == [
+        Status.NOT_RUN,
+        Status.DRIFTED,
+        Status.UNMAPPED,
+    ]
+    assert [line.split(": ")[1] for line in doc.gaps] == ["DRIFTED", "UNMAPPED"]
+
+
+# --- waivers ------------------------------------------------------------------------------------
+
+MANUAL = scenario(tags=("@manual",))
+
+
+def waived(line: str, *tries: Any, day: date = TODAY, mapped: bool = True) -> Any:
+    """The document on a scenario tagged @manual, under a waiver."""
+    rules = Rules(today=day, waivers=waivers([line], place="pytest.ini:3"))
+    return document(tries, [mapping()] * mapped, of=[MANUAL], rules=rules)
+
+
+def test_a_waiver_lets_a_scenario_go_unproven() -> None:
+    """With its reason; what else is true of it is kept."""
+    doc = waived("@manual 2026-11-20 bought in May", mapped=False)
+    one = doc.scenarios[0]
+    assert (one.status, one.reason) == (Status.WAIVED, "until 2026-11-20: bought in May")
+    assert one.also == (Status.UNMAPPED,)
+    assert doc.gaps == ()
+
+
+def test_a_waiver_runs_out_after_its_last_day() -> None:
+    """The scenario is UNMAPPED again, and the line itself is a gap."""
+    doc = waived("@manual 2026-11-20 soon", day=TODAY + timedelta(1), mapped=False)
+    assert doc.scenarios[0].status is Status.UNMAPPED
+    assert "run out (until 2026-11-20: soon)" in doc.scenarios[0].reason
+    assert len(doc.gaps) == 2
+
+
+def test_a_waiver_by_key_is_about_that_scenario_alone() -> None:
+    """A key has blanks in it."""
+    rules = Rules(today=TODAY, waivers=waivers(["Battles :: C 2027-01-01 later"], place="x"))
+    doc = document([], [], of=[A, C], rules=rules)
+    assert [one.status for one in doc.scenarios] == [Status.UNMAPPED, Status.WAIVED]
+
+
+def test_a_waiver_of_nothing_is_a_gap() -> None:
+    """It would wait for a scenario that has another name by now."""
+    doc = waived("@manuel 2027-01-01 typo", attempt())
+    assert "is about no scenario" in doc.gaps[0]
+
+
+def test_a_waiver_of_a_proven_scenario_is_remarked() -> None:
+    """It is proven all the same."""
+    one = waived("@manual 2027-01-01 later", attempt()).scenarios[0]
+    assert one.status is Status.PROVEN
+    assert "its waiver is not needed any more" in one.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "line", ["@manual", "@manual later", "@manual 2027-01-01", "@manual 2027-02-30 later"]
+)
+def test_a_waiver_needs_a_day_that_can_be_and_a_reason(line: str) -> None:
+    """Else it is a mistake, with the place of the option."""
+    with pytest.raises(ConfigError, match="is not a waiver") as error:
+        waivers(["", line], place="pytest.ini:3")
+    assert error.value.cause == "pytest.ini:3"
+
+
+# --- baseline -----------------------------------------------------------------------------------
+
+
+def known(tmp_path: Path, *lines: str) -> Baseline:
+    """A baseline with these lines."""
+    path = tmp_path / "known.txt"
+    path.write_text("# known\n\n" + "\n".join(lines), encoding="utf-8")
+    return Baseline.read(path)
+
+
+def with_baseline(baseline: Baseline, *tries: Any, **more: Any) -> Any:
+    """The document on A, B and C."""
+    return of_three(*tries, rules=replace(RULES, baseline=baseline), **more)
+
+
+def test_a_known_gap_does_not_fail_the_gate(tmp_path: Path) -> None:
+    """A new one does, and so does a known one that has become worse."""
+    baseline = known(tmp_path, "UNMAPPED  Battles :: C", "HOLLOW Battles :: B")
+    doc = with_baseline(baseline, attempt("a"), attempt("b", facts=facts(asserted=())))
+    assert [one.is_excused for one in doc.scenarios] == [False, False, True]
+    assert [line.split(": ")[1] for line in doc.gaps] == ["NOT-RUN"]
+    hollow = [attempt(name, facts=facts(asserted=())) for name in ("b", "b2")]
+    assert with_baseline(baseline, attempt("a"), *hollow).gaps == ()
+
+
+def test_a_known_gap_that_is_closed_must_leave_the_list(tmp_path: Path) -> None:
+    """In a complete run; a partial one does not ask."""
+    baseline = known(tmp_path, "UNMAPPED Battles :: C", "HOLLOW Battles :: B")
+    proven = [attempt(name) for name in ("a", "b", "b2")]
+    gap = f"{SPEC}:20: PROVEN: B: the baseline says HOLLOW: remove its line, Battles :: B"
+    assert with_baseline(baseline, *proven).gaps == (gap,)
+    assert with_baseline(baseline, *proven[:2], partial="-k b").gaps == ()
+
+
+def test_a_line_of_no_scenario_must_leave_the_list(tmp_path: Path) -> None:
+    """It would excuse the next one of that name."""
+    doc = with_baseline(known(tmp_path, "HOLLOW Battles :: D"), *map(attempt, ("a", "b", "b2")))
+    assert "'Battles :: D' is a known gap, and no specification has it any more" in doc.gaps[0]
+
+
+def test_the_first_baseline_has_every_gap(tmp_path: Path) -> None:
+    """And what is read again is what was written."""
+    path = tmp_path / "known.txt"
+    doc = of_three(attempt("a"))
+    path.write_text(Baseline.read(path).written(doc), encoding="utf-8")
+    baseline = Baseline.read(path)
+    assert baseline.entries == (
+        ("Battles :: B", Status.NOT_RUN),
+        ("Battles :: C", Status.UNMAPPED),
+    )
+    assert with_baseline(baseline, attempt("a")).gaps == ()
+
+
+def test_a_baseline_only_shrinks(tmp_path: Path) -> None:
+    """No new line, no worse status; what is proven or gone leaves, what is not judged stays."""
+    lines = ["HOLLOW Battles :: A", "FAILED Battles :: B", "UNMAPPED Battles :: C", "STUB Gone"]
+    before = known(tmp_path, *lines)
+    doc = with_baseline(before, failure("a"), attempt("b", facts=None), attempt("b2", facts=None))
+    (tmp_path / "known.txt").write_text(before.written(doc), encoding="utf-8")
+    assert Baseline.read(tmp_path / "known.txt").entries == (
+        ("Battles :: A", Status.HOLLOW),
+        ("Battles :: B", Status.UNKNOWN),
+        ("Battles :: C", Status.UNMAPPED),
+    )
+    empty = known(tmp_path)
+    assert "Battles" not in empty.written(doc)
+    partial = with_baseline(before, attempt("a"), partial="-k a")
+    assert "FAILED    Battles :: B" in before.written(partial)
+    assert ":: A" not in before.written(partial)
+
+
+@pytest.mark.parametrize(
+    "line", ["HOLOW Battles :: A", "HOLLOW", "PROVEN Battles :: A", "<<<<<<< HEAD"]
+)
+def test_a_line_that_is_none_is_shown_with_its_number(tmp_path: Path, line: str) -> None:
+    """It would be left out otherwise, and nobody would know."""
+    with pytest.raises(ScenarioError) as error:
+        known(tmp_path, line)
+    assert f"known.txt:3  {line}" in error.value.cause
+
+
+def test_a_scenario_twice_in_the_baseline_is_a_mistake(tmp_path: Path) -> None:
+    """Which of the two is known?"""
+    with pytest.raises(ScenarioError, match="twice"):
+        known(tmp_path, "HOLLOW Battles :: A", "FAILED Battles :: A")
+
+
+# --- drift --------------------------------------------------------------------------------------
+
+
+def test_a_marker_with_an_older_rev_has_drifted() -> None:
+    """The reason has the rev to write; the place is the marker's."""
+    one = judged([attempt()], [mapping(rev="1:00000000")])
+    assert one.status is Status.DRIFTED
+    assert 'rev="1:aaaaaaaa"' in one.reason
+    assert one.place == "tests/test_b.py:12"
+    assert judged([attempt()], [mapping(rev="1:aaaaaaaa")]).status is Status.PROVEN
+    assert judged([failure()], [mapping(rev="1:00000000")]).status is Status.FAILED
+
+
+def test_a_marker_may_name_the_rev_of_its_row() -> None:
+    """Each row is hashed by itself."""
+    whole = outline("1")
+    rowed = replace(whole, rows=(replace(whole.rows[0], rev="1:bbbbbbbb"),))
+    maps = [mapping(one=rowed, row=(("p", "1"),), rev="1:bbbbbbbb")]
+    assert judged([attempt()], maps, of=rowed).status is Status.PROVEN
+
+
+def locked(**more: Any) -> Rules:
+    """Rules with a lock in which `Start` was accepted, as it is but for this."""
+    doc = document([], [mapping(source="abc")])
+    lock, _ = Lock().accepted(doc, (), specification(scenario()), [mapping(source="abc")])
+    (key, entry), *_ = lock.entries.items()
+    return replace(RULES, lock=Lock({key: replace(entry, **more)}))
+
+
+def test_steps_that_are_not_those_in_the_lock_have_drifted() -> None:
+    """The reason has the first step that changed, and the command."""
+    assert judged([attempt()], rules=locked()).status is Status.PROVEN
+    steps = ("Given a battle is pending", "Then its status is LIVE")
+    one = judged([attempt()], rules=locked(rev="1:00000000", steps=steps))
+    assert one.status is Status.DRIFTED
+    assert "was 'Then its status is LIVE'" in one.reason
+    assert "arena scenarios accept 'Battles :: Start'" in one.reason
+
+
+def test_another_version_of_the_hash_is_no_drift_by_itself() -> None:
+    """The lines of the steps are compared then."""
+    assert judged([attempt()], rules=locked(rev="0:whatever")).status is Status.PROVEN
+    assert judged([attempt()], rules=locked(rev="0:x", steps=("a",))).status is Status.DRIFTED
+
+
+def test_a_test_that_has_changed_since_it_was_accepted_is_remarked() -> None:
+    """Reverse drift: no gap."""
+    one = judged([attempt()], [mapping(source="def")], rules=locked())
+    assert one.status is Status.PROVEN
+    assert one.warnings == ("tests/test_b.py::test_start has changed since it was accepted",)
+    assert judged([attempt()], [mapping(source="abc")], rules=locked()).warnings == ()
+
+
+def test_a_scenario_that_was_never_accepted_is_remarked_where_others_were() -> None:
+    """A project without a lock file is not asked."""
+    one = judged([attempt("a")], [mapping("a", A)], of=A, rules=locked())
+    assert "never accepted: arena scenarios accept 'Battles :: A'" in one.warnings
+    assert judged([attempt("a")], [mapping("a", A)], of=A).warnings == ()
+
+
+def test_a_renamed_scenario_is_found_by_its_steps() -> None:
+    """A warning with what to do; one with other steps is only gone."""
+    renamed = scenario("Begin")
+    doc = document([], [mapping(one=renamed)], of=[renamed], rules=locked())
+    told = [str(one) for one in doc.problems]
+    assert len(told) == 1
+    assert "'Battles :: Start' was accepted; 'Battles :: Begin'" in told[0]
+    assert "arena scenarios accept 'Battles :: Begin'" in told[0]
+    other = scenario("Begin", rev="1:12345678")
+    doc = document([], [mapping(one=other)], of=[other], rules=locked())
+    assert "no specification has it any more" in str(doc.problems[0])

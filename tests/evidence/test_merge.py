@@ -1,0 +1,176 @@
+"""Documents of several runs as one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+from typing import Any
+
+import pytest
+
+from pytest_arena._evidence import (
+    Baseline,
+    Document,
+    Mapping,
+    Status,
+    Try,
+    as_json,
+    from_json,
+    judge,
+    merged,
+)
+from pytest_arena._specs import Problem
+from pytest_arena.errors import ScenarioError
+from tests.evidence.samples import (
+    BLOCKS,
+    RULES,
+    attempt,
+    document,
+    facts,
+    failure,
+    mapping,
+    outline,
+    scenario,
+    specification,
+)
+
+A, B, C = (scenario(name, line) for name, line in (("A", 10), ("B", 20), ("C", 30)))
+ROWS = outline("1", "2", name="Rows", line=40)
+MAPS = (
+    mapping("a", A),
+    mapping("b", B, rev="1:old"),
+    mapping("b2", B),
+    mapping("r1", ROWS, row=(("p", "1"),)),
+    mapping("r2", ROWS, row=(("p", "2"),)),
+)
+IN_BLOCKS = tuple(replace(one, scenario=A.key) for one in BLOCKS)
+TRIES = (
+    attempt("a", facts=facts(steps=IN_BLOCKS)),
+    attempt("b", facts=facts(asserted=(), seen=())),
+    attempt("b2", "skipped"),
+    attempt("r1", facts=facts(seen=())),
+    failure("r2"),
+)
+BASELINE = Baseline((("Battles :: C", Status.UNMAPPED),), "known.txt")
+
+
+def run(tries: Any, maps: Any = MAPS, **more: Any) -> Document:
+    """A run, as its file says it."""
+    rules = replace(RULES, baseline=BASELINE)
+    doc = document(tries, maps, of=[A, B, C, ROWS], **{"rules": rules, **more})
+    return from_json(as_json(doc), where="shard.json")
+
+
+def shards(*parts: tuple[Try, ...], **more: Any) -> list[Document]:
+    """Runs of some of the tests each; the others were deselected."""
+    return [run(part, **{"partial": "2 shards", **more}) for part in parts]
+
+
+@pytest.mark.parametrize("cut", range(len(TRIES) + 1))
+def test_shards_say_what_one_run_says(cut: int) -> None:
+    """Wherever they are cut, whatever their order, each test once."""
+    whole = run(TRIES)
+    parts = shards(TRIES[:cut], TRIES[cut:])
+    for some in permutations(parts):
+        assert as_json(merged(some, is_complete=True)) == as_json(whole)
+
+
+def test_shards_that_collected_only_their_part_say_it_too() -> None:
+    """A file's tests in one job: the other job knows nothing of the marker, nor of its `rev`."""
+    parts = [
+        run(TRIES[:3], MAPS[:3], partial="tests/a.py"),
+        run(TRIES[3:], MAPS[3:], partial="tests/b.py"),
+    ]
+    assert as_json(merged(parts, is_complete=True)) == as_json(run(TRIES))
+
+
+def test_without_a_shard_its_tests_are_not_run() -> None:
+    """A gap if all shards were said to be there; otherwise the run stays partial."""
+    parts = shards(TRIES[:1])
+    whole = merged(parts, is_complete=True)
+    assert [one.status.value for one in whole.scenarios] == [
+        "PROVEN",
+        "DRIFTED",
+        "UNMAPPED",
+        "NOT-RUN",
+    ]
+    assert [line.split(": ")[1] for line in whole.gaps] == ["DRIFTED", "NOT-RUN"]
+    partial = merged(parts)
+    assert (partial.partial, partial.gaps) == ("2 shards", ())
+
+
+def test_complete_runs_make_a_complete_run() -> None:
+    """Without being told; the reasons of partial ones are kept, each once."""
+    assert merged([run(TRIES), run(TRIES)]).partial == ""
+    parts = shards(TRIES, TRIES) + shards(TRIES, partial="-k a")
+    assert merged(parts).partial == "-k a; 2 shards"
+
+
+def test_of_a_test_that_ran_twice_the_worst_counts() -> None:
+    """As in one run by several processes."""
+    both = [run([attempt("a")]), run([failure("a")])]
+    assert {merged(some).scenarios[0].status for some in permutations(both)} == {Status.FAILED}
+
+
+def test_lists_and_runs_can_be_merged() -> None:
+    """What a check knows is not lost, and does not count as run."""
+    rules = replace(RULES, baseline=BASELINE, lists_only=True)
+    check = run((), rules=rules)
+    whole = merged([check, run(TRIES)])
+    assert as_json(whole) == as_json(run(TRIES))
+    assert merged([check, check]).is_list
+
+
+def test_the_baseline_counts_after_a_merge() -> None:
+    """It is in the documents: C is excused, and a line that is not needed any more a gap."""
+    whole = merged(shards(TRIES), is_complete=True)
+    assert whole.scenarios[2].is_excused
+    proven = run([attempt("c")], [mapping("c", C)], partial="2 shards")
+    assert any("remove its line" in line for line in merged([proven], is_complete=True).gaps)
+
+
+def test_the_best_of_a_step_is_shown() -> None:
+    """By whichever shard."""
+    silent = replace(IN_BLOCKS[2], assertions=0)
+    hollow = attempt("a", facts=facts(steps=(*IN_BLOCKS[:2], silent)))
+    maps = (mapping("a", A), mapping("a2", A))
+    parts = [run([hollow], maps), run([replace(TRIES[0], test=maps[1].test)], maps)]
+    steps = merged(parts).scenarios[0].steps
+    assert [one.status for one in steps] == [Status.PROVEN] * 3
+
+
+def test_problems_of_all_are_kept_once() -> None:
+    """An orphan that two shards collected is one."""
+    orphan = Problem(spec="tests/test_b.py", line=3, what="no scenario 'X'")
+    parts = shards(TRIES[:2], TRIES[2:], problems=[orphan])
+    assert merged(parts, is_complete=True).problems == (orphan,)
+
+
+def test_documents_of_two_versions_of_a_specification_cannot_be_merged() -> None:
+    """The steps of one scenario differ, or it is there in one alone."""
+    newer = judge(specification(replace(A, rev="1:22222222")), [], [], rules=RULES)
+    older = judge(specification(A), [], [], rules=RULES)
+    for some in permutations([newer, older]):
+        with pytest.raises(ScenarioError, match=r"docs/battles.md is not the same .* Battles :: A"):
+            merged(some)
+    none = judge(specification(), [], [], rules=RULES)
+    with pytest.raises(ScenarioError, match="not the same in all documents"):
+        merged([older, none])
+
+
+def test_documents_of_different_specifications_are_joined() -> None:
+    """A repository may have a run for each of its packages."""
+    other = replace(A, spec="other/a.md", key="Other :: A")
+    maps = [Mapping(test="t", place="t:1", scenario=other.key)]
+    spec = replace(specification(other), files=("other/a.md",))
+    first = judge(spec, maps, [replace(attempt(), test="t")], rules=RULES)
+    second = document([attempt("a")], [mapping("a", A)], of=[A])
+    whole = merged([second, first])
+    assert [one.status for one in whole.scenarios] == [Status.PROVEN, Status.PROVEN]
+    assert (whole.specs, whole.gaps) == (("docs/battles.md", "other/a.md"), ())
+
+
+def test_nothing_cannot_be_merged() -> None:
+    """It would be all proven."""
+    with pytest.raises(ScenarioError, match="no document to merge"):
+        merged([])

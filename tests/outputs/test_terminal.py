@@ -1,0 +1,177 @@
+"""Does a person see at the end of a run what is not proven, where, and why?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pytest_arena._evidence import Document, Status
+from pytest_arena._outputs import lines
+from pytest_arena._outputs._explained import explained
+from pytest_arena._outputs._listing import listing
+from pytest_arena._specs import Problem, Specification, parse
+from tests.outputs.documents import a_scenario, every_status, judged, outline, proven
+
+HOLLOW = (
+    "  docs/battles.md:110  HOLLOW     One that is HOLLOW  "
+    "no assertion after POST /battles/7/start (tests/test_battles.py:31)"
+)
+
+
+def test_each_scenario_that_is_not_proven_has_one_line() -> None:
+    """Its place, its status, its name, the reason with the test's line."""
+    told = lines(every_status())
+    assert HOLLOW in told
+    for status in Status:
+        found = [line for line in told if f"  {status.value} " in line]
+        assert len(found) == (status is not Status.PROVEN), status
+
+
+def test_the_totals_come_last_and_alone_with_q() -> None:
+    """They name each status, and how many gaps there are."""
+    document = every_status()
+    totals = lines(document)[-1]
+    assert totals.startswith("scenarios: 1 of 15 proven, 1 malformed, 1 unmapped, 1 failed")
+    assert totals.endswith("; 13 gaps, which --scenarios=strict does not let pass")
+    assert lines(document, verbosity=-1) == [totals]
+
+
+def test_with_v_proven_ones_are_told_too_with_tests_and_warnings() -> None:
+    """And what the gate does not ask for."""
+    one = proven(a_scenario("Fine"), warnings=("`8` was never seen",))
+    document = Document(scenarios=(one,))
+    assert lines(document) == ["scenarios: 1 of 1 proven"]
+    assert lines(document, verbosity=1)[1:4] == [
+        "  docs/battles.md:10  PROVEN     Fine",
+        "      PROVEN     tests/test_battles.py::test_start",
+        "      warning: `8` was never seen",
+    ]
+
+
+def test_scenarios_of_one_business_rule_stand_together() -> None:
+    """Whatever stands between them; those without one stand below their feature."""
+    document = Document(
+        scenarios=tuple(
+            judged(Status.UNMAPPED, scenario=a_scenario(name, requirement=rule, feature=feature))
+            for name, rule, feature in [
+                ("a", "BR-1", "Battles"),
+                ("b", "", "Halls"),
+                ("c", "BR-1", "Battles"),
+            ]
+        )
+    )
+    told = [line.split()[-1] for line in lines(document)[:5]]
+    assert told == ["Battles", "a", "c", "Halls", "b"]
+
+
+def test_a_part_of_the_tests_says_nothing_of_the_others() -> None:
+    """What has not run is counted and not told of; it is said how many were judged."""
+    document = every_status(partial="-k start", gaps=())
+    told = "\n".join(lines(document))
+    assert "NOT-RUN" not in told
+    assert "UNMAPPED" not in told
+    assert "partial run (-k start): 13 of 15 judged" in told
+
+
+def test_a_list_does_not_tell_of_tests_that_did_not_run() -> None:
+    """It says which scenarios have a test."""
+    scenarios = tuple(
+        judged(status, scenario=a_scenario(name))
+        for name, status in [("a", Status.NOT_RUN), ("b", Status.UNMAPPED)]
+    )
+    told = lines(Document(scenarios=scenarios, is_list=True))
+    assert not any("NOT-RUN" in line for line in told)
+    assert told[-1] == "scenarios: 1 of 2 with a test, 1 unmapped"
+
+
+def test_a_problem_is_told_once() -> None:
+    """Not again where the line of its scenario says it, nor as a gap."""
+    problem = Problem(spec="docs/battles.md", line=9, what="no steps", scenario="Battles :: a")
+    document = Document(
+        scenarios=(judged(Status.MALFORMED, "no steps", scenario=a_scenario("a")),),
+        problems=(problem, replace(problem, scenario="", line=1, what="unclosed fence")),
+        gaps=(
+            "docs/battles.md:10: MALFORMED: a: no steps",
+            "docs/battles.md:1: unclosed fence",
+            "the baseline says FAILED: remove its line",
+        ),
+    )
+    told = "\n".join(lines(document))
+    assert told.count("no steps") == 1
+    assert told.count("unclosed fence") == 1
+    assert "gap: the baseline says FAILED: remove its line" in told
+
+
+def test_a_gap_of_a_proven_scenario_is_told() -> None:
+    """Its own line does not say it, nor stands there."""
+    gap = "docs/battles.md:10: PROVEN: Fine: the baseline says FAILED: remove its line, Fine"
+    told = lines(Document(scenarios=(proven(a_scenario("Fine")),), gaps=(gap,)))
+    assert told[0] == f"gap: {gap}"
+
+
+def test_names_of_others_cannot_steer_the_terminal() -> None:
+    """Escapes and line ends go; a long name is cut in its middle."""
+    name = "\x1b[31mred\x07\nnext" + "x" * 200 + "end"
+    told = lines(Document(scenarios=(judged(Status.UNMAPPED, scenario=a_scenario(name)),)))
+    assert "\x1b" not in "".join(told)
+    assert len(told) == 3
+    assert len(told[1]) < 100
+    assert told[1].endswith("end")
+    assert "…" in told[1]
+
+
+def test_what_is_known_is_told_as_such() -> None:
+    """The baseline's, further statuses, and a place that the reason does not name."""
+    one = judged(
+        Status.HOLLOW,
+        "no request",
+        place="tests/test_x.py:3",
+        also=(Status.FLAKY,),
+        is_excused=True,
+    )
+    (told,) = [line for line in lines(Document(scenarios=(one,))) if "HOLLOW  " in line]
+    assert told.endswith("no request (tests/test_x.py:3) (also FLAKY) (known)")
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_of_each_status_it_is_explained_what_to_do(status: Status) -> None:
+    """With the scenario's steps, and what its test has done."""
+    one = next(one for one in every_status().scenarios if one.status is status)
+    told = explained(one, marker='@pytest.mark.scenario("One")')
+    assert told[0] == one.scenario.name
+    assert any(line.startswith("next: ") for line in told)
+    assert not any("{key}" in line or "{marker}" in line for line in told)
+    assert any("When I POST to /battles/{battle_id}/start" in line for line in told)
+    assert any(line.startswith(status.value) for line in told)
+
+
+def test_an_explanation_shows_the_evidence_of_each_test() -> None:
+    """Rows, requests, assertions, sabotage."""
+    told = "\n".join(explained(proven(a_scenario("Fine"), 0, 1), marker=""))
+    for text in (
+        "seeded     battles 1, players 4",
+        "POST /battles/7/start 303, route /battles/{battle_id}/start, as mc, changed battles 1",
+        "battle.status == 'ACTIVE'  (tests/test_battles.py:31, after 1 of 1 requests)",
+        "empty  noticed: assert '' == 'ACTIVE'",
+        "Given a battle exists with status PENDING  PROVEN",
+    ):
+        assert text in told
+
+
+def test_a_listing_shows_places_steps_rows_and_rules() -> None:
+    """And how many there are of each."""
+    rule = a_scenario("plain", rule="Fair")
+    specification = Specification(
+        files=("docs/battles.md",),
+        features=parse("Feature: Battles\n", "x.feature").features,
+        scenarios=(rule, outline()),
+        problems=(Problem(spec="docs/battles.md", line=4, what="odd", is_error=False),),
+    )
+    assert listing(specification) == [
+        "Feature: Battles",
+        "  docs/battles.md:10   3 steps  plain [BR-BTL-001, rule Fair]",
+        "  docs/battles.md:100  3 steps, 2 rows  <who> gets <number> [BR-BTL-001]",
+        "docs/battles.md:4: warning: odd",
+        "1 feature, 2 scenarios, 6 steps in 1 file; 1 problem",
+    ]

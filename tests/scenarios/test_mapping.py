@@ -1,0 +1,235 @@
+"""Which scenario a test proves: its markers, its parameters, and markers that mean nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.scenarios.proving import NO_EVIDENCE, XDIST, Told, project, told
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SPEC = """
+@shop
+Feature: Shop
+  @SHP-1
+  Scenario: With an id
+    When it is bought
+
+  Scenario: Of a class
+    When it is sold
+
+  Scenario: Of a module
+    When it is kept
+
+  Scenario: By two tests
+    When it is given
+
+  Scenario Outline: It costs <price>
+    When it is worth <price> <unit>
+
+    Examples:
+      | price | unit |
+      | 1     | euro |
+      | 2     | euro |
+      | 3     | euro |
+
+  Scenario Outline: By parameters of their own <n>
+    When <n> are counted
+
+    Examples:
+      | n |
+      | 1 |
+      | 2 |
+"""
+
+TESTS = """
+import pytest
+
+pytestmark = pytest.mark.scenario("Of a module")
+scenario = pytest.mark.scenario
+
+@scenario("@SHP-1")
+async def test_id():
+    pass
+
+@scenario("Shop :: Of a class")
+class TestClass:
+    def test_method(self):
+        pass
+
+@scenario("By two tests")
+def test_one_of_two():
+    pass
+
+@scenario("By two tests", spec="specs/shop.feature")
+@scenario("With   an id")
+def test_two_of_two():
+    pass
+
+@scenario("It costs <price>")
+@pytest.mark.parametrize("unit", ["euro"])
+@pytest.mark.parametrize("price", [3, 1])
+def test_rows(price, unit):
+    pass
+
+@pytest.mark.parametrize("x", [
+    pytest.param(1, marks=scenario("By parameters of their own <n>", row={"n": "1"})),
+    pytest.param(2, marks=scenario("By parameters of their own <n>", row={"n": 2})),
+    3,
+])
+def test_param(x):
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """One run; all tests look at it."""
+    example = project(tmp_path_factory.mktemp("mapping"), [], TESTS)
+    example = example.with_paths({"specs/stories.feature": SPEC})
+    example = example.with_paths({"specs/shop.feature": SPEC})
+    del example.files["specs/stories.feature"]  # type: ignore[attr-defined]  # a dict of our own
+    return told(example, NO_EVIDENCE)
+
+
+def proved_by(found: Told, name: str) -> set[str]:
+    """The tests of a scenario, by their short names."""
+    return {one["test"].partition("::")[2] for one in found.scenarios[name]["tests"]}
+
+
+def test_markers_of_functions_classes_modules_and_parameters(shop: Told) -> None:
+    """Each of them counts, whichever way the scenario is named; several may."""
+    shop.run.expect(passed=9)
+    assert proved_by(shop, "With an id") == {"test_id", "test_two_of_two"}
+    assert proved_by(shop, "Of a class") == {"TestClass::test_method"}
+    assert len(proved_by(shop, "Of a module")) == 9
+    assert proved_by(shop, "By two tests") == {"test_one_of_two", "test_two_of_two"}
+    names = {"test_param[1]", "test_param[2]"}
+    assert proved_by(shop, "By parameters of their own <n>") == names
+
+
+def test_rows_are_known_by_their_values(shop: Told) -> None:
+    """Rows in another order are the same rows; one that no test has leaves it PARTIAL."""
+    assert shop.statuses["It costs <price>"] == "PARTIAL"
+    assert "2" in shop.reason("It costs <price>")
+    assert shop.statuses["By parameters of their own <n>"] == "PROVEN"
+
+
+WRONG = """
+import pytest
+
+@pytest.fixture
+def loud():
+    print("the set-up has run")
+
+@pytest.mark.scenario("Tset can start")
+def test_misspelt(loud):
+    print("the test has run")
+
+@pytest.mark.scenario()
+def test_empty():
+    pass
+
+@pytest.mark.scenario(["a", "b"])
+def test_list():
+    pass
+
+@pytest.mark.scenario("Test can start")
+def test_right():
+    pass
+"""
+
+
+@pytest.mark.parametrize("args", [(), (*XDIST, "-n", "1")], ids=["plain", "a worker"])
+def test_a_wrong_marker_fails_its_own_test_alone(tmp_path: Path, args: tuple[str, ...]) -> None:
+    """In its set-up, before anything of it runs; with the nearest name and the test's line."""
+    example = project(tmp_path, ["Test can start"], WRONG)
+    found = told(example, NO_EVIDENCE, *args)
+    found.run.expect(status=1, passed=1, errors=3)
+    found.run.says("Tset can start", "Test can start", "[A801]", "test_it.py:8")
+    found.run.never_says("the set-up has run", "the test has run", "Traceback")
+    assert found.statuses == {"Test can start": "PROVEN"}
+    assert found.problems.count("test_it.py") >= 3
+
+
+def test_a_wrong_marker_is_told_where_nothing_runs(tmp_path: Path) -> None:
+    """Under --collect-only; a strict run fails by it."""
+    example = project(tmp_path, ["Test can start"], WRONG)
+    example.run("--collect-only").says("Tset can start", "test_it.py:8")
+    assert example.run("--collect-only", "-q").status == 0
+    run = example.run("--collect-only", "-q", "--scenarios=strict")
+    assert run.status == 1, run.output
+    run.says("Tset can start")
+
+
+def test_a_list_that_is_right_passes_where_nothing_runs(tmp_path: Path) -> None:
+    """What was not run is no gap of a list."""
+    tests = "import pytest\n@pytest.mark.scenario('one')\ndef test_one(): pass"
+    example = project(tmp_path, ["one"], tests)
+    run = example.run("--collect-only", "-q", "--scenarios=strict")
+    assert run.status == 0, run.output
+    run = project(tmp_path, ["one", "two"], tests).run("--co", "-q", "--scenarios=strict")
+    assert run.status == 1, run.output
+    run.says("UNMAPPED", "two")
+
+
+CHOICE = """
+import pytest
+
+@pytest.mark.scenario("one")
+def test_one():
+    pass
+
+@pytest.mark.scenario("two")
+def test_two():
+    pass
+
+def test_three():
+    pass
+"""
+
+
+def test_the_tests_of_one_scenario_can_be_chosen(tmp_path: Path) -> None:
+    """By whatever a marker could name it by; a name that is none ends the run."""
+    example = project(tmp_path, ["one", "two"], CHOICE)
+    found = told(example, "--scenario=Stories :: two", NO_EVIDENCE, "--scenarios=strict")
+    found.run.expect(status=0, passed=1).says("2 deselected")
+    assert found.statuses == {"one": "NOT-RUN", "two": "PROVEN"}
+    assert "--scenario" in found.document["partial"]
+    run = example.run("--scenario=twoo", *XDIST, "-n", "1")
+    assert run.status == 4
+    run.says("ERROR", "twoo", "two").never_says("Traceback", "INTERNALERROR")
+    example.run("--scenario=one", "--scenario=two").expect(passed=2)
+
+
+def test_the_code_of_a_test_has_a_hash_that_is_blind_to_looks(tmp_path: Path) -> None:
+    """Its name, decorators, comments and docstring are none of what it does."""
+    looks = '''
+import pytest
+
+
+@pytest.mark.scenario("one")
+@pytest.mark.usefixtures("tmp_path")
+def test_other_name() -> None:
+    """Now it says what it does."""
+    # and why
+    value = (1)
+    assert value == 1
+'''
+    plain = """
+import pytest
+@pytest.mark.scenario("one")
+def test_a():
+    value = 1
+    assert value == 1
+"""
+    other = plain.replace("== 1", "== 2 - 1")
+    sources = []
+    for text in (plain, looks, other):
+        found = told(project(tmp_path, ["one"], text), "--co", "-q")
+        sources.append(found.scenarios["one"]["tests"][0]["source"])
+    assert sources[0] == sources[1] != sources[2]
+    assert sources[0].startswith("1:")

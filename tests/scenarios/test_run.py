@@ -1,0 +1,248 @@
+"""What a run makes of its scenarios: exit status, partial runs, what it prints, what it costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.scenarios.proving import NO_EVIDENCE, XDIST, feature, project, told
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_arena.testing import Example
+
+TESTS = """
+import pytest
+
+@pytest.mark.scenario("one")
+def test_one():
+    pass
+
+@pytest.mark.scenario("two")
+@pytest.mark.other
+def test_two():
+    pass
+
+def test_no_scenario():
+    pass
+"""
+MARKERS = "markers = other\n"
+
+
+def small(folder: Path, *names: str) -> Example:
+    """Three tests, two of them with a scenario."""
+    return project(folder, names or ("one", "two"), TESTS, more=MARKERS)
+
+
+def test_without_specifications_nothing_is_read_and_the_marker_does_nothing(
+    tmp_path: Path,
+) -> None:
+    """Not even the libraries that would read them are imported."""
+    conftest = """
+import sys
+
+def pytest_sessionfinish():
+    names = ("gherkin", "markdown_it", "pytest_arena._scenarios", "pytest_arena._specs._gherkin")
+    assert not [name for name in names if name in sys.modules]
+"""
+    example = small(tmp_path).change("pytest.ini", "arena_specs = specs\n", "")
+    example.with_files(conftest=conftest).run("--strict-markers").expect(passed=3)
+    run = small(tmp_path).with_files(conftest=conftest).run("--scenarios=off").expect(passed=3)
+    run.never_says("scenario", "PROVEN", "HOLLOW")
+
+
+@pytest.mark.parametrize("more", [(), (*XDIST, "-n", "2"), ("--collect-only",)])
+@pytest.mark.parametrize("how", ["report", "strict"])
+def test_zero_is_an_error(tmp_path: Path, how: str, more: tuple[str, ...]) -> None:
+    """No file, or files without a scenario: exit status 4, before any test."""
+    example = small(tmp_path)
+    args = (f"--scenarios={how}", *more)
+    run = example.run("--arena-specs=specs/none*.feature", *args)
+    assert run.status == 4, run.output
+    run.says("ERROR", "specs/none*.feature").never_says("Traceback", "INTERNALERROR", "passed")
+    empty = example.with_paths({"specs/stories.feature": "Feature: a\n"}).run(*args)
+    assert empty.status == 4, empty.output
+    empty.says("ERROR").never_says("Traceback", "INTERNALERROR", "passed")
+
+
+def test_a_report_never_changes_the_exit_status_and_a_strict_run_does(tmp_path: Path) -> None:
+    """From 0 alone: what pytest finds wrong keeps its own status."""
+    gap = small(tmp_path, "one", "two", "three")
+    run = gap.run(NO_EVIDENCE).expect(passed=3)
+    run.says("UNMAPPED", "three")
+    run = gap.run(NO_EVIDENCE, "--scenarios=strict").expect(status=1, passed=3)
+    run.says("UNMAPPED", "three")
+    gap.run(NO_EVIDENCE, "--scenarios=strict", *XDIST, "-n", "2").expect(status=1, passed=3)
+    small(tmp_path / "b").run(NO_EVIDENCE, "--scenarios=strict").expect(passed=3)
+    nothing = gap.run("--scenarios=strict", "-k", "nothing_like_it")
+    assert nothing.status == 5, nothing.output
+
+
+@pytest.mark.parametrize(
+    "args,reason",
+    [
+        (("-k", "one"), "-k one"),
+        (("-m", "not other"), "-m not other"),
+        (("test_it.py::test_one",), "test_it.py::test_one"),
+        (("--deselect=test_it.py::test_two",), "--deselect"),
+        (("-k", "one", *XDIST, "-n", "1"), "-k one"),
+    ],
+)
+def test_a_partial_run_is_judged_as_one(tmp_path: Path, args: tuple[str, ...], reason: str) -> None:
+    """What did not run is no gap, nor what has no test: it is not known."""
+    example = small(tmp_path, "one", "two", "three")
+    found = told(example, NO_EVIDENCE, "--scenarios=strict", *args)
+    assert found.run.status == 0, found.run.output
+    assert reason in found.document["partial"]
+    assert found.statuses["one"] == "PROVEN"
+
+
+def test_a_choice_that_leaves_out_no_scenario_changes_nothing(tmp_path: Path) -> None:
+    """``-m`` in the configuration must not open the gate."""
+    example = small(tmp_path, "one", "two", "three")
+    for args in (("-k", "one or two"), (".",), ("-m", "not slower")):
+        found = told(example, NO_EVIDENCE, "--scenarios=strict", *args)
+        assert (found.run.status, found.document["partial"]) == (1, ""), found.run.output
+
+
+def test_paths_that_cover_testpaths_are_all(tmp_path: Path) -> None:
+    """Else they are a part, and the run says how to make them the whole."""
+    example = small(tmp_path, "one", "two", "three").with_paths({"tests/test_a.py": "\n"})
+    found = told(example, NO_EVIDENCE, "--scenarios=strict", "tests", "test_it.py")
+    assert found.run.status == 0
+    assert "testpaths" in found.document["partial"]
+    example = example.change("pytest.ini", "[pytest]\n", "[pytest]\ntestpaths = tests test_it.py\n")
+    found = told(example, NO_EVIDENCE, "--scenarios=strict", "tests", "test_it.py")
+    assert (found.run.status, found.document["partial"]) == (1, ""), found.run.output
+
+
+FAILING = """
+import pytest
+
+@pytest.mark.scenario("one")
+def test_one():
+    assert 1 == 2
+
+@pytest.mark.scenario("two")
+def test_two():
+    pass
+"""
+
+
+@pytest.mark.parametrize("more", [(), (*XDIST, "-n", "1")], ids=["plain", "a worker"])
+def test_a_run_that_was_stopped_is_partial(tmp_path: Path, more: tuple[str, ...]) -> None:
+    """-x: what was not reached is NOT-RUN, and that is no gap; then --lf runs a part."""
+    example = project(tmp_path, ["one", "two"], FAILING)
+    found = told(example, NO_EVIDENCE, "-x", *more)
+    assert found.statuses["one"] == "FAILED"
+    assert "stopping after 1 failures" in found.document["partial"]
+    if not more:
+        assert found.statuses["two"] == "NOT-RUN"
+        found = told(example, NO_EVIDENCE, "--lf")
+        assert "--lf" in found.document["partial"]
+        assert found.statuses == {"one": "FAILED", "two": "NOT-RUN"}
+
+
+def test_what_ctrl_c_left_is_partial(tmp_path: Path) -> None:
+    """Nothing is claimed of it."""
+    tests = FAILING.replace("assert 1 == 2", "raise KeyboardInterrupt")
+    found = told(project(tmp_path, ["one", "two"], tests), NO_EVIDENCE)
+    assert found.run.status == 2
+    assert found.statuses == {"one": "NOT-RUN", "two": "NOT-RUN"}
+    assert found.document["partial"]
+
+
+@pytest.mark.parametrize("more", [(), (*XDIST, "-n", "1")], ids=["plain", "a worker"])
+def test_a_file_that_does_not_import_makes_the_mapping_incomplete(
+    tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    """Its scenarios are not called unmapped, and pytest's own exit status stands."""
+    example = small(tmp_path).with_files(test_broken="import no_such_module_of_mine")
+    found = told(example, NO_EVIDENCE, "--scenarios=strict", *more)
+    assert found.run.status in {1, 2}
+    assert "test_broken.py" in found.problems
+    assert "test_broken.py could not be collected" in found.document["partial"]
+
+
+def test_what_is_printed(tmp_path: Path) -> None:
+    """A section of its own, a few words with -q, and nothing where there is no terminal."""
+    example = small(tmp_path, "one", "two", "three")
+    run = example.run(NO_EVIDENCE).says("= scenarios =", "UNMAPPED")
+    run.says("specs/stories.feature:8")
+    quiet = example.run(NO_EVIDENCE, "-q").never_says("= scenarios =")
+    assert len(quiet.output.splitlines()) < len(run.output.splitlines())
+    silent = example.run(NO_EVIDENCE, "-p", "no:terminal", "--scenarios=strict")
+    assert silent.status == 1, silent.output
+    github = {"GITHUB_ACTIONS": "true"}
+    example.run(NO_EVIDENCE, env=github).says("::error file=specs/stories.feature,line=8")
+    run.never_says("::error")
+
+
+def test_the_same_run_writes_the_same_document(tmp_path: Path) -> None:
+    """In one process or in three."""
+    example = small(tmp_path, "one", "two", "three")
+    texts = []
+    for args in ((), (*XDIST, "-n", "2"), ("-p", "no:cacheprovider")):
+        found = told(example, NO_EVIDENCE, *args)
+        texts.append((found.run.folder / "out.json").read_text(encoding="utf-8"))
+    assert texts[0] == texts[1] == texts[2]
+    assert str(tmp_path) not in texts[0]
+
+
+def test_mistakes_end_the_run_before_the_first_test(tmp_path: Path) -> None:
+    """Each with a message, and never with a traceback."""
+    example = small(tmp_path)
+    conflict = "<<<<<<< HEAD\n=======\n>>>>>>> other\n"
+    for files, args, words in (
+        ({}, ("--scenarios-out=yaml:x",), ("yaml", "json")),
+        ({}, ("--scenarios=srict",), ("srict", "strict")),
+        ({}, ("--arena-scenario-waive=@manual someday",), ("@manual",)),
+        ({"scenarios.lock": conflict}, (), ("scenarios.lock",)),
+    ):
+        run = example.with_paths(files).run(*args)
+        assert run.status == 4, run.output
+        run.says("ERROR", *words).never_says("Traceback", "INTERNALERROR", "passed")
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """At the end of the run, with an exit status of its own."""
+    run = small(tmp_path).run(NO_EVIDENCE, "--scenarios-out=json:app.py/out.json")
+    assert run.status == 4, run.output
+    run.says("app.py").never_says("Traceback", "INTERNALERROR")
+
+
+def test_a_misspelt_scenario_is_malformed_and_no_usage_error(tmp_path: Path) -> None:
+    """A gap of the strict run, with the line."""
+    text = feature("one", "two") + "\n  Scenario: broken\n    When a\n    Whan b\n"
+    example = small(tmp_path).with_paths({"specs/b.feature": text.replace("Stories", "B")})
+    run = example.run(NO_EVIDENCE, "--scenarios=strict").expect(status=1, passed=3)
+    run.says("specs/b.feature")
+
+
+def test_workers_of_groups_have_the_same_tests(tmp_path: Path) -> None:
+    """--dist=loadgroup changes the node ids of tests behind everybody's back."""
+    tests = TESTS.replace("@pytest.mark.other", "@pytest.mark.xdist_group('g')")
+    example = project(tmp_path, ["one", "two"], tests)
+    found = told(example, NO_EVIDENCE, *XDIST, "-n", "2", "--dist=loadgroup")
+    assert found.statuses == {"one": "PROVEN", "two": "PROVEN"}
+    assert "@g" not in found.problems + str(found.scenarios)
+
+
+def test_repeated_tests_are_tests_of_their_own(tmp_path: Path) -> None:
+    """pytest-repeat: the worst of them counts."""
+    tests = FAILING.replace("assert 1 == 2", "tries.append(1)\n    assert len(tries) > 1")
+    example = project(tmp_path, ["one", "two"], "tries = []\n" + tests)
+    found = told(example, NO_EVIDENCE, "-p", "pytest_repeat", "--count=2")
+    assert found.statuses == {"one": "FAILED", "two": "PROVEN"}
+
+
+def test_a_fork_tells_as_a_process_does(tmp_path: Path) -> None:
+    """pytest-forked: the facts of each test come back with its reports."""
+    tests = (
+        FAILING + "\nimport os\n@pytest.mark.scenario('three')\ndef test_c():\n    os._exit(3)\n"
+    )
+    example = project(tmp_path, ["one", "two", "three"], tests)
+    found = told(example, NO_EVIDENCE, "-p", "pytest_forked", "--forked")
+    assert found.statuses == {"one": "FAILED", "two": "PROVEN", "three": "FAILED"}

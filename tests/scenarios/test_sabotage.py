@@ -1,0 +1,131 @@
+"""A test that stays green though what it is about was broken is hollow, and nobody is misled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.private_server import on_postgresql, private_server
+from tests.scenarios.proving import XDIST
+from tests.scenarios.sabotaged import (
+    FOREIGN,
+    HONEST,
+    ODD,
+    ODD_RESULTS,
+    RESULTS,
+    TWINS,
+    WIDE,
+    results,
+    sabotaged,
+    suite,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.scenarios.proving import Told
+
+ALL = (HONEST, TWINS, FOREIGN, WIDE)
+SILENT = ("--scenarios=strict", "--junitxml=junit.xml", "-o", "arena_keep=failed", "-v")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """One run of the honest tests and their twins."""
+    return sabotaged(suite(tmp_path_factory.mktemp("sabotage"), *ALL), *SILENT)
+
+
+def test_each_twin_survives_its_kind_and_honest_tests_notice_all(found: Told) -> None:
+    """By our clients, sync ones, foreign ones, with rows of a wide fixture, with expect_changes."""
+    assert results(found) == RESULTS
+
+
+def test_who_survives_is_hollow_and_who_notices_is_proven(found: Told) -> None:
+    """The reason names the sabotage, and the strict run fails."""
+    expected = {name: "HOLLOW" if "S" in one else "PROVEN" for name, one in RESULTS.items()}
+    assert found.statuses == expected
+    assert "its seed removed" in found.reason("ignores_its_seed")
+    assert "commit rolled back" in found.reason("believes_the_answer")
+    assert "answer emptied" in found.reason("looks_at_the_status_alone")
+    assert "turned into a 500" in found.reason("looks_at_the_body_alone")
+    found.run.expect(1, passed=len(RESULTS))
+
+
+def test_why_it_was_noticed_is_the_first_line_of_the_failure(found: Told) -> None:
+    """So that a reader sees by which assertion."""
+    [test] = found.scenarios["honest"]["tests"]
+    whys = [one["why"] for one in test["sabotages"]]
+    assert "['Sand', 'Ann'] == ['Sand', 'Row', 'Ann']" in whys[0]
+    assert whys[3] == "assert 500 == 200"
+    assert not any("\n" in why for why in whys)
+
+
+def test_nothing_else_tells_of_tests_that_were_run_again(found: Told) -> None:
+    """No result, no report, no cache of failures, no kept database; one line of the summary."""
+    tests = len(RESULTS)
+    runs = sum(1 + sum(letter != "-" for letter in one) for one in RESULTS.values())
+    found.run.says(f"sabotage: {tests} tests run again {runs} times in ")
+    found.run.says(f"{tests} of {tests} tests had a database of their own")
+    found.run.never_says("warnings summary", "kept in", "Traceback", "ERROR")
+    cases = list(ET.parse(found.run.folder / "junit.xml").iter("testcase"))  # noqa: S314 - our own
+    assert len(cases) == tests
+    assert not any(case.find(kind) is not None for case in cases for kind in ("failure", "error"))
+    cache = found.run.folder / ".pytest_cache" / "v" / "cache" / "lastfailed"
+    assert not cache.exists() or not json.loads(cache.read_text())
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """One run of tests that cannot be broken like all others."""
+    return sabotaged(suite(tmp_path_factory.mktemp("odd"), ODD), "--scenarios=report")
+
+
+def test_what_cannot_be_broken_or_run_again_is_said_and_never_counts_as_noticed(odd: Told) -> None:
+    """Answers without a body, refusals, websockets, requests at once, logins, skips, Hypothesis."""
+    assert results(odd) == ODD_RESULTS
+    odd.run.expect(0, passed=len(ODD_RESULTS))
+
+
+def test_a_test_that_fails_whenever_it_is_run_again_has_noticed_nothing(odd: Told) -> None:
+    """It is run once with nothing broken, for comparison."""
+    assert "does not pass a second time" in odd.reason("only_the_first_time")
+    assert odd.statuses["only_the_first_time"] == "UNKNOWN"
+
+
+def test_subtests_and_warnings_of_broken_tests_are_not_reported(odd: Told) -> None:
+    """Both go to the terminal whoever runs the test."""
+    assert "subtests" in odd.reason("subtests")
+    odd.run.never_says("there is no body", "SUBFAIL", "warnings summary")
+
+
+def test_workers_break_their_own_tests(tmp_path: Path) -> None:
+    """Results travel to the controller; its line adds up what they did."""
+    found = sabotaged(suite(tmp_path, HONEST, TWINS), *XDIST, "-n2")
+    expected = {name: RESULTS[name] for name in results(found)}
+    assert results(found) == expected
+    found.run.says(f"sabotage: {len(expected)} tests run again ")
+
+
+def test_a_run_that_is_stopped_breaks_nothing(tmp_path: Path) -> None:
+    """Whoever asks for -x wants the end."""
+    failing = "async def test_a_failure(client):\n    assert not await client.get('/dancers')\n"
+    found = sabotaged(suite(tmp_path, HONEST, failing, TWINS), "-x")
+    assert set(results(found).values()) == {"????"}
+    assert found.statuses["honest"] == "UNKNOWN"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isolation", ["undo", "clone"])
+def test_on_postgresql_as_on_sqlite(tmp_path: Path, isolation: str) -> None:
+    """Rows are taken back by a journal, or in another database."""
+    with private_server() as server:
+        example = on_postgresql(suite(tmp_path, *ALL))
+        example = dataclasses.replace(example, env={**server.env, "ARENA_ISOLATION": isolation})
+        found = sabotaged(example, *SILENT)
+        assert results(found) == RESULTS
+        found.run.expect(1, passed=len(RESULTS)).never_says("kept in", "ERROR")
+        server.check_clean(found.run.output)
