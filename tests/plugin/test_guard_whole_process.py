@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.developer import change_of, small_example, untouched
 
 if TYPE_CHECKING:
@@ -169,6 +171,7 @@ def test_pitfall_081_136_at_no_moment_is_a_file_of_the_developers_reached(tmp_pa
     run.says("arena: refused: a connection to")  # the last words
 
 
+@pytest.mark.slow
 def test_without_the_plugin_every_moment_reaches_every_file(tmp_path: Path) -> None:
     """The twin."""
     with change_of(_example(tmp_path), _files()) as changed:

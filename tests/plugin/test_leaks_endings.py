@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -272,6 +274,7 @@ def test_a_test_without_a_database_costs_nothing(example: Example) -> None:
     assert not list(run.folder.parent.glob("cache/templates/*"))
 
 
+@pytest.mark.slow
 def test_endings_by_x_maxfail_and_ctrl_c(example: Example) -> None:
     """P7: the run ends early; everything is left, nothing is said twice, nothing breaks."""
     for error, args, status in (

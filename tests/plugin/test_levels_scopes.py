@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -252,6 +254,7 @@ def test_levels_of_every_scope_live_as_long_as_their_fixture(example: Example) -
     project.run("test_z.py", "test_a_auto.py").expect(passed=8)
 
 
+@pytest.mark.slow
 def test_levels_under_anyio(example: Example) -> None:
     """P6 with anyio's runner, whose wide fixtures hold a loop for several tests."""
     marker = (

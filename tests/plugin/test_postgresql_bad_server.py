@@ -76,6 +76,7 @@ def test_a_server_that_is_too_old(example: Example) -> None:
     run.says("is PostgreSQL 12.22", "arena needs 13 or newer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "login, reason, fix",
     [
@@ -140,6 +141,7 @@ def crowd(example: Example, server: Crowded, *, version: int = 0) -> Run:
     return project.run("--tb=short", env=env).never_says(PASSWORD, "INTERNALERROR")
 
 
+@pytest.mark.slow
 def test_pitfall_091_the_apps_own_pool_is_too_large(example: Example, crowded: Crowded) -> None:
     """The server's words, and what they mean here; what was made is dropped all the same."""
     run = crowd(example, crowded).expect(1, passed=1, failed=1)
@@ -239,6 +241,7 @@ async def seed(session):
 """
 
 
+@pytest.mark.slow
 def test_a_build_that_fails_leaves_nothing(example: Example) -> None:
     """The message is the builder's; the schema's template stays, as that was built."""
     with private_server() as server:

@@ -304,6 +304,7 @@ def test_pitfall_071_ctrl_c(project: Project, places: str) -> None:
         project.is_green_next()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "places",
     [
@@ -407,6 +408,7 @@ def killing(project: Project, victim: int, **more: str) -> Run:
     return example.run("test_it.py", env=project.env({"VICTIM": str(victim), **more}))
 
 
+@pytest.mark.slow
 def test_pitfall_071_the_server_crashes_in_the_middle(
     example: Example, own_server: PrivateServer
 ) -> None:

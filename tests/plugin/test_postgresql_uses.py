@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.test_postgresql_story import on_postgresql
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ def test_is_gone():
 """
 
 
+@pytest.mark.slow
 def test_connections_that_came_another_way_are_seen(example: Example) -> None:
     """Else a test that wrote would be taken for one that had used no database."""
     run = on_postgresql(example, test_it=WAYS + DETACHED).run("-v", "-W", "ignore")

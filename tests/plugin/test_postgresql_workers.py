@@ -238,6 +238,7 @@ def ended(process: subprocess.Popen[str]) -> str:
     return output
 
 
+@pytest.mark.slow
 def test_pitfall_076_two_checkouts_at_once(
     example: Example, server: PrivateServer, tmp_path: Path
 ) -> None:

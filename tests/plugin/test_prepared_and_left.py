@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -53,6 +55,7 @@ async def test_pitfall_073_left_open(number):
 """
 
 
+@pytest.mark.slow
 def test_pitfall_073_connections_left_open_do_not_keep_the_process(example: Example) -> None:
     """Each aiosqlite connection has a thread that Python waits for: the run ends all the same."""
     run = example.with_files(test_left=LEFT).run()

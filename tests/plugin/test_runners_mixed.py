@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -243,6 +245,7 @@ def test_pitfall_008_117_runners_of_all_kinds_in_one_run(example: Example) -> No
     project.run("-p", "anyio", "-p", "_hypothesis_pytestplugin").expect(passed=11 * 2 + 4)
 
 
+@pytest.mark.slow
 def test_pitfall_001_018_runners_of_many_loops_pings_and_small_pools(example: Example) -> None:
     """P5: a hundred loops; pools of one; uvloop; debug mode; a lifespan that always ends."""
     project = with_lifespan(example).with_files(test_it=MANY.replace("EXPECTED", "(107, 0)"))
@@ -268,6 +271,7 @@ def test_pitfall_011_runners_with_a_static_pool_in_memory(example: Example) -> N
     run.expect(passed=106)
 
 
+@pytest.mark.slow
 def test_runners_with_a_lifespan_of_the_session_and_none(example: Example) -> None:
     """`arena_lifespan`: once for all tests, or not at all."""
     project = with_lifespan(example)

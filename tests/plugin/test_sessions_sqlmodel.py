@@ -57,6 +57,7 @@ def test_sync(db_session, test_client):
 """
 
 
+@pytest.mark.slow
 def test_sessions_have_exec_and_read_fresh(example: Example) -> None:
     """db_session is SQLModel's own kind of session where SQLModel is in use."""
     pytest.importorskip("sqlmodel", reason="SQLModel is not installed")

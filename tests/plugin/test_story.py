@@ -145,6 +145,7 @@ def _lined(text: str) -> list[str]:
     return [re.sub(r"(?<=\S)  +", "  ", line) for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_clone_tells_the_whole_and_why(example: Example) -> None:
     """The requests are named; what changed is known of all together."""
     run = shop(example, test_it=FAILING).run(env=env_of("clone"))
@@ -173,6 +174,7 @@ def test_each_example_has_its_own(test_client, number):
 """
 
 
+@pytest.mark.slow
 def test_the_last_example_of_hypothesis_is_told(example: Example) -> None:
     """Of the ones before nothing is left."""
     run = shop(example, test_it=EXAMPLES).run("-p", "_hypothesis_pytestplugin")
@@ -371,6 +373,7 @@ def test_with_subtests(subtests, test_client):
 """
 
 
+@pytest.mark.slow
 def test_a_subtest_that_fails_tells_what_there_was_until_then(example: Example) -> None:
     """Its report is made in the middle of the test."""
     if int(pytest.__version__.partition(".")[0]) < 9:
@@ -381,6 +384,7 @@ def test_a_subtest_that_fails_tells_what_there_was_until_then(example: Example) 
     assert "/orders/lamp" not in first
 
 
+@pytest.mark.slow
 def test_workers_send_the_story_along(example: Example) -> None:
     """A report's sections are the controller's to print."""
     run = shop(example, test_it=FAILING).run("-p", "xdist.plugin", "-n", "1")

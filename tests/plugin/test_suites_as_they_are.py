@@ -70,6 +70,7 @@ def in_folder(folder: Path, suite: Suite, *config: str) -> Example:
     return Example(folder / "project", {**suite.files, "pytest.ini": CONFIG + lines})
 
 
+@pytest.mark.slow
 def test_suite_passes_without_the_plugin(tmp_path: Path, suite: Suite) -> None:
     """The suite is right by itself: what follows says something about the plugin."""
     in_folder(tmp_path, suite).run(plugin=False).expect(passed=suite.tests)
@@ -90,6 +91,7 @@ def test_suite_passes_with_its_app_and_schema_named(tmp_path: Path, suite: Suite
     assert databases_in(run.folder) == []
 
 
+@pytest.mark.slow
 def test_flag_suite_passes_without_the_plugin(tmp_path: Path) -> None:
     """Its first test makes the tables, and the others find them: they leak."""
     in_folder(tmp_path, FLAG).run(plugin=False).expect(passed=FLAG.tests)
@@ -103,6 +105,7 @@ def test_flag_suite_passes_with_its_schema_named(tmp_path: Path) -> None:
     assert databases_in(run.folder) == []
 
 
+@pytest.mark.slow
 def test_flag_suite_without_its_schema_has_tables_in_one_test_only(tmp_path: Path) -> None:
     """Where P2 and P3 meet, P2 wins: tables that a test made for all others end with it."""
     run = in_folder(tmp_path, FLAG).run()

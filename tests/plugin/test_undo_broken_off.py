@@ -145,6 +145,7 @@ def test_pitfall_070_a_level_goes_wherever_its_leaving_is_broken_off(
     server.check_clean(run.output)
 
 
+@pytest.mark.slow
 def test_pitfall_070_a_level_that_was_entered_by_halves(
     example: Example, server: PrivateServer
 ) -> None:
@@ -155,6 +156,7 @@ def test_pitfall_070_a_level_that_was_entered_by_halves(
     server.check_clean(run.output)
 
 
+@pytest.mark.slow
 def test_pitfall_070_ctrl_c_ends_the_run_in_order(example: Example, server: PrivateServer) -> None:
     """What the test and the wider fixture have written is gone, and so are the databases."""
     project = suite(example, LEAVING, ALTER=False, STOP=26, STEP=25)

@@ -175,6 +175,7 @@ def test_pitfall_063_killed_at_random(project: UndoProject) -> None:
     project.is_green_next(passed=TURNS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [

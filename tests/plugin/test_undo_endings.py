@@ -78,6 +78,7 @@ def test_after(arena):
 """
 
 
+@pytest.mark.slow
 def test_pitfall_070_a_timeout_while_a_level_is_left(example: Example) -> None:
     """It is told, and what the test wrote goes all the same."""
     run = on_postgresql(example, test_it=RINGS, test_later=AFTER).run("--tb=short")
@@ -163,6 +164,7 @@ def test_it_was_ended(worker, arena):
 """
 
 
+@pytest.mark.slow
 def test_pitfall_044_057_transactions_of_wide_fixtures(example: Example) -> None:
     """One that only took numbers stays as it is; a statement under way ends with its test."""
     project = on_postgresql(example, test_savepoints=ONE_TRANSACTION, test_worker=AT_WORK)

@@ -244,6 +244,7 @@ def test_last(test_client):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs,other", KINDS)
 def test_what_goes_wrong_in_such_a_test(
     example: Example, server: PrivateServer, runs: str, other: str

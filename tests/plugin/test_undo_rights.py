@@ -230,6 +230,7 @@ def test_a_changed_schema_is_noticed_with_and_without_event_triggers(
     run.says("its database was replaced")
 
 
+@pytest.mark.slow
 def test_pitfall_029_expected_changes_of_the_schema_without_event_triggers(roles: Roles) -> None:
     """Nothing notes them at once, and nobody's expectation is met by a table that is gone."""
     roles.run("replica", "undo", test_it=TOLD_WITHOUT_EVENT_TRIGGERS).expect(passed=5)

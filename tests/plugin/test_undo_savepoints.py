@@ -87,6 +87,7 @@ def env() -> Iterator[dict[str, str]]:
         yield {**server.env, "ARENA_ISOLATION": "undo"}
 
 
+@pytest.mark.slow
 def test_pitfall_057_numbers_in_the_transaction_of_a_wide_fixture(
     example: Example, env: dict[str, str]
 ) -> None:

@@ -438,6 +438,7 @@ async def test_last(client): ...
 """
 
 
+@pytest.mark.slow
 def test_prepared_transactions(example: Example) -> None:
     """P7: nobody's session holds one, and it would hold the rows for good."""
     run = office(example, test_it=PREPARED).run(env={"ARENA_DATABASE": URL.render_as_string()})

@@ -119,6 +119,7 @@ def test_what_copy_would_leave_of_the_schema(example: Example, statement: str, w
     test_what_copy_would_leave_is_named_and_put_right(example, statement, what)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement, what",
     [A_NUMBER, *(pytest.param(*one, marks=pytest.mark.slow) for one in ON_A_SERVER)],

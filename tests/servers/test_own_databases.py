@@ -717,6 +717,7 @@ def check_nothing_is_left(registry: str, names: set[str]) -> None:
             own.drop(own.create("live", template=name))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_pitfall_074_killed_between_any_two_statements(registry: str) -> None:
     """A few of the places, from the first statement on; the slow test takes all of them."""

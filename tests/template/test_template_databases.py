@@ -323,6 +323,7 @@ DYING = SEED.replace(
 )
 
 
+@pytest.mark.slow
 def test_pitfall_074_a_build_that_was_killed_is_never_taken_for_a_finished_one(
     on_server: ServerProject,
 ) -> None:

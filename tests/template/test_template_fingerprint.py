@@ -272,6 +272,7 @@ def _end(process: subprocess.Popen[str]) -> str:
     return output.strip()
 
 
+@pytest.mark.slow
 def test_pitfall_074_six_processes_at_once_build_once(project: Project) -> None:
     """Whoever has the lock builds; the others wait, and find it."""
     processes = [project.in_another_process() for _ in range(6)]
