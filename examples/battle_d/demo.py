@@ -5,6 +5,7 @@ one that points at the developer's database. The demo reads that database before
 """
 
 import hashlib
+import json
 import os
 import sqlite3
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent
 DATABASE = PROJECT / "data" / "battle_d.db"
+PAGE = PROJECT / "build" / "scenarios.html"
+TWINS = PROJECT / "build" / "twins.json"
 COUNTED = ("users", "dancers", "tournaments")
 
 INTRODUCTION = """\
@@ -24,6 +27,13 @@ at the developer's database. Its tests write rows in fixtures, make HTTP request
 commit. Half of them use the production session maker and drop every table before each test. A few
 keep the dependency override that they had. There is no test engine; the four arena_ lines in
 pyproject.toml are all it takes.
+"""
+
+ABOUT_TWINS = """\
+A test can pass and prove nothing. In hollow/ stand nine such tests: each has an honest twin, and
+lacks one thing of it. The first five are found by what they never did, the others by sabotage:
+they are run again without their seed, with the app's commit taken back, with an empty answer, or
+with a server error in its place, and do not notice.
 """
 
 
@@ -46,11 +56,14 @@ def main() -> int:
     _ensure_database()
     before = _read()
     _say(f"The developer's database, before the tests:\n    file    {DATABASE}\n{before}\n")
-    _say("$ python -m pytest -v")
-    status = _run("-m", "pytest", "-v")
+    options = ["-v", "--scenarios-sabotage", f"--scenarios-out=html:{PAGE.relative_to(PROJECT)}"]
+    _say(f"$ python -m pytest {' '.join(options)}")
+    status = _run("-m", "pytest", *options)
+    all_found = _find_twins()
     after = _read()
     _say(f"\nThe developer's database, after the tests:\n{after}\n")
-    return _judge(tests_passed=status == 0, untouched=before == after)
+    _say(f"The specification, with what is proven of it: {PAGE.as_uri()}")
+    return _judge(tests_passed=status == 0, all_found=all_found, untouched=before == after)
 
 
 def _ensure_database() -> None:
@@ -84,11 +97,23 @@ def _run(*arguments: str) -> int:
     return subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode
 
 
-def _judge(*, tests_passed: bool, untouched: bool) -> int:
-    tests = "The tests passed" if tests_passed else "The tests FAILED"
+def _find_twins() -> bool:
+    """Run the hollow tests, which pass, and say what is said of them."""
+    _say(f"\n{ABOUT_TWINS}")
+    options = ["-q", "--arena-specs=hollow/twins.feature", "--scenarios=report"]
+    options += ["--scenarios-sabotage", f"--scenarios-out=json:{TWINS.relative_to(PROJECT)}"]
+    _say(f"$ python -m pytest hollow {' '.join(options)}")
+    status = _run("-m", "pytest", "hollow", *options)
+    scenarios = json.loads(TWINS.read_text(encoding="utf-8"))["scenarios"]
+    return status == 0 and {one["status"] for one in scenarios} == {"HOLLOW"}
+
+
+def _judge(*, tests_passed: bool, all_found: bool, untouched: bool) -> int:
+    tests = "The tests passed and prove" if tests_passed else "The tests FAILED to prove"
+    twins = "each hollow twin was found" if all_found else "NOT each hollow twin was found"
     database = "has the same bytes as before" if untouched else "was CHANGED"
-    _say(f"Verdict: {tests}, and the developer's database {database}.")
-    return 0 if tests_passed and untouched else 1
+    _say(f"Verdict: {tests} every scenario; {twins}; the developer's database {database}.")
+    return 0 if tests_passed and all_found and untouched else 1
 
 
 def _say(text: str) -> None:

@@ -33,6 +33,9 @@ def show_users_lines(report: Any, excinfo: Any, option: Any) -> None:
         chain=False,
         tbfilter=lambda info: info.traceback.filter(lambda one: not is_library(str(one.path))),
     )
+    shown = getattr(report.longrepr, "reprtraceback", None)
+    if shown is not None and not shown.reprentries:
+        shown.extraline = None  # that all lines are hidden: there is none of the user's
     if isinstance(excinfo.value, TemplateError) and (cause := excinfo.value.__cause__):
         report.sections.append(("arena: where the build failed", _report.users_trace(cause)))
 

@@ -24,6 +24,7 @@ from tests.evidence.samples import (
     outline,
     scenario,
     specification,
+    step,
 )
 
 if TYPE_CHECKING:
@@ -81,6 +82,16 @@ def test_a_file_that_cannot_be_read_fails_every_run(partial: str) -> None:
     doc = judge(spec, [mapping()], [attempt()], rules=RULES, partial=partial)
     assert doc.gaps == (f"{SPEC}:3: expected a step, got 'Whan'",)
     assert doc.scenarios[0].status is Status.PROVEN
+
+
+@pytest.mark.parametrize("partial", ["", "-k a"])
+def test_a_malformed_scenario_fails_every_run_once(partial: str) -> None:
+    """The specification was read as a whole; its problem and its status are one gap."""
+    problem = Problem(spec=SPEC, line=10, what="it has no steps", scenario=scenario().key)
+    doc = judge(
+        specification(scenario(), problems=(problem,)), [], [], rules=RULES, partial=partial
+    )
+    assert doc.gaps == (f"{SPEC}:10: MALFORMED: Start: it has no steps",)
 
 
 def test_no_scenario_at_all_is_a_gap() -> None:
@@ -314,6 +325,9 @@ def test_a_renamed_scenario_is_found_by_its_steps() -> None:
     assert len(told) == 1
     assert "'Battles :: Start' was accepted; 'Battles :: Begin'" in told[0]
     assert "arena scenarios accept 'Battles :: Begin'" in told[0]
-    other = scenario("Begin", rev="1:12345678")
+    near = scenario("Begin", rev="1:12345678")
+    doc = document([], [mapping(one=near)], of=[near], rules=locked())
+    assert "has nearly its steps" in str(doc.problems[0])
+    other = scenario("Begin", rev="1:12345678", steps=(step("When it rains"),))
     doc = document([], [mapping(one=other)], of=[other], rules=locked())
     assert "no specification has it any more" in str(doc.problems[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -22,6 +22,9 @@ from tests.evidence.samples import (
     scenario,
     step,
 )
+
+Kind = Literal["seed", "commit", "empty", "500"]
+Result = Literal["noticed", "survived", "not applicable", "unknown"]
 
 CONSTANT = Asserted(place="tests/test_b.py:16", text="True", after=1, is_constant=True)
 EARLY = Asserted(place="tests/test_b.py:14", text="battle.id", after=0)
@@ -189,6 +192,8 @@ def test_a_given_may_be_a_request() -> None:
     late = replace(CHECK, after=2)
     what = facts(steps=some, requests=(POST, POST), asserted=(late,), first=1)
     assert verdict(what)[0] is Status.PROVEN
+    idle = judged([attempt(facts=replace(what, seeded=()))])
+    assert (idle.status, idle.steps[0].status) == (Status.HOLLOW, Status.PROVEN)
 
 
 def test_one_when_with_a_request_is_enough_for_all() -> None:
@@ -234,16 +239,12 @@ def test_blocks_of_another_scenario_of_the_same_test_do_not_count() -> None:
 
 # --- sabotage ---------------------------------------------------------------------------------
 
-KINDS = ("seed", "commit", "empty", "500")
+KINDS: tuple[Kind, ...] = ("seed", "commit", "empty", "500")
 
 
-def noticed(**results: str) -> tuple[Sabotage, ...]:
-    """All four kinds, noticed but for these; `_500` for the last."""
-    given = {name.strip("_"): result for name, result in results.items()}
-    return tuple(
-        Sabotage(kind=kind, result=given.get(kind, "noticed"))  # type: ignore[arg-type] - by name
-        for kind in KINDS
-    )
+def noticed(but: Kind | None = None, result: Result = "noticed") -> tuple[Sabotage, ...]:
+    """All four kinds were noticed, but for one."""
+    return tuple(Sabotage(kind=kind, result=result if kind == but else "noticed") for kind in KINDS)
 
 
 def after(sabotages: tuple[Sabotage, ...], *tags: str) -> tuple[Status, str]:
@@ -255,7 +256,7 @@ def after(sabotages: tuple[Sabotage, ...], *tags: str) -> tuple[Status, str]:
 def test_a_test_that_notices_every_sabotage_is_proven() -> None:
     """Also where one was not applicable."""
     assert after(noticed())[0] is Status.PROVEN
-    assert after(noticed(commit="not applicable"))[0] is Status.PROVEN
+    assert after(noticed("commit", "not applicable"))[0] is Status.PROVEN
 
 
 @pytest.mark.parametrize(
@@ -267,9 +268,9 @@ def test_a_test_that_notices_every_sabotage_is_proven() -> None:
         ("500", "the answer turned into a 500"),
     ],
 )
-def test_a_test_that_survives_a_sabotage_is_hollow(kind: str, told: str) -> None:
+def test_a_test_that_survives_a_sabotage_is_hollow(kind: Kind, told: str) -> None:
     """The reason names it; a tag of that kind on the scenario excuses it, and no other does."""
-    survived = noticed(**{f"_{kind}": "survived"})
+    survived = noticed(kind, "survived")
     assert after(survived) == (Status.HOLLOW, f"stays green with {told}")
     assert after(survived, f"@survives-{kind}")[0] is Status.PROVEN
     other = "seed" if kind == "500" else "500"
@@ -278,12 +279,12 @@ def test_a_test_that_survives_a_sabotage_is_hollow(kind: str, told: str) -> None
 
 def test_no_seed_excuses_the_removed_seed() -> None:
     """There is none to remove."""
-    assert after(noticed(seed="survived"), "@no-seed")[0] is Status.PROVEN
+    assert after(noticed("seed", "survived"), "@no-seed")[0] is Status.PROVEN
 
 
 def test_a_sabotage_without_a_result_is_unknown() -> None:
     """And so is a proof that was not tried at all though all were to be."""
-    assert after(noticed(empty="unknown"))[0] is Status.UNKNOWN
+    assert after(noticed("empty", "unknown"))[0] is Status.UNKNOWN
     assert after(())[0] is Status.UNKNOWN
     assert judged([attempt()]).status is Status.PROVEN
 
@@ -313,6 +314,8 @@ def test_what_is_odd_about_a_request_is_remarked(request_: dict[str, Any], said:
     [
         {"route": ""},
         {"route": "/battles/{id}/start"},
+        {"route": "/v1/battles/{id}/start", "path": "/v1/battles/7/start"},
+        {"route": "", "path": "/v1/battles/7/start"},
         {"path": "/battles/7/start?fast=1"},
         {"read": None},
         {"observed": None},

@@ -118,6 +118,18 @@ def test_accepting_a_renamed_scenario_moves_its_entry() -> None:
     assert lines == ("renamed: Battles :: Start -> Battles :: Begin",)
 
 
+def test_accepting_a_scenario_that_was_renamed_and_edited_shows_what_was_edited() -> None:
+    """Not all of its steps as if they were new."""
+    lock, _ = accepted(Lock(), START, scenario("Other", steps=(step("When it rains"),), rev="1:9"))
+    steps = (*START.steps[:2], step("Then its status is LIVE"))
+    begin = scenario("Begin", rev="1:22222222", steps=steps)
+    lock, lines = accepted(lock, begin, keys=[begin.key])
+    assert list(lock.entries) == [begin.key, "Battles :: Other"]
+    assert lines[0] == "renamed: Battles :: Start -> Battles :: Begin"
+    assert "-Then its status is ACTIVE" in lines
+    assert "+Given a battle is pending" not in lines
+
+
 def test_accepting_no_scenario_names_the_nearest() -> None:
     """With the command to paste."""
     with pytest.raises(ScenarioError, match="no scenario has the key 'Battles :: Strat'") as error:

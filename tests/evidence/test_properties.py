@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,13 +27,23 @@ from pytest_arena._evidence import (
 )
 from pytest_arena._evidence._flags import rank
 from pytest_arena._specs import Problem
-from tests.evidence.samples import RULES, outline, scenario, specification
+from tests.evidence.samples import (
+    RULES,
+    attempt,
+    failure,
+    mapping,
+    outline,
+    scenario,
+    specification,
+)
+from tests.evidence.samples import judged as judged_alone
 
 if TYPE_CHECKING:
     from pytest_arena._evidence import Document
 
+A = scenario("A", 10)
 SCENARIOS = (
-    scenario("A", 10),
+    A,
     scenario("B", 20, tags=("@manual", "@no-seed", "@survives-500")),
     outline("1", "2", name="C", line=30),
     scenario("D", 40, tags=("@no-request",)),
@@ -44,6 +54,9 @@ PAIRS = st.dictionaries(st.sampled_from(("battles", "users")), st.integers(0, 2)
     lambda held: tuple(sorted(held.items()))
 )
 NONE = st.none()
+
+# As many as take a second: what they found stands below as a test of its own.
+SOME = settings(max_examples=40)
 
 requests = st.builds(
     Requested,
@@ -67,13 +80,12 @@ blocks = st.builds(
     requests=st.sampled_from(((), (0,))),
     assertions=st.integers(0, 1),
 )
-a_few = {"max_size": 2}
 all_facts = st.builds(
     Facts,
     seeded=NONE | PAIRS,
-    requests=st.lists(requests, **a_few).map(tuple),
+    requests=st.lists(requests, max_size=2).map(tuple),
     first=st.integers(0, 1),
-    asserted=st.lists(assertions, **a_few).map(tuple),
+    asserted=st.lists(assertions, max_size=2).map(tuple),
     steps=st.lists(blocks, max_size=3).map(tuple),
     seen=st.sampled_from(((), ("ACTIVE",))),
     off=st.dictionaries(st.sampled_from(("seeded", "requested", "asserted")), TEXT).map(
@@ -96,7 +108,7 @@ tries = st.builds(
     facts=NONE | all_facts,
     is_stub=st.booleans(),
     is_rerun=st.booleans(),
-    sabotages=st.lists(sabotages, **a_few).map(tuple),
+    sabotages=st.lists(sabotages, max_size=2).map(tuple),
 )
 mappings = st.builds(
     Mapping,
@@ -140,6 +152,7 @@ def judged(run: dict[str, Any]) -> Document:
     return judge(spec, run["mappings"], run["tries"], rules=AGREED, **more)
 
 
+@SOME
 @given(runs, st.randoms(use_true_random=False))
 def test_the_order_of_tests_and_tries_changes_nothing(run: dict[str, Any], chance: Any) -> None:
     """Letter for letter."""
@@ -149,6 +162,7 @@ def test_the_order_of_tests_and_tries_changes_nothing(run: dict[str, Any], chanc
     assert as_json(judged(run)) == before
 
 
+@SOME
 @given(runs)
 def test_a_document_survives_its_file(run: dict[str, Any]) -> None:
     """Equal, and written the same again."""
@@ -159,6 +173,7 @@ def test_a_document_survives_its_file(run: dict[str, Any]) -> None:
     assert as_json(again) == text
 
 
+@SOME
 @given(runs, tries, st.sampled_from(("failed", "unfinished")))
 def test_one_more_failure_never_makes_anything_better(
     run: dict[str, Any], another: Try, outcome: Any
@@ -171,6 +186,7 @@ def test_one_more_failure_never_makes_anything_better(
         assert rank(new.status) <= rank(old.status) or new.status is Status.WAIVED
 
 
+@SOME
 @given(runs)
 def test_nothing_is_proven_without_a_test_that_did_it_all(run: dict[str, Any]) -> None:
     """Seen from the facts: never a false green."""
@@ -188,6 +204,7 @@ def test_nothing_is_proven_without_a_test_that_did_it_all(run: dict[str, Any]) -
             }
 
 
+@SOME
 @given(runs, st.lists(st.integers(0, 1), min_size=6, max_size=6))
 def test_shards_say_what_one_run_says(run: dict[str, Any], sides: list[int]) -> None:
     """However the tests are dealt out, whole tests to one shard each."""
@@ -199,11 +216,14 @@ def test_shards_say_what_one_run_says(run: dict[str, Any], sides: list[int]) -> 
     assert as_json(merged(shards)) == as_json(judged(run))
 
 
-@pytest.mark.slow
-@settings(max_examples=3000, deadline=None)
-@given(runs, st.randoms(use_true_random=False))
-def test_all_of_it_with_many_more_runs(run: dict[str, Any], chance: Any) -> None:
-    """The same, for a while."""
-    test_the_order_of_tests_and_tries_changes_nothing.hypothesis.inner_test(run, chance)
-    test_a_document_survives_its_file.hypothesis.inner_test(run)
-    test_nothing_is_proven_without_a_test_that_did_it_all.hypothesis.inner_test(run)
+def test_reruns_are_told_in_one_order() -> None:
+    """Two processes whose tests failed for different reasons, and passed on a rerun."""
+    some = [failure(reason="a"), failure(reason="b"), attempt(is_rerun=True)]
+    some += [attempt(is_rerun=True)]
+    assert len({judged_alone(each).reason for each in permutations(some)}) == 1
+
+
+def test_two_rows_of_one_test_come_in_one_order() -> None:
+    """Also from the file of a shard."""
+    run = {"mappings": [mapping(one=A), mapping(one=A, row=(("p", "1"),))], "tries": []}
+    assert as_json(merged([judged(run)])) == as_json(judged(run))

@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from pytest_arena._evidence import Status, Try, judge, listed
+from pytest_arena._evidence import Mapping, Status, Try, judge, listed
 from pytest_arena._specs import Problem
 from tests.evidence.samples import (
     RULES,
@@ -50,6 +50,12 @@ def test_what_became_of_the_only_test_is_said(tries: list[Try], status: str, rea
     assert one.tests[0].status is one.status
 
 
+def test_a_reason_holds_no_password() -> None:
+    """It is a failure's first line, and the page is published."""
+    one = judged([failure(reason="cannot connect: postgresql://me:s3cret@db/shop")])
+    assert one.reason == "cannot connect: postgresql://me:***@db/shop"
+
+
 def test_a_scenario_without_a_test_is_unmapped() -> None:
     """Tries of tests that name no scenario change nothing."""
     assert judged([attempt()], []).status is Status.UNMAPPED
@@ -67,6 +73,12 @@ def test_a_test_that_passes_only_on_a_rerun_is_flaky() -> None:
     assert one.status is Status.FLAKY
     assert "assert 404 == 200" in one.reason
     assert one.tests[0].facts is not None
+
+
+def test_a_rerun_is_flaky_though_the_failure_before_it_never_arrived() -> None:
+    """It was run again for a reason."""
+    one = judged([attempt(is_rerun=True)])
+    assert (one.status, one.reason) == (Status.FLAKY, "passed on a rerun")
 
 
 def test_a_test_that_fails_on_all_reruns_failed() -> None:
@@ -116,7 +128,7 @@ def test_the_same_mapping_from_several_processes_counts_once() -> None:
     assert one.status is Status.PROVEN
 
 
-def rows(*names: str) -> list[object]:
+def rows(*names: str) -> list[Mapping]:
     """Mappings of tests to rows, by the row's value; none for the whole Outline."""
     one = outline("1", "2", "3")
     return [mapping(f"t{name}", one, row=(("p", name),) if name else ()) for name in names]

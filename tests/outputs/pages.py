@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from pytest_arena._evidence import (
@@ -18,7 +19,7 @@ from pytest_arena._evidence import (
 )
 from pytest_arena._specs import Problem, Scenario, parse
 
-__all__ = ["FEATURE", "MARKDOWN", "SOURCES", "document", "large", "scenarios", "unread"]
+__all__ = ["FEATURE", "MARKDOWN", "SOURCES", "document", "large", "place", "scenarios", "unread"]
 
 FEATURE = r"""# language: en
 @events
@@ -39,6 +40,7 @@ Feature: Judging a battle
     # the head judge decides
     When the head judge sends
       '''json
+      Feature: Judging a battle
       {"winner": "red", "why": "a word that is far too long for a telephone, and goes on and on"}
       '''
     Then the battle status is CLOSED
@@ -196,6 +198,12 @@ def scenarios() -> list[Scenario]:
     """All scenarios of the three files."""
     read = [parse(text, path) for path, text in SOURCES.items()]
     return [scenario for one in read for scenario in one.scenarios]
+
+
+def place(name: str) -> tuple[str, str]:
+    """Where a scenario stands, in the files and on the page."""
+    (found,) = [one.place for one in scenarios() if one.name == name]
+    return found, re.sub(r"[/.]", "-", found).replace(":", "-L")
 
 
 def document() -> Document:

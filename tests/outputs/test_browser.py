@@ -15,7 +15,7 @@ import pytest
 
 from pytest_arena._evidence import Status
 from pytest_arena._outputs._html import page as made
-from tests.outputs.pages import SOURCES, document, large
+from tests.outputs.pages import SOURCES, document, large, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,6 +80,7 @@ class Opener:
         """Return the page at a fragment, in a context of its own, once it has been loaded."""
         opened = Opened(self.browser.new_context(**context).new_page())
         self.opened.append(opened)
+        opened.page.set_default_timeout(10_000)
         opened.page.on("console", lambda message: opened.complaints.append(message.text))
         opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
         opened.page.on("request", lambda request: opened.asked.append(request.url))
@@ -196,20 +197,20 @@ def test_the_address_restores_filters_and_place(opens: Opener) -> None:
     assert opened.page.locator("#rule").input_value() == "BR-REG-002"
     opened.page.locator("article:visible a.place").click()
     address = opened.page.url
-    assert address.endswith(
-        "#status=HOLLOW%2CFAILED&rule=BR-REG-002&q=withdrawn&at=docs-registration-md-L50"
-    )
-    again = opens(address.partition("#")[2].join(("#", "")))
+    _, anchor = place("Withdrawn in time")
+    assert address.endswith(f"#status=FAILED%2CHOLLOW&rule=BR-REG-002&q=withdrawn&at={anchor}")
+    again = opens(url=address)
     assert again.counts() == (1, f"1 of {ALL} scenarios shown")
-    assert again.page.evaluate("document.activeElement.id") == "docs-registration-md-L50"
+    assert again.page.evaluate("document.activeElement.id") == anchor
 
 
 def test_a_link_to_what_is_filtered_out_shows_it(opens: Opener) -> None:
     """A reason at the top leads to its scenario, whatever was chosen before."""
     opened = opens("#status=PROVEN")
     opened.page.get_by_text("A strict run fails").click()
-    opened.page.get_by_role("link", name="docs/registration.md:34", exact=True).click()
-    assert opened.page.evaluate("document.activeElement.id") == "docs-registration-md-L34"
+    written, anchor = place("One entry only")
+    opened.page.get_by_role("link", name=written, exact=True).click()
+    assert opened.page.evaluate("document.activeElement.id") == anchor
     assert opened.counts() == (ALL, f"{ALL} scenarios")
 
 
@@ -264,11 +265,13 @@ def test_all_letters_stand_out_in_both_schemes(opens: Opener, scheme: Any) -> No
     assert (luminance(paper) < 0.1) is (scheme == "dark")
 
 
+@pytest.mark.slow
 def test_a_large_page_leads_where_it_should(opens: Opener, tmp_path: Path) -> None:
     """Though most of it has not been laid out yet."""
     path = tmp_path / "large.html"
     path.write_text(made(*large(600)), encoding="utf-8")
     opened = opens(url=path.as_uri())
+    opened.page.locator("#expand").click()
     opened.page.get_by_role("link", name="File 25").click()
     top = "document.getElementById('specs-0025-md').getBoundingClientRect().top"
     opened.page.wait_for_function(f"Math.abs({top}) < 40")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -176,6 +177,19 @@ def test_each_row_has_a_case_of_its_own() -> None:
     assert all(row[-1] == "PENDING" for row in results(told(Document(scenarios=(whole,)))))
 
 
+def test_a_step_of_a_row_has_passed_only_where_its_own_test_has_the_block() -> None:
+    """The scenario's steps are of all rows together; one row's test may have none."""
+    scenario = outline()
+    both = proven(scenario, 0, 1, 2)
+    (with_blocks,) = both.tests
+    tests = (
+        replace(with_blocks, row=scenario.rows[0].values),
+        a_test(Status.PROVEN, row=scenario.rows[1].values),
+    )
+    found = told(Document(scenarios=(replace(both, tests=tests),)))
+    assert results(found) == [["PASSED"] * 4, ["UNKNOWN"] * 3 + ["PASSED"]]
+
+
 def test_a_failed_row_has_failed_alone() -> None:
     """The scenario has failed as a whole, but not in each row."""
     scenario = outline()
@@ -213,6 +227,8 @@ def test_the_tree_is_that_of_the_file() -> None:
     *_, battle = of(found, "pickle")
     assert [step["text"] for step in battle["steps"]][:2] == ["une salle", "un juge"]
     assert [tag["name"] for tag in battle["tags"]] == ["@salle", "@deux"]
+    assert [tag["name"] for tag in feature["tags"]] == ["@salle"]
+    assert [tag["name"] for tag in rule[1]["scenario"]["tags"]] == ["@deux"]
 
 
 def test_each_feature_of_a_markdown_file_has_an_address() -> None:

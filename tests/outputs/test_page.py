@@ -12,11 +12,22 @@ from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pytest_arena._evidence import Document, Status, listed
 from pytest_arena._outputs._html import page
 from pytest_arena._specs import Problem, parse
-from tests.outputs.pages import FEATURE, MARKDOWN, SOURCES, document, large, scenarios, unread
+from tests.outputs.pages import (
+    FEATURE,
+    MARKDOWN,
+    SOURCES,
+    document,
+    large,
+    place,
+    scenarios,
+    unread,
+)
 
 VOID = {"br", "hr", "input", "meta"}
 
@@ -102,9 +113,8 @@ def test_every_scenario_stands_on_the_page_once_with_its_status() -> None:
     articles = shown().of("scenario")
     assert len(articles) == len(Status)
     assert {one.attributes["data-status"] for one in articles} == {one.value for one in Status}
-    for article in articles:
-        words = [word for word in article.text.split() if not word.startswith("@")]
-        assert words[0] == article.attributes["data-status"]
+    for article, title in zip(articles, shown().of("title"), strict=True):
+        assert title.text.startswith(f"{article.attributes['data-status']} Scenario")
 
 
 def test_ids_are_unique_and_every_link_inside_leads_somewhere() -> None:
@@ -176,6 +186,7 @@ def test_prose_is_part_of_the_page_and_comments_are_not() -> None:
 def test_lines_have_the_numbers_that_they_have_in_their_files() -> None:
     """Of every step, table and text the first line: in front matter and lists too."""
     lines = {"feature": FEATURE.split("\n"), "md": MARKDOWN.split("\n")}
+    assert len(shown().of("feature")) == 3, "each stands where it was found, and only there"
     steps = [one for one in shown().of("step") if not one.has("background")]
     assert len(steps) > 40
     for step in steps:
@@ -207,6 +218,11 @@ def test_steps_have_a_badge_where_a_test_has_a_block_for_them() -> None:
     hollow = [one.text for one in steps if one.text.endswith("HOLLOW")]
     assert hollow == ["Then the answer is 409 no assertion in this block HOLLOW"]
     assert len([one for one in steps if one.text.endswith("PROVEN")]) == 5
+
+
+def test_only_an_outline_has_placeholders() -> None:
+    """What stands between < and > is a word like any other elsewhere."""
+    assert {one.text for one in shown().named("var")} == {"<points>", "<answer>"}
 
 
 def test_rows_of_examples_have_a_status_each() -> None:
@@ -250,7 +266,8 @@ def test_the_top_says_how_the_run_went() -> None:
     assert "A strict run fails, for 13 reasons" in top.text
     assert 'tests/test_x.py:3 no scenario is called "Lat"' in top.text
     links = {one.text: one.attributes.get("href") for one in shown().named("a")}
-    assert links["docs/registration.md:34"] == "#docs-registration-md-L34"
+    written, anchor = place("One entry only")
+    assert links[written] == f"#{anchor}"
     assert links["docs/judging.feature:12"] == "#docs-judging-feature-L12"
 
 
@@ -395,6 +412,44 @@ def test_ten_times_as_many_scenarios_make_a_page_ten_times_as_large() -> None:
     assert (len(many) - len(few)) / 360 < 2500
     assert 'class="large"' not in many
     assert Page(page(*large(520))).named("main")[0].attributes["class"] == "large"
+
+
+# What a line may be that was put where nobody expected it.
+ODD = r"""| a | b
+||
+| \| |
+Scenario: Two lists
+Feature: Late entries
+    code
+===
+-->
+```
+~~~
+- ```gherkin
+> ```gherkin
+[a]: <javascript:x>
+![a](b "c")
+Given <x>
+# language: fr
+٣ العربية
+## Scenario: z
+`@t`"""
+LINES = [*FEATURE.split("\n"), *MARKDOWN.split("\n"), *ODD.split("\n"), "\x00", "\x0c", "x" * 300]
+FILES = ["a.feature", "b.md", "c.feature.md", 'd "<x>&.txt']
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.dictionaries(st.sampled_from(FILES), st.lists(st.sampled_from(LINES), max_size=25)))
+def test_no_text_breaks_the_page(files: dict[str, list[str]]) -> None:
+    """Lines in any order: each scenario stands there once, tags are in balance, ids unique."""
+    sources = {path: "\n".join(lines) for path, lines in files.items()}
+    found = read(sources)
+    count = sum(len(parse(text, path).scenarios) for path, text in sources.items())
+    assert len(found.of("scenario")) == count
+    ids = found.values("id")
+    assert len(ids) == len(set(ids))
+    assert len(found.named("script")) == 1
+    assert not any("has changed since" in one.text for one in found.of("notice"))
 
 
 def test_the_specimen_has_every_status() -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_arena._evidence import Document, Status
 from pytest_arena._outputs import FORMS, Target, targets, write
 from pytest_arena.errors import ConfigError
-from tests.outputs.documents import every_status
+from tests.outputs.documents import every_status, judged
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +65,14 @@ def test_outputs_may_lie_elsewhere_than_the_specifications(tmp_path: Path) -> No
     write(targets(f"json:{out},md:a.md"), every_status(), root=tmp_path / "p", folder=here)
     assert out.is_file()
     assert (here / "a.md").is_file()
+
+
+def test_half_of_a_surrogate_pair_takes_no_file_away(tmp_path: Path) -> None:
+    """The message of a failure may hold one."""
+    one = judged(Status.FAILED, "not \ud83d")
+    wanted = targets(",".join(f"{form}:{form}" for form in FORMS))
+    write(wanted, Document(scenarios=(one,)), root=tmp_path)
+    assert all((tmp_path / form).read_text("utf-8") for form in FORMS)
 
 
 def test_what_cannot_be_written_is_an_error_and_the_others_are(tmp_path: Path) -> None:

@@ -28,13 +28,25 @@ def test_each_scenario_that_is_not_proven_has_one_line() -> None:
         assert len(found) == (status is not Status.PROVEN), status
 
 
-def test_the_totals_come_last_and_alone_with_q() -> None:
+def test_the_totals_come_last_and_alone_with_qq() -> None:
     """They name each status, and how many gaps there are."""
     document = every_status()
     totals = lines(document)[-1]
     assert totals.startswith("scenarios: 1 of 15 proven, 1 malformed, 1 unmapped, 1 failed")
     assert totals.endswith("; 13 gaps, which --scenarios=strict does not let pass")
-    assert lines(document, verbosity=-1) == [totals]
+    assert lines(document, verbosity=-2) == [totals]
+
+
+def test_with_q_only_that_is_told_which_a_strict_run_does_not_let_pass() -> None:
+    """Without headings and warnings; what the baseline knows is left out."""
+    document = every_status()
+    told = lines(document, verbosity=-1)
+    assert HOLLOW.strip() in told
+    assert told[0] == "docs/battles.md:7: no keyword: 'Givn x' (Given x)"
+    assert len(told) == 1 + 13 + 1
+    known = tuple(replace(one, is_excused=True) for one in document.scenarios)
+    quiet = replace(document, scenarios=known, problems=(), gaps=())
+    assert lines(quiet, verbosity=-1) == lines(quiet, verbosity=-2)
 
 
 def test_with_v_proven_ones_are_told_too_with_tests_and_warnings() -> None:
@@ -157,6 +169,12 @@ def test_an_explanation_shows_the_evidence_of_each_test() -> None:
         "Given a battle exists with status PENDING  PROVEN",
     ):
         assert text in told
+
+
+def test_a_command_to_paste_is_quoted_for_the_shell() -> None:
+    """A name may hold an apostrophe, or a dollar."""
+    told = explained(judged(Status.NOT_RUN, scenario=a_scenario("The MC's $1")), marker="")
+    assert "next: pytest --scenario='Battles :: The MC'\"'\"'s $1'   runs its tests" in told[-2]
 
 
 def test_a_listing_shows_places_steps_rows_and_rules() -> None:

@@ -46,6 +46,11 @@ class Told:
         """By the names of the scenarios."""
         return {name: one["status"] for name, one in self.scenarios.items()}
 
+    @property
+    def partial(self) -> str:
+        """Why not all tests were run."""
+        return str(self.document.get("partial", ""))
+
     def reason(self, name: str) -> str:
         """Why a scenario is not proven."""
         return str(self.scenarios[name]["reason"])

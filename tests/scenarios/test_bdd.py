@@ -116,6 +116,7 @@ def test_a_coroutine_that_another_step_runs_is_none_of_them(dance: Told) -> None
     assert dance.statuses["A coroutine is handed on"] == "PROVEN"
 
 
+@pytest.mark.slow
 def test_a_feature_that_is_no_specification_is_left_alone(tmp_path: Path) -> None:
     """Its tests are no orphans. Their steps are looked at all the same."""
     example = project(tmp_path, ["one"], TESTS).with_paths({"specs/dance.feature": SPEC})

@@ -143,7 +143,11 @@ def test_right():
 """
 
 
-@pytest.mark.parametrize("args", [(), (*XDIST, "-n", "1")], ids=["plain", "a worker"])
+@pytest.mark.parametrize(
+    "args",
+    [(), pytest.param((*XDIST, "-n", "1"), marks=pytest.mark.slow)],
+    ids=["plain", "a worker"],
+)
 def test_a_wrong_marker_fails_its_own_test_alone(tmp_path: Path, args: tuple[str, ...]) -> None:
     """In its set-up, before anything of it runs; with the nearest name and the test's line."""
     example = project(tmp_path, ["Test can start"], WRONG)
@@ -158,13 +162,20 @@ def test_a_wrong_marker_fails_its_own_test_alone(tmp_path: Path, args: tuple[str
 def test_a_wrong_marker_is_told_where_nothing_runs(tmp_path: Path) -> None:
     """Under --collect-only; a strict run fails by it."""
     example = project(tmp_path, ["Test can start"], WRONG)
-    example.run("--collect-only").says("Tset can start", "test_it.py:8")
-    assert example.run("--collect-only", "-q").status == 0
     run = example.run("--collect-only", "-q", "--scenarios=strict")
     assert run.status == 1, run.output
-    run.says("Tset can start")
+    run.says("Tset can start", "test_it.py:8")
 
 
+@pytest.mark.slow
+def test_a_report_of_what_does_not_run_fails_nothing(tmp_path: Path) -> None:
+    """Nor is a wrong marker hidden in it."""
+    run = project(tmp_path, ["Test can start"], WRONG).run("--collect-only")
+    run.says("Tset can start", "test_it.py:8")
+    assert run.status == 0, run.output
+
+
+@pytest.mark.slow
 def test_a_list_that_is_right_passes_where_nothing_runs(tmp_path: Path) -> None:
     """What was not run is no gap of a list."""
     tests = "import pytest\n@pytest.mark.scenario('one')\ndef test_one(): pass"
@@ -192,19 +203,21 @@ def test_three():
 """
 
 
+@pytest.mark.slow
 def test_the_tests_of_one_scenario_can_be_chosen(tmp_path: Path) -> None:
     """By whatever a marker could name it by; a name that is none ends the run."""
     example = project(tmp_path, ["one", "two"], CHOICE)
     found = told(example, "--scenario=Stories :: two", NO_EVIDENCE, "--scenarios=strict")
     found.run.expect(status=0, passed=1).says("2 deselected")
     assert found.statuses == {"one": "NOT-RUN", "two": "PROVEN"}
-    assert "--scenario" in found.document["partial"]
+    assert "--scenario" in found.partial
     run = example.run("--scenario=twoo", *XDIST, "-n", "1")
     assert run.status == 4
     run.says("ERROR", "twoo", "two").never_says("Traceback", "INTERNALERROR")
     example.run("--scenario=one", "--scenario=two").expect(passed=2)
 
 
+@pytest.mark.slow
 def test_the_code_of_a_test_has_a_hash_that_is_blind_to_looks(tmp_path: Path) -> None:
     """Its name, decorators, comments and docstring are none of what it does."""
     looks = '''
@@ -233,3 +246,22 @@ def test_a():
         sources.append(found.scenarios["one"]["tests"][0]["source"])
     assert sources[0] == sources[1] != sources[2]
     assert sources[0].startswith("1:")
+
+
+ADDED = """
+import pytest
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.add_marker(pytest.mark.scenario("one"))
+"""
+
+
+@pytest.mark.slow
+def test_a_marker_may_be_added_at_collection(tmp_path: Path) -> None:
+    """By a hook that comes after ours: the test is the scenario's all the same."""
+    example = project(tmp_path, ["one"], "def test_a(): assert object() == 1")
+    found = told(example.with_files(conftest=ADDED), NO_EVIDENCE)
+    assert found.statuses == {"one": "FAILED"}
+    assert "<object object at 0x…>" in found.reason("one")

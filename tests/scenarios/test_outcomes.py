@@ -161,7 +161,11 @@ MODES = {
 }
 
 
-@pytest.fixture(scope="module", params=MODES)
+LONG = {"each", "reruns in workers"}
+PARAMS = [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in MODES]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def mode(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Told:
     """One run in each way; all tests look at it."""
     example = project(tmp_path_factory.mktemp("outcomes"), EXPECTED, TESTS)
@@ -198,7 +202,7 @@ def test_reasons_are_told(mode: Told) -> None:
 
 def test_a_partial_run_is_called_so(mode: Told) -> None:
     """One of the tests with a scenario was deselected."""
-    assert "--deselect" in mode.document["partial"]
+    assert "--deselect" in mode.partial
 
 
 def test_properties_are_in_the_xml_once(mode: Told) -> None:
@@ -210,6 +214,7 @@ def test_properties_are_in_the_xml_once(mode: Told) -> None:
     assert 'name="arena_scenario" value="Stories :: skip"' in skipped
 
 
+@pytest.mark.slow
 def test_a_crash_is_a_failure_and_hides_no_other_test(tmp_path: Path) -> None:
     """The worker that replaces the dead one collects the same tests."""
     tests = """

@@ -28,6 +28,7 @@ def test_two():
 def test_no_scenario():
     pass
 """
+IN_A_WORKER_TOO = [(), pytest.param((*XDIST, "-n", "1"), marks=pytest.mark.slow)]
 MARKERS = "markers = other\n"
 
 
@@ -53,8 +54,14 @@ def pytest_sessionfinish():
     run.never_says("scenario", "PROVEN", "HOLLOW")
 
 
-@pytest.mark.parametrize("more", [(), (*XDIST, "-n", "2"), ("--collect-only",)])
-@pytest.mark.parametrize("how", ["report", "strict"])
+@pytest.mark.parametrize(
+    "how,more",
+    [
+        ("report", ()),
+        pytest.param("strict", (*XDIST, "-n", "2"), marks=pytest.mark.slow),
+        ("strict", ("--collect-only",)),
+    ],
+)
 def test_zero_is_an_error(tmp_path: Path, how: str, more: tuple[str, ...]) -> None:
     """No file, or files without a scenario: exit status 4, before any test."""
     example = small(tmp_path)
@@ -74,6 +81,12 @@ def test_a_report_never_changes_the_exit_status_and_a_strict_run_does(tmp_path: 
     run.says("UNMAPPED", "three")
     run = gap.run(NO_EVIDENCE, "--scenarios=strict").expect(status=1, passed=3)
     run.says("UNMAPPED", "three")
+
+
+@pytest.mark.slow
+def test_the_gate_of_workers_and_of_those_who_ran_nothing(tmp_path: Path) -> None:
+    """The controller decides; what pytest finds wrong keeps its own status."""
+    gap = small(tmp_path, "one", "two", "three")
     gap.run(NO_EVIDENCE, "--scenarios=strict", *XDIST, "-n", "2").expect(status=1, passed=3)
     small(tmp_path / "b").run(NO_EVIDENCE, "--scenarios=strict").expect(passed=3)
     nothing = gap.run("--scenarios=strict", "-k", "nothing_like_it")
@@ -84,10 +97,10 @@ def test_a_report_never_changes_the_exit_status_and_a_strict_run_does(tmp_path: 
     "args,reason",
     [
         (("-k", "one"), "-k one"),
-        (("-m", "not other"), "-m not other"),
-        (("test_it.py::test_one",), "test_it.py::test_one"),
-        (("--deselect=test_it.py::test_two",), "--deselect"),
-        (("-k", "one", *XDIST, "-n", "1"), "-k one"),
+        pytest.param(("-m", "not other"), "-m not other", marks=pytest.mark.slow),
+        pytest.param(("test_it.py::test_one",), "test_it.py::test_one", marks=pytest.mark.slow),
+        pytest.param(("--deselect=test_it.py::test_two",), "--deselect", marks=pytest.mark.slow),
+        pytest.param(("-k", "one", *XDIST, "-n", "1"), "-k one", marks=pytest.mark.slow),
     ],
 )
 def test_a_partial_run_is_judged_as_one(tmp_path: Path, args: tuple[str, ...], reason: str) -> None:
@@ -95,27 +108,29 @@ def test_a_partial_run_is_judged_as_one(tmp_path: Path, args: tuple[str, ...], r
     example = small(tmp_path, "one", "two", "three")
     found = told(example, NO_EVIDENCE, "--scenarios=strict", *args)
     assert found.run.status == 0, found.run.output
-    assert reason in found.document["partial"]
+    assert reason in found.partial
     assert found.statuses["one"] == "PROVEN"
 
 
+@pytest.mark.slow
 def test_a_choice_that_leaves_out_no_scenario_changes_nothing(tmp_path: Path) -> None:
     """``-m`` in the configuration must not open the gate."""
     example = small(tmp_path, "one", "two", "three")
     for args in (("-k", "one or two"), (".",), ("-m", "not slower")):
         found = told(example, NO_EVIDENCE, "--scenarios=strict", *args)
-        assert (found.run.status, found.document["partial"]) == (1, ""), found.run.output
+        assert (found.run.status, found.partial) == (1, ""), found.run.output
 
 
+@pytest.mark.slow
 def test_paths_that_cover_testpaths_are_all(tmp_path: Path) -> None:
     """Else they are a part, and the run says how to make them the whole."""
     example = small(tmp_path, "one", "two", "three").with_paths({"tests/test_a.py": "\n"})
     found = told(example, NO_EVIDENCE, "--scenarios=strict", "tests", "test_it.py")
     assert found.run.status == 0
-    assert "testpaths" in found.document["partial"]
+    assert "testpaths" in found.partial
     example = example.change("pytest.ini", "[pytest]\n", "[pytest]\ntestpaths = tests test_it.py\n")
     found = told(example, NO_EVIDENCE, "--scenarios=strict", "tests", "test_it.py")
-    assert (found.run.status, found.document["partial"]) == (1, ""), found.run.output
+    assert (found.run.status, found.partial) == (1, ""), found.run.output
 
 
 FAILING = """
@@ -131,30 +146,32 @@ def test_two():
 """
 
 
-@pytest.mark.parametrize("more", [(), (*XDIST, "-n", "1")], ids=["plain", "a worker"])
+@pytest.mark.parametrize("more", IN_A_WORKER_TOO, ids=["plain", "a worker"])
 def test_a_run_that_was_stopped_is_partial(tmp_path: Path, more: tuple[str, ...]) -> None:
     """-x: what was not reached is NOT-RUN, and that is no gap; then --lf runs a part."""
     example = project(tmp_path, ["one", "two"], FAILING)
     found = told(example, NO_EVIDENCE, "-x", *more)
     assert found.statuses["one"] == "FAILED"
-    assert "stopping after 1 failures" in found.document["partial"]
+    assert "stopping after 1 failures" in found.partial
     if not more:
         assert found.statuses["two"] == "NOT-RUN"
-        found = told(example, NO_EVIDENCE, "--lf")
-        assert "--lf" in found.document["partial"]
-        assert found.statuses == {"one": "FAILED", "two": "NOT-RUN"}
+        found = told(example, NO_EVIDENCE, "--lf", "--scenarios=strict")
+        assert "--lf" in found.partial
+        assert found.statuses["one"] == "FAILED"
+        assert found.run.outcomes == {"failed": 1}
 
 
+@pytest.mark.slow
 def test_what_ctrl_c_left_is_partial(tmp_path: Path) -> None:
     """Nothing is claimed of it."""
     tests = FAILING.replace("assert 1 == 2", "raise KeyboardInterrupt")
     found = told(project(tmp_path, ["one", "two"], tests), NO_EVIDENCE)
     assert found.run.status == 2
     assert found.statuses == {"one": "NOT-RUN", "two": "NOT-RUN"}
-    assert found.document["partial"]
+    assert found.partial
 
 
-@pytest.mark.parametrize("more", [(), (*XDIST, "-n", "1")], ids=["plain", "a worker"])
+@pytest.mark.parametrize("more", IN_A_WORKER_TOO, ids=["plain", "a worker"])
 def test_a_file_that_does_not_import_makes_the_mapping_incomplete(
     tmp_path: Path, more: tuple[str, ...]
 ) -> None:
@@ -163,9 +180,10 @@ def test_a_file_that_does_not_import_makes_the_mapping_incomplete(
     found = told(example, NO_EVIDENCE, "--scenarios=strict", *more)
     assert found.run.status in {1, 2}
     assert "test_broken.py" in found.problems
-    assert "test_broken.py could not be collected" in found.document["partial"]
+    assert "test_broken.py could not be collected" in found.partial
 
 
+@pytest.mark.slow
 def test_what_is_printed(tmp_path: Path) -> None:
     """A section of its own, a few words with -q, and nothing where there is no terminal."""
     example = small(tmp_path, "one", "two", "three")
@@ -176,10 +194,13 @@ def test_what_is_printed(tmp_path: Path) -> None:
     silent = example.run(NO_EVIDENCE, "-p", "no:terminal", "--scenarios=strict")
     assert silent.status == 1, silent.output
     github = {"GITHUB_ACTIONS": "true"}
-    example.run(NO_EVIDENCE, env=github).says("::error file=specs/stories.feature,line=8")
+    example.run(NO_EVIDENCE, "--scenarios=strict", env=github).says(
+        "::error file=specs/stories.feature,line=8"
+    )
     run.never_says("::error")
 
 
+@pytest.mark.slow
 def test_the_same_run_writes_the_same_document(tmp_path: Path) -> None:
     """In one process or in three."""
     example = small(tmp_path, "one", "two", "three")
@@ -191,6 +212,7 @@ def test_the_same_run_writes_the_same_document(tmp_path: Path) -> None:
     assert str(tmp_path) not in texts[0]
 
 
+@pytest.mark.slow
 def test_mistakes_end_the_run_before_the_first_test(tmp_path: Path) -> None:
     """Each with a message, and never with a traceback."""
     example = small(tmp_path)
@@ -206,6 +228,7 @@ def test_mistakes_end_the_run_before_the_first_test(tmp_path: Path) -> None:
         run.says("ERROR", *words).never_says("Traceback", "INTERNALERROR", "passed")
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     """At the end of the run, with an exit status of its own."""
     run = small(tmp_path).run(NO_EVIDENCE, "--scenarios-out=json:app.py/out.json")
@@ -213,14 +236,16 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     run.says("app.py").never_says("Traceback", "INTERNALERROR")
 
 
+@pytest.mark.slow
 def test_a_misspelt_scenario_is_malformed_and_no_usage_error(tmp_path: Path) -> None:
     """A gap of the strict run, with the line."""
-    text = feature("one", "two") + "\n  Scenario: broken\n    When a\n    Whan b\n"
+    text = feature("three") + "\n  Scenario: broken\n    When a\n    Whan b\n"
     example = small(tmp_path).with_paths({"specs/b.feature": text.replace("Stories", "B")})
     run = example.run(NO_EVIDENCE, "--scenarios=strict").expect(status=1, passed=3)
     run.says("specs/b.feature")
 
 
+@pytest.mark.slow
 def test_workers_of_groups_have_the_same_tests(tmp_path: Path) -> None:
     """--dist=loadgroup changes the node ids of tests behind everybody's back."""
     tests = TESTS.replace("@pytest.mark.other", "@pytest.mark.xdist_group('g')")
@@ -230,6 +255,7 @@ def test_workers_of_groups_have_the_same_tests(tmp_path: Path) -> None:
     assert "@g" not in found.problems + str(found.scenarios)
 
 
+@pytest.mark.slow
 def test_repeated_tests_are_tests_of_their_own(tmp_path: Path) -> None:
     """pytest-repeat: the worst of them counts."""
     tests = FAILING.replace("assert 1 == 2", "tries.append(1)\n    assert len(tries) > 1")
@@ -238,11 +264,21 @@ def test_repeated_tests_are_tests_of_their_own(tmp_path: Path) -> None:
     assert found.statuses == {"one": "FAILED", "two": "PROVEN"}
 
 
-def test_a_fork_tells_as_a_process_does(tmp_path: Path) -> None:
-    """pytest-forked: the facts of each test come back with its reports."""
-    tests = (
-        FAILING + "\nimport os\n@pytest.mark.scenario('three')\ndef test_c():\n    os._exit(3)\n"
-    )
-    example = project(tmp_path, ["one", "two", "three"], tests)
-    found = told(example, NO_EVIDENCE, "-p", "pytest_forked", "--forked")
-    assert found.statuses == {"one": "FAILED", "two": "PROVEN", "three": "FAILED"}
+@pytest.mark.slow
+def test_a_file_that_skips_itself_is_told_of(tmp_path: Path) -> None:
+    """Its scenarios look as if nobody had a test for them. In workers too."""
+    skipping = "import pytest\npytest.importorskip('no_such_module_of_mine')\n" + TESTS
+    example = small(tmp_path).with_files(test_it=skipping)
+    for more in ((), (*XDIST, "-n", "1")):
+        found = told(example, NO_EVIDENCE, *more)
+        assert "test_it.py" in found.problems
+        assert "no_such_module_of_mine" in found.problems
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["--fixtures", "--setup-only", "--cache-show"])
+def test_what_runs_no_test_proves_nothing_and_fails_nothing(tmp_path: Path, what: str) -> None:
+    """Set up and torn down alone, a test would have passed."""
+    run = small(tmp_path).run(NO_EVIDENCE, what, "--scenarios=strict")
+    assert run.status == 0, run.output
+    run.never_says("2 of 2 proven")

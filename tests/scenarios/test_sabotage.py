@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.plugin.private_server import on_postgresql, private_server
-from tests.scenarios.proving import XDIST
+from tests.scenarios.proving import RERUNS, XDIST
 from tests.scenarios.sabotaged import (
     FOREIGN,
     HONEST,
@@ -70,12 +70,25 @@ def test_nothing_else_tells_of_tests_that_were_run_again(found: Told) -> None:
     runs = sum(1 + sum(letter != "-" for letter in one) for one in RESULTS.values())
     found.run.says(f"sabotage: {tests} tests run again {runs} times in ")
     found.run.says(f"{tests} of {tests} tests had a database of their own")
-    found.run.never_says("warnings summary", "kept in", "Traceback", "ERROR")
+    assert not (found.run.folder.parent / "cache" / "kept").exists()
+    found.run.never_says("warnings summary", "was kept", "Traceback", "ERROR")
     cases = list(ET.parse(found.run.folder / "junit.xml").iter("testcase"))  # noqa: S314 - our own
     assert len(cases) == tests
     assert not any(case.find(kind) is not None for case in cases for kind in ("failure", "error"))
     cache = found.run.folder / ".pytest_cache" / "v" / "cache" / "lastfailed"
     assert not cache.exists() or not json.loads(cache.read_text())
+
+
+_THEN = """
+import pytest
+
+
+@pytest.mark.scenario("after")
+async def test_after(client):
+    answer = await client.get("/dancers")
+    assert answer.status_code == 200
+    assert answer.json() == ["Sand"]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +123,17 @@ def test_workers_break_their_own_tests(tmp_path: Path) -> None:
     found.run.says(f"sabotage: {len(expected)} tests run again ")
 
 
+def test_a_rerun_does_not_follow_a_failure_that_is_wanted(tmp_path: Path) -> None:
+    """Nor does the plugin for that keep the fixtures of a test that was broken."""
+    example = suite(tmp_path, WIDE).with_files(test_then=_THEN)
+    feature = example.files["specs/stories.feature"] + "\n  Scenario: after\n    When it is over\n"
+    example = example.with_paths({"specs/stories.feature": feature})
+    found = sabotaged(example, *RERUNS, "--reruns=2")
+    expected = {name: one for name, one in RESULTS.items() if name.startswith("wide")}
+    assert results(found) == {**expected, "after": "--NN"}
+    found.run.expect(0, passed=5)
+
+
 def test_a_run_that_is_stopped_breaks_nothing(tmp_path: Path) -> None:
     """Whoever asks for -x wants the end."""
     failing = "async def test_a_failure(client):\n    assert not await client.get('/dancers')\n"
@@ -127,5 +151,5 @@ def test_on_postgresql_as_on_sqlite(tmp_path: Path, isolation: str) -> None:
         example = dataclasses.replace(example, env={**server.env, "ARENA_ISOLATION": isolation})
         found = sabotaged(example, *SILENT)
         assert results(found) == RESULTS
-        found.run.expect(1, passed=len(RESULTS)).never_says("kept in", "ERROR")
+        found.run.expect(1, passed=len(RESULTS)).never_says("was kept", "ERROR")
         server.check_clean(found.run.output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -243,3 +244,33 @@ def test_an_app_that_does_not_import_is_told(project: Path) -> None:
     left_alone = in_a_process(project, "--app", "")
     assert (left_alone.returncode, left_alone.stderr) == (0, "")
     assert left_alone.stdout == given.stdout
+
+
+def test_what_is_written_fails_as_a_stub(tmp_path: Path) -> None:
+    """Each test, and each row of an Outline; nothing passes before somebody has written it."""
+    example = fastapi_example(tmp_path).with_paths({"specs/dancers.md": SPEC})
+    config = f"{example.files['pytest.ini']}arena_specs = specs/*.md\n"
+    example = example.with_paths({"pytest.ini": config})
+    written = in_a_process(example.write(), "--write", "tests")
+    assert (written.returncode, written.stdout) == (0, "tests/test_dancers.py: 2 tests written\n")
+    run = example.run("--scenarios-out=json:out.json").expect(status=1, failed=3)
+    scenarios = json.loads((run.folder / "out.json").read_text())["scenarios"]
+    assert [one["status"] for one in scenarios] == ["STUB", "STUB"]
+    assert [len(one["tests"]) for one in scenarios] == [1, 2]
+
+
+def test_tests_are_looked_for_where_pytest_looks(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In all folders that `testpaths` matches, and a name that pytest passes over is told."""
+    config = CONFIG.replace("testpaths = tests", "testpaths = */uni*")
+    (project / "pytest.ini").write_text(f"{config}python_files = *_test.py\n")
+    (project / "tests/unit").mkdir()
+    assert stubs("--write", "tests/unit") == 0
+    assert capsys.readouterr().err == (
+        "pytest does not collect test_dancers.py: python_files = *_test.py\n"
+    )
+    assert stubs("--check") == 0
+    (project / "tests/unit").rename(project / "tests/other")
+    (project / "tests/uni_2").mkdir()
+    assert stubs("--check") == 1

@@ -177,6 +177,10 @@ def test_an_outline_is_parametrised_by_its_rows() -> None:
     assert '# response = await client.get(f"/price/{percent}")\n' in code
     assert "with scenario.then(" in code
     assert '"it is <price>"' in code
+    contains = OUTLINE.replace("it is <price>", 'it contains "<price>" and "at <price>"')
+    code = code_of(contains, "specs/prices.feature")
+    assert "        # assert price in response.text\n" in code
+    assert '        # assert "at <price>".replace("<price>", price) in response.text\n' in code
 
 
 def test_a_row_is_one_parameter_where_a_column_cannot_be_one() -> None:

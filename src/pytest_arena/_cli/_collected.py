@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -16,14 +17,22 @@ if TYPE_CHECKING:
 
     from pytest_arena._evidence import Document
 
-__all__ = ["collected"]
+__all__ = ["Collected", "collected"]
 
-_USAGE = 4  # pytest's own exit status for wrong options
+_USAGE, _NO_TESTS = 4, 5  # pytest's own exit statuses
 _SHOWN = 30
 
 
-def collected(arguments: Sequence[str] = ()) -> Document:
-    """Return the document of a run that only collects, by pytest in a process of its own.
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The document of a run that only collects, and whether it has seen all the tests."""
+
+    document: Document
+    is_whole: bool
+
+
+def collected(arguments: Sequence[str] = ()) -> Collected:
+    """Have pytest collect the tests, in a process of its own.
 
     No database is made. Pytest's own words go to stderr where it could not collect all.
 
@@ -45,13 +54,14 @@ def collected(arguments: Sequence[str] = ()) -> Document:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if not text:
         raise _nothing(run)
-    if run.returncode not in {0, 5}:
-        sys.stderr.write(_last_lines(run.stdout + run.stderr))
-    return from_json(text, where="pytest --collect-only")
+    is_whole = run.returncode in {0, _NO_TESTS}
+    if not is_whole:
+        sys.stderr.write(_last_lines(run.stderr + run.stdout))
+    return Collected(from_json(text, where="pytest --collect-only"), is_whole)
 
 
 def _nothing(run: subprocess.CompletedProcess[str]) -> ScenarioError | ConfigError:
-    sys.stderr.write(_last_lines(run.stdout + run.stderr))
+    sys.stderr.write(_last_lines(run.stderr + run.stdout))
     kind = ConfigError if run.returncode == _USAGE else ScenarioError
     return kind(
         f"pytest --collect-only ended with exit status {run.returncode}, and told of no scenario",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,9 +146,14 @@ def _list(given: argparse.Namespace) -> int:
 
     specification, nothing = _read(given.paths)
     if given.json:
+        # JSON is UTF-8, whatever the terminal is: https://www.rfc-editor.org/rfc/rfc8259#section-8.1
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(encoding="utf-8")
         print(as_json(listed(specification)).rstrip())  # noqa: T201 - a command prints
-    else:
+    elif not nothing:
         _print(listing(specification))
+    elif problems := [one for one in specification.problems if one.what != nothing.what]:
+        _print(listing(replace(specification, problems=tuple(problems))))
     if nothing:
         raise nothing
     return 0
@@ -194,9 +200,9 @@ def _check(given: argparse.Namespace) -> int:
     from pytest_arena._cli._collected import collected  # noqa: PLC0415 - not for --help
     from pytest_arena._outputs import lines  # noqa: PLC0415 - as above
 
-    document = collected(given.others)
-    _print(lines(document))
-    return _FAILED if document.gaps else 0
+    found = collected(given.others)
+    _print(lines(found.document))
+    return _FAILED if found.document.gaps or not found.is_whole else 0
 
 
 def _accept(given: argparse.Namespace) -> int:
@@ -206,7 +212,15 @@ def _accept(given: argparse.Namespace) -> int:
 
     config = read_project()
     path = config.root / config.scenario_lock
-    _print(accept(collected(), given.keys, path=path, is_dry=given.dry_run))
+    found = collected()
+    if not found.is_whole:
+        raise ScenarioError(
+            "not all tests could be collected",
+            why="the lock file names the tests of each scenario, and would lose some",
+            cause="what pytest says above",
+            fix="pytest --collect-only",
+        )
+    _print(accept(found.document, given.keys, path=path, is_dry=given.dry_run))
     return 0
 
 
@@ -216,7 +230,7 @@ def _explain(given: argparse.Namespace) -> int:
     from pytest_arena._outputs._explained import explained  # noqa: PLC0415 - as above
     from pytest_arena._specs import Index, Specification  # noqa: PLC0415 - as above
 
-    document = _document(given.json) if given.json else collected()
+    document = _document(given.json) if given.json else collected().document
     scenarios = tuple(one.scenario for one in document.scenarios)
     index = Index(Specification(scenarios=scenarios))
     key = named(given.key, index).key
@@ -262,7 +276,7 @@ def _together(given: argparse.Namespace, *, is_complete: bool = False) -> Docume
 
     targets(given.out)  # a mistake in it is told before anything else is done
     documents = [_document(path) for path in given.documents]
-    return merged(documents, is_complete=is_complete) if documents[1:] else documents[0]
+    return merged(documents, is_complete=is_complete)
 
 
 def _document(path: str) -> Document:

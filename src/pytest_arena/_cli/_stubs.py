@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,8 +77,9 @@ def _do(given: argparse.Namespace) -> int:
     )
     wrong = [str(problem) for problem in wanted.problems if problem.is_error]
     _warn(*(f"left out: {problem}" for problem in wrong))
+    _warn_of_other_names(files)
     if given.check:
-        return _checked(files) or bool(wrong)
+        return _checked(files) or int(bool(wrong))
     _give(files, is_to_write=bool(given.write))
     return int(bool(wrong))
 
@@ -99,9 +102,11 @@ def _read(given: argparse.Namespace, project: Config) -> tuple[Specification, In
     # A marker's name has to be the only one in all of them.
     others = [*project.specs, *named]
     index = Index(read(others, project.root) if named and project.specs else wanted)
-    folders = [project.root / path for path in read_setting("testpaths")] or [project.root]
+    named_tests = [str(project.root / path) for path in read_setting("testpaths")]
+    matched = (glob(name, recursive=True) for name in named_tests)  # noqa: PTH207 - absolute, too
+    folders = [Path(path) for paths in matched for path in paths]
     written = [Path(given.write).absolute()] if given.write else []
-    return wanted, index, _Tests(project.root, (*folders, *written), *written)
+    return wanted, index, _Tests(project.root, (*(folders or [project.root]), *written), *written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +204,13 @@ def _runner() -> str:
 
 
 _RUNNERS = {"asyncio": "pytest_asyncio", "anyio": "anyio"}
+
+
+def _warn_of_other_names(files: Sequence[StubFile]) -> None:
+    patterns = read_setting("python_files")
+    for name in (file.path.name for file in files if patterns):
+        if not any(fnmatch(name, pattern) for pattern in patterns):
+            _warn(f"pytest does not collect {name}: python_files = {' '.join(patterns)}")
 
 
 def _checked(files: Sequence[StubFile]) -> int:

@@ -41,8 +41,9 @@ def _lock_problems(scenarios: Sequence[Scenario], lock: Lock) -> Iterator[Proble
     for scenario in scenarios if gone else ():
         if former := lock.former(scenario, gone):
             del gone[former.key]
+            has = "has its steps" if former.rev == scenario.rev else "has nearly its steps"
             yield _warning(
-                f"{former.key!r} was accepted; {scenario.key!r} ({scenario.place}) has its steps",
+                f"{former.key!r} was accepted; {scenario.key!r} ({scenario.place}) {has}",
                 f"arena scenarios accept {scenario.key!r}, and that name in its markers",
                 lock.place,
             )

@@ -32,9 +32,9 @@ def rank(status: Status) -> int:
 def worst(flags: Iterable[Flag]) -> Flag:
     """Return the worst of them: PROVEN of none, one of several alike with the reasons of all.
 
-    The same whatever their order; its place is the first of theirs.
+    Of several alike the place is that of the first.
     """
-    ordered = sorted(flags, key=lambda flag: (rank(flag.status), flag.place))
+    ordered = sorted(flags, key=lambda flag: rank(flag.status))
     if not ordered:
         return Flag(Status.PROVEN)
     alike = [flag for flag in ordered if flag.status is ordered[0].status]

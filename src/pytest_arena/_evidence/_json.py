@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._evidence._document import Document
@@ -30,7 +29,7 @@ def as_json(document: Document) -> str:
     It holds no time, and no path but those in the document, which begin at the root folder. A name
     whose value is the default is left out, but for those that every reader counts on.
     """
-    extras = to_shape(replace(document, scenarios=(), problems=()))
+    extras = to_shape(document, but=("scenarios", "problems"))
     counts = {status.value: count for status, count in document.counts().items()}
     parts = [
         f'"schema": {SCHEMA}',
@@ -74,8 +73,7 @@ def _refuse(schema: object, where: str) -> Document:
     )
 
 
-def _line(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+_line = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _array(name: str, values: Iterable[object]) -> str:
@@ -85,8 +83,8 @@ def _array(name: str, values: Iterable[object]) -> str:
 
 def _scenario(judged: JudgedScenario) -> dict[str, Any]:
     one = judged.scenario
-    own = to_shape(replace(judged, tests=(), steps=()))
-    said = {**own.pop("scenario"), **own}
+    own = to_shape(judged, but=("scenario", "tests", "steps"))
+    said = {**to_shape(one, but=("steps", "name", "feature", "rule", "spec", "line")), **own}
     steps = zip(one.steps, judged.steps or [None] * len(one.steps), strict=True)
     first = {
         "name": one.name,
@@ -100,11 +98,7 @@ def _scenario(judged: JudgedScenario) -> dict[str, Any]:
         "tests": [_test(test) for test in judged.tests],
         "evidence": _evidence(judged),
     }
-    return {**first, "gherkin_rule": one.rule, **_without(said, first)}
-
-
-def _without(said: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
-    return {name: held for name, held in said.items() if name not in first}
+    return {**first, "gherkin_rule": one.rule, **said}
 
 
 def _shown(step: JudgedStep | None) -> dict[str, Any]:

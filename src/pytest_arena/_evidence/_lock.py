@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass, field
 from difflib import get_close_matches, unified_diff
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._evidence._document import Status
 from pytest_arena._evidence._files import failed_to_read, refuse_conflicts, text_of
-from pytest_arena._specs import step_lines
+from pytest_arena._specs import similarity, step_lines
 from pytest_arena.errors import ScenarioError
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Lock", "Locked"]
 
+# Above it two scenarios are one that was edited: an edited one has 0.99, the nearest other 0.38.
+_NEARLY = 0.8
+# To compare steps takes a millisecond: with more that are gone a file was left out, not renamed.
+_FEW = 50
 _HEAD = """\
 # The steps that were accepted, and the tests as they were then: `arena scenarios accept` writes it.
 # One line for each scenario; .gitattributes: scenarios.lock merge=union
@@ -88,9 +93,17 @@ class Lock:
         return {key: self.entries[key] for key in sorted(self.entries.keys() - set(keys))}
 
     def former(self, scenario: Scenario, gone: Mapping[str, Locked]) -> Locked | None:
-        """Return the entry of a scenario's former name: gone, and the only one with its steps."""
+        """Return the entry of a scenario's former name: gone, and the only one with its steps.
+
+        Where none has them, the only one with nearly its steps: renamed and changed at once.
+        """
+        if scenario.key in self.entries:
+            return None
         alike = [one for one in gone.values() if one.rev == scenario.rev]
-        return alike[0] if len(alike) == 1 and scenario.key not in self.entries else None
+        if not alike and len(gone) <= _FEW:
+            lines = step_lines(scenario)
+            alike = [one for one in gone.values() if similarity(one.steps, lines) >= _NEARLY]
+        return alike[0] if len(alike) == 1 else None
 
     def accepted(
         self,
@@ -119,8 +132,11 @@ class Lock:
         wanted = [_wanted(key, there) for key in keys] or _mapped(there, mappings)
         _refuse_malformed(wanted, document)
         entries, gone, lines = dict(self.entries), self.gone(there), list[str]()
+        sources = defaultdict[str, dict[str, str]](dict)
+        for one in mappings:
+            sources[one.scenario][one.test] = one.source
         for scenario in wanted:
-            new, former = _locked(scenario, mappings), self.former(scenario, gone)
+            new, former = _locked(scenario, sources[scenario.key]), self.former(scenario, gone)
             old = self.entries.get(scenario.key, former)
             lines += _difference(old, new, scenario.place)
             entries[new.key] = new
@@ -188,8 +204,7 @@ def _refuse_malformed(wanted: Sequence[Scenario], document: Document) -> None:
             )
 
 
-def _locked(scenario: Scenario, mappings: Sequence[TestMapping]) -> Locked:
-    tests = {one.test: one.source for one in mappings if one.scenario == scenario.key}
+def _locked(scenario: Scenario, tests: Mapping[str, str]) -> Locked:
     return Locked(
         key=scenario.key,
         rev=scenario.rev,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["merged"]
 
 _Place = tuple[str, int, str]
+_Row = tuple[tuple[str, str], ...]
 _Version = tuple[int, str, str]
 
 
@@ -63,10 +64,10 @@ def merged(documents: Iterable[Document], *, is_complete: bool = False) -> Docum
 
 
 def _joined(same: Sequence[JudgedScenario], *, is_partial: bool) -> JudgedScenario:
-    found = defaultdict[tuple[object, ...], list["JudgedTest"]](list)
+    found = defaultdict[tuple[str, _Row], list["JudgedTest"]](list)
     for test in (test for one in same for test in one.tests):
         found[test.test, test.row].append(test)
-    tests = [_counting(found[key]) for key in sorted(found, key=repr)]
+    tests = [_counting(found[key]) for key in sorted(found)]
     standing = _standing([one.standing for one in same])
     steps = best_steps(one.steps for one in same)
     return judged_scenario(same[0].scenario, standing, tests, steps, is_partial=is_partial)

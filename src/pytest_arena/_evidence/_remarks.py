@@ -42,12 +42,13 @@ def _other_routes(scenario: Scenario, facts: Facts) -> Iterator[str]:
 
 
 def _is_hit(verb: str, path: str, request: Requested) -> bool:
-    """A step names a route's template, a real path, or something between the two."""
+    """A step names a route's template or a real path, with or without what comes before both."""
     if verb and verb.upper() != request.method.upper():
         return False
     named = path.split("?", maxsplit=1)[0].rstrip("/")
     known = (request.route.rstrip("/"), request.path.split("?")[0].rstrip("/"))
-    return _blank(named) in map(_blank, known) or bool(_pattern(named).fullmatch(known[1]))
+    is_route = any(_blank(one).endswith(_blank(named)) for one in known)
+    return is_route or bool(_pattern(named).search(known[1]))
 
 
 def _blank(path: str) -> str:
@@ -55,7 +56,7 @@ def _blank(path: str) -> str:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    return re.compile("[^/]+".join(map(re.escape, _PLACEHOLDER.split(path))))
+    return re.compile("[^/]+".join(map(re.escape, _PLACEHOLDER.split(path))) + "$")
 
 
 def _asked(facts: Facts) -> tuple[Requested, ...]:

@@ -11,6 +11,7 @@ from pytest_arena._evidence._flags import Flag, others, rank, worst
 from pytest_arena._evidence._lacking import lacking
 from pytest_arena._evidence._remarks import remarks
 from pytest_arena._evidence._sabotaged import sabotaged
+from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,12 +50,13 @@ class Asked:
         return Flag(status, reason, self.mapping.place)
 
 
-def judged_test(asked: Asked, tries: Sequence[Try]) -> JudgedTest:
+def judged_test(asked: Asked, unordered: Sequence[Try]) -> JudgedTest:
     """Judge one test by its tries, in whatever order they come.
 
     One that failed and passed when it was run again is FLAKY. Where several processes ran it, the
     worst of them counts.
     """
+    tries = sorted(unordered, key=repr) if len(unordered) > 1 else unordered
     flags = _flags(asked, tries)
     verdict, shown = worst(flags), _shown(asked, tries)
     facts = shown.facts if shown else None
@@ -93,10 +95,10 @@ def _flags(asked: Asked, tries: Sequence[Try]) -> list[Flag]:
 
 def _of_one(asked: Asked, one: Try) -> list[Flag]:
     if one.is_stub and _failed(one):
-        return [Flag(Status.STUB, one.reason or "not written yet", one.place)]
+        return [Flag(Status.STUB, redact(one.reason) or "not written yet", one.place)]
     if not _passed(one):
         status, told = _ENDINGS[one.outcome]
-        return [Flag(status, one.reason or told, one.place)]
+        return [Flag(status, redact(one.reason) or told, one.place)]
     found = [*_of_facts(asked, one.facts), *_of_sabotages(asked, one)]
     if not found and asked.is_sabotaged and not one.sabotages:
         return [asked.flag(Status.UNKNOWN, "it was not run again with something broken")]
@@ -121,6 +123,8 @@ def _of_sabotages(asked: Asked, one: Try) -> Iterable[Flag]:
 
 def _shown(asked: Asked, tries: Sequence[Try]) -> Try | None:
     """The try that is shown: a last one, the worst, and of several alike always the same."""
+    if len(tries) == 1:
+        return tries[0]
     last = [one for one in tries if not _failed(one)]
     if len(last) < max(1, sum(not one.is_rerun for one in tries)):
         last = [one for one in tries if _failed(one)]

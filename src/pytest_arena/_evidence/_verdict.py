@@ -97,7 +97,7 @@ def _of_rows(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> list[Flag]:
     if failed or not lacking:
         return [_first(failed)] if failed else []
     flags = [flag for found in (whole, *mine.values()) if found for flag in _together(found)]
-    return [*flags, Flag(Status.PARTIAL, _told(lacking, len(rows), whole))]
+    return [*flags, Flag(Status.PARTIAL, _told(lacking, len(mine), whole))]
 
 
 def _told(lacking: Sequence[tuple[tuple[str, str], ...]], count: int, whole: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from pytest_arena._evidence import Status
@@ -14,18 +15,18 @@ if TYPE_CHECKING:
 
 __all__ = ["explained"]
 
-_RUN = "pytest --scenario='{key}'"
+_RUN = "pytest --scenario={key}"
 _NEXT = {
     Status.MALFORMED: "mend the specification: {place}",
     Status.UNMAPPED: "write its test, which `arena scenarios stubs` begins, or mark one:\n{marker}",
     Status.FAILED: f"{_RUN}   runs its tests alone",
-    Status.DRIFTED: "look at the steps and at the test, then: arena scenarios accept '{key}'",
+    Status.DRIFTED: "look at the steps and at the test, then: arena scenarios accept {key}",
     Status.STUB: "write the test; it only begins",
     Status.XFAIL: "let the test pass, and take its xfail away",
     Status.XPASS: "it passes: take its xfail away",
     Status.SKIPPED: "take the skip away, or say until when it is waived: arena_scenario_waive",
     Status.NOT_RUN: f"{_RUN}   runs its tests; with --scenarios-out=json:scenarios.json,\n"
-    "arena scenarios explain '{key}' --json scenarios.json   shows what they did",
+    "arena scenarios explain {key} --json scenarios.json   shows what they did",
     Status.FLAKY: "find out why its test passes at times only",
     Status.HOLLOW: "let the test itself do what is missing: seed, request, then assert",
     Status.UNKNOWN: "see that the instrument works which is named above",
@@ -131,7 +132,8 @@ def _warnings(one: JudgedScenario) -> Iterator[str]:
 
 
 def _next(one: JudgedScenario, marker: str) -> Iterator[str]:
-    text = _NEXT[one.status].format(key=one.scenario.key, place=one.scenario.place, marker=marker)
+    key = shlex.quote(one.scenario.key)
+    text = _NEXT[one.status].format(key=key, place=one.scenario.place, marker=marker)
     first, *others = text.splitlines()
     yield ""
     yield f"next: {first}"

@@ -16,15 +16,18 @@ if TYPE_CHECKING:
 
 __all__ = ["workflow_commands"]
 
+# More of a kind are shown nowhere but in the log: https://github.com/actions/toolkit/pull/734
+_MOST = 10
+
 
 def workflow_commands(
     document: Document, *, root: Path | None = None, is_strict: bool = True
 ) -> list[str]:
     """Return a workflow command for each problem and each scenario that is open, the worst first.
 
-    GitHub shows the first ten errors and warnings of a step, files by their paths in the
-    repository: those are seen from ``GITHUB_WORKSPACE`` where ``root`` is given. What the baseline
-    knows, and what is waived, is left out.
+    At most ten errors and ten warnings. What the baseline knows, and what is waived, is left out.
+    GitHub knows files by their paths in the repository: those are seen from ``GITHUB_WORKSPACE``
+    where ``root`` is given.
     """
     folder = _folder(root)
     failing = "error" if is_strict else "warning"
@@ -39,7 +42,12 @@ def workflow_commands(
         _of_scenario(one, failing, folder)
         for one in sorted(open_ones, key=lambda one: order.index(one.status))
     ]
-    return [*problems, *scenarios]
+    told = [*problems, *scenarios]
+    return [
+        line
+        for level in ("error", "warning")
+        for line in [one for one in told if one.startswith(f"::{level} ")][:_MOST]
+    ]
 
 
 def _is_told(one: JudgedScenario, document: Document) -> bool:
@@ -64,7 +72,7 @@ def _of_scenario(one: JudgedScenario, level: str, folder: str) -> str:
 
 def _command(level: str, properties: dict[str, str], message: str) -> str:
     told = ",".join(f"{name}={_property(text)}" for name, text in properties.items() if text)
-    return f"::{level} {told}".rstrip() + f"::{_data(one_line(message))}"
+    return f"::{level} {told}::{_data(one_line(message))}"
 
 
 # https://github.com/actions/toolkit/blob/main/packages/core/src/command.ts

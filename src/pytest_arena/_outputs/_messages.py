@@ -184,12 +184,16 @@ def _tests(case: Case) -> list[JudgedTest]:
 
 
 def _hook(hook: str, case: Case, tests: list[JudgedTest]) -> Message:
-    place, _, line = (tests[0].place if tests else case.judged.scenario.place).rpartition(":")
+    place = tests[0].place if tests else case.judged.scenario.place
+    path, _, line = place.rpartition(":")
     return {
         "id": hook,
         "name": "evidence",
         "type": "AFTER_TEST_CASE",
-        "sourceReference": {"uri": place, "location": {"line": max(1, int(line or 1))}},
+        "sourceReference": {
+            "uri": path or place,
+            "location": {"line": max(1, int(line) if line.isdecimal() else 1)},
+        },
     }
 
 

@@ -29,7 +29,7 @@ class Found:
         self.collectors = 0
         """How many processes have told of their collection."""
         self._mappings: dict[Mapping, bool] = {}  # whether it is deselected, in all of them
-        self._orphans: dict[Problem, None] = {}
+        self._problems: dict[Problem, None] = {}
 
     @property
     def mappings(self) -> list[Mapping]:
@@ -37,16 +37,20 @@ class Found:
         return [replace(one, is_deselected=gone) for one, gone in self._mappings.items()]
 
     @property
-    def orphans(self) -> list[Problem]:
-        """A problem for each marker that means nothing."""
-        return list(self._orphans)
+    def problems(self) -> list[Problem]:
+        """Markers that mean nothing, files whose tests nobody knows."""
+        return list(self._problems)
+
+    def add_problem(self, problem: Problem) -> None:
+        """This process has come upon something."""
+        self._problems[problem] = None
 
     def add(self, tests: Iterable[Mapped], *, selected: frozenset[int]) -> None:
         """This process has collected these, and will run those with such an identity."""
         self.collectors += 1
         for test in tests:
             self.names[test.item.nodeid] = test.test
-            self._orphans |= dict.fromkeys(test.orphans)
+            self._problems |= dict.fromkeys(test.orphans)
             self._add(test.mappings, is_deselected=id(test.item) not in selected)
 
     def _add(self, mappings: Iterable[Mapping], *, is_deselected: bool) -> None:
@@ -58,14 +62,14 @@ class Found:
         return {
             "names": self.names,
             "mappings": [asdict(one) for one in self.mappings],
-            "orphans": [asdict(one) for one in self._orphans],
+            "problems": [asdict(one) for one in self._problems],
         }
 
     def take_over(self, sent: dict[str, Any]) -> None:
         """Add what another process has found."""
         self.collectors += 1
         self.names |= sent["names"]
-        self._orphans |= {Problem(**one): None for one in sent["orphans"]}
+        self._problems |= {Problem(**one): None for one in sent["problems"]}
         for values in sent["mappings"]:
             one = Mapping(**frozen(values))
             self._add([replace(one, is_deselected=False)], is_deselected=one.is_deselected)

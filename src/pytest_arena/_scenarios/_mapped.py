@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pytest_arena._scenarios._bdd import Template
+
 __all__ = ["Mapped", "Mapper", "deselected"]
 
 
@@ -43,15 +45,19 @@ class Mapper:
 
     def mapped(self, item: Any) -> Mapped | None:
         """Return what a test says that it proves; None where it says nothing of the kind."""
+        markers, template = list(item.iter_markers("scenario")), template_of(item)
+        if not markers and template is None:
+            return None
         found: list[tuple[Mapping, Scenario]] = []
         errors: list[ScenarioError] = []
         place = str(CodeLine(str(item.path), (item.location[1] or 0) + 1))
-        for marker in item.iter_markers("scenario"):
+        for marker in markers:
             try:
                 found.append(self._found(item, reference(marker.args, marker.kwargs, place=place)))
             except ScenarioError as error:
                 errors.append(error)
-        found += self._of_bdd(item, place)
+        if template is not None:
+            found += self._of_bdd(item, template, place)
         if not found and not errors:
             return None
         return Mapped(
@@ -75,10 +81,11 @@ class Mapper:
         )
         return mapping, scenario
 
-    def _of_bdd(self, item: Any, place: str) -> Iterator[tuple[Mapping, Scenario]]:
-        template = template_of(item)
-        spec = relative(template.file, self._root) if template else ""
-        if template is None or spec not in self._files:
+    def _of_bdd(
+        self, item: Any, template: Template, place: str
+    ) -> Iterator[tuple[Mapping, Scenario]]:
+        spec = relative(template.file, self._root)
+        if spec not in self._files:
             return
         try:
             yield self._found(item, Reference(name=template.name, spec=spec, place=place))

@@ -44,7 +44,8 @@ __all__ = ["Scenarios"]
 hook = pluggy.HookimplMarker("pytest")
 
 _OUTPUT = "arena_scenarios"  # in what a worker hands to pytest-xdist
-_OK, _FAILED, _USAGE = 0, 1, 4
+_LISTS = ("collectonly", "setuponly", "setupplan")
+_FAILED, _USAGE = 1, 4
 
 
 class Scenarios:
@@ -65,6 +66,7 @@ class Scenarios:
         self._is_again = False  # whether the test that runs is one of them
         self._sabotaged: dict[str, tuple[Sabotage, ...]] = {}
         self._lines: list[str] = []
+        self._is_run = False
         self.document: Document | None = None
 
     # Before the tests.
@@ -101,7 +103,7 @@ class Scenarios:
             else Baseline(),
             lock=Lock.read(wanted.root / wanted.scenario_lock) if wanted.scenario_lock else Lock(),
             today=datetime.now(tz=UTC).date(),
-            lists_only=bool(self._config.option.collectonly),
+            lists_only=any(getattr(self._config.option, name, False) for name in _LISTS),
         )
 
     @property
@@ -112,14 +114,17 @@ class Scenarios:
     @hook(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         """All tests are there: others deselect later."""
-        for item in items:
-            if (mapped := self._mapper.mapped(item)) is not None:
-                self._tests[id(item)] = mapped
-                item.user_properties += _properties(mapped)
+        self._map(items)
         if self._chosen:
             self._choose(items)
         if note := self._unawaited.watch():
             self._run.ledger.note(note)
+
+    def _map(self, items: list[Any]) -> None:
+        for item in items:
+            if (mapped := self._mapper.mapped(item)) is not None:
+                self._tests[id(item)] = mapped
+                item.user_properties += _properties(mapped)
 
     def _choose(self, items: list[Any]) -> None:
         """Leave the tests of the scenarios that ``--scenario`` names."""
@@ -134,7 +139,8 @@ class Scenarios:
 
     @hook
     def pytest_collection_finish(self, session: Any) -> None:
-        """What is left will run."""
+        """What is left will run. Somebody may have marked more of it in the meantime."""
+        self._map([item for item in session.items if id(item) not in self._tests])
         self._found.add(self._tests.values(), selected=frozenset(map(id, session.items)))
 
     @hook
@@ -142,6 +148,13 @@ class Scenarios:
         """A file that does not import may have the tests of any scenario."""
         if report.failed:
             self._broken[report.nodeid] = None
+        if not report.passed:
+            self._found.add_problem(uncollected(report))
+
+    @hook(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
+        """Tests are to be run: it is no ``--fixtures`` or the like."""
+        self._is_run = True
 
     # One test.
 
@@ -230,7 +243,7 @@ class Scenarios:
         if (output := getattr(self._config, "workeroutput", None)) is not None:
             sabotaged = {test: list(map(asdict, one)) for test, one in self._sabotaged.items()}
             output[_OUTPUT] = {"found": self._found.plain(), "sabotaged": sabotaged}
-        elif session.exitstatus <= _INTERRUPTED or session.exitstatus == _NO_TESTS:
+        elif self._is_run and session.exitstatus not in _BROKEN:
             self.document = self._judged(session)
             self._write(session)
             if self._fails:
@@ -242,14 +255,13 @@ class Scenarios:
         return is_strict and self.document is not None and bool(self.document.gaps)
 
     def _judged(self, session: Any) -> Document:
-        broken = sorted(self._broken)
         return judge(
             self._specification,
             self._found.mappings,
             list(self._tries.all(self._found.names)),
             rules=self._rules,
-            partial=what_is_left_out(session, self._found, broken),
-            problems=[*self._found.orphans, *uncollected(broken)],
+            partial=what_is_left_out(session, self._found, sorted(self._broken)),
+            problems=self._found.problems,
             is_sabotaged=self._wanted.scenarios_sabotage,
         )
 
@@ -274,8 +286,7 @@ class Scenarios:
         verbosity = config.get_verbosity()
         if verbosity >= 0:
             terminalreporter.write_sep("=", "scenarios")
-        # Whatever made the run fail is told, quiet or not.
-        told_lines = lines(self.document, verbosity=max(verbosity, 0) if self._fails else verbosity)
+        told_lines = lines(self.document, verbosity=verbosity)
         for line in [*told_lines, *self._lines, *self._annotations()]:
             terminalreporter.write_line(line)
 
@@ -286,7 +297,7 @@ class Scenarios:
         return workflow_commands(self.document, root=self._wanted.root, is_strict=is_strict)
 
 
-_INTERRUPTED, _NO_TESTS = 2, 5
+_BROKEN = (3, 4)  # pytest's internal error, and its usage error
 
 
 def _key(index: Index, name: str) -> str:

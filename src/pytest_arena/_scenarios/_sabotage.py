@@ -176,7 +176,7 @@ class SabotagePasses:
         self._breaking, self._phases = breaking, []
         self._runs += 1
         try:
-            with sabotaged(self._run, breaking):
+            with sabotaged(self._run, breaking), _never_rerun(item):
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=after)
         finally:
             self._breaking = None
@@ -249,6 +249,20 @@ def _cheap_reports(option: Any) -> Iterator[None]:
 
 
 @contextmanager
+def _never_rerun(item: Any) -> Iterator[None]:
+    """Have pytest-rerunfailures think that it does not run this test, as it does not.
+
+    Else its tear-down would keep wider fixtures of a failed test as they are, for the next try.
+    """
+    values = vars(item)
+    kept = {name: values.pop(name) for name in ("execution_count",) if name in values}
+    try:
+        yield
+    finally:
+        values.update(kept)
+
+
+@contextmanager
 def _unheard() -> Iterator[None]:
     """Keep warnings from the summary; the filters stay, which may make errors of them."""
     with warnings.catch_warnings(record=True):
@@ -284,8 +298,7 @@ def _judged(kind: SabotageKind, breaking: Breaking, phases: list[_Phase]) -> tup
     noticed = next((one for one in phases if one.is_noticed), None)
     refused = [one for one in breaking.errors if isinstance(one, RefusedError)]
     if noticed is not None and breaking.is_applied and not refused:
-        waited = f"it did not end within {breaking.seconds:.0f} s"
-        return "noticed", waited if breaking.is_timed_out else noticed.reason
+        return "noticed", _ENDLESS if breaking.is_timed_out else noticed.reason
     if said := _unknown(breaking, phases, noticed):
         return "unknown", said.partition("\n")[0]
     return ("survived", "") if breaking.is_applied else ("not applicable", _NOTHING_THERE[kind])
@@ -303,6 +316,7 @@ def _unknown(breaking: Breaking, phases: list[_Phase], noticed: _Phase | None) -
     return next(filter(None, said), "")
 
 
+_ENDLESS = "it waited without an end, and was ended"
 _NOTHING_THERE: dict[SabotageKind, str] = {
     "seed": "there was no moment to remove it",
     "commit": "the request changed no row",

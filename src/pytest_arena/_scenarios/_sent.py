@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
+import os
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_arena._arena import NotWritten
 from pytest_arena._evidence import Asserted, Facts, Requested, StepFacts
 from pytest_arena._load import is_library
 from pytest_arena.errors import redact
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["evidence_line", "facts_sent", "frozen", "plain_facts", "relative", "told"]
+__all__ = [
+    "evidence_line",
+    "facts_sent",
+    "frozen",
+    "plain_facts",
+    "relative",
+    "skip_reason",
+    "told",
+]
 
 _LETTERS = 300
+_OURS = "pytest_arena.errors."
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")  # another one in each run
 _PHASES = {"setup": "set-up: ", "teardown": "tear-down: "}
 
 
@@ -27,9 +36,10 @@ def told(report: Any, excinfo: Any, item: Any) -> dict[str, Any]:
     if report.passed:
         return {}
     if report.skipped:
-        return {"reason": _one_line(_skip_reason(report.longrepr))}
+        return {"reason": _one_line(skip_reason(report.longrepr))}
     reason = excinfo.exconly(tryshort=True) if excinfo is not None else str(report.longrepr)
     root = item.config.rootpath
+    reason = _ADDRESS.sub("0x…", reason.removeprefix(_OURS).replace(f"{root}{os.sep}", ""))
     return {
         "reason": _PHASES.get(report.when, "") + _one_line(reason),
         "place": _place(excinfo, item.path, root) if excinfo is not None else "",
@@ -42,7 +52,8 @@ def _one_line(text: str) -> str:
     return redact(line if len(line) <= _LETTERS else f"{line[:_LETTERS]} …")
 
 
-def _skip_reason(longrepr: Any) -> str:
+def skip_reason(longrepr: Any) -> str:
+    """Return why something was skipped, as whoever skipped it has said."""
     text = longrepr[2] if isinstance(longrepr, tuple | list) else str(longrepr)
     return str(text).removeprefix("Skipped: ")
 
@@ -81,17 +92,25 @@ def evidence_line(facts: Facts) -> str:
     return "; ".join(f"{name}: {'?' if name in off else text}" for name, text in parts.items())
 
 
-def plain_facts(facts: Facts | None) -> dict[str, Any] | None:
-    """Return facts as plain values, to be sent to another process."""
-    return None if facts is None else asdict(facts)
+def plain_facts(facts: Facts) -> str:
+    """Return facts as one string: a name in them may be of a type that only looks like one."""
+    parts = {name: tuple(map(_plain, getattr(facts, name))) for name, _ in _PARTS}
+    return json.dumps(_plain(facts) | parts, default=str)
 
 
-def facts_sent(values: Mapping[str, Any] | None) -> Facts | None:
+def _plain(value: Any) -> dict[str, Any]:
+    """One value alone: what copies all that is in it takes a fiftieth of a test's time."""
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
+def facts_sent(text: str | None) -> Facts | None:
     """Return the facts that another process has sent, or this one has attached."""
-    if values is None:
+    if text is None:
         return None
+    values: dict[str, Any] = json.loads(text)
     parts = {name: tuple(kind(**frozen(one)) for one in values[name]) for name, kind in _PARTS}
-    return Facts(**{**frozen(values), **parts})
+    rest = {name: frozen(one) for name, one in values.items() if name not in parts}
+    return Facts(**{**rest, **parts})
 
 
 _PARTS: tuple[tuple[str, Any], ...] = (
@@ -102,7 +121,12 @@ _PARTS: tuple[tuple[str, Any], ...] = (
 
 
 def frozen(value: Any) -> Any:
-    """Return plain values with tuples in them: on the way one may have become a list."""
+    """Return plain values with tuples in the place of lists."""
     if isinstance(value, dict):
         return {name: frozen(one) for name, one in value.items()}
-    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
+    if not isinstance(value, _HOLDING):
+        return value
+    return tuple([frozen(one) if isinstance(one, _HOLDING) else one for one in value])
+
+
+_HOLDING = (list, tuple, dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,7 @@ class Sources:
 
         Blind to its name, decorators, annotations, docstring, comments and layout.
         """
-        function = getattr(item, "function", None)
-        code = getattr(getattr(function, "__wrapped__", function), "__code__", None)
+        code = getattr(_own_function(item), "__code__", None)
         if code is None:
             return ""
         node = self._functions(code.co_filename).get(code.co_firstlineno)
@@ -34,6 +34,12 @@ class Sources:
         if file not in self._files:
             self._files[file] = dict(_read(file))
         return self._files[file]
+
+
+def _own_function(item: Any) -> Any:
+    function = getattr(item, "function", None)
+    given = getattr(function, "hypothesis", None)  # by its @given, in another function's place
+    return inspect.unwrap(given.inner_test if given else function)  # type: ignore[arg-type]  # None is its own
 
 
 def _read(file: str) -> list[tuple[int, _Function]]:

@@ -28,6 +28,7 @@ class _Open:
 
     is_rerun: bool = False
     is_set_up: bool = False
+    is_called: bool = False
     outcome: Outcome = "passed"
     sent: dict[str, Any] = field(default_factory=dict)
     is_to_be_rerun: bool = False
@@ -69,6 +70,8 @@ class Tries:
 
     def _end(self, key: tuple[str, str]) -> None:
         done = self._last[key] = self._open.pop(key)
+        if done.outcome == "passed" and not done.is_called:
+            return  # --setup-only: nothing of the test itself has run
         self._add(key[1], done, facts=facts_sent(done.sent.get("facts")))
 
     def _broken_off(self, key: tuple[str, str], report: Any) -> None:
@@ -121,6 +124,7 @@ def _fold(one: _Open, report: Any, sent: Mapping[str, Any]) -> None:
     one.outcome = outcome if is_worse else one.outcome
     one.is_to_be_rerun |= report.outcome == "rerun"
     one.is_set_up |= report.when == "setup"
+    one.is_called |= report.when == "call"
 
 
 _OF_THE_WORST = ("reason", "place", "stub")
@@ -130,4 +134,4 @@ def _outcome(report: Any) -> Outcome:
     """An xfail is reported as skipped, and a test that was expected to fail, as passed."""
     if hasattr(report, "wasxfail"):
         return {"skipped": "xfailed", "passed": "xpassed"}.get(report.outcome, "failed")  # type: ignore[return-value]  # all three are outcomes
-    return report.outcome if report.outcome in {"passed", "skipped"} else "failed"  # type: ignore[no-any-return]  # a report's, and pytest has no others
+    return report.outcome if report.outcome in {"passed", "skipped"} else "failed"

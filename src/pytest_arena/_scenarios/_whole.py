@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._scenarios._sent import skip_reason
 from pytest_arena._specs import Problem
 
 if TYPE_CHECKING:
@@ -99,14 +100,16 @@ def _stopped(session: Any) -> Iterator[str]:
 _INTERRUPTED = 2
 
 
-def uncollected(broken: list[str]) -> list[Problem]:
-    """Return a problem for each file that could not be collected."""
-    return [
-        Problem(
-            spec=name,
-            line=0,
-            what="could not be collected: it is not known which scenarios its tests prove",
-            hint="the mapping is incomplete; pytest shows the error above",
-        )
-        for name in broken
-    ]
+def uncollected(report: Any) -> Problem:
+    """Return the problem of a file that could not be collected, or has skipped itself."""
+    if report.failed:
+        what, hint = "could not be collected", "pytest shows the error"
+    else:
+        what, hint = f"skips itself: {skip_reason(report.longrepr)}", ""
+    return Problem(
+        spec=report.nodeid,
+        line=0,
+        what=f"{what}; the mapping is incomplete: nobody knows which scenarios its tests prove",
+        hint=hint,
+        is_error=report.failed,
+    )

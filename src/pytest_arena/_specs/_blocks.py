@@ -40,5 +40,5 @@ class Block:
     @property
     def last_line(self) -> int:
         """The number of its last line that says something."""
-        said = [place for place, line in enumerate(self.lines) if line.strip()]
-        return self.first_line + (said[-1] if said else 0)
+        places = range(len(self.lines) - 1, -1, -1)
+        return self.first_line + next((one for one in places if self.lines[one].strip()), 0)

@@ -66,7 +66,9 @@ class _Reading:
     def feature(self, node: Node) -> Found:
         name, tags = canonical(_name(node)), _tags(node)
         described = _text(node)
-        above = _Above(names=(name,), tags=tags, told=f"{name}\n{described}")
+        # A heading that became the name is a Markdown file's: what stands below it is nearer.
+        told = described if self.block.is_untitled else f"{name}\n{described}"
+        above = _Above(names=(name,), tags=tags, told=told)
         self.children(node, above)
         value = Feature(
             name=name,

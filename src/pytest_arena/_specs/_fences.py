@@ -31,7 +31,7 @@ _INFO = r"[\s{.]*(?:gherkin|feature|cucumber)(?![\w-])"
 _GHERKIN = re.compile(_INFO, re.IGNORECASE)
 _MARKED = re.compile(rf"(?:```|~~~){_INFO}", re.IGNORECASE)
 _OPENING = re.compile(rf"^[\s>]*(`{{3,}}|~{{3,}}){_INFO}", re.IGNORECASE)
-_LANGUAGE = re.compile(r"^[ \t]*#\s*language\s*:\s*([a-zA-Z\-_]+)\s*$", re.MULTILINE)
+_LANGUAGE = re.compile(r"^[ \t]*#[ \t]*language[ \t]*:[ \t]*([a-zA-Z\-_]+)[ \t]*$", re.MULTILINE)
 _LIST_MARKS = " \t-*+_>#`"
 
 
@@ -109,7 +109,8 @@ class _Page:
         opening = _span(token).start
         spoken = _language_of(token.content, self.code)
         is_titled = _is_titled(token.content, spoken)
-        title = section.heading or PurePosixPath(self.spec).stem
+        # Joined: a heading that is underlined may have several lines.
+        title = " ".join((section.heading or PurePosixPath(self.spec).stem).split())
         above = "" if is_titled else f"{spoken.title('feature')} {title}\n"
         return Block(
             spec=self.spec,
@@ -246,7 +247,7 @@ def _below(lines: list[str], place: int) -> str:
 def _is_step(line: str, spoken: tuple[Language, ...]) -> bool:
     body = line.lstrip(_LIST_MARKS)
     return any(
-        body.startswith(word)
+        body.startswith((word, f"{word.strip()}*"))
         for one in spoken
         for name in ("given", "when", "then")
         for word in one.words[name]

@@ -47,9 +47,9 @@ def read(patterns: Sequence[str], root: Path, *, language: str = "en") -> Specif
     """
     _check_language(language)
     named: dict[str, bool] = {}
-    problems = []
+    problems: list[Problem] = []
     for pattern in patterns:
-        matched = sorted(_matched(pattern, root))
+        matched = _matched(pattern, root, problems)
         if not matched:
             problems.append(Problem(spec="", line=0, what=f"{_NO_FILE}{pattern!r}"))
         is_single = not has_magic(pattern) and not (root / pattern).is_dir()
@@ -102,10 +102,13 @@ def _check_language(code: str) -> None:
         )
 
 
-def _matched(pattern: str, root: Path) -> set[str]:
+def _matched(pattern: str, root: Path, problems: list[Problem]) -> set[str]:
     here = root / pattern
     if here.is_dir():
-        return {_told(path, root) for path in _inside(here)}
+        closed: list[OSError] = []
+        paths = {_told(path, root) for path in _inside(here, closed)}
+        problems += [_closed(error, root) for error in closed]
+        return paths
     if here.exists():
         return {_told(here, root)}
     # pathlib's own glob takes `**` at the end for folders alone before Python 3.13.
@@ -113,11 +116,16 @@ def _matched(pattern: str, root: Path) -> set[str]:
     return {_told(root / hit, root) for hit in hits if not (root / hit).is_dir()}
 
 
-def _inside(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
+def _inside(folder: Path, closed: list[OSError]) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder, onerror=closed.append):
         # What is hidden, and what others have installed, is nobody's specification.
         folders[:] = [one for one in folders if one[0] != "." and one != "node_modules"]
         yield from (Path(place, one) for one in files if one.lower().endswith(_ENDINGS))
+
+
+def _closed(error: OSError, root: Path) -> Problem:
+    where = _told(Path(error.filename or "."), root)
+    return Problem(spec=where, line=0, what=f"the folder {_reason(error)}")
 
 
 def _told(path: Path, root: Path) -> str:

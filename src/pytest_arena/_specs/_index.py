@@ -59,7 +59,7 @@ class Index:
             ScenarioError: there is none (with the nearest names, or the marker to paste where it
                 was renamed), or more than one (with all places).
         """
-        meant = self._by_name.get(canonical(reference.name), [])
+        meant = self._meant(canonical(reference.name))
         if reference.spec:
             self._check_file(reference)
             meant = [one for one in meant if _is_in(one.spec, reference.spec)]
@@ -84,9 +84,7 @@ class Index:
     ) -> str:
         """Return the decorator to paste, by the shortest name that means this scenario alone."""
         names = _names(scenario)
-        if scenario.key.startswith("@"):
-            names = [scenario.key, *names]
-        name = next((one for one in names if len(self._by_name[one]) == 1), "")
+        name = next((one for one in names if self._meant(one) == [scenario]), "")
         told = [_quoted(name or names[-1])]
         if not name:
             told.append(f"spec={_quoted(scenario.spec)}")
@@ -96,6 +94,12 @@ class Index:
             pairs = ", ".join(f"{_quoted(column)}: {_quoted(value)}" for column, value in row)
             told.append(f"row={{{pairs}}}")
         return f"@pytest.mark.scenario({', '.join(told)})"
+
+    def _meant(self, name: str) -> list[Scenario]:
+        """Those of this name; a whole name goes before one that leaves the rule out."""
+        meant = self._by_name.get(name, [])
+        whole = [one for one in meant if _names(one)[-1] == name or one.key == name]
+        return whole if len(whole) == 1 else meant
 
     def _check_file(self, reference: Reference) -> None:
         if any(_is_in(path, reference.spec) for path in self._files):
@@ -168,12 +172,12 @@ class Index:
 
 
 def _names(scenario: Scenario) -> list[str]:
-    """What a scenario may be called, the shortest first."""
+    """What a scenario may be called, the shortest first, the whole name last."""
     longer = [scenario.feature, scenario.name]
     longest = [scenario.feature, scenario.rule, scenario.name]
     names = [scenario.name, *(" :: ".join(filter(None, one)) for one in (longer, longest))]
     ids = [scenario.key] if scenario.key.startswith("@") else []
-    return list(dict.fromkeys([*names, *ids]))
+    return list(dict.fromkeys([*ids, *names]))
 
 
 def _is_in(path: str, asked: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -245,15 +246,15 @@ class Lint:
     def _described(self, node: Node) -> Iterator[_Line]:
         """The lines of a description, with their places in the file."""
         told = [line.strip() for line in (node.get("description") or "").split("\n")]
-        wanted = [line for line in told if line]
-        number, is_first = _line(node), True
-        while wanted and number < self.block.last_line:
+        wanted = deque(line for line in told if line)
+        number, is_first, end = _line(node), True, self.block.last_line
+        while wanted and number < end:
             number += 1
             text = self.block.line(number)
             if text.strip() != wanted[0]:
                 is_first = not text.strip()
                 continue
-            wanted.pop(0)
+            wanted.popleft()
             is_last = not wanted and bool(self.block.line(number + 1).strip())
             yield _Line(number, text.strip(), is_first, is_last, self._follower(number))
             is_first = False

@@ -20,6 +20,7 @@ _PATH = re.compile(r"(?<![\w/<.}\]])/(?:[\w{}<>\-.:%~@+*]+/?)*")
 _LONE = re.compile(r"(?:\b(?:to|at|on|visit|open|request)|" + "|".join(_VERBS) + r")\s+[\"'`]?$")
 _QUOTED = re.compile(r"\"([^\"\n]+)\"|“([^”\n]+)”|(?<!\w)'([^'\n]+)'(?!\w)|`([^`\n]+)`")
 _BARE = re.compile(r"(?<![\w.,-])(-?\d+(?:\.\d+)?)(?!\w|\.\d)|\b([A-Z][A-Z0-9_]+)\b")
+_PLACEHOLDER = re.compile(r"<(\w[\w .-]*)>")
 _HOLES = re.compile(r"[{<][^{}<>]*[}>]")
 # They say how, not what.
 _PLAIN = frozenset({*_VERBS, "HTTP", "HTTPS", "URL", "URI", "API", "JSON", "XML", "HTML", "ID"})
@@ -59,7 +60,7 @@ def paths(scenario: Scenario) -> tuple[tuple[str, str], ...]:
 
 
 def _paths(text: str) -> Iterator[tuple[str, str]]:
-    text = _HOST.sub("", text)
+    text = _PLACEHOLDER.sub(_as_in_a_route, _HOST.sub("", text))
     begin = 0
     for match in _PATH.finditer(text):
         path = match.group().rstrip(".,:;")
@@ -67,4 +68,8 @@ def _paths(text: str) -> Iterator[tuple[str, str]]:
             continue
         verbs = _VERB.findall(text, begin, match.start())
         begin = match.end()
-        yield (verbs[-1] if verbs else "", path.replace("<", "{").replace(">", "}"))
+        yield (verbs[-1] if verbs else "", path)
+
+
+def _as_in_a_route(placeholder: re.Match[str]) -> str:
+    return "{" + re.sub(r"\W+", "_", placeholder.group(1)) + "}"

@@ -78,17 +78,17 @@ def _by_length(language: Language) -> tuple[str, ...]:
 
 
 def _misspelt_step(body: str, language: Language) -> Near | None:
-    first = body.split(maxsplit=1)[0].rstrip(_ENDS) if body.strip() else ""
-    word = first.casefold()
-    if len(word) < _SHORT - 1 or word in _ENGLISH or not word.isalpha():
+    words = body.split()
+    if not words or words[0].rstrip(_ENDS).casefold() in _ENGLISH:
         return None
-    # A keyword of several words is near if its first word is; one that two share names the first.
     for keyword in language.steps:
-        wanted = keyword.casefold().split()[0]
-        if keyword + " " not in language.kinds or wanted == word:
-            continue
-        if slip := _slip(word, wanted):
-            return Near(keyword=keyword, slip=slip, wrong=first)
+        if keyword + " " not in language.kinds:
+            continue  # no blank follows it: nobody knows where it would have ended
+        begin = " ".join(words[: len(keyword.split())]).rstrip(_ENDS)
+        folded, wanted = begin.casefold(), keyword.casefold()
+        is_worth_it = folded.replace(" ", "").isalpha() and folded != wanted
+        if is_worth_it and (slip := _slip(folded, wanted)):
+            return Near(keyword=keyword, slip=slip, wrong=begin)
     return None
 
 

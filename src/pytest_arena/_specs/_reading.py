@@ -82,9 +82,9 @@ def _block(block: Block) -> Specification:
     faulty = frozenset(problem.scenario for problem in problems)
     lint = Lint(block=block, language=tree.language, faulty=faulty)
     told = {problem.line for problem in problems}
-    problems += [one for one in lint.problems(found) if one.line not in told]
-    told.update(problem.line for problem in problems)
     problems += [one for one in _overlooked(tree, block, found) if one.line not in told]
+    told.update(problem.line for problem in problems)
+    problems += [one for one in lint.problems(found) if one.line not in told]
     return Specification(features=(found.feature,), scenarios=scenarios, problems=tuple(problems))
 
 

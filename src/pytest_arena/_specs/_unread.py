@@ -26,19 +26,28 @@ def unread_headings(block: Block, language: Language, found: Found) -> Iterator[
     headings = tuple(f"{word}:" for word in words)
     for part in found.scenarios:
         for line in _doc_strings(part.node):
-            opened = block.line(line)
-            indent, mark = len(opened) - len(opened.lstrip()), opened.lstrip()[:3]
-            for number in _taken(block, line, mark):
-                text = block.line(number)
-                if text.lstrip().startswith(headings) and len(text) - len(text.lstrip()) < indent:
-                    yield Problem(
-                        spec=block.spec,
-                        line=number,
-                        what=f"{text.strip()!r} looks like a scenario, but stands in the doc "
-                        f"string that line {line} begins",
-                        hint=f"close that one with a line {mark}",
-                        scenario=part.scenario.key,
-                    )
+            for number in _outside(block, line, headings):
+                yield Problem(
+                    spec=block.spec,
+                    line=number,
+                    what=f"{block.line(number).strip()!r} looks like a scenario, but stands in the "
+                    f"doc string that line {line} begins",
+                    hint=f"close that one with a line {block.line(line).strip()[:3]}",
+                    scenario=part.scenario.key,
+                )
+
+
+def _outside(block: Block, line: int, headings: tuple[str, ...]) -> Iterator[int]:
+    """The headings in a doc string that stand to the left of its marks."""
+    opened = block.line(line)
+    for number in _taken(block, line, opened.lstrip()[:3]):
+        text = block.line(number)
+        if text.lstrip().startswith(headings) and _indent(text) < _indent(opened):
+            yield number
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _doc_strings(node: Node) -> Iterator[int]:

@@ -79,14 +79,10 @@ def _stub_file(
 ) -> StubFile:
     new = Place(Path(f"test_{name}.py"))
     place = find_place(folder, name, elsewhere=elsewhere) if folder else new
-    taken, tests = place.names | {"pytest"}, []
-    for scenario in scenarios:
-        code, names = writer.test(scenario, taken=taken)
-        taken |= names
-        tests.append(code)
-    text = "\n\n".join(tests)
+    taken = {*place.names, "pytest"}
+    text = "\n\n".join(writer.test(scenario, taken=taken) for scenario in scenarios)
     text = f"{place.gap}{text}" if place.text else f"{_head(scenarios[0], text)}{text}"
-    return StubFile(place.path, text.replace("\n", place.newline), len(tests), place.is_new)
+    return StubFile(place.path, text.replace("\n", place.newline), len(scenarios), place.is_new)
 
 
 def _head(scenario: Scenario, text: str) -> str:

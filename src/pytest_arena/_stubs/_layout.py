@@ -47,7 +47,7 @@ def _is_long(node: Group | str) -> bool:
 
 def _width(line: str) -> int:
     """In columns of a terminal, as formatters count."""
-    return sum(map(_columns, line))
+    return len(line) if line.isascii() else sum(map(_columns, line))
 
 
 def _columns(letter: str) -> int:
@@ -61,11 +61,8 @@ def _columns(letter: str) -> int:
 def quoted(text: str) -> str:
     """Return a string literal: in double quotes, unless these would need more backslashes."""
     quote = "'" if text.count('"') > text.count("'") else '"'
-    return f"{quote}{_escaped(text, quote)}{quote}"
-
-
-def _escaped(text: str, quote: str) -> str:
-    return "".join(f"\\{letter}" if letter in {quote, "\\"} else shown(letter) for letter in text)
+    escaped = text.replace("\\", r"\\").replace(quote, f"\\{quote}")
+    return f"{quote}{shown(escaped)}{quote}"
 
 
 def in_triple_quotes(text: str) -> str:
@@ -76,6 +73,8 @@ def in_triple_quotes(text: str) -> str:
 
 def shown(text: str) -> str:
     """Return ``text`` with what cannot be seen written as an escape; it is one line then."""
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 

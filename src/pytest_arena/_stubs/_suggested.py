@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_arena._specs import literals, paths
+from pytest_arena._stubs._columns import filled_in
 from pytest_arena._stubs._found_routes import find_route, nearest_route
 from pytest_arena._stubs._layout import quoted
 from pytest_arena._stubs._names import identifier
@@ -120,7 +121,7 @@ class _Reader:
         others = []
         for literal in self._literals(step):
             if literal.startswith('"'):
-                yield f"assert {quoted(literal[1:-1])} in response.text"
+                yield f"assert {filled_in(literal[1:-1], self._columns)} in response.text"
             elif _STATUS.fullmatch(literal) and "status" in step.text.lower():
                 yield f"assert response.status_code == {literal}"
             else:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from pytest_arena._stubs._columns import filled_in, replacements
 from pytest_arena._stubs._layout import Group, comment, in_triple_quotes, laid_out, quoted, shown
 from pytest_arena._stubs._names import free, parameter, slug
 from pytest_arena._stubs._suggested import suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_arena._specs import Index, Row, Scenario, Step
     from pytest_arena._values import Route
@@ -20,6 +21,7 @@ __all__ = ["TestWriter"]
 _BODY, _BLOCK = 4, 8
 # The parameter for a whole row of Examples.
 _ROW = "example"
+_ID_LETTERS = 60
 
 
 class TestWriter:
@@ -37,9 +39,10 @@ class TestWriter:
     def __init__(self, index: Index, *, routes: Sequence[Route] | None, runner: str = "") -> None:
         self._index, self._routes, self._runner = index, routes, runner
 
-    def test(self, scenario: Scenario, *, taken: Collection[str]) -> tuple[str, frozenset[str]]:
-        """Return the code of a test, and the names that it has: none of those ``taken``."""
+    def test(self, scenario: Scenario, *, taken: set[str]) -> str:
+        """Return the code of a test. Its names are none of those ``taken``, and are added."""
         name = free(f"test_{slug(scenario.name).removeprefix('test_')}", taken=taken)
+        taken.add(name)
         parameters, columns = _columns(scenario)
         suggested = suggest(scenario, columns=columns, routes=self._routes)
         texts = _Texts(name, taken)
@@ -55,7 +58,7 @@ class TestWriter:
             *laid_out(Group(f"async def {name}(", arguments, "):")),
             f'{" " * _BODY}"""{in_triple_quotes(scenario.place)}"""',
         ]
-        return "\n".join([*texts.lines, *head, *blocks, ""]), frozenset({name, *texts.names})
+        return "\n".join([*texts.lines, *head, *blocks, ""])
 
     def _markers(self, scenario: Scenario) -> Iterator[str]:
         if self._runner:
@@ -114,29 +117,29 @@ def _given(values: Sequence[tuple[str, str]], *, is_whole: bool) -> list[Group |
 
 def _ids(rows: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
     """A name for each row: its values, and a number where that says the same of two."""
-    ids: list[str] = []
+    ids: dict[str, None] = {}
     for values in rows:
-        ids.append(free("-".join(shown(cell) for _, cell in values) or "empty", taken=ids))
-    return ids
+        name = "-".join(shown(cell) for _, cell in values)[:_ID_LETTERS] or "empty"
+        ids[free(name, taken=ids)] = None
+    return list(ids)
 
 
 class _Texts:
     """The doc strings of one test: constants before it, so that their lines stay as they are."""
 
-    def __init__(self, test: str, taken: Collection[str]) -> None:
+    def __init__(self, test: str, taken: set[str]) -> None:
         self._prefix = f"{test.removeprefix('test_')}_text".upper().lstrip("0123456789_")
         self._taken = taken
-        self.names: list[str] = []
         self.lines: list[str] = []
 
     def add(self, step: Step, columns: Mapping[str, str]) -> Iterator[str]:
         """Keep the doc string of a step, if it has one; what comes out is said in its block."""
         if step.doc_string is None:
             return
-        name = free(self._prefix, taken=[*self._taken, *self.names])
-        self.names.append(name)
+        name = free(self._prefix, taken=self._taken)
+        self._taken.add(name)
         self.lines += [*_constant(name, step.doc_string), "", ""]
-        yield "text: " + name + "".join(_replacements(step.doc_string, columns))
+        yield f"text: {name}{replacements(step.doc_string, columns)}"
 
 
 def _constant(name: str, text: str) -> list[str]:
@@ -163,23 +166,10 @@ def _table(table: Sequence[Sequence[str]], columns: Mapping[str, str]) -> Group:
         rows = [dict(zip(first, row, strict=True)) for row in rest]
         listed = [Group("{", tuple(_pairs(row, columns)), "}") for row in rows]
     else:
-        listed = [Group("[", tuple(_cell(cell, columns) for cell in row), "]") for row in table]
+        listed = [Group("[", tuple(filled_in(cell, columns) for cell in row), "]") for row in table]
     return Group("[", tuple(listed), "]", is_long=True)
 
 
 def _pairs(row: Mapping[str, str], columns: Mapping[str, str]) -> Iterator[str]:
     for name, cell in row.items():
-        yield f"{quoted(name)}: {_cell(cell, columns)}"
-
-
-def _cell(text: str, columns: Mapping[str, str]) -> str:
-    """The cell as code; with an Outline's values in place of their placeholders."""
-    if text[:1] == "<" and (name := columns.get(text[1:-1])) and text[-1:] == ">":
-        return name
-    return quoted(text) + "".join(_replacements(text, columns))
-
-
-def _replacements(text: str, columns: Mapping[str, str]) -> Iterator[str]:
-    for column, name in columns.items():
-        if f"<{column}>" in text:
-            yield f".replace({quoted(f'<{column}>')}, {name})"
+        yield f"{quoted(name)}: {filled_in(cell, columns)}"

@@ -12,7 +12,7 @@ from pytest_arena._clock import seconds as now
 from pytest_arena._gate import Doings, Gate, watch_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pytest_arena._arena._apps import Apps
     from pytest_arena._arena._databases import Databases
@@ -48,6 +48,7 @@ class Instruments:
         self._log: Log | None = None
         self._facts: Facts | None = None
         self._literals: tuple[str, ...] = ()
+        self._wanted_by: dict[tuple[tuple[str, str], ...], tuple[str, ...]] = {}
         self.wants_bodies = False  # whether what was sent may hold one of the literals
         self._doings: dict[Level, Doings] = {}  # of the levels that stand
         self._end_watching: Callable[[], None] | None = None
@@ -75,9 +76,12 @@ class Instruments:
         self._watch_apps()
 
     def _wanted(self, scenarios: tuple[SpecScenario, ...]) -> tuple[str, ...]:
-        from pytest_arena._arena._instruments import _literals  # noqa: PLC0415 - as below
+        key = tuple((one.key, one.rev) for one in scenarios)
+        if key not in self._wanted_by:
+            from pytest_arena._arena._instruments import _literals  # noqa: PLC0415 - as below
 
-        return _literals.wanted(scenarios)
+            self._wanted_by[key] = _literals.wanted(scenarios)
+        return self._wanted_by[key]
 
     def _start(self) -> None:
         if self._end_watching is None:
@@ -155,11 +159,14 @@ class Instruments:
         """Whether any assertion of the test has been heard."""
         return self._log is not None and bool(self._log.heard)
 
-    def asserted(self, place: str, text: str, explanation: str = "") -> None:
-        """An assertion has passed. What a login function asserts is not the test's."""
+    def asserted(self, place: str, text: str, values: Sequence[object] = ()) -> None:
+        """An assertion has passed. What a login function asserts is not the test's.
+
+        Values are those of its parts, and of what stands around it.
+        """
         log = self._log
         if log is not None and log.in_call and not is_logging_in():
-            log.passed(place, text, explanation if self._literals else "")
+            log.passed(place, text, values if self._literals else ())
 
     def scenario(self) -> Scenario:
         """Return what the fixture ``scenario`` is."""
@@ -183,7 +190,7 @@ class Instruments:
             return doings
         levels = self._run.databases.levels
         if not levels or self._run.databases.is_building():
-            return None
+            return None  # of a template, which the test may have to wait for
         return self._doings_of(levels[-1])
 
     def _standing(self) -> list[tuple[Level, Doings]]:
@@ -199,11 +206,14 @@ class Instruments:
 
     def is_under_test(self, app: object) -> bool:
         """Whether it is the app that clients of the running test talk to, or is inside of it."""
-        test = self._run.current.on_top()  # what a wider fixture asks is no request of the test's
-        if test is None or self._log is None:
+        if self._log is None:
             return False
-        apps = [self._run.apps.named, *(one.app for one in test.app_runs)]
-        return any(app is one for outer in apps for one in unwrapped(outer))
+        test = self._run.current.on_top()  # what a wider fixture asks is no request of the test's
+        if test is None:
+            return False
+        named = self._run.apps.named
+        apps = (one for outer in [*test.app_runs] for one in unwrapped(outer.app))
+        return app is named or any(app is one for one in (*unwrapped(named), *apps))
 
     def begins(self, request: Reached) -> None:
         """A request is about to be answered."""
@@ -214,9 +224,10 @@ class Instruments:
         elif test is not None and log is not None:
             request.number, request.is_preparation = len(log.requests), log.is_preparing
             self._begin_at_once(log, window)
+            last = log.requests[-1].details if log.requests else None
             log.requests.append(request)
             self._begin_story(test, request, window)
-            window.before = self._moments.now()
+            window.begin(test.story.turns[-1], last, self._moments.now)
             window.marks = {one: len(one.written) for _, one in self._standing()}
         if test is not None and test.breaking is not None:
             test.breaking.begins(request)
@@ -243,8 +254,7 @@ class Instruments:
         test, window = self._run.current.test, request.details
         if test is not None and test.breaking is not None:
             test.breaking.ends(request)
-        if self._log is not None and request in self._log.requests:
-            window.after = self._moments.now()
+        if self._log is not None and request.number >= 0:
             self._log.ended += 1
         if test is not None and window.is_told:
             test.story.told(_record(request, seconds=now() - window.began))

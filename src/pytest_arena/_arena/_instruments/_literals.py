@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import re
+from datetime import date, time
+from decimal import Decimal
+from enum import Enum
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from pytest_arena._specs import literals
 
@@ -22,13 +26,33 @@ def wanted(scenarios: Iterable[Scenario]) -> tuple[str, ...]:
 
 
 def seen(texts: tuple[str, ...], log: Log, values: Iterable[Any]) -> tuple[str, ...]:
-    """Return those that occurred: in rows, requests, assertions; as whole words, in any case."""
-    corpus = "\n".join([*_of_requests(log), *_of_assertions(log), *_of_values(values)])
-    return tuple(one for one in texts if _as_word(one).search(corpus))
+    """Return those that occurred: in rows, requests, assertions; as whole words, in any case.
+
+    What is most likely to hold them is looked at first, and no further than needed.
+    """
+    left = {one.lower() for one in texts}
+    for text in chain(_of_requests(log), _of_values(values), _of_assertions(log)):
+        if not left:
+            break
+        lower = text.lower()
+        left -= {one for one in left if one in lower and _is_a_word(one, lower)}
+    return tuple(one for one in texts if one.lower() not in left)
 
 
-def _as_word(text: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){re.escape(text)}(?!\w)", re.IGNORECASE)
+def _is_a_word(word: str, text: str) -> bool:
+    """Whether it stands in a text with nothing of a word before and after it."""
+    # To compile a pattern for each literal of each scenario would cost more than all the rest.
+    place = text.find(word)
+    while place >= 0:
+        end = place + len(word)
+        if not (_is_of_a_word(text[place - 1 : place]) or _is_of_a_word(text[end : end + 1])):
+            return True
+        place = text.find(word, place + 1)
+    return False
+
+
+def _is_of_a_word(letter: str) -> bool:
+    return letter.isalnum() or letter == "_"
 
 
 def _of_requests(log: Log) -> Iterator[str]:
@@ -40,18 +64,20 @@ def _of_requests(log: Log) -> Iterator[str]:
 def _of_assertions(log: Log) -> Iterator[str]:
     for one in log.heard.values():
         yield one.text
-        yield from one.explanations
+        yield from _of_values(one.values)
 
 
-_LONGEST = 2_000
+_DEPTH, _MOST, _LONGEST = 4, 100, 2_000
+# What has a text that says its value. Others' may be long, or ask a database for what it says.
+_PLAIN = (str, int, float, Decimal, date, time, Enum, UUID)
 
 
-def _of_values(values: Iterable[Any], depth: int = 4) -> Iterator[str]:
-    """Parameters come as a mapping, a sequence, or a list of such."""
-    for value in values:
-        if isinstance(value, dict) and depth:
-            yield from _of_values(value.values(), depth - 1)
-        elif isinstance(value, list | tuple | set) and depth:
-            yield from _of_values(value, depth - 1)
-        else:
+def _of_values(values: Iterable[Any], depth: int = _DEPTH) -> Iterator[str]:
+    """Parameters come as a mapping, a sequence, or a list of such; so do answers."""
+    for value in islice(values, _MOST):
+        if isinstance(value, _PLAIN):
             yield str(value)[:_LONGEST]
+        elif depth and isinstance(value, dict):
+            yield from _of_values(value.values(), depth - 1)
+        elif depth and isinstance(value, list | tuple | set):
+            yield from _of_values(value, depth - 1)

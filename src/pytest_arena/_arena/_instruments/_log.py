@@ -9,26 +9,43 @@ from pytest_arena._arena._instruments._constant import is_constant
 from pytest_arena._gate import Doings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from pytest_arena._app import Reached
-    from pytest_arena._arena._story import Moment
+    from pytest_arena._arena._story import Moment, Turn
     from pytest_arena._specs import Kind, Scenario
 
 __all__ = ["Block", "Heard", "Log", "Window"]
-
-_MOST_EXPLAINED = 3  # times that one place is explained: a loop may pass it a thousand times
 
 
 @dataclass(slots=True, eq=False)
 class Window:
     """The time of one request, as ``Reached.details`` has it."""
 
-    before: Moment | None = None
-    after: Moment | None = None
+    turn: Turn | None = None  # of the test's story, in which it was made
+    since: Moment | None = None  # where it is not the turn's first, after a redirect
+    until: Moment | None = None  # nor its last
     doings: Doings = field(default_factory=Doings)
     marks: dict[Doings, int] = field(default_factory=dict)  # parts of the test's own by then
     is_at_once: bool = False
     began: float = 0.0
     is_told: bool = False  # whether the test's story was begun for it
+
+    def begin(self, turn: Turn, last: Window | None, moment: Callable[[], Moment]) -> None:
+        """It begins in a turn, whose moments are its own where it is alone in it."""
+        self.turn = turn
+        if last is not None and last.turn is turn:
+            self.since = last.until = moment()
+
+    @property
+    def before(self) -> Moment | None:
+        """The moment when it began; None where it is not known any more."""
+        return self.since or (self.turn.before if self.turn else None)
+
+    @property
+    def after(self) -> Moment | None:
+        """The moment when it was over; None as long as it goes on."""
+        return self.until or (self.turn.after if self.turn else None)
 
 
 @dataclass(slots=True, eq=False)
@@ -39,12 +56,11 @@ class Heard:
     text: str
     after: int
     times: int = 0
-    explanations: list[str] = field(default_factory=list)
+    values: list[object] = field(default_factory=list)  # of the last time
+    is_constant: bool = field(init=False)  # whether it could not have failed
 
-    @property
-    def is_constant(self) -> bool:
-        """Whether it could not have failed."""
-        return is_constant(self.text)
+    def __post_init__(self) -> None:
+        self.is_constant = is_constant(self.text)
 
 
 @dataclass(slots=True, eq=False)
@@ -85,11 +101,12 @@ class Log:
         places = [place for place, one in enumerate(self.requests) if not one.is_preparation]
         return places[0] if places else 0
 
-    def passed(self, place: str, text: str, explanation: str) -> None:
+    def passed(self, place: str, text: str, values: Sequence[object]) -> None:
         """An assertion has passed."""
-        one = self.heard.setdefault((place, text), Heard(place, text, self.ended))
+        one = self.heard.get((place, text))
+        if one is None:
+            one = self.heard[place, text] = Heard(place, text, self.ended)
         one.times += 1
         one.after = max(one.after, self.ended)
+        one.values = list(values)
         self.assertions += not one.is_constant
-        if explanation and len(one.explanations) < _MOST_EXPLAINED:
-            one.explanations.append(explanation)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pytest_arena._arena._wide import WideFixture
 from pytest_arena._changes import Changes
+from pytest_arena._gate import Doings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from pytest_arena._arena._instruments._log import Log, Window
     from pytest_arena._arena._state import Database, Level
     from pytest_arena._arena._story import Moment, Moments
-    from pytest_arena._gate import Doings, Gate, Part
+    from pytest_arena._gate import Gate, Part
 
 __all__ = ["Rows", "counted", "read_of"]
 
@@ -27,12 +29,14 @@ class NotKnown(Exception):
     """The databases cannot tell what has changed then."""
 
 
-def counted(parts: Iterable[Part]) -> Counter[str] | None:
+def counted(parts: Sequence[Part]) -> Counter[str] | None:
     """Return how many rows statements have written, net; None where they cannot tell.
 
     They can where a table was written to by inserts alone, or by one statement alone.
     """
     by_table: dict[str, list[Part]] = {}
+    if not parts:
+        return Counter()
     for part in parts:
         by_table.setdefault(part[0], []).append(part)
     for found in by_table.values():
@@ -42,18 +46,26 @@ def counted(parts: Iterable[Part]) -> Counter[str] | None:
     return Counter({table: sum(one[1] for one in found) for table, found in by_table.items()})
 
 
-def read_of(statements: Iterable[str], tables: Iterable[str]) -> tuple[str, ...]:
+def read_of(statements: Collection[str], tables: Collection[str]) -> tuple[str, ...]:
     """Return those of the tables that are named in statements by which they can be read."""
-    text = "\n".join(_INSERTS_INTO.sub(" ", one) for one in statements)
-    return tuple(sorted(one for one in tables if _word(one).search(text)))
+    if not (tables and statements):
+        return ()
+    words = frozenset[str]().union(*map(_words, statements))
+    return tuple(sorted(one for one in tables if _last_word(one) <= words))
 
 
 _INSERTS_INTO = re.compile(r"^\s*INSERT\s+INTO\s+\S+", re.IGNORECASE)
+_WORD = re.compile(r"\w+")
 
 
-def _word(table: str) -> re.Pattern[str]:
-    name = table.rpartition("/")[2].rpartition(".")[2]
-    return re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)
+@lru_cache(maxsize=5_000)  # an app has so many statements, and each test runs them again
+def _words(statement: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(_INSERTS_INTO.sub(" ", statement).lower()))
+
+
+def _last_word(table: str) -> set[str]:
+    """Of ``analytics/audit.log`` what a statement names in any case; a name may be of several."""
+    return set(_WORD.findall(table.rpartition("/")[2].rpartition(".")[2].lower()))
 
 
 class Rows:
@@ -79,11 +91,9 @@ class Rows:
         for place, level in enumerate(levels):
             depth = len(levels) - 1 - place
             if level.is_test:
-                found += self._own(log, doings.get(level), depth)
+                found.update(self._own(log, doings.get(level), depth))
             elif _is_used(level, log.fixture_names):
-                found += self._of_wide(level, doings.get(level), depth)
-        for request in log.requests[: log.first]:
-            found += self.changed(request.details)
+                found.update(self._of_wide(level, doings.get(level), depth))
         return found
 
     def _of_logins(self, log: Log) -> Counter[str]:
@@ -105,13 +115,14 @@ class Rows:
 
     def _own(self, log: Log, doings: Doings | None, depth: int) -> Counter[str]:
         window: Window | None = log.requests[log.first].details if log.requests else None
-        parts = doings.written if doings else []
-        if window is not None and doings is not None and doings in window.marks:
-            parts = parts[: window.marks[doings]]
-        known = counted(parts) if doings is None or not self._is_unsure(doings) else None
-        if known:
-            return known
-        if known is not None and not self._may_be_more():
+        own = doings or Doings()
+        parts = own.written[: window.marks.get(own)] if window is not None else own.written
+        sides = [own]
+        if not depth:  # what requests changed that prepare for the first one stands there, too
+            sides += [one.details.doings for one in log.requests[: log.first]]
+            parts = [*parts, *(part for one in sides[1:] for part in one.written)]
+        known = None if any(map(self._is_unsure, sides)) else counted(parts)
+        if known or (known is not None and not self._may_be_more()):
             return known
         if depth:  # an example's level lies above: moments say nothing in this one
             return self._read(depth=depth)

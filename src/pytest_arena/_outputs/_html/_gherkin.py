@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_arena._evidence import JudgedScenario, JudgedStep
     from pytest_arena._outputs._html._chapter import Chapter, Placed
     from pytest_arena._outputs._html._lines import Kind
-    from pytest_arena._specs import Problem, Step
+    from pytest_arena._specs import Problem, Scenario, Step
 
 __all__ = ["gherkin", "heading", "note"]
 
@@ -72,10 +72,10 @@ def heading(depth: int, *children: str, **attributes: str | None) -> Html:
     return element(f"h{min(depth, _DEEPEST)}", *children, **attributes)
 
 
-def _named(line: Line) -> tuple[str, ...]:
+def _named(line: Line, of: Scenario | None = None) -> tuple[str, ...]:
     keyword, name = title(line.text)
     words = [element("span", f"{keyword}:", class_="keyword"), " "] if keyword else []
-    return *words, element("span", *_marked(name), class_="name", dir="auto")
+    return *words, element("span", *_marked(name, of), class_="name", dir="auto")
 
 
 def _scenarios(lines: list[Line], chapter: Chapter, depth: int) -> Iterator[Html]:
@@ -94,20 +94,11 @@ def _prose(lines: list[Line], chapter: Chapter) -> Iterator[Html]:
 
 
 def _title(placed: Placed, at: Line, depth: int) -> Html:
-    place = placed.judged.scenario.place
-    link = element(
-        "a",
-        f"line {placed.judged.scenario.line}",
-        class_="place",
-        href=f"#{placed.anchor}",
-        title=place,
-    )
-    return element(
-        "div",
-        heading(depth, badge(placed.judged.status), " ", *_named(at)),
-        link,
-        class_="title",
-    )
+    scenario, href = placed.judged.scenario, f"#{placed.anchor}"
+    named = heading(depth, badge(placed.judged.status), " ", *_named(at, scenario))
+    line = f"line {scenario.line}"
+    link = element("a", line, href=href, class_="place", title=scenario.place)
+    return element("div", named, link, class_="title")
 
 
 def _scenario(placed: Placed, top: Html, lines: Html) -> Html:
@@ -127,11 +118,10 @@ def _scenario(placed: Placed, top: Html, lines: Html) -> Html:
 
 def _verdict(judged: JudgedScenario) -> Iterator[Html]:
     if judged.reason:
-        place = [" ", element("code", judged.place, class_="place")] if judged.place else []
         # Most reasons name their place themselves.
-        yield element(
-            "p", judged.reason, *(place * (judged.place not in judged.reason)), class_="reason"
-        )
+        place = "" if judged.place in judged.reason else judged.place
+        shown = [" ", element("code", place, class_="place")] if place else []
+        yield element("p", judged.reason, *shown, class_="reason")
     further = [joined("also ", badge(status)) for status in judged.also]
     if judged.is_excused:
         further.append(joined("in the baseline: known, and no failure"))
@@ -143,7 +133,8 @@ def _background(judged: JudgedScenario) -> Iterator[Html]:
     # It stands once above all scenarios, but what became of it is different in each.
     for step, known in zip(judged.scenario.steps, judged.steps, strict=False):
         if step.is_background and known.status is not None:
-            yield _step(step, step.line, known, "step background")
+            said = _said(step, judged.scenario)
+            yield _step(said, step.line, known, class_="step background")
 
 
 def _shown(
@@ -169,7 +160,8 @@ def _step_lines(
 ) -> Iterator[Html]:
     known = _by_line(judged) if judged else {}
     for line in lines:
-        yield _step(chapter.steps[line.number], line.number, known.get(line.number))
+        said = _said(chapter.steps[line.number], judged.scenario if judged else None)
+        yield _step(said, line.number, known.get(line.number))
         yield from _notes([line], chapter)
 
 
@@ -178,8 +170,11 @@ def _by_line(judged: JudgedScenario) -> dict[int, JudgedStep]:
     return {step.line: known for step, known in pairs}
 
 
-def _step(step: Step, number: int, known: JudgedStep | None, class_: str = "step") -> Html:
-    said = element("span", element("b", step.keyword), " ", *_marked(step.text))
+def _said(step: Step, of: Scenario | None) -> Html:
+    return element("span", element("b", step.keyword), " ", *_marked(step.text, of))
+
+
+def _step(said: Html, number: int, known: JudgedStep | None, *, class_: str = "step") -> Html:
     verdict = []
     if known and known.status:
         why = [element("span", known.reason, class_="why"), " "] if known.reason else []
@@ -187,8 +182,9 @@ def _step(step: Step, number: int, known: JudgedStep | None, class_: str = "step
     return element("p", said, *verdict, class_=class_, data_n=number, dir="auto")
 
 
-def _marked(text: str) -> Iterator[str]:
-    for place, part in enumerate(_PLACEHOLDER.split(text)):
+def _marked(text: str, of: Scenario | None) -> Iterator[str]:
+    parts = _PLACEHOLDER.split(text) if of and of.is_outline else [text]
+    for place, part in enumerate(parts):
         yield element("var", part) if place % 2 else part
 
 

@@ -50,7 +50,7 @@ def classified(lines: Iterable[tuple[int, str]], chapter: Chapter) -> list[Line]
 def _classified(lines: Iterable[tuple[int, str]], chapter: Chapter) -> Iterator[Line]:
     fence = ""
     for number, text in lines:
-        known = _known(number, text, chapter)
+        known = _read(number, chapter) or (None if fence else _titled(text, chapter))
         marks = text.strip()[:3]
         is_fence = known is None and marks in {'"""', "```"}
         is_doc = known is None and (bool(fence) or is_fence)
@@ -61,11 +61,13 @@ def _classified(lines: Iterable[tuple[int, str]], chapter: Chapter) -> Iterator[
             fence = "" if fence else marks
 
 
-def _known(number: int, text: str, chapter: Chapter) -> Kind | None:
+def _read(number: int, chapter: Chapter) -> Kind | None:
     if number in chapter.by_line:
         return "scenario"
-    if number in chapter.steps:
-        return "step"
+    return "step" if number in chapter.steps else None
+
+
+def _titled(text: str, chapter: Chapter) -> Kind | None:
     name = title(text)[1]
     if name in chapter.features:
         return "feature"
