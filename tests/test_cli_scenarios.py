@@ -328,13 +328,13 @@ def test_report_makes_outputs_of_a_document(arena: Arena, documents: Path, proje
     """Where the command is called; the specifications are the project's."""
     (project / "ci").mkdir()
     shutil.copy(documents / "start.json", project / "ci")
-    words = ("--html", "page.html", "--md", "a.md", "--out", "messages:a.ndjson")
+    words = ("--html", "page.html", "--md", "a, b.md", "--out", "messages:a.ndjson")
     status, output, _ = arena("report", "ci/start.json", *words)
     assert status == 0
     assert output.splitlines() == [
         "scenarios as Cucumber messages written to a.ndjson",
         "scenarios as a page written to page.html",
-        "scenarios as Markdown written to a.md",
+        "scenarios as Markdown written to a, b.md",
     ]
     assert "BR-BTL-001: starting" in (project / "page.html").read_text("utf-8")
     assert "scenarios: 0 of 2 proven" in arena("report", "ci/start.json")[1]

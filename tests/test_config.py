@@ -381,6 +381,6 @@ def test_the_page_of_fixtures_names_each_of_them() -> None:
     page = (REFERENCE / "fixtures.md").read_text(encoding="utf-8")
     headings = [line[4:-1] for line in page.splitlines() if line.startswith("## `")]
     names = [name for name in _fixtures.__all__ if name != "RUN"]
-    assert sorted(headings) == sorted([*names, "@pytest.mark.arena"])
-    for name in ("isolation", "keep", "seed", "schema"):
+    assert sorted(headings) == sorted([*names, "@pytest.mark.arena", "@pytest.mark.scenario"])
+    for name in ("isolation", "keep", "seed", "schema", "spec", "rev", "row"):
         assert f"`{name}`" in page

@@ -195,6 +195,15 @@ def test_a_known_gap_does_not_fail_the_gate(tmp_path: Path) -> None:
     assert with_baseline(baseline, attempt("a"), *hollow).gaps == ()
 
 
+def test_a_known_gap_that_has_become_smaller_is_remarked(tmp_path: Path) -> None:
+    """It is excused all the same; one that is as it was is not worth a word."""
+    baseline = known(tmp_path, "UNMAPPED Battles :: C", "FAILED Battles :: B")
+    doc = with_baseline(baseline, attempt("a"), attempt("b", facts=None), attempt("b2", facts=None))
+    assert doc.gaps == ()
+    assert doc.scenarios[1].warnings == ("better than the baseline says: FAILED",)
+    assert doc.scenarios[2].warnings == ()
+
+
 def test_a_known_gap_that_is_closed_must_leave_the_list(tmp_path: Path) -> None:
     """In a complete run; a partial one does not ask."""
     baseline = known(tmp_path, "UNMAPPED Battles :: C", "HOLLOW Battles :: B")

@@ -16,6 +16,7 @@ from tests.evidence.samples import (
     attempt,
     block,
     facts,
+    failure,
     judged,
     mapping,
     outline,
@@ -229,6 +230,8 @@ def test_the_best_of_several_tests_is_shown_of_a_step() -> None:
     ]
     assert [each.status for each in judged(tries, maps).steps] == [Status.PROVEN] * 3
     assert judged(tries[:2], maps).steps[2].status is Status.HOLLOW
+    failed = judged([failure(facts=facts(steps=BLOCKS))])
+    assert [each.status for each in failed.steps] == [None] * 3
 
 
 def test_blocks_of_another_scenario_of_the_same_test_do_not_count() -> None:

@@ -159,6 +159,7 @@ _FACTS = Facts(
         ),
         Requested(method="GET", path="/<b>", route="", status=None, changed=None, observed=False),
     ),
+    first=1,
     asserted=(
         Asserted(place="tests/test_judging.py:31", text="response.status_code == 303", after=1),
         Asserted(place="tests/test_judging.py:40", text="1 < 2 & True", after=2, times=12),
@@ -254,6 +255,7 @@ def _test(scenario: Scenario, status: Status) -> JudgedTest:
         place="tests/test_judging.py:9",
         status=Status.PROVEN if status is Status.PARTIAL else status,
         row=scenario.rows[0].values if scenario.rows else (),
+        also=(Status.FLAKY,) if status is Status.FAILED else (),
         facts=off if status is Status.UNKNOWN else replace(_FACTS, steps=(step,)),
         sabotages=_SABOTAGES if status is Status.PROVEN else (),
     )

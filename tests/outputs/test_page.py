@@ -240,7 +240,7 @@ def test_evidence_says_what_the_test_did() -> None:
         "tests/test_judging.py::test_12[<a>] tests/test_judging.py:9",
         "Seededbattles 1 row, users 3 rows",
         "POST /battles/7/close → 303 · as mc · route /battles/{battle_id}/close · changed",
-        "changed battles 1 row · read what was seeded in battles",
+        "changed battles 1 row · read what was seeded in battles · preparation",
         "GET /<b> → no answer · the test did not look at the answer",
         "response.status_code == 303 after 1 request · tests/test_judging.py:31",
         "12 times",
@@ -262,7 +262,7 @@ def test_the_top_says_how_the_run_went() -> None:
     """How much is proven, that it was not all, what a strict run fails for, what is wrong where."""
     (top,) = shown().named("header")
     assert top.text.startswith("1 of 15 scenarios proven")
-    assert "Partial run (-k start): not all tests were run." in top.text
+    assert "Partial run (-k start): 13 of 15 judged." in top.text
     assert "A strict run fails, for 13 reasons" in top.text
     assert 'tests/test_x.py:3 no scenario is called "Lat"' in top.text
     links = {one.text: one.attributes.get("href") for one in shown().named("a")}
@@ -274,8 +274,10 @@ def test_the_top_says_how_the_run_went() -> None:
 def test_a_run_without_a_gap_says_so_and_a_list_says_nothing_of_it() -> None:
     """Where nothing was run, nothing can pass."""
     passed = replace(document(), gaps=(), scenarios=document().scenarios[:1])
-    assert "A strict run passes." in page(passed, SOURCES)
-    (top,) = read(SOURCES).named("header")
+    assert "Nothing that was judged fails a strict run." in page(passed, SOURCES)
+    assert "A strict run passes." in page(replace(passed, partial=""), SOURCES)
+    (top,) = Page(page(replace(passed, partial="", is_list=True), SOURCES)).named("header")
+    assert top.text.startswith("1 of 1 scenario with a test")
     assert "strict run" not in top.text
 
 

@@ -43,6 +43,11 @@ def crew(arena):
         session.commit()
 
 
+@pytest.fixture(scope="class")
+def wide_client(arena):
+    return arena.test_client()
+
+
 class TestWide:
     def test_which_sets_it_up(self, crew):
         pass
@@ -50,6 +55,10 @@ class TestWide:
     @proves
     async def test_wide(self, client, crew):
         await _asked(client)
+
+    @proves
+    def test_wide_client(self, wide_client):
+        assert wide_client.get("/dancers").json() == ["Sand", "Ata", "Bo"]
 
     @proves
     async def test_wide_of_others(self, client):
@@ -252,6 +261,7 @@ def test_what_does_not_stand_when_the_request_is_made_was_not_seeded(run: Told, 
         ("by_a_fixtures_request", ["POST /dancers/{name} 201", "GET /dancers 200"]),
         ("examples", ["POST /dancers/{name} 201", "GET /dancers 200"]),
         ("unit", ["GET /dancers 200"]),
+        ("wide_client", ["GET /dancers 200"]),
     ],
 )
 def test_requests_are_seen_whoever_makes_them(run: Told, name: str, requests: list[str]) -> None:

@@ -48,6 +48,13 @@ def test_a_fence_without_a_feature_is_named_by_its_heading() -> None:
     assert markdown(FENCE).features[0].name == "a"
 
 
+def test_a_heading_of_two_lines_is_one_name() -> None:
+    """Underlined headings may have them; the fence's lines stay as they are."""
+    said = markdown("Battles\nof today\n===\n" + FENCE)
+    assert [(one.name, one.line) for one in said.features] == [("Battles of today", 4)]
+    assert [step.line for step in only(said).steps] == [6, 7, 8]
+
+
 def test_a_fence_with_a_feature_keeps_it() -> None:
     """And its line."""
     said = markdown("# Title\n\n" + fenced(FEATURE + START))
@@ -131,6 +138,8 @@ def test_a_doc_string_that_closes_the_fence(indent: str) -> None:
     said = markdown(fenced(steps))
     assert errors(said) == [(4, "")]
     assert '"""' in problem(said).hint
+    last = markdown(fenced("Scenario: s\n  Given a\n  ```\n  text\n  ```\n"))
+    assert errors(last) == [(4, "")]
     fine = markdown(fenced("Scenario: s\n  Given a\n    ```\n    text\n    ```\n  Then c\n"))
     assert fine.problems == ()
     assert [step.doc_string for step in only(fine).steps] == ["text", None]
@@ -167,6 +176,7 @@ def test_a_file_without_gherkin_is_no_problem() -> None:
         ("# BR-1\n\n## BR-2\n\n", "BR-2"),
         ("## BR-1\n\n## Other\n\n", ""),
         ("## BR-1\n\n> now BR-2\n\n", "BR-2"),
+        ("> quote\n\n## BR-1\n\nSee BR-2.\n\n", "BR-1"),
         ("## BR-1\n\nSee BR-2.\n\n- **BR-3** too\n\n", "BR-1"),
         ("## UTF-8 and ISO-8601, by RFC-2119 over HTTP-2, SHA-256\n", ""),
         ("## UTF-8 for SHOP-7\n", "SHOP-7"),

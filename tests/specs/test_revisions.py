@@ -36,6 +36,7 @@ def test_golden_versions() -> None:
         ("| x    | 2     |", "|x|2|"),
         ("Feature: Battles", "# language: en\nFeature: Fights\n  Told."),
         ('      """json\n      {"a": 1}\n      """', '    ```json\n    {"a": 1}\n    ```'),
+        ('{"a": 1}\n', '{"a": 1}  \n'),
         ("\n", "\r\n"),
         ("Feature", "\ufeffFeature"),
     ],

@@ -118,6 +118,11 @@ def test_trap_4_a_heading_that_is_misspelt(heading: str, after: str) -> None:
     assert (2, "") in errors(said)
 
 
+def test_trap_3_a_wrapped_sentence_right_above_the_steps_is_left_in_peace() -> None:
+    """No blank line stands between."""
+    assert gherkin(f"{FEATURE}{SCENARIO}    It is seen\n    and heard.\n{STEPS}").problems == ()
+
+
 def test_trap_4_a_feature_without_a_scenario_is_an_error() -> None:
     """So is one that has a background alone."""
     assert errors(gherkin(FEATURE + "  To be done.\n")) == [(1, "")]
@@ -146,7 +151,9 @@ def test_trap_5_other_scenarios_of_the_file_are_read() -> None:
     said = gherkin(f"{FEATURE}{bad}{SCENARIO}{STEPS}")
     assert len(said.scenarios) == 16
     assert len(said.scenarios[-1].steps) == 3
-    assert START not in {one.scenario for one in said.problems}
+    assert {one.scenario for one in said.problems} == {f"Battles :: bad {n}" for n in range(15)}
+    worse = gherkin(f"{FEATURE}{SCENARIO}{STEPS}" + "    and so on\n" * 500)
+    assert len(worse.problems) == 5
 
 
 @pytest.mark.parametrize("examples", ["    Examples:\n      | x |\n", "    Examples:\n", ""])

@@ -41,7 +41,7 @@ def test_two_empty_lines_come_before_what_is_added(tmp_path: Path, code: str, ga
         b"if True:\n    import pytest\n",
         b"import pytest\ndef (:\n",
         b"\xef\xbb\xbfimport pytest\n",
-        b"# coding: latin-1\nimport pytest\n# \xe9\n",
+        b"# coding: latin-1\nimport pytest\n",
         b"import pytest\n# \xe9\n",
         b"import pytest\n\x00",
     ],

@@ -125,7 +125,7 @@ class Levels:
         """Forget the test's level, and its example's, while nothing was written in the top one."""
         dropped: list[Level] = []
         for level in self._stack[::-1]:
-            if not level.serial or level.is_anew or not self.drop_if_clean(level):
+            if not level.serial or not self.drop_if_clean(level):
                 break
             dropped.append(level)
         return dropped

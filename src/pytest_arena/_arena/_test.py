@@ -10,9 +10,8 @@ from pytest_arena._db_session import Sessions
 from pytest_arena.errors import ArenaInternalError, ConnectionLeak
 
 if TYPE_CHECKING:
-    from pytest_arena._app import AppRun, Request
+    from pytest_arena._app import AppRun, Request, Saboteur
     from pytest_arena._arena._databases import Databases
-    from pytest_arena._arena._sabotage import Breaking
     from pytest_arena._arena._story import Story
     from pytest_arena._leaks import Overrides, Tasks
     from pytest_arena._values import Plan
@@ -62,7 +61,7 @@ class RunningTest:
     changed: list[str] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     end_leaks_of_examples: Callable[[], None] = _nothing  # of a Hypothesis test
-    breaking: Breaking | None = None  # what is broken under it, to see whether it notices
+    breaking: Saboteur | None = None  # what is broken under it, to see whether it notices
     failed: bool = False
     settled: bool = False
 

@@ -253,21 +253,22 @@ def _report(given: argparse.Namespace) -> int:
     from pytest_arena._outputs import lines  # noqa: PLC0415 - as above
 
     document = _together(given)
-    asked = [f"{form}:{path}" for form in _FORMS if (path := getattr(given, form))]
-    outputs = ",".join(filter(None, [given.out, *asked]))
-    _print(_written(outputs, document))
+    asked = {form: path for form in _FORMS if (path := getattr(given, form))}
+    written = _written(given.out, document, **asked)
+    _print(written)
     if given.baseline:
         _print([write_baseline(Path(given.baseline), document)])
-    elif not outputs:
+    elif not written:
         _print(lines(document))
     return 0
 
 
-def _written(outputs: str, document: Document) -> list[str]:
+def _written(outputs: str, document: Document, **paths: str) -> list[str]:
     from pytest_arena._cli._options import read_project  # noqa: PLC0415 - not for --help
-    from pytest_arena._outputs import targets, write  # noqa: PLC0415 - as above
+    from pytest_arena._outputs import Target, targets, write  # noqa: PLC0415 - as above
 
-    return write(targets(outputs), document, root=read_project().root, folder=Path.cwd())
+    wanted = (*targets(outputs), *(Target(form, path) for form, path in paths.items()))
+    return write(wanted, document, root=read_project().root, folder=Path.cwd())
 
 
 def _together(given: argparse.Namespace, *, is_complete: bool = False) -> Document:

@@ -140,7 +140,7 @@ class _Tests:
                 yield index.find(reference(marker.arguments, marker.options, place=place)).key
             except ScenarioError as error:
                 if complain:
-                    _warn(f"{place}: {error.what}")
+                    _warn(f"{place}: {error.what}", f"  next: {error.fix}")
 
     def bound(self, specification: Specification) -> Iterator[str]:
         """The keys of the scenarios that pytest-bdd makes tests of."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import linecache
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._evidence import Mapping
@@ -10,7 +11,6 @@ from pytest_arena._scenarios._bdd import EXAMPLE, template_of
 from pytest_arena._scenarios._sent import relative
 from pytest_arena._scenarios._sources import Sources
 from pytest_arena._specs import Index, Problem, Reference, Scenario, Specification, reference
-from pytest_arena._values import CodeLine
 from pytest_arena.errors import ScenarioError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._scenarios._bdd import Template
 
-__all__ = ["Mapped", "Mapper", "deselected"]
+__all__ = ["Mapped", "Mapper"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Mapper:
             return None
         found: list[tuple[Mapping, Scenario]] = []
         errors: list[ScenarioError] = []
-        place = str(CodeLine(str(item.path), (item.location[1] or 0) + 1))
+        place = f"{_place(item)}  {_first_line(item)}".strip()
         for marker in markers:
             try:
                 found.append(self._found(item, reference(marker.args, marker.kwargs, place=place)))
@@ -102,14 +102,13 @@ def _place(item: Any) -> str:
     return f"{file}:{(line or 0) + 1}".replace("\\", "/")
 
 
+def _first_line(item: Any) -> str:
+    return linecache.getline(str(item.path), (item.location[1] or 0) + 1).strip()
+
+
 def _parameters(item: Any) -> dict[str, object]:
     """The values that the test was parametrised with; pytest-bdd's row is one of them."""
     callspec = getattr(item, "callspec", None)
     values = dict(callspec.params) if callspec is not None else {}
     row = values.pop(EXAMPLE, {})
     return {**values, **row} if isinstance(row, dict) else values
-
-
-def deselected(mapping: Mapping) -> Mapping:
-    """Return the mapping of a test that will not run."""
-    return replace(mapping, is_deselected=True)

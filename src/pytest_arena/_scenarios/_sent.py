@@ -124,9 +124,5 @@ def frozen(value: Any) -> Any:
     """Return plain values with tuples in the place of lists."""
     if isinstance(value, dict):
         return {name: frozen(one) for name, one in value.items()}
-    if not isinstance(value, _HOLDING):
-        return value
-    return tuple([frozen(one) if isinstance(one, _HOLDING) else one for one in value])
-
-
-_HOLDING = (list, tuple, dict)
+    # A tuple has come as it was sent, with all that is in it.
+    return tuple(map(frozen, value)) if isinstance(value, list) else value

@@ -100,8 +100,8 @@ class Tries:
 
     def add_sabotages(self, test: str, sabotages: tuple[Sabotage, ...]) -> None:
         """The try of a test that has ended last was made again, with something broken."""
-        tries = self._ended[test]
-        tries[-1] = replace(tries[-1], sabotages=tries[-1].sabotages + sabotages)
+        if tries := self._ended.get(test):
+            tries[-1] = replace(tries[-1], sabotages=tries[-1].sabotages + sabotages)
 
     def all(self, names: Mapping[str, str]) -> Iterator[Try]:
         """Every try, by the names that tests had at collection; those without one stay away."""

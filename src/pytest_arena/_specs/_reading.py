@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["joined", "parse"]
 
+_FAULTS = 5
+
 
 def parse(text: str, spec: str, *, language: str = "en") -> Specification:
     """Return what one file's text says; what is wrong with it stands in its problems.
@@ -78,7 +80,7 @@ def _block(block: Block) -> Specification:
     if found is None:
         return Specification(problems=tuple(_unreadable(tree, block)))
     scenarios = tuple(part.scenario for part in found.scenarios)
-    problems = [_fault(fault, tree, block, scenarios) for fault in tree.faults]
+    problems = _faults(tree, block, scenarios)
     faulty = frozenset(problem.scenario for problem in problems)
     lint = Lint(block=block, language=tree.language, faulty=faulty)
     told = {problem.line for problem in problems}
@@ -86,6 +88,16 @@ def _block(block: Block) -> Specification:
     told.update(problem.line for problem in problems)
     problems += [one for one in lint.problems(found) if one.line not in told]
     return Specification(features=(found.feature,), scenarios=scenarios, problems=tuple(problems))
+
+
+def _faults(tree: Tree, block: Block, scenarios: Sequence[Scenario]) -> list[Problem]:
+    """The faults, some of each scenario: what follows from one is not told a thousand times."""
+    told: dict[str, list[Problem]] = {}
+    for fault in tree.faults:
+        of_one = told.setdefault(_faulty(fault, tree, block, scenarios), [])
+        if len(of_one) < _FAULTS:
+            of_one.append(_fault(fault, tree, block, scenarios))
+    return [problem for of_one in told.values() for problem in of_one]
 
 
 def _overlooked(tree: Tree, block: Block, found: Found) -> Iterator[Problem]:

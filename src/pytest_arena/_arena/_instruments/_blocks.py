@@ -26,6 +26,8 @@ __all__ = ["NotWritten", "Scenario"]
 class NotWritten(ScenarioError):
     """A test of a scenario is not written yet."""
 
+    __module__ = "pytest_arena"
+
 
 class Scenario:
     """The scenario that a test proves: says which of its steps is done now.

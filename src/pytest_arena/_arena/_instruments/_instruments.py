@@ -218,7 +218,16 @@ class Instruments:
     def begins(self, request: Reached) -> None:
         """A request is about to be answered."""
         test, log = self._run.current.test, self._log
-        request.details = window = Window()
+        request.details = Window()
+        try:
+            self._note(request, test, log)
+        except Exception as error:  # noqa: BLE001 - a request never fails by who watches it
+            self.off_now("requested", f"a request could not be noted: {error!r}")
+        if test is not None and test.breaking is not None:
+            test.breaking.begins(request)
+
+    def _note(self, request: Reached, test: RunningTest | None, log: Log | None) -> None:
+        window: Window = request.details
         if log is not None and request.is_login:
             log.logins.append(request)
         elif test is not None and log is not None:
@@ -226,11 +235,9 @@ class Instruments:
             self._begin_at_once(log, window)
             last = log.requests[-1].details if log.requests else None
             log.requests.append(request)
-            self._begin_story(test, request, window)
+            self._begin_story(test, window)
             window.begin(test.story.turns[-1], last, self._moments.now)
             window.marks = {one: len(one.written) for _, one in self._standing()}
-        if test is not None and test.breaking is not None:
-            test.breaking.begins(request)
 
     def _begin_at_once(self, log: Log, window: Window) -> None:
         others = [one for one in log.requests if not one.is_over]
@@ -238,8 +245,8 @@ class Instruments:
         for one in others:
             one.details.is_at_once = True
 
-    def _begin_story(self, test: RunningTest, request: Reached, window: Window) -> None:
-        if request.is_foreign and not test.story.is_under_way:
+    def _begin_story(self, test: RunningTest, window: Window) -> None:
+        if not test.story.is_under_way:  # no client of the test's own: theirs, or a wide fixture's
             window.is_told, window.began = True, now()
             test.story.begin()
 

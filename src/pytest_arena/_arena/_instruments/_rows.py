@@ -25,6 +25,9 @@ _MOST_ROWS = 200  # of a table, and a question: more are counted
 _MOST_READ = 20  # requests of one test of which the databases are asked
 
 
+_NOTHING: Counter[str] = Counter()
+
+
 class NotKnown(Exception):
     """The databases cannot tell what has changed then."""
 
@@ -136,16 +139,20 @@ class Rows:
     def changed(self, window: Window) -> Counter[str]:
         """Return the rows by table that one request has changed. Raises as ``seeded`` does."""
         doings = window.doings
+        if not doings.written and not doings.is_unsure and not self._has_changed(window):
+            return _NOTHING
         known = None if self._is_unsure(doings) else counted(doings.written)
-        if known or (known is not None and not self._has_changed(window)):
+        if known:
             return known
         if window.is_at_once or window.before is None or window.after is None:
             raise NotKnown("it was made at the same time as others")
         return self._read(window.before, window.after)
 
     def _has_changed(self, window: Window) -> bool:
-        """Whether a file is another one than before, though no statement was seen that wrote."""
+        """Whether something else may have written: a driver, where a file is not as before."""
         before, after = window.before, window.after
+        if self._gate.has_raw:
+            return True
         files = [one for one in self._moments.used() if one.live is not None]
         if window.is_at_once or before is None or after is None:
             return False

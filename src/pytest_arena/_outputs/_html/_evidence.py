@@ -63,7 +63,7 @@ def evidence(judged: JudgedScenario) -> Iterator[Html]:
         "details",
         element("summary", ", ".join(_in_short(judged))),
         *_warnings(judged),
-        *(_test(test, judged.scenario) for test in judged.tests),
+        *(_test(test, judged) for test in judged.tests),
         class_="evidence",
     )
 
@@ -89,14 +89,20 @@ def _warnings(judged: JudgedScenario) -> Iterator[Html]:
         yield element("p", label, " ", warning, class_="note")
 
 
-def _test(test: JudgedTest, scenario: Scenario) -> Html:
+def _test(test: JudgedTest, judged: JudgedScenario) -> Html:
     place = element("code", test.place, class_="place")
-    named = element("p", badge(test.status), " ", element("code", test.test), " ", place)
+    badges = joined(*map(badge, (test.status, *test.also)), by=" ")
+    named = element("p", badges, " ", element("code", test.test), " ", place)
     return element(
         "section",
         named,
-        *([element("p", test.reason, class_="reason")] if test.reason else []),
-        element("dl", *_told(test, scenario)),
+        # What the scenario's own reason says already is not said again.
+        *(
+            [element("p", test.reason, class_="reason")]
+            if test.reason not in {"", judged.reason}
+            else []
+        ),
+        element("dl", *_told(test, judged.scenario)),
         class_="test",
     )
 
@@ -146,7 +152,10 @@ def _requests(facts: Facts, off: dict[str, str]) -> Iterator[Html]:
     if not facts.requests:
         yield from _term("Requests", _none("requested", off))
         return
-    shown = [_request(one) for one in facts.requests[:_MOST]]
+    shown = [
+        joined(_request(one), " · preparation" if place < facts.first else "")
+        for place, one in enumerate(facts.requests[:_MOST])
+    ]
     if more := len(facts.requests) - _MOST:
         shown += [joined(f"and {counted(more, 'request')} more")] * (more > 0)
     yield from _listed("Requests", shown)

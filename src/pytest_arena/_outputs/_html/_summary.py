@@ -10,6 +10,7 @@ from pytest_arena._evidence import Status
 from pytest_arena._outputs._html._evidence import badge, counted
 from pytest_arena._outputs._html._gherkin import note
 from pytest_arena._outputs._html._markup import Html, element, joined
+from pytest_arena._outputs._said import judged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["contents", "controls", "headline", "summary"]
 
 _OPEN_UP_TO = 8  # lines of a list at the top; longer ones are folded
+_PASSES = "A strict run passes."
 _PLACE = re.compile(r"([^\s:]+:\d+)")
 
 _MEANT = {
@@ -53,6 +55,9 @@ def headline(document: Document) -> str:
     proven = document.counts().get(Status.PROVEN, 0)
     if not total:
         return "No scenarios"
+    if document.is_list:
+        tested = sum(bool(one.tests) for one in document.scenarios)
+        return f"{tested:,} of {counted(total, 'scenario')} with a test"
     return f"{proven:,} of {counted(total, 'scenario')} proven"
 
 
@@ -86,9 +91,8 @@ def _bar(document: Document) -> Html:
 def _notices(document: Document) -> Iterator[Html]:
     if document.partial:
         label = element("b", "Partial run")
-        yield element(
-            "p", label, f" ({document.partial}): not all tests were run.", class_="notice"
-        )
+        told = f" ({document.partial}): {judged(document)}."
+        yield element("p", label, told, class_="notice")
     if document.is_sabotaged:
         told = "The proven tests were run again with something broken: each had to notice."
         yield element("p", element("b", "Sabotaged"), f": {told}", class_="notice")
@@ -100,8 +104,9 @@ def _gaps(document: Document, chapters: Sequence[Chapter]) -> Iterator[Html]:
         reasons = counted(len(document.gaps), "reason")
         items = [element("li", *_linked(gap, places)) for gap in document.gaps]
         yield _list(f"A strict run fails, for {reasons}", items)
-    elif any(one.tests for one in document.scenarios):
-        yield element("p", "A strict run passes.", class_="notice")
+    elif document.scenarios and not document.is_list:
+        told = "Nothing that was judged fails a strict run." if document.partial else _PASSES
+        yield element("p", told, class_="notice")
 
 
 def _problems(document: Document, chapters: Sequence[Chapter]) -> Iterator[Html]:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LineScanner", "MarkdownMatcher", "PatientParser", "QuickMatcher", "QuickParser"]
 
-_FAULTS = 10
 _TITLES = {
     "FeatureLine": ("feature",),
     "RuleLine": ("rule",),
@@ -111,7 +110,8 @@ class PatientParser(Parser):
 
     def add_error(self, context: ParserContext, error: ParserException) -> None:
         """Note the error. The library gives up at the eleventh, and all is lost."""
-        if len(context.errors) < _FAULTS and str(error) not in map(str, context.errors):
+        # The same one comes twice in a row, if at all.
+        if not context.errors or str(context.errors[-1]) != str(error):
             context.errors.append(error)
 
 

@@ -1,0 +1,93 @@
+"""What do the instruments see of a test on PostgreSQL, by each isolation and driver?"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.scenarios.proving import told
+from tests.scenarios.seen import facts_of, seeing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TESTS = """
+from sqlalchemy import create_engine, text
+from app import Dancer, maker
+
+
+@pytest.fixture(scope="class")
+def crew(arena):
+    with arena.session() as session:
+        session.add_all([Dancer(name="Ata"), Dancer(name="Bo")])
+        session.commit()
+
+
+async def _asked(client):
+    assert (await client.get("/dancers")).status_code == 200
+
+
+class TestWide:
+    @proves
+    async def test_wide(self, client, crew):
+        await _asked(client)
+
+
+@proves
+async def test_usual(client, db_session):
+    db_session.add(Dancer(name="Storm"))
+    await _asked(client)
+
+@proves
+async def test_many(client, db_session):
+    db_session.add_all([Dancer(name=f"Storm {number}") for number in range(1_500)])
+    await _asked(client)
+
+@proves
+async def test_came_and_went(client, db_session):
+    storm = Dancer(name="Storm")
+    db_session.add(storm)
+    await db_session.commit()
+    await db_session.delete(storm)
+    await _asked(client)
+
+@proves
+async def test_by_a_text(client):
+    async with maker() as session:
+        await session.execute(text("INSERT INTO dancers (name) VALUES ('Storm'), ('Crumbs')"))
+        await session.commit()
+    await _asked(client)
+
+@proves
+async def test_changed(client, db_session):
+    db_session.add(Dancer(name="Storm"))
+    await client.post("/dancers/Crumbs")
+    assert (await client.get("/dancers")).json() == ["Sand", "Storm", "Crumbs"]
+
+@proves
+async def test_nothing(client):
+    await _asked(client)
+"""
+SEEDED = {"wide": 2, "usual": 1, "many": 1_500, "by_a_text": 2, "changed": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isolation", ["undo", "clone"])
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+def test_rows_are_counted_net_whatever_the_driver_says(
+    tmp_path: Path, driver: str, isolation: str
+) -> None:
+    """Asyncpg counts no rows that are returned; a thousand come in several statements."""
+    example = seeing(tmp_path, TESTS)
+    env = {
+        "ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"],
+        "ARENA_ISOLATION": isolation,
+        "DATABASE_URL": f"postgresql+{driver}://me:s3cret@db.example.org/shop",
+    }
+    run = told(example, env=env)
+    found = {name: facts_of(run, name).get("seeded") for name in run.scenarios}
+    assert {name: rows["dancers"] for name, rows in found.items() if rows} == SEEDED, run.run.output
+    post, get = facts_of(run, "changed")["requests"]
+    assert (post["changed"], get.get("changed", {})) == ({"dancers": 1}, {})
