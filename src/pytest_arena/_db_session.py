@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import sys
 import weakref
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from pytest_arena._loop import run_in_new_loop
 from pytest_arena.errors import PendingWorkError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -186,7 +189,8 @@ class Sessions:
         async with self._locks.setdefault(loop, asyncio.Lock()):
             for session in self._async:
                 if session.in_transaction() or _pending(session):
-                    await session.commit()
+                    with _said_whose("await db_session.flush()"):
+                        await session.commit()
 
     def commit(self) -> None:
         """Commit pending work before a sync request.
@@ -207,7 +211,8 @@ class Sessions:
         """Commit the pending work of sync sessions."""
         for session in self._sync:
             if session.in_transaction() or session.has_pending_work:
-                session.commit()
+                with _said_whose("db_session.flush()"):
+                    session.commit()
 
     def remember(self) -> Memory:
         """Return what the sessions hold; nothing is pending."""
@@ -253,6 +258,20 @@ class Sessions:
             session.close()
         if any(session.in_transaction() for session in self._async):
             run_in_new_loop(self.aclose())
+
+
+@contextmanager
+def _said_whose(flush: str) -> Iterator[None]:
+    """An error of this commit is raised where the test requests, as if the app had failed."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(
+            "this is work of the test's own that was pending in db_session, and is committed "
+            f"before each request; the app was not asked yet\nnext: {flush}   after each add(), "
+            "which fails at the line that is wrong"
+        )
+        raise
 
 
 def _pending(session: AsyncSession) -> bool:

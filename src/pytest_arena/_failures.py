@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _report
+from pytest_arena._arena import NotWritten
 from pytest_arena._load import is_library
 from pytest_arena.errors import ArenaError, TemplateError
 
@@ -36,8 +37,19 @@ def show_users_lines(report: Any, excinfo: Any, option: Any) -> None:
     shown = getattr(report.longrepr, "reprtraceback", None)
     if shown is not None and not shown.reprentries:
         shown.extraline = None  # that all lines are hidden: there is none of the user's
+    if shown is not None and isinstance(excinfo.value, NotWritten):
+        _show_short_name(report.longrepr)
     if isinstance(excinfo.value, TemplateError) and (cause := excinfo.value.__cause__):
         report.sections.append(("arena: where the build failed", _report.users_trace(cause)))
+
+
+def _show_short_name(longrepr: Any) -> None:
+    """A name with a module would leave no room for the text, in pytest's one line for each test."""
+    long, short = f"{NotWritten.__module__}.{NotWritten.__name__}: ", f"{NotWritten.__name__}: "
+    if (crash := getattr(longrepr, "reprcrash", None)) is not None:
+        crash.message = crash.message.replace(long, short, 1)
+    for entry in longrepr.reprtraceback.reprentries:
+        entry.lines = [line.replace(long, short, 1) for line in entry.lines]
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

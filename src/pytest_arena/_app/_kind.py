@@ -12,7 +12,16 @@ from typing import Any, cast
 
 from pytest_arena._app import _messages
 
-__all__ = ["ASGIApp", "Message", "Scope", "build_app", "check_app", "is_async", "is_litestar"]
+__all__ = [
+    "ASGIApp",
+    "Message",
+    "Scope",
+    "build_app",
+    "check_app",
+    "is_async",
+    "is_factory",
+    "is_litestar",
+]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -58,6 +67,11 @@ def check_app(app: object, path: str) -> None:
     """
     if refuse := _REFUSALS.get(_kind_of(app)):
         raise refuse(app, f"arena_app = {path}")
+
+
+def is_factory(app: object) -> bool:
+    """Whether it makes apps, and is none itself. Calls nothing."""
+    return _kind_of(app) is _Kind.FACTORY
 
 
 def may_be_app(thing: object) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pytest_arena._app._kin import frameworks
 from pytest_arena._app._login import is_logging_in
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "Listener",
     "Reached",
     "Saboteur",
+    "is_watchable",
     "listened",
     "request_now",
     "unwrapped",
@@ -129,8 +131,13 @@ class Door:
     def watch(self, app: object) -> None:
         """Wrap the calls of an app's class, and of what it wraps; a function's cannot be."""
         for one in unwrapped(app):
-            if _is_of_a_class(one) and type(one) not in _classes:
-                _wrap(type(one))
+            if is_watchable(one):
+                self.watch_class(type(one))
+
+    def watch_class(self, kind: type[Any]) -> None:
+        """Wrap the calls of all apps of a class."""
+        if kind not in _classes:
+            _wrap(kind)
 
     def close(self) -> None:
         """Tell nobody any more, and leave the classes as they were."""
@@ -142,15 +149,39 @@ class Door:
 
 
 def unwrapped(app: object) -> Iterator[object]:
-    """The app, and what it wraps by an attribute ``app``, as middleware does."""
+    """The app, and what it wraps as middleware does.
+
+    By an attribute ``app``; else a framework's app in any attribute, closure or argument.
+    """
     known: list[object] = []
     while app is not None and not any(app is one for one in known):
         known.append(app)
         yield app
-        app = vars(app).get("app") if hasattr(app, "__dict__") else None
+        app = _inside(app)
 
 
-def _is_of_a_class(app: object) -> bool:
+def _inside(app: object) -> object:
+    kinds = tuple(frameworks())
+    if isinstance(app, kinds):
+        return None
+    held = dict(vars(app)) if hasattr(app, "__dict__") else {}
+    if (inner := held.get("app")) is not None:
+        return inner
+    found = [*held.values(), *_bound(app)]
+    return next((one for one in found if isinstance(one, kinds)), None)
+
+
+def _bound(app: Any) -> Iterator[object]:
+    """What a function has in its closure, a partial in its arguments, a method as its self."""
+    if isinstance(app, functools.partial):
+        yield from (*app.args, *app.keywords.values())
+    yield getattr(app, "__self__", None)
+    for cell in getattr(app, "__closure__", None) or ():
+        with suppress(ValueError):  # it is empty
+            yield cell.cell_contents
+
+
+def is_watchable(app: object) -> bool:
     """Whether it is an instance of somebody's class: a function's calls go by no attribute."""
     return type(app).__module__ != "builtins" and not isinstance(app, type | functools.partial)
 

@@ -37,11 +37,24 @@ class Apps:
         self._is_whole = False  # no factory: looked at once, as looking costs 50 µs a test
         self._session_state: Mapping[str, Any] | None = None
         self._wide: dict[object, list[AppRun]] = {}  # by the fixture that made the client
+        self.given: object = None  # what the fixture `arena_app` was last, whoever defines it
         self._used: Callable[[object], object] = _nobody
+        self._made: Callable[[object], object] = _nobody
 
-    def watched_by(self, used: Callable[[object], object]) -> None:
-        """Have this called with each app that clients are about to talk to."""
-        self._used = used
+    def watched_by(
+        self, used: Callable[[object], object], made: Callable[[object], object]
+    ) -> None:
+        """Have these called with each app that clients are about to talk to, or a factory made."""
+        self._used, self._made = used, made
+
+    def give(self, app: object) -> None:
+        """A test, or a fixture, gets this as `arena_app`, and may ask it by any client."""
+        self.given = app
+        self._used(app)
+
+    def of_wide(self) -> Iterator[object]:
+        """Yield the apps that clients of wide fixtures talk to."""
+        return (run.app for runs in self._wide.values() for run in runs)
 
     def load(self) -> None:
         """Import and check the app.
@@ -80,6 +93,8 @@ class Apps:
             return self.named  # type: ignore[return-value]  # which `build_app` has looked at
         app = build_app(self.named)
         self._is_whole = app is self.named
+        if not self._is_whole:
+            self._made(app)
         return app
 
     def use(self, app: ASGIApp) -> None:

@@ -244,7 +244,8 @@ def _merge(given: argparse.Namespace) -> int:
     from pytest_arena._outputs import lines  # noqa: PLC0415 - not for --help
 
     document = _together(given, is_complete=given.strict)
-    _print([*lines(document), *_written(given.out, document)])
+    told = lines(document, strict="--strict" * given.strict)
+    _print([*told, *_written(given.out, document)])
     return _FAILED if given.strict and document.gaps else 0
 
 

@@ -97,6 +97,8 @@ def _of_rows(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> list[Flag]:
     if failed or not lacking:
         return [_first(failed)] if failed else []
     flags = [flag for found in (whole, *mine.values()) if found for flag in _together(found)]
+    if all(mine.values()):
+        return flags
     return [*flags, Flag(Status.PARTIAL, _told(lacking, len(mine), whole))]
 
 

@@ -23,7 +23,13 @@ from pytest_arena._dialects._written import (
 from pytest_arena._gate._base import LostWrite
 from pytest_arena._gate._entries import INFO, EntryInfo, Written
 from pytest_arena._gate._origin import user_line
-from pytest_arena._gate._reads import note_commit, note_doubt, note_statement, noted_write
+from pytest_arena._gate._reads import (
+    note_commit,
+    note_doubt,
+    note_opened,
+    note_statement,
+    noted_write,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,6 +72,7 @@ class LostWrites:
             return
         if info.written is None:
             info.written = Written(user_line(), self._resolver.serial())
+            note_opened(info)
         times = len(parameters) if context.executemany else 1
         # SQLite counts what RETURNING gives only when it has been read, asyncpg never.
         known = 0 if has_rows and rows <= 0 else max(rows, times if rows < 0 else 0)
@@ -133,7 +140,7 @@ def _executing(execute: Callable[..., Any], lost: Callable[[], LostWrites | None
         except BaseException:
             _failed(context)
             raise
-        note_statement(statement)
+        note_statement(statement, context, _info_in)
         if _may_matter(context, statement) and (to_tell := lost()) is not None:
             to_tell.executed(context, cursor, statement, rest[0])
 
@@ -182,6 +189,13 @@ def _turn(pooled: Any, statement: str) -> None:
         (info.written.go_back_to if is_back else info.written.mark)(name)
         if not info.written.parts:
             _end(info)
+
+
+def _info_in(context: Any) -> EntryInfo | None:
+    """What is known of the connection on which a statement has run."""
+    if not isinstance(context, DefaultExecutionContext):
+        return None
+    return _info_of(context.root_connection.connection)
 
 
 def _info_of(pooled: Any) -> EntryInfo | None:

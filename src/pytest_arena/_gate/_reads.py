@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -13,6 +13,7 @@ __all__ = [
     "Part",
     "note_commit",
     "note_doubt",
+    "note_opened",
     "note_statement",
     "noted_write",
     "watch_statements",
@@ -25,6 +26,10 @@ Part = tuple[str, int, bool]
 _MOST_VALUES = 50  # statements of which the values are kept
 
 
+class _Connection(Protocol):
+    written: Any
+
+
 @dataclass(slots=True, eq=False)
 class Doings:
     """What has been done to the databases in one stretch of time, by the statements of engines."""
@@ -34,6 +39,22 @@ class Doings:
     executed: int = 0  # rows that statements wrote, committed or not
     values: list[Any] = field(default_factory=list)  # parameters of statements that wrote
     is_unsure: bool = False  # whether it may be that other rows were written, too, or not these
+    opened: list[tuple[_Connection, object]] = field(default_factory=list)  # and what they write
+    pending: dict[int, tuple[Part, ...]] = field(default_factory=dict)
+    """What stood uncommitted when this stretch began, by connections."""
+    shared: set[int] = field(default_factory=set)  # those of them that were used in it
+
+    def see_pending(self, before: Iterable[Doings]) -> None:
+        """Begin with what connections of others have written, and not committed yet."""
+        for one in before:
+            one.opened = [
+                (info, written) for info, written in one.opened if info.written is written
+            ]
+            self.pending |= {id(info): tuple(info.written.parts) for info, _ in one.opened}
+
+    def joined(self) -> list[Part]:
+        """Return what of the pending stood in the transactions in which this stretch took part."""
+        return [part for one in sorted(self.shared) for part in self.pending[one]]
 
 
 _finders: list[Callable[[], Doings | None]] = []
@@ -57,10 +78,18 @@ def _doings() -> Doings | None:
     return _finders[-1]() if _finders else None
 
 
-def note_statement(statement: str) -> None:
-    """A statement of an engine has run."""
+def note_statement(statement: str, info: Callable[[], object]) -> None:
+    """A statement of an engine has run; `info` returns what is known of its connection."""
     if _finders and (doings := _finders[-1]()) is not None:
         doings.statements.add(statement)
+        if doings.pending and (place := id(info())) in doings.pending:
+            doings.shared.add(place)
+
+
+def note_opened(info: _Connection) -> None:
+    """A transaction writes for the first time."""
+    if (doings := _doings()) is not None:
+        doings.opened.append((info, info.written))
 
 
 def noted_write(context: Any, statement: str, parameters: Any, part: tuple[str, int]) -> Part:

@@ -86,11 +86,12 @@ def is_open(one: JudgedScenario, document: Document) -> bool:
 
 
 def totals(document: Document) -> str:
-    """Return how many scenarios there are, and of which statuses: ``38 of 40 proven, 2 hollow``."""
+    """Return how many there are, and of which statuses: ``38 of 40 proven, 2 hollow``."""
     counts = document.counts()
     whole = len(document.scenarios)
     if not document.is_list:
-        first = f"{counts.pop(Status.PROVEN, 0)} of {whole} proven"
+        sabotaged = " under sabotage too" * document.is_sabotaged
+        first = f"{counts.pop(Status.PROVEN, 0)} of {whole} proven{sabotaged}"
     else:
         tested = whole - sum(counts.get(status, 0) for status in _UNTESTED)
         counts.pop(Status.NOT_RUN, None)

@@ -29,21 +29,23 @@ __all__ = ["lines"]
 _PLACE, _STATUS, _NAME = 40, 9, 48
 
 
-def lines(document: Document, *, verbosity: int = 0) -> list[str]:
-    """Return the problems, a line for each scenario that is not proven, the gaps, the totals.
+def lines(document: Document, *, verbosity: int = 0, strict: str = "") -> list[str]:
+    """Return problems, a line for each scenario that is not proven, gaps, totals, next steps.
 
-    With ``-q`` (a verbosity of -1) only what a strict run does not let pass, and the totals; with
-    ``-qq`` the totals alone; with ``-v`` proven ones too, with their tests and warnings.
+    With ``-q`` (a verbosity of -1) only what a strict run does not let pass, the totals and the
+    next steps; with ``-qq`` the totals alone; with ``-v`` proven ones too, with their tests, why
+    these prove nothing, and warnings. ``strict`` is the option by which gaps fail this run.
     """
+    end = [_totals_line(document, strict), *_next_lines(document) * (verbosity >= -1)]
     if verbosity < 0:
-        return [*_quiet_lines(document, verbosity), _totals_line(document)]
+        return [*_quiet_lines(document, verbosity), *end]
     shown = [one for one in document.scenarios if verbosity > 0 or is_open(one, document)]
     return [
         *_problem_lines(document, shown),
         *_scenario_lines(shown, verbosity),
         *_gap_lines(document),
         *_partial_lines(document),
-        _totals_line(document),
+        *end,
     ]
 
 
@@ -90,7 +92,9 @@ def _line(one: JudgedScenario, width: int) -> str:
 
 def _details(one: JudgedScenario, verbosity: int) -> Iterator[str]:
     if verbosity > 0:
-        yield from (f"{test.status.value:<{_STATUS}}  {test.test}" for test in one.tests)
+        for test in one.tests:
+            why = f"  {one_line(test.reason)}" * bool(test.reason)
+            yield f"{test.status.value:<{_STATUS}}  {test.test}{why}"
         yield from (f"warning: {one_line(text)}" for text in one.warnings)
 
 
@@ -103,8 +107,29 @@ def _partial_lines(document: Document) -> Iterator[str]:
         yield f"partial run ({one_line(document.partial)}): {judged(document)}"
 
 
-def _totals_line(document: Document) -> str:
+def _totals_line(document: Document, strict: str) -> str:
     count = len(document.gaps)
-    gaps = f"; {count} gap{'s' * (count != 1)}, which --scenarios=strict does not let pass"
-    sabotaged = ", under sabotage too" * document.is_sabotaged
-    return f"scenarios: {totals(document)}{sabotaged}{gaps * bool(count)}"
+    fails = f": this run fails ({strict})" if strict else ", on which --scenarios=strict would fail"
+    gaps = f"; {count} gap{'s' * (count != 1)}{fails}" * bool(count)
+    return f"scenarios: {totals(document)}{gaps}"
+
+
+def _next_lines(document: Document) -> list[str]:
+    """What a person does next, where that is not said by the reason: once, not at each line."""
+    shown = [one for one in document.scenarios if is_open(one, document) and not one.is_excused]
+    found = []
+    if any(one.status is Status.UNMAPPED for one in shown):
+        found.append("next: arena scenarios stubs --write tests   begins the tests that are lacking")
+    if kinds := _survived(shown):
+        tags = " ".join(f"@survives-{kind}" for kind in kinds)
+        found.append(
+            "next: assert on what the tests stay green without, or tag scenarios that are not "
+            f"about it: {tags}; see docs/explanation/sabotage.md"
+        )
+    return found
+
+
+def _survived(shown: list[JudgedScenario]) -> dict[str, None]:
+    hollow = [one for one in shown if one.status is Status.HOLLOW]
+    sabotages = [sabotage for one in hollow for test in one.tests for sabotage in test.sabotages]
+    return dict.fromkeys(one.kind for one in sabotages if one.result == "survived")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import dis
 import functools
-import linecache
+import inspect
+import re
 import sys
 import unittest
 from contextlib import contextmanager
@@ -17,9 +17,12 @@ import _pytest.assertion.rewrite as rewriting
 import _pytest.assertion.util as asserting
 from _pytest import raises, recwarn
 
+from pytest_arena._scenarios._statements import text_at
+from pytest_arena._scenarios._unheard import unheard
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from types import CodeType, FrameType
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from types import FrameType
 
     _Heard = Callable[[int, str, str], None]
 
@@ -30,16 +33,21 @@ class Instruments(Protocol):
     """Who wants to know."""
 
     @property
-    def has_heard(self) -> bool:
-        """Whether any assertion of the test has been heard."""
+    def has_asserted(self) -> bool:
+        """Whether an assertion that could fail has been heard since the last request."""
 
     def begin_call(self) -> None:
         """What is asserted from here on counts."""
 
+    def uses(self, fixture_names: Iterable[str]) -> None:
+        """The test has asked for these as well, while it ran."""
+
     def end_call(self) -> None:
         """The test's call is over."""
 
-    def asserted(self, place: str, text: str, values: Sequence[object] = ()) -> None:
+    def asserted(
+        self, place: str, text: str, values: Sequence[object] = (), *, is_idle: bool = False
+    ) -> None:
         """An assertion has passed; values are those of its parts, and of what stands around it."""
 
     def off_now(self, name: str, why: str) -> None:
@@ -111,19 +119,57 @@ class _Noting:
 @contextmanager
 def heard(instruments: Instruments, item: Any) -> Iterator[None]:
     """Around a test's call: tell of each assertion of it that passes."""
-    instruments.begin_call()
     before = asserting._assertion_pass  # noqa: SLF001 - tried out by `enable`
     listener = _Listener(instruments, str(item.config.rootpath), before)
     asserting._assertion_pass = listener  # noqa: SLF001 - as above
     _listeners.append(listener)
+    is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
     try:
-        yield
+        with _method_alone(instruments, item) if is_unittest else _called(instruments, item):
+            yield
     finally:
         _listeners.remove(listener)
         asserting._assertion_pass = before  # noqa: SLF001 - as above
-        if not instruments.has_heard and is_deaf(getattr(item, "obj", None)):
-            instruments.off_now("asserted", "its file was compiled without calls for assertions")
+
+
+@contextmanager
+def _called(instruments: Instruments, item: Any) -> Iterator[None]:
+    instruments.begin_call()
+    try:
+        yield
+    finally:
+        if not instruments.has_asserted and (why := unheard(item)):
+            instruments.off_now("asserted", why)
+        # Private: what it got by `getfixturevalue` is not among its `fixturenames`.
+        instruments.uses(getattr(getattr(item, "_request", None), "_fixture_defs", ()))
         instruments.end_call()
+
+
+@contextmanager
+def _method_alone(instruments: Instruments, item: Any) -> Iterator[None]:
+    """Without ``setUp`` and ``tearDown``, which unittest runs in the call as well."""
+    method = item.obj
+    if inspect.iscoroutinefunction(method):
+
+        @functools.wraps(method)
+        async def acalled(*args: Any, **kwargs: Any) -> None:
+            with _called(instruments, item):
+                await method(*args, **kwargs)
+
+        with mock.patch.object(item.instance, item.name, acalled):  # pytest leaves it to unittest
+            yield
+        return
+
+    @functools.wraps(method)
+    def called(*args: Any, **kwargs: Any) -> None:
+        with _called(instruments, item):
+            method(*args, **kwargs)
+
+    item.obj = called
+    try:
+        yield
+    finally:
+        item.obj = method
 
 
 class _Listener:
@@ -140,8 +186,9 @@ class _Listener:
     def __bool__(self) -> bool:
         frame = sys._getframe(2)  # noqa: SLF001 - of whoever asserts; the documented way to a frame
         place = f"{frame.f_code.co_filename.removeprefix(self._root)}:{frame.f_lineno}"
-        names = frame.f_locals
-        self._instruments.asserted(place, text_at(frame), [names[one] for one in names])
+        text, names = text_at(frame), frame.f_locals
+        values = [names[one] for one in names]
+        self._instruments.asserted(place, text, values, is_idle=_is_an_answer(text, names))
         return self._before is not None
 
     def __call__(self, line: int, text: str, explanation: str) -> None:
@@ -157,53 +204,16 @@ class _Listener:
             self._instruments.asserted(place, text_at(frame))
 
 
-def text_at(frame: FrameType) -> str:
-    """Return what stands in the line of a frame, from the statement's first line to its last."""
-    return _statement(frame.f_code.co_filename, frame.f_lineno)
-
-
-_LONGEST = 30  # lines of one statement
-
-
-@functools.cache
-def _statement(file: str, line: int) -> str:
-    text = linecache.getline(file, line).strip()
-    for number in range(line + 1, line + _LONGEST):
-        if _is_whole(text):
-            break
-        text += f"\n{linecache.getline(file, number).rstrip()}"
-    return text.removeprefix("assert ")
-
-
-def _is_whole(text: str) -> bool:
-    """Whether a statement ends here, by its brackets; those within texts come in pairs, mostly."""
-    is_open = any(text.count(left) > text.count(right) for left, right in ("()", "[]", "{}"))
-    return not (is_open or text.endswith("\\") or text.count('"""') % 2)
-
-
 _listeners: list[_Listener] = []
 
-
-def is_deaf(function: Any) -> bool:
-    """Whether a test has assertions that call nobody: its file was compiled in another way."""
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
-    return code is not None and any(map(_is_silent, _codes(code)))
+_THERE = re.compile(r"(\w+)(?: is not None| != None)?")
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for one in code.co_consts:
-        if isinstance(one, type(code)):
-            yield from _codes(one)
-
-
-def _is_silent(code: CodeType) -> bool:
-    if "_call_assertion_pass" in code.co_names:
-        return False
-    return "_format_explanation" in code.co_names or any(
-        "ASSERTION" in one.opname or one.argval is AssertionError
-        for one in dis.get_instructions(code)
-    )
+def _is_an_answer(text: str, names: Mapping[str, object]) -> bool:
+    """Whether it asks for an answer alone: a client always has one, which is true in itself."""
+    found = _THERE.fullmatch(text)
+    value = names.get(found[1]) if found else None
+    return hasattr(value, "raise_for_status") and not hasattr(value, "__bool__")
 
 
 # What asserts besides the statement.

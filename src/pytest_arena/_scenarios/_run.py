@@ -155,6 +155,7 @@ class Scenarios:
     def pytest_runtestloop(self) -> None:
         """Tests are to be run: it is no ``--fixtures`` or the like."""
         self._is_run = True
+        self._run.instruments.expect()
 
     # One test.
 
@@ -286,9 +287,10 @@ class Scenarios:
         verbosity = config.get_verbosity()
         if verbosity >= 0:
             terminalreporter.write_sep("=", "scenarios")
-        told_lines = lines(self.document, verbosity=verbosity)
+        strict = "--scenarios=strict" * (self._wanted.scenarios == "strict")
+        told_lines = lines(self.document, verbosity=verbosity, strict=strict)
         for line in [*told_lines, *self._lines, *self._annotations()]:
-            terminalreporter.write_line(line)
+            terminalreporter.write_line(line, red=self._fails and line.startswith("scenarios: "))
 
     def _annotations(self) -> list[str]:
         if self.document is None or os.environ.get("GITHUB_ACTIONS") != "true":

@@ -37,7 +37,7 @@ def told(report: Any, excinfo: Any, item: Any) -> dict[str, Any]:
         return {}
     if report.skipped:
         return {"reason": _one_line(skip_reason(report.longrepr))}
-    reason = excinfo.exconly(tryshort=True) if excinfo is not None else str(report.longrepr)
+    reason = _reason(report, excinfo)
     root = item.config.rootpath
     reason = _ADDRESS.sub("0x…", reason.removeprefix(_OURS).replace(f"{root}{os.sep}", ""))
     return {
@@ -45,6 +45,14 @@ def told(report: Any, excinfo: Any, item: Any) -> dict[str, Any]:
         "place": _place(excinfo, item.path, root) if excinfo is not None else "",
         "stub": excinfo is not None and _is_stub(excinfo, item.path),
     }
+
+
+def _reason(report: Any, excinfo: Any) -> str:
+    if excinfo is None:
+        return str(report.longrepr)
+    if isinstance(excinfo.value, NotWritten):
+        return excinfo.value.what  # that it is a stub says its status
+    return str(excinfo.exconly(tryshort=True))
 
 
 def _one_line(text: str) -> str:

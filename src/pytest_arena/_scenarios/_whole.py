@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._scenarios._sent import skip_reason
+from pytest_arena._scenarios._sent import relative, skip_reason
 from pytest_arena._specs import Problem
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ def _narrowed(config: Any) -> Iterator[str]:
     """Only a part was collected."""
     outside = [arg for arg in _paths_asked_for(config) if not _is_all(arg, config)]
     if outside and not _covers_testpaths(config):
-        yield " ".join(outside) + _HINT * (not config.getini("testpaths"))
+        yield " ".join(_shown(arg, config) for arg in outside) + _HINT * (
+            not config.getini("testpaths")
+        )
+    yield from _ignored(config)
     for name in ("lf", "stepwise"):
         if getattr(config.option, name, False):
             yield {"lf": "--lf"}.get(name, f"--{name}")
@@ -45,8 +48,20 @@ _HINT = " (testpaths, in pytest's configuration, says what all of them are)"
 
 
 def _paths_asked_for(config: Any) -> list[str]:
+    """Those on the command line; without them, and outside of the root, the folder of the call."""
     source = getattr(config.args_source, "name", "")
-    return list(config.args) if source == "ARGS" else []
+    return list(config.args) if source in {"ARGS", "INVOCATION_DIR"} else []
+
+
+def _shown(arg: str, config: Any) -> str:
+    path, colons, rest = arg.partition("::")
+    return f"{relative(_path(path, config), config.rootpath)}{colons}{rest}"
+
+
+def _ignored(config: Any) -> Iterator[str]:
+    """What is left out on the command line; in the configuration it says what all of them are."""
+    given = map(str, config.invocation_params.args)
+    yield from (one for one in given if one.startswith(("--ignore", "--ignore-glob")))
 
 
 def _is_all(arg: str, config: Any) -> bool:

@@ -28,6 +28,10 @@ class NotWritten(ScenarioError):
 
     __module__ = "pytest_arena"
 
+    def __str__(self) -> str:
+        """Nothing is wrong: two lines are enough, of each of many tests."""
+        return f"{self.what}\n  next: {self.fix}"
+
 
 class Scenario:
     """The scenario that a test proves: says which of its steps is done now.
@@ -85,12 +89,12 @@ class Scenario:
         """
         __tracebackhide__ = True
         log = self._log()
-        names = ", ".join(f'"{one.name}" ({one.place})' for one in log.scenarios) if log else ""
+        places = ", ".join(one.place for one in log.scenarios) if log else ""
         raise NotWritten(
             f"this test is not written yet{f': {text}' * bool(text)}",
             why="a scenario is proven by a test that seeds, requests and asserts",
             cause=str(_gate.user_line() or "scenario.todo()"),
-            fix=f"write it, for {names}" if names else "write it, and take scenario.todo() out",
+            fix=f"write the steps{f' of {places}' * bool(places)}, then delete scenario.todo()",
         )
 
     @contextmanager

@@ -23,7 +23,7 @@ def is_constant(text: str) -> bool:
     if _ASKS.search(text) and not _DOUBTFUL.search(text):
         return False
     try:
-        expression = ast.parse(text.strip().removeprefix("assert "), mode="eval").body
+        expression = ast.parse(f"({text})", mode="eval").body  # it may be of several lines
     except (SyntaxError, ValueError, RecursionError):
         return False
     return _is_constant(expression)

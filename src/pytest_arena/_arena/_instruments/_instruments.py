@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_arena._app import Door, Reached, Request, is_logging_in, request_now, unwrapped
+from pytest_arena._app import Door, Reached, Request, is_logging_in, request_now
 from pytest_arena._arena._instruments._blocks import Scenario
 from pytest_arena._arena._instruments._log import Log, Window
 from pytest_arena._arena._instruments._rows import Rows
+from pytest_arena._arena._instruments._under_test import UnderTest
 from pytest_arena._clock import seconds as now
 from pytest_arena._gate import Doings, Gate, watch_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pytest_arena._arena._apps import Apps
     from pytest_arena._arena._databases import Databases
@@ -44,6 +45,7 @@ class Instruments:
         self._run, self._moments = run, moments
         self._rows = Rows(moments, run.gate)
         self._door = Door(self)
+        self._under_test = UnderTest(run.apps, self._door)
         self._off: dict[str, str] = {}
         self._log: Log | None = None
         self._facts: Facts | None = None
@@ -64,6 +66,10 @@ class Instruments:
         if self._log is not None:
             self._log.off[name] = why
 
+    def expect(self) -> None:
+        """Tests of scenarios are to come: from here on see what makes an app."""
+        self._under_test.start()
+
     def begin_test(
         self, scenarios: tuple[SpecScenario, ...], fixture_names: frozenset[str]
     ) -> None:
@@ -73,7 +79,7 @@ class Instruments:
         self._log, self._facts = Log(scenarios, fixture_names), None
         self._literals = self._wanted(scenarios)
         self.wants_bodies = bool(self._literals)
-        self._watch_apps()
+        self._under_test.watch()
 
     def _wanted(self, scenarios: tuple[SpecScenario, ...]) -> tuple[str, ...]:
         key = tuple((one.key, one.rev) for one in scenarios)
@@ -86,20 +92,17 @@ class Instruments:
     def _start(self) -> None:
         if self._end_watching is None:
             self._end_watching = watch_statements(self._doings_now)
-            self._run.apps.watched_by(self._door.watch)
         self._door.open()
-
-    def _watch_apps(self) -> None:
-        named = self._run.apps.named
-        if named is None:
-            self.off_now("requested", "there is no arena_app: which app is under test?")
-        else:
-            self._door.watch(named)
 
     def begin_call(self) -> None:
         """Fixtures are set up: what is asserted from here on counts."""
         if self._log is not None:
             self._log.in_call = True
+
+    def uses(self, fixture_names: Iterable[str]) -> None:
+        """The test has asked for these as well, while it ran."""
+        if self._log is not None:
+            self._log.fixture_names |= frozenset(fixture_names)
 
     def end_call(self) -> None:
         """The test's function is over, its level still stands: read what can be read only now."""
@@ -116,6 +119,7 @@ class Instruments:
     def close(self) -> None:
         """The run is over: everything is as it was before."""
         self._log = None
+        self._under_test.close()
         self._door.close()
         if self._end_watching is not None:
             self._end_watching()
@@ -140,6 +144,10 @@ class Instruments:
     def _told(self, log: Log) -> Facts:
         from pytest_arena._arena._instruments import _told  # noqa: PLC0415 - reads specifications
 
+        if log.is_ambiguous:
+            log.requests.clear()
+        if not log.requests and (doubt := self._under_test.doubt(log)):
+            log.off.setdefault("requested", doubt)
         off = dict(self._off) | log.off
         telling = _told.Telling(log, self._rows, dict(self._standing()), self._literals, off)
         try:
@@ -155,18 +163,21 @@ class Instruments:
         return self._log is not None and self._log.in_call
 
     @property
-    def has_heard(self) -> bool:
-        """Whether any assertion of the test has been heard."""
-        return self._log is not None and bool(self._log.heard)
+    def has_asserted(self) -> bool:
+        """Whether an assertion that could fail has been heard since the last request."""
+        return self._log is not None and self._log.has_asserted
 
-    def asserted(self, place: str, text: str, values: Sequence[object] = ()) -> None:
+    def asserted(
+        self, place: str, text: str, values: Sequence[object] = (), *, is_idle: bool = False
+    ) -> None:
         """An assertion has passed. What a login function asserts is not the test's.
 
-        Values are those of its parts, and of what stands around it.
+        Values are those of its parts, and of what stands around it. An idle one could not have
+        failed, whatever its text looks like.
         """
         log = self._log
         if log is not None and log.in_call and not is_logging_in():
-            log.passed(place, text, values if self._literals else ())
+            log.passed(place, text, values if self._literals else (), is_idle=is_idle)
 
     def scenario(self) -> Scenario:
         """Return what the fixture ``scenario`` is."""
@@ -205,15 +216,11 @@ class Instruments:
     # What requests tell.
 
     def is_under_test(self, app: object) -> bool:
-        """Whether it is the app that clients of the running test talk to, or is inside of it."""
-        if self._log is None:
-            return False
+        """Whether it is the app that clients of the running test talk to, or is like it."""
         test = self._run.current.on_top()  # what a wider fixture asks is no request of the test's
-        if test is None:
+        if self._log is None or test is None:
             return False
-        named = self._run.apps.named
-        apps = (one for outer in [*test.app_runs] for one in unwrapped(outer.app))
-        return app is named or any(app is one for one in (*unwrapped(named), *apps))
+        return self._under_test.is_asked(app, test, self._log)
 
     def begins(self, request: Reached) -> None:
         """A request is about to be answered."""
@@ -238,6 +245,7 @@ class Instruments:
             self._begin_story(test, window)
             window.begin(test.story.turns[-1], last, self._moments.now)
             window.marks = {one: len(one.written) for _, one in self._standing()}
+            window.doings.see_pending(one for _, one in self._standing())
 
     def _begin_at_once(self, log: Log, window: Window) -> None:
         others = [one for one in log.requests if not one.is_over]
@@ -254,15 +262,32 @@ class Instruments:
         """Return what the app is to send its answer by."""
         test = self._run.current.test
         breaking = test.breaking if test is not None else None
-        return breaking.sending(request, send) if breaking is not None else send
+        send = breaking.sending(request, send) if breaking is not None else send
+        return self._noting_an_opening(request, send) if request.method == "WEBSOCKET" else send
+
+    def _noting_an_opening(self, request: Reached, send: Any) -> Any:
+        """A test that talks by a websocket asserts while it is open."""
+
+        async def noting(message: Any) -> None:
+            __tracebackhide__ = True
+            await send(message)
+            if message["type"] == "websocket.accept":
+                self._count(request)
+
+        return noting
+
+    def _count(self, request: Reached) -> None:
+        """What is asserted from here on comes after it."""
+        if self._log is not None and request.number >= 0 and not request.details.is_counted:
+            request.details.is_counted = True
+            self._log.ended += 1
 
     def ends(self, request: Reached) -> None:
         """A request is over, with all that the app does after its answer."""
         test, window = self._run.current.test, request.details
         if test is not None and test.breaking is not None:
             test.breaking.ends(request)
-        if self._log is not None and request.number >= 0:
-            self._log.ended += 1
+        self._count(request)
         if test is not None and window.is_told:
             test.story.told(_record(request, seconds=now() - window.began))
             test.story.end()

@@ -28,6 +28,7 @@ class Window:
     doings: Doings = field(default_factory=Doings)
     marks: dict[Doings, int] = field(default_factory=dict)  # parts of the test's own by then
     is_at_once: bool = False
+    is_counted: bool = False  # among those that have been answered
     began: float = 0.0
     is_told: bool = False  # whether the test's story was begun for it
 
@@ -57,10 +58,7 @@ class Heard:
     after: int
     times: int = 0
     values: list[object] = field(default_factory=list)  # of the last time
-    is_constant: bool = field(init=False)  # whether it could not have failed
-
-    def __post_init__(self) -> None:
-        self.is_constant = is_constant(self.text)
+    is_constant: bool = False  # whether it could not have failed
 
 
 @dataclass(slots=True, eq=False)
@@ -89,6 +87,9 @@ class Log:
     assertions: int = 0  # that passed, and could have failed
     blocks: list[Block] = field(default_factory=list)
     off: dict[str, str] = field(default_factory=dict)
+    apps: dict[int, tuple[object, bool]] = field(default_factory=dict)  # whether under test
+    doubt: str = ""  # why another app that was asked may have been the one under test
+    is_ambiguous: bool = False  # whether nobody can tell which of those that count is
 
     @property
     def is_preparing(self) -> bool:
@@ -101,11 +102,20 @@ class Log:
         places = [place for place, one in enumerate(self.requests) if not one.is_preparation]
         return places[0] if places else 0
 
-    def passed(self, place: str, text: str, values: Sequence[object]) -> None:
+    @property
+    def has_asserted(self) -> bool:
+        """Whether an assertion that could fail has passed since the last request."""
+        last = len(self.requests)
+        return any(one.after >= last and not one.is_constant for one in self.heard.values())
+
+    def passed(
+        self, place: str, text: str, values: Sequence[object], *, is_idle: bool = False
+    ) -> None:
         """An assertion has passed."""
         one = self.heard.get((place, text))
         if one is None:
-            one = self.heard[place, text] = Heard(place, text, self.ended)
+            one = Heard(place, text, self.ended, is_constant=is_idle or is_constant(text))
+            self.heard[place, text] = one
         one.times += 1
         one.after = max(one.after, self.ended)
         one.values = list(values)

@@ -118,7 +118,10 @@ class Rows:
 
     def _own(self, log: Log, doings: Doings | None, depth: int) -> Counter[str]:
         window: Window | None = log.requests[log.first].details if log.requests else None
-        own = doings or Doings()
+        joined = Counter({table: rows or 1 for table, rows, _ in _joined(log)})
+        return joined + self._committed(log, doings or Doings(), window, depth)
+
+    def _committed(self, log: Log, own: Doings, window: Window | None, depth: int) -> Counter[str]:
         parts = own.written[: window.marks.get(own)] if window is not None else own.written
         sides = [own]
         if not depth:  # what requests changed that prepare for the first one stands there, too
@@ -190,6 +193,12 @@ class Rows:
             self._moments.rows(database, start, end, depth=depth, limit=_MOST_ROWS),
             self._moments.mask,
         )
+
+
+def _joined(log: Log) -> list[Part]:
+    """What the test's side had not committed, in a transaction that its requests took part in."""
+    windows: list[Window] = [one.details for one in log.requests[log.first :]]
+    return [part for one in windows[:1] for part in one.doings.joined()]
 
 
 def _is_used(level: Level, names: frozenset[str]) -> bool:

@@ -1,0 +1,90 @@
+"""May a test have asserted without anybody hearing of it?"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import sys
+from types import CodeType, FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._load import is_library
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["unheard"]
+
+_DEPTH = 3  # helpers of helpers
+
+
+def unheard(item: Any) -> str:
+    """Return why assertions of a test cannot have been heard; "" where they can.
+
+    pytest hears those of test files, conftest files, and modules that it was told of. What others
+    assert is looked for by the names that the test uses. Costs some 100 µs.
+    """
+    function = _own_function(item)
+    if function is None:
+        return ""
+    if any(map(_is_silent, _codes(function.__code__))):
+        return "its file was compiled without calls for assertions"
+    arguments = list(getattr(item, "funcargs", {}).values())
+    for one in _used(function, arguments, depth=_DEPTH):
+        if any(map(_is_silent, _codes(one.__code__))):
+            name, module = one.__qualname__, one.__module__
+            how = f"pytest.register_assert_rewrite({module!r}) in conftest.py"
+            return f"{name}() asserts in a module that pytest does not rewrite: {how}"
+    return ""
+
+
+def _own_function(item: Any) -> FunctionType | None:
+    function = getattr(item, "obj", None)
+    given = getattr(function, "hypothesis", None)
+    function = inspect.unwrap(given.inner_test if given else function)  # type: ignore[arg-type]  # None is its own
+    function = getattr(function, "__func__", function)
+    return function if isinstance(function, FunctionType) else None
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield from _codes(one)
+
+
+def _is_silent(code: CodeType) -> bool:
+    if "_call_assertion_pass" in code.co_names:
+        return False
+    return "_format_explanation" in code.co_names or any(
+        "ASSERTION" in one.opname or one.argval is AssertionError
+        for one in dis.get_instructions(code)
+    )
+
+
+def _used(function: FunctionType, more: Iterable[object], *, depth: int) -> Iterator[FunctionType]:
+    """Functions of the user's that a function names, and those that these name."""
+    names = {name for code in _codes(function.__code__) for name in code.co_names}
+    values = [function.__globals__.get(name, sys.modules.get(name)) for name in sorted(names)]
+    for value in [*values, *more]:
+        for one in _functions(value, names):
+            if not is_library(one.__code__.co_filename):
+                yield one
+                if depth:
+                    yield from _used(one, (), depth=depth - 1)
+
+
+def _functions(value: object, names: set[str]) -> Iterator[FunctionType]:
+    """A function itself; of a module, a class or an object those that are named."""
+    if isinstance(value, FunctionType):
+        yield value
+        return
+    owner = value if isinstance(value, ModuleType | type) else type(value)
+    name = owner.__name__ if isinstance(owner, ModuleType) else owner.__module__
+    if is_library(str(getattr(sys.modules.get(name), "__file__", None) or "<built-in>")):
+        return
+    for name in sorted(names):
+        one = inspect.getattr_static(owner, name, None)
+        one = getattr(one, "__func__", one)
+        if isinstance(one, FunctionType):
+            yield one
