@@ -248,6 +248,17 @@ def test_accept_shows_the_difference_and_keeps_it(arena: Arena, project: Path) -
     assert (project / "scenarios.lock").read_text("utf-8") != lock
 
 
+def test_all_tests_are_seen_from_a_subfolder(
+    arena: Arena, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are none in it: they would be gone from the lock file, and no scenario had one."""
+    monkeypatch.chdir(project / "docs")
+    assert "test added: tests/test_battles.py::test_start" in arena("accept", "@BTL-1")[1]
+    assert (project / "scenarios.lock").is_file()
+    assert "2 of 2 with a test" in arena("check")[1]
+    assert "0 of 2 with a test" in arena("check", ".")[1]
+
+
 def test_a_dry_run_writes_nothing_and_twice_changes_nothing(
     documents: Path, tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ class Summary:
     table_seconds: tuple[float, ...] = ()  # one for each test in which the app made its tables
     known: tuple[str, ...] = ()  # databases that engines have meant
     unasked: tuple[str, ...] = ()  # databases that options name, and no engine of its has meant
+    unused: tuple[str, ...] = ()  # that what `arena_database` names was not used
     suggestion: str = ""  # the arena_schema that would make the tables once; "" if not known
     verified: int = 0  # how often a database was read whole, to be compared
     verified_seconds: float = 0.0
@@ -74,6 +75,7 @@ class Summary:
             table_seconds=self.table_seconds + other.table_seconds,
             known=tuple(sorted({*self.known, *other.known})),
             unasked=tuple(name for name in self.unasked if name in other.unasked),
+            unused=_unused_by_both(self, other),
             suggestion=self.suggestion or other.suggestion,
             verified=self.verified + other.verified,
             verified_seconds=self.verified_seconds + other.verified_seconds,
@@ -82,8 +84,15 @@ class Summary:
 
 _LISTS = (
     *("databases", "products", "isolations", "notes", "refusals"),
-    *("built_because", "table_seconds", "known", "unasked"),
+    *("built_because", "table_seconds", "known", "unasked", "unused"),
 )
+
+
+def _unused_by_both(one: Summary, other: Summary) -> tuple[str, ...]:
+    """What one process has used that connected to something was used."""
+    if any(both.products and not both.unused for both in (one, other)):
+        return ()
+    return tuple(dict.fromkeys(one.unused + other.unused))
 
 
 def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
@@ -109,6 +118,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     elif used and not summary.has_template and summary.suggestion:
         yield "to have each test start with the tables:"
         yield f"    arena_schema = {summary.suggestion}"
+    yield from summary.unused
     yield from summary.notes
     for name in summary.unasked:
         yield (
@@ -120,7 +130,9 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
 
 
 def _quiet_lines(summary: Summary) -> Iterator[str]:
-    """With ``-q``: nothing but what made the run fail."""
+    """With ``-q``: what made the run fail, and that it was none on what was asked for."""
+    for line in summary.unused:
+        yield f"arena: {line}"
     for refusal in summary.refusals:
         yield f"arena: outside of any test {refusal}"
 

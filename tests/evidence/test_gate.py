@@ -153,6 +153,16 @@ def test_a_waiver_of_nothing_is_a_gap() -> None:
     assert "is about no scenario" in doc.gaps[0]
 
 
+def test_a_document_does_not_know_where_the_project_lies() -> None:
+    """What is wrong with a waiver is told at its file and line, without folders."""
+    place = '/home/kim/a b/pyproject.toml:10  arena_scenario_waive = ["@x 2027-01-01 see docs/y:3"]'
+    rules = Rules(today=TODAY, waivers=waivers(["@x 2027-01-01 later"], place=place))
+    problem = document([], [], of=[A], rules=rules).problems[0]
+    assert (problem.spec, problem.line) == ("pyproject.toml", 10)
+    rules = replace(rules, waivers=waivers(["@x 2027-01-01 later"], place="-o x=…, or /home/kim"))
+    assert "/home" not in str(document([], [], of=[A], rules=rules).problems[0])
+
+
 def test_a_waiver_of_a_proven_scenario_is_remarked() -> None:
     """It is proven all the same."""
     one = waived("@manual 2027-01-01 later", attempt()).scenarios[0]

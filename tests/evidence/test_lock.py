@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._evidence import Lock, Locked, listed
+from pytest_arena._evidence import Lock, Locked, judge, listed
 from pytest_arena._specs import Problem
 from pytest_arena.errors import ScenarioError
-from tests.evidence.samples import mapping, scenario, specification, step
+from tests.evidence.samples import RULES, mapping, outline, scenario, specification, step
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +44,14 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert len(lines) == 2
     assert lines[0].startswith('{"key": "Battles :: Start", "rev": "1:aaaaaaaa", "steps": ["Given')
     assert lines[0].endswith('"tests": {"tests/test_b.py::test_Start": "abc"}}')
+
+
+def test_marks_that_end_a_line_elsewhere_end_none_here(tmp_path: Path) -> None:
+    """A doc string may hold them: a lock that cannot be read again stops every run."""
+    told = replace(START.steps[0], doc_string="one\u2028two\x85three")
+    lock, _ = accepted(Lock(), scenario(steps=(told,)))
+    assert read(tmp_path / "scenarios.lock", lock.text()) == lock
+    assert read(tmp_path / "scenarios.lock", lock.text().replace("\n", "\r\n")) == lock
 
 
 def test_no_file_is_an_empty_lock(tmp_path: Path) -> None:
@@ -103,10 +111,23 @@ def test_accepting_one_leaves_the_others_alone() -> None:
 def test_accepting_all_drops_what_is_gone_and_leaves_out_what_has_no_test() -> None:
     """An entry of no scenario would never be looked at."""
     lock, _ = accepted(Lock(), START, STOP)
-    spec = specification(STOP, scenario("Unmapped", rev="1:44444444"))
+    unmapped = scenario("Unmapped", rev="1:44444444", steps=(step("When it rains"),))
+    spec = specification(STOP, unmapped)
     lock, lines = lock.accepted(listed(spec), (), spec, [mapping("test_Stop", STOP, source="abc")])
     assert list(lock.entries) == [STOP.key]
     assert lines == ("gone: Battles :: Start",)
+
+
+def test_accepting_all_keeps_what_was_renamed_until_a_test_has_the_new_name() -> None:
+    """By the entry a marker that has the old name is told the new one."""
+    lock, _ = accepted(Lock(), START, STOP)
+    spec = specification(scenario("Begin"), STOP)
+    tests = [mapping("test_Stop", STOP, source="abc")]
+    lock, lines = lock.accepted(listed(spec), (), spec, tests)
+    assert list(lock.entries) == [START.key, STOP.key]
+    assert lines == (
+        "kept: Battles :: Start; it is Battles :: Begin now, which no test names yet",
+    )
 
 
 def test_accepting_a_renamed_scenario_moves_its_entry() -> None:
@@ -128,6 +149,23 @@ def test_accepting_a_scenario_that_was_renamed_and_edited_shows_what_was_edited(
     assert lines[0] == "renamed: Battles :: Start -> Battles :: Begin"
     assert "-Then its status is ACTIVE" in lines
     assert "+Given a battle is pending" not in lines
+
+
+def test_a_row_that_is_edited_has_drifted(tmp_path: Path) -> None:
+    """Its test may have but some of the columns as parameters: it would pass as before."""
+    lock, _ = accepted(Lock(), outline("1", "2"))
+    lock = read(tmp_path / "scenarios.lock", lock.text())
+    more, edited = outline("1", "2", "3"), outline("1", "3")
+    maps = [mapping(row=(("p", "1"),))]
+    said = judge(specification(more), maps, [], rules=replace(RULES, lock=lock)).scenarios[0]
+    assert said.standing.drifted == ""
+    said = judge(specification(edited), maps, [], rules=replace(RULES, lock=lock)).scenarios[0]
+    assert said.standing.drifted.startswith(
+        "its rows were accepted as others (was 'p=2', is 'p=3'): arena scenarios accept"
+    )
+    _, lines = accepted(lock, edited)
+    assert "-Example p=2" in lines
+    assert "+Example p=3" in lines
 
 
 def test_accepting_no_scenario_names_the_nearest() -> None:

@@ -160,6 +160,13 @@ def test_each_row_asks_for_a_test_of_its_own(
     assert one.reason.startswith(reason)
 
 
+def test_an_outline_whose_rows_all_have_a_test_is_not_partial() -> None:
+    """What is wrong with one of them says it all."""
+    tries = [attempt("t1"), attempt("t2", "skipped"), attempt("t3")]
+    assert judged(tries, rows("1", "2", "3"), of=outline("1", "2", "3")).also == ()
+    assert judged(tries[:2], rows("1", "2"), of=outline("1", "2", "3")).also == (Status.PARTIAL,)
+
+
 def test_an_outline_of_one_row_is_proven_by_a_test_of_the_whole() -> None:
     """There is no other row that it could have left out."""
     one = outline("1")

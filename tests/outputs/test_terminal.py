@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_arena._evidence import Document, Status
+from pytest_arena._evidence import Document, Sabotage, Status
 from pytest_arena._outputs import lines
 from pytest_arena._outputs._explained import explained
 from pytest_arena._outputs._listing import listing
 from pytest_arena._specs import Problem, Specification, parse
-from tests.outputs.documents import a_scenario, every_status, judged, outline, proven
+from tests.outputs.documents import a_scenario, a_test, every_status, judged, outline, proven
 
 HOLLOW = (
     "  docs/battles.md:110  HOLLOW     One that is HOLLOW  "
@@ -31,10 +31,40 @@ def test_each_scenario_that_is_not_proven_has_one_line() -> None:
 def test_the_totals_come_last_and_alone_with_qq() -> None:
     """They name each status, and how many gaps there are."""
     document = every_status()
-    totals = lines(document)[-1]
+    totals = lines(document)[-2]
     assert totals.startswith("scenarios: 1 of 15 proven, 1 malformed, 1 unmapped, 1 failed")
-    assert totals.endswith("; 13 gaps, which --scenarios=strict does not let pass")
+    assert totals.endswith("; 13 gaps, on which --scenarios=strict would fail")
     assert lines(document, verbosity=-2) == [totals]
+
+
+def test_a_run_that_gaps_fail_says_so() -> None:
+    """By which option; that the proven ones stood sabotage is said beside their number."""
+    (totals,) = lines(every_status(is_sabotaged=True), verbosity=-2, strict="--scenarios=strict")
+    assert totals.startswith("scenarios: 1 of 15 proven under sabotage too, 1 malformed, ")
+    assert totals.endswith("; 13 gaps: this run fails (--scenarios=strict)")
+
+
+def test_the_next_step_is_said_once_at_the_end() -> None:
+    """Where tests are lacking, and where some have survived; not of what the baseline knows."""
+    hollow = judged(Status.HOLLOW, scenario=a_scenario("a"))
+    sabotages = (Sabotage(kind="empty", result="survived"), Sabotage(kind="500", result="noticed"))
+    survived = replace(hollow, tests=(a_test(Status.HOLLOW, sabotages=sabotages),))
+    unmapped = judged(Status.UNMAPPED, scenario=a_scenario("b"), tests=())
+    document = Document(scenarios=(survived, survived, unmapped, unmapped))
+    stubs, others = [line for line in lines(document) if line.startswith("next: ")]
+    assert "arena scenarios stubs --write tests" in stubs
+    assert "@survives-empty; see docs/explanation/sabotage.md" in others
+    assert lines(document, verbosity=-1)[-2:] == [stubs, others]
+    known = tuple(replace(one, is_excused=True) for one in document.scenarios)
+    assert "next: " not in "".join(lines(replace(document, scenarios=(*known, hollow))))
+
+
+def test_with_v_each_of_several_tests_has_its_reason() -> None:
+    """Which row has survived what: the scenario's line has room for the worst alone."""
+    tests = tuple(a_test(Status.HOLLOW, f"test_x[{one}]", reason=f"why {one}") for one in "ab")
+    document = Document(scenarios=(judged(Status.HOLLOW, scenario=a_scenario("a"), tests=tests),))
+    told = lines(document, verbosity=1)
+    assert "      HOLLOW     tests/test_battles.py::test_x[b]  why b" in told
 
 
 def test_with_q_only_that_is_told_which_a_strict_run_does_not_let_pass() -> None:
@@ -43,7 +73,7 @@ def test_with_q_only_that_is_told_which_a_strict_run_does_not_let_pass() -> None
     told = lines(document, verbosity=-1)
     assert HOLLOW.strip() in told
     assert told[0] == "docs/battles.md:7: no keyword: 'Givn x' (Given x)"
-    assert len(told) == 1 + 13 + 1
+    assert len(told) == 1 + 13 + 1 + 1
     known = tuple(replace(one, is_excused=True) for one in document.scenarios)
     quiet = replace(document, scenarios=known, problems=(), gaps=())
     assert lines(quiet, verbosity=-1) == lines(quiet, verbosity=-2)
@@ -94,7 +124,7 @@ def test_a_list_does_not_tell_of_tests_that_did_not_run() -> None:
     )
     told = lines(Document(scenarios=scenarios, is_list=True))
     assert not any("NOT-RUN" in line for line in told)
-    assert told[-1] == "scenarios: 1 of 2 with a test, 1 unmapped"
+    assert told[-2] == "scenarios: 1 of 2 with a test, 1 unmapped"
 
 
 def test_a_problem_is_told_once() -> None:
@@ -127,7 +157,7 @@ def test_names_of_others_cannot_steer_the_terminal() -> None:
     name = "\x1b[31mred\x07\nnext" + "x" * 200 + "end"
     told = lines(Document(scenarios=(judged(Status.UNMAPPED, scenario=a_scenario(name)),)))
     assert "\x1b" not in "".join(told)
-    assert len(told) == 3
+    assert len(told) == 4
     assert len(told[1]) < 100
     assert told[1].endswith("end")
     assert "…" in told[1]

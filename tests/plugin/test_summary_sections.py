@@ -49,3 +49,15 @@ def test_quiet_says_only_what_made_the_run_fail(example: Example) -> None:
     run = project.with_files(conftest=OUTSIDE).run("-q").expect(status=1, passed=3)
     assert run.output.count("arena:") == 1
     run.says("arena: outside of any test refused: a connection to", "conftest.py:6", "[A201]")
+
+
+def test_a_server_that_was_asked_for_and_not_used_is_told_of(example: Example) -> None:
+    """Also with ``-q`` and of workers: what was green was so on SQLite."""
+    project = example.with_files(test_sum=TESTS)
+    told = (
+        "arena_database = own was not used: the app's engine is SQLite (sqlite+aiosqlite:///dev.db)"
+    )
+    project.run("--arena-database=own").expect(passed=3).says(told)
+    workers = ("-p", "xdist.plugin", "-n", "2")
+    project.run("-q", "--arena-database=own", *workers).expect(passed=3).says(told)
+    project.run("--arena-database=sqlite").expect(passed=3).never_says("was not used")

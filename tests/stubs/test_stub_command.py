@@ -146,6 +146,23 @@ def test_tests_elsewhere_count(project: Path, capsys: pytest.CaptureFixture[str]
     assert told.out.endswith("tests/test_dancers_2.py: 1 test lacking\n")
 
 
+def test_a_renamed_scenario_gets_no_second_test(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its marker has to be mended, which is told with the one to paste."""
+    stubs("--write", "tests")
+    spec = project / "specs/dancers.md"
+    spec.write_text(spec.read_text().replace("A dancer is added", "Somebody joins"))
+    written = all_files(project)
+    capsys.readouterr()
+    assert stubs("--write", "tests") == 1
+    told = capsys.readouterr()
+    assert "'A dancer is added'; it was renamed to 'Somebody joins'" in told.err
+    assert "every scenario has a test" not in told.err
+    assert stubs("--check") == 1
+    assert all_files(project) == written
+
+
 def test_only_what_was_asked_for_is_written(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 from typing import TYPE_CHECKING, Any, Literal
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from pytest_arena._app._kind import is_litestar
+from pytest_arena._app._made_of import code_of, made_of, place_of
 from pytest_arena._app._routes import endpoints
 from pytest_arena._load import is_library
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
-    from types import CodeType, FrameType
+    from collections.abc import Callable, Collection
+    from types import FrameType
 
 __all__ = ["Kinship", "Made", "frameworks", "handlers", "is_own", "kinship"]
 
@@ -44,11 +44,23 @@ def is_own(kind: type[Any]) -> bool:
 def handlers(app: object) -> frozenset[object]:
     """Return what of the user's code answers requests; of a library's routes nothing.
 
-    Two apps of one factory have the same: functions count by their code. Costs some microseconds
-    for each route.
+    Two apps of one factory have the same: functions count by their code. Looks at an app once;
+    that costs some 10 µs for each route.
     """
-    codes = (_code(one) for one in endpoints(app))
-    return frozenset(_place(one) for one in codes if one is not None)
+    try:
+        if (found := _found.get(app)) is None:
+            found = _found[app] = _handlers(app)
+    except TypeError:  # Litestar's: nobody can refer to it weakly
+        found = _handlers(app)
+    return found
+
+
+_found: WeakKeyDictionary[object, frozenset[object]] = WeakKeyDictionary()
+
+
+def _handlers(app: object) -> frozenset[object]:
+    codes = map(code_of, endpoints(app))
+    return frozenset(place_of(one) for one in codes if one is not None)
 
 
 def kinship(app: frozenset[object], known: Collection[frozenset[object]]) -> Kinship:
@@ -63,30 +75,6 @@ def kinship(app: frozenset[object], known: Collection[frozenset[object]]) -> Kin
     return "part" if related else "other"
 
 
-def _code(thing: Any) -> object:
-    while isinstance(thing, functools.partial):
-        thing = thing.func
-    if inspect.isclass(thing):  # Starlette's HTTPEndpoint
-        return thing if is_own(thing) else None
-    function = inspect.unwrap(getattr(thing, "__func__", thing))
-    code = getattr(function, "__code__", None) or getattr(type(thing).__call__, "__code__", None)
-    return None if code is None or is_library(code.co_filename) else code
-
-
-def _place(code: object) -> object:
-    """Of code where it stands: two functions that read alike are equal to Python."""
-    if not inspect.iscode(code):
-        return code
-    return code.co_filename, code.co_firstlineno, code.co_name
-
-
-def _nested(code: CodeType) -> Iterator[CodeType]:
-    for one in code.co_consts:
-        if inspect.iscode(one):
-            yield one
-            yield from _nested(one)
-
-
 class Made:
     """Knows the apps that a factory has made from `watch` to `close`, whoever called it.
 
@@ -95,10 +83,8 @@ class Made:
     """
 
     def __init__(self, factory: object) -> None:
-        self._factory = _code(factory)
-        # Its closures: routes of apps that it made before anybody watched.
-        inside = _nested(self._factory) if inspect.iscode(self._factory) else ()
-        self.inside = frozenset(map(_place, inside))
+        self._code = code_of(factory)
+        self.inside = made_of(factory)  # of apps, too, that it made before anybody watched
         self.apps: WeakSet[Any] = WeakSet()
         self.handlers: set[frozenset[object]] = set()  # of those that are gone, too
         self._originals: dict[type[Any], Callable[..., None]] = {}
@@ -140,6 +126,6 @@ class Made:
             self.handlers.add(found)
 
     def _is_called(self, frame: FrameType | None) -> bool:
-        while frame is not None and frame.f_code is not self._factory:
+        while frame is not None and frame.f_code is not self._code:
             frame = frame.f_back
         return frame is not None

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_arena import _gate
 from pytest_arena._report import Summary, kept_notes
 from pytest_arena._template import suggested_schema
+from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
     from pytest_arena._arena._databases import Databases
+    from pytest_arena._arena._known import KnownDatabases
+    from pytest_arena._arena._state import Database
     from pytest_arena._config import Config
     from pytest_arena._ledger import Ledger
 
@@ -35,6 +39,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         table_seconds=tuple(ledger.table_seconds.values()) if not config.schema else (),
         known=known,
         unasked=tuple(name for name in named if name and name not in asked),
+        unused=_unused(config, [*meant, *used], databases.known) if used else (),
         suggestion=_suggestion(config) if used else "",
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
         built_seconds=sum(store.built_seconds for store in stores),
@@ -43,6 +48,22 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         verified_seconds=ledger.verified_seconds,
         isolations=tuple(dict.fromkeys(one.isolation.name for one in used if one.isolation)),
     )
+
+
+def _unused(config: Config, found: list[Database], known: KnownDatabases) -> tuple[str, ...]:
+    """That a server was asked for, and the app's engines are all on SQLite."""
+    products = {one.product.name for one in found}
+    if config.database in {"auto", "sqlite"} or products != {"sqlite"}:
+        return ()
+    live = {one.file for one in found}
+    shown = [
+        str(engine.url)
+        for engine in _gate.find_engines()
+        if (one := _gate.asked_by_engine(engine)) and known.is_the_apps(one)
+        if engine.url.database not in live
+    ]
+    asked, there = redact(config.database), ", ".join(dict.fromkeys(shown)) or found[0].name
+    return (f"arena_database = {asked} was not used: the app's engine is SQLite ({there})",)
 
 
 def _suggestion(config: Config) -> str:

@@ -31,20 +31,25 @@ class Collected:
     is_whole: bool
 
 
-def collected(arguments: Sequence[str] = ()) -> Collected:
+def collected(arguments: Sequence[str] = (), *, folder: Path | None = None) -> Collected:
     """Have pytest collect the tests, in a process of its own.
 
     No database is made. Pytest's own words go to stderr where it could not collect all.
+
+    Args:
+        arguments: for pytest, seen from the working folder.
+        folder: where pytest begins, if not there: from a subfolder it would see those tests alone.
 
     Raises:
         ConfigError: pytest does not take the arguments, or an option is wrong.
         ScenarioError: no document came of it.
     """
-    with TemporaryDirectory(prefix="arena-scenarios-") as folder:
-        path = Path(folder) / "scenarios.json"
+    with TemporaryDirectory(prefix="arena-scenarios-") as made:
+        path = Path(made) / "scenarios.json"
         options = ["--collect-only", "-q", "--scenarios=report", f"--scenarios-out=json:{path}"]
         run = subprocess.run(  # noqa: S603 - this very Python, and what the user wrote after `check`
             [sys.executable, "-m", "pytest", *options, *arguments],
+            cwd=folder,
             capture_output=True,
             text=True,
             encoding="utf-8",

@@ -200,7 +200,8 @@ def _check(given: argparse.Namespace) -> int:
     from pytest_arena._cli._collected import collected  # noqa: PLC0415 - not for --help
     from pytest_arena._outputs import lines  # noqa: PLC0415 - as above
 
-    found = collected(given.others)
+    has_words = any(not word.startswith("-") for word in given.others)
+    found = collected(given.others, folder=None if has_words else _root())
     _print(lines(found.document))
     return _FAILED if found.document.gaps or not found.is_whole else 0
 
@@ -212,7 +213,7 @@ def _accept(given: argparse.Namespace) -> int:
 
     config = read_project()
     path = config.root / config.scenario_lock
-    found = collected()
+    found = collected(folder=config.root)
     if not found.is_whole:
         raise ScenarioError(
             "not all tests could be collected",
@@ -224,13 +225,20 @@ def _accept(given: argparse.Namespace) -> int:
     return 0
 
 
+def _root() -> Path:
+    """Where all tests of the project are collected, whichever of its folders this is."""
+    from pytest_arena._cli._options import read_project  # noqa: PLC0415 - not for --help
+
+    return read_project().root
+
+
 def _explain(given: argparse.Namespace) -> int:
     from pytest_arena._cli._collected import collected  # noqa: PLC0415 - not for --help
     from pytest_arena._cli._named import named  # noqa: PLC0415 - as above
     from pytest_arena._outputs._explained import explained  # noqa: PLC0415 - as above
     from pytest_arena._specs import Index, Specification  # noqa: PLC0415 - as above
 
-    document = _document(given.json) if given.json else collected().document
+    document = _document(given.json) if given.json else collected(folder=_root()).document
     scenarios = tuple(one.scenario for one in document.scenarios)
     index = Index(Specification(scenarios=scenarios))
     key = named(given.key, index).key

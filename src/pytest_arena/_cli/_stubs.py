@@ -66,27 +66,31 @@ def _do(given: argparse.Namespace) -> int:
 
     project = read_project()
     wanted, index, tests = _read(given, project)
+    mapped, complaints = tests.mapped(index)
     files = stubs(
         wanted,
         index=index,
         folder=Path(given.write) if given.write else None,
-        mapped={*tests.mapped(index, complain=bool(project.specs)), *tests.bound(wanted)},
+        mapped={*mapped, *tests.bound(wanted)},
         routes=None if given.check else _routes(given.app, project),
         runner=_runner(),
         elsewhere=tests.elsewhere(),
     )
-    wrong = [str(problem) for problem in wanted.problems if problem.is_error]
-    _warn(*(f"left out: {problem}" for problem in wrong))
+    wrong = [f"left out: {problem}" for problem in wanted.problems if problem.is_error]
+    # Without arena_specs nobody knows whether a marker names a scenario that was not read.
+    wrong += complaints if project.specs else []
+    _warn(*wrong)
     _warn_of_other_names(files)
     if given.check:
-        return _checked(files) or int(bool(wrong))
-    _give(files, is_to_write=bool(given.write))
+        return _checked(files, is_all=not wrong) or int(bool(wrong))
+    _give(files, is_to_write=bool(given.write), is_all=not wrong)
     return int(bool(wrong))
 
 
 def _read(given: argparse.Namespace, project: Config) -> tuple[Specification, Index, _Tests]:
     """What was asked for, what knows it among all others, and the tests that there are."""
-    from pytest_arena._specs import Index, found, read  # noqa: PLC0415 - not for --help
+    from pytest_arena._evidence import Lock  # noqa: PLC0415 - not for --help
+    from pytest_arena._specs import Index, found, read  # noqa: PLC0415 - as above
 
     named = [str(Path.cwd() / path) for path in given.paths]
     patterns = named or list(project.specs)
@@ -101,7 +105,8 @@ def _read(given: argparse.Namespace, project: Config) -> tuple[Specification, In
     found(wanted, patterns)
     # A marker's name has to be the only one in all of them.
     others = [*project.specs, *named]
-    index = Index(read(others, project.root) if named and project.specs else wanted)
+    known = Lock.read(project.root / project.scenario_lock).known() if project.scenario_lock else {}
+    index = Index(read(others, project.root) if named and project.specs else wanted, known)
     named_tests = [str(project.root / path) for path in read_setting("testpaths")]
     matched = (glob(name, recursive=True) for name in named_tests)  # noqa: PTH207 - absolute, too
     folders = [Path(path) for paths in matched for path in paths]
@@ -129,18 +134,25 @@ class _Tests:
         others = (file for file in self._files() if file.parent != here)
         return frozenset(file.name for file in others if not (file.parent / "__init__.py").exists())
 
-    def mapped(self, index: Index, *, complain: bool) -> Iterator[str]:
-        """The keys of the scenarios that a marker names; says of others that they name none."""
+    def mapped(self, index: Index) -> tuple[set[str], list[str]]:
+        """The keys of the scenarios that a marker names, and what is wrong with other markers.
+
+        A scenario that was renamed since has its test: it would get a second one.
+        """
         from pytest_arena._specs import reference  # noqa: PLC0415 - not for --help
         from pytest_arena._stubs import markers  # noqa: PLC0415 - not for --help
 
+        keys: set[str] = set()
+        complaints: list[str] = []
         for marker in (marker for file in self._files() for marker in markers(file)):
             place = self._place(marker)
             try:
-                yield index.find(reference(marker.arguments, marker.options, place=place)).key
+                named = reference(marker.arguments, marker.options, place=place)
+                keys.update(one.key for one in [index.renamed(named)] if one)
+                keys.add(index.find(named).key)
             except ScenarioError as error:
-                if complain:
-                    _warn(f"{place}: {error.what}", f"  next: {error.fix}")
+                complaints += [f"{place}: {error.what}", f"  next: {error.fix}"]
+        return keys, complaints
 
     def bound(self, specification: Specification) -> Iterator[str]:
         """The keys of the scenarios that pytest-bdd makes tests of."""
@@ -213,15 +225,15 @@ def _warn_of_other_names(files: Sequence[StubFile]) -> None:
             _warn(f"pytest does not collect {name}: python_files = {' '.join(patterns)}")
 
 
-def _checked(files: Sequence[StubFile]) -> int:
+def _checked(files: Sequence[StubFile], *, is_all: bool) -> int:
     for file in files:
         print(f"{file.path.as_posix()}: {_counted(file.tests)} lacking")  # noqa: T201 - a command prints
-    if not files:
+    if not files and is_all:
         print("every scenario has a test")  # noqa: T201 - a command prints
     return int(bool(files))
 
 
-def _give(files: Sequence[StubFile], *, is_to_write: bool) -> None:
+def _give(files: Sequence[StubFile], *, is_to_write: bool, is_all: bool) -> None:
     for file in files:
         if not is_to_write:
             print(f"# {file.path.as_posix()}\n{file.text}")  # noqa: T201 - a command prints
@@ -229,7 +241,7 @@ def _give(files: Sequence[StubFile], *, is_to_write: bool) -> None:
         _write(file)
         done = "written" if file.is_new else "added"
         print(f"{file.path.as_posix()}: {_counted(file.tests)} {done}")  # noqa: T201 - a command prints
-    if not files:
+    if not files and is_all:
         _warn("every scenario has a test: there is nothing to write")
 
 

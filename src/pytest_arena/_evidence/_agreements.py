@@ -78,4 +78,4 @@ def _waiver_problems(scenarios: Sequence[Scenario], rules: Rules) -> Iterator[Pr
             what, hint = f"{named} has run out", "prove what it is about, or say how long it holds"
         else:
             continue
-        yield Problem(spec=waiver.place, line=0, what=what, hint=hint)
+        yield Problem(spec=waiver.spec, line=waiver.line, what=what, hint=hint)

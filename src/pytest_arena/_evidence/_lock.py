@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_arena._evidence._facts import Mapping as TestMapping
     from pytest_arena._specs import Scenario, Specification
 
-__all__ = ["Lock", "Locked"]
+__all__ = ["Lock", "Locked", "told_rows"]
 
 # Above it two scenarios are one that was edited: an edited one has 0.99, the nearest other 0.38.
 _NEARLY = 0.8
@@ -43,11 +43,18 @@ class Locked:
     """Their canonical text, to show what has changed since."""
     tests: tuple[tuple[str, str], ...] = ()
     """Node ids and the hashes of their code, sorted."""
+    rows: tuple[str, ...] = ()
+    """Of an Outline's Examples, sorted: ``code=409, status=ACTIVE``."""
 
     def line(self) -> str:
         """Return its line of the file."""
-        shown = {"key": self.key, "rev": self.rev, "steps": self.steps, "tests": dict(self.tests)}
-        return json.dumps(shown, ensure_ascii=False)
+        rows = {"rows": self.rows} if self.rows else {}
+        shown = {"key": self.key, "rev": self.rev, "steps": self.steps, **rows}
+        return json.dumps({**shown, "tests": dict(self.tests)}, ensure_ascii=False)
+
+    def said(self) -> tuple[str, ...]:
+        """Return the lines in which a difference is shown."""
+        return (*self.steps, *(f"Example {row}" for row in self.rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,8 @@ class Lock:
             return cls(place=path.name)
         refuse_conflicts(text, path.name)
         found: dict[str, Locked] = {}
-        for number, line in enumerate(text.splitlines(), 1):
+        # Not splitlines(): a doc string may hold marks that end a line elsewhere, such as U+2028.
+        for number, line in enumerate(text.split("\n"), 1):
             if line.strip() and not line.startswith("#"):
                 _add(found, line, f"{path.name}:{number}")
         return cls(dict(sorted(found.items())), path.name)
@@ -143,9 +151,26 @@ class Lock:
             if former:
                 del entries[former.key], gone[former.key]
         if not keys:
+            lines += self._kept(there.values(), gone)
             lines += [f"gone: {key}" for key in gone]
             entries = {key: one for key, one in entries.items() if key not in gone}
         return Lock(dict(sorted(entries.items())), self.place), tuple(lines)
+
+    def _kept(self, scenarios: Iterable[Scenario], gone: dict[str, Locked]) -> Iterator[str]:
+        """Take out of ``gone`` what was renamed, as long as no test knows the new name.
+
+        By the entry a marker that has the old name is told the new one.
+        """
+        for scenario in scenarios if gone else ():
+            if former := self.former(scenario, gone):
+                del gone[former.key]
+                yield f"kept: {former.key}; it is {scenario.key} now, which no test names yet"
+
+
+def told_rows(scenario: Scenario) -> tuple[str, ...]:
+    """Return the rows of an Outline's Examples, each in a line, in the same order always."""
+    rows = {", ".join(f"{name}={value}" for name, value in row.values) for row in scenario.rows}
+    return tuple(sorted(rows))
 
 
 def _add(found: dict[str, Locked], line: str, where: str) -> None:
@@ -173,6 +198,7 @@ def _parsed(raw: Any) -> Locked:
         rev=raw["rev"],
         steps=tuple(str(line) for line in raw.get("steps", ())),
         tests=tuple(sorted(tests.items())),
+        rows=tuple(str(row) for row in raw.get("rows", ())),
     )
 
 
@@ -210,6 +236,7 @@ def _locked(scenario: Scenario, tests: Mapping[str, str]) -> Locked:
         rev=scenario.rev,
         steps=tuple(step_lines(scenario)),
         tests=tuple(sorted(tests.items())),
+        rows=told_rows(scenario),
     )
 
 
@@ -219,9 +246,9 @@ def _difference(old: Locked | None, new: Locked, place: str) -> Iterator[str]:
     if old and old.steps == new.steps and old.rev != new.rev:
         yield f"rev: {old.rev} -> {new.rev}  {new.key}"
     before = f"{old.key}  {old.rev}" if old else "not accepted yet"
-    steps = old.steps if old else ()
+    said = old.said() if old else ()
     yield from unified_diff(
-        steps, new.steps, before, f"{new.key}  {new.rev}  {place}", n=99, lineterm=""
+        said, new.said(), before, f"{new.key}  {new.rev}  {place}", n=99, lineterm=""
     )
     yield from _tests(dict(old.tests) if old else {}, dict(new.tests))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._evidence._document import Standing, Status
+from pytest_arena._evidence._lock import told_rows
 from pytest_arena._evidence._waivers import covering
 from pytest_arena._specs import Problem, step_lines
 
@@ -78,10 +79,20 @@ def _drift(scenario: Scenario, mappings: Sequence[TestMapping], rules: Rules) ->
             told = f'its steps are not those of rev="{one.rev}": read them, then rev="{now}"'
             return told, one.place
     locked = rules.lock.entries.get(scenario.key)
-    if not locked or not _has_changed(locked, scenario):
-        return "", ""
-    how = f"arena scenarios accept {scenario.key!r}"
-    return f"its steps were accepted as others{_first_change(locked, scenario)}: {how}", ""
+    told = _changes(locked, scenario) if locked else ""
+    how = f": arena scenarios accept {scenario.key!r}"
+    return (told + how if told else ""), ""
+
+
+def _changes(locked: Locked, scenario: Scenario) -> str:
+    if _has_changed(locked, scenario):
+        change = _first_change(locked.steps, step_lines(scenario))
+        return f"its steps were accepted as others{change}"
+    rows = told_rows(scenario)
+    # A row more is one that no test proves yet; in the place of another it is an edited one.
+    if set(locked.rows) - set(rows) and set(rows) - set(locked.rows):
+        return f"its rows were accepted as others{_first_change(locked.rows, rows)}"
+    return ""
 
 
 def _has_changed(locked: Locked, scenario: Scenario) -> bool:
@@ -91,10 +102,9 @@ def _has_changed(locked: Locked, scenario: Scenario) -> bool:
     return locked.steps != tuple(step_lines(scenario))
 
 
-def _first_change(locked: Locked, scenario: Scenario) -> str:
-    now = step_lines(scenario)
-    was = next((line for line in locked.steps if line not in now), "")
-    came = next((line for line in now if line not in locked.steps), "")
+def _first_change(before: Sequence[str], now: Sequence[str]) -> str:
+    was = next((line for line in before if line not in now), "")
+    came = next((line for line in now if line not in before), "")
     told = [f"was {was!r}"] * bool(was) + [f"is {came!r}"] * bool(came)
     return f" ({', '.join(told)})" if told else ""
 

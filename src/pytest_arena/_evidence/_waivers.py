@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ConfigError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Waiver", "covering", "waivers"]
 
 _LINE = re.compile(r"(?P<what>\S.*?)\s+(?P<until>\d{4}-\d\d-\d\d)\s+(?P<reason>\S.*)")
+_PLACE = re.compile(r"(?P<file>.+?):(?P<line>\d+)(?:\s|$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +28,9 @@ class Waiver:
     what: str
     until: date
     reason: str
-    place: str = ""
-    """Where the option stands."""
+    spec: str = ""
+    """The file that the option stands in, by its name: pytest's own file, in the root folder."""
+    line: int = 0
 
     def covers(self, scenario: Scenario) -> bool:
         """Whether it is about this scenario: one of its tags, or its key."""
@@ -65,7 +68,14 @@ def _waiver(line: str, place: str) -> Waiver:
             fix="arena_scenario_waive = @manual 2027-03-31 why it cannot be tested",
         )
     what = " ".join(found["what"].split())
-    return Waiver(what=what, until=until, reason=found["reason"], place=place)
+    spec, number = _named(place)
+    return Waiver(what=what, until=until, reason=found["reason"], spec=spec, line=number)
+
+
+def _named(place: str) -> tuple[str, int]:
+    """A file's name and the line: where the project lies is no matter to a document."""
+    found = _PLACE.match(place)
+    return (Path(found["file"]).name, int(found["line"])) if found else ("", 0)
 
 
 def _day(text: str) -> date | None:

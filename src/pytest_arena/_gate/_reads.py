@@ -47,10 +47,11 @@ class Doings:
     def see_pending(self, before: Iterable[Doings]) -> None:
         """Begin with what connections of others have written, and not committed yet."""
         for one in before:
-            one.opened = [
-                (info, written) for info, written in one.opened if info.written is written
-            ]
-            self.pending |= {id(info): tuple(info.written.parts) for info, _ in one.opened}
+            self.pending |= {id(info): tuple(info.written.parts) for info, _ in one.still_open()}
+
+    def still_open(self) -> list[tuple[_Connection, object]]:
+        """Return those that have not been ended."""
+        return [(info, written) for info, written in self.opened if info.written is written]
 
     def joined(self) -> list[Part]:
         """Return what of the pending stood in the transactions in which this stretch took part."""
@@ -78,18 +79,18 @@ def _doings() -> Doings | None:
     return _finders[-1]() if _finders else None
 
 
-def note_statement(statement: str, info: Callable[[], object]) -> None:
-    """A statement of an engine has run; `info` returns what is known of its connection."""
+def note_statement(statement: str, context: Any, info_in: Callable[[Any], object]) -> None:
+    """A statement of an engine has run; ``info_in`` says what is known of its connection."""
     if _finders and (doings := _finders[-1]()) is not None:
         doings.statements.add(statement)
-        if doings.pending and (place := id(info())) in doings.pending:
+        if doings.pending and (place := id(info_in(context))) in doings.pending:
             doings.shared.add(place)
 
 
 def note_opened(info: _Connection) -> None:
     """A transaction writes for the first time."""
     if (doings := _doings()) is not None:
-        doings.opened.append((info, info.written))
+        doings.opened = [*doings.still_open(), (info, info.written)]
 
 
 def noted_write(context: Any, statement: str, parameters: Any, part: tuple[str, int]) -> Part:

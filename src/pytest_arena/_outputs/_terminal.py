@@ -93,7 +93,7 @@ def _line(one: JudgedScenario, width: int) -> str:
 def _details(one: JudgedScenario, verbosity: int) -> Iterator[str]:
     if verbosity > 0:
         for test in one.tests:
-            why = f"  {one_line(test.reason)}" * bool(test.reason)
+            why = f"  {one_line(test.reason)}" * (len(one.tests) > 1 and bool(test.reason))
             yield f"{test.status.value:<{_STATUS}}  {test.test}{why}"
         yield from (f"warning: {one_line(text)}" for text in one.warnings)
 
@@ -117,9 +117,8 @@ def _totals_line(document: Document, strict: str) -> str:
 def _next_lines(document: Document) -> list[str]:
     """What a person does next, where that is not said by the reason: once, not at each line."""
     shown = [one for one in document.scenarios if is_open(one, document) and not one.is_excused]
-    found = []
-    if any(one.status is Status.UNMAPPED for one in shown):
-        found.append("next: arena scenarios stubs --write tests   begins the tests that are lacking")
+    lacking = any(one.status is Status.UNMAPPED for one in shown)
+    found = ["next: arena scenarios stubs --write tests   begins the lacking tests"] * lacking
     if kinds := _survived(shown):
         tags = " ".join(f"@survives-{kind}" for kind in kinds)
         found.append(

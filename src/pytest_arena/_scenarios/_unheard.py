@@ -27,15 +27,19 @@ def unheard(item: Any) -> str:
     function = _own_function(item)
     if function is None:
         return ""
-    if any(map(_is_silent, _codes(function.__code__))):
-        return "its file was compiled without calls for assertions"
     arguments = list(getattr(item, "funcargs", {}).values())
-    for one in _used(function, arguments, depth=_DEPTH):
+    for one in (function, *_used(function, arguments, depth=_DEPTH)):
         if any(map(_is_silent, _codes(one.__code__))):
-            name, module = one.__qualname__, one.__module__
-            how = f"pytest.register_assert_rewrite({module!r}) in conftest.py"
-            return f"{name}() asserts in a module that pytest does not rewrite: {how}"
+            return _why(one, item)
     return ""
+
+
+def _why(function: FunctionType, item: Any) -> str:
+    if function.__code__.co_filename == str(item.path):
+        return "its file was compiled without calls for assertions"
+    name, module = function.__qualname__, function.__module__
+    how = f"pytest.register_assert_rewrite({module!r}) in conftest.py"
+    return f"{name}() asserts in a module that pytest does not rewrite: {how}"
 
 
 def _own_function(item: Any) -> FunctionType | None:

@@ -60,8 +60,18 @@ def _shown(arg: str, config: Any) -> str:
 
 def _ignored(config: Any) -> Iterator[str]:
     """What is left out on the command line; in the configuration it says what all of them are."""
-    given = map(str, config.invocation_params.args)
-    yield from (one for one in given if one.startswith(("--ignore", "--ignore-glob")))
+    given = " ".join(map(str, config.invocation_params.args))
+    ignored = [*(config.option.ignore or ()), *(config.option.ignore_glob or ())]
+    for one in ignored:
+        if one in given and _is_of_testpaths(_path(one, config), config):
+            yield f"--ignore={_shown(one, config)}"
+
+
+def _is_of_testpaths(path: Path, config: Any) -> bool:
+    """Whether tests may be there; anywhere, where nobody says where they are."""
+    wanted = config.getini("testpaths")
+    found = (one for text in wanted for one in config.rootpath.glob(text))
+    return not wanted or any(path.is_relative_to(one) or one.is_relative_to(path) for one in found)
 
 
 def _is_all(arg: str, config: Any) -> bool:

@@ -62,7 +62,9 @@ def fences(text: str, spec: str, language_code: str) -> Fences:
             blocks.append(page.block(token, section))
         if not _may_be_gherkin(token):
             read.update(_span(token))
-    read.update(line for token in tokens if token.type == "html_block" for line in _span(token))
+    for token in (one for one in tokens if one.type == "html_block"):
+        problems += page.within_html(token)
+        read.update(_span(token))
     problems += page.unread([line for line in suspects if line not in read])
     return Fences(tuple(blocks), tuple(sorted(problems, key=lambda one: one.line)))
 
@@ -142,6 +144,18 @@ class _Page:
         elif _is_gherkin(token):
             yield from self._cut_short(token)
             yield from self._strange_language(token)
+
+    def within_html(self, token: Token) -> Iterator[Problem]:
+        """Yield a fence right below a tag: all is HTML there, up to a blank line."""
+        if token.content.lstrip().startswith("<!--"):
+            return
+        for place in _span(token):
+            if _OPENING.match(self.lines[place]):
+                yield self._said(
+                    place,
+                    "this fence is read as HTML, as is all from the tag above to a blank line",
+                    "put a blank line before it",
+                )
 
     def _is_closed(self, token: Token) -> bool:
         last = self.lines[_span(token).stop - 1].lstrip(" >\t").rstrip()
@@ -226,7 +240,7 @@ def _suspects(text: str) -> list[int]:
         for place, line in enumerate(lines)
         if ":" in line
         and (spoken := _headings().get(line.partition(":")[0].strip(_LIST_MARKS).casefold()))
-        and _is_step(_below(lines, place), spoken)
+        and _has_steps(lines, place, spoken)
     ]
 
 
@@ -240,16 +254,21 @@ def _headings() -> dict[str, tuple[Language, ...]]:
     return found
 
 
-def _below(lines: list[str], place: int) -> str:
-    return next((line for line in lines[place + 1 : place + 4] if line.strip()), "")
+def _has_steps(lines: list[str], place: int, spoken: tuple[Language, ...]) -> bool:
+    """Whether steps stand right below. `Example: …` needs two: prose may begin with When."""
+    word = lines[place].partition(":")[0].strip(_LIST_MARKS).casefold()
+    is_usual = any(word != one.words["scenario"][0].casefold() for one in spoken)
+    below = [line for line in lines[place + 1 : place + 4] if line.strip()]
+    wanted = below[: 1 if is_usual else 2]
+    return len(wanted) > (not is_usual) and all(_is_step(line, spoken) for line in wanted)
 
 
 def _is_step(line: str, spoken: tuple[Language, ...]) -> bool:
     body = line.lstrip(_LIST_MARKS)
     return any(
-        body.startswith((word, f"{word.strip()}*"))
+        body.startswith((word, f"{word.strip()}*", word.upper(), f"{word.strip().upper()}*"))
         for one in spoken
-        for name in ("given", "when", "then")
+        for name in ("given", "when", "then", "and")
         for word in one.words[name]
         if word != "* "
     )

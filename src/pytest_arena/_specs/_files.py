@@ -112,7 +112,10 @@ def _matched(pattern: str, root: Path, problems: list[Problem]) -> set[str]:
     if here.exists():
         return {_told(here, root)}
     # pathlib's own glob takes `**` at the end for folders alone before Python 3.13.
-    hits = glob(os.path.normpath(pattern), root_dir=root, recursive=True)  # noqa: PTH207 - see above
+    try:
+        hits = glob(os.path.normpath(pattern), root_dir=root, recursive=True)  # noqa: PTH207 - see above
+    except UnicodeEncodeError:  # no file here can have such a name
+        return set()
     return {_told(root / hit, root) for hit in hits if not (root / hit).is_dir()}
 
 

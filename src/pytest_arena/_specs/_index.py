@@ -67,6 +67,23 @@ class Index:
             return meant[0]
         raise self._ambiguous(reference, meant) if meant else self._unknown(reference)
 
+    def renamed(self, reference: Reference) -> Scenario | None:
+        """Return what a name that no scenario has any more has become, or None.
+
+        It has the steps which were reviewed under that name, or nearly so.
+        """
+        if self._meant(canonical(reference.name)):
+            return None
+        rev, lines = self._reviewed(reference)
+        new = [one for one in self._scenarios if one.key not in self._known]
+        same = [one for one in new if rev and one.rev == rev]
+        if same:
+            return same[0] if len(same) == 1 else None
+        likest = sorted(new, key=lambda one: -_shared(step_lines(one), lines))[:_CANDIDATES]
+        rated = [(similarity(step_lines(one), lines), one.key, one) for one in likest if lines]
+        best = max(rated, default=None, key=lambda each: each[:2])
+        return best[2] if best and best[0] > _LIKE else None
+
     def rows(
         self, scenario: Scenario, reference: Reference, params: Mapping[str, object]
     ) -> tuple[tuple[str, str], ...]:
@@ -128,7 +145,7 @@ class Index:
         what = f"no scenario is called {reference.name!r}" + _asked(reference)
         why = "the test proves nothing that is written down"
         cause = reference.place or "the marker"
-        if renamed := self._renamed(reference):
+        if renamed := self.renamed(reference):
             return ScenarioError(
                 f"{what}; it was renamed to {renamed.name!r}",
                 why=why,
@@ -142,18 +159,6 @@ class Index:
             cause="\n".join([cause, *(f"{one.place}  {one.name}" for one in near)]),
             fix="\n".join(self.marker(one) for one in near) or "arena scenarios list",
         )
-
-    def _renamed(self, reference: Reference) -> Scenario | None:
-        """The scenario that has the steps which were reviewed under the old name, or nearly so."""
-        rev, lines = self._reviewed(reference)
-        new = [one for one in self._scenarios if one.key not in self._known]
-        same = [one for one in new if rev and one.rev == rev]
-        if same:
-            return same[0] if len(same) == 1 else None
-        likest = sorted(new, key=lambda one: -_shared(step_lines(one), lines))[:_CANDIDATES]
-        rated = [(similarity(step_lines(one), lines), one.key, one) for one in likest if lines]
-        best = max(rated, default=None, key=lambda each: each[:2])
-        return best[2] if best and best[0] > _LIKE else None
 
     def _reviewed(self, reference: Reference) -> tuple[str, tuple[str, ...]]:
         name = canonical(reference.name)

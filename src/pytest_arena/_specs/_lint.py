@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._specs._near import begins_like_a_step, near_step, near_title
 from pytest_arena._specs._values import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pytest_arena._specs._blocks import Block
     from pytest_arena._specs._features import Found, Grown
@@ -23,6 +23,7 @@ __all__ = ["Lint"]
 
 # A column's name: no mark-up, no address, no comparison.
 _PLACEHOLDER = re.compile(r"<([^\W\d][\w .\-]*)>")
+_RULER = re.compile(r":?-{3,}:?")
 _SURE = frozenset({"scenario", "scenarioOutline", "background"})
 
 
@@ -82,7 +83,8 @@ class Lint:
 
     def _is_striking(self, near: Near) -> bool:
         is_usual = near.keyword == self.language.title("scenario")
-        return is_usual and near.slip in {"blank", "case"} and near.wrong[:1].isupper()
+        is_slip = near.slip in {"blank", "case", "letters"}
+        return is_usual and is_slip and near.wrong[:1].isupper()
 
     def _stray_steps(self, node: Node) -> Iterator[Problem]:
         lines = [line for line in self._described(node) if line.text]
@@ -115,6 +117,8 @@ class Lint:
             yield self._said(scenario.line, "the scenario has no step", key=scenario.key)
         for step in scenario.steps:
             yield from self._step(step, scenario.key)
+        for step in node["steps"]:
+            yield from self._rulers(step.get("dataTable", {}).get("rows", ()), scenario.key)
         if not (scenario.steps and scenario.steps[0].is_background):
             yield from self._first(node, scenario.key)
         if scenario.is_outline:
@@ -205,12 +209,20 @@ class Lint:
         if not node.get("tableBody") and part.scenario.rows:
             yield self._said(_line(node), "these Examples have no row", key=key, is_error=False)
         header = [cell["value"] for cell in (node.get("tableHeader") or {"cells": []})["cells"]]
+        yield from self._rulers(node.get("tableBody") or (), key)
         for column in sorted({one for one in header if header.count(one) > 1}):
             yield self._said(_line(node), f"two columns are named {column!r}", key=key)
         if node["description"]:
             for line in self._described(node):
                 if line.text.lstrip(" -*").startswith("|") or "|" in line.text[1:]:
                     yield self._said(line.number, "a row of a table is read as text", key=key)
+
+    def _rulers(self, rows: Sequence[Any], key: str) -> Iterator[Problem]:
+        """The line below the head of a table in Markdown: in Gherkin it is a row of values."""
+        for row in rows:
+            if row["cells"] and all(_RULER.fullmatch(cell["value"]) for cell in row["cells"]):
+                told = "a row of dashes is a row of values: tables of Gherkin have no such line"
+                yield self._said(_line(row), told, hint="remove it", key=key, is_error=False)
 
     def _doubles(self, part: Grown) -> Iterator[Problem]:
         first: dict[object, int] = {}
@@ -252,7 +264,8 @@ class Lint:
             number += 1
             text = self.block.line(number)
             if text.strip() != wanted[0]:
-                is_first = not text.strip()
+                # A comment is as good as nothing: a step may come right after it.
+                is_first = is_first or not text.strip()
                 continue
             wanted.popleft()
             is_last = not wanted and bool(self.block.line(number + 1).strip())
@@ -260,8 +273,8 @@ class Lint:
             is_first = False
 
     def _follower(self, number: int) -> str:
-        below = range(number + 1, self.block.last_line + 1)
-        return next((self.block.line(one) for one in below if self.block.line(one).strip()), "")
+        below = map(self.block.line, range(number + 1, self.block.last_line + 1))
+        return next((line for line in below if not _is_nothing(line, self.block)), "")
 
     def _not_read(
         self, line: _Line, near: Near, *, key: str = "", is_error: bool = True
@@ -287,6 +300,11 @@ def _placeholders(texts: list[str]) -> Iterator[str]:
     for text in texts:
         if "<" in text and "</" not in text and "/>" not in text:
             yield from (match.group(1) for match in _PLACEHOLDER.finditer(text))
+
+
+def _is_nothing(line: str, block: Block) -> bool:
+    is_comment = line.lstrip().startswith("#") and not block.is_markdown
+    return is_comment or not line.strip()
 
 
 def _line(node: Node) -> int:

@@ -26,7 +26,7 @@ _ENGLISH = frozenset(
         "bug bus buy by cut end even gain gave gets give gives giver givers going golden gone "
         "gravel great green grid guest guide hen her here his hut land men nut one out per pen "
         "put seven she shut sign site siren ten than that the thee their them themes theme there "
-        "these they thin thing this those tie tied tier unit us user wen went were what where "
+        "these they thin thing this those tie tied tier unit us user went were what where "
         "wheel while who whom whose why wine with",
     )
 )
@@ -110,7 +110,7 @@ def near_title(line: str, language: Language) -> Near | None:
         return _titled(head.strip(" \t\u00a0" + _ENDS), language)
     for word in language.titles:
         is_whole = body[len(word) : len(word) + 1].strip(" \t\u00a0") == ""
-        if is_whole and body.casefold().startswith(word.casefold()) and len(body) > len(word):
+        if is_whole and body.casefold().startswith(word.casefold()):
             return _title(word, "blank" if body.startswith(word) else "case", language, word)
     return None
 

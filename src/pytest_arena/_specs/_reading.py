@@ -12,7 +12,7 @@ from pytest_arena._specs._gherkin import grown
 from pytest_arena._specs._lint import Lint
 from pytest_arena._specs._mdg import mdg, tagged_headings, unread_marks
 from pytest_arena._specs._near import near_step, near_title
-from pytest_arena._specs._unread import unread_headings
+from pytest_arena._specs._unread import commented_headings, unread_headings
 from pytest_arena._specs._values import Problem, Specification
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def _overlooked(tree: Tree, block: Block, found: Found) -> Iterator[Problem]:
         yield from unread_marks(block, tree.language, found)
     else:
         yield from unread_headings(block, tree.language, found)
+        yield from commented_headings(block, tree.language, found)
 
 
 def _unreadable(tree: Tree, block: Block) -> Iterator[Problem]:

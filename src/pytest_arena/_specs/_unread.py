@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pytest_arena._specs._values import Problem
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_arena._specs._features import Found
     from pytest_arena._specs._gherkin import Language, Node
 
-__all__ = ["unread_headings"]
+__all__ = ["commented_headings", "unread_headings"]
 
 
 def unread_headings(block: Block, language: Language, found: Found) -> Iterator[Problem]:
@@ -35,6 +36,38 @@ def unread_headings(block: Block, language: Language, found: Found) -> Iterator[
                     hint=f"close that one with a line {block.line(line).strip()[:3]}",
                     scenario=part.scenario.key,
                 )
+
+
+def commented_headings(block: Block, language: Language, found: Found) -> Iterator[Problem]:
+    """Yield the headings that are comments, with steps below them that are none.
+
+    Those belong to the scenario above; in a fence of Markdown ``# Scenario:`` is written so easily.
+    A comment between two steps is in peace as long as no Given comes after it.
+    """
+    words = (language.title("scenario"), *(f"{one}:" for one in language.outlines))
+    for part in found.scenarios:
+        for above, below in pairwise(part.node["steps"]):
+            is_anew = _kind(below, language) == "given" != _kind(above, language)
+            for number in _between(above, below) if is_anew else ():
+                if block.line(number).lstrip(" \t#").startswith(words):
+                    yield Problem(
+                        spec=block.spec,
+                        line=number,
+                        what=f"{block.line(number).strip()!r} is a comment: the steps below it "
+                        f"belong to {part.scenario.name!r}",
+                        hint="leave the # out, or put it before these steps, too",
+                        scenario=part.scenario.key,
+                    )
+
+
+def _kind(step: Node, language: Language) -> str | None:
+    return language.kinds.get(step["keyword"])
+
+
+def _between(above: Node, below: Node) -> range:
+    """The lines between two steps; none of a doc string, which may hold anything."""
+    first = below if "docString" in above else above
+    return range(first["location"]["line"] + 1, below["location"]["line"])
 
 
 def _outside(block: Block, line: int, headings: tuple[str, ...]) -> Iterator[int]:

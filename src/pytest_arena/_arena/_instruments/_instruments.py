@@ -148,7 +148,7 @@ class Instruments:
             log.requests.clear()
         if not log.requests and (doubt := self._under_test.doubt(log)):
             log.off.setdefault("requested", doubt)
-        off = dict(self._off) | log.off
+        off = log.off | self._off
         telling = _told.Telling(log, self._rows, dict(self._standing()), self._literals, off)
         try:
             return _told.better(telling.facts(), self._facts)

@@ -58,12 +58,16 @@ def read_of(statements: Collection[str], tables: Collection[str]) -> tuple[str, 
 
 
 _INSERTS_INTO = re.compile(r"^\s*INSERT\s+INTO\s+\S+", re.IGNORECASE)
+_QUERY = re.compile(r"\bSELECT\b", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
 
 
 @lru_cache(maxsize=5_000)  # an app has so many statements, and each test runs them again
 def _words(statement: str) -> frozenset[str]:
-    return frozenset(_WORD.findall(_INSERTS_INTO.sub(" ", statement).lower()))
+    rest, inserts = _INSERTS_INTO.subn(" ", statement)
+    if inserts and not _QUERY.search(rest):
+        return frozenset()  # what is named there is the row that it writes, and returns
+    return frozenset(_WORD.findall(rest.lower()))
 
 
 def _last_word(table: str) -> set[str]:
@@ -197,8 +201,8 @@ class Rows:
 
 def _joined(log: Log) -> list[Part]:
     """What the test's side had not committed, in a transaction that its requests took part in."""
-    windows: list[Window] = [one.details for one in log.requests[log.first :]]
-    return [part for one in windows[:1] for part in one.doings.joined()]
+    window: Window | None = log.requests[log.first].details if log.requests else None
+    return window.doings.joined() if window is not None else []
 
 
 def _is_used(level: Level, names: frozenset[str]) -> bool:

@@ -97,7 +97,7 @@ class UnderTest:
         return "" if is_watchable(named) else _FUNCTION
 
     def _doubt_of(self, made: Made) -> str:
-        if made.apps or made.handlers or self._own:
+        if made.inside or made.apps or made.handlers or self._own:
             return ""
         return _NO_KIND if self._apps.given is not None else _UNMADE
 
@@ -127,17 +127,17 @@ class UnderTest:
                 yield from unwrapped(one)
 
     def _is_made(self, app: object) -> bool:
-        if self._made is None:
+        if self._made is None or app not in self._made.apps:
             return False
-        is_it = app in self._made.apps or not handlers(app).isdisjoint(self._made.inside)
-        if is_it:
-            self._made.know(app)
-        return is_it
+        self._made.know(app)
+        return True
 
     def _made_handlers(self) -> Iterator[frozenset[object]]:
         if self._made is not None:
+            yield self._made.inside
             yield from self._made.handlers
-            yield from map(handlers, list(self._made.apps))
+            if not self._made.handlers:  # of one that is complete: they are alike
+                yield from map(handlers, list(self._made.apps))
 
     def _is_of_own_class(self, app: object, known: list[object]) -> bool:
         """Of a class that is the user's, and not a middleware that any app may be in."""

@@ -1,0 +1,275 @@
+"""Do tests that people write in a way of their own get the verdict that they deserve?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena._scenarios._statements import statement
+from pytest_arena.testing import APP
+from tests.scenarios.proving import told
+from tests.scenarios.seen import facts_of, seeing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.scenarios.proving import Told
+
+TESTS = """
+import unittest
+import httpx2
+from starlette.testclient import TestClient
+import checks, heard
+from app import Dancer, app, get_db
+
+@pytest.fixture
+def storm(db_session):
+    db_session.add(Dancer(name="Storm"))
+
+@proves
+async def test_message(client, storm):
+    names = (await client.get("/dancers")).json()
+    expected = ["Sand", "Storm"]
+    assert names == expected, "others"
+
+@proves
+async def test_several_lines(client, storm):
+    answer = await client.get("/dancers")
+    assert (
+        answer.status_code
+        == 200
+    ), "a ("
+
+@proves
+async def test_walrus(client, storm):
+    assert (answer := await client.get("/dancers")) and answer.status_code == 200
+
+@proves
+async def test_answer_alone(client, storm):
+    answer = await client.get("/dancers")
+    assert answer
+    assert answer is not None, "none"
+
+@proves
+async def test_true_with_bracket(client, storm):
+    await client.get("/dancers")
+    assert True, "a ("
+
+@proves
+async def test_true_in_a_row(client, storm):
+    answer = await client.get("/dancers")
+    if answer: assert True
+
+@proves
+async def test_row_that_is_there(client, storm, db_session):
+    await client.get("/dancers")
+    dancer = await db_session.get(Dancer, 1)
+    assert dancer
+
+@proves
+async def test_unheard_helper(client, storm):
+    checks.is_fine(await client.get("/dancers"))
+
+@proves
+async def test_unheard_object(client, storm):
+    page = checks.Page(await client.get("/dancers"))
+    page.is_fine()
+
+@proves
+async def test_heard_helper(client, storm):
+    heard.is_fine(await client.get("/dancers"))
+
+@proves
+async def test_helper_too_early(client, storm):
+    assert (await client.get("/dancers")).json()
+    heard.is_fine(await client.get("/dancers"))
+    await client.get("/dancers")
+
+@proves
+async def test_pending_in_a_shared_session(db_session):
+    db_session.add(Dancer(name="Storm"))
+    await db_session.flush()
+    app.dependency_overrides[get_db] = lambda: db_session
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
+        assert "Storm" in (await client.get("/dancers")).json()
+    app.dependency_overrides.clear()
+
+@proves
+async def test_pending_elsewhere(db_session):
+    db_session.add(Dancer(name="Storm"))
+    await db_session.flush()
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
+        assert "Storm" not in (await client.get("/dancers")).json()
+    await db_session.rollback()
+
+@pytest.fixture(scope="module")
+def storm_for_all(arena):
+    arena.test_client().post("/dancers/Kite")
+
+@proves
+def test_fixture_by_name(test_client, request):
+    request.getfixturevalue("storm_for_all")
+    assert test_client.get("/dancers").json()
+
+@proves
+def test_socket(test_client, storm):
+    with test_client.websocket_connect("/socket") as socket:
+        assert "Storm" in socket.receive_json()
+
+@proves
+def test_socket_beside_a_request(test_client, storm):
+    with test_client.websocket_connect("/socket") as socket:
+        test_client.get("/dancers")
+        assert socket.receive_json()
+
+@proves
+def test_socket_before(test_client, storm):
+    with test_client.websocket_connect("/socket") as socket:
+        assert socket.receive_json()
+    test_client.get("/dancers")
+
+
+class TestUnit(unittest.TestCase):
+    def setUp(self):
+        self.client = self.enterContext(TestClient(app))
+        self.client.post("/dancers/Storm")
+
+    def tearDown(self):
+        self.assertEqual(self.client.get("/dancers").status_code, 200)
+
+    @proves
+    def test_unit(self):
+        self.assertIn("Storm", self.client.get("/dancers").json())
+
+    @proves
+    def test_unit_without(self):
+        self.client.get("/dancers")
+
+
+class TestAsyncUnit(unittest.IsolatedAsyncioTestCase):
+    async def asyncSetUp(self):
+        transport = httpx2.ASGITransport(app)
+        self.client = httpx2.AsyncClient(transport=transport, base_url="http://x")
+        await self.client.post("/dancers/Storm")
+
+    async def asyncTearDown(self):
+        self.assertEqual((await self.client.get("/dancers")).status_code, 200)
+        await self.client.aclose()
+
+    @proves
+    async def test_async_unit(self):
+        self.assertIn("Storm", (await self.client.get("/dancers")).json())
+
+    @proves
+    async def test_async_unit_without(self):
+        await self.client.get("/dancers")
+"""
+
+CHECKS = """
+def is_fine(answer):
+    assert answer.status_code == 200
+
+
+class Page:
+    def __init__(self, answer):
+        self.answer = answer
+
+    def is_fine(self):
+        is_fine(self.answer)
+"""
+
+SOCKET = f"""{APP}
+from fastapi import WebSocket
+
+
+@app.websocket("/socket")
+async def socket(socket: WebSocket, db=Depends(get_db)):
+    await socket.accept()
+    await socket.send_json(list(await db.scalars(select(Dancer.name))))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """One run of all of them."""
+    example = seeing(tmp_path_factory.mktemp("true"), TESTS).with_files(
+        app=SOCKET,
+        checks=CHECKS,
+        heard=CHECKS,
+        conftest="import pytest\npytest.register_assert_rewrite('heard')",
+    )
+    found = told(example)
+    assert "failed" not in found.run.output.splitlines()[-1], found.run.output
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("message", "several_lines", "walrus", "row_that_is_there", "heard_helper"),
+        *("pending_in_a_shared_session", "fixture_by_name", "socket", "socket_beside_a_request"),
+        *("unit", "async_unit"),
+    ],
+)
+def test_an_honest_test_proves_its_scenario(run: Told, name: str) -> None:
+    """However it is written."""
+    assert run.statuses[name] == "PROVEN", run.reason(name)
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("answer_alone", "could fail"),
+        ("true_with_bracket", "could fail"),
+        ("true_in_a_row", "could fail"),
+        ("helper_too_early", "is before it"),
+        ("pending_elsewhere", "seeded"),
+        ("socket_before", "is before it"),
+        ("unit_without", "no assertion after GET"),
+        ("async_unit_without", "no assertion after GET"),
+    ],
+)
+def test_a_hollow_one_does_not(run: Told, name: str, reason: str) -> None:
+    """However honest it looks."""
+    assert run.statuses[name] == "HOLLOW", run.reason(name)
+    assert reason in run.reason(name)
+
+
+@pytest.mark.parametrize("name", ["unheard_helper", "unheard_object"])
+def test_what_a_helper_asserts_that_nobody_hears_is_unknown(run: Told, name: str) -> None:
+    """And it is said how to have it heard."""
+    assert run.statuses[name] == "UNKNOWN"
+    assert "pytest.register_assert_rewrite('checks')" in run.reason(name)
+
+
+def test_what_unittest_does_around_a_test_is_not_the_tests(run: Told) -> None:
+    """``setUp`` prepares, as a fixture does; ``tearDown`` comes after it."""
+    for name in ("unit", "async_unit"):
+        facts = facts_of(run, name)
+        assert [one["method"] for one in facts["requests"]] == ["POST", "GET"]
+        assert facts["seeded"] == {"dancers": 1}
+
+
+@pytest.mark.parametrize(
+    "lines, asserted",
+    [
+        ("assert a == b, 'why'", "a == b"),
+        ("assert (a ==\n    b), f'{a} ('", "a ==\n    b"),
+        ("    assert a  # (", "a"),
+        ("else: assert a", "a"),
+        ("with pytest.raises(KeyError):", "with pytest.raises(KeyError):"),
+        ("async with call(\n    1,\n):", "async with call(\n    1,\n):"),
+        ("self.assertEqual(\n    a,\n    b)", "self.assertEqual(\n    a,\n    b)"),
+        ("assert a; assert b", "a; b"),
+        ("", ""),
+    ],
+)
+def test_a_statement_is_read_from_its_first_line_to_its_last(
+    tmp_path: Path, lines: str, asserted: str
+) -> None:
+    """Without its message, and whatever brackets stand in texts."""
+    (tmp_path / "it.py").write_text(f"{lines}\nassert more\n")
+    assert statement(str(tmp_path / "it.py"), 1) == asserted
