@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
+import threading
 import weakref
 from contextlib import contextmanager
 from functools import cache
@@ -163,6 +164,7 @@ class Sessions:
         self._sync: list[FreshSession] = []
         self._async: list[AsyncSession] = []
         self._locks: weakref.WeakKeyDictionary[Any, asyncio.Lock] = weakref.WeakKeyDictionary()
+        self._turn = threading.RLock()  # sync requests that are made in several threads at once
 
     @property
     def is_used(self) -> bool:
@@ -209,10 +211,11 @@ class Sessions:
 
     def commit_sync_sessions(self) -> None:
         """Commit the pending work of sync sessions."""
-        for session in self._sync:
-            if session.in_transaction() or session.has_pending_work:
-                with _said_whose("db_session.flush()"):
-                    session.commit()
+        with self._turn:
+            for session in self._sync:
+                if session.in_transaction() or session.has_pending_work:
+                    with _said_whose("db_session.flush()"):
+                        session.commit()
 
     def remember(self) -> Memory:
         """Return what the sessions hold; nothing is pending."""

@@ -203,10 +203,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
             item.stash[PLAN] = _planned(item, run)
         for line in _others.shadowed_fixtures(items):
             run.ledger.note(line)
+        if not run.config.specs:
+            _tell_of_unread(items, run)
     except ConfigError as error:
         if not config.stash[FACTS].hands_on(str(error)):
             raise pytest.UsageError(str(error)) from None
         items.clear()
+
+
+def _tell_of_unread(items: list[pytest.Item], run: ArenaRun) -> None:
+    count = sum(item.get_closest_marker("scenario") is not None for item in items)
+    if count:
+        tests = f"{count} test{'s' * (count > 1)} with pytest.mark.scenario prove"
+        run.ledger.note(f"{tests}{'s' * (count == 1)} nothing: arena_specs is not set")
 
 
 def _planned(item: pytest.Item, run: ArenaRun) -> Plan:

@@ -45,6 +45,10 @@ class Noting:
         """Changes nothing."""
         return send
 
+    def answers(self, request: Reached) -> None:
+        """Its status is known then."""
+        assert request.status is not None
+
     def ends(self, request: Reached) -> None:
         """It is not, any more."""
         assert request.is_over
@@ -184,7 +188,7 @@ def test_a_closed_door_leaves_the_class_as_it_was(doors: list[Door]) -> None:
 @pytest.mark.parametrize("look", ["status_code", "text", "headers", "json", "is_success"])
 def test_a_look_at_an_answer_is_noted_and_its_class_is_its_own_again(look: str) -> None:
     """Until then it is an instance of that class all the same."""
-    request = Reached("GET", "/", "", None, is_login=False, is_foreign=False)
+    request = Reached("GET", "/", "", None, is_login=False)
     response = httpx2.Response(200, json=["Storm"])
     observe(response, request)
     assert isinstance(response, httpx2.Response)

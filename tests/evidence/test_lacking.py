@@ -168,7 +168,7 @@ def test_without_blocks_nothing_is_said_of_steps() -> None:
             {"seeded": ()},
             'nothing was written in "Given a battle is pending"',
         ),
-        (BLOCKS[1:], {}, 'no block for "Given a battle is pending"'),
+        (BLOCKS[:2], {}, 'no block for "Then its status is ACTIVE"'),
     ],
 )
 def test_an_idle_block_makes_its_step_and_the_scenario_hollow(
@@ -185,6 +185,12 @@ def test_an_idle_block_makes_its_step_and_the_scenario_hollow(
 def test_a_given_that_fixtures_have_seeded_may_be_idle() -> None:
     """What it speaks of is there."""
     assert blocks(block(0), BLOCKS[1], BLOCKS[2])[0] is Status.PROVEN
+
+
+def test_a_given_that_fixtures_have_seeded_needs_no_block() -> None:
+    """Else a test would have to say it in a block that holds nothing."""
+    assert blocks(*BLOCKS[1:])[0] is Status.PROVEN
+    assert blocks(*BLOCKS[1:], seeded=())[0] is Status.HOLLOW
 
 
 def test_a_given_may_be_a_request() -> None:
@@ -331,6 +337,21 @@ def test_nothing_is_remarked_where_nothing_is_odd_or_known(request_: dict[str, A
     """A real path fits the template, parameters may have other names, refusals change nothing."""
     one = judged([attempt(facts=facts(requests=(replace(POST, **request_),)))])
     assert one.warnings == ()
+
+
+def test_of_a_row_only_its_own_values_are_missed() -> None:
+    """E7: those of other rows are no business of its test."""
+    one = outline("1", "2")
+    rows = tuple(
+        replace(row, steps=(step(f"Given a battle of {row.values[0][1]}"),)) for row in one.rows
+    )
+    one = replace(one, rows=rows)
+    named = [mapping(f"t{p}", one, row=(("p", p),)) for p in "12"]
+    found = judged([attempt("t1", facts=facts(seen=("1",))), attempt("t2")], named, of=one)
+    assert [test.warnings for test in found.tests] == [
+        (),
+        ("0 of 1 values of the steps were seen, never: 2",),
+    ]
 
 
 def test_requests_that_prepare_are_not_remarked_on() -> None:

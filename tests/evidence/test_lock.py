@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._evidence import Lock, Locked, judge, listed
+from pytest_arena._evidence import Lock, Locked, _lock, judge, listed
 from pytest_arena._specs import Problem
 from pytest_arena.errors import ScenarioError
 from tests.evidence.samples import RULES, mapping, outline, scenario, specification, step
@@ -125,9 +125,7 @@ def test_accepting_all_keeps_what_was_renamed_until_a_test_has_the_new_name() ->
     tests = [mapping("test_Stop", STOP, source="abc")]
     lock, lines = lock.accepted(listed(spec), (), spec, tests)
     assert list(lock.entries) == [START.key, STOP.key]
-    assert lines == (
-        "kept: Battles :: Start; it is Battles :: Begin now, which no test names yet",
-    )
+    assert lines == ("kept: Battles :: Start; it is Battles :: Begin now, which no test names yet",)
 
 
 def test_accepting_a_renamed_scenario_moves_its_entry() -> None:
@@ -149,6 +147,20 @@ def test_accepting_a_scenario_that_was_renamed_and_edited_shows_what_was_edited(
     assert lines[0] == "renamed: Battles :: Start -> Battles :: Begin"
     assert "-Then its status is ACTIVE" in lines
     assert "+Given a battle is pending" not in lines
+
+
+def test_steps_are_not_compared_ten_thousand_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time costs a millisecond. What has the very steps is found all the same."""
+    compared: list[object] = []
+    monkeypatch.setattr(_lock, "similarity", lambda *both: compared.append(both) or 0.0)
+    steps = (step("Given nothing"),)
+    gone = [scenario(f"Old {number}", steps=steps, rev=f"1:{number}") for number in range(40)]
+    lock, _ = accepted(Lock(), *gone)
+    new = [scenario(f"New {number}", rev=f"1:x{number}") for number in range(100)]
+    new.append(scenario("Renamed", rev="1:7"))
+    problems = judge(specification(*new), [], [], rules=replace(RULES, lock=lock)).problems
+    assert "'Battles :: Old 7' was accepted; 'Battles :: Renamed'" in str(problems)
+    assert compared == []
 
 
 def test_a_row_that_is_edited_has_drifted(tmp_path: Path) -> None:

@@ -267,3 +267,22 @@ def test_sessions_of_a_sync_app_with_two_databases(example: Example) -> None:
     run = project.with_paths({"pytest.ini": config}).run()
     run.expect(passed=5)
     assert not list(run.folder.glob("*.db"))
+
+
+THREADS = """
+import pytest
+from concurrent.futures import ThreadPoolExecutor
+from app import Dancer
+
+@pytest.mark.parametrize("turn", range(20))
+def test_threads(db_session, test_client, turn):
+    db_session.add(Dancer(name="Storm"))
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: test_client.get("/dancers"), range(4)))
+    assert [one.json() for one in answers] == [["Sand", "Storm"]] * 4
+"""
+
+
+def test_requests_of_several_threads_find_what_was_pending(example: Example) -> None:
+    """The first of them commits it, the others wait for that."""
+    example.with_files(test_it=THREADS).run().expect(passed=20)

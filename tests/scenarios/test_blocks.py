@@ -37,6 +37,20 @@ Feature: Dancers
       | name   |
       | Storm  |
       | Crumbs |
+
+  Scenario: A dancer leaves
+    Givn a dancer
+    When I DELETE /dancers/{id}
+    Then it is gone
+
+  Scenario Outline: A dancer is renamed
+    Given a dancer
+    When I PUT /dancers/<nam>
+    Then it has that name
+
+    Examples:
+      | name  | id |
+      | Storm | 1  |
 """
 
 TESTS = """
@@ -113,6 +127,26 @@ async def test_rows(client, scenario, name):
         assert name in (await client.get("/dancers")).json()
 
 
+@pytest.mark.scenario("A dancer leaves")
+async def test_misread(scenario):
+    with scenario.given("a dancer"):
+        pass
+
+
+@pytest.mark.scenario("A dancer is renamed")
+async def test_no_column(scenario):
+    with scenario.given("a dancer"):
+        pass
+    with scenario.when("I PUT /dancers/Storm"):
+        pass
+
+
+@listed
+async def test_nothing_like_it(scenario):
+    with scenario.given("xyzzy"):
+        pass
+
+
 async def test_without_a_scenario(client, scenario):
     with scenario.given("whatever"):
         assert (await client.get("/dancers")).status_code == 200
@@ -174,6 +208,23 @@ def test_a_text_that_no_step_has_is_an_error_that_names_the_nearest(run: Told) -
     )
 
 
+def test_where_the_specification_is_wrong_no_block_is_told_to_be(run: Told) -> None:
+    """A keyword that is none, a placeholder without a column: no other step is to be pasted."""
+    run.run.says(
+        "expected Given, but 'Givn a dancer' is read as a description",
+        "next: dancers.feature:27: write `Given …`",
+        "no When step of the scenario reads 'I PUT /dancers/Storm'",
+        "<nam> stays as it is: no column of the Examples is named so, but id, name",
+        "next: mend dancers.feature:33",
+    )
+    assert "line 27: " in run.reason("A dancer leaves")
+
+
+def test_a_text_that_no_step_is_like_names_none(run: Told) -> None:
+    """The place of the scenario has to do."""
+    run.run.says("none of them is like it", "next: see dancers.feature:4")
+
+
 def test_a_step_of_another_kind_is_an_error(run: Told) -> None:
     """What it is instead is said."""
     run.run.says("no Then step of the scenario reads 'I GET /dancers'", "it is a When step")
@@ -215,9 +266,11 @@ def test_an_outlines_step_is_known_by_its_template_and_by_a_row(run: Told, name:
 
 
 def test_without_a_scenario_blocks_do_nothing(run: Told) -> None:
-    """A test is the same test where no specification is configured."""
+    """A test is the same test where no specification is configured. It is told."""
     run.run.never_says("FAILED test_it.py::test_without_a_scenario")
+    run.run.says("::test_without_a_scenario has step blocks, and no marker names its scenario")
     example = fastapi_example(run.run.folder.parent / "off").with_files(test_it=TESTS)
     options = "[pytest]\narena_login = conftest:login\nmarkers = scenario\n"
     example = example.with_files(conftest=LOGIN).change("pytest.ini", "[pytest]\n", options)
-    example.run("-k", "all or without or unknown or rows").expect(passed=5)
+    unread = example.run("-k", "all or without or unknown or rows").expect(passed=5)
+    unread.says("tests with pytest.mark.scenario prove nothing: arena_specs is not set")

@@ -112,6 +112,27 @@ def test_a_partial_run_is_judged_as_one(tmp_path: Path, args: tuple[str, ...], r
     assert found.statuses["one"] == "PROVEN"
 
 
+IN_A_FOLDER = """
+import os, sys, pytest
+os.chdir("more")
+sys.exit(pytest.main(["-p", "pytest_asyncio.plugin", "-p", "pytest_arena.plugin", *sys.argv[1:]]))
+"""
+
+
+def test_a_run_from_a_folder_below_or_without_one_is_partial(tmp_path: Path) -> None:
+    """pytest collects what is below the folder of the call, and nothing that it is to ignore."""
+    more = small(tmp_path).files["test_it.py"].replace("one", "three")
+    example = small(tmp_path, "one", "two", "three").with_paths({"more/test_more.py": more})
+    ignored = told(example, NO_EVIDENCE, "--scenarios=strict", "--ignore=more")
+    assert (ignored.run.status, ignored.partial) == (0, "--ignore=more"), ignored.run.output
+    run = example.python("-c", IN_A_FOLDER, NO_EVIDENCE, "--scenarios=strict")
+    assert run.status == 0, run.output
+    run.says("partial run (more (testpaths")
+    whole = example.change("pytest.ini", "[pytest]\n", "[pytest]\ntestpaths = test_it.py\n")
+    left = told(whole, NO_EVIDENCE, "--scenarios=strict", "--ignore=more")
+    assert (left.run.status, left.partial) == (1, ""), left.run.output
+
+
 @pytest.mark.slow
 def test_a_choice_that_leaves_out_no_scenario_changes_nothing(tmp_path: Path) -> None:
     """``-m`` in the configuration must not open the gate."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.scenarios.proving import Told
 
 TESTS = """
-import unittest
+import asyncio, threading, unittest
 import httpx2
 from starlette.testclient import TestClient
 import checks, heard
@@ -105,6 +105,34 @@ async def test_pending_elsewhere(db_session):
         assert "Storm" not in (await client.get("/dancers")).json()
     await db_session.rollback()
 
+@proves
+def test_seeded_by_the_app_alone(test_client):
+    assert test_client.get("/dancers").json()
+
+@proves
+async def test_asked_by_a_server(db_session):
+    db_session.add(Dancer(name="Storm"))
+    await db_session.commit()
+    answered, asserted, sent = threading.Event(), threading.Event(), []
+
+    async def receive():
+        return {"type": "http.request"}
+
+    async def send(message):
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            answered.set()
+            asserted.wait(10)
+
+    scope = {"type": "http", "method": "GET", "path": "/dancers"}
+    scope |= {"headers": [], "query_string": b""}
+    server = threading.Thread(target=lambda: asyncio.run(app(scope, receive, send)))
+    server.start()
+    answered.wait(10)
+    assert b"Storm" in sent[-1]["body"]
+    asserted.set()
+    server.join()
+
 @pytest.fixture(scope="module")
 def storm_for_all(arena):
     arena.test_client().post("/dancers/Kite")
@@ -181,7 +209,25 @@ class Page:
         is_fine(self.answer)
 """
 
-SOCKET = f"""{APP}
+LIFESPAN = """
+class Start(Base):
+    __tablename__ = "starts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+@contextlib.asynccontextmanager
+async def lifespan(_app):
+    async with maker() as session:
+        session.add(Start())
+        await session.commit()
+    yield
+
+
+app = FastAPI(lifespan=lifespan)
+"""
+
+SOCKET = f"""import contextlib
+{APP.replace("app = FastAPI()", LIFESPAN)}
 from fastapi import WebSocket
 
 
@@ -211,7 +257,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Told:
     [
         *("message", "several_lines", "walrus", "row_that_is_there", "heard_helper"),
         *("pending_in_a_shared_session", "fixture_by_name", "socket", "socket_beside_a_request"),
-        *("unit", "async_unit"),
+        *("unit", "async_unit", "asked_by_a_server"),
     ],
 )
 def test_an_honest_test_proves_its_scenario(run: Told, name: str) -> None:
@@ -227,6 +273,7 @@ def test_an_honest_test_proves_its_scenario(run: Told, name: str) -> None:
         ("true_in_a_row", "could fail"),
         ("helper_too_early", "is before it"),
         ("pending_elsewhere", "seeded"),
+        ("seeded_by_the_app_alone", "seeded"),
         ("socket_before", "is before it"),
         ("unit_without", "no assertion after GET"),
         ("async_unit_without", "no assertion after GET"),

@@ -35,8 +35,10 @@ def root(tmp_path: Path) -> Path:
         (["."], "abc"),
         (["docs/deep", "docs"], "abc"),
         (["docs/*.md"], "a"),
-        (["docs/**/*.feature"], "be"),
-        (["docs/**"], "adbce"),
+        (["docs/**/*.feature"], "b"),
+        (["docs/**"], "adbc"),
+        (["docs/**/deep/*"], "bc"),
+        (["docs/node_modules/*"], "e"),
         (["docs/d.txt"], "d"),
         (["docs/d.txt", "docs/*.txt"], "d"),
         (["docs/deep/*"], "bc"),
@@ -157,6 +159,34 @@ def test_a_broken_link_is_told(root: Path) -> None:
 def test_the_same_folder_twice_is_no_double(root: Path) -> None:
     """By whichever pattern."""
     assert read(["docs", "docs/**/*.feature.md", "docs/deep"], root).problems == ()
+
+
+def test_links_that_lead_in_circles_end(root: Path) -> None:
+    """Each file once, by its own path; ``**`` of the library would double with each link."""
+    shared = root / "shared"
+    shared.mkdir()
+    (shared / "g.feature").write_text(GOOD.replace("Battles", "G"))
+    for number in range(12):
+        (root / "docs" / f"up{number}").symlink_to(root)
+        (shared / f"other{number}").symlink_to(root / "docs")
+    (root / "docs" / "more").symlink_to(shared)
+    (root / "docs" / "again.md").symlink_to(root / "docs" / "a.md")
+    whole = ("docs/a.md", "docs/deep/b.feature", "docs/deep/c.feature.md", "docs/plain.md")
+    for pattern in (".", "**/*.md", "**/*.feature"):
+        said = read([pattern], root)
+        assert said.problems == ()
+        assert {*said.files} <= {*whole, "shared/g.feature"}
+    assert read(["docs"], root).files == ("docs/a.md", *whole[1:3], "docs/more/g.feature", whole[3])
+
+
+def test_a_pattern_that_no_name_can_be(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where names of files are ASCII alone, it is one without a file."""
+
+    def refuse(*_: object) -> None:
+        raise UnicodeEncodeError("ascii", "é", 0, 1, "ordinal not in range(128)")
+
+    monkeypatch.setattr("os.walk", refuse)
+    assert "no file matches" in problem(read(["**/é.md"], root)).what
 
 
 def test_the_language_of_texts_that_name_none(root: Path) -> None:

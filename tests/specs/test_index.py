@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._specs import Index, Reference, Specification, parse, reference, step_lines
+from pytest_arena._specs import Index, Reference, Row, Specification, parse, reference, step_lines
 from pytest_arena.errors import ScenarioError
 from tests.specs.samples import FEATURE, STEPS, gherkin, only
 
@@ -242,6 +243,17 @@ def test_values_of_no_row_prove_nothing(
         Index(Specification()).rows(OUTLINE, named("x", **options), params)
     assert told in caught.value.what
     assert "a.feature:" in caught.value.cause
+
+
+def test_of_no_row_the_likest_is_shown() -> None:
+    """It is what is pasted."""
+    rows = tuple(
+        Row(values=(("a", str(n)), ("b", str(n)), ("c", "0")), line=n, name="", steps=())
+        for n in range(1, 4)
+    )
+    with pytest.raises(ScenarioError) as caught:
+        INDEX.rows(replace(OUTLINE, rows=rows), named("x"), {"a": 3, "b": 3, "c": 1})
+    assert caught.value.fix == "row={'a': '3', 'b': '3', 'c': '0'}"
 
 
 def test_the_marker_s_row_wins() -> None:

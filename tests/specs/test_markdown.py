@@ -84,6 +84,8 @@ def test_a_language_in_a_fence_without_a_feature() -> None:
         "Given the above, then this.\n",
         "In this scenario: when it rains\n",
         "## Scenario: planning\n\nWe plan.\n",
+        "## Example: a plan\n\nWhen you plan, you plan.\n",
+        "<pre>\nScenario: x\nGiven a\n</pre>\n",
         FENCE.replace("gherkin", "feature-flags"),
     ],
 )
@@ -102,6 +104,8 @@ def test_what_is_no_specification_is_left_in_peace(text: str) -> None:
         (fenced(START, info="gherkins"), 2),
         ("## Scenario: x\n\n* Given a\n* When b\n", 1),
         ("**Scenario:** x\n\n- **Given** a\n", 1),
+        ("#### Scenario: x\n- **WHEN** a\n- **THEN** b\n", 1),
+        ("Example: x\n  Given a\n  And b\n", 1),
         (START, 1),
         (fenced("scenario: s\n  Given a\n", info=""), 2),
         (fenced("Szenario: s\n  Angenommen a\n", info=""), 2),
@@ -113,6 +117,20 @@ def test_what_looks_like_a_scenario_and_is_not_read(text: str, line: int) -> Non
     assert errors(said) == [(line, "")]
     assert "looks like a scenario" in problem(said).what
     assert "```gherkin" in problem(said).hint
+
+
+def test_a_format_of_another_tool_is_told_once_for_a_file() -> None:
+    """It may have hundreds, and all are told by one."""
+    said = markdown("#### Scenario: x\n- **WHEN** a\n- **THEN** b\n\n" * 6)
+    assert errors(said) == [(1, "")]
+    assert "so do 5 more in this file" in problem(said).what
+
+
+@pytest.mark.parametrize("tag", ["<details>", "<Tabs>", '<div class="x">'])
+def test_a_fence_right_below_a_tag_is_told(tag: str) -> None:
+    """Markdown has no fences there, up to a blank line."""
+    assert errors(markdown(f"# Title\n\n{tag}\n{FENCE}</x>\n")) == [(4, "")]
+    assert len(markdown(f"# Title\n\n{tag}\n\n{FENCE}\n</x>\n").scenarios) == 1
 
 
 def test_a_fence_that_is_never_closed() -> None:

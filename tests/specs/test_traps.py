@@ -64,6 +64,14 @@ def test_trap_3_a_first_step_that_is_misspelt(first: str, rest: str) -> None:
     assert "read as a description" in problem(said).what
 
 
+@pytest.mark.parametrize("first", ["Given\ta battle", "\u200bGiven a battle", "Wen it starts"])
+def test_trap_3_a_comment_above_hides_nothing(first: str) -> None:
+    """Nor does a table that the parser takes for a description, too."""
+    table = "      | a |\n      | 1 |\n"
+    said = gherkin(f"{FEATURE}{SCENARIO}    # as it was\n    {first}\n{table}    Then it runs\n")
+    assert errors(said) == [(4, START)]
+
+
 def test_trap_3_a_blank_that_is_none_is_named() -> None:
     """Nobody can see it."""
     assert "U+00A0" in problem(gherkin(FEATURE + SCENARIO + "    Given\u00a0a\n")).what
@@ -121,6 +129,42 @@ def test_trap_4_a_heading_that_is_misspelt(heading: str, after: str) -> None:
 def test_trap_3_a_wrapped_sentence_right_above_the_steps_is_left_in_peace() -> None:
     """No blank line stands between."""
     assert gherkin(f"{FEATURE}{SCENARIO}    It is seen\n    and heard.\n{STEPS}").problems == ()
+
+
+@pytest.mark.parametrize("comment", ["", "    # why\n"])
+@pytest.mark.parametrize("heading", ["Background", "background:", "Bckground:"])
+def test_trap_4_a_background_that_is_misspelt(heading: str, comment: str) -> None:
+    """All scenarios would go without its steps."""
+    said = gherkin(f"{FEATURE}  {heading}\n{comment}    Given a user\n{SCENARIO}{STEPS}")
+    assert errors(said) == [(2, "")]
+
+
+def test_trap_4_a_heading_two_letters_off_above_a_description_is_told() -> None:
+    """Its steps belong to nothing, but it may be prose: a warning."""
+    said = gherkin(f"{FEATURE}  Secnario: t\n  About it.\n{SCENARIO}{STEPS}")
+    assert (problem(said).line, problem(said).is_error) == (2, False)
+
+
+def test_a_heading_in_a_comment_whose_steps_are_in_none() -> None:
+    """They are those of the scenario above. Other comments are, and whole scenarios, in peace."""
+    said = gherkin(f"{GOOD}  # Scenario: Stop\n{STEPS}")
+    assert errors(said) == [(6, START)]
+    for fine in (
+        f"{GOOD}  # Scenario: Stop\n  #   Given a\n  #   When b\n",
+        f"{FEATURE}  # Scenario: Begin\n{SCENARIO}{STEPS}",
+        f"{FEATURE}{SCENARIO}    # Scenario: why\n{STEPS}",
+        f"{FEATURE}{SCENARIO}    Given a\n    # Example: a user\n    And b\n    When c\n",
+        f'{GOOD}      """\n      # Scenario: x\n      """\n    Given more\n',
+    ):
+        assert gherkin(fine).problems == ()
+
+
+def test_the_ruler_of_a_table_in_markdown_is_a_row() -> None:
+    """Of Examples it would be one that no test proves."""
+    table = "      | x |\n      |---|\n      | 1 |\n"
+    said = gherkin(f"{FEATURE}  Scenario Outline: s\n    Given <x>\n{table}    Examples:\n{table}")
+    assert [(one.line, one.is_error) for one in said.problems] == [(5, False), (9, False)]
+    assert gherkin(f"{FEATURE}{SCENARIO}    Given a\n      | x |\n      | - |\n").problems == ()
 
 
 def test_trap_4_a_feature_without_a_scenario_is_an_error() -> None:

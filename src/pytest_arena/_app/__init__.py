@@ -6,7 +6,15 @@ from pytest_arena._app._kin import Made, frameworks, handlers, is_own, kinship
 from pytest_arena._app._kind import ASGIApp, build_app, check_app, is_factory, may_be_app
 from pytest_arena._app._login import is_logging_in
 from pytest_arena._app._messages import no_asyncio
-from pytest_arena._app._reached import Door, Reached, Saboteur, is_watchable, request_now, unwrapped
+from pytest_arena._app._reached import (
+    Door,
+    Reached,
+    Saboteur,
+    is_by_itself,
+    is_watchable,
+    request_now,
+    unwrapped,
+)
 from pytest_arena._app._records import Hooks, Request
 from pytest_arena._app._run import AppRun
 from pytest_arena._app._session_lifespan import SessionLifespan
@@ -25,6 +33,7 @@ __all__ = [
     "check_app",
     "frameworks",
     "handlers",
+    "is_by_itself",
     "is_factory",
     "is_logging_in",
     "is_own",

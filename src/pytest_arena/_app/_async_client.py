@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pytest_arena._app import _messages
-from pytest_arena._app._reached import listened
 from pytest_arena._app._records import Hooks, Stopwatch, watched
 from pytest_arena._app._tracebacks import ends_at_the_caller
 from pytest_arena._loop import running_loop
@@ -174,6 +173,6 @@ def _with_state(host: Host) -> Any:
     async def app(scope: Scope, receive: Any, send: Any) -> None:
         __tracebackhide__ = True
         scope["state"] = dict(host.state)
-        await listened(host.app, host.app, scope, receive, send)
+        await host.app(scope, receive, send)
 
-    return watched(app, host.hooks)
+    return watched(app, host.hooks, host.app)

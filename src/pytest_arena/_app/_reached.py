@@ -24,6 +24,7 @@ __all__ = [
     "Listener",
     "Reached",
     "Saboteur",
+    "is_by_itself",
     "is_watchable",
     "listened",
     "request_now",
@@ -51,7 +52,6 @@ class Reached:
     query: str
     role: str | None  # as whom a client of ours is logged in
     is_login: bool  # part of the login of a client of ours
-    is_foreign: bool  # made by no client of ours
     route: str = ""
     status: int | None = None
     is_over: bool = False
@@ -75,6 +75,9 @@ class Listener(Protocol):
 
     def sending(self, request: Reached, send: Any) -> Any:
         """Return what the app is to send its answer by."""
+
+    def answers(self, request: Reached) -> None:
+        """The last of an answer is about to be sent, or a websocket to be accepted."""
 
     def ends(self, request: Reached) -> None:
         """A request is over, with all that the app does after its answer."""
@@ -104,7 +107,8 @@ def request_now() -> Reached | None:
     """
     request = _request.get()
     if request is None:
-        return _under_way[0] if len(_under_way) == 1 else None
+        alone = list(_under_way)  # one may end meanwhile, in another thread
+        return alone[0] if len(alone) == 1 else None
     return None if request.is_over else request
 
 
@@ -214,6 +218,10 @@ async def listened(app: object, run: Run, scope: Scope, receive: Any, send: Any)
     __tracebackhide__ = True
     listener = _listeners[-1] if _listeners else None
     is_request = scope.get("type") in {"http", "websocket"} and _SEEN not in scope
+    if scope.get("type") == "lifespan":
+        with _by_itself():
+            await run(scope, receive, send)
+        return
     if listener is None or not is_request or not listener.is_under_test(app):
         await run(scope, receive, send)
         return
@@ -223,9 +231,27 @@ async def listened(app: object, run: Run, scope: Scope, receive: Any, send: Any)
         receive = _noting_body(request, receive)
     with _told(listener, request):
         try:
-            await run(scope, receive, _noting_status(request, listener.sending(request, send)))
+            sending = listener.sending(request, send)
+            await run(scope, receive, _noting_status(request, sending, listener))
         finally:
             request.route = _route(app, scope)
+
+
+_alone: ContextVar[bool] = ContextVar("arena: the app starts, or ends", default=False)
+
+
+def is_by_itself() -> bool:
+    """Whether the code which calls this is the app's lifespan, or was begun by it."""
+    return _alone.get()
+
+
+@contextmanager
+def _by_itself() -> Iterator[None]:
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
 
 
 def _request_of(scope: Scope) -> Reached:
@@ -237,7 +263,6 @@ def _request_of(scope: Scope) -> Reached:
         query=scope.get("query_string", b"").decode("latin-1"),
         role=asking.role if asking else None,
         is_login=is_logging_in(),
-        is_foreign=asking is None,
     )
     if asking is not None:
         asking.reached.append(request)
@@ -258,14 +283,22 @@ def _told(listener: Listener, request: Reached) -> Iterator[None]:
         listener.ends(request)
 
 
-def _noting_status(request: Reached, send: Any) -> Any:
+def _noting_status(request: Reached, send: Any, listener: Listener) -> Any:
     async def noting(message: Any) -> None:
         __tracebackhide__ = True
         if request.status is None:
             request.status = _status(message)
+        if _is_all(message):  # whoever waits for it in another thread may go on before we do
+            listener.answers(request)
         await send(message)
 
     return noting
+
+
+def _is_all(message: Any) -> bool:
+    kind = message["type"]
+    is_last = kind.endswith("http.response.body") and not message.get("more_body")
+    return is_last or kind == "websocket.accept"
 
 
 _SWITCHED, _FORBIDDEN = (

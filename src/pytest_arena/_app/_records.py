@@ -54,13 +54,17 @@ class Hooks(Protocol):
         """Called where an app raises instead of answering, whatever the client makes of it."""
 
 
-def watched(app: Any, hooks: Hooks) -> Any:
-    """Return an app that tells of what it raises. A server's answer to that says little: 500."""
+def watched(app: Any, hooks: Hooks, asked: Any = None) -> Any:
+    """Return an app that tells of what it raises. A server's answer to that says little: 500.
+
+    ``asked`` is the app itself, where this one is but put around it by a client of ours.
+    """
+    asked = app if asked is None else asked
 
     async def watched_app(scope: Any, receive: Any, send: Any) -> None:
         __tracebackhide__ = True
         try:
-            await listened(app, app, scope, receive, send)
+            await listened(asked, app, scope, receive, send)
         except Exception as error:
             hooks.broke(f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}", error)
             raise

@@ -99,7 +99,9 @@ class Databases:
     def _check_foreign(self, asked: Asked) -> None:
         __tracebackhide__ = True
         if asked.product != "sqlite" and not self.files.is_allowed(asked.name):
-            raise self.ledger.refused(_gate.unknown_connection(asked.name))
+            option = f"arena_database = {self._config.database}"
+            by = option * (self._config.database == "sqlite" and asked.product == "postgresql")
+            raise self.ledger.refused(_gate.unknown_connection(asked.name, left_out_by=by))
 
     def current(self, key: Key) -> Aim | None:
         """Return where a connection to this database would land now."""

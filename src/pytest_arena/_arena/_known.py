@@ -17,7 +17,7 @@ from pytest_arena._load import nearest
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy.engine import Dialect, Engine
 
@@ -44,6 +44,7 @@ class KnownDatabases:
         self._asked: dict[str, None] = {}  # on servers, as they were asked for
         self._count = itertools.count(1)
         self.primary: Database | None = None
+        self.on_rename: Callable[[Key, Key], object] | None = None  # who counts by keys
 
     def all(self) -> list[Database]:
         """Return the databases that engines or variables mean, connected to or not."""
@@ -240,6 +241,8 @@ class KnownDatabases:
                 self._turn_into(expected, asked)
                 # Before it stands among the others, whose names it must not have.
                 expected.name = name or (self._free_name(tails) if tails else expected.name)
+                if self.on_rename is not None:  # of one that may be in use by now
+                    self.on_rename(expected.key, key)
                 expected.key, expected.tails = key, tails or expected.tails
                 self._by_key[key] = expected
                 return expected

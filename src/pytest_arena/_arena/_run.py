@@ -62,6 +62,7 @@ class ArenaRun:
         self.environment = Environment(config.env, self.databases)
         self.gate = _gate.install(self.databases, drivers=config.drivers)
         self.databases.on_child = self.gate.uses.open_to_others
+        self._known.on_rename = self.gate.uses.rename
         self.levels = Levels(self.databases, self.gate, ledger)
         self.engines = Engines(self.databases, self.current)
         self.apps = Apps(config, self.current)

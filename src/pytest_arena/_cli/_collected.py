@@ -67,12 +67,18 @@ def collected(arguments: Sequence[str] = (), *, folder: Path | None = None) -> C
 
 def _nothing(run: subprocess.CompletedProcess[str]) -> ScenarioError | ConfigError:
     sys.stderr.write(_last_lines(run.stderr + run.stdout))
-    kind = ConfigError if run.returncode == _USAGE else ScenarioError
-    return kind(
+    if run.returncode == _USAGE:
+        return ConfigError(
+            "pytest could not begin to collect the tests",
+            why="they have to be collected, to see which scenario has one",
+            cause="what pytest says above",
+            fix="mend that",
+        )
+    return ScenarioError(
         f"pytest --collect-only ended with exit status {run.returncode}, and told of no scenario",
         why="the tests have to be collected, to see which scenario has one",
-        cause="what pytest says above; or arena_specs is not set, or arena_scenarios is off",
-        fix="arena_specs = docs/**/*.md   (in pytest's configuration file)",
+        cause="what pytest says above, or arena_scenarios is off",
+        fix="pytest --collect-only --scenarios=report",
     )
 
 

@@ -201,7 +201,8 @@ def _check(given: argparse.Namespace) -> int:
     from pytest_arena._outputs import lines  # noqa: PLC0415 - as above
 
     has_words = any(not word.startswith("-") for word in given.others)
-    found = collected(given.others, folder=None if has_words else _root())
+    root = _root()
+    found = collected(given.others, folder=None if has_words else root)
     _print(lines(found.document))
     return _FAILED if found.document.gaps or not found.is_whole else 0
 
@@ -213,7 +214,7 @@ def _accept(given: argparse.Namespace) -> int:
 
     config = read_project()
     path = config.root / config.scenario_lock
-    found = collected(folder=config.root)
+    found = collected(folder=_root())
     if not found.is_whole:
         raise ScenarioError(
             "not all tests could be collected",
@@ -227,9 +228,7 @@ def _accept(given: argparse.Namespace) -> int:
 
 def _root() -> Path:
     """Where all tests of the project are collected, whichever of its folders this is."""
-    from pytest_arena._cli._options import read_project  # noqa: PLC0415 - not for --help
-
-    return read_project().root
+    return _configured()[0]
 
 
 def _explain(given: argparse.Namespace) -> int:

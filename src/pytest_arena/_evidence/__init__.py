@@ -24,6 +24,7 @@ from pytest_arena._evidence._judge import judge, listed
 from pytest_arena._evidence._lock import Lock, Locked
 from pytest_arena._evidence._merge import merged
 from pytest_arena._evidence._rules import EVIDENCE, Rules
+from pytest_arena._evidence._verdict import row_verdict
 from pytest_arena._evidence._waivers import Waiver, waivers
 
 __all__ = [
@@ -52,5 +53,6 @@ __all__ = [
     "judge",
     "listed",
     "merged",
+    "row_verdict",
     "waivers",
 ]

@@ -38,8 +38,9 @@ def _lost_mappings(scenarios: Sequence[Scenario], mappings: Sequence[Mapping]) -
 
 def _lock_problems(scenarios: Sequence[Scenario], lock: Lock) -> Iterator[Problem]:
     gone = lock.gone(one.key for one in scenarios)
-    for scenario in scenarios if gone else ():
-        if former := lock.former(scenario, gone):
+    new = lock.new(scenarios) if gone else []
+    for scenario in new:
+        if former := lock.former(scenario, gone, among=len(new)):
             del gone[former.key]
             has = "has its steps" if former.rev == scenario.rev else "has nearly its steps"
             yield _warning(

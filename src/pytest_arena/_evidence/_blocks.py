@@ -31,8 +31,9 @@ def judged_steps(
     """Return what the blocks of one test show of each step; of a test without blocks nothing.
 
     A Then needs an assertion of its own. The Whens together need one request, the Givens together
-    an effect, or rows that fixtures seeded. Once there is one block, each step needs one, but for
-    those of a Background, which fixtures may stand for.
+    an effect, or rows that fixtures seeded. Once there is one block, each When and Then needs one;
+    a Given needs none, for a fixture may stand for it: whether rows were seeded is asked of the
+    test as a whole.
     """
     blocks = defaultdict[int, list["StepFacts"]](list)
     for block in facts.steps:
@@ -87,6 +88,6 @@ def _judged(step: Step, facts: Facts, evidence: Collection[str], *, is_idle: boo
 
 
 def _without(step: Step) -> JudgedStep:
-    if step.is_background:
+    if step.kind == "given" or step.is_background:
         return _NO_BLOCK
     return JudgedStep(status=Status.HOLLOW, reason=f'no block for "{step}"')

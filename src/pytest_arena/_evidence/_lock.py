@@ -25,8 +25,8 @@ __all__ = ["Lock", "Locked", "told_rows"]
 
 # Above it two scenarios are one that was edited: an edited one has 0.99, the nearest other 0.38.
 _NEARLY = 0.8
-# To compare steps takes a millisecond: with more that are gone a file was left out, not renamed.
-_FEW = 50
+# To compare steps takes a millisecond; with more a file was left out, and nothing was renamed.
+_MOST_COMPARED = 1000
 _HEAD = """\
 # The steps that were accepted, and the tests as they were then: `arena scenarios accept` writes it.
 # One line for each scenario; .gitattributes: scenarios.lock merge=union
@@ -100,15 +100,22 @@ class Lock:
         """Return the entries of which no scenario has the key any more."""
         return {key: self.entries[key] for key in sorted(self.entries.keys() - set(keys))}
 
-    def former(self, scenario: Scenario, gone: Mapping[str, Locked]) -> Locked | None:
+    def new(self, scenarios: Iterable[Scenario]) -> list[Scenario]:
+        """Return those that were never accepted, at least not by their present names."""
+        return [one for one in scenarios if one.key not in self.entries]
+
+    def former(
+        self, scenario: Scenario, gone: Mapping[str, Locked], *, among: int = 1
+    ) -> Locked | None:
         """Return the entry of a scenario's former name: gone, and the only one with its steps.
 
-        Where none has them, the only one with nearly its steps: renamed and changed at once.
+        Where none has them, the only one with nearly its steps: renamed and changed at once. That
+        is not looked for where the question is asked of too many, which ``among`` says.
         """
         if scenario.key in self.entries:
             return None
         alike = [one for one in gone.values() if one.rev == scenario.rev]
-        if not alike and len(gone) <= _FEW:
+        if not alike and len(gone) * among <= _MOST_COMPARED:
             lines = step_lines(scenario)
             alike = [one for one in gone.values() if similarity(one.steps, lines) >= _NEARLY]
         return alike[0] if len(alike) == 1 else None
@@ -143,26 +150,28 @@ class Lock:
         sources = defaultdict[str, dict[str, str]](dict)
         for one in mappings:
             sources[one.scenario][one.test] = one.source
+        among = len(self.new(wanted))
         for scenario in wanted:
-            new, former = _locked(scenario, sources[scenario.key]), self.former(scenario, gone)
+            new = _locked(scenario, sources[scenario.key])
+            former = self.former(scenario, gone, among=among)
             old = self.entries.get(scenario.key, former)
             lines += _difference(old, new, scenario.place)
             entries[new.key] = new
             if former:
                 del entries[former.key], gone[former.key]
         if not keys:
-            lines += self._kept(there.values(), gone)
+            lines += self._kept(self.new(there.values()), gone)
             lines += [f"gone: {key}" for key in gone]
             entries = {key: one for key, one in entries.items() if key not in gone}
         return Lock(dict(sorted(entries.items())), self.place), tuple(lines)
 
-    def _kept(self, scenarios: Iterable[Scenario], gone: dict[str, Locked]) -> Iterator[str]:
+    def _kept(self, scenarios: Sequence[Scenario], gone: dict[str, Locked]) -> Iterator[str]:
         """Take out of ``gone`` what was renamed, as long as no test knows the new name.
 
         By the entry a marker that has the old name is told the new one.
         """
         for scenario in scenarios if gone else ():
-            if former := self.former(scenario, gone):
+            if former := self.former(scenario, gone, among=len(scenarios)):
                 del gone[former.key]
                 yield f"kept: {former.key}; it is {scenario.key} now, which no test names yet"
 

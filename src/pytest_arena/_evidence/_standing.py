@@ -68,7 +68,12 @@ def malformed_reason(scenario: Scenario, problems: Mapping[str, Sequence[Problem
     """
     among = problems.get(scenario.key, ())
     own = [one for one in among if (one.spec, one.line) == (scenario.spec, scenario.line)]
-    return "; ".join(dict.fromkeys(one.what for one in own or among))
+    return "; ".join(dict.fromkeys(_said(one, scenario) for one in own or among))
+
+
+def _said(problem: Problem, scenario: Scenario) -> str:
+    line = f"line {problem.line}: " * (problem.line not in {0, scenario.line})
+    return f"{line}{problem.what}" + f" ({problem.hint})" * bool(problem.hint)
 
 
 def _drift(scenario: Scenario, mappings: Sequence[TestMapping], rules: Rules) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_arena._evidence._blocks import judged_steps
@@ -45,6 +45,12 @@ class Asked:
         rows = [row.tags for row in self.scenario.rows if row.values == self.mapping.row]
         return frozenset(self.scenario.tags).union(*rows)
 
+    @property
+    def of_row(self) -> Scenario:
+        """The scenario, with the row alone that the test proves: others' values are not asked."""
+        mine = tuple(row for row in self.scenario.rows if row.values == self.mapping.row)
+        return replace(self.scenario, rows=mine) if mine else self.scenario
+
     def flag(self, status: Status, reason: str) -> Flag:
         """Say something of the test as a whole."""
         return Flag(status, reason, self.mapping.place)
@@ -69,7 +75,7 @@ def judged_test(asked: Asked, unordered: Sequence[Try]) -> JudgedTest:
         facts=facts,
         sabotages=shown.sabotages if shown else (),
         also=others((flag.status for flag in flags), verdict.status),
-        warnings=remarks(asked.scenario, facts) if shown and facts and _passed(shown) else (),
+        warnings=remarks(asked.of_row, facts) if shown and facts and _passed(shown) else (),
         rev=asked.mapping.rev,
         source=asked.mapping.source,
     )

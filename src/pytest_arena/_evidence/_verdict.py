@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_arena._evidence._document import JudgedTest, Standing
     from pytest_arena._specs import Row, Scenario
 
-__all__ = ["PASSED", "judged_scenario", "no_steps"]
+__all__ = ["PASSED", "judged_scenario", "no_steps", "row_verdict"]
 
 PASSED = {Status.FLAKY, Status.HOLLOW, Status.UNKNOWN, Status.PARTIAL, Status.PROVEN}
 """A test of one of these has passed, whatever that is worth."""
@@ -56,6 +56,25 @@ def judged_scenario(
 def no_steps(scenario: Scenario) -> tuple[JudgedStep, ...]:
     """Return what is known of the steps of a scenario without a block."""
     return (JudgedStep(status=None),) * len(scenario.steps)
+
+
+def row_verdict(judged: JudgedScenario, row: Row) -> tuple[Status, str]:
+    """Return what one row of an Outline is worth by its tests, and why it is not proven.
+
+    As the whole: FAILED if one has, PROVEN if one for this row proves it, else the worst. A test
+    of the Outline as a whole proves a row where there is but one.
+    """
+    tests = [one for one in judged.tests if one.row in {(), row.values}]
+    own = [one for one in tests if one.row or len(judged.scenario.rows) == 1]
+    if not tests:
+        return Status.UNMAPPED, "no test for this row"
+    failed = [one for one in tests if one.status is Status.FAILED]
+    if own and not failed and not _together(own):
+        return Status.PROVEN, ""
+    found = _first(failed or tests)
+    if found.status is Status.PROVEN:
+        return Status.PARTIAL, "its test is one for the whole outline, and for no row of it"
+    return found.status, found.reason
 
 
 def _of_standing(standing: Standing) -> Iterator[Flag]:

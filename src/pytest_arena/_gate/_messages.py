@@ -101,10 +101,17 @@ def kept_memory() -> str:
     )
 
 
-def unknown_connection(description: str) -> UnknownDatabaseError:
-    """A connection of a product that this version cannot isolate."""
+def unknown_connection(description: str, *, left_out_by: str = "") -> UnknownDatabaseError:
+    """A connection of a product that this version cannot isolate, or that an option leaves out."""
     if NOWHERE in description:
         return _replaced(description)
+    if left_out_by:
+        return UnknownDatabaseError(
+            f"refused: a connection to {description}",
+            why=f"{left_out_by} gives tests no database in its place: it may be a real one",
+            cause=_cause(),
+            fix="take that option out: this product can be isolated",
+        )
     # A name without its server would allow others that look alike.
     is_named = UNNAMED not in description
     allowing = f"; or, if tests may reach this one:\narena_allow = {description}"

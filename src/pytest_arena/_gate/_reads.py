@@ -44,6 +44,14 @@ class Doings:
     """What stood uncommitted when this stretch began, by connections."""
     shared: set[int] = field(default_factory=set)  # those of them that were used in it
 
+    apart: Doings | None = None  # what the app has done meanwhile, by itself
+
+    def of_the_app(self) -> Doings:
+        """Return where it belongs what the app does by itself, as it starts and ends."""
+        if self.apart is None:
+            self.apart = Doings()
+        return self.apart
+
     def see_pending(self, before: Iterable[Doings]) -> None:
         """Begin with what connections of others have written, and not committed yet."""
         for one in before:

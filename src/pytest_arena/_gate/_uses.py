@@ -29,6 +29,20 @@ class Uses:
         self._unwatched: set[Key] = set()
         self._waiting: dict[Key, Callable[[], None]] = {}
         self._has_others = False
+        self._renamed: dict[Key, Key] = {}
+
+    def rename(self, old: Key, new: Key) -> None:
+        """A database has another key from here on; who asks by the old one is told of it, too."""
+        with self._turn:
+            self._renamed[old] = new
+            self._numbers[new] += self._numbers.pop(old, 0) + 1
+            if old in self._unwatched:
+                self._unwatched.add(new)
+            if (call := self._waiting.pop(old, None)) is not None:
+                call()
+
+    def _now(self, key: Key) -> Key:
+        return self._renamed.get(key, key)
 
     def of(self, key: Key) -> UsesOfOne:
         """Return what tells of one database."""
@@ -40,18 +54,18 @@ class Uses:
             for aim in aims:
                 # However it came: by a listener or a creator of the app's as well.
                 if aim.address is not None:
-                    self._numbers[aim.key] += 1
+                    self._numbers[self._now(aim.key)] += 1
                     self._tell(aim.key)
 
     def end(self, key: Key) -> None:
         """A connection was given back: it may have been used since it was asked for last."""
         with self._turn:
-            self._numbers[key] += 1
+            self._numbers[self._now(key)] += 1
 
     def unwatched(self, key: Key) -> None:
         """From here on somebody has a connection that no pool sees."""
         with self._turn:
-            self._unwatched.add(key)
+            self._unwatched.add(self._now(key))
             self._tell(key)
 
     def open_to_others(self) -> None:
@@ -62,26 +76,26 @@ class Uses:
                 self._tell(key)
 
     def _tell(self, key: Key) -> None:
-        if (call := self._waiting.pop(key, None)) is not None:
+        if (call := self._waiting.pop(self._now(key), None)) is not None:
             call()
 
     def number(self, key: Key) -> int:
         """Return a number that has moved since it was last asked for, if one may have been used."""
         with self._turn:
-            if self._may_be_used(key):
+            if self._may_be_used(key := self._now(key)):
                 self._numbers[key] += 1
             return self._numbers[key]
 
     def before_next(self, key: Key, call: Callable[[], None]) -> bool:
         """Have this called before it is used again, if nobody can be using it now."""
         with self._turn:
-            is_quiet = not self._may_be_used(key)
+            is_quiet = not self._may_be_used(key := self._now(key))
             if is_quiet:
                 self._waiting[key] = call
             return is_quiet
 
     def _may_be_used(self, key: Key) -> bool:
-        return self._has_others or key in self._unwatched or key in self._out()
+        return self._has_others or key in self._unwatched or key in map(self._now, self._out())
 
 
 @dataclass(frozen=True, slots=True)

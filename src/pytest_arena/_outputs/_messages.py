@@ -18,7 +18,7 @@ from importlib.metadata import version
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._evidence import Status
+from pytest_arena._evidence import Status, row_verdict
 from pytest_arena._outputs._said import reason
 from pytest_arena._outputs._syntax import trees
 
@@ -208,23 +208,7 @@ def _verdict(case: Case, tests: list[JudgedTest]) -> tuple[Status, str]:
     judged = case.judged
     if case.row is None or judged.status in _OF_THE_WHOLE:
         return judged.status, reason(judged)
-    return _of_row(tests)
-
-
-def _of_row(tests: list[JudgedTest]) -> tuple[Status, str]:
-    """One that has failed counts, else one that proves the row itself, else the worst."""
-    order = list(Status)
-    ranked = sorted(tests, key=lambda test: order.index(test.status))
-    for test in ranked:
-        if test.status is Status.FAILED:
-            return test.status, test.reason
-    if any(test.row and test.status is Status.PROVEN for test in tests):
-        return Status.PROVEN, ""
-    if not ranked:
-        return Status.UNMAPPED, "no test for this row"
-    if ranked[0].status is Status.PROVEN:
-        return Status.PARTIAL, "its test is one for the whole outline, and for no row of it"
-    return ranked[0].status, ranked[0].reason
+    return row_verdict(judged, case.row)
 
 
 def _step_result(case: Case, tests: list[JudgedTest], number: int) -> tuple[str, str]:

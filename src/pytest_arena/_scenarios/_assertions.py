@@ -5,18 +5,17 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-import re
 import sys
 import unittest
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from unittest import mock
-from unittest.case import _AssertRaisesContext, _AssertWarnsContext  # what `assertRaises` returns
 
 import _pytest.assertion.rewrite as rewriting
 import _pytest.assertion.util as asserting
-from _pytest import raises, recwarn
 
+from pytest_arena._scenarios._sent import relative
 from pytest_arena._scenarios._statements import text_at
 from pytest_arena._scenarios._unheard import unheard
 
@@ -72,11 +71,11 @@ def enable(early_config: Any) -> str:
     try:
         early_config._inicache[_INI] = True  # noqa: SLF001 - no public way works this early
         rewriting.PYC_TAIL = f"{tail.removesuffix('.pyc')}{_TAIL}"
+        early_config.add_cleanup(_others_too())
         is_heard = _is_heard(early_config)
     except Exception as error:  # noqa: BLE001 - private names of pytest's: any of them may change
         is_heard, _why = False, error
     early_config.add_cleanup(functools.partial(setattr, rewriting, "PYC_TAIL", tail))
-    early_config.add_cleanup(_others_too())
     return "" if is_heard else "this pytest tells nobody of assertions that pass"
 
 
@@ -119,7 +118,7 @@ class _Noting:
 @contextmanager
 def heard(instruments: Instruments, item: Any) -> Iterator[None]:
     """Around a test's call: tell of each assertion of it that passes."""
-    before = asserting._assertion_pass  # noqa: SLF001 - tried out by `enable`
+    before = getattr(asserting, "_assertion_pass", None)  # not there: `enable` has said so
     listener = _Listener(instruments, str(item.config.rootpath), before)
     asserting._assertion_pass = listener  # noqa: SLF001 - as above
     _listeners.append(listener)
@@ -172,6 +171,11 @@ def _method_alone(instruments: Instruments, item: Any) -> Iterator[None]:
         item.obj = method
 
 
+@functools.cache
+def _file(name: str, root: str) -> str:
+    return relative(Path(name), Path(root))
+
+
 class _Listener:
     """Tells the instruments of each assertion that passes.
 
@@ -181,14 +185,14 @@ class _Listener:
     """
 
     def __init__(self, instruments: Instruments, root: str, before: _Heard | None) -> None:
-        self._instruments, self._root, self._before = instruments, f"{root}/", before
+        self._instruments, self._root, self._before = instruments, root, before
 
     def __bool__(self) -> bool:
         frame = sys._getframe(2)  # noqa: SLF001 - of whoever asserts; the documented way to a frame
-        place = f"{frame.f_code.co_filename.removeprefix(self._root)}:{frame.f_lineno}"
-        text, names = text_at(frame), frame.f_locals
-        values = [names[one] for one in names]
-        self._instruments.asserted(place, text, values, is_idle=_is_an_answer(text, names))
+        place = f"{_file(frame.f_code.co_filename, self._root)}:{frame.f_lineno}"
+        text, names = text_at(frame), _variables(frame)
+        is_idle = _is_an_answer(text, names)
+        self._instruments.asserted(place, text, list(names.values()), is_idle=is_idle)
         return self._before is not None
 
     def __call__(self, line: int, text: str, explanation: str) -> None:
@@ -200,19 +204,31 @@ class _Listener:
         while frame is not None and _is_a_tool(frame):
             frame = frame.f_back
         if frame is not None:
-            place = f"{frame.f_code.co_filename.removeprefix(self._root)}:{frame.f_lineno}"
+            place = f"{_file(frame.f_code.co_filename, self._root)}:{frame.f_lineno}"
             self._instruments.asserted(place, text_at(frame))
 
 
 _listeners: list[_Listener] = []
 
-_THERE = re.compile(r"(\w+)(?: is not None| != None)?")
+_UNSHARED = 3  # references to a dict: the frame's, ours, and that of who counts them
+
+
+def _variables(frame: FrameType) -> Mapping[str, object]:
+    """Return what the names in a function stand for."""
+    names = frame.f_locals
+    if sys.version_info >= (3, 13) or not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        return names
+    found = dict(names)
+    # Before Python 3.13 the frame keeps the dict, and with it whatever the test deletes later on.
+    if sys.getrefcount(names) == _UNSHARED:  # nobody else has it, by `locals()`
+        names.clear()
+    return found
 
 
 def _is_an_answer(text: str, names: Mapping[str, object]) -> bool:
     """Whether it asks for an answer alone: a client always has one, which is true in itself."""
-    found = _THERE.fullmatch(text)
-    value = names.get(found[1]) if found else None
+    name = text.partition(" ")[0]
+    value = names.get(name) if text in (name, f"{name} is not None", f"{name} != None") else None
     return hasattr(value, "raise_for_status") and not hasattr(value, "__bool__")
 
 
@@ -226,6 +242,14 @@ def _is_a_tool(frame: FrameType) -> bool:
 
 def _others_too() -> Callable[[], None]:
     """Have `pytest.raises`, unittest and mocks tell as well. Returns what ends that."""
+    # Here, since these names are private as well, and `enable` is told where one is lacking.
+    from unittest.case import (  # noqa: PLC0415 - as above
+        _AssertRaisesContext,
+        _AssertWarnsContext,
+    )
+
+    from _pytest import raises, recwarn  # noqa: PLC0415 - as above
+
     mocks = (mock.NonCallableMock, mock.AsyncMockMixin)
     originals = [
         *((kind, "__exit__", _exiting) for kind in (raises.RaisesExc, raises.RaisesGroup)),

@@ -57,7 +57,7 @@ class Scenarios:
 
     def __init__(self, config: Any, run: ArenaRun) -> None:
         self._config, self._run = config, run
-        self._wanted = run.config
+        self._wanted, self._process = run.config, os.getpid()
         self._tests: dict[int, Mapped] = {}
         self._unawaited = Unawaited()
         self._found, self._tries = Found(), Tries()
@@ -87,29 +87,28 @@ class Scenarios:
         wanted = self._wanted
         self._targets = targets(wanted.scenarios_out)
         self._specification = read(wanted.specs, wanted.root)
-        found(self._specification, wanted.specs)
+        found(self._specification, wanted.specs, place=wanted.place("specs"))
         self._rules = self._read_rules()
         index = Index(self._specification, self._rules.lock.known())
         self._chosen = {_key(index, name) for name in wanted.scenario}
         self._mapper = Mapper(self._specification, index, wanted.root)
+        self._run.instruments.misread = self._specification.problems
 
     def _read_rules(self) -> Rules:
         wanted = self._wanted
+        baseline = wanted.root / wanted.scenario_baseline
+        if not baseline.exists():
+            self._run.ledger.note(
+                f"{wanted.scenario_baseline} is not there: {wanted.place('scenario_baseline')}"
+            )
         return Rules(
             evidence=wanted.scenario_evidence,
             waivers=waivers(wanted.scenario_waive, place=wanted.place("scenario_waive")),
-            baseline=Baseline.read(wanted.root / wanted.scenario_baseline)
-            if wanted.scenario_baseline
-            else Baseline(),
+            baseline=Baseline.read(baseline) if wanted.scenario_baseline else Baseline(),
             lock=Lock.read(wanted.root / wanted.scenario_lock) if wanted.scenario_lock else Lock(),
             today=datetime.now(tz=UTC).date(),
             lists_only=any(getattr(self._config.option, name, False) for name in _LISTS),
         )
-
-    @property
-    def specification(self) -> Specification:
-        """All that the specifications say."""
-        return self._specification
 
     @hook(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
@@ -204,10 +203,15 @@ class Scenarios:
         if report.failed:
             self._failed.add(mapped.test)
         if report.when == "teardown" and (facts := self._run.instruments.take()) is not None:
-            sent["facts"] = plain_facts(facts)
+            sent["facts"] = plain_facts(facts) if self._is_one_of_many else self._tries.keep(facts)
             report.user_properties.append(("arena_evidence", evidence_line(facts)))
         setattr(report, SENT, sent)
         return report
+
+    @property
+    def _is_one_of_many(self) -> bool:
+        """Whether its reports go to another process: a worker's do, and those of a fork."""
+        return hasattr(self._config, "workerinput") or os.getpid() != self._process
 
     @hook
     def pytest_runtest_logreport(self, report: Any) -> None:

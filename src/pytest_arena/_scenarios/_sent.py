@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,10 @@ def _is_stub(excinfo: Any, file: Path) -> bool:
 
 
 def relative(path: Path, root: Path) -> str:
-    """Return a path from the root folder, with ``/``; one outside of it as it is."""
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+    """Return a path from the root folder, with ``/``: the same on each machine."""
+    with suppress(ValueError):  # Windows: on another drive
+        path = Path(os.path.relpath(path, root)) if path.is_absolute() else path
+    return path.as_posix()
 
 
 def evidence_line(facts: Facts) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._evidence import Try
@@ -45,14 +46,24 @@ class Tries:
         self._last: dict[tuple[str, str], _Open] = {}
         self._to_be_rerun: set[str] = set()  # elsewhere: their process has died
         self._ended: dict[str, list[Try]] = {}
+        self._kept: dict[int, Facts] = {}  # of this process, until their report is seen
+        self._numbers = count(1)
+
+    def keep(self, facts: Facts) -> int:
+        """Keep the facts of a try of this process. Returns what its report is to call them."""
+        number = next(self._numbers)
+        self._kept[number] = facts
+        return number
 
     def see(self, report: Any) -> None:
         """A phase of a test, or a subtest, was reported."""
         sent = getattr(report, SENT, None)
+        if sent is None and report.when in _PHASES:
+            return
         key = (_process_of(report), report.nodeid)
         if report.when not in _PHASES:
             self._broken_off(key, report)
-        elif sent is not None:
+        else:
             one = self._open.get(key)
             # Who reports a whole try at its end comes after its subtests, which report themselves.
             if one is None or (report.when == "setup" and one.is_set_up):
@@ -72,12 +83,15 @@ class Tries:
         done = self._last[key] = self._open.pop(key)
         if done.outcome == "passed" and not done.is_called:
             return  # --setup-only: nothing of the test itself has run
-        self._add(key[1], done, facts=facts_sent(done.sent.get("facts")))
+        self._add(key[1], done, facts=self._facts(done.sent.get("facts")))
+
+    def _facts(self, sent: str | int | None) -> Facts | None:
+        return self._kept.pop(sent, None) if isinstance(sent, int) else facts_sent(sent)
 
     def _broken_off(self, key: tuple[str, str], report: Any) -> None:
         """The process of a test has died in the middle of it."""
         died = self._open.pop(key, None) or self._begun(key, {})
-        died.outcome, died.sent = "unfinished", {"reason": str(report.longrepr).splitlines()[0]}
+        died.outcome, died.sent = "unfinished", {"reason": str(report.longrepr).partition("\n")[0]}
         if report.outcome == "rerun":
             self._to_be_rerun.add(key[1])
         self._add(key[1], died)

@@ -32,6 +32,7 @@ _GHERKIN = re.compile(_INFO, re.IGNORECASE)
 _MARKED = re.compile(rf"(?:```|~~~){_INFO}", re.IGNORECASE)
 _OPENING = re.compile(rf"^[\s>]*(`{{3,}}|~{{3,}}){_INFO}", re.IGNORECASE)
 _LANGUAGE = re.compile(r"^[ \t]*#[ \t]*language[ \t]*:[ \t]*([a-zA-Z\-_]+)[ \t]*$", re.MULTILINE)
+_SHOWN = 5
 _LIST_MARKS = " \t-*+_>#`"
 
 
@@ -196,11 +197,13 @@ class _Page:
 
     def unread(self, suspects: Sequence[int]) -> Iterator[Problem]:
         """Yield what looks like a scenario and was not parsed as one."""
-        for place in suspects:
+        shown = suspects if len(suspects) <= _SHOWN else suspects[:1]
+        for place in shown:
+            more = f"; so do {len(suspects) - 1} more in this file" * (len(shown) < len(suspects))
             yield self._said(
                 place,
                 f"{self.lines[place].strip()!r} looks like a scenario, but stands in no fence "
-                "that is marked as gherkin",
+                f"that is marked as gherkin{more}",
                 "write ```gherkin before it, ```text if it is none",
             )
 
@@ -257,18 +260,20 @@ def _headings() -> dict[str, tuple[Language, ...]]:
 def _has_steps(lines: list[str], place: int, spoken: tuple[Language, ...]) -> bool:
     """Whether steps stand right below. `Example: …` needs two: prose may begin with When."""
     word = lines[place].partition(":")[0].strip(_LIST_MARKS).casefold()
-    is_usual = any(word != one.words["scenario"][0].casefold() for one in spoken)
+    names = [one.words["scenario"] for one in spoken]
+    # Of Example and Scenario, in whatever language, it is the first.
+    is_usual = any(len(one) == 1 or word != one[0].casefold() for one in names)
     below = [line for line in lines[place + 1 : place + 4] if line.strip()]
-    wanted = below[: 1 if is_usual else 2]
-    return len(wanted) > (not is_usual) and all(_is_step(line, spoken) for line in wanted)
+    is_begun = bool(below) and _is_step(below[0], spoken)
+    return is_begun and (is_usual or any(_is_step(one, spoken, "and") for one in below[1:2]))
 
 
-def _is_step(line: str, spoken: tuple[Language, ...]) -> bool:
+def _is_step(line: str, spoken: tuple[Language, ...], *more: str) -> bool:
     body = line.lstrip(_LIST_MARKS)
     return any(
         body.startswith((word, f"{word.strip()}*", word.upper(), f"{word.strip().upper()}*"))
         for one in spoken
-        for name in ("given", "when", "then", "and")
+        for name in ("given", "when", "then", *more)
         for word in one.words[name]
         if word != "* "
     )

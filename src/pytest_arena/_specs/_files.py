@@ -6,12 +6,13 @@ import gc
 import os
 from contextlib import contextmanager
 from dataclasses import replace
-from glob import glob, has_magic
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._specs._gherkin import language as language_of
 from pytest_arena._specs._gherkin import nearest_language
+from pytest_arena._specs._patterns import files_in, matching, once
 from pytest_arena._specs._reading import joined, parse
 from pytest_arena._specs._values import Problem, Scenario, Specification
 from pytest_arena.errors import ScenarioError
@@ -56,14 +57,16 @@ def read(patterns: Sequence[str], root: Path, *, language: str = "en") -> Specif
         for path in matched:
             named[path] = named.get(path, False) or is_single
     with _without_collections():
-        files = [_file(path, root, language, is_named=named[path]) for path in sorted(named)]
+        files = [_file(path, root, language, is_named=named[path]) for path in once(named, root)]
         whole = joined(files)
     problems += [*whole.problems, *_doubles(whole.scenarios)]
     return replace(whole, problems=tuple(problems))
 
 
-def found(specification: Specification, patterns: Sequence[str]) -> None:
+def found(specification: Specification, patterns: Sequence[str], *, place: str = "") -> None:
     """Check that something was found at all: an empty specification is proven by anything.
+
+    ``place`` is where the patterns stand, if not on the command line.
 
     Raises:
         ScenarioError: a pattern matches no file, or there is no scenario in what was found.
@@ -73,8 +76,9 @@ def found(specification: Specification, patterns: Sequence[str]) -> None:
             raise ScenarioError(
                 problem.what,
                 why="a specification that is not read is not checked, and nothing would say so",
-                cause="a file was moved or renamed, or the pattern is seen from another folder",
-                fix="arena scenarios list PATH",
+                cause=place or "a file was moved or renamed, or is seen from another folder",
+                fix="arena scenarios list .   shows what there is; then mend "
+                + ("that line" if place else "the path"),
             )
     if not specification.scenarios:
         _raise_empty(specification, patterns)
@@ -111,19 +115,16 @@ def _matched(pattern: str, root: Path, problems: list[Problem]) -> set[str]:
         return paths
     if here.exists():
         return {_told(here, root)}
-    # pathlib's own glob takes `**` at the end for folders alone before Python 3.13.
     try:
-        hits = glob(os.path.normpath(pattern), root_dir=root, recursive=True)  # noqa: PTH207 - see above
+        return {_told(hit, root) for hit in matching(os.path.normpath(pattern), root)}
     except UnicodeEncodeError:  # no file here can have such a name
         return set()
-    return {_told(root / hit, root) for hit in hits if not (root / hit).is_dir()}
 
 
 def _inside(folder: Path, closed: list[OSError]) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder, onerror=closed.append):
-        # What is hidden, and what others have installed, is nobody's specification.
-        folders[:] = [one for one in folders if one[0] != "." and one != "node_modules"]
-        yield from (Path(place, one) for one in files if one.lower().endswith(_ENDINGS))
+    for path in files_in(folder, closed.append):
+        if path.name.lower().endswith(_ENDINGS):
+            yield path
 
 
 def _closed(error: OSError, root: Path) -> Problem:

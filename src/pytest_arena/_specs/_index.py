@@ -171,7 +171,7 @@ class Index:
         for name, scenarios in self._by_name.items():
             folded.setdefault(name.casefold(), scenarios[0])
         wanted = canonical(reference.name).casefold()
-        near = get_close_matches(wanted, folded, n=2 * _SHOWN, cutoff=0.5)
+        near = get_close_matches(wanted, folded, n=2 * _SHOWN, cutoff=_LIKE)
         near += [name for name in folded if wanted in name][:_SHOWN]
         return list({folded[name].key: folded[name] for name in near}.values())[:_SHOWN]
 

@@ -19,6 +19,7 @@ _HOST = re.compile(r"\bhttps?://[^\s/\"'?#]+")
 _PATH = re.compile(r"(?<![\w/<.}\]])/(?:[\w{}<>\-.:%~@+*]+/?)*")
 _LONE = re.compile(r"(?:\b(?:to|at|on|visit|open|request)|" + "|".join(_VERBS) + r")\s+[\"'`]?$")
 _QUOTED = re.compile(r"\"([^\"\n]+)\"|“([^”\n]+)”|(?<!\w)'([^'\n]+)'(?!\w)|`([^`\n]+)`")
+_MARKS = "\"“'`"
 _BARE = re.compile(r"(?<![\w.,-])(-?\d+(?:\.\d+)?)(?!\w|\.\d)|\b([A-Z][A-Z0-9_]+)\b")
 _PLACEHOLDER = re.compile(r"<(\w[\w .-]*)>")
 _HOLES = re.compile(r"[{<][^{}<>]*[}>]")
@@ -39,10 +40,16 @@ def literals(scenario: Scenario) -> tuple[str, ...]:
 
 
 def _literals(text: str) -> Iterator[str]:
-    quoted = ((one.start(), next(filter(None, one.groups()))) for one in _QUOTED.finditer(text))
-    found = [(place, one) for place, one in quoted if not _PATH.fullmatch(one)]
-    bare = _PATH.sub(_blanked, _HOST.sub(_blanked, _QUOTED.sub(_blanked, text)))
-    bare = _HOLES.sub(_blanked, bare)
+    found: list[tuple[int, str]] = []
+    bare = text
+    if any(mark in text for mark in _MARKS):
+        quoted = ((one.start(), next(filter(None, one.groups()))) for one in _QUOTED.finditer(text))
+        found = [(place, one) for place, one in quoted if not _PATH.fullmatch(one)]
+        bare = _QUOTED.sub(_blanked, text)
+    if "/" in bare:
+        bare = _PATH.sub(_blanked, _HOST.sub(_blanked, bare))
+    if "{" in bare or "<" in bare:
+        bare = _HOLES.sub(_blanked, bare)
     found += [(one.start(), one.group()) for one in _BARE.finditer(bare)]
     yield from (one for _, one in sorted(found) if one not in _PLAIN)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,10 @@ def _agrees(row: Row, wanted: Mapping[str, object]) -> bool:
     )
 
 
+def _agreeing(row: Row, wanted: Mapping[str, object]) -> int:
+    return sum(_agrees(row, {column: value}) for column, value in wanted.items())
+
+
 def _says(value: object, cell: str) -> bool:
     if isinstance(value, Enum):
         return cell == value.name or _says(value.value, cell)
@@ -82,17 +87,17 @@ def _says(value: object, cell: str) -> bool:
 
 
 def _number(cell: str) -> float | None:
-    try:
-        return float(cell.strip("\"'"))
-    except ValueError:
-        return None
+    for kind in (int, float):  # as a float a long id would be its neighbour, too
+        with suppress(ValueError):
+            return kind(cell.strip("\"'"))
+    return None
 
 
 def _none_or_many(
     scenario: Scenario, wanted: Mapping[str, object], rows: Sequence[Row], reference: Reference
 ) -> ScenarioError:
     asked = ", ".join(f"{column}={value!r}" for column, value in wanted.items())
-    shown = rows or scenario.rows
+    shown = rows or sorted(scenario.rows, key=lambda row: -_agreeing(row, wanted))
     lines = [f"{scenario.spec}:{row.line}  {_shown(row)}" for row in shown]
     what = f"{len(rows)} rows have {asked}" if rows else f"no row has {asked}"
     if not scenario.rows:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from httpx2 import AsyncClient
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,6 +23,7 @@ async def test_without_a_key_nobody_comes_in(client: AsyncClient) -> None:
     assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
+@pytest.mark.scenario("Forged key is not known")
 async def test_forged_key_is_not_known(client: AsyncClient, admin: Holder) -> None:
     """Scenario: Forged key is not known
 
@@ -30,11 +32,12 @@ async def test_forged_key_is_not_known(client: AsyncClient, admin: Holder) -> No
     """
     forged = admin.token[:-4] + "beef"
 
-    response = await client.get("/keys", headers=bearer(forged))
+    response = await client.get("/keys/me", headers=bearer(forged))
 
     assert problem_of(response, status=401) == "This key is not known."
 
 
+@pytest.mark.scenario("Key that is <state> is refused", row={"state": "revoked"})
 async def test_revoked_key_is_refused(client: AsyncClient, admin: Holder, analyst: Holder) -> None:
     """Scenario: Revoked key is refused
 
@@ -51,6 +54,7 @@ async def test_revoked_key_is_refused(client: AsyncClient, admin: Holder, analys
     assert problem_of(refused, status=401) == "This key was revoked."
 
 
+@pytest.mark.scenario("Key that is <state> is refused", row={"state": "expired"})
 async def test_expired_key_is_refused(client: AsyncClient, db_session: AsyncSession) -> None:
     """Scenario: Expired key is refused
 
@@ -67,13 +71,9 @@ async def test_expired_key_is_refused(client: AsyncClient, db_session: AsyncSess
     assert problem_of(response, status=401) == "This key has expired."
 
 
+@pytest.mark.scenario("Key without the scope is refused")
 async def test_key_without_the_scope_is_refused(client: AsyncClient, analyst: Holder) -> None:
-    """Scenario: Key without the scope is refused
-
-    Given a key that may query,
-    When it is used to make another key,
-    Then it is answered 403, with the scope that it lacks.
-    """
+    """The refusal names the scope that the key lacks."""
     new = {"name": "my own admin", "scopes": ["keys:write"]}
 
     response = await client.post("/keys", json=new, headers=analyst.headers)
@@ -81,18 +81,15 @@ async def test_key_without_the_scope_is_refused(client: AsyncClient, analyst: Ho
     assert problem_of(response, status=403) == "This key lacks the scope keys:write."
 
 
+@pytest.mark.scenario("Use of a key is written down")
 async def test_use_of_a_key_is_written_down(
     client: AsyncClient, analyst: Holder, db_session: AsyncSession
 ) -> None:
-    """Scenario: Use of a key is written down
-
-    Given a key that was never used,
-    When it is used,
-    Then its row tells when.
-    """
+    """What the request has committed is read by the test's session."""
     assert analyst.key.last_used_at is None
 
-    await client.get("/keys/me", headers=analyst.headers)
+    response = await client.get("/keys/me", headers=analyst.headers)
 
+    assert response.json()["name"] == "analyst"
     await db_session.refresh(analyst.key)
     assert analyst.key.last_used_at is not None

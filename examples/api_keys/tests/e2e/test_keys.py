@@ -8,8 +8,9 @@ from httpx2 import AsyncClient
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api_keys.models import FIRST_KEY_ID, ApiKey, AskedQuery, KeyStatus
+from api_keys.models import FIRST_KEY_ID, ApiKey, AskedQuery, KeyStatus, Scope
 from api_keys.tokens import sha256_of
+from pytest_arena import Scenario
 from tests.e2e.problems import problem_of
 from tests.holders import Holder, a_holder, bearer
 
@@ -29,22 +30,26 @@ async def test_key_of_a_fixture_opens_the_door(client: AsyncClient, admin: Holde
     assert response.json()["name"] == "admin"
 
 
-async def test_new_key_is_shown_once(client: AsyncClient, admin: Holder) -> None:
-    """Scenario: New key is shown once
-
-    Given a key that was made over HTTP,
-    When its text is used,
-    Then it works; and when it is looked at again, its text is not told.
-    """
-    new = {"name": "dashboard", "scopes": ["query"]}
-    made = (await client.post("/keys", json=new, headers=admin.headers)).json()
-
-    mine = await client.get("/keys/me", headers=bearer(made["token"]))
-    again = await client.get(f"/keys/{made['id']}", headers=admin.headers)
-
-    assert mine.json()["name"] == "dashboard"
-    assert again.json()["prefix"] == made["prefix"]
-    assert made["token"] not in again.text
+@pytest.mark.scenario("New key is shown once")
+async def test_new_key_is_shown_once(
+    client: AsyncClient, db_session: AsyncSession, scenario: Scenario
+) -> None:
+    """Each step has a block: what it seeds, requests and asserts is told of it alone."""
+    with scenario.given("a key that may read and write keys"):
+        admin = a_holder("admin", Scope.KEYS_READ, Scope.KEYS_WRITE)
+        db_session.add(admin.key)
+        await db_session.commit()
+    with scenario.when('it makes the key "dashboard" with POST /keys'):
+        new = {"name": "dashboard", "scopes": ["query"]}
+        made = (await client.post("/keys", json=new, headers=admin.headers)).json()
+    with scenario.when("the new key is used for GET /keys/me"):
+        mine = await client.get("/keys/me", headers=bearer(made["token"]))
+    with scenario.then('it is known as "dashboard"'):
+        assert mine.json()["name"] == "dashboard"
+    with scenario.then("GET /keys/{key_id} does not tell it again"):
+        again = await client.get(f"/keys/{made['id']}", headers=admin.headers)
+        assert again.json()["prefix"] == made["prefix"]
+        assert made["token"] not in again.text
 
 
 async def test_what_a_request_commits_is_seen_by_the_test(
@@ -67,14 +72,11 @@ async def test_what_a_request_commits_is_seen_by_the_test(
     assert key.last_used_at is None
 
 
+@pytest.mark.scenario("Of two at once only one gets the name")
 async def test_of_two_at_once_only_one_gets_the_name(
     client: AsyncClient, admin: Holder, db_session: AsyncSession
 ) -> None:
-    """Scenario: Of two at once only one gets the name
-
-    Given two requests at the same moment for keys of one name,
-    Then one is answered 201 and the other 409, and there is one key.
-    """
+    """The database decides which of them."""
     new = {"name": "dashboard", "scopes": ["query"]}
     responses = await asyncio.gather(
         *(client.post("/keys", json=new, headers=admin.headers) for _ in range(2))

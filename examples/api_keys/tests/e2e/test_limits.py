@@ -2,32 +2,33 @@
 
 from typing import Any
 
+import pytest
 from httpx2 import AsyncClient
 
 from api_keys.query_language import MAX_DEPTH
 from api_keys.rate_limit import LIMIT, WINDOW_SECONDS
+from pytest_arena import Scenario
 from tests.e2e.problems import problem_of
 from tests.holders import Holder
 
 
+@pytest.mark.scenario("Key that is used too often has to wait")
 async def test_key_that_is_used_too_often_has_to_wait(
-    client: AsyncClient, admin: Holder, analyst: Holder
+    client: AsyncClient, admin: Holder, analyst: Holder, scenario: Scenario
 ) -> None:
-    """Scenario: Key that is used too often has to wait
-
-    Given a key that was used as often as it may be,
-    Then its next request is answered 429 and told how long to wait, and another key's is not.
-    """
-    for _ in range(LIMIT):
-        assert (await client.get("/keys/me", headers=analyst.headers)).status_code == 200
-
-    refused = await client.get("/keys/me", headers=analyst.headers)
-    other = await client.get("/keys/me", headers=admin.headers)
-
-    problem_of(refused, status=429)
-    assert refused.json()["type"] == "https://httpstatuses.com/429"
-    assert 0 < int(refused.headers["Retry-After"]) <= WINDOW_SECONDS
-    assert other.status_code == 200
+    """Requests of a Given block are its preparation."""
+    with scenario.given("a key that was used as often as it may be"):
+        for _ in range(LIMIT):
+            assert (await client.get("/keys/me", headers=analyst.headers)).status_code == 200
+    with scenario.when("it is used for GET /keys/me"):
+        refused = await client.get("/keys/me", headers=analyst.headers)
+    with scenario.then("it is answered 429, and told how long to wait"):
+        problem_of(refused, status=429)
+        assert refused.json()["type"] == "https://httpstatuses.com/429"
+        assert 0 < int(refused.headers["Retry-After"]) <= WINDOW_SECONDS
+    with scenario.then("a key of somebody else is answered"):
+        other = await client.get("/keys/me", headers=admin.headers)
+        assert (other.status_code, other.json()["name"]) == (200, "admin")
 
 
 async def test_query_that_is_too_deep_is_a_bad_request(

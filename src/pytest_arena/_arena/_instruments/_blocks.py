@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_arena import _gate
@@ -13,14 +13,17 @@ from pytest_arena._arena._instruments._log import Block
 from pytest_arena.errors import ScenarioError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from pytest_arena._arena._instruments._log import Log
-    from pytest_arena._specs import Kind
+    from pytest_arena._specs import Kind, Problem
     from pytest_arena._specs import Scenario as SpecScenario
 
 __all__ = ["NotWritten", "Scenario"]
+
+_LIKE = 0.4
+"""How like two texts are if one may be meant by the other."""
 
 
 class NotWritten(ScenarioError):
@@ -55,8 +58,13 @@ class Scenario:
 
     __module__ = "pytest_arena"
 
-    def __init__(self, log: Callable[[], Log | None], written: Callable[[], int]) -> None:
-        self._log, self._written = log, written
+    def __init__(
+        self,
+        log: Callable[[], Log | None],
+        written: Callable[[], int],
+        misread: Sequence[Problem],
+    ) -> None:
+        self._log, self._written, self._misread = log, written, misread
 
     def given(self, text: str) -> AbstractContextManager[None]:
         """Return the block of a Given step, or of an And after one.
@@ -104,7 +112,7 @@ class Scenario:
         if log is None or not log.scenarios:
             yield
             return
-        block = Block(kind, _Steps(log).found(kind, text))
+        block = Block(kind, _Steps(log, self._misread).found(kind, text))
         log.blocks.append(block)
         wrote, assertions, requests = self._written(), log.assertions, len(log.requests)
         try:
@@ -121,7 +129,7 @@ class _Steps:
     """The steps of a test's scenarios, and how far it is."""
 
     log: Log
-    _texts: dict[str, str] = field(default_factory=dict)
+    misread: Sequence[Problem]
 
     def found(self, kind: Kind, text: str) -> tuple[tuple[str, int], ...]:
         """Return the places of a step, in each scenario that has it.
@@ -149,14 +157,20 @@ class _Steps:
         return next((one for one in places if one > last), last if last in places else None)
 
     def _unknown(self, kind: Kind, text: str) -> ScenarioError:
-        steps = [step for one in self.log.scenarios for step in one.steps]
+        keys = [one.key for one in self.log.scenarios]
+        problems = [one for one in self.misread if one.scenario in keys]
+        if wrong := next((one for one in problems if one.is_error), None):
+            return _misread(text, kind, wrong)
         known = {_plain(step.text): (one, step) for one in self.log.scenarios for step in one.steps}
-        scenario = self.log.scenarios[0]
-        near = difflib.get_close_matches(_plain(text), known, n=1, cutoff=0.0)
-        if not steps or not near:
-            return _error(text, kind, "its scenario has no steps", f"see {scenario.place}")
+        near = difflib.get_close_matches(_plain(text), known, n=1, cutoff=_LIKE)
+        if not near:
+            places = ", ".join(one.place for one in self.log.scenarios)
+            return _error(text, kind, "none of them is like it", f"see {places}")
         scenario, step = known[near[0]]
         place = f"{scenario.spec}:{step.line}"
+        at_step = (one for one in problems if (one.spec, one.line) == (scenario.spec, step.line))
+        if wrong := next(at_step, None):
+            return _misread(text, kind, wrong)
         if near[0] == _plain(text):
             return _error(text, kind, f"it is a {step.kind.title()} step ({place})", _as_code(step))
         return _error(text, kind, f"the nearest is {step} ({place})", _as_code(step))
@@ -194,6 +208,17 @@ def _plain(text: str) -> str:
 def _as_code(step: object) -> str:
     kind, text = getattr(step, "kind", ""), getattr(step, "text", "")
     return f"with scenario.{kind}({text!r}):"
+
+
+def _misread(text: str, kind: str, problem: Problem) -> ScenarioError:
+    """Whatever is the nearest: the step may well be there, and the block be right."""
+    place = f"{problem.spec}:{problem.line}"
+    return ScenarioError(
+        f"no {kind.title()} step of the scenario reads {text!r}",
+        why="something is wrong in the specification, where the step may stand",
+        cause=f"{_gate.user_line() or 'a step block'}\n{place}  {problem.what}",
+        fix=f"{place}: {problem.hint}" if problem.hint else f"mend {place}",
+    )
 
 
 def _error(text: str, kind: str, why: str, fix: str) -> ScenarioError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_arena._app import Door, Reached, Request, is_logging_in, request_now
+from pytest_arena._app import Door, Reached, Request, is_by_itself, is_logging_in, request_now
 from pytest_arena._arena._instruments._blocks import Scenario
 from pytest_arena._arena._instruments._log import Log, Window
 from pytest_arena._arena._instruments._rows import Rows
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pytest_arena._arena._story import Moments
     from pytest_arena._arena._test import Current, RunningTest
     from pytest_arena._evidence import Facts
+    from pytest_arena._ledger import Ledger
+    from pytest_arena._specs import Problem
     from pytest_arena._specs import Scenario as SpecScenario
 
 __all__ = ["Instruments"]
@@ -33,6 +35,7 @@ class Conductor(Protocol):
     current: Current
     apps: Apps
     gate: Gate
+    ledger: Ledger
 
 
 class Instruments:
@@ -47,6 +50,7 @@ class Instruments:
         self._door = Door(self)
         self._under_test = UnderTest(run.apps, self._door)
         self._off: dict[str, str] = {}
+        self.misread: Sequence[Problem] | None = None  # of the specifications, where any were read
         self._log: Log | None = None
         self._facts: Facts | None = None
         self._literals: tuple[str, ...] = ()
@@ -110,6 +114,7 @@ class Instruments:
         if log is not None:
             log.in_call = False
             self._facts = self._told(log)
+            log.let_go()
 
     def take(self) -> Facts | None:
         """Return the facts of the test, once; None where its call was never reached."""
@@ -158,11 +163,6 @@ class Instruments:
     # What a test tells.
 
     @property
-    def is_hearing(self) -> bool:
-        """Whether somebody wants to know of assertions now."""
-        return self._log is not None and self._log.in_call
-
-    @property
     def has_asserted(self) -> bool:
         """Whether an assertion that could fail has been heard since the last request."""
         return self._log is not None and self._log.has_asserted
@@ -181,7 +181,14 @@ class Instruments:
 
     def scenario(self) -> Scenario:
         """Return what the fixture ``scenario`` is."""
-        return Scenario(lambda: self._log, self._written_by_test)
+        if self.misread is None:
+            return Scenario(lambda: None, self._written_by_test, ())
+        return Scenario(self._log_or_note, self._written_by_test, self.misread)
+
+    def _log_or_note(self) -> Log | None:
+        if self._log is None and self._run.current.test is not None:
+            self._run.ledger.note("{test} has step blocks, and no marker names its scenario")
+        return self._log
 
     def _written_by_test(self) -> int:
         """Rows that the test's side has written, or has pending, and clients that log in."""
@@ -202,7 +209,8 @@ class Instruments:
         levels = self._run.databases.levels
         if not levels or self._run.databases.is_building():
             return None  # of a template, which the test may have to wait for
-        return self._doings_of(levels[-1])
+        own = self._doings_of(levels[-1])
+        return own.of_the_app() if is_by_itself() else own
 
     def _standing(self) -> list[tuple[Level, Doings]]:
         return [(level, self._doings_of(level)) for level in self._moments.levels()]
@@ -262,22 +270,10 @@ class Instruments:
         """Return what the app is to send its answer by."""
         test = self._run.current.test
         breaking = test.breaking if test is not None else None
-        send = breaking.sending(request, send) if breaking is not None else send
-        return self._noting_an_opening(request, send) if request.method == "WEBSOCKET" else send
+        return breaking.sending(request, send) if breaking is not None else send
 
-    def _noting_an_opening(self, request: Reached, send: Any) -> Any:
-        """A test that talks by a websocket asserts while it is open."""
-
-        async def noting(message: Any) -> None:
-            __tracebackhide__ = True
-            await send(message)
-            if message["type"] == "websocket.accept":
-                self._count(request)
-
-        return noting
-
-    def _count(self, request: Reached) -> None:
-        """What is asserted from here on comes after it."""
+    def answers(self, request: Reached) -> None:
+        """What is asserted from here on comes after it, also while a websocket is open."""
         if self._log is not None and request.number >= 0 and not request.details.is_counted:
             request.details.is_counted = True
             self._log.ended += 1
@@ -287,7 +283,7 @@ class Instruments:
         test, window = self._run.current.test, request.details
         if test is not None and test.breaking is not None:
             test.breaking.ends(request)
-        self._count(request)
+        self.answers(request)
         if test is not None and window.is_told:
             test.story.told(_record(request, seconds=now() - window.began))
             test.story.end()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import date, time
-from decimal import Decimal
-from enum import Enum
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
+from pytest_arena._arena._instruments._log import PLAIN
 from pytest_arena._specs import literals
 
 if TYPE_CHECKING:
@@ -68,14 +65,12 @@ def _of_assertions(log: Log) -> Iterator[str]:
 
 
 _DEPTH, _MOST, _LONGEST = 4, 100, 2_000
-# What has a text that says its value. Others' may be long, or ask a database for what it says.
-_PLAIN = (str, int, float, Decimal, date, time, Enum, UUID)
 
 
 def _of_values(values: Iterable[Any], depth: int = _DEPTH) -> Iterator[str]:
     """Parameters come as a mapping, a sequence, or a list of such; so do answers."""
     for value in islice(values, _MOST):
-        if isinstance(value, _PLAIN):
+        if isinstance(value, PLAIN):
             yield str(value)[:_LONGEST]
         elif depth and isinstance(value, dict):
             yield from _of_values(value.values(), depth - 1)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date, time
+from decimal import Decimal
+from enum import Enum
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from pytest_arena._arena._instruments._constant import is_constant
 from pytest_arena._gate import Doings
@@ -15,7 +19,12 @@ if TYPE_CHECKING:
     from pytest_arena._arena._story import Moment, Turn
     from pytest_arena._specs import Kind, Scenario
 
-__all__ = ["Block", "Heard", "Log", "Window"]
+__all__ = ["PLAIN", "Block", "Heard", "Log", "Window"]
+
+PLAIN = (str, int, float, Decimal, date, time, Enum, UUID)
+"""What has a text that says its value. Others' may be long, or ask a database for what it says."""
+# A test that is watched has to be the same test: what it lets go of must not live on here.
+_KEPT = (*PLAIN, dict, list, tuple, set)
 
 
 @dataclass(slots=True, eq=False)
@@ -118,5 +127,10 @@ class Log:
             self.heard[place, text] = one
         one.times += 1
         one.after = max(one.after, self.ended)
-        one.values = list(values)
+        one.values = [value for value in values if isinstance(value, _KEPT)]
         self.assertions += not one.is_constant
+
+    def let_go(self) -> None:
+        """The call is over: what the test still holds is nobody's any more."""
+        for one in self.heard.values():
+            one.values = []

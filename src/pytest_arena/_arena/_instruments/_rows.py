@@ -12,7 +12,7 @@ from pytest_arena._changes import Changes
 from pytest_arena._gate import Doings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from pytest_arena._arena._instruments._log import Log, Window
     from pytest_arena._arena._state import Database, Level
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Rows", "counted", "read_of"]
 
 _MOST_ROWS = 200  # of a table, and a question: more are counted
-_MOST_READ = 20  # requests of one test of which the databases are asked
 
 
 _NOTHING: Counter[str] = Counter()
@@ -70,9 +69,10 @@ def _words(statement: str) -> frozenset[str]:
     return frozenset(_WORD.findall(rest.lower()))
 
 
-def _last_word(table: str) -> set[str]:
+@lru_cache(maxsize=5_000)
+def _last_word(table: str) -> frozenset[str]:
     """Of ``analytics/audit.log`` what a statement names in any case; a name may be of several."""
-    return set(_WORD.findall(table.rpartition("/")[2].rpartition(".")[2].lower()))
+    return frozenset(_WORD.findall(table.rpartition("/")[2].rpartition(".")[2].lower()))
 
 
 class Rows:
@@ -103,16 +103,19 @@ class Rows:
                 found.update(self._of_wide(level, doings.get(level), depth))
         return found
 
-    def _of_logins(self, log: Log) -> Counter[str]:
-        """What the app has written while a client logged in: a reading shows it with the rest."""
+    def _of_the_app(self, log: Log, doings: Doings | None) -> Counter[str]:
+        """What it has written as it started, and while a client logged in.
+
+        A reading shows it with the rest.
+        """
         parts = [part for one in log.logins for part in one.details.doings.written]
-        return Counter({table: rows for table, rows, _ in parts})
+        return _together(parts) + _by_itself(doings)
 
     def _of_wide(self, level: Level, doings: Doings | None, depth: int) -> Counter[str]:
         if level not in self._wide:
             known = counted(doings.written) if doings and not self._is_unsure(doings) else None
             if not known:
-                known = self._read(depth=depth)
+                known = self._read(depth=depth) - _by_itself(doings)
             self._wide = {one: self._wide[one] for one in self._wide if one in self._levels()}
             self._wide[level] = known
         return self._wide[level]
@@ -122,8 +125,7 @@ class Rows:
 
     def _own(self, log: Log, doings: Doings | None, depth: int) -> Counter[str]:
         window: Window | None = log.requests[log.first].details if log.requests else None
-        joined = Counter({table: rows or 1 for table, rows, _ in _joined(log)})
-        return joined + self._committed(log, doings or Doings(), window, depth)
+        return _together(_joined(log)) + self._committed(log, doings or Doings(), window, depth)
 
     def _committed(self, log: Log, own: Doings, window: Window | None, depth: int) -> Counter[str]:
         parts = own.written[: window.marks.get(own)] if window is not None else own.written
@@ -135,9 +137,9 @@ class Rows:
         if known or (known is not None and not self._may_be_more()):
             return known
         if depth:  # an example's level lies above: moments say nothing in this one
-            return self._read(depth=depth)
+            return self._read(depth=depth) - _by_itself(own)
         until = window.before if window is not None else None
-        return self._read(None, until) - self._of_logins(log)
+        return self._read(None, until) - self._of_the_app(log, own)
 
     def _may_be_more(self) -> bool:
         """Whether more may have written than statements of engines: a driver, for one."""
@@ -197,6 +199,18 @@ class Rows:
             self._moments.rows(database, start, end, depth=depth, limit=_MOST_ROWS),
             self._moments.mask,
         )
+
+
+def _by_itself(doings: Doings | None) -> Counter[str]:
+    is_any = doings is not None and doings.apart is not None
+    return _together(doings.apart.written if is_any else ())  # type: ignore[union-attr]  # as said
+
+
+def _together(parts: Iterable[Part]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for table, rows, _ in parts:
+        found[table] += rows or 1
+    return found
 
 
 def _joined(log: Log) -> list[Part]:

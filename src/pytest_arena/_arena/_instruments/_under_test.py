@@ -48,17 +48,23 @@ class UnderTest:
     def __init__(self, apps: Apps, door: Door) -> None:
         self._apps, self._door = apps, door
         self._made: Made | None = None  # where `arena_app` is a factory
+        self._looked_at: object = None  # the last `arena_app` that was asked whether it is one
         self._own: set[type[Any]] = set()  # classes of the user's, of apps that it has made
 
     def start(self) -> None:
         """After the collection: see what a factory makes, also for fixtures of a session."""
         named = self._apps.named
         self._apps.watched_by(self._door.watch, self._built)
-        if named is not None and self._made is None and is_factory(named):
-            self._made = Made(named)
-            self._know_class(named)
+        if named is not None and named is not self._looked_at:
+            self._look_at(named)
         if self._made is not None:
             self._made.watch()
+
+    def _look_at(self, named: object) -> None:
+        self._looked_at = named
+        if self._made is None and is_factory(named):
+            self._made = Made(named)
+            self._know_class(named)
 
     def _know_class(self, named: object) -> None:
         """The factory may be the class of the apps itself."""
@@ -108,6 +114,8 @@ class UnderTest:
         return log.apps[id(app)][1]
 
     def _is_it(self, app: object, test: RunningTest, log: Log) -> bool:
+        if app is self._apps.named and self._made is None:
+            return True
         known = list(self._known(test))
         if not known and self._made is None:
             return self._is_the_only(app, log)

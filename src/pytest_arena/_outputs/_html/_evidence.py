@@ -20,9 +20,9 @@ if TYPE_CHECKING:
         Sabotage,
         StepFacts,
     )
-    from pytest_arena._specs import Row, Scenario
+    from pytest_arena._specs import Scenario
 
-__all__ = ["badge", "counted", "evidence", "of_row"]
+__all__ = ["badge", "counted", "evidence"]
 
 _MOST = 50  # of the requests of one test; more are counted
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # these are to change nothing
@@ -46,13 +46,6 @@ def counted(count: int, thing: str) -> str:
     ('1 row', '2 requests')
     """
     return f"{count:,} {thing}" + "s" * (count != 1)
-
-
-def of_row(judged: JudgedScenario, row: Row) -> Status:
-    """Return what one row of the Examples is worth, by the tests for it or for all rows."""
-    found = {test.status for test in judged.tests if test.row in {(), row.values}}
-    decisive = [status for status in (Status.FAILED, Status.PROVEN) if status in found]
-    return next(iter([*decisive, *(one for one in Status if one in found)]), Status.UNMAPPED)
 
 
 def evidence(judged: JudgedScenario) -> Iterator[Html]:

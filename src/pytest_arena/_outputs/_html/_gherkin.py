@@ -7,7 +7,8 @@ from itertools import groupby
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
-from pytest_arena._outputs._html._evidence import badge, evidence, of_row
+from pytest_arena._evidence import row_verdict
+from pytest_arena._outputs._html._evidence import badge, evidence
 from pytest_arena._outputs._html._lines import Line, cells, classified, split, title
 from pytest_arena._outputs._html._markup import Html, element, joined
 
@@ -196,7 +197,8 @@ def _table(lines: list[Line], judged: JudgedScenario | None) -> Html:
         name = "th" if is_examples and line.number not in rows else "td"
         values = [element(name, *_lines(cell)) for cell in cells(line.text)]
         if judged and line.number in rows:
-            values.append(element(name, badge(of_row(judged, rows[line.number]))))
+            status, why = row_verdict(judged, rows[line.number])
+            values.append(element(name, badge(status), title=why or None))
         elif is_examples:
             values.append(element(name, "Status"))
         shown.append(element("tr", *values))

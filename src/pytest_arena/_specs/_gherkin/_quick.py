@@ -62,27 +62,23 @@ class LineScanner(TokenScanner):
         return Token(held, {"line": self.line_number})
 
 
-class _Noted:
+class _NotingMatcher(TokenMatcher):
     """Knows where the doc string begins that is open."""
 
     open_doc_string = 0
-
-    def note(self, token: Token, *, is_open: bool) -> None:
-        """A line with a doc string's mark has been read."""
-        self.open_doc_string = token.location["line"] if is_open else 0
-
-
-class QuickMatcher(_Noted, TokenMatcher):
-    """Knows which kinds of line a first letter can begin."""
-
-    may_begin: dict[str, frozenset[str]]
 
     def match_DocStringSeparator(self, token: Token) -> bool:  # noqa: N802 - the library's name
         """Match as the library does, and note it."""
         is_open = self._active_doc_string_separator is None
         if found := super().match_DocStringSeparator(token):
-            self.note(token, is_open=is_open)
+            self.open_doc_string = token.location["line"] if is_open else 0
         return found
+
+
+class QuickMatcher(_NotingMatcher):
+    """Knows which kinds of line a first letter can begin."""
+
+    may_begin: dict[str, frozenset[str]]
 
     def _change_dialect(self, dialect_name: str, location: Any = None) -> None:
         super()._change_dialect(dialect_name, location)
@@ -94,15 +90,8 @@ class QuickMatcher(_Noted, TokenMatcher):
         self.may_begin = {letter: frozenset(kinds) for letter, kinds in begins.items()}
 
 
-class MarkdownMatcher(_Noted, GherkinInMarkdownTokenMatcher):
+class MarkdownMatcher(_NotingMatcher, GherkinInMarkdownTokenMatcher):
     """Headings and bullets, for ``*.feature.md``."""
-
-    def match_DocStringSeparator(self, token: Token) -> bool:  # noqa: N802 - the library's name
-        """Match as the library does, and note it."""
-        is_open = self._active_doc_string_separator is None
-        if found := super().match_DocStringSeparator(token):
-            self.note(token, is_open=is_open)
-        return found
 
 
 class PatientParser(Parser):
