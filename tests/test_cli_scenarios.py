@@ -220,7 +220,7 @@ def test_check_tells_what_pytest_says_of_wrong_arguments(arena: Arena, project: 
     status, output, errors = arena("check", "--bogus")
     assert (status, output) == (2, "")
     assert "unrecognized arguments: --bogus" in errors
-    assert "exit status 4" in errors
+    assert "pytest could not begin to collect" in errors
 
 
 def test_check_fails_where_a_module_cannot_be_collected(arena: Arena, project: Path) -> None:
@@ -233,11 +233,10 @@ def test_check_fails_where_a_module_cannot_be_collected(arena: Arena, project: P
 
 
 def test_accept_shows_the_difference_and_keeps_it(arena: Arena, project: Path) -> None:
-    """Markers that name a version themselves are shown to be pasted."""
-    status, output, _ = arena("accept", "--all")
+    """A line for each of those that are new, and the steps of what has changed."""
+    status, output, _ = arena("accept", "@BTL-1")
     assert status == 0
     assert "+Given a battle exists with status PENDING" in output
-    assert '    @pytest.mark.scenario("Stop", rev="1:' in output
     changed = SPEC.replace("ACTIVE", "LIVE")
     (project / "docs" / "battles.md").write_text(changed, "utf-8")
     lock = (project / "scenarios.lock").read_text("utf-8")
@@ -246,6 +245,27 @@ def test_accept_shows_the_difference_and_keeps_it(arena: Arena, project: Path) -
     assert "+Then the battle status should change to LIVE" in output
     assert "Stop" not in output
     assert (project / "scenarios.lock").read_text("utf-8") != lock
+
+
+def test_a_marker_that_names_an_older_version_has_to_be_changed(
+    arena: Arena, project: Path
+) -> None:
+    """The lock file alone would leave the scenario DRIFTED: that is said first."""
+    status, output, _ = arena("accept", "--all")
+    assert status == 1
+    first, paste, *others = output.splitlines()
+    assert first == (
+        "tests/test_battles.py:7: its marker names rev='1:00000000', and has to change; paste:"
+    )
+    assert paste.startswith('    @pytest.mark.scenario("Stop", rev="1:')
+    assert [line.split("  ")[0] for line in others] == [
+        "new: @BTL-1",
+        "new: Battles :: Stop",
+        "scenarios.lock written",
+    ]
+    tests = project / "tests" / "test_battles.py"
+    tests.write_text(tests.read_text("utf-8").replace(', rev="1:00000000"', ""), "utf-8")
+    assert arena("accept", "Stop")[0] == 0
 
 
 def test_all_tests_are_seen_from_a_subfolder(
@@ -257,6 +277,46 @@ def test_all_tests_are_seen_from_a_subfolder(
     assert (project / "scenarios.lock").is_file()
     assert "2 of 2 with a test" in arena("check")[1]
     assert "0 of 2 with a test" in arena("check", ".")[1]
+
+
+OUTLINE = """\
+Feature: Prices
+Scenario Outline: A price
+  Then <amount> costs <price>
+  Examples:
+    | amount | price |
+    | 1      | 5     |
+    | 10     | 45    |
+"""
+ROWS = """\
+import pytest
+
+@pytest.mark.scenario("A price")
+@pytest.mark.parametrize(("amount", "price"), [(1, 5)])
+def test_price(amount, price):
+    pass
+"""
+
+
+def test_rows_that_no_test_names_fail_a_check(arena: Arena, project: Path) -> None:
+    """A strict run would not let them pass: better known before."""
+    (project / "docs" / "battles.md").write_text(f"```gherkin\n{OUTLINE}```\n", "utf-8")
+    tests = project / "tests" / "test_battles.py"
+    tests.write_text(ROWS, "utf-8")
+    status, output, _ = arena("check")
+    assert status == 1
+    assert "0 of 1 with a test, 1 partial; 1 gap" in output
+    assert "1 of 2 rows have a test, not: amount=10, price=45" in output
+    tests.write_text(ROWS.replace("(1, 5)", "(1, 5), (10, 45)"), "utf-8")
+    status, output, _ = arena("check")
+    assert (status, output) == (0, "scenarios: 1 of 1 with a test\n")
+
+
+def test_what_was_not_run_is_not_explained_as_not_run(arena: Arena, project: Path) -> None:
+    """One has run it just now, and would think that the marker does nothing."""
+    assert project.is_dir()
+    told = arena("explain", "Start")[1]
+    assert "has 1 test; none was run to explain it, and --json FILE shows" in told
 
 
 def test_a_dry_run_writes_nothing_and_twice_changes_nothing(

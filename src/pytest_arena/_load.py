@@ -139,6 +139,9 @@ def _on_path() -> set[Path]:
 
 def _broken(error: BaseException, module: str, source: str) -> tuple[str, str]:
     cause = str(blame(error) or f"the import itself; named in {source}")
+    lacking = error.name if isinstance(error, ModuleNotFoundError) else None
+    if lacking and "." not in lacking and not _close_module(lacking):
+        return cause, f"pip install {lacking}   (or mend that line, if it should be another module)"
     return cause, f'mend that line; python -c "import {module}" shows the whole traceback'
 
 

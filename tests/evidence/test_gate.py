@@ -180,6 +180,15 @@ def test_a_waiver_needs_a_day_that_can_be_and_a_reason(line: str) -> None:
     assert error.value.cause == "pytest.ini:3"
 
 
+def test_a_waiver_is_told_with_its_own_line(tmp_path: Path) -> None:
+    """Not the first of the option, which may have many."""
+    path = tmp_path / "pytest.ini"
+    lines = ("@manual 2027-03-31 by hand", "@late 2027-03-31 not yet")
+    path.write_text("[pytest]\narena_scenario_waive =\n    " + "\n    ".join(lines), "utf-8")
+    found = waivers(lines, place=f"{path}:2  arena_scenario_waive =")
+    assert [(one.spec, one.line) for one in found] == [("pytest.ini", 3), ("pytest.ini", 4)]
+
+
 # --- baseline -----------------------------------------------------------------------------------
 
 
@@ -218,7 +227,8 @@ def test_a_known_gap_that_is_closed_must_leave_the_list(tmp_path: Path) -> None:
     """In a complete run; a partial one does not ask."""
     baseline = known(tmp_path, "UNMAPPED Battles :: C", "HOLLOW Battles :: B")
     proven = [attempt(name) for name in ("a", "b", "b2")]
-    gap = f"{SPEC}:20: PROVEN: B: the baseline says HOLLOW: remove its line, Battles :: B"
+    now = f"Battles :: B is PROVEN ({SPEC}:20)"
+    gap = f"known.txt:4: HOLLOW no longer: {now}, so remove this line"
     assert with_baseline(baseline, *proven).gaps == (gap,)
     assert with_baseline(baseline, *proven[:2], partial="-k b").gaps == ()
 
@@ -226,7 +236,10 @@ def test_a_known_gap_that_is_closed_must_leave_the_list(tmp_path: Path) -> None:
 def test_a_line_of_no_scenario_must_leave_the_list(tmp_path: Path) -> None:
     """It would excuse the next one of that name."""
     doc = with_baseline(known(tmp_path, "HOLLOW Battles :: D"), *map(attempt, ("a", "b", "b2")))
-    assert "'Battles :: D' is a known gap, and no specification has it any more" in doc.gaps[0]
+    assert doc.gaps[0] == (
+        "known.txt:3: 'Battles :: D' is a known gap, and no specification has it any more "
+        "(remove its line)"
+    )
 
 
 def test_the_first_baseline_has_every_gap(tmp_path: Path) -> None:
@@ -350,3 +363,18 @@ def test_a_renamed_scenario_is_found_by_its_steps() -> None:
     other = scenario("Begin", rev="1:12345678", steps=(step("When it rains"),))
     doc = document([], [mapping(one=other)], of=[other], rules=locked())
     assert "no specification has it any more" in str(doc.problems[0])
+
+
+@pytest.mark.parametrize("tag", ["@no-sed", "@survives-emtpy", "@No-Seed"])
+def test_a_tag_that_was_meant_to_excuse_is_told(tag: str) -> None:
+    """It would do nothing, without a word; once for each file."""
+    found = [replace(one, tags=(tag,)) for one in (A, B)]
+    problems = document([attempt("a")], [mapping("a", A)], of=found).problems
+    assert [(one.line, one.is_error) for one in problems] == [(A.line, False)]
+    assert f"{tag} means nothing to arena" in problems[0].what
+
+
+@pytest.mark.parametrize("tag", ["@no-seed", "@survives-500", "@no-ui", "@BTL-3", "@slow"])
+def test_tags_of_anybody_else_are_not_spoken_of(tag: str) -> None:
+    """A specification has tags for many."""
+    assert document([attempt("a")], [mapping("a", A)], of=[replace(A, tags=(tag,))]).problems == ()

@@ -42,6 +42,7 @@ def verdict(what: Facts, **more: Any) -> tuple[Status, str]:
     [
         ({"seeded": ()}, "no row was seeded before its first request"),
         ({"seeded": (), "requests": ()}, "no row was seeded; no request reached the app"),
+        ({"seeded": (), "requests": (POST, POST)}, "(if POST /battles/7/start prepares: scenario."),
         ({"requests": ()}, "no request reached the app"),
         ({"asserted": ()}, "no assertion after POST /battles/7/start"),
         ({"asserted": (CONSTANT,)}, "that could fail (tests/test_b.py:16 cannot)"),

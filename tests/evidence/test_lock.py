@@ -68,11 +68,12 @@ def test_known_is_what_the_index_asks_for() -> None:
 
 
 def test_accepting_shows_the_steps_that_are_accepted() -> None:
-    """All of a new one, the difference of a changed one, nothing of the same."""
-    lock, lines = accepted(Lock(), START)
+    """All of a new one that is named, the difference of a changed one, nothing of the same."""
+    lock, lines = accepted(Lock(), START, keys=(START.key,))
     assert lines[0] == "--- not accepted yet"
     assert "+Then its status is ACTIVE" in lines
     assert lines[-1] == "test added: tests/test_b.py::test_Start"
+    assert accepted(Lock(), START)[1] == (f"new: {START.key}  {START.rev}  {START.place}",)
     assert accepted(lock, START)[1] == ()
     live = replace(START, rev="1:22222222", steps=(*START.steps[:2], step("Then it is LIVE")))
     lock, lines = accepted(lock, live)

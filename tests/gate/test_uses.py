@@ -12,6 +12,7 @@ import pytest
 from pytest_arena._gate import Aim, Gate, Key, _drivers
 from pytest_arena._gate._entries import Checkout
 from pytest_arena._gate._server_handle import ServerHandle
+from pytest_arena._gate._uses import Uses
 from tests.servers.postgresql import address, connect
 
 if TYPE_CHECKING:
@@ -112,3 +113,22 @@ def test_others_may_take_connections_while_they_are_looked_through(gate: Any, wa
     with another_thread(take_another):
         look(gate)
     assert len(others) > 3
+
+
+def test_a_database_that_gets_another_key_is_counted_on() -> None:
+    """By whoever asks for it with the old one, or has a connection from before."""
+    out: list[Key] = []
+    uses = Uses(lambda: out)
+    old, called = Key("expected", ""), []
+    asked = uses.of(old)
+    assert asked.before_next(lambda: called.append("now"))
+    numbers = [asked()]
+    uses.rename(old, KEY)
+    assert called == ["now"]
+    numbers.append(asked())
+    uses.end(KEY)
+    numbers.append(asked())
+    out.append(old)
+    numbers.append(asked())
+    assert numbers == sorted(set(numbers))
+    assert not uses.of(KEY).before_next(called.clear)

@@ -53,7 +53,8 @@ def test_the_next_step_is_said_once_at_the_end() -> None:
     document = Document(scenarios=(survived, survived, unmapped, unmapped))
     stubs, others = [line for line in lines(document) if line.startswith("next: ")]
     assert "arena scenarios stubs --write tests" in stubs
-    assert "@survives-empty; see docs/explanation/sabotage.md" in others
+    assert "@survives-empty; see docs/explanation/sabotage.md of" in others
+    assert "next: assert on what a test stays green without" in explained(survived, marker="")[-1]
     assert lines(document, verbosity=-1)[-2:] == [stubs, others]
     known = tuple(replace(one, is_excused=True) for one in document.scenarios)
     assert "next: " not in "".join(lines(replace(document, scenarios=(*known, hollow))))
@@ -77,6 +78,17 @@ def test_with_q_only_that_is_told_which_a_strict_run_does_not_let_pass() -> None
     known = tuple(replace(one, is_excused=True) for one in document.scenarios)
     quiet = replace(document, scenarios=known, problems=(), gaps=())
     assert lines(quiet, verbosity=-1) == lines(quiet, verbosity=-2)
+
+
+@pytest.mark.parametrize("verbosity", [-1, 0])
+def test_a_part_of_the_tests_says_nothing_of_the_others(verbosity: int) -> None:
+    """Not that they are unmapped: their tests may be in a file that was not collected."""
+    others = (judged(Status.UNMAPPED, scenario=a_scenario(name), is_judged=False) for name in "ab")
+    scenarios = (proven(a_scenario("Fine")), *others)
+    assert lines(Document(scenarios=scenarios, partial="-k fine"), verbosity=verbosity) == [
+        "partial run (-k fine): 1 of 3 judged",
+        "scenarios: 1 of 3 proven",
+    ]
 
 
 def test_with_v_proven_ones_are_told_too_with_tests_and_warnings() -> None:
@@ -107,7 +119,7 @@ def test_scenarios_of_one_business_rule_stand_together() -> None:
     assert told == ["Battles", "a", "c", "Halls", "b"]
 
 
-def test_a_part_of_the_tests_says_nothing_of_the_others() -> None:
+def test_what_a_part_of_the_tests_leaves_out_is_not_told_of() -> None:
     """What has not run is counted and not told of; it is said how many were judged."""
     document = every_status(partial="-k start", gaps=())
     told = "\n".join(lines(document))
@@ -194,7 +206,7 @@ def test_an_explanation_shows_the_evidence_of_each_test() -> None:
     for text in (
         "seeded     battles 1, players 4",
         "POST /battles/7/start 303, route /battles/{battle_id}/start, as mc, changed battles 1",
-        "battle.status == 'ACTIVE'  (tests/test_battles.py:31, after 1 of 1 requests)",
+        "battle.status == 'ACTIVE'  (tests/test_battles.py:31, after the last request)",
         "empty  noticed: assert '' == 'ACTIVE'",
         "Given a battle exists with status PENDING  PROVEN",
     ):

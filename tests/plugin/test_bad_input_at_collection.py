@@ -27,6 +27,7 @@ def expect_one_message(run: Run, *texts: str) -> None:
     "module,says",
     [
         ("import nothing_here", "broken.py:1 import nothing_here"),
+        ("import nothing_here", "next: pip install nothing_here"),
         ("x = = 1", "broken.py:1 x = = 1"),
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("def app(environ, start_response): ...", "a WSGI app"),

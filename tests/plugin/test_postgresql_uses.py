@@ -113,3 +113,35 @@ def test_is_seen():
 def test_pitfall_131_132_what_a_session_holds_ends_with_its_test(example: Example) -> None:
     """Whichever connection of the pool the next test is given."""
     on_postgresql(example, test_sessions=SESSIONS).run().expect(passed=5)
+
+
+LATE_APP = """
+async def start():
+    global maker
+    maker = async_sessionmaker(create_async_engine(URL))
+
+
+app.router.on_startup.append(start)
+"""
+LATE = """
+import pytest
+from app import Dancer
+
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_seeds_first(client, db_session, turn):
+    db_session.add(Dancer(name="Storm"))
+    await db_session.commit()
+    assert (await client.get("/dancers")).json() == ["Sand", "Storm"]
+    assert (await client.post("/dancers/Crumbs")).status_code == 201
+"""
+
+
+@pytest.mark.slow
+def test_what_is_done_before_the_app_has_an_engine_is_taken_back(example: Example) -> None:
+    """The database has another name from there on, and is counted by that."""
+    late = on_postgresql(example, test_it=LATE)
+    late = late.change("app.py", "engine = create_async_engine(", "URL = str(")
+    late = late.change("app.py", "async_sessionmaker(engine)", "async_sessionmaker()")
+    run = late.with_files(app=late.files["app.py"] + LATE_APP).run("-v", "-W", "ignore")
+    run.expect(passed=3).says("3 of 3 tests had a database of their own, 3 changed it")

@@ -150,6 +150,13 @@ async def test_nothing_like_it(scenario):
 async def test_without_a_scenario(client, scenario):
     with scenario.given("whatever"):
         assert (await client.get("/dancers")).status_code == 200
+
+
+async def test_unnamed(client, scenario):
+    with scenario.when("I GET /dancers"):
+        pass
+    with scenario.then("it is found"):
+        pass
 """
 LOGIN = "async def login(client, role):\n    client.headers['role'] = role\n"
 
@@ -265,10 +272,18 @@ def test_an_outlines_step_is_known_by_its_template_and_by_a_row(run: Told, name:
     assert [one[0] for one in told_of(run, f"rows[{name}]", "A dancer is added")] == [1, 2]
 
 
-def test_without_a_scenario_blocks_do_nothing(run: Told) -> None:
-    """A test is the same test where no specification is configured. It is told."""
-    run.run.never_says("FAILED test_it.py::test_without_a_scenario")
-    run.run.says("::test_without_a_scenario has step blocks, and no marker names its scenario")
+def test_a_block_in_a_test_that_names_no_scenario_is_an_error(run: Told) -> None:
+    """With the marker to paste, where a scenario has its steps."""
+    run.run.says(
+        "FAILED test_it.py::test_without_a_scenario",
+        "no scenario is named by this test",
+        "next: a marker for its scenario (arena scenarios list)",
+        'next: @pytest.mark.scenario("A dancer is found")',
+    ).never_says('next: @pytest.mark.scenario("Dancers are listed")')
+
+
+def test_without_a_specification_blocks_do_nothing(run: Told) -> None:
+    """A test is the same test where none is configured. It is told."""
     example = fastapi_example(run.run.folder.parent / "off").with_files(test_it=TESTS)
     options = "[pytest]\narena_login = conftest:login\nmarkers = scenario\n"
     example = example.with_files(conftest=LOGIN).change("pytest.ini", "[pytest]\n", options)

@@ -120,7 +120,7 @@ sys.exit(pytest.main(["-p", "pytest_asyncio.plugin", "-p", "pytest_arena.plugin"
 
 
 def test_a_run_from_a_folder_below_or_without_one_is_partial(tmp_path: Path) -> None:
-    """pytest collects what is below the folder of the call, and nothing that it is to ignore."""
+    """Pytest collects what is below the folder of the call, and nothing that it is to ignore."""
     more = small(tmp_path).files["test_it.py"].replace("one", "three")
     example = small(tmp_path, "one", "two", "three").with_paths({"more/test_more.py": more})
     ignored = told(example, NO_EVIDENCE, "--scenarios=strict", "--ignore=more")

@@ -20,7 +20,7 @@ TESTS = """
 import asyncio, threading, unittest
 import httpx2
 from starlette.testclient import TestClient
-import checks, heard
+import checks, heard, stranger
 from app import Dancer, app, get_db
 
 @pytest.fixture
@@ -75,6 +75,11 @@ async def test_unheard_helper(client, storm):
 async def test_unheard_object(client, storm):
     page = checks.Page(await client.get("/dancers"))
     page.is_fine()
+
+@proves
+async def test_other_library(client, storm):
+    answer = await client.get("/dancers")
+    stranger.assert_that(answer.status_code, 200)
 
 @proves
 async def test_heard_helper(client, storm):
@@ -244,6 +249,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Told:
     example = seeing(tmp_path_factory.mktemp("true"), TESTS).with_files(
         app=SOCKET,
         checks=CHECKS,
+        stranger="def matching(was, wanted):\n    pass\n\nassert_that = matching\n",
         heard=CHECKS,
         conftest="import pytest\npytest.register_assert_rewrite('heard')",
     )
@@ -292,6 +298,12 @@ def test_what_a_helper_asserts_that_nobody_hears_is_unknown(run: Told, name: str
     assert "pytest.register_assert_rewrite('checks')" in run.reason(name)
 
 
+def test_what_asserts_in_a_way_of_its_own_is_unknown(run: Told) -> None:
+    """As libraries of matchers do, which raise the error themselves."""
+    assert run.statuses["other_library"] == "UNKNOWN"
+    assert "nobody hears assert_that() pass" in run.reason("other_library")
+
+
 def test_what_unittest_does_around_a_test_is_not_the_tests(run: Told) -> None:
     """``setUp`` prepares, as a fixture does; ``tearDown`` comes after it."""
     for name in ("unit", "async_unit"):
@@ -320,3 +332,45 @@ def test_a_statement_is_read_from_its_first_line_to_its_last(
     """Without its message, and whatever brackets stand in texts."""
     (tmp_path / "it.py").write_text(f"{lines}\nassert more\n")
     assert statement(str(tmp_path / "it.py"), 1) == asserted
+
+
+SHARED = """
+
+from starlette.testclient import TestClient
+from app import Dancer, app
+
+@pytest.fixture(scope="session")
+def shared():
+    with TestClient(app) as client:
+        yield client
+
+def test_that_proves_nothing(shared, test_client):
+    pass
+
+@proves
+def test_client_of_arena(test_client):
+    assert test_client.get("/dancers").json()
+
+@proves
+def test_client_of_its_own(shared):
+    assert shared.get("/dancers").json()
+
+@proves
+def test_seeding(shared, db_session):
+    db_session.add(Dancer(name="Storm"))
+    db_session.commit()
+    assert shared.get("/dancers").json()
+"""
+
+
+def test_what_an_app_writes_as_it_starts_for_a_session_is_no_seed(tmp_path: Path) -> None:
+    """Also where a test that proves nothing was the first to need it, and files are looked into."""
+    driver = "import sqlite3\n\ndef pytest_configure():\n    sqlite3.connect(':memory:').close()\n"
+    example = seeing(tmp_path, SHARED).with_files(app=SOCKET, conftest=driver)
+    example = example.change("pytest.ini", "[pytest]\n", "[pytest]\narena_lifespan = session\n")
+    found = told(example)
+    assert found.statuses == {
+        "client_of_arena": "HOLLOW",
+        "client_of_its_own": "HOLLOW",
+        "seeding": "PROVEN",
+    }, found.run.output

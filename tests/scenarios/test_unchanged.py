@@ -125,31 +125,38 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Told:
 
 
 def test_what_a_test_deletes_is_gone(run: Told) -> None:
+    """The frame keeps no copy of its variables, and no instrument does."""
     assert run.statuses["lets go"] == "PROVEN", run.run.output
 
 
 def test_what_a_test_had_is_gone_before_its_fixtures_are_torn_down(run: Told) -> None:
+    """Else what was given up by its last name would be a leak."""
     assert run.statuses["gives up"] == "PROVEN", run.run.output
 
 
 def test_who_has_asked_for_the_names_of_a_test_keeps_them(run: Told) -> None:
+    """The dict of ``locals()`` is the test's own then."""
     assert run.statuses["asks for its names"] == "PROVEN", run.run.output
 
 
 def test_values_are_seen_all_the_same(run: Told) -> None:
+    """Those that say themselves, of which the literals of steps are made."""
     assert "7" in run.scenarios["lets go"]["tests"][0]["facts"]["seen"]
 
 
 def test_nothing_is_kept_of_tests_that_prove_no_scenario(run: Told) -> None:
+    """However many there are after one that does."""
     run.run.expect(passed=11)
 
 
 def test_an_assertion_outside_of_the_root_is_told_without_an_absolute_path(run: Told) -> None:
+    """Documents are the same on each machine."""
     asserted = run.scenarios["asks a helper"]["tests"][0]["facts"]["asserted"]
     assert [one["place"] for one in asserted] == ["../elsewhere/checks.py:3"]
 
 
 def test_a_path_is_told_from_the_root(tmp_path: Path) -> None:
+    """Whichever side of it that is on."""
     assert relative(tmp_path / "a" / "b.py", tmp_path) == "a/b.py"
     assert relative(tmp_path / "b.py", tmp_path / "a") == "../b.py"
 
@@ -157,6 +164,7 @@ def test_a_path_is_told_from_the_root(tmp_path: Path) -> None:
 def test_a_pytest_that_calls_its_tools_otherwise_is_no_failure(
     pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Their names are private: without one it is not known what was asserted."""
     monkeypatch.delattr(sys.modules["_pytest.raises"], "RaisesExc")
     assert "tells nobody" in enable(_Config(pytestconfig))
 
@@ -165,7 +173,8 @@ class _Config:
     """A configuration that takes what is to be done at its end, and does it at once."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self._config, self._inicache = config, {}
+        self._config = config
+        self._inicache: dict[str, object] = {}
         self.known_args_namespace = config.known_args_namespace
 
     def __getattr__(self, name: str) -> object:

@@ -182,7 +182,7 @@ def test_links_that_lead_in_circles_end(root: Path) -> None:
 def test_a_pattern_that_no_name_can_be(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where names of files are ASCII alone, it is one without a file."""
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise UnicodeEncodeError("ascii", "é", 0, 1, "ordinal not in range(128)")
 
     monkeypatch.setattr("os.walk", refuse)

@@ -13,6 +13,8 @@ from pytest_arena.errors import ScenarioError
 from tests.specs.samples import FEATURE, STEPS, gherkin, only
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pytest_arena._specs import Scenario
 
 BATTLES = parse(
@@ -33,10 +35,10 @@ def named(name: str, **options: Any) -> Reference:
     return reference((name,), options, place="tests/test_x.py:12")
 
 
-def refused(index: Index, asked: Reference) -> ScenarioError:
-    """The error that finding it raises."""
+def refused(index: Index, asked: Reference, taken: Collection[str] = ()) -> ScenarioError:
+    """The error that finding it raises, where other tests name these."""
     with pytest.raises(ScenarioError) as caught:
-        index.find(asked)
+        index.find(asked, named=taken)
     return caught.value
 
 
@@ -93,6 +95,70 @@ def test_an_unknown_name_shows_the_nearest() -> None:
     assert "specs/battles.feature:3  Start a battle" in error.cause
     assert error.fix.splitlines()[0] == '@pytest.mark.scenario("@BTL-3")'
     assert "arena scenarios list" in refused(INDEX, named("xyzzy")).fix
+
+
+STORIES = Index(
+    gherkin(
+        f"{FEATURE}  Scenario: An order takes from the stock\n{STEPS}"
+        f"  Scenario: A customer logs in\n{STEPS}  Scenario: Buying lowers what we have\n{STEPS}"
+    )
+)
+
+
+@pytest.mark.parametrize(
+    "name", ["A cancelled order gives its stock back", "A customer logs in and out again"]
+)
+def test_another_story_is_not_to_be_pasted(name: str) -> None:
+    """Where no name is much like it those are shown that no test names."""
+    stock = "Battles :: An order takes from the stock"
+    with pytest.raises(ScenarioError) as caught:
+        STORIES.find(named(name), named={stock, "Battles :: A customer logs in"})
+    lines = caught.value.cause.splitlines()
+    assert lines[1:] == [
+        "a.feature:10  Buying lowers what we have   (none of these tests names it)"
+    ]
+    assert caught.value.fix.startswith("arena scenarios list")
+    assert STORIES.likely(named(name), named=()) is None
+
+
+def test_a_name_that_another_test_has_is_meant_only_by_a_slip_of_the_pen() -> None:
+    """It is likelier that the test is about another one."""
+    taken = {"Battles :: A customer logs in"}
+    assert "arena scenarios list" in refused(STORIES, named("A customer signs in"), taken).fix
+    assert STORIES.likely(named("A customer signs in"), named=()) is not None
+    assert refused(STORIES, named("A custmer logs in"), taken).fix.startswith("@pytest.mark.")
+
+
+def test_what_is_pasted_keeps_version_and_row() -> None:
+    """Else the row would be lost, and the review."""
+    error = refused(STORIES, named("A customer log in", rev="1:00000000", row={"a": 1}))
+    assert error.fix == (
+        '@pytest.mark.scenario("A customer logs in", rev="1:00000000", row={"a": "1"})'
+    )
+
+
+def test_of_the_command_line_the_command_is_shown() -> None:
+    """And no marker; with quotes as a shell needs them."""
+    asked = Reference(name="A customer log in", place="--scenario", form="--scenario={}")
+    error = refused(STORIES, asked)
+    assert error.fix == "--scenario='A customer logs in'"
+    assert "test" not in error.why
+
+
+def test_a_double_is_not_proposed() -> None:
+    """No marker can mean it."""
+    text = f"{FEATURE}  Scenario: Starts now\n{STEPS}  Scenario: Starts now\n{STEPS}"
+    error = refused(Index(replace(gherkin(text), problems=())), named("Start now"))
+    assert error.fix.startswith("arena scenarios list")
+
+
+def test_where_a_part_cannot_be_read_the_name_may_stand_there() -> None:
+    """A marker is not told to be wrong by a specification that is."""
+    text = f"{FEATURE}  Scenario: Starts now\n{STEPS}    Whan it ends\n"
+    error = refused(Index(gherkin(text)), named("The end"))
+    assert error.what == "no scenario is called 'The end', of those that can be read"
+    assert "a.feature:6  " in error.cause
+    assert "a.feature:6: did you mean `When" in error.fix
 
 
 def test_an_unknown_file_shows_the_nearest() -> None:
@@ -254,6 +320,16 @@ def test_of_no_row_the_likest_is_shown() -> None:
     with pytest.raises(ScenarioError) as caught:
         INDEX.rows(replace(OUTLINE, rows=rows), named("x"), {"a": 3, "b": 3, "c": 1})
     assert caught.value.fix == "row={'a': '3', 'b': '3', 'c': '0'}"
+
+
+@pytest.mark.parametrize("number", [2**53, 2**53 + 1])
+def test_a_long_number_is_none_of_its_neighbours(number: int) -> None:
+    """As floats they would be equal."""
+    rows = tuple(
+        Row(values=(("id", str(n)),), line=1, name="", steps=()) for n in (2**53, 2**53 + 1)
+    )
+    found = INDEX.rows(replace(OUTLINE, rows=rows), named("x"), {"id": number})
+    assert found == (("id", str(number)),)
 
 
 def test_the_marker_s_row_wins() -> None:

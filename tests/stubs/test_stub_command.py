@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._cli import main
+from pytest_arena._specs import read
 from pytest_arena.testing import fastapi_example
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def test_a_new_scenario_comes_after_what_somebody_has_written(
 
 
 def test_tests_elsewhere_count(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By a marker or by pytest-bdd; a marker that names no scenario is told."""
+    """By a marker or by pytest-bdd; one that must mean a scenario is told, and is its test."""
     deep = project / "tests/deep"
     deep.mkdir()
     (deep / "test_dancers.py").write_text(
@@ -142,6 +143,10 @@ def test_tests_elsewhere_count(project: Path, capsys: pytest.CaptureFixture[str]
     told = capsys.readouterr()
     assert told.err.startswith("tests/deep/test_bdd.py:4: no scenario is called 'All can be sen'\n")
     assert '  next: @pytest.mark.scenario("All can be seen")\n' in told.err
+    assert "lacking" not in told.out
+    (deep / "test_bdd.py").write_text("")
+    assert stubs("--check", "--write", "tests") == 1
+    told = capsys.readouterr()
     # pytest would take two modules of one name for the same.
     assert told.out.endswith("tests/test_dancers_2.py: 1 test lacking\n")
 
@@ -152,6 +157,9 @@ def test_a_renamed_scenario_gets_no_second_test(
     """Its marker has to be mended, which is told with the one to paste."""
     stubs("--write", "tests")
     spec = project / "specs/dancers.md"
+    rev = next(one.rev for one in read(("specs",), project).scenarios if "added" in one.name)
+    test = project / "tests/test_dancers.py"
+    test.write_text(test.read_text().replace('is added")', f'is added", rev="{rev}")'))
     spec.write_text(spec.read_text().replace("A dancer is added", "Somebody joins"))
     written = all_files(project)
     capsys.readouterr()
@@ -171,7 +179,7 @@ def test_only_what_was_asked_for_is_written(
     assert stubs("specs/more.md") == 0
     printed = capsys.readouterr().out
     assert printed.count("async def test_") == 2
-    assert '@pytest.mark.scenario("Others :: A dancer is added", rev="1:' in printed
+    assert '@pytest.mark.scenario("Others :: A dancer is added")' in printed
 
 
 def test_what_cannot_be_read_is_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,8 @@ Feature: API keys
 
   Rule: Keys are made and deleted by who may write them
 
+    # What a request writes last is when a key was used, which another scenario is about.
+    @survives-commit
     Scenario: New key is shown once
       Given a key that may read and write keys
       When it makes the key "dashboard" with POST /keys
@@ -20,7 +22,7 @@ Feature: API keys
       Then one is answered 201, and the other 409
       And there is one key of that name
 
-    # What the request wrote last is the time at which a key was used: another scenario's.
+    # As above.
     @survives-commit
     Scenario: Key without the scope is refused
       Given a key that may query, and nothing else
@@ -53,7 +55,7 @@ Feature: API keys
       When it is used for GET /keys/me
       Then its row tells when
 
-    # As above: that it was used is written down, and not what the limit counts by.
+    # As above: the limit does not count by what is written down.
     @survives-commit
     Scenario: Key that is used too often has to wait
       Given a key that was used as often as it may be

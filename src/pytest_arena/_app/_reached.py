@@ -229,12 +229,20 @@ async def listened(app: object, run: Run, scope: Scope, receive: Any, send: Any)
     request = _request_of(scope)
     if listener.wants_bodies:
         receive = _noting_body(request, receive)
-    with _told(listener, request):
+    token = _request.set(request)
+    _under_way.append(request)
+    listener.begins(request)
+    try:
+        sending = listener.sending(request, send)
         try:
-            sending = listener.sending(request, send)
             await run(scope, receive, _noting_status(request, sending, listener))
         finally:
             request.route = _route(app, scope)
+    finally:
+        request.is_over = True
+        _under_way.remove(request)
+        _request.reset(token)
+        listener.ends(request)
 
 
 _alone: ContextVar[bool] = ContextVar("arena: the app starts, or ends", default=False)
@@ -267,20 +275,6 @@ def _request_of(scope: Scope) -> Reached:
     if asking is not None:
         asking.reached.append(request)
     return request
-
-
-@contextmanager
-def _told(listener: Listener, request: Reached) -> Iterator[None]:
-    token = _request.set(request)
-    _under_way.append(request)
-    listener.begins(request)
-    try:
-        yield
-    finally:
-        request.is_over = True
-        _under_way.remove(request)
-        _request.reset(token)
-        listener.ends(request)
 
 
 def _noting_status(request: Reached, send: Any, listener: Listener) -> Any:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._evidence import Document
 
-__all__ = ["accept"]
+__all__ = ["accept", "outdated"]
 
 
 def accept(
@@ -23,8 +23,8 @@ def accept(
 ) -> Iterator[str]:
     """Write the scenarios' present steps to the lock file; no names: those of all with a test.
 
-    Yields the difference of the steps that is being accepted, and the markers to paste where a
-    test names its reviewed version itself. A dry run writes nothing.
+    Yields the markers to paste where a test names an older version itself, which stands above the
+    file, and the difference of the steps that is being accepted. A dry run writes nothing.
 
     Raises:
         ScenarioError: no scenario is known by such a key, or the lock file is broken.
@@ -32,11 +32,11 @@ def accept(
     """
     specification = _specification(document)
     index = Index(specification)
-    keys = [named(name, index).key for name in names]
+    keys = [named(name, index, verb="accept").key for name in names]
     before = Lock.read(path)
     lock, difference = before.accepted(document, keys, specification, list(_mappings(document)))
+    yield from outdated(document, names)
     yield from difference
-    yield from _markers(document, index, keys)
     if lock.text() == before.text():
         yield f"{path.name} says so already"
     elif is_dry:
@@ -63,12 +63,17 @@ def _mappings(document: Document) -> Iterator[Mapping]:
             )
 
 
-def _markers(document: Document, index: Index, keys: Sequence[str]) -> Iterator[str]:
-    """What has to be written into the tests: a marker's own version stands above the lock file."""
+def outdated(document: Document, names: Sequence[str]) -> Iterator[str]:
+    """Yield which markers name an older version themselves, each with the marker to paste.
+
+    Their scenarios are DRIFTED until that is done, whatever the lock file says.
+    """
+    index = Index(_specification(document))
+    keys = {named(name, index, verb="accept").key for name in names}
     for one in document.scenarios:
         scenario = one.scenario
-        for test in one.tests:
-            is_meant = not keys or scenario.key in keys
-            if is_meant and test.rev not in {"", scenario.rev}:
-                yield f"{test.place}: its marker names {test.rev}; paste:"
+        revs = {"", scenario.rev, *(row.rev for row in scenario.rows)}
+        for test in one.tests if not keys or scenario.key in keys else ():
+            if test.rev not in revs:
+                yield f"{test.place}: its marker names rev={test.rev!r}, and has to change; paste:"
                 yield f"    {index.marker(scenario, rev=scenario.rev, row=test.row)}"

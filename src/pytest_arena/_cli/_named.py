@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_arena._specs import Reference
-from pytest_arena.errors import ScenarioError
 
 if TYPE_CHECKING:
     from pytest_arena._specs import Index, Scenario
@@ -13,18 +12,12 @@ if TYPE_CHECKING:
 __all__ = ["named"]
 
 
-def named(name: str, index: Index) -> Scenario:
-    """Return it, by its key, its name, or its own ``@ID``.
+def named(name: str, index: Index, *, verb: str) -> Scenario:
+    """Return it, by its key, its name, or its own ``@ID``, to a verb of ``arena scenarios``.
 
     Raises:
-        ScenarioError: none is called so, or several are; it names the nearest, or all of them.
+        ScenarioError: none is called so, or several are; it shows the command for the nearest, or
+            for each of them.
     """
-    try:
-        return index.find(Reference(name=name, place="the command line"))
-    except ScenarioError as error:
-        raise ScenarioError(
-            error.what,
-            why="it is not known which scenario is meant",
-            cause=error.cause,
-            fix="arena scenarios list   shows what they are called",
-        ) from None
+    form = f"arena scenarios {verb} {{}}"
+    return index.find(Reference(name=name, place="the command line", form=form))

@@ -24,33 +24,37 @@ if TYPE_CHECKING:
 __all__ = ["add"]
 
 _ABOUT = """\
-The scenarios of specifications: Gherkin in .feature files, in fences of Markdown
-(whatever the file's ending is), and in *.feature.md. Whether they are proven,
-says a test run: pytest --scenarios=report."""
+What a specification says (its scenarios, in Gherkin), and which of that has a test.
+Read are .feature files, Gherkin fences in Markdown, whatever the file's ending is,
+and *.feature.md. A run of the tests says whether a scenario is also proven:
+pytest --scenarios=report."""
 _LIST = """\
 List the scenarios of these files, folders and patterns (docs/**/*.md), and what is
 wrong with them. Without PATH those of arena_specs in pytest's configuration file.
 Nothing is run, and nothing needs to be configured."""
 _CHECK = """\
-See whether each scenario has a test, without running one: pytest collects, and no
-database is made. All arguments go to pytest."""
+Say which scenarios have no test, and whose steps have changed since their test was
+written. No test is run and no database made; it is quick enough for each commit. All
+arguments go to pytest."""
 _EXPLAIN = """\
 Say all that is known of one scenario: its steps, its status and why, what each of
 its tests has done, what to do next. KEY is its name, Feature :: name, or @ID. What
 tests did stands in the JSON of a run, pytest --scenarios-out=json:FILE; without it
 the tests are collected, and none is run."""
 _ACCEPT = """\
-Agree to the present steps of scenarios: show what is different from those that were
-agreed to before, and write them to the lock file (arena_scenario_lock). Where a
-test's marker names the version itself, the marker to paste is shown."""
+Say that tests fit the present steps of their scenarios: after the steps have changed,
+and somebody has looked at the tests. Shows what has changed, and writes the steps to
+the lock file (arena_scenario_lock, scenarios.lock if not set), to be committed. Where
+a test's marker names a version itself (rev=), the marker to paste is shown."""
 _MERGE = """\
-Judge the documents of several runs together, as if they were one: of shards, whose
-runs were each given a part of the tests and --scenarios-out=json:FILE. With --strict
-these are all the shards that there are: what none of them has run is a gap, too."""
+Judge several runs as if they were one. On CI, where each job runs a part of the tests:
+let each write its results by --scenarios-out=json:FILE, and merge these files. With
+--strict these are all the parts that there are: what none of them has run is a gap."""
 _REPORT = """\
-Make outputs of the documents of one run or more. Without an output the lines are
-shown that pytest shows. --baseline writes the gaps that are there into the file that
-arena_scenario_baseline names; one that was there before only becomes shorter."""
+Make a page or a summary of what a run, or several, have written by
+--scenarios-out=json:FILE. Without an output the lines are shown that pytest shows.
+--baseline writes the gaps that there are, to be put up with for now, into the file
+that arena_scenario_baseline names; a file that is there only becomes shorter."""
 
 _STATUS = "exit status: 0; 1 where {fails}; 2 for wrong options"
 _FAILED = 1
@@ -94,7 +98,8 @@ def _add_check(verbs: Verbs) -> None:
 
 
 def _add_accept(verbs: Verbs) -> None:
-    about, fails = "agree to the present steps", "there is no such scenario"
+    about = "say that tests fit the changed steps"
+    fails = "there is no such scenario, or a marker names an older version itself"
     parser = _verb(verbs, "accept", _ACCEPT, about=about, fails=fails, do=_accept)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("keys", nargs="*", default=[], metavar="KEY", help="a name, or @ID")
@@ -106,23 +111,23 @@ def _add_explain(verbs: Verbs) -> None:
     about, fails = "say all that is known of one", "there is no such scenario"
     parser = _verb(verbs, "explain", _EXPLAIN, about=about, fails=fails, do=_explain)
     parser.add_argument("key", metavar="KEY", help="a name, or @ID")
-    parser.add_argument("--json", metavar="FILE", help="the document of a run")
+    parser.add_argument("--json", metavar="FILE", help="what a run has written")
 
 
 def _add_merge(verbs: Verbs) -> None:
     about = "judge several runs as one"
-    fails = "the gate is not passed (with --strict), or a document cannot be read"
+    fails = "there is a gap (with --strict), or a file cannot be read"
     parser = _verb(verbs, "merge", _MERGE, about=about, fails=fails, do=_merge)
-    parser.add_argument("--strict", action="store_true", help="fail where a run in one would")
+    parser.add_argument("--strict", action="store_true", help="fail where there is a gap")
     _add_documents(parser)
 
 
 def _add_report(verbs: Verbs) -> None:
-    about, fails = "make outputs of documents", "a document cannot be read"
+    about, fails = "make a page of what runs have written", "a file cannot be read"
     parser = _verb(verbs, "report", _REPORT, about=about, fails=fails, do=_report)
     for form, what in _FORMS.items():
         parser.add_argument(f"--{form}", metavar="PATH", help=f"write {what}")
-    parser.add_argument("--baseline", metavar="PATH", help="write the gaps that are known")
+    parser.add_argument("--baseline", metavar="PATH", help="write the gaps there are, as known")
     _add_documents(parser)
 
 
@@ -200,15 +205,15 @@ def _check(given: argparse.Namespace) -> int:
     from pytest_arena._cli._collected import collected  # noqa: PLC0415 - not for --help
     from pytest_arena._outputs import lines  # noqa: PLC0415 - as above
 
+    given_specs = any(word.startswith("--arena-specs") for word in given.others)
     has_words = any(not word.startswith("-") for word in given.others)
-    root = _root()
-    found = collected(given.others, folder=None if has_words else root)
+    found = collected(given.others, folder=None if has_words or given_specs else _root())
     _print(lines(found.document))
     return _FAILED if found.document.gaps or not found.is_whole else 0
 
 
 def _accept(given: argparse.Namespace) -> int:
-    from pytest_arena._cli._accepted import accept  # noqa: PLC0415 - not for --help
+    from pytest_arena._cli._accepted import accept, outdated  # noqa: PLC0415 - not for --help
     from pytest_arena._cli._collected import collected  # noqa: PLC0415 - as above
     from pytest_arena._cli._options import read_project  # noqa: PLC0415 - as above
 
@@ -223,7 +228,7 @@ def _accept(given: argparse.Namespace) -> int:
             fix="pytest --collect-only",
         )
     _print(accept(found.document, given.keys, path=path, is_dry=given.dry_run))
-    return 0
+    return _FAILED if any(outdated(found.document, given.keys)) else 0
 
 
 def _root() -> Path:
@@ -240,10 +245,11 @@ def _explain(given: argparse.Namespace) -> int:
     document = _document(given.json) if given.json else collected(folder=_root()).document
     scenarios = tuple(one.scenario for one in document.scenarios)
     index = Index(Specification(scenarios=scenarios))
-    key = named(given.key, index).key
+    key = named(given.key, index, verb="explain").key
     for one in document.scenarios:
         if one.scenario.key == key:
-            _print(explained(one, marker=index.marker(one.scenario)))
+            marker = index.marker(one.scenario)
+            _print(explained(one, marker=marker, is_list=document.is_list))
     return 0
 
 

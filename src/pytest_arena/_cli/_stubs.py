@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_arena._config import Config
-    from pytest_arena._specs import Index, Specification
+    from pytest_arena._specs import Index, Reference, Specification
     from pytest_arena._stubs import Marker, StubFile
     from pytest_arena._values import Route
 
@@ -137,22 +137,28 @@ class _Tests:
     def mapped(self, index: Index) -> tuple[set[str], list[str]]:
         """The keys of the scenarios that a marker names, and what is wrong with other markers.
 
-        A scenario that was renamed since has its test: it would get a second one.
+        A scenario that such a marker must mean, since it was renamed, or the name is misspelt, has
+        its test: it would get a second one.
         """
         from pytest_arena._specs import reference  # noqa: PLC0415 - not for --help
         from pytest_arena._stubs import markers  # noqa: PLC0415 - not for --help
 
         keys: set[str] = set()
+        wrong: list[Reference] = []
         complaints: list[str] = []
         for marker in (marker for file in self._files() for marker in markers(file)):
             place = self._place(marker)
             try:
-                named = reference(marker.arguments, marker.options, place=place)
-                keys.update(one.key for one in [index.renamed(named)] if one)
-                keys.add(index.find(named).key)
+                meant = reference(marker.arguments, marker.options, place=place)
             except ScenarioError as error:
-                complaints += [f"{place}: {error.what}", f"  next: {error.fix}"]
-        return keys, complaints
+                complaints += _complaint(place, error)
+                continue
+            one = index.only(meant)
+            keys.update({one.key} if one else ())
+            wrong += [] if one else [meant]
+        likely = [index.likely(one, named=keys) for one in wrong]
+        complaints += [line for one in wrong for line in _why(index, one, keys)]
+        return keys.union(one.key for one in likely if one), complaints
 
     def bound(self, specification: Specification) -> Iterator[str]:
         """The keys of the scenarios that pytest-bdd makes tests of."""
@@ -173,6 +179,18 @@ class _Tests:
         root = self.root.resolve()
         shown = file.relative_to(root) if file.is_relative_to(root) else file
         return f"{shown.as_posix()}:{marker.line}"
+
+
+def _why(index: Index, meant: Reference, keys: set[str]) -> list[str]:
+    try:
+        index.find(meant, named=keys)
+    except ScenarioError as error:
+        return _complaint(meant.place, error)
+    return []
+
+
+def _complaint(place: str, error: ScenarioError) -> list[str]:
+    return [f"{place}: {error.what}", f"  next: {error.fix}"]
 
 
 def _routes(app: str | None, project: Config) -> Sequence[Route] | None:

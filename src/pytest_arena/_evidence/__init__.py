@@ -24,6 +24,7 @@ from pytest_arena._evidence._judge import judge, listed
 from pytest_arena._evidence._lock import Lock, Locked
 from pytest_arena._evidence._merge import merged
 from pytest_arena._evidence._rules import EVIDENCE, Rules
+from pytest_arena._evidence._shapes import from_shape, to_shape
 from pytest_arena._evidence._verdict import row_verdict
 from pytest_arena._evidence._waivers import Waiver, waivers
 
@@ -50,9 +51,11 @@ __all__ = [
     "Waiver",
     "as_json",
     "from_json",
+    "from_shape",
     "judge",
     "listed",
     "merged",
     "row_verdict",
+    "to_shape",
     "waivers",
 ]

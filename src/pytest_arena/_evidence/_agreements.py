@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from pytest_arena._evidence._sabotaged import EXCUSES
 from pytest_arena._specs import Problem
 
 if TYPE_CHECKING:
@@ -26,6 +28,20 @@ def agreement_problems(
     yield from _lock_problems(scenarios, rules.lock)
     yield from _baseline_problems(scenarios, rules)
     yield from _waiver_problems(scenarios, rules)
+    yield from _misspelt_tags(scenarios)
+
+
+def _misspelt_tags(scenarios: Sequence[Scenario]) -> Iterator[Problem]:
+    """A tag that should excuse a scenario and is nearly the word: it would do nothing."""
+    told: set[tuple[str, str]] = set()
+    for one in scenarios:
+        for tag in one.tags:
+            near = get_close_matches(tag.lower(), EXCUSES, n=1, cutoff=0.85)
+            if near and tag not in EXCUSES and (one.spec, tag) not in told:
+                told.add((one.spec, tag))
+                what = f"{tag} means nothing to arena"
+                hint = f"write {near[0]}, if you meant it"
+                yield Problem(spec=one.spec, line=one.line, what=what, hint=hint, is_error=False)
 
 
 def _lost_mappings(scenarios: Sequence[Scenario], mappings: Sequence[Mapping]) -> Iterator[Problem]:
@@ -58,12 +74,12 @@ def _warning(what: str, hint: str, place: str) -> Problem:
 
 
 def _baseline_problems(scenarios: Sequence[Scenario], rules: Rules) -> Iterator[Problem]:
-    keys = {one.key for one in scenarios}
+    keys, lines = {one.key for one in scenarios}, dict(rules.baseline.lines)
     for key, _ in rules.baseline.entries:
         if key not in keys:
             yield Problem(
                 spec=rules.baseline.place,
-                line=0,
+                line=lines.get(key, 0),
                 what=f"{key!r} is a known gap, and no specification has it any more",
                 hint="remove its line",
             )

@@ -33,6 +33,8 @@ class Baseline:
     """By key."""
     place: str = ""
     """The file, for messages; empty where there is none yet."""
+    lines: tuple[tuple[str, int], ...] = ()
+    """By key, where each stands in the file."""
 
     @classmethod
     def read(cls, path: Path) -> Baseline:
@@ -47,11 +49,12 @@ class Baseline:
             return cls()
         refuse_conflicts(text, path.name)
         found: dict[str, Status] = {}
+        lines: dict[str, int] = {}
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip() and not line.startswith("#"):
                 key, status = _entry(line, f"{path.name}:{number}  {line}", found)
-                found[key] = status
-        return cls(tuple(sorted(found.items())), path.name)
+                found[key], lines[key] = status, number
+        return cls(tuple(sorted(found.items())), path.name, tuple(sorted(lines.items())))
 
     def written(self, document: Document) -> str:
         """Return the text of the file after this run: only fewer lines, and better statuses.

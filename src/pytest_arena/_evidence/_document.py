@@ -77,6 +77,8 @@ class Standing:
     """The same, of one that has run out."""
     known: Status | None = None
     """As what it stands in the baseline."""
+    known_place: str = ""
+    """The line of the baseline: ``scenarios.baseline:3``."""
     warnings: tuple[str, ...] = ()
 
 

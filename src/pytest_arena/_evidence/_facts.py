@@ -39,7 +39,7 @@ class Asserted:
     text: str
     """As it stands in the code, shortened."""
     after: int
-    """How many requests had ended by then."""
+    """How many requests had been answered by then; a websocket is once it was accepted."""
     is_constant: bool = False
     """Whether it could not have failed: ``assert True``, ``assert x == x``."""
     times: int = 1

@@ -49,8 +49,9 @@ def _of_scenarios(document: Document) -> Iterator[str]:
 
 def _of_the_baseline(one: JudgedScenario) -> Iterator[str]:
     if one.standing.known and one.is_judged:
-        known = one.standing.known.value
-        yield _line(one, f"the baseline says {known}: remove its line, {one.scenario.key}")
+        known, place = one.standing.known.value, one.standing.known_place or "the baseline"
+        now = f"{one.scenario.key} is {one.status.value} ({one.scenario.place})"
+        yield f"{place}: {known} no longer: {now}, so remove this line"
 
 
 def _line(one: JudgedScenario, reason: str) -> str:

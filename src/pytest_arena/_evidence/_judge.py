@@ -115,7 +115,10 @@ class _Bench:
         asked = [self._asked(scenario, one) for one in _once(mappings)]
         tests = [judged_test(one, self._tries.get(one.mapping.test, ())) for one in asked]
         steps = self._steps(scenario, asked, tests)
-        return judged_scenario(scenario, standing, tests, steps, is_partial=is_partial)
+        is_list = self._agreement.rules.lists_only
+        return judged_scenario(
+            scenario, standing, tests, steps, is_partial=is_partial, is_list=is_list
+        )
 
     def _asked(self, scenario: Scenario, mapping: Mapping) -> Asked:
         return Asked(

@@ -62,7 +62,11 @@ _VERBS = {"seeded": "seeded rows", "requested": "made a request", "asserted": "a
 
 
 def _no_seed(facts: Facts) -> str:
-    return "no row was seeded" + " before its first request" * bool(facts.requests)
+    told = "no row was seeded" + " before its first request" * bool(facts.requests)
+    first, more = facts.requests[facts.first : facts.first + 1], facts.requests[facts.first + 1 :]
+    if more and any(one.changed for one in first):  # a test that seeds by the app's own requests
+        told += f" (if {_named(first[0])} prepares: scenario.given(…), or a fixture)"
+    return told
 
 
 def _no_assertion(facts: Facts, tags: frozenset[str]) -> str:

@@ -155,7 +155,7 @@ class Lock:
             new = _locked(scenario, sources[scenario.key])
             former = self.former(scenario, gone, among=among)
             old = self.entries.get(scenario.key, former)
-            lines += _difference(old, new, scenario.place)
+            lines += _difference(old, new, scenario.place) if old or keys else [_new(new, scenario)]
             entries[new.key] = new
             if former:
                 del entries[former.key], gone[former.key]
@@ -247,6 +247,11 @@ def _locked(scenario: Scenario, tests: Mapping[str, str]) -> Locked:
         tests=tuple(sorted(tests.items())),
         rows=told_rows(scenario),
     )
+
+
+def _new(one: Locked, scenario: Scenario) -> str:
+    """Of many that were never accepted nobody reads the steps here: they stand in the file."""
+    return f"new: {one.key}  {one.rev}  {scenario.place}"
 
 
 def _difference(old: Locked | None, new: Locked, place: str) -> Iterator[str]:

@@ -103,7 +103,9 @@ def _refuse_other_versions(documents: Sequence[Document]) -> None:
 def _versions(document: Document) -> dict[str, set[_Version]]:
     found: dict[str, set[_Version]] = {spec: set() for spec in document.specs}
     for one in (judged.scenario for judged in document.scenarios):
-        found.setdefault(one.spec, set()).add((one.line, one.key, one.rev))
+        # The rev of an Outline does not know its rows.
+        said = repr((one.rev, sorted(row.values for row in one.rows)))
+        found.setdefault(one.spec, set()).add((one.line, one.key, said))
     return found
 
 

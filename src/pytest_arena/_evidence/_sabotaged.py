@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._evidence._document import Status
 from pytest_arena._evidence._flags import Flag
-from pytest_arena._evidence._lacking import NO_SEED
+from pytest_arena._evidence._lacking import NO_REQUEST, NO_SEED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pytest_arena._evidence._facts import Sabotage
 
-__all__ = ["sabotaged"]
+__all__ = ["EXCUSES", "sabotaged"]
 
 _BROKEN = {
     "seed": "its seed removed",
@@ -21,6 +21,9 @@ _BROKEN = {
     "empty": "the answer emptied",
     "500": "the answer turned into a 500",
 }
+
+EXCUSES = (NO_SEED, NO_REQUEST, *(f"@survives-{kind}" for kind in _BROKEN))
+"""The tags by which a scenario is not asked for something."""
 
 
 def sabotaged(sabotages: Iterable[Sabotage], *, tags: frozenset[str], place: str) -> Iterator[Flag]:

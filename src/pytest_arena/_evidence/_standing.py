@@ -29,6 +29,7 @@ class Agreed:
     rules: Rules
     problems: Mapping[str, Sequence[Problem]]
     known: Mapping[str, Status]
+    known_lines: Mapping[str, int]
 
     def standing(self, scenario: Scenario, mappings: Sequence[TestMapping]) -> Standing:
         """Say what holds for one scenario, by its marks in the tests and what was agreed."""
@@ -42,14 +43,23 @@ class Agreed:
             waived=str(waiver) if waiver and not is_over else "",
             expired=str(waiver) if waiver and is_over else "",
             known=self.known.get(scenario.key),
+            known_place=self._known_place(scenario.key),
             warnings=tuple(_changed_tests(scenario, mappings, self.rules)),
         )
+
+    def _known_place(self, key: str) -> str:
+        line = self.known_lines.get(key)
+        return f"{self.rules.baseline.place}:{line}" if line else ""
 
 
 def agreed(specification: Specification, rules: Rules) -> Agreed:
     """Put the rules at hand."""
-    known = dict(rules.baseline.entries)
-    return Agreed(rules=rules, problems=malformed(specification), known=known)
+    return Agreed(
+        rules=rules,
+        problems=malformed(specification),
+        known=dict(rules.baseline.entries),
+        known_lines=dict(rules.baseline.lines),
+    )
 
 
 def malformed(specification: Specification) -> Mapping[str, Sequence[Problem]]:

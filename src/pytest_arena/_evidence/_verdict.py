@@ -28,14 +28,18 @@ def judged_scenario(
     steps: tuple[JudgedStep, ...],
     *,
     is_partial: bool,
+    is_list: bool = False,
 ) -> JudgedScenario:
     """Judge a scenario by its tests: FAILED if one has, PROVEN if one proves it, else the worst.
 
     Each row of a Scenario Outline with more than one asks for a test of its own: a parameter set,
     or ``row=`` in the marker. One test of the Outline as a whole, which may run through its rows
-    or not, makes it PARTIAL.
+    or not, makes it PARTIAL. So does, in a list of tests that were not to run, a row that no test
+    names.
     """
     flags = [*_of_standing(standing), *_of_tests(scenario, tests, standing)]
+    if is_list and (told := _rows_without_test(scenario.rows, tests)):
+        flags = [*_of_standing(standing), Flag(Status.PARTIAL, told)]
     found = _waived(worst(flags), standing)
     statuses = {*(flag.status for flag in flags), *_all_statuses(tests)}
     return JudgedScenario(
@@ -121,10 +125,22 @@ def _of_rows(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> list[Flag]:
     return [*flags, Flag(Status.PARTIAL, _told(lacking, len(mine), whole))]
 
 
-def _told(lacking: Sequence[tuple[tuple[str, str], ...]], count: int, whole: object) -> str:
-    shown = [", ".join(f"{name}={value}" for name, value in row) for row in sorted(lacking)]
+def _rows_without_test(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> str:
+    named = {one.row for one in tests}
+    lacking = [row.values for row in rows if row.values not in named]
+    if len(rows) <= 1 or not named or not lacking:
+        return ""
+    return f"{len(rows) - len(lacking)} of {len(rows)} rows have a test, not: {_few(lacking)}"
+
+
+def _few(rows: Sequence[tuple[tuple[str, str], ...]]) -> str:
+    shown = [", ".join(f"{name}={value}" for name, value in row) for row in sorted(rows)]
     more = f" and {len(shown) - 3} more" * (len(shown) > 3)  # noqa: PLR2004 - as many as fit a line
-    told = f"{count - len(lacking)} of {count} rows proven, not: {' | '.join(shown[:3])}{more}"
+    return f"{' | '.join(shown[:3])}{more}"
+
+
+def _told(lacking: Sequence[tuple[tuple[str, str], ...]], count: int, whole: object) -> str:
+    told = f"{count - len(lacking)} of {count} rows proven, not: {_few(lacking)}"
     return (
         f"{told} (a test of the whole Outline proves no row: row=, or parametrize)"
         if whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import date
+from linecache import getlines
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,14 +69,19 @@ def _waiver(line: str, place: str) -> Waiver:
             fix="arena_scenario_waive = @manual 2027-03-31 why it cannot be tested",
         )
     what = " ".join(found["what"].split())
-    spec, number = _named(place)
+    spec, number = _named(place, line)
     return Waiver(what=what, until=until, reason=found["reason"], spec=spec, line=number)
 
 
-def _named(place: str) -> tuple[str, int]:
-    """A file's name and the line: where the project lies is no matter to a document."""
+def _named(place: str, waiver: str) -> tuple[str, int]:
+    """A file's name and the waiver's line: where the project lies is no matter to a document."""
     found = _PLACE.match(place)
-    return (Path(found["file"]).name, int(found["line"])) if found else ("", 0)
+    if not found:
+        return "", 0
+    first = int(found["line"])
+    below = enumerate(getlines(found["file"])[first - 1 :], first)
+    number = next((number for number, text in below if waiver in text), first)
+    return Path(found["file"]).name, number
 
 
 def _day(text: str) -> date | None:

@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pytest_arena._evidence import Status
-from pytest_arena._outputs._said import heading, one_line, reason
+from pytest_arena._outputs._said import heading, one_line, reason, stays_green
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,7 +28,8 @@ _NEXT = {
     Status.NOT_RUN: f"{_RUN}   runs its tests; with --scenarios-out=json:scenarios.json,\n"
     "arena scenarios explain {key} --json scenarios.json   shows what they did",
     Status.FLAKY: "find out why its test passes at times only",
-    Status.HOLLOW: "let the test itself do what is missing: seed, request, then assert",
+    Status.HOLLOW: "let the test itself do what is missing: seed, request, then assert; or tag\n"
+    "it: @no-seed where all tests find what its Given says, @no-request where none is made",
     Status.UNKNOWN: "see that the instrument works which is named above",
     Status.PARTIAL: "have each row proven: parametrize the test by the columns, or mark it:\n"
     "{marker}",
@@ -37,12 +38,24 @@ _NEXT = {
 }
 
 
-def explained(one: JudgedScenario, *, marker: str) -> list[str]:
+def explained(one: JudgedScenario, *, marker: str, is_list: bool = False) -> list[str]:
     """Return the steps, the verdict and why, what each test did, and the next step.
 
-    ``marker`` is the decorator that maps a test to it.
+    ``marker`` is the decorator that maps a test to it; of a list nothing is known but which tests
+    there are.
     """
-    return [*_head(one), *_steps(one), *_tests(one), *_warnings(one), *_next(one, marker)]
+    verdict = _listed(one) if is_list and one.status is Status.NOT_RUN else _verdict(one)
+    return [*_head(one), verdict, *_steps(one), *_tests(one), *_warnings(one), *_next(one, marker)]
+
+
+def _listed(one: JudgedScenario) -> str:
+    count = len(one.tests)
+    has = f"has {count} test{'s' * (count != 1)}"
+    return f"{has}; none was run to explain it, and --json FILE shows what they did in a run"
+
+
+def _verdict(one: JudgedScenario) -> str:
+    return ": ".join(filter(None, [one.status.value, reason(one)]))
 
 
 def _head(one: JudgedScenario) -> Iterator[str]:
@@ -54,7 +67,6 @@ def _head(one: JudgedScenario) -> Iterator[str]:
     if scenario.tags:
         yield f"  tags  {' '.join(scenario.tags)}"
     yield ""
-    yield ": ".join(filter(None, [one.status.value, reason(one)]))
 
 
 def _steps(one: JudgedScenario) -> Iterator[str]:
@@ -73,13 +85,19 @@ def _row(values: Iterable[tuple[str, str]]) -> str:
 
 
 def _tests(one: JudgedScenario) -> Iterator[str]:
-    for test in one.tests:
+    order = [row.values for row in one.scenario.rows]
+    for test in sorted(one.tests, key=lambda test: _place_of(test.row, order)):
         row = f"  [{_row(test.row)}]" * bool(test.row)
         yield ""
         yield f"{test.test}{row}"
         verdict = ": ".join(filter(None, [test.status.value, one_line(test.reason)]))
         yield f"  {test.place}  {verdict}"
         yield from (f"  {name:<9}  {what}" for name, what in _did(test))
+
+
+def _place_of(row: object, order: list[tuple[tuple[str, str], ...]]) -> int:
+    """As the rows stand in the table."""
+    return order.index(row) if row in order else -1
 
 
 def _did(test: JudgedTest) -> Iterator[tuple[str, str]]:
@@ -101,10 +119,18 @@ def _facts(facts: Facts) -> Iterator[tuple[str, str]]:
     for asserted in facts.asserted:
         times = f", {asserted.times} times" * (asserted.times > 1)
         constant = ", which cannot fail" * asserted.is_constant
-        after = f"after {asserted.after} of {len(facts.requests)} requests"
+        after = _after(asserted.after, len(facts.requests))
         yield "asserted", f"{one_line(asserted.text)}  ({asserted.place}, {after}{times}{constant})"
     for name, why in facts.off:
         yield "off", f"{name}: {why}"
+
+
+def _after(ended: int, count: int) -> str:
+    if not count:
+        return "no request"
+    if not ended:
+        return "before any request"
+    return "after the last request" if ended >= count else f"after request {ended} of {count}"
 
 
 def _counts(counts: tuple[tuple[str, int], ...]) -> str:
@@ -133,8 +159,14 @@ def _warnings(one: JudgedScenario) -> Iterator[str]:
 
 def _next(one: JudgedScenario, marker: str) -> Iterator[str]:
     key = shlex.quote(one.scenario.key)
-    text = _NEXT[one.status].format(key=key, place=one.scenario.place, marker=marker)
+    text = _next_text(one).format(key=key, place=one.scenario.place, marker=marker)
     first, *others = text.splitlines()
     yield ""
     yield f"next: {first}"
     yield from (f"      {line}" for line in others)
+
+
+def _next_text(one: JudgedScenario) -> str:
+    if one.status is Status.PROVEN and any(test.sabotages for test in one.tests):
+        return "nothing: it was tried with things broken, too"
+    return stays_green([one]) or _NEXT[one.status]

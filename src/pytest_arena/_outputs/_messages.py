@@ -142,7 +142,7 @@ class _Told:
         }
         for number, step in enumerate(steps):
             yield from self._step(started, step["id"], *_step_result(case, tests, number))
-        yield from self._step(started, end["id"], *_result(case, tests), _evidence(case, tests))
+        yield from self._step(started, end["id"], *_result(case), _evidence(case, tests))
         yield {
             "testCaseFinished": {
                 "testCaseStartedId": started,
@@ -197,14 +197,14 @@ def _hook(hook: str, case: Case, tests: list[JudgedTest]) -> Message:
     }
 
 
-def _result(case: Case, tests: list[JudgedTest]) -> tuple[str, str]:
+def _result(case: Case) -> tuple[str, str]:
     """The result of a scenario or a row, and why."""
-    status, why = _verdict(case, tests)
+    status, why = _verdict(case)
     said = "" if status is Status.PROVEN else ": ".join(filter(None, [status.value, why]))
     return _RESULTS[status], said
 
 
-def _verdict(case: Case, tests: list[JudgedTest]) -> tuple[Status, str]:
+def _verdict(case: Case) -> tuple[Status, str]:
     judged = case.judged
     if case.row is None or judged.status in _OF_THE_WHOLE:
         return judged.status, reason(judged)
@@ -213,7 +213,7 @@ def _verdict(case: Case, tests: list[JudgedTest]) -> tuple[Status, str]:
 
 def _step_result(case: Case, tests: list[JudgedTest], number: int) -> tuple[str, str]:
     """By the blocks of its tests; UNKNOWN where none of them has one for it."""
-    if _verdict(case, tests)[0] is Status.UNMAPPED:
+    if _verdict(case)[0] is Status.UNMAPPED:
         return "UNDEFINED", ""
     steps = case.judged.steps
     step = steps[number] if number < len(steps) else None

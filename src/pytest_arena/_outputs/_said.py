@@ -21,6 +21,7 @@ __all__ = [
     "one_line",
     "problem_line",
     "reason",
+    "stays_green",
     "totals",
     "unsaid_gaps",
 ]
@@ -86,8 +87,13 @@ def is_open(one: JudgedScenario, document: Document) -> bool:
 
 
 def totals(document: Document) -> str:
-    """Return how many there are, and of which statuses: ``38 of 40 proven, 2 hollow``."""
+    """Return how many there are, and of which statuses: ``38 of 40 proven, 2 hollow``.
+
+    Of a run of some tests without those that it says nothing of.
+    """
     counts = document.counts()
+    for status in _NOT_JUDGED if document.partial and not document.is_list else ():
+        counts.pop(status, None)
     whole = len(document.scenarios)
     if not document.is_list:
         sabotaged = " under sabotage too" * document.is_sabotaged
@@ -100,13 +106,23 @@ def totals(document: Document) -> str:
     return ", ".join([first, *rest])
 
 
-_UNTESTED = (Status.MALFORMED, Status.UNMAPPED, Status.WAIVED)
+_UNTESTED = (Status.MALFORMED, Status.UNMAPPED, Status.PARTIAL, Status.WAIVED)
 
 
 def judged(document: Document) -> str:
     """How many scenarios a part of the tests says something about: ``12 of 40 judged``."""
     count = sum(one.is_judged and one.status not in _NOT_JUDGED for one in document.scenarios)
     return f"{count} of {len(document.scenarios)} judged"
+
+
+def stays_green(scenarios: Iterable[JudgedScenario]) -> str:
+    """What to do where tests have not noticed that something was broken; empty if all have."""
+    hollow = [one for one in scenarios if one.status is Status.HOLLOW]
+    sabotages = [sabotage for one in hollow for test in one.tests for sabotage in test.sabotages]
+    kinds = dict.fromkeys(one.kind for one in sabotages if one.result == "survived")
+    tags = " ".join(f"@survives-{kind}" for kind in kinds)
+    text = f"assert on what a test stays green without, or tag a scenario not about it: {tags}"
+    return text * bool(kinds)
 
 
 def unsaid_gaps(document: Document) -> list[str]:

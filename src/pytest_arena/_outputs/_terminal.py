@@ -14,6 +14,7 @@ from pytest_arena._outputs._said import (
     one_line,
     problem_line,
     reason,
+    stays_green,
     totals,
     unsaid_gaps,
 )
@@ -32,25 +33,28 @@ _PLACE, _STATUS, _NAME = 40, 9, 48
 def lines(document: Document, *, verbosity: int = 0, strict: str = "") -> list[str]:
     """Return problems, a line for each scenario that is not proven, gaps, totals, next steps.
 
-    With ``-q`` (a verbosity of -1) only what a strict run does not let pass, the totals and the
-    next steps; with ``-qq`` the totals alone; with ``-v`` proven ones too, with their tests, why
-    these prove nothing, and warnings. ``strict`` is the option by which gaps fail this run.
+    With ``-q`` (a verbosity of -1) only what a strict run does not let pass, which part of the
+    tests was run, the totals and the next steps; with ``-qq`` the totals alone; with ``-v`` proven
+    ones too, with their tests, why these prove nothing, and warnings. ``strict`` is the option by
+    which gaps fail this run.
     """
     end = [_totals_line(document, strict), *_next_lines(document) * (verbosity >= -1)]
+    if verbosity < -1:
+        return end
+    end = [*_partial_lines(document), *end]
     if verbosity < 0:
-        return [*_quiet_lines(document, verbosity), *end]
+        return [*_quiet_lines(document), *end]
     shown = [one for one in document.scenarios if verbosity > 0 or is_open(one, document)]
     return [
         *_problem_lines(document, shown),
         *_scenario_lines(shown, verbosity),
         *_gap_lines(document),
-        *_partial_lines(document),
         *end,
     ]
 
 
-def _quiet_lines(document: Document, verbosity: int) -> list[str]:
-    if verbosity < -1 or not document.gaps:
+def _quiet_lines(document: Document) -> list[str]:
+    if not document.gaps:
         return []
     shown = [
         one
@@ -119,16 +123,6 @@ def _next_lines(document: Document) -> list[str]:
     shown = [one for one in document.scenarios if is_open(one, document) and not one.is_excused]
     lacking = any(one.status is Status.UNMAPPED for one in shown)
     found = ["next: arena scenarios stubs --write tests   begins the lacking tests"] * lacking
-    if kinds := _survived(shown):
-        tags = " ".join(f"@survives-{kind}" for kind in kinds)
-        found.append(
-            "next: assert on what the tests stay green without, or tag scenarios that are not "
-            f"about it: {tags}; see docs/explanation/sabotage.md"
-        )
+    if text := stays_green(shown):
+        found.append(f"next: {text}; see docs/explanation/sabotage.md of pytest-arena")
     return found
-
-
-def _survived(shown: list[JudgedScenario]) -> dict[str, None]:
-    hollow = [one for one in shown if one.status is Status.HOLLOW]
-    sabotages = [sabotage for one in hollow for test in one.tests for sabotage in test.sabotages]
-    return dict.fromkeys(one.kind for one in sabotages if one.result == "survived")

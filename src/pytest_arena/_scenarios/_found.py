@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._evidence import Mapping
-from pytest_arena._scenarios._sent import frozen
+from pytest_arena._evidence import Mapping, from_shape, to_shape
 from pytest_arena._specs import Problem
 
 if TYPE_CHECKING:
@@ -61,8 +60,8 @@ class Found:
         """Return it as plain values, to be sent to another process."""
         return {
             "names": self.names,
-            "mappings": [asdict(one) for one in self.mappings],
-            "problems": [asdict(one) for one in self._problems],
+            "mappings": [to_shape(one) for one in self.mappings],
+            "problems": [to_shape(one) for one in self._problems],
         }
 
     def take_over(self, sent: dict[str, Any]) -> None:
@@ -71,5 +70,5 @@ class Found:
         self.names |= sent["names"]
         self._problems |= {Problem(**one): None for one in sent["problems"]}
         for values in sent["mappings"]:
-            one = Mapping(**frozen(values))
+            one = from_shape(Mapping, values)
             self._add([replace(one, is_deselected=False)], is_deselected=one.is_deselected)

@@ -14,7 +14,7 @@ from pytest_arena._specs import Index, Problem, Reference, Scenario, Specificati
 from pytest_arena.errors import ScenarioError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pytest_arena._scenarios._bdd import Template
@@ -42,6 +42,27 @@ class Mapper:
         self._index, self._root = index, root
         self._files = frozenset(specification.files)
         self._sources = Sources()
+        self._items: Sequence[Any] = ()
+        self._named: frozenset[str] | None = None
+
+    def all_of(self, items: Sequence[Any]) -> list[Mapped]:
+        """Return those of these tests that say that they prove something."""
+        self._items, self._named = items, None
+        return [one for item in items if (one := self.mapped(item)) is not None]
+
+    def _named_by_all(self) -> frozenset[str]:
+        """The keys that tests name. Only for whom has none, who means one of the others."""
+        if self._named is None:
+            self._named = frozenset(self._keys())
+        return self._named
+
+    def _keys(self) -> Iterator[str]:
+        for item in self._items:
+            template = template_of(item)
+            names = [template.name] if template is not None else []
+            names += [str(one.args[0]) for one in item.iter_markers("scenario") if one.args]
+            found = (self._index.only(Reference(name=name)) for name in names)
+            yield from (one.key for one in found if one is not None)
 
     def mapped(self, item: Any) -> Mapped | None:
         """Return what a test says that it proves; None where it says nothing of the kind."""
@@ -70,7 +91,9 @@ class Mapper:
         )
 
     def _found(self, item: Any, wanted: Reference) -> tuple[Mapping, Scenario]:
-        scenario = self._index.find(wanted)
+        scenario = self._index.only(wanted)
+        if scenario is None:
+            scenario = self._index.find(wanted, named=self._named_by_all())
         mapping = Mapping(
             test=item.nodeid,
             place=_place(item),

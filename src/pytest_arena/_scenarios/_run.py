@@ -21,6 +21,7 @@ from pytest_arena._evidence import (
     waivers,
 )
 from pytest_arena._outputs import lines, targets, workflow_commands, write
+from pytest_arena._scenarios._agreed import check_agreed
 from pytest_arena._scenarios._assertions import heard
 from pytest_arena._scenarios._bdd import Unawaited
 from pytest_arena._scenarios._found import Found
@@ -29,7 +30,7 @@ from pytest_arena._scenarios._sabotage import SabotagePasses
 from pytest_arena._scenarios._sent import evidence_line, plain_facts, told
 from pytest_arena._scenarios._tries import SENT, Tries
 from pytest_arena._scenarios._whole import uncollected, what_is_left_out
-from pytest_arena._specs import Index, Reference, Specification, found, read
+from pytest_arena._specs import Index, Reference, found, read
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -82,32 +83,32 @@ class Scenarios:
 
         Raises:
             ArenaError: there is no such file, no scenario in it, or something is wrong in the lock
-                file, the baseline, a waiver or ``--scenarios-out``.
+                file, the baseline, a waiver or ``--scenarios-out``; or one of the first two was
+                named, and is not there.
         """
         wanted = self._wanted
         self._targets = targets(wanted.scenarios_out)
         self._specification = read(wanted.specs, wanted.root)
-        found(self._specification, wanted.specs, place=wanted.place("specs"))
+        place = f"{wanted.place('specs')}; seen from {wanted.root}"
+        found(self._specification, wanted.specs, place=place)
         self._rules = self._read_rules()
         index = Index(self._specification, self._rules.lock.known())
         self._chosen = {_key(index, name) for name in wanted.scenario}
         self._mapper = Mapper(self._specification, index, wanted.root)
-        self._run.instruments.misread = self._specification.problems
+        self._run.instruments.specification = self._specification
 
     def _read_rules(self) -> Rules:
         wanted = self._wanted
         baseline = wanted.root / wanted.scenario_baseline
-        if not baseline.exists():
-            self._run.ledger.note(
-                f"{wanted.scenario_baseline} is not there: {wanted.place('scenario_baseline')}"
-            )
+        is_list = any(getattr(self._config.option, name, False) for name in _LISTS)
+        check_agreed(wanted, lists_only=is_list)
         return Rules(
             evidence=wanted.scenario_evidence,
             waivers=waivers(wanted.scenario_waive, place=wanted.place("scenario_waive")),
             baseline=Baseline.read(baseline) if wanted.scenario_baseline else Baseline(),
             lock=Lock.read(wanted.root / wanted.scenario_lock) if wanted.scenario_lock else Lock(),
             today=datetime.now(tz=UTC).date(),
-            lists_only=any(getattr(self._config.option, name, False) for name in _LISTS),
+            lists_only=is_list,
         )
 
     @hook(tryfirst=True)
@@ -120,10 +121,9 @@ class Scenarios:
             self._run.ledger.note(note)
 
     def _map(self, items: list[Any]) -> None:
-        for item in items:
-            if (mapped := self._mapper.mapped(item)) is not None:
-                self._tests[id(item)] = mapped
-                item.user_properties += _properties(mapped)
+        for mapped in self._mapper.all_of(items):
+            self._tests[id(mapped.item)] = mapped
+            mapped.item.user_properties += _properties(mapped)
 
     def _choose(self, items: list[Any]) -> None:
         """Leave the tests of the scenarios that ``--scenario`` names."""
@@ -170,7 +170,8 @@ class Scenarios:
         if mapped.error is not None:
             raise mapped.error
         names = frozenset(getattr(item, "fixturenames", ()))
-        self._run.instruments.begin_test(mapped.scenarios, names)
+        rows = frozenset(one.row for one in mapped.mappings)
+        self._run.instruments.begin_test(mapped.scenarios, names, rows=rows)
 
     @hook(wrapper=True)
     def pytest_runtest_call(self, item: Any) -> Generator[None, object, object]:
@@ -307,7 +308,8 @@ _BROKEN = (3, 4)  # pytest's internal error, and its usage error
 
 
 def _key(index: Index, name: str) -> str:
-    return index.find(Reference(name=name, place=f"--scenario={name}")).key
+    asked = Reference(name=name, place=f"--scenario={name}", form="--scenario={}")
+    return index.find(asked).key
 
 
 def _is_proof(done: Try | None) -> bool:

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pytest_arena._arena import NotWritten
-from pytest_arena._evidence import Asserted, Facts, Requested, StepFacts
+from pytest_arena._evidence import Facts, from_shape, to_shape
 from pytest_arena._load import is_library
 from pytest_arena.errors import redact
 
 __all__ = [
     "evidence_line",
     "facts_sent",
-    "frozen",
     "plain_facts",
     "relative",
     "skip_reason",
@@ -105,35 +104,9 @@ def evidence_line(facts: Facts) -> str:
 
 def plain_facts(facts: Facts) -> str:
     """Return facts as one string: a name in them may be of a type that only looks like one."""
-    parts = {name: tuple(map(_plain, getattr(facts, name))) for name, _ in _PARTS}
-    return json.dumps(_plain(facts) | parts, default=str)
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    """One value alone: what copies all that is in it takes a fiftieth of a test's time."""
-    return {name: getattr(value, name) for name in value.__slots__}
+    return json.dumps(to_shape(facts), default=str)
 
 
 def facts_sent(text: str | None) -> Facts | None:
-    """Return the facts that another process has sent, or this one has attached."""
-    if text is None:
-        return None
-    values: dict[str, Any] = json.loads(text)
-    parts = {name: tuple(kind(**frozen(one)) for one in values[name]) for name, kind in _PARTS}
-    rest = {name: frozen(one) for name, one in values.items() if name not in parts}
-    return Facts(**{**rest, **parts})
-
-
-_PARTS: tuple[tuple[str, Any], ...] = (
-    ("requests", Requested),
-    ("asserted", Asserted),
-    ("steps", StepFacts),
-)
-
-
-def frozen(value: Any) -> Any:
-    """Return plain values with tuples in the place of lists."""
-    if isinstance(value, dict):
-        return {name: frozen(one) for name, one in value.items()}
-    # A tuple has come as it was sent, with all that is in it.
-    return tuple(map(frozen, value)) if isinstance(value, list) else value
+    """Return the facts that another process has sent."""
+    return None if text is None else from_shape(Facts, json.loads(text))

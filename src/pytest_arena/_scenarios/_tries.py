@@ -132,16 +132,20 @@ def _process_of(report: Any) -> str:
 def _fold(one: _Open, report: Any, sent: Mapping[str, Any]) -> None:
     outcome = _outcome(report)
     is_worse = _WORST_FIRST.index(outcome) < _WORST_FIRST.index(one.outcome)
-    one.sent |= {
-        name: value for name, value in sent.items() if is_worse or name not in _OF_THE_WORST
-    }
+    one.sent |= sent if is_worse else _without_reasons(sent)
     one.outcome = outcome if is_worse else one.outcome
     one.is_to_be_rerun |= report.outcome == "rerun"
     one.is_set_up |= report.when == "setup"
     one.is_called |= report.when == "call"
 
 
-_OF_THE_WORST = ("reason", "place", "stub")
+_OF_THE_WORST = frozenset({"reason", "place", "stub"})
+
+
+def _without_reasons(sent: Mapping[str, Any]) -> Mapping[str, Any]:
+    if _OF_THE_WORST.isdisjoint(sent):
+        return sent
+    return {name: value for name, value in sent.items() if name not in _OF_THE_WORST}
 
 
 def _outcome(report: Any) -> Outcome:

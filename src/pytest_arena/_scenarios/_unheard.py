@@ -5,8 +5,10 @@ from __future__ import annotations
 import dis
 import inspect
 import sys
+import unittest
 from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from pytest_arena._load import is_library
 
@@ -28,10 +30,18 @@ def unheard(item: Any) -> str:
     if function is None:
         return ""
     arguments = list(getattr(item, "funcargs", {}).values())
-    for one in (function, *_used(function, arguments, depth=_DEPTH)):
+    used = [function, *_used(function, arguments, depth=_DEPTH)]
+    for one in used:
         if any(map(_is_silent, _codes(one.__code__))):
             return _why(one, item)
-    return ""
+    known = {*(one.__name__ for one in used), *_HEARD}
+    others = (name for name in _names(function) if name.lower().startswith("assert"))
+    name = next((one for one in others if one not in known), "")
+    return f"nobody hears {name}() pass: assert what it compares" if name else ""
+
+
+# `raise AssertionError` is no assertion that could pass; what unittest and mocks have is heard.
+_HEARD = {"AssertionError", *dir(unittest.TestCase), *dir(mock.AsyncMock)}
 
 
 def _why(function: FunctionType, item: Any) -> str:
@@ -68,8 +78,8 @@ def _is_silent(code: CodeType) -> bool:
 
 def _used(function: FunctionType, more: Iterable[object], *, depth: int) -> Iterator[FunctionType]:
     """Functions of the user's that a function names, and those that these name."""
-    names = {name for code in _codes(function.__code__) for name in code.co_names}
-    values = [function.__globals__.get(name, sys.modules.get(name)) for name in sorted(names)]
+    names = _names(function)
+    values = [function.__globals__.get(name, sys.modules.get(name)) for name in names]
     for value in [*values, *more]:
         for one in _functions(value, names):
             if not is_library(one.__code__.co_filename):
@@ -78,7 +88,11 @@ def _used(function: FunctionType, more: Iterable[object], *, depth: int) -> Iter
                     yield from _used(one, (), depth=depth - 1)
 
 
-def _functions(value: object, names: set[str]) -> Iterator[FunctionType]:
+def _names(function: FunctionType) -> list[str]:
+    return sorted({name for code in _codes(function.__code__) for name in code.co_names})
+
+
+def _functions(value: object, names: list[str]) -> Iterator[FunctionType]:
     """A function itself; of a module, a class or an object those that are named."""
     if isinstance(value, FunctionType):
         yield value
@@ -87,7 +101,7 @@ def _functions(value: object, names: set[str]) -> Iterator[FunctionType]:
     name = owner.__name__ if isinstance(owner, ModuleType) else owner.__module__
     if is_library(str(getattr(sys.modules.get(name), "__file__", None) or "<built-in>")):
         return
-    for name in sorted(names):
+    for name in names:
         one = inspect.getattr_static(owner, name, None)
         one = getattr(one, "__func__", one)
         if isinstance(one, FunctionType):

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from pytest_arena._specs._values import Scenario
 
@@ -22,21 +22,23 @@ _QUOTED = re.compile(r"\"([^\"\n]+)\"|“([^”\n]+)”|(?<!\w)'([^'\n]+)'(?!\w)
 _MARKS = "\"“'`"
 _BARE = re.compile(r"(?<![\w.,-])(-?\d+(?:\.\d+)?)(?!\w|\.\d)|\b([A-Z][A-Z0-9_]+)\b")
 _PLACEHOLDER = re.compile(r"<(\w[\w .-]*)>")
-_HOLES = re.compile(r"[{<][^{}<>]*[}>]")
+_HOLES = re.compile(r"[{<][^{}<>\n]*[}>]")
 # They say how, not what.
 _PLAIN = frozenset({*_VERBS, "HTTP", "HTTPS", "URL", "URI", "API", "JSON", "XML", "HTML", "ID"})
 
 
-def literals(scenario: Scenario) -> tuple[str, ...]:
+def literals(scenario: Scenario, rows: Collection[object] = ()) -> tuple[str, ...]:
     """Return the quoted texts, numbers and words in capitals of the steps, each once.
 
-    Of an Outline those of all rows. Paths are no literals, nor is what they are made of.
+    Of an Outline those of the rows with these values; of all rows where it has none of them. Paths are no literals, nor is what they are made of.
 
     >>> literals(scenario)  # doctest: +SKIP
     ('Summer Battle 2024', 'PRESELECTION', '8')
     """
-    steps = [step for row in scenario.rows for step in row.steps] or scenario.steps
-    return tuple(dict.fromkeys(one for step in steps for one in _literals(step.text)))
+    mine = [row for row in scenario.rows if row.values in rows] or scenario.rows
+    steps = [step for row in mine for step in row.steps] or scenario.steps
+    # All at once: what is found ends with its line.
+    return tuple(dict.fromkeys(_literals("\n".join(step.text for step in steps))))
 
 
 def _literals(text: str) -> Iterator[str]:

@@ -31,6 +31,8 @@ class Reference:
     """Pairs of column and value, sorted."""
     place: str = ""
     """Where the test begins: ``tests/test_x.py:12``."""
+    form: str = ""
+    """How another name is written in that place, where it is no marker: ``--scenario={}``."""
 
 
 def reference(args: Sequence[object], kwargs: Mapping[str, object], *, place: str) -> Reference:

@@ -28,6 +28,7 @@ _WHO = r"""(?:"(?P<quoted>[^"]+)"|(?P<word>[\w-]+))"""
 # "I am authenticated as MC", "Kim logs in as the judge"; "as an admin", at the end or set apart.
 _ROLE = re.compile(rf"\b{_LOGIN} as (?:an? |the )?{_WHO}", re.IGNORECASE)
 _AS_ROLE = re.compile(r"(?:^|\bI\b.* )as an? (?P<word>[\w-]+)(?=$|,| I\b)", re.IGNORECASE)
+_NOT = re.compile(r"\b(?:not|never|no longer|without|cannot)\b|n't\b", re.IGNORECASE)
 _STATUS = re.compile(r"[1-5]\d\d")
 
 
@@ -108,7 +109,7 @@ class _Reader:
             yield f'response = await {self._client}.get("/")'
         elif step.kind == "given" and self._is_seeded:
             self.fixtures.add("db_session")
-            yield _with("db_session.add(...)", self._literals(step))
+            yield _with("db_session.add(...)", [*self._literals(step), *self._parameters(step)])
         elif step.kind == "then":
             yield from self._assertions(step)
 
@@ -117,11 +118,17 @@ class _Reader:
         found = [one for one in literals(self._only(step)) if f"<{one}>" not in step.text]
         return [f'"{one}"' if f'"{one}"' in step.text else one for one in found]
 
+    def _parameters(self, step: Step) -> list[str]:
+        """The code of the columns whose values the step has in it, but for those in quotes."""
+        bare = re.sub(r'"[^"]*"', "", step.text)
+        return [code for column, code in self._columns.items() if f"<{column}>" in bare]
+
     def _assertions(self, step: Step) -> Iterator[str]:
-        others = []
+        others = self._parameters(step)
         for literal in self._literals(step):
             if literal.startswith('"'):
-                yield f"assert {filled_in(literal[1:-1], self._columns)} in response.text"
+                is_in = "not in" if _NOT.search(step.text) else "in"
+                yield f"assert {filled_in(literal[1:-1], self._columns)} {is_in} response.text"
             elif _STATUS.fullmatch(literal) and "status" in step.text.lower():
                 yield f"assert response.status_code == {literal}"
             else:

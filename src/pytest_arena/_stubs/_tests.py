@@ -63,7 +63,7 @@ class TestWriter:
     def _markers(self, scenario: Scenario) -> Iterator[str]:
         if self._runner:
             yield f"@pytest.mark.{self._runner}"
-        yield from laid_out(_call_of(self._index.marker(scenario, rev=scenario.rev)))
+        yield from laid_out(_call_of(self._index.marker(scenario)))
 
 
 def _call_of(marker: str) -> Group:

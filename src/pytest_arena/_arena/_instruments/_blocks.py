@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pytest_arena import _gate
 from pytest_arena._arena._instruments._log import Block
+from pytest_arena._load import is_library
+from pytest_arena._specs import Index
 from pytest_arena.errors import ScenarioError
 
 if TYPE_CHECKING:
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from pytest_arena._arena._instruments._log import Log
-    from pytest_arena._specs import Kind, Problem
+    from pytest_arena._specs import Kind, Problem, Specification
     from pytest_arena._specs import Scenario as SpecScenario
 
 __all__ = ["NotWritten", "Scenario"]
 
+_SHOWN = 3
 _LIKE = 0.4
 """How like two texts are if one may be meant by the other."""
 
@@ -62,9 +65,9 @@ class Scenario:
         self,
         log: Callable[[], Log | None],
         written: Callable[[], int],
-        misread: Sequence[Problem],
+        specification: Specification | None,
     ) -> None:
-        self._log, self._written, self._misread = log, written, misread
+        self._log, self._written, self._specification = log, written, specification
 
     def given(self, text: str) -> AbstractContextManager[None]:
         """Return the block of a Given step, or of an And after one.
@@ -74,7 +77,8 @@ class Scenario:
                 it, or with a row's values.
 
         Raises:
-            ScenarioError: there is no such step, or it comes before one whose block has begun.
+            ScenarioError: there is no such step, or it comes before one whose block has begun; or
+                the test names no scenario.
         """
         __tracebackhide__ = True
         return self._block("given", text)
@@ -109,10 +113,12 @@ class Scenario:
     def _block(self, kind: Kind, text: str) -> Iterator[None]:
         __tracebackhide__ = True
         log = self._log()
-        if log is None or not log.scenarios:
+        if self._specification is None:
             yield
             return
-        block = Block(kind, _Steps(log, self._misread).found(kind, text))
+        if log is None or not log.scenarios:
+            raise _unnamed(kind, text, self._specification)
+        block = Block(kind, _Steps(log, self._specification.problems).found(kind, text))
         log.blocks.append(block)
         wrote, assertions, requests = self._written(), log.assertions, len(log.requests)
         try:
@@ -208,6 +214,37 @@ def _plain(text: str) -> str:
 def _as_code(step: object) -> str:
     kind, text = getattr(step, "kind", ""), getattr(step, "text", "")
     return f"with scenario.{kind}({text!r}):"
+
+
+def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioError:
+    """The scenario that the test must mean has this step, and most of the others in its code."""
+    having = [one for one in specification.scenarios if _places(one, kind, _plain(text))]
+    texts = _texts_of_the_code() if len(having) > 1 else frozenset()
+    shared = {one.key: _shared(one, texts) for one in having}
+    likely = [one for one in having if shared[one.key] == max(shared.values())][:_SHOWN]
+    index = Index(specification)
+    return ScenarioError(
+        "no scenario is named by this test, which has a block for a step",
+        why="nobody would look at what is done in it, and the scenario would be unproven",
+        cause="\n".join(
+            [
+                str(_gate.user_line() or "a step block"),
+                *(f"{one.place}  {one.name}" for one in likely),
+            ]
+        ),
+        fix="\n".join(map(index.marker, likely))
+        or "a marker for its scenario (arena scenarios list), or no blocks",
+    )
+
+
+def _texts_of_the_code() -> frozenset[str]:
+    """What stands in the functions of the user's that have led here."""
+    users = (one.f_code for one in _gate.frames() if not is_library(one.f_code.co_filename))
+    return frozenset(_plain(one) for code in users for one in code.co_consts if type(one) is str)
+
+
+def _shared(scenario: SpecScenario, texts: frozenset[str]) -> int:
+    return sum(_plain(step.text) in texts for step in scenario.steps)
 
 
 def _misread(text: str, kind: str, problem: Problem) -> ScenarioError:

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from pytest_arena._arena._test import Current, RunningTest
     from pytest_arena._evidence import Facts
     from pytest_arena._ledger import Ledger
-    from pytest_arena._specs import Problem
     from pytest_arena._specs import Scenario as SpecScenario
+    from pytest_arena._specs import Specification
+
+    _Row = tuple[tuple[str, str], ...]
 
 __all__ = ["Instruments"]
 
@@ -41,7 +43,7 @@ class Conductor(Protocol):
 class Instruments:
     """Notes the facts of tests that prove a scenario. Never fails a test.
 
-    Until the first of them begins nothing is installed, and nothing costs anything.
+    Where no specification is read nothing is installed, and nothing costs anything.
     """
 
     def __init__(self, run: Conductor, moments: Moments) -> None:
@@ -50,11 +52,11 @@ class Instruments:
         self._door = Door(self)
         self._under_test = UnderTest(run.apps, self._door)
         self._off: dict[str, str] = {}
-        self.misread: Sequence[Problem] | None = None  # of the specifications, where any were read
+        self.specification: Specification | None = None  # where any was read
         self._log: Log | None = None
         self._facts: Facts | None = None
         self._literals: tuple[str, ...] = ()
-        self._wanted_by: dict[tuple[tuple[str, str], ...], tuple[str, ...]] = {}
+        self._wanted_by: dict[object, tuple[str, ...]] = {}
         self.wants_bodies = False  # whether what was sent may hold one of the literals
         self._doings: dict[Level, Doings] = {}  # of the levels that stand
         self._end_watching: Callable[[], None] | None = None
@@ -71,26 +73,39 @@ class Instruments:
             self._log.off[name] = why
 
     def expect(self) -> None:
-        """Tests of scenarios are to come: from here on see what makes an app."""
-        self._under_test.start()
+        """Tests of scenarios are to come: see what makes an app, and what wider fixtures do.
+
+        Their first user may be a test that proves nothing.
+        """
+        self._start()
+        self._under_test.watch()
 
     def begin_test(
-        self, scenarios: tuple[SpecScenario, ...], fixture_names: frozenset[str]
+        self,
+        scenarios: tuple[SpecScenario, ...],
+        fixture_names: frozenset[str],
+        *,
+        rows: frozenset[_Row] = frozenset(),
     ) -> None:
-        """In set-up: from here on note what the test does, which is to prove these."""
+        """In set-up: from here on note what the test does, which is to prove these.
+
+        Of an Outline it may prove some of the rows alone.
+        """
         self._start()
         self._doings = {level: one for level, one in self._standing() if level in self._doings}
         self._log, self._facts = Log(scenarios, fixture_names), None
-        self._literals = self._wanted(scenarios)
+        self._literals = self._wanted(scenarios, rows)
         self.wants_bodies = bool(self._literals)
         self._under_test.watch()
 
-    def _wanted(self, scenarios: tuple[SpecScenario, ...]) -> tuple[str, ...]:
-        key = tuple((one.key, one.rev) for one in scenarios)
+    def _wanted(
+        self, scenarios: tuple[SpecScenario, ...], rows: frozenset[_Row]
+    ) -> tuple[str, ...]:
+        key = (tuple((one.key, one.rev) for one in scenarios), rows)
         if key not in self._wanted_by:
             from pytest_arena._arena._instruments import _literals  # noqa: PLC0415 - as below
 
-            self._wanted_by[key] = _literals.wanted(scenarios)
+            self._wanted_by[key] = _literals.wanted(scenarios, rows)
         return self._wanted_by[key]
 
     def _start(self) -> None:
@@ -181,14 +196,7 @@ class Instruments:
 
     def scenario(self) -> Scenario:
         """Return what the fixture ``scenario`` is."""
-        if self.misread is None:
-            return Scenario(lambda: None, self._written_by_test, ())
-        return Scenario(self._log_or_note, self._written_by_test, self.misread)
-
-    def _log_or_note(self) -> Log | None:
-        if self._log is None and self._run.current.test is not None:
-            self._run.ledger.note("{test} has step blocks, and no marker names its scenario")
-        return self._log
+        return Scenario(lambda: self._log, self._written_by_test, self.specification)
 
     def _written_by_test(self) -> int:
         """Rows that the test's side has written, or has pending, and clients that log in."""
@@ -209,6 +217,10 @@ class Instruments:
         levels = self._run.databases.levels
         if not levels or self._run.databases.is_building():
             return None  # of a template, which the test may have to wait for
+        if levels[-1].is_test and self._log is None:
+            return None  # of a test that proves no scenario
+        if self._log is None and levels[-1].is_test:
+            return None  # which proves no scenario
         own = self._doings_of(levels[-1])
         return own.of_the_app() if is_by_itself() else own
 
@@ -225,10 +237,10 @@ class Instruments:
 
     def is_under_test(self, app: object) -> bool:
         """Whether it is the app that clients of the running test talk to, or is like it."""
-        test = self._run.current.on_top()  # what a wider fixture asks is no request of the test's
-        if self._log is None or test is None:
+        if self._log is None:
             return False
-        return self._under_test.is_asked(app, test, self._log)
+        test = self._run.current.on_top()  # what a wider fixture asks is no request of the test's
+        return test is not None and self._under_test.is_asked(app, test, self._log)
 
     def begins(self, request: Reached) -> None:
         """A request is about to be answered."""
@@ -252,8 +264,9 @@ class Instruments:
             log.requests.append(request)
             self._begin_story(test, window)
             window.begin(test.story.turns[-1], last, self._moments.now)
-            window.marks = {one: len(one.written) for _, one in self._standing()}
-            window.doings.see_pending(one for _, one in self._standing())
+            standing = [one for _, one in self._standing()]
+            window.marks = {one: len(one.written) for one in standing}
+            window.doings.see_pending(standing)
 
     def _begin_at_once(self, log: Log, window: Window) -> None:
         others = [one for one in log.requests if not one.is_over]

@@ -9,7 +9,7 @@ from pytest_arena._arena._instruments._log import PLAIN
 from pytest_arena._specs import literals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from pytest_arena._arena._instruments._log import Log
     from pytest_arena._specs import Scenario
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["seen", "wanted"]
 
 
-def wanted(scenarios: Iterable[Scenario]) -> tuple[str, ...]:
-    """Return the literals of the scenarios' steps, each once."""
-    return tuple(dict.fromkeys(text for one in scenarios for text in literals(one)))
+def wanted(scenarios: Iterable[Scenario], rows: Collection[object]) -> tuple[str, ...]:
+    """Return the literals of the scenarios' steps, each once; of Outlines those of the rows."""
+    return tuple(dict.fromkeys(text for one in scenarios for text in literals(one, rows)))
 
 
 def seen(texts: tuple[str, ...], log: Log, values: Iterable[Any]) -> tuple[str, ...]:

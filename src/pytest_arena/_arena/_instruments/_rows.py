@@ -125,7 +125,9 @@ class Rows:
 
     def _own(self, log: Log, doings: Doings | None, depth: int) -> Counter[str]:
         window: Window | None = log.requests[log.first].details if log.requests else None
-        return _together(_joined(log)) + self._committed(log, doings or Doings(), window, depth)
+        committed = self._committed(log, doings or Doings(), window, depth)
+        joined = _joined(log)
+        return _together(joined) + committed if joined else committed
 
     def _committed(self, log: Log, own: Doings, window: Window | None, depth: int) -> Counter[str]:
         parts = own.written[: window.marks.get(own)] if window is not None else own.written

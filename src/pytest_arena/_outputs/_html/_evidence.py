@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._evidence import Status
 from pytest_arena._outputs._html._markup import Html, element, joined
 from pytest_arena._specs import literals
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
         JudgedTest,
         Requested,
         Sabotage,
+        Status,
         StepFacts,
     )
     from pytest_arena._specs import Scenario
@@ -104,19 +104,21 @@ def _told(test: JudgedTest, scenario: Scenario) -> Iterator[Html]:
     if test.row:
         yield from _term("Row", joined(", ".join(f"{name}: {value}" for name, value in test.row)))
     if test.facts is not None:
-        yield from _facts(test.facts, scenario)
+        yield from _facts(test.facts, scenario, test.row)
     if test.sabotages:
-        yield from _listed("Sabotage", map(_sabotage, test.sabotages))
+        yield from _listed("Run again with", map(_sabotage, test.sabotages))
 
 
-def _facts(facts: Facts, scenario: Scenario) -> Iterator[Html]:
+def _facts(
+    facts: Facts, scenario: Scenario, row: tuple[tuple[str, str], ...]
+) -> Iterator[Html]:
     off = dict(facts.off)
     yield from _term("Seeded", _tables(facts.seeded, off.get("seeded", "")))
     yield from _requests(facts, off)
     yield from _assertions(facts, off)
     steps = [one for one in facts.steps if one.scenario == scenario.key]
     yield from _listed("Steps", (_step(one, scenario) for one in steps))
-    if unseen := [literal for literal in literals(scenario) if literal not in facts.seen]:
+    if unseen := [one for one in literals(scenario, (row,)) if one not in facts.seen]:
         shown = (element("code", one) for one in unseen)
         yield from _term("Never seen", joined(*shown, by=", "))
     yield from _listed("Not measured", (joined(f"{name}: {why}") for name, why in facts.off))

@@ -95,7 +95,7 @@ def _notices(document: Document) -> Iterator[Html]:
         yield element("p", label, told, class_="notice")
     if document.is_sabotaged:
         told = "The proven tests were run again with something broken: each had to notice."
-        yield element("p", element("b", "Sabotaged"), f": {told}", class_="notice")
+        yield element("p", element("b", "Tried harder"), f": {told}", class_="notice")
 
 
 def _gaps(document: Document, chapters: Sequence[Chapter]) -> Iterator[Html]:
