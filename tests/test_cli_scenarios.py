@@ -131,6 +131,16 @@ def test_what_is_listed_stands_at_its_line(arena: Arena, project: Path) -> None:
         assert arena("list", path) == (0, "\n".join(told) + "\n", "")
 
 
+def test_what_is_wrong_is_listed_once(arena: Arena, project: Path) -> None:
+    """Where no scenario is left by it as well: the error does not say it again."""
+    path = project / "docs" / "battles.md"
+    path.write_text(SPEC.replace("```gherkin", "```"), "utf-8")
+    status, output, errors = arena("list")
+    assert status == 1
+    assert "docs/battles.md:9: 'Scenario: Start' looks like a scenario" in output
+    assert "cause: what stands above" in errors
+
+
 def test_json_stands_alone_on_stdout(arena: Arena, project: Path) -> None:
     """Problems are in it, and the exit status is 0 where scenarios were found."""
     path = project / "docs" / "battles.md"

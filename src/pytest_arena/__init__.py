@@ -1,8 +1,8 @@
 """pytest-arena: end-to-end tests of web apps, every test in a database of its own.
 
 The plugin registers itself with pytest; a test needs no import. What stands here is for type
-annotations (:class:`Arena`, :class:`Changes`, :class:`Scenario`), for what a block is expected to change, and for
-those who catch an error by its class.
+annotations (:class:`Arena`, :class:`Changes`, :class:`Scenario`), for what a block is expected to
+change, and for those who catch an error by its class.
 """
 
 from __future__ import annotations

@@ -189,10 +189,9 @@ class Sessions:
         self.commit_sync_sessions()
         loop = asyncio.get_running_loop()
         async with self._locks.setdefault(loop, asyncio.Lock()):
-            for session in self._async:
-                if session.in_transaction() or _pending(session):
-                    with _said_whose("await db_session.flush()"):
-                        await session.commit()
+            for session in filter(_has_work, self._async):
+                with _said_whose("await db_session.flush()"):
+                    await session.commit()
 
     def commit(self) -> None:
         """Commit pending work before a sync request.
@@ -212,10 +211,9 @@ class Sessions:
     def commit_sync_sessions(self) -> None:
         """Commit the pending work of sync sessions."""
         with self._turn:
-            for session in self._sync:
-                if session.in_transaction() or session.has_pending_work:
-                    with _said_whose("db_session.flush()"):
-                        session.commit()
+            for session in filter(_has_work, self._sync):
+                with _said_whose("db_session.flush()"):
+                    session.commit()
 
     def remember(self) -> Memory:
         """Return what the sessions hold; nothing is pending."""
@@ -275,6 +273,12 @@ def _said_whose(flush: str) -> Iterator[None]:
             "which fails at the line that is wrong"
         )
         raise
+
+
+def _has_work(session: AsyncSession | FreshSession) -> bool:
+    if isinstance(session, AsyncSession):
+        return session.in_transaction() or _pending(session)
+    return session.in_transaction() or session.has_pending_work
 
 
 def _pending(session: AsyncSession) -> bool:

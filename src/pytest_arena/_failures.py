@@ -29,26 +29,24 @@ def show_users_lines(report: Any, excinfo: Any, option: Any) -> None:
     wants_few_lines = option.tbstyle in {"auto", "long", "short"} and not option.fulltrace
     if not isinstance(excinfo.value, ArenaError) or not wants_few_lines:
         return
-    report.longrepr = excinfo.getrepr(
-        style="short",
-        chain=False,
-        tbfilter=lambda info: info.traceback.filter(lambda one: not is_library(str(one.path))),
-    )
+    users = excinfo.traceback.filter(lambda one: not is_library(str(one.path)))
+    report.longrepr = excinfo.getrepr(style="short", chain=False, tbfilter=lambda _: users)
     shown = getattr(report.longrepr, "reprtraceback", None)
-    if shown is not None and not shown.reprentries:
+    if shown is not None and not users:
         shown.extraline = None  # that all lines are hidden: there is none of the user's
-    if shown is not None and isinstance(excinfo.value, NotWritten):
-        _show_short_name(report.longrepr)
+    if shown is not None:
+        _show_short_name(report.longrepr, excinfo.value)
     if isinstance(excinfo.value, TemplateError) and (cause := excinfo.value.__cause__):
         report.sections.append(("arena: where the build failed", _report.users_trace(cause)))
 
 
-def _show_short_name(longrepr: Any) -> None:
+def _show_short_name(longrepr: Any, error: ArenaError) -> None:
     """A name with a module would leave no room for the text, in pytest's one line for each test."""
-    long, short = f"{NotWritten.__module__}.{NotWritten.__name__}: ", f"{NotWritten.__name__}: "
+    short = f"{type(error).__name__}: "
+    long = f"{type(error).__module__}.{short}"
     if (crash := getattr(longrepr, "reprcrash", None)) is not None:
         crash.message = crash.message.replace(long, short, 1)
-    for entry in longrepr.reprtraceback.reprentries:
+    for entry in longrepr.reprtraceback.reprentries if isinstance(error, NotWritten) else ():
         entry.lines = [line.replace(long, short, 1) for line in entry.lines]
 
 

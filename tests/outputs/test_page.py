@@ -220,6 +220,16 @@ def test_steps_have_a_badge_where_a_test_has_a_block_for_them() -> None:
     assert len([one for one in steps if one.text.endswith("PROVEN")]) == 5
 
 
+def test_the_reason_of_a_scenario_is_not_said_again_at_its_step() -> None:
+    """It stands right above; the badge says which step it is about."""
+    one = next(one for one in document().scenarios if one.status is Status.HOLLOW)
+    why = "no assertion at all"
+    steps = tuple(replace(step, reason=why) if step.reason else step for step in one.steps)
+    assert steps != one.steps
+    text = page(replace(document(), scenarios=(replace(one, reason=why, steps=steps),)), SOURCES)
+    assert text.count(why) == 1
+
+
 def test_only_an_outline_has_placeholders() -> None:
     """What stands between < and > is a word like any other elsewhere."""
     assert {one.text for one in shown().named("var")} == {"<points>", "<answer>"}

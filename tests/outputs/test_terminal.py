@@ -126,6 +126,8 @@ def test_what_a_part_of_the_tests_leaves_out_is_not_told_of() -> None:
     assert "NOT-RUN" not in told
     assert "UNMAPPED" not in told
     assert "partial run (-k start): 13 of 15 judged" in told
+    fine = Document(scenarios=(proven(a_scenario("Fine")),), partial="-k start")
+    assert lines(fine) == ["scenarios: 1 of 1 proven"]
 
 
 def test_a_list_does_not_tell_of_tests_that_did_not_run() -> None:

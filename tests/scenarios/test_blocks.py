@@ -222,7 +222,7 @@ def test_where_the_specification_is_wrong_no_block_is_told_to_be(run: Told) -> N
         "next: dancers.feature:27: write `Given …`",
         "no When step of the scenario reads 'I PUT /dancers/Storm'",
         "<nam> stays as it is: no column of the Examples is named so, but id, name",
-        "next: mend dancers.feature:33",
+        "next: dancers.feature:33: write `<name>`",
     )
     assert "line 27: " in run.reason("A dancer leaves")
 

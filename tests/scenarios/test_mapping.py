@@ -154,7 +154,8 @@ def test_a_wrong_marker_fails_its_own_test_alone(tmp_path: Path, args: tuple[str
     found = told(example, NO_EVIDENCE, *args)
     found.run.expect(status=1, passed=1, errors=3)
     found.run.says("Tset can start", "Test can start", "[A801]", "test_it.py:8")
-    found.run.never_says("the set-up has run", "the test has run", "Traceback")
+    found.run.says("ERROR test_it.py::test_misspelt - ScenarioError: no scenario is")
+    found.run.never_says("the set-up has run", "the test has run", "Traceback", "--full-trace")
     assert found.statuses == {"Test can start": "PROVEN"}
     assert found.problems.count("test_it.py") >= 3
 

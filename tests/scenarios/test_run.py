@@ -83,6 +83,51 @@ def test_a_report_never_changes_the_exit_status_and_a_strict_run_does(tmp_path: 
     run.says("UNMAPPED", "three")
 
 
+@pytest.mark.parametrize("option", ["baseline", "lock"])
+def test_a_file_that_was_named_has_to_be_there(tmp_path: Path, option: str) -> None:
+    """A name that is misspelt would do nothing; where nobody has named a lock, none is needed."""
+    run = small(tmp_path).run(f"--arena-scenario-{option}=nope.txt")
+    assert run.status == 4, run.output
+    run.says("nope.txt, which is not there", "the command line").never_says("passed", "Traceback")
+    small(tmp_path).run(f"--arena-scenario-{option}=nope.txt", "--collect-only").expect(status=0)
+
+
+OUTLINE = """Feature: Dancers
+  Scenario Outline: A dancer is listed
+    Given a dancer "<name>" exists
+    When I GET /dancers
+    Then the list has <name>
+
+    Examples:
+      | name  |
+      | Storm |
+      | Ray   |
+"""
+ROWS = """
+import pytest
+from app import Dancer
+
+@pytest.mark.scenario("A dancer is listed")
+@pytest.mark.parametrize("name", ["Storm", "Ray"])
+async def test_listed(client, db_session, name):
+    db_session.add_all([Dancer(name=one) for one in ("Storm", "Ray")])
+    assert (await client.get("/dancers")).status_code == 200
+"""
+
+
+def test_of_a_row_its_own_values_are_looked_for(tmp_path: Path) -> None:
+    """Else each would miss those of all other rows, though it proves its own."""
+    example = project(tmp_path, (), ROWS).with_paths({"specs/stories.feature": OUTLINE})
+    found = told(example)
+    assert found.statuses == {"A dancer is listed": "PROVEN"}, found.run.output
+    tests = found.scenarios["A dancer is listed"]["tests"]
+    assert [(test["row"], test["facts"]["seen"]) for test in tests] == [
+        ({"name": "Ray"}, ["Ray"]),
+        ({"name": "Storm"}, ["Storm"]),
+    ]
+    assert not any(test.get("warnings") for test in tests)
+
+
 @pytest.mark.slow
 def test_the_gate_of_workers_and_of_those_who_ran_nothing(tmp_path: Path) -> None:
     """The controller decides; what pytest finds wrong keeps its own status."""

@@ -224,6 +224,15 @@ def test_trap_8_a_placeholder_without_a_column() -> None:
     assert "<y>" in problem(said).what
 
 
+def test_trap_8_a_column_misspelt_in_a_placeholder() -> None:
+    """Nothing else can be meant: no row would say what it is to say."""
+    examples = "    Examples:\n      | total | no |\n      | 1 | 2 |\n"
+    said = gherkin(f"{FEATURE}  Scenario Outline: Start\n    Given <totl> and <n>\n{examples}")
+    [other, misspelt] = said.problems
+    assert (misspelt.line, misspelt.is_error, misspelt.hint) == (3, True, "write `<total>`")
+    assert (other.line, other.is_error, other.hint) == (3, False, "")
+
+
 def test_trap_9_a_placeholder_in_a_plain_scenario() -> None:
     """There is nothing to fill it in; mark-up and addresses are none."""
     assert "<x>" in problem(gherkin(f"{FEATURE}{SCENARIO}    Given <x>\n")).what

@@ -159,6 +159,8 @@ def _list(given: argparse.Namespace) -> int:
         _print(listing(specification))
     elif problems := [one for one in specification.problems if one.what != nothing.what]:
         _print(listing(replace(specification, problems=tuple(problems))))
+        cause = "what stands above"  # the error would say the first of it once more
+        raise ScenarioError(nothing.what, why=nothing.why, cause=cause, fix=nothing.fix)
     if nothing:
         raise nothing
     return 0

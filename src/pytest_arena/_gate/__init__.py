@@ -16,7 +16,7 @@ from pytest_arena._gate._entries import Checkout
 from pytest_arena._gate._listeners import Gate, close, install
 from pytest_arena._gate._loops import adopt
 from pytest_arena._gate._messages import NOWHERE, after_session, unknown_connection
-from pytest_arena._gate._origin import line_of_coroutine, user_line
+from pytest_arena._gate._origin import frames, line_of_coroutine, user_line
 from pytest_arena._gate._reads import Doings, Part, watch_statements
 from pytest_arena._gate._uses import UsesOfOne
 
@@ -40,6 +40,7 @@ __all__ = [
     "engine_like",
     "engines_in_use",
     "find_engines",
+    "frames",
     "install",
     "line_of_coroutine",
     "sync_twin",

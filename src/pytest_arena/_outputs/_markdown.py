@@ -27,11 +27,11 @@ __all__ = ["summary"]
 # https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
 _BYTES = 1_000_000
 _MOST_TESTS = 5
-_HEAD = ("| requirement | scenario | status | tests | why |", "| --- | --- | --- | --- | --- |")
+_HEAD = ("| rule | scenario | status | tests | why |", "| --- | --- | --- | --- | --- |")
 
 
 def summary(document: Document) -> str:
-    """Return the totals, the gaps, and a matrix: requirement, scenario, status, tests.
+    """Return the totals, the gaps, and a matrix: rule, scenario, status, tests.
 
     At most 1 MB: then proven scenarios are left out first.
     """

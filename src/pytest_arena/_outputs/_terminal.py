@@ -107,7 +107,9 @@ def _gap_lines(document: Document) -> list[str]:
 
 
 def _partial_lines(document: Document) -> Iterator[str]:
-    if document.partial:
+    whole = len(document.scenarios)
+    # Where all were judged it is no news, and the reason is long.
+    if document.partial and judged(document) != f"{whole} of {whole} judged":
         yield f"partial run ({one_line(document.partial)}): {judged(document)}"
 
 

@@ -58,12 +58,10 @@ class Tries:
     def see(self, report: Any) -> None:
         """A phase of a test, or a subtest, was reported."""
         sent = getattr(report, SENT, None)
-        if sent is None and report.when in _PHASES:
-            return
-        key = (_process_of(report), report.nodeid)
         if report.when not in _PHASES:
-            self._broken_off(key, report)
-        else:
+            self._broken_off(_key_of(report), report)
+        elif sent is not None:
+            key = _key_of(report)
             one = self._open.get(key)
             # Who reports a whole try at its end comes after its subtests, which report themselves.
             if one is None or (report.when == "setup" and one.is_set_up):
@@ -124,9 +122,10 @@ class Tries:
                 yield replace(one, test=names[test])
 
 
-def _process_of(report: Any) -> str:
+def _key_of(report: Any) -> tuple[str, str]:
+    """Its process, and its test."""
     node = getattr(report, "node", None)  # pytest-xdist's, on the controller
-    return str(getattr(getattr(node, "gateway", None), "id", ""))
+    return str(getattr(getattr(node, "gateway", None), "id", "")), report.nodeid
 
 
 def _fold(one: _Open, report: Any, sent: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import dis
 import inspect
 import sys
 import unittest
+from itertools import chain
 from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -80,12 +81,11 @@ def _used(function: FunctionType, more: Iterable[object], *, depth: int) -> Iter
     """Functions of the user's that a function names, and those that these name."""
     names = _names(function)
     values = [function.__globals__.get(name, sys.modules.get(name)) for name in names]
-    for value in [*values, *more]:
-        for one in _functions(value, names):
-            if not is_library(one.__code__.co_filename):
-                yield one
-                if depth:
-                    yield from _used(one, (), depth=depth - 1)
+    found = chain.from_iterable(_functions(value, names) for value in [*values, *more])
+    for one in found:
+        if not is_library(one.__code__.co_filename):
+            yield one
+            yield from _used(one, (), depth=depth - 1) if depth else ()
 
 
 def _names(function: FunctionType) -> list[str]:

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._specs._near import begins_like_a_step, near_step, near_title
+from pytest_arena._specs._near import begins_like_a_step, edits, near_step, near_title
 from pytest_arena._specs._values import Problem
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ __all__ = ["Lint"]
 
 # A column's name: no mark-up, no address, no comparison.
 _PLACEHOLDER = re.compile(r"<([^\W\d][\w .\-]*)>")
+_SHORT, _LONG = 2, 6  # letters: in short names two others make another word
 _RULER = re.compile(r":?-{3,}:?")
 _SURE = frozenset({"scenario", "scenarioOutline", "background"})
 
@@ -243,6 +244,7 @@ class Lint:
             for name in dict.fromkeys(_placeholders(told)):
                 if name in columns or step.is_background:
                     continue
+                near = next((one for one in sorted(columns) if _is_slip(name, one)), "")
                 lack = (
                     f"no column of the Examples is named so, but {', '.join(sorted(columns))}"
                     if columns
@@ -251,8 +253,9 @@ class Lint:
                 yield self._said(
                     step.line,
                     f"<{name}> stays as it is: {lack}",
+                    hint=f"write `<{near}>`" if near else "",
                     key=part.scenario.key,
-                    is_error=False,
+                    is_error=bool(near),
                 )
 
     def _described(self, node: Node) -> Iterator[_Line]:
@@ -300,6 +303,12 @@ def _placeholders(texts: list[str]) -> Iterator[str]:
     for text in texts:
         if "<" in text and "</" not in text and "/>" not in text:
             yield from (match.group(1) for match in _PLACEHOLDER.finditer(text))
+
+
+def _is_slip(name: str, column: str) -> bool:
+    """Whether it can only be a column, misspelt: anything else may be mark-up."""
+    sure = 1 if len(name) < _LONG else 2
+    return len(name) > _SHORT and edits(name.casefold(), column.casefold()) <= sure
 
 
 def _is_nothing(line: str, block: Block) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pytest_arena._specs._gherkin import Language
 
-__all__ = ["Near", "begins_like_a_step", "near_step", "near_title"]
+__all__ = ["Near", "begins_like_a_step", "edits", "near_step", "near_title"]
 
 Slip = Literal["exact", "case", "blank", "letter", "letters"]
 

@@ -44,20 +44,28 @@ def commented_headings(block: Block, language: Language, found: Found) -> Iterat
     Those belong to the scenario above; in a fence of Markdown ``# Scenario:`` is written so easily.
     A comment between two steps is in peace as long as no Given comes after it.
     """
-    words = (language.title("scenario"), *(f"{one}:" for one in language.outlines))
     for part in found.scenarios:
-        for above, below in pairwise(part.node["steps"]):
-            is_anew = _kind(below, language) == "given" != _kind(above, language)
-            for number in _between(above, below) if is_anew else ():
-                if block.line(number).lstrip(" \t#").startswith(words):
-                    yield Problem(
-                        spec=block.spec,
-                        line=number,
-                        what=f"{block.line(number).strip()!r} is a comment: the steps below it "
-                        f"belong to {part.scenario.name!r}",
-                        hint="leave the # out, or put it before these steps, too",
-                        scenario=part.scenario.key,
-                    )
+        steps = pairwise(part.node["steps"])
+        anew = [_between(*pair) for pair in steps if _begins_anew(*pair, language)]
+        for number in (one for lines in anew for one in lines if _is_titled(block, one, language)):
+            yield Problem(
+                spec=block.spec,
+                line=number,
+                what=f"{block.line(number).strip()!r} is a comment: the steps below it belong to "
+                f"{part.scenario.name!r}",
+                hint="leave the # out, or put it before these steps, too",
+                scenario=part.scenario.key,
+            )
+
+
+def _is_titled(block: Block, number: int, language: Language) -> bool:
+    words = (language.title("scenario"), *(f"{one}:" for one in language.outlines))
+    line = block.line(number).lstrip()
+    return line.startswith("#") and line.lstrip("# \t").startswith(words)
+
+
+def _begins_anew(above: Node, below: Node, language: Language) -> bool:
+    return _kind(below, language) == "given" != _kind(above, language)
 
 
 def _kind(step: Node, language: Language) -> str | None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NoReturn
 from pytest_arena import _gate
 from pytest_arena._arena._instruments._log import Block
 from pytest_arena._load import is_library
-from pytest_arena._specs import Index
 from pytest_arena.errors import ScenarioError
 
 if TYPE_CHECKING:
@@ -218,11 +217,13 @@ def _as_code(step: object) -> str:
 
 def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioError:
     """The scenario that the test must mean has this step, and most of the others in its code."""
+    from pytest_arena._specs import Index  # noqa: PLC0415 - what reads Gherkin costs only those who have it
+
     having = [one for one in specification.scenarios if _places(one, kind, _plain(text))]
     texts = _texts_of_the_code() if len(having) > 1 else frozenset()
     shared = {one.key: _shared(one, texts) for one in having}
     likely = [one for one in having if shared[one.key] == max(shared.values())][:_SHOWN]
-    index = Index(specification)
+    marker = Index(specification).marker
     return ScenarioError(
         "no scenario is named by this test, which has a block for a step",
         why="nobody would look at what is done in it, and the scenario would be unproven",
@@ -232,7 +233,7 @@ def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioErr
                 *(f"{one.place}  {one.name}" for one in likely),
             ]
         ),
-        fix="\n".join(map(index.marker, likely))
+        fix="\n".join(map(marker, likely))
         or "a marker for its scenario (arena scenarios list), or no blocks",
     )
 

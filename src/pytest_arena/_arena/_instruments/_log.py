@@ -84,7 +84,7 @@ class Block:
 
 @dataclass(slots=True, eq=False)
 class Log:
-    """One try. Lists alone are added to, so that any thread may."""
+    """One try. Any thread of the test's may add to it; nobody takes anything out meanwhile."""
 
     scenarios: tuple[Scenario, ...]
     fixture_names: frozenset[str]

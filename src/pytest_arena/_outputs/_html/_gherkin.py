@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import groupby
 from textwrap import dedent
 from typing import TYPE_CHECKING
@@ -168,7 +169,12 @@ def _step_lines(
 
 def _by_line(judged: JudgedScenario) -> dict[int, JudgedStep]:
     pairs = zip(judged.scenario.steps, judged.steps, strict=False)
-    return {step.line: known for step, known in pairs}
+    return {step.line: _unsaid(known, judged) for step, known in pairs}
+
+
+def _unsaid(known: JudgedStep, judged: JudgedScenario) -> JudgedStep:
+    """Without the reason that stands above as the scenario's own."""
+    return replace(known, reason="") if known.reason == judged.reason else known
 
 
 def _said(step: Step, of: Scenario | None) -> Html:
