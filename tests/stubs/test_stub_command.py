@@ -165,7 +165,7 @@ def test_a_renamed_scenario_gets_no_second_test(
     capsys.readouterr()
     assert stubs("--write", "tests") == 1
     told = capsys.readouterr()
-    assert "'A dancer is added'; it was renamed to 'Somebody joins'" in told.err
+    assert "'A dancer is added'; its steps are those of 'Somebody joins'" in told.err
     assert "every scenario has a test" not in told.err
     assert stubs("--check") == 1
     assert all_files(project) == written

@@ -62,27 +62,6 @@ class Reached:
     details: Any = None  # whatever the listener keeps with it
 
 
-class Listener(Protocol):
-    """Wants to know of each request. Its calls stand in the way of the app: they never raise."""
-
-    wants_bodies: bool
-
-    def is_under_test(self, app: object) -> bool:
-        """Whether this is the app that the running test is about."""
-
-    def begins(self, request: Reached) -> None:
-        """A request is about to be answered."""
-
-    def sending(self, request: Reached, send: Any) -> Any:
-        """Return what the app is to send its answer by."""
-
-    def answers(self, request: Reached) -> None:
-        """The last of an answer is about to be sent, or a websocket to be accepted."""
-
-    def ends(self, request: Reached) -> None:
-        """A request is over, with all that the app does after its answer."""
-
-
 class Saboteur(Protocol):
     """Breaks something around a request, to see whether the test notices."""
 
@@ -94,6 +73,18 @@ class Saboteur(Protocol):
 
     def ends(self, request: Reached) -> None:
         """A request is over, with all that the app does after its answer."""
+
+
+class Listener(Saboteur, Protocol):
+    """Wants to know of each request. Its calls stand in the way of the app: they never raise."""
+
+    wants_bodies: bool
+
+    def is_under_test(self, app: object) -> bool:
+        """Whether this is the app that the running test is about."""
+
+    def answers(self, request: Reached) -> None:
+        """The last of an answer is about to be sent, or a websocket to be accepted."""
 
 
 _request: ContextVar[Reached | None] = ContextVar("arena: the app answers", default=None)

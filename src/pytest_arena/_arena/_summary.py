@@ -62,8 +62,9 @@ def _unused(config: Config, found: list[Database], known: KnownDatabases) -> tup
         if (one := _gate.asked_by_engine(engine)) and known.is_the_apps(one)
         if engine.url.database not in live
     ]
-    asked, there = redact(config.database), ", ".join(dict.fromkeys(shown)) or found[0].name
-    return (f"arena_database = {asked} was not used: the app's engine is SQLite ({there})",)
+    asked, there = config.database, ", ".join(dict.fromkeys(shown)) or found[0].name
+    told = f"arena_database = {asked} was not used: the app's engine is SQLite ({there})"
+    return (redact(told),)
 
 
 def _suggestion(config: Config) -> str:

@@ -30,7 +30,8 @@ _PLAIN = frozenset({*_VERBS, "HTTP", "HTTPS", "URL", "URI", "API", "JSON", "XML"
 def literals(scenario: Scenario, rows: Collection[object] = ()) -> tuple[str, ...]:
     """Return the quoted texts, numbers and words in capitals of the steps, each once.
 
-    Of an Outline those of the rows with these values; of all rows where it has none of them. Paths are no literals, nor is what they are made of.
+    Of an Outline those of the rows with these values; of all rows where it has none of them. Paths
+    are no literals, nor is what they are made of.
 
     >>> literals(scenario)  # doctest: +SKIP
     ('Summer Battle 2024', 'PRESELECTION', '8')

@@ -109,9 +109,7 @@ def _told(test: JudgedTest, scenario: Scenario) -> Iterator[Html]:
         yield from _listed("Run again with", map(_sabotage, test.sabotages))
 
 
-def _facts(
-    facts: Facts, scenario: Scenario, row: tuple[tuple[str, str], ...]
-) -> Iterator[Html]:
+def _facts(facts: Facts, scenario: Scenario, row: tuple[tuple[str, str], ...]) -> Iterator[Html]:
     off = dict(facts.off)
     yield from _term("Seeded", _tables(facts.seeded, off.get("seeded", "")))
     yield from _requests(facts, off)
