@@ -219,8 +219,6 @@ class Instruments:
             return None  # of a template, which the test may have to wait for
         if levels[-1].is_test and self._log is None:
             return None  # of a test that proves no scenario
-        if self._log is None and levels[-1].is_test:
-            return None  # which proves no scenario
         own = self._doings_of(levels[-1])
         return own.of_the_app() if is_by_itself() else own
 
