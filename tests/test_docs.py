@@ -264,6 +264,8 @@ def environment(folder: Path) -> dict[str, str]:
         "COLUMNS": "80",
         "NO_COLOR": "1",
         "PATH": f"{programs}{os.pathsep}{kept.get('PATH', os.defpath)}",
+        # They import a second's worth into each of a hundred runs, for nothing that a page shows.
+        "PYTEST_ADDOPTS": "-p no:faker -p no:hypothesispytest",
         # A page may write two versions of a file within the second that tells bytecode apart.
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUTF8": "1",
@@ -438,7 +440,7 @@ RIGHT_PAGES = {
     "the suite's Python": fenced(
         "console", f"$ python -c 'import sys; print(sys.prefix)'\n{sys.prefix}"
     ),
-    "no options from outside": fenced("console", "$ echo $PYTEST_ADDOPTS$CI$ARENA_APP.\n."),
+    "no options from outside": fenced("console", "$ echo $PYTEST_PLUGINS$CI$ARENA_APP.\n."),
     "a cache elsewhere": fenced("console", '$ test "$ARENA_CACHE" && ls -A'),
 }
 
@@ -490,7 +492,7 @@ WRONG_PAGES = {
 @pytest.mark.parametrize("text", RIGHT_PAGES.values(), ids=RIGHT_PAGES.keys())
 def test_a_right_page_passes(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The harness accepts what the page says truly."""
-    for name in ("PYTEST_ADDOPTS", "CI", "ARENA_APP"):
+    for name in ("PYTEST_PLUGINS", "CI", "ARENA_APP"):
         monkeypatch.setenv(name, "from outside")
     run_page("p", text, tmp_path)
 

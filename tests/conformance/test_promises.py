@@ -64,10 +64,10 @@ OTHERS = (
     Setting(runner="anyio", journal="wal", pool="one", env=VERIFIED),
     Setting(runner="asyncio-auto", loop="session", pool="NullPool", pre_ping=True),
     Setting(runner="asyncio", engine="pysqlite", journal="wal"),  # coroutines test a sync app
-    on_server(engine="psycopg", runner="plain", pool="NullPool", env=VERIFIED),
     *(
         pytest.param(setting, marks=pytest.mark.slow)
         for setting in (
+            on_server(engine="psycopg", runner="plain", pool="NullPool", env=VERIFIED),
             on_server(isolation="clone", engine="psycopg_async", runner="anyio"),
             on_server(engine="psycopg_async", runner="asyncio-auto", loop="session", pool="one"),
             on_server(runner="anyio-uvloop", pre_ping=True),
@@ -121,6 +121,7 @@ def test_a_database_without_stories_is_refused(tmp_path: Path) -> None:
         Trial(Setting(database="oracle"), tmp_path)
 
 
+@pytest.mark.slow
 def test_every_exception_is_asked_for_by_a_story(tmp_path: Path) -> None:
     """Each name that a setting may lack leaves something out."""
     setting = Setting(lacks=dict.fromkeys(CAPABILITIES, "for once"))

@@ -273,6 +273,7 @@ def in_mode(example: Example, mode: str) -> Example:
     return example.change("app.py", "MODE_OF_APP", mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode, ways", [("delete", "pages=18"), ("wal", "backup=1 wal=17")])
 def test_pitfall_126_an_app_and_a_server_of_its_own_see_the_running_tests_data(
     example: Example, mode: str, ways: str

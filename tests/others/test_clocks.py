@@ -41,6 +41,7 @@ FREEZE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "library, year",
     [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -166,6 +168,7 @@ def test_pitfall_079_each_example_begins_like_the_first(example: Example) -> Non
     project.run(*PLUGINS).expect(passed=10)
 
 
+@pytest.mark.slow
 def test_pitfall_079_what_fails_is_told_of_the_smallest_example(example: Example) -> None:
     """Shrinking and replaying see the same state: the smallest number, its database is kept."""
     run = example.with_files(test_fail=FAILING).run(*PLUGINS, "--arena-keep=failed")

@@ -89,6 +89,7 @@ def test_pitfall_077_randomly(project: Example) -> None:
         run.expect(status=1, passed=10, failed=2)
 
 
+@pytest.mark.slow
 def test_pitfall_077_a_part_of_the_suite(project: Example) -> None:
     """P2: one test, what has failed, what comes after it, all but one."""
     project.run("--sw").expect(status=2, passed=5, failed=1)

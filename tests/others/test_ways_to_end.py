@@ -141,6 +141,7 @@ async def seed(session):
 """
 
 
+@pytest.mark.slow
 def test_pitfall_074_a_builder_that_dies(example: Example) -> None:
     """A build that was broken off is nobody's template: another worker builds it."""
     tests = "import pytest\n" + "\n".join(

@@ -139,6 +139,7 @@ def test_pitfall_075_ways_to_distribute(example: Example, dist: str) -> None:
     run.expect(passed=8).says("8 of 8 tests had a database of their own, 7 changed it")
 
 
+@pytest.mark.slow
 def test_pitfall_075_a_worker_that_dies_is_replaced(example: Example) -> None:
     """P7: the next tests are whole, its facts are not lost, its files are gone at the end."""
     run = example.with_files(test_it=TESTS + DYING, test_wide=WIDE).run(*PLUGINS, "-n2")

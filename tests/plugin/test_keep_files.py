@@ -7,6 +7,8 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -163,6 +165,7 @@ def _digest(kept: dict[str, list[str]], test: str) -> str:
     return name.removeprefix(f"test_it.py_{test}-").removesuffix("dev.db")
 
 
+@pytest.mark.slow
 def test_pitfall_095_keep_is_bounded_and_never_makes_a_database(example: Example) -> None:
     """P7, P10: the newest fifty stay; a test without a database has nothing to keep."""
     text = (

@@ -294,6 +294,7 @@ def test_reruns_doctests_and_names_of_the_users_own(example: Example) -> None:
     project.run("--doctest-modules", "test_it.py").expect(passed=3)
 
 
+@pytest.mark.slow
 def test_runs_that_run_no_test(example: Example) -> None:
     """P10: collecting, listing fixtures, and a run without the plugin make no database."""
     project = example.with_files(test_it=RERUN_TESTS)

@@ -205,6 +205,7 @@ def is_killed(run: Run) -> bool:
     return run.status == -KILL.value
 
 
+@pytest.mark.slow
 def test_pitfall_063_killed_at_any_place(project: Project) -> None:
     """P4, P7: as a template is built, a clone made or dropped, in a test: the next run cleans."""
     assert is_killed(project.struck("build"))

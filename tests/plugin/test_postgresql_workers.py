@@ -123,6 +123,7 @@ def check_each_has_its_own(folder: Path, *, processes: int) -> None:
     assert all(name.startswith("arena_live_") for name in names), found
 
 
+@pytest.mark.slow
 def test_pitfall_074_the_template_is_built_once_for_all_workers(
     example: Example, server: PrivateServer
 ) -> None:

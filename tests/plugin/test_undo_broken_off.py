@@ -131,6 +131,7 @@ def suite(example: Example, text: str, **values: object) -> Example:
     return on_postgresql(example, conftest=CONFTEST, test_it=text, test_later=LATER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alter,numbers", [("", (60, 6)), ("alter", (150, 25))])
 def test_pitfall_070_a_level_goes_wherever_its_leaving_is_broken_off(
     example: Example, server: PrivateServer, alter: str, numbers: tuple[int, int]

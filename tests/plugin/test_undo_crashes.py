@@ -105,6 +105,7 @@ def project(example: Example, server: PrivateServer) -> UndoProject:
     return UndoProject(example, server)
 
 
+@pytest.mark.slow
 def test_pitfall_063_a_killed_run_is_gone_on_with(project: UndoProject) -> None:
     """P2, P7: in a test, and again in the run after that: the same database, as new."""
     assert is_killed(project.struck("call"))

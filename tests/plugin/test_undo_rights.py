@@ -236,6 +236,7 @@ def test_pitfall_029_expected_changes_of_the_schema_without_event_triggers(roles
     roles.run("replica", "undo", test_it=TOLD_WITHOUT_EVENT_TRIGGERS).expect(passed=5)
 
 
+@pytest.mark.slow
 def test_undo_is_not_to_be_had_on_sqlite(example: Example) -> None:
     """Named in the configuration or by a marker."""
     named = example.with_files(test_it=USING).run("test_it.py", "--arena-isolation=undo")

@@ -135,6 +135,7 @@ def test_what_clone_would_leave_is_named_and_put_right(
     expect_found(app.with_files(test_it=WRITES, liar=lies), what, "'clone'")
 
 
+@pytest.mark.slow
 def test_without_it_nothing_is_read(example: Example) -> None:
     """It is for one run, by the command line or the environment, and says what it cost."""
     project = example.with_files(test_it=WRITES)

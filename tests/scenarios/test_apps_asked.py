@@ -235,6 +235,7 @@ def test_without_an_app_the_only_one_that_is_asked_is_under_test(tmp_path: Path)
     assert run.statuses["of_nobody"] == "UNKNOWN"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("app", ["made:function", "made:create_raw"])
 def test_where_calls_cannot_be_seen_it_is_unknown_and_never_no(tmp_path: Path, app: str) -> None:
     """A function's are not, nor those of what a factory makes that nobody has called."""

@@ -363,6 +363,7 @@ def test_where_assertions_cannot_be_heard_it_is_unknown_and_never_no(
     assert ("--assert=plain" if way == "plain" else "python -O") in found.reason("usual")
 
 
+@pytest.mark.slow
 def test_a_cache_of_compiled_tests_makes_nobody_deaf(tmp_path: Path) -> None:
     """Pytest keeps what it has compiled, with calls for assertions or without."""
     example = seeing(tmp_path, ONE)

@@ -115,6 +115,7 @@ def test_subtests_and_warnings_of_broken_tests_are_not_reported(odd: Told) -> No
     odd.run.never_says("there is no body", "SUBFAIL", "warnings summary")
 
 
+@pytest.mark.slow
 def test_workers_break_their_own_tests(tmp_path: Path) -> None:
     """Results travel to the controller; its line adds up what they did."""
     found = sabotaged(suite(tmp_path, HONEST, TWINS), *XDIST, "-n2")
