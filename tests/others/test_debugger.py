@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -39,6 +41,7 @@ continue
 """
 
 
+@pytest.mark.slow
 def test_pitfall_072_a_debugger(example: Example) -> None:
     """By --pdb and by breakpoint(): the path is printed, all that was committed is there."""
     project = example.with_files(test_it=TESTS).with_paths({".pdbrc": TYPED})

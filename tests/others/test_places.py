@@ -39,6 +39,7 @@ def add(name):
 """
 
 
+@pytest.mark.slow
 def test_pitfall_084_paths_and_names(example: Example) -> None:
     """Blanks and letters of the world; another working folder; importlib; no cache of pytest's."""
     folder = example.folder.parent / "ein Projekt, ünïcode" / "%41 #?"

@@ -78,6 +78,7 @@ def test_bdd(example: Example) -> None:
     run.says("2 of 2 tests had a database of their own, 2 changed it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("-p", "xdist.plugin", "-n2")], ids=["alone", "xdist"])
 def test_cov(example: Example, more: tuple[str, ...]) -> None:
     """Every line of the app counts, async engines' greenlets and the client's thread included."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -71,6 +73,7 @@ def test_clean(test_client):
 """
 
 
+@pytest.mark.slow
 def test_pitfall_069_070_a_timeout_by_signal(example: Example) -> None:
     """P2, P7: in an await, in a statement that would never end, in sync code."""
     run = example.with_files(test_it=ALARM).run(*PLUGINS)
@@ -78,6 +81,7 @@ def test_pitfall_069_070_a_timeout_by_signal(example: Example) -> None:
     assert run.output.count("from pytest-timeout.") >= 3
 
 
+@pytest.mark.slow
 def test_pitfall_069_a_timeout_by_thread_ends_the_process(example: Example) -> None:
     """P7: nothing is torn down; the next run sweeps, and starts with the template's state."""
     project = example.with_files(test_it=THREAD)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -105,6 +107,7 @@ async def test_both(client):
 """
 
 
+@pytest.mark.slow
 def test_pitfall_076_two_runs_at_once(example: Example) -> None:
     """P2, P7: two checkouts, one cache; neither takes anything from the other."""
     folders = [example.folder.with_name(name) for name in ("one", "two")]

@@ -87,6 +87,7 @@ def project(example: Example) -> Example:
     return example.with_files(test_it=TESTS, test_next=NEXT, seed=SEED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "places",
     [
@@ -108,6 +109,7 @@ def test_pitfall_071_ctrl_c(project: Example, places: str) -> None:
     project.run("test_next.py").expect(passed=1)
 
 
+@pytest.mark.slow
 def test_pitfall_071_ctrl_c_twice(project: Example) -> None:
     """The second one breaks off the tear-down: all the same."""
     variables = {"PLACES": "call wide-end", "SIGNAL": str(signal.SIGINT.value)}
@@ -117,6 +119,7 @@ def test_pitfall_071_ctrl_c_twice(project: Example) -> None:
     project.run("test_next.py").expect(passed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )

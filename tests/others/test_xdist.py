@@ -177,6 +177,7 @@ def test_it(name):
 """
 
 
+@pytest.mark.slow
 def test_a_database_that_any_worker_asked_for_is_known(example: Example) -> None:
     """Neither the controller nor a worker that ran only some tests speaks for the run."""
     named = example.change(

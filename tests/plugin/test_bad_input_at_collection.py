@@ -61,6 +61,7 @@ def test_a_wrong_app_under_xdist_is_said_once(example: Example) -> None:
     expect_one_message(run, "No module named 'aap'", "next: arena_app = app:app")
 
 
+@pytest.mark.slow
 def test_an_app_beside_its_test_is_found_under_xdist(example: Example) -> None:
     """Where only the collection of the test file puts its folder on sys.path."""
     text = "def test_one(test_client):\n    assert test_client.get('/dancers').json() == ['Sand']\n"

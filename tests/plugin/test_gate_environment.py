@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.developer import assert_reached_without_the_plugin, small_example, untouched
 
 if TYPE_CHECKING:
@@ -105,6 +107,7 @@ def test_pitfall_135_the_variable_leads_into_the_arena_from_the_first_import(
         example.run(env=URL).expect(passed=11)
 
 
+@pytest.mark.slow
 def test_workers_of_xdist_inherit_the_variable_and_know_it(tmp_path: Path) -> None:
     """Two workers, each with its own databases, on the old and on the new value."""
     example = small_example(tmp_path, conftest=CONFTEST, test_reader=READER)

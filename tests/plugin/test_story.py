@@ -194,6 +194,7 @@ def test_masked(db_session):
 """
 
 
+@pytest.mark.slow
 def test_more_columns_are_masked_by_an_option(example: Example) -> None:
     """Of a report nobody knows who reads it; long values are cut."""
     run = shop(example, test_it=MASKED).run("--arena-mask=orders.item, status", "--tb=no", "-rN")

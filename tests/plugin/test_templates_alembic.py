@@ -139,6 +139,7 @@ def test_pitfall_127_migrations_run_inside_and_outside_a_loop(example: Example, 
     run.says("(arena_schema = alembic.ini: migrations/versions/second.py has changed)")
 
 
+@pytest.mark.slow
 def test_a_migration_that_fails_says_its_own_line_once(example: Example) -> None:
     """In full at the first test, a short reference at the others; all fail."""
     broken = FIRST.replace("op.create_table", 'op.execute("create tabel x")\n    op.create_table')

@@ -401,6 +401,7 @@ left = []
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver,order", WAYS)
 def test_sessions(
     example: Example, server: PrivateServer, driver: str, order: dict[str, str]

@@ -226,6 +226,7 @@ def test_the_app_is_known_whoever_has_made_it(tmp_path: Path, app: str) -> None:
     assert (one["route"], one["read"]) == ("/dancers", ["dancers"])
 
 
+@pytest.mark.slow
 def test_without_an_app_the_only_one_that_is_asked_is_under_test(tmp_path: Path) -> None:
     """Where a test asks two nobody can tell."""
     run = ran(tmp_path, "")
@@ -293,6 +294,7 @@ def test_of_the_factory():
 """
 
 
+@pytest.mark.slow
 def test_an_app_of_a_class_of_the_users_is_known_by_that(tmp_path: Path) -> None:
     """It has no routes to be known by."""
     example = seeing(tmp_path, RAW).with_files(made=MADE)
