@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-__all__ = ["Send", "emptied", "failed"]
+__all__ = ["BODILESS", "Send", "emptied", "failed"]
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _ABOUT_THE_BODY = {b"content-length", b"content-encoding", b"transfer-encoding", b"trailer"}
-_BODILESS = {204, 304}
+BODILESS = {204, 304}
 
 
 def _nobody() -> None:
@@ -29,7 +29,7 @@ def emptied(send: Send, done: Callable[[], object] = _nobody) -> Send:
 
     async def emptying(message: MutableMapping[str, Any]) -> None:
         nonlocal is_over
-        if message["type"] == "http.response.start" and message["status"] not in _BODILESS:
+        if message["type"] == "http.response.start" and message["status"] not in BODILESS:
             held.append(message)
         elif not held:
             await send(message)

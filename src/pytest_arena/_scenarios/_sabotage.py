@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import threading
 import warnings
@@ -15,7 +14,7 @@ import pluggy
 from pytest_arena import _clock
 from pytest_arena._arena import KINDS, Breaking, sabotaged
 from pytest_arena._evidence import Sabotage
-from pytest_arena._scenarios._sent import told
+from pytest_arena._scenarios._sent import ADDRESS, told
 from pytest_arena._scenarios._to_break import to_break
 from pytest_arena.errors import ArenaError, LoginError, RefusedError
 
@@ -167,7 +166,7 @@ class SabotagePasses:
             breaking = KINDS[kind](self._run, number=breaking.is_late_since, seconds=seconds)
             self._run_again(item, breaking, after)
         result, why = _judged(kind, breaking, self._phases)
-        return Sabotage(kind=kind, result=result, why=_ADDRESS.sub("0x…", why))
+        return Sabotage(kind=kind, result=result, why=ADDRESS.sub("0x…", why))
 
     def _patience(self, item: Any) -> float:
         return _TIMES * self._seconds.get(item.nodeid, 0.0) + _MORE
@@ -217,9 +216,6 @@ class SabotagePasses:
         done = f"{runs} in {self._took:.1f} s" if self._tests else "no test to run again"
         why_not = f" ({self._why_not})" * bool(self._why_not)
         terminalreporter.write_line(f"sabotage: {done}{why_not}")
-
-
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 
 
 def _many(number: int, what: str) -> str:

@@ -15,6 +15,7 @@ from pytest_arena._load import is_library
 from pytest_arena.errors import redact
 
 __all__ = [
+    "ADDRESS",
     "evidence_line",
     "facts_sent",
     "plain_facts",
@@ -25,7 +26,7 @@ __all__ = [
 
 _LETTERS = 300
 _OURS = "pytest_arena.errors."
-_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")  # another one in each run
+ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")  # another one in each run
 _PHASES = {"setup": "set-up: ", "teardown": "tear-down: "}
 
 
@@ -39,7 +40,7 @@ def told(report: Any, excinfo: Any, item: Any) -> dict[str, Any]:
         return {"reason": _one_line(skip_reason(report.longrepr))}
     reason = _reason(report, excinfo)
     root = item.config.rootpath
-    reason = _ADDRESS.sub("0x…", reason.removeprefix(_OURS).replace(f"{root}{os.sep}", ""))
+    reason = ADDRESS.sub("0x…", reason.removeprefix(_OURS).replace(f"{root}{os.sep}", ""))
     return {
         "reason": _PHASES.get(report.when, "") + _one_line(reason),
         "place": _place(excinfo, item.path, root) if excinfo is not None else "",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_arena._app._altered import BODILESS
+
 if TYPE_CHECKING:
     from pytest_arena._arena import SabotageKind
     from pytest_arena._evidence import Facts, Requested
@@ -11,7 +13,6 @@ if TYPE_CHECKING:
 __all__ = ["to_break"]
 
 _SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}
-_BODILESS = {204, 304}
 _REFUSAL, _ERROR = 400, 500
 
 
@@ -47,7 +48,7 @@ def _may_have_changed(request: Requested) -> bool:
 
 
 def _why_not_emptied(last: Requested) -> str:
-    if last.status in _BODILESS or last.method == "HEAD":
+    if last.status in BODILESS or last.method == "HEAD":
         return "its last answer has no body"
     if last.status is not None and _REFUSAL <= last.status < _ERROR:
         return f"its last answer is a refusal: {last.status}"
