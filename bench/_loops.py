@@ -14,8 +14,9 @@ from sqlalchemy.pool import NullPool, Pool
 
 from bench.server import find
 from bench.worker import serve
-from pytest_arena._gate import _loops, _moving
-from pytest_arena._gate._moving._running import RunningLoop
+from pytest_arena._gate import _loops
+from pytest_arena._postgresql import moving as _moving
+from pytest_arena._postgresql.moving._running import RunningLoop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

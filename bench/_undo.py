@@ -15,16 +15,16 @@ from bench.server import add_journal, connect, databases, url_of
 from bench.suite import shop
 from bench.work import around
 from bench.worker import serve
-from pytest_arena._dialects._postgresql._control import open_control
-from pytest_arena._isolation import Undo
-from pytest_arena._journal import ServerJournal
+from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql.isolation._undo import Undo
+from pytest_arena._postgresql.journal._server import ServerJournal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import psycopg
 
-    from pytest_arena._own import OwnDatabases
+    from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._values import Address
 
     Connection = psycopg.Connection[tuple[Any, ...]]
@@ -89,7 +89,7 @@ def _first(app: Connection, sql: Any, *values: object) -> int:
     return number
 
 
-def _isolation(own: OwnDatabases, template: str) -> Callable[[int], Any]:
+def _isolation(own: ServerRegistry, template: str) -> Callable[[int], Any]:
     """The isolation as arena has it. It is told of each use, as by the gate."""
     source, tests = own.create("live", template=template), count()
     add_journal(own.address_of(source))
@@ -110,7 +110,7 @@ def _isolation(own: OwnDatabases, template: str) -> Callable[[int], Any]:
     return _warmed(app, isolation.enter, test, leave)
 
 
-def _journal(own: OwnDatabases, template: str) -> Callable[[int], Any]:
+def _journal(own: ServerRegistry, template: str) -> Callable[[int], Any]:
     """Its journal, asked twice for each test."""
     address = own.address_of(own.create("live", template=template))
     add_journal(address)
@@ -143,7 +143,7 @@ def _warmed(
     return lambda dirty: around(enter, partial(test, dirty), leave)
 
 
-def _rollback(own: OwnDatabases, template: str) -> Callable[[int], Any]:
+def _rollback(own: ServerRegistry, template: str) -> Callable[[int], Any]:
     """One transaction around a test on one connection, whose own is a savepoint."""
     app = connect(own.address_of(own.create("live", template=template)))
 
@@ -155,15 +155,15 @@ def _rollback(own: OwnDatabases, template: str) -> Callable[[int], Any]:
     return by
 
 
-def _delete(own: OwnDatabases, template: str) -> Callable[[int], Any]:
+def _delete(own: ServerRegistry, template: str) -> Callable[[int], Any]:
     return _emptied(own, template, "; ".join(f"DELETE FROM {name}" for name in NAMES))
 
 
-def _truncate(own: OwnDatabases, template: str) -> Callable[[int], Any]:
+def _truncate(own: ServerRegistry, template: str) -> Callable[[int], Any]:
     return _emptied(own, template, f"TRUNCATE {', '.join(NAMES)} RESTART IDENTITY")
 
 
-def _emptied(own: OwnDatabases, template: str, how: str) -> Callable[[int], Any]:
+def _emptied(own: ServerRegistry, template: str, how: str) -> Callable[[int], Any]:
     """All tables emptied, and the rows put back from copies in the same database: one round trip.
 
     A recipe that sends the rows from Python, as most do, takes longer.
@@ -200,7 +200,7 @@ def _reseed() -> str:
     return "; ".join([*rows, *numbers])
 
 
-def _clone(own: OwnDatabases, template: str) -> Callable[[int], Any]:
+def _clone(own: ServerRegistry, template: str) -> Callable[[int], Any]:
     """A database copied from a template for each test, and the first connection to it."""
     source, control = own.create("live", template=template), connect(own.address_of("postgres"))
     how = "STRATEGY FILE_COPY" if own.version >= _WITH_STRATEGY else ""
@@ -228,7 +228,7 @@ def _clone(own: OwnDatabases, template: str) -> Callable[[int], Any]:
     return by
 
 
-def _recipe(own: OwnDatabases, template: str) -> Callable[[int], Any]:
+def _recipe(own: ServerRegistry, template: str) -> Callable[[int], Any]:
     """``create_all`` and the rows, ``drop_all`` at the end; engine and connections are kept."""
     address = own.address_of(own.create("live", template=template))
     app, engine = connect(address), create_engine(url_of(address, "psycopg"))
@@ -251,7 +251,7 @@ def _recipe(own: OwnDatabases, template: str) -> Callable[[int], Any]:
     return by
 
 
-def _question(own: OwnDatabases, template: str) -> Callable[[int], Any]:
+def _question(own: ServerRegistry, template: str) -> Callable[[int], Any]:
     """A round trip by the driver that the journal has, at the end of a test."""
     address = own.address_of(own.create("live", template=template))
     app, control = connect(address), open_control(address)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from bench.server import add_journal, connect, databases
 from bench.worker import serve
-from pytest_arena._journal import ServerJournal
+from pytest_arena._postgresql.journal._server import ServerJournal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import psycopg
 
-    from pytest_arena._own import OwnDatabases
+    from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._values import Address
 
     Connection = psycopg.Connection[tuple[Any, ...]]
@@ -50,7 +50,7 @@ _ids = count(1)
 class _Plain:
     """A table without triggers."""
 
-    def __init__(self, own: OwnDatabases) -> None:
+    def __init__(self, own: ServerRegistry) -> None:
         self.address = own.address_of(own.create("live"))
         self._control = connect(self.address)
         _run(self._control, _TABLE)
@@ -70,7 +70,7 @@ class _Plain:
 class _Journaled(_Plain):
     """The same with the journal's, in a level that is left after each turn."""
 
-    def __init__(self, own: OwnDatabases) -> None:
+    def __init__(self, own: ServerRegistry) -> None:
         super().__init__(own)
         add_journal(self.address)
         self._journal = ServerJournal(self.address)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from pytest_arena._servers._sqlite import Home
+from pytest_arena._sqlite._home import Home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -10,17 +10,17 @@ import psycopg
 from platformdirs import user_cache_path
 from sqlalchemy import URL
 
-from pytest_arena._dialects._postgresql._control import open_control
-from pytest_arena._dialects._postgresql_journal._capture import fitting_schema, install
-from pytest_arena._own import OwnDatabases
-from pytest_arena._servers._base import Wanted
-from pytest_arena._servers._find import find_server
+from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql.journal._capture import fitting_schema, install
+from pytest_arena._postgresql.registry import ServerRegistry
+from pytest_arena._postgresql.servers._base import Wanted
+from pytest_arena._postgresql.servers._find import find_server
 from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._servers._base import Server
+    from pytest_arena._postgresql.servers._base import Server
     from pytest_arena._values import Address
 
 __all__ = [
@@ -61,10 +61,10 @@ def named() -> str:
 
 
 @contextmanager
-def databases() -> Iterator[OwnDatabases]:
+def databases() -> Iterator[ServerRegistry]:
     """Databases for a while: what a bench that was killed has left, the next run sweeps."""
     server = find()
-    own = OwnDatabases(server.address, project="bench")
+    own = ServerRegistry(server.address, project="bench")
     try:
         yield own
     finally:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bench.effort import Effort
     from bench.samples import Samples
-    from pytest_arena._own import OwnDatabases
+    from pytest_arena._postgresql.registry import ServerRegistry
 
 __all__ = ["measure"]
 
@@ -170,7 +170,7 @@ def _suite(folder: Path, scene: Scene, way: Way, effort: Effort) -> Suite:
     return Suite(folder, text, tests + WARM * (scene.workers - 1)).write()
 
 
-def _run(own: OwnDatabases, suite: Suite, scene: Scene, way: Way) -> list[float]:
+def _run(own: ServerRegistry, suite: Suite, scene: Scene, way: Way) -> list[float]:
     arguments = (*way.arguments, *scene.arguments)
     if way.has_own:
         return suite.run(Variant(arguments, way.environment)).tests

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from pytest_arena import Changes, deleted, inserted, updated
-from pytest_arena._arena._observed import expectations
-from pytest_arena._arena._story import Moments, Story
 from pytest_arena._changes import Mask, shown
 from pytest_arena._expect import Expected, difference
 from pytest_arena._gate import Key, LostWrite
 from pytest_arena._report import Part, story_lines
+from pytest_arena._run._observed import expectations
+from pytest_arena._run._story import Moments, Story
 from pytest_arena._values import TableRows
 
 

@@ -25,13 +25,12 @@ from pytest_arena._cli._base import Left, Place, Removed, Thing
 from pytest_arena._cli._lines import as_json, as_lines, closing_line, size_shown, sweep_line
 from pytest_arena._cli._main import main
 from pytest_arena._cli._options import read_options
-from pytest_arena._dialects._postgresql._control import open_control
-from pytest_arena._own import OwnDatabases
-from pytest_arena._servers import _sqlite
-from pytest_arena._servers._binaries import folders
-from pytest_arena._servers._cluster import find_cluster
-from pytest_arena._servers._locks import attempt, exclusive, is_held
-from pytest_arena._servers._programs import account, read_programs
+from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql.registry import ServerRegistry
+from pytest_arena._postgresql.servers._binaries import folders
+from pytest_arena._postgresql.servers._cluster import find_cluster
+from pytest_arena._postgresql.servers._locks import attempt, exclusive, is_held
+from pytest_arena._postgresql.servers._programs import account, read_programs
 from tests.servers.postgresql import address, names_on_server, own_databases, own_registry
 from tests.servers.waiting import end_cluster, lives, server_pid, until
 
@@ -48,7 +47,7 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 # A run on files, and one on a server: they say when they are ready, and stay until they are ended.
 ON_FILES = """
-from pytest_arena._servers._sqlite import Home
+from pytest_arena._sqlite import Home
 home = Home()
 home.file("shop.db").write_bytes(b"x" * 5000)
 print(home.path.name, flush=True)
@@ -56,9 +55,9 @@ input()
 """
 ON_SERVER = """
 import json, sys
-from pytest_arena._own import OwnDatabases
+from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._values import Address
-own = OwnDatabases(Address(*json.loads(sys.argv[2])), project="shop", registry=sys.argv[1])
+own = ServerRegistry(Address(*json.loads(sys.argv[2])), project="shop", registry=sys.argv[1])
 own.rest()
 print(own.create("live"), flush=True)
 input()
@@ -72,7 +71,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
     short = Path(tempfile.mkdtemp(prefix="arena-", dir=memory if memory.exists() else None))
     short.chmod(0o711)
-    monkeypatch.setattr(_sqlite, "_MEMORY", tmp_path / "no_memory")
+    monkeypatch.setenv("ARENA_FILES", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("ARENA_CLUSTERS", str(short))
@@ -96,9 +95,6 @@ def begin() -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
     begun: list[subprocess.Popen[str]] = []
 
     def start(program: str, *arguments: str) -> tuple[subprocess.Popen[str], str]:
-        if program == ON_FILES:  # no memory there either
-            no_memory = "from pytest_arena._servers import _sqlite as s; s._MEMORY = s.Path('/no')"
-            program = f"{no_memory}\n{program}"
         process = subprocess.Popen(
             [sys.executable, "-c", program, *arguments],
             stdin=subprocess.PIPE,
@@ -274,7 +270,7 @@ def test_where_nothing_is_it_says_where_it_looked(
 # Files
 
 
-def test_pitfall_140_a_dead_runs_files_go_and_a_living_runs_stay(
+def test_a_dead_runs_files_go_and_a_living_runs_stay_pitfall_140(
     arena: Callable[..., str], listed: Any, begin: Any, tmp_path: Path
 ) -> None:
     """A folder of the same form in the same place, without a lock of a living run, is no run's."""
@@ -356,7 +352,7 @@ def test_a_broken_build_goes_and_one_under_way_stays(
 # A server
 
 
-def test_pitfall_076_138_a_dead_runs_databases_go_and_nobody_elses(
+def test_a_dead_runs_databases_go_and_nobody_elses_pitfall_076_138(
     arena: Callable[..., str], listed: Any, begin: Any, registry: str
 ) -> None:
     """Not a living run's, and none that only has a name like arena's."""
@@ -418,7 +414,7 @@ def test_templates_and_kept_databases_go_with_all_alone(
     assert there(template, kept, registry) == set()
 
 
-def test_pitfall_138_a_foreign_database_of_the_registrys_name_is_nobodys(
+def test_a_foreign_database_of_the_registrys_name_is_nobodys_pitfall_138(
     arena: Callable[..., str], listed: Any, registry: str
 ) -> None:
     """Without arena's comment it is somebody else's, whatever it is called."""
@@ -444,7 +440,7 @@ def test_a_private_server_is_shown_left_while_used_then_stopped_and_removed(
     try:
         with closing(cluster):
             with closing(
-                OwnDatabases(cluster.address, registry=os.environ["ARENA_REGISTRY"])
+                ServerRegistry(cluster.address, registry=os.environ["ARENA_REGISTRY"])
             ) as own:
                 kept = own.keep(own.create("live"), "test_it")
                 there = listed("own")

@@ -13,8 +13,8 @@ import pytest
 from pytest_arena._cli._accepted import accept
 from pytest_arena._cli._agreed import write_agreed
 from pytest_arena._cli._main import main
-from pytest_arena._evidence import from_json
 from pytest_arena.errors import ConfigError
+from pytest_arena.scenarios.evidence import from_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable

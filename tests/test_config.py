@@ -17,8 +17,8 @@ from pytest_arena._config import (
     check_names,
     load_config,
 )
-from pytest_arena._load import load_attribute, load_function
-from pytest_arena._marker import marker_values
+from pytest_arena._config._load import load_attribute, load_function
+from pytest_arena._config._marker import marker_values
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -511,7 +511,7 @@ def test_the_page_of_known_traps_is_what_the_tests_say() -> None:
     traps = {int(number): answer for number, answer in re.findall(TRAP, page)}
     folders = ("tests", "src/pytest_arena/testing")
     sources = [path.read_text() for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    names = re.findall(r"_pitfall((?:_\d{3})+)_", "\n".join(sources))
+    names = re.findall(r"_pitfall((?:_\d{3})+)\b", "\n".join(sources))
     numbers = {int(number) for name in names for number in name.split("_")[1:]}
     assert {
         number for number, answer in traps.items() if answer.startswith("tested")

@@ -22,8 +22,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 # The plugin's own way to a server, which a team would leave to it.
-from pytest_arena._servers._base import Wanted
-from pytest_arena._servers._find import find_server
+from pytest_arena._postgresql.servers._base import Wanted
+from pytest_arena._postgresql.servers._find import find_server
 from pytest_arena.errors import ServerError
 
 PROJECT = Path(__file__).resolve().parent

@@ -21,7 +21,7 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
-    from pytest_arena._arena import Arena, Scenario
+    from pytest_arena._run import Arena, Scenario
 
 __all__ = [
     "Arena",
@@ -43,7 +43,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     # Imported when it is asked for: the command `arena` comes by here, and needs no SQLAlchemy.
     if name in {"Arena", "Scenario"}:
-        from pytest_arena import _arena  # noqa: PLC0415 - as said
+        from pytest_arena import _run  # noqa: PLC0415 - as said
 
-        return getattr(_arena, name)
+        return getattr(_run, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

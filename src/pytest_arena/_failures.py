@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _report
-from pytest_arena._arena import NotWritten
-from pytest_arena._load import is_library
+from pytest_arena._config._load import is_library
+from pytest_arena._run import NotWritten
 from pytest_arena.errors import ArenaError, TemplateError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._arena import Apps, Arena, ArenaRun, Scenario
+from pytest_arena._run import Apps, Arena, ArenaRun, Scenario
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:

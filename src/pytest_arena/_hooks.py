@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_arena._arena import Level
+    from pytest_arena._run import Level
 
 __all__ = ["pytest_arena_enter", "pytest_arena_leave"]
 

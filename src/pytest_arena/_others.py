@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._load import is_library
+from pytest_arena._config._load import is_library
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

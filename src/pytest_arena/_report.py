@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._config._load import is_library
 from pytest_arena._ledger import TestFacts
-from pytest_arena._load import is_library
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from pytest_arena import _failures, _hooks, _others, _report
-from pytest_arena._arena import ArenaRun, WideFixture, conducted
 from pytest_arena._config import FLAGS, OPTIONS, SWITCHES, Config, check_names, load_config
+from pytest_arena._config._marker import MARKER, SCENARIO_MARKER, marker_values
 from pytest_arena._fixtures import (
     RUN,
     _arena_in_use,
@@ -32,7 +32,7 @@ from pytest_arena._fixtures import (
     test_client_as,
 )
 from pytest_arena._ledger import Ledger
-from pytest_arena._marker import MARKER, SCENARIO_MARKER, marker_values
+from pytest_arena._run import ArenaRun, WideFixture, conducted
 from pytest_arena._values import CodeLine, Plan, Stage
 from pytest_arena._workers import FactsOfProcesses
 from pytest_arena.errors import ArenaError, ConfigError
@@ -40,7 +40,7 @@ from pytest_arena.errors import ArenaError, ConfigError
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from pytest_arena._scenarios import Scenarios
+    from pytest_arena.scenarios._run import Scenarios
 
 __all__ = [
     "_arena_in_use",
@@ -123,7 +123,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 def _scenarios(config: pytest.Config, run: ArenaRun) -> Scenarios | None:
     if not run.config.has_scenarios:
         return None
-    from pytest_arena._scenarios import Scenarios, enable  # noqa: PLC0415 - what reads Gherkin costs only those who have it
+    from pytest_arena.scenarios._assertions import enable  # noqa: PLC0415 - as below
+    from pytest_arena.scenarios._run import Scenarios  # noqa: PLC0415 - what reads Gherkin costs only those who have it
 
     if why := enable(config):
         run.instruments.off("asserted", why)

@@ -253,7 +253,7 @@ def test_the_shutdown_may_use_timeouts_and_task_groups(open_run: Open) -> None:
     assert life.counts == (1, 1)
 
 
-def test_pitfall_118_a_lifespan_may_hold_cancel_scopes_and_task_groups(open_run: Open) -> None:
+def test_a_lifespan_may_hold_cancel_scopes_and_task_groups_pitfall_118(open_run: Open) -> None:
     """They are left in the task that entered them, whoever ends it."""
     lines: list[str] = []
 

@@ -11,7 +11,7 @@ __all__ = ["EVERYDAY", "HONEST", "LIARS"]
 _IN_ITS_PLACE = """
 import sqlite3
 from contextlib import closing, suppress
-from pytest_arena._arena._databases import Databases
+from pytest_arena._databases._resolver import Databases
 
 
 class Honest:
@@ -104,7 +104,7 @@ class Mine(Honest):
 """
 
 CHANGES_ITS_TEMPLATE = """
-from pytest_arena._template import Store
+from pytest_arena._databases._store import Store
 _find = Store.ensure
 templates = set()
 
@@ -157,7 +157,7 @@ def pytest_runtest_call(item):
 """
 
 NEVER_LEAVES_A_WIDE_LEVEL = """
-from pytest_arena._arena._levels import Levels
+from pytest_arena._run._levels import Levels
 _leave = Levels.leave
 
 
@@ -189,8 +189,9 @@ _listeners.Gate.connecting = connecting
 """
 
 GIVES_EACH_ENGINE_ITS_OWN = """
-from pytest_arena._arena._known import KnownDatabases
-from pytest_arena._arena._products import PostgreSQL, SQLite
+from pytest_arena._databases._registry import KnownDatabases
+from pytest_arena._postgresql._product import PostgreSQL
+from pytest_arena._sqlite._product import SQLite
 from pytest_arena._gate import Key
 _find = KnownDatabases.find
 
@@ -247,24 +248,24 @@ for module in (_driver_messages, _drivers, _listeners, _messages):
 
 # The next two in a place of their own: every other run of this machine sweeps, too.
 _OWN_PLACE = """
+import os
 from pathlib import Path
-from pytest_arena._servers import _sqlite
-homes = Path("homes").absolute()
-homes.mkdir(exist_ok=True)
-_sqlite._parent = lambda: homes
+from pytest_arena._sqlite import _home
+
+os.environ["ARENA_FILES"] = str(Path("homes").absolute())
 """
 
 LEAVES_ITS_FOLDER = (
     _OWN_PLACE
     + """
-_sqlite.Home.close = lambda self: None
+_home.Home.close = lambda self: None
 """
 )
 
 NEVER_SWEEPS = (
     _OWN_PLACE
     + """
-_sqlite._sweep = lambda parent: None
+_home._sweep = lambda parent: None
 """
 )
 

@@ -17,10 +17,10 @@ __all__ = ["EVERYDAY", "HONEST", "LIARS"]
 # Does what the true one does, but for a lie.
 _CLONE = """
 from contextlib import closing, suppress
-from pytest_arena._dialects._postgresql._control import Failed, open_control
-from pytest_arena._isolation._clone import Clone
-from pytest_arena._isolation._stock import Stock
-from pytest_arena._own import OwnDatabases
+from pytest_arena._postgresql._control import Failed, open_control
+from pytest_arena._postgresql.isolation._clone import Clone
+from pytest_arena._postgresql.isolation._stock import Stock
+from pytest_arena._postgresql.registry import ServerRegistry
 
 enter, leave, forget, close = Clone.enter, Clone.leave, Clone.forget, Clone.close
 
@@ -121,7 +121,7 @@ Clone._give_up_live = lambda self: USED.append(self._live)
 """
 
 COPIES_WHAT_IS_LIVE = """
-made = OwnDatabases.create
+made = ServerRegistry.create
 
 
 # Each level above the first begins as the one below it began.
@@ -134,7 +134,7 @@ def lie(self, kind, *, template=None):
 
 
 FIRST = []
-OwnDatabases.create = lie
+ServerRegistry.create = lie
 """
 
 CHANGES_ITS_TEMPLATE = """
@@ -166,7 +166,8 @@ Clone.leave = lie
 """
 
 LETS_ONE_ENGINE_THROUGH = """
-from pytest_arena._gate import _drivers, _entries, _listeners
+from pytest_arena._gate import _entries, _listeners
+from pytest_arena._postgresql.drivers import _guard as _drivers
 _connecting, _admit = _listeners.Gate.connecting, _drivers._Guard.admit
 
 
@@ -198,11 +199,11 @@ Connection._start_transaction = start
 """
 
 LEAVES_ITS_DATABASES = """
-OwnDatabases._drop = lambda self, names, line: []
+ServerRegistry._drop = lambda self, names, line: []
 """
 
 NEVER_SWEEPS = """
-OwnDatabases._sweep = lambda self, line, *, everything: []
+ServerRegistry._sweep = lambda self, line, *, everything: []
 """
 
 # As in `liars`: the defect; the stories that find it, and in which files; the broken promise.

@@ -15,10 +15,11 @@ __all__ = ["EVERYDAY", "HONEST", "LIARS"]
 # The journal's own connection: what it does is not journaled, and no mark is made of it.
 _UNDO = """
 from contextlib import suppress
-from pytest_arena._dialects._postgresql._control import Failed
-from pytest_arena._isolation._undo import Undo
-from pytest_arena._journal import Look, ServerJournal
-from pytest_arena._own import OwnDatabases
+from pytest_arena._postgresql._control import Failed
+from pytest_arena._postgresql.isolation._undo import Undo
+from pytest_arena._postgresql.journal._server import Look
+from pytest_arena._postgresql.journal._server import ServerJournal
+from pytest_arena._postgresql.registry import ServerRegistry
 
 begin, enter, leave = ServerJournal._begin, ServerJournal.enter, ServerJournal.leave
 IDS = "SELECT (r::public.dancers).id FROM {s}.j WHERE rel = 'public.dancers'::regclass AND op = "
@@ -142,7 +143,7 @@ before_leaving("UPDATE public.notes SET text = text || ''")
 """
 
 REPLACES_THE_DATABASE_EACH_TIME = """
-from pytest_arena._journal import Left
+from pytest_arena._postgresql.journal._server import Left
 ServerJournal.leave = lambda self, level: Left(was_changed=True, marks=("to be sure",))
 """
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._evidence import (
+from pytest_arena.scenarios.evidence import (
     Asserted,
     Document,
     Facts,
@@ -18,7 +18,7 @@ from pytest_arena._evidence import (
     Try,
     judge,
 )
-from pytest_arena._specs import Kind, Row, Scenario, Specification, Step
+from pytest_arena.scenarios.specs import Kind, Row, Scenario, Specification, Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

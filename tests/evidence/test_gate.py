@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._evidence import Baseline, Lock, Rules, Status, judge, waivers
-from pytest_arena._specs import Problem
 from pytest_arena.errors import ConfigError, ScenarioError
+from pytest_arena.scenarios.evidence import Baseline, Lock, Rules, Status, judge, waivers
+from pytest_arena.scenarios.specs import Problem
 from tests.evidence.samples import (
     RULES,
     SPEC,

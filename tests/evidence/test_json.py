@@ -8,16 +8,9 @@ from typing import Any
 
 import pytest
 
-from pytest_arena._evidence import (
-    Document,
-    Sabotage,
-    Status,
-    as_json,
-    from_json,
-    listed,
-)
-from pytest_arena._specs import Problem, Step
 from pytest_arena.errors import ScenarioError
+from pytest_arena.scenarios.evidence import Document, Sabotage, Status, as_json, from_json, listed
+from pytest_arena.scenarios.specs import Problem, Step
 from tests.evidence.samples import (
     BLOCKS,
     POST,

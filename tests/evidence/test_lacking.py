@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from pytest_arena._evidence import EVIDENCE, Asserted, Facts, Rules, Sabotage, Status
+from pytest_arena.scenarios.evidence import EVIDENCE, Asserted, Facts, Rules, Sabotage, Status
 from tests.evidence.samples import (
     BLOCKS,
     CHECK,

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._evidence import Lock, Locked, _lock, judge, listed
-from pytest_arena._specs import Problem
 from pytest_arena.errors import ScenarioError
+from pytest_arena.scenarios.evidence import Lock, Locked, _lock, judge, listed
+from pytest_arena.scenarios.specs import Problem
 from tests.evidence.samples import RULES, mapping, outline, scenario, specification, step
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena._specs import Scenario
+    from pytest_arena.scenarios.specs import Scenario
 
 START = scenario()
 STOP = scenario("Stop", 30)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pytest_arena._evidence import (
+from pytest_arena.errors import ScenarioError
+from pytest_arena.scenarios.evidence import (
     Baseline,
     Document,
     Mapping,
@@ -19,8 +20,7 @@ from pytest_arena._evidence import (
     judge,
     merged,
 )
-from pytest_arena._specs import Problem
-from pytest_arena.errors import ScenarioError
+from pytest_arena.scenarios.specs import Problem
 from tests.evidence.samples import (
     BLOCKS,
     RULES,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_arena._evidence import (
+from pytest_arena.scenarios.evidence import (
     Asserted,
     Baseline,
     Facts,
@@ -25,8 +25,8 @@ from pytest_arena._evidence import (
     merged,
     waivers,
 )
-from pytest_arena._evidence._flags import rank
-from pytest_arena._specs import Problem
+from pytest_arena.scenarios.evidence._flags import rank
+from pytest_arena.scenarios.specs import Problem
 from tests.evidence.samples import (
     RULES,
     attempt,
@@ -39,7 +39,7 @@ from tests.evidence.samples import (
 from tests.evidence.samples import judged as judged_alone
 
 if TYPE_CHECKING:
-    from pytest_arena._evidence import Document
+    from pytest_arena.scenarios.evidence import Document
 
 A = scenario("A", 10)
 SCENARIOS = (

@@ -6,8 +6,8 @@ from itertools import permutations
 
 import pytest
 
-from pytest_arena._evidence import Mapping, Status, Try, judge, listed
-from pytest_arena._specs import Problem
+from pytest_arena.scenarios.evidence import Mapping, Status, Try, judge, listed
+from pytest_arena.scenarios.specs import Problem
 from tests.evidence.samples import (
     RULES,
     SPEC,

@@ -22,7 +22,8 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, Pool
 
-from pytest_arena._gate import _loops, _moving
+from pytest_arena._gate import _loops
+from pytest_arena._postgresql import moving as _moving
 from tests.servers.postgresql import URL as URL_OF_SERVER
 
 if TYPE_CHECKING:

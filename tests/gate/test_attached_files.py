@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_arena._dialects import _sqlite_attach as sql
-from pytest_arena._dialects._sqlite_names import file_of
+from pytest_arena._sqlite import file_of, lead_attached, may_attach
 
 HERE = str(Path("a.db").absolute())
 
@@ -40,7 +39,9 @@ def test_the_files_that_a_script_attaches(
     script: str, values: Any, expected: list[str | None]
 ) -> None:
     """Each name once, None where only SQLite can tell, nothing for a text that looks like one."""
-    assert list(sql.attached_files(script, values)) == expected
+    names: list[str | None] = []
+    assert lead_attached(script, values, names.append) == (script, values)
+    assert names[::-1] == expected  # the last one is asked for first
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_the_file_that_is_meant(database: str, *, uri: bool, expected: str) -> N
 )
 def test_which_statements_may_attach_a_file(script: str, *, expected: bool) -> None:
     """A table that is called attachments is none of the guard's business."""
-    assert sql.may_attach(script) is expected
+    assert may_attach(script) is expected
 
 
 @pytest.mark.parametrize(
@@ -101,4 +102,4 @@ def test_another_file_takes_the_place_of_the_one_that_is_named(
     script: str, values: Any, expected: tuple[str, Any]
 ) -> None:
     """In the statement, or in its parameters; all else stays."""
-    assert sql.lead_attached(script, values, lambda _: "it's") == expected
+    assert lead_attached(script, values, lambda _: "it's") == expected

@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pytest_arena._servers import _sqlite
-from pytest_arena._servers._sqlite import Home
+from pytest_arena._sqlite import Home
+from pytest_arena.errors import ServerError
 
 HOLDS = """
 import sys
-from pathlib import Path
-from pytest_arena._servers import _sqlite
-_sqlite._places = lambda: iter([Path(sys.argv[1])])
-home = _sqlite.Home()
+from pytest_arena._sqlite import Home
+home = Home()
 home.file("live.db").write_text("data")
 print(home.path, flush=True)
 sys.stdin.readline()
@@ -28,14 +26,14 @@ sys.stdin.readline()
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for homes that this test alone uses."""
-    monkeypatch.setattr(_sqlite, "_places", lambda: iter([tmp_path]))
+    monkeypatch.setenv("ARENA_FILES", str(tmp_path))
     return tmp_path
 
 
-def holder(place: Path) -> tuple[subprocess.Popen[str], Path]:
+def holder() -> tuple[subprocess.Popen[str], Path]:
     """Start a process that has a home, and return it with that home's folder."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDS, str(place)],
+        [sys.executable, "-c", HOLDS],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -44,15 +42,16 @@ def holder(place: Path) -> tuple[subprocess.Popen[str], Path]:
     return process, Path(process.stdout.readline().strip())
 
 
-def test_pitfall_071_the_folder_of_a_killed_run_goes_and_that_of_a_live_one_stays(
+def test_the_folder_of_a_killed_run_goes_and_that_of_a_live_one_stays_pitfall_071(
     place: Path,
 ) -> None:
     """The lock of a dead process is free, that of a live one is not."""
-    (killed, left), (alive, used) = holder(place), holder(place)
+    (killed, left), (alive, used) = holder(), holder()
     with killed, alive:
         killed.send_signal(signal.SIGKILL)
         killed.wait()
         assert (left / "live.db").exists()
+        assert left.is_relative_to(place)
         home = Home()
         assert not left.exists()
         assert not left.with_name(f"{left.name}.lock").exists()
@@ -63,8 +62,9 @@ def test_pitfall_071_the_folder_of_a_killed_run_goes_and_that_of_a_live_one_stay
     assert list(place.glob("*/*")) == []
 
 
-def test_the_folder_is_the_users_alone(place: Path) -> None:
-    """Nobody else can enter it, and one that somebody else made is not used."""
+@pytest.mark.usefixtures("place")
+def test_the_folder_is_the_users_alone() -> None:
+    """Nobody else can enter it."""
     home = Home()
     assert home.path.stat().st_mode & 0o077 == 0
     assert home.path.parent.stat().st_mode & 0o077 == 0
@@ -73,8 +73,21 @@ def test_the_folder_is_the_users_alone(place: Path) -> None:
     home.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders have no owner here")
+def test_a_folder_that_somebody_else_has_made_is_not_used(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever made it can read what is in it."""
+    user = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: user + 1)
+    (place / f"pytest-arena-{user + 1}").mkdir()
+    with pytest.raises(ServerError, match="belongs to another user"):
+        Home()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
-def test_pitfall_021_a_forked_child_leaves_the_folder_of_its_parent_alone(place: Path) -> None:
+@pytest.mark.usefixtures("place")
+def test_a_forked_child_leaves_the_folder_of_its_parent_alone_pitfall_021() -> None:
     """It inherits the lock, and not the house."""
     home = Home()
     if (child := os.fork()) == 0:

@@ -309,18 +309,18 @@ class TestOneLoopAfterAnother:
         return seen
 
     @pytest.mark.usefixtures("installed")
-    def test_pitfall_004_a_global_engine_and_a_loop_for_each_test(
+    def test_a_global_engine_and_a_loop_for_each_test_pitfall_004(
         self, loops: Loops, database: Database
     ) -> None:
         """All are served in each loop."""
         assert self.attack(database.engine(), loops) == [{"1": 5}, {"1": 5}]
 
-    def test_pitfall_004_twin(self, plain_loops: Loops, database: Database) -> None:
+    def test_twin_pitfall_004(self, plain_loops: Loops, database: Database) -> None:
         """SQLAlchemy's queue belongs to the first loop in which somebody waited."""
         assert self.attack(database.engine(), plain_loops) == [{"1": 5}, {"loop": 5}]
 
     @pytest.mark.usefixtures("installed")
-    def test_pitfall_007_fifty_loops_and_one_connection(
+    def test_fifty_loops_and_one_connection_pitfall_007(
         self, loops: Loops, database: Database
     ) -> None:
         """The test client without `with` makes a loop for each request: nothing grows."""
@@ -328,7 +328,7 @@ class TestOneLoopAfterAnother:
         assert len(database.made) == 1
 
     @pytest.mark.usefixtures("installed")
-    def test_pitfall_012_no_loop_is_kept_alive(self, loops: Loops, database: Database) -> None:
+    def test_no_loop_is_kept_alive_pitfall_012(self, loops: Loops, database: Database) -> None:
         """When nobody waits any more, the queue knows no loop."""
         engine = database.engine()
 
@@ -345,7 +345,7 @@ class TestOneLoopAfterAnother:
         assert found() is None
 
     @pytest.mark.usefixtures("installed")
-    def test_pitfall_013_a_disposed_engine_is_used_again(
+    def test_a_disposed_engine_is_used_again_pitfall_013(
         self, loops: Loops, database: Database
     ) -> None:
         """A pool that is made again gets our queue again."""
@@ -380,11 +380,11 @@ class TestThreads:
         return seen
 
     @pytest.mark.usefixtures("installed")
-    def test_pitfall_010_two_threads_of_twenty(self, loops: Loops, database: Database) -> None:
+    def test_two_threads_of_twenty_pitfall_010(self, loops: Loops, database: Database) -> None:
         """All forty are served."""
         assert self.attack(database.engine(), loops) == [{"1": 20}, {"1": 20}]
 
-    def test_pitfall_010_twin(self, plain_loops: Loops, database: Database) -> None:
+    def test_twin_pitfall_010(self, plain_loops: Loops, database: Database) -> None:
         """With SQLAlchemy's queue the second loop may not even wait."""
         assert self.attack(database.engine(), plain_loops) == [{"1": 20}, {"loop": 20}]
 
@@ -400,14 +400,14 @@ class TestThreads:
             queue.put_nowait("item")
             return there.call(outcomes(tasks))
 
-    def test_pitfall_010_a_waiter_is_woken_from_another_thread(self) -> None:
+    def test_a_waiter_is_woken_from_another_thread_pitfall_010(self) -> None:
         """Its loop hears of it, though it may be asleep in `select`."""
         calls: list[str] = []
         watched = Loops(lambda: Watched(calls))
         assert self.wake_across(AnyLoopQueue(), watched) == ["item"]
         assert "call_soon" not in calls
 
-    def test_pitfall_010_a_waiter_is_woken_from_another_thread_twin(self) -> None:
+    def test_a_waiter_is_woken_from_another_thread_twin_pitfall_010(self) -> None:
         """`asyncio.Queue` lets the loop sleep on: it would wait until something else happens."""
         calls: list[str] = []
         watched = Loops(lambda: Watched(calls))
@@ -428,13 +428,13 @@ class TestThreads:
         return seen
 
     @pytest.mark.usefixtures("installed")
-    def test_pitfall_006_a_loop_that_stands_still_takes_nothing(
+    def test_a_loop_that_stands_still_takes_nothing_pitfall_006(
         self, loops: Loops, database: Database
     ) -> None:
         """The sync test client in an async test: its thread is served, and the test after it."""
         assert self.attack_while_one_stands_still(database.engine(), loops) == [{"1": 1}] * 2
 
-    def test_pitfall_006_twin(self, plain_loops: Loops, database: Database) -> None:
+    def test_twin_pitfall_006(self, plain_loops: Loops, database: Database) -> None:
         """SQLAlchemy's queue already belongs to the loop that stands still."""
         seen = self.attack_while_one_stands_still(database.engine(), plain_loops)
         assert seen == [{"loop": 1}, {"1": 1}]
@@ -484,7 +484,7 @@ class TestCancelled:
 
     @pytest.mark.usefixtures("installed")
     @pytest.mark.parametrize("delay", range(5))
-    def test_pitfall_016_cancelled_waits(
+    def test_cancelled_waits_pitfall_016(
         self, loops: Loops, database: Database, delay: int
     ) -> None:
         """Nothing is lost, at whichever step of being woken the first is cancelled."""
@@ -492,12 +492,12 @@ class TestCancelled:
         assert first == {"1": 2, "cancelled": 3}
         assert second == {"1": 5}
 
-    def test_pitfall_016_cancelled_waits_twin(self, plain_loops: Loops, database: Database) -> None:
+    def test_cancelled_waits_twin_pitfall_016(self, plain_loops: Loops, database: Database) -> None:
         """With SQLAlchemy's queue the other loop may not wait."""
         assert self.attack(database.engine(), plain_loops, 0)[1] == {"loop": 5}
 
     @pytest.mark.parametrize("ours", [False, True])
-    def test_pitfall_016_a_cancelled_query(
+    def test_a_cancelled_query_pitfall_016(
         self, request: pytest.FixtureRequest, loops: Loops, database: Database, *, ours: bool
     ) -> None:
         """A query is cancelled, the engine used, then used in another loop.
@@ -652,7 +652,7 @@ class TestOneConnection:
         return seen
 
     @pytest.mark.usefixtures("installed")
-    def test_pitfall_011_a_static_pool_in_two_loops(self, loops: Loops) -> None:
+    def test_a_static_pool_in_two_loops_pitfall_011(self, loops: Loops) -> None:
         """A database in memory, requests gathered in the second loop too."""
         database = Database(":memory:")
         engine = database.engine(poolclass=StaticPool)
@@ -663,7 +663,7 @@ class TestOneConnection:
         not issubclass(AsyncAdapt_aiosqlite_connection, AsyncAdapt_dbapi_connection),
         reason="SQLAlchemy 2.0 has no lock around statements of aiosqlite: nothing to go wrong",
     )
-    def test_pitfall_011_a_static_pool_in_two_loops_twin(self, plain_loops: Loops) -> None:
+    def test_a_static_pool_in_two_loops_twin_pitfall_011(self, plain_loops: Loops) -> None:
         """SQLAlchemy's lock belongs to the first loop in which somebody waited."""
         engine = Database(":memory:").engine(poolclass=StaticPool)
         assert self.attack_an_engine(engine, plain_loops) == [{"1": 4}, {"1": 1, "loop": 3}]
@@ -716,14 +716,14 @@ class TestFirstConnect:
         return tally(seen)
 
     @pytest.mark.usefixtures("installed")
-    def test_pitfall_010_four_threads_connect_at_once(
+    def test_four_threads_connect_at_once_pitfall_010(
         self, loops: Loops, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """One after the other, all get in."""
         engine = database.engine(poolclass=AsyncAdaptedQueuePool, pool_size=4)
         assert self.attack(engine, loops, monkeypatch) == {"1": 4}
 
-    def test_pitfall_010_four_threads_connect_at_once_twin(
+    def test_four_threads_connect_at_once_twin_pitfall_010(
         self, plain_loops: Loops, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """SQLAlchemy's mutex belongs to the second who comes."""
@@ -801,14 +801,14 @@ class TestAdopt:
             a.call(engine.dispose())
         return seen
 
-    def test_pitfall_004_whoever_waits_already_is_served(
+    def test_whoever_waits_already_is_served_pitfall_004(
         self, loops: Loops, database: Database
     ) -> None:
         """As is who comes later, in whichever loop."""
         seen = self.attack(database.engine(), loops, _loops.adopt)
         assert seen == [{"1": 3}, {"1": 2, "cancelled": 1}]
 
-    def test_pitfall_004_whoever_waits_already_is_served_twin(
+    def test_whoever_waits_already_is_served_twin_pitfall_004(
         self, plain_loops: Loops, database: Database
     ) -> None:
         """Without it, the second loop may not wait."""
@@ -1176,7 +1176,7 @@ class TestQueue:
             loop.call(meet())
         assert order == [0, 1]
 
-    def test_pitfall_017_garbage_collection_gives_back_amid_a_get(self) -> None:
+    def test_garbage_collection_gives_back_amid_a_get_pitfall_017(self) -> None:
         """A collected connection comes back in whichever line of ours it happens.
 
         Tried in a thread that may be left behind: without a reentrant guard it would never end.
@@ -1193,7 +1193,7 @@ class TestQueue:
         assert queue.qsize() == 1
 
     @pytest.mark.parametrize("amid", [1, 2])
-    def test_pitfall_017_amid_a_look_nothing_is_missed(self, loops: Loops, amid: int) -> None:
+    def test_amid_a_look_nothing_is_missed_pitfall_017(self, loops: Loops, amid: int) -> None:
         """What comes back between "nothing there" and "so I wait", at the first look or later."""
         queue: AnyLoopQueue[int] = AnyLoopQueue()
         looks: list[None] = []
@@ -1325,7 +1325,7 @@ class TestMutexContract:
 class TestPrivateNames:
     """Pitfall 20: what `_loops.py` rests on that nobody promised. Each test says what has moved."""
 
-    def test_pitfall_020_a_pool_makes_its_queue_from_queue_class(
+    def test_a_pool_makes_its_queue_from_queue_class_pitfall_020(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """`install()` replaces `AsyncAdaptedQueuePool._queue_class`."""
@@ -1346,7 +1346,7 @@ class TestPrivateNames:
             "a queue class is called with other arguments: see AnyLoopQueue.__init__"
         )
 
-    def test_pitfall_020_a_pool_gets_and_puts_through_pool(self, database: Database) -> None:
+    def test_a_pool_gets_and_puts_through_pool_pitfall_020(self, database: Database) -> None:
         """`adopt()` replaces `QueuePool._pool`."""
         calls: list[tuple[object, ...]] = []
 
@@ -1368,7 +1368,7 @@ class TestPrivateNames:
         )
         asyncio.run(engine.dispose())
 
-    def test_pitfall_020_the_inside_of_sqlalchemys_queue(self) -> None:
+    def test_the_inside_of_sqlalchemys_queue_pitfall_020(self) -> None:
         """`AnyLoopQueue.heir_of()` takes `AsyncAdaptedQueue._queue` apart."""
         for use_lifo, items in ((False, deque), (True, list)):
             inner = getattr(AsyncAdaptedQueue(1, use_lifo), "_queue", None)
@@ -1382,7 +1382,7 @@ class TestPrivateNames:
                 "asyncio.Queue keeps those who wait elsewhere: see heir_of()"
             )
 
-    def test_pitfall_020_an_asyncio_queue_waits_in_getters(self) -> None:
+    def test_an_asyncio_queue_waits_in_getters_pitfall_020(self) -> None:
         """`AnyLoopQueue.heir_of()` tells those futures."""
 
         async def meet() -> None:
@@ -1401,7 +1401,7 @@ class TestPrivateNames:
 
         asyncio.run(meet())
 
-    def test_pitfall_020_an_asyncio_lock_waits_in_waiters(self) -> None:
+    def test_an_asyncio_lock_waits_in_waiters_pitfall_020(self) -> None:
         """`free_locks()` looks whether anybody does."""
 
         async def meet() -> None:
@@ -1418,7 +1418,7 @@ class TestPrivateNames:
 
         asyncio.run(meet())
 
-    def test_pitfall_020_the_first_connection_is_made_in_the_mutex(
+    def test_the_first_connection_is_made_in_the_mutex_pitfall_020(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """`install()` replaces `AsyncAdaptedLock.mutex`."""
@@ -1455,7 +1455,7 @@ class TestPrivateNames:
             AsyncAdapt_asyncpg_connection,
         ],
     )
-    def test_pitfall_020_adapted_connections_have_an_execute_mutex(
+    def test_adapted_connections_have_an_execute_mutex_pitfall_020(
         self, adapter: Callable[[object, object], object]
     ) -> None:
         """`free_locks()` replaces `_execute_mutex`."""
@@ -1467,7 +1467,7 @@ class TestPrivateNames:
         _loops.free_locks(adapted)
         assert type(getattr(adapted, "_execute_mutex", None)) is AnyLoopMutex
 
-    def test_pitfall_020_statements_are_executed_in_the_execute_mutex(
+    def test_statements_are_executed_in_the_execute_mutex_pitfall_020(
         self, database: Database
     ) -> None:
         """`free_locks()` has an effect."""
@@ -1488,7 +1488,7 @@ class TestPrivateNames:
             "a statement is not executed inside of _execute_mutex any more: see _locks_of()"
         )
 
-    def test_pitfall_020_psycopg_executes_in_its_lock(self) -> None:
+    def test_psycopg_executes_in_its_lock_pitfall_020(self) -> None:
         """`free_locks()` replaces `AsyncConnection.lock`."""
         psycopg: Any = pytest.importorskip("psycopg")
 

@@ -7,15 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._dialects._written import (
-    ends_transaction,
-    is_plain,
-    savepoint_in,
-    written_table,
-)
 from pytest_arena._gate._entries import INFO, EntryInfo
 from pytest_arena._gate._lost import LostWrites
-from pytest_arena._gate._server_handle import alters_session
+from pytest_arena._gate._written import ends_transaction, is_plain, savepoint_in, written_table
+from pytest_arena._postgresql._handle import alters_session
 from tests.gate.lost_app import APP
 from tests.servers.postgresql import URL
 

@@ -82,14 +82,14 @@ def is_older(name: str, *than: int) -> bool:
 class TestLoops:
     """Which loops there are, and when."""
 
-    def test_pitfall_004_a_loop_for_each_test(self, setting: Setting) -> None:
+    def test_a_loop_for_each_test_pitfall_004(self, setting: Setting) -> None:
         """A global engine; a connection that may is kept, and each loop finds one that works."""
         engine = setting.engine()
         pids = {setting.cell.run(pid_of(engine)) for _ in range(4)}
         assert len(pids) == (1 if setting.cell.keeps else 4)
         assert not setting.notes
 
-    def test_pitfall_001_many_at_once_in_each_loop(self, setting: Setting) -> None:
+    def test_many_at_once_in_each_loop_pitfall_001(self, setting: Setting) -> None:
         """Whoever waits for the pool gets a connection that works here."""
         engine = setting.engine()
 
@@ -99,7 +99,7 @@ class TestLoops:
         for _ in range(3):
             setting.cell.run(crowd())
 
-    def test_pitfall_005_a_loop_that_stands_still_meanwhile(self, setting: Setting) -> None:
+    def test_a_loop_that_stands_still_meanwhile_pitfall_005(self, setting: Setting) -> None:
         """A loop of a session and loops of functions, by turns."""
         engine = setting.engine()
         with setting.cell.runner() as session:
@@ -107,7 +107,7 @@ class TestLoops:
                 session.run(pid_of(engine))
                 setting.cell.run(pid_of(engine))
 
-    def test_pitfall_010_threads_at_once(self, setting: Setting) -> None:
+    def test_threads_at_once_pitfall_010(self, setting: Setting) -> None:
         """Two loops in threads, and one here."""
         engine = (
             setting.engine(pool_timeout=30) if setting.cell.pool != "null" else setting.engine()
@@ -123,7 +123,7 @@ class TestLoops:
         with in_thread(setting.cell) as one, in_thread(setting.cell) as other:
             setting.cell.run(all_at_once(one, other))
 
-    def test_pitfall_006_a_portal_inside_of_a_test(self, setting: Setting) -> None:
+    def test_a_portal_inside_of_a_test_pitfall_006(self, setting: Setting) -> None:
         """The loop of the test stands still while another one, in a thread, works for it."""
         engine = setting.engine()
 
@@ -136,7 +136,7 @@ class TestLoops:
 
         setting.cell.run(test())
 
-    def test_pitfall_006_a_portal_while_a_connection_is_out(self, setting: Setting) -> None:
+    def test_a_portal_while_a_connection_is_out_pitfall_006(self, setting: Setting) -> None:
         """The test keeps its connection through a request in the portal's loop."""
         two: dict[str, Any] = {} if setting.cell.pool == "null" else {"pool_size": 2}
         engine = setting.engine(**two)
@@ -151,7 +151,7 @@ class TestLoops:
         for _ in range(2):
             setting.cell.run(test())
 
-    def test_pitfall_009_isolated_asyncio_test_case(self, setting: Setting) -> None:
+    def test_isolated_asyncio_test_case_pitfall_009(self, setting: Setting) -> None:
         """The loops of unittest."""
         engine = setting.engine()
 
@@ -166,7 +166,7 @@ class TestLoops:
         unittest.defaultTestLoader.loadTestsFromTestCase(Case).run(result)
         assert (result.testsRun, result.errors) == (2, [])
 
-    def test_pitfall_013_disposed_in_another_loop_and_used_again(self, setting: Setting) -> None:
+    def test_disposed_in_another_loop_and_used_again_pitfall_013(self, setting: Setting) -> None:
         """Several idle connections, which a loop closes that has never seen them."""
         engine = setting.engine()
 
@@ -177,13 +177,13 @@ class TestLoops:
             setting.cell.run(crowd())
             setting.cell.run(engine.dispose())
 
-    def test_pitfall_018_in_debug_mode(self, setting: Setting) -> None:
+    def test_in_debug_mode_pitfall_018(self, setting: Setting) -> None:
         """A loop that looks at who calls it."""
         engine = setting.engine()
         for _ in range(3):
             setting.cell.run(pid_of(engine), debug=True)
 
-    def test_pitfall_005_one_connection_in_two_loops(self, setting: Setting) -> None:
+    def test_one_connection_in_two_loops_pitfall_005(self, setting: Setting) -> None:
         """A fixture of a session holds it, in a transaction, and tests use it in their loops."""
         if setting.cell.way == "asyncpg stays":
             pytest.skip("only a connection that belongs to no loop can")
@@ -226,7 +226,7 @@ class TestCancelled:
                     await connection.execute(text("SELECT pg_sleep(30)"))
 
     @pytest.mark.parametrize("end", ["cancel", "run_out_of_time"])
-    def test_pitfall_016_and_the_next_one(self, setting: Setting, end: str) -> None:
+    def test_and_the_next_one_pitfall_016(self, setting: Setting, end: str) -> None:
         """The next statement is answered, in this loop and in the next."""
         engine = setting.engine()
 
@@ -238,7 +238,7 @@ class TestCancelled:
             setting.cell.run(test())
             setting.cell.run(pid_of(engine))
 
-    def test_pitfall_016_as_the_loop_ends(self, setting: Setting) -> None:
+    def test_as_the_loop_ends_pitfall_016(self, setting: Setting) -> None:
         """The last thing that a test does."""
         engine = setting.engine()
         for _ in range(3):
@@ -246,7 +246,7 @@ class TestCancelled:
             setting.cell.run(self.run_out_of_time(engine))
             setting.cell.run(pid_of(engine))
 
-    def test_pitfall_016_at_any_moment(self, setting: Setting) -> None:
+    def test_at_any_moment_pitfall_016(self, setting: Setting) -> None:
         """Cancelled while it connects, begins, asks for a type, or runs."""
         if setting.driver == "asyncpg" and (
             is_older("asyncpg", 0, 32) or is_older("sqlalchemy", 2, 0, 57)
@@ -265,7 +265,7 @@ class TestCancelled:
             setting.cell.run(test(milliseconds / 1000))
         setting.cell.run(pid_of(engine))
 
-    def test_pitfall_016_by_the_drivers_own_time(self, setting: Setting) -> None:
+    def test_by_the_drivers_own_time_pitfall_016(self, setting: Setting) -> None:
         """The connection survives, and is used again."""
         only_asyncpg(setting)
         engine = setting.engine()

@@ -17,8 +17,8 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
 from sqlalchemy.engine import AdaptedConnection
 
-from pytest_arena._gate._moving import _owners, _trial
-from pytest_arena._gate._moving._transport import MovingTransport
+from pytest_arena._postgresql.moving import _owners, _trial
+from pytest_arena._postgresql.moving._transport import MovingTransport
 
 asyncpg: Any = pytest.importorskip("asyncpg")
 
@@ -51,20 +51,20 @@ def new(dialect: Any) -> Any:
 class TestAsyncpg:
     """Names and habits of asyncpg."""
 
-    def test_pitfall_020_arguments_of_connect(self) -> None:
+    def test_arguments_of_connect_pitfall_020(self) -> None:
         """`prepare()` adds two."""
         parameters = inspect.signature(asyncpg.connect).parameters
         assert {"loop", "max_cached_statement_lifetime"} <= set(parameters), (
             "asyncpg.connect() has other arguments: see prepare()"
         )
 
-    def test_pitfall_020_names_of_a_connection(self) -> None:
+    def test_names_of_a_connection_pitfall_020(self) -> None:
         """`at_checkin()` looks at three."""
         assert {"_transport", "_loop", "_listeners"} <= set(asyncpg.Connection.__slots__), (
             "asyncpg.Connection has other names: see at_checkin() and transport_of()"
         )
 
-    def test_pitfall_020_a_future_at_each_operation(self) -> None:
+    def test_a_future_at_each_operation_pitfall_020(self) -> None:
         """`RunningLoop.create_future()` is what brings the socket into the running loop."""
 
         async def ask() -> None:
@@ -87,7 +87,7 @@ class TestAsyncpg:
 
         asyncio.run(ask())
 
-    def test_pitfall_020_a_statement_without_lifetime_has_no_timer(self) -> None:
+    def test_a_statement_without_lifetime_has_no_timer_pitfall_020(self) -> None:
         """`prepare()` sets it to 0, for a timer would stay in the loop that is left."""
         from asyncpg.connection import _StatementCache  # noqa: PLC0415 - private: this test alone may break with it
 
@@ -100,7 +100,7 @@ class TestAsyncpg:
 class TestSQLAlchemy:
     """Names and habits of SQLAlchemy."""
 
-    def test_pitfall_020_methods_of_a_dialect(self) -> None:
+    def test_methods_of_a_dialect_pitfall_020(self) -> None:
         """`drop_quietly()` replaces them on the instance."""
         dialect = new(PGDialect_asyncpg)
         _owners.drop_quietly(dialect)
@@ -110,7 +110,7 @@ class TestSQLAlchemy:
         _owners.drop_quietly(psycopg)
         assert "do_ping" not in vars(psycopg), "psycopg's connections need none of it"
 
-    def test_pitfall_020_a_pool_ends_connections_by_its_dialect(self) -> None:
+    def test_a_pool_ends_connections_by_its_dialect_pitfall_020(self) -> None:
         """Else replacing the methods has no effect."""
         from sqlalchemy.pool import Pool  # noqa: PLC0415 - its source is looked at, nothing else
 
@@ -126,7 +126,7 @@ class TestSQLAlchemy:
             AsyncAdapt_asyncpg_connection,
         ],
     )
-    def test_pitfall_020_adapted_connections_tell_the_drivers(self, adapter: Any) -> None:
+    def test_adapted_connections_tell_the_drivers_pitfall_020(self, adapter: Any) -> None:
         """`note_owner()` takes what they are told apart by."""
         driver = type("Driver", (), {})()
         adapted = adapter(None, driver)
@@ -156,7 +156,7 @@ class TestOtherDrivers:
         assert not _owners.is_foreign(adapted)
         return adapted
 
-    def test_pitfall_002_closed_with_its_loop(self) -> None:
+    def test_closed_with_its_loop_pitfall_002(self) -> None:
         """The server hears of it before the next test begins."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -165,7 +165,7 @@ class TestOtherDrivers:
             assert theirs.recv(1) == b""
             assert _owners.is_foreign(adapted)
 
-    def test_pitfall_002_dropped_while_its_loop_stands_still(self) -> None:
+    def test_dropped_while_its_loop_stands_still_pitfall_002(self) -> None:
         """The server hears of it at once, the loop when it is closed."""
         ours, theirs = socket.socketpair()
         with theirs, asyncio.Runner() as still:

@@ -19,10 +19,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from pytest_arena._gate import _moving
-from pytest_arena._gate._moving import _trial
-from pytest_arena._gate._moving._running import RunningLoop
-from pytest_arena._gate._moving._transport import MovingTransport
+from pytest_arena._postgresql import moving as _moving
+from pytest_arena._postgresql.moving import _trial
+from pytest_arena._postgresql.moving._running import RunningLoop
+from pytest_arena._postgresql.moving._transport import MovingTransport
 from tests.gate.moving_setting import (
     SERVER,
     Cell,
@@ -211,7 +211,7 @@ class TestEnds:
         setting.cell.run(test())
         assert moves(setting, engine)
 
-    def test_pitfall_016_cancelled_and_the_loop_closed_at_once(self, setting: Setting) -> None:
+    def test_cancelled_and_the_loop_closed_at_once_pitfall_016(self, setting: Setting) -> None:
         """Nobody waits for the cancellation, which is bound to a loop that is gone."""
         if setting.cell.loop == "uvloop":
             pytest.skip("it logs by itself that somebody was connecting when it was closed")
@@ -293,7 +293,7 @@ class TestTrial:
         found = _trial.why_not(connect, asyncio.SelectorEventLoop)
         assert "transport is not the one" in found
 
-    def test_pitfall_004_then_connections_stay(
+    def test_then_connections_stay_pitfall_004(
         self, setting: Setting, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Each loop has its own, and the summary says so once."""
@@ -360,7 +360,7 @@ class TestTransport:
         asyncio.run(write())
         assert asyncio.run(read()) == much + b"theend"
 
-    def test_pitfall_010_the_old_loop_hears_nothing_more(
+    def test_the_old_loop_hears_nothing_more_pitfall_010(
         self, pair: tuple[MovingTransport, TestTransport.Heard, socket.socket]
     ) -> None:
         """A loop that goes on in another thread lets go, though it was told while it slept."""

@@ -24,14 +24,14 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from pytest_arena._gate._arguments import describe, redirect
 from pytest_arena._gate._base import Aim, Key
-from pytest_arena._gate._postgresql_arguments import is_led, lead, name_outright, target
+from pytest_arena._postgresql._arguments import is_led, lead, name_outright, target
 from pytest_arena._values import Address
 from tests.gate.postgresql import SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_arena._gate._postgresql_target import Target
+    from pytest_arena._postgresql._target import Target
 
 ADDRESS = Address("postgresql", SERVER.host, SERVER.port, SERVER.user, SERVER.database)
 AIM = Aim(Key("server", "postgresql/shop"), "", (1, 1), ADDRESS)
@@ -130,7 +130,7 @@ OF_LIBPQ: list[Call] = [
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_pitfall_024_asyncpg_means_the_same(
+def test_asyncpg_means_the_same_pitfall_024(
     environment: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Each form of its arguments, in each environment, taken apart by asyncpg's own function."""
@@ -168,7 +168,7 @@ def _of_file(socket: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_pitfall_024_libpq_means_the_same(
+def test_libpq_means_the_same_pitfall_024(
     environment: str, driver: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Each form of its arguments, in each environment, as libpq begins to connect by them."""
@@ -208,7 +208,7 @@ def _enter(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_
         monkeypatch.setenv(name, value)
 
 
-def test_pitfall_024_several_hosts_are_all_named() -> None:
+def test_several_hosts_are_all_named_pitfall_024() -> None:
     """Each has to be allowed, not the first alone; and no name has a password."""
     url = "postgresql://me:secret@a:1,b:2/shop"
     for driver in ("asyncpg", "psycopg", "psycopg2"):
@@ -233,7 +233,7 @@ URLS = {
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "psycopg2"])
-def test_pitfall_024_urls_name_their_database(driver: str) -> None:
+def test_urls_name_their_database_pitfall_024(driver: str) -> None:
     """As SQLAlchemy makes arguments of them."""
     for url, name in URLS.items():
         parsed = make_url(url.format(driver))
@@ -326,7 +326,7 @@ def hostile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("hostile")
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-def test_pitfall_024_led_by_libpq(driver: str) -> None:
+def test_led_by_libpq_pitfall_024(driver: str) -> None:
     """It lands at the address; the session's own settings stay, the environment's do not."""
     for url, options in LIBPQ_CALLS:
         given = _of_psycopg(options) if driver == "psycopg" else options
@@ -342,7 +342,7 @@ def _of_psycopg(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("hostile")
-def test_pitfall_024_led_by_asyncpg() -> None:
+def test_led_by_asyncpg_pitfall_024() -> None:
     """As by libpq."""
 
     async def show() -> None:
@@ -357,7 +357,7 @@ def test_pitfall_024_led_by_asyncpg() -> None:
 
 
 @pytest.mark.usefixtures("hostile")
-def test_pitfall_024_led_by_asynchronous_psycopg() -> None:
+def test_led_by_asynchronous_psycopg_pitfall_024() -> None:
     """As by libpq."""
 
     async def show() -> None:
@@ -380,7 +380,7 @@ def _lead(engine: Any, driver: str) -> None:
 
 
 @pytest.mark.usefixtures("hostile")
-def test_pitfall_024_what_only_the_shell_says_of_the_session_is_not_heard() -> None:
+def test_what_only_the_shell_says_of_the_session_is_not_heard_pitfall_024() -> None:
     """PGOPTIONS is the developer's own; and PGREQUIREPEER would refuse a private server's user."""
     for driver, connect in (("psycopg", psycopg.connect), ("psycopg2", psycopg2.connect)):
         kwargs: dict[str, Any] = {"host": "db.invalid"}

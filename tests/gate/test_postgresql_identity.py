@@ -13,13 +13,8 @@ from psycopg.rows import dict_row
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from pytest_arena._dialects._postgresql._control import open_control
-from pytest_arena._dialects._postgresql._identity import (
-    Identity,
-    close_unseen,
-    identity,
-    identity_of_control,
-)
+from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql._identity import Identity, close_unseen, identity, identity_of_control
 from tests.gate.postgresql import SERVER
 
 if TYPE_CHECKING:
@@ -39,7 +34,7 @@ def _expected() -> Iterator[Identity]:
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 @pytest.mark.parametrize("isolation", ["READ COMMITTED", "AUTOCOMMIT"])
-def test_pitfall_137_a_sync_connection(driver: str, isolation: str, expected: Identity) -> None:
+def test_a_sync_connection_pitfall_137(driver: str, isolation: str, expected: Identity) -> None:
     """The server is the same by another name and to another database; nothing is begun."""
     host = "localhost" if SERVER.host == "127.0.0.1" else SERVER.host
     url = f"postgresql+{driver}://{SERVER.user}@{host}:{SERVER.port}/template1"
@@ -55,7 +50,7 @@ def test_pitfall_137_a_sync_connection(driver: str, isolation: str, expected: Id
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
-def test_pitfall_137_an_async_connection(driver: str, expected: Identity) -> None:
+def test_an_async_connection_pitfall_137(driver: str, expected: Identity) -> None:
     """As a pool's listener has it: in SQLAlchemy's greenlet."""
 
     async def ask() -> None:

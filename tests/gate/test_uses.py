@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._gate import Aim, Gate, Key, _drivers
+from pytest_arena._gate import Aim, Gate, Key
 from pytest_arena._gate._entries import Checkout
-from pytest_arena._gate._server_handle import ServerHandle
 from pytest_arena._gate._uses import Uses
+from pytest_arena._postgresql._handle import ServerHandle
+from pytest_arena._postgresql.drivers import _guard as _drivers
 from tests.servers.postgresql import address, connect
 
 if TYPE_CHECKING:

@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import pytest
 
-from pytest_arena._dialects._sqlite_restore import leave_wal_alone
-from pytest_arena._isolation import Held
+from pytest_arena._isolation_seam import Held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from pytest_arena._isolation import Isolation
+    from pytest_arena._isolation_seam import Isolation
 
     class Make(Protocol):
         """How an isolation is made: from a live file that is not there yet, and a template."""
@@ -62,7 +61,7 @@ INSERT INTO notes VALUES ('raked clean');
 PRAGMA user_version = 7;
 """
 
-
+PYTHON = (sys.executable, "-I", "-S", "-c")  # only the standard library: it starts in no time
 # A process of its own, connected over levels: statements a line, and the last one's rows back.
 OTHER = """
 import json, sqlite3, sys
@@ -81,7 +80,7 @@ class Process:
 
     def __init__(self, live: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", OTHER, str(live)],
+            [*PYTHON, OTHER, str(live)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -122,7 +121,7 @@ class World:
             self.live, isolation_level=None, timeout=0, check_same_thread=False
         )
         self._open.append(connection)
-        leave_wal_alone(connection)
+        connection.execute("PRAGMA wal_autocheckpoint = 0").fetchone()
         with suppress(sqlite3.OperationalError):  # somebody has the file to itself
             connection.execute("PRAGMA synchronous = OFF")
             connection.execute(f"PRAGMA journal_mode = {self.mode}").fetchone()
@@ -137,7 +136,7 @@ class World:
     def other_process(self, script: str) -> None:
         """Run statements in a process of its own, which commits and ends."""
         code = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(sys.argv[2])"
-        subprocess.run([sys.executable, "-c", code, str(self.live), script], check=True)
+        subprocess.run([*PYTHON, code, str(self.live), script], check=True)
 
     def process(self) -> Process:
         """Start a process that stays connected."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pytest_arena._isolation import Held
+from pytest_arena._isolation_seam import Held
 from tests.isolation.server_world import Hand, ServerWorld
 
 if TYPE_CHECKING:
-    from pytest_arena._own import OwnDatabases
+    from pytest_arena._postgresql.registry import ServerRegistry
 
 __all__ = ["work"]
 
@@ -119,7 +119,7 @@ class RandomWork:
             hand.rollback()
 
 
-def work(own: OwnDatabases, template: str, kind: Any, *, seed: int, steps: int) -> None:
+def work(own: ServerRegistry, template: str, kind: Any, *, seed: int, steps: int) -> None:
     """Work in a world of its own."""
     world: ServerWorld[Any] = ServerWorld.of(own, template, kind)
     try:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psycopg
 
-from pytest_arena._isolation import Clone, Undo
+from pytest_arena._postgresql.isolation._clone import Clone
+from pytest_arena._postgresql.isolation._undo import Undo
 from tests.servers.postgresql import connect, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._own import OwnDatabases
+    from pytest_arena._postgresql.registry import ServerRegistry
 
 __all__ = ["SCHEMA", "Hand", "ServerWorld", "dump_of", "made_template"]
 
@@ -125,14 +126,14 @@ class Hand:
 class ServerWorld(Generic[KindT]):
     """One database, its isolation, and its connections."""
 
-    own: OwnDatabases
+    own: ServerRegistry
     isolation: KindT
     uses: Uses
     template: str | None
     told: list[str] = field(default_factory=list)  # lines for the summary
 
     @classmethod
-    def of(cls, own: OwnDatabases, template: str | None, kind: type[KindT]) -> ServerWorld[KindT]:
+    def of(cls, own: ServerRegistry, template: str | None, kind: type[KindT]) -> ServerWorld[KindT]:
         """Make one from a template."""
         uses, told = Uses(), list[str]()
         isolation = kind(own, template, uses=uses.count, tell=told.append)
@@ -181,7 +182,7 @@ def _content(connection: psycopg.Connection[Any], name: str, kind: str) -> Itera
         yield connection.execute(f'SELECT last_value, is_called FROM "{name}"').fetchall()
 
 
-def made_template(own: OwnDatabases) -> str:
+def made_template(own: ServerRegistry) -> str:
     """Make a template with something of everything."""
     name = own.create("building")
     run(*[part for part in SCHEMA.split(";") if part.strip()], database=name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pytest_arena._isolation import Clone
+from pytest_arena._postgresql.isolation._clone import Clone
 from pytest_arena.errors import IsolationError
 from tests.isolation.on_server import CHECKS
 from tests.isolation.server_world import ServerWorld, made_template
@@ -25,24 +25,24 @@ from tests.servers.postgresql import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._own import OwnDatabases
+    from pytest_arena._postgresql.registry import ServerRegistry
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[OwnDatabases]:
+def own() -> Iterator[ServerRegistry]:
     """One run for all tests of this module."""
     with own_registry() as registry, own_databases(registry) as own:
         yield own
 
 
 @pytest.fixture(scope="module")
-def template(own: OwnDatabases) -> str:
+def template(own: ServerRegistry) -> str:
     """A database with something of everything."""
     return made_template(own)
 
 
 @pytest.fixture
-def world(own: OwnDatabases, template: str) -> Iterator[ServerWorld[Clone]]:
+def world(own: ServerRegistry, template: str) -> Iterator[ServerWorld[Clone]]:
     """A database of the test's own, dropped at its end."""
     world = ServerWorld.of(own, template, Clone)
     yield world
@@ -50,7 +50,7 @@ def world(own: OwnDatabases, template: str) -> Iterator[ServerWorld[Clone]]:
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_pitfall_088_095_what_every_isolation_must_do(
+def test_what_every_isolation_must_do_pitfall_088_095(
     check: Callable[[Any], None], world: ServerWorld[Clone]
 ) -> None:
     """Whatever is written is seen and taken back; levels, writers, force, what is kept."""
@@ -116,7 +116,7 @@ def test_a_level_that_nobody_touched_costs_nothing(
         assert not world.isolation.leave()
 
 
-def test_nothing_is_taken_for_clean_that_arena_may_have_written(own: OwnDatabases) -> None:
+def test_nothing_is_taken_for_clean_that_arena_may_have_written(own: ServerRegistry) -> None:
     """Ids of arena's own are taken off; a test's among them is not."""
     world = ServerWorld.of(own, None, Clone)
     try:
@@ -164,7 +164,7 @@ def test_open_readers(world: ServerWorld[Clone]) -> None:
     assert hand.dump() == before
 
 
-def test_pitfall_067_131_locks_and_prepared_transactions(world: ServerWorld[Clone]) -> None:
+def test_locks_and_prepared_transactions_pitfall_067_131(world: ServerWorld[Clone]) -> None:
     """A session advisory lock on a pooled connection is gone with the database that it is in."""
     hand = world.connect()
     world.isolation.enter()
@@ -189,7 +189,9 @@ def test_pitfall_067_131_locks_and_prepared_transactions(world: ServerWorld[Clon
             hand.executescript("BEGIN; INSERT INTO plain VALUES (3); PREPARE TRANSACTION 'left'")
 
 
-def test_copies_are_made_ahead_only_once_they_are_needed(own: OwnDatabases, template: str) -> None:
+def test_copies_are_made_ahead_only_once_they_are_needed(
+    own: ServerRegistry, template: str
+) -> None:
     """None before a test has written; then one, or two; none is left at the end."""
 
     def lives() -> int:
@@ -219,7 +221,7 @@ def test_copies_are_made_ahead_only_once_they_are_needed(own: OwnDatabases, temp
     assert lives() == before
 
 
-def test_a_copy_that_cannot_be_made(own: OwnDatabases) -> None:
+def test_a_copy_that_cannot_be_made(own: ServerRegistry) -> None:
     """The level stays, can be left by force, and is brought back before the next one."""
     name = own.create("building")
     run("CREATE TABLE t (a int)", database=name)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._dialects._postgresql import _control as controls
-from pytest_arena._dialects._postgresql._control import open_control
-from pytest_arena._dialects._postgresql._rows import Rows, compared, read_digests, read_rows
-from pytest_arena._isolation import Clone
+from pytest_arena._postgresql import _control as controls
+from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql._rows import Rows, compared, read_digests, read_rows
+from pytest_arena._postgresql.isolation._clone import Clone
 from pytest_arena.errors import IsolationError
 from tests.isolation.server_world import ServerWorld, made_template
 from tests.isolation.test_copy_rows import net
@@ -27,24 +27,24 @@ from tests.servers.postgresql import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._own import OwnDatabases
+    from pytest_arena._postgresql.registry import ServerRegistry
 
 World = ServerWorld[Clone]
 
 
 @pytest.fixture(name="own", scope="module")
-def _own() -> Iterator[OwnDatabases]:
+def _own() -> Iterator[ServerRegistry]:
     with own_registry() as registry, own_databases(registry) as own:
         yield own
 
 
 @pytest.fixture(name="template", scope="module")
-def _template(own: OwnDatabases) -> str:
+def _template(own: ServerRegistry) -> str:
     return made_template(own)
 
 
 @pytest.fixture(name="world")
-def _world(own: OwnDatabases, template: str) -> Iterator[World]:
+def _world(own: ServerRegistry, template: str) -> Iterator[World]:
     world = ServerWorld.of(own, template, Clone)
     yield world
     world.close()
@@ -233,7 +233,7 @@ def test_a_lock_is_not_waited_for(world: World) -> None:
     assert changed(world) == {}
 
 
-def test_whoever_looks_leaves_nothing_and_moves_nothing(world: World, own: OwnDatabases) -> None:
+def test_whoever_looks_leaves_nothing_and_moves_nothing(world: World, own: ServerRegistry) -> None:
     """No connection of the app's is ended, and no copy stays; a look that was ended is opened."""
     own.rest()
     others = names_on_server(beginning="arena_live") - {world.isolation.address.database}
@@ -252,8 +252,8 @@ def test_whoever_looks_leaves_nothing_and_moves_nothing(world: World, own: OwnDa
     assert names_on_server(beginning="arena_live") == others
 
 
-def test_pitfall_056_functions_of_an_apps_own_do_not_get_into_what_is_compared(
-    own: OwnDatabases,
+def test_functions_of_an_apps_own_do_not_get_into_what_is_compared_pitfall_056(
+    own: ServerRegistry,
 ) -> None:
     """Of the same names, and first in the search path of its database."""
     name = own.create("building")

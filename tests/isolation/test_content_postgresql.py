@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql._content import content
-from pytest_arena._dialects._postgresql._control import Failed, open_control
+from pytest_arena._postgresql._content import content
+from pytest_arena._postgresql._control import Failed, open_control
 from tests.servers.postgresql import address, connect, run
 
 if TYPE_CHECKING:

@@ -14,9 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_arena._dialects import _sqlite as sql
-from pytest_arena._dialects._sqlite_rows import changed_rows
-from pytest_arena._isolation import Copy, Held
+from pytest_arena._isolation_seam import Held
+from pytest_arena._sqlite import Copy
 from pytest_arena.errors import IsolationError
 from tests.isolation.conformance import MANY, new_world
 from tests.isolation.random_work import WORK
@@ -323,10 +322,12 @@ def test_a_file_that_is_gone(world: World) -> None:
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     """It is said as whatever SQLite cannot read."""
-    one = tmp_path / "one.db"
-    one.write_bytes(b"no database at all" * 100)
-    with pytest.raises(sql.Failed):
-        changed_rows(one, one)
+    with closing(new_world(Copy, tmp_path, "delete")) as world:
+        world.isolation.enter()
+        world.disconnect()
+        world.live.write_bytes(b"no database at all" * 100)
+        with pytest.raises(IsolationError, match="not a database"):
+            world.isolation.rows_changed()
 
 
 def test_pictures_of_moments_are_removed_with_them(world: World) -> None:
@@ -469,7 +470,7 @@ def _kind(request: pytest.FixtureRequest) -> Any:
 
 
 @given(steps=STEPS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_random_work_is_told(kind: tuple[str, type[Copy]], steps: list[Any]) -> None:
     """A little of it each time; what was told disturbs no later leave."""
     _compare(kind, steps)

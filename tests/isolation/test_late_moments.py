@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._isolation._late_moments import LateMoments
+from pytest_arena._postgresql.isolation._late_moments import LateMoments
 from pytest_arena.errors import IsolationError, impossible
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Database:
         return self.moments.now(self.uses, is_start=is_start)
 
 
-def test_pitfall_066_nobody_is_asked_until_somebody_uses_it() -> None:
+def test_nobody_is_asked_until_somebody_uses_it_pitfall_066() -> None:
     """Between two uses there is one moment; the last one of a level is never asked for."""
     database = Database()
     start = database.now(is_start=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import errno
 import shutil
+import sys
 import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._sqlite_file import is_supported
-from pytest_arena._isolation import Copy, Held, _trial
-from pytest_arena._isolation._ways import Pages, Wal
+from pytest_arena._isolation_seam import Held
+from pytest_arena._sqlite import Copy, Pages, Wal, works
 from pytest_arena.errors import IsolationError
 from pytest_arena.testing import fastapi_example
 from tests.isolation.conformance import World, dump, new_world
@@ -128,8 +128,8 @@ def test_a_full_disk_is_no_failed_trial(
     """It is tried again when there is room."""
     with monkeypatch.context() as patched:
         patched.setattr(tempfile, "TemporaryDirectory", lambda **_: full())
-        assert _trial.works(way, tmp_path) is None
-    assert _trial.works(way, tmp_path) is is_supported()
+        assert works(way, tmp_path) is None
+    assert works(way, tmp_path) is (sys.platform == "linux")
 
 
 def test_who_could_write_now_is_known(world: World) -> None:

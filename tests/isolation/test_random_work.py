@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_arena._isolation import Copy
+from pytest_arena._sqlite import Copy
 from tests.isolation.conformance import new_world
 from tests.isolation.random_work import LAYOUTS, LEVELS, WORK, RandomWork, Step
 from tests.isolation.test_copy import MODES, ByBackup
@@ -43,7 +43,7 @@ def work(kind: tuple[str, type[Copy]], layout: str, steps: list[Step]) -> None:
 
 
 @given(layout=st.sampled_from(LAYOUTS), steps=STEPS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_random_work_is_undone(
     kind: tuple[str, type[Copy]], layout: str, steps: list[Step]
 ) -> None:

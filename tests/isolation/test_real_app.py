@@ -127,7 +127,7 @@ with socket.socket() as listening:
 CONFTEST = """
 import gc, json, subprocess, sys, urllib.request
 import pytest
-from pytest_arena._isolation import Copy
+from pytest_arena._sqlite import Copy
 
 class Server:
     def __init__(self):
@@ -275,7 +275,7 @@ def in_mode(example: Example, mode: str) -> Example:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode, ways", [("delete", "pages=18"), ("wal", "backup=1 wal=17")])
-def test_pitfall_126_an_app_and_a_server_of_its_own_see_the_running_tests_data(
+def test_an_app_and_a_server_of_its_own_see_the_running_tests_data_pitfall_126(
     example: Example, mode: str, ways: str
 ) -> None:
     """Engines of both kinds, threads, loops, DDL, a class's rows; the server is never told."""
@@ -303,8 +303,8 @@ def test_so_does_an_app_whose_database_is_in_memory(example: Example) -> None:
 
 
 NOT_AS_EXPECTED = """
-from pytest_arena._isolation import _copy
-_copy.works = lambda *_: False
+from pytest_arena._sqlite import LiveFile
+LiveFile.write = lambda *_: None  # as if connections did not see what is written beside them
 """
 
 TWICE = """
@@ -327,14 +327,14 @@ def test_a_sqlite_that_is_not_as_expected_is_told_of_in_the_summary(tmp_path: Pa
 ELSEWHERE = """
 import sqlite3, sys
 from pathlib import Path
-import pytest_arena
+import filelock, pytest_arena
 
 for name in list(sys.modules):
-    if "pytest_arena._isolation" in name or "_sqlite_" in name:
+    if "pytest_arena._sqlite" in name:
         del sys.modules[name]
 sys.modules["fcntl"] = None
 sys.platform = "darwin"
-from pytest_arena._isolation import Copy
+from pytest_arena._sqlite import Copy
 
 copy = Copy(Path("live.db"), None)
 connection = sqlite3.connect("live.db", isolation_level=None)

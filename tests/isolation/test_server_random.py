@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._isolation import Clone, Undo
+from pytest_arena._postgresql.isolation._clone import Clone
+from pytest_arena._postgresql.isolation._undo import Undo
 from tests.isolation.random_server_work import work
 from tests.isolation.server_world import made_template
 from tests.servers.postgresql import own_databases, own_registry
@@ -14,26 +15,26 @@ from tests.servers.postgresql import own_databases, own_registry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._own import OwnDatabases
+    from pytest_arena._postgresql.registry import ServerRegistry
 
 KINDS = pytest.mark.parametrize("kind", [Clone, Undo], ids=lambda kind: kind.name)
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[OwnDatabases]:
+def own() -> Iterator[ServerRegistry]:
     """One run for all."""
     with own_registry() as registry, own_databases(registry) as own:
         yield own
 
 
 @pytest.fixture(scope="module")
-def template(own: OwnDatabases) -> str:
+def template(own: ServerRegistry) -> str:
     """A database with something of everything."""
     return made_template(own)
 
 
 @KINDS
-def test_pitfall_087_random_work_is_undone(own: OwnDatabases, template: str, kind: Any) -> None:
+def test_random_work_is_undone_pitfall_087(own: ServerRegistry, template: str, kind: Any) -> None:
     """A little of it each time."""
     work(own, template, kind, seed=3, steps=100)
 
@@ -41,6 +42,8 @@ def test_pitfall_087_random_work_is_undone(own: OwnDatabases, template: str, kin
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10, 14))
 @KINDS
-def test_much_random_work_is_undone(own: OwnDatabases, template: str, kind: Any, seed: int) -> None:
+def test_much_random_work_is_undone(
+    own: ServerRegistry, template: str, kind: Any, seed: int
+) -> None:
     """More of it."""
     work(own, template, kind, seed=seed, steps=300)

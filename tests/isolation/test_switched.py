@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._isolation import Choice, Held, Switched
-from pytest_arena._isolation import _choice as choosing
+from pytest_arena._isolation_seam import Held
+from pytest_arena._postgresql.isolation import _choice as choosing
+from pytest_arena._postgresql.isolation._choice import Choice
 from pytest_arena.errors import ConfigError, IsolationError
 from tests.isolation.server_world import SCHEMA
 from tests.servers.postgresql import (
@@ -23,20 +24,21 @@ from tests.servers.postgresql import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._own import OwnDatabases
+    from pytest_arena._postgresql.isolation._switched import Switched
+    from pytest_arena._postgresql.registry import ServerRegistry
 
 OTHER = {"undo": "clone", "clone": "undo"}
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[OwnDatabases]:
+def own() -> Iterator[ServerRegistry]:
     """One run for all tests of this module."""
     with own_registry() as registry, own_databases(registry) as own:
         yield own
 
 
 @pytest.fixture(scope="module")
-def template(own: OwnDatabases) -> str:
+def template(own: ServerRegistry) -> str:
     """A database with something of everything."""
     name = own.create("building")
     run(*[part for part in SCHEMA.split(";") if part.strip()], database=name)
@@ -47,7 +49,7 @@ def template(own: OwnDatabases) -> str:
 class Switching:
     """An isolation that was chosen, and its database."""
 
-    def __init__(self, own: OwnDatabases, template: str, name: str) -> None:
+    def __init__(self, own: ServerRegistry, template: str, name: str) -> None:
         self.uses, self.told = 0, list[str]()
         self.choice = Choice(own, "here", "the tests", self.told.append, lambda: self.uses)
         self.isolation: Switched = self.choice.isolated(name, template)
@@ -90,7 +92,7 @@ class Switching:
 
 @pytest.fixture(params=["undo", "clone"])
 def switching(
-    request: pytest.FixtureRequest, own: OwnDatabases, template: str
+    request: pytest.FixtureRequest, own: ServerRegistry, template: str
 ) -> Iterator[Switching]:
     """One of either kind."""
     made = Switching(own, template, request.param)
@@ -102,7 +104,7 @@ def switching(
 FIRST = ["Sand", "Dune"]
 
 
-def test_pitfall_006_it_starts_from_what_stands_and_leaves_no_trace(switching: Switching) -> None:
+def test_it_starts_from_what_stands_and_leaves_no_trace_pitfall_006(switching: Switching) -> None:
     """P2, P6: rows and sequences of levels below, of both kinds, and nested levels above."""
     kind = switching.isolation.name
     switching.enter()
@@ -239,7 +241,7 @@ def test_an_open_transaction_below_is_not_ended_for_it(switching: Switching) -> 
 
 
 def test_a_copy_that_cannot_be_made_changes_nothing(
-    switching: Switching, own: OwnDatabases, monkeypatch: pytest.MonkeyPatch
+    switching: Switching, own: ServerRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And is not left lying about."""
     own.rest()
@@ -311,7 +313,7 @@ def test_what_changed_is_told_of_all_levels(switching: Switching) -> None:
     switching.leave()
 
 
-def test_it_is_closed_in_the_middle(switching: Switching, own: OwnDatabases) -> None:
+def test_it_is_closed_in_the_middle(switching: Switching, own: ServerRegistry) -> None:
     """P7: both, and the database between them."""
     with suppress(IsolationError):
         switching.enter(OTHER[switching.isolation.name])
@@ -323,7 +325,7 @@ def test_it_is_closed_in_the_middle(switching: Switching, own: OwnDatabases) -> 
 
 
 def test_undo_that_is_asked_for_where_it_cannot_be(
-    own: OwnDatabases, template: str, monkeypatch: pytest.MonkeyPatch
+    own: ServerRegistry, template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By its name it is an error, else there is a line and clones."""
     monkeypatch.setattr(choosing, "lacking", lambda _: "the moon is full")
@@ -336,7 +338,7 @@ def test_undo_that_is_asked_for_where_it_cannot_be(
     made.isolation.close()
 
 
-def test_undo_of_a_schema_that_no_journal_can_bring_back(own: OwnDatabases) -> None:
+def test_undo_of_a_schema_that_no_journal_can_bring_back(own: ServerRegistry) -> None:
     """There is nothing to grant: the line names what is in the way, and no way that leads away."""
     name = own.create("building")
     run("CREATE TABLE docs (parts xml[])", database=name)

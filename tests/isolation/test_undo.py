@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pytest_arena._dialects._postgresql import _control as controls
-from pytest_arena._dialects._postgresql._control import Failed
-from pytest_arena._isolation import Held, Undo
-from pytest_arena._isolation._live import LiveDatabase
-from pytest_arena._isolation._undo_messages import RowsLost
-from pytest_arena._journal import ServerJournal, Unjournaled
+from pytest_arena._isolation_seam import Held
+from pytest_arena._postgresql import _control as controls
+from pytest_arena._postgresql._control import Failed
+from pytest_arena._postgresql.isolation._live import LiveDatabase
+from pytest_arena._postgresql.isolation._undo import Undo
+from pytest_arena._postgresql.isolation._undo_messages import RowsLost
+from pytest_arena._postgresql.journal._server import ServerJournal
+from pytest_arena._postgresql.journal._templates import Unjournaled
 from pytest_arena.errors import ArenaError
 from tests.isolation.on_server import CHECKS, wait_until
 from tests.isolation.server_world import Hand, ServerWorld, made_template
@@ -24,27 +26,27 @@ from tests.servers.postgresql import connect, own_databases, own_registry, rows,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._own import OwnDatabases
+    from pytest_arena._postgresql.registry import ServerRegistry
 
 COUNT = "SELECT count(*) FROM plain"
 SCHEMAS = "SELECT nspname::text FROM pg_namespace WHERE nspname LIKE '%arena%'"
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[OwnDatabases]:
+def own() -> Iterator[ServerRegistry]:
     """One run for all tests of this module."""
     with own_registry() as registry, own_databases(registry) as own:
         yield own
 
 
 @pytest.fixture(scope="module")
-def template(own: OwnDatabases) -> str:
+def template(own: ServerRegistry) -> str:
     """A database with something of everything."""
     return made_template(own)
 
 
 @pytest.fixture
-def world(own: OwnDatabases, template: str) -> Iterator[ServerWorld[Undo]]:
+def world(own: ServerRegistry, template: str) -> Iterator[ServerWorld[Undo]]:
     """A database of the test's own, dropped at its end."""
     world = ServerWorld.of(own, template, Undo)
     yield world
@@ -52,7 +54,7 @@ def world(own: OwnDatabases, template: str) -> Iterator[ServerWorld[Undo]]:
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_pitfall_088_095_what_every_isolation_must_do(
+def test_what_every_isolation_must_do_pitfall_088_095(
     check: Callable[[Any], None], world: ServerWorld[Undo]
 ) -> None:
     """Whatever is written is seen and taken back; levels, writers, force, what is kept."""
@@ -87,7 +89,7 @@ def test_a_level_that_was_only_read_is_clean(world: ServerWorld[Undo]) -> None:
     assert not world.isolation.leave()
 
 
-def test_pitfall_066_a_level_that_nobody_touched_costs_nothing(
+def test_a_level_that_nobody_touched_costs_nothing_pitfall_066(
     world: ServerWorld[Undo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No round trip: neither in the level, nor in one around it, nor to tell what was changed."""
@@ -104,7 +106,7 @@ def test_pitfall_066_a_level_that_nobody_touched_costs_nothing(
     world.isolation.forget()
 
 
-def test_pitfall_044_067_an_idle_reader_is_in_nobodys_way(world: ServerWorld[Undo]) -> None:
+def test_an_idle_reader_is_in_nobodys_way_pitfall_044_067(world: ServerWorld[Undo]) -> None:
     """It is seen, and the level can be left all the same."""
     hand, reader, before = world.connect(), world.connect(), world.dump()
     world.isolation.enter()
@@ -131,7 +133,7 @@ def test_a_row_lock_of_an_idle_transaction_holds_the_level(world: ServerWorld[Un
     assert hand.dump() == before
 
 
-def test_pitfall_044_a_statement_that_is_under_way_holds_the_level(
+def test_a_statement_that_is_under_way_holds_the_level_pitfall_044(
     world: ServerWorld[Undo],
 ) -> None:
     """Its rows are journaled at its end: it would commit them to the level below."""
@@ -151,7 +153,7 @@ def test_pitfall_044_a_statement_that_is_under_way_holds_the_level(
     assert hand.dump() == before
 
 
-def test_pitfall_057_a_level_whose_sequences_alone_have_moved_is_untouched(
+def test_a_level_whose_sequences_alone_have_moved_is_untouched_pitfall_057(
     world: ServerWorld[Undo],
 ) -> None:
     """They move in a wide fixture's transaction, too, which goes on over its tests."""
@@ -163,7 +165,7 @@ def test_pitfall_057_a_level_whose_sequences_alone_have_moved_is_untouched(
     assert world.isolation.leave()
 
 
-def test_pitfall_058_067_prepared_transactions(world: ServerWorld[Undo]) -> None:
+def test_prepared_transactions_pitfall_058_067(world: ServerWorld[Undo]) -> None:
     """No session holds one: it is rolled back, and the database stays."""
     hand = world.connect()
     before, live = hand.dump(), world.isolation.address
@@ -178,7 +180,7 @@ def test_pitfall_058_067_prepared_transactions(world: ServerWorld[Undo]) -> None
     assert world.told[-1].endswith("rolled back: left")
 
 
-def test_pitfall_131_a_lock_of_a_session_is_seen(world: ServerWorld[Undo]) -> None:
+def test_a_lock_of_a_session_is_seen_pitfall_131(world: ServerWorld[Undo]) -> None:
     """The gate gives up the connection that has it."""
     hand = world.connect()
     world.isolation.enter()
@@ -187,8 +189,8 @@ def test_pitfall_131_a_lock_of_a_session_is_seen(world: ServerWorld[Undo]) -> No
     assert world.isolation.is_untouched()
 
 
-def test_pitfall_057_sequences_above_a_wide_fixture_that_has_moved_them(
-    own: OwnDatabases, template: str
+def test_sequences_above_a_wide_fixture_that_has_moved_them_pitfall_057(
+    own: ServerRegistry, template: str
 ) -> None:
     """Also where a level is entered again at once, with nobody having used the database between."""
     with sparing(own, template) as (undo, insert):
@@ -208,7 +210,7 @@ def test_pitfall_057_sequences_above_a_wide_fixture_that_has_moved_them(
 
 
 @contextmanager
-def sparing(own: OwnDatabases, template: str) -> Iterator[tuple[Undo, Callable[[], object]]]:
+def sparing(own: ServerRegistry, template: str) -> Iterator[tuple[Undo, Callable[[], object]]]:
     """An isolation that is not used but by what inserts a row, and returns its number."""
     uses = [0]
     undo = Undo(own, template, uses=lambda: uses[0])
@@ -226,7 +228,7 @@ def sparing(own: OwnDatabases, template: str) -> Iterator[tuple[Undo, Callable[[
         undo.close()
 
 
-def test_a_forgotten_level_is_not_forgotten_about(own: OwnDatabases, template: str) -> None:
+def test_a_forgotten_level_is_not_forgotten_about(own: ServerRegistry, template: str) -> None:
     """Nobody has used the database since: what was written before that is the level's below."""
     with sparing(own, template) as (undo, insert):
         undo.enter()
@@ -285,7 +287,7 @@ def test_content_tells_databases_apart(world: ServerWorld[Undo]) -> None:
     assert world.isolation.content() == before
 
 
-def test_two_at_once(own: OwnDatabases, template: str, world: ServerWorld[Undo]) -> None:
+def test_two_at_once(own: ServerRegistry, template: str, world: ServerWorld[Undo]) -> None:
     """An app with two databases: each has its own levels."""
     other = ServerWorld.of(own, template, Undo)
     try:
@@ -315,7 +317,7 @@ DDL = {
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("mark", DDL)
-def test_pitfall_029_030_031_ddl_in_a_test(world: ServerWorld[Undo], depth: int, mark: str) -> None:
+def test_ddl_in_a_test_pitfall_029_030_031(world: ServerWorld[Undo], depth: int, mark: str) -> None:
     """Another database takes its place, and has what the levels below had written."""
     hand, states = world.connect(), []
     for number in range(depth):
@@ -339,7 +341,7 @@ def test_pitfall_029_030_031_ddl_in_a_test(world: ServerWorld[Undo], depth: int,
     assert mark in line
 
 
-def test_pitfall_029_the_line_names_three_at_most(world: ServerWorld[Undo]) -> None:
+def test_the_line_names_three_at_most_pitfall_029(world: ServerWorld[Undo]) -> None:
     """It is one line of a summary."""
     hand = world.connect()
     world.isolation.enter()
@@ -394,7 +396,7 @@ def changed_tables(world: ServerWorld[Undo], *, depth: int) -> set[str]:
     return {one.table for one in world.isolation.rows_changed(depth=depth)}
 
 
-def test_pitfall_058_large_objects_of_a_wide_fixture(world: ServerWorld[Undo]) -> None:
+def test_large_objects_of_a_wide_fixture_pitfall_058(world: ServerWorld[Undo]) -> None:
     """They have no entries in the journal, and are there again in another database."""
     hand = world.connect()
     before = hand.dump()
@@ -410,7 +412,7 @@ def test_pitfall_058_large_objects_of_a_wide_fixture(world: ServerWorld[Undo]) -
     assert hand.dump() == before
 
 
-def test_an_app_that_makes_its_tables_at_import(own: OwnDatabases) -> None:
+def test_an_app_that_makes_its_tables_at_import(own: ServerRegistry) -> None:
     """One copy for all of it; each test is undone in place after that."""
     world = ServerWorld.of(own, None, Undo)
     try:
@@ -455,7 +457,7 @@ def test_a_wide_fixture_that_makes_what_no_journal_can_bring_back(world: ServerW
     assert hand.dump() == before
 
 
-def test_a_schema_that_no_journal_can_bring_back(own: OwnDatabases) -> None:
+def test_a_schema_that_no_journal_can_bring_back(own: ServerRegistry) -> None:
     """It says so, names what can, and leaves nothing behind."""
     name = own.create("building")
     run(*UNFIT, database=name)
@@ -614,7 +616,7 @@ def test_a_reader_that_was_ended_leaves_no_thread(
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_pitfall_078_a_forked_child_has_a_connection_of_its_own(world: ServerWorld[Undo]) -> None:
+def test_a_forked_child_has_a_connection_of_its_own_pitfall_078(world: ServerWorld[Undo]) -> None:
     """It enters and leaves, and its end is not its parent's."""
     hand = world.connect()
     before = hand.dump()
@@ -639,7 +641,7 @@ def is_undone_by_a_child(world: ServerWorld[Undo]) -> bool:
         return is_left and mine.execute(COUNT).fetchone() == (4,)
 
 
-def test_pitfall_032_disabled_triggers(world: ServerWorld[Undo]) -> None:
+def test_disabled_triggers_pitfall_032(world: ServerWorld[Undo]) -> None:
     """What is written past the journal is gone with the database."""
     hand = world.connect()
     before = hand.dump()
@@ -771,7 +773,7 @@ def test_a_check_that_fails_has_the_database_replaced(world: ServerWorld[Undo]) 
     assert hand.dump() == before
 
 
-def test_copies_are_made_ahead_only_once_one_was_needed(own: OwnDatabases, template: str) -> None:
+def test_copies_are_made_ahead_only_once_one_was_needed(own: ServerRegistry, template: str) -> None:
     """None as long as the journal will do; none is left at the end."""
     assert own.rest()
     before = lives(own)
@@ -800,12 +802,12 @@ def test_copies_are_made_ahead_only_once_one_was_needed(own: OwnDatabases, templ
     assert lives(own) == before
 
 
-def lives(own: OwnDatabases) -> int:
+def lives(own: ServerRegistry) -> int:
     """How many databases are there for tests."""
     return sum(one.kind == "live" for one in own.listed())
 
 
-def test_the_journal_is_installed_once_for_all_runs(own: OwnDatabases, template: str) -> None:
+def test_the_journal_is_installed_once_for_all_runs(own: ServerRegistry, template: str) -> None:
     """Its template is found by the next one who needs it."""
 
     def templates() -> set[str]:

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._isolation import Held, verified
+from pytest_arena._databases._verified import verified
+from pytest_arena._isolation_seam import Held
 from pytest_arena._ledger import Ledger
 from pytest_arena.errors import ArenaError, IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._isolation import Isolation
+    from pytest_arena._isolation_seam import Isolation
 
 
 class _Faulty:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.journal.capture_world import Journaled, journaled
+from tests.journal.world import World, journaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,65 +110,65 @@ SILENT = {
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[Journaled]:
+def database() -> Iterator[World]:
     """One for all: what is done in a transaction is rolled back."""
     with journaled(SCHEMA) as database:
         yield database
 
 
 @pytest.fixture
-def world(database: Journaled) -> Journaled:
+def world(database: World) -> World:
     """It, without marks."""
-    database.forget()
+    database.empty()
     return database
 
 
 @pytest.mark.parametrize("work, mark", MARKED.values(), ids=MARKED.keys())
-def test_a_change_of_the_schema_is_marked(world: Journaled, work: str, mark: str) -> None:
+def test_a_change_of_the_schema_is_marked(world: World, work: str, mark: str) -> None:
     """With a line that says what, and of which object."""
     with world.rolled_back(work):
         assert mark in world.marks()
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_pitfall_049_a_truncate_that_others_may_overtake_is_marked(
-    world: Journaled, isolation: str
+def test_a_truncate_that_others_may_overtake_is_marked_pitfall_049(
+    world: World, isolation: str
 ) -> None:
     """Its copy is of the snapshot, what goes is what is there."""
-    with world.app(f"SET default_transaction_isolation = '{isolation}'", "TRUNCATE parts"):
+    with world.another(f"SET default_transaction_isolation = '{isolation}'", "TRUNCATE parts"):
         assert world.marks() == ["TRUNCATE public.part in a transaction that keeps its snapshot"]
 
 
-def test_what_cannot_be_done_in_a_transaction_is_marked(world: Journaled) -> None:
+def test_what_cannot_be_done_in_a_transaction_is_marked(world: World) -> None:
     """A VACUUM beside it is not."""
-    with world.app("CREATE INDEX CONCURRENTLY by_a ON other (a)", "VACUUM notes"):
+    with world.another("CREATE INDEX CONCURRENTLY by_a ON other (a)", "VACUUM notes"):
         assert "CREATE INDEX public.by_a" in world.marks()
 
 
 @pytest.mark.parametrize("name", SILENT)
-def test_all_else_is_not(world: Journaled, name: str) -> None:
+def test_all_else_is_not(world: World, name: str) -> None:
     """Neither what changes nothing, nor what is gone with the connection."""
-    if name == "u30_no_new_column" and world.control.rows("SHOW wal_level") != [("minimal",)]:
+    if name == "u30_no_new_column" and world.rows("SHOW wal_level") != [("minimal",)]:
         pytest.skip("to lock a table is to write, for the sake of standby servers")
     work = SILENT[name]
-    with world.app(*work.split("; ")):
+    with world.another(*work.split("; ")):
         assert world.marks() == []
 
 
-def test_an_app_without_rights_leaves_marks_too(world: Journaled) -> None:
+def test_an_app_without_rights_leaves_marks_too(world: World) -> None:
     """It may not write them itself."""
-    with world.app("SET ROLE pg_monitor", "CREATE TEMP TABLE mine (a int)") as app:
+    with world.another("SET ROLE pg_monitor", "CREATE TEMP TABLE mine (a int)") as app:
         assert world.marks() == []
         app.execute("RESET ROLE; GRANT CREATE ON SCHEMA public TO pg_monitor; SET ROLE pg_monitor")
-        world.forget()
+        world.empty()
         app.execute("CREATE TABLE theirs (a int)")
         assert world.marks() == ["CREATE TABLE public.theirs"]
         app.execute("DROP TABLE theirs")
 
 
-def test_what_arena_does_itself_is_not_marked(world: Journaled) -> None:
+def test_what_arena_does_itself_is_not_marked(world: World) -> None:
     """Nor journaled."""
-    with world.app("SET arena.undo = 1", "CREATE TABLE ours (a int)", "DROP TABLE ours") as app:
+    with world.another("SET arena.undo = 1", "CREATE TABLE ours (a int)", "DROP TABLE ours") as app:
         app.execute("INSERT INTO notes (body) VALUES ('ours')")
         app.execute("TRUNCATE notes")
     assert world.marks() == []

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
-from pytest_arena._dialects._postgresql._control import Failed, open_control
-from pytest_arena._dialects._postgresql_journal._capture import fitting_schema, install
-from pytest_arena._values import Address
-from tests.journal.capture_world import Journaled, database, journaled
+from pytest_arena._postgresql.journal import Failed, install
+from tests.journal.world import World, database, journaled
 from tests.servers.postgresql import address, rows, run
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ CREATE SCHEMA theirs AUTHORIZATION {APP};
 
 
 @pytest.fixture(scope="module")
-def database_of_an_app() -> Iterator[Journaled]:
+def database_of_an_app() -> Iterator[World]:
     """Tables that are not the app's, and the few rights that it has."""
     run(f"DROP ROLE IF EXISTS {APP}", f"CREATE ROLE {APP}")
     try:
@@ -51,9 +50,9 @@ def database_of_an_app() -> Iterator[Journaled]:
 
 
 @pytest.fixture
-def world(database_of_an_app: Journaled) -> Journaled:
+def world(database_of_an_app: World) -> World:
     """It, with an empty journal."""
-    database_of_an_app.forget()
+    database_of_an_app.empty()
     return database_of_an_app
 
 
@@ -69,7 +68,7 @@ def world(database_of_an_app: Journaled) -> Journaled:
         "INSERT INTO notes (id) VALUES (1) ON CONFLICT DO NOTHING; DELETE FROM notes",
     ],
 )
-def test_pitfall_055_what_a_role_may_do_is_journaled(world: Journaled, work: str) -> None:
+def test_what_a_role_may_do_is_journaled_pitfall_055(world: World, work: str) -> None:
     """Also of columns and rows that it may not read."""
     before = world.standing()
     with world.rolled_back(f"SET LOCAL ROLE {APP}; {work}; RESET ROLE"):
@@ -93,18 +92,18 @@ def test_pitfall_055_what_a_role_may_do_is_journaled(world: Journaled, work: str
         "SELECT {s}.leave(1)",
     ],
 )
-def test_pitfall_055_the_journal_is_not_the_apps(world: Journaled, attack: str) -> None:
+def test_the_journal_is_not_the_apps_pitfall_055(world: World, attack: str) -> None:
     """All that it can do is to add to it."""
     with (
-        world.app(f"SET ROLE {APP}") as app,
+        world.another(f"SET ROLE {APP}") as app,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         app.execute(attack.format(s=world.schema))
 
 
-def test_pitfall_056_names_of_an_apps_own_do_not_get_into_the_triggers(world: Journaled) -> None:
+def test_names_of_an_apps_own_do_not_get_into_the_triggers_pitfall_056(world: World) -> None:
     """Functions, operators and types of the same names come first in its search_path."""
-    with world.app(
+    with world.another(
         "CREATE SCHEMA evil",
         "CREATE FUNCTION evil.current_setting(text, bool) RETURNS text LANGUAGE sql AS "
         "$$ SELECT '1' $$",
@@ -115,7 +114,7 @@ def test_pitfall_056_names_of_an_apps_own_do_not_get_into_the_triggers(world: Jo
         "CREATE TABLE evil.j (rel oid)",
         "SET search_path = evil, public, pg_catalog",
     ) as app:
-        world.forget()
+        world.empty()
         app.execute("INSERT INTO hidden VALUES (7)")
         app.execute("TRUNCATE gone")
         app.execute("CREATE TABLE more (a int)")
@@ -124,58 +123,55 @@ def test_pitfall_056_names_of_an_apps_own_do_not_get_into_the_triggers(world: Jo
         app.execute("RESET search_path; DROP SCHEMA evil CASCADE")
 
 
-def test_a_role_with_fewer_rights_has_it_in_a_plain_schema() -> None:
-    """Without event triggers; whoever asks what has changed must look for himself."""
-    [(version,)] = rows("SELECT current_setting('server_version_num')::int")
-    if not isinstance(version, int) or version < 150000:
-        pytest.skip("the right to one setting can be granted since PostgreSQL 15")
-    run(
-        f"DROP ROLE IF EXISTS {OWNER}",
-        f"CREATE ROLE {OWNER} LOGIN BYPASSRLS",
-        f"GRANT SET ON PARAMETER session_replication_role TO {OWNER}",
-    )
+@contextmanager
+def database_of(*rights: str) -> Iterator[str]:
+    """A database that a role without many rights owns; the right to one setting comes later."""
+    run(f"DROP ROLE IF EXISTS {OWNER}", f"CREATE ROLE {OWNER} LOGIN {' '.join(rights)}")
     try:
         with database() as name:
             run(f"ALTER DATABASE {name} OWNER TO {OWNER}")
-            at = address(name)
-            own = Address("postgresql", at.host, at.port, OWNER, name, "")
-            with closing(open_control(own)) as control:
-                control.run("CREATE SCHEMA a; CREATE TABLE a.notes (a int)")
-                assert install(control, fitting_schema(control)) == []
-                world = Journaled(name, control)
-                assert world.schema == "arena_journal"
-                control.run("INSERT INTO a.notes VALUES (1); TRUNCATE a.notes")
-                control.run("INSERT INTO a.notes VALUES (2); CREATE TABLE a.more (b int)")
-                assert world.written() == {('"a"."notes"', "(2)"): 1}
-                assert world.marks() == []
-                assert control.rows("SELECT evtname FROM pg_event_trigger") == []
+            run(f"SET ROLE {OWNER}; CREATE SCHEMA a; CREATE TABLE a.notes (a int)", database=name)
+            yield name
     finally:
-        run(
-            f"REVOKE SET ON PARAMETER session_replication_role FROM {OWNER}",
-            f"DROP ROLE {OWNER}",
-        )
+        run(f"DROP OWNED BY {OWNER}; DROP ROLE {OWNER}")
+
+
+REPLICA = f"GRANT SET ON PARAMETER session_replication_role TO {OWNER}"
+NEW_ENOUGH = "SELECT WHERE current_setting('server_version_num')::int >= 150000"
+
+
+def test_a_role_with_fewer_rights_has_it_in_a_plain_schema() -> None:
+    """Without event triggers; whoever asks what has changed must look for himself."""
+    if not rows(NEW_ENOUGH):
+        pytest.skip("the right to one setting can be granted since PostgreSQL 15")
+    with database_of("BYPASSRLS") as name:
+        run(REPLICA)
+        for turn in ("new", "anew"):
+            assert install(replace(address(name), user=OWNER)) == []
+            world = World(name)
+            assert world.schema == "arena_journal"
+            before = world.standing()
+            world.run("INSERT INTO a.notes VALUES (1)", "TRUNCATE a.notes")
+            world.run(f"INSERT INTO a.notes VALUES ({len(turn)})", f"CREATE TABLE a.{turn} (b int)")
+            assert world.written() == world.changed(before) != {}
+            assert world.marks() == []
+            assert world.rows("SELECT evtname FROM pg_event_trigger") == []
+            world.close()
+            run(f"ALTER TABLE a.{turn} OWNER TO {OWNER}", database=name)
 
 
 def test_rows_that_the_role_may_not_see_are_fatal() -> None:
     """They could not be put back; and before that, a right is missing."""
-    run(f"DROP ROLE IF EXISTS {OWNER}", f"CREATE ROLE {OWNER} LOGIN")
-    try:
-        with database() as name:
-            run(f"ALTER DATABASE {name} OWNER TO {OWNER}")
-            at = address(name)
-            own = Address("postgresql", at.host, at.port, OWNER, name, "")
-            with closing(open_control(own)) as control:
-                control.run(
-                    "CREATE SCHEMA a; CREATE TABLE a.notes (a int); "
-                    "ALTER TABLE a.notes ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
-                )
-                with pytest.raises(Failed):
-                    install(control, "arena_journal")
-                run(f"GRANT SET ON PARAMETER session_replication_role TO {OWNER}")
-                (found,) = install(control, "arena_journal")
-                assert found.is_fatal
-                assert "a.notes has row-level security" in found.reason
-                assert "BYPASSRLS" in found.reason
-            run(f"REVOKE SET ON PARAMETER session_replication_role FROM {OWNER}")
-    finally:
-        run(f"DROP ROLE {OWNER}")
+    if not rows(NEW_ENOUGH):
+        pytest.skip("the right to one setting can be granted since PostgreSQL 15")
+    with database_of() as name:
+        hidden = "ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+        run(f"ALTER TABLE a.notes {hidden}", database=name)
+        own = replace(address(name), user=OWNER)
+        with pytest.raises(Failed):
+            install(own)
+        run(REPLICA)
+        (found,) = install(own)
+        assert found.is_fatal
+        assert "a.notes has row-level security" in found.reason
+        assert "BYPASSRLS" in found.reason

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql_journal._tables import read_tables
-from pytest_arena._journal._server import ServerJournal
-from tests.journal.capture_world import Journaled, journaled
-from tests.servers.postgresql import address, rows
+from tests.journal.world import World, journaled
+from tests.servers.postgresql import rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,39 +120,39 @@ WORK = {
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[Journaled]:
+def database() -> Iterator[World]:
     """One for all: a test takes back what it did, or leaves it to the next."""
     with journaled(SCHEMA) as database:
         yield database
 
 
 @pytest.fixture
-def world(database: Journaled) -> Journaled:
+def world(database: World) -> World:
     """It, with an empty journal."""
-    database.forget()
+    database.empty()
     return database
 
 
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK.keys())
-def test_the_journal_is_the_difference(world: Journaled, work: str) -> None:
+def test_the_journal_is_the_difference(world: World, work: str) -> None:
     """By table and row, however often a row came and went."""
     before = world.standing()
     with world.rolled_back(work):
         assert world.written() == world.changed(before) != {}
 
 
-def test_pitfall_052_copy(world: Journaled) -> None:
+def test_copy_pitfall_052(world: World) -> None:
     """COPY is an INSERT to it; an app's trigger changes the rows before."""
     before = world.standing()
-    with world.app() as app, app.cursor().copy("COPY plain FROM STDIN") as copy:
+    with world.another() as app, app.cursor().copy("COPY plain FROM STDIN") as copy:
         copy.write("1\tcopied\n2\t\\N\n")
     assert world.written() == world.changed(before)
     assert ('"public"."plain"', "(1,copied!)") in world.written()
 
 
-def test_pitfall_052_merge(world: Journaled) -> None:
+def test_merge_pitfall_052(world: World) -> None:
     """All that one MERGE does."""
-    with world.app() as app:
+    with world.another() as app:
         if app.info.server_version < 150000:
             pytest.skip("MERGE came with PostgreSQL 15")
         before = world.standing()
@@ -183,7 +180,7 @@ INSERT INTO loose VALUES (1, 'x'), (2, 'y');
 """
 
 
-def test_pitfall_050_052_a_merge_into_partitions_is_right_or_noticed() -> None:
+def test_a_merge_into_partitions_is_right_or_noticed_pitfall_050_052() -> None:
     """PostgreSQL shows triggers a row that was inserted in place of one that was updated."""
     if not rows("SELECT WHERE current_setting('server_version_num')::int >= 150000"):
         pytest.skip("MERGE came with PostgreSQL 15")
@@ -191,11 +188,9 @@ def test_pitfall_050_052_a_merge_into_partitions_is_right_or_noticed() -> None:
         before = world.standing()
         with world.rolled_back(MERGE.format(t="loose")):
             assert world.written() == world.changed(before) != {}
-        with closing(ServerJournal(address(world.name))) as journal:
-            journal.enter(1)
-            with world.app(*MERGE.format(t="kept").replace("LOCAL ", "").split("; ")):
-                pass
-            marks = journal.leave(1).marks
+        world.journal.enter(1)
+        world.run(*MERGE.format(t="kept").replace("LOCAL ", "").split("; "))
+        marks = world.journal.leave(1).marks
         assert world.standing() == before or "contradicts table public.kept" in marks[0]
 
 
@@ -209,30 +204,29 @@ def test_pitfall_050_052_a_merge_into_partitions_is_right_or_noticed() -> None:
         "CREATE TEMP TABLE customers (a int); INSERT INTO customers VALUES (1)",
     ],
 )
-def test_pitfall_042_what_changed_nothing_writes_nothing(world: Journaled, work: str) -> None:
+def test_what_changed_nothing_writes_nothing_pitfall_042(world: World, work: str) -> None:
     """Not a single entry."""
-    with world.app() as app:
+    with world.another() as app:
         app.execute(work)
-    assert world.control.rows(f"SELECT * FROM {world.schema}.j") == []
+    assert world.inside("SELECT * FROM {s}.j") == []
 
 
-def test_pitfall_039_virtual_columns_are_no_part_of_an_image() -> None:
+def test_virtual_columns_are_no_part_of_an_image_pitfall_039() -> None:
     """A trigger does not get their values."""
     if not rows("SELECT WHERE current_setting('server_version_num')::int >= 180000"):
         pytest.skip("they came with PostgreSQL 18")
     table = "CREATE TABLE t (a int, v int GENERATED ALWAYS AS (a * 2), b text)"
-    with journaled(table, "INSERT INTO t VALUES (1, DEFAULT, 'x')") as world:
-        with world.app("UPDATE t SET a = 2", "UPDATE t SET a = 1", "INSERT INTO t (a) VALUES (7)"):
-            assert world.written() == {('"public"."t"', "(7,,)"): 1}
-        (found,) = read_tables(world.control)
-        back = world.control.rows(f"SELECT {found.image('t')} FROM t ORDER BY a")
-    assert back == [("(1,,x)",), ("(7,,)",)]
+    with (
+        journaled(table, "INSERT INTO t VALUES (1, DEFAULT, 'x')") as world,
+        world.another("UPDATE t SET a = 2", "UPDATE t SET a = 1", "INSERT INTO t (a) VALUES (7)"),
+    ):
+        assert world.written() == {('"public"."t"', "(7,,)"): 1}
 
 
-def test_pitfall_043_transactions_that_commit_in_another_order(world: Journaled) -> None:
+def test_transactions_that_commit_in_another_order_pitfall_043(world: World) -> None:
     """What is not committed is not there; in the end all is."""
     before = world.standing()
-    with world.app("BEGIN") as one, world.app("BEGIN") as other:
+    with world.another("BEGIN") as one, world.another("BEGIN") as other:
         one.execute("UPDATE customers SET name = 'one' WHERE id = 1")
         other.execute("UPDATE customers SET name = 'other' WHERE id = 2")
         other.execute("COMMIT")
@@ -242,9 +236,9 @@ def test_pitfall_043_transactions_that_commit_in_another_order(world: Journaled)
     assert world.written() == world.changed(before)
 
 
-def test_pitfall_057_an_app_sees_what_it_would_without(world: Journaled) -> None:
+def test_an_app_sees_what_it_would_without_pitfall_057(world: World) -> None:
     """lastval(), row counts, RETURNING, command tags."""
-    with world.app() as app:
+    with world.another() as app:
         new = app.execute("INSERT INTO customers (name) VALUES ('Hal') RETURNING id").fetchone()
         assert app.execute("SELECT lastval()").fetchone() == new
         changed = app.execute("UPDATE customers SET kind = 'k' WHERE id = %s", new)
@@ -254,10 +248,10 @@ def test_pitfall_057_an_app_sees_what_it_would_without(world: Journaled) -> None
         assert gone.statusmessage == "DELETE 1"
 
 
-def test_pitfall_059_serializable_writers_do_not_meet_in_the_journal(world: Journaled) -> None:
+def test_serializable_writers_do_not_meet_in_the_journal_pitfall_059(world: World) -> None:
     """In other tables, no transaction fails because of another."""
     for name in range(10):
-        with world.app() as one, world.app() as other:
+        with world.another() as one, world.another() as other:
             for app in (one, other):
                 app.execute("BEGIN ISOLATION LEVEL SERIALIZABLE")
             one.execute("INSERT INTO quick VALUES (%s)", (name,))
@@ -268,23 +262,22 @@ def test_pitfall_059_serializable_writers_do_not_meet_in_the_journal(world: Jour
                 assert app.execute("COMMIT").statusmessage == "COMMIT"
 
 
-def test_an_entry_says_which_transaction_wrote_it(world: Journaled) -> None:
+def test_an_entry_says_which_transaction_wrote_it(world: World) -> None:
     """The outer one, from inside a savepoint, too."""
-    with world.app("BEGIN") as app:
+    with world.another("BEGIN") as app:
         own = app.execute("SELECT pg_current_xact_id()::text").fetchone()
         app.execute("SAVEPOINT a; INSERT INTO plain VALUES (5, 'x'); TRUNCATE nothing; COMMIT")
-    found = world.control.rows(f"SELECT DISTINCT x::text FROM {world.schema}.j")
+    found = world.inside("SELECT DISTINCT x::text FROM {s}.j")
     assert found == [own]
 
 
-def test_a_copy_of_the_database_goes_on_by_itself(world: Journaled) -> None:
+def test_a_copy_of_the_database_goes_on_by_itself() -> None:
     """Entries, triggers and numbers of tables are copied with it."""
-    with world.app("INSERT INTO parts VALUES (7, 'copied', 0)"):
-        pass
-    world.control.close()
-    with (
-        journaled(template=world.name) as copy,
-        copy.app("DELETE FROM parts_low WHERE b = 'copied'"),
-    ):
-        assert copy.written() == {}
-        assert len(copy.control.rows(f"SELECT FROM {copy.schema}.j")) == 2
+    tables = "CREATE TABLE parts (a int) PARTITION BY LIST (a); "
+    with journaled(tables + "CREATE TABLE part PARTITION OF parts DEFAULT") as world:
+        world.run("INSERT INTO parts VALUES (7)")
+        world.close()
+        with journaled(template=world.name) as copy:
+            copy.run("DELETE FROM part")
+            assert copy.written() == {}
+            assert len(copy.inside("SELECT FROM {s}.j")) == 2

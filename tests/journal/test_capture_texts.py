@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._dialects._postgresql._control import open_control
-from pytest_arena._dialects._postgresql_journal._capture import install
-from tests.journal.capture_world import Journaled, database, journaled, knows_xml
+from pytest_arena._postgresql.journal import install
+from tests.journal.world import DONE, World, database, journaled, knows_xml
 from tests.servers.postgresql import address, run
 
 if TYPE_CHECKING:
@@ -101,7 +99,7 @@ def table_of(kind: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[Journaled]:
+def world() -> Iterator[World]:
     """A table for each type."""
     for kind in () if knows_xml() else ("xml", "page"):
         VALUES.pop(kind)
@@ -111,11 +109,11 @@ def world() -> Iterator[Journaled]:
 
 
 @pytest.mark.parametrize("settings", ["", USUAL, HOSTILE], ids=["default", "usual", "hostile"])
-def test_pitfall_036_an_image_is_the_row(world: Journaled, settings: str) -> None:
+def test_an_image_is_the_row_pitfall_036(world: World, settings: str) -> None:
     """Written by one session, taken back by another that shows values otherwise."""
-    world.forget()
-    world.control.run("SET xmloption = content; SET search_path = ''")
-    with world.app() as app, world.app(f"SELECT; {settings}") as other:
+    world.empty()
+    world.witness.execute("SET xmloption = content; SET search_path = ''")
+    with world.another() as app, world.another(f"SELECT; {settings}") as other:
         for kind, values in VALUES.items():
             fill(other, kind, values)
         stood = {kind: texts(world, kind, f"public.{table_of(kind)}") for kind in VALUES}
@@ -136,13 +134,14 @@ def fill(app: psycopg.Connection[Any], kind: str, values: list[str]) -> None:
     app.execute(f"INSERT INTO {table_of(kind)} SELECT 1, v, NULL FROM (VALUES {rows}) x (v)")
 
 
-def texts(world: Journaled, kind: str, source: str) -> list[tuple[object, ...]]:
+def texts(world: World, kind: str, source: str) -> list[tuple[object, ...]]:
     """Each column by itself: a row's text may lose what a column's has."""
     value = "v::text" if kind in {"xml", "page"} else "format('%s', v)"
-    return world.control.rows(f"SELECT n, {value}, v IS NULL, w IS NULL FROM {source} t")
+    question = f"SELECT n, {value}, v IS NULL, w IS NULL FROM {source} t"
+    return world.witness.execute(question.encode()).fetchall()
 
 
-def images_of(world: Journaled, kind: str) -> str:
+def images_of(world: World, kind: str) -> str:
     """Rows that are made of what the journal has for a table."""
     table = f"public.{table_of(kind)}"
     return (
@@ -163,15 +162,15 @@ WRITES = (
 )
 
 
-def test_settings_of_a_session_are_its_own_afterwards(world: Journaled) -> None:
+def test_settings_of_a_session_are_its_own_afterwards(world: World) -> None:
     """A trigger sets others for a moment."""
-    with world.app(HOSTILE, *WRITES) as app:
+    with world.another(HOSTILE, *WRITES) as app:
         assert app.execute(SETTINGS).fetchone() == WANTED
 
 
-def test_settings_of_a_transaction_are_its_own_afterwards(world: Journaled) -> None:
+def test_settings_of_a_transaction_are_its_own_afterwards(world: World) -> None:
     """And those of the session are back after it."""
-    with world.app() as app:
+    with world.another() as app:
         usual = app.execute(SETTINGS).fetchone()
         for statement in ("BEGIN", HOSTILE.replace("SET ", "SET LOCAL "), *WRITES):
             app.execute(statement)
@@ -180,23 +179,29 @@ def test_settings_of_a_transaction_are_its_own_afterwards(world: Journaled) -> N
         assert app.execute(SETTINGS).fetchone() == usual
 
 
-def test_settings_stay_where_work_is_rolled_back(world: Journaled) -> None:
+def test_settings_stay_where_work_is_rolled_back(world: World) -> None:
     """To a savepoint, and the whole of it."""
-    with world.app(HOSTILE, "BEGIN", "SAVEPOINT a", *WRITES) as app:
+    with world.another(HOSTILE, "BEGIN", "SAVEPOINT a", *WRITES) as app:
         for statement in ("ROLLBACK TO a", "ROLLBACK"):
             app.execute(statement)
             assert app.execute(SETTINGS).fetchone() == WANTED
 
 
 def test_times_are_written_in_the_zone_of_the_database() -> None:
-    """That is what most apps have; the others' are converted."""
+    """That is what most apps have; the others' are converted. It is that of the journal's day."""
     with database("CREATE TABLE times (at timestamptz)") as name:
         run(f"ALTER DATABASE {name} SET TimeZone = 'Asia/Kolkata'")
-        with closing(open_control(address(name))) as control:
-            install(control, "pg_arena")
-            world = Journaled(name, control)
-            with world.app(
-                "INSERT INTO times VALUES ('2026-01-01 00:00+00')", "SET TimeZone = 'UTC'"
-            ) as app:
-                app.execute("UPDATE times SET at = '2026-01-02 00:00+00'")
-            assert world.written() == {('"public"."times"', '("2026-01-02 05:30:00+05:30")'): 1}
+        install(address(name))
+        world = World(name)
+        world.run("INSERT INTO times VALUES ('2026-01-01 00:00+00')", "SET TimeZone = 'UTC'")
+        world.run("UPDATE times SET at = '2026-01-02 00:00+00'")
+        assert world.written() == {('"public"."times"', '("2026-01-02 05:30:00+05:30")'): 1}
+        run(f"ALTER DATABASE {name} SET TimeZone = 'America/New_York'")
+        world.close()
+        world = World(name)
+        before = world.state()
+        assert world.journal.enter(1) == ()
+        world.run("DELETE FROM times")
+        assert world.journal.leave(1) == DONE
+        assert world.state() == before
+        world.close()

@@ -2,104 +2,83 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import pytest
 
-from pytest_arena._dialects._postgresql._control import open_control
-from pytest_arena._dialects._postgresql_journal._capture import install
-from pytest_arena._dialects._postgresql_journal._tables import find_schema
-from tests.journal.capture_world import Journaled, database, knows_xml
-from tests.servers.postgresql import address, rows
+from pytest_arena._postgresql.journal import install
+from tests.journal.world import World, database, knows_xml, schema_of_journal
+from tests.servers.postgresql import address, rows, run
 
 TRIGGER = (
-    "CREATE TABLE notes (a int); CREATE TRIGGER t BEFORE UPDATE ON notes FOR EACH ROW "
-    "EXECUTE FUNCTION suppress_redundant_updates_trigger(); "
-    "ALTER TABLE notes ENABLE {how} TRIGGER t"
+    "CREATE TABLE {table} (a int); CREATE TRIGGER t BEFORE UPDATE ON {table} FOR EACH ROW "
+    "EXECUTE FUNCTION suppress_redundant_updates_trigger(); ALTER TABLE {table} {how} TRIGGER t"
 )
+RULE = "CREATE TABLE {table} (a int); CREATE RULE r AS ON DELETE TO {table} DO INSTEAD NOTHING"
 FATAL = {
-    "u47_always": (
-        TRIGGER.format(how="ALWAYS"),
-        "public.notes has the trigger t, which is ENABLE ALWAYS",
+    TRIGGER.format(table="a", how="ENABLE ALWAYS"): (
+        "public.a has the trigger t, which is ENABLE ALWAYS"
     ),
-    "u47_replica": (TRIGGER.format(how="REPLICA"), "t, which is ENABLE REPLICA"),
-    "u48_rule": (
-        (
-            "CREATE TABLE notes (a int); CREATE RULE r AS ON DELETE TO notes DO INSTEAD NOTHING; "
-            "ALTER TABLE notes ENABLE ALWAYS RULE r"
-        ),
-        "public.notes has the rule r, which is ENABLE ALWAYS",
+    TRIGGER.format(table="b", how="ENABLE REPLICA"): (
+        "public.b has the trigger t, which is ENABLE REPLICA"
     ),
-    "u36_xml_in_an_array": ("CREATE TABLE notes (a xml[])", "public.notes.a holds xml inside"),
-    "u36_xml_in_a_composite": (
-        "CREATE TYPE one AS (x xml); CREATE DOMAIN two AS one; CREATE TABLE notes (a int, b two[])",
-        "public.notes.b holds xml inside",
+    RULE.format(table="c") + "; ALTER TABLE c ENABLE ALWAYS RULE r": (
+        "public.c has the rule r, which is ENABLE ALWAYS"
+    ),
+}
+XML = {
+    "CREATE TABLE d (a xml[])": "public.d.a holds xml inside",
+    "CREATE TYPE one AS (x xml); CREATE DOMAIN two AS one; CREATE TABLE e (a int, b two[])": (
+        "public.e.b holds xml inside"
     ),
 }
 NOT_FATAL = {
-    "u39_not_valid": (
-        (
-            "CREATE TABLE notes (a int); INSERT INTO notes VALUES (-1); "
-            "ALTER TABLE notes ADD CONSTRAINT positive CHECK (a > 0) NOT VALID"
-        ),
-        "rows of public.notes break its constraint positive",
+    "CREATE TABLE f (a int); INSERT INTO f VALUES (-1); "
+    "ALTER TABLE f ADD CONSTRAINT positive CHECK (a > 0) NOT VALID": (
+        "rows of public.f break its constraint positive"
     ),
-    "no_key": (
-        (
-            "CREATE TABLE notes (a text); "
-            "INSERT INTO notes SELECT repeat('x', 1900) FROM generate_series(1, 10000)"
-        ),
-        "public.notes has neither a key nor a column",
+    "CREATE TABLE g (a text); "
+    "INSERT INTO g SELECT repeat('x', 1900) FROM generate_series(1, 10000)": (
+        "public.g has neither a key nor a column"
     ),
-    "u57_sequences": (
-        "DO $$ BEGIN FOR n IN 1..101 LOOP EXECUTE 'CREATE SEQUENCE s' || n; END LOOP; END $$",
-        "101 sequences, more than",
+    "DO $$ BEGIN FOR n IN 1..101 LOOP EXECUTE 'CREATE SEQUENCE s' || n; END LOOP; END $$": (
+        "101 sequences, more than"
     ),
-    "u58_large_objects": ("SELECT lo_create(0)", "there are large objects"),
+    "SELECT lo_create(0)": "there are large objects",
 }
-FIT = {
-    "rules_and_triggers": "CREATE TABLE notes (a int); CREATE RULE r AS ON INSERT TO notes "
-    "DO NOTHING; CREATE TRIGGER t BEFORE UPDATE ON notes FOR EACH ROW "
-    "EXECUTE FUNCTION suppress_redundant_updates_trigger(); "
-    "ALTER TABLE notes DISABLE TRIGGER t; CREATE VIEW v AS SELECT * FROM notes",
-    "not_valid_but_kept": "CREATE TABLE notes (a int); "
-    "ALTER TABLE notes ADD CONSTRAINT positive CHECK (a > 0) NOT VALID",
-    "row_level_security": "CREATE TABLE notes (a int); ALTER TABLE notes "
-    "ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
-    "xml": "CREATE DOMAIN page AS xml; CREATE TABLE notes (a xml, b page)",
-}
+FIT = (
+    TRIGGER.format(table="h", how="DISABLE"),
+    RULE.format(table="i") + "; CREATE VIEW v AS SELECT * FROM i",
+    "CREATE TABLE j (a int); ALTER TABLE j ADD CONSTRAINT positive CHECK (a > 0) NOT VALID",
+    "CREATE TABLE k (a int); ALTER TABLE k ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+    "CREATE DOMAIN page AS xml; CREATE TABLE l (a xml, b page)",
+)
 
 
-@pytest.mark.parametrize("schema, reason", FATAL.values(), ids=FATAL.keys())
-def test_what_would_be_wrong_in_silence_is_fatal(schema: str, reason: str) -> None:
-    """Nothing is installed then."""
-    if "xml" in schema and not knows_xml():
-        pytest.skip("this server was built without libxml")
-    with database(schema) as name, closing(open_control(address(name))) as control:
-        (found,) = install(control, "pg_arena")
-        assert reason in found.reason
-        assert found.is_fatal
-        assert find_schema(control) == ""
+def test_what_would_be_wrong_in_silence_is_fatal_pitfall_036_047_048() -> None:
+    """Nothing is installed then. Common schemas, and what is noticed later, stop nothing."""
+    reasons = FATAL | (XML if knows_xml() else {})
+    with database(*reasons, *FIT, *NOT_FATAL) as name:
+        found = install(address(name))
+        fatal = [unfit.reason for unfit in found if unfit.is_fatal]
+        assert len(fatal) == len(reasons)
+        for reason in reasons.values():
+            assert any(line.startswith(reason) for line in fatal), reason
+        assert schema_of_journal(name) == ""
 
 
-@pytest.mark.parametrize("schema, reason", NOT_FATAL.values(), ids=NOT_FATAL.keys())
-def test_what_is_noticed_later_is_said(schema: str, reason: str) -> None:
-    """And it is installed all the same."""
-    with database(schema) as name, closing(open_control(address(name))) as control:
-        (found,) = install(control, "pg_arena")
-        assert reason in found.reason
-        assert not found.is_fatal
-        assert find_schema(control) == "pg_arena"
+def test_what_is_noticed_later_is_said_pitfall_039_057_058() -> None:
+    """And it is installed all the same; common schemas get no line."""
+    with database(*NOT_FATAL, *FIT) as name:
+        found = install(address(name))
+        assert not any(unfit.is_fatal for unfit in found)
+        assert len(found) == len(NOT_FATAL)
+        for reason in NOT_FATAL.values():
+            assert any(unfit.reason.startswith(reason) for unfit in found), reason
+        assert schema_of_journal(name) == "pg_arena"
+    with database(*FIT) as name:
+        assert install(address(name)) == []
 
 
-@pytest.mark.parametrize("schema", FIT.values(), ids=FIT.keys())
-def test_the_rest_is_nothing_to_talk_about(schema: str) -> None:
-    """Common schemas get no line."""
-    with database(schema) as name, closing(open_control(address(name))) as control:
-        assert install(control, "pg_arena") == []
-
-
-def test_pitfall_054_foreign_tables_and_partitions() -> None:
+def test_foreign_tables_and_partitions_pitfall_054() -> None:
     """The partitions that are not foreign are journaled, by row."""
     if not rows("SELECT FROM pg_available_extensions WHERE name = 'postgres_fdw'"):
         pytest.skip("postgres_fdw is not installed")
@@ -113,33 +92,30 @@ def test_pitfall_054_foreign_tables_and_partitions() -> None:
             "CREATE TABLE near PARTITION OF parts FOR VALUES IN (1, 2); "
             "CREATE FOREIGN TABLE far PARTITION OF parts DEFAULT SERVER s"
         )
-        with database(here) as mine, closing(open_control(address(mine))) as control:
-            (found,) = install(control, "pg_arena")
+        with database(here) as mine:
+            (found,) = install(address(mine))
             assert found.reason.startswith("public.far is a foreign table")
             assert not found.is_fatal
-            world = Journaled(mine, control)
-            with world.app(
-                "INSERT INTO parts VALUES (1), (2), (9)", "UPDATE parts SET a = 2"
-            ) as app:
-                assert world.written() == {('"public"."parts"', "(2)"): 2}
-                app.execute("TRUNCATE near")
-                assert world.written() == {}
+            world = World(mine)
+            world.run("INSERT INTO parts VALUES (1), (2), (9)", "UPDATE parts SET a = 2")
+            assert world.written() == {('"public"."parts"', "(2)"): 2}
+            world.run("TRUNCATE near")
+            assert world.written() == {}
+            world.close()
 
 
 def test_a_table_that_takes_no_triggers_stops_it() -> None:
     """As some extensions have them; here a foreign one is taken for a table of ours."""
-    with (
-        database("CREATE TABLE notes (a int)") as name,
-        closing(open_control(address(name))) as control,
-    ):
-        control.run(
+    with database("CREATE TABLE notes (a int)") as name:
+        run(
             "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN "
             "RAISE feature_not_supported USING MESSAGE = 'hypertables take no such trigger'; "
             "END $$; CREATE EVENT TRIGGER refuse ON ddl_command_end WHEN TAG IN "
             "('CREATE TRIGGER') EXECUTE FUNCTION refuse(); "
-            "ALTER EVENT TRIGGER refuse ENABLE ALWAYS"
+            "ALTER EVENT TRIGGER refuse ENABLE ALWAYS",
+            database=name,
         )
-        (found,) = install(control, "pg_arena")
+        (found,) = install(address(name))
         assert found.is_fatal
         assert "hypertables take no such trigger" in found.reason
-        assert find_schema(control) == ""
+        assert schema_of_journal(name) == ""

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.journal.undo_world import UndoWorld, undoing
+from pytest_arena._postgresql.journal import ServerJournal
+from tests.journal.world import World, journaled
+from tests.servers.postgresql import address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,19 +28,19 @@ INSERT INTO log VALUES (1, 'first');
 
 
 @pytest.fixture
-def world() -> Iterator[UndoWorld]:
+def world() -> Iterator[World]:
     """A test's level, in a database with tables of each kind."""
-    with undoing(SCHEMA) as found:
+    with journaled(SCHEMA) as found:
         found.journal.enter(1)
         yield found
 
 
-def _changed(world: UndoWorld, since: str = "", until: str = "") -> dict[str, TableRows]:
+def _changed(world: World, since: str = "", until: str = "") -> dict[str, TableRows]:
     found = world.journal.rows_changed(level=1, is_top=True, since=since, until=until)
     return {one.table: one for one in found}
 
 
-def _told(world: UndoWorld, since: str = "", until: str = "") -> dict[str, tuple[Rows, Rows]]:
+def _told(world: World, since: str = "", until: str = "") -> dict[str, tuple[Rows, Rows]]:
     """Without the schema's marks: what has gone and come."""
     found = _changed(world, since, until)
     return {
@@ -48,7 +50,7 @@ def _told(world: UndoWorld, since: str = "", until: str = "") -> dict[str, tuple
     }
 
 
-def test_pitfall_029_rows_of_a_new_table_are_told_from_its_first_on(world: UndoWorld) -> None:
+def test_rows_of_a_new_table_are_told_from_its_first_on_pitfall_029(world: World) -> None:
     """Also those of before anybody asked: what stands in a new table has come."""
     world.run("CREATE TABLE item (id serial PRIMARY KEY, name text)")
     world.run("INSERT INTO item (name) VALUES ('lifespan'), ('old')")
@@ -67,7 +69,7 @@ def test_pitfall_029_rows_of_a_new_table_are_told_from_its_first_on(world: UndoW
     assert (item.columns, item.key) == (("id", "name"), ("id",))
 
 
-def test_pitfall_029_a_table_that_is_made_and_filled_after_a_moment(world: UndoWorld) -> None:
+def test_a_table_that_is_made_and_filled_after_a_moment_pitfall_029(world: World) -> None:
     """As in one request; also made as a copy of another."""
     before = world.journal.moment()
     world.run("CREATE TABLE item (a int)", "INSERT INTO item VALUES (1), (1)")
@@ -78,7 +80,7 @@ def test_pitfall_029_a_table_that_is_made_and_filled_after_a_moment(world: UndoW
     assert ("CREATE TABLE public.item",) in found["the schema"].come
 
 
-def test_a_level_with_new_tables_is_replaced_as_ever(world: UndoWorld) -> None:
+def test_a_level_with_new_tables_is_replaced_as_ever(world: World) -> None:
     """And where a wide fixture has made them, they are undone as all others from then on."""
     world.run("CREATE TABLE item (a int)")
     world.journal.moment()
@@ -87,14 +89,14 @@ def test_a_level_with_new_tables_is_replaced_as_ever(world: UndoWorld) -> None:
     assert world.journal.enter(2) == ("CREATE TABLE public.item",)
     assert world.journal.install() == []
     world.journal.enter(1)
-    before = world.content()
+    before = world.state()
     world.run("INSERT INTO item VALUES (2)")
     assert _told(world) == {"item": (set(), {(2,)})}
     assert world.journal.leave(1).marks == ()
-    assert world.content() == before
+    assert world.state() == before
 
 
-def test_a_new_table_that_is_gone_again_has_no_rows(world: UndoWorld) -> None:
+def test_a_new_table_that_is_gone_again_has_no_rows(world: World) -> None:
     """None of them has come, and nobody could say what they were called."""
     world.run("CREATE TABLE item (a int)")
     world.journal.moment()
@@ -102,7 +104,7 @@ def test_a_new_table_that_is_gone_again_has_no_rows(world: UndoWorld) -> None:
     assert list(_changed(world)) == ["the schema"]
 
 
-def test_pitfall_050_new_partitions(world: UndoWorld) -> None:
+def test_new_partitions_pitfall_050(world: World) -> None:
     """Of a table that was there, rows that went through it are known; of a new one, all."""
     world.run("CREATE TABLE log_2 PARTITION OF log FOR VALUES IN (2)")
     world.run("INSERT INTO log VALUES (2, 'through')")
@@ -119,7 +121,7 @@ def test_pitfall_050_new_partitions(world: UndoWorld) -> None:
     assert _told(world)["log"] == (set(), {(2, "through"), (2, "direct")})
 
 
-def test_pitfall_051_a_new_child_of_a_table(world: UndoWorld) -> None:
+def test_a_new_child_of_a_table_pitfall_051(world: World) -> None:
     """Its rows are told once, whichever of the two a statement names."""
     world.run("CREATE TABLE children (b int) INHERITS (parents)")
     world.run("INSERT INTO parents VALUES (1)", "INSERT INTO children VALUES (2, 2)")
@@ -129,14 +131,14 @@ def test_pitfall_051_a_new_child_of_a_table(world: UndoWorld) -> None:
     assert _told(world, made) == told
 
 
-def test_a_table_without_its_triggers_is_not_taken_for_a_new_one(world: UndoWorld) -> None:
+def test_a_table_without_its_triggers_is_not_taken_for_a_new_one(world: World) -> None:
     """What stood in it at the level's start has not come."""
     world.run('DROP TRIGGER "!arena_i" ON steps', 'DROP TRIGGER "!arena_u" ON steps')
     world.run('DROP TRIGGER "!arena_d" ON steps', 'DROP TRIGGER "!arena_t" ON steps')
     assert _told(world) == {}
 
 
-def test_pitfall_044_a_new_table_that_somebody_writes_to(world: UndoWorld) -> None:
+def test_a_new_table_that_somebody_writes_to_pitfall_044(world: World) -> None:
     """It waits for nobody, says that it does not know all, and knows it the next time."""
     world.run("CREATE TABLE item (a int)")
     before = world.journal.moment()
@@ -158,10 +160,10 @@ def test_rows_of_new_tables_are_told_whatever_the_shell_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They are read under the settings that they were written under."""
-    with undoing(SCHEMA) as world:
+    with journaled(SCHEMA) as world:
         monkeypatch.setenv("PGTZ", "Asia/Tokyo")
         world.journal.close()
-        world.journal = type(world.journal)(world.journal._address)
+        world.journal = ServerJournal(address(world.name))
         world.journal.enter(1)
         world.run("CREATE TABLE item (at timestamptz)")
         world.run("INSERT INTO item VALUES ('2026-01-01 12:00+00')")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_arena._dialects._postgresql_journal import _functions as _postgresql_undo
-from tests.journal.undo_world import DONE, NOTHING, UndoWorld, undoing
+from tests.journal.world import DONE, NOTHING, World, journaled, tamper
 
 SCHEMA = """
 CREATE TABLE kept (id serial PRIMARY KEY, a int UNIQUE, b text);
@@ -30,80 +29,69 @@ WORK = (
 )
 
 
-@pytest.fixture
-def in_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_small_parts(name: str) -> None:
     """What is large is so with some hundred rows."""
-    monkeypatch.setattr(_postgresql_undo, "_LARGE", 8192)
-    monkeypatch.setattr(_postgresql_undo, "_PART_ROWS", 70)
-    monkeypatch.setattr(_postgresql_undo, "_MANY", 500)
+    assert tamper(name, r"size > \d+", "size > 8192", of="^leave$")
+    assert tamper(name, r"/ \d+ \+", "/ 70 +", of="^apply_large$")
+    assert tamper(name, r"LIMIT \d+\) m\) = \d+", "LIMIT 500) m) = 500", of="^clear$")
 
 
-@pytest.mark.usefixtures("in_small_parts")
-def test_pitfall_064_a_journal_in_parts() -> None:
-    """Where a part ends in the midst of a table, its deletes still go before its inserts."""
-    _undo_and_redo(rows=300)
+@pytest.mark.parametrize("rows", [300, pytest.param(50_000, marks=pytest.mark.slow)])
+def test_a_journal_in_parts_pitfall_064(rows: int) -> None:
+    """Where a part ends in the midst of a table, its deletes still go before its inserts.
 
-
-@pytest.mark.slow
-def test_pitfall_064_a_journal_of_half_a_million_entries() -> None:
-    """And in the time that it takes to write so many rows twice."""
-    _undo_and_redo(rows=50_000)
-
-
-def _undo_and_redo(rows: int) -> None:
-    with undoing(SCHEMA.format(rows=rows)) as template:
+    The large one takes the time that it takes to write half a million entries twice.
+    """
+    with journaled(SCHEMA.format(rows=rows)) as template:
         template.close()
-        with undoing(template=template.name) as world:
+        if rows < 1000:
+            in_small_parts(template.name)
+        with journaled(template=template.name) as world:
             archived, states = _levels(world, rows)
-        with undoing(template=template.name) as copy:
-            assert copy.content() == states[0]
+        with journaled(template=template.name) as copy:
+            assert copy.state() == states[0]
             copy.journal.restore(archived, 2)
-            assert copy.content() == states[1]
+            assert copy.state() == states[1]
             assert copy.journal.leave(1) == DONE
-            assert copy.content() == states[0]
-            copy.journal.restore(archived, 2)
-            assert copy.journal.recover()
-            assert copy.content() == states[0]
+            assert copy.state() == states[0]
 
 
-def _levels(world: UndoWorld, rows: int) -> tuple[list[tuple[object, ...]], list[dict[str, str]]]:
-    states = [world.content()]
+def _levels(world: World, rows: int) -> tuple[list[tuple[object, ...]], list[dict[str, object]]]:
+    states = [world.state()]
     world.journal.enter(1)
     world.run(*(work.format(rows=rows) for work in WORK))
-    states.append(world.content())
+    states.append(world.state())
     world.journal.enter(2)
     archived = world.journal.archive(2)
     world.run("DELETE FROM empty", "DELETE FROM bare", "UPDATE kept SET b = 'again'")
     assert world.journal.leave(2) == DONE
-    assert world.content() == states[1]
+    assert world.state() == states[1]
     assert world.journal.leave(1) == DONE
-    assert world.content() == states[0]
+    assert world.state() == states[0]
     assert world.journal.leave(1) == NOTHING
-    assert (
-        world.inside("SELECT * FROM {s}.j UNION ALL SELECT 0, 0, 0::text::xid8, '' FROM {s}.jold")
-        == []
-    )
+    assert world.inside("SELECT rel FROM {s}.j UNION ALL SELECT rel FROM {s}.jold") == []
     return archived, states
 
 
-def test_pitfall_064_rows_of_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_megabytes_pitfall_064() -> None:
     """No part is larger than a value may be, however few its rows are."""
-    monkeypatch.setattr(_postgresql_undo, "_PART_BYTES", 3_000_000)
-    with undoing(
+    with journaled(
         "CREATE TABLE images (id int PRIMARY KEY, data bytea)",
         "CREATE TABLE bare (data text)",
         "INSERT INTO images SELECT g, repeat('ab', 300000 * g)::bytea FROM generate_series(1, 4) g",
     ) as world:
-        before = world.content()
+        small = "OVER w / 3000000)::int4"
+        assert tamper(world.name, r"OVER w / \d+\)::int4", small, of="^apply_large$")
+        before = world.state()
         world.run("UPDATE images SET data = data || '1'", "DELETE FROM images WHERE id = 2")
         world.run("INSERT INTO bare SELECT repeat('x', 1000000) FROM generate_series(1, 3)")
         assert world.journal.leave(1) == DONE
-        assert world.content() == before
+        assert world.state() == before
 
 
-def test_pitfall_061_the_journal_stays_small() -> None:
+def test_the_journal_stays_small_pitfall_061() -> None:
     """Dead entries are given back, now and then."""
-    with undoing("CREATE TABLE notes (id serial PRIMARY KEY, a text)") as world:
+    with journaled("CREATE TABLE notes (id serial PRIMARY KEY, a text)") as world:
         sizes = []
         for _ in range(60):
             world.journal.enter(1)

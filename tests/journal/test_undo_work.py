@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._journal import Left
 from tests.journal.test_capture_rows import SCHEMA, WORK
 from tests.journal.test_capture_texts import TYPES, VALUES, table_of
-from tests.journal.undo_world import DONE, NOTHING, UndoWorld, undoing
+from tests.journal.world import DONE, NOTHING, World, journaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,25 +79,25 @@ HARD = {
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[UndoWorld]:
+def database() -> Iterator[World]:
     """One for all tests."""
-    with undoing(SCHEMA, MORE) as world:
+    with journaled(SCHEMA, MORE) as world:
         yield world
 
 
 @pytest.fixture
-def world(database: UndoWorld) -> Iterator[UndoWorld]:
+def world(database: World) -> Iterator[World]:
     """Each test has the database as the one before got it."""
-    before = database.content()
+    before = database.state()
     assert database.journal.enter(1) == ()
     yield database
     database.run("RESET ALL")
-    assert database.content() == before
+    assert database.state() == before
     assert database.inside("SELECT * FROM {s}.j") == []
 
 
 @pytest.mark.parametrize("work", [*WORK.values(), *HARD.values()], ids=[*WORK, *HARD])
-def test_it_is_taken_back(world: UndoWorld, work: str) -> None:
+def test_it_is_taken_back(world: World, work: str) -> None:
     """Each kind of work by itself; a second leave finds nothing."""
     world.run(f"BEGIN; {work}", "COMMIT")
     assert world.journal.look(1).is_changed
@@ -106,7 +105,7 @@ def test_it_is_taken_back(world: UndoWorld, work: str) -> None:
     assert world.journal.leave(1) == NOTHING
 
 
-def test_pitfall_041_all_of_it_at_once(world: UndoWorld) -> None:
+def test_all_of_it_at_once_pitfall_041(world: World) -> None:
     """In one level, transaction by transaction."""
     for work in [*WORK.values(), *HARD.values()]:
         world.run("BEGIN", "SAVEPOINT each")
@@ -121,32 +120,32 @@ def test_pitfall_041_all_of_it_at_once(world: UndoWorld) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
-def test_pitfall_041_a_level_inside_of_a_level(world: UndoWorld, work: str) -> None:
+def test_a_level_inside_of_a_level_pitfall_041(world: World, work: str) -> None:
     """Entered twice, over each kind of work."""
     world.run(f"BEGIN; {work}", "COMMIT", "RESET ALL")
-    middle = world.content()
+    middle = world.state()
     for _ in range(2):
         assert world.journal.enter(2) == ()
         world.run("DELETE FROM plain", "INSERT INTO plain VALUES (1, 'x')")
         world.run("UPDATE customers SET kind = 'inner'", "INSERT INTO parts VALUES (3, 'in', 3)")
         world.run("DELETE FROM top WHERE a > 1", 'INSERT INTO "S two".plain VALUES (1)')
         assert world.journal.leave(2) == DONE
-        assert world.content() == middle
+        assert world.state() == middle
     world.journal.leave(1)
 
 
-def test_pitfall_036_every_type() -> None:
+def test_every_type_pitfall_036() -> None:
     """With a key and without, and with values that are easily spoilt."""
     tables = [
-        f"CREATE TABLE {table_of(kind)} (n int, v {kind}, w {kind});"
+        f"CREATE TABLE {table_of(kind)} (n int NOT NULL, v {kind} NOT NULL, w {kind});"
         f"CREATE TABLE keyed_{table_of(kind)} (id int PRIMARY KEY, v {kind});"
         f"INSERT INTO {table_of(kind)} VALUES ({n}, {value}, NULL);"
         f"INSERT INTO keyed_{table_of(kind)} VALUES ({n}, {value});"
         for kind, values in VALUES.items()
         for n, value in [(len(values), values[0])]
     ]
-    with undoing(TYPES, *tables) as world:
-        before = world.content()
+    with journaled(TYPES, *tables) as world:
+        before = world.state()
         for kind, values in VALUES.items():
             table = table_of(kind)
             world.run(f"DELETE FROM {table}", f"UPDATE keyed_{table} SET id = id + 1")
@@ -154,20 +153,20 @@ def test_pitfall_036_every_type() -> None:
                 world.run(f"INSERT INTO {table} VALUES ({n}, {value}, {value})")
                 world.run(f"INSERT INTO keyed_{table} VALUES (-{n}, {value})")
         assert world.journal.leave(1) == DONE
-        assert world.content() == before
+        assert world.state() == before
 
 
-def test_pitfall_039_a_virtual_column() -> None:
+def test_a_virtual_column_pitfall_039() -> None:
     """There is nothing of it in a row's image."""
-    with undoing("CREATE TABLE plain (a int)") as world:
+    with journaled("CREATE TABLE plain (a int)") as world:
         if world.app.info.server_version < 180000:
             pytest.skip("virtual columns came with PostgreSQL 18")
     table = "(a int, b int GENERATED ALWAYS AS (a * 2) VIRTUAL, c text)"
-    with undoing(
+    with journaled(
         f"CREATE TABLE bare {table}; INSERT INTO bare VALUES (1, DEFAULT, 'c');"
         f"CREATE TABLE keyed {table}; ALTER TABLE keyed ADD PRIMARY KEY (a)"
     ) as world:
-        before = world.content()
+        before = world.state()
         world.run("UPDATE bare SET a = 5", "INSERT INTO keyed VALUES (1, DEFAULT, 'x')")
         changes = world.journal.rows_changed(level=1, is_top=True)
         assert [(table.columns, table.come) for table in changes] == [
@@ -175,10 +174,10 @@ def test_pitfall_039_a_virtual_column() -> None:
             (("a", "c"), ((1, "x"),)),
         ]
         assert world.journal.leave(1) == DONE
-        assert world.content() == before
+        assert world.state() == before
 
 
-def test_pitfall_057_numbers_that_a_session_holds_are_taken_from_it(world: UndoWorld) -> None:
+def test_numbers_that_a_session_holds_are_taken_from_it_pitfall_057(world: World) -> None:
     """It would go on with them, and not be seen to."""
     world.run("SELECT nextval('held')")
     assert world.journal.leave(1) == DONE
@@ -192,21 +191,21 @@ def test_pitfall_057_numbers_that_a_session_holds_are_taken_from_it(world: UndoW
     assert world.journal.leave(1) == DONE
 
 
-def test_pitfall_057_a_level_that_is_entered_once_and_left_twice(world: UndoWorld) -> None:
+def test_a_level_that_is_entered_once_and_left_twice_pitfall_057(world: World) -> None:
     """Nobody has to enter again where nobody has written."""
     world.run("INSERT INTO audit (what) VALUES ('fixture')")
-    before = world.content()
+    before = world.state()
     assert world.journal.enter(2) == ()
     for _ in range(3):
         world.run("INSERT INTO audit (what) VALUES ('test')")
         assert world.journal.leave(2) == DONE
-        assert world.content() == before
+        assert world.state() == before
     assert world.journal.leave(1) == DONE
 
 
-def test_pitfall_057_what_an_upper_level_began_with_ends_with_a_lower_one(world: UndoWorld) -> None:
+def test_what_an_upper_level_began_with_ends_with_a_lower_one_pitfall_057(world: World) -> None:
     """Nobody enters either again: both begin where the lower one did."""
-    before = world.content()
+    before = world.state()
     world.run("SELECT setval('down', -30)")
     assert world.journal.enter(2) == ()
     world.run("SELECT setval('down', -60)")
@@ -214,23 +213,23 @@ def test_pitfall_057_what_an_upper_level_began_with_ends_with_a_lower_one(world:
     assert world.journal.leave(1) == DONE
     world.run("SELECT setval('down', -90)")
     assert world.journal.leave(2) == DONE
-    assert world.content() == before
+    assert world.state() == before
 
 
-def test_pitfall_057_more_sequences_than_are_read_one_by_one() -> None:
+def test_more_sequences_than_are_read_one_by_one_pitfall_057() -> None:
     """They are asked for their last number only."""
     names = [f"s{number}" for number in range(150)]
-    with undoing(";".join(f"CREATE SEQUENCE {name} START 7" for name in names)) as world:
+    with journaled(";".join(f"CREATE SEQUENCE {name} START 7" for name in names)) as world:
         world.run("SELECT setval('s3', 70)")
         world.journal.enter(1)
-        before = world.content()
+        before = world.state()
         world.run("SELECT nextval('s3'), nextval('s4'), nextval('s4')")
         assert world.journal.leave(1) == DONE
-        assert world.content() == before
+        assert world.state() == before
         assert world.journal.leave(1) == NOTHING
 
 
-def test_pitfall_066_what_changed_nothing_needs_nothing(world: UndoWorld) -> None:
+def test_what_changed_nothing_needs_nothing_pitfall_066(world: World) -> None:
     """Not even a transaction's id."""
     world.run("UPDATE plain SET a = 1 WHERE false", "SELECT * FROM customers FOR UPDATE")
     world.run("BEGIN", "DELETE FROM audit", "ROLLBACK")
@@ -241,9 +240,9 @@ def test_pitfall_066_what_changed_nothing_needs_nothing(world: UndoWorld) -> Non
     assert world.rows("SELECT pg_current_xact_id()::text::int8") == [(before + 1,)]
 
 
-def test_pitfall_047_nothing_of_ours_is_a_change(world: UndoWorld) -> None:
+def test_nothing_of_ours_is_a_change_pitfall_047(world: World) -> None:
     """What undo writes is not journaled."""
     world.run("DELETE FROM customers", "TRUNCATE hashed")
     assert world.journal.leave(1) == DONE
     assert not world.journal.look(1).is_changed
-    assert world.journal.leave(1) == Left(was_changed=False)
+    assert world.journal.leave(1) == NOTHING

@@ -89,7 +89,7 @@ def test_of_the_parent(test_client):
 
 
 @pytest.mark.parametrize("more", [(), ("-p", "xdist.plugin", "-n1")], ids=["alone", "xdist"])
-def test_pitfall_078_rerunfailures(example: Example, more: tuple[str, ...]) -> None:
+def test_rerunfailures_pitfall_078(example: Example, more: tuple[str, ...]) -> None:
     """P2, P6: each attempt begins with the fixture's data whole, and counts as a test."""
     pytest.importorskip("pytest_rerunfailures", reason=ELSEWHERE)
     project = example.with_files(test_it=TESTS.replace("RERUNS", "reruns=2"))
@@ -97,7 +97,7 @@ def test_pitfall_078_rerunfailures(example: Example, more: tuple[str, ...]) -> N
     run.says("4 rerun", "7 of 7 tests had a database of their own, 6 changed it")
 
 
-def test_pitfall_078_flaky(example: Example) -> None:
+def test_flaky_pitfall_078(example: Example) -> None:
     """As rerunfailures; flaky runs a test again when its call has failed, not its set-up."""
     pytest.importorskip("flaky", reason=ELSEWHERE)
     tests = TESTS.replace("RERUNS", "max_runs=3").replace("== 6", ">= 4")
@@ -106,7 +106,7 @@ def test_pitfall_078_flaky(example: Example) -> None:
 
 
 @pytest.mark.parametrize("scope", ["session", pytest.param("function", marks=pytest.mark.slow)])
-def test_pitfall_078_repeat(example: Example, scope: str) -> None:
+def test_repeat_pitfall_078(example: Example, scope: str) -> None:
     """P2: every turn begins with the template's state."""
     run = example.with_files(test_it=EACH).run(
         "-p", "pytest_repeat", "--count=3", f"--repeat-scope={scope}"
@@ -114,7 +114,7 @@ def test_pitfall_078_repeat(example: Example, scope: str) -> None:
     run.expect(passed=9).says("9 of 9 tests had a database of their own, 9 changed it")
 
 
-def test_pitfall_078_forked(example: Example) -> None:
+def test_forked_pitfall_078(example: Example) -> None:
     """P2: a child that dies leaves nothing to its parent; the facts of others arrive."""
     if version("pytest") >= "9":
         pytest.skip("pytest-forked 1.7.5 does not run with pytest 9, with arena or without")

@@ -159,7 +159,7 @@ class TestUnit(unittest.TestCase):
 """
 
 
-def test_pitfall_079_each_example_begins_like_the_first(example: Example) -> None:
+def test_each_example_begins_like_the_first_pitfall_079(example: Example) -> None:
     """P2: under pytest-asyncio, anyio and none, with wide data and what fixtures have handed out.
 
     No health check has to be switched off for fixtures of ours.
@@ -169,7 +169,7 @@ def test_pitfall_079_each_example_begins_like_the_first(example: Example) -> Non
 
 
 @pytest.mark.slow
-def test_pitfall_079_what_fails_is_told_of_the_smallest_example(example: Example) -> None:
+def test_what_fails_is_told_of_the_smallest_example_pitfall_079(example: Example) -> None:
     """Shrinking and replaying see the same state: the smallest number, its database is kept."""
     run = example.with_files(test_fail=FAILING).run(*PLUGINS, "--arena-keep=failed")
     run.expect(status=1, failed=3, passed=1).never_says("Flaky", "inconsistent")

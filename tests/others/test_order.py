@@ -75,13 +75,13 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_pitfall_077_mixed(project: Example, seed: int) -> None:
+def test_mixed_pitfall_077(project: Example, seed: int) -> None:
     """P2, P6: fixtures of all scopes begin and end in any order, and more than once."""
     mixed = project.with_files(conftest=MIXED.replace("SEED", str(seed)))
     mixed.run().expect(status=1, passed=10, failed=2)
 
 
-def test_pitfall_077_randomly(project: Example) -> None:
+def test_randomly_pitfall_077(project: Example) -> None:
     """P2, P6: pytest-randomly mixes files, then classes, then functions."""
     pytest.importorskip("pytest_randomly", reason="`make test-full` has it")
     for seed in (1, 2, 3):
@@ -90,7 +90,7 @@ def test_pitfall_077_randomly(project: Example) -> None:
 
 
 @pytest.mark.slow
-def test_pitfall_077_a_part_of_the_suite(project: Example) -> None:
+def test_a_part_of_the_suite_pitfall_077(project: Example) -> None:
     """P2: one test, what has failed, what comes after it, all but one."""
     project.run("--sw").expect(status=2, passed=5, failed=1)
     project.run("--lf").expect(status=1, failed=1)
@@ -101,7 +101,7 @@ def test_pitfall_077_a_part_of_the_suite(project: Example) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["battle_d", "invoices"])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_pitfall_077_the_examples_in_random_order(tmp_path: Path, name: str, seed: int) -> None:
+def test_the_examples_in_random_order_pitfall_077(tmp_path: Path, name: str, seed: int) -> None:
     """P2: real suites, whose authors thought of no order."""
     shutil.copytree(EXAMPLES / name, tmp_path / name)
     suite = Example(tmp_path / name, {"mixed.py": MIXED.replace("SEED", str(seed))})

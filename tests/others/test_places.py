@@ -40,7 +40,7 @@ def add(name):
 
 
 @pytest.mark.slow
-def test_pitfall_084_paths_and_names(example: Example) -> None:
+def test_paths_and_names_pitfall_084(example: Example) -> None:
     """Blanks and letters of the world; another working folder; importlib; no cache of pytest's."""
     folder = example.folder.parent / "ein Projekt, ünïcode" / "%41 #?"
     project = replace(example, folder=folder).with_files(test_it=TESTS)
@@ -57,7 +57,7 @@ def test_pitfall_084_paths_and_names(example: Example) -> None:
     assert not (run.folder / "dev.db").exists()
 
 
-def test_pitfall_084_a_folder_that_cannot_be_written_to(example: Example) -> None:
+def test_a_folder_that_cannot_be_written_to_pitfall_084(example: Example) -> None:
     """Nothing of ours is written below the project."""
     project = example.with_files(test_it=TESTS)
     folder = project.write()

@@ -117,7 +117,7 @@ DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memor
 """
 
 
-def test_pitfall_083_django_is_installed_and_not_configured(example: Example) -> None:
+def test_django_is_installed_and_not_configured_pitfall_083(example: Example) -> None:
     """Two plugins with a fixture `client`: pytest-django's skips; the summary says why."""
     pytest.importorskip("pytest_django", reason=ELSEWHERE)
     project = example.with_files(test_it=USUAL)
@@ -127,7 +127,7 @@ def test_pitfall_083_django_is_installed_and_not_configured(example: Example) ->
     own.never_says("the fixture 'client'")
 
 
-def test_pitfall_083_the_later_plugin_has_the_name(example: Example) -> None:
+def test_the_later_plugin_has_the_name_pitfall_083(example: Example) -> None:
     """`client` is whoever's comes last; the facade always gives ours."""
     pytest.importorskip("pytest_django", reason=ELSEWHERE)
     django = example.with_files(test_it=NAMES.format(module="django.test.client"), conf=SETTINGS)
@@ -198,7 +198,7 @@ def test_after(test_client):
 """
 
 
-def test_pitfall_080_subtests_and_unittest(example: Example) -> None:
+def test_subtests_and_unittest_pitfall_080(example: Example) -> None:
     """A failed subtest fails its test; the state is the test's; `setUpClass` seeds its class."""
     pytest.importorskip("_pytest.subtests", reason="pytest has them since 9")
     project = example.with_files(test_it=TASTES, test_options=OPTIONS)

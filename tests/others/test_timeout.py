@@ -74,7 +74,7 @@ def test_clean(test_client):
 
 
 @pytest.mark.slow
-def test_pitfall_069_070_a_timeout_by_signal(example: Example) -> None:
+def test_a_timeout_by_signal_pitfall_069_070(example: Example) -> None:
     """P2, P7: in an await, in a statement that would never end, in sync code."""
     run = example.with_files(test_it=ALARM).run(*PLUGINS)
     run.expect(status=1, passed=3, failed=3)
@@ -82,7 +82,7 @@ def test_pitfall_069_070_a_timeout_by_signal(example: Example) -> None:
 
 
 @pytest.mark.slow
-def test_pitfall_069_a_timeout_by_thread_ends_the_process(example: Example) -> None:
+def test_a_timeout_by_thread_ends_the_process_pitfall_069(example: Example) -> None:
     """P7: nothing is torn down; the next run sweeps, and starts with the template's state."""
     project = example.with_files(test_it=THREAD)
     run = project.run(*PLUGINS)

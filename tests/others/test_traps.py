@@ -28,7 +28,7 @@ async def held():
         yield connection
 
 @pytest.mark.parametrize("turn", range(2))
-async def test_pitfall_005_held_over_loops(held, client, turn):
+async def test_held_over_loops_pitfall_005(held, client, turn):
     assert (await held.execute(COUNT)).scalar() == 1
     await held.execute(text("INSERT INTO dancers (name) VALUES ('Dune')"))
     await held.commit()
@@ -40,7 +40,7 @@ TRIBE = ContextVar("tribe", default="none")
 async def tribe():
     TRIBE.set("Sand")
 
-async def test_pitfall_082_context_variables(tribe, client):
+async def test_context_variables_pitfall_082(tribe, client):
     async def asked():
         return len((await client.get("/dancers")).json())
 
@@ -60,7 +60,7 @@ def event_loop():
     yield loop
     loop.close()
 
-def test_pitfall_083_an_event_loop_of_the_old_kind(event_loop, db_session):
+def test_an_event_loop_of_the_old_kind_pitfall_083(event_loop, db_session):
     async def add():
         async with maker() as session:
             session.add(Dancer(name="Dune"))
@@ -78,7 +78,7 @@ def tick():
         BEGUN.set()
         ENOUGH.wait(30)
 
-def test_pitfall_068_a_thread_that_holds_a_lock(test_client):
+def test_a_thread_that_holds_a_lock_pitfall_068(test_client):
     threading.Thread(target=tick, daemon=True).start()
     assert BEGUN.wait(30)
 
@@ -89,7 +89,7 @@ def test_after_it(test_client):
 """
 
 
-def test_pitfall_005_068_082_083_loops_and_threads(example: Example) -> None:
+def test_loops_and_threads_pitfall_005_068_082_083(example: Example) -> None:
     """P2, P5: a connection held over loops works; a lock held at the end is ended, and named."""
     calm = example.change("pytest.ini", "= error\n", "= error\n  ignore::pytest.PytestWarning\n")
     run = calm.with_files(test_it=LOOPS).run()
@@ -108,7 +108,7 @@ async def test_both(client):
 
 
 @pytest.mark.slow
-def test_pitfall_076_two_runs_at_once(example: Example) -> None:
+def test_two_runs_at_once_pitfall_076(example: Example) -> None:
     """P2, P7: two checkouts, one cache; neither takes anything from the other."""
     folders = [example.folder.with_name(name) for name in ("one", "two")]
     runs = [

@@ -100,7 +100,7 @@ def project(example: Example) -> Example:
         pytest.param("wide-end", marks=pytest.mark.slow),
     ],
 )
-def test_pitfall_071_ctrl_c(project: Example, places: str) -> None:
+def test_ctrl_c_pitfall_071(project: Example, places: str) -> None:
     """P4, P7: pytest ends as it does, our files are gone, the next run has the template's state."""
     run = project.run("test_it.py", env={"PLACES": places, "SIGNAL": str(signal.SIGINT.value)})
     assert run.status == pytest.ExitCode.INTERRUPTED, run.output
@@ -110,7 +110,7 @@ def test_pitfall_071_ctrl_c(project: Example, places: str) -> None:
 
 
 @pytest.mark.slow
-def test_pitfall_071_ctrl_c_twice(project: Example) -> None:
+def test_ctrl_c_twice_pitfall_071(project: Example) -> None:
     """The second one breaks off the tear-down: all the same."""
     variables = {"PLACES": "call wide-end", "SIGNAL": str(signal.SIGINT.value)}
     run = project.run("test_it.py", env=variables)
@@ -123,7 +123,7 @@ def test_pitfall_071_ctrl_c_twice(project: Example) -> None:
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
-def test_pitfall_071_killed(project: Example, number: signal.Signals) -> None:
+def test_killed_pitfall_071(project: Example, number: signal.Signals) -> None:
     """A process that gets no chance to do anything: the next run sweeps."""
     run = project.run("test_it.py", env={"PLACES": "call", "SIGNAL": str(number.value)})
     assert run.status == -number.value, run.output
@@ -145,7 +145,7 @@ async def seed(session):
 
 
 @pytest.mark.slow
-def test_pitfall_074_a_builder_that_dies(example: Example) -> None:
+def test_a_builder_that_dies_pitfall_074(example: Example) -> None:
     """A build that was broken off is nobody's template: another worker builds it."""
     tests = "import pytest\n" + "\n".join(
         f"def test_{number}(test_client):\n"

@@ -113,7 +113,7 @@ def homes(run: Run) -> list[bool]:
     return [Path(url.partition("///")[2]).exists() for url in urls]
 
 
-def test_pitfall_074_the_template_is_built_once_for_all_workers(example: Example) -> None:
+def test_the_template_is_built_once_for_all_workers_pitfall_074(example: Example) -> None:
     """P2: four at the same moment, and each of them runs all tests."""
     project = example.with_files(test_it=TESTS + SKIPPED, test_wide=WIDE, seed=SLOW_SEED)
     run = project.run(*PLUGINS, "-n", "4", "--dist", "each").expect(passed=32, skipped=4)
@@ -125,7 +125,7 @@ def test_pitfall_074_the_template_is_built_once_for_all_workers(example: Example
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [["-n0"], ["-n4", "--maxprocesses=1"]], ids=" ".join)
-def test_pitfall_075_few_workers(example: Example, how: list[str]) -> None:
+def test_few_workers_pitfall_075(example: Example, how: list[str]) -> None:
     """None and one are as many as any."""
     run = example.with_files(test_it=TESTS, test_wide=WIDE).run(*PLUGINS, *how).expect(passed=8)
     run.says("8 of 8 tests had a database of their own, 7 changed it")
@@ -133,14 +133,14 @@ def test_pitfall_075_few_workers(example: Example, how: list[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dist", ["loadscope", "loadgroup", "loadfile", "worksteal"])
-def test_pitfall_075_ways_to_distribute(example: Example, dist: str) -> None:
+def test_ways_to_distribute_pitfall_075(example: Example, dist: str) -> None:
     """Whichever worker gets a test, in whichever order."""
     run = example.with_files(test_it=TESTS, test_wide=WIDE).run(*PLUGINS, "-n2", "--dist", dist)
     run.expect(passed=8).says("8 of 8 tests had a database of their own, 7 changed it")
 
 
 @pytest.mark.slow
-def test_pitfall_075_a_worker_that_dies_is_replaced(example: Example) -> None:
+def test_a_worker_that_dies_is_replaced_pitfall_075(example: Example) -> None:
     """P7: the next tests are whole, its facts are not lost, its files are gone at the end."""
     run = example.with_files(test_it=TESTS + DYING, test_wide=WIDE).run(*PLUGINS, "-n2")
     run.expect(status=1, passed=14, failed=2).says("replacing crashed worker")
@@ -149,7 +149,7 @@ def test_pitfall_075_a_worker_that_dies_is_replaced(example: Example) -> None:
 
 
 @pytest.mark.slow
-def test_pitfall_075_all_workers_die(example: Example) -> None:
+def test_all_workers_die_pitfall_075(example: Example) -> None:
     """Without a replacement: what has run is told."""
     run = example.with_files(test_it=TESTS + DYING).run(
         *PLUGINS, "-n1", "--max-worker-restart=0", "-x"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_arena._evidence import (
+from pytest_arena.scenarios.evidence import (
     Asserted,
     Document,
     Facts,
@@ -16,7 +16,7 @@ from pytest_arena._evidence import (
     Status,
     StepFacts,
 )
-from pytest_arena._specs import Problem, Row, Scenario, Step
+from pytest_arena.scenarios.specs import Problem, Row, Scenario, Step
 
 __all__ = ["a_scenario", "a_step", "a_test", "every_status", "judged", "outline", "proven"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from pytest_arena._evidence import (
+from pytest_arena.scenarios.evidence import (
     Asserted,
     Document,
     Facts,
@@ -17,7 +17,7 @@ from pytest_arena._evidence import (
     Status,
     StepFacts,
 )
-from pytest_arena._specs import Problem, Scenario, parse
+from pytest_arena.scenarios.specs import Problem, Scenario, parse
 
 __all__ = ["FEATURE", "MARKDOWN", "SOURCES", "document", "large", "place", "scenarios", "unread"]
 

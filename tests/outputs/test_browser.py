@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._evidence import Status
-from pytest_arena._outputs._html import page as made
+from pytest_arena.scenarios.evidence import Status
+from pytest_arena.scenarios.outputs.html import page as made
 from tests.outputs.pages import SOURCES, document, large, place
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cucumber_messages import Envelope, message_converter
 
-from pytest_arena._evidence import Document, JudgedScenario, Status
-from pytest_arena._outputs._messages import messages
-from pytest_arena._specs import parse
+from pytest_arena.scenarios.evidence import Document, JudgedScenario, Status
+from pytest_arena.scenarios.outputs._messages import messages
+from pytest_arena.scenarios.specs import parse
 from tests.outputs.documents import (
     a_scenario,
     a_step,

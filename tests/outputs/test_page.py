@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_arena._evidence import Document, Status, listed
-from pytest_arena._outputs._html import page
-from pytest_arena._specs import Problem, parse
+from pytest_arena.scenarios.evidence import Document, Status, listed
+from pytest_arena.scenarios.outputs.html import page
+from pytest_arena.scenarios.specs import Problem, parse
 from tests.outputs.pages import (
     FEATURE,
     MARKDOWN,

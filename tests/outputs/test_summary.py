@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
 
-from pytest_arena._evidence import Document, Status
-from pytest_arena._outputs import workflow_commands
-from pytest_arena._outputs._markdown import summary
-from pytest_arena._specs import Problem
+from pytest_arena.scenarios.evidence import Document, Status
+from pytest_arena.scenarios.outputs import workflow_commands
+from pytest_arena.scenarios.outputs._markdown import summary
+from pytest_arena.scenarios.specs import Problem
 from tests.outputs.documents import a_scenario, every_status, judged, proven
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._evidence import Document, Status
-from pytest_arena._outputs import FORMS, Target, targets, write
 from pytest_arena.errors import ConfigError
+from pytest_arena.scenarios.evidence import Document, Status
+from pytest_arena.scenarios.outputs import FORMS, Target, targets, write
 from tests.outputs.documents import every_status, judged
 
 if TYPE_CHECKING:

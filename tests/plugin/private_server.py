@@ -12,10 +12,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._dialects._postgresql._control import Failed, open_control
-from pytest_arena._servers._binaries import folders
-from pytest_arena._servers._places import ClusterFolder
-from pytest_arena._servers._programs import account
+from pytest_arena._postgresql._control import Failed, open_control
+from pytest_arena._postgresql.servers._binaries import folders
+from pytest_arena._postgresql.servers._places import ClusterFolder
+from pytest_arena._postgresql.servers._programs import account
 from pytest_arena._values import Address
 from tests.servers.waiting import end_cluster, until
 
@@ -142,8 +142,7 @@ _OTHERS = (
 
 # The files of other runs, and of tests of the suite, are not looked at.
 _COMMAND = (
-    "import sys; from pytest_arena._cli import main; "
-    "from pytest_arena._servers import _sqlite as s; s._MEMORY = s.Path('/no'); "
+    "import os, sys; from pytest_arena._cli import main; os.environ['ARENA_FILES'] = '/no'; "
     "sys.exit(main(sys.argv[1:]))"
 )
 

@@ -206,7 +206,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_pitfall_102_attached_files_are_led_into_the_arena(tmp_path: Path, name: str) -> None:
+def test_attached_files_are_led_into_the_arena_pitfall_102(tmp_path: Path, name: str) -> None:
     """In each form, with either journal: isolated, seeded, and one with the engine on the file."""
     mode, options = SETTINGS[name]
     app = SHOP.format(execute=FORMS[name], mode=mode or "pass", options=options)

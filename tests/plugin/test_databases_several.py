@@ -74,7 +74,7 @@ def counts():
         return [session.scalar(select(func.count(one.id))) for one in (Order, Visit)]
 
 @pytest.mark.parametrize("turn", [1, 2])
-async def test_pitfall_023_each_is_seeded_by_its_own_line_and_whole_again(turn):
+async def test_each_is_seeded_by_its_own_line_and_whole_again_pitfall_023(turn):
     assert counts() == [2, 1]
     async with AsyncSession(analytics) as session:
         await session.execute(delete(Visit))
@@ -86,7 +86,7 @@ async def test_pitfall_023_each_is_seeded_by_its_own_line_and_whole_again(turn):
     await analytics.dispose()
 
 @pytest.mark.parametrize("turn", [1, 2])
-def test_pitfall_022_the_replica_sees_what_the_primary_wrote_and_cannot_write(turn):
+def test_the_replica_sees_what_the_primary_wrote_and_cannot_write_pitfall_022(turn):
     with Session(shop) as session:
         session.add(Order(id=3))
         session.commit()
@@ -95,7 +95,7 @@ def test_pitfall_022_the_replica_sees_what_the_primary_wrote_and_cannot_write(tu
         with pytest.raises(OperationalError, match="readonly"):
             session.execute(delete(Order))
 
-def test_pitfall_022_engines_by_other_spellings_mean_the_same(monkeypatch, tmp_path):
+def test_engines_by_other_spellings_mean_the_same_pitfall_022(monkeypatch, tmp_path):
     name = f"sqlite:///{analytics.url.database}"
     late = create_engine("sqlite:///./../project/shop.db")
     monkeypatch.chdir("..")
@@ -191,7 +191,7 @@ def test_memory_engines_are_their_own():
     first.dispose()
     second.dispose()
 
-def test_pitfall_023_a_transaction_left_open_on_the_second_is_a_leak():
+def test_a_transaction_left_open_on_the_second_is_a_leak_pitfall_023():
     connection = analytics_sync.connect()
     connection.execute(delete(Visit))
     globals()["left"] = connection
@@ -204,7 +204,7 @@ def test_that_fails():
 """
 
 
-def test_pitfall_022_023_several_databases(tmp_path: Path) -> None:
+def test_several_databases_pitfall_022_023(tmp_path: Path) -> None:
     """Apart from each other, whole again, one under all its names; each in summary and leaks."""
     example = small_example(tmp_path, app=APP, test_several=TESTS)
     example = example.with_paths({"pytest.ini": CONFIG})

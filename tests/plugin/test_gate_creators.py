@@ -56,7 +56,7 @@ REFUSED = {
 }
 
 @pytest.mark.parametrize("make", REFUSED.values(), ids=REFUSED)
-def test_pitfall_015_what_opens_a_file_itself_is_refused(arena, make):
+def test_what_opens_a_file_itself_is_refused_pitfall_015(arena, make):
     made = make()
     with arena.expect_refusal() as refused:
         add(made, "Ruby")
@@ -65,7 +65,7 @@ def test_pitfall_015_what_opens_a_file_itself_is_refused(arena, make):
     assert not Path("new.db").exists()
     made.dispose()
 
-async def test_pitfall_015_an_async_creator_is_refused(arena):
+async def test_an_async_creator_is_refused_pitfall_015(arena):
     made = create_async_engine("sqlite+aiosqlite://", async_creator=aopen_dev)
     with arena.expect_refusal() as refused:
         await aadd(made, "Ruby")
@@ -96,7 +96,7 @@ def test_a_creator_may_open_a_temporary_file(tmp_path):
         connection.execute(text("CREATE TABLE t (a)"))
     made.dispose()
 
-def test_pitfall_014_a_listener_that_adds_something_still_runs():
+def test_a_listener_that_adds_something_still_runs_pitfall_014():
     made = create_engine("sqlite:///dev.db")
     seen = []
     @event.listens_for(made, "do_connect")
@@ -107,7 +107,7 @@ def test_pitfall_014_a_listener_that_adds_something_still_runs():
     assert names(engine) == ["Ruby"] and seen and "dev.db" in seen[0]
     made.dispose()
 
-def test_pitfall_014_a_listener_that_returns_a_connection_inside_the_arena(arena):
+def test_a_listener_that_returns_a_connection_inside_the_arena_pitfall_014(arena):
     file = arena.url.partition(":///")[2]
     made = with_listener(lambda *_: sqlite3.connect(file))
     add(made, "Ruby")
@@ -123,7 +123,7 @@ class Mine(sqlite3.Connection):
         return super().execute(*args)
 
 @pytest.mark.parametrize("factory", [Mine, lambda *args, **more: Mine(*args, **more)])
-def test_pitfall_106_the_apps_own_factory_makes_its_connections(factory):
+def test_the_apps_own_factory_makes_its_connections_pitfall_106(factory):
     made = create_engine("sqlite:///dev.db", connect_args={"factory": factory})
     with made.connect() as connection:
         raw = connection.connection.driver_connection
@@ -133,7 +133,7 @@ def test_pitfall_106_the_apps_own_factory_makes_its_connections(factory):
     assert names(engine) == ["Ruby"]
     made.dispose()
 
-def test_pitfall_098_106_what_the_app_sets_up_at_connect_is_there():
+def test_what_the_app_sets_up_at_connect_is_there_pitfall_098_106():
     made = create_engine("sqlite:///dev.db")
     @event.listens_for(made, "connect")
     def set_up(dbapi_connection, record):
@@ -169,7 +169,7 @@ def test_pools_of_every_kind(name, turn):
 """
 
 
-def test_pitfall_014_015_what_opens_its_connections_itself(tmp_path: Path) -> None:
+def test_what_opens_its_connections_itself_pitfall_014_015(tmp_path: Path) -> None:
     """Refused by the user's line before the file is opened; allowed where it leads inside."""
     example = small_example(tmp_path, test_creators=CREATORS)
     with untouched(example):
@@ -237,14 +237,14 @@ def silent(caplog, recwarn):
 
 @pytest.mark.parametrize("harm", HARM)
 @pytest.mark.parametrize("made", [one, memory], ids=["file", "memory"])
-def test_pitfall_132_what_a_test_leaves_on_a_sync_connection(made, harm):
+def test_what_a_test_leaves_on_a_sync_connection_pitfall_132(made, harm):
     with made.connect() as connection:
         pristine(connection)
         connection.exec_driver_sql(HARM[harm])
 
 @pytest.mark.parametrize("harm", HARM)
 @pytest.mark.parametrize("made", [async_one, async_memory], ids=["file", "memory"])
-async def test_pitfall_132_what_a_test_leaves_on_an_async_connection(made, harm):
+async def test_what_a_test_leaves_on_an_async_connection_pitfall_132(made, harm):
     async with made.connect() as connection:
         await connection.run_sync(pristine)
         await connection.exec_driver_sql(HARM[harm])
@@ -257,7 +257,7 @@ def test_and_is_the_same_in_the_next_test():
     with one.connect() as connection:
         assert connection.info["mark"]
 
-async def test_pitfall_002_the_end():
+async def test_the_end_pitfall_002():
     await async_one.dispose()
     await async_memory.dispose()
     one.dispose()
@@ -265,7 +265,7 @@ async def test_pitfall_002_the_end():
 """
 
 
-def test_pitfall_132_002_altered_connections_are_dropped_quietly(tmp_path: Path) -> None:
+def test_altered_connections_are_dropped_quietly_pitfall_132_002(tmp_path: Path) -> None:
     """Temporary tables, settings and ATTACH end with their test; no record, no warning."""
     example = small_example(tmp_path, test_altered=ALTERED)
     with untouched(example):
@@ -285,7 +285,7 @@ def child(pipe):
     pipe.send(names(engine))
 
 @pytest.mark.parametrize("turn", [1, 2])
-def test_pitfall_021_a_forked_child_opens_connections_of_its_own(turn):
+def test_a_forked_child_opens_connections_of_its_own_pitfall_021(turn):
     add(engine, "parent")
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=child, args=(theirs,))
@@ -295,7 +295,7 @@ def test_pitfall_021_a_forked_child_opens_connections_of_its_own(turn):
     assert process.exitcode == 0
     assert names(engine) == ["child", "parent"]
 
-async def test_pitfall_021_an_async_pool_in_a_child():
+async def test_an_async_pool_in_a_child_pitfall_021():
     await aadd(async_engine, "parent")
     def work(pipe):
         import asyncio
@@ -312,7 +312,7 @@ async def test_pitfall_021_an_async_pool_in_a_child():
     process.join(20)
     await async_engine.dispose()
 
-def test_pitfall_021_a_child_that_exits_like_a_process_leaves_the_arena_alone():
+def test_a_child_that_exits_like_a_process_leaves_the_arena_alone_pitfall_021():
     add(engine, "parent")
     if (pid := os.fork()) == 0:
         import atexit
@@ -327,7 +327,7 @@ def test_and_the_next_test_is_clean():
 """
 
 
-def test_pitfall_021_fork(tmp_path: Path) -> None:
+def test_fork_pitfall_021(tmp_path: Path) -> None:
     """A child neither uses nor closes its parent's connections, and sees the test's data."""
     example = small_example(tmp_path, test_fork=FORK)
     with untouched(example):

@@ -21,7 +21,7 @@ from pytest_arena._gate import find_engines
 from sqlalchemy import event, select
 from sqlalchemy.pool import StaticPool
 
-def test_pitfall_015_an_engine_counts_as_soon_as_it_is_made(arena):
+def test_an_engine_counts_as_soon_as_it_is_made_pitfall_015(arena):
     late = create_engine("sqlite:///late.db", echo=False, logging_name="late")
     gc.freeze()
     try:

@@ -98,7 +98,7 @@ def test_a_nested_run_has_an_arena_of_its_own(tmp_path):
 URL = {"DATABASE_URL": "sqlite:///dev.db"}
 
 
-def test_pitfall_135_the_variable_leads_into_the_arena_from_the_first_import(
+def test_the_variable_leads_into_the_arena_from_the_first_import_pitfall_135(
     tmp_path: Path,
 ) -> None:
     """Old and new value, child processes, nested runs: one database; the developer's is safe."""

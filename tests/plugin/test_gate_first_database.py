@@ -109,7 +109,7 @@ def test_a_named_database_is_first_though_its_engine_is_made_later(example: Exam
     named.run().expect(passed=1)
 
 
-def test_pitfall_081_an_app_that_makes_its_tables_while_it_is_imported(example: Example) -> None:
+def test_an_app_that_makes_its_tables_while_it_is_imported_pitfall_081(example: Example) -> None:
     """The template is built of the very module that is being imported; nobody waits for ever."""
     config = "[pytest]\npythonpath = .\narena_schema = main:Base\n"
     tests = example.with_files(main=TABLES_AT_IMPORT, test_main=COUNTS)

@@ -50,13 +50,13 @@ async def lifespan():
     await made.dispose()
 
 @pytest.mark.parametrize("turn", range(100))
-async def test_pitfall_012_an_engine_made_in_the_lifespan_of_each_test(turn):
+async def test_an_engine_made_in_the_lifespan_of_each_test_pitfall_012(turn):
     async with lifespan() as made:
         assert await anames(made) == []
         await aadd(made, "Ruby")
         assert names(engine) == ["Ruby"]
 
-def test_pitfall_012_the_gate_keeps_nothing_of_engines_that_are_gone():
+def test_the_gate_keeps_nothing_of_engines_that_are_gone_pitfall_012():
     gate, resolver = _listeners._gates[-1], _listeners._gates[-1].resolver
     databases = resolver.known
     gc.collect()
@@ -75,13 +75,13 @@ def test_pitfall_012_the_gate_keeps_nothing_of_engines_that_are_gone():
     assert [one() for one in dead] == [None] * 40
     assert (len(gate._entries), len(databases._by_engine), len(databases._by_key)) == before
 
-def test_pitfall_013_an_engine_that_the_app_disposes_of_and_uses_again():
+def test_an_engine_that_the_app_disposes_of_and_uses_again_pitfall_013():
     add(engine, "Ruby")
     engine.dispose()
     add(engine, "Flow")
     assert names(engine) == ["Flow", "Ruby"]
 
-async def test_pitfall_019_104_a_sync_and_an_async_engine_on_one_file():
+async def test_a_sync_and_an_async_engine_on_one_file_pitfall_019_104():
     made = create_async_engine("sqlite+aiosqlite:///dev.db")
     for number in range(10):
         await aadd(made, f"async {number}")
@@ -90,7 +90,7 @@ async def test_pitfall_019_104_a_sync_and_an_async_engine_on_one_file():
     assert len(names(engine)) == 20
     await made.dispose()
 
-async def test_pitfall_010_threads_with_loops_of_their_own_while_the_tests_loop_works():
+async def test_threads_with_loops_of_their_own_while_the_tests_loop_works_pitfall_010():
     made = create_async_engine("sqlite+aiosqlite:///dev.db")
     def work(name):
         asyncio.run(aadd(made, name))
@@ -108,19 +108,19 @@ NAMES = {
 }
 
 @pytest.mark.parametrize("url", NAMES.values(), ids=NAMES)
-def test_pitfall_102_the_file_has_many_names(url):
+def test_the_file_has_many_names_pitfall_102(url):
     made = create_engine(url)
     add(engine, "Ruby")
     assert names(made) == ["Ruby"]
     made.dispose()
 
-def test_pitfall_102_a_read_only_engine_stays_read_only():
+def test_a_read_only_engine_stays_read_only_pitfall_102():
     made = create_engine(NAMES["read_only"])
     with pytest.raises(Exception, match="readonly"):
         add(made, "Ruby")
     made.dispose()
 
-def test_pitfall_102_an_engine_keeps_its_database_when_the_folder_changes(monkeypatch, tmp_path):
+def test_an_engine_keeps_its_database_when_the_folder_changes_pitfall_102(monkeypatch, tmp_path):
     by_uri = create_engine(NAMES["by_uri"])
     names(by_uri)
     monkeypatch.chdir(tmp_path)
@@ -132,7 +132,7 @@ def test_pitfall_102_an_engine_keeps_its_database_when_the_folder_changes(monkey
     by_uri.dispose()
 
 @pytest.mark.parametrize("file", ["a b.db", "Tänzer, 100%.db", "d#1?.db"])
-def test_pitfall_084_any_file_name(file):
+def test_any_file_name_pitfall_084(file):
     made = create_engine(f"sqlite:///{file.replace('?', '%3F')}")
     with made.begin() as connection:
         connection.execute(text("CREATE TABLE t (a)"))
@@ -140,7 +140,7 @@ def test_pitfall_084_any_file_name(file):
 """
 
 
-def test_pitfall_102_104_every_engine_lands_in_the_tests_database(tmp_path: Path) -> None:
+def test_every_engine_lands_in_the_tests_database_pitfall_102_104(tmp_path: Path) -> None:
     """Engines of any place and kind, and any name of the file, mean the test's database."""
     example = small_example(tmp_path, conftest=CONFTEST, test_places=PLACES)
     with untouched(example):
@@ -168,21 +168,21 @@ for each in (static, plain, named, other_name):
     Base.metadata.create_all(each)
 
 @pytest.mark.parametrize("turn", [1, 2])
-def test_pitfall_099_each_memory_engine_is_a_database_of_its_own(turn):
+def test_each_memory_engine_is_a_database_of_its_own_pitfall_099(turn):
     add(static, "static")
     add(plain, "plain")
     add(other_name, "other")
     assert [names(static), names(plain), names(other_name)] == [["static"], ["plain"], ["other"]]
 
 @pytest.mark.parametrize("turn", [1, 2])
-async def test_pitfall_011_async_memory(turn):
+async def test_async_memory_pitfall_011(turn):
     async with async_memory.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     await aadd(async_memory, "Ruby")
     assert await anames(async_memory) == ["Ruby"]
 
 @pytest.mark.parametrize("turn", [1, 2])
-async def test_pitfall_100_named_shared_memory_is_one_database(turn):
+async def test_named_shared_memory_is_one_database_pitfall_100(turn):
     await aadd(named_async, "async")
     add(named, "sync")
     assert names(named) == await anames(named_async) == ["async", "sync"]
@@ -210,7 +210,7 @@ def test_no_more_files_than_engines():
 """
 
 
-def test_pitfall_099_100_memory_engines(tmp_path: Path) -> None:
+def test_memory_engines_pitfall_099_100(tmp_path: Path) -> None:
     """A memory engine has a database of its own, brought back after each test, gone with it."""
     example = small_example(tmp_path, test_memory=MEMORY)
     config = example.change("pytest.ini", "arena_schema = app:Base\n", "")

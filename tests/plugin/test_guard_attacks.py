@@ -733,7 +733,7 @@ def available(attacks: Iterable[Attack]) -> list[Attack]:
     return [one for one in attacks if not one.name.startswith(left_out)]
 
 
-def test_pitfall_135_no_attack_reaches_the_developers_files(tmp_path: Path) -> None:
+def test_no_attack_reaches_the_developers_files_pitfall_135(tmp_path: Path) -> None:
     """Redirected, or refused by the line that tried."""
     attacks = available(GENERAL)
     assert reached(attacks, example_of(tmp_path, attacks), plugin=True) == []

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from pytest_arena._servers._places import ClusterFolder
-from pytest_arena._servers._programs import account
+from pytest_arena._postgresql.servers._places import ClusterFolder
+from pytest_arena._postgresql.servers._programs import account
 from pytest_arena.testing import Example
 from tests.gate.postgresql import SERVER
 from tests.servers.waiting import end_cluster
@@ -577,7 +577,7 @@ def available() -> list[Attack]:
     return [one for one in ATTACKS if has_socket or "socket" not in one.name]
 
 
-def test_pitfall_135_no_attack_reaches_the_developers_server(
+def test_no_attack_reaches_the_developers_server_pitfall_135(
     tmp_path: Path, developer: Developer, private: dict[str, str]
 ) -> None:
     """Redirected, or refused by the line that tried, without a login."""
@@ -603,7 +603,7 @@ def test_without_the_plugin_each_attack_reaches_the_server(
     assert developer.logins() > len(attacks) / 2  # which is what `untouched` looks at
 
 
-def test_pitfall_130_a_listener_hears_its_own_test_alone(
+def test_a_listener_hears_its_own_test_alone_pitfall_130(
     tmp_path: Path, developer: Developer, private: dict[str, str]
 ) -> None:
     """An app with a connection of its driver's beside its engine, where the user has it led.
@@ -684,7 +684,7 @@ async def test_that_is_not_heard_either():
     run.expect(passed=6)
 
 
-def test_pitfall_135_before_tests_and_after_them(tmp_path: Path, developer: Developer) -> None:
+def test_before_tests_and_after_them_pitfall_135(tmp_path: Path, developer: Developer) -> None:
     """At the import of a conftest, in collection, after the session, at exit, in a child process.
 
     All errors are swallowed, as an app may do: the run fails, and names the lines.
@@ -776,7 +776,7 @@ def test_it(way, arena):
     assert names == {"the developer", "engine", "creator", "driver", "asyncpg"}
 
 
-def test_pitfall_137_an_allowed_engine_is_asked_where_a_listener_has_led_it(
+def test_an_allowed_engine_is_asked_where_a_listener_has_led_it_pitfall_137(
     tmp_path: Path, developer: Developer
 ) -> None:
     """With no eye on the drivers. The refusal names the very server: no other is to be allowed."""
@@ -824,7 +824,7 @@ def test_it(driver, arena):
     example.run("-W", "ignore", env=developer.environment).expect(passed=3)
 
 
-def test_pitfall_137_the_live_connection_decides(tmp_path: Path, private: dict[str, str]) -> None:
+def test_the_live_connection_decides_pitfall_137(tmp_path: Path, private: dict[str, str]) -> None:
     """On the very server that the arena uses, and with no eye on the drivers: by the database."""
     test = """
 import asyncio

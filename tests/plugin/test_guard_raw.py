@@ -38,7 +38,7 @@ def spellings():
 def line():
     return f"test_raw.py:{inspect.currentframe().f_back.f_lineno + 1}"
 
-def test_pitfall_139_every_spelling_is_refused_by_the_callers_line(arena):
+def test_every_spelling_is_refused_by_the_callers_line_pitfall_139(arena):
     for name in spellings():
         with arena.expect_refusal() as refused:
             expected = line()
@@ -48,7 +48,7 @@ def test_pitfall_139_every_spelling_is_refused_by_the_callers_line(arena):
             sqlite3.Connection(name, uri=str(name).startswith("file:"))
     Path("hard.db").unlink()
 
-def test_pitfall_139_an_engine_that_has_not_connected_yet_counts(arena):
+def test_an_engine_that_has_not_connected_yet_counts_pitfall_139(arena):
     with arena.expect_refusal():
         sqlite3.connect("lazy.db")
 
@@ -57,7 +57,7 @@ async def ended_threads():
     while threading.active_count() > 1:
         await asyncio.sleep(0)
 
-async def test_pitfall_139_aiosqlite_from_its_worker_thread(arena):
+async def test_aiosqlite_from_its_worker_thread_pitfall_139(arena):
     for name in ("dev.db", Path("dev.db").absolute()):
         with arena.expect_refusal() as refused:
             expected = line()
@@ -121,7 +121,7 @@ def test_sqlite3_is_as_it_was():
 """
 
 
-def test_pitfall_139_raw_connections(tmp_path: Path) -> None:
+def test_raw_connections_pitfall_139(tmp_path: Path) -> None:
     """Never opened, never changed, and the line of whoever tried; all else works as before."""
     example = small_example(tmp_path, test_raw=RAW)
     with untouched(example, "dev.db", "lazy.db"):
@@ -212,7 +212,7 @@ def test_other_files_are_free(tmp_path):
 """
 
 
-def test_pitfall_102_139_attach_on_raw_connections(tmp_path: Path) -> None:
+def test_attach_on_raw_connections_pitfall_102_139(tmp_path: Path) -> None:
     """On raw connections, of the app's file: refused in every form; of other files: free."""
     example = small_example(tmp_path, test_attach=ATTACH)
     with untouched(example):

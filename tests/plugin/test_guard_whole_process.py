@@ -154,7 +154,7 @@ def _example(folder: Path) -> Example:
     return example.with_paths({"pytest.ini": "[pytest]\npythonpath = .\n"})
 
 
-def test_pitfall_081_136_at_no_moment_is_a_file_of_the_developers_reached(tmp_path: Path) -> None:
+def test_at_no_moment_is_a_file_of_the_developers_reached_pitfall_081_136(tmp_path: Path) -> None:
     """Import, hooks, fixtures, the end, a thread that outlives it: redirected or refused."""
     with change_of(_example(tmp_path), _files()) as changed:
         run = _example(tmp_path).run("-s")
@@ -219,7 +219,7 @@ builtins.late = Late()
 """
 
 
-def test_pitfall_081_nothing_is_reached_while_the_interpreter_is_taken_down(tmp_path: Path) -> None:
+def test_nothing_is_reached_while_the_interpreter_is_taken_down_pitfall_081(tmp_path: Path) -> None:
     """By a ``__del__`` after everything else; without the plugin it reaches all three."""
     files = dict.fromkeys(("late_engine.db", "late_raw.db", "late_attach.db"), False)
     example = small_example(tmp_path, conftest=LATE, test_nothing="def test_nothing(): pass")

@@ -166,7 +166,7 @@ def _digest(kept: dict[str, list[str]], test: str) -> str:
 
 
 @pytest.mark.slow
-def test_pitfall_095_keep_is_bounded_and_never_makes_a_database(example: Example) -> None:
+def test_keep_is_bounded_and_never_makes_a_database_pitfall_095(example: Example) -> None:
     """P7, P10: the newest fifty stay; a test without a database has nothing to keep."""
     text = (
         "import pytest\n@pytest.mark.parametrize('n', range(55))\n"

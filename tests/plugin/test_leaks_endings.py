@@ -47,7 +47,7 @@ async def test_6_after_it(client):
     assert await names(client) == ["Sand"]
     assert (await client.post("/dancers/next")).status_code == 201
 
-async def test_pitfall_067_a_failed_test_keeps_its_session(client):
+async def test_a_failed_test_keeps_its_session_pitfall_067(client):
     session = maker()
     session.add(Dancer(name="left"))
     await session.flush()
@@ -60,7 +60,7 @@ async def test_7_after_it(client):
 
 def other(): ...
 
-async def test_pitfall_120_overrides(client):
+async def test_overrides_pitfall_120(client):
     app.dependency_overrides[names] = other
     app.state.answer = 42
 
@@ -191,7 +191,7 @@ def test_again(wide, test_client):
     assert test_client.get("/dancers").json() == ["Sand", "wide"]
     assert test_client.post("/dancers/again").status_code == 201
 
-def test_pitfall_083_names_of_the_users_own(client, db_session, event_loop, arena):
+def test_names_of_the_users_own_pitfall_083(client, db_session, event_loop, arena):
     assert client == db_session == event_loop == "mine"
     with arena.session() as session:
         assert session.in_transaction() is False
@@ -236,7 +236,7 @@ def test_leaks_fail_their_test_and_disturb_no_other(example: Example) -> None:
     run.says("ERROR at teardown of test_1_an_open_transaction", "an open transaction")
     run.says("ERROR at teardown of test_3_a_connection", "that was not given back")
     run.says("ERROR at teardown of test_a_connection_in_the_apps_state", "held = await engine")
-    run.says("test_pitfall_120_overrides left app.dependency_overrides; restored")
+    run.says("test_overrides_pitfall_120 left app.dependency_overrides; restored")
 
 
 def test_endings_of_every_kind_leave_a_whole_database(example: Example) -> None:

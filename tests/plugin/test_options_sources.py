@@ -110,7 +110,7 @@ def test_the_marker_wins_over_the_command_line(example: Example) -> None:
     assert run.output.count("the test's database was kept") == 1
 
 
-def test_pitfall_084_the_cache_is_where_arena_cache_says(seeds: Example) -> None:
+def test_the_cache_is_where_arena_cache_says_pitfall_084(seeds: Example) -> None:
     """Relative to the working folder, and never in the project by itself."""
     run = seeds.run(env={"ARENA_CACHE": "somewhere/else"})
     assert list(run.folder.glob("somewhere/else/templates/*/*.sqlite"))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._servers._binaries import folders
-from pytest_arena._servers._programs import read_programs
+from pytest_arena._postgresql.servers._binaries import folders
+from pytest_arena._postgresql.servers._programs import read_programs
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
 from tests.servers.crowded import PASSWORD, Crowded
 from tests.servers.stand_ins import StandIn, says
@@ -97,7 +97,7 @@ def test_a_login_that_does_not_do(
     refused(example, untouched.url(login)).says(reason, fix)
 
 
-def test_pitfall_091_no_connection_is_free(example: Example, untouched: Crowded) -> None:
+def test_no_connection_is_free_pitfall_091(example: Example, untouched: Crowded) -> None:
     """Nothing hangs, and what to raise is named."""
     taken = untouched.fill()
     try:
@@ -142,7 +142,7 @@ def crowd(example: Example, server: Crowded, *, version: int = 0) -> Run:
 
 
 @pytest.mark.slow
-def test_pitfall_091_the_apps_own_pool_is_too_large(example: Example, crowded: Crowded) -> None:
+def test_the_apps_own_pool_is_too_large_pitfall_091(example: Example, crowded: Crowded) -> None:
     """The server's words, and what they mean here; what was made is dropped all the same."""
     run = crowd(example, crowded).expect(1, passed=1, failed=1)
     run.says("too many clients already", "all connections of the server are taken")
@@ -151,7 +151,7 @@ def test_pitfall_091_the_apps_own_pool_is_too_large(example: Example, crowded: C
 
 @pytest.mark.slow
 @pytest.mark.parametrize("free", [1, 2, 3])
-def test_pitfall_091_few_connections_are_free(
+def test_few_connections_are_free_pitfall_091(
     example: Example, crowded: Crowded, free: int
 ) -> None:
     """Whichever of arena's connections is the one too many."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql._control import open_control
+from pytest_arena._postgresql._control import open_control
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
 from tests.servers.waiting import server_pid
 
@@ -28,8 +28,8 @@ import re
 import signal
 import threading
 from pathlib import Path
-from pytest_arena._dialects._postgresql._control import _LibpqControl
-from pytest_arena._own import _line
+from pytest_arena._postgresql._control import _LibpqControl
+from pytest_arena._postgresql.registry import _connection
 
 PLACES = os.environ.get("PLACES", "").split()
 STATEMENT, MOMENT = os.environ.get("STATEMENT", ""), os.environ.get("MOMENT", "")
@@ -56,7 +56,7 @@ def execute(self, sql, *, fetch, say=_LibpqControl._execute):
 
 
 if "IMPATIENT" in os.environ:
-    _line._RESTART_SECONDS = 0.5
+    _connection._RESTART_SECONDS = 0.5
 
 _LibpqControl.sent = threading.Event()  # never set: a moment for what was said to arrive
 _LibpqControl._execute = execute
@@ -206,7 +206,7 @@ def is_killed(run: Run) -> bool:
 
 
 @pytest.mark.slow
-def test_pitfall_063_killed_at_any_place(project: Project) -> None:
+def test_killed_at_any_place_pitfall_063(project: Project) -> None:
     """P4, P7: as a template is built, a clone made or dropped, in a test: the next run cleans."""
     assert is_killed(project.struck("build"))
     assert is_killed(project.killed_at('CREATE DATABASE "arena_live_', version="2"))
@@ -240,7 +240,7 @@ POINTS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
-def test_pitfall_063_killed_at_every_kind_of_statement(project: Project, moment: str) -> None:
+def test_killed_at_every_kind_of_statement_pitfall_063(project: Project, moment: str) -> None:
     """Before the server has heard it, while it is at it, and before the run has its answer."""
     for number, (statement, count) in enumerate(POINTS):
         version = f"{moment} {number}"
@@ -252,7 +252,7 @@ def test_pitfall_063_killed_at_every_kind_of_statement(project: Project, moment:
 
 
 @pytest.mark.slow
-def test_pitfall_063_killed_at_random(project: Project) -> None:
+def test_killed_at_random_pitfall_063(project: Project) -> None:
     """At whichever statement, and those that come next are no cleaner."""
     most = project.statements()
     chosen = random.Random(63)  # noqa: S311 - the same ones each time
@@ -265,7 +265,7 @@ def test_pitfall_063_killed_at_random(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_pitfall_074_a_registry_in_the_making(example: Example, own_server: PrivateServer) -> None:
+def test_a_registry_in_the_making_pitfall_074(example: Example, own_server: PrivateServer) -> None:
     """The first run of all on a server dies before there is a registry, or while it gets tables."""
     project = Project(example, own_server)
     for statement in ('CREATE DATABASE "arena_registry"', "DO .layout", "WITH me AS"):
@@ -295,7 +295,7 @@ def test_pitfall_074_a_registry_in_the_making(example: Example, own_server: Priv
         pytest.param("wide-end", marks=pytest.mark.slow),
     ],
 )
-def test_pitfall_071_ctrl_c(project: Project, places: str) -> None:
+def test_ctrl_c_pitfall_071(project: Project, places: str) -> None:
     """Pytest ends as it does, and nothing is left even before the next run."""
     run = project.struck(places, INTERRUPT, version=f"ctrl-c {places}")
     assert run.status == pytest.ExitCode.INTERRUPTED, run.output
@@ -314,7 +314,7 @@ def test_pitfall_071_ctrl_c(project: Project, places: str) -> None:
         pytest.param("set-up wide-end", marks=pytest.mark.slow),
     ],
 )
-def test_pitfall_071_ctrl_c_twice(project: Project, places: str) -> None:
+def test_ctrl_c_twice_pitfall_071(project: Project, places: str) -> None:
     """The second one breaks off the tear-down: all the same."""
     run = project.struck(places, INTERRUPT)
     assert run.status not in {0, 1}, run.output
@@ -324,7 +324,7 @@ def test_pitfall_071_ctrl_c_twice(project: Project, places: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("places", ["build", "call", "wide-end"])
-def test_pitfall_071_sigterm(project: Project, places: str) -> None:
+def test_sigterm_pitfall_071(project: Project, places: str) -> None:
     """Pytest does not catch it: the process ends as by kill -9."""
     run = project.struck(places, TERMINATE, version=f"sigterm {places}")
     assert run.status == -TERMINATE.value, run.output
@@ -359,7 +359,7 @@ def timed_out(project: Project, method: str) -> Run:
 
 
 @pytest.mark.slow
-def test_pitfall_069_a_timeout_by_signal(project: Project) -> None:
+def test_a_timeout_by_signal_pitfall_069(project: Project) -> None:
     """The test fails where it waits; those after it have databases as usual."""
     run = timed_out(project, "signal")
     run.expect(1, passed=3, failed=2).says("Timeout (>3.0s) from pytest-timeout")
@@ -367,7 +367,7 @@ def test_pitfall_069_a_timeout_by_signal(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_pitfall_069_a_timeout_by_thread(project: Project) -> None:
+def test_a_timeout_by_thread_pitfall_069(project: Project) -> None:
     """The process is ended from inside, and the next run cleans."""
     run = timed_out(project, "thread")
     assert run.status == 1, run.output
@@ -410,7 +410,7 @@ def killing(project: Project, victim: int, **more: str) -> Run:
 
 
 @pytest.mark.slow
-def test_pitfall_071_the_server_crashes_in_the_middle(
+def test_the_server_crashes_in_the_middle_pitfall_071(
     example: Example, own_server: PrivateServer
 ) -> None:
     """One of its processes dies, so that it ends all others and begins anew."""
@@ -425,7 +425,7 @@ def test_pitfall_071_the_server_crashes_in_the_middle(
 
 
 @pytest.mark.slow
-def test_pitfall_071_the_server_is_gone(example: Example, own_server: PrivateServer) -> None:
+def test_the_server_is_gone_pitfall_071(example: Example, own_server: PrivateServer) -> None:
     """Those tests fail and say why, without a wait for each; the next run starts it again."""
     project = Project(example, own_server)
     project.built().run("test_next.py", env=project.env({})).expect(passed=3)

@@ -19,35 +19,35 @@ from app import Dancer, engine, maker
 
 
 @pytest.mark.parametrize("turn", range(3))
-async def test_pitfall_004_fixture_request_and_test_see_one_database(client, db_session, turn):
+async def test_fixture_request_and_test_see_one_database_pitfall_004(client, db_session, turn):
     db_session.add(Dancer(name="Fixture"))
     assert (await client.get("/dancers")).json() == ["Sand", "Fixture"]
     assert (await client.post("/dancers/Bob")).status_code == 201
     assert await db_session.scalar(select(func.max(Dancer.id))) == 3
 
 
-async def test_pitfall_134_of_two_gathered_requests_one_is_refused(client):
+async def test_of_two_gathered_requests_one_is_refused_pitfall_134(client):
     client._transport.raise_app_exceptions = False
     answers = await asyncio.gather(client.post("/dancers/Twin"), client.post("/dancers/Twin"))
     assert sorted(answer.status_code for answer in answers) == [201, 500]
 
 
 @pytest.mark.parametrize("turn", range(2))
-def test_pitfall_006_the_sync_client_on_its_own_thread(test_client, db_session, turn):
+def test_the_sync_client_on_its_own_thread_pitfall_006(test_client, db_session, turn):
     db_session.add(Dancer(name="Fixture"))
     assert test_client.get("/dancers").json() == ["Sand", "Fixture"]
     assert test_client.post("/dancers/Bob").status_code == 201
     assert db_session.scalar(select(func.max(Dancer.id))) == 3
 
 
-async def test_pitfall_132_what_a_session_was_set_to(client):
+async def test_what_a_session_was_set_to_pitfall_132(client):
     async with engine.connect() as connection:
         await connection.execute(text("SET statement_timeout = 4321"))
         await connection.commit()
         assert await connection.scalar(text("SHOW statement_timeout")) == "4321ms"
 
 
-async def test_pitfall_132_is_gone_with_its_test(client):
+async def test_is_gone_with_its_test_pitfall_132(client):
     for _ in range(3):  # whichever the pool gives
         async with engine.connect() as connection:
             assert await connection.scalar(text("SHOW statement_timeout")) == "0"
@@ -62,7 +62,7 @@ async def test_a_schema_that_a_test_changes(turn):
 
 
 @pytest.mark.parametrize("turn", range(2))
-def test_pitfall_128_another_process_by_the_url(arena, turn):
+def test_another_process_by_the_url_pitfall_128(arena, turn):
     code = (
         "import sys, sqlalchemy as s\\n"
         "with s.create_engine(sys.argv[1]).begin() as c:\\n"
@@ -138,17 +138,17 @@ async def test_leaves_a_reader_open():
     left.append(session)
 
 
-async def test_pitfall_044_is_not_troubled(client):
+async def test_is_not_troubled_pitfall_044(client):
     assert (await client.get("/dancers")).json() == ["Sand"]
 
 
-def test_pitfall_067_fails_with_its_lock(db_session):
+def test_fails_with_its_lock_pitfall_067(db_session):
     db_session.execute(text("UPDATE dancers SET name = 'Locked'"))
     left.append(db_session)
     assert False, "as wanted"
 
 
-def test_pitfall_068_a_thread_holds_a_lock(arena):
+def test_a_thread_holds_a_lock_pitfall_068(arena):
     other = sqlalchemy.create_engine(arena.url.replace("+asyncpg", "+psycopg"))
     connection = other.connect()
     connection.execute(text("LOCK TABLE dancers IN ACCESS EXCLUSIVE MODE"))
@@ -156,7 +156,7 @@ def test_pitfall_068_a_thread_holds_a_lock(arena):
     left.append(connection)
 
 
-def test_pitfall_070_a_statement_that_never_ends(arena):
+def test_a_statement_that_never_ends_pitfall_070(arena):
     other = sqlalchemy.create_engine(arena.url.replace("+asyncpg", "+psycopg"))
     connection = other.connect()
     connection.execute(text("UPDATE dancers SET name = 'Locked'"))

@@ -26,14 +26,14 @@ event.listen(listened, "do_connect", lambda *_: None)  # one that sets a token, 
 
 
 @pytest.mark.parametrize("turn", range(3))
-def test_pitfall_014_an_engine_with_a_listener_of_its_own(turn):
+def test_an_engine_with_a_listener_of_its_own_pitfall_014(turn):
     with listened.begin() as connection:
         assert connection.scalar(COUNT) == 1
         connection.execute(ADD)
 
 
 @pytest.mark.parametrize("turn", range(3))
-def test_pitfall_015_an_engine_with_a_creator(arena, turn):
+def test_an_engine_with_a_creator_pitfall_015(arena, turn):
     dsn = arena.url.replace("+asyncpg", "")
     engine = sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn))
     with engine.begin() as connection:
@@ -110,7 +110,7 @@ def test_is_seen():
 """
 
 
-def test_pitfall_131_132_what_a_session_holds_ends_with_its_test(example: Example) -> None:
+def test_what_a_session_holds_ends_with_its_test_pitfall_131_132(example: Example) -> None:
     """Whichever connection of the pool the next test is given."""
     on_postgresql(example, test_sessions=SESSIONS).run().expect(passed=5)
 

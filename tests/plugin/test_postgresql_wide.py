@@ -53,7 +53,7 @@ def session(connection):
 
 
 @pytest.mark.parametrize("turn", range(3))
-def test_pitfall_005_a_suite_that_undoes_itself(session, turn):
+def test_a_suite_that_undoes_itself_pitfall_005(session, turn):
     session.add(Dancer(name="Recipe"))
     session.commit()
     assert session.scalar(COUNT) == 2
@@ -80,7 +80,7 @@ def worker():
 
 
 @pytest.mark.parametrize("turn", range(4))
-async def test_pitfall_010_what_a_fixtures_thread_holds_is_no_tests(worker, client, turn):
+async def test_what_a_fixtures_thread_holds_is_no_tests_pitfall_010(worker, client, turn):
     assert (await client.get("/dancers")).json() == ["Sand"]
     assert (await client.post("/dancers/Bob")).status_code == 201
 """

@@ -124,7 +124,7 @@ def check_each_has_its_own(folder: Path, *, processes: int) -> None:
 
 
 @pytest.mark.slow
-def test_pitfall_074_the_template_is_built_once_for_all_workers(
+def test_the_template_is_built_once_for_all_workers_pitfall_074(
     example: Example, server: PrivateServer
 ) -> None:
     """P2: three at the same moment, and each of them runs all tests."""
@@ -149,7 +149,7 @@ def test_pitfall_074_the_template_is_built_once_for_all_workers(
         "-n0",
     ],
 )
-def test_pitfall_075_ways_to_distribute(example: Example, server: PrivateServer, how: str) -> None:
+def test_ways_to_distribute_pitfall_075(example: Example, server: PrivateServer, how: str) -> None:
     """Whichever worker gets a test, in whichever order: the same as without workers."""
     run = project(example, how, test_wide=WIDE).run(*XDIST, *how.split(), env=server.env)
     run.expect(passed=8).says("8 of 8 tests had a database of their own")
@@ -158,7 +158,7 @@ def test_pitfall_075_ways_to_distribute(example: Example, server: PrivateServer,
 
 
 @pytest.mark.slow
-def test_pitfall_075_a_worker_that_dies_is_replaced(
+def test_a_worker_that_dies_is_replaced_pitfall_075(
     example: Example, server: PrivateServer
 ) -> None:
     """P7: its number is used again, its database is not; a sweep takes away what it left."""
@@ -240,7 +240,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.slow
-def test_pitfall_076_two_checkouts_at_once(
+def test_two_checkouts_at_once_pitfall_076(
     example: Example, server: PrivateServer, tmp_path: Path
 ) -> None:
     """Two models, two templates, in step: neither sees or drops what is the other's."""
@@ -258,7 +258,7 @@ def test_pitfall_076_two_checkouts_at_once(
 
 
 @pytest.mark.slow
-def test_pitfall_076_another_run_comes_and_goes(
+def test_another_run_comes_and_goes_pitfall_076(
     example: Example, server: PrivateServer, tmp_path: Path
 ) -> None:
     """It starts, sweeps and ends while the first is in the middle of a test; then it is killed."""
@@ -296,7 +296,7 @@ def check_shards(example: Example, url: str) -> None:
 
 
 @pytest.mark.slow
-def test_pitfall_074_shards_that_share_a_url_alone(example: Example, server: PrivateServer) -> None:
+def test_shards_that_share_a_url_alone_pitfall_074(example: Example, server: PrivateServer) -> None:
     """One of them builds the template for all; nothing is left but that."""
     project(example, "start").run("-k", "0", env=server.env).expect(passed=1)  # it is there now
     check_shards(project(example, "shards", test_wide=WIDE), server.url)
@@ -304,7 +304,7 @@ def test_pitfall_074_shards_that_share_a_url_alone(example: Example, server: Pri
 
 
 @pytest.mark.slow
-def test_pitfall_074_shards_on_a_service(example: Example) -> None:
+def test_shards_on_a_service_pitfall_074(example: Example) -> None:
     """As above, on a server that is not arena's, by TCP."""
     to = address()
     login = f"{to.user}:{to.password}" if to.password else to.user

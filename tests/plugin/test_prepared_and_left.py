@@ -22,7 +22,7 @@ async def columns():
         return list((await connection.execute(ROWS)).keys())
 
 @pytest.mark.parametrize("name", ["style", "crew", "style"])
-async def test_pitfall_026_ddl_of_another_engine(name):
+async def test_ddl_of_another_engine_pitfall_026(name):
     assert await columns() == ["id", "name"]
     with other.begin() as connection:
         connection.execute(text(f"ALTER TABLE dancers ADD COLUMN {name}"))
@@ -34,7 +34,7 @@ async def test_pitfall_026_ddl_of_another_engine(name):
 """
 
 
-def test_pitfall_026_no_statement_is_older_than_the_schema(example: Example) -> None:
+def test_no_statement_is_older_than_the_schema_pitfall_026(example: Example) -> None:
     """Columns are those that stand, between two requests and between two tests."""
     example.with_files(test_prepared=PREPARED).run().expect(passed=3)
 
@@ -46,7 +46,7 @@ from app import engine, maker
 KEPT = []
 
 @pytest.mark.parametrize("number", range(3))
-async def test_pitfall_073_left_open(number):
+async def test_left_open_pitfall_073(number):
     KEPT.append(engine)
     session = maker()
     KEPT.append(session)
@@ -56,7 +56,7 @@ async def test_pitfall_073_left_open(number):
 
 
 @pytest.mark.slow
-def test_pitfall_073_connections_left_open_do_not_keep_the_process(example: Example) -> None:
+def test_connections_left_open_do_not_keep_the_process_pitfall_073(example: Example) -> None:
     """Each aiosqlite connection has a thread that Python waits for: the run ends all the same."""
     run = example.with_files(test_left=LEFT).run()
     run.expect(1, passed=3, errors=3).says("a connection that was not given back")

@@ -93,14 +93,14 @@ def test_plain(test_client):
     assert len(test_client.get("/dancers").json()) == 5
 
 @pytest.mark.asyncio
-async def test_pitfall_006_sync_client_in_an_async_test(client, test_client):
+async def test_sync_client_in_an_async_test_pitfall_006(client, test_client):
     for number in range(3):
         assert test_client.post(f"/dancers/s{number}").status_code == 201
         assert (await client.post(f"/dancers/a{number}")).status_code == 201
     assert test_client.get("/dancers").json() == (await client.get("/dancers")).json()
     assert await count() == 7
 
-def test_pitfall_007_a_bare_test_client():
+def test_a_bare_test_client_pitfall_007():
     bare = TestClient(app)
     for number in range(50):
         assert bare.post(f"/dancers/{number}").status_code == 201
@@ -140,10 +140,10 @@ class TestIsolated(unittest.IsolatedAsyncioTestCase):
     async def asyncSetUp(self):
         assert await count() == 1
 
-    async def test_pitfall_009_isolated(self):
+    async def test_isolated_pitfall_009(self):
         await story()
 
-    test_again = test_pitfall_009_isolated
+    test_again = test_isolated_pitfall_009
 """
 
 MANY = """
@@ -152,7 +152,7 @@ import pytest
 from app import Dancer, maker, LOG
 
 @pytest.mark.parametrize("number", range(100))
-async def test_pitfall_003_a_hundred_loops(client, number):
+async def test_a_hundred_loops_pitfall_003(client, number):
     assert (await client.post("/dancers/more")).status_code == 201
 
 # pytest-asyncio's issue 402: a sessionmaker made at import time, three tests, three loops.
@@ -161,12 +161,12 @@ async def write():
         session.add(Dancer(name="x"))
         await session.commit()
 
-async def test_pitfall_004_one(): await write()
-async def test_pitfall_004_two(): await write()
-async def test_pitfall_004_three(): await write()
+async def test_one_pitfall_004(): await write()
+async def test_two_pitfall_004(): await write()
+async def test_three_pitfall_004(): await write()
 
 @pytest.mark.parametrize("turn", range(3))
-async def test_pitfall_011_concurrent_requests(client, turn):
+async def test_concurrent_requests_pitfall_011(client, turn):
     answers = await asyncio.gather(*(client.get("/dancers") for _ in range(10)))
     assert [answer.json() for answer in answers] == [["Sand"]] * 10
     answers = await asyncio.gather(*(client.post(f"/dancers/{n}") for n in range(5)))
@@ -238,7 +238,7 @@ def with_lifespan(example: Example) -> Example:
     return example.change("app.py", "app = FastAPI()\n", LIFESPAN)
 
 
-def test_pitfall_008_117_runners_of_all_kinds_in_one_run(example: Example) -> None:
+def test_runners_of_all_kinds_in_one_run_pitfall_008_117(example: Example) -> None:
     """P5, P2: each of them twice, in one file, under warnings as errors."""
     strict = with_lifespan(example).change("pytest.ini", "= auto", "= strict")
     project = strict.with_files(test_it=STRICT, test_unit=UNIT)
@@ -246,7 +246,7 @@ def test_pitfall_008_117_runners_of_all_kinds_in_one_run(example: Example) -> No
 
 
 @pytest.mark.slow
-def test_pitfall_001_018_runners_of_many_loops_pings_and_small_pools(example: Example) -> None:
+def test_runners_of_many_loops_pings_and_small_pools_pitfall_001_018(example: Example) -> None:
     """P5: a hundred loops; pools of one; uvloop; debug mode; a lifespan that always ends."""
     project = with_lifespan(example).with_files(test_it=MANY.replace("EXPECTED", "(107, 0)"))
     counts = {"passed": 107, "xfailed": 3, "skipped": 1}
@@ -259,7 +259,7 @@ def test_pitfall_001_018_runners_of_many_loops_pings_and_small_pools(example: Ex
     debugged.run(env={"PYTHONASYNCIODEBUG": "1"}).expect(**counts)
 
 
-def test_pitfall_011_runners_with_a_static_pool_in_memory(example: Example) -> None:
+def test_runners_with_a_static_pool_in_memory_pitfall_011(example: Example) -> None:
     """Pitfall 11: one connection shared by all requests and all loops."""
     static = example.change(
         "app.py",

@@ -74,7 +74,7 @@ async def test_reads_are_fresh_after_a_request(db_session, client, read):
     assert await read(db_session) == "Dune"
     assert dancer.name == "Dune"
 
-async def test_pitfall_124_instances_keep_their_values_after_a_commit(db_session, client):
+async def test_instances_keep_their_values_after_a_commit_pitfall_124(db_session, client):
     dancer = Dancer(name="Grain")
     db_session.add(dancer)
     await client.get("/dancers")

@@ -124,7 +124,7 @@ def with_migrations(example: Example, env: str) -> Example:
 
 
 @pytest.mark.parametrize("env", [SYNC_ENV, ASYNC_ENV], ids=["sync", "async"])
-def test_pitfall_127_migrations_run_inside_and_outside_a_loop(example: Example, env: str) -> None:
+def test_migrations_run_inside_and_outside_a_loop_pitfall_127(example: Example, env: str) -> None:
     """A sync and an async env.py, unmodified; loggers and the working folder stay as they were.
 
     A migration that is added makes another template, and so does one that is edited.

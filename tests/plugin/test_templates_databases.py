@@ -99,7 +99,7 @@ async def create(request, call_next):
     [(AT_IMPORT, "once"), (IN_THE_LIFESPAN, "2 times"), (IN_A_REQUEST, "2 times")],
     ids=["import", "lifespan", "request"],
 )
-def test_pitfall_119_an_app_that_makes_its_tables_itself(
+def test_an_app_that_makes_its_tables_itself_pitfall_119(
     example: Example, where: str, times: str
 ) -> None:
     """Works as it is; the summary says what it cost, and the line that saves it."""
@@ -117,7 +117,7 @@ def test_a_database_that_stays_empty_is_told_what_would_fill_it(example: Example
     run.says("no template: it starts empty", "start with the tables: arena_schema = app:Base")
 
 
-def test_pitfall_119_a_lifespan_that_makes_tables_over_a_template_costs_no_word(
+def test_a_lifespan_that_makes_tables_over_a_template_costs_no_word_pitfall_119(
     example: Example,
 ) -> None:
     """The tables are there already; nothing is doubled."""

@@ -133,7 +133,7 @@ def suite(example: Example, text: str, **values: object) -> Example:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("alter,numbers", [("", (60, 6)), ("alter", (150, 25))])
-def test_pitfall_070_a_level_goes_wherever_its_leaving_is_broken_off(
+def test_a_level_goes_wherever_its_leaving_is_broken_off_pitfall_070(
     example: Example, server: PrivateServer, alter: str, numbers: tuple[int, int]
 ) -> None:
     """P2, P7: at its beginning, in the middle and at its end, in place and by a copy."""
@@ -147,7 +147,7 @@ def test_pitfall_070_a_level_goes_wherever_its_leaving_is_broken_off(
 
 
 @pytest.mark.slow
-def test_pitfall_070_a_level_that_was_entered_by_halves(
+def test_a_level_that_was_entered_by_halves_pitfall_070(
     example: Example, server: PrivateServer
 ) -> None:
     """Nobody knows of it, so it is gone at once."""
@@ -158,7 +158,7 @@ def test_pitfall_070_a_level_that_was_entered_by_halves(
 
 
 @pytest.mark.slow
-def test_pitfall_070_ctrl_c_ends_the_run_in_order(example: Example, server: PrivateServer) -> None:
+def test_ctrl_c_ends_the_run_in_order_pitfall_070(example: Example, server: PrivateServer) -> None:
     """What the test and the wider fixture have written is gone, and so are the databases."""
     project = suite(example, LEAVING, ALTER=False, STOP=26, STEP=25)
     project = project.change("conftest.py", "RAISED = A_TIMEOUT", "RAISED = KeyboardInterrupt()")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql._control import open_control
+from pytest_arena._postgresql._control import open_control
 from tests.plugin.private_server import PrivateServer, private_server
 from tests.plugin.test_postgresql_crashes import NEXT, Project, is_killed
 from tests.servers.waiting import until
@@ -106,7 +106,7 @@ def project(example: Example, server: PrivateServer) -> UndoProject:
 
 
 @pytest.mark.slow
-def test_pitfall_063_a_killed_run_is_gone_on_with(project: UndoProject) -> None:
+def test_a_killed_run_is_gone_on_with_pitfall_063(project: UndoProject) -> None:
     """P2, P7: in a test, and again in the run after that: the same database, as new."""
     assert is_killed(project.struck("call"))
     [first] = [name for name in project.server.of_runs() if "live" in name]
@@ -127,7 +127,7 @@ def test_pitfall_063_a_killed_run_is_gone_on_with(project: UndoProject) -> None:
         pytest.param("tear-down", marks=pytest.mark.slow),
     ],
 )
-def test_pitfall_063_killed_in_a_fixture(project: UndoProject, places: str) -> None:
+def test_killed_in_a_fixture_pitfall_063(project: UndoProject, places: str) -> None:
     """What wider fixtures have written is taken back with the rest."""
     assert is_killed(project.struck(places))
     project.next_run(made=0)
@@ -150,7 +150,7 @@ POINTS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
-def test_pitfall_063_killed_at_every_kind_of_statement(project: UndoProject, moment: str) -> None:
+def test_killed_at_every_kind_of_statement_pitfall_063(project: UndoProject, moment: str) -> None:
     """In the middle of a level's beginning or end, and of taking over: each time the next does."""
     assert is_killed(project.struck("call", version="points"))
     for number, (statement, count) in enumerate(POINTS):
@@ -164,7 +164,7 @@ def test_pitfall_063_killed_at_every_kind_of_statement(project: UndoProject, mom
 
 
 @pytest.mark.slow
-def test_pitfall_063_killed_at_random(project: UndoProject) -> None:
+def test_killed_at_random_pitfall_063(project: UndoProject) -> None:
     """At whichever statement, and those that come next go on with what is there."""
     most = project.statements()
     chosen = random.Random(630)  # noqa: S311 - the same ones each time
@@ -221,7 +221,7 @@ def is_stopped(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_pitfall_076_workers_take_over_one_each(project: UndoProject) -> None:
+def test_workers_take_over_one_each_pitfall_076(project: UndoProject) -> None:
     """Two runs that were killed, and two workers: no database is shared, and none is left."""
     env = project.env({"PLACES": "call", "SIGNAL": str(signal.SIGSTOP.value)})
     runs = [project.built().start("test_it.py", env=env) for _ in range(2)]

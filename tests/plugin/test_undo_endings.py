@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._arena._unbroken import unbroken
+from pytest_arena._run._unbroken import unbroken
 from tests.plugin.test_postgresql_story import on_postgresql
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ import signal
 import pytest
 from sqlalchemy import select
 from app import Dancer
-from pytest_arena._isolation import Undo
+from pytest_arena._postgresql.isolation._undo import Undo
 
 leave = Undo.leave
 
@@ -79,7 +79,7 @@ def test_after(arena):
 
 
 @pytest.mark.slow
-def test_pitfall_070_a_timeout_while_a_level_is_left(example: Example) -> None:
+def test_a_timeout_while_a_level_is_left_pitfall_070(example: Example) -> None:
     """It is told, and what the test wrote goes all the same."""
     run = on_postgresql(example, test_it=RINGS, test_later=AFTER).run("--tb=short")
     run.expect(1, passed=5, errors=2).says("Failed: Timeout")
@@ -110,7 +110,7 @@ def connection(engine):
 
 
 @pytest.mark.parametrize("turn", range(3))
-def test_pitfall_057_a_number_of_a_sequence_in_a_savepoint(connection, turn):
+def test_a_number_of_a_sequence_in_a_savepoint_pitfall_057(connection, turn):
     savepoint = connection.begin_nested()
     connection.execute(text("INSERT INTO dancers (name) VALUES ('Savepoint')"))
     assert connection.scalar(text("SELECT count(*) FROM dancers")) == 3
@@ -165,7 +165,7 @@ def test_it_was_ended(worker, arena):
 
 
 @pytest.mark.slow
-def test_pitfall_044_057_transactions_of_wide_fixtures(example: Example) -> None:
+def test_transactions_of_wide_fixtures_pitfall_044_057(example: Example) -> None:
     """One that only took numbers stays as it is; a statement under way ends with its test."""
     project = on_postgresql(example, test_savepoints=ONE_TRANSACTION, test_worker=AT_WORK)
     project.run("-W", "error::pytest.PytestUnhandledThreadExceptionWarning").expect(passed=5)
@@ -207,7 +207,7 @@ async def run(*statements):
             await connection.execute(text(statement))
 
 
-async def test_pitfall_029_rows_of_tables_that_the_test_has_made(arena, client):
+async def test_rows_of_tables_that_the_test_has_made_pitfall_029(arena, client):
     await run("CREATE TABLE made (a int)", "INSERT INTO made VALUES (1)")
     try:
         async with arena.expect_changes():
@@ -231,6 +231,6 @@ async def test_pitfall_029_rows_of_tables_that_the_test_has_made(arena, client):
 """
 
 
-def test_pitfall_029_expected_changes_of_new_tables(example: Example) -> None:
+def test_expected_changes_of_new_tables_pitfall_029(example: Example) -> None:
     """As where an app makes its tables when it starts, which is in each test."""
     on_postgresql(example, test_it=NEW_TABLES).run().expect(passed=1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql._control import open_control
+from pytest_arena._postgresql._control import open_control
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def test_clone_that_was_named_asks_for_no_rights(roles: Roles) -> None:
 
 
 @pytest.mark.slow
-def test_pitfall_048_forced_policies_need_a_role_that_goes_past_them(roles: Roles) -> None:
+def test_forced_policies_need_a_role_that_goes_past_them_pitfall_048(roles: Roles) -> None:
     """Row level security hides from the journal what it has to take back, but from BYPASSRLS."""
     for role, expected in (("replica", "clone"), ("bypassing", "undo"), ("almighty", "undo")):
         run = roles.run(role, expected, seed=FORCED).expect(passed=3)
@@ -231,7 +231,7 @@ def test_a_changed_schema_is_noticed_with_and_without_event_triggers(
 
 
 @pytest.mark.slow
-def test_pitfall_029_expected_changes_of_the_schema_without_event_triggers(roles: Roles) -> None:
+def test_expected_changes_of_the_schema_without_event_triggers_pitfall_029(roles: Roles) -> None:
     """Nothing notes them at once, and nobody's expectation is met by a table that is gone."""
     roles.run("replica", "undo", test_it=TOLD_WITHOUT_EVENT_TRIGGERS).expect(passed=5)
 

@@ -88,7 +88,7 @@ def env() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_pitfall_057_numbers_in_the_transaction_of_a_wide_fixture(
+def test_numbers_in_the_transaction_of_a_wide_fixture_pitfall_057(
     example: Example, env: dict[str, str]
 ) -> None:
     """They go back with a savepoint; where rows stay in the transaction, so do their numbers."""

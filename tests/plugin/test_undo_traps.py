@@ -36,71 +36,71 @@ async def count(client, table):
 
 
 @pytest.mark.parametrize("turn", range(2))
-async def test_pitfall_057_the_first_order_has_the_first_number(client, turn):
+async def test_the_first_order_has_the_first_number_pitfall_057(client, turn):
     numbers = [(await client.post("/orders")).json()[0] for _ in range(2)]
     assert numbers == [ORDERS + 1, ORDERS + 2]
 
 
-async def test_pitfall_057_a_number_that_was_rolled_back(client):
+async def test_a_number_that_was_rolled_back_pitfall_057(client):
     assert (await client.post("/orders", params={"customer": 77})).status_code == 409
     assert (await client.post("/orders")).json()[0] == ORDERS + 2
 
 
-async def test_pitfall_062_each_request_has_its_own_time(client):
+async def test_each_request_has_its_own_time_pitfall_062(client):
     times = [(await client.post("/orders")).json()[2] for _ in range(3)]
     assert sorted(set(times)) == times
 
 
-async def test_pitfall_042_a_request_that_rolls_back(client):
+async def test_a_request_that_rolls_back_pitfall_042(client):
     assert (await client.post("/orders/half")).status_code == 402
     assert await count(client, "orders") == ORDERS + 1
 
 
-async def test_pitfall_039_045_the_cascade_of_a_foreign_key(client):
+async def test_the_cascade_of_a_foreign_key_pitfall_039_045(client):
     await client.post("/orders")
     await client.post("/orders", params={"customer": 2})
     assert (await client.delete("/customers/1")).status_code == 200
     assert await count(client, "orders") == 1
 
 
-async def test_pitfall_045_046_a_cycle_of_foreign_keys(client):
+async def test_a_cycle_of_foreign_keys_pitfall_045_046(client):
     assert (await client.post("/departments/2")).status_code == 201
     assert (await client.post("/departments/3", params={"head": 9})).status_code == 409
     assert (await client.delete("/departments")).status_code == 200
     assert await count(client, "departments") == 0
 
 
-async def test_pitfall_047_audit_and_times_of_the_apps_triggers(client):
+async def test_audit_and_times_of_the_apps_triggers_pitfall_047(client):
     before = await count(client, "audit.log")
     assert (await client.put("/invoices/1")).json() == [[True]]
     await client.post("/orders")
     assert await count(client, "audit.log") == before + 2
 
 
-async def test_pitfall_047_what_may_not_be_deleted(client):
+async def test_what_may_not_be_deleted_pitfall_047(client):
     answer = await client.delete("/invoices/1")
     assert "ten years" in answer.text
     assert (await client.put("/invoices/2")).status_code == 200
 
 
-async def test_pitfall_048_a_view_that_writes_elsewhere(client):
+async def test_a_view_that_writes_elsewhere_pitfall_048(client):
     assert (await client.post("/notes/loud")).status_code == 201
     assert await count(client, "notes") == 2
 
 
-async def test_pitfall_037_038_048_equal_rows_and_triggers_that_change_them(client):
+async def test_equal_rows_and_triggers_that_change_them_pitfall_037_038_048(client):
     assert (await client.post("/lines")).status_code == 201
     assert await count(client, "lines WHERE line = 'same!'") == 3
 
 
-async def test_pitfall_049_an_import_that_empties_the_tables(client):
+async def test_an_import_that_empties_the_tables_pitfall_049(client):
     await client.post("/orders")
     assert (await client.post("/customers/import")).json() == [[1], [2]]
     assert await count(client, "orders") == 0
     assert (await client.post("/orders")).json()[0] == 1
 
 
-async def test_pitfall_042_049_a_table_that_was_emptied_and_is_not(client):
+async def test_a_table_that_was_emptied_and_is_not_pitfall_042_049(client):
     async with engine.begin() as connection:
         inner = await connection.begin_nested()
         await connection.execute(text("TRUNCATE customers CASCADE"))
@@ -109,12 +109,12 @@ async def test_pitfall_042_049_a_table_that_was_emptied_and_is_not(client):
     assert await count(client, "customers") == 2
 
 
-async def test_pitfall_040_052_a_key_that_moves(client):
+async def test_a_key_that_moves_pitfall_040_052(client):
     assert (await client.post("/customers/2/rename/Cleo")).status_code == 200
     assert await count(client, "customers WHERE id = 102") == 1
 
 
-async def test_pitfall_041_one_row_many_times(client):
+async def test_one_row_many_times_pitfall_041(client):
     for _ in range(2):
         assert (await client.delete("/customers/2")).status_code == 200
         for name in "Cleo", "Cleo", "Dee":
@@ -123,11 +123,11 @@ async def test_pitfall_041_one_row_many_times(client):
     assert await count(client, "customers WHERE name = 'Dee'") == 1
 
 
-async def test_pitfall_051_a_table_that_inherits(client):
+async def test_a_table_that_inherits_pitfall_051(client):
     assert (await client.post("/raise")).json() == [[3], [3]]
 
 
-async def test_pitfall_050_partitions(client):
+async def test_partitions_pitfall_050(client):
     await client.post("/events/2024-06-01")
     await client.post("/events/2031-06-01")
     assert (await client.post("/events/400/later")).status_code == 200
@@ -135,7 +135,7 @@ async def test_pitfall_050_partitions(client):
     assert await count(client, "events_rest") == 4
 
 
-async def test_pitfall_055_rows_of_a_role_that_sees_its_own(client):
+async def test_rows_of_a_role_that_sees_its_own_pitfall_055(client):
     acme, zeta = {"tenant": "acme"}, {"tenant": "zeta"}
     assert (await client.get("/documents", headers=acme)).json() == [[1]]
     assert (await client.post("/documents", headers=acme)).json() == [[3]]
@@ -143,7 +143,7 @@ async def test_pitfall_055_rows_of_a_role_that_sees_its_own(client):
     assert (await client.get("/documents", headers=acme)).json() == [[1], [3]]
 
 
-async def test_pitfall_056_a_table_of_each_tenants(client):
+async def test_a_table_of_each_tenants_pitfall_056(client):
     acme = {"tenant": "acme"}
     assert (await client.post("/notes", headers=acme)).json() == 2
     assert (await client.post("/notes")).json() == 2
@@ -152,7 +152,7 @@ async def test_pitfall_056_a_table_of_each_tenants(client):
     assert await count(client, "public.notes") == 2
 
 
-async def test_pitfall_059_serializable_requests_side_by_side(client):
+async def test_serializable_requests_side_by_side_pitfall_059(client):
     for _ in range(3):
         orders = (client.post("/orders/strict", params={"customer": n % 2 + 1}) for n in range(8))
         assert {answer.status_code for answer in await asyncio.gather(*orders)} == {201}
@@ -248,23 +248,23 @@ DDL = {
 
 
 @pytest.mark.parametrize("ddl", DDL.values(), ids=DDL.keys())
-async def test_pitfall_029_030_031_032_034_ddl(ddl):
+async def test_ddl_pitfall_029_030_031_032_034(ddl):
     async with engine.begin() as connection:
         for statement in ddl.split("; "):
             await connection.execute(text(statement))
 
 
-async def test_pitfall_056_a_new_tenant(client):
+async def test_a_new_tenant_pitfall_056(client):
     assert (await client.post("/tenants/initech")).status_code == 201
     assert (await client.post("/notes", headers={"tenant": "initech"})).json() == 1
 
 
-async def test_pitfall_053_a_materialized_view(client):
+async def test_a_materialized_view_pitfall_053(client):
     await client.post("/orders")
     assert (await client.post("/totals")).json() == [[1, 1]]
 
 
-async def test_pitfall_049_a_truncate_that_others_may_overtake(client):
+async def test_a_truncate_that_others_may_overtake_pitfall_049(client):
     repeatable = engine.execution_options(isolation_level="REPEATABLE READ")
     async with repeatable.begin() as connection:
         await connection.execute(text("TRUNCATE lines"))
@@ -290,9 +290,9 @@ REPLACED = {
     "[058_large_object]": "large objects",
     "[058_setting]": "settings of the database",
     "[all_of_it]": "DROP SCHEMA public",
-    "test_pitfall_056_a_new_tenant": "CREATE TABLE initech.notes",
-    "test_pitfall_053_a_materialized_view": "REFRESH MATERIALIZED VIEW public.totals",
-    "test_pitfall_049_a_truncate_that_others_may_overtake": "TRUNCATE public.lines",
+    "test_a_new_tenant_pitfall_056": "CREATE TABLE initech.notes",
+    "test_a_materialized_view_pitfall_053": "REFRESH MATERIALIZED VIEW public.totals",
+    "test_a_truncate_that_others_may_overtake_pitfall_049": "TRUNCATE public.lines",
 }
 
 
@@ -359,7 +359,7 @@ STATES = {
 
 
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES.keys())
-async def test_pitfall_033_036_054_055_056_058_130_131_132_state(state, client):
+async def test_state_pitfall_033_036_054_055_056_058_130_131_132(state, client):
     await client.post("/orders")
     async with engine.connect() as connection:
         for statement in state.split("; "):
@@ -368,13 +368,13 @@ async def test_pitfall_033_036_054_055_056_058_130_131_132_state(state, client):
 
 
 @pytest.mark.parametrize("state", ["LISTEN orders", "SELECT pg_advisory_lock(7)", "SET ROLE clerk"])
-async def test_pitfall_131_132_state_and_nothing_written(state):
+async def test_state_and_nothing_written_pitfall_131_132(state):
     async with engine.connect() as connection:
         await connection.execute(text(state))
         await connection.commit()
 
 
-async def test_pitfall_043_commits_in_another_order(client):
+async def test_commits_in_another_order_pitfall_043(client):
     async with maker() as one, maker() as other:
         await one.execute(text("UPDATE customers SET name = 'One' WHERE id = 1"))
         await other.execute(text("UPDATE customers SET name = 'Other' WHERE id = 2"))
@@ -383,14 +383,14 @@ async def test_pitfall_043_commits_in_another_order(client):
         await one.commit()
 
 
-async def test_pitfall_044_leaves_a_transaction_open(client):
+async def test_leaves_a_transaction_open_pitfall_044(client):
     await client.post("/orders")
     session = maker()
     await session.execute(text("DELETE FROM lines"))
     left.append(session)
 
 
-async def test_pitfall_057_numbers_held_by_each_connection(client):
+async def test_numbers_held_by_each_connection_pitfall_057(client):
     async with engine.connect() as one, engine.connect() as other:
         for connection in one, other:
             assert await connection.scalar(text("SELECT nextval('held')")) in (1, 11)
@@ -410,7 +410,7 @@ def test_sessions(
     project = office(example, driver=driver, test_it=SESSIONS)
     run = project.run("-W", "ignore", env={**server.env, **order})
     run.expect(1, passed=25, errors=1).never_says("replaced")
-    run.says("test_pitfall_044_leaves_a_transaction_open", "ended with an open transaction")
+    run.says("test_leaves_a_transaction_open_pitfall_044", "ended with an open transaction")
     server.check_clean(run.output)
 
 
@@ -421,14 +421,14 @@ from app import engine
 by_hand = engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
-async def test_pitfall_058_leaves_a_prepared_transaction(client):
+async def test_leaves_a_prepared_transaction_pitfall_058(client):
     await client.post("/orders")
     async with by_hand.connect() as connection:
         for statement in "BEGIN", "DELETE FROM lines", "PREPARE TRANSACTION 'left behind'":
             await connection.execute(text(statement))
 
 
-async def test_pitfall_058_ends_its_own(client):
+async def test_ends_its_own_pitfall_058(client):
     async with by_hand.connect() as connection:
         for statement in "BEGIN", "DELETE FROM lines", "PREPARE TRANSACTION 'mine'":
             await connection.execute(text(statement))
@@ -444,5 +444,5 @@ def test_prepared_transactions(example: Example) -> None:
     """P7: nobody's session holds one, and it would hold the rows for good."""
     run = office(example, test_it=PREPARED).run(env={"ARENA_DATABASE": URL.render_as_string()})
     run.expect(passed=3).says("isolation undo").never_says("replaced")
-    says_of(run, {"test_pitfall_058_leaves_a_prepared_transaction": "left behind"})
+    says_of(run, {"test_leaves_a_prepared_transaction_pitfall_058": "left behind"})
     assert rows("SELECT gid FROM pg_prepared_xacts WHERE gid = 'left behind'") == []

@@ -58,7 +58,7 @@ seen = {}
 
 
 @pytest.mark.parametrize("turn", range(TURNS))
-def test_pitfall_061_one_after_the_other(turn):
+def test_one_after_the_other_pitfall_061(turn):
     with engine.begin() as connection:
         assert connection.scalar(text("SELECT count(*) FROM orders")) == 0
         assert connection.scalar(text("SELECT nextval('orders_id_seq')")) == 1
@@ -156,7 +156,7 @@ def stands():
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
-def test_pitfall_030_049_064_065_066_work(write):
+def test_work_pitfall_030_049_064_065_066(write):
     with engine.begin() as connection:
         for statement in write.split("; "):
             connection.execute(text(statement))

@@ -35,7 +35,7 @@ async def test_uses_nothing():
 # A file that is brought back but for one thing. The planted plugin comes before the first test.
 COPY_LIES = """
 import sqlite3
-from pytest_arena._isolation._copy import Copy
+from pytest_arena._sqlite._copy import Copy
 
 _restore = Copy._restore
 
@@ -54,8 +54,8 @@ Copy._restore = lie
 
 CLONE_LIES = """
 from contextlib import closing
-from pytest_arena._dialects._postgresql._control import open_control
-from pytest_arena._isolation._clone import Clone
+from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql.isolation._clone import Clone
 
 _take_next = Clone._take_next
 
@@ -148,7 +148,7 @@ def test_without_it_nothing_is_read(example: Example) -> None:
 
 
 UNDO_LIES = """
-from pytest_arena._journal import ServerJournal
+from pytest_arena._postgresql.journal._server import ServerJournal
 
 _leave = ServerJournal.leave
 

@@ -56,20 +56,20 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def names(client):
     return (await client.get("/dancers")).json()
 
-async def test_pitfall_115_commits_behind_the_yield_are_there(client):
+async def test_commits_behind_the_yield_are_there_pitfall_115(client):
     await client.post("/late/yield/Grain")
     assert await names(client) == ["Sand", "Grain"]
 
-async def test_pitfall_116_background_tasks_have_ended(client):
+async def test_background_tasks_have_ended_pitfall_116(client):
     await client.post("/late/background/Grain")
     assert await names(client) == ["Sand", "Grain"]
 
-async def test_pitfall_116_a_task_is_left(client):
+async def test_a_task_is_left_pitfall_116(client):
     await client.post("/late/task/late")
     await asyncio.sleep(0)
     assert await names(client) == ["Sand"]
 
-async def test_pitfall_116_it_does_not_write_here(client):
+async def test_it_does_not_write_here_pitfall_116(client):
     if "open" in GATE:
         GATE["open"].set()
         await asyncio.wait([GATE["task"]], timeout=1)
@@ -92,9 +92,9 @@ async def test_a_fixture_ends_its_own_tasks(spawn):
 async def late_by_a_fixture(client):
     await client.post("/late/task/late")
 
-async def test_pitfall_116_a_task_of_a_fixtures_request(late_by_a_fixture): ...
+async def test_a_task_of_a_fixtures_request_pitfall_116(late_by_a_fixture): ...
 
-async def test_pitfall_116_it_does_not_write_here_either(client):
+async def test_it_does_not_write_here_either_pitfall_116(client):
     GATE["open"].set()
     await asyncio.wait([GATE["task"]], timeout=1)
     assert await names(client) == ["Sand"]
@@ -103,9 +103,9 @@ async def test_pitfall_116_it_does_not_write_here_either(client):
 async def ticking_without_a_request():
     GATE["task"] = asyncio.create_task(asyncio.Event().wait())
 
-async def test_pitfall_116_a_task_of_a_fixtures_own(ticking_without_a_request): ...
+async def test_a_task_of_a_fixtures_own_pitfall_116(ticking_without_a_request): ...
 
-async def test_pitfall_116_it_has_ended():
+async def test_it_has_ended_pitfall_116():
     assert GATE["task"].cancelled()
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -121,16 +121,16 @@ async def test_a_task_of_a_wide_fixture_lives_on(request, client, heart, turn):
 """
 
 
-def test_pitfall_115_116_what_runs_after_the_response(example: Example) -> None:
+def test_what_runs_after_the_response_pitfall_115_116(example: Example) -> None:
     """Work behind a response is seen, and what is still at work ends with its test."""
     with_late = example.change("pytest.ini", "app:app", "late:app").with_files(late=LATE)
     run = with_late.with_files(test_late=TASKS).run().expect(passed=11)
-    run.says("test_pitfall_116_a_task_is_left left a task running, which was ended: ")
+    run.says("test_a_task_is_left_pitfall_116 left a task running, which was ended: ")
     run.says("late.py:28 await GATE")
     assert run.output.count("left a task") == 2
 
 
-def test_pitfall_116_without_the_plugin_a_late_task_writes_into_the_next_test(
+def test_without_the_plugin_a_late_task_writes_into_the_next_test_pitfall_116(
     example: Example,
 ) -> None:
     """The twin: a loop that lives on lets the task finish in another test."""
@@ -152,7 +152,7 @@ async def client():
 """
     plain = example.with_files(late=LATE, test_late="import late\n" + TASKS, conftest=conftest)
     run = plain.with_paths({"pytest.ini": PLAIN}).run(plugin=False)
-    run.expect(1, passed=8, failed=3).says("test_pitfall_116_it_does_not_write_here")
+    run.expect(1, passed=8, failed=3).says("test_it_does_not_write_here_pitfall_116")
 
 
 PLAIN = """
@@ -221,18 +221,18 @@ BESIDE_TESTS = """
 import httpx2
 import beside
 
-async def test_pitfall_121_middleware_and_streams(client):
+async def test_middleware_and_streams_pitfall_121(client):
     assert (await client.post("/dancers/Grain")).headers["x-dancers"] == "1"
     response = await client.get("/stream")
     assert (response.headers["x-dancers"], response.text) == ("2", "Sand;Grain;")
 
-def test_pitfall_121_websockets(test_client):
+def test_websockets_pitfall_121(test_client):
     with test_client.websocket_connect("/ws") as socket:
         socket.send_text("Grain")
         assert socket.receive_text() == "added"
     assert test_client.get("/dancers").json() == ["Sand", "Grain"]
 
-async def test_pitfall_122_mounted_and_other_apps(client):
+async def test_mounted_and_other_apps_pitfall_122(client):
     await client.post("/dancers/Grain")
     assert (await client.get("/admin/names")).json() == ["Sand", "Grain"]
     transport = httpx2.ASGITransport(beside.other)
@@ -245,7 +245,7 @@ def test_whole_again(test_client):
 
 
 @pytest.mark.parametrize("order", [(), ("-p", "reverse")], ids=["forwards", "backwards"])
-def test_pitfall_121_122_engines_used_beside_the_dependencies(
+def test_engines_used_beside_the_dependencies_pitfall_121_122(
     example: Example, order: tuple[str, ...]
 ) -> None:
     """Middleware, web sockets, streams, mounted apps and a second app are in the same database."""
@@ -319,7 +319,7 @@ def test_the_last_sees_what_stands():
 """
 
 
-def test_pitfall_101_every_way_of_transaction_control(example: Example) -> None:
+def test_every_way_of_transaction_control_pitfall_101(example: Example) -> None:
     """The driver's legacy control, the recipe of listeners, `autocommit=False`, autocommit."""
     run = example.with_files(test_control=CONTROL).run()
     assert run.status == 0, run.output

@@ -45,7 +45,7 @@ def test_without_specifications_nothing_is_read_and_the_marker_does_nothing(
 import sys
 
 def pytest_sessionfinish():
-    names = ("gherkin", "markdown_it", "pytest_arena._scenarios", "pytest_arena._specs._gherkin")
+    names = ("gherkin", "markdown_it", "pytest_arena.scenarios")
     assert not [name for name in names if name in sys.modules]
 """
     example = small(tmp_path).change("pytest.ini", "arena_specs = specs\n", "")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._scenarios._assertions import enable
-from pytest_arena._scenarios._sent import relative
+from pytest_arena.scenarios._assertions import enable
+from pytest_arena.scenarios._sent import relative
 from tests.scenarios.proving import project, told
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._servers._base import Wanted
-from pytest_arena._servers._cluster import Cluster, find_cluster
-from pytest_arena._servers._places import ClusterFolder
-from pytest_arena._servers._programs import Programs, account
+from pytest_arena._postgresql.servers._base import Wanted
+from pytest_arena._postgresql.servers._cluster import Cluster, find_cluster
+from pytest_arena._postgresql.servers._places import ClusterFolder
+from pytest_arena._postgresql.servers._programs import Programs, account
 from tests.servers.beside import newest_programs
 from tests.servers.crowded import Crowded
 from tests.servers.waiting import end_cluster

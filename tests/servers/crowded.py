@@ -8,11 +8,11 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_arena._dialects._postgresql._control import open_control
-from pytest_arena._servers._data import make_data
-from pytest_arena._servers._knock import Answer, knock
-from pytest_arena._servers._places import ClusterFolder
-from pytest_arena._servers._programs import account, environment
+from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql.servers._data import make_data
+from pytest_arena._postgresql.servers._knock import Answer, knock
+from pytest_arena._postgresql.servers._places import ClusterFolder
+from pytest_arena._postgresql.servers._programs import account, environment
 from pytest_arena._values import Address
 from tests.servers.waiting import until
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-    from pytest_arena._dialects._postgresql._control import Control
-    from pytest_arena._servers._programs import Programs
+    from pytest_arena._postgresql._control import Control
+    from pytest_arena._postgresql.servers._programs import Programs
 
 PASSWORD = "sEcret-4711"  # noqa: S105 - of a server that lives for some seconds
 CONNECTIONS = 5

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from pytest_arena._dialects._postgresql._control import Failed, identifier, literal, open_control
-from pytest_arena._own import OwnDatabases
+from pytest_arena._postgresql._control import Failed, identifier, literal, open_control
+from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._values import Address
 
 if TYPE_CHECKING:
@@ -99,9 +99,9 @@ def _drop(registry: str) -> None:
 
 
 @contextmanager
-def own_databases(registry: str, *, project: str = "shop") -> Iterator[OwnDatabases]:
+def own_databases(registry: str, *, project: str = "shop") -> Iterator[ServerRegistry]:
     """A run on this server."""
-    own = OwnDatabases(address(), project=project, registry=registry)
+    own = ServerRegistry(address(), project=project, registry=registry)
     try:
         yield own
     finally:

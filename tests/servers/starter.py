@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pytest_arena._servers._cluster import find_cluster
-from pytest_arena._servers._programs import read_programs
+from pytest_arena._postgresql.servers._cluster import find_cluster
+from pytest_arena._postgresql.servers._programs import read_programs
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._servers._find import find_server
+from pytest_arena._postgresql.servers._find import find_server
 from pytest_arena.errors import ServerError
 from tests.servers.crowded import PASSWORD, free_port
 from tests.servers.stand_ins import StandIn, greets, says
@@ -17,7 +17,7 @@ from tests.servers.stand_ins import StandIn, greets, says
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._servers._base import Wanted
+    from pytest_arena._postgresql.servers._base import Wanted
     from tests.servers.crowded import Crowded
 
 

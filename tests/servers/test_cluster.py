@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql._control import open_control
-from pytest_arena._servers import _cluster, _places
-from pytest_arena._servers._base import Unavailable
-from pytest_arena._servers._cluster import IDLE, Cluster, find_cluster
-from pytest_arena._servers._locks import is_held
-from pytest_arena._servers._places import ClusterFolder, cluster_folder
-from pytest_arena._servers._programs import Account, account
+from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql.servers import _cluster, _places
+from pytest_arena._postgresql.servers._base import Unavailable
+from pytest_arena._postgresql.servers._cluster import IDLE, Cluster, find_cluster
+from pytest_arena._postgresql.servers._locks import is_held
+from pytest_arena._postgresql.servers._places import ClusterFolder, cluster_folder
+from pytest_arena._postgresql.servers._programs import Account, account
 from tests.servers.waiting import keeper_pid, lives, server_pid, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._servers._programs import Programs
+    from pytest_arena._postgresql.servers._programs import Programs
 
 ROOT = Path(__file__).parent.parent.parent
 QUICK = "0.2"  # seconds
@@ -150,7 +150,7 @@ def test_a_second_process_finds_the_same_server(
     assert server_pid(cluster.folder) == pid
 
 
-def test_pitfall_074_two_processes_that_start_at_once_start_one_server(
+def test_two_processes_that_start_at_once_start_one_server_pitfall_074(
     clusters_alone: Path, starter: Callable[[], subprocess.Popen[str]]
 ) -> None:
     """The second waits for the first."""
@@ -236,7 +236,7 @@ def test_it_stops_when_nobody_has_used_it_for_a_while(
         assert server_pid(started.folder) != pid
 
 
-def test_pitfall_071_a_run_that_was_killed_holds_nothing(
+def test_a_run_that_was_killed_holds_nothing_pitfall_071(
     clusters_alone: Path,
     monkeypatch: pytest.MonkeyPatch,
     starter: Callable[[], subprocess.Popen[str]],

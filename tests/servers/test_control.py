@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql import _control as _postgresql_control
-from pytest_arena._dialects._postgresql._control import Failed, identifier, is_own, literal
+from pytest_arena._postgresql import _control as _postgresql_control
+from pytest_arena._postgresql._control import Failed, identifier, is_own, literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._dialects._postgresql._control import Control
+    from pytest_arena._postgresql._control import Control
     from pytest_arena._values import Address
     from tests.servers.crowded import Crowded
 

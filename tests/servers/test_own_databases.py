@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql import _taking as _postgresql_taking
-from pytest_arena._dialects._postgresql._control import Failed, open_control
-from pytest_arena._own import OwnDatabases, _taking
-from pytest_arena._own import _databases as _own
+from pytest_arena._postgresql import _taking_sql as _postgresql_taking
+from pytest_arena._postgresql._control import Failed, open_control
+from pytest_arena._postgresql.registry import ServerRegistry, _taking
+from pytest_arena._postgresql.registry import _server_registry as _own
 from pytest_arena.errors import IsolationError, ServerError
 from tests.servers.postgresql import (
     address,
@@ -47,7 +47,7 @@ def template(registry: str) -> str:
         return build(own)
 
 
-def build(own: OwnDatabases, *, shelf: str = "shop") -> str:
+def build(own: ServerRegistry, *, shelf: str = "shop") -> str:
     """Build a template."""
     name = own.create("building")
     run("CREATE TABLE t (id serial, a text)", "INSERT INTO t (a) VALUES ('x')", database=name)
@@ -74,7 +74,7 @@ FROM pg_database d WHERE d.datname = '{}'
 """
 
 
-def test_pitfall_088_a_copy_has_the_settings_and_grants_of_its_template(
+def test_a_copy_has_the_settings_and_grants_of_its_template_pitfall_088(
     registry: str, template: str
 ) -> None:
     """ALTER DATABASE … SET, rights and the limit of connections; the server copies none."""
@@ -121,7 +121,7 @@ def test_finished_templates_are_found_and_cannot_be_entered(registry: str) -> No
     assert exists(second)
 
 
-def test_pitfall_086_a_source_that_somebody_is_connected_to(registry: str) -> None:
+def test_a_source_that_somebody_is_connected_to_pitfall_086(registry: str) -> None:
     """A connection to it is ended when it is frozen, and nobody comes in afterwards."""
     with own_databases(registry) as own:
         name = own.create("building")
@@ -134,7 +134,7 @@ def test_pitfall_086_a_source_that_somebody_is_connected_to(registry: str) -> No
             assert rows("SELECT 1", name) == [(1,)]
 
 
-def test_pitfall_087_drop_bears_whatever_is_in_its_way(registry: str, template: str) -> None:
+def test_drop_bears_whatever_is_in_its_way_pitfall_087(registry: str, template: str) -> None:
     """Connections, a database that is gone, one that never was, and one of another's."""
     foreign = f"arena_foreign_{secrets.token_hex(4)}"
     run(f"CREATE DATABASE {foreign}")
@@ -151,7 +151,7 @@ def test_pitfall_087_drop_bears_whatever_is_in_its_way(registry: str, template: 
         run(f"DROP DATABASE {foreign}")
 
 
-def test_pitfall_138_a_database_of_another_role_is_left_alone(registry: str) -> None:
+def test_a_database_of_another_role_is_left_alone_pitfall_138(registry: str) -> None:
     """Its row says that it is ours; its owner says no."""
     role = f"arena_test_{secrets.token_hex(4)}"
     run(f"CREATE ROLE {role}")
@@ -167,23 +167,23 @@ def test_pitfall_138_a_database_of_another_role_is_left_alone(registry: str) -> 
         run(f"DROP ROLE {role}")
 
 
-def test_pitfall_092_a_login_that_may_not_create_databases(registry: str) -> None:
+def test_a_login_that_may_not_create_databases_pitfall_092(registry: str) -> None:
     """It is told so, and what to do."""
     role = f"arena_test_{secrets.token_hex(4)}"
     run(f"CREATE ROLE {role} LOGIN")
     try:
         with pytest.raises(ServerError, match="may not create databases") as told:
-            OwnDatabases(replace(address(), user=role), registry=registry)
+            ServerRegistry(replace(address(), user=role), registry=registry)
         assert "CREATEDB" in str(told.value)
     finally:
         run(f"DROP ROLE {role}")
 
 
-def test_pitfall_076_140_two_roles_on_one_server(registry: str, template: str) -> None:
+def test_two_roles_on_one_server_pitfall_076_140(registry: str, template: str) -> None:
     """Each sees the other's databases, and neither drops them, living or dead."""
     role = f"arena_test_{secrets.token_hex(4)}"
     run(f"CREATE ROLE {role} LOGIN CREATEDB")
-    theirs = OwnDatabases(replace(address(), user=role), registry=registry)
+    theirs = ServerRegistry(replace(address(), user=role), registry=registry)
     try:
         name = theirs.create("live")
         with own_databases(registry) as own:
@@ -200,8 +200,8 @@ def test_pitfall_076_140_two_roles_on_one_server(registry: str, template: str) -
             assert any(name in line and role in line for line in own.left)
         assert exists(template)
     finally:
-        OwnDatabases(replace(address(), user=role), registry=registry).close()
-        with closing(OwnDatabases(replace(address(), user=role), registry=registry)) as own:
+        ServerRegistry(replace(address(), user=role), registry=registry).close()
+        with closing(ServerRegistry(replace(address(), user=role), registry=registry)) as own:
             own.rest()
             own.sweep()
         assert not exists(name)
@@ -209,7 +209,7 @@ def test_pitfall_076_140_two_roles_on_one_server(registry: str, template: str) -
         run(f"DROP ROLE {role}")
 
 
-def die(own: OwnDatabases) -> None:
+def die(own: ServerRegistry) -> None:
     """End a run as kill -9 would: its session is gone, and it does nothing more."""
     own._chores.close(10)
     own._behind.close()
@@ -229,12 +229,12 @@ def wait_for_end(pid: int) -> None:
     pytest.fail(f"backend {pid} does not end")
 
 
-def test_pitfall_076_a_sweep_takes_the_dead_and_leaves_the_living(
+def test_a_sweep_takes_the_dead_and_leaves_the_living_pitfall_076(
     registry: str, template: str
 ) -> None:
     """Two runs at once; one dies, the next run begins by dropping what it has left."""
     with own_databases(registry, project="a") as own:
-        dead = OwnDatabases(address(), project="b", registry=registry)
+        dead = ServerRegistry(address(), project="b", registry=registry)
         mine, theirs = (one.create("live", template=template) for one in (own, dead))
         assert own.sweep() == []
         die(dead)
@@ -253,7 +253,7 @@ def left_by_the_dead(registry: str, template: str, *, count: int = 1) -> list[st
     """Return what runs have left that died, and have offered to later ones."""
     left = []
     for _ in range(count):
-        dead = OwnDatabases(address(), project="dead", registry=registry)
+        dead = ServerRegistry(address(), project="dead", registry=registry)
         left.append(dead.create("live", template=template))
         dead.offer(left[-1], template)
         run("INSERT INTO t (a) VALUES ('of the dead')", database=left[-1])
@@ -287,7 +287,7 @@ def test_nothing_is_taken_over_that_was_not_offered(registry: str, template: str
         living.offer(theirs, template)
         other = build(living, shelf="other")
         [left] = left_by_the_dead(registry, template)
-        dead = OwnDatabases(address(), registry=registry)
+        dead = ServerRegistry(address(), registry=registry)
         withdrawn = dead.create("live", template=template)
         dead.offer(withdrawn, template)
         dead.withdraw(withdrawn)
@@ -303,10 +303,10 @@ def test_nothing_is_taken_over_that_was_not_offered(registry: str, template: str
         assert exists(theirs)
 
 
-def test_pitfall_076_one_alone_takes_a_database_over(registry: str, template: str) -> None:
+def test_one_alone_takes_a_database_over_pitfall_076(registry: str, template: str) -> None:
     """Several runs ask at once, as workers do: as many get one as there are, and each its own."""
     left_by_the_dead(registry, template, count=2)
-    runs = [OwnDatabases(address(), registry=registry) for _ in range(4)]
+    runs = [ServerRegistry(address(), registry=registry) for _ in range(4)]
     taken: list[str | None] = []
     try:
         for own in runs:
@@ -328,7 +328,7 @@ def test_pitfall_076_one_alone_takes_a_database_over(registry: str, template: st
     assert not any(exists(name) for name in names)
 
 
-def test_pitfall_007_what_nobody_takes_over_goes_at_the_end(registry: str, template: str) -> None:
+def test_what_nobody_takes_over_goes_at_the_end_pitfall_007(registry: str, template: str) -> None:
     """A run that is kept from nothing by it drops it when it ends; another template's at once."""
     with own_databases(registry) as own:
         other = build(own, shelf="another")
@@ -375,7 +375,7 @@ def test_what_cannot_be_gone_on_with_is_dropped(registry: str, template: str) ->
 
 
 @pytest.mark.parametrize("step", ["freeze", "move"])
-def test_pitfall_007_what_was_claimed_in_vain_does_not_stay(
+def test_what_was_claimed_in_vain_does_not_stay_pitfall_007(
     registry: str, template: str, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody can enter it any more, and no other run may have it: it goes at once."""
@@ -396,7 +396,7 @@ def test_pitfall_007_what_was_claimed_in_vain_does_not_stay(
         assert "no more room" in own.notes[-1]
 
 
-def test_pitfall_076_somebody_still_sits_in_what_is_taken_over(
+def test_somebody_still_sits_in_what_is_taken_over_pitfall_076(
     registry: str, template: str
 ) -> None:
     """A statement of the dead run's goes on; a run that only looked dead knows the old name."""
@@ -414,12 +414,12 @@ def test_pitfall_076_somebody_still_sits_in_what_is_taken_over(
 
 
 @pytest.mark.parametrize("stage", ["claimed", "frozen", "taken"])
-def test_pitfall_063_killed_while_it_takes_over(
+def test_killed_while_it_takes_over_pitfall_063(
     registry: str, template: str, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run after that takes over the same database."""
     left_by_the_dead(registry, template)
-    second = OwnDatabases(address(), registry=registry)
+    second = ServerRegistry(address(), registry=registry)
 
     def stopped(*_: object) -> None:
         raise RuntimeError(stage)
@@ -441,10 +441,10 @@ def test_pitfall_063_killed_while_it_takes_over(
         assert ("of the dead",) in rows("SELECT a FROM t", taken)
 
 
-def test_pitfall_075_a_run_elsewhere_with_the_same_number(registry: str, template: str) -> None:
+def test_a_run_elsewhere_with_the_same_number_pitfall_075(registry: str, template: str) -> None:
     """A process id says nothing: one on another machine lives, one of ours before it does not."""
     with own_databases(registry) as own:
-        elsewhere, dead = (OwnDatabases(address(), registry=registry) for _ in range(2))
+        elsewhere, dead = (ServerRegistry(address(), registry=registry) for _ in range(2))
         lives, died = (one.create("live", template=template) for one in (elsewhere, dead))
         run("UPDATE arena.run SET host = 'elsewhere'", database=registry)
         die(dead)
@@ -454,7 +454,7 @@ def test_pitfall_075_a_run_elsewhere_with_the_same_number(registry: str, templat
         elsewhere.close()
 
 
-def test_pitfall_090_templates_in_use_are_not_collected() -> None:
+def test_templates_in_use_are_not_collected_pitfall_090() -> None:
     """However old they are, as long as a living run uses them; then by age, or by everything."""
     with own_registry() as registry:
         with own_databases(registry) as own:
@@ -462,7 +462,7 @@ def test_pitfall_090_templates_in_use_are_not_collected() -> None:
             grow_old(registry)
             with own_databases(registry) as other:
                 assert other.sweep() == other.sweep(everything=True) == []
-            user = OwnDatabases(address(), registry=registry)
+            user = ServerRegistry(address(), registry=registry)
             user.used(template)
         grow_old(registry)
         with own_databases(registry) as own:
@@ -479,7 +479,7 @@ def grow_old(registry: str) -> None:
     run("UPDATE arena.database SET used = now() - interval '15 days'", database=registry)
 
 
-def test_pitfall_095_the_newest_kept_databases_stay(
+def test_the_newest_kept_databases_stay_pitfall_095(
     registry: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under a title, whoever is connected when they are kept; the run may end."""
@@ -515,12 +515,12 @@ def test_a_shelf_is_locked_for_all_but_one(registry: str) -> None:
 def test_many_runs_make_the_registry_at_once() -> None:
     """Each by a connection of its own; one registry, with a row for each run."""
     with own_registry() as name:
-        made: list[OwnDatabases] = []
+        made: list[ServerRegistry] = []
         failures: list[BaseException] = []
 
         def begin() -> None:
             try:
-                made.append(OwnDatabases(address(), registry=name))
+                made.append(ServerRegistry(address(), registry=name))
             except BaseException as error:  # noqa: BLE001 - a thread's failure is the test's
                 failures.append(error)
 
@@ -536,13 +536,13 @@ def test_many_runs_make_the_registry_at_once() -> None:
         assert rows("SELECT count(*) FROM arena.run", name) == [(0,)]
 
 
-def test_pitfall_138_a_registry_of_somebody_elses_is_not_touched() -> None:
+def test_a_registry_of_somebody_elses_is_not_touched_pitfall_138() -> None:
     """It has tables already and no mark of ours."""
     with own_registry() as name:
         run(f"CREATE DATABASE {name}")
         run("CREATE TABLE precious (a int)", database=name)
         with pytest.raises(ServerError, match="is not arena's"):
-            OwnDatabases(address(), registry=name)
+            ServerRegistry(address(), registry=name)
         assert rows("SELECT count(*) FROM precious", name) == [(0,)]
 
 
@@ -560,7 +560,7 @@ def test_a_registry_of_another_version_is_not_misread(registry: str) -> None:
         with own_databases(name):
             run("UPDATE arena.layout SET version = 99", database=name)
         with pytest.raises(ServerError, match="layout 99"):
-            OwnDatabases(address(), registry=name)
+            ServerRegistry(address(), registry=name)
 
 
 def test_a_sweep_of_everything_leaves_nothing() -> None:
@@ -617,9 +617,9 @@ def test_errors_of_the_background_do_not_end_it(registry: str, template: str) ->
 
 FORKS = """
 import os, sys
-from pytest_arena._own import OwnDatabases
+from pytest_arena._postgresql.registry import ServerRegistry
 from tests.servers.postgresql import address
-own = OwnDatabases(address(), registry=sys.argv[1])
+own = ServerRegistry(address(), registry=sys.argv[1])
 name = own.create("live")
 child = os.fork()
 if not child:
@@ -630,7 +630,7 @@ assert os.waitpid(child, 0)[1] == 0
 assert [(one.name, one.alive) for one in own.listed()] == [(name, True)]
 own.close()
 own.close()
-assert OwnDatabases(address(), registry=sys.argv[1]).listed() == []
+assert ServerRegistry(address(), registry=sys.argv[1]).listed() == []
 print("fine")
 """
 
@@ -647,10 +647,10 @@ def test_a_forked_child_leaves_all_to_its_parent() -> None:
 # Counts what is said to the server, and dies before or after the n-th statement was done.
 KILLED = """
 import os, signal, sys
-from pytest_arena._dialects._postgresql._control import _LibpqControl
-from pytest_arena._own import _databases as _own
-from pytest_arena._own import _taking
-from pytest_arena._own import OwnDatabases
+from pytest_arena._postgresql._control import _LibpqControl
+from pytest_arena._postgresql.registry import _server_registry as _own
+from pytest_arena._postgresql.registry import _taking
+from pytest_arena._postgresql.registry import ServerRegistry
 from tests.servers.postgresql import address
 
 limit, count = int(sys.argv[2]), 0
@@ -677,7 +677,7 @@ def said(kind):
 
 _own.new_name = said
 _LibpqControl._execute = counted
-own = OwnDatabases(address(), registry=sys.argv[1])
+own = ServerRegistry(address(), registry=sys.argv[1])
 name = own.create("building")
 own.freeze(name)
 template = own.finish_template(name, shelf="s", manifest="m")
@@ -719,7 +719,7 @@ def check_nothing_is_left(registry: str, names: set[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_pitfall_074_killed_between_any_two_statements(registry: str) -> None:
+def test_killed_between_any_two_statements_pitfall_074(registry: str) -> None:
     """A few of the places, from the first statement on; the slow test takes all of them."""
     with own_databases(registry) as own:  # it is there, so that the places are the same ones
         own.rest()
@@ -731,7 +731,7 @@ def test_pitfall_074_killed_between_any_two_statements(registry: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_pitfall_074_killed_at_every_statement() -> None:
+def test_killed_at_every_statement_pitfall_074() -> None:
     """Before each and after each, until it comes to its end."""
     with own_registry() as name:
         for limit in range(2, 500):

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._servers import _service
-from pytest_arena._servers._base import Unavailable
-from pytest_arena._servers._service import ServiceSource
+from pytest_arena._postgresql.servers import _service
+from pytest_arena._postgresql.servers._base import Unavailable
+from pytest_arena._postgresql.servers._service import ServiceSource
 from tests.servers.crowded import PASSWORD, free_port
 from tests.servers.stand_ins import StandIn, greets
 
 if TYPE_CHECKING:
-    from pytest_arena._servers._base import Wanted
+    from pytest_arena._postgresql.servers._base import Wanted
     from tests.servers.crowded import Crowded
 
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy.engine import make_url
 
-from pytest_arena._dialects._postgresql._control import open_control
-from pytest_arena._servers import _url
-from pytest_arena._servers._base import Unavailable
-from pytest_arena._servers._entrance import Elsewhere
-from pytest_arena._servers._find import find_server
-from pytest_arena._servers._url import Url, read_url
+from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql.servers import _url
+from pytest_arena._postgresql.servers._base import Unavailable
+from pytest_arena._postgresql.servers._entrance import Elsewhere
+from pytest_arena._postgresql.servers._find import find_server
+from pytest_arena._postgresql.servers._url import Url, read_url
 from pytest_arena.errors import ServerError
 from tests.servers.crowded import PASSWORD, free_port
 
 if TYPE_CHECKING:
-    from pytest_arena._servers._base import Wanted
-    from pytest_arena._servers._entrance import Entered
+    from pytest_arena._postgresql.servers._base import Wanted
+    from pytest_arena._postgresql.servers._entrance import Entered
     from pytest_arena._values import Address
     from tests.servers.crowded import Crowded
 
@@ -56,7 +56,7 @@ ME = getpass.getuser()
         ("postgresql://db?dbname=shop&user=u", Url((("db", 5432),), "u", "", "shop")),
     ],
 )
-def test_pitfall_024_every_form_of_a_url_is_read(text: str, expected: Url) -> None:
+def test_every_form_of_a_url_is_read_pitfall_024(text: str, expected: Url) -> None:
     """Those of SQLAlchemy and those of libpq."""
     assert read_url(text) == expected
 

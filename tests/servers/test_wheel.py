@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql._control import open_control
-from pytest_arena._servers import _binaries, _wheel
-from pytest_arena._servers._base import Unavailable
-from pytest_arena._servers._binaries import BinariesSource, folders
-from pytest_arena._servers._programs import account, read_programs
-from pytest_arena._servers._reach import homes_of_programs, reachable
-from pytest_arena._servers._wheel import WheelSource
+from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql.servers import _binaries, _wheel
+from pytest_arena._postgresql.servers._base import Unavailable
+from pytest_arena._postgresql.servers._binaries import BinariesSource, folders
+from pytest_arena._postgresql.servers._programs import account, read_programs
+from pytest_arena._postgresql.servers._reach import homes_of_programs, reachable
+from pytest_arena._postgresql.servers._wheel import WheelSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_arena._servers._base import Wanted
-    from pytest_arena._servers._cluster import Cluster
-    from pytest_arena._servers._programs import Programs
+    from pytest_arena._postgresql.servers._base import Wanted
+    from pytest_arena._postgresql.servers._cluster import Cluster
+    from pytest_arena._postgresql.servers._programs import Programs
 
 PROGRAMS = ("initdb", "postgres")
 

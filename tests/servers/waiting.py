@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._servers._locks import is_held
+from pytest_arena._postgresql.servers._locks import is_held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._servers._places import ClusterFolder
+    from pytest_arena._postgresql.servers._places import ClusterFolder
 
 SECONDS = 30.0
 

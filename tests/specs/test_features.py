@@ -21,12 +21,12 @@ def test_a_feature_with_all_there_is() -> None:
     (feature,) = said.features
     assert (feature.description, feature.tags) == ("As told.", ("@SHOP-1", "@web"))
     one, two = said.scenarios
-    assert (one.key, one.rule, one.tags) == ("Battles :: One", "", ("@SHOP-1", "@web"))
+    assert (one.key, one.gherkin_rule, one.tags) == ("Battles :: One", "", ("@SHOP-1", "@web"))
     assert [(step.kind, step.is_background) for step in one.steps] == [
         ("given", True),
         ("when", False),
     ]
-    assert (two.key, two.rule, two.feature) == ("@BTL-7", "Judges", "Battles")
+    assert (two.key, two.gherkin_rule, two.feature) == ("@BTL-7", "Judges", "Battles")
     assert two.tags == ("@SHOP-1", "@web", "@slow", "@BTL-7", "@fast")
     assert two.description == "Told."
     assert [(s.keyword, s.kind, s.text) for s in two.steps] == [
@@ -51,8 +51,8 @@ def test_an_outline_has_rows_by_their_values() -> None:
     found = only(said)
     assert (found.is_outline, found.name) == (True, "<who> wins")
     first, second = found.rows
-    assert first.values == (("n", "1"), ("who", "Ann"))
-    assert second.values == (("n", "2"), ("who", "Bob"))
+    assert first.values == {"n": "1", "who": "Ann"}
+    assert second.values == {"n": "2", "who": "Bob"}
     assert (first.name, first.tags, second.tags) == ("Ann wins", ("@a", "@b"), ("@a",))
     assert (first.line, second.line) == (13, 16)
     assert first.steps[0].text == "Ann and 1"

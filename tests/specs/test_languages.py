@@ -1,34 +1,39 @@
-"""Are all languages of Gherkin read, and by first letters as well as the long way?"""
+"""Are all languages of Gherkin read, by the kinds of their steps?"""
 
 import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
 
 import pytest
+from gherkin.dialect import DIALECTS
 
-from pytest_arena._specs._gherkin import Language, grown, languages
-from tests.specs.samples import FEATURE, GOOD, SCENARIO, STEPS, gherkin, only
+from tests.specs.samples import FEATURE, SCENARIO, STEPS, gherkin, listed, only
 
-LANGUAGES = {one.code: one for one in languages()}
+Words = Mapping[str, list[str]]
+LANGUAGES = cast("Mapping[str, Words]", DIALECTS)
+KINDS = ("given", "when", "then")
 
 
-def usual(language: Language, name: str) -> str:
+def usual(words: Words, name: str) -> str:
     """The usual keyword of a kind of step, with its blank."""
-    return next(word for word in language.words[name] if word != "* ")
+    return next(word for word in words[name] if word != "* ")
 
 
-def written(language: Language) -> str:
+def written(code: str, words: Words) -> str:
     """A text with each kind of line."""
-    given, when, then = (usual(language, name) for name in ("given", "when", "then"))
-    also, but = (usual(language, name) for name in ("and", "but"))
-    same = "* " if "* " in language.words["given"] else also
+    given, when, then = (usual(words, name) for name in KINDS)
+    also, but = (usual(words, name) for name in ("and", "but"))
+    same = "* " if "* " in words["given"] else also
     return (
-        f"# language: {language.code}\n{language.words['feature'][0]}: f\n  Tell 1.\n\n"
-        f"  {language.words['background'][0]}:\n    {given}0\n"
-        f"  {language.words['scenario'][-1]}: s\n    Tell 2.\n\n"
+        f"# language: {code}\n{words['feature'][0]}: f\n  Tell 1.\n\n"
+        f"  {words['background'][0]}:\n    {given}0\n"
+        f"  {words['scenario'][-1]}: s\n    Tell 2.\n\n"
         f"    {given}1\n    {also}2\n    {when}3\n    {but}4\n"
         f"    {then}5\n    {also}6\n    {same}7\n"
-        f"  {language.words['rule'][0]}: r\n"
-        f"    {language.words['scenarioOutline'][0]}: o\n      {given}<x>\n"
-        f"      {language.words['examples'][0]}:\n        | x |\n        | 1 |\n"
+        f"  {words['rule'][0]}: r\n"
+        f"    {words['scenarioOutline'][0]}: o\n      {given}<x>\n"
+        f"      {words['examples'][0]}:\n        | x |\n        | 1 |\n"
     )
 
 
@@ -40,43 +45,38 @@ def test_there_are_eighty() -> None:
 @pytest.mark.parametrize("code", LANGUAGES)
 def test_a_language_is_read_by_its_kinds(code: str) -> None:
     """Whatever the keywords, steps are what they are, and nothing looks misspelt."""
-    said = gherkin(written(LANGUAGES[code]))
+    said = gherkin(written(code, LANGUAGES[code]))
     assert said.problems == ()
     kinds = ["given", "given", "given", "when", "when", "then", "then", "then"]
     assert [step.kind for step in said.scenarios[0].steps] == kinds
     assert [step.line for step in said.scenarios[0].steps] == [6, 10, 11, 12, 13, 14, 15, 16]
-    assert (said.scenarios[1].rule, len(said.scenarios[1].rows)) == ("r", 1)
+    assert (said.scenarios[1].gherkin_rule, len(said.scenarios[1].rows)) == ("r", 1)
     assert said.features[0].language == code
 
 
 @pytest.mark.parametrize("code", LANGUAGES)
 def test_every_keyword_says_its_kind(code: str) -> None:
     """Each of them, not the usual ones alone: some begin as others do."""
-    language = LANGUAGES[code]
-    head = f"# language: {code}\n{language.words['feature'][0]}: f\n"
-    title = language.words["scenario"][-1]
-    for name in ("given", "when", "then"):
-        for word in language.words[name]:
-            text = f"{head}  {title}: s\n    {usual(language, 'given')}x\n    {word}y\n"
-            step = only(gherkin(text)).steps[1]
-            assert (step.keyword, step.kind) == (word.strip(), "given" if word == "* " else name)
-
-
-def test_versions_do_not_know_the_language() -> None:
-    """The same steps have one version in all of them."""
-    versions = {gherkin(written(one)).scenarios[0].rev for one in LANGUAGES.values()}
-    assert len(versions) == 1
-
-
-@pytest.mark.parametrize("code", LANGUAGES)
-def test_first_letters_find_what_the_long_way_finds(code: str) -> None:
-    """In each language, with another one as the default."""
-    text = written(LANGUAGES[code])
-    quick, slow = (
-        grown(text, first_line=7, language_code="en", quick=one) for one in (True, False)
+    words = LANGUAGES[code]
+    title, given = words["scenario"][-1], usual(words, "given")
+    keywords = [(word, kind) for kind in KINDS for word in words[kind]]
+    scenarios = "".join(
+        f"  {title}: s{number}\n    {given}x\n    {word}y\n"
+        for number, (word, _) in enumerate(keywords)
     )
-    assert quick.feature == slow.feature
-    assert quick.faults == slow.faults == ()
+    said = gherkin(f"# language: {code}\n{words['feature'][0]}: f\n{scenarios}")
+    assert [(one.steps[1].keyword, one.steps[1].kind) for one in said.scenarios] == [
+        (word.strip(), "given" if word == "* " else kind) for word, kind in keywords
+    ]
+
+
+def test_versions_do_not_know_the_language(tmp_path: Path) -> None:
+    """The same steps have one version in all of them."""
+    for code, words in LANGUAGES.items():
+        (tmp_path / f"{code}.feature").write_text(written(code, words), encoding="utf-8")
+    scenarios = [one for one in listed(tmp_path, ".").scenarios if one.name == "s"]
+    assert len(scenarios) == len(LANGUAGES)
+    assert len({one.rev for one in scenarios}) == 1
 
 
 PARTS = (
@@ -86,16 +86,19 @@ PARTS = (
 )
 
 
-def test_first_letters_find_what_the_long_way_finds_in_any_text() -> None:
-    """Faults, too, and nothing that is thrown together makes it raise."""
+@pytest.mark.parametrize("ending", [".feature", ".feature.md", ".md"])
+def test_no_text_breaks_the_reading(tmp_path: Path, ending: str) -> None:
+    """Whatever is thrown together: what cannot be read is told, and nothing is raised."""
     order = random.Random(1)  # noqa: S311 - the same texts each time
-    for _ in range(1500):
+    for number in range(500):
         lines = [order.choice(PARTS) for _ in range(order.randrange(14))]
         text = "Feature: f\n" * order.randrange(2) + "\n".join(lines)
-        both = [grown(text, first_line=3, language_code="en", quick=one) for one in (True, False)]
-        assert both[0].feature == both[1].feature, text
-        assert both[0].faults == both[1].faults, text
-        gherkin(text)
+        fenced = f"# T\n\n```gherkin\n{text}\n```\n" if ending == ".md" else text
+        (tmp_path / f"{number}{ending}").write_text(fenced, encoding="utf-8")
+    said = listed(tmp_path, ".")
+    assert len(said.files) == 500
+    assert {one.spec for one in said.problems} <= {"", *said.files}
+    assert len(said.problems) > 100
 
 
 @pytest.mark.parametrize(
@@ -110,8 +113,3 @@ def test_first_letters_find_what_the_long_way_finds_in_any_text() -> None:
 def test_kinds_go_on_from_the_step_before(text: str, kinds: list[str]) -> None:
     """At the beginning of a scenario from a Given."""
     assert [step.kind for step in only(gherkin(FEATURE + SCENARIO + text)).steps] == kinds
-
-
-def test_a_given_language_is_for_texts_that_name_none() -> None:
-    """A comment in the text goes before it."""
-    assert only(gherkin(f"# language: en\n{GOOD}")).steps[0].kind == "given"

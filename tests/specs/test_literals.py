@@ -2,8 +2,14 @@
 
 import pytest
 
-from pytest_arena._specs import literals, paths
-from tests.specs.samples import FEATURE, gherkin, only
+from pytest_arena.scenarios.specs import Scenario, literals, parse, paths
+from tests.specs.samples import FEATURE
+
+
+def only(text: str) -> Scenario:
+    """The one scenario of a text."""
+    (scenario,) = parse(text, "a.feature").scenarios
+    return scenario
 
 
 @pytest.mark.parametrize(
@@ -27,7 +33,7 @@ from tests.specs.samples import FEATURE, gherkin, only
 )
 def test_literals(step: str, found: tuple[str, ...]) -> None:
     """Quoted texts, numbers, words in capitals; verbs and paths are none."""
-    assert literals(only(gherkin(f"{FEATURE}  Scenario: s\n    Given {step}\n"))) == found
+    assert literals(only(f"{FEATURE}  Scenario: s\n    Given {step}\n")) == found
 
 
 @pytest.mark.parametrize(
@@ -51,7 +57,7 @@ def test_literals(step: str, found: tuple[str, ...]) -> None:
 )
 def test_paths(step: str, found: tuple[tuple[str, str], ...]) -> None:
     """With the verb before them, and placeholders as a route has them."""
-    assert paths(only(gherkin(f"{FEATURE}  Scenario: s\n    Given {step}\n"))) == found
+    assert paths(only(f"{FEATURE}  Scenario: s\n    Given {step}\n")) == found
 
 
 def test_literals_of_an_outline_are_those_of_its_rows() -> None:
@@ -60,5 +66,5 @@ def test_literals_of_an_outline_are_those_of_its_rows() -> None:
         f"{FEATURE}  Scenario Outline: o\n    Given <n> at /battles/<n>\n"
         "    Examples:\n      | n |\n      | 7 |\n      | 8 |\n"
     )
-    assert literals(only(gherkin(text))) == ("7", "8")
-    assert paths(only(gherkin(text))) == (("", "/battles/{n}"),)
+    assert literals(only(text)) == ("7", "8")
+    assert paths(only(text)) == (("", "/battles/{n}"),)

@@ -17,7 +17,12 @@ def test_headings_and_bullets_are_read() -> None:
     )
     assert said.problems == ()
     found = only(said)
-    assert (found.key, found.rule, found.line, found.requirement) == ("@BTL-3", "R", 7, "SHOP-1")
+    assert (found.key, found.gherkin_rule, found.line, found.requirement) == (
+        "@BTL-3",
+        "R",
+        7,
+        "SHOP-1",
+    )
     assert [(step.keyword, step.line) for step in found.steps] == [("Given", 9), ("When", 15)]
     assert found.steps[0].table == (("a",), ("1",))
     assert (found.steps[1].doc_string, found.steps[1].media_type) == ("{}", "json")

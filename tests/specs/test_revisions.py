@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_arena._specs import rev_of, similarity, step_lines
+from pytest_arena.scenarios.specs import Scenario, parse, rev_of, similarity, step_lines
 from tests.specs.samples import FEATURE, SCENARIO, STEPS, gherkin, markdown, only
 
 TEXT = (
@@ -23,7 +23,7 @@ def test_golden_versions() -> None:
     assert only(gherkin(TEXT)).rev == "1:277a7488"
     assert only(gherkin(FEATURE + outline)).rev == "1:f3f1ac14"
     assert only(gherkin(FEATURE + outline)).rows[0].rev == "1:e0a31929"
-    assert rev_of(()) == "1:3833238a"
+    assert only(gherkin(FEATURE + SCENARIO)).rev == "1:3833238a"
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,15 @@ def test_a_moved_file_and_a_fence_do_not_count() -> None:
     assert only(markdown(f"# t\n\n```gherkin\n{TEXT}```\n")).rev == only(gherkin(TEXT)).rev
 
 
+def scenario_of(text: str) -> Scenario:
+    """The one scenario of a text, as other rooms have it."""
+    (scenario,) = parse(text, "a.feature").scenarios
+    return scenario
+
+
 def test_lines_are_equal_exactly_if_versions_are() -> None:
     """They are what a person compares."""
-    scenario = only(gherkin(TEXT))
+    scenario = scenario_of(TEXT)
     assert step_lines(scenario) == (
         "Given a battle:",
         "  | name | count |",
@@ -134,9 +140,9 @@ def test_rows_have_versions_of_their_own() -> None:
 
 def test_an_edited_scenario_is_more_alike_than_another() -> None:
     """By far: a rename with an edit is found by it."""
-    lines = step_lines(only(gherkin(TEXT)))
-    edited = step_lines(only(gherkin(TEXT.replace("a battle:", "a great battle:"))))
-    other = step_lines(only(gherkin(f"{FEATURE}{SCENARIO}    Given a page\n    Then no error\n")))
+    lines = step_lines(scenario_of(TEXT))
+    edited = step_lines(scenario_of(TEXT.replace("a battle:", "a great battle:")))
+    other = step_lines(scenario_of(f"{FEATURE}{SCENARIO}    Given a page\n    Then no error\n"))
     assert similarity(lines, lines) == 1
     assert similarity(lines, edited) > 0.9
     assert similarity(lines, other) < 0.5

@@ -4,8 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from pytest_arena._specs import parse, read
-from tests.specs.samples import FEATURE, GOOD, SCENARIO, STEPS, errors, gherkin, only, problem
+from tests.specs.samples import (
+    FEATURE,
+    GOOD,
+    SCENARIO,
+    STEPS,
+    errors,
+    gherkin,
+    listed,
+    only,
+    problem,
+)
 
 START = "Battles :: Start"
 
@@ -27,13 +36,13 @@ def test_trap_1_a_text_is_never_taken_for_a_path(tmp_path: Path) -> None:
     file.write_text(GOOD)
     assert gherkin(str(file)).scenarios == ()
     assert errors(gherkin(str(file))) == [(1, "")]
-    assert len(read(["x.feature"], tmp_path).scenarios) == 1
+    assert len(listed(tmp_path, "x.feature").scenarios) == 1
 
 
 def test_trap_2_a_byte_order_mark_is_no_matter(tmp_path: Path) -> None:
     """In a file, in a text, and with the language behind it."""
     (tmp_path / "x.feature").write_bytes(GOOD.encode("utf-8-sig"))
-    assert read(["x.feature"], tmp_path).problems == ()
+    assert listed(tmp_path, "x.feature").problems == ()
     french = "\ufeff# language: fr\nFonctionnalité: f\n  Scénario: s\n    Soit a\n"
     assert only(gherkin(french)).steps[0].kind == "given"
 
@@ -250,7 +259,7 @@ def test_trap_11_a_name_twice(tmp_path: Path) -> None:
     """Both places, in one file or in two."""
     (tmp_path / "a.feature").write_text(GOOD + SCENARIO + STEPS)
     (tmp_path / "b.feature").write_text(GOOD)
-    problems = read(["."], tmp_path).problems
+    problems = listed(tmp_path, ".").problems
     assert [(one.spec, one.line, one.scenario) for one in problems] == [
         ("a.feature", 2, START),
         ("a.feature", 6, START),
@@ -349,8 +358,8 @@ def test_the_asterisk_before_a_keyword() -> None:
 def test_lines_are_those_of_an_editor(end: str) -> None:
     """Whatever ends them, also within a doc string."""
     text = GOOD + '      """\n      x\n      y\n      """\n' + "  Scenario: t\n    Given z\n"
-    said = parse(text.replace("\n", end), "a.feature")
-    assert said == parse(text, "a.feature")
+    said = gherkin(text.replace("\n", end))
+    assert said == gherkin(text)
     assert [one.line for one in said.scenarios] == [2, 10]
     assert said.scenarios[0].steps[2].doc_string == "x\ny"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._cli import main
-from pytest_arena._specs import read
+from pytest_arena.scenarios.specs import read
 from pytest_arena.testing import fastapi_example
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._stubs._files import StubFile, find_place
+from pytest_arena.scenarios.stubs._files import StubFile, find_place
 
 if TYPE_CHECKING:
     from pathlib import Path

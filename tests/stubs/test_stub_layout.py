@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_arena._stubs._layout import Group, comment, in_triple_quotes, laid_out, quoted
-from pytest_arena._stubs._names import free, identifier, own_slugs, parameter, slug
+from pytest_arena.scenarios.stubs._layout import Group, comment, in_triple_quotes, laid_out, quoted
+from pytest_arena.scenarios.stubs._names import free, identifier, own_slugs, parameter, slug
 
 ODD = [
     "",

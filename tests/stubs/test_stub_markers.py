@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._stubs import Binding, bindings, markers, python_files
+from pytest_arena.scenarios.stubs import Binding, bindings, markers, python_files
 
 if TYPE_CHECKING:
     from pathlib import Path

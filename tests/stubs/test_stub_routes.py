@@ -13,7 +13,7 @@ from starlette.routing import Host, Mount, Route, WebSocketRoute
 
 from pytest_arena import _values
 from pytest_arena._app._routes import routes
-from pytest_arena._stubs._found_routes import find_route, nearest_route
+from pytest_arena.scenarios.stubs._found_routes import find_route, nearest_route
 
 ROUTES = (
     _values.Route("/battles/{battle_id}", "GET", "show_battle"),

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_arena._specs import Index, Row, Scenario, Specification, Step, parse
-from pytest_arena._stubs import StubFile, stubs
 from pytest_arena._values import Route
+from pytest_arena.scenarios.specs import Index, Row, Scenario, Specification, Step, parse
+from pytest_arena.scenarios.stubs import StubFile, stubs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._own import OwnDatabases
-from pytest_arena._servers._binaries import folders
-from pytest_arena._servers._cluster import find_cluster
-from pytest_arena._servers._places import ClusterFolder
-from pytest_arena._servers._programs import account, read_programs
+from pytest_arena._postgresql.registry import ServerRegistry
+from pytest_arena._postgresql.servers._binaries import folders
+from pytest_arena._postgresql.servers._cluster import find_cluster
+from pytest_arena._postgresql.servers._places import ClusterFolder
+from pytest_arena._postgresql.servers._programs import account, read_programs
 from tests.servers.waiting import end_cluster
 from tests.template.project import Project, new_project
 from tests.template.server_project import REGISTRY, ServerProject
@@ -54,7 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
 @pytest.fixture
 def on_server(project: Project, server: Address) -> Iterator[ServerProject]:
     """The same one, with its templates on a server."""
-    own = OwnDatabases(server, project=str(project.root), registry=REGISTRY)
+    own = ServerRegistry(server, project=str(project.root), registry=REGISTRY)
     on_server = ServerProject(project.root, project.cache, own=own)
     yield on_server
     on_server.forget()

@@ -13,9 +13,10 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
-from pytest_arena._dialects._postgresql._control import open_control
-from pytest_arena._template import DatabaseShelves, Recipe, Store
-from pytest_arena._template._stage import StageBuild
+from pytest_arena._databases._stage import Recipe, StageBuild
+from pytest_arena._databases._store import Store
+from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql._templates import DatabaseShelves
 from pytest_arena._values import Stage
 from tests.template.project import REPOSITORY, Project
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._own import OwnDatabases
-    from pytest_arena._template import Target
+    from pytest_arena._databases._shelves import Target
+    from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._values import Address
 
 __all__ = ["REGISTRY", "ServerProject"]
@@ -38,12 +39,12 @@ ENSURE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from pytest_arena._own import OwnDatabases
+from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._values import Address
 from tests.template.server_project import ServerProject
 root, registry, host, port, user = sys.argv[2:]
 address = Address("postgresql", host, int(port), user, "postgres")
-own = OwnDatabases(address, project=root, registry=registry)
+own = ServerRegistry(address, project=root, registry=registry)
 print("ready", flush=True)
 sys.stdin.readline()
 print(ServerProject(Path(root), Path("."), own=own).ensure())
@@ -66,7 +67,7 @@ class ShelvesOfOneTest(DatabaseShelves):
 class ServerProject(Project):
     """As a project, on PostgreSQL."""
 
-    own: OwnDatabases = field(kw_only=True)
+    own: ServerRegistry = field(kw_only=True)
     driver: str = ""
 
     @property

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_arena._template import check_schema, check_seed, suggested_schema
+from pytest_arena._databases._builders import check_schema, check_seed
+from pytest_arena._databases._suggest import suggested_schema
 from pytest_arena._values import Stage
 from pytest_arena.errors import ConfigError, TemplateError
 from tests.template.project import SEED, Project
@@ -258,7 +259,7 @@ def seed(session):
 """
 
 
-def test_pitfall_085_a_build_leaves_the_process_as_it_was(
+def test_a_build_leaves_the_process_as_it_was_pitfall_085(
     project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Working folder, variables, sys.path, loggers, open log files, the main thread's loop."""

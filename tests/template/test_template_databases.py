@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import text
 
-from pytest_arena._dialects._postgresql import _templates as sql
-from pytest_arena._dialects._postgresql._control import Failed
-from pytest_arena._own import OwnDatabases
-from pytest_arena._template import _databases
+from pytest_arena._postgresql import _templates as _databases
+from pytest_arena._postgresql import _templates_sql as sql
+from pytest_arena._postgresql._control import Failed
+from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._values import Stage
 from pytest_arena.errors import TemplateError
 from tests.template.project import MODELS, SEED
@@ -180,7 +180,7 @@ Table("dancers", metadata, Column("id", Integer, primary_key=True), Column("name
 """
 
 
-def test_pitfall_028_an_enum_type_is_there_and_create_all_makes_no_second_one(
+def test_an_enum_type_is_there_and_create_all_makes_no_second_one_pitfall_028(
     on_server: ServerProject,
 ) -> None:
     """In a copy, as often as an app or a test calls it; its schema was made as well."""
@@ -194,7 +194,7 @@ def test_pitfall_028_an_enum_type_is_there_and_create_all_makes_no_second_one(
             connection.execute(text("insert into stage.dancers (kind) values ('tango')"))
 
 
-def test_pitfall_027_types_have_the_same_numbers_in_each_copy(on_server: ServerProject) -> None:
+def test_types_have_the_same_numbers_in_each_copy_pitfall_027(on_server: ServerProject) -> None:
     """What a driver has learnt of a type in one copy holds in the next."""
     on_server.write(models=ENUM)
     on_server.seed = ""
@@ -202,7 +202,7 @@ def test_pitfall_027_types_have_the_same_numbers_in_each_copy(on_server: ServerP
     assert len(numbers) == 1
 
 
-def test_pitfall_089_what_makes_a_new_template_and_what_does_not(
+def test_what_makes_a_new_template_and_what_does_not_pitfall_089(
     on_server: ServerProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another value of an enum, comment, seed, server; but neither white space nor a path."""
@@ -224,7 +224,7 @@ def test_pitfall_089_what_makes_a_new_template_and_what_does_not(
     assert not [manifest for manifest in manifests if str(on_server.root.parent) in manifest]
 
 
-def test_pitfall_089_a_listener_of_ones_own_makes_its_schema_itself(
+def test_a_listener_of_ones_own_makes_its_schema_itself_pitfall_089(
     on_server: ServerProject,
 ) -> None:
     """It may do so without IF NOT EXISTS."""
@@ -254,7 +254,7 @@ def test_a_template_that_somebody_dropped_is_built_again(on_server: ServerProjec
     assert on_server.builds() == 2
 
 
-def test_pitfall_090_a_template_that_is_collected_at_this_moment_is_not_taken(
+def test_a_template_that_is_collected_at_this_moment_is_not_taken_pitfall_090(
     on_server: ServerProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody else condemned it after it was found, and will drop it."""
@@ -265,13 +265,13 @@ def test_pitfall_090_a_template_that_is_collected_at_this_moment_is_not_taken(
     assert on_server.ensure() != found
 
 
-def test_pitfall_090_unused_templates_are_collected_at_the_next_build(
+def test_unused_templates_are_collected_at_the_next_build_pitfall_090(
     on_server: ServerProject,
 ) -> None:
     """None that a living run uses, however old it is."""
     address = on_server.own.address_of("postgres")
     old = on_server.ensure()
-    with closing(OwnDatabases(address, project=on_server.name, registry=REGISTRY)) as other:
+    with closing(ServerRegistry(address, project=on_server.name, registry=REGISTRY)) as other:
         other.control.run("UPDATE arena.database SET used = used - interval '15 days'")
         on_server.write(helper='NAME = "Dune"\n')
         on_server.ensure()
@@ -293,7 +293,7 @@ def test_a_role_that_an_earlier_build_made_says_how_to_make_it(on_server: Server
     assert "WHEN duplicate_object" in caught.value.fix
 
 
-def test_pitfall_074_three_processes_at_once_build_once(on_server: ServerProject) -> None:
+def test_three_processes_at_once_build_once_pitfall_074(on_server: ServerProject) -> None:
     """Whoever has the lock builds; the others wait, and find it, without connecting to it."""
     processes = [on_server.in_another_process() for _ in range(3)]
     for process in processes:
@@ -324,7 +324,7 @@ DYING = SEED.replace(
 
 
 @pytest.mark.slow
-def test_pitfall_074_a_build_that_was_killed_is_never_taken_for_a_finished_one(
+def test_a_build_that_was_killed_is_never_taken_for_a_finished_one_pitfall_074(
     on_server: ServerProject,
 ) -> None:
     """The next one builds, and clears away what the dead one left."""
@@ -339,14 +339,14 @@ def test_pitfall_074_a_build_that_was_killed_is_never_taken_for_a_finished_one(
     assert on_server.kinds() == {"template"}
 
 
-def test_pitfall_074_who_waits_too_long_says_who_builds(
+def test_who_waits_too_long_says_who_builds_pitfall_074(
     on_server: ServerProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And leaves the other one alone."""
     holds, ends = threading.Event(), threading.Event()
     monkeypatch.setattr(_databases, "_LOCK_SECONDS", 0.1)
     address = on_server.own.address_of("postgres")
-    other = OwnDatabases(address, project="the other", registry=REGISTRY)
+    other = ServerRegistry(address, project="the other", registry=REGISTRY)
     other.create("building")
     shelf = on_server.shelf()
 
@@ -381,7 +381,7 @@ def build(connection):
 """
 
 
-def test_pitfall_088_094_settings_and_extensions_of_the_database_are_in_each_copy(
+def test_settings_and_extensions_of_the_database_are_in_each_copy_pitfall_088_094(
     on_server: ServerProject,
 ) -> None:
     """Those that the schema's builder set, below a seed."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._template import _files, _sources
+from pytest_arena._databases import _sources
+from pytest_arena._sqlite import _templates as _files
 from tests.template.project import MODELS, SEED, Project
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def _edit_helper(project: Project) -> None:
 
 
 @pytest.mark.parametrize("edit", [_edit_model, _edit_seed, _edit_helper])
-def test_pitfall_089_a_change_of_model_seed_or_imported_helper_builds_anew(
+def test_a_change_of_model_seed_or_imported_helper_builds_anew_pitfall_089(
     project: Project, edit: Callable[[Project], None]
 ) -> None:
     """What the rows and tables come from is part of the fingerprint."""
@@ -49,7 +50,7 @@ def test_pitfall_089_a_change_of_model_seed_or_imported_helper_builds_anew(
 
 
 @pytest.mark.parametrize("file", ["seed", "helper", "models"])
-def test_pitfall_089_a_change_of_comments_and_white_space_builds_nothing(
+def test_a_change_of_comments_and_white_space_builds_nothing_pitfall_089(
     project: Project, file: str
 ) -> None:
     """Only code counts."""
@@ -220,7 +221,7 @@ def test_rebuild_is_for_what_is_older_than_the_run(project: Project) -> None:
     assert project.builds() == 2
 
 
-def test_pitfall_090_unused_templates_are_collected_at_the_next_build(
+def test_unused_templates_are_collected_at_the_next_build_pitfall_090(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also on a shelf that is in use: each edit of a seed leaves a template there."""
@@ -273,7 +274,7 @@ def _end(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.slow
-def test_pitfall_074_six_processes_at_once_build_once(project: Project) -> None:
+def test_six_processes_at_once_build_once_pitfall_074(project: Project) -> None:
     """Whoever has the lock builds; the others wait, and find it."""
     processes = [project.in_another_process() for _ in range(6)]
     found = {_end(process) for process in processes}
@@ -292,7 +293,7 @@ DYING = SEED.replace(
 )
 
 
-def test_pitfall_074_a_build_that_was_killed_is_never_taken_for_a_finished_one(
+def test_a_build_that_was_killed_is_never_taken_for_a_finished_one_pitfall_074(
     project: Project,
 ) -> None:
     """The next one builds, and clears away what the dead one left."""

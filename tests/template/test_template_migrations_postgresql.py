@@ -113,7 +113,7 @@ async def _rows(on_server: ServerProject) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("env", [SYNC_ENV, ASYNC_ENV], ids=["sync", "async"])
-def test_pitfall_127_migrations_run_inside_and_outside_of_a_loop(
+def test_migrations_run_inside_and_outside_of_a_loop_pitfall_127(
     on_server: ServerProject, env: str
 ) -> None:
     """Schemas, extensions, enums, indexes made beside others, settings of the database."""
@@ -123,7 +123,7 @@ def test_pitfall_127_migrations_run_inside_and_outside_of_a_loop(
     assert on_server.builds() == 1
 
 
-def test_pitfall_089_a_migration_that_was_edited_or_added_builds_anew(
+def test_a_migration_that_was_edited_or_added_builds_anew_pitfall_089(
     on_server: ServerProject,
 ) -> None:
     """One that names the app's database itself says what to write instead."""

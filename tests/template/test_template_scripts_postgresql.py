@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._dialects._postgresql._beyond import reaches_beyond
-from pytest_arena._dialects._postgresql._scripts import ScriptFailed, run_script
+from pytest_arena._postgresql._beyond import reaches_beyond
+from pytest_arena._postgresql._scripts import ScriptFailed, run_script
 from pytest_arena._values import Stage
 from pytest_arena.errors import TemplateError
 
@@ -134,7 +134,7 @@ HARMLESS = (
 )
 
 
-def test_pitfall_138_what_reaches_beyond_a_database_is_known() -> None:
+def test_what_reaches_beyond_a_database_is_known_pitfall_138() -> None:
     """Anywhere in a script, and in the body of a DO; what only has such words in it does not."""
     for statement, found in BEYOND:
         assert reaches_beyond(statement) == found, statement

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from pytest_arena._app._kind import is_litestar
 from pytest_arena._app._made_of import code_of, made_of, place_of
 from pytest_arena._app._routes import endpoints
-from pytest_arena._load import is_library
+from pytest_arena._config._load import is_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._routes import endpoints
-from pytest_arena._load import is_library
+from pytest_arena._config._load import is_library
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from pytest_arena._load import blame, home_of
+from pytest_arena._config._load import blame, home_of
 from pytest_arena.errors import ConfigError, LifespanError, LoginError
 
 __all__ = [

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._cli._agreed import write_agreed
 from pytest_arena._cli._named import named
-from pytest_arena._evidence import Lock, Mapping
-from pytest_arena._specs import Index, Specification
+from pytest_arena.scenarios.evidence import Lock, Mapping
+from pytest_arena.scenarios.specs import Index, Specification
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pytest_arena._evidence import Document
+    from pytest_arena.scenarios.evidence import Document
 
 __all__ = ["accept", "outdated"]
 

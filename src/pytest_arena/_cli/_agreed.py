@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._evidence import Baseline
 from pytest_arena.errors import ConfigError
+from pytest_arena.scenarios.evidence import Baseline
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena._evidence import Document
+    from pytest_arena.scenarios.evidence import Document
 
 __all__ = ["write_agreed", "write_baseline"]
 

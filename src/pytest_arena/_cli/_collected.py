@@ -9,13 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from pytest_arena._evidence import from_json
 from pytest_arena.errors import ConfigError, ScenarioError
+from pytest_arena.scenarios.evidence import from_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_arena._evidence import Document
+    from pytest_arena.scenarios.evidence import Document
 
 __all__ = ["Collected", "collected"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from pytest_arena._cli._base import Left, Place, Removed, Thing, size_of, time_of
-from pytest_arena._servers._sqlite import homes
+from pytest_arena._sqlite._home import homes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

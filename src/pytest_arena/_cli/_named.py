@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._specs import Reference
+from pytest_arena.scenarios.specs import Reference
 
 if TYPE_CHECKING:
-    from pytest_arena._specs import Index, Scenario
+    from pytest_arena.scenarios.specs import Index, Scenario
 
 __all__ = ["named"]
 

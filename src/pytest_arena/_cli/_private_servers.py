@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from pytest_arena._cli._base import Left, Place, Removed, Thing, size_of, time_of
 from pytest_arena._cli._server_databases import ServerDatabases
 from pytest_arena._clock import rest, seconds
-from pytest_arena._dialects._postgresql._control import Failed, open_control
-from pytest_arena._dialects._postgresql._server import OTHER_CLIENTS
-from pytest_arena._servers._base import Unavailable
-from pytest_arena._servers._cluster import remove
-from pytest_arena._servers._knock import Answer, knock
-from pytest_arena._servers._locks import attempt, is_held
-from pytest_arena._servers._places import ClusterFolder, cluster_parents
-from pytest_arena._servers._programs import account
-from pytest_arena._servers._reach import homes_of_programs
+from pytest_arena._postgresql._control import Failed, open_control
+from pytest_arena._postgresql._server import OTHER_CLIENTS
+from pytest_arena._postgresql.servers._base import Unavailable
+from pytest_arena._postgresql.servers._cluster import remove
+from pytest_arena._postgresql.servers._knock import Answer, knock
+from pytest_arena._postgresql.servers._locks import attempt, is_held
+from pytest_arena._postgresql.servers._places import ClusterFolder, cluster_parents
+from pytest_arena._postgresql.servers._programs import account
+from pytest_arena._postgresql.servers._reach import homes_of_programs
 from pytest_arena._values import Address
 from pytest_arena.errors import ArenaError
 

@@ -11,10 +11,10 @@ from pytest_arena._cli._cached_files import CachedFiles
 from pytest_arena._cli._live_files import LiveFiles
 from pytest_arena._cli._options import read_options
 from pytest_arena._cli._server_databases import ServerDatabases
-from pytest_arena._dialects._postgresql._own import REGISTRY
-from pytest_arena._servers._base import Unavailable, Wanted
-from pytest_arena._servers._find import find_server
-from pytest_arena._servers._service import ServiceSource
+from pytest_arena._postgresql._registry_sql import REGISTRY
+from pytest_arena._postgresql.servers._base import Unavailable, Wanted
+from pytest_arena._postgresql.servers._find import find_server
+from pytest_arena._postgresql.servers._service import ServiceSource
 from pytest_arena.errors import ConfigError, ServerError
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Sequence
 
-    from pytest_arena._evidence import Document
-    from pytest_arena._specs import Specification
+    from pytest_arena.scenarios.evidence import Document
+    from pytest_arena.scenarios.specs import Specification
 
     # argparse has no public name for what add_subparsers() returns.
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - as above
@@ -146,8 +146,8 @@ def _add_documents(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(given: argparse.Namespace) -> int:
-    from pytest_arena._evidence import as_json, listed  # noqa: PLC0415 - not for --help
-    from pytest_arena._outputs._listing import listing  # noqa: PLC0415 - as above
+    from pytest_arena.scenarios.evidence import as_json, listed  # noqa: PLC0415 - not for --help
+    from pytest_arena.scenarios.outputs._listing import listing  # noqa: PLC0415 - as above
 
     specification, nothing = _read(given.paths)
     if given.json:
@@ -168,7 +168,7 @@ def _list(given: argparse.Namespace) -> int:
 
 def _read(paths: Sequence[str]) -> tuple[Specification, ScenarioError | None]:
     """Return what is there, and the error where a pattern has found nothing."""
-    from pytest_arena._specs import found, read  # noqa: PLC0415 - not for --help
+    from pytest_arena.scenarios.specs import found, read  # noqa: PLC0415 - not for --help
 
     root, patterns = (Path.cwd(), tuple(paths)) if paths else _configured()
     specification = read(patterns, root)
@@ -181,7 +181,7 @@ def _read(paths: Sequence[str]) -> tuple[Specification, ScenarioError | None]:
 
 def _with_problem(specification: Specification, error: ScenarioError) -> Specification:
     """Whoever reads the JSON alone has to see it, too."""
-    from pytest_arena._specs import Problem  # noqa: PLC0415 - not for --help
+    from pytest_arena.scenarios.specs import Problem  # noqa: PLC0415 - not for --help
 
     if any(problem.what == error.what for problem in specification.problems):
         return specification
@@ -205,7 +205,7 @@ def _configured() -> tuple[Path, tuple[str, ...]]:
 
 def _check(given: argparse.Namespace) -> int:
     from pytest_arena._cli._collected import collected  # noqa: PLC0415 - not for --help
-    from pytest_arena._outputs import lines  # noqa: PLC0415 - as above
+    from pytest_arena.scenarios.outputs import lines  # noqa: PLC0415 - as above
 
     given_specs = any(word.startswith("--arena-specs") for word in given.others)
     has_words = any(not word.startswith("-") for word in given.others)
@@ -241,8 +241,8 @@ def _root() -> Path:
 def _explain(given: argparse.Namespace) -> int:
     from pytest_arena._cli._collected import collected  # noqa: PLC0415 - not for --help
     from pytest_arena._cli._named import named  # noqa: PLC0415 - as above
-    from pytest_arena._outputs._explained import explained  # noqa: PLC0415 - as above
-    from pytest_arena._specs import Index, Specification  # noqa: PLC0415 - as above
+    from pytest_arena.scenarios.outputs._explained import explained  # noqa: PLC0415 - as above
+    from pytest_arena.scenarios.specs import Index, Specification  # noqa: PLC0415 - as above
 
     document = _document(given.json) if given.json else collected(folder=_root()).document
     scenarios = tuple(one.scenario for one in document.scenarios)
@@ -256,7 +256,7 @@ def _explain(given: argparse.Namespace) -> int:
 
 
 def _merge(given: argparse.Namespace) -> int:
-    from pytest_arena._outputs import lines  # noqa: PLC0415 - not for --help
+    from pytest_arena.scenarios.outputs import lines  # noqa: PLC0415 - not for --help
 
     document = _together(given, is_complete=given.strict)
     told = lines(document, strict="--strict" * given.strict)
@@ -266,7 +266,7 @@ def _merge(given: argparse.Namespace) -> int:
 
 def _report(given: argparse.Namespace) -> int:
     from pytest_arena._cli._agreed import write_baseline  # noqa: PLC0415 - not for --help
-    from pytest_arena._outputs import lines  # noqa: PLC0415 - as above
+    from pytest_arena.scenarios.outputs import lines  # noqa: PLC0415 - as above
 
     document = _together(given)
     asked = {form: path for form in _FORMS if (path := getattr(given, form))}
@@ -281,15 +281,15 @@ def _report(given: argparse.Namespace) -> int:
 
 def _written(outputs: str, document: Document, **paths: str) -> list[str]:
     from pytest_arena._cli._options import read_project  # noqa: PLC0415 - not for --help
-    from pytest_arena._outputs import Target, targets, write  # noqa: PLC0415 - as above
+    from pytest_arena.scenarios.outputs import Target, targets, write  # noqa: PLC0415 - as above
 
     wanted = (*targets(outputs), *(Target(form, path) for form, path in paths.items()))
     return write(wanted, document, root=read_project().root, folder=Path.cwd())
 
 
 def _together(given: argparse.Namespace, *, is_complete: bool = False) -> Document:
-    from pytest_arena._evidence import merged  # noqa: PLC0415 - not for --help
-    from pytest_arena._outputs import targets  # noqa: PLC0415 - as above
+    from pytest_arena.scenarios.evidence import merged  # noqa: PLC0415 - not for --help
+    from pytest_arena.scenarios.outputs import targets  # noqa: PLC0415 - as above
 
     targets(given.out)  # a mistake in it is told before anything else is done
     documents = [_document(path) for path in given.documents]
@@ -297,7 +297,7 @@ def _together(given: argparse.Namespace, *, is_complete: bool = False) -> Docume
 
 
 def _document(path: str) -> Document:
-    from pytest_arena._evidence import from_json  # noqa: PLC0415 - not for --help
+    from pytest_arena.scenarios.evidence import from_json  # noqa: PLC0415 - not for --help
 
     try:
         text = Path(path).read_text(encoding="utf-8-sig")

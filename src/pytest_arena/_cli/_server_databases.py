@@ -6,13 +6,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from pytest_arena._cli._base import Left, Place, Removed, Thing
-from pytest_arena._own import OwnDatabases
-from pytest_arena._own._look import look
+from pytest_arena._postgresql.registry import ServerRegistry
+from pytest_arena._postgresql.registry._look import look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._own import OwnDatabase
+    from pytest_arena._postgresql.registry import RegistryRow
     from pytest_arena._values import Address
 
 __all__ = ["ServerDatabases"]
@@ -50,7 +50,7 @@ class ServerDatabases:
         if after is None:
             yield Removed("registry", self._registry, before.bytes)
 
-    def _why_left(self, one: OwnDatabase) -> str:
+    def _why_left(self, one: RegistryRow) -> str:
         if one.alive:
             return f"a living run's: {one.project}, {one.host} {one.pid}"
         if one.owner != self._address.user:
@@ -64,11 +64,11 @@ class ServerDatabases:
             own.sweep(everything=everything)
             return {name: why for name, _, why in (line.partition(": ") for line in own.left)}
 
-    def _as_run(self) -> OwnDatabases:
-        return OwnDatabases(self._address, project="arena databases", registry=self._registry)
+    def _as_run(self) -> ServerRegistry:
+        return ServerRegistry(self._address, project="arena databases", registry=self._registry)
 
 
-def _thing(one: OwnDatabase) -> Thing:
+def _thing(one: RegistryRow) -> Thing:
     return Thing(
         name=one.name,
         what=one.kind,

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_arena._config import Config
-    from pytest_arena._specs import Index, Reference, Specification
-    from pytest_arena._stubs import Marker, StubFile
     from pytest_arena._values import Route
+    from pytest_arena.scenarios.specs import Index, Reference, Specification
+    from pytest_arena.scenarios.stubs import Marker, StubFile
 
 __all__ = ["add"]
 
@@ -62,7 +62,7 @@ def add(verbs: Any) -> None:
 
 
 def _do(given: argparse.Namespace) -> int:
-    from pytest_arena._stubs import stubs  # noqa: PLC0415 - not for --help
+    from pytest_arena.scenarios.stubs import stubs  # noqa: PLC0415 - not for --help
 
     project = read_project()
     wanted, index, tests = _read(given, project)
@@ -89,8 +89,8 @@ def _do(given: argparse.Namespace) -> int:
 
 def _read(given: argparse.Namespace, project: Config) -> tuple[Specification, Index, _Tests]:
     """What was asked for, what knows it among all others, and the tests that there are."""
-    from pytest_arena._evidence import Lock  # noqa: PLC0415 - not for --help
-    from pytest_arena._specs import Index, found, read  # noqa: PLC0415 - as above
+    from pytest_arena.scenarios.evidence import Lock  # noqa: PLC0415 - not for --help
+    from pytest_arena.scenarios.specs import Index, found, read  # noqa: PLC0415 - as above
 
     named = [str(Path.cwd() / path) for path in given.paths]
     patterns = named or list(project.specs)
@@ -123,7 +123,7 @@ class _Tests:
     written: Path | None = None
 
     def _files(self) -> Iterator[Path]:
-        from pytest_arena._stubs import python_files  # noqa: PLC0415 - not for --help
+        from pytest_arena.scenarios.stubs import python_files  # noqa: PLC0415 - not for --help
 
         files = (file.resolve() for folder in self.folders for file in python_files(folder))
         yield from dict.fromkeys(files)
@@ -140,8 +140,8 @@ class _Tests:
         A scenario that such a marker must mean, since it was renamed, or the name is misspelt, has
         its test: it would get a second one.
         """
-        from pytest_arena._specs import reference  # noqa: PLC0415 - not for --help
-        from pytest_arena._stubs import markers  # noqa: PLC0415 - not for --help
+        from pytest_arena.scenarios.specs import reference  # noqa: PLC0415 - not for --help
+        from pytest_arena.scenarios.stubs import markers  # noqa: PLC0415 - not for --help
 
         keys: set[str] = set()
         wrong: list[Reference] = []
@@ -162,7 +162,7 @@ class _Tests:
 
     def bound(self, specification: Specification) -> Iterator[str]:
         """The keys of the scenarios that pytest-bdd makes tests of."""
-        from pytest_arena._stubs import bindings  # noqa: PLC0415 - not for --help
+        from pytest_arena.scenarios.stubs import bindings  # noqa: PLC0415 - not for --help
 
         base = read_setting("bdd_features_base_dir")
         homes = {spec: (self.root / spec).resolve() for spec in specification.files}
@@ -213,8 +213,8 @@ def _routes(app: str | None, project: Config) -> Sequence[Route] | None:
 
 def _looked_up(project: Config) -> Sequence[Route]:
     from pytest_arena._app._routes import routes  # noqa: PLC0415 - not for --help
-    from pytest_arena._arena import ArenaRun  # noqa: PLC0415 - not for --help
     from pytest_arena._ledger import Ledger  # noqa: PLC0415 - not for --help
+    from pytest_arena._run import ArenaRun  # noqa: PLC0415 - not for --help
 
     run = ArenaRun(project, Ledger())
     try:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
+from pytest_arena._config._load import is_import_path, nearest
 from pytest_arena._config._options import CACHE, DATABASES, LATER, OPTIONS
-from pytest_arena._load import is_import_path, nearest
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, redact
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._gate import _postgresql_arguments as postgresql
-from pytest_arena._gate import _sqlite_arguments as sqlite
 from pytest_arena._gate._base import Asked
+from pytest_arena._postgresql import _arguments as postgresql
+from pytest_arena._sqlite import _arguments as sqlite
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect

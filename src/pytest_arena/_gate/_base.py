@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._dialects._postgresql._identity import Identity
     from pytest_arena._ledger import Ledger
+    from pytest_arena._postgresql._identity import Identity
     from pytest_arena._values import Address
 
 __all__ = ["Aim", "Asked", "Files", "Key", "LostWrite", "Resolver"]

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Dialect, Engine, make_url
 
 from pytest_arena._gate._arguments import describe
-from pytest_arena._gate._moving import drop_quietly
+from pytest_arena._postgresql.moving import drop_quietly
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,26 +14,32 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
-from pytest_arena._dialects import _sqlite as sql
-from pytest_arena._dialects._postgresql._beyond import reaches_beyond
-from pytest_arena._dialects._postgresql._identity import close_unseen, identity
-from pytest_arena._dialects._sqlite_restore import leave_wal_alone
-from pytest_arena._gate import _loops, _messages, _moving
+from pytest_arena._gate import _loops, _messages
 from pytest_arena._gate._alive import alive
 from pytest_arena._gate._arguments import describe, redirect
-from pytest_arena._gate._drivers import admitted, install_raw_drivers, pooled, raw_connections
 from pytest_arena._gate._engines import remember_engines, used_again
 from pytest_arena._gate._entries import INFO, Checkout, EntryInfo, abandon
-from pytest_arena._gate._factory import EngineFactory
 from pytest_arena._gate._holders import Holders
-from pytest_arena._gate._live_names import name_of
 from pytest_arena._gate._lost import LostWrites, note_errors_on_leaving, watch_writes
 from pytest_arena._gate._origin import user_line
-from pytest_arena._gate._postgresql_arguments import knows
-from pytest_arena._gate._raw import listen_to_raw_connections
-from pytest_arena._gate._server_handle import ServerHandle, alters_session, driver_connection
-from pytest_arena._gate._sqlite_handle import SQLiteHandle, raw_of
 from pytest_arena._gate._uses import Uses
+from pytest_arena._postgresql import moving as _moving
+from pytest_arena._postgresql._arguments import knows
+from pytest_arena._postgresql._beyond import reaches_beyond
+from pytest_arena._postgresql._handle import ServerHandle, alters_session, driver_connection
+from pytest_arena._postgresql._identity import close_unseen, identity
+from pytest_arena._postgresql._live_names import name_of
+from pytest_arena._postgresql.drivers._guard import (
+    admitted,
+    install_raw_drivers,
+    pooled,
+    raw_connections,
+)
+from pytest_arena._sqlite import _sql as sql
+from pytest_arena._sqlite._factory import EngineFactory
+from pytest_arena._sqlite._handle import SQLiteHandle, raw_of
+from pytest_arena._sqlite._raw import listen_to_raw_connections
+from pytest_arena._sqlite._restore import leave_wal_alone
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect

@@ -12,14 +12,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from pytest_arena._dialects._postgresql._live import has_written
-from pytest_arena._dialects._written import (
-    COMPILED,
-    ends_transaction,
-    is_plain,
-    savepoint_in,
-    written_table,
-)
 from pytest_arena._gate._base import LostWrite
 from pytest_arena._gate._entries import INFO, EntryInfo, Written
 from pytest_arena._gate._origin import user_line
@@ -30,6 +22,14 @@ from pytest_arena._gate._reads import (
     note_statement,
     noted_write,
 )
+from pytest_arena._gate._written import (
+    COMPILED,
+    ends_transaction,
+    is_plain,
+    savepoint_in,
+    written_table,
+)
+from pytest_arena._postgresql._live_sql import has_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -232,6 +232,10 @@ def _rows(info: EntryInfo) -> int:
     return sum(rows for _, rows, _ in parts)
 
 
+# Rooms that stand between an engine and its database: what passes through them is the app's.
+_BELOW = ("pytest_arena._gate.", "pytest_arena._sqlite.", "pytest_arena._postgresql.")
+
+
 def _is_asked_for(frame: FrameType | None) -> bool:
     """Whether somebody has called ``rollback``, on whatever SQLAlchemy has one; or it is arena.
 
@@ -245,7 +249,7 @@ def _is_asked_for(frame: FrameType | None) -> bool:
             return False
         if frame.f_code.co_name == "rollback" and not is_arenas:
             return True
-        if is_arenas and not module.startswith("pytest_arena._gate."):
+        if is_arenas and not module.startswith(_BELOW):
             return True
         frame = frame.f_back
     return False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import greenlet
 
-from pytest_arena._load import is_library
+from pytest_arena._config._load import is_library
 from pytest_arena._values import CodeLine
 
 if TYPE_CHECKING:

@@ -83,7 +83,7 @@ async def test_p3_constraints_at_their_time(backend):
 
 
 @lacks("several connections")
-async def test_p3_pitfall_133_optimistic_locking(backend):
+async def test_p3_optimistic_locking_pitfall_133(backend):
     async with maker() as one, other_maker() as two:
         first, second = await load(one), await load(two)
         await one.commit()
@@ -98,7 +98,7 @@ async def test_p3_pitfall_133_optimistic_locking(backend):
 
 
 @lacks("several connections")
-async def test_p3_pitfall_134_a_race_for_one_name(client, new_client):
+async def test_p3_a_race_for_one_name_pitfall_134(client, new_client):
     calls = [lambda one=one: one.post("/dancers/unique") for one in (client, new_client())]
     answers = await together(*calls)
     assert sorted(answer.status_code for answer in answers) == [201, 409]
@@ -172,14 +172,14 @@ async def test_p5_the_sync_client_inside_a_coroutine(client, test_client, turn):
     assert (await client.get("/dancers")).json() == [*standing(), "async", "sync"]
 
 
-async def test_p5_pitfall_007_a_loop_for_each_request(backend):
+async def test_p5_a_loop_for_each_request_pitfall_007(backend):
     bare = TestClient(app)
     for number in range(5):
         assert bare.post(f"/dancers/{number}").status_code == 201
     assert len(await names()) == len(standing()) + 5
 
 
-async def test_p5_pitfall_013_disposed_of_and_used_again(client):
+async def test_p5_disposed_of_and_used_again_pitfall_013(client):
     await engine.dispose()
     await client.post("/dancers/new")
     await engine.dispose()
@@ -193,7 +193,7 @@ from hand import add, names, standing
 
 
 class TestCase(unittest.IsolatedAsyncioTestCase):
-    async def test_p5_pitfall_009_a_loop_of_unittests(self):
+    async def test_p5_a_loop_of_unittests_pitfall_009(self):
         await add("of a case")
         assert await names() == [*standing(), "of a case"]
 

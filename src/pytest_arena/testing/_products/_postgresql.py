@@ -24,7 +24,7 @@ import time
 import {driver} as driver
 from contextlib import closing, suppress
 import setting
-from pytest_arena._dialects._postgresql._control import Failed, open_control
+from pytest_arena._postgresql._control import Failed, open_control
 from pytest_arena._values import Address
 from sqlalchemy import event
 from sqlalchemy.engine import make_url

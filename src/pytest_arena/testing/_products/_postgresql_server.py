@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 from sqlalchemy.engine import URL
 
-from pytest_arena._dialects._postgresql import _witness as sql
-from pytest_arena._dialects._postgresql._control import Control, Failed, open_control
-from pytest_arena._dialects._postgresql._rights import grant_replica
-from pytest_arena._own import OwnDatabases
-from pytest_arena._servers._base import Wanted
-from pytest_arena._servers._find import find_server
+from pytest_arena._postgresql import _witness as sql
+from pytest_arena._postgresql._control import Control, Failed, open_control
+from pytest_arena._postgresql._rights_sql import grant_replica
+from pytest_arena._postgresql.registry import ServerRegistry
+from pytest_arena._postgresql.servers._base import Wanted
+from pytest_arena._postgresql.servers._find import find_server
 from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._servers._base import Server
+    from pytest_arena._postgresql.servers._base import Server
     from pytest_arena._values import Address
 
 __all__ = ["StoryServer"]
@@ -54,7 +54,7 @@ class StoryServer:
         self._server = _found(url) if url else self._alone()
         self._name, self._password = f"stories_{secrets.token_hex(6)}", secrets.token_hex(8)
         # The registry of arena's databases is the server's, and not one of these runs'.
-        OwnDatabases(self._server.address, project="stories").close()
+        ServerRegistry(self._server.address, project="stories").close()
         self._control = open_control(self._server.address)
         atexit.register(self._clean_up)
         may_all = rights == "all"
@@ -190,7 +190,7 @@ def _another_place() -> Iterator[Path]:
 
 def _sweep(parent: Path) -> None:
     """Remove what killed processes have left: their servers have ended, their files stay."""
-    from pytest_arena._servers._locks import is_held  # noqa: PLC0415 - not on Windows
+    from pytest_arena._postgresql.servers._locks import is_held  # noqa: PLC0415 - not on Windows
 
     for folder in parent.glob(f"{_PREFIX}*"):
         if folder.stat().st_uid != os.getuid():

@@ -23,7 +23,7 @@ def code(raised):
 
 
 @lacks("several connections")
-async def test_p3_pitfall_129_rows_that_somebody_has_locked(backend):
+async def test_p3_rows_that_somebody_has_locked_pitfall_129(backend):
     async with maker() as one, other_maker() as two:
         assert await one.scalar(first()) == standing()[0]
         assert await two.scalar(first(skip_locked=True)) == standing()[1]

@@ -1,0 +1,269 @@
+"""From ``package.module:attribute`` to the object, with errors that name the cause."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+import sys
+import sysconfig
+import traceback
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._values import CodeLine
+from pytest_arena.errors import ArenaError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import ModuleType, TracebackType
+
+__all__ = [
+    "SOMEWHERE",
+    "blame",
+    "described",
+    "home_of",
+    "is_import_path",
+    "is_library",
+    "load_attribute",
+    "load_function",
+    "nearest",
+]
+
+# Where an option was given, for a message that cannot know it.
+SOMEWHERE = "the pytest configuration, the command line or the environment"
+
+
+def is_import_path(text: str) -> bool:
+    """Whether ``text`` has the form ``package.module:attribute``."""
+    module, colon, attribute = text.partition(":")
+    names = [*module.split("."), *attribute.split(".")]
+    return bool(colon) and all(name.isidentifier() for name in names)
+
+
+def load_attribute(
+    path: str, *, option: str, source: str = SOMEWHERE, likely: Callable[[Any], bool] = callable
+) -> object:
+    """Import the object that ``path`` names, for the option ``option``, given in ``source``.
+
+    ``likely`` says of what the module has beside it whether it may have been meant.
+
+    Raises:
+        ConfigError: the path has another form, the module does not import (with the cause and
+            its line), or the module has no such attribute.
+    """
+    if not is_import_path(path):
+        raise ConfigError(
+            f"{option} = {path!r} is not of the form package.module:attribute",
+            why="the plugin imports what the option names",
+            cause=source,
+            fix=f"{option} = {_with_colon(path)}",
+        )
+    module, _, attribute = path.partition(":")
+    found = _import(module, option, path, source)
+    try:
+        return reduce(getattr, attribute.split("."), found)
+    except AttributeError as error:
+        raise _no_attribute(
+            error, path, found, option=option, source=source, likely=likely
+        ) from None
+
+
+def _with_colon(path: str) -> str:
+    """The likeliest meaning: ``app.main.app`` and ``app/main.py:app`` for ``app.main:app``."""
+    module, colon, attribute = path.replace("/", ".").replace(".py", "").partition(":")
+    if not colon:
+        module, _, attribute = module.rpartition(".")
+    likely = f"{module}:{attribute}"
+    return likely if is_import_path(likely) else "app.main:app"
+
+
+def _import(module: str, option: str, path: str, source: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        absent = isinstance(error, ModuleNotFoundError) and _is_part(error.name or "", module)
+        cause, fix = _absent(path, option, source) if absent else _broken(error, module, source)
+        raise ConfigError(
+            f"{option} = {path} does not import: {described(error)}",
+            why="the plugin cannot use what the option names",
+            cause=cause,
+            fix=fix,
+        ) from error
+
+
+def _is_part(name: str, module: str) -> bool:
+    return f"{module}.".startswith(f"{name}.")
+
+
+def _absent(path: str, option: str, source: str) -> tuple[str, str]:
+    module = path.partition(":")[0]
+    cause = f"no module {module!r} on sys.path; named in {source}"
+    top = module.partition(".")[0]
+    for folder in ("src", "."):
+        if top in _modules_in(Path(folder)) and Path(folder).resolve() not in _on_path():
+            return cause, f"pythonpath = {folder}   (in the pytest configuration; in TOML a list)"
+    likely = _close_module(path.partition(":")[0])
+    if likely:
+        return cause, f"{option} = {likely}:{path.partition(':')[2]}"
+    return (
+        cause,
+        f"pythonpath = <the folder of {top}>   (in the pytest configuration; in TOML a list)",
+    )
+
+
+def _close_module(module: str) -> str:
+    """The module that is most like this one, which is not there; "" if none is."""
+    parent, _, child = module.rpartition(".")
+    package = sys.modules.get(parent)
+    if package is not None:
+        names = set().union(*(_modules_in(Path(folder)) for folder in package.__path__))
+        likely = difflib.get_close_matches(child, sorted(names), n=1)
+        return f"{parent}.{likely[0]}" if likely else ""
+    top, dot, rest = module.partition(".")
+    names = _modules_in(Path.cwd()) | _modules_in(Path("src"))
+    likely = difflib.get_close_matches(top, sorted(names - {top}), n=1)
+    return f"{likely[0]}{dot}{rest}" if likely else ""
+
+
+def _modules_in(folder: Path) -> set[str]:
+    packages = {file.parent.name for file in folder.glob("*/__init__.py")}
+    return packages | {file.stem for file in folder.glob("*.py")}
+
+
+def _on_path() -> set[Path]:
+    return {Path(entry).resolve() for entry in sys.path}
+
+
+def _broken(error: BaseException, module: str, source: str) -> tuple[str, str]:
+    cause = str(blame(error) or f"the import itself; named in {source}")
+    lacking = error.name if isinstance(error, ModuleNotFoundError) else None
+    if lacking and "." not in lacking and not _close_module(lacking):
+        return cause, f"pip install {lacking}   (or mend that line, if it should be another module)"
+    return cause, f'mend that line; python -c "import {module}" shows the whole traceback'
+
+
+def _no_attribute(
+    error: AttributeError,
+    path: str,
+    module: ModuleType,
+    *,
+    option: str,
+    source: str,
+    likely: Callable[[Any], bool],
+) -> ConfigError:
+    attribute = path.partition(":")[2]
+    names = sorted(name for name in vars(module) if not name.startswith("_"))
+    own = [name for name in names if _is_defined_in(module, name)] or names
+    meant = [name for name in own if likely(getattr(module, name))]
+    return ConfigError(
+        f"{option} = {path}: {error}",
+        why="the plugin cannot use what the option names",
+        cause=f"{module.__file__} defines {', '.join(own[:8]) or 'nothing public'}\n"
+        f"the option is in {source}",
+        fix=f"{option} = {module.__name__}:{nearest(attribute, meant)}"
+        if meant
+        else f"name the module that has {attribute}; {module.__name__} has nothing of that kind",
+    )
+
+
+def _is_defined_in(module: ModuleType, name: str) -> bool:
+    """Whether a public name is the module's own: no module, and no class or function of another."""
+    value = getattr(module, name)
+    home = getattr(value, "__module__", module.__name__) if callable(value) else module.__name__
+    is_foreign_instance = not inspect.isroutine(value) and not inspect.isclass(value)
+    return not inspect.ismodule(value) and (is_foreign_instance or home == module.__name__)
+
+
+def nearest(text: str, names: Iterable[str]) -> str:
+    """Return the name that is most like ``text``; the first one if none is."""
+    names = list(names)
+    return (difflib.get_close_matches(text, names, n=1, cutoff=0.3) or names)[0]
+
+
+def load_function(
+    path: str, *arguments: str, option: str, source: str = SOMEWHERE
+) -> Callable[..., Any]:
+    """Import something that can be called with these arguments by position.
+
+    Raises:
+        ConfigError: as ``load_attribute``, or it cannot be called like that.
+    """
+    found = load_attribute(path, option=option, source=source, likely=inspect.isroutine)
+    if callable(found) and _accepts(found, arguments):
+        return found
+    what = f"takes {_signature(found)}" if callable(found) else f"is of type {type(found).__name__}"
+    raise ConfigError(
+        f"{option} = {path} {what}, and is called with ({', '.join(arguments)})",
+        why="the plugin calls it, and the tests rely on what it does",
+        cause=str(home_of(found) or source),
+        fix=f"def {path.rpartition(':')[2]}({', '.join(arguments)}): …   (async def as well)",
+    )
+
+
+def _accepts(function: Callable[..., Any], arguments: tuple[str, ...]) -> bool:
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # written in C, without a signature
+        return True
+    return True
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    return str(inspect.signature(function))
+
+
+def home_of(thing: object) -> CodeLine | None:
+    """Return the line where a function or class is defined, None for anything else."""
+    try:
+        thing = inspect.unwrap(thing)  # type: ignore[arg-type]  # anything without __wrapped__ is itself
+        lines, number = inspect.getsourcelines(thing)  # type: ignore[arg-type]  # TypeError if not
+        file = inspect.getsourcefile(thing)  # type: ignore[arg-type]  # as above
+    except (OSError, TypeError):
+        return None
+    heads = (i for i, line in enumerate(lines) if line.lstrip().startswith(_HEADS))
+    return CodeLine(file or "", number + next(heads, 0))
+
+
+_HEADS = ("def ", "async def ", "class ")
+
+
+def described(error: BaseException) -> str:
+    """Name an error in at most three lines, without the statement that SQLAlchemy adds."""
+    if isinstance(error, ArenaError):
+        return f"{type(error).__name__}: {error.what}"
+    lines = [line for line in str(error).split("\n[SQL")[0].splitlines() if line.strip()]
+    text = "\n".join(lines[:3])
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def blame(error: BaseException) -> CodeLine | None:
+    """Return the innermost line of the user's own code in the traceback of ``error``."""
+    lines = [line for line in _lines(error.__traceback__) if not is_library(line.file)]
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        lines.append(CodeLine(error.filename, error.lineno))
+    return lines[-1] if lines else None
+
+
+def _lines(trace: TracebackType | None) -> list[CodeLine]:
+    return [CodeLine(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(trace)]
+
+
+_LIBRARIES = (
+    "<",
+    str(Path(__file__).parent.parent) + os.sep,
+    sysconfig.get_path("stdlib") + os.sep,
+    sysconfig.get_path("platstdlib") + os.sep,
+    sysconfig.get_path("scripts") + os.sep,  # the command `pytest` itself
+)
+_INSTALLED = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
+
+
+def is_library(file: str) -> bool:
+    """Whether a file is the standard library's, an installed package's, or ours."""
+    is_compiled = file.endswith((".pyx", ".pxd", ".pxi"))  # Cython's, of no folder
+    return is_compiled or file.startswith(_LIBRARIES) or any(name in file for name in _INSTALLED)

@@ -1,0 +1,133 @@
+"""While a template is built: which engines land in it, and which ones do not?"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import TYPE_CHECKING
+from unittest import mock
+
+from pytest_arena._gate import Aim, Key
+from pytest_arena.errors import TemplateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_arena._databases._shelves import Target
+    from pytest_arena._databases._state import Database
+
+__all__ = ["BuildAim", "Builds"]
+
+
+@dataclass(slots=True, eq=False)
+class BuildAim:
+    """A template in the making. ``others`` stand for the app's other databases meanwhile."""
+
+    database: Database
+    options: str  # as they were given
+    target: Target
+    others: dict[Database, Target] = field(default_factory=dict)
+
+    def aim(self, other: Database | None) -> Aim:
+        """Return where an engine lands that the builder uses.
+
+        One on another database of the app lands in an empty one, which is thrown away: a template
+        is one database's.
+        """
+        if other is None or other is self.database:
+            return _aim(self.target)
+        if other not in self.others:
+            same = other.product is self.database.product
+            self.others[other] = (
+                self.target.beside(len(self.others)) if same else other.product.scratch()
+            )
+        return _aim(self.others[other])
+
+    def current(self, key: Key) -> Aim | None:
+        """Return where a connection that was opened with this key lands now."""
+        aims = [_aim(target) for target in (self.target, *self.others.values())]
+        return next((aim for aim in aims if aim.key == key), None)
+
+    def check(self) -> None:
+        """Raise a TemplateError where the builder has made tables in another database."""
+        written = [one.name for one, target in self.others.items() if target.has_tables()]
+        for target in self.others.values():
+            target.remove()
+        if written:
+            raise TemplateError(
+                f"building {self.database.name} made tables in another database: "
+                f"{', '.join(written)}",
+                why="each database of the app is built by itself, and kept by itself",
+                cause=f"{self.options} works on another engine as well, or on an attached file",
+                fix="arena_schema =   (and arena_seed alike: a line for each database)\n"
+                + "\n".join(
+                    f"    {name} = module:its_function" for name in (self.database.name, *written)
+                ),
+            )
+
+
+def _aim(target: Target) -> Aim:
+    return Aim(Key("building", target.aim_key()), target.file, (0, 0), target.address)
+
+
+class Builds:
+    """The builds that are under way, and whose they are.
+
+    A build's own context knows it. A thread that a builder starts has no context of its own, and
+    is marked when it starts. Anybody else waits for the template.
+    """
+
+    def __init__(self) -> None:
+        self._context: ContextVar[BuildAim | None] = ContextVar("arena_build", default=None)
+        self._running: list[BuildAim] = []
+        self._threads: weakref.WeakKeyDictionary[threading.Thread, BuildAim] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._changing = threading.Lock()
+        self._marking = mock.patch.object(threading.Thread, "start", self._marked_start())
+
+    def now(self) -> BuildAim | None:
+        """Return the build that the caller is a part of."""
+        if not self._running:
+            return None
+        build = self._context.get() or self._threads.get(threading.current_thread())
+        return build if build in self._running else None
+
+    @contextmanager
+    def running(self, build: BuildAim) -> Iterator[None]:
+        """Around a build."""
+        token = self._context.set(build)
+        self._begin(build)
+        try:
+            yield
+            build.check()
+        finally:
+            self._end(build)
+            self._context.reset(token)
+
+    def _begin(self, build: BuildAim) -> None:
+        with self._changing:
+            self._running.append(build)
+            if len(self._running) == 1:
+                self._marking.start()
+
+    def _end(self, build: BuildAim) -> None:
+        with self._changing:
+            self._running.remove(build)
+            if not self._running:
+                self._marking.stop()
+
+    def _marked_start(self) -> Callable[[threading.Thread], None]:
+        start = threading.Thread.start
+
+        @wraps(start)
+        def marked(thread: threading.Thread) -> None:
+            if (build := self.now()) is not None:
+                self._threads[thread] = build
+            start(thread)
+
+        return marked

@@ -1,0 +1,287 @@
+"""Which databases does the app have, and which of them does somebody mean?"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_arena import _gate
+from pytest_arena._config._load import nearest
+from pytest_arena._databases._files import real
+from pytest_arena._databases._guess import guessed_product
+from pytest_arena._databases._state import Database
+from pytest_arena._gate import Asked, Key
+from pytest_arena.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sqlalchemy.engine import Dialect, Engine
+
+    from pytest_arena._config import Config
+    from pytest_arena._databases._files import Files
+    from pytest_arena._databases._state import Product
+
+__all__ = ["KnownDatabases"]
+
+
+class KnownDatabases:
+    """From what an engine asks for, or a name that somebody says, to a database of the arena.
+
+    The file in an engine's URL tells which database is meant, and on a server the database's name;
+    each memory engine has one of its own. An engine keeps the database that it had first, also
+    after a change of the working folder.
+    """
+
+    def __init__(self, config: Config, products: Mapping[str, Product], files: Files) -> None:
+        self._config, self.products, self._files = config, products, files
+        self._by_key: dict[Key, Database] = {}
+        self._registering = threading.RLock()
+        self._by_engine: weakref.WeakKeyDictionary[Dialect, Database] = weakref.WeakKeyDictionary()
+        self._asked: dict[str, None] = {}  # on servers, as they were asked for
+        self._count = itertools.count(1)
+        self.primary: Database | None = None
+        self.on_rename: Callable[[Key, Key], object] | None = None  # who counts by keys
+
+    def all(self) -> list[Database]:
+        """Return the databases that engines or variables mean, connected to or not."""
+        return list(self._by_key.values())
+
+    def at(self, key: Key) -> Database | None:
+        """Return the database of a key."""
+        return self._by_key.get(key)
+
+    def at_file(self, file: str) -> Database | None:
+        """Return the database whose live file this is."""
+        path = real(file)
+        return next((one for one in self._by_key.values() if one.file == path), None)
+
+    def asked_names(self) -> list[str]:
+        """Return the databases on servers, as engines and variables have asked for them."""
+        return list(self._asked)
+
+    def used_by(self, dialect: Dialect) -> Database | None:
+        """Return the database that an engine has."""
+        return self._by_engine.get(dialect)
+
+    def lead(self, dialect: Dialect, database: Database) -> None:
+        """An engine of ours means this database, whatever its URL says."""
+        self._by_engine[dialect] = database
+
+    def find(self, asked: Asked) -> Database | None:
+        """Return the database that is meant, if it is known."""
+        if (known := self._by_engine.get(asked.dialect)) is not None:
+            return known
+        product = self.products[asked.product]
+        at_file = self.at_file(asked.name) if asked.product == "sqlite" and asked.name else None
+        key = product.key(asked)
+        return at_file or product.meant(asked) or (self._by_key.get(key) if key else None)
+
+    def register(self, asked: Asked) -> Database:
+        """Return the database that is meant; it has no content before its first connection.
+
+        Raises:
+            ConfigError: a test has been given a database of another product in its place.
+        """
+        with self._registering:
+            database = self.find(asked) or self._add(asked)
+            if database.product.name != asked.product:
+                raise _another_product(database, asked.product)
+            self._by_engine.setdefault(asked.dialect, database)
+            if asked.dialect.is_async:  # an app with engines of both kinds is an async one
+                database.dialect = type(asked.dialect)
+            return database
+
+    def _add(self, asked: Asked) -> Database:
+        key = self.products[asked.product].key(asked) or Key("memory", str(next(self._count)))
+        database = self._by_key[key] = self._adopted(key, asked) or self._new(key, asked)
+        if asked.product != "sqlite":
+            self._asked[asked.name] = None
+        elif asked.name:
+            self._files.add(asked.name)
+        self.primary = self.primary or database
+        return database
+
+    def _new(self, key: Key, asked: Asked) -> Database:
+        product = self.products[asked.product]
+        tails, file = product.tails(asked), Path(asked.name).name or "memory.db"
+        name = self._free_name(tails or ("memory",))
+        live = product.new_file(file, self._taken_files())
+        born = next(self._count)
+        tails = tails or (name,)
+        return Database(key, name, tails, product, type(asked.dialect), live=live, born=born)
+
+    def _free_name(self, tails: tuple[str, ...]) -> str:
+        """The shortest name that no other database has."""
+        taken = {database.name for database in self._by_key.values()}
+        free = (name for name in tails[::-1] if name not in taken)
+        return next(free, "") or f"{next(self._count)}-{tails[-1]}"
+
+    def _taken_files(self) -> set[str]:
+        return {one.live.name.lower() for one in self._by_key.values() if one.live is not None}
+
+    def forget(self, database: Database) -> None:
+        """Nothing will ask for this database as it is now."""
+        del self._by_key[database.key]
+        if self.primary is database:
+            self.primary = None  # the next engine's takes its place
+        for dialect in [one for one, known in self._by_engine.items() if known is database]:
+            del self._by_engine[dialect]
+
+    # Before any engine.
+
+    def first(self) -> Database:
+        """Return the app's first database; the next engine's, where none is known yet.
+
+        Raises:
+            ConfigError: all engines of the app are on other products.
+        """
+        if self.primary is None:
+            self._know_engines()
+        if self.primary is None:
+            names = self.named_by_options()
+            self.primary = self._expected("" if "" in names else next(iter(names), ""))
+        return self.primary
+
+    def _know_engines(self) -> None:
+        """Those that have not connected yet count as well."""
+        engines = _gate.engines_in_use()
+        self.choose_primary([one for one in map(_gate.asked_by_engine, engines) if one])
+        if engines and self._config.database == "auto":
+            self._check_products(engines)
+
+    def _check_products(self, engines: list[Engine]) -> None:
+        foreign = [one.url for one in engines if one.dialect.name not in self.products]
+        if len(foreign) == len(engines):
+            names = ", ".join(dict.fromkeys(_gate.described_url(url) for url in foreign))
+            raise ConfigError(
+                f"there is no database for this test: the app's engines are on {names}",
+                why="this version isolates SQLite and PostgreSQL; in a database of its own the "
+                "test would not see what the app does",
+                cause=str(_gate.user_line() or "db_session, or a fixture of arena's"),
+                fix="an SQLite URL for tests; or, if db_session is to have a database beside the "
+                "app's:\narena_database = sqlite",
+            )
+
+    def choose_primary(self, asked: list[Asked]) -> None:
+        """Make known the databases of engines that exist: one in memory comes last."""
+        known = [one for one in asked if one.product in self.products and self.is_the_apps(one)]
+        for one in sorted(known, key=lambda one: not one.name):
+            self.register(one)
+
+    def prefer(self, asked: Asked) -> None:
+        """Make this the app's first database, unless tests have begun to use another one."""
+        used = self.primary is not None and self.primary.isolation is not None
+        is_there = asked.product in self.products and asked.name and self.is_the_apps(asked)
+        if is_there and not used:
+            self.primary = self.register(asked)
+
+    def is_the_apps(self, asked: Asked) -> bool:
+        """Whether a database of the arena's stands, or may stand, in the place of this one."""
+        if asked.product != "sqlite":
+            return not self._files.is_allowed(asked.name)
+        return not asked.name or not self.goes_its_own_way(asked.name)
+
+    def goes_its_own_way(self, file: str) -> bool:
+        """Whether a file is none of the app's: arena's own, a test's own, an allowed one."""
+        if not file or self.at_file(file) is not None:
+            return False
+        return self._files.is_ours(file) or self._files.is_free(file)
+
+    def named(self, name: str) -> Database:
+        """Return a database by its name, which an engine or an option has given it.
+
+        Raises:
+            ConfigError: nobody knows this name, or several databases have it.
+        """
+        found = [database for database in self.all() if name in database.tails]
+        if len(found) == 1:
+            return found[0]
+        if not found and name in self.named_by_options():
+            return self._expected(name)
+        raise _several(name, found) if found else self._unknown(name)
+
+    def _unknown(self, name: str) -> ConfigError:
+        names = sorted({*(one.name for one in self.all()), *self.named_by_options()} - {""})
+        return ConfigError(
+            f"there is no database {name!r}",
+            why="each database of the app has the name of its file, without its ending, or the one "
+            "that it has on its server",
+            cause=f"known by now: {', '.join(names) or 'none'}\n{_gate.user_line() or ''}".strip(),
+            fix=f"arena.session(database={nearest(name, names) if names else 'app'!r})",
+        )
+
+    def _expected(self, name: str) -> Database:
+        """A database that somebody asks for before any engine: the first engine means it.
+
+        Where the options name their databases, it is the engine on the database of that name.
+        """
+        key = Key("expected", name)
+        if key not in self._by_key:
+            product, shown = self._usual_product(), name or "app"
+            live = product.new_file(f"{shown}.db", self._taken_files())
+            dialect = product.usual_dialect()
+            self._by_key[key] = Database(key, shown, (shown,), product, dialect, live=live)
+        return self._by_key[key]
+
+    def _usual_product(self) -> Product:
+        wanted = self._config.database
+        if wanted == "auto":
+            return self.products[guessed_product(self.products) or "sqlite"]
+        return self.products["sqlite" if wanted == "sqlite" else "postgresql"]
+
+    def _adopted(self, key: Key, asked: Asked) -> Database | None:
+        tails = self.products[asked.product].tails(asked)
+        for name in (*tails, ""):
+            expected = self._by_key.pop(Key("expected", name), None)
+            if expected is not None:
+                self._turn_into(expected, asked)
+                # Before it stands among the others, whose names it must not have.
+                expected.name = name or (self._free_name(tails) if tails else expected.name)
+                if self.on_rename is not None:  # of one that may be in use by now
+                    self.on_rename(expected.key, key)
+                expected.key, expected.tails = key, tails or expected.tails
+                self._by_key[key] = expected
+                return expected
+        return None
+
+    def _turn_into(self, expected: Database, asked: Asked) -> None:
+        """It was a guess of which product it would be, as long as nobody connected to it."""
+        product = self.products[asked.product]
+        if expected.product is product:
+            return
+        if expected.isolation is not None:
+            self._by_key[expected.key] = expected
+            raise _another_product(expected, asked.product)
+        expected.product, expected.dialect = product, type(asked.dialect)
+        expected.live = product.new_file(expected.name, self._taken_files())
+
+    def named_by_options(self) -> list[str]:
+        """Return the names of databases that options have given values for."""
+        return [*self._config.schema, *self._config.seed]
+
+
+def _several(name: str, found: list[Database]) -> ConfigError:
+    longer = [next(tail for tail in one.tails[::-1] if "/" in tail) for one in found]
+    return ConfigError(
+        f"there are {len(found)} databases {name!r}",
+        why="which one was meant would depend on which was connected to first",
+        cause=f"{', '.join(one.tails[0] for one in found)}\n{_gate.user_line() or ''}".strip(),
+        fix=f"arena.session(database={longer[0]!r})",
+    )
+
+
+def _another_product(database: Database, product: str) -> ConfigError:
+    products = {database.product.name, product} - {"sqlite"}
+    return ConfigError(
+        f"the database {database.name!r} is meant by an engine on {product}, and by one on "
+        f"{database.product.name}",
+        why="db_session was asked for before the app had made any engine, so that arena guessed "
+        "the product; the test would not see what the app does",
+        cause=str(_gate.user_line() or "the app makes its engine when it starts up"),
+        fix=f"arena_database = {next(iter(products), 'sqlite')}   (or set DATABASE_URL to the "
+        "app's URL)",
+    )

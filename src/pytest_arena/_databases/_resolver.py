@@ -1,0 +1,249 @@
+"""What the gate asks: where does each connection land, and what stands there?"""
+
+from __future__ import annotations
+
+import gc
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from sqlalchemy.engine import make_url
+
+from pytest_arena import _gate
+from pytest_arena._databases._builds import Builds
+from pytest_arena._databases._provision import Provision
+from pytest_arena._databases._stage import Recipe
+from pytest_arena._gate import Aim, Asked, Key
+from pytest_arena.errors import ArenaError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_arena._config import Config
+    from pytest_arena._databases._files import Files
+    from pytest_arena._databases._registry import KnownDatabases
+    from pytest_arena._databases._state import Database, Level
+    from pytest_arena._isolation_seam import Isolation
+    from pytest_arena._ledger import Ledger
+    from pytest_arena._postgresql._identity import Identity
+
+__all__ = ["Databases"]
+
+_MANY = 16  # databases, beside those in use: then engines are looked for that are garbage
+
+
+def _nothing() -> None:
+    pass
+
+
+class Databases:
+    """The resolver that the gate asks, and the databases with all that stands in them."""
+
+    def __init__(self, config: Config, known: KnownDatabases, files: Files, ledger: Ledger) -> None:
+        self._config, self.known, self.files, self.ledger = config, known, files, ledger
+        self._builds = Builds()
+        self.provision = Provision(
+            ledger, self._builds, recipe_of=self._recipe, verify=config.verify
+        )
+        self._many = _MANY
+        self.levels: list[Level] = []
+        self.finished = False
+        self.exported = ""  # the redirected variables, one a line
+        self.on_child: Callable[[], None] = _nothing  # called before a test starts a process
+
+    # What the gate asks.
+
+    def aim(self, asked: Asked) -> Aim | None:
+        """Return where an engine lands, None where it may go its own way."""
+        __tracebackhide__ = True
+        if self.finished:
+            raise self.ledger.refused(_gate.after_session(asked.name))
+        if asked.product not in self.known.products or self._is_allowed(asked):
+            self._check_foreign(asked)
+            return None
+        if (build := self._builds.now()) is not None:
+            return build.aim(self.known.find(asked))
+        database = self._registered(asked)
+        self.ensure(database)
+        return database.aim
+
+    def _is_allowed(self, asked: Asked) -> bool:
+        return self.known.used_by(asked.dialect) is None and not self.known.is_the_apps(asked)
+
+    def _registered(self, asked: Asked) -> Database:
+        __tracebackhide__ = True
+        try:
+            return self.known.register(asked)
+        except ArenaError as error:
+            raise self.ledger.refused(error) from None
+
+    def aim_attached(self, file: str, beside: Aim | None) -> Aim | None:
+        """Return where a file lands that is attached to a connection which aims at ``beside``."""
+        __tracebackhide__ = True
+        if self.finished:
+            raise self.ledger.refused(_gate.after_session(file))
+        if self.known.goes_its_own_way(file):
+            return None
+        database = self._attached(file, self.known.at(beside.key) if beside else None)
+        if (build := self._builds.now()) is not None:
+            return build.aim(database)
+        self.ensure(database)
+        return database.aim
+
+    def _attached(self, file: str, main: Database | None) -> Database:
+        """The database that an attached file means. Its driver is that of the main one."""
+        driver = main.dialect if main else make_url("sqlite://").get_dialect()
+        database = self.known.register(Asked(driver(), "sqlite", file))
+        database.attached = True
+        return database
+
+    def _check_foreign(self, asked: Asked) -> None:
+        __tracebackhide__ = True
+        if asked.product != "sqlite" and not self.files.is_allowed(asked.name):
+            option = f"arena_database = {self._config.database}"
+            by = option * (self._config.database == "sqlite" and asked.product == "postgresql")
+            raise self.ledger.refused(_gate.unknown_connection(asked.name, left_out_by=by))
+
+    def current(self, key: Key) -> Aim | None:
+        """Return where a connection to this database would land now."""
+        __tracebackhide__ = True
+        database = self.known.at(key)
+        if self.finished:
+            raise self.ledger.refused(_gate.after_session(database.name if database else ""))
+        build = self._builds.now()
+        if build is not None and (aim := build.current(key)) is not None:
+            return aim
+        return database.aim if database else None
+
+    def aim_at(self, file: str) -> Aim | None:
+        """Return what a connection that is open on this file aims at, None if nothing of ours."""
+        database = self.known.at_file(file)
+        return database.aim if database else None
+
+    def is_inside(self, file: str) -> bool:
+        """Whether this file is one of the arena's own; its content is there on return."""
+        # A builder that opens the file by itself would wait for its own build.
+        is_settled = self.finished or self._builds.now() is not None
+        if (database := self.known.at_file(file)) is not None and not is_settled:
+            self.ensure(database)
+        return self.files.is_ours(file)
+
+    def before_child(self, *, forked: bool) -> None:
+        """A test starts another process: what it finds has to be there.
+
+        That is what the environment names, and in a fork what its engines mean. A build that
+        fails is left to the first connection, which says it.
+        """
+        self.on_child()
+        if not self.serial() or self.finished:
+            return
+        for database in [one for one in self.known.all() if forked or self._is_exported(one)]:
+            with suppress(ArenaError):
+                self.ensure(database)
+
+    def _is_exported(self, database: Database) -> bool:
+        return bool(database.file) and database.file in self.exported
+
+    def serial(self) -> int:
+        """The serial of the level on top: a test's or an example's, 0 for a wide fixture's."""
+        # What a builder takes and keeps is no leak of the test that happens to need the template.
+        return self.levels[-1].serial if self.levels and self._builds.now() is None else 0
+
+    def is_building(self) -> bool:
+        """Whether what runs now fills a template."""
+        return self._builds.now() is not None
+
+    def made_table(self, file: str, started: float, ended: float) -> None:
+        """Keep what it costs that the app, and no template, makes the tables."""
+        if self.known.at_file(file) is not None:
+            self.ledger.made_table(started, ended)
+
+    def writes(self, key: Key, pid: int) -> bool:
+        """Whether this backend of a server has written in a transaction that is open."""
+        database = self.known.at(key)
+        return database is not None and database.product.writes(database, pid)
+
+    def end_backend(self, key: Key, pid: int, *, cancel: bool) -> None:
+        """End a backend of a server, or only cancel its statement."""
+        database = self.known.at(key)
+        if database is not None:
+            database.product.end_backend(database, pid, cancel=cancel)
+
+    def aim_at_server(self, asked: Asked) -> Aim | None:
+        """Return what aims at this very database, known by its name; None if it is not ours."""
+        product = self.known.products.get(asked.product)
+        database = product.meant(asked) if product else None
+        return database.aim if database else None
+
+    def aim_of(self, identity: Identity) -> Aim | None:
+        """Return what a live connection aims at; None if it is in no database of ours."""
+        aims = (one.product.aim_of(one, identity) for one in self.provisioned())
+        return next((aim for aim in aims if aim is not None), None)
+
+    # What the run asks.
+
+    def drop_orphans(self) -> list[Database]:
+        """Between tests: drop the databases that nothing will ask for as they are now.
+
+        Those in memory end with their engines, or when there are too many. On a file, one that
+        only engines meant which are disposed of, or gone, starts from its template at its next use.
+        """
+        too_many = self._collect_engines()
+        used = {self.known.used_by(engine.dialect) for engine in _gate.engines_in_use()}
+        dropped = [one for one in self.known.all() if one not in used and self._may_drop(one)]
+        # Somebody keeps the engines: a cache of the framework's, a list of the app's. One that is
+        # used again lands in a database that is as this one is now.
+        dropped += [one for one in too_many if one not in dropped]
+        for database in dropped:
+            self.known.forget(database)
+            database.product.remove(database)
+        return dropped
+
+    def _collect_engines(self) -> list[Database]:
+        """An engine that was never disposed of waits for the garbage collector.
+
+        Each keeps three descriptors of its database, so that these are counted. Returns the
+        databases of tests gone by that are in memory, where there are too many of all; never the
+        first one, which ``db_session`` means.
+        """
+        if len(self.provisioned()) < self._many:
+            return []
+        gc.collect()
+        others = [one for one in self.known.all() if one is not self.known.primary]
+        of_tests = [one for one in others if one.is_of_a_test and one.key.kind == "memory"]
+        self._many = len(self.provisioned()) - len(of_tests) + _MANY
+        return of_tests
+
+    def _may_drop(self, database: Database) -> bool:
+        if database.key.kind == "memory":
+            return True
+        is_asked_for = (
+            database.is_expected
+            or database.attached
+            or not database.file  # on a server: its name means it for good
+            or database is self.known.primary
+            or self._is_exported(database)
+            or any(name in database.tails for name in self.known.named_by_options())
+        )
+        return not is_asked_for and not self.levels
+
+    def provisioned(self) -> list[Database]:
+        """Return the databases that somebody has connected to."""
+        return [database for database in self.known.all() if database.isolation]
+
+    def ensure(self, database: Database) -> Isolation:
+        """Give a database its content, once.
+
+        Raises:
+            TemplateError: the template cannot be built; in full the first time.
+            ServerError: there is no server to have it on.
+            ConfigError: the isolation that is asked for is not its product's.
+        """
+        return self.provision.ensure(database, self.levels)
+
+    def _recipe(self, database: Database) -> Recipe:
+        is_first = database is self.known.primary
+        names = (*database.tails, "") if is_first else database.tails
+        return Recipe(
+            next((self._config.schema[name] for name in names if name in self._config.schema), ""),
+            next((self._config.seed[name] for name in names if name in self._config.seed), ""),
+        )

@@ -1,0 +1,197 @@
+"""Which files of the project does a build depend on?"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._config._load import is_library
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import ModuleType
+
+__all__ = ["Watch", "imported_by", "is_hidden", "parsed", "watching"]
+
+
+def imported_by(start: Iterable[Path]) -> set[Path]:
+    """Return the project's files that these files import, with themselves, as loaded now.
+
+    Imports inside functions count; a module that is imported by a computed name does not, unless
+    the build itself loaded it.
+    """
+    found: set[Path] = set()
+    waiting = [file.resolve() for file in start]
+    modules = _modules_by_file()
+    while waiting:
+        file = waiting.pop()
+        if file not in found and file.is_file():
+            found.add(file)
+            waiting.extend(_imports_of(file, modules.get(file)))
+    return found
+
+
+def _modules_by_file() -> dict[Path, ModuleType]:
+    modules = [module for module in list(sys.modules.values()) if _project_file(module)]
+    return {Path(str(module.__file__)).resolve(): module for module in modules}
+
+
+def _project_file(module: Any) -> Path | None:
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str):
+        return None
+    top = str(getattr(module, "__name__", "")).partition(".")[0]
+    return Path(file) if not is_library(file) or top in _installed_from_here() else None
+
+
+@cache
+def _installed_from_here() -> set[str]:
+    """The packages that were installed from a local folder or file, as tox and nox install the app.
+
+    https://packaging.python.org/en/latest/specifications/direct-url/
+    """
+    local = [one for one in distributions() if '"file:' in (one.read_text("direct_url.json") or "")]
+    files = [file for one in local for file in one.files or () if file.suffix == ".py"]
+    return {file.parts[0].removesuffix(".py") for file in files} - {"pytest_arena"}
+
+
+def _imports_of(file: Path, module: ModuleType | None) -> list[Path]:
+    package = (module.__package__ or "") if module else ""
+    names = {name for node in ast.walk(parsed(file)) for name in _named(node, package)}
+    with_parents = {name[: i or None] for name in names for i in _dots(name)}
+    files = [_project_file(sys.modules.get(name)) for name in with_parents]
+    return [file.resolve() for file in files if file]
+
+
+def _dots(name: str) -> list[int]:
+    """The ends of the packages that are loaded on the way to a module; 0 is its own end."""
+    return [0, *(index for index, letter in enumerate(name) if letter == ".")]
+
+
+def parsed(file: Path) -> ast.AST:
+    """Return the syntax tree of a file; an empty one where it is no Python."""
+    try:
+        return ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])  # no Python: a migration's template, a script
+
+
+def _named(node: ast.AST, package: str) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+        origin = ".".join([*base, *([node.module] if node.module else [])])
+        yield origin
+        yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+@dataclass(slots=True)
+class Watch:
+    """What was opened, written and listed during a build, as absolute paths."""
+
+    own: Path | None  # the folder of the templates themselves, where they have one
+    read: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+    listed: set[str] = field(default_factory=set)
+
+    def files(self, root: Path) -> set[Path]:
+        """Return the project's files that the build read and did not write itself.
+
+        What it wrote (a log, a cache) would be another one each time.
+        """
+        sources = {_source(name) for name in self.read - self.written}
+        return {path for path in self._of_project(sources, root) if path.is_file()}
+
+    def folders(self, root: Path) -> set[Path]:
+        """Return the project's folders whose names the build has asked for."""
+        return {path for path in self._of_project(self.listed, root) if path.is_dir()}
+
+    def _of_project(self, names: Iterable[str], root: Path) -> set[Path]:
+        top = _top_of_project(root.resolve())
+        paths = {Path(name).resolve() for name in names if not is_library(name)}
+        return {path for path in paths if self._counts(path, top)}
+
+    def _counts(self, path: Path, top: Path) -> bool:
+        if not path.is_relative_to(top) or (self.own and path.is_relative_to(self.own)):
+            return False
+        # Hidden folders are tools': .git, .venv, .pytest_cache. A hidden file may be an .env.
+        return not any(is_hidden(part) for part in path.relative_to(top).parts[:-1])
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is a tool's, or Python's own."""
+    return name.startswith(".") or name == "__pycache__"
+
+
+def _source(name: str) -> str:
+    """A module that comes from its compiled file depends on its source."""
+    if not name.endswith(".pyc"):
+        return name
+    try:
+        return importlib.util.source_from_cache(name)
+    except ValueError:
+        return name
+
+
+def _top_of_project(root: Path) -> Path:
+    """The checkout around pytest's root folder: data files may stand beside that folder."""
+    marked = (folder for folder in (root, *root.parents) if (folder / ".git").exists())
+    return next(marked, root)
+
+
+_watching: list[Watch] = []
+
+
+@contextlib.contextmanager
+def watching(own: Path | None) -> Iterator[Watch]:
+    """Watch which files and folders are opened: a seed may read data files."""
+    _set_hook()
+    watch = Watch(own and own.resolve())
+    _watching.append(watch)
+    try:
+        yield watch
+    finally:
+        _watching.remove(watch)
+
+
+@cache
+def _set_hook() -> None:
+    # A hook can never be taken back, so that there is one, set by the first build of a process.
+    sys.addaudithook(_on_audit_event)
+
+
+def _on_audit_event(event: str, args: tuple[Any, ...]) -> None:
+    if not _watching:
+        return
+    if event == "open" and isinstance(args[0], str | bytes | os.PathLike):
+        _note_opened(*args)
+    elif event in {"os.listdir", "os.scandir"} and not isinstance(args[0], int):
+        # Imports list every folder of sys.path, and mean nothing by it.
+        if not sys._getframe(1).f_code.co_filename.startswith("<frozen importlib"):  # noqa: SLF001 - the documented way to a caller
+            _watching[-1].listed.add(_absolute(args[0] or "."))
+    elif event == "os.rename":
+        _watching[-1].written.add(_absolute(args[1]))
+
+
+_WRITES = os.O_WRONLY | os.O_RDWR
+
+
+def _note_opened(name: Any, mode: str | None, flags: int | None) -> None:
+    # os.open() has no mode, io.open() no flags worth a look.
+    writes = set(mode) & set("wax+") if mode else (flags or 0) & _WRITES
+    noted = _watching[-1].written if writes else _watching[-1].read
+    noted.add(_absolute(name))
+
+
+def _absolute(name: Any) -> str:
+    # At once: the build may change the working folder.
+    return os.path.abspath(os.fsdecode(name))  # noqa: PTH100 - a hook must be quick

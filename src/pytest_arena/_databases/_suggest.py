@@ -1,0 +1,70 @@
+"""What would this project write after ``arena_schema =``?"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import MetaData
+
+from pytest_arena._config._load import is_library
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["is_alembic", "is_schema", "suggested_schema"]
+
+
+def suggested_schema(root: Path) -> str:
+    """Return the only likely value: its migrations, or the base of its models; "" without one.
+
+    Where tables belong to several bases, nobody but the user knows which database has which.
+    """
+    if is_alembic(root / "alembic.ini"):
+        return "alembic.ini"
+    every = list(_candidates())
+    near = [one for one in every if root in one.file.parents] or every
+    found = sorted(near, key=lambda one: (not one.is_at_home, one.name.count("."), one.name))
+    return found[0].name if len({id(one.metadata) for one in found}) == 1 else ""
+
+
+def is_alembic(ini: Path) -> bool:
+    """Whether a file configures Alembic: it has a section ``[alembic]``."""
+    lines = ini.read_text(encoding="utf-8", errors="replace").splitlines() if ini.is_file() else []
+    return any(line.strip() == "[alembic]" for line in lines)
+
+
+def is_schema(value: Any) -> bool:
+    """Whether this may stand after ``arena_schema =``: a base, a metadata, a function."""
+    return inspect.isroutine(value) or _metadata_of(value) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    name: str
+    metadata: MetaData
+    file: Path
+    is_at_home: bool  # made in this module, and not imported there
+
+
+def _candidates() -> Iterator[_Candidate]:
+    """Whatever makes tables in the modules that are loaded."""
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or is_library(file):
+            continue
+        for name, value in list(vars(module).items()):
+            metadata = _metadata_of(value)
+            if metadata is not None and metadata.tables and not name.startswith("_"):
+                at_home = getattr(value, "__module__", "") == module.__name__
+                yield _Candidate(f"{module.__name__}:{name}", metadata, Path(file), at_home)
+
+
+def _metadata_of(value: Any) -> MetaData | None:
+    if isinstance(value, type) and "__table__" in vars(value):
+        return None  # a model; its base is meant
+    metadata = getattr(value, "metadata", None) if isinstance(value, type) else value
+    return metadata if isinstance(metadata, MetaData) else None

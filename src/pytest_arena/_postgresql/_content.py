@@ -1,0 +1,301 @@
+"""What stands in a database of PostgreSQL's? Digests of all of it, by names.
+
+Whoever compares two of them learns which tables, sequences and definitions are different. It is
+read from the database itself and from no record of changes, so that such a record can be checked.
+"""
+
+# ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from pytest_arena._postgresql._control import Failed, identifier, literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_arena._postgresql._control import Control
+
+__all__ = ["BEGIN_READING", "content"]
+
+
+def content(control: Control) -> dict[str, str]:
+    """Return a digest of each thing in the database that the connection is on.
+
+    Equal digests mean equal content: of a table its rows as a multiset, column by column; of a
+    sequence its number; of everything else its definition, with its rights and its comment. Left
+    out are the change journal, temporary objects, foreign rows, and what the login may not read.
+
+    Cost: all rows are read, and the catalogs: some ms, and 1 s for each million rows.
+
+    Example::
+
+        content(control)
+        # {"table orders": "3 rows, …", "sequence orders_id_seq": "4, called",
+        #  "definition of table orders": "…", "settings of the database": "…"}
+
+    Raises:
+        Failed: somebody holds a lock on a table (``55P03``), or the server is gone.
+    """
+    control.run(_BEGIN)
+    try:
+        relations = [_Relation(*row) for row in control.rows(_RELATIONS)]
+        found = dict(control.rows(_DEFINITIONS))
+        for batch in _batches(relations):
+            found |= dict(control.rows(" UNION ALL ".join(map(_digest, batch))))
+        return found
+    finally:
+        with suppress(Failed):  # the server is gone, and what came before says so
+            control.run("ROLLBACK")
+
+
+class _Relation(NamedTuple):
+    """A relation that holds rows, or a sequence."""
+
+    kind: str
+    name: str  # as the app names it
+    quoted: str
+    columns: list[str]
+
+
+# A batch is one statement, which is planned as a whole.
+_AT_ONCE = 50
+
+
+def _batches(relations: Sequence[_Relation]) -> Iterator[Sequence[_Relation]]:
+    for start in range(0, len(relations), _AT_ONCE):
+        yield relations[start : start + _AT_ONCE]
+
+
+def _digest(relation: _Relation) -> str:
+    key = literal(f"{relation.kind} {relation.name}")
+    if relation.kind == "sequence":
+        called = "CASE WHEN is_called THEN ', called' ELSE ', not called' END"
+        return f"SELECT {key}, last_value || {called} FROM {relation.quoted}"
+    # A sum does not ask for an order, and counts a row that is there twice as two. Two numbers of
+    # 64 bits: what is different by accident is never equal in both.
+    image = ", ".join(f"{identifier(column)}::text" for column in relation.columns)
+    first, second = (f"coalesce(sum(hashtextextended(image, {seed})), 0)" for seed in (0, 1))
+    return (
+        f"SELECT {key}, count(*) || ' rows, ' || {first} || ' ' || {second} "
+        f'FROM (SELECT ROW({image})::text COLLATE "C" AS image FROM ONLY {relation.quoted}) AS r'
+    )
+
+
+# One moment, in which one value has one text, whatever login, database and connection are set to;
+# and in which names are ours.
+BEGIN_READING = """
+    BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+    SET LOCAL search_path = pg_catalog;
+    SET LOCAL lock_timeout = '1s';
+    SET LOCAL statement_timeout = 0;
+    SET LOCAL datestyle = 'ISO, YMD';
+    SET LOCAL intervalstyle = 'postgres';
+    SET LOCAL extra_float_digits = 1;
+    SET LOCAL bytea_output = 'hex';
+    SET LOCAL xmloption = 'content'
+"""
+# Of these a database may get others.
+_BEGIN = f"{BEGIN_READING}; SET LOCAL timezone = 'UTC'; SET LOCAL lc_monetary = 'C'"
+
+_SPACES = """
+    SELECT oid, nspname, nspowner, nspacl,
+           CASE nspname WHEN 'public' THEN '' ELSE nspname || '.' END AS prefix
+    FROM pg_namespace
+    WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'arena_journal')
+"""
+
+# Rows of views and of foreign tables are others'; a partitioned table's are in its partitions.
+_RELATIONS = f"""
+    SELECT CASE c.relkind WHEN 'S' THEN 'sequence' WHEN 'm' THEN 'materialized view'
+                          ELSE 'table' END,
+           s.prefix || c.relname,
+           quote_ident(s.nspname) || '.' || quote_ident(c.relname),
+           ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid
+                 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attname)
+    FROM pg_class c JOIN ({_SPACES}) s ON s.oid = c.relnamespace
+    WHERE c.relpersistence <> 't' AND has_schema_privilege(s.oid, 'USAGE')
+      AND CASE c.relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'SELECT')
+                         WHEN 'r' THEN has_table_privilege(c.oid, 'SELECT')
+                         WHEN 'm' THEN has_table_privilege(c.oid, 'SELECT') AND c.relispopulated
+                         ELSE false END
+"""
+
+
+def _rights(column: str) -> str:
+    """Write: an array of rights as one text, in an order of its own."""
+    return f"(SELECT string_agg(acl::text, ' ' ORDER BY acl::text) FROM unnest({column}) AS u(acl))"
+
+
+def _role(column: str) -> str:
+    return f"pg_get_userbyid({column})::text"
+
+
+# Each adds lines to the text of something that has a name: its key, and the line as an array.
+_PARTS = (
+    # What relations are, and of what.
+    f"""
+    SELECT key, ARRAY['relation', relpersistence::text, {_role("relowner")}, {_rights("relacl")},
+        reloptions::text, relreplident::text, relispopulated::text,
+        relrowsecurity::text, relforcerowsecurity::text, reloftype::regtype::text,
+        (SELECT amname::text FROM pg_am WHERE oid = relam),
+        (SELECT spcname::text FROM pg_tablespace WHERE oid = reltablespace),
+        pg_get_expr(relpartbound, oid),
+        CASE WHEN relkind = 'p' THEN pg_get_partkeydef(oid) END,
+        CASE WHEN relkind IN ('v', 'm') THEN pg_get_viewdef(oid) END]
+    FROM relation
+    """,
+    """
+    SELECT key, ARRAY['parent', i.inhseqno::text, i.inhparent::regclass::text]
+    FROM relation r JOIN pg_inherits i ON i.inhrelid = r.oid
+    """,
+    f"""
+    SELECT key, ARRAY['column',
+        (row_number() OVER (PARTITION BY a.attrelid ORDER BY a.attnum))::text, a.attname::text,
+        format_type(a.atttypid, a.atttypmod), a.attnotnull::text, a.attidentity::text,
+        a.attgenerated::text, a.attstorage::text, to_jsonb(a) ->> 'attcompression',
+        CASE WHEN a.attcollation <> 0 THEN a.attcollation::regcollation::text END,
+        to_jsonb(a) ->> 'attstattarget', a.attoptions::text, a.attfdwoptions::text,
+        {_rights("a.attacl")}, pg_get_expr(d.adbin, d.adrelid)]
+    FROM relation r
+    JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    """,
+    """
+    SELECT key, ARRAY['sequence', s.seqtypid::regtype::text, s.seqstart::text,
+        s.seqincrement::text, s.seqmin::text, s.seqmax::text, s.seqcache::text, s.seqcycle::text,
+        (SELECT d.refobjid::regclass || ' ' || d.refobjsubid FROM pg_depend d
+         WHERE d.classid = 'pg_class'::regclass AND d.objid = s.seqrelid
+         AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') LIMIT 1)]
+    FROM relation r JOIN pg_sequence s ON s.seqrelid = r.oid
+    """,
+    # What stands at a table.
+    """
+    SELECT key, ARRAY['constraint', c.conname::text, pg_get_constraintdef(c.oid),
+                      c.convalidated::text, c.conislocal::text, c.coninhcount::text]
+    FROM relation r JOIN pg_constraint c ON c.conrelid = r.oid
+    """,
+    """
+    SELECT key, ARRAY['index', pg_get_indexdef(i.indexrelid), i.indisvalid::text,
+                      i.indisclustered::text, i.indisreplident::text]
+    FROM relation r JOIN pg_index i ON i.indrelid = r.oid
+    """,
+    """
+    SELECT key, ARRAY['trigger', t.tgenabled::text, pg_get_triggerdef(t.oid)]
+    FROM relation r JOIN pg_trigger t ON t.tgrelid = r.oid AND NOT t.tgisinternal
+    JOIN pg_proc f ON f.oid = t.tgfoid JOIN space s ON s.oid = f.pronamespace
+    """,
+    """
+    SELECT key, ARRAY['rule', w.ev_enabled::text, pg_get_ruledef(w.oid)]
+    FROM relation r JOIN pg_rewrite w ON w.ev_class = r.oid AND w.rulename <> '_RETURN'
+    """,
+    """
+    SELECT key, ARRAY['policy', p.polname::text, p.polcmd::text, p.polpermissive::text,
+        (SELECT string_agg(CASE role WHEN 0 THEN 'public' ELSE pg_get_userbyid(role) END, ' '
+                           ORDER BY role) FROM unnest(p.polroles) AS u(role)),
+        pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)]
+    FROM relation r JOIN pg_policy p ON p.polrelid = r.oid
+    """,
+    """
+    SELECT key, ARRAY['statistics', pg_get_statisticsobjdef(x.oid)]
+    FROM relation r JOIN pg_statistic_ext x ON x.stxrelid = r.oid
+    """,
+    """
+    SELECT key, ARRAY['publication', p.pubname::text]
+    FROM relation r JOIN pg_publication_rel x ON x.prrelid = r.oid
+    JOIN pg_publication p ON p.oid = x.prpubid
+    """,
+    # What stands for itself.
+    f"""
+    SELECT 'schema ' || nspname, ARRAY['schema', {_role("nspowner")}, {_rights("nspacl")}]
+    FROM space
+    """,
+    f"""
+    SELECT 'function ' || f.oid::regprocedure, ARRAY['function', f.prokind::text,
+        {_role("f.proowner")}, {_rights("f.proacl")}, f.prosrc,
+        pg_get_function_result(f.oid),
+        CASE WHEN f.prokind <> 'a' THEN pg_get_functiondef(f.oid) END,
+        (SELECT (to_jsonb(a) - 'aggfnoid')::text FROM pg_aggregate a WHERE a.aggfnoid = f.oid)]
+    FROM pg_proc f JOIN space s ON s.oid = f.pronamespace
+    WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass
+                      AND d.objid = f.oid AND d.deptype = 'e')
+    """,
+    f"""
+    SELECT 'type ' || t.oid::regtype, ARRAY['type', t.typtype::text, {_role("t.typowner")},
+        {_rights("t.typacl")}, t.typdefault, t.typnotnull::text,
+        CASE WHEN t.typbasetype <> 0 THEN format_type(t.typbasetype, t.typtypmod) END,
+        (SELECT string_agg(pg_get_constraintdef(c.oid), ' ' ORDER BY c.conname)
+         FROM pg_constraint c WHERE c.contypid = t.oid),
+        (SELECT string_agg(quote_literal(e.enumlabel), ' ' ORDER BY e.enumsortorder)
+         FROM pg_enum e WHERE e.enumtypid = t.oid),
+        (SELECT g.rngsubtype::regtype::text FROM pg_range g WHERE g.rngtypid = t.oid)]
+    FROM pg_type t JOIN space s ON s.oid = t.typnamespace
+    WHERE t.typtype IN ('e', 'd', 'r', 'b') AND t.typelem = 0
+    """,
+    """
+    SELECT 'extension ' || e.extname, ARRAY['extension', e.extversion, n.nspname::text]
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+    """,
+    """
+    SELECT 'collation ' || l.oid::regcollation, ARRAY['collation', l.collprovider::text,
+        l.collisdeterministic::text, l.collcollate::text, l.collctype::text]
+    FROM pg_collation l JOIN space s ON s.oid = l.collnamespace
+    """,
+    """
+    SELECT 'event trigger ' || e.evtname, ARRAY['event trigger', e.evtevent::text,
+        e.evtenabled::text, e.evttags::text, f.oid::regprocedure::text]
+    FROM pg_event_trigger e JOIN pg_proc f ON f.oid = e.evtfoid
+    JOIN space s ON s.oid = f.pronamespace
+    """,
+    """
+    SELECT 'operator ' || o.oid::regoperator, ARRAY['operator', o.oprcode::regprocedure::text]
+    FROM pg_operator o JOIN space s ON s.oid = o.oprnamespace
+    """,
+    """
+    SELECT 'cast ' || c.castsource::regtype || ' to ' || c.casttarget::regtype,
+           ARRAY['cast', c.castcontext::text, c.castmethod::text]
+    FROM pg_cast c WHERE c.oid >= 16384
+    """,
+    f"""
+    SELECT 'default rights', ARRAY['rights', {_role("a.defaclrole")}, a.defaclobjtype::text,
+        (SELECT nspname::text FROM space WHERE oid = a.defaclnamespace),
+        {_rights("a.defaclacl")}]
+    FROM pg_default_acl a
+    """,
+    """
+    SELECT 'comments', ARRAY['comment',
+        pg_describe_object(d.classoid, d.objoid, d.objsubid), d.description]
+    FROM pg_description d WHERE d.objoid >= 16384 OR d.objoid = to_regnamespace('public')
+    """,
+)
+
+_WORDS = """
+    CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'f' THEN 'foreign table'
+        WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence'
+        ELSE 'type' END
+"""
+
+_LINES = " UNION ALL ".join(_PARTS)
+
+# One line for each thing; roles and databases are not inside of a database, what is set for it is.
+_DEFINITIONS = f"""
+    WITH space AS ({_SPACES}), relation AS (
+        SELECT c.*, {_WORDS} || ' ' || s.prefix || c.relname AS key
+        FROM pg_class c JOIN space s ON s.oid = c.relnamespace
+        WHERE c.relpersistence <> 't' AND c.relkind NOT IN ('i', 'I', 't')
+    )
+    SELECT 'definition of ' || key,
+           encode(sha256(convert_to(string_agg(line::text, E'\\n' ORDER BY line::text COLLATE "C"),
+                                    'UTF8')), 'hex')
+    FROM ({_LINES}) AS part(key, line) GROUP BY key
+    UNION ALL
+    SELECT 'settings of the database', coalesce(string_agg(
+        coalesce(r.rolname || ': ', '') || s.setconfig::text, ' ' ORDER BY r.rolname), '')
+    FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole
+    WHERE s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+    UNION ALL
+    SELECT 'large objects', count(*) || ' ' || coalesce(sum(oid::bigint), 0)
+    FROM pg_largeobject_metadata
+"""

@@ -1,0 +1,334 @@
+"""A connection of arena's own to PostgreSQL: synchronous, whichever driver is installed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import threading
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from pytest_arena.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator, Mapping
+
+    from pytest_arena._values import Address
+
+__all__ = ["Control", "Failed", "as_own", "identifier", "is_own", "literal", "open_control"]
+
+_CONNECT_SECONDS = 10
+_TURNS = 5
+_NAME = "pytest-arena"  # as pg_stat_activity shows it
+# Python has no value for what came: a date before Christ, for one.
+_UNREADABLE = (ValueError, OverflowError)
+_NONE: Mapping[str, str] = MappingProxyType({})
+# What libpq hands on of a login that was refused: the server's words, and not its code.
+_FULL = re.compile("too many (clients|connections)|connection slots are reserved")
+
+# The server is shutting down, has crashed, is starting: a new connection may do.
+_LOST = ("57P01", "57P02", "57P03")
+# Classes of SQLSTATE: the connection, no more room, the operator, the system.
+_ELSEWHERE = ("", "08", "53", "57", "58")
+
+
+class Failed(Exception):
+    """PostgreSQL, or the way to it, said no.
+
+    ``sqlstate`` is PostgreSQL's code (https://www.postgresql.org/docs/current/errcodes-appendix.html),
+    "" where no server answered.
+    """
+
+    def __init__(self, message: str, sqlstate: str = "") -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is gone, rather than a statement refused."""
+        return self.sqlstate in ("", *_LOST) or self.sqlstate.startswith("08")
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether what was in the way has nothing to do with what was asked for."""
+        return self.sqlstate[:2] in _ELSEWHERE
+
+
+class Control(Protocol):
+    """One connection in autocommit mode. Any thread may use it, one at a time."""
+
+    pid: int  # of its backend
+
+    def run(self, sql: str) -> None:
+        """Execute one statement, or several without parameters.
+
+        Raises:
+            Failed: the server refused it, or is gone.
+        """
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Execute one statement and return its rows. Raises as ``run`` does."""
+
+    def ask(self, sql: str) -> str | None:
+        """Execute one statement that takes no time, and return its only value, a text.
+
+        Raises as ``run`` does. Cost: with psycopg half of what ``rows`` costs; Ctrl-C has to wait.
+        """
+
+    def close(self) -> None:
+        """Close it. Idempotent; never raises."""
+
+
+def open_control(address: Address, settings: Mapping[str, str] | None = None) -> Control:
+    """Connect, by the first driver that is installed: psycopg, psycopg2, asyncpg.
+
+    ``settings`` are the server's (``lock_timeout``, …) and hold from the connection's first moment
+    on. The libpq settings of the environment (PGOPTIONS, PGSERVICE, …) do not reach it.
+
+    Raises:
+        Failed: no server answers there, or it refuses the login, or a setting.
+        ConfigError: there is no driver.
+    """
+    for module, kind in _KINDS:
+        if find_spec(module) is not None:
+            # One may be there and broken: without libpq, for one.
+            with as_own(), _without_service(), suppress(ImportError):
+                return kind(address, settings or _NONE)
+    raise ConfigError(
+        "no driver for PostgreSQL is installed",
+        why="arena makes the test databases by a connection of its own",
+        cause=f"none of {', '.join(module for module, _ in _KINDS)} can be imported",
+        fix="pip install 'pytest-arena[postgresql]'",
+    )
+
+
+def literal(text: str) -> str:
+    """Write a text as a literal of SQL's."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """Write a name so that it stands for itself."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+# The guard looks at connections that no engine opens. It knows by this that one is arena's own.
+_opening: ContextVar[bool] = ContextVar("arena_opens_its_own", default=False)
+
+
+def is_own() -> bool:
+    """Whether the connection that is being opened here is arena's own."""
+    return _opening.get()
+
+
+@contextmanager
+def as_own() -> Iterator[None]:
+    """In this block, what is opened is arena's own, and the guard lets it be."""
+    token = _opening.set(True)
+    try:
+        yield
+    finally:
+        _opening.reset(token)
+
+
+@contextmanager
+def _without_service() -> Iterator[None]:
+    # The one setting that no argument answers: libpq fails where its file does not know the name.
+    name = os.environ.pop("PGSERVICE", None)
+    try:
+        yield
+    finally:
+        if name is not None:
+            os.environ["PGSERVICE"] = name
+
+
+def _libpq(address: Address, settings: Mapping[str, str]) -> dict[str, Any]:
+    given = {"standard_conforming_strings": "on", "client_min_messages": "error", **settings}
+    return {
+        "host": address.host,
+        "port": address.port,
+        "user": address.user,
+        "password": address.password or None,
+        "dbname": address.database,
+        "sslmode": "disable" if address.is_socket else "prefer",
+        "connect_timeout": _CONNECT_SECONDS,
+        "application_name": _NAME,
+        "options": " ".join(f"-c {name}={_escaped(value)}" for name, value in given.items()),
+    }
+
+
+def _escaped(value: str) -> str:
+    # The server splits the options at blanks that no backslash stands before.
+    return re.sub(r"([\\\s])", r"\\\1", value)
+
+
+class _LibpqControl:
+    """By a synchronous driver of the DB-API."""
+
+    def __init__(self, connection: Any, error: type[Exception], code: str) -> None:
+        self._connection, self._error, self._code = connection, error, code
+        self._turn = threading.RLock()
+        self.pid = 0
+
+    def run(self, sql: str) -> None:
+        self._execute(sql, fetch=False)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._execute(sql, fetch=True)
+
+    def ask(self, sql: str) -> str | None:
+        [(text,)] = self._execute(sql, fetch=True)
+        return cast("str | None", text)
+
+    def _execute(self, sql: str, *, fetch: bool) -> list[tuple[Any, ...]]:
+        with self._turn:
+            try:
+                cursor = self._connection.cursor()
+                cursor.execute(sql)
+                return cast("list[tuple[Any, ...]]", cursor.fetchall()) if fetch else []
+            except (self._error, *_UNREADABLE) as error:
+                raise Failed(str(error).strip(), getattr(error, self._code, "") or "") from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class _PsycopgControl(_LibpqControl):
+    """By psycopg."""
+
+    def ask(self, sql: str) -> str | None:
+        # By libpq's own call: psycopg waits in turns, so that Ctrl-C may come in between.
+        with self._turn:
+            try:
+                result = self._connection.pgconn.exec_(sql.encode())
+            except self._error as error:
+                raise Failed(str(error).strip()) from error
+        if not result.ntuples:
+            raise _refused(result)
+        text = result.get_value(0, 0)
+        return None if text is None else text.decode()
+
+
+def _refused(result: Any) -> Failed:
+    from psycopg import pq  # noqa: PLC0415 - an extra, and slow to import
+
+    code = result.error_field(pq.DiagnosticField.SQLSTATE) or b""
+    return Failed(pq.error_message(result).strip(), code.decode())
+
+
+def _psycopg(address: Address, settings: Mapping[str, str]) -> Control:
+    import psycopg  # noqa: PLC0415 - an extra, and slow to import
+
+    try:
+        connection = psycopg.connect(
+            **_libpq(address, settings), autocommit=True, prepare_threshold=None
+        )
+    except psycopg.Error as error:
+        raise Failed(str(error).strip(), error.sqlstate or _code(error)) from error
+    control = _PsycopgControl(connection, psycopg.Error, "sqlstate")
+    control.pid = connection.info.backend_pid
+    return control
+
+
+def _code(error: Exception) -> str:
+    return "53300" if _FULL.search(str(error)) else ""
+
+
+def _psycopg2(address: Address, settings: Mapping[str, str]) -> Control:
+    import psycopg2  # noqa: PLC0415 - an extra, and slow to import
+
+    try:
+        connection = psycopg2.connect(**_libpq(address, settings))
+    except psycopg2.Error as error:
+        raise Failed(str(error).strip(), error.pgcode or _code(error)) from error
+    connection.autocommit = True
+    control = _LibpqControl(connection, psycopg2.Error, "pgcode")
+    control.pid = connection.get_backend_pid()
+    return control
+
+
+class _AsyncpgControl:
+    """By asyncpg, on an event loop in a thread of its own."""
+
+    def __init__(self, address: Address, settings: Mapping[str, str]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._turn = threading.RLock()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="pytest-arena-control", daemon=True
+        )
+        self._thread.start()
+        try:
+            self._connection = self._wait(_open_asyncpg(address, settings))
+        except BaseException:
+            self._stop()
+            raise
+        self.pid = cast("int", self._connection.get_server_pid())
+
+    def run(self, sql: str) -> None:
+        with self._turn:
+            self._wait(self._connection.execute(sql))
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._turn:
+            return [tuple(row) for row in self._wait(self._connection.fetch(sql))]
+
+    def ask(self, sql: str) -> str | None:
+        [(text,)] = self.rows(sql)
+        return cast("str | None", text)
+
+    def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        import asyncpg  # noqa: PLC0415 - an extra, and slow to import
+
+        try:
+            with as_own():
+                return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        except asyncpg.PostgresError as error:
+            raise Failed(str(error), error.sqlstate or "") from error
+        except (
+            TimeoutError,
+            OSError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,  # a goodbye of the server crossed with our statement
+            *_UNREADABLE,
+        ) as error:
+            raise Failed(str(error) or type(error).__name__) from error
+
+    def close(self) -> None:
+        if self._loop.is_running():
+            self._loop.call_soon_threadsafe(self._connection.terminate)
+            self._stop()
+
+    def _stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(_drain(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _drain() -> None:
+    # A transport that was closed or refused gives its socket back some turns of the loop later.
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+
+
+async def _open_asyncpg(address: Address, settings: Mapping[str, str]) -> Any:
+    import asyncpg  # noqa: PLC0415 - an extra, and slow to import
+
+    return await asyncpg.connect(
+        host=address.host,
+        port=address.port,
+        user=address.user,
+        password=address.password or None,
+        database=address.database,
+        ssl=None if not address.is_socket else False,
+        timeout=_CONNECT_SECONDS,
+        statement_cache_size=0,
+        server_settings={"application_name": _NAME, "client_min_messages": "error", **settings},
+    )
+
+
+_KINDS = (("psycopg", _psycopg), ("psycopg2", _psycopg2), ("asyncpg", _AsyncpgControl))

@@ -1,0 +1,282 @@
+"""PostgreSQL: databases of the arena's own on a server, from wherever one can be had."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import threading
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy.engine import URL, make_url
+
+from pytest_arena._databases._store import Store
+from pytest_arena._gate import NOWHERE, Aim, Asked, Key
+from pytest_arena._isolation_seam import isolation_named
+from pytest_arena._postgresql._control import as_own
+from pytest_arena._postgresql._identity import identity_of_control
+from pytest_arena._postgresql._server import SYNCS
+from pytest_arena._postgresql._templates import DatabaseShelves
+from pytest_arena._postgresql.isolation._choice import Choice
+from pytest_arena._postgresql.journal._rights import lacking
+from pytest_arena.errors import ArenaError, ConfigError, impossible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from sqlalchemy.engine import Dialect
+
+    from pytest_arena._config import Config
+    from pytest_arena._databases._shelves import Target
+    from pytest_arena._databases._state import Database
+    from pytest_arena._gate import UsesOfOne
+    from pytest_arena._isolation_seam import Isolation
+    from pytest_arena._postgresql._identity import Identity
+    from pytest_arena._postgresql.isolation._switched import Switched
+    from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._postgresql.servers._base import Server, Wanted
+
+__all__ = ["PostgreSQL"]
+
+# By preference, where no engine has said: the async driver most apps have, then those for all.
+ISOLATIONS = {"auto": None, "undo": None, "clone": None}  # which class it is, `Choice` says
+_DRIVERS = ("asyncpg", "psycopg", "psycopg2")
+
+
+class PostgreSQL:
+    """Found or started at the first connection; nothing is asked of a server before.
+
+    ``apps_own`` returns the names of the app's databases as their engines and variables ask for
+    them (``postgresql://host:port/name``): none of them is ever the arena's. ``uses`` returns what
+    tells when somebody uses a database.
+    """
+
+    name = "postgresql"
+    forced = "another database was put in its place, and all connections to the old one were ended"
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        newer_than: float,
+        apps_own: Callable[[], Collection[str]],
+        uses: Callable[[Key], UsesOfOne],
+    ) -> None:
+        self._config, self._newer_than = config, newer_than
+        self._apps_own, self._uses = apps_own, uses
+        self._server: Server | None = None
+        self._own: ServerRegistry | None = None
+        self._starting = threading.RLock()
+        self._stores: dict[str, Store[Any]] = {}
+        self._lives: dict[str, Database] = {}  # by the names that their databases have had
+        self._aims: dict[Database, Aim] = {}
+
+    @property
+    def shown(self) -> str:
+        """The server, where one is in use."""
+        return self._server.shown if self._server else "PostgreSQL"
+
+    def _databases(self) -> ServerRegistry:
+        with self._starting:
+            if self._own is None:
+                with as_own():  # the programs that are looked for and started are no test's
+                    self._own = self._started()
+            return self._own
+
+    def _started(self) -> ServerRegistry:
+        # A run on SQLite alone does not pay for what looks for servers.
+        from pytest_arena._postgresql.registry import ServerRegistry  # noqa: PLC0415 - as said
+        from pytest_arena._postgresql.servers._base import Wanted  # noqa: PLC0415 - as said
+        from pytest_arena._postgresql.servers._find import find_server  # noqa: PLC0415 - as said
+
+        database = self._config.database
+        wanted = Wanted(
+            product=self.name,
+            url=database if "://" in database else "",
+            own=database == "own",
+            cache=self._config.cache,
+            place=self._config.place("database"),
+        )
+        self._check_is_not_the_apps(wanted)
+        self._server = find_server(wanted)
+        return ServerRegistry(self._server.address, project=self._config.root.name)
+
+    def _check_is_not_the_apps(self, wanted: Wanted) -> None:
+        if not wanted.url:
+            return
+        url = make_url(wanted.url)
+        meant = f"{self.name}://{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
+        if url.database and meant in {_with_port(name) for name in self._apps_own()}:
+            raise ConfigError(
+                f"arena_database names the app's own database: {meant}",
+                why="arena makes databases of its own on that server, and has to enter by one that "
+                "is not the app's",
+                cause=wanted.place,
+                fix=f"ARENA_DATABASE={url.set(database='postgres').render_as_string()} pytest …",
+            )
+
+    def usual_dialect(self) -> type[Dialect]:
+        """That of the first driver that is installed."""
+        drivers = [driver for driver in _DRIVERS if find_spec(driver) is not None]
+        return make_url(f"postgresql+{drivers[0] if drivers else 'psycopg'}://").get_dialect()
+
+    def key(self, asked: Asked) -> Key | None:
+        """The database's name: two hosts with one name are a primary and its replica."""
+        return Key("server", f"{self.name}/{asked.database}")
+
+    def tails(self, asked: Asked) -> tuple[str, ...]:
+        """The database's name."""
+        return (asked.database or "postgres",)
+
+    def new_file(self, name: str, taken: Collection[str]) -> None:
+        """A server has its own files."""
+        del name, taken
+
+    def meant(self, asked: Asked) -> Database | None:
+        """Return the database that ``arena.url`` has named so, at any time in this run."""
+        return self._lives.get(asked.database)
+
+    def stores(self) -> list[Store[Any]]:
+        """One for each driver that has built."""
+        return list(self._stores.values())
+
+    def store(self, database: Database) -> Store[Any]:
+        """The templates on the server, built by the app's own driver."""
+        driver = database.dialect.driver
+        if driver not in self._stores:
+            shelves = DatabaseShelves(self._databases(), database.dialect())
+            self._stores[driver] = Store(shelves, self._config.root, self._newer_than)
+        return self._stores[driver]
+
+    def scratch(self) -> Target:
+        """An empty database."""
+        return DatabaseShelves(self._databases(), self.usual_dialect()()).scratch()
+
+    def isolate(self, database: Database, content: Any, tell: Callable[[str], None]) -> Isolation:
+        """``undo``, or ``clone``; what a test asks for comes above it."""
+        own = self._databases()
+        isolation_named(self._config, ISOLATIONS, self.shown)
+        place = self._config.place("isolation")
+        choice = Choice(own, self.shown, place, tell, self._uses(database.key))
+        isolation = choice.isolated(self._config.isolation, content)
+        if isolation.name == "clone":
+            self._say_that_it_is_slow(own, tell)
+        return cast("Isolation", isolation)
+
+    def usual_isolation(self) -> str:
+        """Rights decide on it, and the schema."""
+        return ""
+
+    def lacks(self, isolation: str) -> str:
+        """Rights, for undo; clone can always be had."""
+        if isolation not in ISOLATIONS:
+            return f"{self.shown} is isolated by undo or clone"
+        return lacking(self._databases()) if isolation == "undo" else ""
+
+    def _say_that_it_is_slow(self, own: ServerRegistry, tell: Callable[[str], None]) -> None:
+        server = self._server
+        if server is None or server.is_private or own.control.rows(SYNCS) != [("on",)]:
+            return
+        tell(
+            f"{server.shown} syncs databases to the disk when they are made and dropped; that is "
+            "quick with fsync = off, or on a private server: arena_database = own"
+        )
+
+    def aim(self, database: Database) -> Aim:
+        """The live database, whose name is another one after each test that has written."""
+        isolation = _isolation_of(database)
+        if isolation is None:
+            return Aim(database.key, "", (database.born, 0))
+        known = self._aims.get(database)  # asked for at each checkout
+        generation = database.born, isolation.generation  # before the address, which moves first
+        if known is None or known.generation != generation or known.key != database.key:
+            address = isolation.address
+            self._lives.setdefault(address.database, database)
+            known = self._aims[database] = Aim(database.key, "", generation, address)
+        return known
+
+    def aim_of(self, database: Database, identity: Identity) -> Aim | None:
+        """By what server it is, and what the live database is called there."""
+        aim = self.aim(database)
+        if aim.address is None or aim.address.database != identity.database:
+            return None
+        return aim if identity.server == self._identity().server else None
+
+    def _identity(self) -> Identity:
+        return identity_of_control(self._databases().control)
+
+    def url(self, database: Database, driver: str) -> URL:
+        """With the server's own login."""
+        address = self.aim(database).address
+        if address is None:
+            raise impossible(f"{database.name}: no address before its first connection")
+        at_socket = {"host": address.host} if address.is_socket else {}
+        return URL.create(
+            f"postgresql+{driver}",
+            username=address.user,
+            password=address.password or None,
+            host=None if address.is_socket else address.host,
+            port=address.port,
+            database=address.database,
+            query=at_socket,
+        )
+
+    def engine_url(self, database: Database, driver: str) -> URL:
+        """Of no place: the live database has no name at first, and another one later."""
+        return URL.create(f"postgresql+{driver}", host=NOWHERE, database=database.name)
+
+    def sync_driver(self) -> str | None:
+        """Psycopg or psycopg2, in this order."""
+        return next((one for one in ("psycopg", "psycopg2") if find_spec(one) is not None), None)
+
+    def keep(self, database: Database, title: str) -> str:
+        """A clone that stays on the server; its URL."""
+        if (isolation := _isolation_of(database)) is None:
+            raise impossible(f"{database.name}: kept before its first connection")
+        # It is printed, in CI logs too: whoever looks knows the password, or PGPASSWORD does.
+        url = self.url(database, "psycopg").set(drivername="postgresql", password=None)
+        return url.set(database=str(isolation.save(title))).render_as_string()
+
+    def look(self, where: str) -> str:
+        """By psql."""
+        return f"psql {shlex.quote(_DRIVER.sub('postgresql', where))}"
+
+    def remove(self, database: Database) -> None:
+        """Drop what is live and its pictures."""
+        if database.isolation is not None:
+            database.isolation.close()
+        self._aims.pop(database, None)
+        for name in [name for name, known in self._lives.items() if known is database]:
+            del self._lives[name]
+
+    def writes(self, database: Database, pid: int) -> bool:
+        """As the server says."""
+        isolation = _isolation_of(database)
+        return isolation is not None and pid in isolation.writers()
+
+    def end_backend(self, database: Database, pid: int, *, cancel: bool) -> None:
+        """By the control connection."""
+        if (isolation := _isolation_of(database)) is not None:
+            with suppress(ArenaError):  # a server that is gone has ended it
+                isolation.end(pid, cancel=cancel)
+
+    def close(self) -> None:
+        """Drop what this run has made; a private server goes on until it is idle."""
+        if self._own is not None:
+            self._own.close()
+        if self._server is not None:
+            self._server.close()
+
+
+_DRIVER = re.compile(r"^postgresql\+\w+")
+
+
+def _isolation_of(database: Database) -> Switched | None:
+    """What ``isolate`` has returned."""
+    return cast("Switched | None", database.isolation)
+
+
+def _with_port(name: str) -> str:
+    host, _, database = name.rpartition("/")
+    return f"{host}5432/{database}" if host.endswith(":") else name

@@ -1,0 +1,263 @@
+"""Templates that are databases, on the server itself: PostgreSQL's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import create_engine
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from pytest_arena._databases._shelves import Manifest, ScriptError, Template, read_manifest
+from pytest_arena._postgresql import _scripts as scripts
+from pytest_arena._postgresql import _templates_sql as sql
+from pytest_arena._postgresql._control import Failed, open_control
+from pytest_arena.errors import TemplateError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from sqlalchemy.engine import Dialect, Engine
+
+    from pytest_arena._databases._shelves import Target
+    from pytest_arena._postgresql._control import Control
+    from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._values import Address
+
+__all__ = ["DatabaseShelves"]
+
+_LOCK_SECONDS = 600  # longer than a build takes; a dead builder's lock is free at once
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseTarget:
+    """A database that nobody else knows of, by the drivers that the app has."""
+
+    own: ServerRegistry
+    address: Address
+    sync_driver: str  # "" where there is none
+    async_driver: str
+    file: str = ""
+    product: str = "PostgreSQL"
+    has_schemas: bool = True
+
+    @property
+    def is_async_only(self) -> bool:
+        """With asyncpg alone."""
+        return not self.sync_driver
+
+    def aim_key(self) -> str:
+        """Its name, which the server has only once."""
+        return f"{self.address.server}/{self.address.database}"
+
+    @contextlib.contextmanager
+    def engine(self) -> Iterator[Engine]:
+        """By the sync driver."""
+        engine = create_engine(self._url(self.sync_driver), poolclass=NullPool)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+    @contextlib.asynccontextmanager
+    async def async_engine(self) -> AsyncIterator[AsyncEngine]:
+        """By the async driver."""
+        if not self.async_driver:
+            raise _no_async_driver()
+        engine = create_async_engine(self._url(self.async_driver), poolclass=NullPool)
+        try:
+            yield engine
+        finally:
+            await engine.dispose()
+
+    def _url(self, driver: str) -> URL:
+        address = self.address
+        return URL.create(
+            f"postgresql+{driver}",
+            username=address.user,
+            password=address.password or None,
+            host=address.host,
+            port=address.port,
+            database=address.database,
+        )
+
+    @contextlib.contextmanager
+    def _control(self) -> Iterator[Control]:
+        control = open_control(self.address)
+        try:
+            yield control
+        finally:
+            control.close()
+
+    def run_script(self, script: str) -> None:
+        """On a connection of arena's own: what the script sets there ends with it."""
+        with self._control() as control:
+            try:
+                scripts.run_script(control, script)
+            except scripts.ScriptFailed as error:
+                fix = error.fix or sql.next_step(error)
+                raise ScriptError(str(error), line=error.line, fix=fix) from error
+
+    def has_tables(self) -> bool:
+        """Asked of a connection of arena's own."""
+        with self._control() as control:
+            return sql.has_tables(control)
+
+    def is_being_written(self) -> bool:
+        """As the server knows it."""
+        return sql.is_being_written(self.own.control, self.address.database)
+
+    def beside(self, number: int) -> DatabaseTarget:  # noqa: ARG002 - each has a name of its own
+        """Another one, empty."""
+        address = self.own.address_of(self.own.create("building"))
+        return DatabaseTarget(self.own, address, self.sync_driver, self.async_driver)
+
+    def remove(self) -> None:
+        """Whoever is connected."""
+        self.own.drop(self.address.database)
+
+
+@dataclass(frozen=True)
+class DatabaseShelves:
+    """A template is a database; its manifest stands in the registry of those that are arena's.
+
+    Many machines share them. ``dialect`` is that of the app's engine, None where it has none yet.
+    """
+
+    own: ServerRegistry
+    dialect: Dialect | None
+    folder: None = None
+
+    @property
+    def ddl(self) -> Dialect:
+        """The same for every driver: it is of none."""
+        dialect: Dialect = cast("Any", PGDialect)()
+        return dialect
+
+    def identity(self) -> str:
+        """Whatever the server adds to a database that is made on it."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
+        return f"postgresql {sql.described(self.own.control)}"
+
+    def templates(self, shelf: str) -> Iterator[Template[str]]:
+        """As the registry has them."""
+        for name, text in self.own.templates(shelf):
+            if (manifest := read_manifest(text)) is not None:
+                yield Template(name, shelf, manifest)
+
+    def is_whole(self, template: Template[str]) -> bool:
+        """Whether nobody has dropped it meanwhile; a template itself is never connected to."""
+        return any(name == template.content for name, _ in self.own.templates(template.shelf))
+
+    def used(self, template: Template[str]) -> None:
+        """In the registry."""
+        self.own.used(template.content)
+
+    @contextlib.contextmanager
+    def locked(self, shelf: str) -> Iterator[float]:
+        """By the server, for all its machines."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self.own.lock(shelf, seconds=_LOCK_SECONDS))
+            except TimeoutError:
+                raise self._waited() from None
+            yield _now()
+
+    def _waited(self) -> TemplateError:
+        building = [one for one in self.own.listed() if one.kind == "building" and one.alive]
+        return TemplateError(
+            f"another process has been building a template for {_LOCK_SECONDS} s",
+            why="a template is built once for all processes, so that this one waits",
+            cause="\n".join({f"process {one.pid} on {one.host}, {one.project}" for one in building})
+            or "whoever holds the lock on the server",
+            fix="end that process; its lock is free at once",
+        )
+
+    def clear(self, shelf: str) -> None:  # noqa: ARG002 - the registry knows all shelves
+        """What dead runs have left, and old templates."""
+        self.own.sweep()
+
+    def begin(self, shelf: str, below: Template[str] | None) -> DatabaseTarget:  # noqa: ARG002 - on no shelf before it is finished
+        """A copy of the template below, settings of its own included."""
+        return self._new(below.content if below else None)
+
+    def scratch(self) -> DatabaseTarget:
+        """An empty one, for an engine that a builder of another product's database uses too."""
+        return self._new(None)
+
+    def _new(self, template: str | None) -> DatabaseTarget:
+        address = self.own.address_of(self.own.create("building", template=template))
+        return DatabaseTarget(self.own, address, *_drivers(self.dialect))
+
+    def finish(self, target: Target, shelf: str, manifest: Manifest) -> str:
+        """Nobody connects to it from here on, so that it can be copied at any time."""
+        name = cast("Address", target.address).database
+        self.own.freeze(name)
+        return self.own.finish_template(name, shelf=shelf, manifest=manifest.text())
+
+    def advice(self, error: BaseException) -> str:
+        """By the server's code for it."""
+        return sql.next_step(error)
+
+    def lacks_table(self, error: BaseException) -> bool:
+        """By the server's code for it."""
+        return sql.lacks_table(error)
+
+    def not_stored(self, error: Exception) -> TemplateError | None:
+        """The server is gone, or refuses."""
+        if not isinstance(error, Failed):
+            return None
+        return TemplateError(
+            f"the template cannot be stored: {error}",
+            why="schema and seed are built once, into a database that each test's is copied from",
+            cause=f"PostgreSQL on {self.own.address_of('').server} has ended, or is out of reach",
+            fix="ARENA_DATABASE=own pytest …   (a private server)",
+        )
+
+
+# The app's own driver comes first: what it makes of a value, the app reads back.
+_SYNC = ("psycopg", "psycopg2", "pg8000")
+_ASYNC = ("psycopg", "asyncpg")
+
+
+def _drivers(dialect: Dialect | None) -> tuple[str, str]:
+    """Return the drivers for sync and for async functions, "" where there is none.
+
+    psycopg is both. A sync function is never given another driver than an async app's own.
+    """
+    if dialect is None:
+        return _installed(_SYNC), _installed(_ASYNC)
+    driver = dialect.driver
+    is_sync = not dialect.is_async or driver in _SYNC
+    is_async = dialect.is_async or driver in _ASYNC
+    return driver if is_sync else "", driver if is_async else _installed(_ASYNC)
+
+
+def _installed(drivers: tuple[str, ...]) -> str:
+    return next((driver for driver in drivers if find_spec(driver) is not None), "")
+
+
+def _no_async_driver() -> TemplateError:
+    return TemplateError(
+        "an async function needs an async driver for PostgreSQL, and none is installed",
+        why="it is called with an async connection or session",
+        cause="neither psycopg nor asyncpg can be imported",
+        fix="pip install 'psycopg[binary]'   (or make the function a plain def)",
+    )
+
+
+def _now() -> float:
+    """The time of a file that was just made: a test may have changed the clock, but not this."""
+    with tempfile.TemporaryFile() as file:
+        return os.fstat(file.fileno()).st_mtime

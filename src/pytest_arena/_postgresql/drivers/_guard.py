@@ -1,0 +1,294 @@
+"""Which connections to servers does nobody open by an engine, and may they be opened?
+
+Engines go the same way, below SQLAlchemy: what the gate has led is let through, as long as its
+arguments are what the gate has made of them.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sqlalchemy.engine import make_url
+
+from pytest_arena._gate._alive import alive
+from pytest_arena._gate._base import Asked
+from pytest_arena._gate._engines import asked_by_engine, find_engines
+from pytest_arena._gate._imports import when_imported
+from pytest_arena._gate._origin import user_line
+from pytest_arena._postgresql._arguments import is_led, lead, name_outright, target
+from pytest_arena._postgresql._beyond import reaches_beyond
+from pytest_arena._postgresql._control import is_own
+from pytest_arena._postgresql._target import Led, Target
+from pytest_arena._postgresql.drivers import _messages as messages
+from pytest_arena._postgresql.drivers._seams import CONNECTING
+from pytest_arena._postgresql.drivers._statements import STATEMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+    from typing import TypeAlias
+
+    from pytest_arena._gate._base import Aim, Files, Key
+    from pytest_arena._ledger import Ledger
+    from pytest_arena._values import Address, CodeLine
+
+    Without: TypeAlias = Callable[[str, str], str]  # the note about a driver that cannot be guarded
+
+__all__ = [
+    "Admitted",
+    "RawConnection",
+    "RawResolver",
+    "admitted",
+    "install_raw_drivers",
+    "pooled",
+    "raw_connections",
+]
+
+
+class RawResolver(Protocol):
+    """What is asked about connections that no engine opens, beside what the gate asks itself."""
+
+    ledger: Ledger
+
+    @property
+    def files(self) -> Files:
+        """Whoever knows what ``arena_allow`` says."""
+
+    def aim(self, asked: Asked) -> Aim | None:
+        """Return where an engine that asks for this would land. The dialect is nobody's."""
+
+    def aim_at_server(self, asked: Asked) -> Aim | None:
+        """Return what aims at this very database, known by its name, None if it is not ours."""
+
+    def serial(self) -> int:
+        """The serial of the level that stands now."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawConnection:
+    """A connection of somebody's to a database of the arena's, which no pool of an engine has.
+
+    It belongs to the level in which it was opened, and ends with it: by its backend, since the
+    client may be in any thread or loop.
+    """
+
+    aim: Aim
+    line: CodeLine | None
+    serial: int
+    pid: int  # of its backend; 0 where that is not known
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Why a connection was let through: to an address of ours, or as ``arena_allow`` has it.
+
+    ``aim`` is set where no engine has led it there.
+    """
+
+    address: Address | None = None
+    aim: Aim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    admitted: Admitted
+    line: CodeLine | None
+    serial: int
+
+
+_opened: weakref.WeakKeyDictionary[Any, _Opened] = weakref.WeakKeyDictionary()
+
+
+def admitted(driver_connection: Any) -> Admitted | None:
+    """Return why this very connection was let through; None for one that was not seen."""
+    try:
+        opened = _opened.get(driver_connection)
+    except TypeError:  # an object of somebody's that cannot be looked up
+        return None
+    return opened.admitted if opened else None
+
+
+def pooled(driver_connection: Any) -> None:
+    """An engine's pool has this connection from here on: it does not end with a level."""
+    opened = _opened.get(driver_connection)
+    if opened is not None:
+        _opened[driver_connection] = replace(opened, admitted=Admitted(opened.admitted.address))
+
+
+def raw_connections() -> list[RawConnection]:
+    """Return those that are open."""
+    return [
+        RawConnection(opened.admitted.aim, opened.line, opened.serial, _pid_of(connection))
+        for connection in alive(_opened)
+        if (opened := _opened.get(connection)) is not None
+        and opened.admitted.aim is not None
+        and not _is_closed(connection)
+    ]
+
+
+def _is_closed(connection: Any) -> bool:
+    ask = getattr(connection, "is_closed", None)  # asyncpg's; the others have an attribute
+    return bool(ask() if ask else connection.closed)
+
+
+def _pid_of(connection: Any) -> int:
+    try:
+        ask = getattr(connection, "get_server_pid", None)
+        return int(ask() if ask else connection.info.backend_pid)
+    except Exception:  # noqa: BLE001 - a driver's own, of one that is not open yet, or not any more
+        return 0
+
+
+def install_raw_drivers(
+    resolver: Callable[[], RawResolver | None],
+    mode: Callable[[], str],
+    used: Callable[[Key], object],
+) -> None:
+    """Watch asyncpg, psycopg and psycopg2 from here until the process ends. Imports none of them.
+
+    ``mode`` is ``arena_drivers``: refuse, redirect or off. ``used`` is told of each database of
+    the arena's that somebody opens.
+    """
+    guard = _Guard(resolver, mode, used)
+    for module, change in CONNECTING.items():
+        when_imported(module, partial(guard.change, change, messages.cannot_watch))
+    for module, change in STATEMENTS.items():
+        when_imported(module, partial(guard.change, change, messages.cannot_read))
+
+
+class _Guard:
+    """Decides on each connection before a socket is opened."""
+
+    def __init__(
+        self,
+        resolver: Callable[[], RawResolver | None],
+        mode: Callable[[], str],
+        used: Callable[[Key], object],
+    ) -> None:
+        self._resolver, self._mode, self._used = resolver, mode, used
+
+    def change(
+        self, change: Callable[[_Guard, ModuleType], None], without: Without, module: ModuleType
+    ) -> None:
+        """Put the guard into a driver's module."""
+        try:
+            change(self, module)
+        except (AttributeError, KeyError) as error:
+            if (now := self._resolver()) is not None:
+                now.ledger.note(without(module.__name__, str(error).strip("'")))
+
+    def admit(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> Admitted | None:
+        """Refuse a connection, or lead it, or let it be; return why, None where nobody looks.
+
+        Raises:
+            RefusedError: it may not be opened.
+        """
+        __tracebackhide__ = True
+        now = self._resolver()
+        driver = dialect.removesuffix("_async")
+        if now is None or is_own():
+            return None
+        if is_led(driver, args, kwargs):
+            return Admitted(kwargs["host"].address)
+        meant = target(driver, args, kwargs)
+        if isinstance(kwargs.get("host"), Led):
+            raise now.ledger.refused(messages.led_astray(meant))
+        if self._mode() == "off":
+            return None
+        asked = _asked(dialect, meant)
+        if (inside := now.aim_at_server(asked)) is not None and inside.address is not None:
+            name_outright(driver, inside.address, kwargs)
+            return Admitted(inside.address, inside)
+        return self._admit_outside(now, asked, meant, args, kwargs)
+
+    def _admit_outside(
+        self, now: RawResolver, asked: Asked, meant: Target, args: list[Any], kwargs: dict[str, Any]
+    ) -> Admitted:
+        __tracebackhide__ = True
+        if all(now.files.is_allowed(name) for name in meant.names):
+            return Admitted()
+        driver = asked.dialect.driver
+        if self._mode() == "refuse":
+            raise now.ledger.refused(messages.raw_connection(meant, driver, of_app=_is_apps(asked)))
+        aim = now.aim(asked)
+        if aim is None or aim.address is None:
+            return Admitted()
+        lead(driver, aim.address, args, kwargs)
+        return Admitted(aim.address, aim)
+
+    def refuse_outside(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """Refuse what would be refused when it connects."""
+        __tracebackhide__ = True
+        if self._mode() == "refuse":
+            self.admit(dialect, args, kwargs)
+
+    def opened(self, admitted: Admitted | None, connection: Any) -> None:
+        """Keep in mind why a connection was let through, and use its database if it is ours.
+
+        Raises:
+            RefusedError: a class or a factory of the app's has opened another one.
+        """
+        __tracebackhide__ = True
+        now = self._resolver()
+        if admitted is None or now is None:
+            return
+        if admitted.address and (other := _elsewhere(admitted.address, connection)):
+            connection.close()
+            raise now.ledger.refused(messages.made_elsewhere(other))
+        line = user_line() if admitted.aim else None  # an engine's own have theirs elsewhere
+        _opened[connection] = _Opened(admitted, line, now.serial())
+        if admitted.aim is not None:
+            self._used(admitted.aim.key)
+
+    def refuse_beyond(self, connection: Any, statement: str | bytes) -> None:
+        """Refuse a statement that reaches beyond the arena's database that it is run in.
+
+        What ``arena_allow`` has let through is asked nothing, nor is the arena's own connection.
+        """
+        __tracebackhide__ = True
+        beyond = _beyond(statement)
+        if not beyond or (why := admitted(connection)) is None or why.address is None:
+            return
+        if (now := self._resolver()) is not None:
+            raise now.ledger.refused(messages.beyond(beyond))
+
+
+def _elsewhere(address: Address, connection: Any) -> Target | None:
+    """What a connection of libpq's is on, where that is not the database that it was led to."""
+    info = getattr(connection, "info", None)
+    if info is None or info.dbname == address.database:
+        return None
+    return Target(((str(info.host), str(info.port)),), str(info.dbname))
+
+
+def _beyond(statement: str | bytes) -> str:
+    is_short = len(statement) < _SHORT
+    return (_remembered if is_short else _read)(statement)
+
+
+def _read(statement: str | bytes) -> str:
+    text = statement if isinstance(statement, str) else statement.decode(errors="replace")
+    return reaches_beyond(text)
+
+
+# An engine's statement was read a moment ago; and an app has a few hundred of them. Longer ones are
+# somebody's data.
+_SHORT = 4096
+_remembered = lru_cache(maxsize=1024)(_read)
+
+
+def _asked(dialect: str, meant: Target) -> Asked:
+    kind = make_url(f"postgresql+{dialect}://").get_dialect()
+    return Asked(kind(), "postgresql", meant.name, database=meant.database)
+
+
+def _is_apps(asked: Asked) -> bool:
+    """Whether an engine of the app's means this database, connected or not."""
+    engines = [asked_by_engine(engine) for engine in find_engines()]
+    return any(
+        one is not None and (one.product, one.database) == (asked.product, asked.database)
+        for one in engines
+    )

@@ -1,0 +1,1 @@
+"""How is a database on a server brought back?"""

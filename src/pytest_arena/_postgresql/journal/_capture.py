@@ -1,0 +1,292 @@
+"""How is a database told to write down each change of its rows?"""
+
+# ruff: noqa: S608 - the schema is one of our own two, conditions are constants
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from pytest_arena._postgresql._control import Failed, identifier, literal
+from pytest_arena._postgresql.journal._ddl import event_triggers
+from pytest_arena._postgresql.journal._functions import undo_script
+from pytest_arena._postgresql.journal._layout import content, layout
+from pytest_arena._postgresql.journal._tables import (
+    APPS_OWN,
+    HIDDEN_SCHEMA,
+    PLAIN_SCHEMA,
+    Unfit,
+    read_canon,
+    read_sequences,
+    read_tables,
+    settled_canon,
+)
+from pytest_arena._postgresql.journal._triggers import Relation, captures, standing
+from pytest_arena._postgresql.journal._unfit import unfit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_arena._postgresql._control import Control
+    from pytest_arena._postgresql.journal._tables import JournalTable, Setting
+    from pytest_arena._postgresql.journal._triggers import Capture
+
+__all__ = ["capture_new", "fitting_schema", "install", "uninstall"]
+
+
+def fitting_schema(control: Control) -> str:
+    """Return where the role that is connected may install one."""
+    is_superuser = control.rows(
+        "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+    )
+    return HIDDEN_SCHEMA if is_superuser[0][0] else PLAIN_SCHEMA
+
+
+def install(control: Control, schema: str) -> list[Unfit]:
+    """Make a journal in a database, or bring it up to date with a schema that has changed.
+
+    From then on each change of a row is in it, and each change of the schema leaves a mark. It is
+    empty then: what stands now is its level 0. In proportion to the number of tables, 1 to 2 ms
+    each for the first time; one transaction up to some hundreds of them.
+
+    Returns:
+        What the journal cannot see or undo. Where one of them is fatal, nothing was installed, but
+            maybe triggers on some of many hundreds of tables: the database is of no use then.
+
+    Raises:
+        Failed: the role lacks rights, or somebody holds a table locked for a second. Of some
+            hundreds of tables, some may have their triggers then.
+    """
+    found: list[Unfit] = []
+    try:
+        with _transaction(control):
+            tables, sequences = read_tables(control), read_sequences(control)
+            found.extend(unfit(control, tables, sequences))
+            if not any(one.is_fatal for one in found):
+                _install(control, schema, tables, sequences)
+    except Failed as error:
+        # An extension may have tables of its own that take no triggers such as ours.
+        if error.sqlstate not in _UNSUPPORTED:
+            raise
+        found.append(Unfit(str(error), is_fatal=True))
+    return found
+
+
+def capture_new(control: Control, schema: str) -> list[str]:
+    """Have the tables write down what changes that were made since the journal was installed.
+
+    What stands in one by then is written down as come: it was made in this level, so that is what
+    has come. Nothing else is touched: the level has marks, and nothing is to be undone by it.
+
+    ``control`` has the settings that images are written under. Cost: some round trips and 1 to 2 ms
+    for each new table, and a copy of its rows.
+
+    Returns:
+        The names of those that could not be had: somebody is writing to them, or they are not ours.
+
+    Raises:
+        Failed: the server is gone.
+    """
+    if not control.rows(f"{_BARE} AND p.pronamespace = {literal(schema)}::regnamespace)"):
+        return []
+    with _transaction(control, _WIDELY):  # each of its questions looks through the whole catalog
+        found = _Found.read(control, schema)
+        canon = settled_canon(control)
+    missed: list[str] = []
+    for table in found.incomplete():
+        try:
+            control.run(f"{_AS_OURS}; {_BRIEFLY}; {found.completed(table, schema, canon)}")
+        except Failed as error:
+            if not error.sqlstate or error.sqlstate[:2] in _LOST:
+                raise
+            missed.append(f"{table.schema}.{table.name}")
+    return missed
+
+
+def uninstall(schema: str) -> str:
+    """Write what takes all of it out again: no trace is left, and the rows stay as they are.
+
+    Several statements, to be run at once: that makes them one transaction.
+    """
+    # All triggers and event triggers go with the functions that they call.
+    return f"{_AS_OURS}; DROP SCHEMA IF EXISTS {schema} CASCADE;"
+
+
+_UNSUPPORTED = ("0A000", "42809")
+# An app's own event triggers might forbid what we do, or note it.
+_AS_OURS = "SET LOCAL session_replication_role = replica; SET LOCAL arena.undo = 1"
+_CALMLY = "SET LOCAL search_path = ''; SET LOCAL lock_timeout = '1s'; SET LOCAL jit = off"
+_BEGIN = f"BEGIN; {_AS_OURS}; {_CALMLY}"
+# A request may be waiting for it: what cannot be had now is tried again after the next one.
+_BRIEFLY = "SET LOCAL lock_timeout = '50ms'"
+_WIDELY = "BEGIN; SET LOCAL enable_hashjoin = on; SET LOCAL enable_seqscan = on"
+_LOST = ("08", "57")
+
+
+@contextmanager
+def _transaction(control: Control, begin: str = _BEGIN) -> Iterator[None]:
+    try:
+        control.run(begin)
+        yield
+    except BaseException:
+        control.run("ROLLBACK")
+        raise
+    control.run("COMMIT")
+
+
+def _install(
+    control: Control,
+    schema: str,
+    tables: Sequence[JournalTable],
+    sequences: Sequence[tuple[int, str]],
+) -> None:
+    canon = read_canon(control)
+    control.run(layout(schema))
+    _run_all(control, _triggers(control, schema, tables, canon), at_once=2000)
+    control.run(event_triggers(schema))
+    _run_all(control, content(schema, tables, canon), at_once=400)
+    control.run(undo_script(schema, tables, sequences))
+
+
+def _run_all(control: Control, statements: Sequence[str], *, at_once: int) -> None:
+    """A transaction holds a lock on each table and index that it has named: not on thousands."""
+    for start in range(0, len(statements), at_once):
+        if start:
+            control.run(f"COMMIT; {_BEGIN}")
+        control.run("".join(statements[start : start + at_once]))
+
+
+def _triggers(
+    control: Control, schema: str, tables: Sequence[JournalTable], canon: Sequence[Setting]
+) -> list[str]:
+    """Write the difference between the triggers that there are and those that there should be."""
+    branches = _branches(control)
+    wanted = [
+        capture
+        for table in tables
+        for capture in captures(table, branches[table.oid] or [_itself(table)], schema, canon)
+    ]
+    bodies = dict(control.rows(_BODIES.format(schema=literal(schema))))
+    there = set(control.rows(_THERE.format(schema=literal(schema))))
+    return [
+        *(one.create_function(schema) for one in wanted if _is_new(one, bodies)),
+        *_removed(there - {_facts(one) for one in wanted}),
+        *(one.create_trigger(schema) for one in wanted if _facts(one) not in there),
+        *_dropped_functions(schema, bodies, {one.function for one in wanted}),
+    ]
+
+
+def _is_new(capture: Capture, bodies: dict[str, str]) -> bool:
+    return bool(capture.options) or bodies.get(capture.function) != capture.body
+
+
+def _facts(capture: Capture) -> tuple[str, str, str, str, bool]:
+    """By these a trigger is known to be the one that is wanted."""
+    relation = capture.relation
+    return (relation.schema, relation.name, capture.trigger, capture.function, capture.is_row)
+
+
+def _removed(triggers: set[tuple[str, str, str, str, bool]]) -> Iterator[str]:
+    for schema, name, trigger, *_ in triggers:
+        yield f"DROP TRIGGER {identifier(trigger)} ON {identifier(schema)}.{identifier(name)};"
+
+
+def _dropped_functions(schema: str, there: dict[str, str], wanted: set[str]) -> Iterator[str]:
+    for name in there.keys() - wanted:
+        yield f"DROP FUNCTION {schema}.{name}();"
+
+
+class _Found(NamedTuple):
+    """What there is in a schema that has changed, and what of it writes down changes by now."""
+
+    tables: list[JournalTable]
+    relations: dict[int, list[Relation]]
+    triggers: set[tuple[str, str, str, str, bool]]
+    installed: set[int]  # the tables that there were when the journal was installed
+
+    @classmethod
+    def read(cls, control: Control, schema: str) -> _Found:
+        """Read the catalog."""
+        tables, branches = read_tables(control), _branches(control)
+        return cls(
+            tables,
+            {table.oid: branches[table.oid] or [_itself(table)] for table in tables},
+            set(control.rows(_THERE.format(schema=literal(schema)))),
+            {oid for (oid,) in control.rows(f"SELECT oid::int8 FROM {schema}.tables")},
+        )
+
+    def incomplete(self) -> list[JournalTable]:
+        """Return the tables that are new, have a new partition or are inherited since."""
+        return [table for table in self.tables if self._is_incomplete(table)]
+
+    def _is_incomplete(self, table: JournalTable) -> bool:
+        of_rows = {fact[-1] for fact in self._triggers_of(table) if fact[2] != _ON_TRUNCATE}
+        if table.by_row and False in of_rows:
+            return True  # its children's rows would be told twice
+        bare = [one for one in self.relations[table.oid] if not self._has_triggers(one)]
+        # One that had its triggers when the journal was installed has been robbed of them by a
+        # test: it is not new, and what stands in it has not come.
+        return any(one.oid not in self.installed for one in bare)
+
+    def _has_triggers(self, relation: Relation) -> bool:
+        return any(fact[:2] == (relation.schema, relation.name) for fact in self.triggers)
+
+    def _triggers_of(self, table: JournalTable) -> set[tuple[str, str, str, str, bool]]:
+        names = {(one.schema, one.name) for one in self.relations[table.oid]}
+        return {fact for fact in self.triggers if fact[:2] in names}
+
+    def completed(self, table: JournalTable, schema: str, canon: Sequence[Setting]) -> str:
+        """Write what gives a table the triggers that it lacks, and notes its rows if it is new."""
+        relations, there = self.relations[table.oid], self._triggers_of(table)
+        wanted = list(captures(table, relations, schema, canon))
+        lacking = [one for one in wanted if _facts(one) not in there]
+        statements = [
+            *(one.create_function(schema) for one in lacking),
+            *_removed(there - {_facts(one) for one in wanted}),
+            *(one.create_trigger(schema) for one in lacking),
+        ]
+        if not there and table.oid not in self.installed:
+            statements += [standing(table, one, schema) for one in relations if one.is_leaf]
+        return "".join(statements)
+
+
+def _itself(table: JournalTable) -> Relation:
+    return Relation(table.oid, table.schema, table.name, is_leaf=True)
+
+
+def _branches(control: Control) -> dict[int, list[Relation]]:
+    branches: dict[int, list[Relation]] = defaultdict(list)
+    for root, *facts in control.rows(_BRANCHES):
+        branches[root].append(Relation(*facts))
+    return branches
+
+
+_ON_TRUNCATE = "!arena_t"
+_BARE = f"""
+SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND {APPS_OWN} AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+    WHERE t.tgrelid = c.oid
+"""
+_BRANCHES = """
+SELECT c.oid::int8, l.oid::int8, n.nspname::text, l.relname::text, l.relkind = 'r'
+FROM pg_catalog.pg_class c, pg_catalog.pg_partition_tree(c.oid) t
+JOIN pg_catalog.pg_class l ON l.oid = t.relid
+JOIN pg_catalog.pg_namespace n ON n.oid = l.relnamespace
+WHERE c.relkind = 'p' AND NOT c.relispartition AND l.relkind IN ('r', 'p')
+"""
+_BODIES = """
+SELECT proname::text, prosrc FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n
+ON n.oid = p.pronamespace WHERE n.nspname = {schema} AND proname ~ '^[iudt][0-9]+$'
+"""
+# One that was disabled is none: it is dropped, and made again.
+_THERE = """
+SELECT m.nspname::text, c.relname::text, t.tgname::text,
+    CASE WHEN t.tgenabled = 'A' THEN p.proname::text ELSE '' END, t.tgtype::int4 & 1 = 1
+FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+JOIN pg_catalog.pg_namespace m ON m.oid = c.relnamespace
+WHERE n.nspname = {schema}
+"""

@@ -1,0 +1,377 @@
+"""What does a database do by itself when a level is entered, left or forgotten?
+
+Functions of the journal's own schema, so that each of it is one round trip. What they are told is
+the level alone: no state is kept but what was written.
+
+- ``j`` holds what the top level has changed, ``jold`` what the levels below have, and the top one
+  before a level above it was entered.
+- ``ddl`` holds marks: what no journal can take back. Where there is one, nothing is done.
+- ``state`` holds what triggers do not see, as it was when a level began; what is there of a level
+  outlives it, so that leaving it can be said twice, until one below is entered or left.
+- ``filled`` names the tables that were empty at first, and the level that has filled them.
+"""
+
+# ruff: noqa: S608 - names are written by identifier() alone
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_arena._postgresql._control import literal
+from pytest_arena._postgresql.journal._apply import apply_function, taking_functions
+from pytest_arena._postgresql.journal._shape import shape_function
+from pytest_arena._postgresql.journal._state import (
+    forestall,
+    latest,
+    now,
+    restart_function,
+    set_back,
+    state_table,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_arena._postgresql.journal._tables import JournalTable
+
+__all__ = ["ALTERED", "CRASHED", "undo_script"]
+
+CRASHED = "the server was restarted, and its journal is gone"
+ALTERED = "the schema was changed"
+
+_UNSEEN = {
+    "objects": "event triggers or large objects were changed",
+    "settings": "settings of the database were changed",
+    "shape": ALTERED,
+}
+# From so much on, the journal is taken back in parts that fit into memory.
+_LARGE = 2 * 1024 * 1024
+_PART_ROWS, _PART_BYTES = 20_000, 32 * 1024 * 1024
+# To delete more than this costs more than all the plans that a TRUNCATE makes invalid.
+_MANY = 200_000
+
+
+def undo_script(
+    schema: str, tables: Sequence[JournalTable], sequences: Sequence[tuple[int, str]]
+) -> str:
+    """Write the functions that take levels back, for the tables and sequences that there are now.
+
+    Run last, in the transaction that makes the journal's tables and triggers: what stands then is
+    the start of level 0, and what was journaled before is forgotten.
+    """
+    text = {
+        "s": schema,
+        "now": now(schema, sequences),
+        "latest": latest(schema, "top"),
+        "unseen": _unseen(),
+        "crashed": CRASHED,
+        "set_back": set_back(schema, sequences),
+        "forestall": forestall(schema, sequences),
+        "size_j": f"pg_relation_size('{schema}.j') + pg_relation_size({schema}.toast())",
+        "large": str(_LARGE),
+        "rows": str(_PART_ROWS),
+        "bytes": str(_PART_BYTES),
+        "many": str(_MANY),
+    }
+    parts = (_APPLY_LARGE, _ENTER, _LEAVE, _REWIND, _FORGET, _LOOK, _RECOVER, _REDO)
+    return "".join(
+        [
+            f"DELETE FROM {schema}.j; DELETE FROM {schema}.jold; DELETE FROM {schema}.filled;",
+            f"DELETE FROM {schema}.ddl;",
+            _TOAST.format(s=schema),
+            shape_function(schema),
+            state_table(schema, sequences),
+            restart_function(schema),
+            taking_functions(schema, tables),
+            apply_function(schema, tables),
+            *(part.format(**text) for part in parts),
+            f"SELECT {schema}.settle();",
+        ]
+    )
+
+
+def _unseen() -> str:
+    """Write an array of what has changed that can be noticed and not taken back; of ``k``."""
+    found = (
+        f"CASE WHEN k.{name} <> k.was_{name} THEN {literal(mark)} END"
+        for name, mark in _UNSEEN.items()
+    )
+    return f"pg_catalog.array_remove(ARRAY[{', '.join(found)}], NULL)"
+
+
+# Where large images are; as a constant, since to look for it costs as much as all else of a size.
+_TOAST = """
+DO $arena_do$ BEGIN
+EXECUTE format('CREATE OR REPLACE FUNCTION {s}.toast() RETURNS pg_catalog.regclass LANGUAGE sql '
+    'IMMUTABLE AS %L', 'SELECT ' || (SELECT c.reltoastrelid::oid FROM pg_catalog.pg_class c
+    WHERE c.oid = '{s}.j'::pg_catalog.regclass) || '::pg_catalog.oid::pg_catalog.regclass');
+END $arena_do$;
+"""
+# Parts of the sum of all changes, as levels below 0: all deletes before the first insert.
+_APPLY_LARGE = """
+CREATE OR REPLACE FUNCTION {s}.apply_large(
+    with_j bool, lowest int, highest int, begun int, direction int)
+RETURNS void LANGUAGE plpgsql AS $arena$
+DECLARE
+    emptied oid[];
+BEGIN
+    emptied := ARRAY(
+        SELECT e.oid FROM {s}.tables e WHERE e.was_empty AND begun IS NOT NULL
+        AND NOT EXISTS (SELECT FROM {s}.filled f WHERE f.rel = e.oid AND f.level < begun)
+        AND (EXISTS (SELECT FROM {s}.j WHERE j.rel = e.oid AND with_j) OR EXISTS (
+            SELECT FROM {s}.jold o WHERE o.rel = e.oid AND o.level BETWEEN lowest AND highest)));
+    INSERT INTO {s}.jold (level, rel, op, r) SELECT -1, e.oid, 1, '' FROM unnest(emptied) e(oid);
+    INSERT INTO {s}.jold (level, rel, op, r)
+    SELECT -2 - (row_number() OVER w / {rows} + sum(octet_length(n.r)) OVER w / {bytes})::int4,
+        n.rel, n.c, n.r
+    FROM (
+        SELECT m.rel, m.r, sum(m.op) * direction AS c
+        FROM (SELECT j.rel, j.op, j.r FROM {s}.j WHERE with_j
+            UNION ALL
+            SELECT o.rel, o.op, o.r FROM {s}.jold o WHERE o.level BETWEEN lowest AND highest) m
+        WHERE m.rel <> ALL (emptied)
+        GROUP BY m.rel, m.r HAVING sum(m.op) <> 0) n
+    WINDOW w AS (ORDER BY n.c < 0, n.rel ROWS UNBOUNDED PRECEDING);
+    FOR part IN REVERSE -1 .. coalesce((SELECT min(o.level) FROM {s}.jold o), 0) LOOP
+        PERFORM {s}.apply(false, part, part, begun);
+    END LOOP;
+    DELETE FROM {s}.jold WHERE level < 0;
+END
+$arena$;
+"""
+# One statement moves it: what others commit meanwhile stays, and belongs to the new level.
+_ENTER = """
+CREATE OR REPLACE FUNCTION {s}.enter(top int) RETURNS text[] LANGUAGE plpgsql AS $arena$
+DECLARE
+    k record;
+BEGIN
+    SELECT EXISTS (SELECT FROM {s}.ddl) AS is_marked, EXISTS (SELECT FROM {s}.j) AS is_changed,
+        EXISTS (SELECT FROM {s}.state a WHERE a.level > top) AS has_upper,
+        was.number AS was_number, was.called AS was_called, was.objects AS was_objects,
+        was.settings AS was_settings, was.shape AS was_shape, now.*
+    INTO k FROM ({latest}) was, ({now}) now;
+    IF NOT FOUND THEN
+        RETURN ARRAY['0', '{crashed}'];
+    END IF;
+    -- Other things that cannot be taken back are no reason to do anything anew.
+    IF k.is_marked OR k.shape <> k.was_shape THEN
+        RETURN ARRAY['0'] || ARRAY(SELECT DISTINCT d.what FROM {s}.ddl d) || {unseen};
+    END IF;
+    IF k.is_changed THEN
+        WITH gone AS (DELETE FROM {s}.j RETURNING rel, op, r),
+        kept AS (
+            INSERT INTO {s}.jold (level, rel, op, r)
+            SELECT top - 1, g.rel, sum(g.op), g.r FROM gone g
+            GROUP BY g.rel, g.r HAVING sum(g.op) <> 0 RETURNING rel)
+        INSERT INTO {s}.filled (level, rel)
+        SELECT DISTINCT top - 1, c.rel FROM kept c JOIN {s}.tables e ON e.oid = c.rel
+        WHERE e.was_empty;
+    END IF;
+    IF k.number <> k.was_number OR k.called <> k.was_called
+        OR k.objects <> k.was_objects OR k.settings <> k.was_settings
+    THEN
+        BEGIN
+            {forestall};
+        EXCEPTION WHEN lock_not_available THEN
+            NULL; -- a transaction is open that has used one: it goes on with its numbers
+        END;
+        INSERT INTO {s}.state VALUES (top, k.number, k.called, k.objects, k.settings, k.shape)
+        ON CONFLICT (level) DO UPDATE SET number = excluded.number, called = excluded.called,
+            objects = excluded.objects, settings = excluded.settings, shape = excluded.shape;
+    END IF;
+    IF k.has_upper THEN
+        DELETE FROM {s}.state WHERE level > top;
+    END IF;
+    IF k.is_changed THEN
+        RETURN ARRAY[{s}.size()::text];
+    END IF;
+    RETURN NULL;
+END
+$arena$;
+CREATE OR REPLACE FUNCTION {s}.size() RETURNS int8 LANGUAGE sql AS $arena$
+    SELECT pg_table_size('{s}.j') + pg_table_size('{s}.jold')
+$arena$;
+"""
+_LEAVE = """
+CREATE OR REPLACE FUNCTION {s}.leave(top int) RETURNS text[] LANGUAGE plpgsql AS $arena$
+DECLARE
+    k record;
+    is_changed bool := false;
+    size int8 := 0;
+BEGIN
+    -- Whoever has changed something and not yet committed holds a lock on one of them.
+    LOCK TABLE {s}.j, {s}.ddl IN EXCLUSIVE MODE NOWAIT;
+    SELECT EXISTS (SELECT FROM {s}.ddl) AS is_marked, EXISTS (SELECT FROM {s}.j) AS has_new,
+        EXISTS (SELECT FROM {s}.jold o WHERE o.level = top) AS has_old,
+        EXISTS (SELECT FROM {s}.state a WHERE a.level > top) AS has_upper,
+        was.number AS was_number, was.called AS was_called, was.objects AS was_objects,
+        was.settings AS was_settings, was.shape AS was_shape, now.*
+    INTO k FROM ({latest}) was, ({now}) now;
+    IF NOT FOUND THEN
+        RETURN ARRAY['0', '{crashed}'];
+    END IF;
+    IF k.is_marked OR k.objects <> k.was_objects OR k.settings <> k.was_settings
+        OR k.shape <> k.was_shape
+    THEN
+        RETURN ARRAY['0'] || ARRAY(SELECT DISTINCT d.what FROM {s}.ddl d) || {unseen};
+    END IF;
+    IF k.has_new OR k.has_old THEN
+        is_changed := true;
+        size := {size_j};
+        IF k.has_old THEN
+            size := size + pg_table_size('{s}.jold');
+        END IF;
+        IF size > {large} THEN
+            PERFORM {s}.apply_large(true, top, top, top, 1);
+            PERFORM {s}.clear();
+            size := {s}.size();
+        ELSE
+            PERFORM {s}.apply(true, top, top, top);
+            DELETE FROM {s}.j;
+        END IF;
+        IF k.has_old THEN
+            DELETE FROM {s}.jold WHERE level = top;
+            DELETE FROM {s}.filled WHERE level = top;
+        END IF;
+    END IF;
+    IF k.number <> k.was_number OR k.called <> k.was_called THEN
+        is_changed := true;
+        {set_back};
+    END IF;
+    IF k.has_upper THEN
+        DELETE FROM {s}.state WHERE level > top;
+    END IF;
+    IF is_changed THEN
+        RETURN ARRAY[size::text];
+    END IF;
+    RETURN NULL;
+END
+$arena$;
+CREATE OR REPLACE FUNCTION {s}.clear() RETURNS void LANGUAGE plpgsql AS $arena$
+BEGIN
+    IF (SELECT count(*) FROM (SELECT FROM {s}.j LIMIT {many}) m) = {many} THEN
+        TRUNCATE {s}.j;
+    ELSE
+        DELETE FROM {s}.j;
+    END IF;
+END
+$arena$;
+"""
+_REWIND = """
+CREATE OR REPLACE FUNCTION {s}.rewind(top int) RETURNS void LANGUAGE plpgsql AS $arena$
+DECLARE
+    k record;
+BEGIN
+    SELECT was.number AS was_number, was.called AS was_called, now.*
+    INTO k FROM ({latest}) was, ({now}) now;
+    IF k.number <> k.was_number OR k.called <> k.was_called THEN
+        {set_back};
+    END IF;
+EXCEPTION WHEN lock_not_available THEN
+    NULL; -- a transaction is open that has numbers in store
+END
+$arena$;
+"""
+_FORGET = """
+CREATE OR REPLACE FUNCTION {s}.forget(top int) RETURNS void LANGUAGE plpgsql AS $arena$
+BEGIN
+    UPDATE {s}.jold SET level = top - 1 WHERE level = top;
+    UPDATE {s}.filled SET level = top - 1 WHERE level = top;
+    DELETE FROM {s}.state WHERE level >= top AND level > 0;
+END
+$arena$;
+"""
+# No lock is taken, so that it can be asked whoever writes. A statement under way has its lock on a
+# table from the start, on the journal and in a transaction with a number not before it has a row.
+_LOOK = """
+CREATE OR REPLACE FUNCTION {s}.at_work() RETURNS int[] LANGUAGE sql STABLE AS $arena$
+    SELECT ARRAY(
+        SELECT a.pid FROM pg_catalog.pg_stat_activity a
+        WHERE a.datname = current_database() AND a.state = 'active'
+        AND a.backend_type = 'client backend' AND a.pid <> pg_catalog.pg_backend_pid()
+        AND EXISTS (
+            SELECT FROM pg_catalog.pg_locks h WHERE h.pid = a.pid AND h.database = a.datid
+            AND h.locktype = 'relation' AND h.mode = 'RowExclusiveLock' AND h.granted))
+$arena$;
+CREATE OR REPLACE FUNCTION {s}.look(
+    top int, archived int, OUT is_changed bool, OUT has_rows bool, OUT marks text[],
+    OUT writers int[], OUT prepared text[], OUT locks bool)
+LANGUAGE plpgsql AS $arena$
+DECLARE
+    k record;
+BEGIN
+    marks := ARRAY(SELECT DISTINCT d.what FROM {s}.ddl d);
+    is_changed := true;
+    has_rows := true;
+    IF marks = '{{}}' THEN
+        BEGIN
+            SELECT EXISTS (SELECT FROM {s}.j)
+                    OR EXISTS (SELECT FROM {s}.jold o WHERE o.level = archived) AS has_rows,
+                was.number AS was_number, was.called AS was_called, was.objects AS was_objects,
+                was.settings AS was_settings, was.shape AS was_shape, now.*
+            INTO k FROM ({latest}) was, ({now}) now;
+            marks := CASE WHEN FOUND THEN {unseen} ELSE ARRAY['{crashed}'] END;
+            has_rows := cardinality(marks) > 0 OR k.has_rows;
+            is_changed := has_rows
+                OR k.number <> k.was_number OR k.called <> k.was_called;
+        EXCEPTION WHEN OTHERS THEN
+            marks := ARRAY[SQLERRM]; -- a sequence is gone, and nothing has noted it
+        END;
+    END IF;
+    SELECT coalesce(bool_or(h.locktype = 'advisory'), false),
+        array_agg(DISTINCT h.pid) FILTER (WHERE h.locktype = 'relation')
+    INTO locks, writers
+    FROM pg_catalog.pg_locks h
+    WHERE h.database = (
+        SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+    AND h.pid <> pg_catalog.pg_backend_pid() AND (
+        h.locktype = 'advisory' OR h.locktype = 'relation'
+        AND h.relation IN ('{s}.j'::regclass, '{s}.ddl'::regclass)
+        AND h.mode = 'RowExclusiveLock' AND h.granted);
+    writers := coalesce(writers, ARRAY[]::int[]) || {s}.at_work() || ARRAY(
+        SELECT a.pid FROM pg_catalog.pg_stat_activity a
+        WHERE a.datname = current_database() AND a.backend_xid IS NOT NULL
+        AND a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type = 'client backend');
+    prepared := ARRAY(
+        SELECT p.gid FROM pg_catalog.pg_prepared_xacts p WHERE p.database = current_database());
+END
+$arena$;
+"""
+_RECOVER = """
+CREATE OR REPLACE FUNCTION {s}.recover() RETURNS bool LANGUAGE plpgsql AS $arena$
+DECLARE
+    k record;
+    top constant int := 0;
+BEGIN
+    LOCK TABLE {s}.j, {s}.ddl IN EXCLUSIVE MODE NOWAIT;
+    SELECT was.number AS was_number, was.called AS was_called, was.objects AS was_objects,
+        was.settings AS was_settings, was.shape AS was_shape, now.*
+    INTO k FROM ({latest}) was, ({now}) now;
+    IF NOT FOUND OR EXISTS (SELECT FROM {s}.ddl) OR cardinality({unseen}) > 0 OR EXISTS (
+        SELECT FROM pg_catalog.pg_prepared_xacts p WHERE p.database = current_database())
+    THEN
+        RETURN false;
+    END IF;
+    PERFORM {s}.apply_large(true, 0, 2147483647, 0, 1);
+    {set_back};
+    PERFORM {s}.clear();
+    DELETE FROM {s}.jold;
+    DELETE FROM {s}.filled;
+    DELETE FROM {s}.state WHERE level > 0;
+    RETURN true;
+END
+$arena$;
+"""
+# Into a copy of the template that has been told what was archived of the levels below.
+_REDO = """
+CREATE OR REPLACE FUNCTION {s}.redo(top int) RETURNS void LANGUAGE plpgsql AS $arena$
+DECLARE
+    k record;
+BEGIN
+    PERFORM {s}.apply_large(false, 0, top - 1, NULL, -1);
+    SELECT was.number AS was_number, was.called AS was_called, now.*
+    INTO k FROM ({latest}) was, ({now}) now;
+    {set_back};
+END
+$arena$;
+"""

@@ -1,0 +1,356 @@
+"""The change journal of one database on a server, from outside: over a connection of its own."""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._postgresql._control import Failed, open_control
+from pytest_arena._postgresql._rights_sql import BE_REPLICA
+from pytest_arena._postgresql.journal import _calls as sql
+from pytest_arena._postgresql.journal._capture import (
+    capture_new,
+    fitting_schema,
+    install,
+    uninstall,
+)
+from pytest_arena._postgresql.journal._changes import Entries, rows_changed
+from pytest_arena._postgresql.journal._tables import find_schema
+
+if TYPE_CHECKING:
+    from pytest_arena._postgresql.journal._tables import Unfit
+    from pytest_arena._values import Address, TableRows
+
+__all__ = ["Left", "Look", "ServerJournal"]
+
+_BUSY, _DEADLOCK = "55P03", "40P01"
+# So many bytes of dead entries are looked through in no time; more are given back, seldom: that
+# makes every session plan anew what its triggers do.
+_BYTES = 48 * 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What came of leaving a level. Where there are marks, nothing was undone."""
+
+    was_changed: bool
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What stands, without anything being done about it."""
+
+    is_changed: bool
+    has_rows: bool  # committed ones, or marks; sequences move whatever becomes of a transaction
+    marks: tuple[str, ...]
+    writers: frozenset[int]  # pids of sessions inside a transaction that has written, or is at it
+    prepared: tuple[str, ...]  # transactions prepared for a second phase
+    locks: bool  # somebody holds an advisory lock
+
+
+class ServerJournal:
+    """The change journal of one live database, over a connection of its own.
+
+    Levels are numbered from 0, the database as it was copied. It keeps no count of them: each
+    method is told which level it is about, and levels in which nothing was written may be passed
+    over. Every method but ``install``, ``archive``, ``restore`` and ``rows_changed`` is one round
+    trip; each may be said again after a connection was lost in it.
+
+    A mark is a line that says what was done that no journal can take back: the schema was changed,
+    a large object was made, the server has crashed.
+
+    Example::
+
+        journal = ServerJournal(address)
+        journal.enter(1)
+        ...  # an app writes and commits
+        assert journal.leave(1) == Left(was_changed=True)
+
+    In a database without a journal there is only ``install`` to be called.
+
+    Raises:
+        Failed: the server is gone, or refuses the login or what it needs to undo.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._most_bytes = _BYTES
+        self._alterations = 0  # of the schema, of which the journal's triggers know
+        self._missed: list[str] = []  # tables that they could not be given
+        self._shape: str | None = None  # of the schema, when it was looked at last
+        self._control = open_control(address, sql.SETTINGS)
+        try:
+            self._begin()
+        except BaseException:
+            self._control.close()
+            raise
+
+    def _begin(self) -> None:
+        self._control.run(BE_REPLICA)
+        self._schema = find_schema(self._control)
+        if self._schema:
+            self._use()
+
+    def _use(self) -> None:
+        self._control.rows(sql.begin(self._schema))
+        self._control.run(sql.prepare(self._schema))
+
+    # Levels
+
+    def enter(self, level: int) -> tuple[str, ...]:
+        """Open a level: what was written since the last one belongs to the level below.
+
+        A transaction that is open now, and is committed later, belongs to the new level.
+
+        Returns:
+            Marks. Where there are any, nothing was done.
+
+        Raises:
+            Failed: the server is gone.
+        """
+        try:
+            found = sql.read(self._control.ask(sql.enter(level)))
+        except Failed as error:
+            return self._marks_of(error)
+        return self._tidied(found)
+
+    def leave(self, level: int) -> Left:
+        """Take back all that was committed in the top level.
+
+        Rows come back exactly, sequences go on where they did. It happens whole or not at all.
+        Physical order is not restored.
+
+        Raises:
+            Failed: somebody has written and not committed, or holds locks on rows that have to be
+                changed (``55P03``; nobody is waited for but holders of row locks, half a second);
+                or the server is gone.
+        """
+        try:
+            found = sql.read(self._control.ask(sql.leave(level)))
+        except Failed as error:
+            return Left(was_changed=True, marks=self._marks_of(error))
+        return Left(was_changed=bool(found), marks=self._tidied(found))
+
+    def _marks_of(self, error: Failed) -> tuple[str, ...]:
+        """Say why nothing could be done, where that is the journal's affair and nobody else's."""
+        if error.sqlstate in {_BUSY, _DEADLOCK}:
+            raise Failed(f"{_first_line(error)}: {self._whose()}", _BUSY) from error
+        if error.is_elsewhere:
+            raise error
+        with suppress(Failed):
+            if marks := self._control.rows(sql.marks(self._schema)):
+                return tuple(mark for (mark,) in marks)
+        return (_first_line(error),)
+
+    def _whose(self) -> str:
+        found = self._control.rows(sql.holders(self._schema))
+        return ", ".join(line for (line,) in found) or "somebody holds locks on its rows"
+
+    def _tidied(self, found: list[str]) -> tuple[str, ...]:
+        """Return marks; where a change was taken back instead, look after the journal's size."""
+        size, *marks = found or ("0",)
+        if int(size) > self._most_bytes:
+            with suppress(Failed):  # what was asked for is done
+                self._vacuum()
+        return tuple(marks)
+
+    def _vacuum(self) -> None:
+        self._control.run(sql.vacuum(self._schema))
+        # Somebody's old snapshot may keep the dead entries: not to be tried each time then.
+        [(left,)] = self._control.rows(sql.size(self._schema))
+        self._most_bytes = max(_BYTES, 2 * left)
+
+    def rewind(self, level: int) -> None:
+        """Set sequences back to where the top level began, and touch nothing else.
+
+        No lock of a transaction is in the way. One with a ``CACHE`` that somebody uses in one goes
+        on with its numbers.
+
+        Raises:
+            Failed: the server is gone.
+        """
+        self._control.ask(sql.rewind(level))
+
+    def forget(self, level: int) -> None:
+        """Close the top level, and keep what was written in it: it belongs to the level below.
+
+        Raises:
+            Failed: the server is gone.
+        """
+        self._control.ask(sql.forget(level))
+
+    def recover(self) -> bool:
+        """Take back all levels after whoever entered them has died, level 0's own changes as well.
+
+        Returns:
+            Whether the database stands as its template does. If not, nothing was done: its schema
+            was changed, somebody is inside a transaction, or the server has crashed.
+
+        Raises:
+            Failed: the server is gone.
+        """
+        try:
+            [(is_done,)] = self._control.rows(sql.recover(self._schema))
+        except Failed as error:
+            if error.is_elsewhere:
+                raise
+            return False
+        return bool(is_done)
+
+    # Questions
+
+    def look(self, level: int | None = None) -> Look:
+        """Tell whether anything was committed in the top level, and who is about to.
+
+        Without its ``level``, that is since a level was last entered or left. No lock is taken, and
+        nothing is waited for.
+
+        Raises:
+            Failed: the server is gone.
+        """
+        [(is_changed, has_rows, marks, writers, prepared, locks)] = self._control.rows(
+            sql.look(self._schema, level)
+        )
+        return Look(is_changed, has_rows, tuple(marks), frozenset(writers), tuple(prepared), locks)
+
+    def at_work(self) -> frozenset[int]:
+        """Return the sessions that are at a statement which may write: it is not journaled yet.
+
+        Raises:
+            Failed: the server is gone.
+        """
+        return frozenset(map(int, sql.read(self._control.ask(sql.AT_WORK))))
+
+    def moment(self) -> str:
+        """Return a point in time for ``rows_changed``.
+
+        Where the schema was changed since the last one, tables that were made are journaled from
+        here on, and what stands in them has come: that is some round trips, and 1 to 2 ms a table.
+        One that somebody is writing to is tried again the next time, and told as a mark.
+
+        Raises:
+            Failed: the server is gone.
+        """
+        moment, alterations = self._now()
+        if alterations == self._alterations:
+            return moment
+        self._know_new_tables(alterations)
+        return self._now()[0]
+
+    def _now(self) -> tuple[str, int]:
+        moment, _, alterations = str(self._control.ask(sql.MOMENT)).partition(" ")
+        return moment, int(alterations)
+
+    def _know_new_tables(self, alterations: int) -> None:
+        """From here on, changes of the tables that were made in the level are journaled as well."""
+        before, self._missed = self._missed, capture_new(self._control, self._schema)
+        # What comes late is told as if it had come now: in both moments there is a word of it.
+        for table in {*before, *self._missed}:
+            self._control.run(sql.note(self._schema, sql.missed(table)))
+        if not self._missed:
+            self._alterations = alterations
+
+    def note_schema(self, level: int) -> None:
+        """Write a mark where the schema was changed, since this was asked for or the level's start.
+
+        Where there are event triggers, these have done so. Cost: two round trips, and some ms
+        without event triggers.
+
+        Raises:
+            Failed: the server is gone.
+        """
+        self.moment()  # has triggers made, which change it as well
+        for now, at_start in self._control.rows(sql.shapes(self._schema, level)):
+            before, self._shape = self._shape, now
+            if now != (at_start if before is None else before):
+                self._control.run(sql.note(self._schema, sql.ALTERED))
+
+    def rows_changed(
+        self,
+        *,
+        level: int,
+        since: str = "",
+        until: str = "",
+        limit: int | None = None,
+        is_top: bool = False,
+    ) -> list[TableRows]:
+        """Return the rows that have gone and come, committed and net.
+
+        Of the top level (``is_top``) between two moments, by default from its start to now; of one
+        below, what was written in it itself before the next was entered. ``limit`` is how many rows
+        of a table are given at most. Works where there are marks, too.
+
+        Marks are told as rows of "the schema".
+
+        Cost: four round trips, and another for each table that has changed.
+
+        Raises:
+            Failed: the journal or the server is gone.
+        """
+        if is_top and not until:  # else a moment has done it
+            self.note_schema(level)
+        entries = Entries(self._schema, level, is_top, since, until)
+        return rows_changed(self._control, entries, limit)
+
+    # From one database to another
+
+    def archive(self, below: int) -> list[tuple[Any, ...]]:
+        """Return all that was written in the levels below one, to be carried into another database.
+
+        Cost: what it returns stands in memory.
+
+        Raises:
+            Failed: the server has crashed and has emptied the journal; or a level below has made
+                large objects, or changed the database's settings or schema (``0A000``), which
+                cannot be carried.
+        """
+        return sql.archive(self._control, self._schema, below)
+
+    def restore(self, archived: list[tuple[Any, ...]], level: int) -> None:
+        """Bring a fresh copy of the template to where a level began.
+
+        Raises:
+            Failed: what was archived does not fit the copy, or the server is gone. The copy is not
+                to be used then.
+        """
+        for statement in sql.restore(self._schema, archived, level):
+            self._control.run(statement)
+
+    # The journal itself
+
+    def install(self) -> list[Unfit]:
+        """Install it, also after the schema was changed: what stands now is the start of level 0.
+
+        Returns:
+            What it cannot see or undo. Where one of them is fatal, nothing was done.
+
+        Raises:
+            Failed: somebody holds a table, or the server is gone.
+        """
+        with closing(open_control(self._address)) as control:
+            schema = self._schema or fitting_schema(control)
+            found = install(control, schema)
+        if not any(one.is_fatal for one in found):
+            self._schema, self._missed, self._alterations, self._shape = schema, [], 0, None
+            self._use()
+        return found
+
+    def uninstall(self) -> None:
+        """Take it out of the database, if it is there. Only ``install`` may be called afterwards.
+
+        Raises:
+            Failed: somebody is inside a transaction, or the server is gone.
+        """
+        with closing(open_control(self._address, sql.PATIENCE)) as control:
+            if schema := find_schema(control):
+                control.run(uninstall(schema))
+
+    def close(self) -> None:
+        """Close the connection. Idempotent; never raises."""
+        self._control.close()
+
+
+def _first_line(error: Failed) -> str:
+    return str(error).partition("\n")[0]

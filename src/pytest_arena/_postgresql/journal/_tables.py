@@ -1,0 +1,371 @@
+"""Which tables and sequences does the change journal know, and how is a row written down?"""
+
+# ruff: noqa: S608 - conditions are the constants of this file, names are written by identifier()
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from pytest_arena._postgresql._control import identifier, literal
+
+if TYPE_CHECKING:
+    from pytest_arena._postgresql._control import Control
+
+__all__ = [
+    "APPS_OWN",
+    "HIDDEN_SCHEMA",
+    "PLAIN_SCHEMA",
+    "JournalColumn",
+    "JournalTable",
+    "Setting",
+    "Unfit",
+    "canonical",
+    "find_schema",
+    "read_canon",
+    "read_sequences",
+    "read_tables",
+    "settled_canon",
+]
+
+# A schema that reflection and alembic pass over; only a superuser may make one of such a name.
+HIDDEN_SCHEMA = "pg_arena"
+PLAIN_SCHEMA = "arena_journal"
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """What the journal cannot see or bring back, and whether it can be had in spite of it."""
+
+    reason: str
+    is_fatal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JournalColumn:
+    """A column that has not been dropped, as the table's root has it."""
+
+    name: str
+    type: str  # with its schema, where that is not pg_catalog
+    not_null: bool
+    generated: bool
+    is_plain: bool  # equal values are the same text
+    is_virtual: bool = False  # computed when it is read: there is none in what a trigger gets
+    is_xml: bool = False
+    varies: bool = False  # its text depends on settings of the session that asks
+    has_names: bool = False  # or even on its search_path
+
+    def value(self, alias: str) -> str:
+        """Write what stands in an image for this column."""
+        if self.is_virtual:
+            return "NULL"
+        # xml written out as part of a row loses the encoding that it declares.
+        as_text = "::pg_catalog.text" if self.is_xml else ""
+        return f"{alias}.{identifier(self.name)}{as_text}"
+
+
+@dataclass(frozen=True, slots=True)
+class JournalTable:
+    """A table with rows of its own, or the root of partitions that have them."""
+
+    oid: int
+    schema: str
+    name: str
+    columns: tuple[JournalColumn, ...]
+    key: tuple[str, ...]  # by which one row is found, () where there is nothing
+    primary_key: tuple[str, ...]
+    leaves: tuple[tuple[int, str, str], ...]  # partitions that hold rows, else itself
+    is_inherited: bool
+    has_xml: bool
+    by_row: bool = False  # what a statement's trigger is shown would not be all, or not be right
+
+    @property
+    def quoted(self) -> str:
+        """Its name, as SQL has to write it."""
+        return f"{identifier(self.schema)}.{identifier(self.name)}"
+
+    @property
+    def row_type(self) -> str:
+        """The type of its rows."""
+        return self.quoted
+
+    def image(self, alias: str) -> str:
+        """Write the text that stands for a row, given an alias of the table in a FROM.
+
+        Cast to ``row_type`` it is the row again, if ``xmloption`` is ``content``.
+        """
+        if self.has_xml or any(column.is_virtual for column in self.columns):
+            return self.image_by_name(alias)
+        # Not alias::text: where a column has the alias' name, that is the column.
+        return f"({alias}.*)::pg_catalog.text"
+
+    def image_by_name(self, alias: str) -> str:
+        """Write the same where columns come in another order: in a partition, or as NEW and OLD."""
+        values = ", ".join(column.value(alias) for column in self.columns)
+        return f"ROW({values})::pg_catalog.text"
+
+
+class Setting(NamedTuple):
+    """A setting, the value that we give it, and those that lead to the same text."""
+
+    name: str
+    value: str
+    same: tuple[str, ...] = ()
+    is_of_names: bool = False  # only what is shown by a name depends on it
+
+
+# An app's own order of day and month is for what it reads, not for what ISO writes.
+_FIXED = (
+    Setting("DateStyle", "ISO, MDY", ("ISO, DMY", "ISO, YMD")),
+    Setting("IntervalStyle", "postgres"),
+    Setting("extra_float_digits", "1", ("2", "3")),
+    Setting("bytea_output", "hex"),
+)
+_OF_DATABASE = ("TimeZone", "lc_monetary")
+_UTC = ("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Universal", "Zulu", "Etc/Zulu")
+_OF_NAMES = (
+    Setting("search_path", "", is_of_names=True),
+    Setting("quote_all_identifiers", "off", is_of_names=True),
+)
+
+
+def read_canon(control: Control) -> tuple[Setting, ...]:
+    """Return all settings that an image depends on.
+
+    The time zone is the database's own: that is what the sessions of most apps have.
+    """
+    names = ", ".join(map(literal, _OF_DATABASE))
+    found = control.rows(
+        "SELECT name, reset_val FROM pg_catalog.pg_settings "
+        f"WHERE name IN ({names}) ORDER BY name DESC"
+    )
+    return (*_FIXED, *(Setting(name, value, _same(value)) for name, value in found), *_OF_NAMES)
+
+
+def _same(value: str) -> tuple[str, ...]:
+    return _UTC if value in _UTC else ()
+
+
+def settled_canon(control: Control) -> tuple[Setting, ...]:
+    """Return the same, with the values of the day when the journal was installed."""
+    values = canonical(control)
+    settled = ((one, values.get(one.name, one.value)) for one in read_canon(control))
+    return tuple(
+        one if value == one.value else one._replace(value=value, same=_same(value))
+        for one, value in settled
+    )
+
+
+def find_schema(control: Control) -> str:
+    """Return the schema that a journal was installed in, "" for none."""
+    found = control.rows(
+        "SELECT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n "
+        f"ON n.oid = c.relnamespace WHERE n.nspname IN ('{HIDDEN_SCHEMA}', '{PLAIN_SCHEMA}') "
+        "AND c.relname = 'canon'"
+    )
+    return found[0][0] if found else ""
+
+
+def canonical(control: Control) -> dict[str, str]:
+    """Return the settings that images are written and read under, by name.
+
+    They are those of the day when the journal was installed: what an image's text was made by
+    then, it has to be compared by later.
+    """
+    schema = find_schema(control)
+    if not schema:
+        return {one.name: one.value for one in read_canon(control)}
+    return dict(control.rows(f"SELECT name, value FROM {schema}.canon"))
+
+
+def read_tables(control: Control) -> list[JournalTable]:
+    """Read all tables of the database whose rows can be journaled, by oid. Four round trips.
+
+    Temporary and foreign tables are not among them, nor are the journal's own.
+
+    Raises:
+        Failed: the server is gone, or hides its catalog.
+    """
+    columns, keys, leaves = _columns(control), _keys(control), _leaves(control)
+    return [
+        JournalTable(
+            oid=oid,
+            schema=schema,
+            name=name,
+            columns=tuple(columns[oid]),
+            key=keys[oid].usable,
+            primary_key=keys[oid].primary,
+            leaves=tuple(leaves[oid]) if is_root else ((oid, schema, name),),
+            is_inherited=is_inherited,
+            has_xml=any(column.is_xml for column in columns[oid]),
+            by_row=is_inherited or has_foreign or (is_misled and not keys[oid].usable),
+        )
+        for oid, schema, name, is_root, is_inherited, has_foreign, is_misled in control.rows(
+            _TABLES
+        )
+    ]
+
+
+def read_sequences(control: Control) -> list[tuple[int, str]]:
+    """Read the oids of all sequences of the database, and their names as SQL writes them."""
+    found = control.rows(_SEQUENCES)
+    return [(oid, f"{identifier(schema)}.{identifier(name)}") for oid, schema, name in found]
+
+
+def _columns(control: Control) -> dict[int, list[JournalColumn]]:
+    columns: dict[int, list[JournalColumn]] = defaultdict(list)
+    for oid, *facts in control.rows(_COLUMNS):
+        columns[oid].append(JournalColumn(*facts))
+    return columns
+
+
+@dataclass(slots=True)
+class _Keys:
+    primary: tuple[str, ...] = ()
+    usable: tuple[str, ...] = ()
+
+
+def _keys(control: Control) -> dict[int, _Keys]:
+    """The primary key is read first, so a table that has a usable one is found by it."""
+    keys: dict[int, _Keys] = defaultdict(_Keys)
+    for oid, is_primary, is_usable, names in control.rows(_KEYS):
+        found = keys[oid]
+        found.primary = tuple(names) if is_primary else found.primary
+        found.usable = found.usable or (tuple(names) if is_usable else ())
+    return keys
+
+
+def _leaves(control: Control) -> dict[int, list[tuple[int, str, str]]]:
+    leaves: dict[int, list[tuple[int, str, str]]] = defaultdict(list)
+    for root, oid, schema, name in control.rows(_LEAVES):
+        leaves[root].append((oid, schema, name))
+    return leaves
+
+
+APPS_OWN = (
+    "n.nspname !~ '^pg_' AND n.nspname <> ALL ('{arena_journal,information_schema}') "
+    "AND c.relpersistence <> 't'"
+)
+# From PostgreSQL 16 on, a MERGE that inserts and updates rows of a partitioned table shows triggers
+# an inserted row in place of an updated one. With a key, the contradiction is always noticed when
+# it is to be undone.
+_TABLES = f"""
+SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind = 'p',
+    c.relkind = 'r' AND EXISTS (
+        SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid OR i.inhrelid = c.oid),
+    c.relkind = 'p' AND EXISTS (
+        SELECT FROM pg_catalog.pg_partition_tree(c.oid) t
+        JOIN pg_catalog.pg_class l ON l.oid = t.relid WHERE l.relkind = 'f'),
+    c.relkind = 'p' AND current_setting('server_version_num')::int4 >= 160000
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND {APPS_OWN}
+ORDER BY c.oid
+"""
+_LEAVES = f"""
+SELECT c.oid::int8, l.oid::int8, m.nspname::text, l.relname::text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
+    pg_catalog.pg_partition_tree(c.oid) t
+    JOIN pg_catalog.pg_class l ON l.oid = t.relid
+    JOIN pg_catalog.pg_namespace m ON m.oid = l.relnamespace
+WHERE c.relkind = 'p' AND NOT c.relispartition AND l.relkind = 'r' AND {APPS_OWN}
+ORDER BY l.oid
+"""
+_SEQUENCES = f"""
+SELECT c.oid::int8, n.nspname::text, c.relname::text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'S' AND {APPS_OWN}
+ORDER BY c.oid
+"""
+# Types whose equal values are one text, and those whose text no setting changes. What is not named
+# here may be anything: an extension's type is taken for one that varies.
+_PLAIN = (
+    "{bool,int2,int4,int8,oid,text,varchar,name,char,uuid,bytea,date,time,timestamp,timestamptz}"
+)
+_STEADY = (
+    "{bool,int2,int4,int8,oid,numeric,text,varchar,bpchar,name,char,uuid,json,jsonb,xml,"
+    "inet,cidr,macaddr,macaddr8,bit,varbit,tsvector,tsquery}"
+)
+_NAMES = (
+    "{regclass,regproc,regprocedure,regoper,regoperator,regtype,regrole,regnamespace,regconfig,"
+    "regdictionary,regcollation}"
+)
+_COLUMNS = f"""
+WITH RECURSIVE
+col AS (
+    SELECT a.* FROM pg_catalog.pg_attribute a
+    JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND {APPS_OWN}
+    AND a.attnum > 0 AND NOT a.attisdropped),
+within (type, part) AS (
+    SELECT DISTINCT atttypid, atttypid FROM col
+    UNION
+    SELECT w.type, p.part FROM within w JOIN pg_catalog.pg_type t ON t.oid = w.part
+    CROSS JOIN LATERAL (
+        SELECT t.typbasetype WHERE t.typtype = 'd'
+        UNION ALL SELECT t.typelem WHERE t.typinput = 'pg_catalog.array_in'::pg_catalog.regproc
+        UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid
+        UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
+            WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0
+            AND NOT a.attisdropped) p (part)),
+kind AS (
+    SELECT w.type,
+        bool_or(NOT (t.typtype IN ('e', 'c', 'd')
+            OR t.typinput = 'pg_catalog.array_in'::pg_catalog.regproc
+            OR b.is_builtin AND t.typname = ANY ('{_STEADY}'))) AS varies,
+        bool_or(b.is_builtin AND t.typname = ANY ('{_NAMES}')) AS has_names,
+        bool_or(t.oid = 'pg_catalog.xml'::pg_catalog.regtype) AS has_xml
+    FROM within w JOIN pg_catalog.pg_type t ON t.oid = w.part
+    CROSS JOIN LATERAL (
+        SELECT t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AS is_builtin) b
+    GROUP BY w.type)
+SELECT col.attrelid::int8, col.attname::text,
+    CASE WHEN e.oid IS NULL THEN
+        pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(t.typname)
+    ELSE pg_catalog.quote_ident(m.nspname) || '.' || pg_catalog.quote_ident(e.typname) || '[]' END,
+    col.attnotnull AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = col.attrelid
+        AND k.contype = 'n' AND k.conkey[1] = col.attnum AND NOT k.convalidated),
+    col.attgenerated <> '',
+    (t.typtype = 'e' OR n.nspname = 'pg_catalog' AND t.typname = ANY ('{_PLAIN}'))
+    AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_collation l
+        WHERE l.oid = col.attcollation AND NOT l.collisdeterministic),
+    col.attgenerated = 'v',
+    kind.has_xml AND t.typtype IN ('b', 'd') AND e.oid IS NULL,
+    kind.varies,
+    kind.has_names
+FROM col JOIN pg_catalog.pg_type t ON t.oid = col.atttypid
+JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+LEFT JOIN pg_catalog.pg_type e
+    ON e.oid = t.typelem AND t.typinput = 'pg_catalog.array_in'::pg_catalog.regproc
+LEFT JOIN pg_catalog.pg_namespace m ON m.oid = e.typnamespace
+JOIN kind ON kind.type = col.atttypid
+ORDER BY col.attrelid, col.attnum
+"""
+# A key must find its row by an operator that needs no search_path.
+_KEYS = f"""
+SELECT c.oid::int8, x.indisprimary,
+    x.indisvalid AND x.indpred IS NULL AND NOT x.indisexclusion AND bool_and(
+        col.attnotnull
+        AND coalesce(o.oprnamespace = 'pg_catalog'::pg_catalog.regnamespace, false)
+        AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid
+            AND k.contype = 'n' AND k.conkey[1] = col.attnum AND NOT k.convalidated)),
+    array_agg(col.attname::text ORDER BY part.place)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_index x ON x.indrelid = c.oid
+CROSS JOIN LATERAL unnest(x.indkey::int2[], x.indclass::oid[])
+    WITH ORDINALITY part (attnum, opclass, place)
+JOIN pg_catalog.pg_attribute col ON col.attrelid = c.oid AND col.attnum = part.attnum
+LEFT JOIN pg_catalog.pg_opclass f ON f.oid = part.opclass
+LEFT JOIN pg_catalog.pg_amop p ON p.amopfamily = f.opcfamily AND p.amopstrategy = 3
+    AND p.amoplefttype = f.opcintype AND p.amoprighttype = f.opcintype AND p.amoppurpose = 's'
+LEFT JOIN pg_catalog.pg_operator o ON o.oid = p.amopopr
+WHERE x.indisunique AND x.indexprs IS NULL AND part.place <= x.indnkeyatts
+AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND {APPS_OWN}
+GROUP BY c.oid, x.indexrelid, x.indisprimary, x.indisvalid, x.indpred,
+    x.indisexclusion
+ORDER BY NOT x.indisprimary, x.indexrelid
+"""

@@ -1,0 +1,131 @@
+"""Templates whose copies have a change journal: a template's own copy, with the journal in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import closing
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql.journal._capture import fitting_schema, install
+from pytest_arena.errors import IsolationError, TemplateError
+
+if TYPE_CHECKING:
+    from pytest_arena._postgresql.journal._tables import Unfit
+    from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._values import Address
+
+__all__ = ["Unjournaled", "check_fit", "journaled", "remarks"]
+
+_LOCK_SECONDS = 600  # as long as that of any template
+
+
+class Unjournaled(IsolationError):
+    """A change journal cannot bring this database back; a clone can.
+
+    Outside of ``errors.py``, since ``auto`` catches it: users see it as what it is made from.
+    """
+
+    @property
+    def reason(self) -> str:
+        """What of the schema is in the way, the first of it."""
+        return self.cause.partition("\n")[0]
+
+
+def journaled(own: ServerRegistry, template: str | None) -> str:
+    """Return the template that is a copy of another one, or of none, with the journal in it.
+
+    It is built once for all runs and workers on a server. Cost: a round trip or two where it is
+    there, else a copy of the database and the journal's installation, 3 ms a table.
+
+    Raises:
+        Unjournaled: the database has something that no journal brings back.
+        TemplateError: another process has been building it all the time.
+        IsolationError, ServerError: no copy can be made.
+    """
+    shelf = _shelf(template)
+    found = _found(own, shelf)
+    if found:
+        return found
+    try:
+        with own.lock(shelf, seconds=_LOCK_SECONDS):
+            return _found(own, shelf) or _built(own, template, shelf)
+    except TimeoutError:
+        raise _waited() from None
+
+
+def remarks(own: ServerRegistry, template: str | None) -> list[str]:
+    """Return what the journal of such a template does not see, or is slow to bring back."""
+    texts = [text for _, text in own.templates(_shelf(template))]
+    return [str(one) for one in json.loads(texts[0])] if texts else []
+
+
+def check_fit(found: list[Unfit], shown: str = "this database") -> None:
+    """Raise where something was found that makes a journal useless.
+
+    Raises:
+        Unjournaled: with each reason.
+    """
+    fatal = [one.reason for one in found if one.is_fatal]
+    if fatal:
+        raise Unjournaled(
+            f"undo cannot be had for {shown}: {fatal[0]}",
+            why="what a test changed there would be missing in the change journal, or could not be "
+            "brought back by it",
+            cause="\n".join(fatal[:5]),
+            fix='ARENA_ISOLATION=clone pytest …   or: @pytest.mark.arena(isolation="clone")',
+        )
+
+
+def _found(own: ServerRegistry, shelf: str) -> str:
+    names = [name for name, _ in own.templates(shelf)]
+    if names:
+        own.used(names[0])
+    return names[0] if names else ""
+
+
+def _built(own: ServerRegistry, template: str | None, shelf: str) -> str:
+    name = own.create("building", template=template)
+    try:
+        with own.saying("the change journal cannot be installed"):
+            found = _installed(own.address_of(name))
+        check_fit(found)
+        own.freeze(name)
+        manifest = json.dumps([one.reason for one in found])
+        return own.finish_template(name, shelf=shelf, manifest=manifest)
+    except BaseException:
+        own.drop_later(name)
+        raise
+
+
+def _installed(address: Address) -> list[Unfit]:
+    with closing(open_control(address)) as control:
+        return install(control, fitting_schema(control))
+
+
+def _shelf(template: str | None) -> str:
+    # A template's name is never given twice; an empty database is the same for all.
+    return f"journal {_layout()} {template or 'empty'}"
+
+
+@cache
+def _layout() -> str:
+    """The code that writes the journal's functions: those of other code are not to be called."""
+    digest = hashlib.sha256()
+    folder = files("pytest_arena._postgresql.journal")
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".py"):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _waited() -> TemplateError:
+    return TemplateError(
+        f"another process has been building a template for {_LOCK_SECONDS} s",
+        why="the change journal is installed once for all processes, so that this one waits",
+        cause="whoever holds the lock on the server",
+        fix="end that process; its lock is free at once",
+    )

@@ -1,0 +1,192 @@
+"""Which triggers write down what changes, on which tables, and what do they do?"""
+
+# ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_arena._postgresql._control import identifier, literal
+from pytest_arena._postgresql.journal._canon import OURS, are_set, needed, restored, saved, set_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_arena._postgresql.journal._tables import JournalTable, Setting
+
+__all__ = ["Capture", "Relation", "captures", "standing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table or partition that statements may name, and how it stands to its root."""
+
+    oid: int
+    schema: str
+    name: str
+    is_leaf: bool  # it holds rows, others only pass them on
+
+    @property
+    def quoted(self) -> str:
+        """Its name, as SQL has to write it."""
+        return f"{identifier(self.schema)}.{identifier(self.name)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """One trigger on one relation, with a function of its own."""
+
+    relation: Relation
+    trigger: str
+    function: str  # its name, without the schema
+    body: str
+    event: str
+    referencing: str = ""  # what a statement's trigger calls the rows; "" for the others
+    is_row: bool = False
+    options: str = ""  # of the function
+
+    def create_function(self, schema: str) -> str:
+        """Write the function anew, or for the first time."""
+        return (
+            f"CREATE OR REPLACE FUNCTION {schema}.{self.function}() RETURNS trigger "
+            f"LANGUAGE plpgsql{self.options} AS {literal(self.body)};"
+        )
+
+    def create_trigger(self, schema: str) -> str:
+        """Write the trigger; it fires whatever session_replication_role an app has set."""
+        trigger = identifier(self.trigger)
+        what = "ROW" if self.is_row else "STATEMENT"
+        return (
+            f"CREATE TRIGGER {trigger} {self.event} ON {self.relation.quoted}{self.referencing} "
+            f"FOR EACH {what} EXECUTE FUNCTION {schema}.{self.function}(); "
+            f"ALTER TABLE ONLY {self.relation.quoted} ENABLE ALWAYS TRIGGER {trigger};"
+        )
+
+
+def captures(
+    table: JournalTable, relations: Sequence[Relation], schema: str, canon: Sequence[Setting]
+) -> Iterator[Capture]:
+    """Return the triggers of a table, given all relations of its tree."""
+    settings = needed(canon, table)
+    for relation in relations:
+        yield from _of_changes(table, relation, schema, settings)
+        if relation.is_leaf:
+            yield _of_truncate(table, relation, schema, settings)
+
+
+def standing(table: JournalTable, relation: Relation, schema: str) -> str:
+    """Write down what stands in a table, or in a partition of it, as come."""
+    return _standing(table, relation, schema, 1) + ";"
+
+
+def _standing(table: JournalTable, relation: Relation, schema: str, operation: int) -> str:
+    entry = _entry(table, operation, _image(table, relation, "r"))
+    return f"INSERT INTO {schema}.j {entry} FROM ONLY {relation.quoted} AS r"
+
+
+def _of_changes(
+    table: JournalTable, relation: Relation, schema: str, settings: Sequence[Setting]
+) -> Iterator[Capture]:
+    # A statement on the parent of an INHERITS tree shows the parent's columns alone, one on a tree
+    # with a foreign partition is refused where it shows rows at all, and some are shown wrong.
+    if table.by_row and not relation.is_leaf:
+        return
+    for letter, event, olds, news in _EVENTS:
+        writes = (
+            _rows_of_row(table, olds=olds, news=news)
+            if table.by_row
+            else _rows_of_statement(table, relation, olds=olds, news=news)
+        )
+        yield Capture(
+            relation=relation,
+            trigger=f"!arena_{letter}",
+            function=f"{letter}{relation.oid}",
+            body=_body(f"INSERT INTO {schema}.j {' UNION ALL '.join(writes)}", settings),
+            event=f"AFTER {event}",
+            referencing="" if table.by_row else _referencing(olds=olds, news=news),
+            is_row=table.by_row,
+        )
+
+
+_EVENTS = (
+    ("i", "INSERT", False, True),
+    ("u", "UPDATE", True, True),
+    ("d", "DELETE", True, False),
+)
+
+
+def _referencing(*, olds: bool, news: bool) -> str:
+    old = " OLD TABLE AS arena_o" if olds else ""
+    new = " NEW TABLE AS arena_n" if news else ""
+    return f" REFERENCING{old}{new}"
+
+
+def _rows_of_statement(
+    table: JournalTable, relation: Relation, *, olds: bool, news: bool
+) -> Iterator[str]:
+    for is_there, operation, rows in ((olds, -1, "arena_o"), (news, 1, "arena_n")):
+        if is_there:
+            yield f"{_entry(table, operation, _image(table, relation, 'r'))} FROM {rows} AS r"
+
+
+def _rows_of_row(table: JournalTable, *, olds: bool, news: bool) -> Iterator[str]:
+    for is_there, operation, row in ((olds, -1, "OLD"), (news, 1, "NEW")):
+        if is_there:
+            yield _entry(table, operation, table.image_by_name(row))
+
+
+def _image(table: JournalTable, relation: Relation, alias: str) -> str:
+    """A partition may have its columns in another order, or others dropped."""
+    is_itself = relation.oid == table.oid
+    return table.image(alias) if is_itself else table.image_by_name(alias)
+
+
+def _entry(table: JournalTable, operation: int, image: str) -> str:
+    return f"SELECT {table.oid}, {operation}, pg_catalog.pg_current_xact_id(), {image}"
+
+
+def _body(insert: str, settings: Sequence[Setting]) -> str:
+    if not settings:
+        return f"BEGIN IF {OURS} THEN RETURN NULL; END IF; {insert}; RETURN NULL; END"
+    return (
+        f"DECLARE kept pg_catalog.text[]; BEGIN IF {OURS} THEN RETURN NULL; END IF; "
+        f"IF NOT ({are_set(settings)}) THEN kept := {saved(settings)}; "
+        f"PERFORM {set_all(settings)}; END IF; {insert}; "
+        f"IF kept IS NOT NULL THEN PERFORM {restored(settings, 'kept')}; END IF; "
+        "RETURN NULL; END"
+    )
+
+
+def _of_truncate(
+    table: JournalTable, relation: Relation, schema: str, settings: Sequence[Setting]
+) -> Capture:
+    """Its rows are copied before they go, by us: the right to TRUNCATE is not one to read.
+
+    The copy is made of what the transaction sees, TRUNCATE takes what is there. The two differ
+    where others committed since a snapshot that is kept for the whole transaction.
+    """
+    name = f"{relation.schema}.{relation.name}"
+    mark = literal(f"TRUNCATE {name} in a transaction that keeps its snapshot")
+    body = (
+        f"BEGIN IF {OURS} THEN RETURN NULL; END IF; "
+        "IF pg_catalog.current_setting('transaction_isolation') IN "
+        "('repeatable read', 'serializable') "
+        f"THEN INSERT INTO {schema}.ddl VALUES ({mark}); END IF; "
+        f"{_standing(table, relation, schema, -1)}; RETURN NULL; END"
+    )
+    return Capture(
+        relation=relation,
+        trigger="!arena_t",
+        function=f"t{relation.oid}",
+        body=body,
+        event="BEFORE TRUNCATE",
+        options=f" SECURITY DEFINER{_fixed(settings)}",
+    )
+
+
+def _fixed(settings: Sequence[Setting]) -> str:
+    """Write a function's own settings: dear, and so for what is rare."""
+    always = {"row_security": "off", "search_path": ""}
+    values = always | {one.name: one.value for one in settings}
+    return "".join(f" SET {identifier(name)} TO {literal(to)}" for name, to in values.items())

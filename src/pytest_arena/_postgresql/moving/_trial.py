@@ -1,0 +1,125 @@
+"""Does the installed asyncpg work on sockets that move, in this kind of loop?"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_arena._postgresql._control import as_own
+from pytest_arena._postgresql.moving._running import RunningLoop
+from pytest_arena._postgresql.moving._transport import MovingTransport
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Coroutine
+
+__all__ = ["why_not"]
+
+_SECONDS: Final = 10
+
+
+def why_not(connect: Callable[..., Any], kind: type[AbstractEventLoop]) -> str:
+    """Return "" where a connection can move between loops of this kind, else what went wrong.
+
+    A connection is made, in a thread of its own, to a server that is the other end of a pair of
+    sockets; used in one loop, then in a second; and closed where no loop runs. That is all of
+    asyncpg's unwritten contract. Takes about 2 ms; reaches nothing outside of the process.
+    """
+    found = ["it did not end"]
+
+    def work() -> None:
+        try:
+            with as_own():  # asyncpg's own function is guarded
+                _try_out(connect, kind)
+        except Exception as error:  # noqa: BLE001 - whatever does not work is a reason not to move
+            found[0] = f"{type(error).__name__}: {error}"
+        else:
+            found[0] = ""
+
+    # A second loop cannot run in a thread where one does, as it does where engines connect.
+    thread = threading.Thread(target=work, name="arena: may connections move?", daemon=True)
+    thread.start()
+    thread.join(_SECONDS * 2)
+    return found[0]
+
+
+def _try_out(connect: Callable[..., Any], kind: type[AbstractEventLoop]) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0)
+        theirs.settimeout(0)
+        connection = _run(kind, _greeted(connect, ours, theirs))
+        try:
+            for _ in range(2):
+                _run(kind, _answered(connection, theirs))
+        finally:
+            connection.terminate()
+        if not (connection.is_closed() and theirs.recv(100) and theirs.recv(100) == b""):
+            raise RuntimeError("a connection is not closed by terminate()")
+
+
+def _run(kind: type[AbstractEventLoop], work: Coroutine[Any, Any, Any]) -> Any:
+    loop = kind()
+    try:
+        return loop.run_until_complete(asyncio.wait_for(work, _SECONDS))
+    finally:
+        loop.close()
+
+
+async def _greeted(connect: Callable[..., Any], ours: socket.socket, theirs: socket.socket) -> Any:
+    opened = connect(
+        loop=_Paired(ours),
+        host="127.0.0.1",
+        port=1,
+        user="arena",
+        password="arena",  # noqa: S106 - else asyncpg looks for one in the user's files
+        database="arena",
+        ssl=False,
+    )
+    connection, _ = await asyncio.gather(opened, _reply(theirs, _GREETING))
+    if not isinstance(connection._transport, MovingTransport):  # noqa: SLF001 - one of the names that are on trial
+        raise TypeError("a connection's transport is not the one that its loop has made")
+    if connection._listeners != {}:  # noqa: SLF001 - as above
+        raise TypeError("a connection keeps its listeners elsewhere")
+    return connection
+
+
+async def _answered(connection: Any, theirs: socket.socket) -> None:
+    await asyncio.gather(connection.execute("trial"), _reply(theirs, _ANSWER))
+    if connection._transport.loop is not asyncio.get_running_loop():  # noqa: SLF001 - as above
+        raise RuntimeError("a connection makes no future when an operation begins")
+
+
+async def _reply(theirs: socket.socket, message: bytes) -> None:
+    loop = asyncio.get_running_loop()
+    await loop.sock_recv(theirs, 1000)
+    await loop.sock_sendall(theirs, message)
+
+
+class _Paired(RunningLoop):
+    """Connects to nothing but the other end."""
+
+    def __init__(self, ours: socket.socket) -> None:
+        super().__init__()
+        self._ours = ours
+
+    async def create_connection(self, factory: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
+        return self._feed(factory(), self._ours)
+
+
+def _message(kind: bytes, body: bytes) -> bytes:
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+_READY: Final = _message(b"Z", b"I")
+_GREETING: Final = (
+    _message(b"R", struct.pack("!i", 0))
+    + _message(b"S", b"server_version\x0015.0\x00")
+    + _message(b"S", b"client_encoding\x00UTF8\x00")
+    + _message(b"K", struct.pack("!ii", 1, 1))
+    + _READY
+)
+_ANSWER: Final = _message(b"C", b"OK\x00") + _READY

@@ -1,0 +1,132 @@
+"""What is said where a database server does not do what it is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_arena._postgresql._registry_sql import GIVE_CREATEDB, RENAME
+from pytest_arena.errors import ArenaError, IsolationError, ServerError
+
+if TYPE_CHECKING:
+    from pytest_arena._postgresql._control import Failed
+    from pytest_arena._values import Address
+
+__all__ = ["failed", "foreign_registry", "is_gone", "may_not_create", "other_layout", "too_old"]
+
+_WHY = "each test works on a database of its own, which arena makes on this server"
+_ANOTHER = "ARENA_DATABASE=own pytest …   # a private server, or the URL of another one"
+
+
+def failed(what: str, error: Failed, address: Address) -> ArenaError:
+    """Return the error for a statement that was refused."""
+    known = _KNOWN.get(error.sqlstate)
+    if known is None:
+        return _unknown(what, error, address)
+    kind, cause, fix = known
+    return kind(
+        f"{address.server}: {what}: {_first_line(error)}",
+        why=_WHY,
+        cause=cause,
+        fix=fix.format(role=address.user),
+    )
+
+
+_KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
+    "42501": (
+        ServerError,
+        "the role has too few rights on this server",
+        GIVE_CREATEDB,
+    ),
+    "53100": (
+        IsolationError,
+        "the disk of the server is full: each clone takes as much room as its template",
+        "arena databases sweep --all   # and make room on the server's disk",
+    ),
+    "53300": (
+        ServerError,
+        (
+            "all connections of the server are taken: each worker has some, and the pools of "
+            "the app's engines as many as they may overflow to"
+        ),
+        "pytest -n 2 …   # or a smaller pool_size, or a larger max_connections on the server",
+    ),
+    "55006": (
+        IsolationError,
+        "somebody is connected to a database of arena's own, and this role may not end that",
+        "close the tool that is connected to it, or use `arena_database = own`",
+    ),
+    "55P03": (
+        IsolationError,
+        "another session holds a lock there, and has not given it back in time",
+        "look into pg_stat_activity for who is connected to databases named arena_…",
+    ),
+    "3D000": (
+        IsolationError,
+        "somebody dropped a database of this run: another tool, or a server that was made anew",
+        "leave databases named arena_… to arena: `arena databases sweep` removes what is left",
+    ),
+}
+
+
+def _unknown(what: str, error: Failed, address: Address) -> ArenaError:
+    return ServerError(
+        f"{address.server}: {what}: {_first_line(error)}",
+        why=_WHY,
+        cause=f"the server's answer {error.sqlstate}" if error.sqlstate else "no server answers",
+        fix=_ANOTHER,
+    )
+
+
+def _first_line(error: Failed) -> str:
+    return (str(error).splitlines() or ["no reason was given"])[0]
+
+
+def may_not_create(address: Address) -> ServerError:
+    """Return the error for a login without the right to make databases."""
+    return ServerError(
+        f"{address.server}: the role {address.user!r} may not create databases",
+        why=_WHY,
+        cause="the role has no CREATEDB",
+        fix=GIVE_CREATEDB.format(role=address.user),
+    )
+
+
+def too_old(address: Address, version: int, least: int) -> ServerError:
+    """Return the error for a server that lacks what is needed."""
+    return ServerError(
+        f"{address.server}: PostgreSQL {version // 10000} is too old",
+        why=f"arena needs PostgreSQL {least} or newer",
+        cause="the version of the server",
+        fix=_ANOTHER,
+    )
+
+
+def foreign_registry(address: Address, name: str) -> ServerError:
+    """Return the error for somebody else's database of the registry's name."""
+    return ServerError(
+        f"{address.server}: the database {name!r} there is not arena's",
+        why="arena writes down in it which databases it may drop, and touches nobody else's",
+        cause="it holds tables already and does not have arena's comment, or has another owner",
+        fix=RENAME.format(name=name),
+    )
+
+
+def other_layout(address: Address, found: object) -> ServerError:
+    """Return the error for a registry of another version of arena's."""
+    return ServerError(
+        f"{address.server}: arena's registry there has layout {found}, which this version "
+        "does not know",
+        why="it says which databases may be dropped, which must not be misread",
+        cause="another version of pytest-arena uses this server",
+        fix="arena databases sweep --all   # with that version, or use the same one",
+    )
+
+
+def is_gone(name: str) -> IsolationError:
+    """Return the error for a template that is not there any more."""
+    return IsolationError(
+        f"the template {name!r} is gone",
+        why="the databases of tests are made from it",
+        cause="`arena databases sweep`, or another run that collected old templates",
+        fix="pytest …   # once more: it is built again",
+    )

@@ -1,0 +1,28 @@
+"""Who conducts a test through all the rooms, and what does it show to the test?"""
+
+from __future__ import annotations
+
+from pytest_arena._databases._state import Level
+from pytest_arena._run._apps import Apps
+from pytest_arena._run._calls import conducted
+from pytest_arena._run._facade import Arena
+from pytest_arena._run._fixture_levels import WideFixture
+from pytest_arena._run._run import ArenaRun
+from pytest_arena._run._sabotage import KINDS, Breaking, SabotageKind, sabotaged
+from pytest_arena._run.instruments import Instruments, NotWritten, Scenario
+
+__all__ = [
+    "KINDS",
+    "Apps",
+    "Arena",
+    "ArenaRun",
+    "Breaking",
+    "Instruments",
+    "Level",
+    "NotWritten",
+    "SabotageKind",
+    "Scenario",
+    "WideFixture",
+    "conducted",
+    "sabotaged",
+]

@@ -1,0 +1,160 @@
+"""Which app does a client talk to, and who closes it?"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._app import AppRun, SessionLifespan, build_app, check_app, may_be_app
+from pytest_arena._config._load import load_attribute, load_function
+from pytest_arena._run import _leaks
+from pytest_arena._run._test import NullHooks
+from pytest_arena.errors import ConfigError, LifespanError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pytest_arena._app import ASGIApp, Hooks
+    from pytest_arena._config import Config
+    from pytest_arena._run._test import Current
+
+__all__ = ["Apps"]
+
+
+def _nobody(_app: object) -> None:
+    pass
+
+
+class Apps:
+    """The app that ``arena_app`` names, running for the test or for a wide fixture.
+
+    A test's are closed when it is settled, a wide fixture's when its level is left.
+    """
+
+    def __init__(self, config: Config, current: Current) -> None:
+        self._config, self._current = config, current
+        self.named: object = None  # what `arena_app` names
+        self._is_whole = False  # no factory: looked at once, as looking costs 50 µs a test
+        self._session_state: Mapping[str, Any] | None = None
+        self._wide: dict[object, list[AppRun]] = {}  # by the fixture that made the client
+        self.given: object = None  # what the fixture `arena_app` was last, whoever defines it
+        self._used: Callable[[object], object] = _nobody
+        self._made: Callable[[object], object] = _nobody
+
+    def watched_by(
+        self, used: Callable[[object], object], made: Callable[[object], object]
+    ) -> None:
+        """Have these called with each app that clients are about to talk to, or a factory made."""
+        self._used, self._made = used, made
+
+    def give(self, app: object) -> None:
+        """A test, or a fixture, gets this as `arena_app`, and may ask it by any client."""
+        self.given = app
+        self._used(app)
+
+    def of_wide(self) -> Iterator[object]:
+        """Yield the apps that clients of wide fixtures talk to."""
+        return (run.app for runs in self._wide.values() for run in runs)
+
+    def load(self) -> None:
+        """Import and check the app.
+
+        Raises:
+            ConfigError: an option names something that is not there or not right.
+        """
+        path, place = self._config.app, self._config.place("app")
+        if path:
+            self.named = load_attribute(path, option="arena_app", source=place, likely=may_be_app)
+            check_app(self.named, path)
+
+    def running(self) -> AppRun:
+        """Return the app of the running test, or of the wide fixture that is being set up."""
+        test = self._current.on_top()
+        if test is None:
+            return self._begin_wide()
+        if not test.app_runs:
+            self.use(self.build())
+        return test.app_runs[-1]
+
+    def build(self) -> ASGIApp:
+        """Return the app that ``arena_app`` names; a factory is called.
+
+        Raises:
+            ConfigError: there is no ``arena_app``.
+        """
+        if not self._config.app:
+            raise ConfigError(
+                "there is no arena_app",
+                why="clients need to know the app that they talk to",
+                cause="the pytest configuration names none",
+                fix="arena_app = app.main:app   in [tool.pytest.ini_options] or pytest.ini",
+            )
+        if self._is_whole:
+            return self.named  # type: ignore[return-value]  # which `build_app` has looked at
+        app = build_app(self.named)
+        self._is_whole = app is self.named
+        if not self._is_whole:
+            self._made(app)
+        return app
+
+    def use(self, app: ASGIApp) -> None:
+        """Clients of the running test talk to this app."""
+        test = self._current.running()
+        if app is not self.named:
+            test.overrides.append(_leaks.Overrides(app))
+        test.app_runs.append(self._begin(app, hooks=test))
+
+    def client_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of a client: in a test those of the fixture, below these."""
+        test = self._current.on_top()
+        return {**(test.client_options() if test else {}), **options}
+
+    def _begin_wide(self) -> AppRun:
+        app_run = self._begin(self.build(), hooks=NullHooks())
+        self._wide.setdefault(self._current.owner(), []).append(app_run)
+        return app_run
+
+    def _begin(self, app: ASGIApp, *, hooks: Hooks) -> AppRun:
+        self._used(app)
+        return AppRun(
+            app,
+            hooks=hooks,
+            lifespan=self._config.lifespan == "on",
+            login=self.login(),
+            login_path=self._config.login,
+            state=self._session_state,
+        )
+
+    def login(self) -> Callable[..., Any] | None:
+        """Return the function that ``arena_login`` names, None without one.
+
+        Raises:
+            ConfigError: it names something that is not there or not right.
+        """
+        path, place = self._config.login, self._config.place("login")
+        if not path:
+            return None
+        return load_function(path, "client", "role", option="arena_login", source=place)
+
+    @contextmanager
+    def session_lifespan(self, app: Any) -> Iterator[None]:
+        """Run the app's lifespan once, on a loop thread of ours."""
+        lifespan = SessionLifespan()
+        self._session_state = lifespan.start(app)
+        try:
+            yield
+        finally:
+            self._session_state = None
+            lifespan.stop()
+
+    def close_of(self, owner: object) -> None:
+        """Close the clients that a wide fixture has made, and their apps."""
+        with ExitStack() as stack:
+            for app_run in self._wide.pop(owner, ()):
+                stack.callback(app_run.close)
+
+    def close(self) -> None:
+        """Close those of all wide fixtures."""
+        for owner in list(self._wide):
+            with suppress(LifespanError):  # nobody is left to be told
+                self.close_of(owner)

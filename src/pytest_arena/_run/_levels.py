@@ -1,0 +1,316 @@
+"""The stack of levels: as long as a fixture lives, what it wrote is there."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pytest_arena import _clock
+from pytest_arena._isolation_seam import Held
+from pytest_arena._run import _leaks
+from pytest_arena._run._unbroken import unbroken
+from pytest_arena.errors import ArenaError, impossible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_arena._databases._resolver import Databases
+    from pytest_arena._databases._state import Database, Level
+    from pytest_arena._gate import Checkout, Gate
+    from pytest_arena._isolation_seam import Isolation
+    from pytest_arena._ledger import Ledger
+
+__all__ = ["Levels"]
+
+# A reader that polls the database holds its lock for less than a millisecond each time.
+_PATIENCE, _STEP = 0.1, 0.002
+
+
+def _nobody(_level: Level) -> None:
+    pass
+
+
+class Levels:
+    """Enters and leaves levels on all databases at once, last in, first out.
+
+    A database that is first connected to inside some levels joins them all with the state that
+    it starts with.
+    """
+
+    def __init__(self, databases: Databases, gate: Gate, ledger: Ledger) -> None:
+        self._databases, self._gate, self._ledger = databases, gate, ledger
+        self.seconds = 0.0
+        self._before: dict[Level | None, _leaks.HeldByFixtures] = {}
+        self._in_the_way: list[Checkout] = []
+        self._has_ended_leaks = False
+        self._entered: Callable[[Level], object] = _nobody
+        self._leaving: Callable[[Level], object] = _nobody
+
+    def watched_by(
+        self, *, entered: Callable[[Level], object], leaving: Callable[[Level], object]
+    ) -> None:
+        """Have these called after a level was entered, and before one is left."""
+        self._entered, self._leaving = entered, leaving
+
+    @property
+    def _stack(self) -> list[Level]:
+        return self._databases.levels
+
+    def find(self, owner: object) -> Level | None:
+        """Return the level of a fixture or a test, None if it has none."""
+        return next((level for level in self._stack if level.owner is owner), None)
+
+    def above(self, level: Level) -> list[Level]:
+        """Return the levels above this one, the top first."""
+        return self._stack[: self._stack.index(level) : -1]
+
+    def is_alone(self, level: Level) -> bool:
+        """Whether no other level stands."""
+        return self._stack == [level]
+
+    def enter(self, level: Level) -> None:
+        """Open a level above all that stands."""
+        with unbroken():
+            number = len(self._stack)
+            self._cut_to(number)
+            try:
+                self._enter(level)
+            except Exception:
+                raise
+            except BaseException:  # who rang twice; nobody knows of this level
+                self._cut_to(number)
+                raise
+
+    def _enter(self, level: Level) -> None:
+        started = _clock.seconds()
+        entered: list[Isolation] = []
+        try:
+            for database in self._databases.provisioned():
+                isolation = self._isolation_of(database)
+                self._databases.provision.enter(isolation, database, level)
+                entered.append(isolation)
+                # A wider fixture may write to it, and then it is that fixture's as well.
+                database.is_of_a_test &= level.serial > 0
+        except (Held, ArenaError) as error:
+            for isolation in entered:
+                isolation.forget()
+            if not isinstance(error, Held):
+                raise
+            raise _leaks.lost_error(_leaks.open_transactions(self._gate), level.name) from error
+        self._gate.let_go_of_stale()
+        self._stack.append(level)
+        self._before[level] = _leaks.HeldByFixtures.now(self._gate)
+        self.seconds += _clock.seconds() - started
+        self._entered(level)
+
+    def before(self, level: Level | None) -> _leaks.HeldByFixtures:
+        """Return what wider fixtures held when a level was entered."""
+        return self._before.get(level) or _leaks.HeldByFixtures()
+
+    def end_leaks(self, level: Level | None, serial: int) -> None:
+        """End the transactions and take back the connections that a level's owner has left.
+
+        Raises:
+            ConnectionLeak: there were some.
+        """
+        leaks = _leaks.connection_leaks(self._gate, serial, self.before(level))
+        if leaks:
+            self._has_ended_leaks = True
+            error = _leaks.leak_error(leaks)
+            _leaks.take_back([leak for leak in leaks if leak.serial == serial])
+            _leaks.end_transactions([leak for leak in leaks if leak.serial != serial])
+            raise error
+
+    def drop_clean_ones_of_the_test(self) -> list[Level]:
+        """Forget the test's level, and its example's, while nothing was written in the top one."""
+        dropped: list[Level] = []
+        for level in self._stack[::-1]:
+            if not level.serial or not self.drop_if_clean(level):
+                break
+            dropped.append(level)
+        return dropped
+
+    def drop_if_clean(self, level: Level) -> bool:
+        """Forget a level in which nothing was written, if it is the top one."""
+        with unbroken():
+            return self._stack[-1] is level and self._is_dropped(level)
+
+    def _is_dropped(self, level: Level) -> bool:
+        isolations = [self._isolation_of(one) for one in self._databases.provisioned()]
+        clean = all(isolation.is_clean() for isolation in isolations)
+        if clean:
+            self._leaving(level)
+            self._stack.pop()
+            self._before.pop(level, None)
+            for isolation in isolations:
+                isolation.forget()
+        return clean
+
+    def leave(self, level: Level) -> list[str]:
+        """Go back to what stood when this level, the top one, was entered.
+
+        Returns the names of the databases that had changed.
+
+        Raises:
+            IsolationError: a wider fixture had to lose its open transaction for that, or there is
+                no room for it. The level is gone all the same.
+        """
+        with unbroken():
+            return self._left(level)
+
+    def begin_anew(self, level: Level) -> None:
+        """Take back what was written in the top level, and go on in it: nobody has left it.
+
+        Raises:
+            IsolationError: an open transaction is in the way, which goes on.
+        """
+        with unbroken():
+            left: list[Database] = []
+            try:
+                for database in self._databases.provisioned():
+                    self._isolation_of(database).leave()
+                    left.append(database)
+            except Held as error:
+                raise _leaks.lost_error(_leaks.open_transactions(self._gate), level.name) from error
+            finally:
+                for database in left:
+                    self._databases.provision.enter(self._isolation_of(database), database, level)
+                self._gate.let_go_of_stale()
+
+    def _left(self, level: Level) -> list[str]:
+        started = _clock.seconds()
+        if self._stack[-1:] != [level]:
+            raise impossible(f"{level.name}: a level was left that is not the top one")
+        number = len(self._stack) - 1
+        self._cut_to(number + 1)
+        try:
+            failed = self._hook_failure(level)
+            if level.is_test:
+                self._gate.end_raw(level.serial)
+            changed = self._take_back_all(level, failed)
+        finally:  # also where somebody rang twice
+            self._cut_to(number)
+            self._has_ended_leaks = False
+            self._gate.let_go_of_stale()
+            self._gate.drop_altered()
+            self.seconds += _clock.seconds() - started
+        self._say_what_was_lost(level)
+        if failed:
+            raise failed[0]
+        return changed
+
+    def _cut_to(self, number: int) -> None:
+        """Have only so many levels, on all databases: somebody was broken off at the others."""
+        for database in self._databases.provisioned():
+            isolation = self._isolation_of(database)
+            while isolation.depth > number:
+                reason = f"{database.name}: arena was broken off at it (a timeout, Ctrl-C)"
+                try:
+                    self._leave_by_force(isolation, database.product.forced, reason)
+                except ArenaError as error:  # the level is gone, and another failure is raised
+                    self._ledger.note(error.what)
+        for level in self._stack[number:]:
+            self._before.pop(level, None)
+        del self._stack[number:]
+
+    def _hook_failure(self, level: Level) -> list[Exception]:
+        """Call the hooks of others; what they raise is told when the databases are back."""
+        try:
+            self._leaving(level)
+        except Exception as error:  # noqa: BLE001 - as said
+            return [error]
+        return []
+
+    def _take_back_all(self, level: Level, failed: list[Exception]) -> list[str]:
+        changed: list[str] = []
+        for database in self._databases.provisioned():
+            try:
+                changed += [database.name] if self._taken_back(database, level) else []
+            except ArenaError as error:  # the other databases are left all the same
+                failed.append(error)
+        return changed
+
+    def _say_what_was_lost(self, level: Level) -> None:
+        lost, self._in_the_way = self._in_the_way, []
+        if lost:
+            raise _leaks.lost_error(lost, level.name)
+
+    def _taken_back(self, database: Database, level: Level) -> bool:
+        isolation = self._isolation_of(database)
+        if isolation.depth < len(self._stack):
+            return False  # it was done when somebody broke in
+        try:
+            left = self._left_in_place(isolation, level)
+        except ArenaError as error:  # a server that is gone, too
+            self._leave_by_force(isolation, database.product.forced, error.what)
+            return True
+        if left is None:
+            self._leave_by_force(
+                isolation,
+                database.product.forced,
+                f"{database.name}: locked by a connection that arena does not know or cannot end "
+                "(another process, a half-read cursor)",
+            )
+        return left is not False
+
+    def _leave_by_force(self, isolation: Isolation, forced: str, reason: str) -> None:
+        isolation.leave_by_force()
+        self._ledger.note(f"{reason}; {forced}")
+
+    def _left_in_place(self, isolation: Isolation, level: Level) -> bool | None:
+        """Whether there was a change; None where a lock keeps the database."""
+        if self._may_be_left(isolation):
+            with suppress(Held):
+                return isolation.leave()
+        if self._is_the_fixtures_own(isolation, level):
+            writes = sum(one.writes for one in _leaks.open_transactions(self._gate))
+            isolation.forget(is_undone=writes <= self.before(level).writes)
+            return False
+        if self._is_another_threads():  # that is about to commit, most likely
+            left = self._left_with_patience(isolation)
+            if left is not None:
+                return left
+        self._end_transactions_in_the_way(level)
+        return self._left_with_patience(isolation)
+
+    def _is_another_threads(self) -> bool:
+        here = threading.get_ident()
+        return any(one.thread != here for one in _leaks.open_transactions(self._gate))
+
+    def _may_be_left(self, isolation: Isolation) -> bool:
+        # A leaked reader that wrote nothing keeps no level, and would lock the next test out.
+        return not self._has_ended_leaks or isolation.is_free()
+
+    def _left_with_patience(self, isolation: Isolation) -> bool | None:
+        end = _clock.seconds() + _PATIENCE
+        while True:
+            if self._may_be_left(isolation):
+                with suppress(Held):
+                    return isolation.leave()
+            if _clock.seconds() >= end:
+                return None
+            _clock.rest(_STEP)
+
+    def _end_transactions_in_the_way(self, level: Level) -> None:
+        """Whoever holds them; of a wider fixture's it is said that they were lost."""
+        before = self.before(level).transactions
+        self._in_the_way += [one for one in _leaks.open_transactions(self._gate) if one in before]
+        _leaks.end_transactions(self._gate.taken())
+
+    def _is_the_fixtures_own(self, isolation: Isolation, level: Level) -> bool:
+        """Whether only a wider fixture's transaction is open, as it was before this level.
+
+        Suites do that which undo their tests by savepoints in it: it stays as it is.
+        """
+        before, now = self.before(level).transactions, _leaks.open_transactions(self._gate)
+        if not now or any(one not in before for one in now) or not isolation.is_untouched():
+            return False
+        self._ledger.note(
+            f"a fixture holds a transaction open over its tests ({now[0].line}): what is done "
+            "inside of it is the fixture's to undo"
+        )
+        return True
+
+    def _isolation_of(self, database: Database) -> Isolation:
+        return self._databases.ensure(database)

@@ -1,0 +1,388 @@
+"""The conductor: one run for each pytest process, from the first option to the last refusal."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack, suppress
+from itertools import count
+from typing import TYPE_CHECKING
+
+from pytest_arena import _gate
+from pytest_arena._app import no_asyncio
+from pytest_arena._changes import Mask
+from pytest_arena._databases._builders import check_schema, check_seed
+from pytest_arena._databases._engines import Engines
+from pytest_arena._databases._environment import Environment
+from pytest_arena._databases._files import Files
+from pytest_arena._databases._registry import KnownDatabases
+from pytest_arena._databases._resolver import Databases
+from pytest_arena._databases._state import Level
+from pytest_arena._ledger import Ledger, TestFacts
+from pytest_arena._loop import running_loop
+from pytest_arena._postgresql._product import PostgreSQL
+from pytest_arena._report import Part, Summary, kept_text
+from pytest_arena._run import _leaks
+from pytest_arena._run._apps import Apps
+from pytest_arena._run._examples import Examples
+from pytest_arena._run._fixture_levels import WideLevels
+from pytest_arena._run._kept import KeptFiles, is_to_be_kept
+from pytest_arena._run._levels import Levels
+from pytest_arena._run._observed import Observer
+from pytest_arena._run._story import Moments, Story, asked_and_answered, lost_words
+from pytest_arena._run._summary import summarized
+from pytest_arena._run._test import ClientOptions, Current, RunningTest
+from pytest_arena._run.instruments import Instruments
+from pytest_arena._sqlite._home import Home
+from pytest_arena._sqlite._product import SQLite
+from pytest_arena.errors import ArenaError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pytest_arena._app import Request
+    from pytest_arena._config import Config
+    from pytest_arena._databases._state import Product
+    from pytest_arena._gate import Key
+    from pytest_arena._run._sabotage import Breaking
+    from pytest_arena._values import CodeLine, Plan
+
+__all__ = ["ArenaRun"]
+
+
+class ArenaRun:
+    """Open, run, settle: what each hook of the plugin calls, and in this order."""
+
+    def __init__(self, config: Config, ledger: Ledger) -> None:
+        self.config, self.ledger = config, ledger
+        home = Home()
+        files = Files(config, home)
+        self._known = KnownDatabases(config, self._products(home), files)
+        self.databases = Databases(config, self._known, files, ledger)
+        self.current = Current(self.databases)
+        self.environment = Environment(config.env, self.databases)
+        self.gate = _gate.install(self.databases, drivers=config.drivers)
+        self.databases.on_child = self.gate.uses.open_to_others
+        self._known.on_rename = self.gate.uses.rename
+        self.levels = Levels(self.databases, self.gate, ledger)
+        self.engines = Engines(self.databases, self.current)
+        self.apps = Apps(config, self.current)
+        self.kept = KeptFiles(self.databases, ledger)
+        self.wide = WideLevels(self)
+        self._moments = Moments(self.databases, Mask(config.mask))
+        self.instruments = Instruments(self, self._moments)
+        self.observer = Observer(self.databases, self.current, self._moments, self._expected)
+        self._serials = count(1)
+        self.breaking: Breaking | None = None  # a test is run again with something broken
+        self._process = os.getpid()
+        self.tasks = _leaks.Tasks()
+        self._ended_tasks: set[str] = set()
+        self._told_lost: set[str] = set()
+
+    def _products(self, home: Home) -> dict[str, Product]:
+        config, since = self.config, _rebuilt_since(self.config)
+        products: dict[str, Product] = {"sqlite": SQLite(config, home, newer_than=since)}
+        if config.database != "sqlite":
+            products["postgresql"] = PostgreSQL(
+                config, newer_than=since, apps_own=self._asked_names, uses=self._uses_of
+            )
+        return products
+
+    def _uses_of(self, key: Key) -> _gate.UsesOfOne:
+        return self.gate.uses.of(key)
+
+    def _asked_names(self) -> list[str]:
+        return self._known.asked_names()
+
+    def start(self) -> None:
+        """Redirect the environment. The gate stands already."""
+        self.environment.redirect()
+
+    def check(self) -> None:
+        """After collection: import and check what the options name, find the app's engines.
+
+        Raises:
+            ConfigError: an option names something that is not there or not right.
+        """
+        self.apps.load()
+        place = self.config.place
+        for schema in self.config.schema.values():
+            check_schema(schema, self.config.root, source=place("schema"))
+        for seed in self.config.seed.values():
+            check_seed(seed, source=place("seed"))
+        self.apps.login()
+        self._know_engines()
+
+    def _know_engines(self) -> None:
+        engines = _gate.find_engines()
+        for engine in engines:
+            _gate.adopt(engine.pool)  # those that were made before the gate
+        asked = [_gate.asked_by_engine(engine) for engine in engines]
+        self._known.choose_primary([one for one in asked if one is not None])
+        if (named := self.environment.written_since()) is not None:
+            self._known.prefer(named)
+
+    # A test.
+
+    def open(self, plan: Plan, client_options: ClientOptions = dict) -> None:
+        """Name the test. Nothing is connected yet."""
+        self._leave_what_was_broken_off()
+        self.engines.close(self.databases.drop_orphans())
+        self.ledger.begin(plan.name)
+        self.levels.seconds = 0.0
+        self.gate.used.clear()
+        story = Story(self._moments, self.gate)
+        self.current.test = RunningTest(
+            plan, next(self._serials), self.tasks, story, client_options
+        )
+        if self.breaking is not None:
+            self.breaking.open(self.current.test, next(self._serials))
+
+    def _leave_what_was_broken_off(self) -> None:
+        """Between two tests there is no test's level, unless Ctrl-C or a timeout was too quick."""
+        level = next((one for one in self.databases.levels if one.serial), None)
+        if level is not None:
+            try:
+                self.wide.leave_unfinished(level)
+            except ArenaError as error:  # it is gone all the same, and this is another test
+                self.ledger.note(error.what)
+
+    def enter_test(self) -> None:
+        """Open the test's own level, at its first function-scoped fixture or its call."""
+        test = self.test
+        if test is not None and not test.settled and self.levels.find(test) is None:
+            plan = test.plan
+            level = Level(test, plan.name, test.serial, plan.stage, isolation=plan.isolation)
+            self.levels.enter(level)
+            # Not earlier: what wider fixtures override holds as long as they do.
+            test.overrides = [_leaks.Overrides(self.apps.named)]
+
+    def begin_call(self) -> None:
+        """In the test's own loop, before its coroutine.
+
+        Raises:
+            ConfigError: it is no loop of asyncio's, and the test uses fixtures of ours.
+        """
+        if running_loop() is None and self.test is not None and self.test.uses_our_fixtures:
+            raise no_asyncio()
+        self.tasks.begin_call()
+
+    def new_examples(self) -> Examples:
+        """Return what begins the examples of the running test."""
+        test = self.current.running()
+        examples = Examples(test, self.levels, self.wide, lambda: next(self._serials))
+        examples.remembers = self.instruments.remember
+        test.end_leaks_of_examples = examples.end_leaks
+        return examples
+
+    def interrupt(self) -> None:
+        """End the statements of a test that was broken off; harmless where none runs."""
+        _leaks.interrupt(taken for taken in self.gate.taken() if taken.serial)
+
+    def _expected(self, line: CodeLine | None) -> None:
+        place = f"{line.file}:{line.number}" if line else ""
+        self.instruments.asserted(place, "arena.expect_changes(…)")
+
+    def ensure_first(self) -> None:
+        """Give the first database its content now, and not at the first connection."""
+        self.databases.ensure(self._known.first())
+
+    async def aclose_test(self) -> None:
+        """In the test's own loop: close what needs it."""
+        if self.test is not None:
+            await self.test.sessions.aclose()
+            for app_run in self.test.app_runs:
+                await app_run.aclose()
+
+    async def aclose_failed_test(self) -> None:
+        """As ``aclose_test``; what fails is told at settling, beside the test's own failure."""
+        try:
+            await self.aclose_test()
+        except Exception as error:  # noqa: BLE001 - kept, and raised by the tear-down
+            self.current.running().errors.append(error)
+
+    def settle_level(self) -> None:
+        """Function-scoped fixtures are down: close, look for leaks, restore. Idempotent."""
+        test = self.test
+        if test is None or test.settled:
+            return
+        test.settled = True
+        steps = (
+            self._close_clients,
+            self._end_tasks,
+            self._find_leaks,
+            self._restore_overrides,  # not before: what only app.state holds would not be found
+            self._leave_test,
+        )
+        broken_off: BaseException | None = None
+        for step in steps:
+            try:
+                step(test)
+            except Exception as error:  # noqa: BLE001 - one failure never stops the next step
+                test.errors.append(error)
+            except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
+                broken_off = error
+        if broken_off is not None:
+            self._leave_test(test)  # if it was broken off at that
+            raise broken_off
+
+    def _close_clients(self, test: RunningTest) -> None:
+        with ExitStack() as stack:  # last in, first out, and one failure stops no other
+            stack.callback(test.sessions.close)
+            for app_run in test.app_runs:
+                stack.callback(app_run.close)
+
+    def _restore_overrides(self, test: RunningTest) -> None:
+        names = [name for overrides in test.overrides for name in overrides.restore()]
+        if "app.dependency_overrides" in names:
+            self.ledger.note(f"{test.plan.name} left app.dependency_overrides; restored")
+
+    def _end_tasks(self, test: RunningTest) -> None:
+        for line in self.tasks.end():
+            if line not in self._ended_tasks:  # once: an app may do it in each of a thousand tests
+                self._ended_tasks.add(line)
+                self.ledger.note(f"{test.plan.name} left a task running, which was ended: {line}")
+
+    def _find_leaks(self, test: RunningTest) -> None:
+        test.end_leaks_of_examples()
+        self.levels.end_leaks(self.levels.find(test), test.serial)
+
+    def _leave_test(self, test: RunningTest) -> None:
+        level = self.levels.find(test)
+        if level is not None:
+            self.wide.finish_above(level)
+            test.changed = list(dict.fromkeys([*test.changed, *self.levels.leave(level)]))
+
+    def settle(self) -> list[Exception]:
+        """The test is over: restore, freeze its facts. Returns what somebody has to be told.
+
+        That a failed test has left its session is no news.
+        """
+        test = self.current.test
+        try:
+            self.settle_level()
+        finally:
+            if test is not None:
+                self._note_lost_writes(test)
+                self.current.test = None
+                self.ledger.end(self._facts(test))
+            self.current.in_teardown = False
+        errors = test.untold() if test is not None else []
+        return errors if self.breaking is None else self.breaking.taking(errors)
+
+    def _note_lost_writes(self, test: RunningTest) -> None:
+        """Of a test that passed: a failed one's report says it itself."""
+        for request, lost in [] if test.failed else test.story.lost():
+            if lost.line not in self._told_lost:  # once: the app's line is what has to be mended
+                self._told_lost.add(lost.line)
+                asked = asked_and_answered(request)
+                self.ledger.note(f"{test.plan.name}: {asked} {lost_words(lost)}")
+        self.gate.take_lost()  # by the test itself, or by an app that others have asked: nobody's
+
+    def _facts(self, test: RunningTest) -> TestFacts:
+        provisioned = self.databases.provisioned()
+        used = [one.name for one in provisioned if one.key in self.gate.used]
+        return TestFacts(
+            name=test.plan.name,
+            databases=tuple(dict.fromkeys([*used, *test.changed])),
+            changed=tuple(test.changed),
+            requests=len(test.requests),
+            isolation_seconds=self.levels.seconds,
+        )
+
+    # What the plugin and fixtures ask.
+
+    @property
+    def test(self) -> RunningTest | None:
+        """The test that runs."""
+        return self.current.test
+
+    def temporary_is(self, folder: Callable[[], Path]) -> None:
+        """Tests may open files of their own below this folder, which is pytest's."""
+        self.databases.files.temporary = folder
+
+    def begin_teardown(self) -> None:
+        """From here on a wide fixture that ends ends after the test."""
+        self.current.in_teardown = True
+
+    def reported(self, when: str, outcome: str) -> list[str]:
+        """A phase of the test was reported. Returns where its databases were kept, if they were."""
+        test = self.current.test
+        if test is None:
+            return []
+        is_failed = outcome == "failed"
+        test.failed |= is_failed
+        if not is_to_be_kept(test.plan.keep, when=when, is_failed=is_failed):
+            return []
+        texts = [kept_text(command) for command in self.kept.keep_used()]
+        if outcome == "passed":
+            self.ledger.kept += texts
+        return texts
+
+    def ways_to_look(self) -> list[str]:
+        """Return the commands that open the databases which somebody has connected to."""
+        used = self.databases.provisioned()
+        return [one.product.look(self.engines.shown_url(one)) for one in used]
+
+    @property
+    def isolation(self) -> str:
+        """How tests are undone on the first database, or would be if somebody connected to it.
+
+        A server is asked for its rights then.
+        """
+        first = self._known.first()
+        usual = first.product.usual_isolation() if first.isolation is None else ""
+        return usual or self.databases.ensure(first).name
+
+    def requests(self) -> tuple[Request, ...]:
+        """The requests of the running test."""
+        return tuple(self.current.test.requests) if self.current.test else ()
+
+    def broken_requests(self) -> list[tuple[str, Exception]]:
+        """What the app has raised in the running test, beside the request that it was asked."""
+        return self.current.test.broken if self.current.test else []
+
+    def story(self) -> list[Part]:
+        """What the running test has changed so far, and when."""
+        return self.current.test.story.parts() if self.current.test else []
+
+    # The end.
+
+    def summarized(self) -> Summary:
+        """Return what this process has to say. What was refused outside of any test is told now."""
+        return summarized(self.config, self.databases, self.ledger)
+
+    def finish(self) -> None:
+        """After the session: leave all levels; from here on the gate refuses everything."""
+        if self.databases.finished or os.getpid() != self._process:  # a fork: all is its parent's
+            return
+        self.settle()
+        self.instruments.close()
+        self.apps.close()
+        self._leave_all()
+        for database in self.databases.provisioned():
+            self.databases.ensure(database).close()
+        self.databases.finished = True
+        if _gate.close(self.gate):
+            self.environment.restore()
+        for product in self._known.products.values():
+            product.close()
+
+    def _leave_all(self) -> None:
+        while self.databases.levels:
+            with suppress(ArenaError):  # nobody is left to be told
+                self.levels.leave(self.databases.levels[-1])
+
+
+_SINCE = "ARENA_REBUILT_SINCE"
+
+
+def _rebuilt_since(config: Config) -> float:
+    """Under ``--arena-rebuild``: templates older than the run's start are not good enough.
+
+    The first process says when it started; its workers inherit it, and build once together.
+    """
+    if not config.rebuild:
+        return 0.0
+    return float(os.environ.setdefault(_SINCE, str(time.time())))

@@ -1,0 +1,80 @@
+"""What does a run have to say at its end?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_arena import _gate
+from pytest_arena._databases._suggest import suggested_schema
+from pytest_arena._report import Summary, kept_notes
+from pytest_arena.errors import redact
+
+if TYPE_CHECKING:
+    from pytest_arena._config import Config
+    from pytest_arena._databases._registry import KnownDatabases
+    from pytest_arena._databases._resolver import Databases
+    from pytest_arena._databases._state import Database
+    from pytest_arena._ledger import Ledger
+
+__all__ = ["summarized"]
+
+
+def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
+    """Return the facts of this process. What was refused outside of any test is told by that."""
+    refused = ledger.unreported("")
+    ledger.mark_reported(*refused)
+    _note_changed_files(databases, ledger)
+    meant = [one for one in databases.known.all() if not one.is_expected]
+    known = tuple(sorted(one.name for one in meant))
+    asked = {tail for one in meant for tail in one.tails}
+    used = databases.provisioned()
+    stores = [store for product in databases.known.products.values() for store in product.stores()]
+    named = dict.fromkeys([*config.schema, *config.seed])
+    return Summary(
+        tests=tuple(ledger.tests),
+        databases=tuple(database.name for database in used),
+        notes=(*ledger.told(), *kept_notes(ledger.kept)),
+        has_template=bool(config.schema or config.seed),
+        built_because=tuple(reason for store in stores for reason in store.reasons if reason),
+        table_seconds=tuple(ledger.table_seconds.values()) if not config.schema else (),
+        known=known,
+        unasked=tuple(name for name in named if name and name not in asked),
+        unused=_unused(config, [*meant, *used], databases.known) if used else (),
+        suggestion=_suggestion(config) if used else "",
+        refusals=tuple(dict.fromkeys(str(error) for error in refused)),
+        built_seconds=sum(store.built_seconds for store in stores),
+        products=tuple(dict.fromkeys(one.product.shown for one in used)),
+        verified=ledger.verified,
+        verified_seconds=ledger.verified_seconds,
+        isolations=tuple(dict.fromkeys(one.isolation.name for one in used if one.isolation)),
+    )
+
+
+def _unused(config: Config, found: list[Database], known: KnownDatabases) -> tuple[str, ...]:
+    """That a server was asked for, and the app's engines are all on SQLite."""
+    products = {one.product.name for one in found}
+    if config.database in {"auto", "sqlite"} or products != {"sqlite"}:
+        return ()
+    live = {one.file for one in found}
+    shown = [
+        str(engine.url)
+        for engine in _gate.find_engines()
+        if (one := _gate.asked_by_engine(engine)) and known.is_the_apps(one)
+        if engine.url.database not in live
+    ]
+    asked, there = config.database, ", ".join(dict.fromkeys(shown)) or found[0].name
+    told = f"arena_database = {asked} was not used: the app's engine is SQLite ({there})"
+    return (redact(told),)
+
+
+def _suggestion(config: Config) -> str:
+    """The likeliest ``arena_schema``, where there is none; "" where there is one."""
+    return "" if config.schema else suggested_schema(config.root)
+
+
+def _note_changed_files(databases: Databases, ledger: Ledger) -> None:
+    for file in databases.files.changed():
+        ledger.note(
+            f"{file} was changed during this run, by another process: arena leads only those into "
+            "the test's database that read its URL from the environment"
+        )

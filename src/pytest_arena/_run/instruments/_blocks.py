@@ -1,0 +1,268 @@
+"""Which step of its scenario does a test do now?"""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from pytest_arena import _gate
+from pytest_arena._config._load import is_library
+from pytest_arena._run.instruments._log import Block
+from pytest_arena.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from pytest_arena._run.instruments._log import Log
+    from pytest_arena.scenarios.specs import Kind, Problem, Specification
+    from pytest_arena.scenarios.specs import Scenario as SpecScenario
+
+__all__ = ["NotWritten", "Scenario"]
+
+_SHOWN = 3
+_LIKE = 0.4
+"""How like two texts are if one may be meant by the other."""
+
+
+class NotWritten(ScenarioError):
+    """A test of a scenario is not written yet."""
+
+    __module__ = "pytest_arena"
+
+    def __str__(self) -> str:
+        """Nothing is wrong: two lines are enough, of each of many tests."""
+        return f"{self.what}\n  next: {self.fix}"
+
+
+class Scenario:
+    """The scenario that a test proves: says which of its steps is done now.
+
+    It is made by the plugin; ask for the fixture ``scenario``. Blocks are optional. With them the
+    report tells of each step what was seeded, requested and asserted in it, and each step has to
+    have one. They are plain ``with`` blocks, in async tests as well. Where no specification is
+    configured they do nothing.
+
+    Example::
+
+        @pytest.mark.scenario("Test can start a pre-existing battle")
+        async def test_start(client_as, db_session, scenario):
+            with scenario.given("a battle exists with status PENDING"):
+                db_session.add(Battle(status="PENDING"))
+            with scenario.when("I POST to /battles/{battle_id}/start"):
+                response = await (await client_as("staff")).post("/battles/1/start")
+            with scenario.then("the battle status should change to ACTIVE"):
+                assert response.json()["status"] == "ACTIVE"
+    """
+
+    __module__ = "pytest_arena"
+
+    def __init__(
+        self,
+        log: Callable[[], Log | None],
+        written: Callable[[], int],
+        specification: Specification | None,
+    ) -> None:
+        self._log, self._written, self._specification = log, written, specification
+
+    def given(self, text: str) -> AbstractContextManager[None]:
+        """Return the block of a Given step, or of an And after one.
+
+        Args:
+            text: the step's text, without its keyword; of an Outline's with the placeholders in
+                it, or with a row's values.
+
+        Raises:
+            ScenarioError: there is no such step, or it comes before one whose block has begun; or
+                the test names no scenario.
+        """
+        __tracebackhide__ = True
+        return self._block("given", text)
+
+    def when(self, text: str) -> AbstractContextManager[None]:
+        """Return the block of a When step, or of an And after one. As ``given``."""
+        __tracebackhide__ = True
+        return self._block("when", text)
+
+    def then(self, text: str) -> AbstractContextManager[None]:
+        """Return the block of a Then step, or of an And after one. As ``given``."""
+        __tracebackhide__ = True
+        return self._block("then", text)
+
+    def todo(self, text: str = "") -> NoReturn:
+        """Say that the test is not written yet: it fails, and its scenario is a STUB.
+
+        Raises:
+            NotWritten: always.
+        """
+        __tracebackhide__ = True
+        log = self._log()
+        places = ", ".join(one.place for one in log.scenarios) if log else ""
+        raise NotWritten(
+            f"this test is not written yet{f': {text}' * bool(text)}",
+            why="a scenario is proven by a test that seeds, requests and asserts",
+            cause=str(_gate.user_line() or "scenario.todo()"),
+            fix=f"write the steps{f' of {places}' * bool(places)}, then delete scenario.todo()",
+        )
+
+    @contextmanager
+    def _block(self, kind: Kind, text: str) -> Iterator[None]:
+        __tracebackhide__ = True
+        log = self._log()
+        if self._specification is None:
+            yield
+            return
+        if log is None or not log.scenarios:
+            raise _unnamed(kind, text, self._specification)
+        block = Block(kind, _Steps(log, self._specification.problems).found(kind, text))
+        log.blocks.append(block)
+        wrote, assertions, requests = self._written(), log.assertions, len(log.requests)
+        try:
+            yield
+        finally:
+            block.is_open = False
+            block.wrote = max(self._written() - wrote, 0)
+            block.assertions = log.assertions - assertions
+            block.requests = tuple(range(requests, len(log.requests)))
+
+
+@dataclass(slots=True)
+class _Steps:
+    """The steps of a test's scenarios, and how far it is."""
+
+    log: Log
+    misread: Sequence[Problem]
+
+    def found(self, kind: Kind, text: str) -> tuple[tuple[str, int], ...]:
+        """Return the places of a step, in each scenario that has it.
+
+        Raises:
+            ScenarioError: there is none, or all that there are come before the last one.
+        """
+        __tracebackhide__ = True
+        fitting = {
+            one.key: places
+            for one in self.log.scenarios
+            if (places := _places(one, kind, _plain(text)))
+        }
+        if not fitting:
+            raise self._unknown(kind, text)
+        found = [(key, self._next(key, places)) for key, places in fitting.items()]
+        if all(place is None for _, place in found):
+            raise self._out_of_order(text, *next(iter(fitting.items())))
+        return tuple((key, place) for key, place in found if place is not None)
+
+    def _next(self, key: str, places: list[int]) -> int | None:
+        """Of steps with one text that which has not been done; else the last again, in a loop."""
+        done = [place for one in self.log.blocks for name, place in one.places if name == key]
+        last = max(done, default=-1)
+        return next((one for one in places if one > last), last if last in places else None)
+
+    def _unknown(self, kind: Kind, text: str) -> ScenarioError:
+        keys = [one.key for one in self.log.scenarios]
+        problems = [one for one in self.misread if one.scenario in keys]
+        if wrong := next((one for one in problems if one.is_error), None):
+            return _misread(text, kind, wrong)
+        known = {_plain(step.text): (one, step) for one in self.log.scenarios for step in one.steps}
+        near = difflib.get_close_matches(_plain(text), known, n=1, cutoff=_LIKE)
+        if not near:
+            places = ", ".join(one.place for one in self.log.scenarios)
+            return _error(text, kind, "none of them is like it", f"see {places}")
+        scenario, step = known[near[0]]
+        place = f"{scenario.spec}:{step.line}"
+        at_step = (one for one in problems if (one.spec, one.line) == (scenario.spec, step.line))
+        if wrong := next(at_step, None):
+            return _misread(text, kind, wrong)
+        if near[0] == _plain(text):
+            return _error(text, kind, f"it is a {step.kind.title()} step ({place})", _as_code(step))
+        return _error(text, kind, f"the nearest is {step} ({place})", _as_code(step))
+
+    def _out_of_order(self, text: str, key: str, places: list[int]) -> ScenarioError:
+        scenario = next(one for one in self.log.scenarios if one.key == key)
+        done = [place for one in self.log.blocks for name, place in one.places if name == key]
+        step, last = scenario.steps[places[-1]], scenario.steps[max(done)]
+        return ScenarioError(
+            f"the step {text!r} comes after {last.text!r}, and stands before it in the scenario",
+            why="a scenario is proven in the order of its steps",
+            cause=f"{_gate.user_line() or 'a step block'}\n"
+            f"{scenario.spec}:{step.line}  {step}\n{scenario.spec}:{last.line}  {last}",
+            fix="do the steps in the order of the specification, or change that",
+        )
+
+
+def _places(scenario: SpecScenario, kind: Kind, text: str) -> list[int]:
+    """Of an Outline the texts of the rows are as good as the template's."""
+    outlines = [scenario.steps, *(row.steps for row in scenario.rows)]
+    return sorted(
+        {
+            place
+            for steps in outlines
+            for place, step in enumerate(steps)
+            if step.kind == kind and _plain(step.text) == text
+        }
+    )
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _as_code(step: object) -> str:
+    kind, text = getattr(step, "kind", ""), getattr(step, "text", "")
+    return f"with scenario.{kind}({text!r}):"
+
+
+def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioError:
+    """The scenario that the test must mean has this step, and most of the others in its code."""
+    from pytest_arena.scenarios.specs import Index  # noqa: PLC0415 - what reads Gherkin costs only those who have it
+
+    having = [one for one in specification.scenarios if _places(one, kind, _plain(text))]
+    texts = _texts_of_the_code() if len(having) > 1 else frozenset()
+    shared = {one.key: _shared(one, texts) for one in having}
+    likely = [one for one in having if shared[one.key] == max(shared.values())][:_SHOWN]
+    marker = Index(specification).marker
+    return ScenarioError(
+        "no scenario is named by this test, which has a block for a step",
+        why="nobody would look at what is done in it, and the scenario would be unproven",
+        cause="\n".join(
+            [
+                str(_gate.user_line() or "a step block"),
+                *(f"{one.place}  {one.name}" for one in likely),
+            ]
+        ),
+        fix="\n".join(map(marker, likely))
+        or "a marker for its scenario (arena scenarios list), or no blocks",
+    )
+
+
+def _texts_of_the_code() -> frozenset[str]:
+    """What stands in the functions of the user's that have led here."""
+    users = (one.f_code for one in _gate.frames() if not is_library(one.f_code.co_filename))
+    return frozenset(_plain(one) for code in users for one in code.co_consts if type(one) is str)
+
+
+def _shared(scenario: SpecScenario, texts: frozenset[str]) -> int:
+    return sum(_plain(step.text) in texts for step in scenario.steps)
+
+
+def _misread(text: str, kind: str, problem: Problem) -> ScenarioError:
+    """Whatever is the nearest: the step may well be there, and the block be right."""
+    place = f"{problem.spec}:{problem.line}"
+    return ScenarioError(
+        f"no {kind.title()} step of the scenario reads {text!r}",
+        why="something is wrong in the specification, where the step may stand",
+        cause=f"{_gate.user_line() or 'a step block'}\n{place}  {problem.what}",
+        fix=f"{place}: {problem.hint}" if problem.hint else f"mend {place}",
+    )
+
+
+def _error(text: str, kind: str, why: str, fix: str) -> ScenarioError:
+    return ScenarioError(
+        f"no {kind.title()} step of the scenario reads {text!r}",
+        why=f"a step block names the step that it does; {why}",
+        cause=str(_gate.user_line() or "a step block"),
+        fix=fix,
+    )

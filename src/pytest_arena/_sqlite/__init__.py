@@ -1,0 +1,25 @@
+"""All of SQLite: where its files stand, how a connection is led there, how one is brought back."""
+
+from __future__ import annotations
+
+from pytest_arena._sqlite._attach_sql import lead_attached, may_attach
+from pytest_arena._sqlite._copy import Copy
+from pytest_arena._sqlite._file import LiveFile
+from pytest_arena._sqlite._home import Home
+from pytest_arena._sqlite._names import file_of
+from pytest_arena._sqlite._sql import OwnConnection
+from pytest_arena._sqlite._trial import works
+from pytest_arena._sqlite.ways import Pages, Wal
+
+__all__ = [
+    "Copy",
+    "Home",
+    "LiveFile",
+    "OwnConnection",
+    "Pages",
+    "Wal",
+    "file_of",
+    "lead_attached",
+    "may_attach",
+    "works",
+]

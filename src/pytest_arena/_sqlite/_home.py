@@ -1,0 +1,110 @@
+"""A folder of this process for its SQLite files, gone at the end or at the next run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pytest_arena.errors import ServerError
+
+__all__ = ["Home", "homes"]
+
+PLACE = "ARENA_FILES"  # the environment's: another place for the folders of all runs
+# Files in memory save the syncs of the app's own commits (3 ms a test on ext4). Containers often
+# give 64 MB; below this it is not worth the risk of running full.
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, used with a folder that only this user enters
+_ROOM_NEEDED = 512 * 1024 * 1024
+
+
+class Home:
+    """The folder where this process keeps its live files; nobody else can enter it.
+
+    A lock beside it says that the process lives. Whoever begins or ends next removes the folders
+    of those that do not, so that nothing is left after ``kill -9``.
+    """
+
+    def __init__(self) -> None:
+        parent = _parent()
+        _sweep(parent)
+        name = f"run-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        # The lock comes first: a folder without one is never taken for a dead run's.
+        self._lock = FileLock(parent / f"{name}.lock")
+        self._lock.acquire()
+        self.path = parent / name
+        self.path.mkdir(mode=0o700)
+
+    def file(self, name: str) -> Path:
+        """Return the path of a live file. The same name gives the same path all the time."""
+        return self.path / name
+
+    def close(self) -> None:
+        """Remove the folder. Idempotent; a forked child leaves its parent's alone."""
+        if self._lock.is_locked:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self._lock.release()
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            _sweep(self.path.parent)  # what workers of this run have left that died
+
+
+def homes() -> list[Path]:
+    """Return the folders that are there, in which this user's runs have theirs."""
+    return [parent for parent in _parents() if parent.is_dir() and _is_own(parent)]
+
+
+def _parent() -> Path:
+    tried = []
+    for parent in _parents():
+        if parent.parent == _MEMORY and not _has_room(_MEMORY):
+            continue
+        try:
+            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            tried.append(f"{parent}: {error}")
+            continue
+        if _is_own(parent):
+            return parent
+        tried.append(f"{parent}: belongs to another user")
+    raise ServerError(
+        "no folder for the test databases: " + "; ".join(tried),
+        why="each test works on files of its own, which must be in a folder of this user alone",
+        cause="the permissions of these folders, or a full disk",
+        fix="TMPDIR=<a folder that you can write to> pytest …",
+    )
+
+
+def _parents() -> list[Path]:
+    """Return where the folders of this user's runs may be, the best place first."""
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    asked = os.environ.get(PLACE)
+    places = [Path(asked)] if asked else [_MEMORY, Path(tempfile.gettempdir()).resolve()]
+    return [place / f"pytest-arena-{user}" for place in dict.fromkeys(places)]
+
+
+def _has_room(folder: Path) -> bool:
+    if not hasattr(os, "statvfs") or not os.access(folder, os.W_OK):
+        return False
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize >= _ROOM_NEEDED
+
+
+def _is_own(folder: Path) -> bool:
+    # Its parent is world-writable: somebody else could have made this folder before us.
+    return not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what dead runs left."""
+    for lock_file in parent.glob("run-*.lock"):
+        lock = FileLock(lock_file, timeout=0)
+        try:
+            lock.acquire()
+        except (Timeout, OSError):
+            continue
+        shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)
+        lock.release()
+        lock_file.unlink(missing_ok=True)

@@ -1,0 +1,174 @@
+"""SQLite: files in a folder of this process."""
+
+from __future__ import annotations
+
+import glob
+import re
+from importlib.util import find_spec
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.engine import URL, make_url
+
+from pytest_arena._databases._files import real, tails_of
+from pytest_arena._databases._store import Store
+from pytest_arena._gate import Aim, Asked, Key
+from pytest_arena._isolation_seam import isolation_named
+from pytest_arena._run._kept import kept_file
+from pytest_arena._sqlite import _sql as sql
+from pytest_arena._sqlite._copy import Copy
+from pytest_arena._sqlite._templates import FileShelves, FileTarget
+from pytest_arena.errors import impossible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from pathlib import Path
+
+    from sqlalchemy.engine import Dialect
+
+    from pytest_arena._config import Config
+    from pytest_arena._databases._shelves import Target
+    from pytest_arena._databases._state import Database
+    from pytest_arena._postgresql._identity import Identity
+    from pytest_arena._sqlite._home import Home
+
+__all__ = ["SQLite"]
+
+
+class SQLite:
+    """Each database is a live file; templates are files in the user's cache."""
+
+    name = "sqlite"
+    forced = (
+        "a new file was put in its place. SQLAlchemy's connections are opened anew; those of "
+        "sqlite3 itself and of other processes go on with the old file"
+    )
+
+    def __init__(self, config: Config, home: Home, *, newer_than: float) -> None:
+        self._config, self._home = config, home
+        shelves = FileShelves(config.cache / "templates")
+        self._store = Store(shelves, config.root, newer_than)
+        self._count = count(1)
+
+    @property
+    def shown(self) -> str:
+        """Its version."""
+        return f"SQLite {sql.version()}"
+
+    def usual_dialect(self) -> type[Dialect]:
+        """Aiosqlite's where it is installed."""
+        url = "sqlite+aiosqlite://" if find_spec("aiosqlite") else "sqlite://"
+        return make_url(url).get_dialect()
+
+    def key(self, asked: Asked) -> Key | None:
+        """The file; a memory database without a name is its engine's alone."""
+        if asked.name:
+            return Key("file", real(asked.name))
+        return Key("shared memory", asked.memory) if asked.memory else None
+
+    def tails(self, asked: Asked) -> tuple[str, ...]:
+        """Its path without the ending, from the whole to the last part of it."""
+        return tails_of(asked.name)
+
+    def new_file(self, name: str, taken: Collection[str]) -> Path:
+        """A file of its own, with room in its name for SQLite's side files.
+
+        Simple letters: the path stands in URLs, too. Some file systems do not tell A from a.
+        """
+        simple = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[-100:]
+        while simple.lower() in taken:
+            simple = f"{next(self._count)}-{simple[-100:]}"
+        return self._home.file(simple)
+
+    def meant(self, asked: Asked) -> Database | None:
+        """None: live files are known by their paths."""
+        del asked
+        return None
+
+    def stores(self) -> list[Store[Any]]:
+        """The one."""
+        return [self._store]
+
+    def store(self, database: Database) -> Store[Any]:
+        """The one."""
+        del database
+        return self._store
+
+    def scratch(self) -> Target:
+        """A file that is not there yet."""
+        return FileTarget(self._home.file(f"scratch-{next(self._count)}"))
+
+    def isolate(self, database: Database, content: Any, tell: Callable[[str], None]) -> Copy:
+        """``copy``, which is all that SQLite has."""
+        return self._kind()(live_of(database), content, tell=tell)
+
+    def usual_isolation(self) -> str:
+        """Nobody's rights decide on it."""
+        return self._kind().name
+
+    def _kind(self) -> type[Copy]:
+        kind: type[Copy] = isolation_named(self._config, {"auto": Copy, "copy": Copy}, self.shown)
+        return kind
+
+    def lacks(self, isolation: str) -> str:
+        """All but copy."""
+        return "" if isolation == "copy" else f"{self.shown} is isolated by copy"
+
+    def aim(self, database: Database) -> Aim:
+        """The live file."""
+        generation = database.isolation.generation if database.isolation else 0
+        return Aim(database.key, database.file, (database.born, generation))
+
+    def aim_of(self, database: Database, identity: Identity) -> None:
+        """Not on a server."""
+        del database, identity
+
+    def url(self, database: Database, driver: str) -> URL:
+        """The path of the live file."""
+        return URL.create(f"sqlite+{driver}" if driver else "sqlite", database=database.file)
+
+    def engine_url(self, database: Database, driver: str) -> URL:
+        """The same."""
+        return self.url(database, driver)
+
+    def sync_driver(self) -> str:
+        """Python's own."""
+        return ""
+
+    def keep(self, database: Database, title: str) -> str:
+        """A copy in the user's cache."""
+        file = kept_file(self._config.cache, title, live_of(database).name)
+        if database.isolation is not None:
+            database.isolation.save(file)
+        return str(file)
+
+    def look(self, where: str) -> str:
+        """SQLite's own shell."""
+        return f"sqlite3 {where}"
+
+    def remove(self, database: Database) -> None:
+        """The live file, its side files and pictures."""
+        if database.isolation is not None:
+            database.isolation.close()
+            live = live_of(database)
+            for file in live.parent.glob(f"{glob.escape(live.name)}*"):
+                file.unlink(missing_ok=True)
+
+    def writes(self, database: Database, pid: int) -> bool:
+        """There are no backends."""
+        del database, pid
+        return False
+
+    def end_backend(self, database: Database, pid: int, *, cancel: bool) -> None:
+        """There are no backends."""
+
+    def close(self) -> None:
+        """Remove the folder."""
+        self._home.close()
+
+
+def live_of(database: Database) -> Path:
+    """Return the live file of a database that has one."""
+    if database.live is None:
+        raise impossible(f"{database.name}: no file, and asked for it")
+    return database.live

@@ -1,0 +1,248 @@
+"""Templates that are files, in the user's cache: SQLite's."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+from sqlalchemy import create_engine
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from pytest_arena._databases._shelves import Manifest, ScriptError, Template, read_manifest
+from pytest_arena._sqlite import _scripts as scripts
+from pytest_arena._sqlite import _sql as sql
+from pytest_arena._sqlite._file import is_whole
+from pytest_arena.errors import TemplateError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from sqlalchemy.engine import Dialect, Engine
+
+    from pytest_arena._databases._shelves import Target
+
+__all__ = ["FileShelves", "FileTarget"]
+
+_LOCK_SECONDS = 600  # longer than a build takes; a dead builder's lock is free at once
+_UNUSED_SECONDS = 14 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class FileTarget:
+    """A file, which is made by whoever connects first."""
+
+    path: Path
+    address: None = None
+    is_async_only: bool = False
+    product: str = "SQLite"
+    has_schemas: bool = False
+
+    @property
+    def file(self) -> str:
+        """Its path."""
+        return str(self.path)
+
+    def aim_key(self) -> str:
+        """Its path."""
+        return str(self.path)
+
+    @contextlib.contextmanager
+    def engine(self) -> Iterator[Engine]:
+        """By the driver of the standard library."""
+        engine = create_engine(self._url("sqlite"), poolclass=NullPool)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+    @contextlib.asynccontextmanager
+    async def async_engine(self) -> AsyncIterator[AsyncEngine]:
+        """By aiosqlite."""
+        engine = create_async_engine(self._url("sqlite+aiosqlite"), poolclass=NullPool)
+        try:
+            yield engine
+        finally:
+            await engine.dispose()
+
+    def _url(self, driver: str) -> URL:
+        return URL.create(driver, database=self.file)
+
+    def run_script(self, script: str) -> None:
+        """On an engine's connection, so that what it attaches is looked at."""
+        with self.engine() as engine, engine.begin() as connection:
+            try:
+                scripts.run_script(connection.connection.dbapi_connection, script)
+            except Exception as error:
+                raise ScriptError(
+                    f"{type(error).__name__}: {error}",
+                    line=scripts.failing_line(script),
+                    fix="",
+                ) from error
+
+    def has_tables(self) -> bool:
+        """Asked of a connection of arena's own."""
+        return self.path.exists() and sql.has_tables(self.path)
+
+    def is_being_written(self) -> bool:
+        """Whether somebody keeps the lock of whoever writes."""
+        with contextlib.closing(sql.open_control(self.path)) as control:
+            try:
+                sql.begin_writing(control)
+            except sql.Busy:
+                return True
+            sql.stop_writing(control)
+        return False
+
+    def beside(self, number: int) -> FileTarget:
+        """Another file, which is not there yet."""
+        return FileTarget(Path(f"{self.path}-{number}"))
+
+    def remove(self) -> None:
+        """Side files too."""
+        for file in self.path.parent.glob(f"{self.path.name}*"):
+            file.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class FileShelves:
+    """A folder for each shelf: a template is a file and a manifest, which is written last.
+
+    It is written by a rename, so that a build that was broken off is never taken for a finished
+    one.
+    """
+
+    folder: Path
+
+    @property
+    def ddl(self) -> Dialect:
+        """Of the driver of the standard library."""
+        return SQLiteDialect_pysqlite()
+
+    def identity(self) -> str:
+        """The version of the library in this process."""
+        return f"sqlite {sql.version()}"
+
+    def templates(self, shelf: str) -> list[Template[Path]]:
+        """Those whose manifest is there, and the file with it."""
+        found = [_read(file) for file in (self.folder / shelf).glob("*.json")]
+        complete = [one for one in found if one is not None and one.content.is_file()]
+        return sorted(complete, key=lambda one: -one.manifest.built)
+
+    def is_whole(self, template: Template[Path]) -> bool:
+        """Whether it has all its pages: a disk may have been full."""
+        return is_whole(template.content)
+
+    def used(self, template: Template[Path]) -> None:
+        """By the time of its manifest."""
+        with contextlib.suppress(OSError):  # a cache that others fill, read-only here
+            template.content.with_suffix(".json").touch()
+
+    @contextlib.contextmanager
+    def locked(self, shelf: str) -> Iterator[float]:
+        """By a file, whose time is the one that no test has changed."""
+        file = self.folder / shelf / "lock"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()  # about to be used: not to be collected
+        lock = FileLock(file, timeout=_LOCK_SECONDS)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise TemplateError(
+                f"another process has been building a template for {_LOCK_SECONDS} s",
+                why="a template is built once for all processes, so that this one waits",
+                cause=f"the process that holds {file}",
+                fix="end that process; its lock is free at once",
+            ) from None
+        try:
+            yield _used(file)
+        finally:
+            lock.release()
+
+    def clear(self, shelf: str) -> None:
+        """By the time of the manifests."""
+        _collect_unused(self.folder, now=_used(self.folder / shelf / "lock"))
+        _remove_unfinished(self.folder / shelf)
+
+    def begin(self, shelf: str, below: Template[Path] | None) -> FileTarget:
+        """A file of a name that nobody else has."""
+        target = FileTarget(self.folder / shelf / f"building-{uuid.uuid4().hex}.sqlite")
+        if below is not None:
+            shutil.copyfile(below.content, target.path)
+        return target
+
+    def finish(self, target: Target, shelf: str, manifest: Manifest) -> Path:
+        """Into one file, without side files."""
+        folder = self.folder / shelf
+        finished, single = folder / f"{manifest.digest}.sqlite", folder / f"single-{uuid.uuid4()}"
+        sql.finish_file(Path(target.file), single)
+        single.replace(finished)
+        single.write_text(manifest.text(), encoding="utf-8")
+        single.replace(finished.with_suffix(".json"))
+        _remove_unfinished(folder)
+        return finished
+
+    def advice(self, error: BaseException) -> str:
+        """The driver for async functions is an extra."""
+        if isinstance(error, ModuleNotFoundError) and error.name == "aiosqlite":
+            return "pip install 'pytest-arena[sqlite]'   (or make the function a plain def)"
+        return ""
+
+    def lacks_table(self, error: BaseException) -> bool:
+        """As SQLite says it."""
+        return "no such table" in str(error)
+
+    def not_stored(self, error: Exception) -> TemplateError | None:
+        """A folder that cannot be written to, a full disk."""
+        if not isinstance(error, OSError):
+            return None
+        return TemplateError(
+            f"the template cannot be stored: {error}",
+            why="schema and seed are built once, into a file that every test's database copies",
+            cause=f"the folder {self.folder}, or a full disk",
+            fix="ARENA_CACHE=<a folder that you can write to> pytest …",
+        )
+
+
+def _read(file: Path) -> Template[Path] | None:
+    try:
+        manifest = read_manifest(file.read_text(encoding="utf-8"))
+    except OSError:
+        return None  # collected at this moment
+    if manifest is None:
+        return None
+    return Template(file.with_suffix(".sqlite"), file.parent.name, manifest)
+
+
+def _collect_unused(folder: Path, *, now: float) -> None:
+    """Remove the templates that nobody has used for two weeks.
+
+    The time is a file's, as those that it is compared with: the test may have changed the clock.
+    """
+    old = now - _UNUSED_SECONDS
+    for shelf in folder.glob("*"):
+        for manifest in [one for one in shelf.glob("*.json") if _used(one) < old]:
+            manifest.unlink(missing_ok=True)  # first: without it nobody takes the file
+            manifest.with_suffix(".sqlite").unlink(missing_ok=True)
+        if not any(shelf.glob("*.json")) and max(_used(shelf), _used(shelf / "lock")) < old:
+            shutil.rmtree(shelf, ignore_errors=True)
+
+
+def _used(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _remove_unfinished(shelf: Path) -> None:
+    """Remove broken builds. Called by the holder of the shelf's lock: nobody else builds there."""
+    for file in (*shelf.glob("building-*"), *shelf.glob("single-*")):
+        file.unlink(missing_ok=True)

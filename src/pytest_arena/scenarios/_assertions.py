@@ -1,0 +1,298 @@
+"""Which assertions of a test have passed?"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import sys
+import unittest
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from unittest import mock
+
+import _pytest.assertion.rewrite as rewriting
+import _pytest.assertion.util as asserting
+
+from pytest_arena.scenarios._sent import relative
+from pytest_arena.scenarios._statements import text_at
+from pytest_arena.scenarios._unheard import unheard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from types import FrameType
+
+    _Heard = Callable[[int, str, str], None]
+
+__all__ = ["enable", "heard"]
+
+
+class Instruments(Protocol):
+    """Who wants to know."""
+
+    @property
+    def has_asserted(self) -> bool:
+        """Whether an assertion that could fail has been heard since the last request."""
+
+    def begin_call(self) -> None:
+        """What is asserted from here on counts."""
+
+    def uses(self, fixture_names: Iterable[str]) -> None:
+        """The test has asked for these as well, while it ran."""
+
+    def end_call(self) -> None:
+        """The test's call is over."""
+
+    def asserted(
+        self, place: str, text: str, values: Sequence[object] = (), *, is_idle: bool = False
+    ) -> None:
+        """An assertion has passed; values are those of its parts, and of what stands around it."""
+
+    def off_now(self, name: str, why: str) -> None:
+        """It cannot be known for the test that runs."""
+
+
+# pytest compiles test files twice, with calls for assertions that pass and without: each kind has
+# files of its own in the cache, or one of them would be silent.
+_TAIL = "-arena.pyc"
+_INI = "enable_assertion_pass_hook"
+
+
+def enable(early_config: Any) -> str:
+    """Have assertions that pass tell of it, before any test file is imported.
+
+    Returns why that cannot be; "" where it can. Ends with pytest's configuration. Cost: 0.1 µs an
+    assertion wherever nobody wants to know, some 3 µs where somebody does.
+    """
+    if why := _why_not(early_config):
+        return why
+    tail = rewriting.PYC_TAIL
+    try:
+        early_config._inicache[_INI] = True  # noqa: SLF001 - no public way works this early
+        rewriting.PYC_TAIL = f"{tail.removesuffix('.pyc')}{_TAIL}"
+        early_config.add_cleanup(_others_too())
+        is_heard = _is_heard(early_config)
+    except Exception as error:  # noqa: BLE001 - private names of pytest's: any of them may change
+        is_heard, _why = False, error
+    early_config.add_cleanup(functools.partial(setattr, rewriting, "PYC_TAIL", tail))
+    return "" if is_heard else "this pytest tells nobody of assertions that pass"
+
+
+def _why_not(early_config: Any) -> str:
+    if sys.flags.optimize:
+        return "python -O leaves assertions out"
+    if getattr(early_config.known_args_namespace, "assertmode", "") != "rewrite":
+        return "--assert=plain: pytest does not see assertions"
+    return ""
+
+
+def _is_heard(config: Any) -> bool:
+    """Try it out: rewrite an assertion, and listen."""
+    source = b"def test():\n    assert 1 + 1 == 2\n"
+    tree, names, told = ast.parse(source), {"__name__": __name__}, _Noting()
+    rewriting.rewrite_asserts(tree, source, __file__, config)
+    exec(compile(tree, __file__, "exec"), names)  # noqa: S102 - the text above
+    before, asserting._assertion_pass = asserting._assertion_pass, told  # noqa: SLF001 - tried out here
+    try:
+        names["test"]()  # type: ignore[operator]  # a function
+    finally:
+        asserting._assertion_pass = before  # noqa: SLF001 - as above
+    return told.number == 1
+
+
+class _Noting:
+    """Counts the questions for a listener."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __bool__(self) -> bool:
+        self.number += 1
+        return False
+
+    def __call__(self, _line: int, _text: str, _explanation: str) -> None:
+        """Is never called."""
+
+
+@contextmanager
+def heard(instruments: Instruments, item: Any) -> Iterator[None]:
+    """Around a test's call: tell of each assertion of it that passes."""
+    before = getattr(asserting, "_assertion_pass", None)  # not there: `enable` has said so
+    listener = _Listener(instruments, str(item.config.rootpath), before)
+    asserting._assertion_pass = listener  # noqa: SLF001 - as above
+    _listeners.append(listener)
+    is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
+    try:
+        with _method_alone(instruments, item) if is_unittest else _called(instruments, item):
+            yield
+    finally:
+        _listeners.remove(listener)
+        asserting._assertion_pass = before  # noqa: SLF001 - as above
+
+
+@contextmanager
+def _called(instruments: Instruments, item: Any) -> Iterator[None]:
+    instruments.begin_call()
+    try:
+        yield
+    finally:
+        if not instruments.has_asserted and (why := unheard(item)):
+            instruments.off_now("asserted", why)
+        # Private: what it got by `getfixturevalue` is not among its `fixturenames`.
+        instruments.uses(getattr(getattr(item, "_request", None), "_fixture_defs", ()))
+        instruments.end_call()
+
+
+@contextmanager
+def _method_alone(instruments: Instruments, item: Any) -> Iterator[None]:
+    """Without ``setUp`` and ``tearDown``, which unittest runs in the call as well."""
+    method = item.obj
+    if inspect.iscoroutinefunction(method):
+
+        @functools.wraps(method)
+        async def acalled(*args: Any, **kwargs: Any) -> None:
+            with _called(instruments, item):
+                await method(*args, **kwargs)
+
+        with mock.patch.object(item.instance, item.name, acalled):  # pytest leaves it to unittest
+            yield
+        return
+
+    @functools.wraps(method)
+    def called(*args: Any, **kwargs: Any) -> None:
+        with _called(instruments, item):
+            method(*args, **kwargs)
+
+    item.obj = called
+    try:
+        yield
+    finally:
+        item.obj = method
+
+
+@functools.cache
+def _file(name: str, root: str) -> str:
+    return relative(Path(name), Path(root))
+
+
+class _Listener:
+    """Tells the instruments of each assertion that passes.
+
+    pytest asks whether there is a listener before it explains an assertion to it. To explain one
+    costs twenty times what all the rest does, so the question is enough: it is told here, by the
+    line that asks.
+    """
+
+    def __init__(self, instruments: Instruments, root: str, before: _Heard | None) -> None:
+        self._instruments, self._root, self._before = instruments, root, before
+
+    def __bool__(self) -> bool:
+        frame = sys._getframe(2)  # noqa: SLF001 - of whoever asserts; the documented way to a frame
+        place = f"{_file(frame.f_code.co_filename, self._root)}:{frame.f_lineno}"
+        text, names = text_at(frame), _variables(frame)
+        is_idle = _is_an_answer(text, names)
+        self._instruments.asserted(place, text, list(names.values()), is_idle=is_idle)
+        return self._before is not None
+
+    def __call__(self, line: int, text: str, explanation: str) -> None:
+        if self._before is not None:
+            self._before(line, text, explanation)
+
+    def passed(self, frame: FrameType | None) -> None:
+        """Something else than an assertion has asserted, called by the line of this frame."""
+        while frame is not None and _is_a_tool(frame):
+            frame = frame.f_back
+        if frame is not None:
+            place = f"{_file(frame.f_code.co_filename, self._root)}:{frame.f_lineno}"
+            self._instruments.asserted(place, text_at(frame))
+
+
+_listeners: list[_Listener] = []
+
+_UNSHARED = 3  # references to a dict: the frame's, ours, and that of who counts them
+
+
+def _variables(frame: FrameType) -> Mapping[str, object]:
+    """Return what the names in a function stand for."""
+    names = frame.f_locals
+    if sys.version_info >= (3, 13) or not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        return names
+    found = dict(names)
+    # Before Python 3.13 the frame keeps the dict, and with it whatever the test deletes later on.
+    if sys.getrefcount(names) == _UNSHARED:  # nobody else has it, by `locals()`
+        names.clear()
+    return found
+
+
+def _is_an_answer(text: str, names: Mapping[str, object]) -> bool:
+    """Whether it asks for an answer alone: a client always has one, which is true in itself."""
+    name = text.partition(" ")[0]
+    value = names.get(name) if text in (name, f"{name} is not None", f"{name} != None") else None
+    return hasattr(value, "raise_for_status") and not hasattr(value, "__bool__")
+
+
+# What asserts besides the statement.
+
+
+def _is_a_tool(frame: FrameType) -> bool:
+    name = str(frame.f_globals.get("__name__", ""))
+    return name.startswith(("_pytest.", "unittest.", "contextlib", "pytest_arena."))
+
+
+def _others_too() -> Callable[[], None]:
+    """Have `pytest.raises`, unittest and mocks tell as well. Returns what ends that."""
+    # Here, since these names are private as well, and `enable` is told where one is lacking.
+    from unittest.case import (  # noqa: PLC0415 - as above
+        _AssertRaisesContext,
+        _AssertWarnsContext,
+    )
+
+    from _pytest import raises, recwarn  # noqa: PLC0415 - as above
+
+    mocks = (mock.NonCallableMock, mock.AsyncMockMixin)
+    originals = [
+        *((kind, "__exit__", _exiting) for kind in (raises.RaisesExc, raises.RaisesGroup)),
+        *((kind, "__exit__", _exiting) for kind in (_AssertRaisesContext, _AssertWarnsContext)),
+        (recwarn.WarningsChecker, "__exit__", _exiting),
+        *((unittest.TestCase, name, _calling) for name in _asserts(unittest.TestCase, "assert")),
+        *((kind, name, _calling) for kind in mocks for name in _asserts(kind, "assert_")),
+    ]
+    saved = [(kind, name, vars(kind)[name]) for kind, name, _ in originals]
+    for kind, name, wrap in originals:
+        setattr(kind, name, wrap(vars(kind)[name]))
+
+    def restore() -> None:
+        for kind, name, original in saved:
+            setattr(kind, name, original)
+
+    return restore
+
+
+def _asserts(kind: type, prefix: str) -> list[str]:
+    return [name for name, one in vars(kind).items() if name.startswith(prefix) and callable(one)]
+
+
+def _exiting(leave: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(leave)
+    def left(self: Any, kind: Any, *rest: Any) -> Any:
+        __tracebackhide__ = True
+        result = leave(self, kind, *rest)
+        is_caught = kind is None or result  # an error that it lets pass is none that it expected
+        if _listeners and is_caught:
+            _listeners[-1].passed(sys._getframe(1))  # noqa: SLF001 - as above
+        return result
+
+    return left
+
+
+def _calling(check: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(check)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        result = check(*args, **kwargs)
+        if _listeners and result is None and not _is_a_tool(caller := sys._getframe(1)):  # noqa: SLF001 - as above
+            _listeners[-1].passed(caller)
+        return result
+
+    return checked

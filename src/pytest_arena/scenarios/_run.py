@@ -1,0 +1,323 @@
+"""What becomes of the scenarios in one run of pytest, from its options to its exit status?"""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from pytest_arena.errors import ArenaError
+from pytest_arena.scenarios._agreed import check_agreed
+from pytest_arena.scenarios._assertions import heard
+from pytest_arena.scenarios._bdd import Unawaited
+from pytest_arena.scenarios._found import Found
+from pytest_arena.scenarios._mapped import Mapped, Mapper
+from pytest_arena.scenarios._sabotage import SabotagePasses
+from pytest_arena.scenarios._sent import evidence_line, plain_facts, told
+from pytest_arena.scenarios._tries import SENT, Tries
+from pytest_arena.scenarios._whole import uncollected, what_is_left_out
+from pytest_arena.scenarios.evidence import (
+    Baseline,
+    Facts,
+    Lock,
+    Rules,
+    Sabotage,
+    Try,
+    judge,
+    waivers,
+)
+from pytest_arena.scenarios.outputs import lines, targets, workflow_commands, write
+from pytest_arena.scenarios.specs import Index, Reference, found, read
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from contextlib import AbstractContextManager
+
+    from pytest_arena._run import ArenaRun
+    from pytest_arena.scenarios.evidence import Document
+
+__all__ = ["Scenarios"]
+
+hook = pluggy.HookimplMarker("pytest")
+
+_OUTPUT = "arena_scenarios"  # in what a worker hands to pytest-xdist
+_LISTS = ("collectonly", "setuponly", "setupplan")
+_FAILED, _USAGE = 1, 4
+
+
+class Scenarios:
+    """Registered as a plugin where specifications are to be read, in every process of the run.
+
+    Each process maps the tests that it collects, and tells of the tries that it makes in their
+    reports. The process that has seen all of them judges.
+    """
+
+    def __init__(self, config: Any, run: ArenaRun) -> None:
+        self._config, self._run = config, run
+        self._wanted, self._process = run.config, os.getpid()
+        self._tests: dict[int, Mapped] = {}
+        self._unawaited = Unawaited()
+        self._found, self._tries = Found(), Tries()
+        self._broken: dict[str, None] = {}  # files that could not be collected
+        self._failed: set[str] = set()  # tests of this process that have failed at least once
+        self._is_again = False  # whether the test that runs is one of them
+        self._sabotaged: dict[str, tuple[Sabotage, ...]] = {}
+        self._lines: list[str] = []
+        self._is_run = False
+        self.document: Document | None = None
+
+    # Before the tests.
+
+    def more_plugins(self) -> list[tuple[str, object]]:
+        """Return what else is to be registered in this run, with its names."""
+        if not self._wanted.scenarios_sabotage:
+            return []
+        return [("arena_sabotage", SabotagePasses(self._config, self._run, self))]
+
+    def read(self) -> None:
+        """Read all files that options name.
+
+        Raises:
+            ArenaError: there is no such file, no scenario in it, or something is wrong in the lock
+                file, the baseline, a waiver or ``--scenarios-out``; or one of the first two was
+                named, and is not there.
+        """
+        wanted = self._wanted
+        self._targets = targets(wanted.scenarios_out)
+        self._specification = read(wanted.specs, wanted.root)
+        place = f"{wanted.place('specs')}; seen from {wanted.root}"
+        found(self._specification, wanted.specs, place=place)
+        self._rules = self._read_rules()
+        index = Index(self._specification, self._rules.lock.known())
+        self._chosen = {_key(index, name) for name in wanted.scenario}
+        self._mapper = Mapper(self._specification, index, wanted.root)
+        self._run.instruments.specification = self._specification
+
+    def _read_rules(self) -> Rules:
+        wanted = self._wanted
+        baseline = wanted.root / wanted.scenario_baseline
+        is_list = any(getattr(self._config.option, name, False) for name in _LISTS)
+        check_agreed(wanted, lists_only=is_list)
+        return Rules(
+            evidence=wanted.scenario_evidence,
+            waivers=waivers(wanted.scenario_waive, place=wanted.place("scenario_waive")),
+            baseline=Baseline.read(baseline) if wanted.scenario_baseline else Baseline(),
+            lock=Lock.read(wanted.root / wanted.scenario_lock) if wanted.scenario_lock else Lock(),
+            today=datetime.now(tz=UTC).date(),
+            lists_only=is_list,
+        )
+
+    @hook(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """All tests are there: others deselect later."""
+        self._map(items)
+        if self._chosen:
+            self._choose(items)
+        if note := self._unawaited.watch():
+            self._run.ledger.note(note)
+
+    def _map(self, items: list[Any]) -> None:
+        for mapped in self._mapper.all_of(items):
+            self._tests[id(mapped.item)] = mapped
+            mapped.item.user_properties += _properties(mapped)
+
+    def _choose(self, items: list[Any]) -> None:
+        """Leave the tests of the scenarios that ``--scenario`` names."""
+        gone = [item for item in items if not self._is_chosen(item)]
+        if gone:
+            self._config.hook.pytest_deselected(items=gone)
+            items[:] = [item for item in items if self._is_chosen(item)]
+
+    def _is_chosen(self, item: Any) -> bool:
+        mapped = self._tests.get(id(item))
+        return mapped is not None and any(one.key in self._chosen for one in mapped.scenarios)
+
+    @hook
+    def pytest_collection_finish(self, session: Any) -> None:
+        """What is left will run. Somebody may have marked more of it in the meantime."""
+        self._map([item for item in session.items if id(item) not in self._tests])
+        self._found.add(self._tests.values(), selected=frozenset(map(id, session.items)))
+
+    @hook
+    def pytest_collectreport(self, report: Any) -> None:
+        """A file that does not import may have the tests of any scenario."""
+        if report.failed:
+            self._broken[report.nodeid] = None
+        if not report.passed:
+            self._found.add_problem(uncollected(report))
+
+    @hook(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
+        """Tests are to be run: it is no ``--fixtures`` or the like."""
+        self._is_run = True
+        self._run.instruments.expect()
+
+    # One test.
+
+    def begin(self, item: Any) -> None:
+        """A test begins, and the arena has opened it.
+
+        Raises:
+            ScenarioError: its marker means no scenario. Nothing else of it runs.
+        """
+        mapped = self._tests.get(id(item))
+        if mapped is None:
+            return
+        if mapped.error is not None:
+            raise mapped.error
+        names = frozenset(getattr(item, "fixturenames", ()))
+        rows = frozenset(one.row for one in mapped.mappings)
+        self._run.instruments.begin_test(mapped.scenarios, names, rows=rows)
+
+    @hook(wrapper=True)
+    def pytest_runtest_call(self, item: Any) -> Generator[None, object, object]:
+        """Listen, while the test's own function runs."""
+        try:
+            with self._heard(item):
+                result = yield
+        except BaseException as error:
+            if (forgotten := self._unawaited.take()) is not None:
+                error.add_note(str(forgotten))
+            raise
+        if (forgotten := self._unawaited.take()) is not None:
+            raise forgotten
+        return result
+
+    def _heard(self, item: Any) -> AbstractContextManager[None]:
+        is_ours = id(item) in self._tests and self._run.breaking is None
+        return heard(self._run.instruments, item) if is_ours else nullcontext()
+
+    @hook(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(self, item: Any, call: Any) -> Generator[None, Any, Any]:
+        """Have the report tell of the try, once all others have had their say."""
+        report = yield
+        mapped = self._tests.get(id(item))
+        if mapped is None or self._run.breaking is not None:
+            return report
+        if report.when == "setup":
+            self._is_again = mapped.test in self._failed
+        sent = {"again": self._is_again, **told(report, call.excinfo, item)}
+        if report.failed:
+            self._failed.add(mapped.test)
+        if report.when == "teardown" and (facts := self._run.instruments.take()) is not None:
+            sent["facts"] = plain_facts(facts) if self._is_one_of_many else self._tries.keep(facts)
+            report.user_properties.append(("arena_evidence", evidence_line(facts)))
+        setattr(report, SENT, sent)
+        return report
+
+    @property
+    def _is_one_of_many(self) -> bool:
+        """Whether its reports go to another process: a worker's do, and those of a fork."""
+        return hasattr(self._config, "workerinput") or os.getpid() != self._process
+
+    @hook
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """A phase of a test is over, in this process or another."""
+        self._tries.see(report)
+
+    # Sabotage.
+
+    def proving(self) -> list[tuple[Any, Facts]]:
+        """Return the tests of this process whose last try has passed, and what it did."""
+        tests = ((one.item, self._tries.last(one.item.nodeid)) for one in self._tests.values())
+        return [(item, done.facts) for item, done in tests if _is_proof(done)]  # type: ignore[union-attr,misc]  # as _is_proof says
+
+    def add_sabotages(self, test: str, sabotages: tuple[Sabotage, ...]) -> None:
+        """A test was run again, with something broken."""
+        self._sabotaged[test] = self._sabotaged.get(test, ()) + sabotages
+        self._tries.add_sabotages(test, sabotages)
+
+    # The end.
+
+    @hook(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker of pytest-xdist has ended; one that has died left nothing."""
+        sent = (getattr(node, "workeroutput", None) or {}).get(_OUTPUT)
+        if sent is not None:
+            self._found.take_over(sent["found"])
+            for test, values in sent["sabotaged"].items():
+                self._tries.add_sabotages(test, tuple(Sabotage(**one) for one in values))
+
+    @hook(trylast=True)
+    def pytest_sessionfinish(self, session: Any) -> None:
+        """Judge, write, and have a strict run fail; in a worker: hand on what was found."""
+        self._unawaited.unwatch()
+        if (output := getattr(self._config, "workeroutput", None)) is not None:
+            sabotaged = {test: list(map(asdict, one)) for test, one in self._sabotaged.items()}
+            output[_OUTPUT] = {"found": self._found.plain(), "sabotaged": sabotaged}
+        elif self._is_run and session.exitstatus not in _BROKEN:
+            self.document = self._judged(session)
+            self._write(session)
+            if self._fails:
+                session.exitstatus = session.exitstatus or _FAILED
+
+    @property
+    def _fails(self) -> bool:
+        is_strict = self._wanted.scenarios == "strict"
+        return is_strict and self.document is not None and bool(self.document.gaps)
+
+    def _judged(self, session: Any) -> Document:
+        return judge(
+            self._specification,
+            self._found.mappings,
+            list(self._tries.all(self._found.names)),
+            rules=self._rules,
+            partial=what_is_left_out(session, self._found, sorted(self._broken)),
+            problems=self._found.problems,
+            is_sabotaged=self._wanted.scenarios_sabotage,
+        )
+
+    def _write(self, session: Any) -> None:
+        assert self.document is not None, "it was judged"  # noqa: S101 - for the type checker
+        try:
+            self._lines = write(
+                self._targets,
+                self.document,
+                root=self._wanted.root,
+                folder=self._config.invocation_params.dir,
+            )
+        except ArenaError as error:
+            self._lines = [f"ERROR: {error}"]
+            session.exitstatus = session.exitstatus or _USAGE
+
+    @hook
+    def pytest_terminal_summary(self, terminalreporter: Any, config: Any) -> None:
+        """The scenarios that are not proven, and how many there are."""
+        if self.document is None:
+            return
+        verbosity = config.get_verbosity()
+        if verbosity >= 0:
+            terminalreporter.write_sep("=", "scenarios")
+        strict = "--scenarios=strict" * (self._wanted.scenarios == "strict")
+        told_lines = lines(self.document, verbosity=verbosity, strict=strict)
+        for line in [*told_lines, *self._lines, *self._annotations()]:
+            terminalreporter.write_line(line, red=self._fails and line.startswith("scenarios: "))
+
+    def _annotations(self) -> list[str]:
+        if self.document is None or os.environ.get("GITHUB_ACTIONS") != "true":
+            return []
+        is_strict = self._wanted.scenarios == "strict"
+        return workflow_commands(self.document, root=self._wanted.root, is_strict=is_strict)
+
+
+_BROKEN = (3, 4)  # pytest's internal error, and its usage error
+
+
+def _key(index: Index, name: str) -> str:
+    asked = Reference(name=name, place=f"--scenario={name}", form="--scenario={}")
+    return index.find(asked).key
+
+
+def _is_proof(done: Try | None) -> bool:
+    return done is not None and done.outcome == "passed" and done.facts is not None
+
+
+def _properties(mapped: Mapped) -> list[tuple[str, str]]:
+    """For JUnit's XML, which shows strings alone. At collection: so a skipped test has them too."""
+    pairs = [(one.key, one.rev) for one in mapped.scenarios]
+    names = [("arena_scenario", key) for key, _ in pairs]
+    return names + [("arena_scenario_rev", rev) for _, rev in pairs]

@@ -1,0 +1,321 @@
+"""Which tests stay green though what they are about was broken?"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import warnings
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import pluggy
+
+from pytest_arena import _clock
+from pytest_arena._run import KINDS, Breaking, sabotaged
+from pytest_arena.errors import ArenaError, LoginError, RefusedError
+from pytest_arena.scenarios._sent import ADDRESS, told
+from pytest_arena.scenarios._to_break import to_break
+from pytest_arena.scenarios.evidence import Sabotage
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+    from contextlib import AbstractContextManager
+
+    from pytest_arena._run import ArenaRun, SabotageKind
+    from pytest_arena.scenarios.evidence import Facts
+
+__all__ = ["SabotagePasses"]
+
+Result = Literal["noticed", "survived", "not applicable", "unknown"]
+
+hook = pluggy.HookimplMarker("pytest")
+
+_OUTPUT = "arena_sabotage"  # in what a worker hands to pytest-xdist
+_TIMES, _MORE = 10, 10.0  # a test that waits for what was broken gets so much longer than before
+
+
+class Proving(Protocol):
+    """What is asked of whoever knows the scenarios of this run."""
+
+    def proving(self) -> list[tuple[Any, Facts]]:
+        """Return the tests of this process whose last try has passed, and what it did."""
+
+    def add_sabotages(self, test: str, sabotages: tuple[Sabotage, ...]) -> None:
+        """A test was run again, with something broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """A phase of a test that was run again."""
+
+    report: Any
+    error: BaseException | None
+    reason: str
+
+    @property
+    def is_noticed(self) -> bool:
+        """Whether the test has failed, and not arena under it."""
+        # A login that fails is the app's, and the user's function for it.
+        is_ours = isinstance(self.error, ArenaError) and not isinstance(self.error, LoginError)
+        return bool(self.report.failed) and not is_ours
+
+
+class SabotagePasses:
+    """Registered as a plugin where sabotage is asked for, in every process of the run.
+
+    After all tests it runs those again that prove a scenario, once for each thing that can be
+    broken under them. Reports of these runs go nowhere: not to the terminal, the cache of the
+    last failures, JUnit's XML or the exit status.
+
+    Cost: a run of the test for each kind, and one for comparison, with their set-ups and
+    tear-downs. Wider fixtures are set up again once, as all runs of one test follow each other.
+    """
+
+    def __init__(self, config: Any, run: ArenaRun, scenarios: Proving) -> None:
+        self._config, self._run, self._scenarios = config, run, scenarios
+        self._seconds: dict[str, float] = {}  # of each test's call, before
+        self._with_subtests: set[str] = set()
+        self._breaking: Breaking | None = None
+        self._phases: list[_Phase] = []
+        self._tests = self._runs = 0
+        self._took = 0.0
+        self._why_not = ""
+
+    # The tests as they are.
+
+    @hook(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(self, item: Any, call: Any) -> Generator[None, Any, Any]:
+        """Note how long a test takes; of one that is run again, how it ended."""
+        report = yield
+        if self._breaking is None:
+            if call.when == "call":
+                self._seconds[item.nodeid] = call.duration
+        elif report.when in {"setup", "call", "teardown"}:
+            error = call.excinfo.value if call.excinfo else None
+            reason = told(report, call.excinfo, item).get("reason", "")
+            self._phases.append(_Phase(report, error, reason))
+        return report
+
+    @hook
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Note who reports subtests: they are reported whoever runs the test."""
+        if type(report).__name__.lower() == "subtestreport":
+            self._with_subtests.add(report.nodeid)
+
+    # The tests, broken.
+
+    @hook(wrapper=True)
+    def pytest_runtestloop(self, session: Any) -> Generator[None, object, object]:
+        """Run tests again when all were run; who stops the run (-x, Ctrl-C) raises before."""
+        result = yield
+        self._why_not = _why_not(session)
+        if not self._why_not:
+            with _cheap_reports(self._config.option):
+                self._run_all()
+        if (output := getattr(self._config, "workeroutput", None)) is not None:
+            output[_OUTPUT] = self._tests, self._runs, self._took
+        return result
+
+    def _run_all(self) -> None:
+        started = _clock.seconds()
+        proving = self._scenarios.proving()
+        try:
+            for number, (item, facts) in enumerate(proving, 1):
+                following = proving[number][0] if number < len(proving) else None
+                self._scenarios.add_sabotages(
+                    item.nodeid, tuple(self._sabotages(item, facts, following))
+                )
+        except Exception as error:  # noqa: BLE001 - pytest.exit() for one: what was run before stands
+            self._why_not = f"broken off: {type(error).__name__}: {error}".partition("\n")[0]
+        self._took = _clock.seconds() - started
+
+    def _sabotages(self, item: Any, facts: Facts, following: Any) -> Iterator[Sabotage]:
+        """Run a test once for each kind that applies to it."""
+        plan = to_break(facts)
+        kinds = [kind for kind, planned in plan.items() if isinstance(planned, int)]
+        lacks = self._lacks(item) if kinds else ""
+        for kind, planned in plan.items():
+            if isinstance(planned, str):
+                yield Sabotage(kind=kind, result="not applicable", why=planned)
+            elif lacks:
+                yield Sabotage(kind=kind, result="unknown", why=lacks)
+            else:
+                # The test itself must not stand any more when it is run again: its parent may.
+                after = following if kind is kinds[-1] else item.parent
+                yield self._broken(item, kind, planned, after)
+
+    def _lacks(self, item: Any) -> str:
+        """Why a test cannot be run again unseen, or broken at one request; "" where it can."""
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            return "a test of Hypothesis' makes its requests once for each example"
+        if item.nodeid in self._with_subtests:
+            return "its subtests would be reported as those of this run"
+        self._tests += 1
+        # What fails whenever it is run a second time has noticed nothing.
+        self._run_again(item, Breaking(self._run, seconds=self._patience(item)), item.parent)
+        failed = [one for one in self._phases if not one.report.passed]
+        why = "it does not pass a second time, with nothing broken"
+        return f"{why}: {failed[0].reason}" if failed else ""
+
+    def _broken(self, item: Any, kind: SabotageKind, number: int, after: Any) -> Sabotage:
+        seconds = self._patience(item)
+        breaking = KINDS[kind](self._run, number=number, seconds=seconds)
+        self._run_again(item, breaking, after)
+        if breaking.is_late_since is not None:
+            breaking = KINDS[kind](self._run, number=breaking.is_late_since, seconds=seconds)
+            self._run_again(item, breaking, after)
+        result, why = _judged(kind, breaking, self._phases)
+        return Sabotage(kind=kind, result=result, why=ADDRESS.sub("0x…", why))
+
+    def _patience(self, item: Any) -> float:
+        return _TIMES * self._seconds.get(item.nodeid, 0.0) + _MORE
+
+    def _run_again(self, item: Any, breaking: Breaking, after: Any) -> None:
+        self._breaking, self._phases = breaking, []
+        self._runs += 1
+        try:
+            with sabotaged(self._run, breaking), _never_rerun(item):
+                item.ihook.pytest_runtest_protocol(item=item, nextitem=after)
+        finally:
+            self._breaking = None
+
+    @hook(tryfirst=True)
+    def pytest_runtest_protocol(self, item: Any, nextitem: Any) -> object:
+        """Run a test without a word; before plugins that would run it again when it fails."""
+        if self._breaking is None:
+            return None
+        # pytest's own module, by the name under which it is registered: it has no other way.
+        runner = self._config.pluginmanager.get_plugin("runner")
+        with _unheard():
+            runner.runtestprotocol(item, log=False, nextitem=nextitem)
+        return True
+
+    @hook(wrapper=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        """A sync test may wait for ever for what was broken."""
+        with self._limit():
+            return (yield)
+
+    def _limit(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._breaking is None else _alarm(self._breaking)
+
+    # What is said at the end.
+
+    @hook(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker of pytest-xdist has ended: they have run at the same time."""
+        tests, runs, took = (getattr(node, "workeroutput", None) or {}).get(_OUTPUT, (0, 0, 0.0))
+        self._tests, self._runs = self._tests + tests, self._runs + runs
+        self._took = max(self._took, took)
+
+    @hook
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """One line, whatever became of the tests: the scenarios say that."""
+        runs = f"{_many(self._tests, 'test')} run again {_many(self._runs, 'time')}"
+        done = f"{runs} in {self._took:.1f} s" if self._tests else "no test to run again"
+        why_not = f" ({self._why_not})" * bool(self._why_not)
+        terminalreporter.write_line(f"sabotage: {done}{why_not}")
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def _why_not(session: Any) -> str:
+    """Why no test is to be run again after these; "" where they may."""
+    option = session.config.option
+    if option.collectonly or getattr(option, "setuponly", False):
+        return "no test was run"
+    if getattr(option, "usepdb", False):
+        return "not with --pdb, which would stop at each failure"
+    if 0 < (option.maxfail or 0) <= session.testsfailed or session.shouldstop or session.shouldfail:
+        return "the run was stopped"
+    return ""
+
+
+@contextmanager
+def _cheap_reports(option: Any) -> Iterator[None]:
+    """Nobody reads the tracebacks of tests that were broken."""
+    style, option.tbstyle = option.tbstyle, "no"
+    try:
+        yield
+    finally:
+        option.tbstyle = style
+
+
+@contextmanager
+def _never_rerun(item: Any) -> Iterator[None]:
+    """Have pytest-rerunfailures think that it does not run this test, as it does not.
+
+    Else its tear-down would keep wider fixtures of a failed test as they are, for the next try.
+    """
+    values = vars(item)
+    kept = {name: values.pop(name) for name in ("execution_count",) if name in values}
+    try:
+        yield
+    finally:
+        values.update(kept)
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Keep warnings from the summary; the filters stay, which may make errors of them."""
+    with warnings.catch_warnings(record=True):
+        yield
+
+
+@contextmanager
+def _alarm(breaking: Breaking) -> Iterator[None]:
+    """End a test that waits for ever, where nobody else has set the alarm."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        breaking.is_timed_out = True
+        raise TimeoutError("it waits for what was broken")
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, breaking.seconds + _PATIENCE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+_PATIENCE = 2.0  # a coroutine is ended before, where its loop still runs
+
+
+def _judged(kind: SabotageKind, breaking: Breaking, phases: list[_Phase]) -> tuple[Result, str]:
+    """Say what became of one run, and why."""
+    noticed = next((one for one in phases if one.is_noticed), None)
+    refused = [one for one in breaking.errors if isinstance(one, RefusedError)]
+    if noticed is not None and breaking.is_applied and not refused:
+        return "noticed", _ENDLESS if breaking.is_timed_out else noticed.reason
+    if said := _unknown(breaking, phases, noticed):
+        return "unknown", said.partition("\n")[0]
+    return ("survived", "") if breaking.is_applied else ("not applicable", _NOTHING_THERE[kind])
+
+
+def _unknown(breaking: Breaking, phases: list[_Phase], noticed: _Phase | None) -> str:
+    """Say why a run tells nothing; "" where it does."""
+    if noticed is not None and not breaking.is_applied and not breaking.errors:
+        return f"it failed before anything was broken: {noticed.reason}"
+    said = [*map(str, breaking.errors), *(one.reason for one in phases if not one.report.passed)]
+    if any(hasattr(one.report, "wasxfail") for one in phases):
+        said.append("it was expected to fail")
+    if not breaking.is_reached:
+        said.append("this time it did not make the request around which to break something")
+    return next(filter(None, said), "")
+
+
+_ENDLESS = "it waited without an end, and was ended"
+_NOTHING_THERE: dict[SabotageKind, str] = {
+    "seed": "there was no moment to remove it",
+    "commit": "the request changed no row",
+    "empty": "its last answer has no body",
+    "500": "its last request has no answer",
+}

@@ -1,0 +1,154 @@
+"""How did each try of a test end, by all of its reports?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena.scenarios._sent import facts_sent
+from pytest_arena.scenarios.evidence import Try
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pytest_arena.scenarios.evidence import Facts, Outcome, Sabotage
+
+__all__ = ["SENT", "Tries"]
+
+SENT = "arena_scenario"
+"""The attribute of a report by which a test's process tells of it: plain values alone."""
+
+_WORST_FIRST: tuple[Outcome, ...] = ("failed", "xfailed", "xpassed", "skipped", "passed")
+_PHASES = ("setup", "call", "teardown")
+
+
+@dataclass(slots=True)
+class _Open:
+    """A try whose tear-down has not been reported yet."""
+
+    is_rerun: bool = False
+    is_set_up: bool = False
+    is_called: bool = False
+    outcome: Outcome = "passed"
+    sent: dict[str, Any] = field(default_factory=dict)
+    is_to_be_rerun: bool = False
+
+
+class Tries:
+    """Reports of this process and of others, folded into tries.
+
+    What is no scenario's test passes by at the cost of one look.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, str], _Open] = {}
+        self._last: dict[tuple[str, str], _Open] = {}
+        self._to_be_rerun: set[str] = set()  # elsewhere: their process has died
+        self._ended: dict[str, list[Try]] = {}
+        self._kept: dict[int, Facts] = {}  # of this process, until their report is seen
+        self._numbers = count(1)
+
+    def keep(self, facts: Facts) -> int:
+        """Keep the facts of a try of this process. Returns what its report is to call them."""
+        number = next(self._numbers)
+        self._kept[number] = facts
+        return number
+
+    def see(self, report: Any) -> None:
+        """A phase of a test, or a subtest, was reported."""
+        sent = getattr(report, SENT, None)
+        if report.when not in _PHASES:
+            self._broken_off(_key_of(report), report)
+        elif sent is not None:
+            key = _key_of(report)
+            one = self._open.get(key)
+            # Who reports a whole try at its end comes after its subtests, which report themselves.
+            if one is None or (report.when == "setup" and one.is_set_up):
+                one = self._open[key] = self._begun(key, sent)
+            _fold(one, report, sent)
+            if report.when == "teardown":
+                self._end(key)
+
+    def _begun(self, key: tuple[str, str], sent: Mapping[str, Any]) -> _Open:
+        last = self._last.get(key)
+        elsewhere = key[1] in self._to_be_rerun
+        # A plugin may try again without a word of it: only the test's own process knows then.
+        again = last.is_to_be_rerun if last else bool(sent.get("again"))
+        return _Open(is_rerun=again or elsewhere)
+
+    def _end(self, key: tuple[str, str]) -> None:
+        done = self._last[key] = self._open.pop(key)
+        if done.outcome == "passed" and not done.is_called:
+            return  # --setup-only: nothing of the test itself has run
+        self._add(key[1], done, facts=self._facts(done.sent.get("facts")))
+
+    def _facts(self, sent: str | int | None) -> Facts | None:
+        return self._kept.pop(sent, None) if isinstance(sent, int) else facts_sent(sent)
+
+    def _broken_off(self, key: tuple[str, str], report: Any) -> None:
+        """The process of a test has died in the middle of it."""
+        died = self._open.pop(key, None) or self._begun(key, {})
+        died.outcome, died.sent = "unfinished", {"reason": str(report.longrepr).partition("\n")[0]}
+        if report.outcome == "rerun":
+            self._to_be_rerun.add(key[1])
+        self._add(key[1], died)
+
+    def _add(self, test: str, done: _Open, *, facts: Facts | None = None) -> None:
+        one = Try(
+            test=test,
+            outcome=done.outcome,
+            reason=done.sent.get("reason", ""),
+            place=done.sent.get("place", ""),
+            facts=facts,
+            is_stub=done.sent.get("stub", False),
+            is_rerun=done.is_rerun,
+        )
+        self._ended.setdefault(test, []).append(one)
+
+    def last(self, test: str) -> Try | None:
+        """Return the try of a test that has ended last."""
+        return self._ended[test][-1] if test in self._ended else None
+
+    def add_sabotages(self, test: str, sabotages: tuple[Sabotage, ...]) -> None:
+        """The try of a test that has ended last was made again, with something broken."""
+        if tries := self._ended.get(test):
+            tries[-1] = replace(tries[-1], sabotages=tries[-1].sabotages + sabotages)
+
+    def all(self, names: Mapping[str, str]) -> Iterator[Try]:
+        """Every try, by the names that tests had at collection; those without one stay away."""
+        for test in sorted(self._ended):
+            for one in self._ended[test] if test in names else ():
+                yield replace(one, test=names[test])
+
+
+def _key_of(report: Any) -> tuple[str, str]:
+    """Its process, and its test."""
+    node = getattr(report, "node", None)  # pytest-xdist's, on the controller
+    return str(getattr(getattr(node, "gateway", None), "id", "")), report.nodeid
+
+
+def _fold(one: _Open, report: Any, sent: Mapping[str, Any]) -> None:
+    outcome = _outcome(report)
+    is_worse = _WORST_FIRST.index(outcome) < _WORST_FIRST.index(one.outcome)
+    one.sent |= sent if is_worse else _without_reasons(sent)
+    one.outcome = outcome if is_worse else one.outcome
+    one.is_to_be_rerun |= report.outcome == "rerun"
+    one.is_set_up |= report.when == "setup"
+    one.is_called |= report.when == "call"
+
+
+_OF_THE_WORST = frozenset({"reason", "place", "stub"})
+
+
+def _without_reasons(sent: Mapping[str, Any]) -> Mapping[str, Any]:
+    if _OF_THE_WORST.isdisjoint(sent):
+        return sent
+    return {name: value for name, value in sent.items() if name not in _OF_THE_WORST}
+
+
+def _outcome(report: Any) -> Outcome:
+    """An xfail is reported as skipped, and a test that was expected to fail, as passed."""
+    if hasattr(report, "wasxfail"):
+        return {"skipped": "xfailed", "passed": "xpassed"}.get(report.outcome, "failed")  # type: ignore[return-value]  # all three are outcomes
+    return report.outcome if report.outcome in {"passed", "skipped"} else "failed"

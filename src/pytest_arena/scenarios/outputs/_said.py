@@ -1,0 +1,137 @@
+"""What is said of a document in every text: its headings, its totals, its reasons?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_arena.scenarios.evidence import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_arena.scenarios.evidence import Document, JudgedScenario
+    from pytest_arena.scenarios.specs import Problem, Scenario
+
+__all__ = [
+    "grouped",
+    "heading",
+    "is_open",
+    "judged",
+    "middle_cut",
+    "one_line",
+    "problem_line",
+    "reason",
+    "stays_green",
+    "totals",
+    "unsaid_gaps",
+]
+
+# What a part of the tests says nothing about.
+_NOT_JUDGED = {Status.NOT_RUN, Status.UNMAPPED}
+
+
+def one_line(text: str) -> str:
+    """Return it in one line, without what a terminal would obey."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def middle_cut(text: str, width: int) -> str:
+    """Return it with its middle left out, where it is longer than that."""
+    if len(text) <= width:
+        return text
+    return f"{text[: width - width // 2 - 1]}…{text[-(width // 2) :]}"
+
+
+def heading(scenario: Scenario) -> str:
+    """The business rule and the feature that it stands under, and Gherkin's rule."""
+    names = " :: ".join(filter(None, [scenario.feature, scenario.rule]))
+    return one_line("  ".join(filter(None, [scenario.requirement, names])))
+
+
+def grouped(scenarios: Iterable[JudgedScenario]) -> dict[str, list[JudgedScenario]]:
+    """Return them by their headings, those with one business rule below each other."""
+    found: dict[str, dict[str, list[JudgedScenario]]] = {}
+    for one in scenarios:
+        title = heading(one.scenario)
+        # Without a business rule each heading stands for itself.
+        rule = one.scenario.requirement or title
+        found.setdefault(rule, {}).setdefault(title, []).append(one)
+    return {title: ones for titles in found.values() for title, ones in titles.items()}
+
+
+def reason(one: JudgedScenario) -> str:
+    """Why it is not proven, the line in the tests, and what else is to be said."""
+    place = f"({one.place})" * bool(one.place and one.place not in one.reason)
+    also = ", ".join(status.value for status in one.also if status is not Status.NOT_RUN)
+    parts = (one.reason, place, f"(also {also})" * bool(also), "(known)" * one.is_excused)
+    return one_line(" ".join(filter(None, parts)))
+
+
+def problem_line(problem: Problem) -> str:
+    """A problem as compilers say one: place, how bad it is, what it is, what to do."""
+    where = f"{problem.spec}:{problem.line}" if problem.line else problem.spec
+    level = "" if problem.is_error else "warning"
+    hint = f" ({problem.hint})" * bool(problem.hint)
+    return one_line(": ".join(filter(None, [where, level, problem.what])) + hint)
+
+
+def is_open(one: JudgedScenario, document: Document) -> bool:
+    """Whether somebody has to be told of it.
+
+    A run of some tests says nothing of scenarios whose tests are others, and a list of tests
+    nothing of those whose tests have not run.
+    """
+    if document.is_list and one.status is Status.NOT_RUN:
+        return False
+    return one.status is not Status.PROVEN and not (document.partial and one.status in _NOT_JUDGED)
+
+
+def totals(document: Document) -> str:
+    """Return how many there are, and of which statuses: ``38 of 40 proven, 2 hollow``.
+
+    Of a run of some tests without those that it says nothing of.
+    """
+    counts = document.counts()
+    for status in _NOT_JUDGED if document.partial and not document.is_list else ():
+        counts.pop(status, None)
+    whole = len(document.scenarios)
+    if not document.is_list:
+        sabotaged = " under sabotage too" * document.is_sabotaged
+        first = f"{counts.pop(Status.PROVEN, 0)} of {whole} proven{sabotaged}"
+    else:
+        tested = whole - sum(counts.get(status, 0) for status in _UNTESTED)
+        counts.pop(Status.NOT_RUN, None)
+        first = f"{tested} of {whole} with a test"
+    rest = [f"{count} {status.value.lower()}" for status, count in counts.items()]
+    return ", ".join([first, *rest])
+
+
+_UNTESTED = (Status.MALFORMED, Status.UNMAPPED, Status.PARTIAL, Status.WAIVED)
+
+
+def judged(document: Document) -> str:
+    """How many scenarios a part of the tests says something about: ``12 of 40 judged``."""
+    count = sum(one.is_judged and one.status not in _NOT_JUDGED for one in document.scenarios)
+    return f"{count} of {len(document.scenarios)} judged"
+
+
+def stays_green(scenarios: Iterable[JudgedScenario]) -> str:
+    """What to do where tests have not noticed that something was broken; empty if all have."""
+    hollow = [one for one in scenarios if one.status is Status.HOLLOW]
+    sabotages = [sabotage for one in hollow for test in one.tests for sabotage in test.sabotages]
+    kinds = dict.fromkeys(one.kind for one in sabotages if one.result == "survived")
+    tags = " ".join(f"@survives-{kind}" for kind in kinds)
+    text = f"assert on what a test stays green without, or tag a scenario not about it: {tags}"
+    return text * bool(kinds)
+
+
+def unsaid_gaps(document: Document) -> list[str]:
+    """The gaps that neither a problem tells of nor the line of a scenario that is open."""
+    said = {str(problem) for problem in document.problems}
+    places = {one.scenario.place for one in document.scenarios if is_open(one, document)}
+    return [
+        one_line(gap)
+        for gap in document.gaps
+        # A scenario's gap begins with its place.
+        if gap not in said and gap.partition(": ")[0] not in places
+    ]
