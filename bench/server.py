@@ -13,14 +13,14 @@ from sqlalchemy import URL
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.journal._capture import fitting_schema, install
 from pytest_arena._postgresql.registry import ServerRegistry
-from pytest_arena._postgresql.servers._base import Wanted
+from pytest_arena._postgresql.servers import Wanted
 from pytest_arena._postgresql.servers._find import find_server
 from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._postgresql.servers._base import Server
+    from pytest_arena._postgresql.servers import Server
     from pytest_arena._values import Address
 
 __all__ = [
@@ -42,7 +42,7 @@ CACHE = user_cache_path("pytest-arena")
 def find() -> Server:
     """Find it, or start it. It goes on while somebody holds it, and some minutes longer."""
     url = os.environ.get(NAMED, "")
-    return find_server(Wanted(product="postgresql", url=url, own=not url, cache=CACHE, place=NAMED))
+    return find_server(Wanted(url=url, own=not url, cache=CACHE, place=NAMED))
 
 
 def has_server() -> bool:

@@ -27,10 +27,9 @@ from pytest_arena._cli._main import main
 from pytest_arena._cli._options import read_options
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.registry import ServerRegistry
-from pytest_arena._postgresql.servers._binaries import folders
 from pytest_arena._postgresql.servers._cluster import find_cluster
-from pytest_arena._postgresql.servers._locks import attempt, exclusive, is_held
-from pytest_arena._postgresql.servers._programs import account, read_programs
+from pytest_arena._postgresql.servers._places import attempt, exclusive, is_held
+from pytest_arena._postgresql.servers._programs import account, folders, read_programs
 from tests.servers.postgresql import address, names_on_server, own_databases, own_registry
 from tests.servers.waiting import end_cluster, lives, server_pid, until
 

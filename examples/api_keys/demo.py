@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 # The plugin's own way to a server, which a team would leave to it.
-from pytest_arena._postgresql.servers._base import Wanted
+from pytest_arena._postgresql.servers import Wanted
 from pytest_arena._postgresql.servers._find import find_server
 from pytest_arena.errors import ServerError
 
@@ -105,9 +105,7 @@ def _server() -> Iterator[URL]:
     if named := os.environ.get("ARENA_DATABASE"):
         yield make_url(named)
         return
-    wanted = Wanted(
-        product="postgresql", url="", own=True, cache=user_cache_path("pytest-arena"), place=""
-    )
+    wanted = Wanted(url="", own=True, cache=user_cache_path("pytest-arena"), place="")
     with closing(find_server(wanted)) as server:
         address = server.address
         yield URL.create(

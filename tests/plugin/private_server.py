@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import Failed, open_control
-from pytest_arena._postgresql.servers._binaries import folders
 from pytest_arena._postgresql.servers._places import ClusterFolder
-from pytest_arena._postgresql.servers._programs import account
+from pytest_arena._postgresql.servers._programs import account, folders
 from pytest_arena._values import Address
 from tests.servers.waiting import end_cluster, until
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql.servers._binaries import folders
-from pytest_arena._postgresql.servers._programs import read_programs
+from pytest_arena._postgresql.servers._programs import folders, read_programs
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
 from tests.servers.crowded import PASSWORD, Crowded
 from tests.servers.stand_ins import StandIn, says

@@ -12,12 +12,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql.servers._binaries import folders
-from pytest_arena._postgresql.servers._data import make_data
-from pytest_arena._postgresql.servers._knock import Answer, knock
+from pytest_arena._postgresql.servers._cluster import make_data
+from pytest_arena._postgresql.servers._entrance import Answer, knock
 from pytest_arena._postgresql.servers._places import ClusterFolder
-from pytest_arena._postgresql.servers._programs import account, environment, read_programs
-from pytest_arena._postgresql.servers._wheel import programs_of_wheel
+from pytest_arena._postgresql.servers._programs import (
+    account,
+    environment,
+    folders,
+    programs_of_wheel,
+    read_programs,
+)
 from pytest_arena._values import Address
 from tests.servers.crowded import Nobody, free_port
 from tests.servers.waiting import until

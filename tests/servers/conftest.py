@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql.servers._base import Wanted
+from pytest_arena._postgresql.servers import Wanted
 from pytest_arena._postgresql.servers._cluster import Cluster, find_cluster
 from pytest_arena._postgresql.servers._places import ClusterFolder
 from pytest_arena._postgresql.servers._programs import Programs, account
@@ -93,7 +93,7 @@ def crowded(short: Path, installed: Programs, cache: Path) -> Iterator[Crowded]:
 @pytest.fixture
 def wanted(cache: Path) -> Wanted:
     """What a run asks for that says nothing."""
-    return Wanted(product="postgresql", url="", own=False, cache=cache, place="the default")
+    return Wanted(url="", own=False, cache=cache, place="the default")
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.servers._data import make_data
-from pytest_arena._postgresql.servers._knock import Answer, knock
+from pytest_arena._postgresql.servers._cluster import make_data
+from pytest_arena._postgresql.servers._entrance import Answer, knock
 from pytest_arena._postgresql.servers._places import ClusterFolder
 from pytest_arena._postgresql.servers._programs import account, environment
 from pytest_arena._values import Address

@@ -17,7 +17,7 @@ from tests.servers.stand_ins import StandIn, greets, says
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._postgresql.servers._base import Wanted
+    from pytest_arena._postgresql.servers import Wanted
     from tests.servers.crowded import Crowded
 
 

@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.servers import _cluster, _places
-from pytest_arena._postgresql.servers._base import Unavailable
+from pytest_arena._postgresql.servers import Unavailable, _cluster, _places
 from pytest_arena._postgresql.servers._cluster import IDLE, Cluster, find_cluster
-from pytest_arena._postgresql.servers._locks import is_held
-from pytest_arena._postgresql.servers._places import ClusterFolder, cluster_folder
+from pytest_arena._postgresql.servers._places import ClusterFolder, cluster_folder, is_held
 from pytest_arena._postgresql.servers._programs import Account, account
 from tests.servers.waiting import keeper_pid, lives, server_pid, until
 

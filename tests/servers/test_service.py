@@ -8,28 +8,27 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql.servers import _service
-from pytest_arena._postgresql.servers._base import Unavailable
-from pytest_arena._postgresql.servers._service import ServiceSource
+from pytest_arena._postgresql.servers import Unavailable, _find
+from pytest_arena._postgresql.servers._find import local_service
 from tests.servers.crowded import PASSWORD, free_port
 from tests.servers.stand_ins import StandIn, greets
 
 if TYPE_CHECKING:
-    from pytest_arena._postgresql.servers._base import Wanted
+    from pytest_arena._postgresql.servers import Wanted
     from tests.servers.crowded import Crowded
 
 
 @pytest.fixture(autouse=True)
 def sockets(no_libpq_variables: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine's own servers are left alone."""
-    monkeypatch.setattr(_service, "_SOCKETS", ())
+    monkeypatch.setattr(_find, "_SOCKETS", ())
     monkeypatch.setenv("PGPORT", str(free_port()))
 
 
 def reason(wanted: Wanted) -> str:
     """Why there is none."""
     with pytest.raises(Unavailable) as error:
-        ServiceSource().find(wanted)
+        local_service(wanted)
     return str(error.value)
 
 
@@ -39,7 +38,7 @@ def test_it_is_found_by_its_port(
     """As the first of the users that may create databases."""
     monkeypatch.setenv("PGPORT", str(crowded.port))
     monkeypatch.setenv("PGUSER", "boss")
-    found = ServiceSource().find(wanted)
+    found = local_service(wanted)
     assert (found.address.user, found.is_private) == ("boss", False)
     assert found.shown.endswith(f", a local service on 127.0.0.1:{crowded.port}")
 
@@ -49,10 +48,10 @@ def test_it_is_found_by_its_socket(
 ) -> None:
     """Sockets come first. A folder that is there under two names is asked once."""
     host = crowded.by_socket.host
-    monkeypatch.setattr(_service, "_SOCKETS", (host, f"{host}/../{host.rpartition('/')[2]}"))
+    monkeypatch.setattr(_find, "_SOCKETS", (host, f"{host}/../{host.rpartition('/')[2]}"))
     monkeypatch.setenv("PGPORT", str(crowded.port))
-    assert ServiceSource().find(wanted).address == crowded.by_socket
-    assert len(list(_service._places())) == 2
+    assert local_service(wanted).address == crowded.by_socket
+    assert len(list(_find._places())) == 2
 
 
 def test_the_next_user_is_tried(
@@ -62,7 +61,7 @@ def test_the_next_user_is_tried(
     monkeypatch.setattr(getpass, "getuser", lambda: "nobody_here")
     monkeypatch.setenv("PGPORT", str(crowded.port))
     monkeypatch.setenv("PGUSER", "humble")
-    assert ServiceSource().find(wanted).address.user == "postgres"
+    assert local_service(wanted).address.user == "postgres"
 
 
 def test_the_variables_password_is_used(
@@ -72,9 +71,8 @@ def test_the_variables_password_is_used(
     monkeypatch.setenv("PGPORT", str(crowded.port))
     monkeypatch.setenv("PGUSER", "maker")
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    monkeypatch.setattr(_service, "_users", lambda: iter(["maker"]))
     monkeypatch.setenv("PGHOST", "127.0.0.1")
-    assert ServiceSource().find(wanted).address == crowded.address
+    assert local_service(wanted).address == crowded.address
 
 
 def test_each_user_that_failed_is_named_with_the_reason(
@@ -82,7 +80,9 @@ def test_each_user_that_failed_is_named_with_the_reason(
 ) -> None:
     """In one line."""
     monkeypatch.setenv("PGPORT", str(crowded.port))
-    monkeypatch.setattr(_service, "_users", lambda: iter(["humble", "stranger"]))
+    monkeypatch.setenv("PGUSER", "humble")
+    monkeypatch.setattr(getpass, "getuser", lambda: "stranger")
+    monkeypatch.setattr(_find, "_USUAL_USER", "humble")
     told = reason(wanted)
     assert "role humble on 127.0.0.1:" in told
     assert "refuses role stranger" in told
@@ -102,7 +102,7 @@ def test_none_is_asked_where_a_private_one_is_wanted(
     wanted: Wanted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even knocked at."""
-    monkeypatch.setattr(_service, "_places", None)
+    monkeypatch.setattr(_find, "_places", None)
     assert "private" in reason(replace(wanted, own=True))
 
 

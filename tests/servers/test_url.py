@@ -11,17 +11,14 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.servers import _url
-from pytest_arena._postgresql.servers._base import Unavailable
+from pytest_arena._postgresql.servers import ForeignServer, Unavailable, _find
 from pytest_arena._postgresql.servers._entrance import Elsewhere
-from pytest_arena._postgresql.servers._find import find_server
-from pytest_arena._postgresql.servers._url import Url, read_url
+from pytest_arena._postgresql.servers._find import Url, find_server, read_url
 from pytest_arena.errors import ServerError
 from tests.servers.crowded import PASSWORD, free_port
 
 if TYPE_CHECKING:
-    from pytest_arena._postgresql.servers._base import Wanted
-    from pytest_arena._postgresql.servers._entrance import Entered
+    from pytest_arena._postgresql.servers import Wanted
     from pytest_arena._values import Address
     from tests.servers.crowded import Crowded
 
@@ -142,11 +139,11 @@ def test_a_server_that_cannot_be_used_is_asked_once(
     """Another database is tried only if this one may be the reason; the last reason is told."""
     tried: list[str] = []
 
-    def enter(address: Address) -> Entered:
+    def enter(address: Address, _where: str) -> ForeignServer:
         tried.append(address.database)
         raise reasons[len(tried) - 1]
 
-    monkeypatch.setattr(_url, "enter", enter)
+    monkeypatch.setattr(_find, "enter", enter)
     with pytest.raises(ServerError, match=rf"cannot be used: {told}\n"):
         find_server(replace(wanted, url="postgresql://me@db/shop"))
     assert tried == ["shop", "postgres", "template1"][:asked]

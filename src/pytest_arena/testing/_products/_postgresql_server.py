@@ -20,14 +20,14 @@ from pytest_arena._postgresql import _witness as sql
 from pytest_arena._postgresql._control import Control, Failed, open_control
 from pytest_arena._postgresql._rights_sql import grant_replica
 from pytest_arena._postgresql.registry import ServerRegistry
-from pytest_arena._postgresql.servers._base import Wanted
+from pytest_arena._postgresql.servers import Wanted
 from pytest_arena._postgresql.servers._find import find_server
 from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._postgresql.servers._base import Server
+    from pytest_arena._postgresql.servers import Server
     from pytest_arena._values import Address
 
 __all__ = ["StoryServer"]
@@ -163,9 +163,7 @@ class StoryServer:
 
 def _found(url: str, *, own: bool = False) -> Server:
     cache = platformdirs.user_cache_path("pytest-arena")
-    return find_server(
-        Wanted(product="postgresql", url=url, own=own, cache=cache, place="the environment")
-    )
+    return find_server(Wanted(url=url, own=own, cache=cache, place="the environment"))
 
 
 @contextmanager
@@ -190,7 +188,7 @@ def _another_place() -> Iterator[Path]:
 
 def _sweep(parent: Path) -> None:
     """Remove what killed processes have left: their servers have ended, their files stay."""
-    from pytest_arena._postgresql.servers._locks import is_held  # noqa: PLC0415 - not on Windows
+    from pytest_arena._postgresql.servers._places import is_held  # noqa: PLC0415 - not on Windows
 
     for folder in parent.glob(f"{_PREFIX}*"):
         if folder.stat().st_uid != os.getuid():
