@@ -640,6 +640,7 @@ def pictures_of_pictures(world: World) -> None:
     state = dump(hand)
     world.isolation.enter()
     hand.execute("DELETE FROM dancers")
+    assert [rows.table for rows in world.isolation.rows_changed()] == ["dancers"]
     world.isolation.leave()
     assert dump(hand) == state
 

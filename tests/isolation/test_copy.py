@@ -240,11 +240,13 @@ def keeps_new_pages() -> dict[str, Any]:
 def cuts_under_the_cookie() -> dict[str, Any]:
     """The schema keeps the number that stood in the log; something else is committed instead."""
 
-    def execute(self: OwnConnection, statement: str) -> sqlite3.Cursor:
-        ask = partial(sqlite3.Connection.execute, self)
+    def execute(
+        self: OwnConnection, statement: str, *given: Any, execute: Any = OwnConnection.execute
+    ) -> Any:
         if statement.startswith("PRAGMA schema_version ="):
-            statement = f"PRAGMA user_version = {ask('PRAGMA user_version').fetchone()[0]}"
-        return ask(statement)
+            number = execute(self, "PRAGMA user_version").fetchone()[0]
+            statement = f"PRAGMA user_version = {number}"
+        return execute(self, statement, *given)
 
     return {"OwnConnection.execute": execute}
 
@@ -252,9 +254,11 @@ def cuts_under_the_cookie() -> dict[str, Any]:
 def marks_an_empty_log() -> dict[str, Any]:
     """Marks begin with a log that looks like any other, for which a frame less is counted."""
 
-    def execute(self: OwnConnection, statement: str) -> sqlite3.Cursor:
+    def execute(
+        self: OwnConnection, statement: str, *given: Any, execute: Any = OwnConnection.execute
+    ) -> Any:
         is_first_frame = statement.startswith("PRAGMA user_version =")
-        return sqlite3.Connection.execute(self, "SELECT 1" if is_first_frame else statement)
+        return execute(self, "SELECT 1" if is_first_frame else statement, *given)
 
     def index(self: LiveFile, *, index: Any = LiveFile.index) -> Any:
         true = index(self)

@@ -156,7 +156,7 @@ def test_functions_and_collations_of_the_app_are_not_needed(world: World) -> Non
     )
     world.isolation.enter()
     kept.executescript("INSERT INTO loud (a) VALUES ('x'); INSERT INTO sorted VALUES ('y')")
-    assert since_start(world) == {"loud": ([], [(1, "x", None)]), "sorted": ([], [("y",)])}
+    assert since_start(world) == {"loud": ([], [(1, "x")]), "sorted": ([], [("y",)])}
 
 
 def test_an_extension_of_the_app_is_not_needed(world: World) -> None:

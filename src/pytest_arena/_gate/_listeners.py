@@ -39,7 +39,6 @@ from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._factory import EngineFactory
 from pytest_arena._sqlite._handle import SQLiteHandle, raw_of
 from pytest_arena._sqlite._raw import listen_to_raw_connections
-from pytest_arena._sqlite._restore import leave_wal_alone
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -94,7 +93,7 @@ class Gate:
             if raw is not None:
                 info.handle = SQLiteHandle.to(raw)
                 if info.aim is not None:
-                    leave_wal_alone(raw)
+                    sql.leave_wal_alone(raw)
 
         base = cparams.get("factory", sqlite3.Connection)
         cparams["factory"] = EngineFactory(self.resolver, info.aim, base, made)

@@ -9,7 +9,7 @@ from pytest_arena._sqlite._home import Home
 from pytest_arena._sqlite._names import file_of
 from pytest_arena._sqlite._sql import OwnConnection
 from pytest_arena._sqlite._trial import works
-from pytest_arena._sqlite.ways import Pages, Wal
+from pytest_arena._sqlite._ways import Pages, Wal
 
 __all__ = [
     "Copy",

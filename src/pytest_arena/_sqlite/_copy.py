@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import weakref
 from collections import Counter
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
@@ -11,20 +12,27 @@ from typing import TYPE_CHECKING, TypeVar
 from pytest_arena import _clock
 from pytest_arena._isolation_seam import Held, nothing, to_nobody
 from pytest_arena._sqlite import _names as names
-from pytest_arena._sqlite import _restore as restoring
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._content import content
-from pytest_arena._sqlite._moments import Moment, Moments, picture_now
-from pytest_arena._sqlite._rows import changed_rows
+from pytest_arena._sqlite._content import changed_rows, content
 from pytest_arena._sqlite._trial import works
-from pytest_arena._sqlite.ways import NEVER, Backup, Live, Pages, Picture, Unfit, Wal, whole_or_none
+from pytest_arena._sqlite._ways import (
+    NEVER,
+    Backup,
+    Live,
+    MemoryPicture,
+    Pages,
+    Picture,
+    Unfit,
+    Wal,
+    whole_or_none,
+)
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from pytest_arena._sqlite.ways import Way
+    from pytest_arena._sqlite._ways import Way
     from pytest_arena._values import TableRows
 
 __all__ = ["Copy"]
@@ -32,6 +40,18 @@ __all__ = ["Copy"]
 
 _Answer = TypeVar("_Answer")
 _PATIENCE, _STEP = 0.2, 0.002  # a commit is over in less
+# A copy in memory costs 0.5 ms at this size. A larger file pays its log's length where it has one,
+# and nothing where it has none: then nobody is told what it held, unless he asks for it.
+_SMALL = 1024 * 1024
+
+
+class Moment:
+    """A point in time, and its data version, for whoever asks later what has changed since."""
+
+    __slots__ = ("__weakref__", "picture", "version")
+
+    def __init__(self, picture: Picture, version: int) -> None:
+        self.picture, self.version = picture, version
 
 
 class Copy:
@@ -59,7 +79,8 @@ class Copy:
         self.check: Callable[[], None] = nothing
         self._levels: list[Picture] = []
         self._starts: list[Picture] = []  # what each level began with, that of no level first
-        self._moments = Moments()
+        self._moments: weakref.WeakSet[Moment] = weakref.WeakSet()  # those that somebody still has
+        self._moment: Moment | None = None  # the last one, until the file is brought back
         self._taken: list[Picture] = []  # those that are ours to remove
         self._owed: Picture | None = None  # what stands at the path still has to become this
         self._count = 0
@@ -82,7 +103,7 @@ class Copy:
     def _open(self) -> None:
         self._live = Live.open(self.live, self._new_file)
         self._control = self._live.control if self._live else sql.open_control(self.live)
-        restoring.leave_wal_alone(self._control)
+        sql.leave_wal_alone(self._control)
         self._backup = Backup(self._control, self._new_file)
         self._ways = [way(self._live) for way in self.fast] if self._live else []
         self._identity = _identity(self.live)
@@ -162,7 +183,7 @@ class Copy:
     def is_free(self) -> bool:
         """Whether nobody holds a lock that would keep the next test from writing."""
         try:
-            with restoring.alone(self._control):
+            with sql.alone(self._control):
                 return True
         except sql.Busy:
             return False
@@ -194,7 +215,7 @@ class Copy:
 
     def replace(self, file: Path | None) -> None:
         """Give the level that stands now another content."""
-        source = sql.open_picture(file) if file else restoring.open_empty()
+        source = sql.open_picture(file) if file else sql.open_memory()
         with closing(source), self._telling():
             version = self._version_unwritten()
             sql.copy_into(source, self._control)
@@ -227,25 +248,34 @@ class Copy:
             IsolationError: exact, and the file is gone, or locked, or there is no room for a copy.
         """
         if exact:
-            return self._read(lambda: self._moment_now(self._backup.take))
+            return self._read(lambda: self._moment_now(exact=True))
         with suppress(sql.Busy, sql.Failed, OSError):
-            return self._moment_now(None)
+            return self._moment_now(exact=False)
         return None
 
-    def _moment_now(self, whole: Callable[[], Picture] | None) -> Moment | None:
+    def _moment_now(self, *, exact: bool) -> Moment | None:
         if not self._is_in_place():
             raise FileNotFoundError("its file was deleted or replaced")
         version = sql.data_version(self._control)  # first: see enter()
-        if (same := self._moments.find(version)) is not None:
-            return same
-        if version == self._version:
-            return self._moments.keep(self._now, version)
-        picture = picture_now(self._control, self._trusted(), self._new_file, whole)
-        if picture is None:
-            return None
-        moment = self._moments.keep(self._kept(picture), version)
-        self._remove_unused()
-        return moment
+        if self._moment is None or self._moment.version != version:
+            picture = self._now if version == self._version else self._picture_now(exact=exact)
+            if picture is None:
+                return None
+            self._moment = Moment(picture, version)
+            self._moments.add(self._moment)
+            self._remove_unused()
+        return self._moment
+
+    def _picture_now(self, *, exact: bool) -> Picture | None:
+        """Take a picture of what stands; None where that is not cheap, and need not be exact."""
+        pages = self._control.number("PRAGMA page_count")
+        if pages * self._control.number("PRAGMA page_size") <= _SMALL:
+            return self._kept(MemoryPicture(self._control, self._new_file))
+        for way in self._trusted():
+            if way.has_wal or exact:
+                with suppress(Unfit, OSError):
+                    return self._kept(way.take())
+        return self._kept(self._backup.take()) if exact else None
 
     def rows_changed(
         self,
@@ -283,13 +313,18 @@ class Copy:
                     return ask()
             except Held as error:
                 if _clock.seconds() > end:
-                    raise self._locked(error) from error
+                    raise IsolationError(
+                        f"the database {self.live.stem!r} cannot be read now: {error}",
+                        why="what a test has changed is read from the file",
+                        cause="an open transaction has the file to itself",
+                        fix="commit, or roll back, before asking what has changed",
+                    ) from error
             _clock.rest(_STEP)
 
     def _end_of(self, depth: int) -> Picture:
         if depth:
             return self._levels[-depth]
-        moment = self._moment_now(self._backup.take)
+        moment = self._moment_now(exact=True)
         return moment.picture if moment is not None else self._now
 
     def close(self) -> None:
@@ -304,9 +339,8 @@ class Copy:
         self._control.close()
 
     def _stands_at(self, picture: Picture, version: int) -> None:
-        self._moments.forget_last()
-        self._now = picture
-        self._version = version
+        self._moment = None  # what brought the file back need not have moved its data version
+        self._now, self._version = picture, version
 
     def _settle(self, picture: Picture, version: int) -> None:
         """The file stands at a picture by SQLite's own doing; the fast ways go on from there."""
@@ -320,11 +354,8 @@ class Copy:
         The lock proves it, for all processes: a transaction that has not committed yet has not
         moved the number, and would commit into the next test.
         """
-        sql.begin_writing(self._control)
-        try:
+        with sql.writing(self._control):
             return sql.data_version(self._control)
-        finally:
-            sql.stop_writing(self._control)
 
     def _restore(self, picture: Picture) -> bool:
         # Own writes do not move the number. One taken before them makes somebody's commit after
@@ -372,7 +403,8 @@ class Copy:
     def _remove_unused(self) -> None:
         """Remove the pictures of levels that are gone, unless others are made of them."""
         used: set[Picture] = set()
-        pending = [self._now, self._owed, *self._levels, *self._starts, *self._moments.pictures()]
+        pending = [self._now, self._owed, *self._levels, *self._starts]
+        pending += [moment.picture for moment in self._moments]
         pending += [way.parent for way in self._ways]
         while pending:
             picture = pending.pop()
@@ -391,14 +423,6 @@ class Copy:
             raise Held(str(error)) from error
         except (sql.Failed, OSError) as error:
             raise self._failed(error) from error
-
-    def _locked(self, error: Held) -> IsolationError:
-        return IsolationError(
-            f"the database {self.live.stem!r} cannot be read now: {error}",
-            why="what a test has changed is read from the file",
-            cause="an open transaction has the file to itself",
-            fix="commit, or roll back, before asking what has changed",
-        )
 
     def _failed(self, error: Exception) -> IsolationError:
         full = sql.is_full(error)

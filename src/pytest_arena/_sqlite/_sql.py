@@ -5,33 +5,46 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._sqlite._names import quoted
+from pytest_arena._sqlite._names import MEMORY, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = [
     "Busy",
     "Failed",
     "OwnConnection",
-    "begin_writing",
+    "alone",
     "copy_into",
     "copy_to_file",
     "data_version",
     "describe_session",
+    "empty_wal",
     "finish_file",
-    "has_tables",
+    "fold_wal",
     "is_full",
+    "leave_wal_alone",
     "lock_or_failure",
     "main_file",
     "open_control",
+    "open_memory",
     "open_picture",
-    "stop_writing",
+    "reading",
+    "rewrite_first_page",
+    "schema_version",
+    "set_schema_version",
     "version",
+    "writing",
 ]
+
+# SQLITE_PROTOCOL: connections that open a log at the same time have had no luck with its locks.
+_LOCKS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Busy(Exception):
@@ -48,11 +61,22 @@ class OwnConnection(sqlite3.Connection):
     It is made from this class: ``sqlite3.connect`` may be a test's mock, or a tracer's.
     """
 
+    def execute(self, statement: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """As ``sqlite3.Connection.execute``.
 
-# SQLITE_PROTOCOL: connections that open a log at the same time have had no luck with its locks.
-_LOCKS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
-_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+        Raises:
+            Busy: somebody's lock is in the way, which is not waited for.
+            Failed: anything else.
+        """
+        try:
+            return super().execute(statement, parameters)
+        except sqlite3.DatabaseError as error:
+            raise lock_or_failure(error) from error
+
+    def number(self, statement: str) -> int:
+        """Return the one number that a statement asks for. Raises as ``execute``."""
+        number: int = self.execute(statement).fetchone()[0]
+        return number
 
 
 def lock_or_failure(error: sqlite3.DatabaseError) -> Busy | Failed:
@@ -74,7 +98,7 @@ def version() -> str:
     return sqlite3.sqlite_version
 
 
-def open_control(path: Path) -> sqlite3.Connection:
+def open_control(path: Path) -> OwnConnection:
     """Open the connection by which a live file is restored.
 
     It never waits for a lock, since whoever holds one after a test is a leak to be named. It
@@ -84,22 +108,30 @@ def open_control(path: Path) -> sqlite3.Connection:
         Busy: somebody has the file to itself.
         Failed: it cannot be opened, or is no database.
     """
-    control = OwnConnection(path, isolation_level=None, timeout=0, check_same_thread=False)
+    try:
+        control = OwnConnection(path, isolation_level=None, timeout=0, check_same_thread=False)
+    except sqlite3.DatabaseError as error:
+        raise lock_or_failure(error) from error
     try:
         control.execute("PRAGMA synchronous = OFF")
-    except sqlite3.DatabaseError as error:
+    except (Busy, Failed):
         control.close()
-        raise lock_or_failure(error) from error
+        raise
     return control
 
 
-def open_picture(path: Path) -> sqlite3.Connection:
+def open_picture(path: Path) -> OwnConnection:
     """Open a file that nobody changes any more: without locks, and without side files."""
     uri = f"file:{quoted(path)}?mode=ro&immutable=1"
     return OwnConnection(uri, uri=True, check_same_thread=False)
 
 
-def data_version(control: sqlite3.Connection) -> int:
+def open_memory() -> OwnConnection:
+    """Open a database that holds nothing, for any thread."""
+    return OwnConnection(MEMORY, uri=True, isolation_level=None, check_same_thread=False)
+
+
+def data_version(control: OwnConnection) -> int:
     """Return a number that moves whenever *another* connection, of any process, has committed.
 
     Costs 2-5 µs. Own writes do not move it. https://sqlite.org/pragma.html#pragma_data_version
@@ -107,35 +139,110 @@ def data_version(control: sqlite3.Connection) -> int:
     Raises:
         Busy: a writer is in the middle of a commit.
     """
-    try:
-        number: int = control.execute("PRAGMA data_version").fetchone()[0]
-    except sqlite3.DatabaseError as error:
-        raise lock_or_failure(error) from error
-    return number
+    return control.number("PRAGMA data_version")
 
 
-def begin_writing(control: sqlite3.Connection) -> None:
-    """Take the write lock: from here on no other connection has an open write transaction.
+@contextmanager
+def writing(control: OwnConnection) -> Iterator[None]:
+    """Keep the write lock: meanwhile no other connection has an open write transaction.
+
+    It ends with COMMIT, since ROLLBACK forgets the page cache.
 
     Raises:
         Busy: another connection has one.
     """
+    control.execute("BEGIN IMMEDIATE")
     try:
-        control.execute("BEGIN IMMEDIATE")
-    except sqlite3.DatabaseError as error:
-        raise lock_or_failure(error) from error
+        yield
+    finally:
+        try:
+            control.execute("COMMIT")
+        except (Busy, Failed):  # with a rollback journal, even an empty one waits for readers
+            if control.in_transaction:  # a full disk has ended it
+                control.execute("ROLLBACK")
 
 
-def stop_writing(control: sqlite3.Connection) -> None:
-    """Give the write lock back. COMMIT rather than ROLLBACK, which forgets the page cache."""
+@contextmanager
+def alone(control: OwnConnection) -> Iterator[None]:
+    """Keep everybody else from reading and writing a file that has no log.
+
+    Rolled back at the end: what the connection has cached is not what stands in the file then.
+
+    Raises:
+        Busy: somebody reads or writes.
+    """
+    control.execute("BEGIN EXCLUSIVE")
     try:
+        yield
+    finally:
+        control.execute("ROLLBACK")
+
+
+@contextmanager
+def reading(control: OwnConnection) -> Iterator[None]:
+    """Keep what can be read as it is: the file, or the log up to its present end.
+
+    Raises:
+        Busy: a writer is in the middle of a commit.
+    """
+    control.execute("BEGIN")
+    try:
+        schema_version(control)
+        yield
+    finally:
         control.execute("COMMIT")
-    except sqlite3.OperationalError:  # with a rollback journal, even an empty one waits for readers
-        if control.in_transaction:  # a full disk has ended it
-            control.execute("ROLLBACK")
 
 
-def copy_into(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+def schema_version(control: OwnConnection) -> int:
+    """Return the number by which a connection knows that its picture of the schema still holds.
+
+    Raises:
+        Busy: a writer is in the middle of a commit.
+    """
+    return control.number("PRAGMA schema_version") & 0xFFFFFFFF
+
+
+def set_schema_version(control: OwnConnection, number: int) -> None:
+    """Have every connection read the schema anew.
+
+    Raises:
+        Busy: somebody writes.
+    """
+    signed = number - 2**32 if number >= 2**31 else number
+    control.execute(f"PRAGMA schema_version = {signed}")
+
+
+def empty_wal(control: OwnConnection) -> bool:
+    """Copy the log into the file, and cut it. Returns whether nobody kept it from that."""
+    return not control.number("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def rewrite_first_page(control: OwnConnection) -> None:
+    """Commit a page that holds what it held.
+
+    Raises:
+        Busy: somebody writes.
+    """
+    with writing(control):
+        number = control.number("PRAGMA user_version")
+        control.execute(f"PRAGMA user_version = {number}")
+
+
+def fold_wal(file: Path) -> None:
+    """Copy the log beside a file, which nobody has open, into it."""
+    with closing(open_control(file)) as control:
+        control.execute("PRAGMA journal_mode = DELETE").fetchone()
+
+
+def leave_wal_alone(connection: sqlite3.Connection) -> None:
+    """Have a connection never copy the log into the file by itself, which could not be undone.
+
+    It does nothing where there is no log, and takes no lock. The app may set it as it likes.
+    """
+    sqlite3.Connection.execute(connection, "PRAGMA wal_autocheckpoint = 0").close()
+
+
+def copy_into(source: OwnConnection, target: OwnConnection) -> None:
     """Make the target's file equal to the source's, in place, for every open connection.
 
     SQLite's online backup raises the change counter and the schema cookie beyond all that were
@@ -156,7 +263,7 @@ def copy_into(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
         raise lock_or_failure(error) from error
 
 
-def copy_to_file(source: sqlite3.Connection, file: Path) -> None:
+def copy_to_file(source: OwnConnection, file: Path) -> None:
     """Copy a database into one single file without side files, whatever mode it is in.
 
     Raises:
@@ -164,22 +271,12 @@ def copy_to_file(source: sqlite3.Connection, file: Path) -> None:
         Failed: the disk is full, for one; there is no file then.
     """
     try:
-        _copy_to_file(source, file)
+        with closing(open_control(file)) as single:
+            copy_into(source, single)
+            single.execute("PRAGMA journal_mode = DELETE")
     except BaseException:
         file.unlink(missing_ok=True)
         raise
-
-
-def _copy_to_file(source: sqlite3.Connection, file: Path) -> None:
-    single = OwnConnection(file, isolation_level=None)
-    try:
-        single.execute("PRAGMA synchronous = OFF")
-        copy_into(source, single)
-        single.execute("PRAGMA journal_mode = DELETE")
-    except sqlite3.DatabaseError as error:
-        raise lock_or_failure(error) from error
-    finally:
-        single.close()
 
 
 def finish_file(source: Path, target: Path) -> None:
@@ -188,32 +285,24 @@ def finish_file(source: Path, target: Path) -> None:
         copy_to_file(control, target)
 
 
-def has_tables(file: Path) -> bool:
-    """Whether the schema of a file has any table."""
-    with closing(open_control(file)) as control:
-        found = control.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'")
-        return bool(found.fetchone()[0])
-
-
 def main_file(dbapi_connection: Any) -> str:
     """Return the file that a live connection (sync, or adapted async) is on; "" for memory."""
     cursor = dbapi_connection.cursor()
     try:
         cursor.execute("PRAGMA database_list")
-        return os.fsdecode(_values(cursor.fetchall()[0])[2] or "")  # `main` is the first
+        row = cursor.fetchall()[
+            0
+        ]  # `main` is the first, whatever the app's row_factory makes of it
+        return os.fsdecode((list(row.values()) if isinstance(row, dict) else list(row))[2] or "")
     finally:
         cursor.close()
-
-
-def _values(row: Any) -> list[Any]:
-    """The columns of a row, whatever the app's ``row_factory`` makes of it."""
-    return list(row.values()) if isinstance(row, dict) else list(row)
 
 
 _SETTINGS = (
     *("foreign_keys", "query_only", "ignore_check_constraints", "recursive_triggers"),
     "locking_mode",  # one that has the file to itself would keep the next test from it
 )
+_TEMP = 1  # the number of the database of temporary tables
 
 
 def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
@@ -221,26 +310,19 @@ def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
 
     Temporary tables hide real ones; attached files and settings change what a statement does.
     """
+    ask = sqlite3.Cursor(connection).execute  # a cursor without the app's row_factory
     try:
-        return _described(connection)
+        # Reads the schema again, if a restore has changed it: SQLite would first refuse a statement
+        # that has too few values for a table as it was ("table a has 4 columns but 3 values").
+        ask("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+        return (
+            *(ask(f"PRAGMA {setting}").fetchone()[0] for setting in _SETTINGS),
+            tuple(row[1:] for row in ask("PRAGMA database_list") if row[0] != _TEMP),
+            tuple(ask("SELECT name, sql FROM sqlite_temp_master")),
+            (connection.isolation_level, connection.row_factory, connection.text_factory),
+        )
     finally:
         # With `autocommit=False` (Python 3.12) a connection is always in a transaction, and what
         # was asked would keep a lock on the file. Nobody else has begun anything in it.
         if getattr(connection, "autocommit", None) is False:
             sqlite3.Connection.rollback(connection)
-
-
-def _described(connection: sqlite3.Connection) -> tuple[Any, ...]:
-    ask = sqlite3.Cursor(connection).execute  # a cursor without the app's row_factory
-    # Reads the schema again, if a restore has changed it: SQLite would first refuse a statement
-    # that has too few values for a table as it was ("table a has 4 columns but 3 values").
-    ask("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
-    return (
-        *(ask(f"PRAGMA {setting}").fetchone()[0] for setting in _SETTINGS),
-        tuple(row[1:] for row in ask("PRAGMA database_list") if row[0] != _TEMP),
-        tuple(ask("SELECT name, sql FROM sqlite_temp_master")),
-        (connection.isolation_level, connection.row_factory, connection.text_factory),
-    )
-
-
-_TEMP = 1  # the number of the database of temporary tables

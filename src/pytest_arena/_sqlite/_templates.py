@@ -89,17 +89,19 @@ class FileTarget:
 
     def has_tables(self) -> bool:
         """Asked of a connection of arena's own."""
-        return self.path.exists() and sql.has_tables(self.path)
+        if not self.path.exists():
+            return False
+        with contextlib.closing(sql.open_control(self.path)) as control:
+            return bool(control.number("SELECT count(*) FROM sqlite_master WHERE type = 'table'"))
 
     def is_being_written(self) -> bool:
         """Whether somebody keeps the lock of whoever writes."""
         with contextlib.closing(sql.open_control(self.path)) as control:
             try:
-                sql.begin_writing(control)
+                with sql.writing(control):
+                    return False
             except sql.Busy:
                 return True
-            sql.stop_writing(control)
-        return False
 
     def beside(self, number: int) -> FileTarget:
         """Another file, which is not there yet."""

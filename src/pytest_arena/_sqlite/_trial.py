@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import ExitStack
-from functools import cache, partial
+from contextlib import ExitStack, closing, contextmanager
+from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._trial_sql import Scratch
-from pytest_arena._sqlite.ways import Backup, Live, Unfit
+from pytest_arena._sqlite._ways import Backup, Live, Unfit
 
 if TYPE_CHECKING:
-    from pytest_arena._sqlite._trial_sql import States
-    from pytest_arena._sqlite.ways import Picture, Way
+    from collections.abc import Iterator
+
+    from pytest_arena._sqlite._ways import Picture, Way
 
 __all__ = ["works"]
+
+_CONTENT = """
+BEGIN;
+CREATE TABLE a (id INTEGER PRIMARY KEY, text);
+CREATE INDEX by_text ON a (text);
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20)
+INSERT INTO a (text) SELECT hex(zeroblob(600)) || i FROM n;
+COMMIT;
+"""
+_CHANGE = """
+INSERT INTO a (text) VALUES ({0});
+UPDATE a SET text = 'x{0}' WHERE id = 3;
+ALTER TABLE a ADD COLUMN c{0};
+CREATE TABLE t{0} (a);
+"""
+_ROWS = "SELECT * FROM a ORDER BY id"
+_QUERIES = ("SELECT sql FROM sqlite_master", _ROWS)
+
+
+class _NoRoom(Exception):
+    """The disk is full, which says nothing of a way."""
 
 
 def works(way: type[Way], folder: Path) -> bool | None:
@@ -28,75 +49,104 @@ def works(way: type[Way], folder: Path) -> bool | None:
     there is no room for that now: it is tried again the next time.
     """
     try:
-        return _tried(way, folder)
+        return _passes(way, folder)
     except _NoRoom:
         return None
 
 
-class _NoRoom(Exception):
-    """The disk is full, which says nothing of a way."""
-
-
 @cache
-def _tried(way: type[Way], folder: Path) -> bool:
+def _passes(way: type[Way], folder: Path) -> bool:
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix="trial-") as scratch:
-            return _passes(way, Path(scratch) / "trial.db")
+        with ExitStack() as stack:
+            scratch = tempfile.TemporaryDirectory(dir=folder, prefix="trial-")
+            file = Path(stack.enter_context(scratch)) / "trial.db"
+            return _Trial(way, file, stack).passes()
     except Exception as error:
         if sql.is_full(error):
             raise _NoRoom from error  # not to be remembered
         return False  # whatever it is, this way is not for this system
 
 
-def _passes(way: type[Way], file: Path) -> bool:
-    with ExitStack() as stack:
-        scratch = Scratch(file, has_wal=way.has_wal)
-        stack.callback(scratch.close)
-        numbers = count()
-        live = Live.open(file, partial(_numbered, file, numbers))
+class _Trial:
+    """Some pages of tables and an index; one connection writes, the other one only looks."""
+
+    def __init__(self, way: type[Way], file: Path, stack: ExitStack) -> None:
+        self._writer, self._reader = (
+            stack.enter_context(closing(sql.OwnConnection(file, isolation_level=None, timeout=0)))
+            for _ in range(2)
+        )
+        for hand in (self._writer, self._reader):
+            hand.execute("PRAGMA synchronous = OFF")
+            sql.leave_wal_alone(hand)
+        self._writer.execute(f"PRAGMA journal_mode = {'wal' if way.has_wal else 'delete'}").close()
+        self._writer.executescript(_CONTENT)
+        self._changes, numbers = 0, count()
+        live = Live.open(file, lambda: file.with_name(f"{file.name}.level-{next(numbers)}"))
         if live is None:
-            return False
-        stack.callback(live.close)
-        return _undoes(way(live), live, scratch)
+            raise Unfit
+        self._live = stack.enter_context(closing(live))
+        self._way = way(live)
 
+    def passes(self) -> bool:
+        """Whether it goes back to where it was, for connections that look and that have slept."""
+        before, parent = self._states(), Backup(self._live.control, self._live.new_file).take()
+        self._way.settle(parent, sql.data_version(self._live.control))
+        self._change()
+        middle, upper = self._states(), self._way.take()
+        return (
+            self._goes_back(upper, middle)
+            and self._waits_for_readers(upper)
+            and self._goes_back(parent, before)
+            and self._reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        )
 
-def _numbered(file: Path, numbers: count[int]) -> Path:
-    return file.with_name(f"{file.name}.level-{next(numbers)}")
+    def _goes_back(self, picture: Picture, states: list[Any]) -> bool:
+        """Go back three times. One connection sleeps through each, and looks after each change.
 
+        What a way puts back wrongly is seen where a number comes again that stood for something
+        else: in the third turn, at the latest.
+        """
+        for _ in range(3):
+            self._change()
+            first, second = self._states()
+            if first != second or first == states[0]:
+                return False
+            self._restore(picture)
+        return self._states() == states
 
-def _undoes(way: Way, live: Live, scratch: Scratch) -> bool:
-    before, parent = scratch.states(), Backup(live.control, live.new_file).take()
-    way.settle(parent, sql.data_version(live.control))
-    scratch.change()
-    middle, upper = scratch.states(), way.take()
-    return (
-        _goes_back(way, live, scratch, (upper, middle))
-        and _waits_for_readers(way, live, scratch, upper)
-        and _goes_back(way, live, scratch, (parent, before))
-        and scratch.is_sound()
-    )
+    def _waits_for_readers(self, picture: Picture) -> bool:
+        self._change()
+        with self._reading():
+            try:
+                self._restore(picture)
+            except (sql.Busy, Unfit):
+                return True
+        return False
 
+    def _restore(self, picture: Picture) -> None:
+        self._way.restore(picture, sql.data_version(self._live.control))
 
-def _goes_back(way: Way, live: Live, scratch: Scratch, to: tuple[Picture, States]) -> bool:
-    """Go back three times. One connection sleeps through each, and looks after each change.
+    def _change(self) -> None:
+        """Change rows and the schema, in as many commits each time, and never in the same way."""
+        self._changes += 1
+        self._writer.executescript(_CHANGE.format(self._changes))
 
-    What a way puts back wrongly is seen where a number comes again that stood for something else:
-    in the third turn, at the latest.
-    """
-    for _ in range(3):
-        scratch.change()
-        first, second = scratch.states()
-        if first != second or first == to[1][0]:
-            return False
-        way.restore(to[0], sql.data_version(live.control))
-    return scratch.states() == to[1]
+    def _states(self) -> list[Any]:
+        """Return what each connection sees."""
+        return [[_look(hand, q) for q in _QUERIES] for hand in (self._writer, self._reader)]
 
-
-def _waits_for_readers(way: Way, live: Live, scratch: Scratch, picture: Picture) -> bool:
-    scratch.change()
-    with scratch.reader():
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """One connection is in the middle of reading."""
+        self._reader.execute("BEGIN")
+        self._reader.execute(_ROWS).fetchall()
         try:
-            way.restore(picture, sql.data_version(live.control))
-        except (sql.Busy, Unfit):
-            return True
-    return False
+            yield
+        finally:
+            self._reader.execute("COMMIT")
+
+
+def _look(hand: sql.OwnConnection, query: str) -> object:
+    cursor = hand.execute(query)
+    # A stale schema may have as many columns: their names tell.
+    return [column[0] for column in cursor.description], cursor.fetchall()
