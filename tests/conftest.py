@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena.testing import Example, fastapi_example
+from tests import forks
 from tests.servers.beside import ServerBeside
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 FOREIGN = ("ARENA_", "DATABASE_URL", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 
+Example.execute = staticmethod(forks.run)  # type: ignore[method-assign]  # for the whole suite
 _server = ServerBeside()
 _URL = "TESTS_POSTGRESQL"
 
@@ -39,6 +41,12 @@ def clean_environment(
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ARENA_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def whole_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this test start an interpreter of their own, and see it taken down."""
+    monkeypatch.setattr(Example, "execute", staticmethod(forks.whole_process))
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
 
 __all__ = ["APP", "CONFIG", "Example", "Run", "fastapi_example"]
 
@@ -152,18 +153,33 @@ class Example:
 
     def python(self, *args: str, env: Mapping[str, str] | None = None) -> Run:
         """Run Python in its folder."""
+        command = [sys.executable, *args]
+        status, output = self.execute(command, self.write(), self._environment(env or {}), 120)
+        return Run(status, output, self.folder)
+
+    @staticmethod
+    def execute(
+        command: Sequence[str], folder: Path, env: Mapping[str, str], seconds: float
+    ) -> tuple[int, str]:
+        """Run a command as a process of its own: its exit status, and what it printed.
+
+        A suite of many examples may put something quicker in its place, on the class.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not end in time.
+        """
         done = subprocess.run(
-            [sys.executable, *args],
-            cwd=self.write(),
-            env=self._environment(env or {}),
+            command,
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
             text=True,
-            timeout=120,
+            timeout=seconds,
             check=False,
         )
-        return Run(done.returncode, done.stdout, self.folder)
+        return done.returncode, done.stdout
 
     def start(self, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start pytest on it with the plugin, and return the process, with its pipes."""

@@ -1,0 +1,125 @@
+"""A script: the process that runs are forked from, with their libraries and no pytest_arena."""
+
+from __future__ import annotations
+
+import atexit
+import compileall
+import contextlib
+import gc
+import importlib.util
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import types
+from pathlib import Path
+from typing import NoReturn
+
+LIBRARIES = """
+    pytest pytest_asyncio.plugin pygments.lexers.python pygments.formatters.terminal
+    sqlalchemy.orm sqlalchemy.ext.asyncio sqlalchemy.dialects.sqlite.aiosqlite
+    sqlalchemy.dialects.postgresql.asyncpg sqlalchemy.dialects.postgresql.psycopg aiosqlite asyncpg
+    psycopg fastapi.testclient starlette.middleware.sessions httpx2 pydantic filelock platformdirs
+    concurrent.futures.thread multiprocessing.connection
+"""
+PLUGINS = ("anyio", "pytest_asyncio", "pytest_asyncio.plugin")
+LONGEST = 1 << 20
+
+
+def serve(requests: socket.socket) -> None:
+    """Fork for each request; return when nobody can ask any more."""
+    children: dict[int, tuple[int, int]] = {}
+    while True:
+        ready = select.select([requests.fileno(), *children], [], [])[0]
+        for child in children.keys() & set(ready):
+            pid, status = children.pop(child)
+            ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            with contextlib.suppress(BrokenPipeError):
+                os.write(status, f"{ended}\n".encode())
+            os.close(status)
+            os.close(child)
+        if requests.fileno() not in ready:
+            continue
+        request, pipes, _, _ = socket.recv_fds(requests, LONGEST, 2)
+        if not request:
+            break
+        output, status = pipes
+        if not (pid := os.fork()):
+            become(output, *json.loads(request))
+        os.write(status, f"{pid}\n".encode())
+        os.close(output)
+        children[os.pidfd_open(pid)] = pid, status
+    for pid, _ in children.values():
+        os.killpg(pid, signal.SIGKILL)
+
+
+def become(output: int, words: list[str], folder: str, env: dict[str, str]) -> NoReturn:
+    """Turn a forked process into Python started with these words; does not return."""
+    os.setsid()
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.closerange(3, 1024)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    time.tzset()
+    try:
+        interpret(words)
+        status = 0
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:  # noqa: BLE001 - what an interpreter does with what nobody has caught
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    threading._shutdown()  # type: ignore[attr-defined]  # as an interpreter does it at its end
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status & 0xFF)
+
+
+def interpret(words: list[str]) -> None:
+    """Run a module, a text or a script, as the interpreter's command line does."""
+    kind, *rest = words
+    if kind == "-m":
+        sys.argv = ["-m", *rest[1:]]
+        sys.path[0] = str(Path.cwd())
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        return
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    if kind == "-c":
+        sys.argv, sys.path[0] = ["-c", *rest[1:]], ""
+        text, name = rest[0], "<string>"
+    else:
+        sys.argv, sys.path[0] = words, str(Path(kind).resolve().parent)
+        text, name = Path(kind).read_text(encoding="utf-8"), kind
+        module.__file__ = kind
+    exec(compile(text, name, "exec"), module.__dict__)  # noqa: S102 - this is an interpreter
+
+
+def import_libraries() -> None:
+    """Import what the runs need, and compile pytest_arena, which they do import."""
+    package = importlib.util.find_spec("pytest_arena")
+    assert package
+    assert package.origin
+    compileall.compile_dir(Path(package.origin).parent, quiet=2)
+    for name in LIBRARIES.split():
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    for name in PLUGINS:  # pytest warns of a plugin that was imported before it could rewrite it
+        sys.modules[name].__doc__ = f"{sys.modules[name].__doc__} PYTEST_DONT_REWRITE"
+    gc.freeze()
+
+
+if __name__ == "__main__":
+    import_libraries()
+    serve(socket.socket(fileno=int(sys.argv[1])))
