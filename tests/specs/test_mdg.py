@@ -47,9 +47,7 @@ def test_a_bullet_of_prose_is_told() -> None:
     assert (problem(said).line, problem(said).is_error) == (10, False)
 
 
-@pytest.mark.parametrize(
-    "bullet", ["* given more", "* GIVEN more", "* Givn more", "* Given\u00a0x"]
-)
+@pytest.mark.parametrize("bullet", ["* given more", "* GIVEN more", "* Given\u00a0x"])
 def test_a_bullet_that_is_misspelt_is_an_error(bullet: str) -> None:
     """It is left out in silence."""
     assert [line for line, _ in errors(mdg(f"{GOOD}{bullet}\n"))] == [7]

@@ -50,18 +50,15 @@ def test_trap_2_a_byte_order_mark_is_no_matter(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "first",
     [
-        "Givn a battle",
         "given a battle",
         "GIVEN a battle",
         "Given\u00a0a battle",
         "Given\ta battle",
         "\u200bGiven a battle",
-        "Gievn a battle",
         "- Given a battle",
         "**Given** a battle",
         "Given: a battle",
         "Given",
-        "Wehn it starts",
     ],
 )
 @pytest.mark.parametrize("rest", ["    When it starts\n", "    Given more\n", ""])
@@ -73,7 +70,7 @@ def test_trap_3_a_first_step_that_is_misspelt(first: str, rest: str) -> None:
     assert "read as a description" in problem(said).what
 
 
-@pytest.mark.parametrize("first", ["Given\ta battle", "\u200bGiven a battle", "Wen it starts"])
+@pytest.mark.parametrize("first", ["Given\ta battle", "\u200bGiven a battle"])
 def test_trap_3_a_comment_above_hides_nothing(first: str) -> None:
     """Nor does a table that the parser takes for a description, too."""
     table = "      | a |\n      | 1 |\n"
@@ -91,11 +88,14 @@ def test_trap_3_all_steps_misspelt_is_one_error() -> None:
     assert errors(gherkin(f"{FEATURE}{SCENARIO}    given a\n    when b\n")) == [(3, START)]
 
 
-def test_trap_3_two_letters_off_is_a_warning_where_a_given_is_lacking() -> None:
-    """It may be prose."""
-    said = gherkin(f"{FEATURE}{SCENARIO}    Gvine a\n    When b\n")
-    assert not problem(said).is_error
-    assert gherkin(f"{FEATURE}{SCENARIO}    Gvine a\n    Given b\n").problems == ()
+@pytest.mark.parametrize("first", ["Givn a battle", "Gievn a battle", "Wehn it starts"])
+def test_trap_3_another_letter_is_a_warning_where_a_given_is_lacking(first: str) -> None:
+    """It may be prose; without any other step it is an error."""
+    found = problem(gherkin(f"{FEATURE}{SCENARIO}    {first}\n    When it starts\n"))
+    assert (found.line, found.is_error) == (3, False)
+    assert "read as a description" in found.what
+    assert gherkin(f"{FEATURE}{SCENARIO}    {first}\n    Given b\n").problems == ()
+    assert errors(gherkin(f"{FEATURE}{SCENARIO}    {first}\n")) == [(3, START)]
 
 
 def test_trap_3_a_scenario_without_a_step_is_an_error() -> None:

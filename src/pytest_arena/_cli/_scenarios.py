@@ -168,12 +168,12 @@ def _list(given: argparse.Namespace) -> int:
 
 def _read(paths: Sequence[str]) -> tuple[Specification, ScenarioError | None]:
     """Return what is there, and the error where a pattern has found nothing."""
-    from pytest_arena.scenarios.specs import found, read  # noqa: PLC0415 - not for --help
+    from pytest_arena.scenarios.specs import read, require_scenarios  # noqa: PLC0415 - not for --help
 
     root, patterns = (Path.cwd(), tuple(paths)) if paths else _configured()
     specification = read(patterns, root)
     try:
-        found(specification, patterns)
+        require_scenarios(specification, patterns)
     except ScenarioError as error:
         return _with_problem(specification, error), error
     return specification, None

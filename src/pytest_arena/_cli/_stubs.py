@@ -90,7 +90,7 @@ def _do(given: argparse.Namespace) -> int:
 def _read(given: argparse.Namespace, project: Config) -> tuple[Specification, Index, _Tests]:
     """What was asked for, what knows it among all others, and the tests that there are."""
     from pytest_arena.scenarios.evidence import Lock  # noqa: PLC0415 - not for --help
-    from pytest_arena.scenarios.specs import Index, found, read  # noqa: PLC0415 - as above
+    from pytest_arena.scenarios.specs import Index, read, require_scenarios  # noqa: PLC0415 - as above
 
     named = [str(Path.cwd() / path) for path in given.paths]
     patterns = named or list(project.specs)
@@ -102,7 +102,7 @@ def _read(given: argparse.Namespace, project: Config) -> tuple[Specification, In
             fix="arena scenarios stubs docs/specification.md",
         )
     wanted = read(patterns, project.root)
-    found(wanted, patterns)
+    require_scenarios(wanted, patterns)
     # A marker's name has to be the only one in all of them.
     others = [*project.specs, *named]
     known = Lock.read(project.root / project.scenario_lock).known() if project.scenario_lock else {}

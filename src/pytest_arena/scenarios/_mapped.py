@@ -18,6 +18,7 @@ from pytest_arena.scenarios.specs import (
     Scenario,
     Specification,
     reference,
+    row_proven,
 )
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Mapper:
             test=item.nodeid,
             place=_place(item),
             scenario=scenario.key,
-            row=self._index.rows(scenario, wanted, _parameters(item)),
+            row=row_proven(scenario, wanted, _parameters(item)),
             rev=wanted.rev,
             source=self._sources.of(item),
         )

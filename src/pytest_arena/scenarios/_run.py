@@ -31,7 +31,7 @@ from pytest_arena.scenarios.evidence import (
     waivers,
 )
 from pytest_arena.scenarios.outputs import lines, targets, workflow_commands, write
-from pytest_arena.scenarios.specs import Index, Reference, found, read
+from pytest_arena.scenarios.specs import Index, Reference, read, require_scenarios
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -90,7 +90,7 @@ class Scenarios:
         self._targets = targets(wanted.scenarios_out)
         self._specification = read(wanted.specs, wanted.root)
         place = f"{wanted.place('specs')}; seen from {wanted.root}"
-        found(self._specification, wanted.specs, place=place)
+        require_scenarios(self._specification, wanted.specs, place=place)
         self._rules = self._read_rules()
         index = Index(self._specification, self._rules.lock.known())
         self._chosen = {_key(index, name) for name in wanted.scenario}

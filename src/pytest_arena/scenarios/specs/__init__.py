@@ -1,12 +1,10 @@
 """What do the specifications say?"""
 
-from pytest_arena.scenarios.specs._files import found, read
+from pytest_arena.scenarios.specs._files import parse, read, require_scenarios
 from pytest_arena.scenarios.specs._index import Index
 from pytest_arena.scenarios.specs._literals import literals, paths
-from pytest_arena.scenarios.specs._reading import parse
-from pytest_arena.scenarios.specs._references import Reference, reference
-from pytest_arena.scenarios.specs._revisions import rev_of, similarity, step_lines
-from pytest_arena.scenarios.specs._values import (
+from pytest_arena.scenarios.specs._references import Reference, reference, row_proven
+from pytest_arena.scenarios.specs._specification import (
     Feature,
     Kind,
     Problem,
@@ -14,6 +12,9 @@ from pytest_arena.scenarios.specs._values import (
     Scenario,
     Specification,
     Step,
+    rev_of,
+    similarity,
+    step_lines,
 )
 
 __all__ = [
@@ -26,13 +27,14 @@ __all__ = [
     "Scenario",
     "Specification",
     "Step",
-    "found",
     "literals",
     "parse",
     "paths",
     "read",
     "reference",
+    "require_scenarios",
     "rev_of",
+    "row_proven",
     "similarity",
     "step_lines",
 ]

@@ -1,26 +1,50 @@
-"""How does what the parser returns become features, scenarios, steps?"""
+"""How does what the parser returns become features, scenarios, steps, and their business rules?"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena.scenarios.specs._requirements import is_id_tag, requirement_in, requirement_tag
-from pytest_arena.scenarios.specs._revisions import canonical, rev_of
-from pytest_arena.scenarios.specs._values import Feature, Row, Scenario, Step
+from pytest_arena.scenarios.specs._specification import (
+    Block,
+    Feature,
+    Row,
+    Scenario,
+    Step,
+    canonical,
+    rev_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pytest_arena.scenarios.specs._blocks import Block
-    from pytest_arena.scenarios.specs._values import Kind
-    from pytest_arena.scenarios.specs.gherkin import Node, Tree
+    from pytest_arena.scenarios.specs._gherkin import Language, Node, Tree
+    from pytest_arena.scenarios.specs._specification import Kind
 
-__all__ = ["Found", "Grown", "features"]
+__all__ = ["FeatureNode", "ScenarioNode", "feature_of", "requirement_in"]
+
+# BR-TEST-001, REQ-12, SHOP-7. A hyphen stands in each: OAUTH2, IPV6 and ES6 are names.
+_ID = re.compile(r"\b[A-Z][A-Z0-9]+(?:-[A-Z][A-Z0-9]*)*-\d+\b(?![-.]\d)")
+_NAMES = re.compile(
+    r"(?:AES|ASCII|CP|CVE|EC|ES|HTTP|IEC|IEEE|ISO|LATIN|PEP|RFC|RSA|SHA|TLS|UTF|WINDOWS)-"
+)
+_TAG = re.compile(r"@[A-Z][A-Z0-9]*(?:[-_][A-Z][A-Z0-9]*)*-\d+$")
+_RULE_TAG = re.compile(r"@(?:BR|REQ)-")
+
+
+def requirement_in(text: str) -> str:
+    """Return the first id of a business rule in a text, or nothing.
+
+    >>> requirement_in("Business Rule BR-TEST-001: Fixture Data Visibility (UTF-8)")
+    'BR-TEST-001'
+    """
+    ids = (match.group() for match in _ID.finditer(text))
+    return next((name for name in ids if not _NAMES.match(name)), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grown:
+class ScenarioNode:
     """One scenario, and what the parser returned for it."""
 
     node: Node
@@ -28,12 +52,12 @@ class Grown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What stands in one block."""
+class FeatureNode:
+    """One feature with its scenarios, and what the parser returned for it."""
 
     feature: Feature
     node: Node
-    scenarios: tuple[Grown, ...]
+    scenarios: tuple[ScenarioNode, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,29 +72,30 @@ class _Above:
     steps: tuple[Step, ...] = ()
 
 
-def features(tree: Tree, block: Block) -> Found | None:
+def feature_of(tree: Tree, block: Block) -> FeatureNode | None:
     """Return the feature of a block with its scenarios, in the order of their lines."""
     if tree.feature is None:
         return None
-    reading = _Reading(block=block, kinds=tree.language.kinds, outlines=tree.language.outlines)
-    return reading.feature(tree.feature)
+    reading = _Reading(block=block, language=tree.language)
+    value = reading.feature(tree.feature, tree.document)
+    parts = tuple(sorted(reading.parts, key=lambda part: part.scenario.line))
+    return FeatureNode(feature=value, node=tree.feature, scenarios=parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reading:
     block: Block
-    kinds: Mapping[str, Kind | None]
-    outlines: frozenset[str]
-    parts: list[Grown] = field(default_factory=list)
+    language: Language
+    parts: list[ScenarioNode] = field(default_factory=list)
 
-    def feature(self, node: Node) -> Found:
+    def feature(self, node: Node, document: Node) -> Feature:
         name, tags = canonical(_name(node)), _tags(node)
         described = _text(node)
         # A heading that became the name is a Markdown file's: what stands below it is nearer.
         told = described if self.block.is_untitled else f"{name}\n{described}"
         above = _Above(names=(name,), tags=tags, told=told)
         self.children(node, above)
-        value = Feature(
+        return Feature(
             name=name,
             spec=self.block.spec,
             line=_line(node),
@@ -78,9 +103,8 @@ class _Reading:
             requirement=self.requirement((), above),
             description=described,
             tags=tags,
+            document=document,
         )
-        self.parts.sort(key=lambda part: part.scenario.line)
-        return Found(feature=value, node=node, scenarios=tuple(self.parts))
 
     def children(self, node: Node, above: _Above) -> None:
         for child in node["children"]:
@@ -88,7 +112,9 @@ class _Reading:
                 steps = (*above.steps, *self.steps(background, above.steps, is_background=True))
                 above = replace(above, steps=steps)
             elif scenario := child.get("scenario"):
-                self.parts.append(Grown(node=scenario, scenario=self.scenario(scenario, above)))
+                self.parts.append(
+                    ScenarioNode(node=scenario, scenario=self.scenario(scenario, above))
+                )
             elif rule := child.get("rule"):
                 self.rule(rule, above)
 
@@ -103,7 +129,9 @@ class _Reading:
         name, own = canonical(_name(node)), _tags(node)
         tags = _merged(above.tags, own)
         steps = (*above.steps, *self.steps(node, above.steps))
-        is_outline = bool(node["examples"]) or node["keyword"] in self.outlines
+        names = (*above.names, name or f"(line {_line(node)})")
+        outlines = self.language.words["scenarioOutline"]
+        is_outline = bool(node["examples"]) or node["keyword"] in outlines
         return Scenario(
             name=name,
             feature=above.names[0],
@@ -111,7 +139,7 @@ class _Reading:
             requirement=self.requirement(own, above),
             spec=self.block.spec,
             line=_line(node),
-            key=_key(own, (*above.names, name or f"(line {_line(node)})")),
+            key=next(filter(_is_id, own), " :: ".join(filter(None, names))),
             rev=rev_of(steps),
             steps=steps,
             tags=tags,
@@ -122,8 +150,10 @@ class _Reading:
 
     def requirement(self, own: tuple[str, ...], above: _Above) -> str:
         """From the nearest that names one: a tag, the rule, the feature, the heading above."""
-        tagged = requirement_tag((*own, *above.tags), above.tags) if own or above.tags else ""
-        return tagged or requirement_in(above.told) or self.block.requirement
+        tags = [tag for tag in (*own, *above.tags) if _RULE_TAG.match(tag)]
+        # Any other id means a business rule above the scenario; on it, the scenario itself.
+        tags += [tag for tag in above.tags if _TAG.match(tag)]
+        return tags[0][1:] if tags else requirement_in(above.told) or self.block.requirement
 
     def steps(
         self, node: Node, before: tuple[Step, ...], *, is_background: bool = False
@@ -131,7 +161,7 @@ class _Reading:
         kind: Kind = before[-1].kind if before else "given"
         for step in node["steps"]:
             keyword = step["keyword"]
-            kind = self.kinds.get(keyword) or kind
+            kind = self.language.kinds.get(keyword) or kind
             doc_string = step.get("docString")
             yield Step(
                 keyword=keyword.strip(),
@@ -140,7 +170,7 @@ class _Reading:
                 line=step["location"]["line"],
                 doc_string=doc_string and doc_string["content"],
                 media_type=(doc_string and doc_string.get("mediaType")) or "",
-                table=_table(step["dataTable"]["rows"]) if "dataTable" in step else (),
+                table=tuple(map(_cells, step["dataTable"]["rows"])) if "dataTable" in step else (),
                 is_background=is_background,
             )
 
@@ -179,8 +209,9 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
     return text
 
 
-def _key(own: tuple[str, ...], names: tuple[str, ...]) -> str:
-    return next(filter(is_id_tag, own), "") or " :: ".join(filter(None, names))
+def _is_id(tag: str) -> bool:
+    """Whether a scenario's own tag is what it is known by: ``@BTL-3``, but not ``@BR-TEST-001``."""
+    return bool(_TAG.match(tag)) and not _RULE_TAG.match(tag)
 
 
 def _name(node: Node) -> str:
@@ -204,10 +235,6 @@ def _tags(node: Node) -> tuple[str, ...]:
 
 def _merged(above: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*above, *own))) if own else above
-
-
-def _table(rows: list[Any]) -> tuple[tuple[str, ...], ...]:
-    return tuple(map(_cells, rows))
 
 
 def _cells(row: Any) -> tuple[str, ...]:

@@ -1,40 +1,44 @@
-"""Which files are specifications, and can they be read?"""
+"""Which files are specifications, and what do they say?"""
 
 from __future__ import annotations
 
-import gc
 import os
-from contextlib import contextmanager
 from dataclasses import replace
-from glob import has_magic
+from fnmatch import fnmatchcase
+from glob import glob, has_magic
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios.specs._patterns import files_in, matching, once
-from pytest_arena.scenarios.specs._reading import joined, parse
-from pytest_arena.scenarios.specs._values import Problem, Scenario, Specification
-from pytest_arena.scenarios.specs.gherkin import language as language_of
-from pytest_arena.scenarios.specs.gherkin import nearest_language
+from pytest_arena.scenarios.specs import _markdown
+from pytest_arena.scenarios.specs._features import feature_of
+from pytest_arena.scenarios.specs._gherkin import language as language_of
+from pytest_arena.scenarios.specs._gherkin import nearest, tree
+from pytest_arena.scenarios.specs._lint import Lint
+from pytest_arena.scenarios.specs._specification import Block, Problem, Scenario, Specification
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["found", "read"]
+    from pytest_arena.scenarios.specs._gherkin import Fault, Tree
+
+__all__ = ["parse", "read", "require_scenarios"]
 
 MEGABYTES = 5
 """A specification is text that somebody wrote: what is larger is a mistake."""
 
 _ENDINGS = (".feature", ".md")
-_SHOWN = 3
+_SHOWN, _FAULTS = 3, 5
 _NO_FILE = "no file matches "
+_INSTALLED = "node_modules"
 
 
 def read(patterns: Sequence[str], root: Path, *, language: str = "en") -> Specification:
     """Return what all files say that the patterns mean, in the order of their paths.
 
     A file's mistakes stand in ``problems``, and so do two scenarios of one name; nothing is raised
-    for them. 10,000 scenarios in 500 files take about a second.
+    for them. 10,000 scenarios in 500 files take a few seconds.
 
     Args:
         patterns: files, folders, or globs with ``**``, from the root or absolute. Of a folder all
@@ -46,24 +50,31 @@ def read(patterns: Sequence[str], root: Path, *, language: str = "en") -> Specif
     Raises:
         ScenarioError: there is no such language.
     """
-    _check_language(language)
+    if language_of(language) is None:
+        raise ScenarioError(
+            f"{language!r} is no language that Gherkin knows",
+            why="keywords are looked for in that language",
+            cause="the code of a language is such as en, fr, zh-CN",
+            fix=nearest(language) or "en",
+        )
     named: dict[str, bool] = {}
     problems: list[Problem] = []
     for pattern in patterns:
-        matched = _matched(pattern, root, problems)
+        matched = {_from(root, path) for path in _matched(pattern, root, problems)}
         if not matched:
             problems.append(Problem(spec="", line=0, what=f"{_NO_FILE}{pattern!r}"))
         is_single = not has_magic(pattern) and not (root / pattern).is_dir()
         for path in matched:
             named[path] = named.get(path, False) or is_single
-    with _without_collections():
-        files = [_file(path, root, language, is_named=named[path]) for path in once(named, root)]
-        whole = joined(files)
+    files = [_file(path, root, language, is_named=named[path]) for path in _once(named, root)]
+    whole = _joined(files)
     problems += [*whole.problems, *_doubles(whole.scenarios)]
     return replace(whole, problems=tuple(problems))
 
 
-def found(specification: Specification, patterns: Sequence[str], *, place: str = "") -> None:
+def require_scenarios(
+    specification: Specification, patterns: Sequence[str], *, place: str = ""
+) -> None:
     """Check that something was found at all: an empty specification is proven by anything.
 
     ``place`` is where the patterns stand, if not on the command line.
@@ -81,92 +92,115 @@ def found(specification: Specification, patterns: Sequence[str], *, place: str =
                 + ("that line" if place else "the path"),
             )
     if not specification.scenarios:
-        _raise_empty(specification, patterns)
-
-
-def _raise_empty(specification: Specification, patterns: Sequence[str]) -> None:
-    files = specification.files
-    errors = [str(one) for one in specification.problems if one.is_error]
-    where = ", ".join(patterns) or "no path"
-    raise ScenarioError(
-        f"no scenario in {len(files)} file{'s' * (len(files) != 1)} ({where})",
-        why="a specification without scenarios is proven by anything",
-        cause="\n".join(errors) or "no line `Scenario:`, and no fence that is marked as gherkin",
-        fix="mark Gherkin in Markdown with ```gherkin",
-    )
-
-
-def _check_language(code: str) -> None:
-    if language_of(code) is None:
+        count = len(specification.files)
+        errors = [str(problem) for problem in specification.problems if problem.is_error]
+        where = ", ".join(patterns) or "no path"
         raise ScenarioError(
-            f"{code!r} is no language that Gherkin knows",
-            why="keywords are looked for in that language",
-            cause="the code of a language is such as en, fr, zh-CN",
-            fix=nearest_language(code) or "en",
+            f"no scenario in {count} file{'s' * (count != 1)} ({where})",
+            why="a specification without scenarios is proven by anything",
+            cause="\n".join(errors)
+            or "no line `Scenario:`, and no fence that is marked as gherkin",
+            fix="mark Gherkin in Markdown with ```gherkin",
         )
 
 
-def _matched(pattern: str, root: Path, problems: list[Problem]) -> set[str]:
+def _matched(pattern: str, root: Path, problems: list[Problem]) -> Iterator[Path]:
+    """Yield the files that a pattern means; ``**`` stands for any folders.
+
+    The library's own ``**`` enters each link, and with links that lead to each other never ends.
+    """
+
+    def closed(error: OSError) -> None:
+        where = _from(root, Path(error.filename or "."))
+        problems.append(Problem(spec=where, line=0, what=f"the folder {_reason(error)}"))
+
     here = root / pattern
     if here.is_dir():
-        closed: list[OSError] = []
-        paths = {_told(path, root) for path in _inside(here, closed)}
-        problems += [_closed(error, root) for error in closed]
-        return paths
+        yield from (one for one in _walked(here, closed) if one.name.lower().endswith(_ENDINGS))
+        return
     if here.exists():
-        return {_told(here, root)}
+        yield here
+        return
+    parts = Path(os.path.normpath(pattern)).parts
     try:
-        return {_told(hit, root) for hit in matching(os.path.normpath(pattern), root)}
+        if "**" not in parts:
+            hits = (root / hit for hit in glob(str(Path(*parts)), root_dir=root))  # noqa: PTH207 - pathlib's has no root
+            yield from (hit for hit in hits if not hit.is_dir())
+            return
+        begin = tuple(takewhile(lambda part: not has_magic(part), parts))
+        start = root.joinpath(*begin)
+        for path in _walked(start, lambda _: None):
+            if _fits(path.relative_to(start).parts, parts[len(begin) :]):
+                yield path
     except UnicodeEncodeError:  # no file here can have such a name
-        return set()
+        return
 
 
-def _inside(folder: Path, closed: list[OSError]) -> Iterator[Path]:
-    for path in files_in(folder, closed.append):
-        if path.name.lower().endswith(_ENDINGS):
-            yield path
+def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:
+    if not wanted or not parts:
+        return not parts and set(wanted) <= {"**"}
+    if wanted[0] == "**":
+        return _fits(parts, wanted[1:]) or _fits(parts[1:], wanted)
+    return fnmatchcase(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
 
 
-def _closed(error: OSError, root: Path) -> Problem:
-    where = _told(Path(error.filename or "."), root)
-    return Problem(spec=where, line=0, what=f"the folder {_reason(error)}")
+def _walked(folder: Path, failed: Callable[[OSError], object]) -> Iterator[Path]:
+    """Yield the files of a folder and all below it; each folder once, whatever links to it.
+
+    What is hidden, and what others have installed, is nobody's specification.
+    """
+    top = os.path.realpath(folder)
+    seen = {top}
+    for place, folders, files in os.walk(folder, onerror=failed, followlinks=True):
+        for name in [*folders]:
+            path = Path(place, name)
+            real = os.path.realpath(path)
+            # A link into this folder, or to one around it, shows what is seen by its own path.
+            is_back = path.is_symlink() and (
+                Path(real).is_relative_to(top) or Path(top).is_relative_to(real)
+            )
+            if name[0] == "." or name == _INSTALLED or is_back or real in seen:
+                folders.remove(name)
+            seen.add(real)
+        yield from (Path(place, name) for name in files)
 
 
-def _told(path: Path, root: Path) -> str:
+def _once(paths: Iterable[str], root: Path) -> list[str]:
+    """Return the paths in order, without those that only lead to a file which is there anyway."""
+    by_file: dict[str, list[str]] = {}
+    for path in sorted(paths):
+        by_file.setdefault(os.path.realpath(root / path), []).append(path)
+    real = Path(os.path.realpath(root))
+    own = (
+        next((path for path in same if str(real / path) == file), same[0])
+        for file, same in by_file.items()
+    )
+    return sorted(own)
+
+
+def _from(root: Path, path: Path) -> str:
     try:
         return Path(os.path.relpath(path, root)).as_posix()
     except ValueError:  # Windows: on another drive
         return path.as_posix()
 
 
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """All that is made here is kept: the collector would look through it a hundred times."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def _file(path: str, root: Path, language: str, *, is_named: bool) -> Specification:
     try:
         text = _text(root / path)
     except (OSError, ValueError) as error:
-        problem = Problem(spec=path, line=_line_of(error), what=_reason(error))
+        line = 0
+        if isinstance(error, UnicodeDecodeError):
+            # The codec has been handed what follows the byte order mark, if there is one.
+            line = bytes(error.object[: error.start]).count(b"\n") + 1
+        problem = Problem(spec=path, line=line, what=_reason(error))
         return Specification(files=(path,), problems=(problem,))
-    said = parse(text, path, language=language)
-    if is_named and not said.scenarios and not said.problems:
-        lack = Problem(
-            spec=path,
-            line=0,
-            what="no scenario in it, and no fence that is marked as gherkin",
-            hint="write ```gherkin before the scenarios",
-        )
-        return replace(said, problems=(lack,))
-    return said
+    content = parse(text, path, language=language)
+    if is_named and not content.scenarios and not content.problems:
+        what = "no scenario in it, and no fence that is marked as gherkin"
+        hint = "write ```gherkin before the scenarios"
+        return replace(content, problems=(Problem(spec=path, line=0, what=what, hint=hint),))
+    return content
 
 
 def _text(path: Path) -> str:
@@ -193,29 +227,117 @@ def _reason(error: OSError | ValueError) -> str:
     return str(error)
 
 
-def _line_of(error: OSError | ValueError) -> int:
-    if isinstance(error, UnicodeDecodeError):
-        # The codec has been handed what follows the byte order mark, if there is one.
-        return bytes(error.object[: error.start]).count(b"\n") + 1
-    return 0
-
-
-def _places(scenarios: Sequence[Scenario]) -> str:
-    shown = [one.place for one in scenarios[:_SHOWN]]
-    return ", ".join(shown) + f" and {len(scenarios) - _SHOWN} more" * (len(scenarios) > _SHOWN)
-
-
 def _doubles(scenarios: Sequence[Scenario]) -> Iterator[Problem]:
     by_key: dict[str, list[Scenario]] = {}
-    for one in scenarios:
-        by_key.setdefault(one.key, []).append(one)
+    for scenario in scenarios:
+        by_key.setdefault(scenario.key, []).append(scenario)
     for key, same in by_key.items():
-        for one in same if len(same) > 1 else ():
-            others = _places([other for other in same if other is not one])
+        for scenario in same if len(same) > 1 else ():
+            places = [other.place for other in same if other is not scenario]
+            more = f" and {len(places) - _SHOWN} more" * (len(places) > _SHOWN)
             yield Problem(
-                spec=one.spec,
-                line=one.line,
-                what=f"there is more than one {key!r}: also {others}",
+                spec=scenario.spec,
+                line=scenario.line,
+                what=f"there is more than one {key!r}: also {', '.join(places[:_SHOWN])}{more}",
                 hint="rename one, or give each a tag of its own, such as @SHOP-1",
                 scenario=key,
             )
+
+
+def parse(text: str, spec: str, *, language: str = "en") -> Specification:
+    """Return what one file's text says; what is wrong with it stands in its problems.
+
+    Args:
+        text: with any line ends; a byte order mark is no matter.
+        spec: the file's path from the root. Its ending decides: ``.feature`` is Gherkin,
+            ``.feature.md`` is Gherkin in headings and bullets, of anything else the fences are
+            read that are marked as ``gherkin``.
+        language: the code of the language where the text names none.
+    """
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    problems: list[Problem] = []
+    if spec.lower().endswith(".feature"):
+        blocks = [Block(spec=spec, text=text, language=language)]
+    elif spec.lower().endswith(".feature.md"):
+        blocks = [_markdown.headings_and_bullets(text, spec, language)]
+    else:
+        blocks, problems = _markdown.fences(text, spec, language)
+    whole = _joined([*map(_block, blocks), Specification(problems=tuple(problems))])
+    features = {(feature.name, feature.line): feature for feature in whole.features}
+    return replace(
+        whole,
+        files=(spec,),
+        features=tuple(sorted(features.values(), key=lambda feature: feature.line)),
+        problems=tuple(sorted(whole.problems, key=lambda problem: (problem.line, problem.what))),
+    )
+
+
+def _joined(parts: Sequence[Specification]) -> Specification:
+    return Specification(
+        files=tuple(path for part in parts for path in part.files),
+        features=tuple(feature for part in parts for feature in part.features),
+        scenarios=tuple(scenario for part in parts for scenario in part.scenarios),
+        problems=tuple(problem for part in parts for problem in part.problems),
+    )
+
+
+def _block(block: Block) -> Specification:
+    grown = tree(block)
+    feature = feature_of(grown, block)
+    if feature is None:
+        return Specification(problems=tuple(_unreadable(grown, block)))
+    scenarios = tuple(part.scenario for part in feature.scenarios)
+    # Some faults of each scenario: what follows from one is not told a thousand times.
+    by_scenario: dict[str, list[Problem]] = {}
+    for fault in grown.faults:
+        problem = _problem(fault, grown, block, scenarios)
+        by_scenario.setdefault(problem.scenario, []).append(problem)
+    problems = [problem for several in by_scenario.values() for problem in several[:_FAULTS]]
+    lint = Lint(block=block, language=grown.language)
+    further: list[Iterable[Problem]] = [lint.overlooked(feature)]
+    if block.is_markdown:
+        marks = _markdown.unread_marks(block, grown.language, grown.document)
+        further = [_markdown.tagged_headings(block, grown.language), marks]
+    further.append(lint.problems(feature, frozenset(problem.scenario for problem in problems)))
+    for several in further:
+        lines = {problem.line for problem in problems}
+        problems += [problem for problem in several if problem.line not in lines]
+    return Specification(features=(feature.feature,), scenarios=scenarios, problems=tuple(problems))
+
+
+def _unreadable(grown: Tree, block: Block) -> Iterator[Problem]:
+    """Only the first fault: all others follow from it."""
+    if block.is_markdown:
+        yield from _markdown.tagged_headings(block, grown.language)
+    if not grown.faults:
+        what = f"no Gherkin stands here; expected {grown.language.title('feature')}"
+        yield Problem(spec=block.spec, line=block.first_line, what=what)
+    for fault in grown.faults[:1]:
+        problem = _problem(fault, grown, block, ())
+        slips = filter(None, map(grown.language.title_slip, block.lines))
+        lost = sum(slip.title in {"scenario", "scenarioOutline"} for slip in slips)
+        counted = f"; {lost} scenarios in it could not be read" if lost else ""
+        yield replace(problem, what=problem.what + counted)
+
+
+def _problem(fault: Fault, grown: Tree, block: Block, scenarios: Sequence[Scenario]) -> Problem:
+    """A fault with the scenario that it is in; a tag is of the one below."""
+    line = block.line(fault.line)
+    title, step = grown.language.title_slip(line), grown.language.step_slip(line)
+    above = [scenario.key for scenario in scenarios if scenario.line <= fault.line][-1:]
+    below = [scenario.key for scenario in scenarios if scenario.line > fault.line][:1]
+    keys = below or above if line.lstrip().startswith("@") else above
+    is_feature = title is not None and title.title == "feature"
+    meant = title or step
+    hint = f"did you mean `{meant.keyword} …`?" if meant and meant.kind != "exact" else ""
+    if title and title.kind == "exact":
+        hint = "a file or a fence has one Feature" * is_feature
+    if line.strip().startswith("'''"):
+        hint = 'mark a doc string with """'
+    return Problem(
+        spec=block.spec,
+        line=fault.line,
+        what=fault.what,
+        hint=fault.hint or hint,
+        scenario=keys[0] if keys and not is_feature else "",
+    )

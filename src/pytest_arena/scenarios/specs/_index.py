@@ -9,14 +9,13 @@ from difflib import SequenceMatcher, get_close_matches
 from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios.specs._revisions import canonical, similarity, step_lines
-from pytest_arena.scenarios.specs._rows import row_proven
+from pytest_arena.scenarios.specs._specification import canonical, similarity, step_lines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from pytest_arena.scenarios.specs._references import Reference
-    from pytest_arena.scenarios.specs._values import Scenario, Specification
+    from pytest_arena.scenarios.specs._specification import Scenario, Specification
 
 __all__ = ["Index"]
 
@@ -110,18 +109,6 @@ class Index:
         near = self._nearest(reference, named)
         return self.renamed(reference) or (near[0] if len(near) == 1 else None)
 
-    def rows(
-        self, scenario: Scenario, reference: Reference, params: Mapping[str, object]
-    ) -> tuple[tuple[str, str], ...]:
-        """Return the row that a test with these parameters proves; nothing means all of them.
-
-        Raises:
-            ScenarioError: the values that were given are those of no row, or of more than one.
-        """
-        if not scenario.rows and not reference.row:
-            return ()
-        return row_proven(scenario, reference, params)
-
     def marker(
         self, scenario: Scenario, *, rev: str = "", row: tuple[tuple[str, str], ...] = ()
     ) -> str:
@@ -168,45 +155,33 @@ class Index:
 
     def _unknown(self, reference: Reference, named: Collection[str]) -> ScenarioError:
         what = f"no scenario is called {reference.name!r}" + _asked(reference)
+        near = self._nearest(reference, named)
         if renamed := self.renamed(reference):
+            near = [renamed]
             was = "it was renamed to" if self._reviewed(reference)[1] else "its steps are those of"
-            return self._not_there(f"{what}; {was} {renamed.name!r}", reference, near=[renamed])
-        if near := self._nearest(reference, named):
-            return self._not_there(what, reference, near=near)
-        if self._unread:
-            return self._perhaps_unread(what, reference)
-        lacking = [one for one in self._scenarios if one.key not in named]
-        return self._not_there(what, reference, lacking=lacking if named else ())
-
-    def _not_there(
-        self,
-        what: str,
-        reference: Reference,
-        *,
-        near: Sequence[Scenario] = (),
-        lacking: Sequence[Scenario] = (),
-    ) -> ScenarioError:
-        places = [f"{one.place}  {one.name}" for one in near]
-        places += [f"{one.place}  {one.name}   (none of these tests names it)" for one in lacking]
-        fixes = [self._pasted(one, reference) for one in near]
+            what += f"; {was} {renamed.name!r}"
+        place = reference.place or "the marker"
+        if not near and self._unread:
+            # What belongs to no scenario may have taken in any of them.
+            wrong = min(self._unread, key=lambda problem: bool(problem.scenario))
+            where = f"{wrong.spec}:{wrong.line}" if wrong.line else wrong.spec
+            return ScenarioError(
+                f"{what}, of those that can be read",
+                why="a part of the specification cannot be read, and it may stand there",
+                cause=f"{place}\n{where}  {wrong.what}",
+                fix=f"{where}: {wrong.hint}" if wrong.hint else f"mend {where}",
+            )
+        lines = [f"{scenario.place}  {scenario.name}" for scenario in near]
+        if named and not near:
+            lacking = (scenario for scenario in self._scenarios if scenario.key not in named)
+            lines = [f"{one.place}  {one.name}   (none of these tests names it)" for one in lacking]
+        fixes = [self._pasted(scenario, reference) for scenario in near]
+        why = "the test proves nothing that is written down"
         return ScenarioError(
             what,
-            why=f"nobody can say what {_who(reference)}"
-            if reference.form
-            else "the test proves nothing that is written down",
-            cause="\n".join([reference.place or "the marker", *places]),
+            why=f"nobody can say what {_who(reference)}" if reference.form else why,
+            cause="\n".join([place, *lines]),
             fix="\n".join(fixes) or "arena scenarios list   shows what they are called",
-        )
-
-    def _perhaps_unread(self, what: str, reference: Reference) -> ScenarioError:
-        # What belongs to no scenario may have taken in any of them.
-        wrong = min(self._unread, key=lambda one: bool(one.scenario))
-        place = f"{wrong.spec}:{wrong.line}" if wrong.line else wrong.spec
-        return ScenarioError(
-            f"{what}, of those that can be read",
-            why="a part of the specification cannot be read, and it may stand there",
-            cause=f"{reference.place or 'the marker'}\n{place}  {wrong.what}",
-            fix=f"{place}: {wrong.hint}" if wrong.hint else f"mend {place}",
         )
 
     def _pasted(self, scenario: Scenario, reference: Reference) -> str:

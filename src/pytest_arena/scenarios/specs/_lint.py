@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena.scenarios.specs._near import begins_like_a_step, edits, near_step, near_title
-from pytest_arena.scenarios.specs._values import Problem
+from pytest_arena.scenarios.specs._specification import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from pytest_arena.scenarios.specs._blocks import Block
-    from pytest_arena.scenarios.specs._features import Found, Grown
-    from pytest_arena.scenarios.specs._near import Near
-    from pytest_arena.scenarios.specs._values import Step
-    from pytest_arena.scenarios.specs.gherkin import Language, Node
+    from pytest_arena.scenarios.specs._features import FeatureNode, ScenarioNode
+    from pytest_arena.scenarios.specs._gherkin import Language, Node, Slip
+    from pytest_arena.scenarios.specs._specification import Block, Step
 
 __all__ = ["Lint"]
 
 # A column's name: no mark-up, no address, no comparison.
 _PLACEHOLDER = re.compile(r"<([^\W\d][\w .\-]*)>")
-_SHORT, _LONG = 2, 6  # letters: in short names two others make another word
+_SHORT, _LIKE = 2, 0.75  # letters: in short names two others make another word
 _RULER = re.compile(r":?-{3,}:?")
 _SURE = frozenset({"scenario", "scenarioOutline", "background"})
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
+    """A line of a description."""
+
     number: int
     text: str
     is_first: bool
@@ -46,252 +46,266 @@ class Lint:
 
     block: Block
     language: Language
-    faulty: frozenset[str]
-    """The keys of scenarios that have an error already: what follows from it is not told."""
 
-    def problems(self, found: Found) -> Iterator[Problem]:
-        """Yield the problems of a feature and all that is in it."""
-        yield from self._group(found.node, len(found.scenarios), "feature")
-        for part in found.scenarios:
-            if part.scenario.key not in self.faulty:
+    def overlooked(self, feature: FeatureNode) -> Iterator[Problem]:
+        """Yield headings that doc strings and comments have taken in, with the steps below them."""
+        for part in feature.scenarios:
+            yield from self._in_doc_strings(part)
+            yield from self._in_comments(part)
+
+    def problems(self, feature: FeatureNode, faulty: frozenset[str]) -> Iterator[Problem]:
+        """Yield the problems of a feature and all that is in it.
+
+        Of scenarios that are ``faulty`` nothing is told: it follows from their errors.
+        """
+        yield from self._group(feature.node, len(feature.scenarios), "feature")
+        for part in feature.scenarios:
+            if part.scenario.key not in faulty:
                 yield from self._scenario(part)
 
+    def _in_doc_strings(self, part: ScenarioNode) -> Iterator[Problem]:
+        """A doc string was closed too late.
+
+        What it holds stands to the right of its marks; a heading to the left of them was not meant
+        to be in it.
+        """
+        words = (*self.language.words["scenario"], *self.language.words["scenarioOutline"])
+        headings = tuple(f"{word}:" for word in words)
+        strings = (step["docString"] for step in part.node["steps"] if "docString" in step)
+        for opening in map(_line, strings):
+            opened = self.block.line(opening)
+            mark = opened.lstrip()[:3]
+            for number in range(opening + 1, self.block.last_line + 1):
+                text = self.block.line(number)
+                if text.lstrip().startswith(mark):
+                    break
+                if text.lstrip().startswith(headings) and _indent(text) < _indent(opened):
+                    what = (
+                        f"{text.strip()!r} looks like a scenario, but stands in the doc string "
+                        f"that line {opening} begins"
+                    )
+                    hint = f"close that one with a line {mark}"
+                    yield self._problem(number, what, hint=hint, key=part.scenario.key)
+
+    def _in_comments(self, part: ScenarioNode) -> Iterator[Problem]:
+        """In a fence of Markdown ``# Scenario:`` is written so easily.
+
+        A comment between two steps is in peace as long as no Given comes after it.
+        """
+        outlines = (f"{word}:" for word in self.language.words["scenarioOutline"])
+        titles = (self.language.title("scenario"), *outlines)
+        for above, below in pairwise(part.node["steps"]):
+            if self._kind(below) != "given" or self._kind(above) == "given":
+                continue
+            # No line of a doc string: that may hold anything.
+            first = below if "docString" in above else above
+            for number in range(_line(first) + 1, _line(below)):
+                line = self.block.line(number).strip()
+                if line.startswith("#") and line.lstrip("# \t").startswith(titles):
+                    name = part.scenario.name
+                    what = f"{line!r} is a comment: the steps below it belong to {name!r}"
+                    hint = "leave the # out, or put it before these steps, too"
+                    yield self._problem(number, what, hint=hint, key=part.scenario.key)
+
     def _group(self, node: Node, scenarios: int, what: str) -> Iterator[Problem]:
-        misread = [*self._misread_title(node, has_scenarios=bool(scenarios))]
+        misread = [*self._lost_titles(node, has_scenarios=bool(scenarios))]
         misread += self._stray_steps(node)
         yield from misread
         if not scenarios and not misread:
-            is_error = what == "feature"
             expected = "## " * self.block.is_markdown + self.language.title("scenario")
             told = f"the {what} has no scenario; expected a line `{expected} …`"
-            yield self._said(_line(node), told, is_error=is_error)
+            yield self._problem(_line(node), told, is_error=what == "feature")
         for child in node["children"]:
             if background := child.get("background"):
-                yield from self._background(background)
+                yield from self._steps_of(background, "", "the background has no step")
             elif rule := child.get("rule"):
                 inside = sum("scenario" in one for one in rule["children"])
                 yield from self._group(rule, inside, "rule")
 
-    def _misread_title(self, node: Node, *, has_scenarios: bool) -> Iterator[Problem]:
+    def _lost_titles(self, node: Node, *, has_scenarios: bool) -> Iterator[Problem]:
         for line in self._described(node):
-            near = near_title(line.text, self.language)
-            if near is None or near.title in {"feature", "examples"}:
+            slip = self.language.title_slip(line.text)
+            if slip is None or slip.title in {"feature", "examples"}:
                 continue
-            is_followed = begins_like_a_step(line.follower, self.language)
-            is_sure = near.title in _SURE and (is_followed or not has_scenarios)
-            if is_sure or (line.is_first and self._is_striking(near)):
-                yield self._not_read(line, near, is_error=is_sure)
+            is_sure = slip.title in _SURE and (self._is_followed(line) or not has_scenarios)
+            is_usual = slip.keyword == self.language.title("scenario") and slip.kind != "exact"
+            if is_sure or (line.is_first and is_usual and slip.text[:1].isupper()):
+                yield self._not_read(line, slip, is_error=is_sure)
 
-    def _is_striking(self, near: Near) -> bool:
-        is_usual = near.keyword == self.language.title("scenario")
-        is_slip = near.slip in {"blank", "case", "letters"}
-        return is_usual and is_slip and near.wrong[:1].isupper()
+    def _is_followed(self, line: _Line) -> bool:
+        slip = self.language.step_slip(line.follower)
+        return line.follower.lstrip().startswith("* ") or bool(slip and slip.kind != "letters")
 
     def _stray_steps(self, node: Node) -> Iterator[Problem]:
-        lines = [line for line in self._described(node) if line.text]
-        near = [(line, near_step(line.text, self.language)) for line in lines]
-        stray = [(line, one) for line, one in near if one and one.slip == "exact"]
-        kinds = {self.language.steps[one.keyword] for _, one in stray} - {None}
-        if len(kinds) > 1:
+        slips = [(line, self.language.step_slip(line.text)) for line in self._described(node)]
+        stray = [(line, slip) for line, slip in slips if slip and slip.kind == "exact"]
+        if len({self.language.steps[slip.keyword] for _, slip in stray} - {None}) > 1:
             line, _ = stray[0]
-            yield self._said(
-                line.number,
-                f"steps outside of a scenario are read as a description: {_shown(line.text)}",
-                hint=f"put a line `{self.language.title('scenario')} …` before them",
-            )
+            told = f"steps outside of a scenario are read as a description: {_shown(line.text)}"
+            hint = f"put a line `{self.language.title('scenario')} …` before them"
+            yield self._problem(line.number, told, hint=hint)
 
-    def _background(self, node: Node) -> Iterator[Problem]:
-        misread = [*self._misread_step(node, "")]
-        yield from misread
-        if not node["steps"] and not misread:
-            yield self._said(_line(node), "the background has no step", is_error=False)
-
-    def _scenario(self, part: Grown) -> Iterator[Problem]:
+    def _scenario(self, part: ScenarioNode) -> Iterator[Problem]:
         node, scenario = part.node, part.scenario
         if not scenario.name:
-            yield self._said(
-                scenario.line, "a scenario without a name: no test can mean it", key=scenario.key
-            )
-        misread = [*self._misread_step(node, scenario.key)] if node["description"] else []
-        yield from misread
-        if not node["steps"] and not misread:
-            yield self._said(scenario.line, "the scenario has no step", key=scenario.key)
+            told = "a scenario without a name: no test can mean it"
+            yield self._problem(scenario.line, told, key=scenario.key)
+        yield from self._steps_of(node, scenario.key, "the scenario has no step")
         for step in scenario.steps:
-            yield from self._step(step, scenario.key)
-        for step in node["steps"]:
-            yield from self._rulers(step.get("dataTable", {}).get("rows", ()), scenario.key)
-        if not (scenario.steps and scenario.steps[0].is_background):
-            yield from self._first(node, scenario.key)
+            yield from () if step.is_background else self._step(step, scenario.key)
+        tables = (step.get("dataTable", {}).get("rows", ()) for step in node["steps"])
+        examples = (table.get("tableBody") or () for table in node["examples"])
+        yield from self._rulers([*tables, *examples], scenario.key)
+        first = node["steps"][0] if node["steps"] else {"keyword": "* "}
+        has_background = bool(scenario.steps) and scenario.steps[0].is_background
+        if not has_background and self._kind(first) is None and first["keyword"] != "* ":
+            told = (
+                f"the first step begins with {first['keyword'].strip()}, and there is none before "
+                "it: it is taken for a Given"
+            )
+            yield self._problem(_line(first), told, key=scenario.key, is_error=False)
         if scenario.is_outline:
             yield from self._outline(part)
-        else:
-            yield from self._placeholders(part, frozenset())
+        if scenario.rows or not scenario.is_outline:
+            yield from self._placeholders(part)
 
-    def _misread_step(self, node: Node, key: str) -> Iterator[Problem]:
+    def _steps_of(self, node: Node, key: str, lack: str) -> Iterator[Problem]:
         """The first step, if it is misspelt: the parser takes it for a description."""
-        for line in self._described(node):
-            near = self._lost_title(line, node) or self._lost_step(line, node)
-            if near:
-                is_error = not node["steps"] or self._is_sure(near, line, node)
-                yield self._not_read(line, near, key=key, is_error=is_error)
-                return
+        lines = self._described(node)
+        misread = next(filter(None, (self._lost_step(line, node, key) for line in lines)), None)
+        if misread:
+            yield misread
+        elif not node["steps"]:
+            yield self._problem(_line(node), lack, key=key, is_error=bool(key))
 
-    def _lost_title(self, line: _Line, node: Node) -> Near | None:
-        near = near_title(line.text, self.language)
-        if near is None or near.title not in _SURE:
-            return None
-        is_one = not node["steps"] or begins_like_a_step(line.follower, self.language)
-        return near if is_one else None
-
-    def _lost_step(self, line: _Line, node: Node) -> Near | None:
-        near = near_step(line.text, self.language)
-        if near is None or not (line.is_first or line.is_last):
-            return None
-        is_odd = self._begins_with(node) != "given"
-        if not line.is_first and self.language.steps[near.keyword] is None:
-            return None  # a wrapped sentence: "… \nand that"
-        is_told = {"letter": is_odd or self.language.code.startswith("en"), "letters": is_odd}
-        return near if is_told.get(near.slip, True) else None
-
-    def _is_sure(self, near: Near, line: _Line, node: Node) -> bool:
-        """Whether it cannot be prose: two letters off, or a small word in a wrapped sentence."""
-        is_wrapped = not line.is_first and self._begins_with(node) == "given"
-        return near.slip != "letters" and not (near.slip == "case" and is_wrapped)
-
-    def _begins_with(self, node: Node) -> str | None:
+    def _lost_step(self, line: _Line, node: Node, key: str) -> Problem | None:
         steps = node["steps"]
-        return self.language.kinds.get(steps[0]["keyword"]) if steps else None
+        title = self.language.title_slip(line.text)
+        if title and title.title in _SURE and (not steps or self._is_followed(line)):
+            return self._not_read(line, title, key=key)
+        slip = self.language.step_slip(line.text)
+        if slip is None or not (line.is_first or line.is_last):
+            return None
+        if not line.is_first and self.language.steps[slip.keyword] is None:
+            return None  # a wrapped sentence: "… \nand that"
+        has_given = bool(steps) and self._kind(steps[0]) == "given"
+        if slip.kind == "letters":  # prose may begin with any word that is like a keyword
+            is_told = not steps or (line.is_last and not has_given)
+            return self._not_read(line, slip, key=key, is_error=not steps) if is_told else None
+        is_wrapped = slip.kind == "case" and not line.is_first and has_given
+        return self._not_read(line, slip, key=key, is_error=not is_wrapped)
 
-    def _first(self, node: Node, key: str) -> Iterator[Problem]:
-        first = node["steps"][0] if node["steps"] else None
-        if first and self.language.kinds.get(first["keyword"]) is None and first["keyword"] != "* ":
-            yield self._said(
-                _line(first),
-                f"the first step begins with {first['keyword'].strip()}, and there is none before "
-                "it: it is taken for a Given",
-                key=key,
-                is_error=False,
-            )
+    def _kind(self, step: Node) -> str | None:
+        return self.language.kinds.get(step["keyword"])
 
     def _step(self, step: Step, key: str) -> Iterator[Problem]:
-        if step.is_background:
-            return
+        slip = self.language.step_slip(step.text) if step.keyword == "*" else None
         if not step.text:
-            yield self._said(step.line, "a step without text", key=key, is_error=False)
-        elif step.keyword == "*":
-            near = near_step(step.text, self.language)
-            if near and near.slip == "exact":
-                yield self._said(
-                    step.line,
-                    f"`*` is the keyword of this step, and {near.keyword} its first word",
-                    hint=f"leave the `*` out: `{step.text}`",
-                    key=key,
-                    is_error=False,
-                )
+            yield self._problem(step.line, "a step without text", key=key, is_error=False)
+        elif slip and slip.kind == "exact":
+            told = f"`*` is the keyword of this step, and {slip.keyword} its first word"
+            hint = f"leave the `*` out: `{step.text}`"
+            yield self._problem(step.line, told, hint=hint, key=key, is_error=False)
 
-    def _outline(self, part: Grown) -> Iterator[Problem]:
-        scenario, examples = part.scenario, part.node["examples"]
+    def _outline(self, part: ScenarioNode) -> Iterator[Problem]:
+        scenario, key = part.scenario, part.scenario.key
         if not scenario.rows:
-            lack = "its Examples have no row" if examples else "it has no Examples"
-            yield self._said(
-                scenario.line,
-                f"no row: the Scenario Outline stands for nothing, {lack}",
-                key=scenario.key,
-            )
-        columns = {column for row in scenario.rows for column, _ in row.values}
-        if columns:
-            yield from self._placeholders(part, frozenset(columns))
-        for one in examples:
-            yield from self._examples(one, part)
-        yield from self._doubles(part)
-
-    def _examples(self, node: Node, part: Grown) -> Iterator[Problem]:
-        key = part.scenario.key
-        if not node.get("tableBody") and part.scenario.rows:
-            yield self._said(_line(node), "these Examples have no row", key=key, is_error=False)
-        header = [cell["value"] for cell in (node.get("tableHeader") or {"cells": []})["cells"]]
-        yield from self._rulers(node.get("tableBody") or (), key)
-        for column in sorted({one for one in header if header.count(one) > 1}):
-            yield self._said(_line(node), f"two columns are named {column!r}", key=key)
-        if node["description"]:
-            for line in self._described(node):
+            lack = "its Examples have no row" if part.node["examples"] else "it has no Examples"
+            told = f"no row: the Scenario Outline stands for nothing, {lack}"
+            yield self._problem(scenario.line, told, key=key)
+        for table in part.node["examples"]:
+            if not table.get("tableBody") and scenario.rows:
+                yield self._problem(
+                    _line(table), "these Examples have no row", key=key, is_error=False
+                )
+            header = [
+                cell["value"] for cell in (table.get("tableHeader") or {"cells": ()})["cells"]
+            ]
+            for column in sorted({name for name in header if header.count(name) > 1}):
+                yield self._problem(_line(table), f"two columns are named {column!r}", key=key)
+            for line in self._described(table):
                 if line.text.lstrip(" -*").startswith("|") or "|" in line.text[1:]:
-                    yield self._said(line.number, "a row of a table is read as text", key=key)
+                    yield self._problem(line.number, "a row of a table is read as text", key=key)
+        first: dict[object, int] = {}
+        for row in scenario.rows:
+            if first.setdefault(row.values, row.line) != row.line:
+                told = f"the same row as in line {first[row.values]}"
+                yield self._problem(row.line, told, key=key, is_error=False)
 
-    def _rulers(self, rows: Sequence[Any], key: str) -> Iterator[Problem]:
+    def _rulers(self, tables: Iterable[Sequence[Any]], key: str) -> Iterator[Problem]:
         """The line below the head of a table in Markdown: in Gherkin it is a row of values."""
-        for row in rows:
+        for row in (row for table in tables for row in table):
             if row["cells"] and all(_RULER.fullmatch(cell["value"]) for cell in row["cells"]):
                 told = "a row of dashes is a row of values: tables of Gherkin have no such line"
-                yield self._said(_line(row), told, hint="remove it", key=key, is_error=False)
+                yield self._problem(_line(row), told, hint="remove it", key=key, is_error=False)
 
-    def _doubles(self, part: Grown) -> Iterator[Problem]:
-        first: dict[object, int] = {}
-        for row in part.scenario.rows:
-            if first.setdefault(row.values, row.line) != row.line:
-                yield self._said(
-                    row.line,
-                    f"the same row as in line {first[row.values]}",
-                    key=part.scenario.key,
-                    is_error=False,
-                )
-
-    def _placeholders(self, part: Grown, columns: frozenset[str]) -> Iterator[Problem]:
-        for step in part.scenario.steps:
-            if "<" not in step.text and step.doc_string is None and not step.table:
-                continue
-            told = [step.text, step.doc_string or "", *(cell for row in step.table for cell in row)]
-            for name in dict.fromkeys(_placeholders(told)):
-                if name in columns or step.is_background:
+    def _placeholders(self, part: ScenarioNode) -> Iterator[Problem]:
+        columns = sorted({column for row in part.scenario.rows for column, _ in row.values})
+        if part.scenario.rows and not columns:
+            return
+        lack = f"no column of the Examples is named so, but {', '.join(columns)}"
+        lack = lack if columns else "there are no Examples to fill it in"
+        for step in (step for step in part.scenario.steps if not step.is_background):
+            texts = [
+                step.text,
+                step.doc_string or "",
+                *(cell for row in step.table for cell in row),
+            ]
+            texts = [text for text in texts if "</" not in text and "/>" not in text]
+            for name in dict.fromkeys(
+                name for text in texts for name in _PLACEHOLDER.findall(text)
+            ):
+                if name in columns:
                     continue
-                near = next((one for one in sorted(columns) if _is_slip(name, one)), "")
-                lack = (
-                    f"no column of the Examples is named so, but {', '.join(sorted(columns))}"
-                    if columns
-                    else "there are no Examples to fill it in"
-                )
-                yield self._said(
+                # It can only be a column, misspelt: anything else may be mark-up.
+                near = get_close_matches(name, columns, n=1, cutoff=_LIKE)[: len(name) > _SHORT]
+                yield self._problem(
                     step.line,
                     f"<{name}> stays as it is: {lack}",
-                    hint=f"write `<{near}>`" if near else "",
+                    hint=f"write `<{near[0]}>`" if near else "",
                     key=part.scenario.key,
                     is_error=bool(near),
                 )
 
     def _described(self, node: Node) -> Iterator[_Line]:
         """The lines of a description, with their places in the file."""
-        told = [line.strip() for line in (node.get("description") or "").split("\n")]
-        wanted = deque(line for line in told if line)
-        number, is_first, end = _line(node), True, self.block.last_line
-        while wanted and number < end:
+        texts = [line.strip() for line in (node.get("description") or "").split("\n")]
+        wanted = [text for text in texts if text]
+        number, is_first = _line(node), True
+        while wanted and number < self.block.last_line:
             number += 1
             text = self.block.line(number)
             if text.strip() != wanted[0]:
                 # A comment is as good as nothing: a step may come right after it.
                 is_first = is_first or not text.strip()
                 continue
-            wanted.popleft()
+            wanted.pop(0)
             is_last = not wanted and bool(self.block.line(number + 1).strip())
             yield _Line(number, text.strip(), is_first, is_last, self._follower(number))
             is_first = False
 
     def _follower(self, number: int) -> str:
-        below = map(self.block.line, range(number + 1, self.block.last_line + 1))
-        return next((line for line in below if not _is_nothing(line, self.block)), "")
+        lines = map(self.block.line, range(number + 1, self.block.last_line + 1))
+        signs = () if self.block.is_markdown else ("#",)
+        return next(
+            (line for line in lines if line.strip() and not line.lstrip().startswith(signs)), ""
+        )
 
     def _not_read(
-        self, line: _Line, near: Near, *, key: str = "", is_error: bool = True
+        self, line: _Line, slip: Slip, *, key: str = "", is_error: bool = True
     ) -> Problem:
-        return self._said(
+        strange = next((char for char in line.text if char.isspace() and char != " "), "")
+        named = f" (the blank after it is U+{ord(strange):04X})" if strange else ""
+        return self._problem(
             line.number,
-            f"expected {near.keyword}, but {_shown(line.text)} is read as a description"
-            + _blank(line.text) * (near.slip == "blank"),
-            hint=f"write `{near.keyword} …`",
+            f"expected {slip.keyword}, but {_shown(line.text)} is read as a description"
+            + named * (slip.kind == "blank"),
+            hint=f"write `{slip.keyword} …`",
             key=key,
             is_error=is_error,
         )
 
-    def _said(
+    def _problem(
         self, line: int, what: str, *, hint: str = "", key: str = "", is_error: bool = True
     ) -> Problem:
         return Problem(
@@ -299,33 +313,15 @@ class Lint:
         )
 
 
-def _placeholders(texts: list[str]) -> Iterator[str]:
-    for text in texts:
-        if "<" in text and "</" not in text and "/>" not in text:
-            yield from (match.group(1) for match in _PLACEHOLDER.finditer(text))
-
-
-def _is_slip(name: str, column: str) -> bool:
-    """Whether it can only be a column, misspelt: anything else may be mark-up."""
-    sure = 1 if len(name) < _LONG else 2
-    return len(name) > _SHORT and edits(name.casefold(), column.casefold()) <= sure
-
-
-def _is_nothing(line: str, block: Block) -> bool:
-    is_comment = line.lstrip().startswith("#") and not block.is_markdown
-    return is_comment or not line.strip()
-
-
 def _line(node: Node) -> int:
     line: int = node["location"]["line"]
     return line
 
 
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
 def _shown(text: str) -> str:
     limit = 80
     return repr(text if len(text) <= limit else text[:limit] + " …")
-
-
-def _blank(text: str) -> str:
-    strange = next((one for one in text if one.isspace() and one != " "), "")
-    return f" (the blank after it is U+{ord(strange):04X})" if strange else ""

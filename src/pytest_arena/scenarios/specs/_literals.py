@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from pytest_arena.scenarios.specs._values import Scenario
+    from pytest_arena.scenarios.specs._specification import Scenario
 
 __all__ = ["literals", "paths"]
 

@@ -1,0 +1,233 @@
+"""What stands in a specification (features, scenarios, steps), and in which version."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Literal
+from unicodedata import normalize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+__all__ = [
+    "Block",
+    "Feature",
+    "Kind",
+    "Problem",
+    "Row",
+    "Scenario",
+    "Specification",
+    "Step",
+    "canonical",
+    "rev_of",
+    "similarity",
+    "step_lines",
+]
+
+Kind = Literal["given", "when", "then"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step. ``kind`` is what it is in any language, whatever it is begun with."""
+
+    keyword: str
+    """As it is written, without blanks: ``Given``, ``And``, ``*``, ``Soit``."""
+    kind: Kind
+    """And, But and ``*`` are what the step before is; at a scenario's beginning a Given."""
+    text: str
+    line: int
+    """In the file, from 1."""
+    doc_string: str | None = None
+    media_type: str = ""
+    table: tuple[tuple[str, ...], ...] = ()
+    is_background: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.keyword} {self.text}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of a Scenario Outline's Examples."""
+
+    values: tuple[tuple[str, str], ...]
+    """Pairs of column and value, sorted: what a row is known by, wherever it stands."""
+    line: int
+    name: str
+    """The scenario's name with the placeholders filled in."""
+    steps: tuple[Step, ...]
+    tags: tuple[str, ...] = ()
+    rev: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One scenario, or one Scenario Outline with its rows."""
+
+    name: str
+    feature: str
+    rule: str
+    """The name of the Gherkin ``Rule:`` that it stands in, else empty."""
+    requirement: str
+    """The business rule's id, from the nearest heading or quote: ``BR-TEST-001``, else empty."""
+    spec: str
+    """The file, from the root folder, with ``/``."""
+    line: int
+    key: str
+    """What it is known by, wherever it stands: its own id tag (``@BTL-3``), else the names of
+    feature, rule and scenario, joined by `` :: ``."""
+    rev: str
+    """The hash of its steps, ``1:3265ea09``: blind to looks, names and tags."""
+    steps: tuple[Step, ...]
+    """Those of the Backgrounds first. Of an Outline: with the placeholders in them."""
+    tags: tuple[str, ...] = ()
+    """With ``@``; those of the feature and the rule too."""
+    rows: tuple[Row, ...] = ()
+    is_outline: bool = False
+    description: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it stands: ``docs/spec.md:180``."""
+        return f"{self.spec}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something in a specification, or about one, that is not as it should be."""
+
+    spec: str
+    """The file, from the root folder; empty where it concerns none."""
+    line: int
+    """0 where it concerns a whole file."""
+    what: str
+    """One sentence, with what was found and what was expected."""
+    hint: str = ""
+    """What to do about it."""
+    is_error: bool = True
+    """Whether the scenario is MALFORMED by it (the file, where there is none); else a warning."""
+    scenario: str = ""
+    """The key of the scenario that it is about, where there is one."""
+
+    def __str__(self) -> str:
+        where = f"{self.spec}:{self.line}" if self.line else self.spec
+        return ": ".join(filter(None, [where, self.what])) + (f" ({self.hint})" * bool(self.hint))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """One feature: what is said of it before its scenarios."""
+
+    name: str
+    spec: str
+    line: int
+    language: str = "en"
+    requirement: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    document: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """The official parser's ``GherkinDocument``, with the lines of the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Specification:
+    """All that the files say, in the order of their paths and lines."""
+
+    files: tuple[str, ...] = ()
+    features: tuple[Feature, ...] = ()
+    scenarios: tuple[Scenario, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """What the parser is handed: a ``.feature`` file, a ``.feature.md``, or a fence of Markdown."""
+
+    spec: str
+    text: str
+    first_line: int = 1
+    """Its first line's number in the file."""
+    language: str = "en"
+    """Where the text names none."""
+    requirement: str = ""
+    """The id of the business rule that it stands under."""
+    is_markdown: bool = False
+    """Whether keywords are headings and bullets."""
+    is_untitled: bool = False
+    """Whether its line ``Feature:`` is ours, from the heading above it."""
+    lines: Sequence[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lines", self.text.split("\n"))
+
+    def line(self, number: int) -> str:
+        """Return the line of this number in the file; empty if it is not of this block."""
+        place = number - self.first_line
+        return self.lines[place] if 0 <= place < len(self.lines) else ""
+
+    @property
+    def last_line(self) -> int:
+        """The number of its last line that says something."""
+        return self.first_line + self.text.rstrip().count("\n")
+
+
+# What `rev_of` takes in and leaves out. A change of that is another version: all that was
+# reviewed has to be reviewed again, and says so.
+_VERSION = "1"
+
+
+def canonical(text: str) -> str:
+    """Return a text without what does not count: composed letters, single blanks."""
+    return " ".join((text if text.isascii() else normalize("NFC", text)).split())
+
+
+def rev_of(steps: Iterable[Step]) -> str:
+    """Return the version of steps, ``1:3265ea09``: of what they are and say.
+
+    It is blind to indentation, comments, names, tags, descriptions, to And in the place of Given,
+    and to the language of the keywords. Doc strings and tables count.
+    """
+    content = [_content(step) for step in steps]
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    # A text may hold half of a surrogate pair, which no encoding knows.
+    return f"{_VERSION}:{blake2b(text.encode(errors='replace'), digest_size=4).hexdigest()}"
+
+
+def _content(step: Step) -> list[Any]:
+    content: list[Any] = [step.kind, canonical(step.text)]
+    if step.doc_string is not None or step.table:
+        document = [] if step.doc_string is None else [step.media_type, _composed(step.doc_string)]
+        content += [document, [[canonical(cell) for cell in row] for row in step.table]]
+    return content
+
+
+def _composed(text: str) -> str:
+    return "\n".join(line.rstrip() for line in normalize("NFC", text).split("\n"))
+
+
+def step_lines(scenario: Scenario) -> tuple[str, ...]:
+    """Return the steps as lines, doc strings and tables too: equal if the versions are."""
+    return tuple(line for step in scenario.steps for line in _lines(step))
+
+
+def _lines(step: Step) -> Iterator[str]:
+    yield f"{step.kind.capitalize()} {canonical(step.text)}"
+    if step.doc_string is not None:
+        text = _composed(step.doc_string).split("\n")
+        yield from (f'  """{step.media_type}', *(f"  {line}" for line in text), '  """')
+    for row in step.table:
+        cells = (canonical(cell).replace("\\", "\\\\").replace("|", "\\|") for cell in row)
+        yield f"  | {' | '.join(cells)} |"
+
+
+def similarity(these: Sequence[str], those: Sequence[str]) -> float:
+    """Return how like two scenarios are by their ``step_lines``, from 0 to 1.
+
+    Of a scenario and the same one with a word changed 0.9 and more; of two others below 0.5. It
+    takes about a millisecond.
+    """
+    return SequenceMatcher(None, "\n".join(these), "\n".join(those), autojunk=False).ratio()
