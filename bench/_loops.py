@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool, Pool
 
 from bench.server import find
 from bench.worker import serve
-from pytest_arena._gate import _loops
+from pytest_arena._gate import _loops, _owners
 from pytest_arena._postgresql import moving as _moving
 from pytest_arena._postgresql.moving._running import RunningLoop
 
@@ -49,16 +49,16 @@ def _connecting(dialect: Any, _entry: Any, _cargs: Any, cparams: dict[str, Any])
 
 def _connected(connection: Any, _entry: Any) -> None:
     _loops.free_locks(connection)
-    _moving.note_owner(connection)
+    _owners.note_owner(connection)
 
 
 def _checked_out(connection: Any, _entry: Any, _proxy: Any) -> None:
-    if _moving.is_foreign(connection):
+    if _owners.is_foreign(connection):
         raise DisconnectionError("it belongs to another loop")
 
 
 def _checked_in(connection: Any, _entry: Any) -> None:
-    _moving.at_checkin(connection)
+    _moving.at_checkin(getattr(connection, "driver_connection", None))
 
 
 async def _connect(**options: Any) -> Any:
@@ -95,7 +95,7 @@ def _engine(**options: Any) -> AsyncEngine:
     engine = create_async_engine(
         url, **options, **({} if "poolclass" in options else {"pool_pre_ping": True})
     )
-    _moving.drop_quietly(engine.dialect)
+    _owners.drop_quietly(engine.dialect)
     return engine
 
 

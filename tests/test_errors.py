@@ -11,6 +11,7 @@ import pytest
 
 from pytest_arena import errors
 from pytest_arena._gate import _messages
+from pytest_arena._sqlite import _messages as sqlite_messages
 from pytest_arena.errors import ArenaError, ConfigError, TemplateError, redact
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def test_a_message_in_full() -> None:
 
 def test_the_refusal_of_the_apps_own_file_in_full() -> None:
     """The most common word of the guard, from this very line."""
-    text = str(_messages.production_file("/srv/shop.db"))
+    text = str(sqlite_messages.production_file("/srv/shop.db"))
     assert text.startswith("refused: a connection to /srv/shop.db, a database file of the app\n")
     assert f"  cause: {__file__}:" in text
     assert text.endswith("         arena_allow = /srv/shop.db\n  [A201]")

@@ -5,8 +5,18 @@ from __future__ import annotations
 import linecache
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["Address", "CodeLine", "Plan", "Route", "Stage", "TableRows"]
+if TYPE_CHECKING:
+    from weakref import WeakKeyDictionary
+
+__all__ = ["STATEMENT_START", "Address", "CodeLine", "Plan", "Route", "Stage", "TableRows", "alive"]
+
+# A pattern of the blanks and comments before a statement's first word. There is one way only to
+# read them: if a comment could go on after its end, many would be tried in any combination.
+STATEMENT_START = r"\s*(?>--[^\n]*\n\s*|/\*(?:[^*]++|\*(?!/))*\*/\s*)*"
+
+_Key = TypeVar("_Key")
 
 
 class Stage(Enum):
@@ -87,3 +97,12 @@ class Route:
     path: str  # as the framework writes it: ``/battles/{battle_id}/start``
     method: str  # GET, POST, …; WEBSOCKET
     name: str  # of the function that answers, or what the route was called
+
+
+def alive(known: WeakKeyDictionary[_Key, Any]) -> list[_Key]:
+    """Return the keys, while other threads add some and take some away.
+
+    ``keyrefs`` reads them in one step. Whatever else walks such a dictionary runs Python between
+    two of them, and raises where it has changed by then.
+    """
+    return [key for reference in known.keyrefs() if (key := reference()) is not None]

@@ -192,7 +192,7 @@ GIVES_EACH_ENGINE_ITS_OWN = """
 from pytest_arena._databases._registry import KnownDatabases
 from pytest_arena._postgresql._product import PostgreSQL
 from pytest_arena._sqlite._product import SQLite
-from pytest_arena._gate import Key
+from pytest_arena._product import Key
 _find = KnownDatabases.find
 
 

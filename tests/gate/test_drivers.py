@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pytest_arena.testing import Example
 from tests.gate.postgresql import SERVER
 
@@ -17,9 +19,9 @@ if TYPE_CHECKING:
 HEADER = f"""
 import asyncio, importlib, socket, sys, threading
 from types import SimpleNamespace
-import pytest_arena._gate  # first: until the seam stands, the two rooms import each other
 from pytest_arena._postgresql.drivers import _guard as _drivers
-from pytest_arena._gate._base import Aim, Key
+from pytest_arena._product import Aim, Key
+from pytest_arena._gate import asked_by_engine, find_engines
 from pytest_arena._ledger import Ledger
 from pytest_arena._values import Address
 from pytest_arena.errors import ProductionDatabaseError, RefusedError, UnknownDatabaseError
@@ -38,8 +40,16 @@ class Resolver:
     def aim(self, asked):
         self.asked.append((asked.name, asked.dialect.driver, asked.dialect.is_async))
         return AIM
-    def aim_at_server(self, asked):
-        return AIM if asked.database == ADDRESS.database else None
+    drivers = property(lambda self: mode)
+    def find_product(self, name):
+        database = SimpleNamespace(aim=AIM)
+        ours = lambda asked: database if asked.database == ADDRESS.database else None
+        return SimpleNamespace(meant=ours)
+    def means(self, asked):
+        engines = map(asked_by_engine, find_engines())
+        return asked.database in [engine.database for engine in engines]
+    def opened_raw(self, key):
+        self.opened.append(key)
     def serial(self):
         return self.level
 
@@ -47,7 +57,7 @@ arena = Resolver()
 mode = "refuse"
 resolver = lambda: arena
 def install():
-    _drivers.install_raw_drivers(lambda: resolver(), lambda: mode, arena.opened.append)
+    _drivers.watch_drivers(lambda: resolver())
 
 def line_of(call):
     try:
@@ -376,12 +386,12 @@ for driver in (psycopg, psycopg2):
 assert len(arena.ledger.refusals) == count
 
 from sqlalchemy import create_engine, event
-from pytest_arena._gate._arguments import redirect
+from pytest_arena._postgresql._arguments import lead as redirect
 for driver, ways in (("psycopg", OF_PSYCOPG), ("psycopg2", OF_PSYCOPG2)):
     engine = create_engine(f"postgresql+{driver}://u:secret@192.0.2.1/shop")
     @event.listens_for(engine, "do_connect")
     def lead(dialect, entry, cargs, cparams):
-        redirect(AIM, cargs, cparams, driver=dialect.driver)
+        redirect(dialect.driver, ADDRESS, cargs, cparams)
     raw = engine.raw_connection()
     for mode in ("refuse", "off"):
         each_refused(ways, raw.driver_connection)
@@ -431,7 +441,7 @@ def test_an_engine_that_was_led_is_let_through(tmp_path: Path) -> None:
         """
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
-from pytest_arena._gate._arguments import redirect
+from pytest_arena._postgresql._arguments import lead as redirect
 
 def engine_of(driver, change=None):
     make = create_async_engine if driver in ("asyncpg", "psycopg_async") else create_engine
@@ -439,7 +449,7 @@ def engine_of(driver, change=None):
     sync = getattr(engine, "sync_engine", engine)
     @event.listens_for(sync, "do_connect")
     def lead(dialect, entry, cargs, cparams):
-        redirect(AIM, cargs, cparams, driver=dialect.driver)
+        redirect(dialect.driver, ADDRESS, cargs, cparams)
     if change:
         @event.listens_for(sync, "do_connect")
         def elsewhere(dialect, entry, cargs, cparams):
@@ -519,6 +529,7 @@ line_of(lambda: asyncio.run(anew.connect(DSN)))
     )
 
 
+@pytest.mark.usefixtures("whole_process")
 def test_a_driver_of_another_version_is_told_of(tmp_path: Path) -> None:
     """A guard that is not there must not look as if it were; the import goes on."""
     stranger = {"asyncpg/__init__.py": "", "asyncpg/connect_utils.py": "x = 1\n"}

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._gate import _imports
-from pytest_arena._gate._imports import when_imported
+from pytest_arena import _imports
+from pytest_arena._imports import when_imported
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,8 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
 from sqlalchemy.engine import AdaptedConnection
 
-from pytest_arena._postgresql.moving import _owners, _trial
+from pytest_arena._gate import _owners
+from pytest_arena._postgresql.moving import _trial
 from pytest_arena._postgresql.moving._transport import MovingTransport
 
 asyncpg: Any = pytest.importorskip("asyncpg")

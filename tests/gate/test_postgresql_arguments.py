@@ -22,8 +22,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from pytest_arena._gate._arguments import describe, redirect
-from pytest_arena._gate._base import Aim, Key
+from pytest_arena._gate._engines import describe
 from pytest_arena._postgresql._arguments import is_led, lead, name_outright, target
 from pytest_arena._values import Address
 from tests.gate.postgresql import SERVER
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._target import Target
 
 ADDRESS = Address("postgresql", SERVER.host, SERVER.port, SERVER.user, SERVER.database)
-AIM = Aim(Key("server", "postgresql/shop"), "", (1, 1), ADDRESS)
 
 
 @pytest.fixture(autouse=True)
@@ -374,8 +372,8 @@ def test_led_by_asynchronous_psycopg_pitfall_024() -> None:
 def _lead(engine: Any, driver: str) -> None:
     @event.listens_for(engine, "do_connect")
     def connecting(_dialect: Any, _entry: Any, cargs: Any, cparams: Any) -> None:
-        redirect(AIM, cargs, cparams, driver=driver)
-        redirect(AIM, cargs, cparams, driver=driver)  # a second time changes nothing
+        lead(driver, ADDRESS, cargs, cparams)
+        lead(driver, ADDRESS, cargs, cparams)  # a second time changes nothing
         assert is_led(driver, cargs, cparams)
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql._identity import Identity, close_unseen, identity, identity_of_control
+from pytest_arena._postgresql._identity import Identity, identity, identity_of_control
 from tests.gate.postgresql import SERVER
 
 if TYPE_CHECKING:
@@ -86,22 +86,3 @@ def test_an_open_transaction_stays_open() -> None:
 def test_nobody_knows_how_to_ask_another_product() -> None:
     """Which is no reason to fail."""
     assert identity(object()) is None
-
-
-def test_a_connection_that_is_outside_is_closed() -> None:
-    """Its pool would only forget it."""
-    sync = psycopg.connect(host=SERVER.host, port=SERVER.port, user=SERVER.user)
-    close_unseen(sync)
-    assert sync.closed
-
-    async def close() -> None:
-        engine = create_async_engine(f"postgresql+asyncpg://{PLACE}/{SERVER.database}")
-        async with engine.connect() as connection:
-            raw = await connection.get_raw_connection()
-            driver_connection: Any = raw.driver_connection
-            await connection.run_sync(lambda _: close_unseen(raw.dbapi_connection))
-            assert driver_connection.is_closed()
-            await connection.invalidate()
-        await engine.dispose()
-
-    asyncio.run(close())

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._gate import Aim, Gate, Key
+from pytest_arena._gate import Gate
 from pytest_arena._gate._entries import Checkout
 from pytest_arena._gate._uses import Uses
 from pytest_arena._postgresql._handle import ServerHandle
 from pytest_arena._postgresql.drivers import _guard as _drivers
+from pytest_arena._product import Aim, Key
 from tests.servers.postgresql import address, connect
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _gate(entry: Any) -> Iterator[Any]:
     gate._taken.ask = lambda: gate.uses.number(KEY)
     with closing(connect("postgres")) as connection:
         handle = ServerHandle(resolver, Aim(KEY, "", (0, 0), address()), connection)
-        gate._taken[entry] = Checkout(entry, handle, None, 0)
+        gate._taken[entry] = Checkout(entry, handle, KEY, None, 0)
         yield gate
 
 

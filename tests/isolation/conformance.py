@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import pytest
 
-from pytest_arena._isolation_seam import Held
+from pytest_arena._product import Held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from pytest_arena._isolation_seam import Isolation
+    from pytest_arena._product import Isolation
 
     class Make(Protocol):
         """How an isolation is made: from a live file that is not there yet, and a template."""

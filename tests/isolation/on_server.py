@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pytest_arena._isolation_seam import Held
+from pytest_arena._product import Held
 from tests.isolation.conformance import disposed_engines, nested_levels
 from tests.servers.postgresql import rows
 

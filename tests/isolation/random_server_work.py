@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pytest_arena._isolation_seam import Held
+from pytest_arena._product import Held
 from tests.isolation.server_world import Hand, ServerWorld
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pytest_arena._isolation_seam import Held
+from pytest_arena._product import Held
 from tests.isolation.conformance import MANY, dump
 
 if TYPE_CHECKING:

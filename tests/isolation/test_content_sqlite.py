@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._isolation_seam import Held
+from pytest_arena._product import Held
 from pytest_arena._sqlite import Copy
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._isolation_seam import Held
+from pytest_arena._product import Held
 from pytest_arena._sqlite import Copy, LiveFile, OwnConnection, Pages, Wal, works
 from tests.isolation import conformance
 from tests.isolation.conformance import CHECKS, ROLLING_BACK, new_world

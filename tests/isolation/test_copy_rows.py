@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_arena._isolation_seam import Held
+from pytest_arena._product import Held
 from pytest_arena._sqlite import Copy
 from pytest_arena.errors import IsolationError
 from tests.isolation.conformance import MANY, new_world

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._isolation_seam import Held
+from pytest_arena._product import Held
 from pytest_arena._sqlite import Copy, Pages, Wal, works
 from pytest_arena.errors import IsolationError
 from pytest_arena.testing import fastapi_example

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._isolation_seam import Held
 from pytest_arena._postgresql.isolation import _choice as choosing
 from pytest_arena._postgresql.isolation._choice import Choice
+from pytest_arena._product import Held
 from pytest_arena.errors import ConfigError, IsolationError
 from tests.isolation.server_world import SCHEMA
 from tests.servers.postgresql import (

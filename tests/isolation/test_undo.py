@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pytest_arena._isolation_seam import Held
 from pytest_arena._postgresql import _control as controls
 from pytest_arena._postgresql._control import Failed
 from pytest_arena._postgresql.isolation._live import LiveDatabase
@@ -18,6 +17,7 @@ from pytest_arena._postgresql.isolation._undo import Undo
 from pytest_arena._postgresql.isolation._undo_messages import RowsLost
 from pytest_arena._postgresql.journal._server import ServerJournal
 from pytest_arena._postgresql.journal._templates import Unjournaled
+from pytest_arena._product import Held
 from pytest_arena.errors import ArenaError
 from tests.isolation.on_server import CHECKS, wait_until
 from tests.isolation.server_world import Hand, ServerWorld, made_template

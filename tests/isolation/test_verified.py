@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._databases._verified import verified
-from pytest_arena._isolation_seam import Held
 from pytest_arena._ledger import Ledger
+from pytest_arena._product import Held
 from pytest_arena.errors import ArenaError, IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._isolation_seam import Isolation
+    from pytest_arena._product import Isolation
 
 
 class _Faulty:

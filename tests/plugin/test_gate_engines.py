@@ -172,7 +172,7 @@ from sqlalchemy.pool import StaticPool
 gc.disable()  # so that nothing here is collected by chance
 
 def provisioned():
-    return _listeners._gates[-1].resolver.provisioned()
+    return _listeners._gates[-1].core.provisioned()
 
 @pytest.mark.parametrize("turn", range(4))
 @pytest.mark.parametrize("same", [True, False])

@@ -57,7 +57,7 @@ async def test_an_engine_made_in_the_lifespan_of_each_test_pitfall_012(turn):
         assert names(engine) == ["Ruby"]
 
 def test_the_gate_keeps_nothing_of_engines_that_are_gone_pitfall_012():
-    gate, resolver = _listeners._gates[-1], _listeners._gates[-1].resolver
+    gate, resolver = _listeners._gates[-1], _listeners._gates[-1].core
     databases = resolver.known
     gc.collect()
     before = len(gate._entries), len(databases._by_engine), len(databases._by_key)
@@ -194,7 +194,7 @@ def test_the_pools_are_the_apps_own():
 
 @pytest.mark.parametrize("turn", range(5))
 def test_an_engine_per_test_is_dropped_with_its_database(turn):
-    live = _listeners._gates[-1].resolver.files._folders[0]
+    live = _listeners._gates[-1].core.files._folders[0]
     before = len(list(live.iterdir()))
     made = create_engine("sqlite://")
     Base.metadata.create_all(made)
@@ -205,7 +205,7 @@ def test_an_engine_per_test_is_dropped_with_its_database(turn):
     assert before < 60
 
 def test_no_more_files_than_engines():
-    live = _listeners._gates[-1].resolver.files._folders[0]
+    live = _listeners._gates[-1].core.files._folders[0]
     assert len([file for file in live.iterdir() if "level" not in file.name]) == 5
 """
 

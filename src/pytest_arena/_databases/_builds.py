@@ -11,14 +11,14 @@ from functools import wraps
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from pytest_arena._gate import Aim, Key
+from pytest_arena._product import Aim, Key
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_arena._databases._shelves import Target
-    from pytest_arena._databases._state import Database
+    from pytest_arena._product import Database
 
 __all__ = ["BuildAim", "Builds"]
 

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from pytest_arena import _gate
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._loop import run_in_new_loop, running_loop
+from pytest_arena._origin import user_line
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._databases._state import Database
+    from pytest_arena._product import Database
     from pytest_arena._run._test import Current
 
 __all__ = ["Engines"]
@@ -103,7 +104,7 @@ class Engines:
             raise ConfigError(
                 f"a sync session on {database.name} needs a sync driver, and none is installed",
                 why=f"the app's own driver, {database.dialect.driver}, works in event loops alone",
-                cause=str(_gate.user_line() or "db_session in a test that is no coroutine"),
+                cause=str(user_line() or "db_session in a test that is no coroutine"),
                 fix="pip install 'psycopg[binary]'   (or make the test async)",
             )
         return database.product.engine_url(database, driver)

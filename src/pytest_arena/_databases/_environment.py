@@ -11,12 +11,13 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from pytest_arena import _gate
+from pytest_arena._product import NOWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._gate import Asked
+    from pytest_arena._product import Asked
 
 __all__ = ["Environment"]
 
@@ -110,7 +111,7 @@ _SECRET = {"passfile", "password", "sslpassword", "user"}
 
 def _nowhere(url: URL) -> URL:
     query = url.difference_update_query(_ELSEWHERE | _SECRET).query
-    return URL.create(url.drivername, host=_gate.NOWHERE, database=url.database, query=query)
+    return URL.create(url.drivername, host=NOWHERE, database=url.database, query=query)
 
 
 def _original(url: str, inherited: Mapping[str, str]) -> str:

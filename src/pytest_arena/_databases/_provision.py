@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from pytest_arena._databases._builds import Builds
     from pytest_arena._databases._stage import Recipe
-    from pytest_arena._databases._state import Database, Level
-    from pytest_arena._isolation_seam import Isolation
+    from pytest_arena._databases._state import Level
     from pytest_arena._ledger import Ledger
     from pytest_arena._postgresql.isolation._switched import Switched
+    from pytest_arena._product import Database, Isolation
 
 __all__ = ["Provision"]
 

@@ -12,8 +12,8 @@ from pytest_arena import _gate
 from pytest_arena._config._load import nearest
 from pytest_arena._databases._files import real
 from pytest_arena._databases._guess import guessed_product
-from pytest_arena._databases._state import Database
-from pytest_arena._gate import Asked, Key
+from pytest_arena._origin import user_line
+from pytest_arena._product import Asked, Database, Key
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config import Config
     from pytest_arena._databases._files import Files
-    from pytest_arena._databases._state import Product
+    from pytest_arena._product import Product
 
 __all__ = ["KnownDatabases"]
 
@@ -161,7 +161,7 @@ class KnownDatabases:
                 f"there is no database for this test: the app's engines are on {names}",
                 why="this version isolates SQLite and PostgreSQL; in a database of its own the "
                 "test would not see what the app does",
-                cause=str(_gate.user_line() or "db_session, or a fixture of arena's"),
+                cause=str(user_line() or "db_session, or a fixture of arena's"),
                 fix="an SQLite URL for tests; or, if db_session is to have a database beside the "
                 "app's:\narena_database = sqlite",
             )
@@ -210,7 +210,7 @@ class KnownDatabases:
             f"there is no database {name!r}",
             why="each database of the app has the name of its file, without its ending, or the one "
             "that it has on its server",
-            cause=f"known by now: {', '.join(names) or 'none'}\n{_gate.user_line() or ''}".strip(),
+            cause=f"known by now: {', '.join(names) or 'none'}\n{user_line() or ''}".strip(),
             fix=f"arena.session(database={nearest(name, names) if names else 'app'!r})",
         )
 
@@ -269,7 +269,7 @@ def _several(name: str, found: list[Database]) -> ConfigError:
     return ConfigError(
         f"there are {len(found)} databases {name!r}",
         why="which one was meant would depend on which was connected to first",
-        cause=f"{', '.join(one.tails[0] for one in found)}\n{_gate.user_line() or ''}".strip(),
+        cause=f"{', '.join(one.tails[0] for one in found)}\n{user_line() or ''}".strip(),
         fix=f"arena.session(database={longer[0]!r})",
     )
 
@@ -281,7 +281,7 @@ def _another_product(database: Database, product: str) -> ConfigError:
         f"{database.product.name}",
         why="db_session was asked for before the app had made any engine, so that arena guessed "
         "the product; the test would not see what the app does",
-        cause=str(_gate.user_line() or "the app makes its engine when it starts up"),
+        cause=str(user_line() or "the app makes its engine when it starts up"),
         fix=f"arena_database = {next(iter(products), 'sqlite')}   (or set DATABASE_URL to the "
         "app's URL)",
     )

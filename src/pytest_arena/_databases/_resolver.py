@@ -12,7 +12,7 @@ from pytest_arena import _gate
 from pytest_arena._databases._builds import Builds
 from pytest_arena._databases._provision import Provision
 from pytest_arena._databases._stage import Recipe
-from pytest_arena._gate import Aim, Asked, Key
+from pytest_arena._product import Aim, Asked, Key
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from pytest_arena._config import Config
     from pytest_arena._databases._files import Files
     from pytest_arena._databases._registry import KnownDatabases
-    from pytest_arena._databases._state import Database, Level
-    from pytest_arena._isolation_seam import Isolation
+    from pytest_arena._databases._state import Level
     from pytest_arena._ledger import Ledger
-    from pytest_arena._postgresql._identity import Identity
+    from pytest_arena._product import Database, Isolation, Product
 
 __all__ = ["Databases"]
 
@@ -49,6 +48,7 @@ class Databases:
         self.finished = False
         self.exported = ""  # the redirected variables, one a line
         self.on_child: Callable[[], None] = _nothing  # called before a test starts a process
+        self.on_raw: Callable[[Key], None] = lambda _key: None
 
     # What the gate asks.
 
@@ -157,27 +157,28 @@ class Databases:
         if self.known.at_file(file) is not None:
             self.ledger.made_table(started, ended)
 
-    def writes(self, key: Key, pid: int) -> bool:
-        """Whether this backend of a server has written in a transaction that is open."""
-        database = self.known.at(key)
-        return database is not None and database.product.writes(database, pid)
+    def find_product(self, name: str) -> Product | None:
+        """Return the product of this name, None where an option leaves it out."""
+        return self.known.products.get(name)
 
-    def end_backend(self, key: Key, pid: int, *, cancel: bool) -> None:
-        """End a backend of a server, or only cancel its statement."""
-        database = self.known.at(key)
-        if database is not None:
-            database.product.end_backend(database, pid, cancel=cancel)
+    def database_at(self, key: Key) -> Database | None:
+        """Return the database of a key, None if it is gone."""
+        return self.known.at(key)
 
-    def aim_at_server(self, asked: Asked) -> Aim | None:
-        """Return what aims at this very database, known by its name; None if it is not ours."""
-        product = self.known.products.get(asked.product)
-        database = product.meant(asked) if product else None
-        return database.aim if database else None
+    def means(self, asked: Asked) -> bool:
+        """Whether an engine of the app's means this database of a server, connected or not."""
+        engines = map(_gate.asked_by_engine, _gate.find_engines())
+        meant = [(engine.product, engine.database) for engine in engines if engine is not None]
+        return (asked.product, asked.database) in meant
 
-    def aim_of(self, identity: Identity) -> Aim | None:
-        """Return what a live connection aims at; None if it is in no database of ours."""
-        aims = (one.product.aim_of(one, identity) for one in self.provisioned())
-        return next((aim for aim in aims if aim is not None), None)
+    @property
+    def drivers(self) -> str:
+        """What is done with connections to servers that no engine opens."""
+        return self._config.drivers
+
+    def opened_raw(self, key: Key) -> None:
+        """Somebody has opened a connection to a database without an engine."""
+        self.on_raw(key)
 
     # What the run asks.
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena import _clock
-from pytest_arena._isolation_seam import Held
+from pytest_arena._product import Held
 from pytest_arena.errors import ArenaError, IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_arena._isolation_seam import Isolation
     from pytest_arena._ledger import Ledger
+    from pytest_arena._product import Isolation
 
 __all__ = ["Verified", "verified"]
 

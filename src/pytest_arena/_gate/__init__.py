@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pytest_arena._gate._arguments import described_url
-from pytest_arena._gate._base import Aim, Asked, Key, LostWrite
 from pytest_arena._gate._engines import (
     asked_by_engine,
     asked_by_url,
+    described_url,
     engine_like,
     engines_in_use,
     find_engines,
@@ -15,19 +14,16 @@ from pytest_arena._gate._engines import (
 from pytest_arena._gate._entries import Checkout
 from pytest_arena._gate._listeners import Gate, close, install
 from pytest_arena._gate._loops import adopt
-from pytest_arena._gate._messages import NOWHERE, after_session, unknown_connection
-from pytest_arena._gate._origin import frames, line_of_coroutine, user_line
+from pytest_arena._gate._lost import LostWrite
+from pytest_arena._gate._messages import after_session, unknown_connection
 from pytest_arena._gate._reads import Doings, Part, watch_statements
 from pytest_arena._gate._uses import UsesOfOne
+from pytest_arena._origin import frames, line_of_coroutine, user_line
 
 __all__ = [
-    "NOWHERE",
-    "Aim",
-    "Asked",
     "Checkout",
     "Doings",
     "Gate",
-    "Key",
     "LostWrite",
     "Part",
     "UsesOfOne",

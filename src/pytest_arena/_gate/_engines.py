@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Dialect, Engine, make_url
 
-from pytest_arena._gate._arguments import describe
-from pytest_arena._postgresql.moving import drop_quietly
+from pytest_arena._gate._owners import drop_quietly
+from pytest_arena._product import ROOMS, Asked, room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from typing_extensions import TypeIs
 
-    from pytest_arena._gate._base import Asked
-
 __all__ = [
     "asked_by_engine",
     "asked_by_url",
+    "describe",
+    "described_url",
     "engine_like",
     "engines_in_use",
     "find_engines",
@@ -101,6 +101,30 @@ def _made_before() -> list[Engine]:
 def _is_engine(found: object) -> TypeIs[Engine]:
     # Not isinstance, which asks a lazy proxy for its __class__: that may raise, or load something.
     return issubclass(type(found), Engine)
+
+
+def describe(dialect: Dialect, cargs: Any, cparams: Any) -> Asked:
+    """Say which database the arguments of a connect call mean."""
+    product = dialect.name
+    if product in ROOMS:
+        if (asked := room(product).connections.describe(dialect, cargs, cparams)) is not None:
+            return asked
+        product = f"{product}+{dialect.driver}"  # one of its own, which arena has not
+    # One positional argument is a string in the driver's own language (ODBC, libpq): with secrets.
+    host = cparams.get("host", "(unknown)" if cargs else "localhost")
+    database = cparams.get("database") or cparams.get("dbname") or cparams.get("db", "")
+    name = _server_name(dialect.name, host, cparams.get("port", ""), database)
+    return Asked(dialect, product, name, database=str(database or ""))
+
+
+def described_url(url: URL) -> str:
+    """Return the name of the database that a server's URL means, if its driver is not to be had."""
+    host, port = url.host or "localhost", url.port or ""
+    return _server_name(url.get_backend_name(), host, port, url.database)
+
+
+def _server_name(product: str, host: str, port: int | str, database: str | None) -> str:
+    return f"{product}://{host}:{port}/{database}"
 
 
 def asked_by_engine(engine: Engine) -> Asked | None:

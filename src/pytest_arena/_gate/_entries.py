@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.pool import ConnectionPoolEntry
 
-    from pytest_arena._gate._base import Aim
-    from pytest_arena._gate._handles import Handle
     from pytest_arena._gate._reads import Part
+    from pytest_arena._product import Aim, Handle, Key, Live
     from pytest_arena._values import CodeLine
 
 __all__ = ["INFO", "Checkout", "EntryInfo", "Written", "abandon"]
@@ -52,13 +53,15 @@ class EntryInfo:
     session: object = None
     stale: bool = False
     used: bool = False
-    is_led: bool = False  # to a server, by the gate and nobody after it
-    is_doubtful: bool = (
-        False  # on an allowed server by what the gate has seen, and not the last word
-    )
+    opened: Callable[[Any], Live | None] | None = None  # says what the led connection is
     process: int = field(default_factory=os.getpid)
     written: Written | None = None
     changes: int = 0  # that the driver had counted when its transaction was begun, or before
+
+    @property
+    def key(self) -> Key | None:
+        """The key of its database on a server; None where it is on none."""
+        return self.aim.key if self.handle and self.aim and self.aim.address else None
 
     def aims(self) -> tuple[Aim, ...]:
         """Where the connection lands, and the files that it has attached."""
@@ -92,6 +95,7 @@ class Checkout:
 
     entry: ConnectionPoolEntry
     handle: Handle | None
+    key: Key | None  # of a database on a server
     line: CodeLine | None
     serial: int  # of the level in which it was taken
     thread: int = field(default_factory=threading.get_ident)  # that took it

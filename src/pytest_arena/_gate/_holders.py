@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._gate._alive import alive
+from pytest_arena._values import alive
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sqlite3
+import sys
 import weakref
-from functools import cache
+from functools import cache, partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -14,42 +14,24 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
-from pytest_arena._gate import _loops, _messages
-from pytest_arena._gate._alive import alive
-from pytest_arena._gate._arguments import describe, redirect
-from pytest_arena._gate._engines import remember_engines, used_again
+from pytest_arena._gate import _loops, _messages, _owners
+from pytest_arena._gate._engines import describe, remember_engines, used_again
 from pytest_arena._gate._entries import INFO, Checkout, EntryInfo, abandon
 from pytest_arena._gate._holders import Holders
 from pytest_arena._gate._lost import LostWrites, note_errors_on_leaving, watch_writes
-from pytest_arena._gate._origin import user_line
 from pytest_arena._gate._uses import Uses
-from pytest_arena._postgresql import moving as _moving
-from pytest_arena._postgresql._arguments import knows
-from pytest_arena._postgresql._beyond import reaches_beyond
-from pytest_arena._postgresql._handle import ServerHandle, alters_session, driver_connection
-from pytest_arena._postgresql._identity import close_unseen, identity
-from pytest_arena._postgresql._live_names import name_of
-from pytest_arena._postgresql.drivers._guard import (
-    admitted,
-    install_raw_drivers,
-    pooled,
-    raw_connections,
-)
-from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._factory import EngineFactory
-from pytest_arena._sqlite._handle import SQLiteHandle, raw_of
-from pytest_arena._sqlite._raw import listen_to_raw_connections
+from pytest_arena._imports import when_imported
+from pytest_arena._origin import is_own, user_line
+from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Live, loaded_rooms, room
+from pytest_arena._values import alive
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._gate._base import Key, LostWrite, Resolver
+    from pytest_arena._gate._lost import LostWrite
+    from pytest_arena._product import Core, Key
 
 __all__ = ["Gate", "close", "install"]
-
-
-# Arguments by which an app opens its connections itself, whatever the others say.
-_OWN_WAYS = ("connection_factory", "connection_class")
 
 
 class Gate:
@@ -58,14 +40,14 @@ class Gate:
     Redirecting costs some microseconds a connect; a checkout costs about five.
     """
 
-    def __init__(self, resolver: Resolver, drivers: str = "refuse") -> None:
-        self.resolver, self.drivers = resolver, drivers
+    def __init__(self, core: Core) -> None:
+        self.core = core
         self.used: set[Key] = set()  # keys of the databases since somebody cleared it
         self._taken: weakref.WeakKeyDictionary[Any, Checkout] = weakref.WeakKeyDictionary()
         self._entries: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
         self.holders = Holders()
         self.uses = Uses(self._keys_out)  # of databases on servers
-        self.lost = LostWrites(resolver)
+        self.lost = LostWrites(core)
         self.has_raw = False  # whether anybody has ever opened a connection without an engine
 
     def connecting(
@@ -75,105 +57,57 @@ class Gate:
         __tracebackhide__ = True
         used_again(dialect)
         asked = describe(dialect, cargs, cparams)
-        info = EntryInfo(self.resolver.aim(asked))
+        info = EntryInfo(self.core.aim(asked))
         if entry is not None:
             entry.info[INFO] = info
-        if asked.product != "sqlite":
-            self._prepare_server(info, dialect, cargs, cparams)
-        else:
-            self._prepare(info, cargs, cparams)
-            if dialect.is_async:
-                # aiosqlite has one thread for each connection, and nobody else works on it; so
-                # that the settling thread may ask what the connection looks like.
-                cparams["check_same_thread"] = False
-
-    def _prepare(self, info: EntryInfo, cargs: list[Any], cparams: dict[str, Any]) -> None:
-        def made(connection: sqlite3.Connection) -> None:
-            raw = raw_of(connection)
-            if raw is not None:
-                info.handle = SQLiteHandle.to(raw)
-                if info.aim is not None:
-                    sql.leave_wal_alone(raw)
-
-        base = cparams.get("factory", sqlite3.Connection)
-        cparams["factory"] = EngineFactory(self.resolver, info.aim, base, made)
-        if info.aim is not None:
-            redirect(info.aim, cargs, cparams)
-
-    def _prepare_server(
-        self, info: EntryInfo, dialect: Dialect, cargs: list[Any], cparams: dict[str, Any]
-    ) -> None:
-        if info.aim is not None:
-            redirect(info.aim, cargs, cparams, driver=dialect.driver)
-            _moving.prepare(dialect, cparams, tell=self.resolver.ledger.note)
-            _listen_to_statements()
-        # What this listener sets up holds, unless another one has the last word after it.
-        has_own_way = any(map(cparams.get, _OWN_WAYS))
-        is_last = len(dialect.dispatch.do_connect) == 1 and not has_own_way
-        info.is_led = info.aim is not None and is_last
-        # Allowed by its arguments, which need not be the last word.
-        info.is_doubtful = info.aim is None and not is_last and knows(dialect.driver)
+        if asked.product in ROOMS:
+            _owners.drop_quietly(dialect)
+            lead = room(asked.product).connections.lead
+            info.opened = lead(self.core, dialect, info.aim, cargs, cparams)
 
     def connected(self, dbapi_connection: Any, entry: Any) -> None:
         """Check a live connection that did not come the way of ``connecting``."""
         __tracebackhide__ = True
         _loops.free_locks(dbapi_connection)
-        _moving.note_owner(dbapi_connection)
+        _owners.note_owner(dbapi_connection)
         self._entries[entry] = None
         info: EntryInfo | None = entry.info.get(INFO)
-        if info is None or not self._is_as_led(info, dbapi_connection):
-            entry.info[INFO] = self._info_of_unseen(dbapi_connection)
-
-    def _is_as_led(self, info: EntryInfo, dbapi_connection: Any) -> bool:
-        if info.aim is None:
-            return not info.is_doubtful
-        if info.is_led:
-            info.handle = ServerHandle(self.resolver, info.aim, dbapi_connection)
-        return info.handle is not None and info.handle.is_of(dbapi_connection)
+        live = info.opened(dbapi_connection) if info is not None and info.opened else None
+        if info is None or (live is None and (info.opened or info.aim)):
+            info = entry.info[INFO] = self._info_of_unseen(dbapi_connection)
+        elif live is not None:
+            info.handle, info.opened = live.handle, None
+        if info.handle is not None and info.handle.reads_statements:
+            _listen_to_statements()
 
     def _info_of_unseen(self, dbapi_connection: Any) -> EntryInfo:
+        """Nobody has led it: its product knows it, if it is one of arena's."""
         __tracebackhide__ = True
-        raw = raw_of(dbapi_connection)
-        if raw is None:
-            return self._info_of_unseen_server(dbapi_connection)
-        file = sql.main_file(dbapi_connection)
-        if file and not self.resolver.is_inside(file) and not self.resolver.files.is_free(file):
-            raise self.resolver.ledger.refused(_messages.unknown_file(file))
-        if not file:
-            self.resolver.ledger.note(_messages.kept_memory())
-        aim = self.resolver.aim_at(file) if file else None
-        return EntryInfo(aim, SQLiteHandle.to(raw))
-
-    def _info_of_unseen_server(self, dbapi_connection: Any) -> EntryInfo:
-        """Whatever name it was opened by: the server says which one it is, and which database."""
-        __tracebackhide__ = True
-        known = admitted(driver_connection(dbapi_connection))
-        if known is not None and known.address is None:
-            return EntryInfo(None)  # as arena_allow has it
-        found = identity(dbapi_connection)
-        aim = self.resolver.aim_of(found) if found is not None else None
-        if aim is not None:
-            pooled(driver_connection(dbapi_connection))
-            return EntryInfo(aim, ServerHandle(self.resolver, aim, dbapi_connection))
-        description = name_of(dbapi_connection, found)
-        if not self.resolver.files.is_allowed(description):
-            close_unseen(dbapi_connection)
-            raise self.resolver.ledger.refused(_messages.unknown_connection(description))
-        return EntryInfo(None)
+        found = (each.connections.recognize(self.core, dbapi_connection) for each in loaded_rooms())
+        live = next(filter(None, found), None)
+        if live is None:
+            connection = getattr(dbapi_connection, "driver_connection", dbapi_connection)
+            driver = type(connection).__module__.partition(".")[0]
+            live = Live(outside=f"{driver}://{UNNAMED}")
+        if live.outside and not self.core.files.is_allowed(live.outside):
+            # Its pool does not know of it yet; an async one is closed without awaiting.
+            getattr(dbapi_connection, "terminate", dbapi_connection.close)()
+            raise self.core.ledger.refused(_messages.unknown_connection(live.outside))
+        return EntryInfo(live.aim, live.handle)
 
     def checked_out(self, dbapi_connection: Any, entry: Any) -> None:
         """Drop a stale connection, quietly: SQLAlchemy's pool opens another one at once."""
         __tracebackhide__ = True
         _loops.free_locks(dbapi_connection)
-        if _moving.is_foreign(dbapi_connection):
+        if _owners.is_foreign(dbapi_connection):
             raise DisconnectionError("this connection belongs to another event loop")
         info = self._info_of(dbapi_connection, entry)
         aims = info.aims()
-        if info.stale or any(self.resolver.current(aim.key) != aim for aim in aims):
+        if info.stale or any(self.core.current(aim.key) != aim for aim in aims):
             raise DisconnectionError("the database of this connection is not the test's any more")
         self.used.update([aim.key for aim in aims])
         info.begin_use()
-        self._taken[entry] = Checkout(entry, info.handle, user_line(), self.resolver.serial())
+        self._taken[entry] = Checkout(entry, info.handle, info.key, user_line(), self.core.serial())
         self.uses.begin(aims)
 
     def _info_of(self, dbapi_connection: Any, entry: Any) -> EntryInfo:
@@ -193,16 +127,18 @@ class Gate:
     def checked_in(self, entry: Any) -> None:
         """The connection is back in its pool, or is gone."""
         taken = self._taken.get(entry)
+        if taken is not None and taken.handle is not None:
+            taken.handle.returned()
         # Another thread may ask right now, and must not find it neither out nor counted.
-        if taken is not None and isinstance(taken.handle, ServerHandle):
-            self.uses.end(taken.handle.key)
+        if taken is not None and taken.key is not None:
+            self.uses.end(taken.key)
         self._taken.pop(entry, None)
 
     def detached(self, entry: Any) -> None:
         """Somebody keeps the connection for good: no pool tells when it is used."""
         taken = self._taken.get(entry)
-        if taken is not None and isinstance(taken.handle, ServerHandle):
-            self.uses.unwatched(taken.handle.key)  # first, as above
+        if taken is not None and taken.key is not None:
+            self.uses.unwatched(taken.key)  # first, as above
         self._taken.pop(entry, None)
 
     def opened_raw(self, key: Key) -> None:
@@ -212,7 +148,7 @@ class Gate:
         self.uses.unwatched(key)
 
     def _keys_out(self) -> list[Key]:
-        return [one.handle.key for one in self.taken() if isinstance(one.handle, ServerHandle)]
+        return [taken.key for taken in self.taken() if taken.key is not None]
 
     def take_lost(self) -> list[LostWrite]:
         """Return what was written in the level that stands, and lost, since this was called last.
@@ -234,24 +170,22 @@ class Gate:
         """
         for taken in self.taken():
             info: EntryInfo | None = taken.entry.info.get(INFO)
-            is_led = info is not None and isinstance(info.handle, ServerHandle)
             # Another thread may be at it right now; the server ends it, with its database.
             is_ours = info is not None and (info.process, taken.thread) == (
                 os.getpid(),
                 get_ident(),
             )
-            if info is None or not is_led or not is_ours:
+            if info is None or taken.key is None or not is_ours:
                 continue
-            if any(self.resolver.current(aim.key) != aim for aim in info.aims()):
+            if any(self.core.current(aim.key) != aim for aim in info.aims()):
                 self._taken.pop(taken.entry, None)  # first: its holder may take it anew at once
                 if self.holders.give_up(taken):
-                    self.resolver.ledger.note(_messages.lost_transaction(taken.line))
+                    self.core.ledger.note(_messages.lost_transaction(taken.line))
 
     def end_raw(self, serial: int) -> None:
         """End what drivers have opened by themselves in a level that is left."""
-        for one in raw_connections():
-            if one.serial == serial and one.pid:
-                self.resolver.end_backend(one.aim.key, one.pid, cancel=False)
+        for each in loaded_rooms():
+            each.connections.end_raw(self.core, serial)
 
     def drop_altered(self) -> None:
         """Give up idle connections that do not look as they did when they were new.
@@ -270,7 +204,7 @@ class Gate:
 def _end_on_server(info: EntryInfo) -> None:
     # Its pool drops it at its next checkout, which may be never; its advisory locks and what it
     # listens to would go on until then.
-    if isinstance(info.handle, ServerHandle) and info.process == os.getpid():
+    if info.key is not None and info.handle is not None and info.process == os.getpid():
         info.handle.roll_back()
 
 
@@ -278,36 +212,40 @@ _gates: list[Gate] = []
 _installed = False
 
 
-def install(resolver: Resolver, *, drivers: str = "refuse") -> Gate:
+def install(core: Core) -> Gate:
     """Set up the gate, for good: from here until the process ends no engine goes around it.
 
-    A run inside this run (pytester in-process) sets up its own on top. ``drivers`` says what is
-    to be done with connections to servers that no engine opens.
+    A run inside this run (pytester in-process) sets up its own on top.
     """
     global _installed  # noqa: PLW0603 - listeners cannot be taken back, so it happens once
-    _gates.append(Gate(resolver, drivers))
+    _gates.append(Gate(core))
     if not _installed:
         _installed = True
         _loops.install()
         remember_engines(lambda dialect: watch_writes(dialect, _lost))
         note_errors_on_leaving()
         _listen()
-        listen_to_raw_connections(_resolver)
-        install_raw_drivers(_resolver, _drivers, _used)
+        sys.addaudithook(_on_child)
+        for package, product in DRIVERS.items():
+            when_imported(package, partial(_watch_driver, product))
     return _gates[-1]
 
 
-def _resolver() -> Resolver | None:
-    return _gates[-1].resolver if _gates else None
+def _watch_driver(product: str, _module: object) -> None:
+    room(product).connections.watch(_core)
 
 
-def _drivers() -> str:
-    return _gates[-1].drivers if _gates else "off"
+def _core() -> Core | None:
+    return _gates[-1].core if _gates else None
 
 
-def _used(key: Key) -> None:
-    if _gates:
-        _gates[-1].opened_raw(key)
+_CHILDREN = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system", "os.spawn"}
+
+
+def _on_child(name: str, _args: object) -> None:
+    # Called for every audit event of the process: the first test must be the cheapest.
+    if name in _CHILDREN and not is_own() and (core := _core()) is not None:
+        core.before_child(forked="fork" in name)
 
 
 def _lost() -> LostWrites | None:
@@ -317,7 +255,7 @@ def _lost() -> LostWrites | None:
 def close(gate: Gate) -> bool:
     """The run of this gate is over. Returns whether it was inside another run, which goes on.
 
-    The outermost gate stays: its resolver refuses everything until the process ends.
+    The outermost gate stays: its core refuses everything until the process ends.
     """
     inside = len(_gates) > 1
     if inside:
@@ -341,19 +279,14 @@ def _listen_to_statements() -> None:
 
 
 def _on_engine_connect(connection: Any, *_: Any) -> None:
-    _gates[-1].holders.made(connection, _gates[-1].resolver.serial())
+    _gates[-1].holders.made(connection, _gates[-1].core.serial())
 
 
 def _on_statement(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
     __tracebackhide__ = True
-    beyond = reaches_beyond(statement)
-    if not (beyond or alters_session(statement)):
-        return
     info = connection.connection.info.get(INFO)
-    if isinstance(info, EntryInfo) and isinstance(info.handle, ServerHandle):
-        if beyond:
-            raise _gates[-1].resolver.ledger.refused(_messages.beyond(beyond))
-        info.handle.altered()
+    if isinstance(info, EntryInfo) and info.handle is not None:
+        info.handle.executing(statement)
 
 
 def _on_connecting(dialect: Any, entry: Any, cargs: Any, cparams: Any) -> None:
@@ -371,8 +304,7 @@ def _on_checked_out(dbapi_connection: Any, entry: Any, _proxy: Any) -> None:
     _gates[-1].checked_out(dbapi_connection, entry)
 
 
-def _on_checked_in(dbapi_connection: Any, entry: Any) -> None:
-    _moving.at_checkin(dbapi_connection)
+def _on_checked_in(_dbapi_connection: Any, entry: Any) -> None:
     _gates[-1].checked_in(entry)
 
 

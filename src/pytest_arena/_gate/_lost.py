@@ -6,15 +6,14 @@ import sys
 import weakref
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from pytest_arena._gate._base import LostWrite
 from pytest_arena._gate._entries import INFO, EntryInfo, Written
-from pytest_arena._gate._origin import user_line
 from pytest_arena._gate._reads import (
     note_commit,
     note_doubt,
@@ -29,7 +28,8 @@ from pytest_arena._gate._written import (
     savepoint_in,
     written_table,
 )
-from pytest_arena._postgresql._live_sql import has_written
+from pytest_arena._origin import user_line
+from pytest_arena._product import ROOMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,9 +37,19 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._gate._base import Resolver
+    from pytest_arena._product import Core, Key
 
-__all__ = ["LostWrites", "note_errors_on_leaving", "watch_writes"]
+__all__ = ["LostWrite", "LostWrites", "note_errors_on_leaving", "watch_writes"]
+
+
+@dataclass(frozen=True, slots=True)
+class LostWrite:
+    """What a transaction wrote that was closed, with nobody committing or rolling it back."""
+
+    key: Key
+    tables: tuple[str, ...]  # by the app's statements, without those that triggers wrote to
+    rows: int  # at least
+    line: str  # of the app, that wrote first
 
 
 class LostWrites:
@@ -48,14 +58,14 @@ class LostWrites:
     The database is asked only where a transaction with writes is closed as it stands.
     """
 
-    def __init__(self, resolver: Resolver) -> None:
-        self._resolver = resolver
+    def __init__(self, core: Core) -> None:
+        self._core = core
         self._found: list[tuple[int, LostWrite]] = []
 
     def take(self) -> list[LostWrite]:
         """Return what was lost in the level that stands, once."""
         found, self._found = self._found, []
-        serial = self._resolver.serial() if found else 0
+        serial = self._core.serial() if found else 0
         return [lost for one, lost in found if one == serial]
 
     def executed(self, context: Any, cursor: Any, statement: str, parameters: Any) -> None:
@@ -71,7 +81,7 @@ class LostWrites:
         if not (rows or has_rows):
             return
         if info.written is None:
-            info.written = Written(user_line(), self._resolver.serial())
+            info.written = Written(user_line(), self._core.serial())
             note_opened(info)
         times = len(parameters) if context.executemany else 1
         # SQLite counts what RETURNING gives only when it has been read, asyncpg never.
@@ -89,7 +99,7 @@ class LostWrites:
         _end(info)
 
     def _look_at(self, info: EntryInfo, written: Written, pooled: Any) -> None:
-        serial = self._resolver.serial()
+        serial = self._core.serial()
         # What a wider fixture holds over its tests is not theirs to commit.
         is_of_a_test = 0 < written.serial == serial
         if info.aim is None or not is_of_a_test or written.has_failed or not written.parts:
@@ -216,10 +226,8 @@ def _is_there_to_lose(info: EntryInfo, pooled: Any) -> bool:
     """Ask whether the app has not committed it behind SQLAlchemy's back."""
     if info.handle is None or info.aim is None or not info.handle.is_begun:
         return False
-    if info.aim.address is None:
-        return info.handle.changes() != info.changes
     try:
-        return has_written(pooled.dbapi_connection)
+        return info.handle.has_written(pooled.dbapi_connection, info.changes)
     except Exception:  # noqa: BLE001 - a driver's: it is closed, busy, or its transaction is broken
         return False
 
@@ -233,7 +241,7 @@ def _rows(info: EntryInfo) -> int:
 
 
 # Rooms that stand between an engine and its database: what passes through them is the app's.
-_BELOW = ("pytest_arena._gate.", "pytest_arena._sqlite.", "pytest_arena._postgresql.")
+_BELOW = tuple(f"{name}." for name in ("pytest_arena._gate", *ROOMS.values()))
 
 
 def _is_asked_for(frame: FrameType | None) -> bool:

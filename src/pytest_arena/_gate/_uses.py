@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pytest_arena._gate._base import Aim, Key
+    from pytest_arena._product import Aim, Key
 
 __all__ = ["Uses", "UsesOfOne"]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from pytest_arena._values import STATEMENT_START as START
+
 __all__ = [
     "COMPILED",
-    "START",
     "ends_transaction",
     "is_plain",
     "savepoint_in",
@@ -17,9 +18,6 @@ __all__ = [
 # as a write.
 COMPILED = ("WITH", "SAVEPOINT", "ROLLBACK TO")
 
-# Blanks and comments before the first word. There is one way only to read them: if a comment could
-# go on after its end, many of them would be tried in any combination.
-START = r"\s*(?>--[^\n]*\n\s*|/\*(?:[^*]++|\*(?!/))*\*/\s*)*"
 _NAME = r'(?:"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|[\w$]+)'
 _WRITES = (
     r"(?:INSERT\s+(?:OR\s+\w+\s+)?INTO|REPLACE\s+INTO|DELETE\s+FROM(?:\s+ONLY)?|MERGE\s+INTO"

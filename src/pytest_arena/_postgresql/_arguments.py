@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._gate._base import Asked
 from pytest_arena._postgresql import _asyncpg_arguments as asyncpg
 from pytest_arena._postgresql import _libpq_arguments as libpq
 from pytest_arena._postgresql._target import Led, Target
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect
-
     from pytest_arena._values import Address
 
-__all__ = ["describe", "is_led", "knows", "lead", "name_outright", "target"]
+__all__ = ["is_led", "knows", "lead", "name_outright", "target"]
 
 _DRIVERS = frozenset({"asyncpg", "psycopg", "psycopg2"})
 
@@ -22,12 +19,6 @@ _DRIVERS = frozenset({"asyncpg", "psycopg", "psycopg2"})
 def knows(driver: str) -> bool:
     """Whether the arguments of this driver are understood."""
     return driver in _DRIVERS
-
-
-def describe(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Asked:
-    """Say which database the arguments of a connect call mean."""
-    meant = target(dialect.driver, cargs, cparams)
-    return Asked(dialect, "postgresql", meant.name, database=meant.database)
 
 
 def target(driver: str, args: Any, kwargs: dict[str, Any]) -> Target:

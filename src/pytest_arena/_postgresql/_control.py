@@ -7,11 +7,11 @@ import os
 import re
 import threading
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from pytest_arena._origin import as_own, is_own
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -114,25 +114,6 @@ def literal(text: str) -> str:
 def identifier(name: str) -> str:
     """Write a name so that it stands for itself."""
     return '"' + name.replace('"', '""') + '"'
-
-
-# The guard looks at connections that no engine opens. It knows by this that one is arena's own.
-_opening: ContextVar[bool] = ContextVar("arena_opens_its_own", default=False)
-
-
-def is_own() -> bool:
-    """Whether the connection that is being opened here is arena's own."""
-    return _opening.get()
-
-
-@contextmanager
-def as_own() -> Iterator[None]:
-    """In this block, what is opened is arena's own, and the guard lets it be."""
-    token = _opening.set(True)
-    try:
-        yield
-    finally:
-        _opening.reset(token)
 
 
 @contextmanager

@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import re
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from pytest_arena._gate._written import START
+from pytest_arena._postgresql._beyond import reaches_beyond
+from pytest_arena._postgresql._live_sql import has_written
+from pytest_arena._postgresql.drivers import _messages as messages
+from pytest_arena._postgresql.moving import at_checkin
+from pytest_arena._values import STATEMENT_START as START
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._gate._base import Aim, Resolver
+    from pytest_arena._postgresql._product import PostgreSQL
+    from pytest_arena._product import Aim, Core, Database
 
-__all__ = ["ServerHandle", "alters_session"]
+__all__ = ["ServerHandle", "driver_connection"]
 
 _IDLE = 0  # libpq's PQTRANS_IDLE: no transaction is open
 
 
 class ServerHandle:
-    """A connection of asyncpg, psycopg or psycopg2. Whoever resolved it asks the server about it.
+    """A connection of asyncpg, psycopg or psycopg2.
 
     No driver can be told anything from another thread or outside its event loop; the server can,
     on the arena's own connection and by the number of the backend.
     """
 
-    __slots__ = ("_pid", "_reference", "_resolver", "_states", "key")
+    __slots__ = ("_core", "_key", "_pid", "_reference", "_states")
+    reads_statements = True
 
-    def __init__(self, resolver: Resolver, aim: Aim, dbapi_connection: Any) -> None:
+    def __init__(self, core: Core, aim: Aim, dbapi_connection: Any) -> None:
         driver = driver_connection(dbapi_connection)
-        self._resolver, self.key = resolver, aim.key
+        self._core, self._key = core, aim.key
         self._reference: Callable[[], Any] = _weak(driver)
         self._pid = _pid(driver)
         self._states = 0  # how many statements have changed what the session is
@@ -45,7 +51,8 @@ class ServerHandle:
         Drivers begin one at the first SELECT. Only the server knows whether anything was written,
         which is asked where the driver says that one is open.
         """
-        return self.is_begun and self._resolver.writes(self.key, self._pid)
+        database = self._core.database_at(self._key) if self.is_begun else None
+        return database is not None and _product_of(database).writes(database, self._pid)
 
     @property
     def is_begun(self) -> bool:
@@ -59,25 +66,43 @@ class ServerHandle:
 
     def interrupt(self) -> None:
         """Cancel its statement."""
-        if self._reference() is not None:
-            self._resolver.end_backend(self.key, self._pid, cancel=True)
+        self._end(cancel=True)
 
     def roll_back(self) -> None:
         """End its backend, and with it its transaction and its locks."""
-        if self._reference() is not None:
-            self._resolver.end_backend(self.key, self._pid, cancel=False)
+        self._end(cancel=False)
+
+    def _end(self, *, cancel: bool) -> None:
+        database = self._core.database_at(self._key) if self._reference() is not None else None
+        if database is not None:
+            _product_of(database).end_backend(database, self._pid, cancel=cancel)
 
     def attached(self) -> tuple[Aim, ...]:
         """A connection to a server has one database."""
         return ()
 
-    def altered(self) -> None:
-        """A statement has changed what the session carries from one transaction to the next."""
-        self._states += 1
+    def has_written(self, dbapi_connection: Any, since: int) -> bool:  # noqa: ARG002 - no driver counts
+        """Ask the server on the connection itself."""
+        return has_written(dbapi_connection)
+
+    def executing(self, statement: str) -> None:
+        """Refuse what reaches beyond; count what the session carries to its next transaction."""
+        __tracebackhide__ = True
+        if beyond := reaches_beyond(statement):
+            raise self._core.ledger.refused(messages.beyond(beyond))
+        self._states += alters_session(statement)
+
+    def returned(self) -> None:
+        """Its socket leaves the loop, if it can move to another one."""
+        at_checkin(self._reference())
 
     def session(self) -> object:
-        """How often that has happened."""
+        """How many statements have changed it."""
         return self._states
+
+
+def _product_of(database: Database) -> PostgreSQL:
+    return cast("PostgreSQL", database.product)
 
 
 def driver_connection(dbapi_connection: Any) -> Any:

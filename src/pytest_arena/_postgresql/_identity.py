@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql._control import Control
 
-__all__ = ["Identity", "close_unseen", "identity", "identity_of_control"]
+__all__ = ["Identity", "identity", "identity_of_control"]
 
 # When a server started, to the microsecond, is the same by every way to it (socket, tunnel,
 # pooler) and on no other one. Any role may ask, no setting of the session changes the answer.
@@ -47,12 +47,6 @@ def identity(dbapi_connection: Any) -> Identity | None:
     """
     row = ask(dbapi_connection, _QUESTION)
     return _identity(row) if row is not None else None
-
-
-def close_unseen(dbapi_connection: Any) -> None:
-    """Close a connection that turned out to be outside; its pool does not know of it yet."""
-    terminate_it = getattr(dbapi_connection, "terminate", None)  # an async one, without awaiting
-    (terminate_it or dbapi_connection.close)()
 
 
 def _identity(row: Sequence[Any]) -> Identity:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._gate._messages import UNNAMED
 from pytest_arena._postgresql._target import Target
+from pytest_arena._product import UNNAMED
 
 if TYPE_CHECKING:
     from pytest_arena._postgresql._identity import Identity
@@ -14,18 +14,16 @@ if TYPE_CHECKING:
 __all__ = ["name_of"]
 
 
-def name_of(dbapi_connection: Any, found: Identity | None) -> str:
+def name_of(dbapi_connection: Any, found: Identity) -> str:
     """Return the name as ``arena_allow`` has it, with ``UNNAMED`` where the server is not known.
 
     The server has said what the database is; where the server is, its driver says.
     """
     connection = getattr(dbapi_connection, "driver_connection", dbapi_connection)
-    database = found.database if found is not None else ""
-    place = _place(connection) if found is not None else None
-    if place is not None:
-        return Target((place,), database).name
+    if (place := _place(connection)) is not None:
+        return Target((place,), found.database).name
     driver = type(connection).__module__.partition(".")[0]
-    return f"{driver}://{UNNAMED}" + (f"/{database}" if database else "")
+    return f"{driver}://{UNNAMED}" + (f"/{found.database}" if found.database else "")
 
 
 def _place(connection: Any) -> tuple[str, str] | None:

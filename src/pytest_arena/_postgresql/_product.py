@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy.engine import URL, make_url
 
 from pytest_arena._databases._store import Store
-from pytest_arena._gate import NOWHERE, Aim, Asked, Key
-from pytest_arena._isolation_seam import isolation_named
 from pytest_arena._postgresql._control import as_own
 from pytest_arena._postgresql._identity import identity_of_control
 from pytest_arena._postgresql._server import SYNCS
 from pytest_arena._postgresql._templates import DatabaseShelves
 from pytest_arena._postgresql.isolation._choice import Choice
 from pytest_arena._postgresql.journal._rights import lacking
+from pytest_arena._product import NOWHERE, Aim, Asked, Key, isolation_named
 from pytest_arena.errors import ArenaError, ConfigError, impossible
 
 if TYPE_CHECKING:
@@ -29,13 +28,12 @@ if TYPE_CHECKING:
 
     from pytest_arena._config import Config
     from pytest_arena._databases._shelves import Target
-    from pytest_arena._databases._state import Database
     from pytest_arena._gate import UsesOfOne
-    from pytest_arena._isolation_seam import Isolation
     from pytest_arena._postgresql._identity import Identity
     from pytest_arena._postgresql.isolation._switched import Switched
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._postgresql.servers import Server, Wanted
+    from pytest_arena._product import Database, Isolation
 
 __all__ = ["PostgreSQL"]
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._databases._state import Database
     from pytest_arena._ledger import Ledger
+    from pytest_arena._product import Database
 
 __all__ = ["KeptFiles", "is_to_be_kept", "kept_file"]
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_arena import _clock
-from pytest_arena._isolation_seam import Held
+from pytest_arena._product import Held
 from pytest_arena._run import _leaks
 from pytest_arena._run._unbroken import unbroken
 from pytest_arena.errors import ArenaError, impossible
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._databases._state import Database, Level
+    from pytest_arena._databases._state import Level
     from pytest_arena._gate import Checkout, Gate
-    from pytest_arena._isolation_seam import Isolation
     from pytest_arena._ledger import Ledger
+    from pytest_arena._product import Database, Isolation
 
 __all__ = ["Levels"]
 

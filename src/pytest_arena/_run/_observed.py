@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_arena._app import Request
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._databases._sessions import Sessions
-    from pytest_arena._databases._state import Database
+    from pytest_arena._product import Database
     from pytest_arena._run._story import Moment, Moments
     from pytest_arena._run._test import Current
     from pytest_arena._values import CodeLine

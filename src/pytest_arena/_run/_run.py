@@ -43,8 +43,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._app import Request
     from pytest_arena._config import Config
-    from pytest_arena._databases._state import Product
-    from pytest_arena._gate import Key
+    from pytest_arena._product import Key, Product
     from pytest_arena._run._sabotage import Breaking
     from pytest_arena._values import CodeLine, Plan
 
@@ -62,7 +61,8 @@ class ArenaRun:
         self.databases = Databases(config, self._known, files, ledger)
         self.current = Current(self.databases)
         self.environment = Environment(config.env, self.databases)
-        self.gate = _gate.install(self.databases, drivers=config.drivers)
+        self.gate = _gate.install(self.databases)
+        self.databases.on_raw = self.gate.opened_raw
         self.databases.on_child = self.gate.uses.open_to_others
         self._known.on_rename = self.gate.uses.rename
         self.levels = Levels(self.databases, self.gate, ledger)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from pytest_arena._app import Request
     from pytest_arena._changes import Mask
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._databases._state import Database, Level
+    from pytest_arena._databases._state import Level
     from pytest_arena._gate import Gate, LostWrite
+    from pytest_arena._product import Database
     from pytest_arena._values import TableRows
 
 __all__ = ["Moment", "Moments", "Story", "Turn", "asked_and_answered", "lost_words"]

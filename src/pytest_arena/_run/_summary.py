@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pytest_arena._config import Config
     from pytest_arena._databases._registry import KnownDatabases
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._databases._state import Database
     from pytest_arena._ledger import Ledger
+    from pytest_arena._product import Database
 
 __all__ = ["summarized"]
 

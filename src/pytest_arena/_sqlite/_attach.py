@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._gate import _messages
+from pytest_arena._sqlite import _messages
 from pytest_arena._sqlite import _names as names
 from pytest_arena._sqlite._attach_sql import attached_files, lead_attached, let_attach
 from pytest_arena.errors import RefusedError
@@ -14,7 +14,7 @@ from pytest_arena.errors import RefusedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._gate._base import Aim, Resolver
+    from pytest_arena._product import Aim, Core
 
     Authorizer = Callable[..., int]
 
@@ -23,17 +23,17 @@ __all__ = ["attaching", "led", "watch"]
 
 @contextmanager
 def attaching(
-    connection: sqlite3.Connection, resolver: Resolver | None, own: Authorizer | None
+    connection: sqlite3.Connection, core: Core | None, own: Authorizer | None
 ) -> Iterator[None]:
     """Let SQLite attach files, all of which it names: also the one that VACUUM INTO writes.
 
     ``own`` is the app's authorizer, which goes on being asked.
     """
     __tracebackhide__ = True
-    if resolver is None:
+    if core is None:
         yield
         return
-    refusing = _RefusesToWrite(resolver, own)
+    refusing = _RefusesToWrite(core, own)
     sqlite3.Connection.set_authorizer(connection, refusing)
     let_attach(connection, allowed=True)
     try:
@@ -50,20 +50,20 @@ def attaching(
 class _RefusesToWrite:
     """SQLite's authorizer while files are attached. What an ATTACH names was looked at before."""
 
-    def __init__(self, resolver: Resolver, own: Authorizer | None) -> None:
-        self._resolver, self._own = resolver, own
+    def __init__(self, core: Core, own: Authorizer | None) -> None:
+        self._core, self._own = core, own
         self.refused: RefusedError | None = None
 
     def __call__(self, action: int, name: str | None, *rest: Any) -> int:
-        if action == sqlite3.SQLITE_ATTACH and name and _is_the_apps(self._resolver, name):
-            error = self._resolver.ledger.refused(_messages.vacuumed_into(_file_of(name)))
+        if action == sqlite3.SQLITE_ATTACH and name and _is_the_apps(self._core, name):
+            error = self._core.ledger.refused(_messages.vacuumed_into(_file_of(name)))
             self.refused = self.refused or error
             return sqlite3.SQLITE_DENY
         return self._own(action, name, *rest) if self._own else sqlite3.SQLITE_OK
 
 
 def led(
-    resolver: Resolver, leads: Callable[[str], Aim | None] | None, script: str, parameters: Any
+    core: Core, leads: Callable[[str], Aim | None] | None, script: str, parameters: Any
 ) -> tuple[str, Any, list[Aim]]:
     """Return a script with the arena's files in the places of those that it attaches, and these."""
     __tracebackhide__ = True
@@ -74,7 +74,7 @@ def led(
         file = _file_of(name) if name else ""
         aim = leads(file) if leads and file else None
         if aim is None:
-            _admit(resolver, name)
+            _admit(core, name)
             return None
         aims.append(aim)
         return names.renamed(str(name), aim.file, uri=names.is_read_only(str(name), uri=True))
@@ -82,44 +82,42 @@ def led(
     return *lead_attached(script, parameters, lead), aims
 
 
-def _admit(resolver: Resolver, name: str | None, *, of_engine: bool = False) -> None:
+def _admit(core: Core, name: str | None, *, of_engine: bool = False) -> None:
     """Refuse an ATTACH of the app's file, of any outside on an engine, and an unread one."""
     __tracebackhide__ = True
     if name is None:
-        raise resolver.ledger.refused(_messages.attached_unread())
-    if _is_the_apps(resolver, name) or (of_engine and _is_outside(resolver, name)):
-        raise resolver.ledger.refused(_messages.attached(_file_of(name)))
+        raise core.ledger.refused(_messages.attached_unread())
+    if _is_the_apps(core, name) or (of_engine and _is_outside(core, name)):
+        raise core.ledger.refused(_messages.attached(_file_of(name)))
 
 
-def _is_outside(resolver: Resolver, name: str) -> bool:
+def _is_outside(core: Core, name: str) -> bool:
     file = _file_of(name)
-    return bool(file) and not resolver.is_inside(file) and not resolver.files.is_free(file)
+    return bool(file) and not core.is_inside(file) and not core.files.is_free(file)
 
 
-def _is_the_apps(resolver: Resolver, name: str) -> bool:
+def _is_the_apps(core: Core, name: str) -> bool:
     file = _file_of(name)
-    return bool(file) and not resolver.is_inside(file) and resolver.files.belongs_to_app(file)
+    return bool(file) and not core.is_inside(file) and core.files.belongs_to_app(file)
 
 
 def _file_of(name: str) -> str:
     return names.file_of(name, uri=True)
 
 
-def watch(resolver: Resolver, connection: sqlite3.Connection, *, of_engine: bool) -> None:
+def watch(core: Core, connection: sqlite3.Connection, *, of_engine: bool) -> None:
     """Have SQLite ask before it attaches a file, on a connection that is not of our class.
 
     What the app then sees is SQLite's own error; the refusal is kept, and reported.
     """
-    connection.set_authorizer(_Watch(resolver, connection, of_engine=of_engine))
+    connection.set_authorizer(_Watch(core, connection, of_engine=of_engine))
 
 
 class _Watch:
     """SQLite's authorizer of a connection that is not of our class."""
 
-    def __init__(
-        self, resolver: Resolver, connection: sqlite3.Connection, *, of_engine: bool
-    ) -> None:
-        self._resolver, self._connection, self._of_engine = resolver, connection, of_engine
+    def __init__(self, core: Core, connection: sqlite3.Connection, *, of_engine: bool) -> None:
+        self._core, self._connection, self._of_engine = core, connection, of_engine
 
     def __call__(self, action: int, name: str | None, *_: Any) -> int:
         if action != sqlite3.SQLITE_ATTACH:
@@ -136,7 +134,7 @@ class _Watch:
 
     def _admits(self, name: str | None) -> bool:
         try:
-            _admit(self._resolver, name, of_engine=self._of_engine)
+            _admit(self._core, name, of_engine=self._of_engine)
         except RefusedError:
             return False
         return True

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_arena import _clock
-from pytest_arena._isolation_seam import Held, nothing, to_nobody
+from pytest_arena._product import Held, nothing, to_nobody
 from pytest_arena._sqlite import _names as names
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._content import changed_rows, content

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._gate import _messages
+from pytest_arena._sqlite import _messages
 from pytest_arena._sqlite import _names as names
 from pytest_arena._sqlite._guarded import GuardedConnection, guard, guarded_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._gate._base import Aim, Resolver
+    from pytest_arena._product import Aim, Core
 
 __all__ = ["EngineFactory"]
 
@@ -27,7 +27,7 @@ class EngineFactory:
     ``base`` is the app's own ``factory``, ``aim`` what the engine's connection aims at.
     """
 
-    resolver: Resolver
+    core: Core
     aim: Aim | None
     base: Any
     made: Callable[[sqlite3.Connection], None]
@@ -35,17 +35,17 @@ class EngineFactory:
     def __call__(self, database: Any, *args: Any, **kwargs: Any) -> sqlite3.Connection:
         """Open the file."""
         __tracebackhide__ = True
-        resolver = self.resolver
+        core = self.core
         file = names.file_of(os.fsdecode(database), uri=bool(kwargs.get("uri")))
-        if file and not resolver.is_inside(file) and not resolver.files.is_free(file):
-            of_app = resolver.files.belongs_to_app(file)
-            raise resolver.ledger.refused(_messages.unknown_file(file, of_app=of_app))
+        if file and not core.is_inside(file) and not core.files.is_free(file):
+            of_app = core.files.belongs_to_app(file)
+            raise core.ledger.refused(_messages.unknown_file(file, of_app=of_app))
         kwargs.pop("factory", None)
         connection: sqlite3.Connection = self._class()(database, *args, **kwargs)
-        guard(resolver, connection, of_engine=True)
+        guard(core, connection, of_engine=True)
         if isinstance(connection, GuardedConnection):
-            connection.arena_made_table = partial(resolver.made_table, file)
-            connection.arena_leads = partial(resolver.aim_attached, beside=self.aim)
+            connection.arena_made_table = partial(core.made_table, file)
+            connection.arena_leads = partial(core.aim_attached, beside=self.aim)
         self.made(connection)
         return connection
 

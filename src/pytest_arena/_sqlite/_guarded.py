@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _clock
-from pytest_arena._gate import _messages
+from pytest_arena._sqlite import _messages
 from pytest_arena._sqlite._attach import attaching, led, watch
 from pytest_arena._sqlite._attach_sql import let_attach, may_attach
 from pytest_arena._sqlite._scripts import makes_table
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from pytest_arena._gate._base import Aim, Resolver
+    from pytest_arena._product import Aim, Core
 
 __all__ = ["GuardedConnection", "guard", "guarded_class"]
 
@@ -32,7 +32,7 @@ class GuardedConnection(sqlite3.Connection):
     """
 
     # Of the class until somebody sets them: a connection made before the gate knows nothing.
-    arena_resolver: Resolver | None = None
+    arena_core: Core | None = None
     arena_outside: str | None = None  # the real path of a file that was nobody's when it was opened
     arena_made_table: Callable[[float, float], None] | None = None
     arena_leads: Callable[[str], Aim | None] | None = None  # where a file lands that it attaches
@@ -105,9 +105,9 @@ class _GuardedCursor:
 
     def _check_file(self) -> None:
         __tracebackhide__ = True
-        resolver, outside = self.connection.arena_resolver, self.connection.arena_outside
-        if resolver is not None and outside is not None and resolver.files.stands_for(outside):
-            raise resolver.ledger.refused(_messages.production_file(outside))
+        core, outside = self.connection.arena_core, self.connection.arena_outside
+        if core is not None and outside is not None and core.files.stands_for(outside):
+            raise core.ledger.refused(_messages.production_file(outside))
 
 
 @cache
@@ -123,7 +123,7 @@ def guarded_class(base: type[sqlite3.Connection]) -> type[GuardedConnection]:
 
 
 def _attaching(connection: GuardedConnection) -> AbstractContextManager[None]:
-    return attaching(connection, connection.arena_resolver, connection.arena_authorizer)
+    return attaching(connection, connection.arena_core, connection.arena_authorizer)
 
 
 def _statement(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -136,21 +136,21 @@ def _led(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments, with the arena's files in the places of those that the script attaches."""
     __tracebackhide__ = True
-    if connection.arena_resolver is None:
+    if connection.arena_core is None:
         return args, kwargs
     names, values = [*range(len(args)), *kwargs], [*args, *kwargs.values()]
     leads, given = connection.arena_leads, values[1] if len(values) > 1 else ()
-    script, bound, aims = led(connection.arena_resolver, leads, values[0], given)
+    script, bound, aims = led(connection.arena_core, leads, values[0], given)
     connection.arena_aims = (*connection.arena_aims, *aims)
     new = dict(zip(names, (script, bound), strict=False))
     placed = tuple(new.get(number, value) for number, value in enumerate(args))
     return placed, {name: new.get(name, value) for name, value in kwargs.items()}
 
 
-def guard(resolver: Resolver, connection: sqlite3.Connection, *, of_engine: bool) -> None:
+def guard(core: Core, connection: sqlite3.Connection, *, of_engine: bool) -> None:
     """Have an open connection ask before it attaches a file; arena's own need not."""
     if isinstance(connection, GuardedConnection):
-        connection.arena_resolver = resolver
+        connection.arena_core = core
         let_attach(connection, allowed=False)
     elif not isinstance(connection, OwnConnection):
-        watch(resolver, connection, of_engine=of_engine)
+        watch(core, connection, of_engine=of_engine)

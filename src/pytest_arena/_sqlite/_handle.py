@@ -12,7 +12,7 @@ from pytest_arena._sqlite import _sql as sql
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._gate._base import Aim
+    from pytest_arena._product import Aim
 
 __all__ = ["SQLiteHandle", "raw_of"]
 
@@ -22,6 +22,7 @@ class SQLiteHandle:
     """Python's own connection to SQLite, sync or in a thread of aiosqlite's."""
 
     reference: Callable[[], sqlite3.Connection | None]
+    reads_statements: bool = False
 
     @classmethod
     def to(cls, raw: sqlite3.Connection) -> SQLiteHandle:
@@ -58,6 +59,10 @@ class SQLiteHandle:
         except sqlite3.Error:
             return 0  # closed by hand
 
+    def has_written(self, dbapi_connection: Any, since: int) -> bool:  # noqa: ARG002 - its own count tells
+        """Whether it has counted changes since."""
+        return self.changes() != since
+
     def interrupt(self) -> None:
         """End its statement."""
         if (raw := self.reference()) is not None:
@@ -71,6 +76,12 @@ class SQLiteHandle:
     def attached(self) -> tuple[Aim, ...]:
         """The files that it has attached."""
         return getattr(self.reference(), "arena_aims", ())
+
+    def executing(self, statement: str) -> None:
+        """Its own cursors look at statements."""
+
+    def returned(self) -> None:
+        """It belongs to a thread, or to nobody."""
 
     def session(self) -> object:
         """Its settings and temporary tables."""

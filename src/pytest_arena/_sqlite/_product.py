@@ -12,8 +12,7 @@ from sqlalchemy.engine import URL, make_url
 
 from pytest_arena._databases._files import real, tails_of
 from pytest_arena._databases._store import Store
-from pytest_arena._gate import Aim, Asked, Key
-from pytest_arena._isolation_seam import isolation_named
+from pytest_arena._product import Aim, Asked, Key, isolation_named
 from pytest_arena._run._kept import kept_file
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config import Config
     from pytest_arena._databases._shelves import Target
-    from pytest_arena._databases._state import Database
-    from pytest_arena._postgresql._identity import Identity
+    from pytest_arena._product import Database
     from pytest_arena._sqlite._home import Home
 
 __all__ = ["SQLite"]
@@ -119,10 +117,6 @@ class SQLite:
         generation = database.isolation.generation if database.isolation else 0
         return Aim(database.key, database.file, (database.born, generation))
 
-    def aim_of(self, database: Database, identity: Identity) -> None:
-        """Not on a server."""
-        del database, identity
-
     def url(self, database: Database, driver: str) -> URL:
         """The path of the live file."""
         return URL.create(f"sqlite+{driver}" if driver else "sqlite", database=database.file)
@@ -153,14 +147,6 @@ class SQLite:
             live = live_of(database)
             for file in live.parent.glob(f"{glob.escape(live.name)}*"):
                 file.unlink(missing_ok=True)
-
-    def writes(self, database: Database, pid: int) -> bool:
-        """There are no backends."""
-        del database, pid
-        return False
-
-    def end_backend(self, database: Database, pid: int, *, cancel: bool) -> None:
-        """There are no backends."""
 
     def close(self) -> None:
         """Remove the folder."""

@@ -7,12 +7,11 @@ import os
 import sqlite3
 import sqlite3.dbapi2
 import sys
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._gate import _messages
-from pytest_arena._gate._origin import frames
-from pytest_arena._postgresql._control import is_own
+from pytest_arena._origin import frames
+from pytest_arena._sqlite import _messages
 from pytest_arena._sqlite import _names as names
 from pytest_arena._sqlite._factory import EngineFactory
 from pytest_arena._sqlite._guarded import GuardedConnection, guard
@@ -21,14 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from pytest_arena._gate._base import Resolver
+    from pytest_arena._product import Core
 
-__all__ = ["listen_to_raw_connections"]
-
-_CHILDREN = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system", "os.spawn"}
+__all__ = ["watch_raw_connections"]
 
 
-def listen_to_raw_connections(resolver: Callable[[], Resolver | None]) -> None:
+@cache
+def watch_raw_connections(core: Callable[[], Core | None]) -> None:
     """Watch every ``sqlite3.connect`` of the process, until the process ends.
 
     An audit hook sees the file before it is opened, and can refuse; it can never be removed:
@@ -38,19 +36,17 @@ def listen_to_raw_connections(resolver: Callable[[], Resolver | None]) -> None:
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         # Called for every audit event of the process: the first test must be the cheapest.
-        if event == "sqlite3.connect" and (now := resolver()) is not None:
+        if event == "sqlite3.connect" and (now := core()) is not None:
             __tracebackhide__ = True
             _admit_raw(now, args[0])
-        elif event in _CHILDREN and not is_own() and (now := resolver()) is not None:
-            now.before_child(forked="fork" in event)
 
     sys.addaudithook(hook)
-    wrapped = _guarding(sqlite3.connect, resolver)
+    wrapped = _guarding(sqlite3.connect, core)
     for module in (sqlite3, sqlite3.dbapi2, _sqlite3):  # the last is what a reload takes it from
         vars(module)["connect"] = wrapped
 
 
-def _guarding(connect: Callable[..., Any], resolver: Callable[[], Resolver | None]) -> Any:
+def _guarding(connect: Callable[..., Any], core: Callable[[], Core | None]) -> Any:
     @wraps(connect)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
@@ -58,7 +54,7 @@ def _guarding(connect: Callable[..., Any], resolver: Callable[[], Resolver | Non
             kwargs.setdefault("factory", GuardedConnection)
         connection = connect(*args, **kwargs)
         of_engine = isinstance(kwargs.get("factory"), EngineFactory)
-        if not of_engine and isinstance(connection, sqlite3.Connection) and (now := resolver()):
+        if not of_engine and isinstance(connection, sqlite3.Connection) and (now := core()):
             guard(now, connection, of_engine=False)
             if isinstance(connection, GuardedConnection):
                 _place(now, connection, *args, **kwargs)
@@ -67,15 +63,13 @@ def _guarding(connect: Callable[..., Any], resolver: Callable[[], Resolver | Non
     return guarded
 
 
-def _place(
-    resolver: Resolver, connection: GuardedConnection, database: Any, *_: Any, **__: Any
-) -> None:
+def _place(core: Core, connection: GuardedConnection, database: Any, *_: Any, **__: Any) -> None:
     """Say what stands behind a raw connection: a file of the arena's, or one of somebody's."""
     file = _raw_file(database)
     if not file:
         return
-    if resolver.is_inside(file):
-        connection.arena_leads = partial(resolver.aim_attached, beside=resolver.aim_at(file))
+    if core.is_inside(file):
+        connection.arena_leads = partial(core.aim_attached, beside=core.aim_at(file))
     else:  # an engine may turn out to mean it
         connection.arena_outside = os.path.realpath(file)
 
@@ -88,19 +82,19 @@ def _raw_file(database: Any) -> str:
 _BEFORE_FACTORY = 5  # how many parameters of sqlite3.connect stand before `factory`
 
 
-def _admit_raw(resolver: Resolver, database: Any) -> None:
+def _admit_raw(core: Core, database: Any) -> None:
     """Refuse what may not be opened."""
     __tracebackhide__ = True
     if not isinstance(database, str | bytes | os.PathLike):
         return  # SQLite's own words for it are the best
     file = _raw_file(database)
-    if not file or resolver.is_inside(file) or resolver.files.is_free(file):
+    if not file or core.is_inside(file) or core.files.is_free(file):
         return
-    of_app = resolver.files.belongs_to_app(file)
+    of_app = core.files.belongs_to_app(file)
     if _an_engine_opens():
-        raise resolver.ledger.refused(_messages.unknown_file(file, of_app=of_app))
+        raise core.ledger.refused(_messages.unknown_file(file, of_app=of_app))
     if of_app:
-        raise resolver.ledger.refused(_messages.production_file(file))
+        raise core.ledger.refused(_messages.production_file(file))
 
 
 def _an_engine_opens() -> bool:

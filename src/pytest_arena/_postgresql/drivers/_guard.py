@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import cache, lru_cache, partial
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.engine import make_url
 
-from pytest_arena._gate._alive import alive
-from pytest_arena._gate._base import Asked
-from pytest_arena._gate._engines import asked_by_engine, find_engines
-from pytest_arena._gate._imports import when_imported
-from pytest_arena._gate._origin import user_line
+from pytest_arena._imports import when_imported
+from pytest_arena._origin import is_own, user_line
 from pytest_arena._postgresql._arguments import is_led, lead, name_outright, target
 from pytest_arena._postgresql._beyond import reaches_beyond
-from pytest_arena._postgresql._control import is_own
 from pytest_arena._postgresql._target import Led, Target
 from pytest_arena._postgresql.drivers import _messages as messages
 from pytest_arena._postgresql.drivers._seams import CONNECTING
 from pytest_arena._postgresql.drivers._statements import STATEMENTS
+from pytest_arena._product import Asked
+from pytest_arena._values import alive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
     from typing import TypeAlias
 
-    from pytest_arena._gate._base import Aim, Files, Key
-    from pytest_arena._ledger import Ledger
+    from pytest_arena._postgresql._product import PostgreSQL
+    from pytest_arena._product import Aim, Core
     from pytest_arena._values import Address, CodeLine
 
     Without: TypeAlias = Callable[[str, str], str]  # the note about a driver that cannot be guarded
@@ -40,31 +38,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Admitted",
     "RawConnection",
-    "RawResolver",
     "admitted",
-    "install_raw_drivers",
     "pooled",
     "raw_connections",
+    "watch_drivers",
 ]
-
-
-class RawResolver(Protocol):
-    """What is asked about connections that no engine opens, beside what the gate asks itself."""
-
-    ledger: Ledger
-
-    @property
-    def files(self) -> Files:
-        """Whoever knows what ``arena_allow`` says."""
-
-    def aim(self, asked: Asked) -> Aim | None:
-        """Return where an engine that asks for this would land. The dialect is nobody's."""
-
-    def aim_at_server(self, asked: Asked) -> Aim | None:
-        """Return what aims at this very database, known by its name, None if it is not ours."""
-
-    def serial(self) -> int:
-        """The serial of the level that stands now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +120,10 @@ def _pid_of(connection: Any) -> int:
         return 0
 
 
-def install_raw_drivers(
-    resolver: Callable[[], RawResolver | None],
-    mode: Callable[[], str],
-    used: Callable[[Key], object],
-) -> None:
-    """Watch asyncpg, psycopg and psycopg2 from here until the process ends. Imports none of them.
-
-    ``mode`` is ``arena_drivers``: refuse, redirect or off. ``used`` is told of each database of
-    the arena's that somebody opens.
-    """
-    guard = _Guard(resolver, mode, used)
+@cache
+def watch_drivers(core: Callable[[], Core | None]) -> None:
+    """Watch asyncpg, psycopg and psycopg2 until the process ends. Imports none of them."""
+    guard = _Guard(core)
     for module, change in CONNECTING.items():
         when_imported(module, partial(guard.change, change, messages.cannot_watch))
     for module, change in STATEMENTS.items():
@@ -162,13 +133,8 @@ def install_raw_drivers(
 class _Guard:
     """Decides on each connection before a socket is opened."""
 
-    def __init__(
-        self,
-        resolver: Callable[[], RawResolver | None],
-        mode: Callable[[], str],
-        used: Callable[[Key], object],
-    ) -> None:
-        self._resolver, self._mode, self._used = resolver, mode, used
+    def __init__(self, core: Callable[[], Core | None]) -> None:
+        self._core = core
 
     def change(
         self, change: Callable[[_Guard, ModuleType], None], without: Without, module: ModuleType
@@ -177,7 +143,7 @@ class _Guard:
         try:
             change(self, module)
         except (AttributeError, KeyError) as error:
-            if (now := self._resolver()) is not None:
+            if (now := self._core()) is not None:
                 now.ledger.note(without(module.__name__, str(error).strip("'")))
 
     def admit(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> Admitted | None:
@@ -187,7 +153,7 @@ class _Guard:
             RefusedError: it may not be opened.
         """
         __tracebackhide__ = True
-        now = self._resolver()
+        now = self._core()
         driver = dialect.removesuffix("_async")
         if now is None or is_own():
             return None
@@ -196,23 +162,25 @@ class _Guard:
         meant = target(driver, args, kwargs)
         if isinstance(kwargs.get("host"), Led):
             raise now.ledger.refused(messages.led_astray(meant))
-        if self._mode() == "off":
+        if now.drivers == "off":
             return None
         asked = _asked(dialect, meant)
-        if (inside := now.aim_at_server(asked)) is not None and inside.address is not None:
+        if (inside := _aim_at(now, asked)) is not None and inside.address is not None:
             name_outright(driver, inside.address, kwargs)
             return Admitted(inside.address, inside)
         return self._admit_outside(now, asked, meant, args, kwargs)
 
     def _admit_outside(
-        self, now: RawResolver, asked: Asked, meant: Target, args: list[Any], kwargs: dict[str, Any]
+        self, now: Core, asked: Asked, meant: Target, args: list[Any], kwargs: dict[str, Any]
     ) -> Admitted:
         __tracebackhide__ = True
         if all(now.files.is_allowed(name) for name in meant.names):
             return Admitted()
         driver = asked.dialect.driver
-        if self._mode() == "refuse":
-            raise now.ledger.refused(messages.raw_connection(meant, driver, of_app=_is_apps(asked)))
+        if now.drivers == "refuse":
+            raise now.ledger.refused(
+                messages.raw_connection(meant, driver, of_app=now.means(asked))
+            )
         aim = now.aim(asked)
         if aim is None or aim.address is None:
             return Admitted()
@@ -222,7 +190,7 @@ class _Guard:
     def refuse_outside(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Refuse what would be refused when it connects."""
         __tracebackhide__ = True
-        if self._mode() == "refuse":
+        if (now := self._core()) is not None and now.drivers == "refuse":
             self.admit(dialect, args, kwargs)
 
     def opened(self, admitted: Admitted | None, connection: Any) -> None:
@@ -232,7 +200,7 @@ class _Guard:
             RefusedError: a class or a factory of the app's has opened another one.
         """
         __tracebackhide__ = True
-        now = self._resolver()
+        now = self._core()
         if admitted is None or now is None:
             return
         if admitted.address and (other := _elsewhere(admitted.address, connection)):
@@ -241,7 +209,7 @@ class _Guard:
         line = user_line() if admitted.aim else None  # an engine's own have theirs elsewhere
         _opened[connection] = _Opened(admitted, line, now.serial())
         if admitted.aim is not None:
-            self._used(admitted.aim.key)
+            now.opened_raw(admitted.aim.key)
 
     def refuse_beyond(self, connection: Any, statement: str | bytes) -> None:
         """Refuse a statement that reaches beyond the arena's database that it is run in.
@@ -252,7 +220,7 @@ class _Guard:
         beyond = _beyond(statement)
         if not beyond or (why := admitted(connection)) is None or why.address is None:
             return
-        if (now := self._resolver()) is not None:
+        if (now := self._core()) is not None:
             raise now.ledger.refused(messages.beyond(beyond))
 
 
@@ -285,10 +253,8 @@ def _asked(dialect: str, meant: Target) -> Asked:
     return Asked(kind(), "postgresql", meant.name, database=meant.database)
 
 
-def _is_apps(asked: Asked) -> bool:
-    """Whether an engine of the app's means this database, connected or not."""
-    engines = [asked_by_engine(engine) for engine in find_engines()]
-    return any(
-        one is not None and (one.product, one.database) == (asked.product, asked.database)
-        for one in engines
-    )
+def _aim_at(core: Core, asked: Asked) -> Aim | None:
+    """Return what aims at this very database, known by its name; None if it is not ours."""
+    product = cast("PostgreSQL | None", core.find_product("postgresql"))
+    database = product.meant(asked) if product else None
+    return database.aim if database else None

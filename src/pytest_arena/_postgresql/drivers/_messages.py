@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._gate._messages import NOWHERE, beyond
-from pytest_arena._gate._origin import user_line
+from pytest_arena._origin import user_line
+from pytest_arena._product import NOWHERE
 from pytest_arena.errors import ProductionDatabaseError, UnknownDatabaseError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 _UNSEEN = "no line of yours is on the stack: a pool's own task or thread connects"
+_UNSEEN_LINE = "no line of yours is on the stack: a thread or an extension module connects"
 _REDIRECT = "arena_drivers = redirect   (it then lands in the test's database)"
 
 
@@ -82,4 +83,16 @@ def cannot_read(module: str, reason: str) -> str:
     return (
         f"statements that somebody sends by {module}, past an engine, are not looked at: this "
         f"version has no {reason}"
+    )
+
+
+def beyond(statement: str) -> ProductionDatabaseError:
+    """A statement that would touch another database of the server, or all of it."""
+    return ProductionDatabaseError(
+        f"refused: {statement}, which reaches beyond the test's database",
+        why="the server may have databases of yours; what is done to them, and to the server, is "
+        "not taken back after the test",
+        cause=str(user_line() or _UNSEEN_LINE),
+        fix="delete the fixture that makes a test database, and name what fills one:\n"
+        "arena_schema = <module>:<Base>   (a migration names its own by current_database())",
     )

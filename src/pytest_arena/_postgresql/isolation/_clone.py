@@ -9,13 +9,13 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena import _clock
-from pytest_arena._isolation_seam import held_by, nothing, to_nobody
 from pytest_arena._postgresql import _clone_sql as sql
 from pytest_arena._postgresql._content import content
 from pytest_arena._postgresql._control import Control, Failed, open_control
 from pytest_arena._postgresql._rows import Rows, compared, read_digests, read_rows
 from pytest_arena._postgresql.isolation._stock import Stock
 from pytest_arena._postgresql.registry import new_name
+from pytest_arena._product import held_by, nothing, to_nobody
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_arena._isolation_seam import Held, Isolation, held_by, nothing
+from pytest_arena._product import Held, Isolation, held_by, nothing
 from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:

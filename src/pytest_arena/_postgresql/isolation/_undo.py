@@ -8,7 +8,6 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from pytest_arena import _clock
-from pytest_arena._isolation_seam import Held, held_by, nothing, to_nobody
 from pytest_arena._postgresql._control import Failed
 from pytest_arena._postgresql.isolation import _undo_messages as messages
 from pytest_arena._postgresql.isolation._late_moments import LateMoments, Moment
@@ -17,6 +16,7 @@ from pytest_arena._postgresql.isolation._pictures import Archive, Picture, Pictu
 from pytest_arena._postgresql.journal._server import ServerJournal
 from pytest_arena._postgresql.journal._templates import check_fit, remarks
 from pytest_arena._postgresql.registry import new_name
+from pytest_arena._product import Held, held_by, nothing, to_nobody
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:

@@ -12,12 +12,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_arena._loop import running_loop
-from pytest_arena._postgresql.moving._owners import (
-    drop_quietly,
-    is_foreign,
-    note_owner,
-    transport_of,
-)
 from pytest_arena._postgresql.moving._running import MovingConnect
 from pytest_arena._postgresql.moving._transport import MovingTransport
 from pytest_arena._postgresql.moving._trial import why_not
@@ -28,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-__all__ = ["at_checkin", "drop_quietly", "is_foreign", "note_owner", "prepare"]
+__all__ = ["at_checkin", "prepare"]
 
 # What came out of the trial for each kind of loop, and what has been told already.
 _reasons: Final[dict[type[AbstractEventLoop], str]] = {}
@@ -42,7 +36,6 @@ def prepare(dialect: Dialect, cparams: dict[str, Any], *, tell: Callable[[str], 
     ``tell`` gets a line for the summary where a connection has to stay in its loop, each line
     once. Tries asyncpg out at its first connection in each kind of loop, which takes about 2 ms.
     """
-    drop_quietly(dialect)
     if isinstance(cparams.get("async_creator_fn"), MovingConnect):
         del cparams["async_creator_fn"]  # another loop's, in a dictionary that is used again
     loop = running_loop()
@@ -59,14 +52,13 @@ def prepare(dialect: Dialect, cparams: dict[str, Any], *, tell: Callable[[str], 
     cparams["async_creator_fn"] = MovingConnect(driver.asyncpg.connect, on_tls)
 
 
-def at_checkin(dbapi_connection: object) -> None:
+def at_checkin(driver_connection: Any) -> None:
     """An idle connection belongs to no loop. To be called when one is back in its pool.
 
     One that listens to notifications stays where it is, and hears them while it is idle.
     """
-    connection: Any = getattr(dbapi_connection, "driver_connection", None)
-    transport = transport_of(connection)
-    if isinstance(transport, MovingTransport) and not connection._listeners:  # noqa: SLF001 - nothing public tells of them; the trial has looked
+    transport = getattr(driver_connection, "_transport", None)  # asyncpg's
+    if isinstance(transport, MovingTransport) and not driver_connection._listeners:  # noqa: SLF001 - nothing public tells of them; the trial has looked
         transport.leave()
 
 

@@ -45,6 +45,8 @@ class MovingTransport(asyncio.Transport):
     socket does not take is kept in memory, however much that is.
     """
 
+    moves_between_loops = True  # by this the gate knows that its connection belongs to none
+
     def __init__(
         self, sock: socket.socket, protocol: Any, ended: Callable[[MovingTransport], None]
     ) -> None:

@@ -14,8 +14,9 @@ from pytest_arena._run._fixture_levels import WideFixture
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from pytest_arena._databases._state import Database, Level
+    from pytest_arena._databases._state import Level
     from pytest_arena._gate import Gate, Part
+    from pytest_arena._product import Database
     from pytest_arena._run._story import Moment, Moments
     from pytest_arena._run.instruments._log import Log, Window
 

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.util.concurrency import in_greenlet
 
-from pytest_arena._gate._alive import alive
 from pytest_arena._loop import running_loop
-from pytest_arena._postgresql.moving._transport import MovingTransport
+from pytest_arena._values import alive
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -102,7 +101,7 @@ def _quiet(end: Callable[[Any], None]) -> Callable[[Any], None]:
             except RuntimeError:
                 # Somebody was still at it in a loop that is closed: a statement being cancelled.
                 _hang_up(connection)
-        if isinstance(transport, MovingTransport) and not transport.is_closing():
+        if getattr(transport, "moves_between_loops", False) and not transport.is_closing():
             transport.abort()  # asyncpg takes a connection that the server has ended for closed
 
     return close
@@ -177,7 +176,7 @@ def _shut_down(number: int) -> None:
 
 
 def _is_without_loop(connection: Any) -> bool:
-    if isinstance(getattr(connection, "_transport", None), MovingTransport):
+    if getattr(transport_of(connection), "moves_between_loops", False):
         return True
     module = type(connection).__module__.partition(".")[0]
     return module in _WITHOUT_LOOP

@@ -1,10 +1,12 @@
-"""Which line of the user's code is behind a connection?"""
+"""Which line of the user's code is behind what happens, or is it arena itself?"""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["frames", "line_of_coroutine", "user_line"]
+__all__ = ["as_own", "frames", "is_own", "line_of_coroutine", "user_line"]
 
 
 def user_line() -> CodeLine | None:
@@ -125,3 +127,23 @@ def _next(awaitable: Any) -> Any:
     # garbage collector.
     inner = (CoroutineType, AsyncGeneratorType)
     return next((one for one in gc.get_referents(awaitable) if isinstance(one, inner)), None)
+
+
+# The guards look at connections that no engine opens, and at child processes. They know by this
+# which are arena's own.
+_opening: ContextVar[bool] = ContextVar("arena_opens_its_own", default=False)
+
+
+def is_own() -> bool:
+    """Whether the connection that is being opened here is arena's own."""
+    return _opening.get()
+
+
+@contextmanager
+def as_own() -> Iterator[None]:
+    """In this block, what is opened is arena's own, and the guard lets it be."""
+    token = _opening.set(True)
+    try:
+        yield
+    finally:
+        _opening.reset(token)

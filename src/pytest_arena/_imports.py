@@ -19,9 +19,10 @@ __all__ = ["when_imported"]
 def when_imported(name: str, change: Change) -> None:
     """Call ``change`` with this module: now if it is loaded, and whenever it is loaded later on.
 
-    A reload, and an import after somebody took it out of ``sys.modules``, are new loads.
+    Several changes of one module are called in the order in which they were asked for. A reload,
+    and an import after somebody took it out of ``sys.modules``, are new loads.
     """
-    _finder.changes[name] = change
+    _finder.changes.setdefault(name, []).append(change)
     # In front, so that no other finder (pytest's, a tracer's) comes first.
     sys.meta_path[:] = [_finder, *(one for one in sys.meta_path if one is not _finder)]
     if (module := sys.modules.get(name)) is not None:
@@ -32,28 +33,28 @@ class _Finder(MetaPathFinder):
     """Finds nothing by itself: it asks the finders after it, and adds to what they find."""
 
     def __init__(self) -> None:
-        self.changes: dict[str, Change] = {}
+        self.changes: dict[str, list[Change]] = {}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None, /
     ) -> ModuleSpec | None:
-        """Return what the others find, with a loader that calls the change afterwards."""
-        change = self.changes.get(name)
-        if change is None:
+        """Return what the others find, with a loader that calls the changes afterwards."""
+        changes = self.changes.get(name)
+        if changes is None:
             return None
         others = (one for one in list(sys.meta_path) if one is not self)
         found = (one.find_spec(name, path, target) for one in others if hasattr(one, "find_spec"))
         spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader = _Loader(spec.loader, change)
+            spec.loader = _Loader(spec.loader, changes)
         return spec
 
 
 class _Loader(Loader):
     """Loads as another loader does, which stands in the module as if nothing had happened."""
 
-    def __init__(self, loader: Any, change: Change) -> None:
-        self._loader, self._change = loader, change
+    def __init__(self, loader: Any, changes: list[Change]) -> None:
+        self._loader, self._changes = loader, changes
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -68,12 +69,13 @@ class _Loader(Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """As the other one does, and then the change."""
+        """As the other one does, and then the changes."""
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        self._change(module)
+        for change in tuple(self._changes):
+            change(module)
 
 
 _finder = _Finder()

@@ -1,0 +1,95 @@
+"""Where do the connections of PostgreSQL's drivers land, and what is open?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from pytest_arena._postgresql import _arguments as arguments
+from pytest_arena._postgresql import moving
+from pytest_arena._postgresql._handle import ServerHandle, driver_connection
+from pytest_arena._postgresql._identity import identity
+from pytest_arena._postgresql._live_names import name_of
+from pytest_arena._postgresql.drivers import _guard as drivers
+from pytest_arena._product import Asked, Live
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.engine import Dialect
+
+    from pytest_arena._postgresql._identity import Identity
+    from pytest_arena._postgresql._product import PostgreSQL
+    from pytest_arena._product import Aim, Core
+
+__all__ = ["PostgreSQLConnections"]
+
+# Arguments by which an app opens its connections itself, whatever the others say.
+_OWN_WAYS = ("connection_factory", "connection_class")
+
+
+class PostgreSQLConnections:
+    """Connections of asyncpg, psycopg and psycopg2."""
+
+    def describe(self, dialect: Dialect, cargs: Any, cparams: Any) -> Asked | None:
+        """The servers and the database, as libpq and asyncpg read them."""
+        if not arguments.knows(dialect.driver):
+            return None
+        meant = arguments.target(dialect.driver, cargs, cparams)
+        return Asked(dialect, "postgresql", meant.name, database=meant.database)
+
+    def lead(
+        self,
+        core: Core,
+        dialect: Dialect,
+        aim: Aim | None,
+        cargs: list[Any],
+        cparams: dict[str, Any],
+    ) -> Callable[[Any], Live | None]:
+        """By the address; asyncpg's move between loops from here on."""
+        if aim is not None and aim.address is not None:
+            arguments.lead(dialect.driver, aim.address, cargs, cparams)
+            moving.prepare(dialect, cparams, tell=core.ledger.note)
+        # What this listener sets up holds, unless another one has the last word after it.
+        has_own_way = any(map(cparams.get, _OWN_WAYS))
+        is_last = len(dialect.dispatch.do_connect) == 1 and not has_own_way
+
+        def opened(dbapi_connection: Any) -> Live | None:
+            if not is_last:
+                return None
+            return Live(aim, ServerHandle(core, aim, dbapi_connection)) if aim else Live()
+
+        return opened
+
+    def recognize(self, core: Core, dbapi_connection: Any) -> Live | None:
+        """Whatever name it was opened by: the server says which one it is, and which database."""
+        connection = driver_connection(dbapi_connection)
+        admitted = drivers.admitted(connection)
+        if admitted is not None and admitted.address is None:
+            return Live()  # as arena_allow has it
+        found = identity(dbapi_connection)
+        if found is None:
+            return None
+        aim = _aim_of(core, found)
+        if aim is None:
+            return Live(outside=name_of(dbapi_connection, found))
+        drivers.pooled(connection)
+        return Live(aim, ServerHandle(core, aim, dbapi_connection))
+
+    def watch(self, core: Callable[[], Core | None]) -> None:
+        """Each connection of a driver, by the functions that all of them go through."""
+        drivers.watch_drivers(core)
+
+    def end_raw(self, core: Core, serial: int) -> None:
+        """Their backends."""
+        for raw in drivers.raw_connections():
+            database = core.database_at(raw.aim.key) if raw.serial == serial and raw.pid else None
+            if database is not None:
+                product = cast("PostgreSQL", database.product)
+                product.end_backend(database, raw.pid, cancel=False)
+
+
+def _aim_of(core: Core, found: Identity) -> Aim | None:
+    product = cast("PostgreSQL | None", core.find_product("postgresql"))
+    own = [one for one in core.provisioned() if one.product is product]
+    aims = (product.aim_of(database, found) for database in own) if product else ()
+    return next((aim for aim in aims if aim is not None), None)
