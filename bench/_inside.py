@@ -89,7 +89,7 @@ def _requests(shop: Any) -> dict[str, Callable[[int], list[float]]]:
     app = build_app(shop.app)
 
     def new_run() -> AppRun:
-        return AppRun(app, hooks=NullHooks())
+        return AppRun(app, hooks=NullHooks(None))
 
     async def first() -> None:
         run = new_run()

@@ -21,7 +21,8 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
-    from pytest_arena._run import Arena, Scenario
+    from pytest_arena._run import Arena
+    from pytest_arena.scenarios._blocks import Scenario
 
 __all__ = [
     "Arena",
@@ -42,8 +43,12 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     # Imported when it is asked for: the command `arena` comes by here, and needs no SQLAlchemy.
-    if name in {"Arena", "Scenario"}:
-        from pytest_arena import _run  # noqa: PLC0415 - as said
+    if name == "Arena":
+        from pytest_arena._run import Arena  # noqa: PLC0415 - as said
 
-        return getattr(_run, name)
+        return Arena
+    if name == "Scenario":
+        from pytest_arena.scenarios._blocks import Scenario  # noqa: PLC0415 - as said
+
+        return Scenario
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

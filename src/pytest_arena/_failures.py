@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _report
 from pytest_arena._config._load import is_library
-from pytest_arena._run import NotWritten
-from pytest_arena.errors import ArenaError, TemplateError
+from pytest_arena.errors import ArenaError, NotWritten, TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

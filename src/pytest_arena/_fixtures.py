@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._run import Apps, Arena, ArenaRun, Scenario
+from pytest_arena._run import Apps, Arena, ArenaRun
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ __all__ = [
     "client_as",
     "client_options",
     "db_session",
-    "scenario",
     "test_client",
     "test_client_as",
 ]
@@ -86,12 +85,6 @@ def db_session(pytestconfig: pytest.Config) -> AsyncSession | Session:
     reads what stands in the database. It has an engine of its own.
     """
     return pytestconfig.stash[RUN].engines.open_test_session()
-
-
-@pytest.fixture
-def scenario(pytestconfig: pytest.Config) -> Scenario:
-    """The scenario that the test proves: blocks for its steps. See `pytest_arena.Scenario`."""
-    return pytestconfig.stash[RUN].instruments.scenario()
 
 
 @pytest.fixture

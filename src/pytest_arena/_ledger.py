@@ -4,19 +4,67 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena.errors import ArenaError
 
-__all__ = ["Ledger", "TestFacts"]
+__all__ = ["Ledger", "Request", "TestFacts"]
 
 _Error = TypeVar("_Error", bound="ArenaError")
 
 _TEST = "{test}"
 _ONE_BREATH = 0.02  # between two tables of one create_all lie a compilation and a look-up
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Request:
+    """One request: made where it is sent, filled by those who learn more of it.
+
+    Each hop of a followed redirect is a request of its own.
+    """
+
+    method: str
+    """As sent; ``WEBSOCKET`` for the opening of one."""
+    path: str
+    """The path alone: a query may hold secrets."""
+    role: str | None = None
+    """As whom the client is logged in."""
+    status: int | None = None
+    """The answer's status; None where there was an error, and for a websocket."""
+    error: str | None = None
+    """What came instead of an answer, as ``Type: text`` without passwords."""
+    seconds: float = 0.0
+    """From the call to the answer, the app's background tasks included."""
+    began: float = field(default=0.0, repr=False)
+    turn: Any = field(default=None, repr=False)  # of the test's story
+    # What is noted of a request of a test that proves a scenario.
+    number: int = field(default=-1, repr=False)  # its place among the test's; a login's has none
+    query: str = field(default="", repr=False)
+    route: str = field(default="", repr=False)
+    body: bytes | None = field(default=None, repr=False)  # what was sent, where somebody wants it
+    is_login: bool = field(default=False, repr=False)  # part of the login of a client of ours
+    is_preparation: bool = field(default=False, repr=False)  # made in set-up, or in a Given block
+    is_at_once: bool = field(default=False, repr=False)  # while another one was under way
+    is_answered: bool = field(default=False, repr=False)
+    is_over: bool = field(default=False, repr=False)
+    is_observed: bool | None = field(default=None, repr=False)  # the test has looked at its answer
+    since: Any = field(default=None, repr=False)  # where it is not the turn's first: a redirect
+    until: Any = field(default=None, repr=False)  # nor its last
+    doings: Any = field(default=None, repr=False)  # what statements have done in it
+    marks: dict[Any, int] = field(default_factory=dict, repr=False)  # of the test's own, by then
+
+    @property
+    def before(self) -> Any:
+        """The moment when it began; None where it is not known any more."""
+        return self.since or (self.turn.before if self.turn else None)
+
+    @property
+    def after(self) -> Any:
+        """The moment when it was over; None as long as it goes on."""
+        return self.until or (self.turn.after if self.turn else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +94,7 @@ class Ledger:
 
     test: str = ""
     tests: list[TestFacts] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)  # of the test, by clients of ours
     refusals: list[Refusal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
@@ -58,11 +107,11 @@ class Ledger:
 
     def begin(self, test: str) -> None:
         """From here on facts belong to this test."""
-        self.test = test
+        self.test, self.requests = test, []
 
     def end(self, facts: TestFacts | None = None) -> None:
         """The test is settled; what follows belongs to no test."""
-        self.test = ""
+        self.test, self.requests = "", []
         if facts is not None:
             self.tests.append(facts)
 

@@ -213,6 +213,16 @@ class ScenarioError(ArenaError):
     code = "A801"
 
 
+class NotWritten(ScenarioError):
+    """A test of a scenario is not written yet."""
+
+    __module__ = "pytest_arena"
+
+    def __str__(self) -> str:
+        """Nothing is wrong: two lines are enough, of each of many tests."""
+        return f"{self.what}\n  next: {self.fix}"
+
+
 class ArenaInternalError(ArenaError):
     """This should never happen: please report it."""
 

@@ -27,7 +27,6 @@ from pytest_arena._fixtures import (
     client_as,
     client_options,
     db_session,
-    scenario,
     test_client,
     test_client_as,
 )
@@ -40,6 +39,7 @@ from pytest_arena.errors import ArenaError, ConfigError
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from pytest_arena.scenarios._blocks import Scenario
     from pytest_arena.scenarios._run import Scenarios
 
 __all__ = [
@@ -55,6 +55,16 @@ __all__ = [
     "test_client",
     "test_client_as",
 ]
+
+
+@pytest.fixture
+def scenario(pytestconfig: pytest.Config) -> Scenario:
+    """The scenario that the test proves: blocks for its steps. See `pytest_arena.Scenario`."""
+    from pytest_arena.scenarios._blocks import Scenario  # noqa: PLC0415 - for whom asks for it
+
+    scenarios = pytestconfig.stash[SCENARIOS]
+    return Scenario(scenarios.instruments if scenarios is not None else None)
+
 
 PLAN = pytest.StashKey[Plan]()
 WIDE = pytest.StashKey[dict[Any, WideFixture]]()
@@ -108,27 +118,22 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         config = _config_of(early_config)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
-    run = early_config.stash[RUN] = ArenaRun(config, Ledger())
-    run.levels.watched_by(
-        entered=lambda level: early_config.hook.pytest_arena_enter(level=level),
-        leaving=lambda level: early_config.hook.pytest_arena_leave(level=level),
-    )
+    scenarios = early_config.stash[SCENARIOS] = _scenarios(early_config, config)
+    watch = scenarios.watch if scenarios is not None else None
+    run = ArenaRun(config, Ledger(), hooks=early_config.hook, watch=watch)
+    early_config.stash[RUN] = run
     early_config.stash[WIDE] = {}
     atexit.register(_last_words, run)
     atexit.register(run.finish)  # whatever happens between here and the session's finish
     run.start()
-    early_config.stash[SCENARIOS] = _scenarios(early_config, run)
 
 
-def _scenarios(config: pytest.Config, run: ArenaRun) -> Scenarios | None:
-    if not run.config.has_scenarios:
+def _scenarios(config: pytest.Config, wanted: Config) -> Scenarios | None:
+    if not wanted.has_scenarios:
         return None
-    from pytest_arena.scenarios._assertions import enable  # noqa: PLC0415 - as below
-    from pytest_arena.scenarios._run import Scenarios  # noqa: PLC0415 - what reads Gherkin costs only those who have it
+    from pytest_arena.scenarios._run import Scenarios  # noqa: PLC0415 - the one line that starts the wing
 
-    if why := enable(config):
-        run.instruments.off("asserted", why)
-    return Scenarios(config, run)
+    return Scenarios(config, wanted)
 
 
 def _config_of(config: pytest.Config) -> Config:
@@ -311,8 +316,8 @@ def pytest_runtest_makereport(
     """Keep the database of a failed test; fail a test whose refusals the app has swallowed."""
     report = yield
     run = item.config.stash[RUN]
-    if run.breaking is not None:  # a test that is run again, to be broken: nobody reads of it
-        return report
+    if run.watcher is not None and run.watcher.is_rehearsing:
+        return report  # nobody reads of it
     item.config.stash[FACTS].attach(report)
     if call.excinfo is not None:
         run.ledger.mark_reported(*_failures.causes(call.excinfo.value))

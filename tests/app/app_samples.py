@@ -17,8 +17,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket as StarletteWebSocket
 
-from pytest_arena import _app
-from pytest_arena._app import AppRun
+from pytest_arena import _ledger
+from pytest_arena._app import AppRun, Door
 
 
 class Open(Protocol):
@@ -37,9 +37,10 @@ class Diary:
     """Hooks that note each call, in order."""
 
     lines: list[str] = field(default_factory=list)
-    records: list[_app.Request] = field(default_factory=list)
+    records: list[_ledger.Request] = field(default_factory=list)
     loops: list[asyncio.AbstractEventLoop] = field(default_factory=list)
     refusal: Exception | None = None
+    door: Door | None = None
 
     async def abefore(self) -> None:
         """Note that pending work would be committed here."""
@@ -60,7 +61,7 @@ class Diary:
     def ended(self) -> None:
         """After a request and its redirects."""
 
-    def requested(self, record: _app.Request) -> None:
+    def requested(self, record: _ledger.Request) -> None:
         """Keep the record."""
         self.lines.append(f"{record.method} {record.path}")
         self.records.append(record)

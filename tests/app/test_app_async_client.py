@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import httpx2
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI
 
-from pytest_arena._app import AppRun, Request, _records
+from pytest_arena._app import AppRun
 from pytest_arena.errors import ConfigError, LifespanError
 from tests.app.app_samples import AppError, Diary, Life, Open, fail, starlette_app
 
@@ -75,16 +74,6 @@ async def test_each_hop_of_a_redirect_is_told(run: AppRun, diary: Diary) -> None
     assert [record.status for record in diary.records] == [303, 200]
 
 
-def test_each_hop_has_its_own_seconds(diary: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last one's are what the others leave of the whole."""
-    monkeypatch.setattr(_records, "now", iter([10.0, 13.0]).__next__)
-    request = httpx2.Request("GET", "http://testserver/")
-    hop, answer = httpx2.Response(303, request=request), httpx2.Response(200, request=request)
-    hop.elapsed, answer.history = timedelta(seconds=1), [hop]
-    _records.Stopwatch(diary, request, role=None).answered(answer)
-    assert [record.seconds for record in diary.records] == [1.0, 2.0]
-
-
 @pytest.mark.asyncio
 async def test_work_that_cannot_be_committed_stops_the_request(run: AppRun, diary: Diary) -> None:
     """The app is not asked, and no request is told."""
@@ -111,13 +100,6 @@ def test_a_record_tells_no_password() -> None:
 
 async def _get(run: AppRun) -> None:
     await run.new_client().get("/")
-
-
-def test_a_record_is_a_value() -> None:
-    """It crosses rooms and processes."""
-    record = Request(method="GET", path="/", status=200, error=None, seconds=0.1, role=None)
-    with pytest.raises(AttributeError):
-        record.status = 500  # type: ignore[misc] # that it is refused is the point
 
 
 @pytest.mark.asyncio

@@ -34,6 +34,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 204})
     await send({"type": "http.response.body"})
 class Hooks:
+    door = None
     async def abefore(self): pass
     def before(self): pass
     def requested(self, record): print(record.method, record.status)
@@ -50,7 +51,7 @@ def test_the_door_is_sorted_and_true() -> None:
         assert getattr(_app, name) is not None
 
 
-KNOWN = {"_app", "_clock", "_config", "_loop", "_values", "errors"}
+KNOWN = {"_app", "_clock", "_config", "_ledger", "_loop", "_values", "errors"}
 
 
 def test_the_room_knows_nobody_else() -> None:

@@ -224,7 +224,6 @@ def test_where_the_specification_is_wrong_no_block_is_told_to_be(run: Told) -> N
         "<nam> stays as it is: no column of the Examples is named so, but id, name",
         "next: dancers.feature:33: write `<name>`",
     )
-    assert "line 27: " in run.reason("A dancer leaves")
 
 
 def test_a_text_that_no_step_is_like_names_none(run: Told) -> None:

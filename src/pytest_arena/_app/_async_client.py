@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pytest_arena._app import _messages
-from pytest_arena._app._records import Hooks, Stopwatch, watched
+from pytest_arena._app._requests import Hooks, hop, reporting, sending
 from pytest_arena._app._tracebacks import ends_at_the_caller
 from pytest_arena._loop import running_loop
 
@@ -80,12 +80,11 @@ class AsyncClient(httpx.AsyncClient):
     def __init__(self, host: Host, login: Login | None, **options: Any) -> None:
         self._arena_host = host
         self._arena_login = login
-        transport = {name: options.pop(name) for name in _OF_THE_TRANSPORT & options.keys()}
-        defaults: dict[str, Any] = {
-            "transport": httpx.ASGITransport(_with_state(host), **transport),
-            "base_url": "http://testserver",
-        }
-        super().__init__(**defaults | options)
+        own = {name: options.pop(name) for name in _OF_THE_TRANSPORT & options.keys()}
+        transport = options.pop("transport", None) or httpx.ASGITransport(_with_state(host), **own)
+        role = login.role if login else None
+        options["transport"] = _Recording(transport, role)
+        super().__init__(**{"base_url": "http://testserver", **options})
 
     async def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:
         """Make a request; logs in first, so that the request holds what the login has set."""
@@ -110,14 +109,12 @@ class AsyncClient(httpx.AsyncClient):
         """
         __tracebackhide__ = True
         await self._arena_ready()
-        await self._arena_host.hooks.abefore()
-        watch = Stopwatch(self._arena_host.hooks, request, role=self._arena_role)
-        try:
+        hooks = self._arena_host.hooks
+        await hooks.abefore()
+        with sending(hooks):
             response = await super().send(request, **options)
-        except BaseException as error:
-            watch.raised(error)
-            raise
-        watch.answered(response)
+        if hooks.door is not None:
+            hooks.door.answered(response)
         return response
 
     def __await__(self) -> Generator[Any, None, Self]:
@@ -147,9 +144,22 @@ class AsyncClient(httpx.AsyncClient):
             await self._arena_login.aonce(self)
         return self
 
-    @property
-    def _arena_role(self) -> str | None:
-        return self._arena_login.role if self._arena_login else None
+
+class _Recording(httpx.AsyncBaseTransport):
+    """The way to the app, on which each request leaves its record."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, role: str | None) -> None:
+        self._inner, self._role = inner, role
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        __tracebackhide__ = True
+        one = hop(request, self._role)
+        response = await self._inner.handle_async_request(request)
+        one.status, response.extensions["arena"] = response.status_code, one
+        return response
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
 
 
 def open_async_client(
@@ -175,4 +185,4 @@ def _with_state(host: Host) -> Any:
         scope["state"] = dict(host.state)
         await host.app(scope, receive, send)
 
-    return watched(app, host.hooks, host.app)
+    return reporting(app, host.hooks, host.app)

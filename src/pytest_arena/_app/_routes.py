@@ -12,7 +12,7 @@ from pytest_arena._values import Route
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["endpoints", "routes"]
+__all__ = ["routes"]
 
 # What a framework answers by itself, beside a GET and for any path.
 _BY_ITSELF = frozenset({"HEAD", "OPTIONS"})
@@ -26,26 +26,6 @@ def routes(app: object) -> tuple[Route, ...]:
     app = _inside(app)
     found = _of_litestar(app) if is_litestar(app) else _of_starlette(_listed(app), prefix="")
     return tuple(sorted(set(found)))
-
-
-def endpoints(app: object) -> Iterator[object]:
-    """Yield what answers requests in such an app, and in those that are mounted in it."""
-    app = _inside(app)
-    if is_litestar(app):
-        for route in app.routes:  # type: ignore[attr-defined]  # as Litestar's has
-            one = getattr(route, "route_handler", None)
-            for handler in (*getattr(route, "route_handlers", ()), *([one] if one else [])):
-                yield handler.fn
-    else:
-        yield from _endpoints(_listed(app))
-
-
-def _endpoints(listed: Iterable[Any]) -> Iterator[object]:
-    for route in _flat(listed):
-        if inner := _listed(route):
-            yield from _endpoints(inner)
-        elif (endpoint := getattr(route, "endpoint", None)) is not None:
-            yield endpoint
 
 
 def _inside(app: object) -> object:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_arena._app._async_client import AsyncClient
     from pytest_arena._app._kind import ASGIApp
     from pytest_arena._app._lifespan import Lifespan
-    from pytest_arena._app._records import Hooks
+    from pytest_arena._app._requests import Hooks
 
 __all__ = ["AppRun"]
 

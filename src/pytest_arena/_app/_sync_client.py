@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from pytest_arena._app import _messages
 from pytest_arena._app._kind import ASGIApp, is_async, is_litestar
-from pytest_arena._app._reached import listened
-from pytest_arena._app._records import Hooks, Stopwatch, watched
+from pytest_arena._app._requests import Hooks, hop, reporting, sending
 from pytest_arena._app._tracebacks import ends_at_the_caller
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from contextlib import AbstractContextManager
 
     import httpx2 as httpx
@@ -137,14 +136,12 @@ class SyncClient(_Base):
         """
         __tracebackhide__ = True
         self._arena_ready()
-        self._arena_host.hooks.before()
-        watch = Stopwatch(self._arena_host.hooks, request, role=self._arena_role)
-        try:
+        hooks = self._arena_host.hooks
+        hooks.before()
+        with sending(hooks):
             response = super().send(request, **options)
-        except BaseException as error:
-            watch.raised(error)
-            raise
-        watch.answered(response)
+        if hooks.door is not None:
+            hooks.door.answered(response)
         return response
 
     def __enter__(self) -> Self:
@@ -175,10 +172,6 @@ class SyncClient(_Base):
         self._arena_enter(portal, self._arena_host.state)
         return begun
 
-    @property
-    def _arena_role(self) -> str | None:
-        return self._arena_login.role if self._arena_login else None
-
     def _arena_backend(self) -> Mapping[str, Any]:
         raise NotImplementedError
 
@@ -204,11 +197,23 @@ def open_test_client(
     except TypeError as error:
         raise _messages.wrong_options(error, "the test client") from error
     client._arena_bind(host, login)  # noqa: SLF001 - a class of this file
-    # Below the client, whose own `app` a test may ask for something. Litestar's is not watched.
-    transport: Any = getattr(client, "_transport", None)
+    # Below the client, whose own `app` a test may ask for something; Litestar's asks that one.
+    transport: Any = client._transport  # noqa: SLF001 - neither library has another way
     if hasattr(transport, "app"):
-        transport.app = watched(transport.app, host.hooks)
+        transport.app = reporting(transport.app, host.hooks, app)
+    transport.handle_request = _recording(transport.handle_request, login)
     return cast("TestClient", client)
+
+
+def _recording(handle: Callable[..., Any], login: Login | None) -> Any:
+    def handle_request(request: httpx.Request) -> httpx.Response:
+        __tracebackhide__ = True
+        one = hop(request, login.role if login else None)
+        response: httpx.Response = handle(request)
+        one.status, response.extensions["arena"] = response.status_code, one
+        return response
+
+    return handle_request
 
 
 def _as_coroutine_function(app: ASGIApp) -> ASGIApp:
@@ -218,7 +223,7 @@ def _as_coroutine_function(app: ASGIApp) -> ASGIApp:
 
     async def awaited(scope: Scope, receive: Any, send: Any) -> None:
         __tracebackhide__ = True
-        await listened(app, app, scope, receive, send)
+        await app(scope, receive, send)
 
     return awaited
 

@@ -8,21 +8,14 @@ from pytest_arena._run._calls import conducted
 from pytest_arena._run._facade import Arena
 from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._run import ArenaRun
-from pytest_arena._run._sabotage import KINDS, Breaking, SabotageKind, sabotaged
-from pytest_arena._run.instruments import Instruments, NotWritten, Scenario
+from pytest_arena._run._test import RunningTest
 
 __all__ = [
-    "KINDS",
     "Apps",
     "Arena",
     "ArenaRun",
-    "Breaking",
-    "Instruments",
     "Level",
-    "NotWritten",
-    "SabotageKind",
-    "Scenario",
+    "RunningTest",
     "WideFixture",
     "conducted",
-    "sabotaged",
 ]

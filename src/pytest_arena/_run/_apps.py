@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import AppRun, SessionLifespan, build_app, check_app, may_be_app
@@ -16,13 +17,9 @@ if TYPE_CHECKING:
 
     from pytest_arena._app import ASGIApp, Hooks
     from pytest_arena._config import Config
-    from pytest_arena._run._test import Current
+    from pytest_arena._run._test import Current, Watcher
 
 __all__ = ["Apps"]
-
-
-def _nobody(_app: object) -> None:
-    pass
 
 
 class Apps:
@@ -31,30 +28,26 @@ class Apps:
     A test's are closed when it is settled, a wide fixture's when its level is left.
     """
 
-    def __init__(self, config: Config, current: Current) -> None:
-        self._config, self._current = config, current
+    def __init__(self, config: Config, current: Current, watcher: Watcher | None) -> None:
+        self._config, self._current, self._watcher = config, current, watcher
         self.named: object = None  # what `arena_app` names
         self._is_whole = False  # no factory: looked at once, as looking costs 50 µs a test
         self._session_state: Mapping[str, Any] | None = None
         self._wide: dict[object, list[AppRun]] = {}  # by the fixture that made the client
         self.given: object = None  # what the fixture `arena_app` was last, whoever defines it
-        self._used: Callable[[object], object] = _nobody
-        self._made: Callable[[object], object] = _nobody
-
-    def watched_by(
-        self, used: Callable[[object], object], made: Callable[[object], object]
-    ) -> None:
-        """Have these called with each app that clients are about to talk to, or a factory made."""
-        self._used, self._made = used, made
 
     def give(self, app: object) -> None:
         """A test, or a fixture, gets this as `arena_app`, and may ask it by any client."""
         self.given = app
-        self._used(app)
+        if self._watcher is not None:
+            self._watcher.uses_app(app)
 
-    def of_wide(self) -> Iterator[object]:
-        """Yield the apps that clients of wide fixtures talk to."""
-        return (run.app for runs in self._wide.values() for run in runs)
+    def in_use(self) -> Iterator[object]:
+        """Yield what the fixture gave, and the apps that clients of ours talk to."""
+        test = self._current.test
+        yield self.given
+        for app_run in chain(test.app_runs if test else (), *self._wide.values()):
+            yield app_run.app
 
     def load(self) -> None:
         """Import and check the app.
@@ -93,8 +86,6 @@ class Apps:
             return self.named  # type: ignore[return-value]  # which `build_app` has looked at
         app = build_app(self.named)
         self._is_whole = app is self.named
-        if not self._is_whole:
-            self._made(app)
         return app
 
     def use(self, app: ASGIApp) -> None:
@@ -110,12 +101,14 @@ class Apps:
         return {**(test.client_options() if test else {}), **options}
 
     def _begin_wide(self) -> AppRun:
-        app_run = self._begin(self.build(), hooks=NullHooks())
+        door = self._watcher.door if self._watcher else None
+        app_run = self._begin(self.build(), hooks=NullHooks(door))
         self._wide.setdefault(self._current.owner(), []).append(app_run)
         return app_run
 
     def _begin(self, app: ASGIApp, *, hooks: Hooks) -> AppRun:
-        self._used(app)
+        if self._watcher is not None:
+            self._watcher.uses_app(app)
         return AppRun(
             app,
             hooks=hooks,

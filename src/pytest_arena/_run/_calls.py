@@ -7,7 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from pytest_arena._run._examples import Examples
     from pytest_arena._run._run import ArenaRun
@@ -28,10 +28,6 @@ def conducted(
     return _beginning(function, examples) if examples is not None else function
 
 
-def _as_long_as_it_takes(call: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
-    return call
-
-
 def _closing(
     function: Callable[..., Any], run: ArenaRun, examples: Examples | None
 ) -> Callable[..., Any]:
@@ -41,9 +37,8 @@ def _closing(
         if examples is not None:
             await examples.abegin()
         run.begin_call()
-        limited = run.breaking.limited if run.breaking is not None else _as_long_as_it_takes
         try:
-            await limited(function(*args, **kwargs))
+            await function(*args, **kwargs)
         except BaseException:
             await run.aclose_failed_test()
             raise

@@ -10,13 +10,13 @@ from pytest_arena._databases._state import Level
 from pytest_arena.errors import ConnectionLeak
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pytest_arena._app import AppRun
     from pytest_arena._databases._sessions import Memory
     from pytest_arena._run._fixture_levels import WideLevels
     from pytest_arena._run._levels import Levels
-    from pytest_arena._run._test import RunningTest
+    from pytest_arena._run._test import RunningTest, Watcher
 
 __all__ = ["Examples"]
 
@@ -33,13 +33,19 @@ class Examples:
     """
 
     def __init__(
-        self, test: RunningTest, levels: Levels, wide: WideLevels, serial: Callable[[], int]
+        self,
+        test: RunningTest,
+        levels: Levels,
+        wide: WideLevels,
+        *,
+        serials: Iterator[int],
+        watcher: Watcher | None,
     ) -> None:
-        self._test, self._levels, self._wide, self._serial = test, levels, wide, serial
+        self._test, self._levels, self._wide = test, levels, wide
+        self._serials, self._watcher = serials, watcher
         self._sessions: Memory | None = None
         self._level: Level | None = None
         self._restores: list[Callable[[], object]] = []
-        self.remembers: Callable[[], Callable[[], object]] = _nothing
 
     def begin(self) -> None:
         """Before an example of a sync test."""
@@ -91,14 +97,15 @@ class Examples:
         self._restores += [
             partial(_close_since, test.app_runs, len(test.app_runs)),
             partial(_cut, test.overrides, len(test.overrides)),
-            partial(_cut, test.requests, len(test.requests)),
+            partial(_cut, test.ledger.requests, len(test.ledger.requests)),
             partial(test.story.cut, len(test.story.turns)),
-            self.remembers(),  # the last one is called first
         ]
+        if self._watcher is not None:
+            self._restores.append(self._watcher.remember())  # the last one is called first
         return test.sessions.remember()
 
     def _enter(self) -> None:
-        self._level = Level(self, f"an example of {self._test.plan.name}", self._serial())
+        self._level = Level(self, f"an example of {self._test.plan.name}", next(self._serials))
         self._levels.enter(self._level)
 
     def _leave(self) -> None:
@@ -111,10 +118,6 @@ class Examples:
             with suppress(ConnectionLeak):  # of an example that failed, which says more
                 self._levels.end_leaks(level, level.serial)
             self._wide.leave_unfinished(level)
-
-
-def _nothing() -> Callable[[], object]:
-    return list
 
 
 def _close_since(app_runs: list[AppRun], number: int) -> None:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
     from sqlalchemy.orm import Session
 
-    from pytest_arena._app import Request
     from pytest_arena._changes import Changes
     from pytest_arena._expect import Expected
+    from pytest_arena._ledger import Request
     from pytest_arena._run._run import ArenaRun
 
 __all__ = ["Arena"]
@@ -79,7 +79,7 @@ class Arena:
     @property
     def requests(self) -> tuple[Request, ...]:
         """The requests that clients of ours made in this test, oldest first."""
-        return self._run.requests()
+        return tuple(self._run.ledger.requests)
 
     def session(self, *, database: str = "") -> AsyncSession | Session:
         """Open a session on the database, as ``db_session`` is; close it yourself in a fixture.

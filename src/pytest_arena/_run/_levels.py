@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pytest_arena import _clock
 from pytest_arena._product import Held
@@ -13,22 +13,26 @@ from pytest_arena._run._unbroken import unbroken
 from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._databases._state import Level
     from pytest_arena._gate import Checkout, Gate
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, Isolation
 
-__all__ = ["Levels"]
+__all__ = ["LevelHooks", "Levels"]
 
 # A reader that polls the database holds its lock for less than a millisecond each time.
 _PATIENCE, _STEP = 0.1, 0.002
 
 
-def _nobody(_level: Level) -> None:
-    pass
+class LevelHooks(Protocol):
+    """pytest's caller of our own hooks: see `_hooks`."""
+
+    def pytest_arena_enter(self, *, level: Level) -> object:
+        """A level was entered."""
+
+    def pytest_arena_leave(self, *, level: Level) -> object:
+        """A level is about to be left."""
 
 
 class Levels:
@@ -38,20 +42,14 @@ class Levels:
     it starts with.
     """
 
-    def __init__(self, databases: Databases, gate: Gate, ledger: Ledger) -> None:
-        self._databases, self._gate, self._ledger = databases, gate, ledger
+    def __init__(
+        self, databases: Databases, gate: Gate, ledger: Ledger, hooks: LevelHooks | None
+    ) -> None:
+        self._databases, self._gate, self._ledger, self._hooks = databases, gate, ledger, hooks
         self.seconds = 0.0
         self._before: dict[Level | None, _leaks.HeldByFixtures] = {}
         self._in_the_way: list[Checkout] = []
         self._has_ended_leaks = False
-        self._entered: Callable[[Level], object] = _nobody
-        self._leaving: Callable[[Level], object] = _nobody
-
-    def watched_by(
-        self, *, entered: Callable[[Level], object], leaving: Callable[[Level], object]
-    ) -> None:
-        """Have these called after a level was entered, and before one is left."""
-        self._entered, self._leaving = entered, leaving
 
     @property
     def _stack(self) -> list[Level]:
@@ -102,7 +100,8 @@ class Levels:
         self._stack.append(level)
         self._before[level] = _leaks.HeldByFixtures.now(self._gate)
         self.seconds += _clock.seconds() - started
-        self._entered(level)
+        if self._hooks is not None:
+            self._hooks.pytest_arena_enter(level=level)
 
     def before(self, level: Level | None) -> _leaks.HeldByFixtures:
         """Return what wider fixtures held when a level was entered."""
@@ -140,7 +139,8 @@ class Levels:
         isolations = [self._isolation_of(one) for one in self._databases.provisioned()]
         clean = all(isolation.is_clean() for isolation in isolations)
         if clean:
-            self._leaving(level)
+            if self._hooks is not None:
+                self._hooks.pytest_arena_leave(level=level)
             self._stack.pop()
             self._before.pop(level, None)
             for isolation in isolations:
@@ -217,7 +217,8 @@ class Levels:
     def _hook_failure(self, level: Level) -> list[Exception]:
         """Call the hooks of others; what they raise is told when the databases are back."""
         try:
-            self._leaving(level)
+            if self._hooks is not None:
+                self._hooks.pytest_arena_leave(level=level)
         except Exception as error:  # noqa: BLE001 - as said
             return [error]
         return []

@@ -11,15 +11,14 @@ from pytest_arena._expect import Expected, difference
 from pytest_arena.errors import IsolationError, PendingWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
-    from pytest_arena._app import Request
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._databases._sessions import Sessions
+    from pytest_arena._ledger import Request
     from pytest_arena._product import Database
     from pytest_arena._run._story import Moment, Moments
-    from pytest_arena._run._test import Current
-    from pytest_arena._values import CodeLine
+    from pytest_arena._run._test import Current, Watcher
 
 __all__ = ["ExpectedChanges", "Observer", "expectations"]
 
@@ -32,10 +31,10 @@ class Observer:
         databases: Databases,
         current: Current,
         moments: Moments,
-        expected: Callable[[CodeLine | None], object],
+        watcher: Watcher | None,
     ) -> None:
         self._databases, self._current, self._moments = databases, current, moments
-        self.expected = expected  # is told where a test has expected changes, and has got them
+        self.watcher = watcher
         self.blocks: list[ExpectedChanges] = []  # that are open
 
     def changes(self, request: Request | int | None, *, database: str) -> Changes:
@@ -54,9 +53,9 @@ class Observer:
 
     def _changes_of(self, request: Request | int, database: Database) -> Changes:
         test = self._current.running()
-        record = test.requests[request] if isinstance(request, int) else request
-        turn = test.story.turn_of(record)
-        if turn is None:
+        record = test.ledger.requests[request] if isinstance(request, int) else request
+        turn = record.turn
+        if turn not in test.story.turns:
             raise ValueError(f"{record.method} {record.path} is no request of this test")
         before, after = turn.before, turn.after
         if before is None:
@@ -184,7 +183,10 @@ class ExpectedChanges:
         changes = self.observer.between(*self._since, None)
         if found := difference(changes, self.expected, ignore=self.ignore):
             raise AssertionError(found)
-        self.observer.expected(_gate.user_line())
+        if self.observer.watcher is not None:
+            line = _gate.user_line()
+            place = f"{line.file}:{line.number}" if line else ""
+            self.observer.watcher.asserted(place, "arena.expect_changes(…)")
 
 
 def expectations(*given: Mapping[str, Any]) -> dict[str, Expected]:

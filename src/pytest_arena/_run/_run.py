@@ -32,7 +32,6 @@ from pytest_arena._run._observed import Observer
 from pytest_arena._run._story import Moments, Story, asked_and_answered, lost_words
 from pytest_arena._run._summary import summarized
 from pytest_arena._run._test import ClientOptions, Current, RunningTest
-from pytest_arena._run.instruments import Instruments
 from pytest_arena._sqlite._home import Home
 from pytest_arena._sqlite._product import SQLite
 from pytest_arena.errors import ArenaError
@@ -41,11 +40,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pytest_arena._app import Request
     from pytest_arena._config import Config
     from pytest_arena._product import Key, Product
-    from pytest_arena._run._sabotage import Breaking
-    from pytest_arena._values import CodeLine, Plan
+    from pytest_arena._run._levels import LevelHooks
+    from pytest_arena._run._test import Watcher
+    from pytest_arena._values import Plan
 
 __all__ = ["ArenaRun"]
 
@@ -53,8 +52,16 @@ __all__ = ["ArenaRun"]
 class ArenaRun:
     """Open, run, settle: what each hook of the plugin calls, and in this order."""
 
-    def __init__(self, config: Config, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        *,
+        hooks: LevelHooks | None = None,
+        watch: Callable[[ArenaRun], Watcher] | None = None,
+    ) -> None:
         self.config, self.ledger = config, ledger
+        self.watcher = watch(self) if watch is not None else None
         home = Home()
         files = Files(config, home)
         self._known = KnownDatabases(config, self._products(home), files)
@@ -65,16 +72,15 @@ class ArenaRun:
         self.databases.on_raw = self.gate.opened_raw
         self.databases.on_child = self.gate.uses.open_to_others
         self._known.on_rename = self.gate.uses.rename
-        self.levels = Levels(self.databases, self.gate, ledger)
+        self.levels = Levels(self.databases, self.gate, ledger, hooks)
         self.engines = Engines(self.databases, self.current)
-        self.apps = Apps(config, self.current)
+        self.apps = Apps(config, self.current, self.watcher)
         self.kept = KeptFiles(self.databases, ledger)
         self.wide = WideLevels(self)
-        self._moments = Moments(self.databases, Mask(config.mask))
-        self.instruments = Instruments(self, self._moments)
-        self.observer = Observer(self.databases, self.current, self._moments, self._expected)
-        self._serials = count(1)
-        self.breaking: Breaking | None = None  # a test is run again with something broken
+        self.moments = Moments(self.databases, Mask(config.mask))
+        self.observer = Observer(self.databases, self.current, self.moments, self.watcher)
+        self.serials = count(1)
+        self._examples: Examples | None = None  # of a Hypothesis test
         self._process = os.getpid()
         self.tasks = _leaks.Tasks()
         self._ended_tasks: set[str] = set()
@@ -132,12 +138,18 @@ class ArenaRun:
         self.ledger.begin(plan.name)
         self.levels.seconds = 0.0
         self.gate.used.clear()
-        story = Story(self._moments, self.gate)
+        self._examples = None
         self.current.test = RunningTest(
-            plan, next(self._serials), self.tasks, story, client_options
+            plan,
+            next(self.serials),
+            self.tasks,
+            Story(self.moments, self.gate),
+            self.ledger,
+            door=self.watcher.door if self.watcher else None,
+            client_options=client_options,
         )
-        if self.breaking is not None:
-            self.breaking.open(self.current.test, next(self._serials))
+        if self.watcher is not None:
+            self.watcher.opened(self.current.test)
 
     def _leave_what_was_broken_off(self) -> None:
         """Between two tests there is no test's level, unless Ctrl-C or a timeout was too quick."""
@@ -171,18 +183,14 @@ class ArenaRun:
     def new_examples(self) -> Examples:
         """Return what begins the examples of the running test."""
         test = self.current.running()
-        examples = Examples(test, self.levels, self.wide, lambda: next(self._serials))
-        examples.remembers = self.instruments.remember
-        test.end_leaks_of_examples = examples.end_leaks
-        return examples
+        self._examples = Examples(
+            test, self.levels, self.wide, serials=self.serials, watcher=self.watcher
+        )
+        return self._examples
 
     def interrupt(self) -> None:
         """End the statements of a test that was broken off; harmless where none runs."""
         _leaks.interrupt(taken for taken in self.gate.taken() if taken.serial)
-
-    def _expected(self, line: CodeLine | None) -> None:
-        place = f"{line.file}:{line.number}" if line else ""
-        self.instruments.asserted(place, "arena.expect_changes(…)")
 
     def ensure_first(self) -> None:
         """Give the first database its content now, and not at the first connection."""
@@ -245,7 +253,8 @@ class ArenaRun:
                 self.ledger.note(f"{test.plan.name} left a task running, which was ended: {line}")
 
     def _find_leaks(self, test: RunningTest) -> None:
-        test.end_leaks_of_examples()
+        if self._examples is not None:
+            self._examples.end_leaks()
         self.levels.end_leaks(self.levels.find(test), test.serial)
 
     def _leave_test(self, test: RunningTest) -> None:
@@ -269,7 +278,7 @@ class ArenaRun:
                 self.ledger.end(self._facts(test))
             self.current.in_teardown = False
         errors = test.untold() if test is not None else []
-        return errors if self.breaking is None else self.breaking.taking(errors)
+        return errors if self.watcher is None else self.watcher.settled(errors)
 
     def _note_lost_writes(self, test: RunningTest) -> None:
         """Of a test that passed: a failed one's report says it itself."""
@@ -287,7 +296,7 @@ class ArenaRun:
             name=test.plan.name,
             databases=tuple(dict.fromkeys([*used, *test.changed])),
             changed=tuple(test.changed),
-            requests=len(test.requests),
+            requests=len(self.ledger.requests),
             isolation_seconds=self.levels.seconds,
         )
 
@@ -335,10 +344,6 @@ class ArenaRun:
         usual = first.product.usual_isolation() if first.isolation is None else ""
         return usual or self.databases.ensure(first).name
 
-    def requests(self) -> tuple[Request, ...]:
-        """The requests of the running test."""
-        return tuple(self.current.test.requests) if self.current.test else ()
-
     def broken_requests(self) -> list[tuple[str, Exception]]:
         """What the app has raised in the running test, beside the request that it was asked."""
         return self.current.test.broken if self.current.test else []
@@ -358,7 +363,8 @@ class ArenaRun:
         if self.databases.finished or os.getpid() != self._process:  # a fork: all is its parent's
             return
         self.settle()
-        self.instruments.close()
+        if self.watcher is not None:
+            self.watcher.close()
         self.apps.close()
         self._leave_all()
         for database in self.databases.provisioned():

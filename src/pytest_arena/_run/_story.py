@@ -13,11 +13,11 @@ from pytest_arena.errors import redact
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pytest_arena._app import Request
     from pytest_arena._changes import Mask
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._databases._state import Level
     from pytest_arena._gate import Gate, LostWrite
+    from pytest_arena._ledger import Request
     from pytest_arena._product import Database
     from pytest_arena._values import TableRows
 
@@ -148,7 +148,8 @@ class Story:
         """A request has its answer, or a redirect on the way to it."""
         with self._lock:
             if self._under_way:
-                self.turns[-1].records.append(record)
+                record.turn = self.turns[-1]
+                record.turn.records.append(record)
 
     def end(self) -> None:
         """A request is over, with all that the app does after its answer."""
@@ -172,10 +173,6 @@ class Story:
         with self._lock:
             del self.turns[number:]
             self._under_way = 0
-
-    def turn_of(self, record: Request) -> Turn | None:
-        """Return the turn in which a request was made."""
-        return next((turn for turn in self.turns if record in turn.records), None)
 
     def lost(self) -> Iterator[tuple[Request, LostWrite]]:
         """What requests wrote and never committed, each with the first request of its turn."""

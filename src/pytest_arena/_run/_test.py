@@ -4,29 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena.errors import ArenaInternalError, ConnectionLeak
 
 if TYPE_CHECKING:
-    from pytest_arena._app import AppRun, Request, Saboteur
+    from pytest_arena._app import AppRun, Door
     from pytest_arena._databases._resolver import Databases
+    from pytest_arena._ledger import Ledger, Request
     from pytest_arena._run._leaks import Overrides, Tasks
     from pytest_arena._run._story import Story
     from pytest_arena._values import Plan
 
-__all__ = ["ClientOptions", "Current", "NullHooks", "RunningTest"]
+__all__ = ["ClientOptions", "Current", "NullHooks", "RunningTest", "Watcher"]
 
 ClientOptions = Callable[[], Mapping[str, Any]]
 
 
-def _nothing() -> None:
-    """A test without examples leaves nothing of them."""
+class Watcher(Protocol):
+    """Wants to know what tests do, and may have one run again. Made only where scenarios are."""
+
+    @property
+    def door(self) -> Door:
+        """Who stands before the app."""
+
+    @property
+    def is_rehearsing(self) -> bool:
+        """Whether the test that runs is run again: nobody is told of it."""
+
+    def opened(self, test: RunningTest) -> None:
+        """A test begins; nothing is connected yet."""
+
+    def uses_app(self, app: object) -> None:
+        """Clients are about to talk to this app."""
+
+    def asserted(self, place: str, text: str) -> None:
+        """An assertion has passed."""
+
+    def remember(self) -> Callable[[], object]:
+        """Return what ends an example, and has the next one begin where the first did."""
+
+    def settled(self, errors: list[Exception]) -> list[Exception]:
+        """The test is over. Returns those of its errors of which somebody is to be told."""
+
+    def close(self) -> None:
+        """The run is over: everything is as it was before."""
 
 
 class NullHooks:
     """Requests of a client in a wide fixture: nothing is pending, and no test has made them."""
+
+    def __init__(self, door: Door | None) -> None:
+        self.door = door
 
     async def abefore(self) -> None:
         """Before a request of an async client."""
@@ -34,7 +64,7 @@ class NullHooks:
     def before(self) -> None:
         """Before a request of a sync client."""
 
-    def requested(self, record: Request) -> None:
+    def requested(self, request: Request) -> None:
         """After a request."""
 
     def ended(self) -> None:
@@ -52,16 +82,15 @@ class RunningTest:
     serial: int
     tasks: Tasks
     story: Story
+    ledger: Ledger
+    door: Door | None = None
     client_options: ClientOptions = dict  # asks for the fixture of that name
     overrides: list[Overrides] = field(default_factory=list)
     sessions: Sessions = field(default_factory=Sessions)
-    requests: list[Request] = field(default_factory=list)
     broken: list[tuple[str, Exception]] = field(default_factory=list)  # what the app has raised
     app_runs: list[AppRun] = field(default_factory=list)  # the last one is what clients talk to
     changed: list[str] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
-    end_leaks_of_examples: Callable[[], None] = _nothing  # of a Hypothesis test
-    breaking: Saboteur | None = None  # what is broken under it, to see whether it notices
     failed: bool = False
     settled: bool = False
 
@@ -89,10 +118,10 @@ class RunningTest:
         self.sessions.commit()
         self.story.begin()
 
-    def requested(self, record: Request) -> None:
+    def requested(self, request: Request) -> None:
         """After a request."""
-        self.requests.append(record)
-        self.story.told(record)
+        self.ledger.requests.append(request)
+        self.story.told(request)
 
     def ended(self) -> None:
         """After a request and its redirects."""

@@ -9,7 +9,7 @@ import sys
 import unittest
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import _pytest.assertion.rewrite as rewriting
@@ -20,37 +20,14 @@ from pytest_arena.scenarios._statements import text_at
 from pytest_arena.scenarios._unheard import unheard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
+
+    from pytest_arena.scenarios._instruments import Instruments
 
     _Heard = Callable[[int, str, str], None]
 
 __all__ = ["enable", "heard"]
-
-
-class Instruments(Protocol):
-    """Who wants to know."""
-
-    @property
-    def has_asserted(self) -> bool:
-        """Whether an assertion that could fail has been heard since the last request."""
-
-    def begin_call(self) -> None:
-        """What is asserted from here on counts."""
-
-    def uses(self, fixture_names: Iterable[str]) -> None:
-        """The test has asked for these as well, while it ran."""
-
-    def end_call(self) -> None:
-        """The test's call is over."""
-
-    def asserted(
-        self, place: str, text: str, values: Sequence[object] = (), *, is_idle: bool = False
-    ) -> None:
-        """An assertion has passed; values are those of its parts, and of what stands around it."""
-
-    def off_now(self, name: str, why: str) -> None:
-        """It cannot be known for the test that runs."""
 
 
 # pytest compiles test files twice, with calls for assertions that pass and without: each kind has
@@ -140,8 +117,7 @@ def _called(instruments: Instruments, item: Any) -> Iterator[None]:
         if not instruments.has_asserted and (why := unheard(item)):
             instruments.off_now("asserted", why)
         # Private: what it got by `getfixturevalue` is not among its `fixturenames`.
-        instruments.uses(getattr(getattr(item, "_request", None), "_fixture_defs", ()))
-        instruments.end_call()
+        instruments.end_call(getattr(getattr(item, "_request", None), "_fixture_defs", ()))
 
 
 @contextmanager

@@ -12,9 +12,10 @@ import pluggy
 
 from pytest_arena.errors import ArenaError
 from pytest_arena.scenarios._agreed import check_agreed
-from pytest_arena.scenarios._assertions import heard
+from pytest_arena.scenarios._assertions import enable, heard
 from pytest_arena.scenarios._bdd import Unawaited
 from pytest_arena.scenarios._found import Found
+from pytest_arena.scenarios._instruments import Instruments
 from pytest_arena.scenarios._mapped import Mapped, Mapper
 from pytest_arena.scenarios._sabotage import SabotagePasses
 from pytest_arena.scenarios._sent import evidence_line, plain_facts, told
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from contextlib import AbstractContextManager
 
+    from pytest_arena._config import Config
     from pytest_arena._run import ArenaRun
     from pytest_arena.scenarios.evidence import Document
 
@@ -56,9 +58,10 @@ class Scenarios:
     reports. The process that has seen all of them judges.
     """
 
-    def __init__(self, config: Any, run: ArenaRun) -> None:
-        self._config, self._run = config, run
-        self._wanted, self._process = run.config, os.getpid()
+    instruments: Instruments
+
+    def __init__(self, config: Any, wanted: Config) -> None:
+        self._config, self._wanted, self._process = config, wanted, os.getpid()
         self._tests: dict[int, Mapped] = {}
         self._unawaited = Unawaited()
         self._found, self._tries = Found(), Tries()
@@ -72,11 +75,18 @@ class Scenarios:
 
     # Before the tests.
 
+    def watch(self, run: ArenaRun) -> Instruments:
+        """Return who is to watch a run, before any test file is imported."""
+        self.instruments = Instruments(run)
+        if why := enable(self._config):
+            self.instruments.off("asserted", why)
+        return self.instruments
+
     def more_plugins(self) -> list[tuple[str, object]]:
         """Return what else is to be registered in this run, with its names."""
         if not self._wanted.scenarios_sabotage:
             return []
-        return [("arena_sabotage", SabotagePasses(self._config, self._run, self))]
+        return [("arena_sabotage", SabotagePasses(self._config, self.instruments, self))]
 
     def read(self) -> None:
         """Read all files that options name.
@@ -95,7 +105,7 @@ class Scenarios:
         index = Index(self._specification, self._rules.lock.known())
         self._chosen = {_key(index, name) for name in wanted.scenario}
         self._mapper = Mapper(self._specification, index, wanted.root)
-        self._run.instruments.specification = self._specification
+        self.instruments.specification = self._specification
 
     def _read_rules(self) -> Rules:
         wanted = self._wanted
@@ -118,7 +128,7 @@ class Scenarios:
         if self._chosen:
             self._choose(items)
         if note := self._unawaited.watch():
-            self._run.ledger.note(note)
+            self.instruments.run.ledger.note(note)
 
     def _map(self, items: list[Any]) -> None:
         for mapped in self._mapper.all_of(items):
@@ -154,7 +164,7 @@ class Scenarios:
     def pytest_runtestloop(self) -> None:
         """Tests are to be run: it is no ``--fixtures`` or the like."""
         self._is_run = True
-        self._run.instruments.expect()
+        self.instruments.expect()
 
     # One test.
 
@@ -171,7 +181,7 @@ class Scenarios:
             raise mapped.error
         names = frozenset(getattr(item, "fixturenames", ()))
         rows = frozenset(one.row for one in mapped.mappings)
-        self._run.instruments.begin_test(mapped.scenarios, names, rows=rows)
+        self.instruments.begin_test(mapped.scenarios, names, rows=rows)
 
     @hook(wrapper=True)
     def pytest_runtest_call(self, item: Any) -> Generator[None, object, object]:
@@ -188,22 +198,22 @@ class Scenarios:
         return result
 
     def _heard(self, item: Any) -> AbstractContextManager[None]:
-        is_ours = id(item) in self._tests and self._run.breaking is None
-        return heard(self._run.instruments, item) if is_ours else nullcontext()
+        is_ours = id(item) in self._tests and self.instruments.breaking is None
+        return heard(self.instruments, item) if is_ours else nullcontext()
 
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item: Any, call: Any) -> Generator[None, Any, Any]:
         """Have the report tell of the try, once all others have had their say."""
         report = yield
         mapped = self._tests.get(id(item))
-        if mapped is None or self._run.breaking is not None:
+        if mapped is None or self.instruments.breaking is not None:
             return report
         if report.when == "setup":
             self._is_again = mapped.test in self._failed
         sent = {"again": self._is_again, **told(report, call.excinfo, item)}
         if report.failed:
             self._failed.add(mapped.test)
-        if report.when == "teardown" and (facts := self._run.instruments.take()) is not None:
+        if report.when == "teardown" and (facts := self.instruments.take()) is not None:
             sent["facts"] = plain_facts(facts) if self._is_one_of_many else self._tries.keep(facts)
             report.user_properties.append(("arena_evidence", evidence_line(facts)))
         setattr(report, SENT, sent)

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import signal
 import threading
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pluggy
 
 from pytest_arena import _clock
-from pytest_arena._run import KINDS, Breaking, sabotaged
 from pytest_arena.errors import ArenaError, LoginError, RefusedError
+from pytest_arena.scenarios._breaking import KINDS, Breaking
 from pytest_arena.scenarios._sent import ADDRESS, told
 from pytest_arena.scenarios._to_break import to_break
 from pytest_arena.scenarios.evidence import Sabotage
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
-    from contextlib import AbstractContextManager
 
-    from pytest_arena._run import ArenaRun, SabotageKind
+    from pytest_arena.scenarios._breaking import SabotageKind
+    from pytest_arena.scenarios._instruments import Instruments
     from pytest_arena.scenarios.evidence import Facts
 
 __all__ = ["SabotagePasses"]
@@ -72,8 +74,9 @@ class SabotagePasses:
     tear-downs. Wider fixtures are set up again once, as all runs of one test follow each other.
     """
 
-    def __init__(self, config: Any, run: ArenaRun, scenarios: Proving) -> None:
-        self._config, self._run, self._scenarios = config, run, scenarios
+    def __init__(self, config: Any, instruments: Instruments, scenarios: Proving) -> None:
+        self._config, self._instruments, self._scenarios = config, instruments, scenarios
+        self._run = instruments.run
         self._seconds: dict[str, float] = {}  # of each test's call, before
         self._with_subtests: set[str] = set()
         self._breaking: Breaking | None = None
@@ -175,7 +178,7 @@ class SabotagePasses:
         self._breaking, self._phases = breaking, []
         self._runs += 1
         try:
-            with sabotaged(self._run, breaking), _never_rerun(item):
+            with _sabotaged(self._instruments, breaking), _never_rerun(item):
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=after)
         finally:
             self._breaking = None
@@ -192,13 +195,12 @@ class SabotagePasses:
         return True
 
     @hook(wrapper=True)
-    def pytest_runtest_call(self) -> Generator[None, object, object]:
-        """A sync test may wait for ever for what was broken."""
-        with self._limit():
+    def pytest_runtest_call(self, item: Any) -> Generator[None, object, object]:
+        """A test may wait for ever for what was broken."""
+        if self._breaking is None:
             return (yield)
-
-    def _limit(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._breaking is None else _alarm(self._breaking)
+        with _alarm(self._breaking), _limited(self._breaking, item):
+            return (yield)
 
     # What is said at the end.
 
@@ -235,6 +237,18 @@ def _why_not(session: Any) -> str:
 
 
 @contextmanager
+def _sabotaged(instruments: Instruments, breaking: Breaking) -> Iterator[None]:
+    """Break something under the one test that runs in this block; the run's own facts stay."""
+    with instruments.run.ledger.aside():
+        instruments.breaking = breaking
+        try:
+            yield
+        finally:
+            breaking.errors += instruments.run.ledger.since(0)
+            instruments.breaking = None
+
+
+@contextmanager
 def _cheap_reports(option: Any) -> Iterator[None]:
     """Nobody reads the tracebacks of tests that were broken."""
     style, option.tbstyle = option.tbstyle, "no"
@@ -263,6 +277,26 @@ def _unheard() -> Iterator[None]:
     """Keep warnings from the summary; the filters stay, which may make errors of them."""
     with warnings.catch_warnings(record=True):
         yield
+
+
+@contextmanager
+def _limited(breaking: Breaking, item: Any) -> Iterator[None]:
+    """Have a coroutine function end in time, where its loop still runs."""
+    function = getattr(item, "obj", None)
+    if not inspect.iscoroutinefunction(function):
+        yield
+        return
+
+    @functools.wraps(function)
+    async def limited(*args: Any, **kwargs: Any) -> None:
+        __tracebackhide__ = True
+        await breaking.limited(function(*args, **kwargs))
+
+    item.obj = limited
+    try:
+        yield
+    finally:
+        item.obj = function
 
 
 @contextmanager

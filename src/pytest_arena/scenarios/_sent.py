@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_arena._config._load import is_library
-from pytest_arena._run import NotWritten
-from pytest_arena.errors import redact
+from pytest_arena.errors import NotWritten, redact
 from pytest_arena.scenarios.evidence import Facts, from_shape, to_shape
 
 __all__ = [

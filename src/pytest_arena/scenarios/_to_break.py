@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._app._altered import BODILESS
+from pytest_arena.scenarios._altered import BODILESS
 
 if TYPE_CHECKING:
-    from pytest_arena._run import SabotageKind
+    from pytest_arena.scenarios._breaking import SabotageKind
     from pytest_arena.scenarios.evidence import Facts, Requested
 
 __all__ = ["to_break"]

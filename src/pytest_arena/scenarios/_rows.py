@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
 from pytest_arena._gate import Doings
-from pytest_arena._run._fixture_levels import WideFixture
+from pytest_arena._run import WideFixture
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from pytest_arena._databases._state import Level
-    from pytest_arena._gate import Gate, Part
+    from pytest_arena._gate import Part
+    from pytest_arena._ledger import Request
     from pytest_arena._product import Database
-    from pytest_arena._run._story import Moment, Moments
-    from pytest_arena._run.instruments._log import Log, Window
+    from pytest_arena._run import ArenaRun
+    from pytest_arena._run._story import Moment
+    from pytest_arena.scenarios._log import Log
 
 __all__ = ["Rows", "counted", "read_of"]
 
@@ -83,8 +85,8 @@ class Rows:
     one comparison of two of its states.
     """
 
-    def __init__(self, moments: Moments, gate: Gate) -> None:
-        self._moments, self._gate = moments, gate
+    def __init__(self, run: ArenaRun) -> None:
+        self._run = run
         self._wide: dict[Level, Counter[str]] = {}
         self.values: list[object] = []  # of rows that were read
 
@@ -94,7 +96,7 @@ class Rows:
         Raises:
             NotKnown: that cannot be told.
         """
-        levels = self._moments.levels()
+        levels = self._run.moments.levels()
         found: Counter[str] = Counter()
         for place, level in enumerate(levels):
             depth = len(levels) - 1 - place
@@ -109,7 +111,7 @@ class Rows:
 
         A reading shows it with the rest.
         """
-        parts = [part for one in log.logins for part in one.details.doings.written]
+        parts = [part for one in log.logins for part in one.doings.written]
         return _together(parts) + _by_itself(doings)
 
     def _of_wide(self, level: Level, doings: Doings | None, depth: int) -> Counter[str]:
@@ -122,19 +124,19 @@ class Rows:
         return self._wide[level]
 
     def _levels(self) -> tuple[Level, ...]:
-        return self._moments.levels()
+        return self._run.moments.levels()
 
     def _own(self, log: Log, doings: Doings | None, depth: int) -> Counter[str]:
-        window: Window | None = log.requests[log.first].details if log.requests else None
+        window: Request | None = log.requests[log.first] if log.requests else None
         committed = self._committed(log, doings or Doings(), window, depth)
         joined = _joined(log)
         return _together(joined) + committed if joined else committed
 
-    def _committed(self, log: Log, own: Doings, window: Window | None, depth: int) -> Counter[str]:
+    def _committed(self, log: Log, own: Doings, window: Request | None, depth: int) -> Counter[str]:
         parts = own.written[: window.marks.get(own)] if window is not None else own.written
         sides = [own]
         if not depth:  # what requests changed that prepare for the first one stands there, too
-            sides += [one.details.doings for one in log.requests[: log.first]]
+            sides += [one.doings for one in log.requests[: log.first]]
             parts = [*parts, *(part for one in sides[1:] for part in one.written)]
         known = None if any(map(self._is_unsure, sides)) else counted(parts)
         if known or (known is not None and not self._may_be_more()):
@@ -146,9 +148,11 @@ class Rows:
 
     def _may_be_more(self) -> bool:
         """Whether more may have written than statements of engines: a driver, for one."""
-        return self._gate.has_raw or any(one.live is not None for one in self._moments.used())
+        return self._run.gate.has_raw or any(
+            one.live is not None for one in self._run.moments.used()
+        )
 
-    def changed(self, window: Window) -> Counter[str]:
+    def changed(self, window: Request) -> Counter[str]:
         """Return the rows by table that one request has changed. Raises as ``seeded`` does."""
         doings = window.doings
         if not doings.written and not doings.is_unsure and not self._has_changed(window):
@@ -160,23 +164,23 @@ class Rows:
             raise NotKnown("it was made at the same time as others")
         return self._read(window.before, window.after)
 
-    def _has_changed(self, window: Window) -> bool:
+    def _has_changed(self, window: Request) -> bool:
         """Whether something else may have written: a driver, where a file is not as before."""
         before, after = window.before, window.after
-        if self._gate.has_raw:
+        if self._run.gate.has_raw:
             return True
-        files = [one for one in self._moments.used() if one.live is not None]
+        files = [one for one in self._run.moments.used() if one.live is not None]
         if window.is_at_once or before is None or after is None:
             return False
         return any(before.time_of(one) is not after.time_of(one) for one in files)
 
     def _is_unsure(self, doings: Doings) -> bool:
-        return doings.is_unsure or self._gate.has_raw
+        return doings.is_unsure or self._run.gate.has_raw
 
     def _read(
         self, since: Moment | None = None, until: Moment | None = None, *, depth: int = 0
     ) -> Counter[str]:
-        used = self._moments.used()
+        used = self._run.moments.used()
         found: Counter[str] = Counter()
         for database in used:
             rows = self._rows(database, since, until, depth)
@@ -188,7 +192,7 @@ class Rows:
     def _rows(
         self, database: Database, since: Moment | None, until: Moment | None, depth: int
     ) -> Changes:
-        levels = self._moments.levels()
+        levels = self._run.moments.levels()
         for moment in (since, until):
             if moment is not None and moment.levels != levels:
                 raise NotKnown("it was made in another level")
@@ -199,8 +203,8 @@ class Rows:
         start = since.time_of(database) if since else None
         end = until.time_of(database) if until else None
         return Changes.of(
-            self._moments.rows(database, start, end, depth=depth, limit=_MOST_ROWS),
-            self._moments.mask,
+            self._run.moments.rows(database, start, end, depth=depth, limit=_MOST_ROWS),
+            self._run.moments.mask,
         )
 
 
@@ -218,7 +222,7 @@ def _together(parts: Iterable[Part]) -> Counter[str]:
 
 def _joined(log: Log) -> list[Part]:
     """What the test's side had not committed, in a transaction that its requests took part in."""
-    window: Window | None = log.requests[log.first].details if log.requests else None
+    window: Request | None = log.requests[log.first] if log.requests else None
     return window.doings.joined() if window is not None else []
 
 

@@ -4,51 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_arena._app._altered import emptied, failed
 from pytest_arena._databases._state import Level
 from pytest_arena._loop import running_loop
 from pytest_arena.errors import IsolationError
+from pytest_arena.scenarios._altered import emptied, failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine
 
-    from pytest_arena._app._altered import Send
-    from pytest_arena._app._reached import Reached
-    from pytest_arena._ledger import Ledger
-    from pytest_arena._run._levels import Levels
-    from pytest_arena._run._observed import Observer
-    from pytest_arena._run._test import RunningTest
+    from pytest_arena._ledger import Request
+    from pytest_arena._run import ArenaRun, RunningTest
+    from pytest_arena.scenarios._altered import Send
 
-__all__ = ["KINDS", "Breaking", "SabotageKind", "sabotaged"]
+__all__ = ["KINDS", "Breaking", "SabotageKind"]
 
 SabotageKind = Literal["seed", "commit", "empty", "500"]
 
 
 _NONE = -2  # no request has this number; a login's has -1
-
-
-class Conductor(Protocol):
-    """What is asked of whoever conducts the run."""
-
-    ledger: Ledger
-    levels: Levels
-    observer: Observer
-    breaking: Breaking | None
-
-
-@contextmanager
-def sabotaged(run: Conductor, breaking: Breaking) -> Iterator[None]:
-    """Break something under the one test that runs in this block; the run's own facts stay."""
-    with run.ledger.aside():
-        run.breaking = breaking
-        try:
-            yield
-        finally:
-            breaking.errors += run.ledger.since(0)
-            run.breaking = None
 
 
 class Breaking:
@@ -61,7 +36,7 @@ class Breaking:
     this run.
     """
 
-    def __init__(self, run: Conductor, *, number: int = _NONE, seconds: float) -> None:
+    def __init__(self, run: ArenaRun, *, number: int = _NONE, seconds: float) -> None:
         self._run, self._number, self.seconds = run, number, seconds
         self.is_reached = False  # the request that is meant was made
         self.is_applied = False
@@ -77,10 +52,9 @@ class Breaking:
 
     # The test, from its beginning to its end.
 
-    def open(self, test: RunningTest, serial: int) -> None:
-        """The test begins; the serial is for a level of ours."""
-        self._test, self._serial = test, serial
-        test.breaking = self
+    def open(self, test: RunningTest) -> None:
+        """The test begins."""
+        self._test, self._serial = test, next(self._run.serials)
 
     async def limited(self, call: Coroutine[Any, Any, None]) -> None:
         """Await the test's coroutine, which may wait for ever for what was broken."""
@@ -94,14 +68,9 @@ class Breaking:
         finally:
             self.is_timed_out |= limit.expired()
 
-    def taking(self, errors: list[Exception]) -> list[Exception]:
-        """The test is settled. Returns what it is to be told of these: nothing."""
-        self.errors += errors
-        return []
-
     # Each request that reaches the app, told by whoever watches it.
 
-    def begins(self, request: Reached) -> None:
+    def begins(self, request: Request) -> None:
         """A request is about to be answered; what was pending is committed."""
         if request.is_login:
             return
@@ -112,12 +81,12 @@ class Breaking:
                 self.is_reached = True
                 self._quietly(self._begin_if_free)
 
-    def sending(self, request: Reached, send: Send) -> Send:
+    def sending(self, request: Request, send: Send) -> Send:
         """Return what the app is to send its answer by."""
         is_meant = not request.is_login and request.number == self._number
         return self._altered(send) if is_meant else send
 
-    def ends(self, request: Reached) -> None:
+    def ends(self, request: Request) -> None:
         """A request is over, with all that the app does after its answer."""
         if request.is_login:
             return

@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._run.instruments._log import PLAIN
+from pytest_arena.scenarios._log import PLAIN
 from pytest_arena.scenarios.specs import literals
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from pytest_arena._run.instruments._log import Log
+    from pytest_arena.scenarios._log import Log
     from pytest_arena.scenarios.specs import Scenario
 
 __all__ = ["seen", "wanted"]

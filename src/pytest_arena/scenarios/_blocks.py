@@ -10,32 +10,23 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pytest_arena import _gate
 from pytest_arena._config._load import is_library
-from pytest_arena._run.instruments._log import Block
-from pytest_arena.errors import ScenarioError
+from pytest_arena.errors import NotWritten, ScenarioError
+from pytest_arena.scenarios._log import Block
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from pytest_arena._run.instruments._log import Log
+    from pytest_arena.scenarios._instruments import Instruments
+    from pytest_arena.scenarios._log import Log
     from pytest_arena.scenarios.specs import Kind, Problem, Specification
     from pytest_arena.scenarios.specs import Scenario as SpecScenario
 
-__all__ = ["NotWritten", "Scenario"]
+__all__ = ["Scenario"]
 
 _SHOWN = 3
 _LIKE = 0.4
 """How like two texts are if one may be meant by the other."""
-
-
-class NotWritten(ScenarioError):
-    """A test of a scenario is not written yet."""
-
-    __module__ = "pytest_arena"
-
-    def __str__(self) -> str:
-        """Nothing is wrong: two lines are enough, of each of many tests."""
-        return f"{self.what}\n  next: {self.fix}"
 
 
 class Scenario:
@@ -60,13 +51,8 @@ class Scenario:
 
     __module__ = "pytest_arena"
 
-    def __init__(
-        self,
-        log: Callable[[], Log | None],
-        written: Callable[[], int],
-        specification: Specification | None,
-    ) -> None:
-        self._log, self._written, self._specification = log, written, specification
+    def __init__(self, instruments: Instruments | None) -> None:
+        self._instruments = instruments
 
     def given(self, text: str) -> AbstractContextManager[None]:
         """Return the block of a Given step, or of an And after one.
@@ -99,7 +85,7 @@ class Scenario:
             NotWritten: always.
         """
         __tracebackhide__ = True
-        log = self._log()
+        log = self._instruments.log if self._instruments else None
         places = ", ".join(one.place for one in log.scenarios) if log else ""
         raise NotWritten(
             f"this test is not written yet{f': {text}' * bool(text)}",
@@ -111,20 +97,21 @@ class Scenario:
     @contextmanager
     def _block(self, kind: Kind, text: str) -> Iterator[None]:
         __tracebackhide__ = True
-        log = self._log()
-        if self._specification is None:
+        specification = self._instruments.specification if self._instruments else None
+        if self._instruments is None or specification is None:
             yield
             return
+        log, written = self._instruments.log, self._instruments.written_by_test
         if log is None or not log.scenarios:
-            raise _unnamed(kind, text, self._specification)
-        block = Block(kind, _Steps(log, self._specification.problems).found(kind, text))
+            raise _unnamed(kind, text, specification)
+        block = Block(kind, _Steps(log, specification.problems).found(kind, text))
         log.blocks.append(block)
-        wrote, assertions, requests = self._written(), log.assertions, len(log.requests)
+        wrote, assertions, requests = written(), log.assertions, len(log.requests)
         try:
             yield
         finally:
             block.is_open = False
-            block.wrote = max(self._written() - wrote, 0)
+            block.wrote = max(written() - wrote, 0)
             block.assertions = log.assertions - assertions
             block.requests = tuple(range(requests, len(log.requests)))
 
@@ -164,7 +151,7 @@ class _Steps:
     def _unknown(self, kind: Kind, text: str) -> ScenarioError:
         keys = [one.key for one in self.log.scenarios]
         problems = [one for one in self.misread if one.scenario in keys]
-        if wrong := next((one for one in problems if one.is_error), None):
+        if wrong := next((one for one in problems if one.is_error or text in one.what), None):
             return _misread(text, kind, wrong)
         known = {_plain(step.text): (one, step) for one in self.log.scenarios for step in one.steps}
         near = difflib.get_close_matches(_plain(text), known, n=1, cutoff=_LIKE)

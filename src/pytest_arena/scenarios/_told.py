@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_arena._run.instruments._literals import seen
-from pytest_arena._run.instruments._rows import NotKnown, Rows, read_of
 from pytest_arena.errors import redact
+from pytest_arena.scenarios._literals import seen
+from pytest_arena.scenarios._rows import NotKnown, Rows, read_of
 from pytest_arena.scenarios.evidence import Asserted, Facts, Requested, StepFacts
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterator, Mapping
 
-    from pytest_arena._app import Reached
     from pytest_arena._databases._state import Level
     from pytest_arena._gate import Doings
-    from pytest_arena._run.instruments._log import Block, Heard, Log
+    from pytest_arena._ledger import Request
+    from pytest_arena.scenarios._log import Block, Heard, Log
 
 __all__ = ["Telling", "better", "unknown"]
 
@@ -59,8 +59,8 @@ class Telling:
             self.off["seeded"] = _why(error)
             return None
 
-    def _requested(self, one: Reached, seeded: _Counts) -> Requested:
-        statements = one.details.doings.statements
+    def _requested(self, one: Request, seeded: _Counts) -> Requested:
+        statements = one.doings.statements
         return Requested(
             method=one.method,
             path=one.path,
@@ -72,9 +72,9 @@ class Telling:
             observed=one.is_observed,
         )
 
-    def _changed(self, one: Reached) -> _Counts | None:
+    def _changed(self, one: Request) -> _Counts | None:
         try:
-            return _sorted(self.rows.changed(one.details))
+            return _sorted(self.rows.changed(one))
         except NotKnown:
             return None
         except Exception as error:  # noqa: BLE001 - as above

@@ -1,0 +1,372 @@
+"""Which requests reach the app under test, by any client, and were the answers looked at?"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections import deque
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakSet
+
+from pytest_arena._app import is_factory, is_logging_in, request_sent
+from pytest_arena._ledger import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from pytest_arena._run import Apps
+
+__all__ = ["AppDoor", "Listener", "is_by_itself", "request_now"]
+
+
+class Listener(Protocol):
+    """Wants to know of each request. Its calls stand in the way of the app: they never raise."""
+
+    wants_bodies: bool
+
+    def wants(self, app: object) -> bool:
+        """Whether a test runs that is to be watched, and this is the app that it is about."""
+
+    def begins(self, request: Request) -> None:
+        """A request is about to be answered; what was pending is committed."""
+
+    def sending(self, request: Request, send: Any) -> Any:
+        """Return what the app is to send its answer by."""
+
+    def answers(self, request: Request) -> None:
+        """The last of an answer is about to be sent, or a websocket to be accepted."""
+
+    def ends(self, request: Request) -> None:
+        """A request is over, with all that the app does after its answer."""
+
+
+_request: ContextVar[Request | None] = ContextVar("arena: the app answers", default=None)
+_alone: ContextVar[bool] = ContextVar("arena: the app starts, or ends", default=False)
+_under_way: list[Request] = []
+_SEEN = "pytest_arena.seen"
+
+
+def request_now() -> Request | None:
+    """Return the request that the code which calls this works for.
+
+    In a thread that has no context of a request's it is the one that is under way, if one alone is.
+    """
+    request = _request.get()
+    if request is None:
+        alone = list(_under_way)  # one may end meanwhile, in another thread
+        return alone[0] if len(alone) == 1 else None
+    return None if request.is_over else request
+
+
+def is_by_itself() -> bool:
+    """Whether the code which calls this is the app's lifespan, or was begun by it."""
+    return _alone.get()
+
+
+class AppDoor:
+    """Stands before apps: the listener is told who comes in.
+
+    The calls of an app's class are wrapped, as a client that is not ours calls the app itself.
+    The app under test is the one that ``arena_app`` names, or what is inside of its middleware;
+    what the fixture of that name gave; what its factory makes of the frameworks' apps, whoever
+    calls it. Cost of a request: some microseconds, and what the listener does.
+    """
+
+    def __init__(self, apps: Callable[[], Apps], listener: Listener) -> None:
+        self._apps_of_the_run, self._listener = apps, listener
+        self._calls: dict[Any, Any] = {}  # their own `__call__`, None where they have none
+        self._inits: dict[Any, Any] = {}
+        self._made: WeakSet[Any] = WeakSet()
+        self._made_last: deque[object] = deque(maxlen=20)  # of Litestar's, which are kept alive
+
+    @property
+    def _apps(self) -> Apps:
+        return self._apps_of_the_run()
+
+    def open(self) -> None:
+        """From here on see the apps of all frameworks that are imported. Idempotent."""
+        factory = self._factory()
+        for kind in _frameworks():
+            self._watch_class(kind)
+            if factory is not None and kind not in self._inits and "__init__" in vars(kind):
+                self._watch_making(kind, _code_of(factory))
+        if factory is None:
+            self.watch(self._apps.named)
+
+    def watch(self, app: object) -> None:
+        """See the calls of an app, and of what it wraps; a function's cannot be seen."""
+        for one in _unwrapped(app):
+            if _is_watchable(one):
+                self._watch_class(type(one))
+
+    def close(self) -> None:
+        """Leave the classes as they were."""
+        for kind, own in self._calls.items():
+            if own is None:
+                del kind.__call__
+            else:
+                kind.__call__ = own
+        for kind, original in self._inits.items():
+            kind.__init__ = original
+        self._calls, self._inits = {}, {}
+
+    def _factory(self) -> object:
+        named = self._apps.named
+        return named if named is not None and is_factory(named) else None
+
+    def _watch_class(self, kind: Any) -> None:
+        if kind in self._calls:
+            return
+        original = kind.__call__
+
+        @functools.wraps(original)
+        async def called(app: Any, scope: Any, receive: Any, send: Any) -> None:
+            __tracebackhide__ = True
+            await self.enter(app, functools.partial(original, app), scope, receive, send)
+
+        self._calls[kind] = vars(kind).get("__call__")
+        kind.__call__ = called
+
+    def _watch_making(self, kind: Any, code: object) -> None:
+        original = self._inits[kind] = kind.__init__
+
+        @functools.wraps(original)
+        def made(app: Any, *args: Any, **options: Any) -> None:
+            __tracebackhide__ = True
+            original(app, *args, **options)
+            if _is_called(code, sys._getframe(1)):  # noqa: SLF001 - who makes it, says nothing else
+                try:
+                    self._made.add(app)
+                except TypeError:  # Litestar's: nobody can refer to it weakly
+                    self._made_last.append(app)
+
+        kind.__init__ = made
+
+    # Is it the one?
+
+    def is_under_test(self, app: object) -> bool:
+        """Whether this is the app under test."""
+        factory = self._factory()
+        if isinstance(factory, type) and isinstance(app, factory):
+            return True
+        outer = (None if factory is not None else self._apps.named, *self._apps.in_use())
+        if any(app is one for known in outer for one in _unwrapped(known)):
+            return True
+        return app in self._made or any(app is one for one in self._made_last)
+
+    def doubt(self, *, has_asked_another: bool) -> str:
+        """Why a test may have asked the app under test, of which no request was seen; else ""."""
+        named, given = self._apps.named, self._apps.given
+        if named is None and given is None:
+            return _NO_APP
+        if self._factory() is not None:
+            if has_asked_another:
+                return _ANOTHER
+            return "" if self._made or self._made_last or given is not None else _UNMADE
+        return "" if named is None or _is_watchable(named) else _FUNCTION
+
+    # A request comes in.
+
+    async def enter(self, app: object, call: Any, scope: Any, receive: Any, send: Any) -> None:
+        """Call an app, and tell the listener, if that is wanted and this the first app called."""
+        __tracebackhide__ = True
+        if scope.get("type") == "lifespan":
+            token = _alone.set(True)
+            try:
+                await call(scope, receive, send)
+            finally:
+                _alone.reset(token)
+        elif scope.get("type") in _REQUESTS and _SEEN not in scope and self._listener.wants(app):
+            scope[_SEEN] = True
+            await self._answer(app, call, scope, receive, send)
+        else:
+            await call(scope, receive, send)
+
+    async def _answer(self, app: object, call: Any, scope: Any, receive: Any, send: Any) -> None:
+        __tracebackhide__ = True
+        listener, request = self._listener, _request_of(scope)
+        if listener.wants_bodies:
+            receive = _noting_body(request, receive)
+        token = _request.set(request)
+        _under_way.append(request)
+        listener.begins(request)
+        try:
+            sending = listener.sending(request, send)
+            await call(scope, receive, _noting_status(request, sending, listener))
+        finally:
+            request.route = _route(app, scope)
+            request.is_over = True
+            _under_way.remove(request)
+            _request.reset(token)
+            listener.ends(request)
+
+    def answered(self, response: Any) -> None:
+        """Note when somebody looks at a response: until then it is of a class that sees that."""
+        request = response.extensions.get("arena")
+        if request is None or request.number < 0:
+            return
+        request.is_observed = False
+        try:
+            kind: Any = type(response)
+            response.__class__ = _observed(kind)
+        except TypeError:  # of a class that cannot be had so
+            request.is_observed = None
+
+
+_REQUESTS = {"http", "websocket"}
+_NO_APP = "there is no arena_app: which app is under test? Name it: arena_app = app.main:app"
+_ANOTHER = (
+    "it asked an app that arena_app, a factory, was not seen to make: have tests ask the fixture "
+    "arena_app, or define it"
+)
+_FUNCTION = (
+    "only clients of arena's are seen to ask an arena_app that is a function: use the fixtures "
+    "client or test_client"
+)
+_UNMADE = (
+    "arena_app is a factory that nobody was seen to call: have tests ask the fixture arena_app, "
+    "or name the app itself"
+)
+
+
+def _frameworks() -> list[type[Any]]:
+    """Return the classes of apps that were imported. Imports nothing."""
+    names = (
+        ("starlette.applications", "Starlette"),
+        ("fastapi.applications", "FastAPI"),
+        ("litestar.app", "Litestar"),
+    )
+    modules = [(sys.modules.get(module), name) for module, name in names]
+    return [getattr(module, name) for module, name in modules if hasattr(module, name)]
+
+
+def _unwrapped(app: object) -> Iterator[object]:
+    """The app, and what it wraps as middleware does, by an attribute ``app``."""
+    known: list[object] = []
+    while app is not None and not any(app is one for one in known):
+        known.append(app)
+        yield app
+        app = None if isinstance(app, tuple(_frameworks())) else getattr(app, "app", None)
+
+
+def _is_watchable(app: object) -> bool:
+    """Whether it is an instance of somebody's class: a function's calls go by no attribute."""
+    return type(app).__module__ != "builtins" and not isinstance(app, type | functools.partial)
+
+
+def _code_of(factory: Any) -> object:
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    function = inspect.unwrap(getattr(factory, "__func__", factory))
+    return getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+
+
+def _is_called(code: object, frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _request_of(scope: Any) -> Request:
+    """The record that a client of ours has made; for another one's, and a websocket, a new one."""
+    is_http = scope["type"] == "http"
+    sent = request_sent()
+    if sent is None or sent.doings is not None or not is_http:
+        method = scope["method"] if is_http else "WEBSOCKET"
+        role = sent.role if sent is not None else None
+        sent = Request(method=method, path=scope.get("path", ""), role=role)
+    sent.query = scope.get("query_string", b"").decode("latin-1")
+    sent.is_login = is_logging_in()
+    return sent
+
+
+def _noting_status(request: Request, send: Any, listener: Listener) -> Any:
+    async def noting(message: Any) -> None:
+        __tracebackhide__ = True
+        if request.status is None:
+            request.status = _status(message)
+        kind = message["type"]
+        is_last = kind.endswith("http.response.body") and not message.get("more_body")
+        if is_last or kind == "websocket.accept":
+            listener.answers(request)  # before: whoever waits for it may go on before we do
+        await send(message)
+
+    return noting
+
+
+# What a server answers where an app takes, or refuses, a websocket.
+_SWITCHED, _FORBIDDEN = 101, 403
+
+
+def _status(message: Any) -> int | None:
+    match message["type"]:
+        case "http.response.start" | "websocket.http.response.start":
+            status: int = message["status"]
+            return status
+        case "websocket.accept":
+            return _SWITCHED
+        case "websocket.close":
+            return _FORBIDDEN
+    return None
+
+
+_MOST_BYTES = 65_536  # of a body
+
+
+def _noting_body(request: Request, receive: Any) -> Any:
+    async def noting() -> Any:
+        __tracebackhide__ = True
+        message = await receive()
+        part = message.get("body") or message.get("bytes") or (message.get("text") or "").encode()
+        request.body = ((request.body or b"") + part)[:_MOST_BYTES]
+        return message
+
+    return noting
+
+
+def _route(app: object, scope: Any) -> str:
+    """Return the template of the path, ``/battles/{battle_id}``; "" where nobody says it."""
+    if template := scope.get("path_template"):  # Litestar's
+        return str(template)
+    endpoint, route = scope.get("endpoint"), scope.get("route")
+    path = getattr(route, "path_format", None) or getattr(route, "path", None)
+    if path is None:  # before Starlette 1.0
+        return _template_of(endpoint, getattr(app, "routes", ())) if endpoint else ""
+    root = str(scope.get("root_path", ""))
+    return f"{root.removeprefix(str(scope.get('app_root_path', root)))}{path}"  # of mounts
+
+
+def _template_of(endpoint: object, routes: Any) -> str:
+    for route in routes:
+        if getattr(route, "endpoint", None) is endpoint:
+            return str(route.path)
+        below = _template_of(endpoint, getattr(route, "routes", None) or ())
+        if below:
+            return f"{route.path}{below}"
+    return ""
+
+
+_LOOKS = frozenset(
+    {
+        *("status_code", "reason_phrase", "is_success", "is_error", "is_client_error"),
+        *("is_server_error", "is_redirect", "has_redirect_location", "raise_for_status"),
+        *("headers", "cookies", "links", "content", "text", "json", "read", "aread"),
+        *("iter_bytes", "iter_text", "iter_lines", "iter_raw"),
+        *("aiter_bytes", "aiter_text", "aiter_lines", "aiter_raw"),
+    }
+)
+
+
+@functools.cache
+def _observed(kind: Any) -> Any:
+    def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807 - it is that method, of a class made below
+        if name in _LOOKS:
+            object.__setattr__(self, "__class__", kind)
+            self.extensions["arena"].is_observed = True
+        return kind.__getattribute__(self, name)
+
+    names = {"__qualname__": kind.__qualname__, "__module__": kind.__module__}
+    return type(kind.__name__, (kind,), {**names, "__getattribute__": __getattribute__})

@@ -1,0 +1,285 @@
+"""Who notes what a test does, from its first fixture to the end of its call?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._app import is_logging_in
+from pytest_arena._clock import seconds as now
+from pytest_arena._gate import Doings, watch_statements
+from pytest_arena.scenarios import _literals, _told
+from pytest_arena.scenarios._door import AppDoor, is_by_itself, request_now
+from pytest_arena.scenarios._log import Log
+from pytest_arena.scenarios._rows import Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from pytest_arena._databases._state import Level
+    from pytest_arena._ledger import Request
+    from pytest_arena._run import ArenaRun, RunningTest
+    from pytest_arena.scenarios._breaking import Breaking
+    from pytest_arena.scenarios.evidence import Facts
+    from pytest_arena.scenarios.specs import Scenario, Specification
+
+    _Row = tuple[tuple[str, str], ...]
+
+__all__ = ["Instruments"]
+
+
+class Instruments:
+    """Notes the facts of tests that prove a scenario. Never fails a test."""
+
+    def __init__(self, run: ArenaRun) -> None:
+        self.run = run
+        self.door = AppDoor(lambda: run.apps, self)
+        self.specification: Specification | None = None
+        self.log: Log | None = None
+        self.breaking: Breaking | None = None  # a test is run again with something broken
+        self.wants_bodies = False  # whether what was sent may hold one of the literals
+        self._off: dict[str, str] = {}
+        self._facts: Facts | None = None
+        self._rows = Rows(run)
+        self._literals: tuple[str, ...] = ()
+        self._wanted_by: dict[object, tuple[str, ...]] = {}
+        self._doings: dict[Level, Doings] = {}  # of the levels that stand
+        self._end_watching: Callable[[], None] | None = None
+
+    # What the run tells.
+
+    @property
+    def is_rehearsing(self) -> bool:
+        """Whether the test that runs is run again: nobody is told of it."""
+        return self.breaking is not None
+
+    def opened(self, test: RunningTest) -> None:
+        """A test begins; nothing is connected yet."""
+        if self.breaking is not None:
+            self.breaking.open(test)
+
+    def settled(self, errors: list[Exception]) -> list[Exception]:
+        """The test is over. Returns those of its errors of which somebody is to be told."""
+        if self.breaking is None:
+            return errors
+        self.breaking.errors += errors
+        return []
+
+    def uses_app(self, app: object) -> None:
+        """Clients are about to talk to this app."""
+        self.door.watch(app)
+
+    def remember(self) -> Callable[[], object]:
+        """Return what ends an example of Hypothesis', and has the next one begin where it did.
+
+        Each is a whole test, and the best of them tells.
+        """
+        log = self.log
+        if log is None:
+            return list
+        requests, answered, blocks = len(log.requests), log.answered, len(log.blocks)
+
+        def restore() -> None:
+            self._facts = self._told(log)
+            del log.requests[requests:], log.blocks[blocks:]
+            log.answered, log.heard, log.assertions = answered, {}, 0
+
+        return restore
+
+    def close(self) -> None:
+        """The run is over: everything is as it was before."""
+        self.log = None
+        self.door.close()
+        if self._end_watching is not None:
+            self._end_watching()
+            self._end_watching = None
+
+    # What the plugin calls.
+
+    def off(self, name: str, why: str) -> None:
+        """An instrument does not work in this run: what it would tell is unknown, and not no."""
+        self._off[name] = why
+
+    def off_now(self, name: str, why: str) -> None:
+        """An instrument does not work for the test that runs."""
+        if self.log is not None:
+            self.log.off[name] = why
+
+    def expect(self) -> None:
+        """Tests of scenarios are to come: see what makes an app, and what wider fixtures do.
+
+        Their first user may be a test that proves nothing.
+        """
+        if self._end_watching is None:
+            self._end_watching = watch_statements(self._doings_now)
+        self.door.open()
+
+    def begin_test(
+        self,
+        scenarios: tuple[Scenario, ...],
+        fixture_names: frozenset[str],
+        *,
+        rows: frozenset[_Row] = frozenset(),
+    ) -> None:
+        """In set-up: from here on note what the test does, which is to prove these.
+
+        Of an Outline it may prove some of the rows alone.
+        """
+        self.expect()
+        self._doings = {level: one for level, one in self._standing() if level in self._doings}
+        self.log, self._facts = Log(scenarios, fixture_names), None
+        key = (tuple((one.key, one.rev) for one in scenarios), rows)
+        if key not in self._wanted_by:
+            self._wanted_by[key] = _literals.wanted(scenarios, rows)
+        self._literals = self._wanted_by[key]
+        self.wants_bodies = bool(self._literals)
+
+    def begin_call(self) -> None:
+        """Fixtures are set up: what is asserted from here on counts."""
+        if self.log is not None:
+            self.log.in_call = True
+
+    def end_call(self, fixture_names: Iterable[str]) -> None:
+        """The test's function is over, its level still stands: read what can be read only now.
+
+        It has asked for these fixtures as well, while it ran.
+        """
+        if (log := self.log) is not None:
+            log.fixture_names |= frozenset(fixture_names)
+            log.in_call = False
+            self._facts = self._told(log)
+            log.let_go()
+
+    def take(self) -> Facts | None:
+        """Return the facts of the test, once; None where its call was never reached."""
+        facts, self._facts, self.log = self._facts, None, None
+        return facts
+
+    def _told(self, log: Log) -> Facts:
+        doubt = self.door.doubt(has_asked_another=log.has_asked_another)
+        if not log.requests and doubt:
+            log.off.setdefault("requested", doubt)
+        off = log.off | self._off
+        telling = _told.Telling(log, self._rows, dict(self._standing()), self._literals, off)
+        try:
+            return _told.better(telling.facts(), self._facts)
+        except Exception as error:  # noqa: BLE001 - a test never fails by who watches it
+            return _told.unknown(error)
+
+    # What a test tells.
+
+    @property
+    def has_asserted(self) -> bool:
+        """Whether an assertion that could fail has been heard since the last request."""
+        return self.log is not None and self.log.has_asserted
+
+    def asserted(
+        self, place: str, text: str, values: Sequence[object] = (), *, is_idle: bool = False
+    ) -> None:
+        """An assertion has passed. What a login function asserts is not the test's.
+
+        Values are those of its parts, and of what stands around it. An idle one could not have
+        failed, whatever its text looks like.
+        """
+        log = self.log
+        if log is not None and log.in_call and not is_logging_in():
+            log.passed(place, text, values if self._literals else (), is_idle=is_idle)
+
+    def written_by_test(self) -> int:
+        """Rows that the test's side has written, or has pending, and clients that log in."""
+        test = self.run.test
+        if test is None:
+            return 0
+        rows = sum(one.executed for level, one in self._standing() if level.is_test)
+        logins = sum(app_run.logged_in for app_run in test.app_runs)
+        return rows + logins + test.sessions.pending()
+
+    # What statements tell.
+
+    def _doings_now(self) -> Doings | None:
+        request = request_now()
+        if request is not None:
+            doings: Doings = request.doings
+            return doings
+        levels = self.run.databases.levels
+        if not levels or self.run.databases.is_building():
+            return None  # of a template, which the test may have to wait for
+        if levels[-1].is_test and self.log is None:
+            return None  # of a test that proves no scenario
+        own = self._doings_of(levels[-1])
+        return own.of_the_app() if is_by_itself() else own
+
+    def _standing(self) -> list[tuple[Level, Doings]]:
+        return [(level, self._doings_of(level)) for level in self.run.databases.levels]
+
+    def _doings_of(self, level: Level) -> Doings:
+        if level not in self._doings:
+            self._doings[level] = Doings()
+        return self._doings[level]
+
+    # What requests tell.
+
+    def wants(self, app: object) -> bool:
+        """Whether a test runs that is to be watched, and this is the app that it is about."""
+        # What a wider fixture asks is no request of the test's.
+        if self.log is None or self.run.current.on_top() is None:
+            return False
+        is_it = self.door.is_under_test(app)
+        self.log.has_asked_another |= not is_it
+        return is_it
+
+    def begins(self, request: Request) -> None:
+        """A request is about to be answered."""
+        request.doings = Doings()
+        try:
+            self._note(request)
+        except Exception as error:  # noqa: BLE001 - a request never fails by who watches it
+            self.off_now("requested", f"a request could not be noted: {error!r}")
+        if self.breaking is not None:
+            self.breaking.begins(request)
+
+    def _note(self, request: Request) -> None:
+        test, log = self.run.test, self.log
+        if log is None or test is None:
+            return
+        if request.is_login:
+            log.logins.append(request)
+            return
+        request.number, request.is_preparation = len(log.requests), log.is_preparing
+        under_way = [one for one in log.requests if not one.is_over]
+        request.is_at_once = bool(under_way)
+        for one in under_way:
+            one.is_at_once = True
+        last = log.requests[-1] if log.requests else None
+        log.requests.append(request)
+        if not test.story.is_under_way:  # no client of the test's own: theirs, a wide fixture's
+            log.of_others.add(request)
+            request.began = now()
+            test.story.begin()
+        request.turn = test.story.turns[-1]
+        if last is not None and last.turn is request.turn:  # a redirect
+            request.since = last.until = self.run.moments.now()
+        standing = [one for _, one in self._standing()]
+        request.marks = {one: len(one.written) for one in standing}
+        request.doings.see_pending(standing)
+
+    def sending(self, request: Request, send: Any) -> Any:
+        """Return what the app is to send its answer by."""
+        return send if self.breaking is None else self.breaking.sending(request, send)
+
+    def answers(self, request: Request) -> None:
+        """What is asserted from here on comes after it, also while a websocket is open."""
+        if self.log is not None and request.number >= 0 and not request.is_answered:
+            request.is_answered = True
+            self.log.answered += 1
+
+    def ends(self, request: Request) -> None:
+        """A request is over, with all that the app does after its answer."""
+        if self.breaking is not None:
+            self.breaking.ends(request)
+        self.answers(request)
+        test, log = self.run.test, self.log
+        if test is not None and log is not None and request in log.of_others:
+            log.of_others.remove(request)
+            request.seconds = now() - request.began
+            test.story.told(request)
+            test.story.end()
