@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena.errors import ConfigError, ScenarioError
-from pytest_arena.scenarios.evidence import Baseline, Lock, Rules, Status, judge, waivers
+from pytest_arena.scenarios.evidence import (
+    AgreedGap,
+    Lock,
+    Rules,
+    Status,
+    baseline_text,
+    judge,
+    read_baseline,
+    read_waivers,
+)
 from pytest_arena.scenarios.specs import Problem
 from tests.evidence.samples import (
     RULES,
@@ -119,7 +128,7 @@ MANUAL = scenario(tags=("@manual",))
 
 def waived(line: str, *tries: Any, day: date = TODAY, mapped: bool = True) -> Any:
     """The document on a scenario tagged @manual, under a waiver."""
-    rules = Rules(today=day, waivers=waivers([line], place="pytest.ini:3"))
+    rules = Rules(today=day, agreed_gaps=read_waivers([line], place="pytest.ini:3"))
     return document(tries, [mapping()] * mapped, of=[MANUAL], rules=rules)
 
 
@@ -142,7 +151,9 @@ def test_a_waiver_runs_out_after_its_last_day() -> None:
 
 def test_a_waiver_by_key_is_about_that_scenario_alone() -> None:
     """A key has blanks in it."""
-    rules = Rules(today=TODAY, waivers=waivers(["Battles :: C 2027-01-01 later"], place="x"))
+    rules = Rules(
+        today=TODAY, agreed_gaps=read_waivers(["Battles :: C 2027-01-01 later"], place="x")
+    )
     doc = document([], [], of=[A, C], rules=rules)
     assert [one.status for one in doc.scenarios] == [Status.UNMAPPED, Status.WAIVED]
 
@@ -156,10 +167,12 @@ def test_a_waiver_of_nothing_is_a_gap() -> None:
 def test_a_document_does_not_know_where_the_project_lies() -> None:
     """What is wrong with a waiver is told at its file and line, without folders."""
     place = '/home/kim/a b/pyproject.toml:10  arena_scenario_waive = ["@x 2027-01-01 see docs/y:3"]'
-    rules = Rules(today=TODAY, waivers=waivers(["@x 2027-01-01 later"], place=place))
+    rules = Rules(today=TODAY, agreed_gaps=read_waivers(["@x 2027-01-01 later"], place=place))
     problem = document([], [], of=[A], rules=rules).problems[0]
     assert (problem.spec, problem.line) == ("pyproject.toml", 10)
-    rules = replace(rules, waivers=waivers(["@x 2027-01-01 later"], place="-o x=…, or /home/kim"))
+    rules = replace(
+        rules, agreed_gaps=read_waivers(["@x 2027-01-01 later"], place="-o x=…, or /home/kim")
+    )
     assert "/home" not in str(document([], [], of=[A], rules=rules).problems[0])
 
 
@@ -176,7 +189,7 @@ def test_a_waiver_of_a_proven_scenario_is_remarked() -> None:
 def test_a_waiver_needs_a_day_that_can_be_and_a_reason(line: str) -> None:
     """Else it is a mistake, with the place of the option."""
     with pytest.raises(ConfigError, match="is not a waiver") as error:
-        waivers(["", line], place="pytest.ini:3")
+        read_waivers(["", line], place="pytest.ini:3")
     assert error.value.cause == "pytest.ini:3"
 
 
@@ -185,23 +198,23 @@ def test_a_waiver_is_told_with_its_own_line(tmp_path: Path) -> None:
     path = tmp_path / "pytest.ini"
     lines = ("@manual 2027-03-31 by hand", "@late 2027-03-31 not yet")
     path.write_text("[pytest]\narena_scenario_waive =\n    " + "\n    ".join(lines), "utf-8")
-    found = waivers(lines, place=f"{path}:2  arena_scenario_waive =")
+    found = read_waivers(lines, place=f"{path}:2  arena_scenario_waive =")
     assert [(one.spec, one.line) for one in found] == [("pytest.ini", 3), ("pytest.ini", 4)]
 
 
 # --- baseline -----------------------------------------------------------------------------------
 
 
-def known(tmp_path: Path, *lines: str) -> Baseline:
+def known(tmp_path: Path, *lines: str) -> tuple[AgreedGap, ...]:
     """A baseline with these lines."""
     path = tmp_path / "known.txt"
     path.write_text("# known\n\n" + "\n".join(lines), encoding="utf-8")
-    return Baseline.read(path)
+    return read_baseline(path)
 
 
-def with_baseline(baseline: Baseline, *tries: Any, **more: Any) -> Any:
+def with_baseline(baseline: tuple[AgreedGap, ...], *tries: Any, **more: Any) -> Any:
     """The document on A, B and C."""
-    return of_three(*tries, rules=replace(RULES, baseline=baseline), **more)
+    return of_three(*tries, rules=replace(RULES, agreed_gaps=baseline), **more)
 
 
 def test_a_known_gap_does_not_fail_the_gate(tmp_path: Path) -> None:
@@ -246,31 +259,31 @@ def test_the_first_baseline_has_every_gap(tmp_path: Path) -> None:
     """And what is read again is what was written."""
     path = tmp_path / "known.txt"
     doc = of_three(attempt("a"))
-    path.write_text(Baseline.read(path).written(doc), encoding="utf-8")
-    baseline = Baseline.read(path)
-    assert baseline.entries == (
+    path.write_text(baseline_text(path, doc), encoding="utf-8")
+    baseline = read_baseline(path)
+    assert [(gap.name, gap.status) for gap in baseline] == [
         ("Battles :: B", Status.NOT_RUN),
         ("Battles :: C", Status.UNMAPPED),
-    )
+    ]
     assert with_baseline(baseline, attempt("a")).gaps == ()
 
 
 def test_a_baseline_only_shrinks(tmp_path: Path) -> None:
     """No new line, no worse status; what is proven or gone leaves, what is not judged stays."""
     lines = ["HOLLOW Battles :: A", "FAILED Battles :: B", "UNMAPPED Battles :: C", "STUB Gone"]
-    before = known(tmp_path, *lines)
+    path, before = tmp_path / "known.txt", known(tmp_path, *lines)
+    partial = with_baseline(before, attempt("a"), partial="-k a")
+    assert "FAILED    Battles :: B" in baseline_text(path, partial)
+    assert ":: A" not in baseline_text(path, partial)
     doc = with_baseline(before, failure("a"), attempt("b", facts=None), attempt("b2", facts=None))
-    (tmp_path / "known.txt").write_text(before.written(doc), encoding="utf-8")
-    assert Baseline.read(tmp_path / "known.txt").entries == (
+    path.write_text(baseline_text(path, doc), encoding="utf-8")
+    assert [(gap.name, gap.status) for gap in read_baseline(path)] == [
         ("Battles :: A", Status.HOLLOW),
         ("Battles :: B", Status.UNKNOWN),
         ("Battles :: C", Status.UNMAPPED),
-    )
-    empty = known(tmp_path)
-    assert "Battles" not in empty.written(doc)
-    partial = with_baseline(before, attempt("a"), partial="-k a")
-    assert "FAILED    Battles :: B" in before.written(partial)
-    assert ":: A" not in before.written(partial)
+    ]
+    known(tmp_path)
+    assert "Battles" not in baseline_text(path, doc)
 
 
 @pytest.mark.parametrize(

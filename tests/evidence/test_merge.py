@@ -10,7 +10,7 @@ import pytest
 
 from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios.evidence import (
-    Baseline,
+    AgreedGap,
     Document,
     Mapping,
     Status,
@@ -51,12 +51,12 @@ TRIES = (
     attempt("r1", facts=facts(seen=())),
     failure("r2"),
 )
-BASELINE = Baseline((("Battles :: C", Status.UNMAPPED),), "known.txt")
+BASELINE = (AgreedGap(name="Battles :: C", status=Status.UNMAPPED, spec="known.txt"),)
 
 
 def run(tries: Any, maps: Any = MAPS, **more: Any) -> Document:
     """A run, as its file says it."""
-    rules = replace(RULES, baseline=BASELINE)
+    rules = replace(RULES, agreed_gaps=BASELINE)
     doc = document(tries, maps, of=[A, B, C, ROWS], **{"rules": rules, **more})
     return from_json(as_json(doc), where="shard.json")
 
@@ -114,7 +114,7 @@ def test_of_a_test_that_ran_twice_the_worst_counts() -> None:
 
 def test_lists_and_runs_can_be_merged() -> None:
     """What a check knows is not lost, and does not count as run."""
-    rules = replace(RULES, baseline=BASELINE, lists_only=True)
+    rules = replace(RULES, agreed_gaps=BASELINE, lists_only=True)
     check = run((), rules=rules)
     whole = merged([check, run(TRIES)])
     assert as_json(whole) == as_json(run(TRIES))

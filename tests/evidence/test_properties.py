@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_arena.scenarios.evidence import (
+    AgreedGap,
     Asserted,
-    Baseline,
     Facts,
     Mapping,
     Requested,
@@ -23,9 +23,8 @@ from pytest_arena.scenarios.evidence import (
     from_json,
     judge,
     merged,
-    waivers,
+    read_waivers,
 )
-from pytest_arena.scenarios.evidence._flags import rank
 from pytest_arena.scenarios.specs import Problem
 from tests.evidence.samples import (
     RULES,
@@ -140,8 +139,10 @@ runs = st.fixed_dictionaries(
 
 AGREED = replace(
     RULES,
-    waivers=waivers(["@manual 2027-01-01 later"], place="pytest.ini:1"),
-    baseline=Baseline((("Battles :: D", Status.HOLLOW),), "known.txt"),
+    agreed_gaps=(
+        *read_waivers(["@manual 2027-01-01 later"], place="pytest.ini:1"),
+        AgreedGap(name="Battles :: D", status=Status.HOLLOW, spec="known.txt"),
+    ),
 )
 
 
@@ -183,7 +184,7 @@ def test_one_more_failure_never_makes_anything_better(
     failed = replace(another, outcome=outcome, sabotages=())
     after = judged({**run, "tries": [*run["tries"], failed]})
     for old, new in zip(before.scenarios, after.scenarios, strict=True):
-        assert rank(new.status) <= rank(old.status) or new.status is Status.WAIVED
+        assert new.status.rank <= old.status.rank or new.status is Status.WAIVED
 
 
 @SOME

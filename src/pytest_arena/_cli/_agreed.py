@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ConfigError
-from pytest_arena.scenarios.evidence import Baseline
+from pytest_arena.scenarios.evidence import baseline_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ def write_baseline(path: Path, document: Document) -> str:
             cause="the document is one of --collect-only",
             fix="pytest --scenarios-out=json:scenarios.json",
         )
-    text = Baseline.read(path).written(document)
+    text = baseline_text(path, document)
     write_agreed(path, text, option="arena_scenario_baseline")
     return f"baseline written to {path}"
 

@@ -22,14 +22,14 @@ from pytest_arena.scenarios._sent import evidence_line, plain_facts, told
 from pytest_arena.scenarios._tries import SENT, Tries
 from pytest_arena.scenarios._whole import uncollected, what_is_left_out
 from pytest_arena.scenarios.evidence import (
-    Baseline,
     Facts,
     Lock,
     Rules,
     Sabotage,
     Try,
     judge,
-    waivers,
+    read_baseline,
+    read_waivers,
 )
 from pytest_arena.scenarios.outputs import lines, targets, workflow_commands, write
 from pytest_arena.scenarios.specs import Index, Reference, read, require_scenarios
@@ -109,13 +109,13 @@ class Scenarios:
 
     def _read_rules(self) -> Rules:
         wanted = self._wanted
-        baseline = wanted.root / wanted.scenario_baseline
         is_list = any(getattr(self._config.option, name, False) for name in _LISTS)
         check_agreed(wanted, lists_only=is_list)
+        baseline, place = wanted.scenario_baseline, wanted.place("scenario_waive")
+        known = read_baseline(wanted.root / baseline) if baseline else ()
         return Rules(
             evidence=wanted.scenario_evidence,
-            waivers=waivers(wanted.scenario_waive, place=wanted.place("scenario_waive")),
-            baseline=Baseline.read(baseline) if wanted.scenario_baseline else Baseline(),
+            agreed_gaps=(*known, *read_waivers(wanted.scenario_waive, place=place)),
             lock=Lock.read(wanted.root / wanted.scenario_lock) if wanted.scenario_lock else Lock(),
             today=datetime.now(tz=UTC).date(),
             lists_only=is_list,

@@ -1,37 +1,36 @@
 """Is a scenario proven, by what a test did in this run?"""
 
-from pytest_arena.scenarios.evidence._baseline import Baseline
+from pytest_arena.scenarios.evidence._agreed_gaps import (
+    AgreedGap,
+    baseline_text,
+    read_baseline,
+    read_waivers,
+)
 from pytest_arena.scenarios.evidence._document import (
+    Asserted,
     Document,
+    Facts,
     JudgedScenario,
     JudgedStep,
     JudgedTest,
-    Standing,
-    Status,
-)
-from pytest_arena.scenarios.evidence._facts import (
-    Asserted,
-    Facts,
     Mapping,
     Outcome,
     Requested,
     Sabotage,
+    Standing,
+    Status,
     StepFacts,
     Try,
 )
-from pytest_arena.scenarios.evidence._json import as_json, from_json
-from pytest_arena.scenarios.evidence._judge import judge, listed
+from pytest_arena.scenarios.evidence._json import as_json, from_json, from_shape, to_shape
+from pytest_arena.scenarios.evidence._judge import EVIDENCE, Rules, judge, listed, merged
 from pytest_arena.scenarios.evidence._lock import Lock, Locked
-from pytest_arena.scenarios.evidence._merge import merged
-from pytest_arena.scenarios.evidence._rules import EVIDENCE, Rules
-from pytest_arena.scenarios.evidence._shapes import from_shape, to_shape
-from pytest_arena.scenarios.evidence._verdict import row_verdict
-from pytest_arena.scenarios.evidence._waivers import Waiver, waivers
+from pytest_arena.scenarios.evidence._scenario_verdict import row_verdict
 
 __all__ = [
     "EVIDENCE",
+    "AgreedGap",
     "Asserted",
-    "Baseline",
     "Document",
     "Facts",
     "JudgedScenario",
@@ -48,14 +47,15 @@ __all__ = [
     "Status",
     "StepFacts",
     "Try",
-    "Waiver",
     "as_json",
+    "baseline_text",
     "from_json",
     "from_shape",
     "judge",
     "listed",
     "merged",
+    "read_baseline",
+    "read_waivers",
     "row_verdict",
     "to_shape",
-    "waivers",
 ]

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum, EnumMeta
+from functools import cache
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios.evidence._document import Document
-from pytest_arena.scenarios.evidence._lacking import after_the_last
-from pytest_arena.scenarios.evidence._shapes import from_shape, to_shape
-from pytest_arena.scenarios.evidence._verdict import PASSED
+from pytest_arena.scenarios.evidence import _document
+from pytest_arena.scenarios.evidence._claim import checks_at_the_end
+from pytest_arena.scenarios.evidence._document import PASSED, Document
+from pytest_arena.scenarios.specs import Problem, Row, Scenario, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
-    from pytest_arena.scenarios.evidence._document import JudgedScenario, JudgedStep, JudgedTest
-    from pytest_arena.scenarios.evidence._facts import Facts
+    from pytest_arena.scenarios.evidence._document import Facts, JudgedScenario
 
-__all__ = ["SCHEMA", "as_json", "from_json"]
+__all__ = ["as_json", "from_json", "from_shape", "to_shape"]
 
-SCHEMA = 1
-"""The shape's version: it is counted up when a name gets another meaning, or goes."""
+# The shape's version: it is counted up when a name gets another meaning, or goes.
+_SCHEMA = 1
+# What the modules of values name for the type checker alone.
+_NAMES = {**vars(_document), **{kind.__name__: kind for kind in (Problem, Row, Scenario, Step)}}
 
 
 def as_json(document: Document) -> str:
@@ -32,10 +37,10 @@ def as_json(document: Document) -> str:
     extras = to_shape(document, but=("scenarios", "problems"))
     counts = {status.value: count for status, count in document.counts().items()}
     parts = [
-        f'"schema": {SCHEMA}',
-        _array("scenarios", (_scenario(one) for one in document.scenarios)),
-        _array("problems", ({"spec": "", **to_shape(one)} for one in document.problems)),
-        *(f'"{name}": {_line(held)}' for name, held in {"counts": counts, **extras}.items()),
+        f'"schema": {_SCHEMA}',
+        _array("scenarios", map(_scenario, document.scenarios)),
+        _array("problems", ({"spec": "", **to_shape(it)} for it in document.problems)),
+        *(f'"{name}": {_line(value)}' for name, value in {"counts": counts, **extras}.items()),
     ]
     # Half of a surrogate pair, from a failure's message, is no text: as an escape JSON can hold it.
     return ("{" + ",\n".join(parts) + "}\n").encode(errors="backslashreplace").decode()
@@ -51,25 +56,26 @@ def from_json(text: str, *, where: str) -> Document:
     Raises:
         ScenarioError: it is no such document, or one of another version.
     """
+    fix = f"write it anew: pytest --scenarios-out=json:{where}"
     try:
         raw = json.loads(text.removeprefix("\ufeff"))
         schema = raw["schema"]
-        return _document(raw) if schema == SCHEMA else _refuse(schema, where)
+        if schema == _SCHEMA:
+            raw["scenarios"] = [_two_again(it) for it in raw["scenarios"]]
+            document: Document = from_shape(Document, raw)
+            return document
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ScenarioError(
             f"{where} does not hold scenarios as JSON",
             why="verdicts that are not read in full would be other verdicts",
             cause=f"{type(error).__name__}: {error}",
-            fix=f"write it anew: pytest --scenarios-out=json:{where}",
+            fix=fix,
         ) from error
-
-
-def _refuse(schema: object, where: str) -> Document:
     raise ScenarioError(
-        f"{where} is of schema {schema!r}, and this version of pytest-arena reads {SCHEMA}",
+        f"{where} is of schema {schema!r}, and this version of pytest-arena reads {_SCHEMA}",
         why="the same names may mean something else there",
         cause="it was written by another version of pytest-arena",
-        fix=f"write it anew: pytest --scenarios-out=json:{where}",
+        fix=fix,
     )
 
 
@@ -82,62 +88,130 @@ def _array(name: str, values: Iterable[object]) -> str:
 
 
 def _scenario(judged: JudgedScenario) -> dict[str, Any]:
-    one = judged.scenario
-    own = to_shape(judged, but=("scenario", "tests", "steps"))
-    said = {**to_shape(one, but=("steps", "name", "feature", "rule", "spec", "line")), **own}
-    steps = zip(one.steps, judged.steps or [None] * len(one.steps), strict=True)
+    """The scenario and its verdict in one object: what every reader counts on comes first."""
+    scenario = judged.scenario
+    steps = []
+    for number, step in enumerate(scenario.steps):
+        verdict = judged.steps[number] if judged.steps else None
+        shown = to_shape(verdict) if verdict and verdict.status else {}
+        steps.append(to_shape(step) | shown)
     first = {
-        "name": one.name,
-        "feature": one.feature,
-        "rule": one.requirement or one.rule,
-        "spec": one.spec,
-        "line": one.line,
+        "name": scenario.name,
+        "feature": scenario.feature,
+        "rule": scenario.requirement or scenario.rule,
+        "spec": scenario.spec,
+        "line": scenario.line,
         "status": judged.status.value,
         "reason": judged.reason,
-        "steps": [to_shape(step) | _shown(shown) for step, shown in steps],
-        "tests": [_test(test) for test in judged.tests],
-        "evidence": _evidence(judged),
+        "steps": steps,
+        "tests": [
+            {"test": "", "place": "", "status": "", "reason": "", **to_shape(it)}
+            for it in judged.tests
+        ],
+        "evidence": _evidence(
+            [it.facts for it in judged.tests if it.facts and it.status in PASSED]
+        ),
+        "gherkin_rule": scenario.rule,
     }
-    return {**first, "gherkin_rule": one.rule, **said}
+    rest = to_shape(scenario, but=("steps", *first))
+    return first | rest | to_shape(judged, but=("scenario", *first))
 
 
-def _shown(step: JudgedStep | None) -> dict[str, Any]:
-    return {} if step is None or step.status is None else to_shape(step)
+def _two_again(raw: dict[str, Any]) -> dict[str, Any]:
+    """What was said of the scenario and of the verdict in one object, as two."""
+    return {**raw, "scenario": {**raw, "rule": raw["gherkin_rule"]}}
 
 
-def _test(test: JudgedTest) -> dict[str, Any]:
-    return {"test": "", "place": "", "status": "", "reason": "", **to_shape(test)}
-
-
-def _evidence(judged: JudgedScenario) -> dict[str, Any]:
+def _evidence(passed: list[Facts]) -> dict[str, Any]:
     """What the tests that passed did together, for readers: it is not read again."""
-    found = [one.facts for one in judged.tests if one.facts and one.status in PASSED]
-    return _summary(found) if found else {}
-
-
-def _summary(found: list[Facts]) -> dict[str, Any]:
-    requests = {
-        f"{one.method} {one.route or one.path} {one.status}"
-        for all_ in found
-        for one in all_.requests
-    }
+    if not passed:
+        return {}
+    requests = [request for facts in passed for request in facts.requests]
     seeded: dict[str, int] = {}
-    for table, count in (pair for one in found for pair in one.seeded or ()):
+    for table, count in (pair for facts in passed for pair in facts.seeded or ()):
         seeded[table] = max(count, seeded.get(table, 0))
     return {
         "seeded": dict(sorted(seeded.items())),
-        "requested": sorted(requests),
-        "asserted": sorted({one.place for facts in found for one in after_the_last(facts)}),
+        "requested": sorted({f"{it.method} {it.route or it.path} {it.status}" for it in requests}),
+        "asserted": sorted({it.place for facts in passed for it in checks_at_the_end(facts)}),
     }
 
 
-def _document(raw: dict[str, Any]) -> Document:
-    scenarios = [_whole(one) for one in raw["scenarios"]]
-    document: Document = from_shape(Document, {**raw, "scenarios": scenarios})
-    return document
+def to_shape(value: Any, *, but: Container[str] = ()) -> dict[str, Any]:
+    """Return a dataclass as what JSON can hold; fields that have their default are left out.
+
+    Pairs of a name and something become an object, other tuples an array.
+
+    Args:
+        value: of whichever frozen class of this room or of the specifications.
+        but: names of fields that are left out.
+    """
+    kind: Any = type(value)
+    return {
+        name: _written(hint, held)
+        for name, hint, default in _fields(kind)
+        if (held := getattr(value, name)) is not default and held != default and name not in but
+    }
 
 
-def _whole(raw: dict[str, Any]) -> dict[str, Any]:
-    """What was said of the specification and of the verdict in one object, as two again."""
-    scenario = {**raw, "rule": raw["gherkin_rule"]}
-    return {**raw, "scenario": scenario, "steps": [{"status": None, **one} for one in raw["steps"]]}
+def from_shape(kind: Any, raw: Any) -> Any:
+    """Return the value of a dataclass again.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not of this shape.
+    """
+    raw = _checked(raw, dict)
+    return kind(
+        **{
+            name: _read(hint, raw[name])
+            for name, hint, default in _fields(kind)
+            if default is MISSING or name in raw
+        }
+    )
+
+
+@cache
+def _fields(kind: Any) -> tuple[tuple[str, Any, object], ...]:
+    hints = get_type_hints(kind, localns=_NAMES)
+    return tuple((it.name, hints[it.name], it.default) for it in fields(kind))
+
+
+def _written(hint: Any, value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return to_shape(value)
+    if isinstance(value, tuple):
+        # Of what a tuple holds, or one that may be None.
+        inner = get_args(hint)[0] if get_origin(hint) is tuple else get_args(get_args(hint)[0])[0]
+        return dict(value) if _is_pair(inner) else [_written(inner, it) for it in value]
+    return value.value if isinstance(value, Enum) else value
+
+
+def _read(hint: Any, raw: Any) -> Any:
+    arguments = get_args(hint)
+    if NoneType in arguments:
+        return None if raw is None else _read(arguments[0], raw)
+    if get_origin(hint) is tuple:
+        return _read_tuple(arguments[0], raw)
+    if get_origin(hint) is Literal:
+        return arguments[arguments.index(raw)]
+    if isinstance(hint, EnumMeta):
+        return hint(raw)
+    return from_shape(hint, raw) if is_dataclass(hint) else _checked(raw, hint)
+
+
+def _read_tuple(inner: Any, raw: Any) -> Any:
+    if not _is_pair(inner):
+        return tuple(_read(inner, it) for it in _checked(raw, list))
+    kind = get_args(inner)[1]
+    return tuple((name, _checked(it, kind)) for name, it in _checked(raw, dict).items())
+
+
+@cache
+def _is_pair(hint: Any) -> bool:
+    return get_origin(hint) is tuple and get_args(hint)[-1] is not ...
+
+
+def _checked(raw: Any, kind: type) -> Any:
+    if type(raw) is not kind:
+        raise TypeError(f"{kind.__name__} expected, not {raw!r:.40}")
+    return raw

@@ -1,33 +1,56 @@
-"""What is proven by this run?"""
+"""What is proven by this run, or by several runs together?"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from pytest_arena.scenarios.evidence._agreements import agreement_problems
-from pytest_arena.scenarios.evidence._blocks import best_steps, judged_steps
-from pytest_arena.scenarios.evidence._document import Document, JudgedScenario, Standing, Status
-from pytest_arena.scenarios.evidence._gaps import gaps
-from pytest_arena.scenarios.evidence._standing import Agreed, agreed, malformed, malformed_reason
-from pytest_arena.scenarios.evidence._tries import Asked, judged_test
-from pytest_arena.scenarios.evidence._verdict import PASSED, judged_scenario, no_steps
+from pytest_arena.errors import ScenarioError
+from pytest_arena.scenarios.evidence._agreed_gaps import gap_problems
+from pytest_arena.scenarios.evidence._claim import EXCUSES, Claim
+from pytest_arena.scenarios.evidence._document import (
+    PASSED,
+    Document,
+    JudgedScenario,
+    Standing,
+    Status,
+)
+from pytest_arena.scenarios.evidence._lock import Lock
+from pytest_arena.scenarios.evidence._scenario_verdict import best_steps, gaps, judged_scenario
+from pytest_arena.scenarios.evidence._test_verdict import judged_test
+from pytest_arena.scenarios.specs import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import date
 
-    from pytest_arena.scenarios.evidence._document import JudgedStep, JudgedTest
-    from pytest_arena.scenarios.evidence._facts import Mapping, Try
-    from pytest_arena.scenarios.evidence._rules import Rules
-    from pytest_arena.scenarios.specs import Problem, Scenario, Specification
+    from pytest_arena.scenarios.evidence._agreed_gaps import AgreedGap
+    from pytest_arena.scenarios.evidence._document import JudgedTest, Pairs, Try
+    from pytest_arena.scenarios.evidence._document import Mapping as TestMapping
+    from pytest_arena.scenarios.specs import Scenario, Specification
 
-__all__ = ["judge", "listed", "problems_in_order", "scenario_order"]
+__all__ = ["EVIDENCE", "Rules", "judge", "listed", "merged"]
+
+EVIDENCE = ("seeded", "requested", "asserted")
+"""What can be asked for, in the order in which it happens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """By what a run is judged: what a project asks of its scenarios, and what it has agreed to."""
+
+    today: date
+    evidence: tuple[str, ...] = EVIDENCE  # of a test that passed; nothing else is asked for
+    agreed_gaps: tuple[AgreedGap, ...] = ()
+    lock: Lock = field(default_factory=Lock)
+    lists_only: bool = False  # nothing was to be run: mapped scenarios are NOT-RUN, and no gap
 
 
 def judge(
     specification: Specification,
-    mappings: Iterable[Mapping],
+    mappings: Iterable[TestMapping],
     tries: Iterable[Try],
     *,
     rules: Rules,
@@ -48,15 +71,49 @@ def judge(
         problems: markers that name no scenario, modules that could not be collected.
         is_sabotaged: whether what passed was run again with something broken.
     """
-    mapped = tuple(mappings)
-    bench = _Bench(agreed(specification, rules), mapped, tries, is_sabotaged=is_sabotaged)
-    own = agreement_problems(specification, mapped, rules)
+    mappings = sorted(
+        set(mappings),
+        key=lambda it: (it.test, it.row, it.is_deselected, it.rev, it.place, it.source),
+    )
+    by_scenario = defaultdict[str, list["TestMapping"]](list)
+    for mapping in mappings:
+        by_scenario[mapping.scenario].append(mapping)
+    by_test = defaultdict[str, list["Try"]](list)
+    for attempt in () if rules.lists_only else tries:
+        by_test[attempt.test].append(attempt)
+    malformed, judged = _malformed(specification), []
+    for scenario in sorted(specification.scenarios, key=_scenario_order):
+        own = by_scenario.get(scenario.key, [])
+        # A test that several processes have collected, or several markers name, counts once.
+        distinct = {(mapping.test, mapping.row): mapping for mapping in reversed(own)}
+        claims = [
+            Claim(
+                scenario=scenario,
+                mapping=mapping,
+                evidence=rules.evidence,
+                is_sabotaged=is_sabotaged,
+            )
+            for mapping in sorted(distinct.values(), key=own.index)
+        ]
+        tests = [judged_test(claim, by_test.get(claim.mapping.test, ())) for claim in claims]
+        steps = [
+            claim.judged_steps(test.facts)
+            for claim, test in zip(claims, tests, strict=True)
+            if test.facts and test.status in PASSED
+        ]
+        verdict = judged_scenario(
+            scenario,
+            _standing(scenario, own, rules, malformed),
+            tests,
+            best_steps(scenario, steps),
+            is_partial=bool(partial),
+            is_list=rules.lists_only,
+        )
+        judged.append(verdict)
+    agreement_problems = _agreement_problems(specification.scenarios, mappings, rules)
     document = Document(
-        scenarios=tuple(
-            bench.judged(scenario, is_partial=bool(partial))
-            for scenario in sorted(specification.scenarios, key=scenario_order)
-        ),
-        problems=problems_in_order((*specification.problems, *problems, *own)),
+        scenarios=tuple(judged),
+        problems=_in_order((*specification.problems, *problems, *agreement_problems)),
         partial=partial,
         is_sabotaged=is_sabotaged,
         is_list=rules.lists_only,
@@ -67,95 +124,204 @@ def judge(
 
 def listed(specification: Specification) -> Document:
     """Return what a specification says, without a word on tests: NOT-RUN or MALFORMED, no gaps."""
-    bad = malformed(specification)
+    malformed, judged = _malformed(specification), []
+    for scenario in sorted(specification.scenarios, key=_scenario_order):
+        reason = _malformed_reason(scenario, malformed)
+        verdict = JudgedScenario(
+            scenario=scenario,
+            status=Status.MALFORMED if reason else Status.NOT_RUN,
+            reason=reason,
+            steps=best_steps(scenario, ()),
+            standing=Standing(malformed=reason),
+        )
+        judged.append(verdict)
     return Document(
-        scenarios=tuple(
-            _listed(scenario, malformed_reason(scenario, bad))
-            for scenario in sorted(specification.scenarios, key=scenario_order)
-        ),
-        problems=problems_in_order(specification.problems),
+        scenarios=tuple(judged),
+        problems=_in_order(specification.problems),
         is_list=True,
         specs=specification.files,
     )
 
 
-def scenario_order(scenario: Scenario) -> tuple[str, int, str]:
-    """Order scenarios by where they stand."""
+def _scenario_order(scenario: Scenario) -> tuple[str, int, str]:
     return scenario.spec, scenario.line, scenario.key
 
 
-def problems_in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Return each problem once, by where it stands."""
-    return tuple(sorted(set(problems), key=lambda one: (one.spec, one.line, repr(one))))
+def _in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Each problem once, by where it stands."""
+    return tuple(sorted(set(problems), key=lambda it: (it.spec, it.line, repr(it))))
 
 
-class _Bench:
-    """Mappings and tries, at hand for each scenario."""
-
-    def __init__(
-        self,
-        agreement: Agreed,
-        mappings: Iterable[Mapping],
-        tries: Iterable[Try],
-        *,
-        is_sabotaged: bool,
-    ) -> None:
-        self._agreement, self._is_sabotaged = agreement, is_sabotaged
-        self._evidence = agreement.rules.evidence
-        self._mappings = defaultdict[str, list["Mapping"]](list)
-        for mapping in sorted(set(mappings), key=_mapping_order):
-            self._mappings[mapping.scenario].append(mapping)
-        self._tries = defaultdict[str, list["Try"]](list)
-        for one in () if agreement.rules.lists_only else tries:
-            self._tries[one.test].append(one)
-
-    def judged(self, scenario: Scenario, *, is_partial: bool) -> JudgedScenario:
-        mappings = self._mappings.get(scenario.key, [])
-        standing = self._agreement.standing(scenario, mappings)
-        asked = [self._asked(scenario, one) for one in _once(mappings)]
-        tests = [judged_test(one, self._tries.get(one.mapping.test, ())) for one in asked]
-        steps = self._steps(scenario, asked, tests)
-        is_list = self._agreement.rules.lists_only
-        return judged_scenario(
-            scenario, standing, tests, steps, is_partial=is_partial, is_list=is_list
-        )
-
-    def _asked(self, scenario: Scenario, mapping: Mapping) -> Asked:
-        return Asked(
-            scenario=scenario,
-            mapping=mapping,
-            evidence=self._evidence,
-            is_sabotaged=self._is_sabotaged,
-        )
-
-    def _steps(
-        self, scenario: Scenario, asked: Sequence[Asked], tests: Sequence[JudgedTest]
-    ) -> tuple[JudgedStep, ...]:
-        shown = [
-            judged_steps(scenario, test.facts, self._evidence, tags=one.tags)
-            for one, test in zip(asked, tests, strict=True)
-            if test.facts and test.status in PASSED
-        ]
-        return best_steps(shown) if shown else no_steps(scenario)
+def _malformed(specification: Specification) -> Mapping[str, Sequence[Problem]]:
+    """The errors in a specification, by the key of the scenario that has them."""
+    problems = defaultdict[str, list[Problem]](list)
+    for problem in specification.problems:
+        if problem.is_error and problem.scenario:
+            problems[problem.scenario].append(problem)
+    return problems
 
 
-def _mapping_order(one: Mapping) -> tuple[object, ...]:
-    return one.test, one.row, one.is_deselected, one.rev, one.place, one.source
+def _malformed_reason(scenario: Scenario, malformed: Mapping[str, Sequence[Problem]]) -> str:
+    """What is wrong with a scenario; of two with one key, with the one at this line."""
+    every = malformed.get(scenario.key, ())
+    own = [it for it in every if (it.spec, it.line) == (scenario.spec, scenario.line)]
+    reasons = []
+    for problem in own or every:
+        line = f"line {problem.line}: " * (problem.line not in {0, scenario.line})
+        hint = f" ({problem.hint})" * bool(problem.hint)
+        reasons.append(f"{line}{problem.what}{hint}")
+    return "; ".join(dict.fromkeys(reasons))
 
 
-def _once(mappings: Iterable[Mapping]) -> list[Mapping]:
-    """A test that several processes have collected, or several markers name, counts once."""
-    found: dict[object, Mapping] = {}
-    for one in mappings:
-        found.setdefault((one.test, one.row), one)
-    return list(found.values())
-
-
-def _listed(scenario: Scenario, reason: str) -> JudgedScenario:
-    return JudgedScenario(
-        scenario=scenario,
-        status=Status.MALFORMED if reason else Status.NOT_RUN,
-        reason=reason,
-        steps=no_steps(scenario),
-        standing=Standing(malformed=reason),
+def _standing(
+    scenario: Scenario,
+    mappings: Sequence[TestMapping],
+    rules: Rules,
+    malformed: Mapping[str, Sequence[Problem]],
+) -> Standing:
+    """What holds for one scenario, by its marks in the tests and what was agreed."""
+    gaps = [gap for gap in rules.agreed_gaps if gap.covers(scenario)]
+    known = next((gap for gap in gaps if gap.status), None)
+    # Of several waivers the one that lasts longest, over or not.
+    waivers = (gap for gap in gaps if not gap.status)
+    waiver = max(waivers, key=lambda gap: (gap.until, gap.reason), default=None)
+    is_over = waiver is not None and rules.today > waiver.until
+    drifted, drifted_place = _drift(scenario, mappings, rules.lock)
+    return Standing(
+        malformed=_malformed_reason(scenario, malformed),
+        drifted=drifted,
+        drifted_place=drifted_place,
+        waived=str(waiver) if waiver and not is_over else "",
+        expired=str(waiver) if waiver and is_over else "",
+        known=known.status if known else None,
+        known_place=f"{known.spec}:{known.line}" if known and known.line else "",
+        warnings=tuple(_changed_tests(scenario, mappings, rules.lock)),
     )
+
+
+def _drift(scenario: Scenario, mappings: Sequence[TestMapping], lock: Lock) -> tuple[str, str]:
+    revs = {scenario.rev, *(row.rev for row in scenario.rows)}
+    for mapping in mappings:
+        if mapping.rev and mapping.rev not in revs:
+            rows = (row.rev for row in scenario.rows if row.values == mapping.row)
+            now = next(rows, scenario.rev)
+            then = f'its steps are not those of rev="{mapping.rev}": read them, then rev="{now}"'
+            return then, mapping.place
+    locked = lock.entries.get(scenario.key)
+    change = locked.drift(scenario) if locked else ""
+    return (f"{change}: arena scenarios accept {scenario.key!r}" if change else ""), ""
+
+
+def _changed_tests(
+    scenario: Scenario, mappings: Sequence[TestMapping], lock: Lock
+) -> Iterator[str]:
+    if locked := lock.entries.get(scenario.key):
+        before = dict(locked.tests)
+        for test, source in sorted({(mapping.test, mapping.source) for mapping in mappings}):
+            if before.get(test) and source and before[test] != source:
+                yield f"{test} has changed since it was accepted"
+    elif lock.entries and mappings and not all(mapping.rev for mapping in mappings):
+        yield f"never accepted: arena scenarios accept {scenario.key!r}"
+
+
+def _agreement_problems(
+    scenarios: Sequence[Scenario], mappings: Sequence[TestMapping], rules: Rules
+) -> Iterator[Problem]:
+    """Yield what names a scenario that is not there, or has run out."""
+    keys = {scenario.key for scenario in scenarios}
+    for mapping in mappings:
+        if mapping.scenario not in keys:
+            what = f"{mapping.test} proves {mapping.scenario!r}, which no specification has"
+            yield Problem(spec=mapping.place, line=0, what=what)
+    yield from rules.lock.problems(scenarios)
+    yield from gap_problems(scenarios, rules.agreed_gaps, rules.today)
+    # A tag that should excuse a scenario and is nearly the word would do nothing.
+    tags = {
+        (scenario.spec, tag): scenario for scenario in reversed(scenarios) for tag in scenario.tags
+    }
+    for (spec, tag), scenario in tags.items():
+        near = get_close_matches(tag.lower(), EXCUSES, n=1, cutoff=0.85)
+        if near and tag not in EXCUSES:
+            what, hint = f"{tag} means nothing to arena", f"write {near[0]}, if you meant it"
+            yield Problem(spec=spec, line=scenario.line, what=what, hint=hint, is_error=False)
+
+
+def merged(documents: Iterable[Document], *, is_complete: bool = False) -> Document:
+    """Judge what several documents say as one run, whatever their order.
+
+    A test counts as it was where it ran; where it ran more than once, the worst counts. Baseline,
+    waivers, lock and required evidence are those of the runs: their verdicts stand in the
+    documents. Nothing else is needed from a shard than its document, even of one whose tests of a
+    scenario were all deselected.
+
+    Args:
+        documents: of runs on the same specifications. Those of different files may be joined.
+        is_complete: whether they are all the shards that there are; then what no shard has run
+            or mapped is a gap. Without it that is so only if each of them was a complete run.
+
+    Raises:
+        ScenarioError: there is none, or two have read one specification in different versions.
+    """
+    every = sorted(documents, key=repr)
+    if not every:
+        raise _unmergeable("there is no document to merge", "arena scenarios merge a.json b.json")
+    _refuse_other_versions(every)
+    partial = "" if is_complete else "; ".join(sorted({it.partial for it in every} - {""}))
+    by_place = defaultdict[tuple[str, int, str], list["JudgedScenario"]](list)
+    for judged in (judged for document in every for judged in document.scenarios):
+        by_place[_scenario_order(judged.scenario)].append(judged)
+    document = Document(
+        scenarios=tuple(
+            _joined(by_place[place], is_partial=bool(partial)) for place in sorted(by_place)
+        ),
+        problems=_in_order(problem for it in every for problem in it.problems),
+        partial=partial,
+        is_sabotaged=all(it.is_sabotaged for it in every),
+        is_list=all(it.is_list for it in every),
+        specs=tuple(sorted({spec for it in every for spec in it.specs})),
+    )
+    return replace(document, gaps=gaps(document))
+
+
+def _joined(same: Sequence[JudgedScenario], *, is_partial: bool) -> JudgedScenario:
+    by_test = defaultdict[tuple[str, "Pairs"], list["JudgedTest"]](list)
+    for test in (test for judged in same for test in judged.tests):
+        by_test[test.test, test.row].append(test)
+    tests = []
+    for _, of_shards in sorted(by_test.items()):
+        ran = [test for test in of_shards if test.status is not Status.NOT_RUN]
+        tests.append(min(ran or of_shards, key=lambda test: (test.status.rank, repr(test))))
+    scenario, standing = same[0].scenario, same[0].standing
+    # What one shard knows holds for all: one may not have collected the marker with a `rev`.
+    for name in (it.name for it in fields(Standing)):
+        values = [value for judged in same if (value := getattr(judged.standing, name))]
+        standing = replace(standing, **{name: values[0]}) if values else standing
+    warnings = dict.fromkeys(text for judged in same for text in judged.standing.warnings)
+    standing = replace(standing, warnings=tuple(warnings))
+    steps = best_steps(scenario, (judged.steps for judged in same))
+    return judged_scenario(scenario, standing, tests, steps, is_partial=is_partial)
+
+
+def _refuse_other_versions(documents: Sequence[Document]) -> None:
+    """Scenarios of a file that two documents have read are the same, or they are not of one run."""
+    read: dict[str, set[tuple[int, str, str]]] = {}
+    for document in documents:
+        versions = {spec: set[tuple[int, str, str]]() for spec in document.specs}
+        for scenario in (judged.scenario for judged in document.scenarios):
+            # The rev of an Outline does not know its rows.
+            content = repr((scenario.rev, sorted(row.values for row in scenario.rows)))
+            versions.setdefault(scenario.spec, set()).add((scenario.line, scenario.key, content))
+        for spec, version in versions.items():
+            if differing := sorted(read.setdefault(spec, version) ^ version):
+                raise _unmergeable(
+                    f"{spec} is not the same in all documents: {differing[0][1]}",
+                    "run all shards on one commit, then merge their documents",
+                    cause=f"{spec}:{differing[0][0]}",
+                )
+
+
+def _unmergeable(
+    what: str, fix: str, *, cause: str = "the documents that were named"
+) -> ScenarioError:
+    why = "a verdict on one version of a specification says nothing about another"
+    return ScenarioError(what, why=why, cause=cause, fix=fix)

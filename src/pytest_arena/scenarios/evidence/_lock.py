@@ -1,8 +1,9 @@
-"""Which steps has somebody read and agreed to, with which tests?"""
+"""Which steps has somebody read and agreed to, with which tests? What has changed since?"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from difflib import get_close_matches, unified_diff
@@ -10,27 +11,61 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios.evidence._document import Status
-from pytest_arena.scenarios.evidence._files import failed_to_read, refuse_conflicts, text_of
-from pytest_arena.scenarios.specs import similarity, step_lines
+from pytest_arena.scenarios.specs import Problem, similarity, step_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_arena.scenarios.evidence._document import Document
-    from pytest_arena.scenarios.evidence._facts import Mapping as TestMapping
+    from pytest_arena.scenarios.evidence._document import Document, Pairs
+    from pytest_arena.scenarios.evidence._document import Mapping as TestMapping
     from pytest_arena.scenarios.specs import Scenario, Specification
 
-__all__ = ["Lock", "Locked", "told_rows"]
+__all__ = ["Lock", "Locked", "agreed_lines", "unreadable"]
 
 # Above it two scenarios are one that was edited: an edited one has 0.99, the nearest other 0.38.
 _NEARLY = 0.8
 # To compare steps takes a millisecond; with more a file was left out, and nothing was renamed.
 _MOST_COMPARED = 1000
+_CONFLICT = re.compile(r"(<{7}|={7}|>{7}|\|{7})(\s.*)?")
 _HEAD = """\
 # The steps that were accepted, and the tests as they were then: `arena scenarios accept` writes it.
 # One line for each scenario; .gitattributes: scenarios.lock merge=union
 """
+
+
+def agreed_lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines, with their numbers, of a file that people edit and merge.
+
+    Comments and blank lines are left out. Without the file there are none.
+
+    Raises:
+        ScenarioError: it cannot be read as text, or has the marks of a merge conflict.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(f"{path.name} cannot be read", str(error), "a text in UTF-8") from error
+    # Not splitlines(): a doc string may hold marks that end a line elsewhere, such as U+2028.
+    lines = list(enumerate(text.split("\n"), 1))
+    for number, line in lines:
+        if _CONFLICT.fullmatch(line):
+            raise ScenarioError(
+                f"{path.name} has the marks of a merge conflict",
+                why="which of the two sides holds is not for arena to say",
+                cause=f"{path.name}:{number}  {line}",
+                fix="keep the lines of both sides, one for each scenario, and delete the marks; "
+                "`arena scenarios accept KEY` writes the line of a scenario anew",
+            )
+    return [(number, line) for number, line in lines if line.strip() and not line.startswith("#")]
+
+
+def unreadable(what: str, cause: str, expected: str) -> ScenarioError:
+    """Return the error for a file, or a line, that is not what it should be."""
+    why = "without it nobody can say what was agreed on before"
+    return ScenarioError(what, why=why, cause=cause, fix=f"expected: {expected}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +74,38 @@ class Locked:
 
     key: str
     rev: str
-    steps: tuple[str, ...]
-    """Their canonical text, to show what has changed since."""
-    tests: tuple[tuple[str, str], ...] = ()
-    """Node ids and the hashes of their code, sorted."""
-    rows: tuple[str, ...] = ()
-    """Of an Outline's Examples, sorted: ``code=409, status=ACTIVE``."""
+    steps: tuple[str, ...]  # their canonical text, to show what has changed since
+    tests: Pairs = ()  # node ids and the hashes of their code, sorted
+    rows: tuple[str, ...] = ()  # of an Outline's Examples, sorted: "code=409, status=ACTIVE"
+
+    @classmethod
+    def of(cls, scenario: Scenario, tests: Mapping[str, str]) -> Locked:
+        """Return a scenario as it stands, with its tests."""
+        return cls(
+            key=scenario.key,
+            rev=scenario.rev,
+            steps=tuple(step_lines(scenario)),
+            tests=tuple(sorted(tests.items())),
+            rows=_row_lines(scenario),
+        )
+
+    @classmethod
+    def read(cls, line: str) -> Locked:
+        """Read a line of the file.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: it is none.
+        """
+        raw: dict[str, Any] = json.loads(line)
+        if not isinstance(raw["key"], str) or not isinstance(raw["rev"], str):
+            raise TypeError(line)
+        return cls(
+            key=raw["key"],
+            rev=raw["rev"],
+            steps=tuple(map(str, raw.get("steps", ()))),
+            tests=tuple(sorted((str(test), str(it)) for test, it in raw.get("tests", {}).items())),
+            rows=tuple(map(str, raw.get("rows", ()))),
+        )
 
     def line(self) -> str:
         """Return its line of the file."""
@@ -52,9 +113,38 @@ class Locked:
         shown = {"key": self.key, "rev": self.rev, "steps": self.steps, **rows}
         return json.dumps({**shown, "tests": dict(self.tests)}, ensure_ascii=False)
 
-    def said(self) -> tuple[str, ...]:
-        """Return the lines in which a difference is shown."""
-        return (*self.steps, *(f"Example {row}" for row in self.rows))
+    def difference(self, old: Locked | None, place: str) -> Iterator[str]:
+        """Yield what has changed since: a diff of the steps, and a line for each test."""
+        if old and old.key != self.key:
+            yield f"renamed: {old.key} -> {self.key}"
+        if old and old.steps == self.steps and old.rev != self.rev:
+            yield f"rev: {old.rev} -> {self.rev}  {self.key}"
+        title = f"{old.key}  {old.rev}" if old else "not accepted yet"
+        before, after = (
+            (*it.steps, *(f"Example {row}" for row in it.rows)) if it else () for it in (old, self)
+        )
+        now = f"{self.key}  {self.rev}  {place}"
+        yield from unified_diff(before, after, title, now, n=99, lineterm="")
+        were, are = dict(old.tests) if old else {}, dict(self.tests)
+        for test in sorted(were.keys() | are.keys()):
+            if test not in were:
+                yield f"test added: {test}"
+            elif test not in are:
+                yield f"test gone: {test}"
+            elif were[test] != are[test]:
+                yield f"test changed: {test}"
+
+    def drift(self, scenario: Scenario) -> str:
+        """Say what has changed in the steps or the rows of a scenario; empty if nothing has."""
+        steps, rows = tuple(step_lines(scenario)), _row_lines(scenario)
+        # Another version of the hash says nothing; the lines of the steps do.
+        is_same_hash = self.rev.split(":")[0] == scenario.rev.split(":")[0]
+        if self.rev != scenario.rev if is_same_hash else self.steps != steps:
+            return f"its steps were accepted as others{_first_change(self.steps, steps)}"
+        # A row more is one that no test proves yet; in the place of another it is an edited one.
+        if set(self.rows) - set(rows) and set(rows) - set(self.rows):
+            return f"its rows were accepted as others{_first_change(self.rows, rows)}"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +155,7 @@ class Lock:
     ``.gitattributes`` also those that added two scenarios in the same place.
     """
 
-    entries: Mapping[str, Locked] = field(default_factory=dict)
-    """By key, sorted."""
+    entries: Mapping[str, Locked] = field(default_factory=dict)  # by key, sorted
     place: str = "scenarios.lock"
 
     @classmethod
@@ -77,48 +166,30 @@ class Lock:
             ScenarioError: it cannot be read, has the marks of a merge conflict, a line that is
                 none of its own, or two for one scenario; with the line.
         """
-        text = text_of(path)
-        if text is None:
-            return cls(place=path.name)
-        refuse_conflicts(text, path.name)
-        found: dict[str, Locked] = {}
-        # Not splitlines(): a doc string may hold marks that end a line elsewhere, such as U+2028.
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip() and not line.startswith("#"):
-                _add(found, line, f"{path.name}:{number}")
-        return cls(dict(sorted(found.items())), path.name)
+        entries: dict[str, Locked] = {}
+        for number, line in agreed_lines(path):
+            where = f"{path.name}:{number}"
+            try:
+                entry = Locked.read(line)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                what, cause = f"{where} is no line of a lock file", f"{where}  {line}"
+                raise unreadable(what, cause, "arena scenarios accept KEY") from error
+            if entries.setdefault(entry.key, entry) != entry:
+                raise ScenarioError(
+                    f"two lines of the lock file are about {entry.key!r}",
+                    why="which of the two was agreed on is not for arena to say",
+                    cause=f"{where}: two branches have accepted it, and git kept both",
+                    fix=f"delete both lines, then: arena scenarios accept {entry.key!r}",
+                )
+        return cls(dict(sorted(entries.items())), path.name)
 
     def text(self) -> str:
         """Return the file's text: the same for the same entries."""
-        return _HEAD + "".join(f"\n{one.line()}\n" for _, one in sorted(self.entries.items()))
+        return _HEAD + "".join(f"\n{entry.line()}\n" for _, entry in sorted(self.entries.items()))
 
     def known(self) -> dict[str, tuple[str, tuple[str, ...]]]:
         """Return for each key the accepted rev and the lines of its steps."""
-        return {key: (one.rev, one.steps) for key, one in self.entries.items()}
-
-    def gone(self, keys: Iterable[str]) -> dict[str, Locked]:
-        """Return the entries of which no scenario has the key any more."""
-        return {key: self.entries[key] for key in sorted(self.entries.keys() - set(keys))}
-
-    def new(self, scenarios: Iterable[Scenario]) -> list[Scenario]:
-        """Return those that were never accepted, at least not by their present names."""
-        return [one for one in scenarios if one.key not in self.entries]
-
-    def former(
-        self, scenario: Scenario, gone: Mapping[str, Locked], *, among: int = 1
-    ) -> Locked | None:
-        """Return the entry of a scenario's former name: gone, and the only one with its steps.
-
-        Where none has them, the only one with nearly its steps: renamed and changed at once. That
-        is not looked for where the question is asked of too many, which ``among`` says.
-        """
-        if scenario.key in self.entries:
-            return None
-        alike = [one for one in gone.values() if one.rev == scenario.rev]
-        if not alike and len(gone) * among <= _MOST_COMPARED:
-            lines = step_lines(scenario)
-            alike = [one for one in gone.values() if similarity(one.steps, lines) >= _NEARLY]
-        return alike[0] if len(alike) == 1 else None
+        return {key: (entry.rev, entry.steps) for key, entry in self.entries.items()}
 
     def accepted(
         self,
@@ -143,135 +214,109 @@ class Lock:
         Raises:
             ScenarioError: there is no scenario of such a key, or it is malformed.
         """
-        there = {one.key: one for one in specification.scenarios}
-        wanted = [_wanted(key, there) for key in keys] or _mapped(there, mappings)
-        _refuse_malformed(wanted, document)
-        entries, gone, lines = dict(self.entries), self.gone(there), list[str]()
+        scenarios = {scenario.key: scenario for scenario in specification.scenarios}
         sources = defaultdict[str, dict[str, str]](dict)
-        for one in mappings:
-            sources[one.scenario][one.test] = one.source
-        among = len(self.new(wanted))
+        for mapping in mappings:
+            sources[mapping.scenario][mapping.test] = mapping.source
+        tested = [scenarios[key] for key in sorted(sources) if key in scenarios]
+        wanted = [_named(key, scenarios) for key in keys] or tested
+        _refuse_malformed(wanted, document)
+        entries, gone, lines = dict(self.entries), self._gone(scenarios), list[str]()
+        renames = self._renames(wanted, gone)
         for scenario in wanted:
-            new = _locked(scenario, sources[scenario.key])
-            former = self.former(scenario, gone, among=among)
-            old = self.entries.get(scenario.key, former)
-            lines += _difference(old, new, scenario.place) if old or keys else [_new(new, scenario)]
+            new, former = Locked.of(scenario, sources[scenario.key]), renames.get(scenario.key)
+            if old := self.entries.get(scenario.key, former):
+                lines += new.difference(old, scenario.place)
+            elif keys:
+                lines += new.difference(None, scenario.place)
+            else:  # of many that were never accepted nobody reads the steps here
+                lines.append(f"new: {new.key}  {new.rev}  {scenario.place}")
             entries[new.key] = new
             if former:
                 del entries[former.key], gone[former.key]
         if not keys:
-            lines += self._kept(self.new(there.values()), gone)
+            # What was renamed is kept as long as no test knows the new name: by the entry a marker
+            # that has the old name is told the new one.
+            kept = self._renames(scenarios.values(), gone)
+            for key, former in kept.items():
+                del gone[former.key]
+                lines.append(f"kept: {former.key}; it is {key} now, which no test names yet")
             lines += [f"gone: {key}" for key in gone]
-            entries = {key: one for key, one in entries.items() if key not in gone}
+            entries = {key: entry for key, entry in entries.items() if key not in gone}
         return Lock(dict(sorted(entries.items())), self.place), tuple(lines)
 
-    def _kept(self, scenarios: Sequence[Scenario], gone: dict[str, Locked]) -> Iterator[str]:
-        """Take out of ``gone`` what was renamed, as long as no test knows the new name.
+    def problems(self, scenarios: Sequence[Scenario]) -> Iterator[Problem]:
+        """Yield a warning for each entry whose scenario has another name now, or is gone."""
+        gone = self._gone(scenario.key for scenario in scenarios)
+        places = {scenario.key: scenario for scenario in scenarios}
+        for key, former in self._renames(scenarios, gone).items():
+            del gone[former.key]
+            scenario = places[key]
+            has = "has its steps" if former.rev == scenario.rev else "has nearly its steps"
+            what = f"{former.key!r} was accepted; {key!r} ({scenario.place}) {has}"
+            hint = f"arena scenarios accept {key!r}, and that name in its markers"
+            yield Problem(spec=self.place, line=0, what=what, hint=hint, is_error=False)
+        for key in gone:
+            what = f"{key!r} was accepted, and no specification has it any more"
+            hint = "arena scenarios accept --all leaves it out"
+            yield Problem(spec=self.place, line=0, what=what, hint=hint, is_error=False)
 
-        By the entry a marker that has the old name is told the new one.
+    def _gone(self, keys: Iterable[str]) -> dict[str, Locked]:
+        """Return the entries of which no scenario has the key any more."""
+        return {key: self.entries[key] for key in sorted(self.entries.keys() - set(keys))}
+
+    def _renames(
+        self, scenarios: Iterable[Scenario], gone: Mapping[str, Locked]
+    ) -> dict[str, Locked]:
+        """Return, by the new key, the entry of a former name: gone, and the only one of its steps.
+
+        Where none has them, the only one with nearly its steps: renamed and changed at once. That
+        is not looked for where there are too many.
         """
-        for scenario in scenarios if gone else ():
-            if former := self.former(scenario, gone, among=len(scenarios)):
-                del gone[former.key]
-                yield f"kept: {former.key}; it is {scenario.key} now, which no test names yet"
+        new = [scenario for scenario in scenarios if scenario.key not in self.entries]
+        left, renames = dict(gone), dict[str, Locked]()
+        for scenario in new if left else ():
+            alike = [entry for entry in left.values() if entry.rev == scenario.rev]
+            if not alike and len(left) * len(new) <= _MOST_COMPARED:
+                lines = step_lines(scenario)
+                alike = [it for it in left.values() if similarity(it.steps, lines) >= _NEARLY]
+            if len(alike) == 1:
+                renames[scenario.key] = left.pop(alike[0].key)
+        return renames
 
 
-def told_rows(scenario: Scenario) -> tuple[str, ...]:
+def _row_lines(scenario: Scenario) -> tuple[str, ...]:
     """Return the rows of an Outline's Examples, each in a line, in the same order always."""
     rows = {", ".join(f"{name}={value}" for name, value in row.values) for row in scenario.rows}
     return tuple(sorted(rows))
 
 
-def _add(found: dict[str, Locked], line: str, where: str) -> None:
-    try:
-        one = _parsed(json.loads(line))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"{where} is no line of a lock file"
-        raise failed_to_read(what, f"{where}  {line}", "arena scenarios accept KEY") from error
-    if one.key in found and found[one.key] != one:
-        raise ScenarioError(
-            f"two lines of the lock file are about {one.key!r}",
-            why="which of the two was agreed on is not for arena to say",
-            cause=f"{where}: two branches have accepted it, and git kept both",
-            fix=f"delete both lines, then: arena scenarios accept {one.key!r}",
-        )
-    found[one.key] = one
+def _first_change(before: Sequence[str], now: Sequence[str]) -> str:
+    was = next((line for line in before if line not in now), "")
+    came = next((line for line in now if line not in before), "")
+    changes = [f"was {was!r}"] * bool(was) + [f"is {came!r}"] * bool(came)
+    return f" ({', '.join(changes)})" if changes else ""
 
 
-def _parsed(raw: Any) -> Locked:
-    tests = {str(test): str(source) for test, source in raw.get("tests", {}).items()}
-    if not isinstance(raw["key"], str) or not isinstance(raw["rev"], str):
-        raise TypeError(raw)
-    return Locked(
-        key=raw["key"],
-        rev=raw["rev"],
-        steps=tuple(str(line) for line in raw.get("steps", ())),
-        tests=tuple(sorted(tests.items())),
-        rows=tuple(str(row) for row in raw.get("rows", ())),
-    )
-
-
-def _wanted(key: str, there: Mapping[str, Scenario]) -> Scenario:
-    if found := there.get(" ".join(key.split())):
-        return found
-    near = get_close_matches(key, there, n=3, cutoff=0.4)
+def _named(key: str, scenarios: Mapping[str, Scenario]) -> Scenario:
+    if scenario := scenarios.get(" ".join(key.split())):
+        return scenario
+    near = get_close_matches(key, scenarios, n=3, cutoff=0.4)
     raise ScenarioError(
         f"no scenario has the key {key!r}",
         why="only what stands in a specification can be accepted",
-        cause="nearest: " + "; ".join(near) if near else f"there are {len(there)} scenarios",
+        cause="nearest: " + "; ".join(near) if near else f"there are {len(scenarios)} scenarios",
         fix=f"arena scenarios accept {near[0]!r}" if near else "arena scenarios list",
     )
 
 
-def _mapped(there: Mapping[str, Scenario], mappings: Sequence[TestMapping]) -> list[Scenario]:
-    return [there[key] for key in sorted({one.scenario for one in mappings}) if key in there]
-
-
 def _refuse_malformed(wanted: Sequence[Scenario], document: Document) -> None:
-    bad = {one.scenario.key: one for one in document.scenarios if one.standing.malformed}
+    malformed = {it.scenario.key: it.standing.malformed for it in document.scenarios}
     for scenario in wanted:
-        if one := bad.get(scenario.key):
+        if reason := malformed.get(scenario.key):
             raise ScenarioError(
-                f"{scenario.key!r} is {Status.MALFORMED.value}: {one.standing.malformed}",
+                f"{scenario.key!r} is {Status.MALFORMED.value}: {reason}",
                 why="nobody can agree to steps that are not read as they are meant",
                 cause=scenario.place,
                 fix="mend the specification, then accept it",
             )
-
-
-def _locked(scenario: Scenario, tests: Mapping[str, str]) -> Locked:
-    return Locked(
-        key=scenario.key,
-        rev=scenario.rev,
-        steps=tuple(step_lines(scenario)),
-        tests=tuple(sorted(tests.items())),
-        rows=told_rows(scenario),
-    )
-
-
-def _new(one: Locked, scenario: Scenario) -> str:
-    """Of many that were never accepted nobody reads the steps here: they stand in the file."""
-    return f"new: {one.key}  {one.rev}  {scenario.place}"
-
-
-def _difference(old: Locked | None, new: Locked, place: str) -> Iterator[str]:
-    if old and old.key != new.key:
-        yield f"renamed: {old.key} -> {new.key}"
-    if old and old.steps == new.steps and old.rev != new.rev:
-        yield f"rev: {old.rev} -> {new.rev}  {new.key}"
-    before = f"{old.key}  {old.rev}" if old else "not accepted yet"
-    said = old.said() if old else ()
-    yield from unified_diff(
-        said, new.said(), before, f"{new.key}  {new.rev}  {place}", n=99, lineterm=""
-    )
-    yield from _tests(dict(old.tests) if old else {}, dict(new.tests))
-
-
-def _tests(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
-    for test in sorted(before.keys() | now.keys()):
-        if test not in before:
-            yield f"test added: {test}"
-        elif test not in now:
-            yield f"test gone: {test}"
-        elif before[test] != now[test]:
-            yield f"test changed: {test}"

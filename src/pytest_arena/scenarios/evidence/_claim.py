@@ -1,0 +1,285 @@
+"""What does a test have to show for its scenario, and what of it is missing?"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pytest_arena.scenarios.evidence._document import JudgedStep, Status
+from pytest_arena.scenarios.specs import literals, paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from pytest_arena.scenarios.evidence._document import (
+        Asserted,
+        Facts,
+        Mapping,
+        Requested,
+        Sabotage,
+        StepFacts,
+    )
+    from pytest_arena.scenarios.specs import Kind, Scenario, Step
+
+__all__ = ["EXCUSES", "Claim", "Flag", "checks_at_the_end", "other_statuses", "worst"]
+
+NO_SEED = "@no-seed"  # what the database holds before any test satisfies its Given
+NO_REQUEST = "@no-request"  # it is not about a request, but a command, a batch, a file
+_BROKEN = {
+    "seed": "its seed removed",
+    "commit": "the app's commit rolled back",
+    "empty": "the answer emptied",
+    "500": "the answer turned into a 500",
+}
+# The tags by which a scenario is not asked for something.
+EXCUSES = (NO_SEED, NO_REQUEST, *(f"@survives-{kind}" for kind in _BROKEN))
+_SHOWS = {"seeded": "seeded rows", "requested": "made a request", "asserted": "asserted anything"}
+# Of each kind of step: the instrument that has to see something in its block.
+_NEEDED: dict[Kind, tuple[str, str]] = {
+    "given": ("seeded", "nothing was written"),
+    "when": ("requested", "no request"),
+    "then": ("asserted", "no assertion"),
+}
+_WRITES = {"POST", "PUT", "PATCH", "DELETE"}
+_PLACEHOLDER = re.compile(r"\{[^{}/]*\}|<[^<>/]*>")
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A status that applies, why, and the line in the tests that this is about."""
+
+    status: Status
+    reason: str = ""
+    place: str = ""
+
+
+def worst(flags: Iterable[Flag]) -> Flag:
+    """Return the worst: PROVEN of none, of several alike the first, with the reasons of all."""
+    ordered = sorted(flags, key=lambda flag: flag.status.rank)
+    if not ordered:
+        return Flag(Status.PROVEN)
+    alike = [flag for flag in ordered if flag.status is ordered[0].status]
+    reasons = dict.fromkeys(flag.reason for flag in alike if flag.reason)
+    return Flag(alike[0].status, "; ".join(reasons), alike[0].place)
+
+
+def other_statuses(statuses: Iterable[Status], but: Status) -> tuple[Status, ...]:
+    """Return each status but this one and PROVEN once, the worst first."""
+    return tuple(sorted(set(statuses) - {but, Status.PROVEN}, key=lambda status: status.rank))
+
+
+def checks_at_the_end(facts: Facts) -> list[Asserted]:
+    """Return the assertions that could fail, and passed once the last request had ended."""
+    return [check for check in _real_checks(facts) if check.after >= len(facts.requests)]
+
+
+def _real_checks(facts: Facts) -> list[Asserted]:
+    return [check for check in facts.asserted if not check.is_constant]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One test says that it proves one scenario, or a row of it."""
+
+    scenario: Scenario
+    mapping: Mapping
+    evidence: Sequence[str]
+    is_sabotaged: bool
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """Those of the scenario, and of the row that the test proves."""
+        rows = [row.tags for row in self.scenario.rows if row.values == self.mapping.row]
+        return frozenset(self.scenario.tags).union(*rows)
+
+    @property
+    def asks_for_seed(self) -> bool:
+        """Whether a Given is there for which the test has to bring rows."""
+        has_given = any(step.kind == "given" for step in self.scenario.steps)
+        return has_given and NO_SEED not in self.tags
+
+    def flag(self, status: Status, reason: str) -> Flag:
+        """Return a flag of the test as a whole."""
+        return Flag(status, reason, self.mapping.place)
+
+    def missing(self, facts: Facts | None) -> list[Flag]:
+        """Return a flag for each piece of required evidence that is not there.
+
+        HOLLOW where it was looked for; UNKNOWN where the instrument was off: then it may have been.
+        """
+        if facts is None:
+            unknown = self.flag(Status.UNKNOWN, "nothing is known of what it did")
+            return [unknown] if self.evidence else []
+        has_request = bool(facts.requests) or NO_REQUEST in self.tags
+        missing = {
+            "seeded": "" if facts.seeded or not self.asks_for_seed else _no_seed(facts),
+            "requested": "" if has_request else "no request reached the app",
+            "asserted": self._no_assertion(facts),
+        }
+        flags = []
+        for instrument in self.evidence:
+            if missing[instrument] and (why := _why_unknown(facts, instrument)):
+                what = f"whether it {_SHOWS[instrument]} is not known: {why}"
+                flags.append(self.flag(Status.UNKNOWN, what))
+            elif missing[instrument]:
+                flags.append(self.flag(Status.HOLLOW, missing[instrument]))
+        steps = self.judged_steps(facts)
+        return flags + [self.flag(it.status, it.reason) for it in steps if it.status and it.reason]
+
+    def _no_assertion(self, facts: Facts) -> str:
+        checks = _real_checks(facts)
+        if checks if NO_REQUEST in self.tags else checks_at_the_end(facts):
+            return ""
+        constant = min((check.place for check in facts.asserted), default="")
+        more = f" that could fail ({constant} cannot)" if constant else ""
+        if not facts.requests:
+            return f"no assertion{more}"
+        if early := max(checks, key=lambda check: (check.after, check.place), default=None):
+            more = f" (the last one, {early.place}, is before it)"
+        last = facts.requests[-1]
+        return f"no assertion after {last.method} {last.path}{more}"
+
+    def unnoticed(self, sabotages: Iterable[Sabotage]) -> Iterator[Flag]:
+        """Yield HOLLOW for each kind that the test survived, UNKNOWN for each that says nothing.
+
+        A tag on the scenario excuses one kind: ``@survives-seed`` (and ``@no-seed``),
+        ``@survives-commit``, ``@survives-empty``, ``@survives-500``.
+        """
+        for sabotage in sabotages:
+            kind, excuses = sabotage.kind, {f"@survives-{sabotage.kind}"}
+            if self.tags & (excuses | {NO_SEED} if kind == "seed" else excuses):
+                continue
+            if sabotage.result == "survived":
+                yield self.flag(Status.HOLLOW, f"stays green with {_BROKEN[kind]}")
+            if sabotage.result == "unknown":
+                what = f"whether it notices {_BROKEN[kind]} is not known"
+                yield self.flag(Status.UNKNOWN, ": ".join(filter(None, [what, sabotage.why])))
+
+    def judged_steps(self, facts: Facts) -> tuple[JudgedStep, ...]:
+        """Return what the blocks of the test show of each step; of a test without blocks nothing.
+
+        A Then needs an assertion of its own. The Whens together need one request, the Givens
+        together an effect, or rows that fixtures seeded. Once there is one block, each When and
+        Then needs one; a Given needs none, for a fixture may stand for it: whether rows were seeded
+        is asked of the test as a whole.
+        """
+        blocks = defaultdict[int, list["StepFacts"]](list)
+        for block in facts.steps:
+            if block.scenario == self.scenario.key:
+                blocks[block.step].append(block)
+        idle = self._idle_steps(facts, blocks)
+        steps = []
+        for number, step in enumerate(self.scenario.steps):
+            if number in blocks:
+                steps.append(self._judged_step(step, facts, is_idle=number in idle))
+            elif not blocks or step.kind == "given" or step.is_background:
+                steps.append(JudgedStep())
+            else:
+                steps.append(JudgedStep(status=Status.HOLLOW, reason=f'no block for "{step}"'))
+        return tuple(steps)
+
+    def _idle_steps(self, facts: Facts, blocks: dict[int, list[StepFacts]]) -> set[int]:
+        """Return the steps in whose blocks nothing happened of what they are there for."""
+        given, when, then = (
+            {number for number in blocks if self.scenario.steps[number].kind == kind}
+            for kind in _NEEDED
+        )
+        idle = {number for number in then if not any(it.assertions for it in blocks[number])}
+        has_request = any(block.requests for number in when for block in blocks[number])
+        if not has_request and NO_REQUEST not in self.tags:
+            idle |= when
+        has_effect = any(it.wrote or it.requests for number in given for it in blocks[number])
+        if not (has_effect or facts.seeded) and self.asks_for_seed:
+            idle |= given
+        return idle
+
+    def _judged_step(self, step: Step, facts: Facts, *, is_idle: bool) -> JudgedStep:
+        instrument, what = _NEEDED[step.kind]
+        if not is_idle or instrument not in self.evidence:
+            return JudgedStep(status=Status.PROVEN)
+        if why := _why_unknown(facts, instrument):
+            return JudgedStep(status=Status.UNKNOWN, reason=f'"{step}" is not known: {why}')
+        return JudgedStep(status=Status.HOLLOW, reason=f'{what} in "{step}"')
+
+    def warnings(self, facts: Facts) -> tuple[str, ...]:
+        """Return what is odd about what the test did, a sentence for each: the gate asks for none.
+
+        What could not be seen, since an instrument was off, is not remarked on.
+        """
+        own_row = tuple(row for row in self.scenario.rows if row.values == self.mapping.row)
+        scenario = replace(self.scenario, rows=own_row) if own_row else self.scenario
+        off = dict(facts.off)
+        looks = (
+            ("requested", _other_routes(scenario, facts)),
+            ("read", _unread_seed(facts)),
+            ("observed", _unobserved(facts)),
+            ("changed", _without_effect(facts)),
+            ("", _unseen_literals(scenario, facts)),
+        )
+        return tuple(
+            dict.fromkeys(text for name, look in looks if name not in off for text in look)
+        )
+
+
+def _why_unknown(facts: Facts, instrument: str) -> str:
+    """Return why an instrument saw nothing, empty if it worked."""
+    unread = instrument == "seeded" and facts.seeded is None
+    return dict(facts.off).get(instrument, "the rows could not be read" if unread else "")
+
+
+def _no_seed(facts: Facts) -> str:
+    text = "no row was seeded" + " before its first request" * bool(facts.requests)
+    first, later = facts.requests[facts.first : facts.first + 1], facts.requests[facts.first + 1 :]
+    if later and first[0].changed:  # a test that seeds by the app's own requests
+        request = f"{first[0].method} {first[0].path}"
+        text += f" (if {request} prepares: scenario.given(…), or a fixture)"
+    return text
+
+
+def _other_routes(scenario: Scenario, facts: Facts) -> Iterator[str]:
+    for verb, path in paths(scenario):
+        if facts.requests and not any(_is_hit(verb, path, request) for request in facts.requests):
+            yield f"never requested: {verb} {path}".replace("  ", " ")
+
+
+def _is_hit(verb: str, path: str, request: Requested) -> bool:
+    """A step names a route's template or a real path, with or without what comes before both."""
+    if verb and verb.upper() != request.method.upper():
+        return False
+    named = path.split("?", maxsplit=1)[0].rstrip("/")
+    hit = (request.route.rstrip("/"), request.path.split("?")[0].rstrip("/"))
+    blank = _PLACEHOLDER.sub("{}", named)
+    is_route = any(_PLACEHOLDER.sub("{}", path).endswith(blank) for path in hit)
+    pattern = "[^/]+".join(map(re.escape, _PLACEHOLDER.split(named)))
+    return is_route or re.search(f"{pattern}$", hit[1]) is not None
+
+
+def _unread_seed(facts: Facts) -> Iterator[str]:
+    reads = [request.read for request in facts.requests[facts.first :]]
+    if facts.seeded and reads and not any(read is None or read for read in reads):
+        yield f"no request read what was seeded: {', '.join(table for table, _ in facts.seeded)}"
+
+
+def _unobserved(facts: Facts) -> Iterator[str]:
+    asked = facts.requests[facts.first :]
+    if facts.requests and all(request.observed is False for request in asked):
+        yield "no answer was looked at"
+
+
+def _without_effect(facts: Facts) -> Iterator[str]:
+    for request in facts.requests[facts.first :]:
+        is_done = request.status is not None and 200 <= request.status < 400  # noqa: PLR2004 - 2xx and 3xx
+        is_idle = request.changed is not None and not sum(count for _, count in request.changed)
+        if request.method in _WRITES and is_done and is_idle:
+            route = request.route or request.path
+            yield f"{request.method} {route} changed no row, and answered {request.status}"
+
+
+def _unseen_literals(scenario: Scenario, facts: Facts) -> Iterator[str]:
+    wanted = dict.fromkeys(literals(scenario))
+    unseen = [literal for literal in wanted if literal not in facts.seen]
+    if unseen:
+        seen = f"{len(wanted) - len(unseen)} of {len(wanted)} values of the steps were seen"
+        yield f"{seen}, never: {', '.join(unseen)}"
