@@ -16,7 +16,7 @@ from bench.suite import shop
 from bench.work import around
 from bench.worker import serve
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.isolation._undo import Undo
+from pytest_arena._postgresql.isolation import ServerIsolation
 from pytest_arena._postgresql.journal._server import ServerJournal
 
 if TYPE_CHECKING:
@@ -92,10 +92,9 @@ def _first(app: Connection, sql: Any, *values: object) -> int:
 def _isolation(own: ServerRegistry, template: str) -> Callable[[int], Any]:
     """The isolation as arena has it. It is told of each use, as by the gate."""
     source, tests = own.create("live", template=template), count()
-    add_journal(own.address_of(source))
     own.freeze(source)
     used = next(tests)
-    isolation = Undo(own, source, uses=lambda: used, is_journaled=True)
+    isolation = ServerIsolation(own, source, "undo", uses=lambda: used, tell=print)
     app, generation = connect(isolation.address), isolation.generation
 
     def test(dirty: int) -> None:

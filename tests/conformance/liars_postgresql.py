@@ -18,8 +18,9 @@ __all__ = ["EVERYDAY", "HONEST", "LIARS"]
 _CLONE = """
 from contextlib import closing, suppress
 from pytest_arena._postgresql._control import Failed, open_control
-from pytest_arena._postgresql.isolation._clone import Clone
-from pytest_arena._postgresql.isolation._stock import Stock
+from pytest_arena._postgresql.isolation import ServerIsolation as Clone
+from pytest_arena._postgresql.isolation._levels import Snapshot
+from pytest_arena._postgresql.isolation._live import PlainDatabase
 from pytest_arena._postgresql.registry import ServerRegistry
 
 enter, leave, forget, close = Clone.enter, Clone.leave, Clone.forget, Clone.close
@@ -100,7 +101,7 @@ Clone.enter, Clone.forget, Clone.leave = begin, give_up, lie
 """
 
 BELIEVES_THAT_NOTHING_WAS_WRITTEN = """
-Clone._is_as_marked = lambda self, facts: True
+PlainDatabase._is_as_marked = lambda self, facts: True
 """
 
 CALLS_ALL_LEVELS_CLEAN = """
@@ -109,15 +110,15 @@ Clone.is_clean = lambda self: True
 
 HANDS_OUT_A_USED_COPY = """
 USED = []
-take = Stock.take
+take = Snapshot.take
 
 
 def again(self):
     return USED.pop() if len(USED) > 2 else take(self)
 
 
-Stock.take = again
-Clone._give_up_live = lambda self: USED.append(self._live)
+Snapshot.take = again
+PlainDatabase.give_up = lambda self: USED.append(self.name)
 """
 
 COPIES_WHAT_IS_LIVE = """
@@ -144,7 +145,7 @@ NEW = "INSERT INTO dancers VALUES (50, 'template', '', 1) RETURNING 1"
 
 def lie(self):
     close(self)
-    for name in [name for name in self._templates if name]:
+    for name in [snapshot.name for snapshot in self._templates.values() if snapshot.name]:
         self._own.control.run(WORD.format(name, "true"))
         sql(self._own.address_of(name), NEW)
         self._own.control.run(WORD.format(name, "false"))
@@ -155,11 +156,8 @@ Clone.close = lie
 
 RESTORES_WHAT_NOBODY_CHANGED = """
 def lie(self):
-    if self._now is not self._levels[-1]:
-        return leave(self)
-    self._take_next(self._levels[-1], self._asked())
-    self._left()
-    return True
+    PlainDatabase._is_as_marked = lambda self, facts: False
+    return leave(self)
 
 
 Clone.leave = lie

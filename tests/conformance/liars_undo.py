@@ -16,7 +16,8 @@ __all__ = ["EVERYDAY", "HONEST", "LIARS"]
 _UNDO = """
 from contextlib import suppress
 from pytest_arena._postgresql._control import Failed
-from pytest_arena._postgresql.isolation._undo import Undo
+from pytest_arena._postgresql.isolation import ServerIsolation
+from pytest_arena._postgresql.isolation._journaled import JournaledDatabase
 from pytest_arena._postgresql.journal._server import Look
 from pytest_arena._postgresql.journal._server import ServerJournal
 from pytest_arena._postgresql.registry import ServerRegistry
@@ -127,11 +128,11 @@ ServerJournal.restore = lambda self, archived, level: None
 """
 
 BELIEVES_THAT_NOTHING_WAS_WRITTEN = """
-Undo._may_have_changed = lambda self: False
+JournaledDatabase.may_have_changed = False
 """
 
 CALLS_ALL_LEVELS_CLEAN = """
-Undo.is_clean = lambda self: True
+ServerIsolation.is_clean = lambda self: True
 """
 
 READS_THE_WHOLE_DATABASE = """

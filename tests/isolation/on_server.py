@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -58,7 +58,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     pytest.fail("it does not come")
 
 
-def whatever_is_written(world: ServerWorld[Any]) -> None:
+def whatever_is_written(world: ServerWorld) -> None:
     """Rows, sequences, DDL, comments, grants, large objects, unlogged tables: none is missed."""
     hand = world.connect()
     before = hand.dump()
@@ -74,7 +74,7 @@ def whatever_is_written(world: ServerWorld[Any]) -> None:
     assert hand.dump() == before
 
 
-def forgotten_levels(world: ServerWorld[Any]) -> None:
+def forgotten_levels(world: ServerWorld) -> None:
     """What was written in a level that was forgotten belongs to the one below."""
     hand = world.connect()
     before = hand.dump()
@@ -87,7 +87,7 @@ def forgotten_levels(world: ServerWorld[Any]) -> None:
     assert hand.dump() == before
 
 
-def open_writers(world: ServerWorld[Any]) -> None:
+def open_writers(world: ServerWorld) -> None:
     """A transaction that is still open holds the level, and never commits into the next."""
     writer, hand = world.connect(), world.connect()
     before = hand.dump()
@@ -109,7 +109,7 @@ def open_writers(world: ServerWorld[Any]) -> None:
         old.execute("COMMIT")
 
 
-def wider_transactions(world: ServerWorld[Any]) -> None:
+def wider_transactions(world: ServerWorld) -> None:
     """Nothing was committed, so that the level can be forgotten."""
     writer = world.connect()
     for _ in range(60):  # others write here as well, and then there would be a picture to take
@@ -131,7 +131,7 @@ def wider_transactions(world: ServerWorld[Any]) -> None:
     assert writer.execute("SELECT count(*) FROM plain").fetchone() == (4,)
 
 
-def force(world: ServerWorld[Any]) -> None:
+def force(world: ServerWorld) -> None:
     """By force it is taken back whoever holds it; a reader holds nothing, and is cut off."""
     hand, before = world.connect(), world.dump()
     world.isolation.enter()
@@ -149,7 +149,7 @@ def force(world: ServerWorld[Any]) -> None:
         old.execute("COMMIT")
 
 
-def writing_threads(world: ServerWorld[Any]) -> None:
+def writing_threads(world: ServerWorld) -> None:
     """Four threads that write at once, each on a connection of its own."""
     hands = [world.connect() for _ in range(4)]
     before = hands[0].dump()
@@ -171,7 +171,7 @@ def writing_threads(world: ServerWorld[Any]) -> None:
     assert hands[1].dump() == before
 
 
-def replaced_content(world: ServerWorld[Any]) -> None:
+def replaced_content(world: ServerWorld) -> None:
     """A level with another content, an empty one too; the level below stays what it was."""
     hand = world.connect()
     before = hand.dump()
@@ -189,7 +189,7 @@ def replaced_content(world: ServerWorld[Any]) -> None:
     assert hand.dump() == before
 
 
-def kept_for_a_look(world: ServerWorld[Any]) -> None:
+def kept_for_a_look(world: ServerWorld) -> None:
     """At once where nobody is inside a transaction; else when the level is left."""
     hand, reader = world.connect(), world.connect()
     world.isolation.enter()

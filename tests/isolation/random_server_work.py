@@ -52,7 +52,7 @@ WORK = (
 class RandomWork:
     """Two connections at work, and what stood at each enter."""
 
-    def __init__(self, world: ServerWorld[Any], chance: random.Random) -> None:
+    def __init__(self, world: ServerWorld, chance: random.Random) -> None:
         self.world, self.chance = world, chance
         self.hands = [world.connect() for _ in range(2)]
         self.states: list[list[object]] = []
@@ -121,7 +121,7 @@ class RandomWork:
 
 def work(own: ServerRegistry, template: str, kind: Any, *, seed: int, steps: int) -> None:
     """Work in a world of its own."""
-    world: ServerWorld[Any] = ServerWorld.of(own, template, kind)
+    world: ServerWorld = ServerWorld.of(own, template, kind)
     try:
         walk = RandomWork(world, random.Random(seed))  # noqa: S311 - it is to be repeatable
         walk.enter()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pytest_arena._postgresql.isolation._clone import Clone
-from pytest_arena._postgresql.isolation._undo import Undo
+from pytest_arena._postgresql.isolation import ServerIsolation
 from tests.servers.postgresql import connect, run
 
 if TYPE_CHECKING:
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.registry import ServerRegistry
 
 __all__ = ["SCHEMA", "Hand", "ServerWorld", "dump_of", "made_template"]
-
-KindT = TypeVar("KindT", Clone, Undo)
 
 SCHEMA = """
 CREATE TABLE dancers (id serial PRIMARY KEY, name text UNIQUE, style text);
@@ -74,7 +71,7 @@ class Uses:
 class Hand:
     """A connection that goes where the live database is: the pool's, between two transactions."""
 
-    def __init__(self, world: ServerWorld[Any]) -> None:
+    def __init__(self, world: ServerWorld) -> None:
         self._world = world
         self._generation = -1
         self._connection: psycopg.Connection[Any] | None = None
@@ -123,25 +120,25 @@ class Hand:
 
 
 @dataclass(eq=False)
-class ServerWorld(Generic[KindT]):
+class ServerWorld:
     """One database, its isolation, and its connections."""
 
     own: ServerRegistry
-    isolation: KindT
+    isolation: ServerIsolation
     uses: Uses
     template: str | None
     told: list[str] = field(default_factory=list)  # lines for the summary
 
     @classmethod
-    def of(cls, own: ServerRegistry, template: str | None, kind: type[KindT]) -> ServerWorld[KindT]:
+    def of(cls, own: ServerRegistry, template: str | None, kind: str) -> ServerWorld:
         """Make one from a template."""
         uses, told = Uses(), list[str]()
-        isolation = kind(own, template, uses=uses.count, tell=told.append)
+        isolation = ServerIsolation(own, template, kind, uses=uses.count, tell=told.append)
         return cls(own, isolation, uses, template, told)
 
     def seen_of(self, changes: dict[str, str]) -> dict[str, str]:
         """Return the changes that are seen: what is written to a large object has no trigger."""
-        unseen = "lo_put" if isinstance(self.isolation, Undo) else "nothing"
+        unseen = "lo_put" if self.isolation.name == "undo" else "nothing"
         return {kind: script for kind, script in changes.items() if unseen not in script}
 
     def connect(self) -> Hand:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from pytest_arena._postgresql.isolation._clone import Clone
+from pytest_arena._postgresql.isolation._live import PlainDatabase
+from pytest_arena._product import Held
 from pytest_arena.errors import IsolationError
 from tests.isolation.on_server import CHECKS
 from tests.isolation.server_world import ServerWorld, made_template
@@ -42,22 +43,22 @@ def template(own: ServerRegistry) -> str:
 
 
 @pytest.fixture
-def world(own: ServerRegistry, template: str) -> Iterator[ServerWorld[Clone]]:
+def world(own: ServerRegistry, template: str) -> Iterator[ServerWorld]:
     """A database of the test's own, dropped at its end."""
-    world = ServerWorld.of(own, template, Clone)
+    world = ServerWorld.of(own, template, "clone")
     yield world
     world.close()
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_what_every_isolation_must_do_pitfall_088_095(
-    check: Callable[[Any], None], world: ServerWorld[Clone]
+    check: Callable[[Any], None], world: ServerWorld
 ) -> None:
     """Whatever is written is seen and taken back; levels, writers, force, what is kept."""
     check(world)
 
 
-def test_a_number_taken_from_a_sequence_is_seen_without_a_record(world: ServerWorld[Clone]) -> None:
+def test_a_number_taken_from_a_sequence_is_seen_without_a_record(world: ServerWorld) -> None:
     """One nextval of 32 takes a transaction id; each of them counts."""
     hand = world.connect()
     world.isolation.enter()
@@ -65,15 +66,16 @@ def test_a_number_taken_from_a_sequence_is_seen_without_a_record(world: ServerWo
         world.isolation.enter()
         assert hand.execute("SELECT nextval('many_id_seq')").fetchone() == (1,)
         hand.execute("SELECT nextval('many_id_seq')")
-        world.isolation._mark_at(world.isolation._facts())
+        world.isolation.enter()
         world.uses.number += 1
         with closing(connect(world.isolation.address.database)) as other:
             other.execute("SELECT nextval('many_id_seq')")
         assert not world.isolation.is_clean()
         assert world.isolation.leave()
+        world.isolation.leave()
 
 
-def found_clean(world: ServerWorld[Clone], read: Callable[[], object]) -> bool:
+def found_clean(world: ServerWorld, read: Callable[[], object]) -> bool:
     """Whether a level in which was only read is found clean at last: others write here as well."""
     for _ in range(60):
         world.isolation.enter()
@@ -86,7 +88,7 @@ def found_clean(world: ServerWorld[Clone], read: Callable[[], object]) -> bool:
     return False
 
 
-def test_a_level_that_was_only_read_is_clean(world: ServerWorld[Clone]) -> None:
+def test_a_level_that_was_only_read_is_clean(world: ServerWorld) -> None:
     """With sequences and without, and beside clones that are made at the same time."""
     hand = world.connect()
     live = world.isolation.address
@@ -104,11 +106,11 @@ def test_a_level_that_was_only_read_is_clean(world: ServerWorld[Clone]) -> None:
 
 
 def test_a_level_that_nobody_touched_costs_nothing(
-    world: ServerWorld[Clone], monkeypatch: pytest.MonkeyPatch
+    world: ServerWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No round trip, however much others write."""
     world.isolation.enter()
-    monkeypatch.setattr(Clone, "_read_facts", lambda _: pytest.fail("the server was asked"))
+    monkeypatch.setattr(PlainDatabase, "look", lambda _: pytest.fail("the server was asked"))
     for _ in range(3):
         world.isolation.enter()
         assert world.isolation.is_clean()
@@ -118,7 +120,7 @@ def test_a_level_that_nobody_touched_costs_nothing(
 
 def test_nothing_is_taken_for_clean_that_arena_may_have_written(own: ServerRegistry) -> None:
     """Ids of arena's own are taken off; a test's among them is not."""
-    world = ServerWorld.of(own, None, Clone)
+    world = ServerWorld.of(own, None, "clone")
     try:
         hand = world.connect()
         hand.execute("CREATE TABLE t (a int)")
@@ -136,23 +138,25 @@ def test_nothing_is_taken_for_clean_that_arena_may_have_written(own: ServerRegis
         world.close()
 
 
-def test_a_commit_of_what_was_open_at_the_mark_is_seen(world: ServerWorld[Clone]) -> None:
+def test_a_commit_of_what_was_open_at_the_mark_is_seen(world: ServerWorld) -> None:
     """Its transaction id is below the mark's, so that no count of ids would tell."""
     writer, other = world.connect(), world.connect()
-    world.isolation.enter()
-    writer.executescript("BEGIN; INSERT INTO plain VALUES (4)")
-    old = writer.raw
-    other.execute("SELECT 1")
+    for _ in range(60):  # others write here as well, and then there would be a snapshot to take
+        writer.executescript("BEGIN; SELECT pg_current_xact_id()")
+        with suppress(Held):
+            world.isolation.enter()
+            break
+        writer.rollback()
+        world.isolation.enter()
+    writer.execute("INSERT INTO plain VALUES (4)")
     run("SELECT pg_current_xact_id()")  # a later transaction that ends before it
-    isolation = world.isolation
-    isolation._mark_at(isolation._facts())
-    old.execute("COMMIT")
-    assert not isolation.is_untouched()
-    assert isolation.leave()
+    writer.execute("COMMIT")
+    assert not world.isolation.is_untouched()
+    assert world.isolation.leave()
     assert other.execute("SELECT count(*) FROM plain").fetchone() == (3,)
 
 
-def test_open_readers(world: ServerWorld[Clone]) -> None:
+def test_open_readers(world: ServerWorld) -> None:
     """A reader holds nothing, and is cut off."""
     hand, reader, before = world.connect(), world.connect(), world.dump()
     world.isolation.enter()
@@ -164,7 +168,7 @@ def test_open_readers(world: ServerWorld[Clone]) -> None:
     assert hand.dump() == before
 
 
-def test_locks_and_prepared_transactions_pitfall_067_131(world: ServerWorld[Clone]) -> None:
+def test_locks_and_prepared_transactions_pitfall_067_131(world: ServerWorld) -> None:
     """A session advisory lock on a pooled connection is gone with the database that it is in."""
     hand = world.connect()
     world.isolation.enter()
@@ -199,7 +203,7 @@ def test_copies_are_made_ahead_only_once_they_are_needed(
 
     assert own.rest()
     before = lives()
-    world = ServerWorld.of(own, template, Clone)
+    world = ServerWorld.of(own, template, "clone")
     hand = world.connect()
     assert own.rest()
     assert lives() == before + 1
@@ -226,7 +230,7 @@ def test_a_copy_that_cannot_be_made(own: ServerRegistry) -> None:
     name = own.create("building")
     run("CREATE TABLE t (a int)", database=name)
     own.freeze(name)
-    world = ServerWorld.of(own, name, Clone)
+    world = ServerWorld.of(own, name, "clone")
     hand = world.connect()
     hidden = f"arena_hidden_{secrets.token_hex(4)}"
     try:
@@ -249,7 +253,7 @@ def test_a_copy_that_cannot_be_made(own: ServerRegistry) -> None:
         own.drop(name)
 
 
-def test_a_server_that_lost_its_sessions(world: ServerWorld[Clone]) -> None:
+def test_a_server_that_lost_its_sessions(world: ServerWorld) -> None:
     """Crashed and started anew, maybe: unlogged tables are empty then, so nothing is clean."""
     world.isolation.enter()
     hand = world.connect()

@@ -12,7 +12,6 @@ import pytest
 from pytest_arena._postgresql import _control as controls
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._rows import Rows, compared, read_digests, read_rows
-from pytest_arena._postgresql.isolation._clone import Clone
 from pytest_arena.errors import IsolationError
 from tests.isolation.server_world import ServerWorld, made_template
 from tests.isolation.test_copy_rows import net
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql.registry import ServerRegistry
 
-World = ServerWorld[Clone]
+World = ServerWorld
 
 
 @pytest.fixture(name="own", scope="module")
@@ -45,7 +44,7 @@ def _template(own: ServerRegistry) -> str:
 
 @pytest.fixture(name="world")
 def _world(own: ServerRegistry, template: str) -> Iterator[World]:
-    world = ServerWorld.of(own, template, Clone)
+    world = ServerWorld.of(own, template, "clone")
     yield world
     world.close()
 

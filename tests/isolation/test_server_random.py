@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._postgresql.isolation._clone import Clone
-from pytest_arena._postgresql.isolation._undo import Undo
 from tests.isolation.random_server_work import work
 from tests.isolation.server_world import made_template
 from tests.servers.postgresql import own_databases, own_registry
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql.registry import ServerRegistry
 
-KINDS = pytest.mark.parametrize("kind", [Clone, Undo], ids=lambda kind: kind.name)
+KINDS = pytest.mark.parametrize("kind", ["clone", "undo"])
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql.isolation import _choice as choosing
-from pytest_arena._postgresql.isolation._choice import Choice
+from pytest_arena._postgresql import isolation as choosing
+from pytest_arena._postgresql.isolation import isolate
+from pytest_arena._postgresql.isolation._isolation import _KINDS
 from pytest_arena._product import Held
 from pytest_arena.errors import ConfigError, IsolationError
 from tests.isolation.server_world import SCHEMA
@@ -24,7 +25,6 @@ from tests.servers.postgresql import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._postgresql.isolation._switched import Switched
     from pytest_arena._postgresql.registry import ServerRegistry
 
 OTHER = {"undo": "clone", "clone": "undo"}
@@ -51,8 +51,16 @@ class Switching:
 
     def __init__(self, own: ServerRegistry, template: str, name: str) -> None:
         self.uses, self.told = 0, list[str]()
-        self.choice = Choice(own, "here", "the tests", self.told.append, lambda: self.uses)
-        self.isolation: Switched = self.choice.isolated(name, template)
+        self.own = own
+        self.isolation = isolate(
+            own,
+            name,
+            template,
+            shown="here",
+            place="the tests",
+            uses=lambda: self.uses,
+            tell=self.told.append,
+        )
         self.generations = [self.isolation.generation]
 
     @property
@@ -142,13 +150,13 @@ def test_such_levels_one_after_the_other_share_a_copy(
 ) -> None:
     """Unless the database below was used in between: what is there now has to be seen."""
     other, made = OTHER[switching.isolation.name], list[str]()
-    make = switching.isolation._made
+    make = switching.isolation._switched
 
     def counted(name: str) -> object:
         made.append(name)
         return make(name)
 
-    monkeypatch.setattr(switching.isolation, "_made", counted)
+    monkeypatch.setattr(switching.isolation, "_switched", counted)
     for _ in range(3):
         switching.enter(other)
         assert switching.names() == FIRST
@@ -215,7 +223,7 @@ def test_what_is_not_left_by_itself_is_left_by_force(switching: Switching) -> No
         with pytest.raises(Held):
             switching.leave()
         switching.isolation.leave_by_force()
-        assert switching.choice.own.rest()
+        assert switching.own.rest()
         with pytest.raises(Exception, match=r"terminat|closed"):
             app.execute("COMMIT")
     assert switching.names() == [*FIRST, "wide"]
@@ -251,7 +259,7 @@ def test_a_copy_that_cannot_be_made_changes_nothing(
         raise IsolationError("no", why="", cause="", fix="")
 
     with monkeypatch.context() as patch:
-        patch.setattr(choosing.Choice, "_prepare", refused)
+        patch.setattr(_KINDS[OTHER[switching.isolation.name]], "prepare", refused)
         with pytest.raises(IsolationError):
             switching.enter(OTHER[switching.isolation.name])
     own.rest()

@@ -12,9 +12,10 @@ import pytest
 
 from pytest_arena._postgresql import _control as controls
 from pytest_arena._postgresql._control import Failed
-from pytest_arena._postgresql.isolation._live import LiveDatabase
-from pytest_arena._postgresql.isolation._undo import Undo
-from pytest_arena._postgresql.isolation._undo_messages import RowsLost
+from pytest_arena._postgresql.isolation import ServerIsolation
+from pytest_arena._postgresql.isolation import _live as live_databases
+from pytest_arena._postgresql.isolation._journaled import JournaledDatabase
+from pytest_arena._postgresql.isolation._levels import RowsLost
 from pytest_arena._postgresql.journal._server import ServerJournal
 from pytest_arena._postgresql.journal._templates import Unjournaled
 from pytest_arena._product import Held
@@ -46,16 +47,16 @@ def template(own: ServerRegistry) -> str:
 
 
 @pytest.fixture
-def world(own: ServerRegistry, template: str) -> Iterator[ServerWorld[Undo]]:
+def world(own: ServerRegistry, template: str) -> Iterator[ServerWorld]:
     """A database of the test's own, dropped at its end."""
-    world = ServerWorld.of(own, template, Undo)
+    world = ServerWorld.of(own, template, "undo")
     yield world
     world.close()
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_what_every_isolation_must_do_pitfall_088_095(
-    check: Callable[[Any], None], world: ServerWorld[Undo]
+    check: Callable[[Any], None], world: ServerWorld
 ) -> None:
     """Whatever is written is seen and taken back; levels, writers, force, what is kept."""
     check(world)
@@ -64,7 +65,7 @@ def test_what_every_isolation_must_do_pitfall_088_095(
 # In place
 
 
-def test_the_database_and_its_connections_stay(world: ServerWorld[Undo]) -> None:
+def test_the_database_and_its_connections_stay(world: ServerWorld) -> None:
     """Connections are kept from test to test, which is what makes it quick."""
     hand = world.connect()
     before, pid = hand.dump(), hand.raw.info.backend_pid
@@ -78,7 +79,7 @@ def test_the_database_and_its_connections_stay(world: ServerWorld[Undo]) -> None
     assert (world.isolation.address, world.isolation.generation) == (live, generation)
 
 
-def test_a_level_that_was_only_read_is_clean(world: ServerWorld[Undo]) -> None:
+def test_a_level_that_was_only_read_is_clean(world: ServerWorld) -> None:
     """However much others write on the same server."""
     hand = world.connect()
     world.isolation.enter()
@@ -90,12 +91,12 @@ def test_a_level_that_was_only_read_is_clean(world: ServerWorld[Undo]) -> None:
 
 
 def test_a_level_that_nobody_touched_costs_nothing_pitfall_066(
-    world: ServerWorld[Undo], monkeypatch: pytest.MonkeyPatch
+    world: ServerWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No round trip: neither in the level, nor in one around it, nor to tell what was changed."""
     world.isolation.enter()
     moment = world.isolation.moment()
-    monkeypatch.setattr(LiveDatabase, "ask", lambda *_: pytest.fail("the server was asked"))
+    monkeypatch.setattr(JournaledDatabase, "ask", lambda *_: pytest.fail("the server was asked"))
     for _ in range(3):
         world.isolation.enter()
         assert world.isolation.is_clean()
@@ -106,7 +107,7 @@ def test_a_level_that_nobody_touched_costs_nothing_pitfall_066(
     world.isolation.forget()
 
 
-def test_an_idle_reader_is_in_nobodys_way_pitfall_044_067(world: ServerWorld[Undo]) -> None:
+def test_an_idle_reader_is_in_nobodys_way_pitfall_044_067(world: ServerWorld) -> None:
     """It is seen, and the level can be left all the same."""
     hand, reader, before = world.connect(), world.connect(), world.dump()
     world.isolation.enter()
@@ -119,7 +120,7 @@ def test_an_idle_reader_is_in_nobodys_way_pitfall_044_067(world: ServerWorld[Und
     assert hand.dump() == before
 
 
-def test_a_row_lock_of_an_idle_transaction_holds_the_level(world: ServerWorld[Undo]) -> None:
+def test_a_row_lock_of_an_idle_transaction_holds_the_level(world: ServerWorld) -> None:
     """Nothing was written in it; its backend is named all the same, and by force it is ended."""
     hand, locker, before = world.connect(), world.connect(), world.dump()
     world.isolation.enter()
@@ -134,7 +135,7 @@ def test_a_row_lock_of_an_idle_transaction_holds_the_level(world: ServerWorld[Un
 
 
 def test_a_statement_that_is_under_way_holds_the_level_pitfall_044(
-    world: ServerWorld[Undo],
+    world: ServerWorld,
 ) -> None:
     """Its rows are journaled at its end: it would commit them to the level below."""
     hand, other, keeper = world.connect(), world.connect(), world.connect()
@@ -154,7 +155,7 @@ def test_a_statement_that_is_under_way_holds_the_level_pitfall_044(
 
 
 def test_a_level_whose_sequences_alone_have_moved_is_untouched_pitfall_057(
-    world: ServerWorld[Undo],
+    world: ServerWorld,
 ) -> None:
     """They move in a wide fixture's transaction, too, which goes on over its tests."""
     hand = world.connect()
@@ -165,7 +166,7 @@ def test_a_level_whose_sequences_alone_have_moved_is_untouched_pitfall_057(
     assert world.isolation.leave()
 
 
-def test_prepared_transactions_pitfall_058_067(world: ServerWorld[Undo]) -> None:
+def test_prepared_transactions_pitfall_058_067(world: ServerWorld) -> None:
     """No session holds one: it is rolled back, and the database stays."""
     hand = world.connect()
     before, live = hand.dump(), world.isolation.address
@@ -180,7 +181,7 @@ def test_prepared_transactions_pitfall_058_067(world: ServerWorld[Undo]) -> None
     assert world.told[-1].endswith("rolled back: left")
 
 
-def test_a_lock_of_a_session_is_seen_pitfall_131(world: ServerWorld[Undo]) -> None:
+def test_a_lock_of_a_session_is_seen_pitfall_131(world: ServerWorld) -> None:
     """The gate gives up the connection that has it."""
     hand = world.connect()
     world.isolation.enter()
@@ -210,10 +211,12 @@ def test_sequences_above_a_wide_fixture_that_has_moved_them_pitfall_057(
 
 
 @contextmanager
-def sparing(own: ServerRegistry, template: str) -> Iterator[tuple[Undo, Callable[[], object]]]:
+def sparing(
+    own: ServerRegistry, template: str
+) -> Iterator[tuple[ServerIsolation, Callable[[], object]]]:
     """An isolation that is not used but by what inserts a row, and returns its number."""
     uses = [0]
-    undo = Undo(own, template, uses=lambda: uses[0])
+    undo = ServerIsolation(own, template, "undo", uses=lambda: uses[0], tell=print)
 
     def insert() -> object:
         uses[0] += 1
@@ -245,7 +248,7 @@ def test_a_forgotten_level_is_not_forgotten_about(own: ServerRegistry, template:
         assert insert() == 3
 
 
-def test_rows_and_moments(world: ServerWorld[Undo]) -> None:
+def test_rows_and_moments(world: ServerWorld) -> None:
     """What was changed by whom: in this level, since a moment, between two, in those below."""
     hand = world.connect()
     world.isolation.enter()
@@ -266,9 +269,7 @@ def test_rows_and_moments(world: ServerWorld[Undo]) -> None:
     assert changed(world) == (set(), {10})
 
 
-def changed(
-    world: ServerWorld[Undo], *moments: object, depth: int = 0
-) -> tuple[set[Any], set[Any]]:
+def changed(world: ServerWorld, *moments: object, depth: int = 0) -> tuple[set[Any], set[Any]]:
     """What has gone from ``plain``, and what has come."""
     found = world.isolation.rows_changed(*moments, depth=depth)
     assert {one.table for one in found} <= {"plain"}
@@ -276,7 +277,7 @@ def changed(
     return gone, {value for one in found for (value, *_) in one.come}
 
 
-def test_content_tells_databases_apart(world: ServerWorld[Undo]) -> None:
+def test_content_tells_databases_apart(world: ServerWorld) -> None:
     """It is the same again after a level, and another one inside of it."""
     hand = world.connect()
     before = world.isolation.content()
@@ -287,9 +288,9 @@ def test_content_tells_databases_apart(world: ServerWorld[Undo]) -> None:
     assert world.isolation.content() == before
 
 
-def test_two_at_once(own: ServerRegistry, template: str, world: ServerWorld[Undo]) -> None:
+def test_two_at_once(own: ServerRegistry, template: str, world: ServerWorld) -> None:
     """An app with two databases: each has its own levels."""
-    other = ServerWorld.of(own, template, Undo)
+    other = ServerWorld.of(own, template, "undo")
     try:
         hands = world.connect(), other.connect()
         before = [hand.dump() for hand in hands]
@@ -317,7 +318,7 @@ DDL = {
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("mark", DDL)
-def test_ddl_in_a_test_pitfall_029_030_031(world: ServerWorld[Undo], depth: int, mark: str) -> None:
+def test_ddl_in_a_test_pitfall_029_030_031(world: ServerWorld, depth: int, mark: str) -> None:
     """Another database takes its place, and has what the levels below had written."""
     hand, states = world.connect(), []
     for number in range(depth):
@@ -341,7 +342,7 @@ def test_ddl_in_a_test_pitfall_029_030_031(world: ServerWorld[Undo], depth: int,
     assert mark in line
 
 
-def test_the_line_names_three_at_most_pitfall_029(world: ServerWorld[Undo]) -> None:
+def test_the_line_names_three_at_most_pitfall_029(world: ServerWorld) -> None:
     """It is one line of a summary."""
     hand = world.connect()
     world.isolation.enter()
@@ -351,7 +352,7 @@ def test_the_line_names_three_at_most_pitfall_029(world: ServerWorld[Undo]) -> N
     assert world.told[-1].endswith(" and 2 more")
 
 
-def test_ddl_in_a_wide_level(world: ServerWorld[Undo]) -> None:
+def test_ddl_in_a_wide_level(world: ServerWorld) -> None:
     """It is there for each test, which writes to it and is undone in place; then it is gone."""
     hand = world.connect()
     before = hand.dump()
@@ -391,12 +392,12 @@ def test_ddl_in_a_wide_level(world: ServerWorld[Undo]) -> None:
     assert hand.dump() == before
 
 
-def changed_tables(world: ServerWorld[Undo], *, depth: int) -> set[str]:
+def changed_tables(world: ServerWorld, *, depth: int) -> set[str]:
     """The tables that a level has written to."""
     return {one.table for one in world.isolation.rows_changed(depth=depth)}
 
 
-def test_large_objects_of_a_wide_fixture_pitfall_058(world: ServerWorld[Undo]) -> None:
+def test_large_objects_of_a_wide_fixture_pitfall_058(world: ServerWorld) -> None:
     """They have no entries in the journal, and are there again in another database."""
     hand = world.connect()
     before = hand.dump()
@@ -414,7 +415,7 @@ def test_large_objects_of_a_wide_fixture_pitfall_058(world: ServerWorld[Undo]) -
 
 def test_an_app_that_makes_its_tables_at_import(own: ServerRegistry) -> None:
     """One copy for all of it; each test is undone in place after that."""
-    world = ServerWorld.of(own, None, Undo)
+    world = ServerWorld.of(own, None, "undo")
     try:
         hand = world.connect()
         hand.executescript("CREATE TABLE notes (a int); INSERT INTO notes VALUES (1)")
@@ -443,7 +444,7 @@ UNFIT = (
 )
 
 
-def test_a_wide_fixture_that_makes_what_no_journal_can_bring_back(world: ServerWorld[Undo]) -> None:
+def test_a_wide_fixture_that_makes_what_no_journal_can_bring_back(world: ServerWorld) -> None:
     """Each test above it says so, and it is gone with the fixture."""
     hand = world.connect()
     before = hand.dump()
@@ -464,7 +465,7 @@ def test_a_schema_that_no_journal_can_bring_back(own: ServerRegistry) -> None:
     own.freeze(name)
     try:
         with pytest.raises(Unjournaled, match="undo cannot be had") as caught:
-            Undo(own, name)
+            ServerIsolation(own, name, "undo", uses=lambda: 0, tell=print)
         assert "clone" in caught.value.fix
         assert own.rest()
         assert [one for one in own.listed() if one.kind == "building" and one.name != name] == []
@@ -475,7 +476,7 @@ def test_a_schema_that_no_journal_can_bring_back(own: ServerRegistry) -> None:
 # What a test may do to the journal
 
 
-def test_a_dropped_journal(world: ServerWorld[Undo]) -> None:
+def test_a_dropped_journal(world: ServerWorld) -> None:
     """Where no wider fixture has written, a fresh copy is all that is needed."""
     hand = world.connect()
     before = hand.dump()
@@ -487,7 +488,7 @@ def test_a_dropped_journal(world: ServerWorld[Undo]) -> None:
     assert "was replaced" in world.told[-1]
 
 
-def test_a_dropped_journal_with_a_wide_fixtures_rows(world: ServerWorld[Undo]) -> None:
+def test_a_dropped_journal_with_a_wide_fixtures_rows(world: ServerWorld) -> None:
     """They are lost, which is said; whoever comes next has a whole template."""
     hand = world.connect()
     before = hand.dump()
@@ -506,7 +507,7 @@ def test_a_dropped_journal_with_a_wide_fixtures_rows(world: ServerWorld[Undo]) -
     assert hand.dump() == before
 
 
-def test_a_dropped_journal_above_a_changed_schema(world: ServerWorld[Undo]) -> None:
+def test_a_dropped_journal_above_a_changed_schema(world: ServerWorld) -> None:
     """What wide fixtures wrote before it was changed is in the copy: nothing is lost."""
     hand = world.connect()
     states = [hand.dump()]
@@ -526,7 +527,7 @@ def test_a_dropped_journal_above_a_changed_schema(world: ServerWorld[Undo]) -> N
         assert hand.dump() == states.pop()
 
 
-def test_a_journal_that_a_wide_fixture_has_dropped(world: ServerWorld[Undo]) -> None:
+def test_a_journal_that_a_wide_fixture_has_dropped(world: ServerWorld) -> None:
     """It is made anew for the tests above; below, nothing is missing."""
     hand = world.connect()
     before = hand.dump()
@@ -544,7 +545,7 @@ def test_a_journal_that_a_wide_fixture_has_dropped(world: ServerWorld[Undo]) -> 
 
 @pytest.mark.parametrize("code", ["53100", "57014"])
 def test_what_has_nothing_to_do_with_the_schema_does_not_freeze_it(
-    world: ServerWorld[Undo], monkeypatch: pytest.MonkeyPatch, code: str
+    world: ServerWorld, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     """A full disk, say: another database would not help, and everybody would be disconnected."""
 
@@ -563,7 +564,7 @@ def test_what_has_nothing_to_do_with_the_schema_does_not_freeze_it(
     assert (world.isolation.address, world.isolation.generation) == (live, generation)
 
 
-def test_a_lock_on_what_a_level_is_compared_by_is_told(world: ServerWorld[Undo]) -> None:
+def test_a_lock_on_what_a_level_is_compared_by_is_told(world: ServerWorld) -> None:
     """By whose it is: it will not be given back by itself."""
     hand, dropping = world.connect(), world.connect()
     world.isolation.enter()
@@ -575,7 +576,7 @@ def test_a_lock_on_what_a_level_is_compared_by_is_told(world: ServerWorld[Undo])
     is_usable_as_it_was(world, hand)
 
 
-def is_usable_as_it_was(world: ServerWorld[Undo], hand: Hand) -> None:
+def is_usable_as_it_was(world: ServerWorld, hand: Hand) -> None:
     """A level is entered and left, above what a wide fixture wrote."""
     world.isolation.enter()
     hand.execute("DELETE FROM plain")
@@ -585,7 +586,7 @@ def is_usable_as_it_was(world: ServerWorld[Undo], hand: Hand) -> None:
 
 
 @pytest.mark.parametrize("is_written", [False, True])
-def test_all_connections_ended_by_a_test(world: ServerWorld[Undo], *, is_written: bool) -> None:
+def test_all_connections_ended_by_a_test(world: ServerWorld, *, is_written: bool) -> None:
     """The journal's own is made once more; its journal is still whole."""
     hand = world.connect()
     before, live = hand.dump(), world.isolation.address
@@ -602,11 +603,11 @@ def test_all_connections_ended_by_a_test(world: ServerWorld[Undo], *, is_written
 
 
 def test_a_reader_that_was_ended_leaves_no_thread(
-    world: ServerWorld[Undo], monkeypatch: pytest.MonkeyPatch
+    world: ServerWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of asyncpg has a loop in a thread of its own, which would wait for ever."""
     [by_asyncpg] = [kind for name, kind in controls._KINDS if name == "asyncpg"]
-    monkeypatch.setattr(f"{LiveDatabase.__module__}.open_control", lambda to: by_asyncpg(to, {}))
+    monkeypatch.setattr(f"{live_databases.__name__}.open_control", lambda to: by_asyncpg(to, {}))
     before = world.isolation.content()
     threads = threading.active_count()
     name = world.isolation.address.database
@@ -616,7 +617,7 @@ def test_a_reader_that_was_ended_leaves_no_thread(
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_forked_child_has_a_connection_of_its_own_pitfall_078(world: ServerWorld[Undo]) -> None:
+def test_a_forked_child_has_a_connection_of_its_own_pitfall_078(world: ServerWorld) -> None:
     """It enters and leaves, and its end is not its parent's."""
     hand = world.connect()
     before = hand.dump()
@@ -631,7 +632,7 @@ def test_a_forked_child_has_a_connection_of_its_own_pitfall_078(world: ServerWor
     assert hand.dump() == before
 
 
-def is_undone_by_a_child(world: ServerWorld[Undo]) -> bool:
+def is_undone_by_a_child(world: ServerWorld) -> bool:
     """Work on one's own connections; the parent's are not to be touched."""
     world.isolation.enter()
     with closing(connect(world.isolation.address.database)) as mine:
@@ -641,7 +642,7 @@ def is_undone_by_a_child(world: ServerWorld[Undo]) -> bool:
         return is_left and mine.execute(COUNT).fetchone() == (4,)
 
 
-def test_disabled_triggers_pitfall_032(world: ServerWorld[Undo]) -> None:
+def test_disabled_triggers_pitfall_032(world: ServerWorld) -> None:
     """What is written past the journal is gone with the database."""
     hand = world.connect()
     before = hand.dump()
@@ -652,7 +653,7 @@ def test_disabled_triggers_pitfall_032(world: ServerWorld[Undo]) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_has_crashed(world: ServerWorld[Undo]) -> None:
+def test_a_server_that_has_crashed(world: ServerWorld) -> None:
     """Unlogged tables are empty then, the journal's too: the next test has a whole template."""
     hand = world.connect()
     world.isolation.enter()
@@ -686,7 +687,7 @@ def is_up() -> bool:
 # Another content, and what is kept
 
 
-def test_another_content_above_a_wide_fixtures_rows(world: ServerWorld[Undo]) -> None:
+def test_another_content_above_a_wide_fixtures_rows(world: ServerWorld) -> None:
     """They are whole again behind it, and what was changed is counted from the new content."""
     hand = world.connect()
     before = hand.dump()
@@ -711,7 +712,7 @@ def test_another_content_above_a_wide_fixtures_rows(world: ServerWorld[Undo]) ->
 
 
 @pytest.mark.parametrize("is_used", [False, True])
-def test_what_is_kept_has_no_journal(world: ServerWorld[Undo], *, is_used: bool) -> None:
+def test_what_is_kept_has_no_journal(world: ServerWorld, *, is_used: bool) -> None:
     """Whoever looks at it may write to it as to the app's own."""
     hand, reader = world.connect(), world.connect()
     world.isolation.enter()
@@ -729,7 +730,7 @@ def test_what_is_kept_has_no_journal(world: ServerWorld[Undo], *, is_used: bool)
         kept.execute("DELETE FROM plain")
 
 
-def test_forgotten_levels_above_a_changed_schema(world: ServerWorld[Undo]) -> None:
+def test_forgotten_levels_above_a_changed_schema(world: ServerWorld) -> None:
     """What was changed in them belongs to the level below, however it can be taken back."""
     hand = world.connect()
     before = hand.dump()
@@ -750,7 +751,7 @@ def test_forgotten_levels_above_a_changed_schema(world: ServerWorld[Undo]) -> No
     assert hand.dump() == before
 
 
-def test_a_check_that_fails_has_the_database_replaced(world: ServerWorld[Undo]) -> None:
+def test_a_check_that_fails_has_the_database_replaced(world: ServerWorld) -> None:
     """Whatever the journal says: it is not asked again."""
     hand = world.connect()
     before = hand.dump()
@@ -777,7 +778,7 @@ def test_copies_are_made_ahead_only_once_one_was_needed(own: ServerRegistry, tem
     """None as long as the journal will do; none is left at the end."""
     assert own.rest()
     before = lives(own)
-    world = ServerWorld.of(own, template, Undo)
+    world = ServerWorld.of(own, template, "undo")
     hand = world.connect()
     for _ in range(3):
         world.isolation.enter()
@@ -813,15 +814,15 @@ def test_the_journal_is_installed_once_for_all_runs(own: ServerRegistry, templat
     def templates() -> set[str]:
         return {one.name for one in own.listed() if one.kind == "template"}
 
-    first = ServerWorld.of(own, template, Undo)
+    first = ServerWorld.of(own, template, "undo")
     there = templates()
-    second = ServerWorld.of(own, template, Undo)
+    second = ServerWorld.of(own, template, "undo")
     assert templates() == there
     for world in (first, second):
         world.close()
 
 
-def test_an_open_writer_that_ends_by_itself(world: ServerWorld[Undo]) -> None:
+def test_an_open_writer_that_ends_by_itself(world: ServerWorld) -> None:
     """By force nobody is waited for; a level that was left so is as any other."""
     hand, writer, before = world.connect(), world.connect(), world.dump()
     for _ in range(2):

@@ -20,9 +20,9 @@ import signal
 import pytest
 from sqlalchemy import select
 from app import Dancer
-from pytest_arena._postgresql.isolation._undo import Undo
+from pytest_arena._postgresql.isolation import ServerIsolation
 
-leave = Undo.leave
+leave = ServerIsolation.leave
 
 
 def ring(*_):
@@ -43,13 +43,13 @@ def late(request):
     yield
 
     def rung(self):
-        Undo.leave = leave
+        ServerIsolation.leave = leave
         if request.param == "after that":
             leave(self)
         signal.raise_signal(signal.SIGALRM)
         return request.param == "after that" or leave(self)
 
-    Undo.leave = rung
+    ServerIsolation.leave = rung
 
 
 def test_broken_off(crew, late, arena):

@@ -55,25 +55,27 @@ Copy._restore = lie
 CLONE_LIES = """
 from contextlib import closing
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.isolation._clone import Clone
+from pytest_arena._postgresql.isolation import ServerIsolation
+from pytest_arena._postgresql.isolation._live import PlainDatabase
 
-_take_next = Clone._take_next
+put = PlainDatabase.put
 
 
-def lie(self, picture, facts):
-    _take_next(self, picture, facts)
-    if self.lies:
+def lie(self, *args):
+    put(self, *args)
+    if PlainDatabase.lies:
         with closing(open_control(self.address)) as control:
             control.run({statement!r})
 
 
 def by_force(self):
-    self.lies = False
-    by_force.true(self)
+    PlainDatabase.lies = False
+    leave_by_force(self)
+    PlainDatabase.lies = True
 
 
-by_force.true = Clone.leave_by_force
-Clone._take_next, Clone.leave_by_force, Clone.lies = lie, by_force, True
+leave_by_force = ServerIsolation.leave_by_force
+PlainDatabase.put, PlainDatabase.lies, ServerIsolation.leave_by_force = lie, True, by_force
 """
 
 LEFT = [

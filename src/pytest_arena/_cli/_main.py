@@ -7,10 +7,11 @@ import os
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pytest_arena._cli import _scenarios
+from pytest_arena._cli._shape import SHAPE
 from pytest_arena.errors import ArenaError, ConfigError
-from pytest_arena.scenarios import verbs as scenarios
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _FAILED, _USAGE, _STOPPED = 1, 2, 130
-_SHAPE: dict[str, Any] = {
-    "formatter_class": argparse.RawDescriptionHelpFormatter,
-    "allow_abbrev": False,
-}
 
 _ABOUT = """\
 What pytest-arena has on this machine and on its database server, and what your
@@ -85,15 +82,15 @@ def _said(error: ArenaError, status: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="arena", description=_ABOUT, **_SHAPE)
+    parser = argparse.ArgumentParser(prog="arena", description=_ABOUT, **SHAPE)
     parser.add_argument("--version", action="version", version=f"arena {version('pytest-arena')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     databases = commands.add_parser(
-        "databases", help="list what is there, or remove it", description=_DATABASES, **_SHAPE
+        "databases", help="list what is there, or remove it", description=_DATABASES, **SHAPE
     )
     verbs = databases.add_subparsers(metavar="COMMAND", required=True)
     listing = verbs.add_parser(
-        "list", help="list what is there", description=_LIST, epilog=_STATUS, **_SHAPE
+        "list", help="list what is there", description=_LIST, epilog=_STATUS, **SHAPE
     )
     listing.add_argument("--json", action="store_true", help="JSON in place of tables")
     listing.set_defaults(do=_list)
@@ -102,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         help="remove what dead runs have left",
         description=_SWEEP,
         epilog=_STATUS,
-        **_SHAPE,
+        **SHAPE,
     )
     sweep.add_argument(
         "--all",
@@ -118,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="URL",
             help="the server, as in arena_database: a URL, own, sqlite, postgresql or auto",
         )
-    scenarios.add(commands)
+    _scenarios.add(commands)
     return parser
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from pytest_arena._cli._base import Place
 from pytest_arena._cli._cached_files import CachedFiles
 from pytest_arena._cli._live_files import LiveFiles
+from pytest_arena._cli._options import read_options
 from pytest_arena._cli._server_databases import ServerDatabases
-from pytest_arena._config._project import read_options
 from pytest_arena._postgresql._registry_sql import REGISTRY
 from pytest_arena._postgresql.servers import Unavailable, Wanted
 from pytest_arena._postgresql.servers._find import find_server, local_service

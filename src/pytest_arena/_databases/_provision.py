@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_arena._databases._stage import Recipe
     from pytest_arena._databases._state import Level
     from pytest_arena._ledger import Ledger
-    from pytest_arena._postgresql.isolation._switched import Switched
+    from pytest_arena._postgresql.isolation import ServerIsolation
     from pytest_arena._product import Database, Isolation
 
 __all__ = ["Provision"]
@@ -81,7 +81,7 @@ class Provision:
         if level.isolation not in {"auto", isolation.name}:
             if reason := database.product.lacks(level.isolation):
                 raise _marked_otherwise(isolation, level, reason)
-            cast("Switched", isolation).ask_for(level.isolation)
+            cast("ServerIsolation", isolation).ask_for(level.isolation)
         isolation.enter()
         if level.is_anew or level.stage is not Stage.SEEDED:
             isolation.replace(self._template(database, level.stage))

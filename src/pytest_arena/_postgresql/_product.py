@@ -16,8 +16,8 @@ from pytest_arena._postgresql._control import as_own
 from pytest_arena._postgresql._identity import identity_of_control
 from pytest_arena._postgresql._server import SYNCS
 from pytest_arena._postgresql._templates import DatabaseShelves
-from pytest_arena._postgresql.isolation._choice import Choice
-from pytest_arena._postgresql.journal._rights import lacking
+from pytest_arena._postgresql.isolation import isolate
+from pytest_arena._postgresql.journal import lacking
 from pytest_arena._product import NOWHERE, Aim, Asked, Key, isolation_named
 from pytest_arena.errors import ArenaError, ConfigError, impossible
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_arena._databases._shelves import Target
     from pytest_arena._gate import UsesOfOne
     from pytest_arena._postgresql._identity import Identity
-    from pytest_arena._postgresql.isolation._switched import Switched
+    from pytest_arena._postgresql.isolation import ServerIsolation
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._postgresql.servers import Server, Wanted
     from pytest_arena._product import Database, Isolation
@@ -154,9 +154,15 @@ class PostgreSQL:
         """``undo``, or ``clone``; what a test asks for comes above it."""
         own = self._databases()
         isolation_named(self._config, ISOLATIONS, self.shown)
-        place = self._config.place("isolation")
-        choice = Choice(own, self.shown, place, tell, self._uses(database.key))
-        isolation = choice.isolated(self._config.isolation, content)
+        isolation = isolate(
+            own,
+            self._config.isolation,
+            content,
+            shown=self.shown,
+            place=self._config.place("isolation"),
+            uses=self._uses(database.key),
+            tell=tell,
+        )
         if isolation.name == "clone":
             self._say_that_it_is_slow(own, tell)
         return cast("Isolation", isolation)
@@ -269,9 +275,9 @@ class PostgreSQL:
 _DRIVER = re.compile(r"^postgresql\+\w+")
 
 
-def _isolation_of(database: Database) -> Switched | None:
+def _isolation_of(database: Database) -> ServerIsolation | None:
     """What ``isolate`` has returned."""
-    return cast("Switched | None", database.isolation)
+    return cast("ServerIsolation | None", database.isolation)
 
 
 def _with_port(name: str) -> str:

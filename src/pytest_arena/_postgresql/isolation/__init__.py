@@ -1,1 +1,63 @@
-"""How is a database on a server brought back?"""
+"""How a database on a server is brought back: as it is asked for, or as rights and schema allow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_arena._postgresql.isolation._isolation import ServerIsolation
+from pytest_arena._postgresql.journal import Unjournaled, lacking, remarks, what_would_do
+from pytest_arena.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_arena._postgresql.isolation._live import Uses
+    from pytest_arena._postgresql.registry import ServerRegistry
+
+__all__ = ["ServerIsolation", "isolate"]
+
+
+def isolate(
+    own: ServerRegistry,
+    asked_for: str,
+    template: str | None,
+    *,
+    shown: str,
+    place: str,
+    uses: Uses,
+    tell: Callable[[str], None],
+) -> ServerIsolation:
+    """Return the isolation of a database that begins with a template's content.
+
+    ``auto`` is undo; where that cannot be had, it is clone, and a line says why. ``shown`` is the
+    server in messages, ``place`` where ``arena_isolation`` stands. ``tell`` is given lines for the
+    summary.
+
+    Raises:
+        ConfigError: undo was asked for by its name, and cannot be had.
+    """
+    if asked_for == "clone":
+        return ServerIsolation(own, template, "clone", uses=uses, tell=tell)
+    if line := (reason := lacking(own)):
+        fix = what_would_do(own)
+        line += f". For undo: {fix}"
+    else:
+        try:
+            undo = ServerIsolation(own, template, "undo", uses=uses, tell=tell)
+        except Unjournaled as error:
+            # Nothing to grant: the schema would have to be another one.
+            line = reason = error.reason
+            fix = error.fix
+        else:
+            for remark in remarks(own, template):
+                tell(f"undo: {remark}")
+            return undo
+    if asked_for == "undo":
+        raise ConfigError(
+            f"arena_isolation = undo: {reason}",
+            why="tests that were isolated another way than was asked for would prove nothing",
+            cause=place,
+            fix=f"{fix}\nor arena_isolation = auto   (by clone, as long as undo cannot be had)",
+        )
+    tell(f"{shown}: tests are isolated by clone, since {line}")
+    return ServerIsolation(own, template, "clone", uses=uses, tell=tell)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena.scenarios.specs._specification import (
+    Block,
     Feature,
-    GherkinText,
     Row,
     Scenario,
     Step,
@@ -72,7 +72,7 @@ class _Above:
     steps: tuple[Step, ...] = ()
 
 
-def feature_of(tree: Tree, block: GherkinText) -> FeatureNode | None:
+def feature_of(tree: Tree, block: Block) -> FeatureNode | None:
     """Return the feature of a block with its scenarios, in the order of their lines."""
     if tree.feature is None:
         return None
@@ -84,7 +84,7 @@ def feature_of(tree: Tree, block: GherkinText) -> FeatureNode | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reading:
-    block: GherkinText
+    block: Block
     language: Language
     parts: list[ScenarioNode] = field(default_factory=list)
 

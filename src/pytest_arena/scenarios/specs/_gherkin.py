@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from gherkin.parser import ParserContext
 
-    from pytest_arena.scenarios.specs._specification import GherkinText, Kind
+    from pytest_arena.scenarios.specs._specification import Block, Kind
 
 __all__ = ["Fault", "Language", "Node", "Slip", "Tree", "language", "languages", "nearest", "tree"]
 
@@ -183,7 +183,7 @@ class Tree:
         return self.document.get("feature")
 
 
-def tree(block: GherkinText) -> Tree:
+def tree(block: Block) -> Tree:
     """Return what the parser reads; scenarios without an error are in it in any case."""
     parser = _Parser()
     matcher = (_MarkdownMatcher if block.is_markdown else _Matcher)(block.language)
@@ -226,9 +226,7 @@ class _Parser(Parser):
             context.errors.append(error)
 
 
-def _errors(
-    parser: Parser, matcher: TokenMatcher, block: GherkinText, text: str
-) -> list[Exception]:
+def _errors(parser: Parser, matcher: TokenMatcher, block: Block, text: str) -> list[Exception]:
     scanner = TokenScanner(text)
     scanner.line_number = block.first_line - 1
     try:
@@ -240,7 +238,7 @@ def _errors(
     return []
 
 
-def _ended(block: GherkinText, opened: int) -> str:
+def _ended(block: Block, opened: int) -> str:
     """The text with an end for its doc string, or without the tags that nothing follows."""
     lines = block.text.rstrip().split("\n")
     if opened:
@@ -257,7 +255,7 @@ _LANGUAGE = re.compile(r"Language not supported: (.*)")
 _SHOWN = 120
 
 
-def _fault(error: Exception, block: GherkinText, spoken: Language, opened: int) -> Fault:
+def _fault(error: Exception, block: Block, spoken: Language, opened: int) -> Fault:
     """An error as a sentence that names the line, and what was expected there."""
     message = _POSITION.sub("", str(error))
     place = (getattr(error, "location", None) or {}).get("line") or block.last_line

@@ -102,6 +102,13 @@ class Index:
         meant = self._meant(canonical(reference.name))
         return [one for one in meant if not reference.spec or _is_in(one.spec, reference.spec)]
 
+    def likely(self, reference: Reference, *, named: Collection[str]) -> Scenario | None:
+        """Return what a name that no scenario has must mean: renamed, or misspelt; or None."""
+        if self._meant(canonical(reference.name)):
+            return None
+        near = self._nearest(reference, named)
+        return self.renamed(reference) or (near[0] if len(near) == 1 else None)
+
     def marker(
         self, scenario: Scenario, *, rev: str = "", row: tuple[tuple[str, str], ...] = ()
     ) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_arena.scenarios.specs._features import FeatureNode, ScenarioNode
     from pytest_arena.scenarios.specs._gherkin import Language, Node, Slip
-    from pytest_arena.scenarios.specs._specification import GherkinText, Step
+    from pytest_arena.scenarios.specs._specification import Block, Step
 
 __all__ = ["Lint"]
 
@@ -44,7 +44,7 @@ class _Line:
 class Lint:
     """All that is suspicious in a block, of which the parser says nothing."""
 
-    block: GherkinText
+    block: Block
     language: Language
 
     def overlooked(self, feature: FeatureNode) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from pytest_arena.scenarios.specs._features import requirement_in
 from pytest_arena.scenarios.specs._gherkin import Language, language, languages, nearest
-from pytest_arena.scenarios.specs._specification import GherkinText, Problem
+from pytest_arena.scenarios.specs._specification import Block, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ _SHOWN = 5
 _LIST_MARKS = " \t-*+_>#`"
 
 
-def fences(text: str, spec: str, code: str) -> tuple[list[GherkinText], list[Problem]]:
+def fences(text: str, spec: str, code: str) -> tuple[list[Block], list[Problem]]:
     """Return the Gherkin of a Markdown file, and what looks like it and is not read.
 
     A file without either is not looked at any further: it costs a search for a few words.
@@ -112,14 +112,14 @@ class _Page:
     lines: list[str]
     code: str
 
-    def block(self, token: Token, heading: str, requirement: str) -> GherkinText:
+    def block(self, token: Token, heading: str, requirement: str) -> Block:
         """A fence's text; where it has no ``Feature:``, one stands in the line of its mark."""
         spoken = _language_of(token.content, self.code)
         is_titled = _is_titled(token.content, spoken)
         # Joined: a heading that is underlined may have several lines.
         title = " ".join((heading or PurePosixPath(self.spec).stem).split())
         above = "" if is_titled else f"{spoken.title('feature')} {title}\n"
-        return GherkinText(
+        return Block(
             spec=self.spec,
             text=above + token.content,
             first_line=_span(token).start + 2 - (not is_titled),
@@ -271,7 +271,7 @@ _RULER = re.compile(r"^[\s|:-]+$")
 _FENCE = re.compile(r'^\s*(`{3,}|~{3,}|""")')
 
 
-def headings_and_bullets(text: str, spec: str, code: str) -> GherkinText:
+def headings_and_bullets(text: str, spec: str, code: str) -> Block:
     """Return a ``*.feature.md`` as one block.
 
     The parser takes the first line of all for the feature, whatever it says: what stands before
@@ -281,7 +281,7 @@ def headings_and_bullets(text: str, spec: str, code: str) -> GherkinText:
     first = next((place for place, line in enumerate(lines) if _HEADING.match(line)), 0)
     tags = (place for place, line in enumerate(lines[:first]) if line.strip().startswith("`@"))
     begin = next(tags, first)
-    return GherkinText(
+    return Block(
         spec=spec,
         text="\n".join(lines[begin:]),
         first_line=begin + 1,
@@ -290,7 +290,7 @@ def headings_and_bullets(text: str, spec: str, code: str) -> GherkinText:
     )
 
 
-def tagged_headings(block: GherkinText, spoken: Language) -> Iterator[Problem]:
+def tagged_headings(block: Block, spoken: Language) -> Iterator[Problem]:
     """Yield the headings that are lost since a line with a tag is nothing but tags."""
     for number, line in enumerate(block.lines, block.first_line):
         heading = _HEADING.match(line)
@@ -300,7 +300,7 @@ def tagged_headings(block: GherkinText, spoken: Language) -> Iterator[Problem]:
             yield Problem(spec=block.spec, line=number, what=what, hint=hint)
 
 
-def unread_marks(block: GherkinText, spoken: Language, document: Any) -> Iterator[Problem]:
+def unread_marks(block: Block, spoken: Language, document: Any) -> Iterator[Problem]:
     """Yield the headings, bullets and rows that were meant as Gherkin and are not read as it."""
     marks = _Marks(spoken, dict(_read(document, "")))
     for number, line in enumerate(block.lines, block.first_line):

@@ -11,17 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios.specs import _fences
+from pytest_arena.scenarios.specs import _markdown
 from pytest_arena.scenarios.specs._features import feature_of
 from pytest_arena.scenarios.specs._gherkin import language as language_of
 from pytest_arena.scenarios.specs._gherkin import nearest, tree
 from pytest_arena.scenarios.specs._lint import Lint
-from pytest_arena.scenarios.specs._specification import (
-    GherkinText,
-    Problem,
-    Scenario,
-    Specification,
-)
+from pytest_arena.scenarios.specs._specification import Block, Problem, Scenario, Specification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -262,11 +257,11 @@ def parse(text: str, spec: str, *, language: str = "en") -> Specification:
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     problems: list[Problem] = []
     if spec.lower().endswith(".feature"):
-        blocks = [GherkinText(spec=spec, text=text, language=language)]
+        blocks = [Block(spec=spec, text=text, language=language)]
     elif spec.lower().endswith(".feature.md"):
-        blocks = [_fences.headings_and_bullets(text, spec, language)]
+        blocks = [_markdown.headings_and_bullets(text, spec, language)]
     else:
-        blocks, problems = _fences.fences(text, spec, language)
+        blocks, problems = _markdown.fences(text, spec, language)
     whole = _joined([*map(_block, blocks), Specification(problems=tuple(problems))])
     features = {(feature.name, feature.line): feature for feature in whole.features}
     return replace(
@@ -286,7 +281,7 @@ def _joined(parts: Sequence[Specification]) -> Specification:
     )
 
 
-def _block(block: GherkinText) -> Specification:
+def _block(block: Block) -> Specification:
     grown = tree(block)
     feature = feature_of(grown, block)
     if feature is None:
@@ -301,8 +296,8 @@ def _block(block: GherkinText) -> Specification:
     lint = Lint(block=block, language=grown.language)
     further: list[Iterable[Problem]] = [lint.overlooked(feature)]
     if block.is_markdown:
-        marks = _fences.unread_marks(block, grown.language, grown.document)
-        further = [_fences.tagged_headings(block, grown.language), marks]
+        marks = _markdown.unread_marks(block, grown.language, grown.document)
+        further = [_markdown.tagged_headings(block, grown.language), marks]
     further.append(lint.problems(feature, frozenset(problem.scenario for problem in problems)))
     for several in further:
         lines = {problem.line for problem in problems}
@@ -310,10 +305,10 @@ def _block(block: GherkinText) -> Specification:
     return Specification(features=(feature.feature,), scenarios=scenarios, problems=tuple(problems))
 
 
-def _unreadable(grown: Tree, block: GherkinText) -> Iterator[Problem]:
+def _unreadable(grown: Tree, block: Block) -> Iterator[Problem]:
     """Only the first fault: all others follow from it."""
     if block.is_markdown:
-        yield from _fences.tagged_headings(block, grown.language)
+        yield from _markdown.tagged_headings(block, grown.language)
     if not grown.faults:
         what = f"no Gherkin stands here; expected {grown.language.title('feature')}"
         yield Problem(spec=block.spec, line=block.first_line, what=what)
@@ -325,9 +320,7 @@ def _unreadable(grown: Tree, block: GherkinText) -> Iterator[Problem]:
         yield replace(problem, what=problem.what + counted)
 
 
-def _problem(
-    fault: Fault, grown: Tree, block: GherkinText, scenarios: Sequence[Scenario]
-) -> Problem:
+def _problem(fault: Fault, grown: Tree, block: Block, scenarios: Sequence[Scenario]) -> Problem:
     """A fault with the scenario that it is in; a tag is of the one below."""
     line = block.line(fault.line)
     title, step = grown.language.title_slip(line), grown.language.step_slip(line)
