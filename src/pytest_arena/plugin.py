@@ -15,8 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from pytest_arena import _failures, _hooks, _others, _report
-from pytest_arena._config import FLAGS, OPTIONS, SWITCHES, Config, check_names, load_config
-from pytest_arena._config._marker import MARKER, SCENARIO_MARKER, marker_values
+from pytest_arena._config import (
+    FLAGS,
+    MARKER,
+    OPTIONS,
+    SCENARIO_MARKER,
+    SWITCHES,
+    Config,
+    check_names,
+    load_config,
+    marker_values,
+)
 from pytest_arena._fixtures import (
     RUN,
     _arena_in_use,
@@ -94,8 +103,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addini(
             option.ini, f"The same as {option.flag}.", type=kind, default=[] if option.many else ""
         )
-    for name, text in SWITCHES:
-        group.addoption(f"--arena-{name}", dest=f"arena_{name}", action="store_true", help=text)
+    for switch in SWITCHES:
+        dest = f"arena_{switch.name}"
+        group.addoption(f"--arena-{switch.name}", dest=dest, action="store_true", help=switch.help)
     for flag in FLAGS:
         kinds: dict[str, Any] = {"action": "append", "metavar": flag.metavar}
         form = kinds if flag.metavar else {"action": "store_true"}

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from pytest_arena._config._options import (
-    FLAGS,
-    ISOLATIONS,
-    KEEPS,
-    OPTIONS,
-    SWITCHES,
-    Flag,
-    Option,
-)
+from pytest_arena._config._options import FLAGS, OPTIONS, SWITCHES, Option
 from pytest_arena._config._read import (
+    MARKER,
+    SCENARIO_MARKER,
     Config,
-    OptionValue,
-    check_choice,
     check_names,
     load_config,
+    marker_values,
 )
 
 __all__ = [
     "FLAGS",
-    "ISOLATIONS",
-    "KEEPS",
+    "MARKER",
     "OPTIONS",
+    "SCENARIO_MARKER",
     "SWITCHES",
     "Config",
-    "Flag",
     "Option",
-    "OptionValue",
-    "check_choice",
     "check_names",
     "load_config",
+    "marker_values",
 ]

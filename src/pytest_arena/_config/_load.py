@@ -18,7 +18,7 @@ from pytest_arena.errors import ArenaError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from types import ModuleType, TracebackType
+    from types import ModuleType
 
 __all__ = [
     "SOMEWHERE",
@@ -62,12 +62,32 @@ def load_attribute(
             fix=f"{option} = {_with_colon(path)}",
         )
     module, _, attribute = path.partition(":")
-    found = _import(module, option, path, source)
+    try:
+        found = importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        name = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
+        is_absent = bool(name) and f"{module}.".startswith(f"{name}.")
+        cause, fix = _absent(path, option, source) if is_absent else _broken(error, module, source)
+        raise ConfigError(
+            f"{option} = {path} does not import: {described(error)}",
+            why="the plugin cannot use what the option names",
+            cause=cause,
+            fix=fix,
+        ) from error
     try:
         return reduce(getattr, attribute.split("."), found)
     except AttributeError as error:
-        raise _no_attribute(
-            error, path, found, option=option, source=source, likely=likely
+        public = sorted(name for name in vars(found) if not name.startswith("_"))
+        own = [name for name in public if _is_defined_in(found, name)] or public
+        meant = [name for name in own if likely(getattr(found, name))]
+        raise ConfigError(
+            f"{option} = {path}: {error}",
+            why="the plugin cannot use what the option names",
+            cause=f"{found.__file__} defines {', '.join(own[:8]) or 'nothing public'}\n"
+            f"the option is in {source}",
+            fix=f"{option} = {module}:{nearest(attribute, meant)}"
+            if meant
+            else f"name the module that has {attribute}; {module} has nothing of that kind",
         ) from None
 
 
@@ -80,38 +100,19 @@ def _with_colon(path: str) -> str:
     return likely if is_import_path(likely) else "app.main:app"
 
 
-def _import(module: str, option: str, path: str, source: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except (Exception, SystemExit) as error:
-        absent = isinstance(error, ModuleNotFoundError) and _is_part(error.name or "", module)
-        cause, fix = _absent(path, option, source) if absent else _broken(error, module, source)
-        raise ConfigError(
-            f"{option} = {path} does not import: {described(error)}",
-            why="the plugin cannot use what the option names",
-            cause=cause,
-            fix=fix,
-        ) from error
-
-
-def _is_part(name: str, module: str) -> bool:
-    return f"{module}.".startswith(f"{name}.")
-
-
 def _absent(path: str, option: str, source: str) -> tuple[str, str]:
-    module = path.partition(":")[0]
+    """The cause and the next step where a module is not there."""
+    module, _, attribute = path.partition(":")
     cause = f"no module {module!r} on sys.path; named in {source}"
     top = module.partition(".")[0]
+    on_path = {Path(entry).resolve() for entry in sys.path}
     for folder in ("src", "."):
-        if top in _modules_in(Path(folder)) and Path(folder).resolve() not in _on_path():
+        if top in _modules_in(Path(folder)) and Path(folder).resolve() not in on_path:
             return cause, f"pythonpath = {folder}   (in the pytest configuration; in TOML a list)"
-    likely = _close_module(path.partition(":")[0])
-    if likely:
-        return cause, f"{option} = {likely}:{path.partition(':')[2]}"
-    return (
-        cause,
-        f"pythonpath = <the folder of {top}>   (in the pytest configuration; in TOML a list)",
-    )
+    if likely := _close_module(module):
+        return cause, f"{option} = {likely}:{attribute}"
+    folder = f"<the folder of {top}>"
+    return cause, f"pythonpath = {folder}   (in the pytest configuration; in TOML a list)"
 
 
 def _close_module(module: str) -> str:
@@ -133,40 +134,12 @@ def _modules_in(folder: Path) -> set[str]:
     return packages | {file.stem for file in folder.glob("*.py")}
 
 
-def _on_path() -> set[Path]:
-    return {Path(entry).resolve() for entry in sys.path}
-
-
 def _broken(error: BaseException, module: str, source: str) -> tuple[str, str]:
     cause = str(blame(error) or f"the import itself; named in {source}")
     lacking = error.name if isinstance(error, ModuleNotFoundError) else None
     if lacking and "." not in lacking and not _close_module(lacking):
         return cause, f"pip install {lacking}   (or mend that line, if it should be another module)"
     return cause, f'mend that line; python -c "import {module}" shows the whole traceback'
-
-
-def _no_attribute(
-    error: AttributeError,
-    path: str,
-    module: ModuleType,
-    *,
-    option: str,
-    source: str,
-    likely: Callable[[Any], bool],
-) -> ConfigError:
-    attribute = path.partition(":")[2]
-    names = sorted(name for name in vars(module) if not name.startswith("_"))
-    own = [name for name in names if _is_defined_in(module, name)] or names
-    meant = [name for name in own if likely(getattr(module, name))]
-    return ConfigError(
-        f"{option} = {path}: {error}",
-        why="the plugin cannot use what the option names",
-        cause=f"{module.__file__} defines {', '.join(own[:8]) or 'nothing public'}\n"
-        f"the option is in {source}",
-        fix=f"{option} = {module.__name__}:{nearest(attribute, meant)}"
-        if meant
-        else f"name the module that has {attribute}; {module.__name__} has nothing of that kind",
-    )
 
 
 def _is_defined_in(module: ModuleType, name: str) -> bool:
@@ -194,7 +167,9 @@ def load_function(
     found = load_attribute(path, option=option, source=source, likely=inspect.isroutine)
     if callable(found) and _accepts(found, arguments):
         return found
-    what = f"takes {_signature(found)}" if callable(found) else f"is of type {type(found).__name__}"
+    what = f"is of type {type(found).__name__}"
+    if callable(found):
+        what = f"takes {inspect.signature(found)}"
     raise ConfigError(
         f"{option} = {path} {what}, and is called with ({', '.join(arguments)})",
         why="the plugin calls it, and the tests rely on what it does",
@@ -209,12 +184,8 @@ def _accepts(function: Callable[..., Any], arguments: tuple[str, ...]) -> bool:
     except TypeError:
         return False
     except ValueError:  # written in C, without a signature
-        return True
+        pass
     return True
-
-
-def _signature(function: Callable[..., Any]) -> str:
-    return str(inspect.signature(function))
 
 
 def home_of(thing: object) -> CodeLine | None:
@@ -243,14 +214,10 @@ def described(error: BaseException) -> str:
 
 def blame(error: BaseException) -> CodeLine | None:
     """Return the innermost line of the user's own code in the traceback of ``error``."""
-    lines = [line for line in _lines(error.__traceback__) if not is_library(line.file)]
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
-        lines.append(CodeLine(error.filename, error.lineno))
-    return lines[-1] if lines else None
-
-
-def _lines(trace: TracebackType | None) -> list[CodeLine]:
-    return [CodeLine(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(trace)]
+        return CodeLine(error.filename, error.lineno)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not is_library(f.filename)]
+    return CodeLine(frames[-1].filename, frames[-1].lineno or 0) if frames else None
 
 
 _LIBRARIES = (

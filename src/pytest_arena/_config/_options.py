@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "CACHE",
     "DATABASES",
     "FLAGS",
     "ISOLATIONS",
@@ -27,10 +26,17 @@ class Option:
     help: str
     example: str
     choices: tuple[str, ...] = ()
-    many: bool = False
+    form: str = "text"
+    """How its text is read: ``text``, ``databases`` (a line ``name = value`` for each), ``list``
+    (at commas and lines), ``words`` (at blanks as well), ``lines``."""
     metavar: str = "VALUE"
     short: str = ""
     """Another name on the command line."""
+
+    @property
+    def many(self) -> bool:
+        """Whether it is a list in pytest's configuration."""
+        return self.form in {"list", "words", "lines"}
 
     @property
     def ini(self) -> str:
@@ -89,6 +95,7 @@ OPTIONS = (
         "AsyncConnection, if async) or nothing. Built once, then copied for each test. Several "
         "databases: a line 'name = value' for each. Not set: the app makes its tables itself.",
         "app.models:Base",
+        form="databases",
         metavar="SOURCE",
     ),
     Option(
@@ -98,6 +105,7 @@ OPTIONS = (
         "(an AsyncSession, if async) and need not commit. Run once, then copied for each test. "
         "Several databases: a line 'name = value' for each.",
         "tests.seed:seed",
+        form="databases",
         metavar="MODULE:NAME",
     ),
     Option(
@@ -143,7 +151,7 @@ OPTIONS = (
         "Names of environment variables that hold the app's database URLs. Where one is set, it "
         "leads to the tests' database before any of your code is imported. Default: DATABASE_URL.",
         "SHOP_DATABASE_URL",
-        many=True,
+        form="list",
         metavar="NAMES",
     ),
     Option(
@@ -152,7 +160,7 @@ OPTIONS = (
         "Databases of your own that tests may reach all the same; all others are refused. "
         "Patterns over a file path or over dialect://host:port/name.",
         "/srv/maps/*.sqlite",
-        many=True,
+        form="list",
         metavar="PATTERNS",
     ),
     Option(
@@ -181,7 +189,7 @@ OPTIONS = (
         "secret, key or hash. Patterns over table.column; a name without a dot is a column's in "
         "any table.",
         "patients.*",
-        many=True,
+        form="list",
         metavar="PATTERNS",
     ),
     Option(
@@ -192,7 +200,7 @@ OPTIONS = (
         "other file Markdown with gherkin blocks. Not set: nothing is read, and "
         "@pytest.mark.scenario does nothing.",
         "docs/specs",
-        many=True,
+        form="list",
         metavar="PATHS",
     ),
     Option(
@@ -213,7 +221,7 @@ OPTIONS = (
         "request has reached the app), asserted (an assertion has passed after the last request).",
         "asserted",
         EVIDENCE,
-        many=True,
+        form="words",
         metavar="NAMES",
     ),
     Option(
@@ -239,20 +247,24 @@ OPTIONS = (
         "Scenarios that need no test for now: a line for each, with a tag or a key, the day on "
         "which this ends, and the reason.",
         "@manual 2027-03-31 tried by hand before each release",
-        many=True,
+        form="lines",
         metavar="LINES",
     ),
 )
-_REBUILD = (
-    "Build the databases that tests are copied from (arena_schema and arena_seed) anew, "
-    "once, even if nothing seems to have changed."
+# --arena-<name>, and ARENA_<NAME> where that is neither empty, 0, no, off nor false.
+SWITCHES = (
+    Flag(
+        "rebuild",
+        "Build the databases that tests are copied from (arena_schema and arena_seed) anew, "
+        "once, even if nothing seems to have changed.",
+    ),
+    Flag(
+        "verify",
+        "Read each database whole before and after each test, and fail a test after which it is "
+        "not as it was. Costs two readings of all rows and definitions for each test and wider "
+        "fixture.",
+    ),
 )
-_VERIFY = (
-    "Read each database whole before and after each test, and fail a test after which it is not "
-    "as it was. Costs two readings of all rows and definitions for each test and wider fixture."
-)
-SWITCHES = (("rebuild", _REBUILD), ("verify", _VERIFY))
-
 FLAGS = (
     Flag(
         "scenario",
@@ -272,4 +284,3 @@ FLAGS = (
         "green is HOLLOW.",
     ),
 )
-CACHE = "ARENA_CACHE"

@@ -1,16 +1,17 @@
-"""Options, pytest's configuration and the environment, read once into one frozen value."""
+"""Options, pytest's configuration and the environment, read into one frozen value; markers."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
 from pytest_arena._config._load import is_import_path, nearest
-from pytest_arena._config._options import CACHE, DATABASES, LATER, OPTIONS
+from pytest_arena._config._options import DATABASES, ISOLATIONS, KEEPS, LATER, OPTIONS
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, redact
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._options import Option
 
-__all__ = ["Config", "OptionValue", "check_choice", "check_names", "load_config"]
+__all__ = ["MARKER", "SCENARIO_MARKER", "Config", "check_names", "load_config", "marker_values"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,50 +96,55 @@ def load_config(
     """
     given = {one.name: _read(one, flags, environ, ini, inipath) for one in OPTIONS}
     for option in OPTIONS:
-        for one in _values_of(option, given[option.name]):
-            check_choice(one, option.choices)
+        value = given[option.name]
+        for word in _words(value.text) if option.form == "words" else (value.text,):
+            _check_choice(replace(value, text=word), option.choices)
     _check_database(given["database"])
-    texts = {name: one.text for name, one in given.items()}
     config = Config(
-        **{name: text for name, text in texts.items() if name not in _SPECIAL},
-        schema=_by_database(given["schema"], check=_check_schema),
-        seed=_by_database(given["seed"], check=_check_seed),
-        env=_variables(given["env"]),
-        allow=_listed(given["allow"].text),
-        mask=_listed(given["mask"].text),
+        **{option.name: _FORMS[option.form](given[option.name].text) for option in OPTIONS},
         rebuild=_switched_on("rebuild", flags, environ),
         verify=_switched_on("verify", flags, environ),
         root=root,
         cache=_cache(environ, root),
-        places={name: redact(one.place) for name, one in given.items()},
-        specs=_listed(given["specs"].text),
-        scenario_evidence=_words(given["scenario_evidence"].text),
-        # Not at commas: a reason is a sentence.
-        scenario_waive=tuple(filter(None, map(str.strip, texts["scenario_waive"].splitlines()))),
+        places={name: redact(value.place) for name, value in given.items()},
         scenario=_given(flags, "scenario"),
         scenarios_out=",".join(_given(flags, "scenarios_out")),
         scenarios_sabotage=bool(flags.get("scenarios_sabotage")),
     )
+    _check_databases(given["schema"])
+    _check_databases(given["seed"])
+    _check_values(config, given)
     _check_scenarios(config)
     return config
 
 
-_SPECIAL = {
-    "schema",
-    "seed",
-    "env",
-    "allow",
-    "mask",
-    "specs",
-    "scenario_evidence",
-    "scenario_waive",
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+_NAMED = re.compile(r"^([\w./-]+)\s*=\s*(.+)$")
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """Name and value, from lines of the form ``name = value`` or ``value``."""
+    return [(m[1], m[2]) if (m := _NAMED.match(line)) else ("", line) for line in _lines(text)]
+
+
+_FORMS: dict[str, Callable[[str], Any]] = {
+    "text": str,
+    "databases": lambda text: dict(_pairs(text)),
+    "list": _listed,
+    "words": _words,
+    "lines": _lines,
 }
-
-
-def _values_of(option: Option, given: OptionValue) -> list[OptionValue]:
-    if not (option.many and option.choices):
-        return [given]
-    return [replace(given, text=part) for part in _words(given.text)]
 
 
 def _given(flags: Mapping[str, object], name: str) -> tuple[str, ...]:
@@ -157,12 +163,11 @@ def _check_scenarios(config: Config) -> None:
         "arena_scenarios = strict": config.scenarios == "strict",
     }
     if name := next((name for name, value in asked.items() if value), ""):
+        place = f"in {config.place('scenarios')}" if "=" in name else "on the command line"
         raise ConfigError(
             f"{name}, and arena_specs names no specification",
             why="no scenario would be looked at, and the run would pass all the same",
-            cause=f"arena_specs is not set; {name} in {config.place('scenarios')}"
-            if "=" in name
-            else f"arena_specs is not set; {name} on the command line",
+            cause=f"arena_specs is not set; {name} {place}",
             fix="arena_specs = docs/specs   (files, folders or patterns; or --arena-specs=…)",
         )
 
@@ -174,14 +179,14 @@ def _switched_on(name: str, flags: Mapping[str, object], environ: Mapping[str, s
 
 def _cache(environ: Mapping[str, str], root: Path) -> Path:
     # Absolute at once: a test may change the working folder.
-    chosen = environ.get(CACHE) or platformdirs.user_cache_path("pytest-arena")
+    chosen = environ.get("ARENA_CACHE") or platformdirs.user_cache_path("pytest-arena")
     cache = Path(chosen).expanduser().absolute()
     if root.resolve().is_relative_to(cache.resolve()):
         raise ConfigError(
-            f"{CACHE}={chosen}: the project lies in this folder",
+            f"ARENA_CACHE={chosen}: the project lies in this folder",
             why="the cache is a folder of arena's own, which is cleared by hand when it is too big",
             cause=f"the environment names {cache}, and the project is {root}",
-            fix=f"{CACHE}={root / '.arena_cache'} pytest …",
+            fix=f"ARENA_CACHE={root / '.arena_cache'} pytest …",
         )
     return cache
 
@@ -229,8 +234,7 @@ def _line_of(name: str, inipath: Path | None) -> str:
     return str(CodeLine(str(inipath), number)) if number else f"-o {name}=…, or {inipath}"
 
 
-def check_choice(given: OptionValue, choices: tuple[str, ...]) -> None:
-    """Raise a ConfigError for a value that is none of these."""
+def _check_choice(given: OptionValue, choices: tuple[str, ...]) -> None:
     if not choices or given.text in choices:
         return
     if given.text in LATER:
@@ -252,17 +256,14 @@ def check_choice(given: OptionValue, choices: tuple[str, ...]) -> None:
 
 def _check_database(given: OptionValue) -> None:
     if "://" not in given.text:
-        check_choice(given, DATABASES)
-    elif not given.text.startswith(_SERVERS):
+        _check_choice(given, DATABASES)
+    elif not given.text.startswith(("postgresql://", "postgresql+", "postgres://")):
         raise ConfigError(
             f"{given.written(given.text)} is no URL of a server that arena can use",
             why="the test databases are made on it; an SQLite file needs no server",
             cause=given.place,
             fix=given.written("postgresql://postgres@localhost:5432/postgres"),
         )
-
-
-_SERVERS = ("postgresql://", "postgresql+", "postgres://")
 
 
 def check_names(names: Iterable[str], *, inipath: Path | None) -> None:
@@ -278,15 +279,8 @@ def check_names(names: Iterable[str], *, inipath: Path | None) -> None:
             )
 
 
-_NAMED = re.compile(r"^\s*([\w./-]+)\s*=\s*(.+?)\s*$")
-
-
-def _by_database(
-    given: OptionValue, *, check: Callable[[str, OptionValue], None]
-) -> Mapping[str, str]:
+def _check_databases(given: OptionValue) -> None:
     pairs = _pairs(given.text)
-    for _, value in pairs:
-        check(value, given)
     if len({name for name, _ in pairs}) < len(pairs):
         raise ConfigError(
             f"several values for one database: {', '.join(value for _, value in pairs)}",
@@ -296,52 +290,86 @@ def _by_database(
             "app = app.models:Base\n"
             "analytics = app.analytics:Base",
         )
-    return dict(pairs)
 
 
-def _pairs(text: str) -> list[tuple[str, str]]:
-    """Name and value, from lines of the form ``name = value`` or ``value``."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return [(match[1], match[2]) if (match := _NAMED.match(line)) else ("", line) for line in lines]
-
-
-def _check_schema(value: str, given: OptionValue) -> None:
-    if not is_import_path(value) and not value.endswith((".ini", ".sql")):
-        raise ConfigError(
-            f"arena_schema = {value!r} is none of the forms that it can have",
-            why="an empty database needs to know where its tables come from",
-            cause=given.place,
-            fix="one of: app.models:Base, app.models:metadata, alembic.ini, schema.sql, "
-            "app.db:create_tables",
-        )
-
-
-def _check_seed(value: str, given: OptionValue) -> None:
-    if not is_import_path(value):
-        raise ConfigError(
-            f"arena_seed = {value!r} is not of the form package.module:function",
-            why="the function adds the rows that every test starts with",
-            cause=given.place,
-            fix=given.written("tests.seed:seed"),
-        )
-
-
-def _variables(given: OptionValue) -> tuple[str, ...]:
-    names = _listed(given.text)
-    for name in names:
+def _check_values(config: Config, given: Mapping[str, OptionValue]) -> None:
+    for value in config.schema.values():
+        if not is_import_path(value) and not value.endswith((".ini", ".sql")):
+            raise ConfigError(
+                f"arena_schema = {value!r} is none of the forms that it can have",
+                why="an empty database needs to know where its tables come from",
+                cause=given["schema"].place,
+                fix="one of: app.models:Base, app.models:metadata, alembic.ini, schema.sql, "
+                "app.db:create_tables",
+            )
+    for value in config.seed.values():
+        if not is_import_path(value):
+            raise ConfigError(
+                f"arena_seed = {value!r} is not of the form package.module:function",
+                why="the function adds the rows that every test starts with",
+                cause=given["seed"].place,
+                fix=given["seed"].written("tests.seed:seed"),
+            )
+    for name in config.env:
         if not name.isidentifier():
             raise ConfigError(
                 f"arena_env: {name!r} is not the name of an environment variable",
                 why="arena_env says which variables hold database URLs, not what they hold",
-                cause=given.place,
-                fix=given.written("DATABASE_URL"),
+                cause=given["env"].place,
+                fix=given["env"].written("DATABASE_URL"),
             )
-    return names
 
 
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())
+MARKER = "arena(isolation='copy', keep='failed', seed=False, schema=False)"
+SCENARIO_MARKER = (
+    "scenario(name, spec='', rev='', row={}): the test proves this scenario of a specification in "
+    "arena_specs. name: its name, 'Feature :: name' or '@ID'; spec: its file; rev: the version of "
+    "its steps that was reviewed; row: of an outline, one row of its examples. Does nothing where "
+    "arena_specs is not set."
+)
+_MARKER_NAMES = ("isolation", "keep", "seed", "schema")
+_MARKER_ARGUMENTS = inspect.Signature(
+    [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in _MARKER_NAMES]
+)
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return _listed(re.sub(r"\s+", ",", text))
+def marker_values(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], *, place: str
+) -> dict[str, Any]:
+    """Return what ``@pytest.mark.arena(…)`` asks for.
+
+    Raises:
+        ConfigError: an argument that it does not have, or a value that cannot be right.
+    """
+    try:
+        _MARKER_ARGUMENTS.bind_partial(*args, **kwargs)
+    except TypeError as error:
+        raise _wrong_marker(str(error), place, _right_marker(args, kwargs)) from None
+    for name, choices in (("isolation", ISOLATIONS), ("keep", KEEPS)):
+        if name in kwargs:
+            form = f"@pytest.mark.arena({name}='{{}}')"
+            _check_choice(OptionValue(str(kwargs[name]), form, place), choices)
+    for name in ("seed", "schema"):
+        if not isinstance(kwargs.get(name, True), bool):
+            problem = f"{name}={kwargs[name]!r} is neither True nor False"
+            raise _wrong_marker(problem, place, f"@pytest.mark.arena({name}=False)")
+    return dict(kwargs)
+
+
+def _right_marker(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """The arguments as they were given, each by a name that there is.
+
+    Nothing else: whoever pastes a word like ``schema=False`` would ask for an empty database.
+    """
+    given = {("keep" if one in KEEPS else "isolation"): one for one in args}
+    given |= {nearest(name, _MARKER_NAMES): value for name, value in kwargs.items()}
+    return f"@pytest.mark.arena({', '.join(f'{name}={given[name]!r}' for name in given)})"
+
+
+def _wrong_marker(problem: str, place: str, fix: str) -> ConfigError:
+    return ConfigError(
+        f"@pytest.mark.arena: {problem}",
+        why="the test would not run as it says",
+        cause=place,
+        fix=fix,
+    )
