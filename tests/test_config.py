@@ -14,7 +14,6 @@ from pytest_arena._config import (
     SWITCHES,
     Config,
     Option,
-    check_names,
     load_config,
     marker_values,
 )
@@ -22,7 +21,7 @@ from pytest_arena._config._load import load_attribute, load_function
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 
@@ -33,6 +32,7 @@ def read(
     environ: Mapping[str, str] | None = None,
     file: Mapping[str, object] | None = None,
     inipath: Path | None = None,
+    names: Sequence[str] = (),
 ) -> Config:
     """Read options as the plugin does, from plain dictionaries."""
     return load_config(
@@ -41,6 +41,7 @@ def read(
         ini=lambda name: (file or {}).get(name, ""),
         root=Path("/project"),
         inipath=inipath,
+        names=names,
     )
 
 
@@ -191,9 +192,9 @@ def test_a_name_that_is_no_option(tmp_path: Path) -> None:
     """Names of others are none of our business."""
     file = tmp_path / "pytest.ini"
     file.write_text("[pytest]\narena_shema = app:Base\n")
-    check_names(["arena_app", "asyncio_mode"], inipath=None)
+    assert read(names=["arena_app", "asyncio_mode"]).app == ""
     with pytest.raises(ConfigError, match="arena_shema is no option") as caught:
-        check_names(["arena_shema"], inipath=file)
+        read(names=["arena_shema"], inipath=file)
     assert caught.value.fix.startswith("arena_schema = ")
     assert f"{file}:2" in caught.value.cause
 
@@ -381,6 +382,8 @@ def test_the_page_of_fixtures_names_each_of_them() -> None:
     page = (REFERENCE / "fixtures.md").read_text(encoding="utf-8")
     headings = [line[4:-1] for line in page.splitlines() if line.startswith("## `")]
     names = [name for name in _fixtures.__all__ if name != "RUN"]
-    assert sorted(headings) == sorted([*names, "@pytest.mark.arena", "@pytest.mark.scenario"])
+    assert sorted(headings) == sorted(
+        [*names, "scenario", "@pytest.mark.arena", "@pytest.mark.scenario"]
+    )
     for name in ("isolation", "keep", "seed", "schema", "spec", "rev", "row"):
         assert f"`{name}`" in page

@@ -17,12 +17,10 @@ import pytest
 from pytest_arena import _failures, _hooks, _others, _report
 from pytest_arena._config import (
     FLAGS,
-    MARKER,
+    MARKERS,
     OPTIONS,
-    SCENARIO_MARKER,
     SWITCHES,
     Config,
-    check_names,
     load_config,
     marker_values,
 )
@@ -79,12 +77,6 @@ PLAN = pytest.StashKey[Plan]()
 WIDE = pytest.StashKey[dict[Any, WideFixture]]()
 FACTS = pytest.StashKey[FactsOfProcesses]()
 SCENARIOS = pytest.StashKey["Scenarios | None"]()
-
-_MARKER = (
-    f"{MARKER}: this test's database. isolation: how it is brought back afterwards; keep: when to "
-    "keep a copy for a look (never, failed, always); seed=False: without the rows of arena_seed; "
-    "schema=False: empty, without tables, for tests of migrations."
-)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -152,13 +144,14 @@ def _config_of(config: pytest.Config) -> Config:
         for name, value in vars(config.known_args_namespace).items()
         if name.startswith("arena_")
     }
-    check_names(_names_in_file(config), inipath=config.inipath)
     return load_config(
         flags=flags,
         environ=os.environ,
         ini=config.getini,
         root=config.rootpath,
         inipath=config.inipath,
+        # Private since pytest 9; without it pytest's own warning about unknown names has to do.
+        names=vars(config).get("_inicfg") or vars(config).get("inicfg") or (),
     )
 
 
@@ -166,11 +159,6 @@ def _last_words(run: ArenaRun) -> None:
     """Tell of what was refused when there was no summary any more, which the app may swallow."""
     for text in dict.fromkeys(str(error) for error in run.ledger.unreported("")):
         sys.stderr.write(f"arena: {text}\n")
-
-
-def _names_in_file(config: pytest.Config) -> list[str]:
-    # Private since pytest 9; without it pytest's own warning about unknown names has to do.
-    return list(vars(config).get("_inicfg") or vars(config).get("inicfg") or ())
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -184,8 +172,8 @@ def pytest_configure(config: pytest.Config) -> None:
             "pytest_arena.plugin was loaded too late to lead the app into test databases: "
             "take it out of pytest_plugins; it is found by itself, or by -p pytest_arena.plugin"
         )
-    config.addinivalue_line("markers", _MARKER)
-    config.addinivalue_line("markers", SCENARIO_MARKER)
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
     facts = config.stash[FACTS] = FactsOfProcesses(config, config.stash[RUN].ledger)
     config.pluginmanager.register(facts, "arena_facts")
     if (scenarios := config.stash[SCENARIOS]) is not None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._options import Option
 
-__all__ = ["MARKER", "SCENARIO_MARKER", "Config", "check_names", "load_config", "marker_values"]
+__all__ = ["MARKERS", "Config", "load_config", "marker_values"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +88,16 @@ def load_config(
     ini: Callable[[str], object],
     root: Path,
     inipath: Path | None = None,
+    names: Iterable[str] = (),
 ) -> Config:
     """Read every option: the command line wins over the environment, that over the file.
 
+    ``names`` are those that the file gives a value to.
+
     Raises:
-        ConfigError: a value that cannot be right; it names where the value stands.
+        ConfigError: a value that cannot be right, or a name of no option; it says where that is.
     """
+    _check_names(names, inipath)
     given = {one.name: _read(one, flags, environ, ini, inipath) for one in OPTIONS}
     for option in OPTIONS:
         value = given[option.name]
@@ -266,8 +270,7 @@ def _check_database(given: OptionValue) -> None:
         )
 
 
-def check_names(names: Iterable[str], *, inipath: Path | None) -> None:
-    """Raise a ConfigError for the first name that starts with ``arena_`` and is no option."""
+def _check_names(names: Iterable[str], inipath: Path | None) -> None:
     known = [option.ini for option in OPTIONS]
     for name in names:
         if name.startswith("arena_") and name not in known:
@@ -320,12 +323,19 @@ def _check_values(config: Config, given: Mapping[str, OptionValue]) -> None:
             )
 
 
-MARKER = "arena(isolation='copy', keep='failed', seed=False, schema=False)"
-SCENARIO_MARKER = (
-    "scenario(name, spec='', rev='', row={}): the test proves this scenario of a specification in "
-    "arena_specs. name: its name, 'Feature :: name' or '@ID'; spec: its file; rev: the version of "
-    "its steps that was reviewed; row: of an outline, one row of its examples. Does nothing where "
-    "arena_specs is not set."
+MARKERS = (
+    (
+        "arena(isolation='copy', keep='failed', seed=False, schema=False): this test's database. "
+        "isolation: how it is brought back afterwards; keep: when to keep a copy for a look "
+        "(never, failed, always); seed=False: without the rows of arena_seed; schema=False: empty, "
+        "without tables, for tests of migrations."
+    ),
+    (
+        "scenario(name, spec='', rev='', row={}): the test proves this scenario of a specification "
+        "in arena_specs. name: its name, 'Feature :: name' or '@ID'; spec: its file; rev: the "
+        "version of its steps that was reviewed; row: of an outline, one row of its examples. Does "
+        "nothing where arena_specs is not set."
+    ),
 )
 _MARKER_NAMES = ("isolation", "keep", "seed", "schema")
 _MARKER_ARGUMENTS = inspect.Signature(
