@@ -148,8 +148,6 @@ class ArenaRun:
             door=self.watcher.door if self.watcher else None,
             client_options=client_options,
         )
-        if self.watcher is not None:
-            self.watcher.opened(self.current.test)
 
     def _leave_what_was_broken_off(self) -> None:
         """Between two tests there is no test's level, unless Ctrl-C or a timeout was too quick."""

@@ -33,9 +33,6 @@ class Watcher(Protocol):
     def is_rehearsing(self) -> bool:
         """Whether the test that runs is run again: nobody is told of it."""
 
-    def opened(self, test: RunningTest) -> None:
-        """A test begins; nothing is connected yet."""
-
     def uses_app(self, app: object) -> None:
         """Clients are about to talk to this app."""
 

@@ -15,9 +15,7 @@ from unittest import mock
 import _pytest.assertion.rewrite as rewriting
 import _pytest.assertion.util as asserting
 
-from pytest_arena.scenarios._sent import relative
-from pytest_arena.scenarios._statements import text_at
-from pytest_arena.scenarios._unheard import unheard
+from pytest_arena.scenarios._statements import relative, text_at, unheard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

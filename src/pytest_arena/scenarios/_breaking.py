@@ -4,40 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_arena._databases._state import Level
 from pytest_arena._loop import running_loop
 from pytest_arena.errors import IsolationError
-from pytest_arena.scenarios._altered import emptied, failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine, Iterator
 
     from pytest_arena._ledger import Request
     from pytest_arena._run import ArenaRun, RunningTest
-    from pytest_arena.scenarios._altered import Send
+    from pytest_arena.scenarios.evidence import Facts, Requested
 
-__all__ = ["KINDS", "Breaking", "SabotageKind"]
+
+__all__ = ["Breaking", "SabotageKind", "emptied", "failed", "to_break"]
 
 SabotageKind = Literal["seed", "commit", "empty", "500"]
-
-
-_NONE = -2  # no request has this number; a login's has -1
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Breaking:
     """One thing that is broken around one request of a test, known by its number.
 
-    This one breaks nothing, to compare others with.
+    - ``seed``: before the request all databases become what their templates are. What the test
+      and its fixtures hold in memory is not gone. What wide fixtures have written is back when the
+      test's own level is left; without them that level is emptied.
+    - ``commit``: what the app has committed is taken back when the request is over, and what those
+      have that were under way together with it; its answer stays.
+    - ``empty``, ``500``: the answer comes without its body, or as a plain 500; the work stays.
+    - None: nothing is broken, to compare others with.
 
     Databases are brought back by levels, whatever becomes of the test. Nothing is raised into the
     test: what fails here is found in ``errors``, with all else that arena itself has to say of
     this run.
     """
 
-    def __init__(self, run: ArenaRun, *, number: int = _NONE, seconds: float) -> None:
-        self._run, self._number, self.seconds = run, number, seconds
+    def __init__(
+        self, run: ArenaRun, kind: SabotageKind | None, *, number: int | None, seconds: float
+    ) -> None:
+        self._run, self._kind, self._number, self.seconds = run, kind, number, seconds
         self.is_reached = False  # the request that is meant was made
         self.is_applied = False
         self.is_timed_out = False
@@ -47,14 +55,7 @@ class Breaking:
         self._lock = threading.Lock()  # sync clients may be called in several threads
         self._under_way = 0
         self._first = 0  # of those that are under way
-        self._test: RunningTest | None = None
-        self._serial = 0
-
-    # The test, from its beginning to its end.
-
-    def open(self, test: RunningTest) -> None:
-        """The test begins."""
-        self._test, self._serial = test, next(self._run.serials)
+        self._level: Level | None = None  # above the test's
 
     async def limited(self, call: Coroutine[Any, Any, None]) -> None:
         """Await the test's coroutine, which may wait for ever for what was broken."""
@@ -79,127 +80,175 @@ class Breaking:
             self._under_way += 1
             if request.number == self._number:
                 self.is_reached = True
-                self._quietly(self._begin_if_free)
+                if self._kind in {"seed", "commit"}:
+                    with self._errors_kept():
+                        self._change_databases(self._run.current.running())
+
+    def _change_databases(self, test: RunningTest) -> None:
+        if self._under_way > 1:
+            self.is_late_since = self._first
+            return
+        levels = self._run.levels
+        level, is_seed = levels.find(test), self._kind == "seed"
+        if is_seed and level is not None and levels.is_alone(level):
+            levels.begin_anew(level)
+        else:
+            serial = test.serial if is_seed else next(self._run.serials)
+            name, stage = f"{test.plan.name}, sabotaged", test.plan.stage
+            self._level = Level(self, name, serial, stage, is_anew=is_seed)
+            levels.enter(self._level)
+        if is_seed:  # whoever looked before this would take it for what the test has done
+            test.story.begin_anew()
+            self._run.observer.begin_anew()
+            self.is_applied = True
 
     def sending(self, request: Request, send: Send) -> Send:
         """Return what the app is to send its answer by."""
-        is_meant = not request.is_login and request.number == self._number
-        return self._altered(send) if is_meant else send
+        alter = {"empty": emptied, "500": failed}.get(self._kind or "")
+        if alter is None or request.is_login or request.number != self._number:
+            return send
+        return alter(send, lambda: setattr(self, "is_applied", True))
 
     def ends(self, request: Request) -> None:
         """A request is over, with all that the app does after its answer."""
         if request.is_login:
             return
-        with self._lock:
+        with self._lock, self._errors_kept():
             self._under_way -= 1
-            if not self._under_way:
-                self._quietly(self._end)
+            if not self._under_way and self._kind == "commit" and self._level is not None:
+                level, self._level = self._level, None
+                self.is_applied = bool(self._run.levels.leave(level))
 
-    def _quietly(self, do: Callable[[], object]) -> None:
+    @contextmanager
+    def _errors_kept(self) -> Iterator[None]:
+        """Keep an error: the app would answer with a 500, for our reason."""
         try:
-            do()
-        except Exception as error:  # noqa: BLE001 - the app would answer with a 500, for our reason
-            self.errors.append(error)
-
-    def _begin_if_free(self) -> None:
-        try:
-            self._begin()
+            yield
         except IsolationError as error:
             line = error.cause.partition("\n")[0]
-            raise IsolationError(
+            kept = IsolationError(
                 f"an open transaction stood in the way of what was to be broken ({line})",
                 why=error.why,
                 cause=error.cause,
                 fix="commit, or roll back, before the request",
-            ) from error
-
-    def _enter(self, serial: int, *, is_anew: bool = False) -> Level:
-        """Enter a level above the test's.
-
-        Raises:
-            IsolationError: an open transaction is in the way.
-        """
-        [test] = filter(None, [self._test])
-        name = f"{test.plan.name}, sabotaged"
-        level = Level(self, name, serial, test.plan.stage, is_anew=is_anew)
-        self._run.levels.enter(level)
-        return level
-
-    def _begin(self) -> None:
-        """Before the request that is meant."""
-
-    def _altered(self, send: Send) -> Send:
-        return send
-
-    def _end(self) -> None:
-        """When no request is under way any more."""
-
-    def _applied(self) -> None:
-        self.is_applied = True
+            )
+            kept.__cause__ = error
+            self.errors.append(kept)
+        except Exception as error:  # noqa: BLE001 - as said
+            self.errors.append(error)
 
 
-class _Seedless(Breaking):
-    """Before the request all databases become what their templates are.
+_SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}
+_REFUSAL, _ERROR = 400, 500
 
-    What the test and the wide fixtures that it uses have written is gone; what they hold in memory
-    is not. What wide fixtures have written is back when the test's own level is left, above which
-    this one lies. Without such fixtures there is no need of it: the test's level is emptied.
+
+def to_break(facts: Facts) -> dict[SabotageKind, int | str]:
+    """Return of each kind the number of the request around which it is done, or why it is not.
+
+    - ``seed``: the first request that is no preparation, where rows were written before it.
+    - ``commit``: the last one that changed rows, those of the preparation left out.
+    - ``empty``: the last one, where its answer may have a body. That of a refusal (4xx) says no
+      more than its status does.
+    - ``500``: the last one, where it has an answer.
     """
-
-    def _begin(self) -> None:
-        [test] = filter(None, [self._test])
-        if self._under_way > 1:
-            self.is_late_since = self._first
-            return
-        levels = self._run.levels
-        level = levels.find(test)
-        if level is not None and levels.is_alone(level):
-            levels.begin_anew(level)
-        else:
-            self._enter(test.serial, is_anew=True)
-        # Whoever looked before this would take it for what the test has done.
-        test.story.begin_anew()
-        self._run.observer.begin_anew()
-        self._applied()
+    if not facts.requests:
+        return dict.fromkeys(("seed", "commit", "empty", "500"), "it makes no request")
+    last = facts.requests[-1]
+    number = len(facts.requests) - 1
+    return {
+        "seed": "it writes no row before its first request" if facts.seeded == () else facts.first,
+        "commit": _last_change(facts),
+        "empty": _why_not_emptied(last) or number,
+        "500": _why_not_failed(last) or number,
+    }
 
 
-class _Commitless(Breaking):
-    """What the app has committed is taken back when the request is over; its answer stays.
+def _last_change(facts: Facts) -> int | str:
+    requests = enumerate(facts.requests)
+    changing = [at for at, one in requests if at >= facts.first and _may_have_changed(one)]
+    return changing[-1] if changing else "none of its requests changes a row"
 
-    With those that were under way together with it: nobody can tell them apart.
+
+def _may_have_changed(request: Requested) -> bool:
+    return request.method not in _SAFE if request.changed is None else bool(request.changed)
+
+
+def _why_not_emptied(last: Requested) -> str:
+    if last.status in BODILESS or last.method == "HEAD":
+        return "its last answer has no body"
+    if last.status is not None and _REFUSAL <= last.status < _ERROR:
+        return f"its last answer is a refusal: {last.status}"
+    return _why_not_failed(last)
+
+
+def _why_not_failed(last: Requested) -> str:
+    if last.method == "WEBSOCKET":
+        return "its last request opens a websocket"
+    if last.status is None:
+        return "its last request has no answer"
+    return f"its last answer is an error: {last.status}" if last.status >= _ERROR else ""
+
+
+_OF_A_BODY = {b"content-length", b"content-encoding", b"transfer-encoding", b"trailer"}
+_FILES = {"http.response.pathsend", "http.response.zerocopysend"}  # by extensions of ASGI
+BODILESS = {204, 304}
+
+
+def emptied(send: Send, done: Callable[[], object]) -> Send:
+    """Return a ``send`` that lets the status and the headers pass, and no body.
+
+    The headers that tell how long a body is and how it is packed are mended. An answer that has
+    no body passes as it is; ``done`` is called for one that had. What else an app sends, messages
+    of a websocket for one, passes.
     """
+    held: list[MutableMapping[str, Any]] = []
+    is_over = False
 
-    _level: Level | None = None
+    async def emptying(message: MutableMapping[str, Any]) -> None:
+        nonlocal is_over
+        if message["type"] == "http.response.start" and message["status"] not in BODILESS:
+            held.append(message)
+        elif not held:
+            await send(message)
+        elif is_over:
+            pass
+        elif message["type"] in _FILES or message.get("body"):
+            is_over = True
+            done()
+            about = [one for one in held[0].get("headers", ()) if one[0].lower() not in _OF_A_BODY]
+            await _send_whole(send, {**held[0], "headers": about}, b"")
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            is_over = True
+            await send(held[0])
+            await send(message)
 
-    def _begin(self) -> None:
-        if self._under_way > 1:
-            self.is_late_since = self._first
-        else:
-            self._level = self._enter(self._serial)
-
-    def _end(self) -> None:
-        level, self._level = self._level, None
-        if level is not None:
-            self.is_applied = bool(self._run.levels.leave(level))
-
-
-class _Empty(Breaking):
-    """The answer comes without its body; the app's work stays."""
-
-    def _altered(self, send: Send) -> Send:
-        return emptied(send, self._applied)
-
-
-class _Failed(Breaking):
-    """The answer comes as a plain 500; the app's work stays."""
-
-    def _altered(self, send: Send) -> Send:
-        return failed(send, self._applied)
+    return emptying
 
 
-KINDS: dict[SabotageKind, type[Breaking]] = {
-    "seed": _Seedless,
-    "commit": _Commitless,
-    "empty": _Empty,
-    "500": _Failed,
-}
+def failed(send: Send, done: Callable[[], object]) -> Send:
+    """Return a ``send`` that lets a plain 500 pass in the place of the answer.
+
+    The app has done its work by then. ``done`` is called when its answer begins; what else it
+    sends, messages of a websocket for one, passes.
+    """
+    is_over = False
+
+    async def failing(message: MutableMapping[str, Any]) -> None:
+        nonlocal is_over
+        if not message["type"].startswith("http.response."):
+            await send(message)
+        elif not is_over:
+            is_over = True
+            done()
+            headers = [(b"content-type", b"text/plain; charset=utf-8")]
+            start = {"type": "http.response.start", "status": 500, "headers": headers}
+            await _send_whole(send, start, b"Internal Server Error")
+
+    return failing
+
+
+async def _send_whole(send: Send, start: MutableMapping[str, Any], body: bytes) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    headers = [one for one in start["headers"] if one[0].lower() != length[0]]
+    await send({**start, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._app import is_logging_in
 from pytest_arena._clock import seconds as now
 from pytest_arena._gate import Doings, watch_statements
-from pytest_arena.scenarios import _literals, _told
 from pytest_arena.scenarios._door import AppDoor, is_by_itself, request_now
 from pytest_arena.scenarios._log import Log
-from pytest_arena.scenarios._rows import Rows
+from pytest_arena.scenarios._readings import Reading, better, unknown
+from pytest_arena.scenarios.specs import literals
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable, Iterable, Sequence
 
     from pytest_arena._databases._state import Level
     from pytest_arena._ledger import Request
-    from pytest_arena._run import ArenaRun, RunningTest
+    from pytest_arena._run import ArenaRun
     from pytest_arena.scenarios._breaking import Breaking
     from pytest_arena.scenarios.evidence import Facts
     from pytest_arena.scenarios.specs import Scenario, Specification
@@ -39,7 +40,7 @@ class Instruments:
         self.wants_bodies = False  # whether what was sent may hold one of the literals
         self._off: dict[str, str] = {}
         self._facts: Facts | None = None
-        self._rows = Rows(run)
+        self._wide: dict[Level, Counter[str]] = {}  # rows of wider fixtures' levels
         self._literals: tuple[str, ...] = ()
         self._wanted_by: dict[object, tuple[str, ...]] = {}
         self._doings: dict[Level, Doings] = {}  # of the levels that stand
@@ -51,11 +52,6 @@ class Instruments:
     def is_rehearsing(self) -> bool:
         """Whether the test that runs is run again: nobody is told of it."""
         return self.breaking is not None
-
-    def opened(self, test: RunningTest) -> None:
-        """A test begins; nothing is connected yet."""
-        if self.breaking is not None:
-            self.breaking.open(test)
 
     def settled(self, errors: list[Exception]) -> list[Exception]:
         """The test is over. Returns those of its errors of which somebody is to be told."""
@@ -129,7 +125,8 @@ class Instruments:
         self.log, self._facts = Log(scenarios, fixture_names), None
         key = (tuple((one.key, one.rev) for one in scenarios), rows)
         if key not in self._wanted_by:
-            self._wanted_by[key] = _literals.wanted(scenarios, rows)
+            texts = (text for one in scenarios for text in literals(one, rows))
+            self._wanted_by[key] = tuple(dict.fromkeys(texts))
         self._literals = self._wanted_by[key]
         self.wants_bodies = bool(self._literals)
 
@@ -155,15 +152,16 @@ class Instruments:
         return facts
 
     def _told(self, log: Log) -> Facts:
-        doubt = self.door.doubt(has_asked_another=log.has_asked_another)
-        if not log.requests and doubt:
+        if not log.requests and (doubt := self.door.doubt(has_asked_another=log.has_asked_another)):
             log.off.setdefault("requested", doubt)
+        doings = dict(self._standing())
+        self._wide = {level: rows for level, rows in self._wide.items() if level in doings}
         off = log.off | self._off
-        telling = _told.Telling(log, self._rows, dict(self._standing()), self._literals, off)
+        reading = Reading(self.run, log, doings, self._literals, wide=self._wide, off=off)
         try:
-            return _told.better(telling.facts(), self._facts)
+            return better(reading.facts(), self._facts)
         except Exception as error:  # noqa: BLE001 - a test never fails by who watches it
-            return _told.unknown(error)
+            return unknown(error)
 
     # What a test tells.
 

@@ -1,33 +1,30 @@
-"""Which scenarios does a test say that it proves?"""
+"""Which scenarios does a test say that it proves, and is it still the same test?"""
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
 import linecache
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._others import own_function
+from pytest_arena._values import CodeLine
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios._bdd import EXAMPLE, template_of
-from pytest_arena.scenarios._sent import relative
-from pytest_arena.scenarios._sources import Sources
-from pytest_arena.scenarios.evidence import Mapping
-from pytest_arena.scenarios.specs import (
-    Index,
-    Problem,
-    Reference,
-    Scenario,
-    Specification,
-    reference,
-    row_proven,
-)
+from pytest_arena.scenarios._statements import relative
+from pytest_arena.scenarios.evidence import Mapping, from_shape, to_shape
+from pytest_arena.scenarios.specs import Index, Problem, Reference, reference, row_proven
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from pytest_arena.scenarios._bdd import Template
+    from pytest_arena.scenarios.specs import Scenario, Specification
 
-__all__ = ["Mapped", "Mapper"]
+__all__ = ["Mapped", "Mapper", "Mappings", "Unawaited"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,53 +46,40 @@ class Mapper:
     def __init__(self, specification: Specification, index: Index, root: Path) -> None:
         self._index, self._root = index, root
         self._files = frozenset(specification.files)
-        self._sources = Sources()
         self._items: Sequence[Any] = ()
         self._named: frozenset[str] | None = None
 
     def all_of(self, items: Sequence[Any]) -> list[Mapped]:
         """Return those of these tests that say that they prove something."""
         self._items, self._named = items, None
-        return [one for item in items if (one := self.mapped(item)) is not None]
+        return [one for item in items if (one := self._mapped(item)) is not None]
 
-    def _named_by_all(self) -> frozenset[str]:
-        """The keys that tests name. Only for whom has none, who means one of the others."""
-        if self._named is None:
-            self._named = frozenset(self._keys())
-        return self._named
-
-    def _keys(self) -> Iterator[str]:
-        for item in self._items:
-            template = template_of(item)
-            names = [template.name] if template is not None else []
-            names += [str(one.args[0]) for one in item.iter_markers("scenario") if one.args]
-            found = (self._index.only(Reference(name=name)) for name in names)
-            yield from (one.key for one in found if one is not None)
-
-    def mapped(self, item: Any) -> Mapped | None:
-        """Return what a test says that it proves; None where it says nothing of the kind."""
-        markers, template = list(item.iter_markers("scenario")), template_of(item)
-        if not markers and template is None:
-            return None
+    def _mapped(self, item: Any) -> Mapped | None:
+        markers, template = list(item.iter_markers("scenario")), _template_of(item)
         found: list[tuple[Mapping, Scenario]] = []
         errors: list[ScenarioError] = []
-        place = f"{_place(item)}  {_first_line(item)}".strip()
         for marker in markers:
+            line = linecache.getline(str(item.path), (item.location[1] or 0) + 1).strip()
+            place = f"{_place(item)}  {line}".strip()
             try:
                 found.append(self._found(item, reference(marker.args, marker.kwargs, place=place)))
             except ScenarioError as error:
                 errors.append(error)
         if template is not None:
-            found += self._of_bdd(item, template, place)
+            found += self._of_bdd(item, *template)
         if not found and not errors:
             return None
+        file, _, number = _place(item).rpartition(":")
         return Mapped(
             item=item,
             test=item.nodeid,
             mappings=tuple(dict.fromkeys(mapping for mapping, _ in found)),
             scenarios=tuple({scenario.key: scenario for _, scenario in found}.values()),
             error=errors[0] if errors else None,
-            orphans=tuple(self._orphan(item, error) for error in errors),
+            orphans=tuple(
+                Problem(spec=file, line=int(number), what=error.what, hint=error.fix)
+                for error in errors
+            ),
         )
 
     def _found(self, item: Any, wanted: Reference) -> tuple[Mapping, Scenario]:
@@ -108,24 +92,30 @@ class Mapper:
             scenario=scenario.key,
             row=row_proven(scenario, wanted, _parameters(item)),
             rev=wanted.rev,
-            source=self._sources.of(item),
+            source=_hash_of(item),
         )
         return mapping, scenario
 
-    def _of_bdd(
-        self, item: Any, template: Template, place: str
-    ) -> Iterator[tuple[Mapping, Scenario]]:
-        spec = relative(template.file, self._root)
-        if spec not in self._files:
-            return
-        try:
-            yield self._found(item, Reference(name=template.name, spec=spec, place=place))
-        except ScenarioError:
-            return  # a malformed one, which is reported where it stands: the test is not at fault
+    def _of_bdd(self, item: Any, name: str, file: Path) -> Iterator[tuple[Mapping, Scenario]]:
+        spec = relative(file, self._root)
+        if spec in self._files:
+            try:
+                yield self._found(item, Reference(name=name, spec=spec, place=_place(item)))
+            except ScenarioError:
+                return  # a malformed one, which is reported where it stands
 
-    def _orphan(self, item: Any, error: ScenarioError) -> Problem:
-        file, _, line = _place(item).rpartition(":")
-        return Problem(spec=file, line=int(line), what=error.what, hint=error.fix)
+    def _named_by_all(self) -> frozenset[str]:
+        """The keys that tests name. Only for whom has none, who means one of the others."""
+        if self._named is None:
+            names = (
+                str(marker.args[0])
+                for item in self._items
+                for marker in item.iter_markers("scenario")
+                if marker.args
+            )
+            found = (self._index.only(Reference(name=name)) for name in names)
+            self._named = frozenset(one.key for one in found if one is not None)
+        return self._named
 
 
 def _place(item: Any) -> str:
@@ -133,13 +123,181 @@ def _place(item: Any) -> str:
     return f"{file}:{(line or 0) + 1}".replace("\\", "/")
 
 
-def _first_line(item: Any) -> str:
-    return linecache.getline(str(item.path), (item.location[1] or 0) + 1).strip()
-
-
 def _parameters(item: Any) -> dict[str, object]:
     """The values that the test was parametrised with; pytest-bdd's row is one of them."""
     callspec = getattr(item, "callspec", None)
     values = dict(callspec.params) if callspec is not None else {}
-    row = values.pop(EXAMPLE, {})
+    row = values.pop("_pytest_bdd_example", {})
     return {**values, **row} if isinstance(row, dict) else values
+
+
+# Is its code the same?
+
+
+def _hash_of(item: Any) -> str:
+    """Return the hash of what a test does, ``1:9f3c01aa``; "" where its code is not to be had.
+
+    Blind to its name, decorators, annotations, docstring, comments and layout.
+    """
+    function = own_function(item)[2]
+    code = getattr(inspect.unwrap(function) if function else None, "__code__", None)
+    node = _functions(code.co_filename).get(code.co_firstlineno) if code else None
+    if node is None:
+        return ""
+    body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+    text = "\n".join(map(ast.dump, body))
+    return f"1:{blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
+
+
+@functools.cache
+def _functions(file: str) -> dict[int, ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Return the functions in a file by their first lines, decorators included."""
+    try:
+        tree = ast.parse(Path(file).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    return {
+        min([node.lineno, *(one.lineno for one in node.decorator_list)]): node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+# What does pytest-bdd say of its tests, and which of its steps were never awaited?
+
+_BDD = "pytest_bdd.scenario"
+
+
+def _template_of(item: Any) -> tuple[str, Path] | None:
+    """Return the scenario that pytest-bdd has made a test from, and its file.
+
+    The name has its feature's and its rule's: ``Battles :: The rule :: It starts``. Guarded: the
+    registry that says it is private to pytest-bdd.
+    """
+    registry = getattr(sys.modules.get(_BDD), "scenario_wrapper_template_registry", None)
+    function = getattr(item, "obj", None)
+    try:
+        one = registry.get(getattr(function, "__func__", function))  # type: ignore[union-attr]  # as below
+        rule = getattr(getattr(one, "rule", None), "name", "")
+        names = [one.feature.name, rule, one.name] if one.feature.name else [one.name]
+        return " :: ".join(filter(None, names)), Path(one.feature.filename)
+    except (AttributeError, TypeError):  # none of its, or another version of it
+        return None
+
+
+class Unawaited:
+    """The coroutines that steps have returned, which pytest-bdd calls and never awaits.
+
+    A step may hand its coroutine on as a fixture, and another one may run it: so they are judged
+    when the test has ended.
+    """
+
+    def __init__(self) -> None:
+        self._made: list[tuple[Any, Any]] = []
+        self._original: Callable[..., Any] | None = None
+
+    def watch(self) -> str:
+        """Begin to look at what steps return, once. Returns why that cannot be done, else ""."""
+        module: Any = sys.modules.get(_BDD)
+        if module is None or self._original is not None:
+            return ""
+        original = self._original = getattr(module, "call_fixture_func", None)
+        if original is None:
+            return (
+                "this version of pytest-bdd calls its steps in another way: "
+                "one that returns a coroutine may pass without having run"
+            )
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            if inspect.iscoroutine(result) or inspect.isasyncgen(result):
+                self._made.append((kwargs.get("fixturefunc", args[0] if args else None), result))
+            return result
+
+        module.call_fixture_func = called
+        return ""
+
+    def unwatch(self) -> None:
+        """Put back what ``watch`` has replaced."""
+        if self._original is not None:
+            module: Any = sys.modules[_BDD]
+            module.call_fixture_func, self._original = self._original, None
+
+    def take(self) -> ScenarioError | None:
+        """Return the error for the steps of the test that has just ended, if one never ran."""
+        made, self._made = self._made, []
+        steps = [step for step, result in made if _never_ran(result)]
+        if not steps:
+            return None
+        names = [str(getattr(step, "__name__", step)) for step in steps]
+        code = getattr(inspect.unwrap(steps[0]), "__code__", None)
+        calls = ", ".join(dict.fromkeys(f"{name}()" for name in names))
+        return ScenarioError(
+            f"the step function {calls} returned a coroutine that nobody awaited: it never ran",
+            why="pytest-bdd calls its steps and awaits none, so that the test passes whatever they "
+            "say",
+            cause=str(CodeLine(code.co_filename, code.co_firstlineno)) if code else names[0],
+            fix="make it a def; or make the scenario a plain async test, marked with "
+            "@pytest.mark.scenario(…)",
+        )
+
+
+def _never_ran(result: Any) -> bool:
+    if inspect.isasyncgen(result):  # who begins one asks for more of it: nobody, of a step's
+        return not result.ag_running and result.ag_frame is not None
+    if inspect.getcoroutinestate(result) != inspect.CORO_CREATED:
+        return False
+    result.close()  # else Python warns of it, wherever it is collected
+    return True
+
+
+# What has the collection of all processes found?
+
+
+class Mappings:
+    """Mappings, wrong markers and the names of tests, of all processes.
+
+    Every worker collects all tests: what one tells is told by the others too.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+        """Node ids as reports have them, which plugins may have changed, and those of mappings."""
+        self.collectors = 0
+        """How many processes have told of their collection."""
+        self.problems: dict[Problem, None] = {}
+        """Markers that mean nothing, files whose tests nobody knows."""
+        self._mappings: dict[Mapping, bool] = {}  # whether it is deselected, in all of them
+
+    def all(self) -> list[Mapping]:
+        """Return the mappings."""
+        return [replace(one, is_deselected=gone) for one, gone in self._mappings.items()]
+
+    def add(self, tests: Iterable[Mapped], *, selected: frozenset[int]) -> None:
+        """This process has collected these, and will run those with such an identity."""
+        self.collectors += 1
+        for test in tests:
+            self.names[test.item.nodeid] = test.test
+            self.problems |= dict.fromkeys(test.orphans)
+            self._add(test.mappings, is_deselected=id(test.item) not in selected)
+
+    def _add(self, mappings: Iterable[Mapping], *, is_deselected: bool) -> None:
+        for one in mappings:
+            self._mappings[one] = self._mappings.get(one, True) and is_deselected
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain values, to be sent to another process."""
+        return {
+            "names": self.names,
+            "mappings": [to_shape(one) for one in self.all()],
+            "problems": [to_shape(one) for one in self.problems],
+        }
+
+    def take_over(self, sent: dict[str, Any]) -> None:
+        """Add what another process has found."""
+        self.collectors += 1
+        self.names |= sent["names"]
+        self.problems |= {Problem(**one): None for one in sent["problems"]}
+        for values in sent["mappings"]:
+            one = from_shape(Mapping, values)
+            self._add([replace(one, is_deselected=False)], is_deselected=one.is_deselected)

@@ -11,22 +11,16 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from pytest_arena.errors import ArenaError
-from pytest_arena.scenarios._agreed import check_agreed
 from pytest_arena.scenarios._assertions import enable, heard
-from pytest_arena.scenarios._bdd import Unawaited
-from pytest_arena.scenarios._found import Found
 from pytest_arena.scenarios._instruments import Instruments
-from pytest_arena.scenarios._mapped import Mapped, Mapper
+from pytest_arena.scenarios._mapped import Mapped, Mapper, Mappings, Unawaited
 from pytest_arena.scenarios._sabotage import SabotagePasses
-from pytest_arena.scenarios._sent import evidence_line, plain_facts, told
-from pytest_arena.scenarios._tries import SENT, Tries
-from pytest_arena.scenarios._whole import uncollected, what_is_left_out
+from pytest_arena.scenarios._tries import SENT, Tries, evidence_line, plain_facts, told
+from pytest_arena.scenarios._whole import check_agreed, uncollected, what_is_left_out
 from pytest_arena.scenarios.evidence import (
-    Facts,
     Lock,
     Rules,
     Sabotage,
-    Try,
     judge,
     read_baseline,
     read_waivers,
@@ -64,11 +58,10 @@ class Scenarios:
         self._config, self._wanted, self._process = config, wanted, os.getpid()
         self._tests: dict[int, Mapped] = {}
         self._unawaited = Unawaited()
-        self._found, self._tries = Found(), Tries()
+        self._mappings, self._tries = Mappings(), Tries()
         self._broken: dict[str, None] = {}  # files that could not be collected
         self._failed: set[str] = set()  # tests of this process that have failed at least once
         self._is_again = False  # whether the test that runs is one of them
-        self._sabotaged: dict[str, tuple[Sabotage, ...]] = {}
         self._lines: list[str] = []
         self._is_run = False
         self.document: Document | None = None
@@ -86,7 +79,12 @@ class Scenarios:
         """Return what else is to be registered in this run, with its names."""
         if not self._wanted.scenarios_sabotage:
             return []
-        return [("arena_sabotage", SabotagePasses(self._config, self.instruments, self))]
+        return [
+            (
+                "arena_sabotage",
+                SabotagePasses(self._config, self.instruments, self._tries, self._tests),
+            )
+        ]
 
     def read(self) -> None:
         """Read all files that options name.
@@ -150,7 +148,7 @@ class Scenarios:
     def pytest_collection_finish(self, session: Any) -> None:
         """What is left will run. Somebody may have marked more of it in the meantime."""
         self._map([item for item in session.items if id(item) not in self._tests])
-        self._found.add(self._tests.values(), selected=frozenset(map(id, session.items)))
+        self._mappings.add(self._tests.values(), selected=frozenset(map(id, session.items)))
 
     @hook
     def pytest_collectreport(self, report: Any) -> None:
@@ -158,7 +156,7 @@ class Scenarios:
         if report.failed:
             self._broken[report.nodeid] = None
         if not report.passed:
-            self._found.add_problem(uncollected(report))
+            self._mappings.problems[uncollected(report)] = None
 
     @hook(tryfirst=True)
     def pytest_runtestloop(self) -> None:
@@ -229,18 +227,6 @@ class Scenarios:
         """A phase of a test is over, in this process or another."""
         self._tries.see(report)
 
-    # Sabotage.
-
-    def proving(self) -> list[tuple[Any, Facts]]:
-        """Return the tests of this process whose last try has passed, and what it did."""
-        tests = ((one.item, self._tries.last(one.item.nodeid)) for one in self._tests.values())
-        return [(item, done.facts) for item, done in tests if _is_proof(done)]  # type: ignore[union-attr,misc]  # as _is_proof says
-
-    def add_sabotages(self, test: str, sabotages: tuple[Sabotage, ...]) -> None:
-        """A test was run again, with something broken."""
-        self._sabotaged[test] = self._sabotaged.get(test, ()) + sabotages
-        self._tries.add_sabotages(test, sabotages)
-
     # The end.
 
     @hook(optionalhook=True)
@@ -248,7 +234,7 @@ class Scenarios:
         """A worker of pytest-xdist has ended; one that has died left nothing."""
         sent = (getattr(node, "workeroutput", None) or {}).get(_OUTPUT)
         if sent is not None:
-            self._found.take_over(sent["found"])
+            self._mappings.take_over(sent["found"])
             for test, values in sent["sabotaged"].items():
                 self._tries.add_sabotages(test, tuple(Sabotage(**one) for one in values))
 
@@ -257,8 +243,10 @@ class Scenarios:
         """Judge, write, and have a strict run fail; in a worker: hand on what was found."""
         self._unawaited.unwatch()
         if (output := getattr(self._config, "workeroutput", None)) is not None:
-            sabotaged = {test: list(map(asdict, one)) for test, one in self._sabotaged.items()}
-            output[_OUTPUT] = {"found": self._found.plain(), "sabotaged": sabotaged}
+            sabotaged = {
+                test: list(map(asdict, one)) for test, one in self._tries.sabotaged.items()
+            }
+            output[_OUTPUT] = {"found": self._mappings.plain(), "sabotaged": sabotaged}
         elif self._is_run and session.exitstatus not in _BROKEN:
             self.document = self._judged(session)
             self._write(session)
@@ -273,11 +261,11 @@ class Scenarios:
     def _judged(self, session: Any) -> Document:
         return judge(
             self._specification,
-            self._found.mappings,
-            list(self._tries.all(self._found.names)),
+            self._mappings.all(),
+            list(self._tries.all(self._mappings.names)),
             rules=self._rules,
-            partial=what_is_left_out(session, self._found, sorted(self._broken)),
-            problems=self._found.problems,
+            partial=what_is_left_out(session, self._mappings, sorted(self._broken)),
+            problems=list(self._mappings.problems),
             is_sabotaged=self._wanted.scenarios_sabotage,
         )
 
@@ -320,10 +308,6 @@ _BROKEN = (3, 4)  # pytest's internal error, and its usage error
 def _key(index: Index, name: str) -> str:
     asked = Reference(name=name, place=f"--scenario={name}", form="--scenario={}")
     return index.find(asked).key
-
-
-def _is_proof(done: Try | None) -> bool:
-    return done is not None and done.outcome == "passed" and done.facts is not None
 
 
 def _properties(mapped: Mapped) -> list[tuple[str, str]]:

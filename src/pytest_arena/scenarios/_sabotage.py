@@ -9,22 +9,24 @@ import threading
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
 from pytest_arena import _clock
 from pytest_arena.errors import ArenaError, LoginError, RefusedError
-from pytest_arena.scenarios._breaking import KINDS, Breaking
-from pytest_arena.scenarios._sent import ADDRESS, told
-from pytest_arena.scenarios._to_break import to_break
+from pytest_arena.scenarios._breaking import Breaking, to_break
+from pytest_arena.scenarios._tries import ADDRESS, told
 from pytest_arena.scenarios.evidence import Sabotage
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Mapping
 
     from pytest_arena.scenarios._breaking import SabotageKind
     from pytest_arena.scenarios._instruments import Instruments
+    from pytest_arena.scenarios._mapped import Mapped
+    from pytest_arena.scenarios._tries import Tries
     from pytest_arena.scenarios.evidence import Facts
 
 __all__ = ["SabotagePasses"]
@@ -35,16 +37,6 @@ hook = pluggy.HookimplMarker("pytest")
 
 _OUTPUT = "arena_sabotage"  # in what a worker hands to pytest-xdist
 _TIMES, _MORE = 10, 10.0  # a test that waits for what was broken gets so much longer than before
-
-
-class Proving(Protocol):
-    """What is asked of whoever knows the scenarios of this run."""
-
-    def proving(self) -> list[tuple[Any, Facts]]:
-        """Return the tests of this process whose last try has passed, and what it did."""
-
-    def add_sabotages(self, test: str, sabotages: tuple[Sabotage, ...]) -> None:
-        """A test was run again, with something broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +66,13 @@ class SabotagePasses:
     tear-downs. Wider fixtures are set up again once, as all runs of one test follow each other.
     """
 
-    def __init__(self, config: Any, instruments: Instruments, scenarios: Proving) -> None:
-        self._config, self._instruments, self._scenarios = config, instruments, scenarios
-        self._run = instruments.run
+    def __init__(
+        self, config: Any, instruments: Instruments, tries: Tries, tests: Mapping[int, Mapped]
+    ) -> None:
+        self._config, self._instruments = config, instruments
+        self._tries, self._proving = tries, tests
         self._seconds: dict[str, float] = {}  # of each test's call, before
         self._with_subtests: set[str] = set()
-        self._breaking: Breaking | None = None
         self._phases: list[_Phase] = []
         self._tests = self._runs = 0
         self._took = 0.0
@@ -91,7 +84,7 @@ class SabotagePasses:
     def pytest_runtest_makereport(self, item: Any, call: Any) -> Generator[None, Any, Any]:
         """Note how long a test takes; of one that is run again, how it ended."""
         report = yield
-        if self._breaking is None:
+        if self._instruments.breaking is None:
             if call.when == "call":
                 self._seconds[item.nodeid] = call.duration
         elif report.when in {"setup", "call", "teardown"}:
@@ -122,13 +115,17 @@ class SabotagePasses:
 
     def _run_all(self) -> None:
         started = _clock.seconds()
-        proving = self._scenarios.proving()
+        tests = ((one.item, self._tries.last(one.item.nodeid)) for one in self._proving.values())
+        proving = [
+            (item, done.facts)
+            for item, done in tests
+            if done is not None and done.outcome == "passed" and done.facts is not None
+        ]
+        following = [item for item, _ in proving[1:]]
         try:
-            for number, (item, facts) in enumerate(proving, 1):
-                following = proving[number][0] if number < len(proving) else None
-                self._scenarios.add_sabotages(
-                    item.nodeid, tuple(self._sabotages(item, facts, following))
-                )
+            for (item, facts), after in zip_longest(proving, following):
+                sabotages = tuple(self._sabotages(item, facts, after))
+                self._tries.add_sabotages(item.nodeid, sabotages)
         except Exception as error:  # noqa: BLE001 - pytest.exit() for one: what was run before stands
             self._why_not = f"broken off: {type(error).__name__}: {error}".partition("\n")[0]
         self._took = _clock.seconds() - started
@@ -156,50 +153,55 @@ class SabotagePasses:
             return "its subtests would be reported as those of this run"
         self._tests += 1
         # What fails whenever it is run a second time has noticed nothing.
-        self._run_again(item, Breaking(self._run, seconds=self._patience(item)), item.parent)
+        self._run_again(item, None, None, item.parent)
         failed = [one for one in self._phases if not one.report.passed]
         why = "it does not pass a second time, with nothing broken"
         return f"{why}: {failed[0].reason}" if failed else ""
 
     def _broken(self, item: Any, kind: SabotageKind, number: int, after: Any) -> Sabotage:
-        seconds = self._patience(item)
-        breaking = KINDS[kind](self._run, number=number, seconds=seconds)
-        self._run_again(item, breaking, after)
+        breaking = self._run_again(item, kind, number, after)
         if breaking.is_late_since is not None:
-            breaking = KINDS[kind](self._run, number=breaking.is_late_since, seconds=seconds)
-            self._run_again(item, breaking, after)
+            breaking = self._run_again(item, kind, breaking.is_late_since, after)
         result, why = _judged(kind, breaking, self._phases)
         return Sabotage(kind=kind, result=result, why=ADDRESS.sub("0x…", why))
 
-    def _patience(self, item: Any) -> float:
-        return _TIMES * self._seconds.get(item.nodeid, 0.0) + _MORE
-
-    def _run_again(self, item: Any, breaking: Breaking, after: Any) -> None:
-        self._breaking, self._phases = breaking, []
+    def _run_again(
+        self, item: Any, kind: SabotageKind | None, number: int | None, after: Any
+    ) -> Breaking:
+        """Break something under a test, of which the run's own facts know nothing."""
+        seconds = _TIMES * self._seconds.get(item.nodeid, 0.0) + _MORE
+        run = self._instruments.run
+        breaking = Breaking(run, kind, number=number, seconds=seconds)
+        self._phases = []
         self._runs += 1
-        try:
-            with _sabotaged(self._instruments, breaking), _never_rerun(item):
+        with run.ledger.aside(), _never_rerun(item):
+            self._instruments.breaking = breaking
+            try:
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=after)
-        finally:
-            self._breaking = None
+            finally:
+                breaking.errors += run.ledger.since(0)
+                self._instruments.breaking = None
+        return breaking
 
     @hook(tryfirst=True)
     def pytest_runtest_protocol(self, item: Any, nextitem: Any) -> object:
         """Run a test without a word; before plugins that would run it again when it fails."""
-        if self._breaking is None:
+        if self._instruments.breaking is None:
             return None
         # pytest's own module, by the name under which it is registered: it has no other way.
         runner = self._config.pluginmanager.get_plugin("runner")
-        with _unheard():
+        with warnings.catch_warnings(
+            record=True
+        ):  # the filters stay, which may make errors of them
             runner.runtestprotocol(item, log=False, nextitem=nextitem)
         return True
 
     @hook(wrapper=True)
     def pytest_runtest_call(self, item: Any) -> Generator[None, object, object]:
         """A test may wait for ever for what was broken."""
-        if self._breaking is None:
+        if (breaking := self._instruments.breaking) is None:
             return (yield)
-        with _alarm(self._breaking), _limited(self._breaking, item):
+        with _alarm(breaking), _limited(breaking, item):
             return (yield)
 
     # What is said at the end.
@@ -237,18 +239,6 @@ def _why_not(session: Any) -> str:
 
 
 @contextmanager
-def _sabotaged(instruments: Instruments, breaking: Breaking) -> Iterator[None]:
-    """Break something under the one test that runs in this block; the run's own facts stay."""
-    with instruments.run.ledger.aside():
-        instruments.breaking = breaking
-        try:
-            yield
-        finally:
-            breaking.errors += instruments.run.ledger.since(0)
-            instruments.breaking = None
-
-
-@contextmanager
 def _cheap_reports(option: Any) -> Iterator[None]:
     """Nobody reads the tracebacks of tests that were broken."""
     style, option.tbstyle = option.tbstyle, "no"
@@ -270,13 +260,6 @@ def _never_rerun(item: Any) -> Iterator[None]:
         yield
     finally:
         values.update(kept)
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """Keep warnings from the summary; the filters stay, which may make errors of them."""
-    with warnings.catch_warnings(record=True):
-        yield
 
 
 @contextmanager

@@ -1,20 +1,27 @@
-"""How did each try of a test end, by all of its reports?"""
+"""How did each try of a test end, by what its process tells in its reports?"""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from dataclasses import dataclass, field, replace
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena.scenarios._sent import facts_sent
-from pytest_arena.scenarios.evidence import Try
+from pytest_arena._config._load import is_library
+from pytest_arena.errors import NotWritten, redact
+from pytest_arena.scenarios._statements import relative
+from pytest_arena.scenarios.evidence import Facts, Try, from_shape, to_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pytest_arena.scenarios.evidence import Facts, Outcome, Sabotage
+    from pytest_arena.scenarios.evidence import Outcome, Sabotage
 
-__all__ = ["SENT", "Tries"]
+
+__all__ = ["ADDRESS", "SENT", "Tries", "evidence_line", "plain_facts", "skip_reason", "told"]
 
 SENT = "arena_scenario"
 """The attribute of a report by which a test's process tells of it: plain values alone."""
@@ -46,7 +53,8 @@ class Tries:
         self._last: dict[tuple[str, str], _Open] = {}
         self._to_be_rerun: set[str] = set()  # elsewhere: their process has died
         self._ended: dict[str, list[Try]] = {}
-        self._kept: dict[int, Facts] = {}  # of this process, until their report is seen
+        self.sabotaged: dict[str, tuple[Sabotage, ...]] = {}  # by test
+        self._kept: dict[object, Facts] = {}  # of this process, until their report is seen
         self._numbers = count(1)
 
     def keep(self, facts: Facts) -> int:
@@ -81,10 +89,12 @@ class Tries:
         done = self._last[key] = self._open.pop(key)
         if done.outcome == "passed" and not done.is_called:
             return  # --setup-only: nothing of the test itself has run
-        self._add(key[1], done, facts=self._facts(done.sent.get("facts")))
-
-    def _facts(self, sent: str | int | None) -> Facts | None:
-        return self._kept.pop(sent, None) if isinstance(sent, int) else facts_sent(sent)
+        facts = done.sent.get("facts")
+        if isinstance(facts, str):
+            facts = from_shape(Facts, json.loads(facts))
+        else:
+            facts = self._kept.pop(facts, None)
+        self._add(key[1], done, facts=facts)
 
     def _broken_off(self, key: tuple[str, str], report: Any) -> None:
         """The process of a test has died in the middle of it."""
@@ -112,6 +122,7 @@ class Tries:
 
     def add_sabotages(self, test: str, sabotages: tuple[Sabotage, ...]) -> None:
         """The try of a test that has ended last was made again, with something broken."""
+        self.sabotaged[test] = self.sabotaged.get(test, ()) + sabotages
         if tries := self._ended.get(test):
             tries[-1] = replace(tries[-1], sabotages=tries[-1].sabotages + sabotages)
 
@@ -131,7 +142,7 @@ def _key_of(report: Any) -> tuple[str, str]:
 def _fold(one: _Open, report: Any, sent: Mapping[str, Any]) -> None:
     outcome = _outcome(report)
     is_worse = _WORST_FIRST.index(outcome) < _WORST_FIRST.index(one.outcome)
-    one.sent |= sent if is_worse else _without_reasons(sent)
+    one.sent |= {key: sent[key] for key in sent if is_worse or key not in _OF_THE_WORST}
     one.outcome = outcome if is_worse else one.outcome
     one.is_to_be_rerun |= report.outcome == "rerun"
     one.is_set_up |= report.when == "setup"
@@ -141,14 +152,83 @@ def _fold(one: _Open, report: Any, sent: Mapping[str, Any]) -> None:
 _OF_THE_WORST = frozenset({"reason", "place", "stub"})
 
 
-def _without_reasons(sent: Mapping[str, Any]) -> Mapping[str, Any]:
-    if _OF_THE_WORST.isdisjoint(sent):
-        return sent
-    return {name: value for name, value in sent.items() if name not in _OF_THE_WORST}
-
-
 def _outcome(report: Any) -> Outcome:
     """An xfail is reported as skipped, and a test that was expected to fail, as passed."""
     if hasattr(report, "wasxfail"):
         return {"skipped": "xfailed", "passed": "xpassed"}.get(report.outcome, "failed")  # type: ignore[return-value]  # all three are outcomes
     return report.outcome if report.outcome in {"passed", "skipped"} else "failed"
+
+
+_LETTERS = 300
+ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")  # another one in each run
+_PREFIXES = {"setup": "set-up: ", "teardown": "tear-down: "}
+
+
+def told(report: Any, excinfo: Any, item: Any) -> dict[str, Any]:
+    """Return why a phase did not pass, in one line, and where; nothing of one that has."""
+    if hasattr(report, "wasxfail"):
+        return {"reason": _one_line(str(report.wasxfail).removeprefix("reason: "))}
+    if report.passed:
+        return {}
+    if report.skipped:
+        return {"reason": _one_line(skip_reason(report.longrepr))}
+    root = item.config.rootpath
+    if excinfo is None:
+        reason = str(report.longrepr)
+    elif isinstance(excinfo.value, NotWritten):
+        reason = excinfo.value.what  # that it is a stub says its status
+    else:
+        reason = str(excinfo.exconly(tryshort=True))
+    reason = ADDRESS.sub(
+        "0x…", reason.removeprefix("pytest_arena.errors.").replace(f"{root}{os.sep}", "")
+    )
+    return {
+        "reason": _PREFIXES.get(report.when, "") + _one_line(ADDRESS.sub("0x…", reason)),
+        "place": _place(excinfo, item.path, root) if excinfo is not None else "",
+        "stub": excinfo is not None and _is_stub(excinfo, item.path),
+    }
+
+
+def _one_line(text: str) -> str:
+    line = next(filter(None, map(str.strip, text.splitlines())), "")
+    return redact(line if len(line) <= _LETTERS else f"{line[:_LETTERS]} …")
+
+
+def skip_reason(longrepr: Any) -> str:
+    """Return why something was skipped, as whoever skipped it has said."""
+    text = longrepr[2] if isinstance(longrepr, tuple | list) else str(longrepr)
+    return str(text).removeprefix("Skipped: ")
+
+
+def _place(excinfo: Any, file: Path, root: Path) -> str:
+    """The last line in the test's own file; else the last one of the user's."""
+    lines = [(Path(str(one.path)), one.lineno + 1) for one in excinfo.traceback]
+    own = [one for one in lines if one[0] == file]
+    users = own or [one for one in lines if not is_library(str(one[0]))]
+    return f"{relative(users[-1][0], root)}:{users[-1][1]}" if users else ""
+
+
+def _is_stub(excinfo: Any, file: Path) -> bool:
+    if isinstance(excinfo.value, NotWritten):
+        return True
+    # An app may raise it as well; a test that raises it itself says that it is not written.
+    raised_at = Path(str(excinfo.traceback[-1].path)) if excinfo.traceback else None
+    return isinstance(excinfo.value, NotImplementedError) and raised_at == file
+
+
+def evidence_line(facts: Facts) -> str:
+    """Return what a test did in one line, for reports that have room for no more."""
+    seeded = ", ".join(f"{table} {rows}" for table, rows in facts.seeded or ())
+    requests = (f"{one.method} {one.route or one.path} {one.status}" for one in facts.requests)
+    parts = {
+        "seeded": "?" if facts.seeded is None else seeded or "-",
+        "requested": ", ".join(requests) or "-",
+        "asserted": str(sum(one.times for one in facts.asserted if not one.is_constant)),
+    }
+    off = dict(facts.off)
+    return "; ".join(f"{name}: {'?' if name in off else text}" for name, text in parts.items())
+
+
+def plain_facts(facts: Facts) -> str:
+    """Return facts as one string: a name in them may be of a type that only looks like one."""
+    return json.dumps(to_shape(facts), default=str)

@@ -1,22 +1,26 @@
-"""Was this the whole run, or were some of the scenarios' tests left out?"""
+"""Was this the whole run, and are the files there that say what was agreed on?"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena.scenarios._sent import relative, skip_reason
+from pytest_arena.errors import ConfigError
+from pytest_arena.scenarios._statements import relative
+from pytest_arena.scenarios._tries import skip_reason
 from pytest_arena.scenarios.specs import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena.scenarios._found import Found
+    from pytest_arena._config import Config
+    from pytest_arena.scenarios._mapped import Mappings
 
-__all__ = ["uncollected", "what_is_left_out"]
+
+__all__ = ["check_agreed", "uncollected", "what_is_left_out"]
 
 
-def what_is_left_out(session: Any, found: Found, broken: list[str]) -> str:
+def what_is_left_out(session: Any, found: Mappings, broken: list[str]) -> str:
     """Return why not all tests of the scenarios were run, as it was asked for; "" if all were.
 
     A choice that has left out none of them changes nothing: with ``-m "not slow"`` in the
@@ -89,12 +93,12 @@ def _path(arg: str, config: Any) -> Path:
     return Path(config.invocation_params.dir, arg).resolve()
 
 
-def _deselected(config: Any, found: Found) -> Iterator[str]:
-    gone = {one.test for one in found.mappings if one.is_deselected}
+def _deselected(config: Any, found: Mappings) -> Iterator[str]:
+    gone = {one.test for one in found.all() if one.is_deselected}
     if not gone:
         return
     given = [f"{flag} {value}" for flag, name in _CHOICES if (value := _chosen(config, name))]
-    all_of_them = len({one.test for one in found.mappings})
+    all_of_them = len({one.test for one in found.all()})
     counted = f"{len(gone)} of {all_of_them} tests with a scenario deselected"
     yield f"{', '.join(given)}: {counted}" if given else counted
 
@@ -137,4 +141,41 @@ def uncollected(report: Any) -> Problem:
         what=f"{what}; the mapping is incomplete: nobody knows which scenarios its tests prove",
         hint=hint,
         is_error=report.failed,
+    )
+
+
+_LOCK = "scenarios.lock"  # what it is called where nobody has named it
+
+
+def check_agreed(wanted: Config, *, lists_only: bool) -> None:
+    """Look for the baseline and the lock file that options name.
+
+    A list may lack them: what is there to be accepted is found by one.
+
+    Raises:
+        ConfigError: it is not there. Nothing would be said of it until something is lacking.
+    """
+    if lists_only:
+        return
+    name = wanted.scenario_baseline
+    if name and not (wanted.root / name).is_file():
+        raise _missing(
+            wanted,
+            "scenario_baseline",
+            f"write it:\npytest --arena-scenario-baseline= --scenarios-out=json:scenarios.json\n"
+            f"arena scenarios report scenarios.json --baseline {name}",
+        )
+    if (
+        wanted.scenario_lock not in {"", _LOCK}
+        and not (wanted.root / wanted.scenario_lock).exists()
+    ):
+        raise _missing(wanted, "scenario_lock", "arena scenarios accept --all   writes it")
+
+
+def _missing(wanted: Config, option: str, fix: str) -> ConfigError:
+    return ConfigError(
+        f"arena_{option} names {getattr(wanted, option)}, which is not there",
+        why="a name that is misspelt would go unnoticed, and so would what was agreed on",
+        cause=wanted.place(option),
+        fix=fix,
     )
