@@ -80,27 +80,29 @@ class Breaking:
             self._under_way += 1
             if request.number == self._number:
                 self.is_reached = True
-                if self._kind in {"seed", "commit"}:
-                    with self._errors_kept():
-                        self._change_databases(self._run.current.running())
+                self._change_databases(self._run.current.running())
 
     def _change_databases(self, test: RunningTest) -> None:
+        if self._kind not in {"seed", "commit"}:
+            return
         if self._under_way > 1:
             self.is_late_since = self._first
             return
         levels = self._run.levels
         level, is_seed = levels.find(test), self._kind == "seed"
-        if is_seed and level is not None and levels.is_alone(level):
-            levels.begin_anew(level)
-        else:
-            serial = test.serial if is_seed else next(self._run.serials)
-            name, stage = f"{test.plan.name}, sabotaged", test.plan.stage
-            self._level = Level(self, name, serial, stage, is_anew=is_seed)
-            levels.enter(self._level)
-        if is_seed:  # whoever looked before this would take it for what the test has done
-            test.story.begin_anew()
-            self._run.observer.begin_anew()
-            self.is_applied = True
+        with self._errors_kept():
+            if is_seed and level is not None and levels.is_alone(level):
+                levels.begin_anew(level)
+            else:
+                serial = test.serial if is_seed else next(self._run.serials)
+                name, stage = f"{test.plan.name}, sabotaged", test.plan.stage
+                above = Level(self, name, serial, stage, is_anew=is_seed)
+                levels.enter(above)
+                self._level = above
+            if is_seed:  # whoever looked before this would take it for what the test has done
+                test.story.begin_anew()
+                self._run.observer.begin_anew()
+                self.is_applied = True
 
     def sending(self, request: Request, send: Send) -> Send:
         """Return what the app is to send its answer by."""
