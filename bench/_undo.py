@@ -199,10 +199,15 @@ def _reseed() -> str:
     return "; ".join([*rows, *numbers])
 
 
+def _version(own: ServerRegistry) -> int:
+    [(number,)] = own.control.rows("SELECT current_setting('server_version_num')::int")
+    return int(number)
+
+
 def _clone(own: ServerRegistry, template: str) -> Callable[[int], Any]:
     """A database copied from a template for each test, and the first connection to it."""
     source, control = own.create("live", template=template), connect(own.address_of("postgres"))
-    how = "STRATEGY FILE_COPY" if own.version >= _WITH_STRATEGY else ""
+    how = "STRATEGY FILE_COPY" if _version(own) >= _WITH_STRATEGY else ""
     app: Connection
     name = ""
 

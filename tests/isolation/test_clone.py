@@ -258,7 +258,7 @@ def test_a_server_that_lost_its_sessions(world: ServerWorld) -> None:
     world.isolation.enter()
     hand = world.connect()
     hand.execute("SELECT 1")
-    run(f"SELECT pg_terminate_backend({world.own._registry.line.pid})")
+    run(f"SELECT pg_terminate_backend({world.own.control.pid})")
     assert not world.isolation.is_clean()
     assert world.isolation.leave()
     assert hand.execute("SELECT count(*) FROM unlogged").fetchone() == (1,)

@@ -149,12 +149,11 @@ def own_server() -> Iterator[PrivateServer]:
 class Project:
     """A project that can be struck, on a server."""
 
-    def __init__(
-        self, example: Example, server: PrivateServer, *, isolation: str = "clone"
-    ) -> None:
+    isolation = "clone"
+
+    def __init__(self, example: Example, server: PrivateServer) -> None:
         files = {"conftest": CONFTEST, "test_it": TESTS, "test_next": NEXT, "seed": SEED}
         self.example, self.server = on_postgresql(example, **files), server
-        self._isolation = {"ARENA_ISOLATION": isolation}
 
     def struck(
         self, places: str, number: signal.Signals = KILL, *words: str, version: str = ""
@@ -183,7 +182,7 @@ class Project:
 
     def env(self, more: dict[str, str]) -> dict[str, str]:
         """What a run is told."""
-        return {**self.server.env, **self._isolation, **more}
+        return {**self.server.env, "ARENA_ISOLATION": self.isolation, **more}
 
     def is_green_next(self, *words: str, passed: int = 3) -> Run:
         """Run the next tests, which are green and leave nothing, of earlier runs either."""
@@ -236,13 +235,26 @@ POINTS = [
     ("DELETE FROM arena.database", 1),
     ("DELETE FROM arena.use", 1),
 ]
+UNDO_POINTS = [
+    (r"EXECUTE enter\(", 1),
+    (r"EXECUTE enter\(", 2),
+    (r"EXECUTE leave\(", 1),
+    (r"EXECUTE leave\(", 2),
+    ('DROP DATABASE "arena_live_', 1),
+]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "isolation, points", [("clone", POINTS), ("undo", UNDO_POINTS)], ids=["clone", "undo"]
+)
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
-def test_killed_at_every_kind_of_statement_pitfall_063(project: Project, moment: str) -> None:
+def test_killed_at_every_kind_of_statement_pitfall_063(
+    project: Project, isolation: str, points: list[tuple[str, int]], moment: str
+) -> None:
     """Before the server has heard it, while it is at it, and before the run has its answer."""
-    for number, (statement, count) in enumerate(POINTS):
+    project.isolation = isolation
+    for number, (statement, count) in enumerate(points):
         version = f"{moment} {number}"
         run = project.killed_at(statement, moment, count=count, version=version)
         assert is_killed(run), f"{statement}: {run.output}"
@@ -252,8 +264,10 @@ def test_killed_at_every_kind_of_statement_pitfall_063(project: Project, moment:
 
 
 @pytest.mark.slow
-def test_killed_at_random_pitfall_063(project: Project) -> None:
+@pytest.mark.parametrize("isolation", ["clone", "undo"])
+def test_killed_at_random_pitfall_063(project: Project, isolation: str) -> None:
     """At whichever statement, and those that come next are no cleaner."""
+    project.isolation = isolation
     most = project.statements()
     chosen = random.Random(63)  # noqa: S311 - the same ones each time
     for number in range(12):

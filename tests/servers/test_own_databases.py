@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql import _taking_sql as _postgresql_taking
+from pytest_arena._postgresql import registry as databases
 from pytest_arena._postgresql._control import Failed, open_control
-from pytest_arena._postgresql.registry import ServerRegistry, _taking
-from pytest_arena._postgresql.registry import _server_registry as _own
+from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena.errors import IsolationError, ServerError
 from tests.servers.postgresql import (
     address,
@@ -172,8 +171,9 @@ def test_a_login_that_may_not_create_databases_pitfall_092(registry: str) -> Non
     role = f"arena_test_{secrets.token_hex(4)}"
     run(f"CREATE ROLE {role} LOGIN")
     try:
-        with pytest.raises(ServerError, match="may not create databases") as told:
-            ServerRegistry(replace(address(), user=role), registry=registry)
+        theirs = ServerRegistry(replace(address(), user=role), registry=registry)
+        with closing(theirs), pytest.raises(ServerError, match="permission denied") as told:
+            theirs.create("live")
         assert "CREATEDB" in str(told.value)
     finally:
         run(f"DROP ROLE {role}")
@@ -213,8 +213,8 @@ def die(own: ServerRegistry) -> None:
     """End a run as kill -9 would: its session is gone, and it does nothing more."""
     own._chores.close(10)
     own._behind.close()
-    pid = own._registry.line.pid
-    own._registry.line.close()
+    pid = own.control.pid
+    own.control.close()
     own._is_closed = True
     wait_for_end(pid)
 
@@ -244,201 +244,6 @@ def test_a_sweep_takes_the_dead_and_leaves_the_living_pitfall_076(
             assert third.sweep() == []
             assert {one.name for one in third.listed() if one.kind == "live"} == {mine}
         assert exists(mine)
-
-
-# What dead runs have left, to go on with
-
-
-def left_by_the_dead(registry: str, template: str, *, count: int = 1) -> list[str]:
-    """Return what runs have left that died, and have offered to later ones."""
-    left = []
-    for _ in range(count):
-        dead = ServerRegistry(address(), project="dead", registry=registry)
-        left.append(dead.create("live", template=template))
-        dead.offer(left[-1], template)
-        run("INSERT INTO t (a) VALUES ('of the dead')", database=left[-1])
-        die(dead)
-    return left
-
-
-def test_a_database_of_a_dead_run_is_taken_over(registry: str, template: str) -> None:
-    """With what was written, by another name, open; it is the new run's, and goes with it."""
-    [left] = left_by_the_dead(registry, template)
-    with own_databases(registry, project="heir") as own:
-        taken = own.take_over(template)
-        assert taken
-        assert taken != left
-        assert not exists(left)
-        assert rows("SELECT a FROM t", taken) == [("x",), ("of the dead",)]
-        assert rows(SETTINGS.format(taken)) == rows(SETTINGS.format(template))
-        [one] = [one for one in own.listed() if one.name == taken]
-        assert (one.kind, one.pid, one.alive) == ("live", os.getpid(), True)
-        assert own.take_over(template) is None
-        assert own.rest()
-        assert own.sweep() == []
-        assert exists(taken)
-    assert not exists(taken)
-
-
-def test_nothing_is_taken_over_that_was_not_offered(registry: str, template: str) -> None:
-    """Not of another template, not what was withdrawn, not a living run's, nor one of its own."""
-    with own_databases(registry) as living:
-        theirs = living.create("live", template=template)
-        living.offer(theirs, template)
-        other = build(living, shelf="other")
-        [left] = left_by_the_dead(registry, template)
-        dead = ServerRegistry(address(), registry=registry)
-        withdrawn = dead.create("live", template=template)
-        dead.offer(withdrawn, template)
-        dead.withdraw(withdrawn)
-        die(dead)
-        with own_databases(registry) as own:
-            own.used(other)
-            assert own.take_over(other) is None
-            assert own.take_over(template)
-            assert own.take_over(template) is None
-            assert own.rest()
-            assert not exists(left)
-            assert not exists(withdrawn)
-        assert exists(theirs)
-
-
-def test_one_alone_takes_a_database_over_pitfall_076(registry: str, template: str) -> None:
-    """Several runs ask at once, as workers do: as many get one as there are, and each its own."""
-    left_by_the_dead(registry, template, count=2)
-    runs = [ServerRegistry(address(), registry=registry) for _ in range(4)]
-    taken: list[str | None] = []
-    try:
-        for own in runs:
-            own.used(template)
-        askers = [
-            threading.Thread(target=lambda one=own: taken.append(one.take_over(template)))
-            for own in runs
-        ]
-        for asker in askers:
-            asker.start()
-        for asker in askers:
-            asker.join()
-        names = [name for name in taken if name]
-        assert len(names) == len(set(names)) == 2, taken
-        assert all(exists(name) for name in names)
-    finally:
-        for own in runs:
-            own.close()
-    assert not any(exists(name) for name in names)
-
-
-def test_what_nobody_takes_over_goes_at_the_end_pitfall_007(registry: str, template: str) -> None:
-    """A run that is kept from nothing by it drops it when it ends; another template's at once."""
-    with own_databases(registry) as own:
-        other = build(own, shelf="another")
-    spare, wanted = left_by_the_dead(registry, template, count=2)
-    [old] = left_by_the_dead(registry, other)
-    with own_databases(registry) as own:
-        assert own.rest()
-        assert exists(spare)
-        assert exists(old)
-        own.used(template)
-        assert own.take_over(template)
-        assert own.rest()
-        assert not exists(old)
-        assert exists(spare) or exists(wanted)
-    assert not exists(spare)
-    assert not exists(wanted)
-
-
-def test_a_sweep_that_was_asked_for_leaves_nothing_to_take_over(
-    registry: str, template: str
-) -> None:
-    """As `arena databases sweep` does, also while somebody could take it over."""
-    [left] = left_by_the_dead(registry, template)
-    with own_databases(registry) as own:
-        assert left in own.sweep()
-        assert own.take_over(template) is None
-        assert not exists(left)
-
-
-def test_what_cannot_be_gone_on_with_is_dropped(registry: str, template: str) -> None:
-    """Other settings, a prepared transaction, much to be taken back: another one is made."""
-    altered, prepared, large = left_by_the_dead(registry, template, count=3)
-    run("CREATE TABLE large AS SELECT * FROM generate_series(1, 1100000)", database=large)
-    run(f"ALTER DATABASE {altered} SET work_mem = '6MB'")
-    run("BEGIN; INSERT INTO t (a) VALUES ('y'); PREPARE TRANSACTION 'p'", database=prepared)
-    with own_databases(registry) as own:
-        own.used(template)
-        for _ in range(3):
-            assert own.take_over(template) is None
-        assert own.rest()
-        assert not exists(altered)
-        assert not exists(large)
-        assert not exists(prepared)
-
-
-@pytest.mark.parametrize("step", ["freeze", "move"])
-def test_what_was_claimed_in_vain_does_not_stay_pitfall_007(
-    registry: str, template: str, step: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody can enter it any more, and no other run may have it: it goes at once."""
-    [left] = left_by_the_dead(registry, template)
-
-    def refuses(*_: object) -> None:
-        raise Failed("no more room", "53100")
-
-    with own_databases(registry) as own:
-        with monkeypatch.context() as patch:
-            if step == "freeze":
-                patch.setattr(own._taking, "_freeze", refuses)
-            else:
-                patch.setattr(_postgresql_taking, "move", refuses)
-            assert own.take_over(template) is None
-        assert own.rest()
-        assert not exists(left)
-        assert "no more room" in own.notes[-1]
-
-
-def test_somebody_still_sits_in_what_is_taken_over_pitfall_076(
-    registry: str, template: str
-) -> None:
-    """A statement of the dead run's goes on; a run that only looked dead knows the old name."""
-    [left] = left_by_the_dead(registry, template)
-    with connect(left) as app, own_databases(registry) as own:
-        app.execute("BEGIN")
-        app.execute("INSERT INTO t (a) VALUES ('open')")
-        taken = own.take_over(template)
-        assert taken
-        with pytest.raises(Exception, match="terminat"):
-            app.execute("COMMIT")
-        with pytest.raises(Exception, match="does not exist"):
-            connect(left)
-        assert ("open",) not in rows("SELECT a FROM t", taken)
-
-
-@pytest.mark.parametrize("stage", ["claimed", "frozen", "taken"])
-def test_killed_while_it_takes_over_pitfall_063(
-    registry: str, template: str, stage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The run after that takes over the same database."""
-    left_by_the_dead(registry, template)
-    second = ServerRegistry(address(), registry=registry)
-
-    def stopped(*_: object) -> None:
-        raise RuntimeError(stage)
-
-    with monkeypatch.context() as patch:
-        if stage == "taken":
-            assert second.take_over(template)
-        elif stage == "claimed":
-            patch.setattr(_taking.Taking, "_is_fit", stopped)
-        else:
-            patch.setattr(_postgresql_taking, "move", stopped)
-        if stage != "taken":
-            with pytest.raises(RuntimeError, match=stage):
-                second.take_over(template)
-    die(second)
-    with own_databases(registry) as own:
-        taken = own.take_over(template)
-        assert taken
-        assert ("of the dead",) in rows("SELECT a FROM t", taken)
 
 
 def test_a_run_elsewhere_with_the_same_number_pitfall_075(registry: str, template: str) -> None:
@@ -483,7 +288,7 @@ def test_the_newest_kept_databases_stay_pitfall_095(
     registry: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under a title, whoever is connected when they are kept; the run may end."""
-    monkeypatch.setattr(_own, "KEPT_STAY", 2)
+    monkeypatch.setattr(databases, "KEPT_STAY", 2)
     with own_databases(registry) as own:
         names = []
         for number in range(3):
@@ -530,7 +335,7 @@ def test_many_runs_make_the_registry_at_once() -> None:
         for thread in threads:
             thread.join()
         assert failures == []
-        assert len({own._registry.run for own in made}) == 6
+        assert rows("SELECT count(*) FROM arena.run", name) == [(6,)]
         for own in made:
             own.close()
         assert rows("SELECT count(*) FROM arena.run", name) == [(0,)]
@@ -589,7 +394,7 @@ def test_a_run_goes_on_after_its_connection_was_lost(loss: str, template: str) -
             if loss == "registry dropped":
                 run(f"DROP DATABASE {name} WITH (FORCE)")
             else:
-                run(f"SELECT pg_terminate_backend({own._registry.line.pid})")
+                run(f"SELECT pg_terminate_backend({own.control.pid})")
             if loss == "taken for dead":
                 run("DELETE FROM arena.run", "DELETE FROM arena.database", database=name)
             second = own.create("live")
@@ -648,8 +453,7 @@ def test_a_forked_child_leaves_all_to_its_parent() -> None:
 KILLED = """
 import os, signal, sys
 from pytest_arena._postgresql._control import _LibpqControl
-from pytest_arena._postgresql.registry import _server_registry as _own
-from pytest_arena._postgresql.registry import _taking
+from pytest_arena._postgresql import registry
 from pytest_arena._postgresql.registry import ServerRegistry
 from tests.servers.postgresql import address
 
@@ -668,14 +472,14 @@ def counted(self, sql, *, fetch):
         if count == limit // 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-new_name = _own.new_name
+new_name = registry.new_name
 
 def said(kind):
     name = new_name(kind)
     print(name, flush=True)
     return name
 
-_own.new_name = said
+registry.new_name = said
 _LibpqControl._execute = counted
 own = ServerRegistry(address(), registry=sys.argv[1])
 name = own.create("building")

@@ -11,7 +11,7 @@ from pytest_arena._cli._cached_files import CachedFiles
 from pytest_arena._cli._live_files import LiveFiles
 from pytest_arena._cli._options import read_options
 from pytest_arena._cli._server_databases import ServerDatabases
-from pytest_arena._postgresql._registry_sql import REGISTRY
+from pytest_arena._postgresql.registry import REGISTRY
 from pytest_arena._postgresql.servers import Unavailable, Wanted
 from pytest_arena._postgresql.servers._find import find_server, local_service
 from pytest_arena.errors import ConfigError, ServerError

@@ -6,8 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from pytest_arena._cli._base import Left, Place, Removed, Thing
-from pytest_arena._postgresql.registry import ServerRegistry
-from pytest_arena._postgresql.registry._look import look
+from pytest_arena._postgresql.registry import ServerRegistry, look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Settings",
     "allow_connections",
-    "are_alike",
     "backends",
     "clone_settings",
     "create",
@@ -157,16 +156,6 @@ def settings(name: str) -> str:
         "pg_get_userbyid(d.datdba)::text "
         f"FROM pg_database d WHERE d.datname = {literal(name)}"
     )
-
-
-def are_alike(one: Settings, other: Settings) -> bool:
-    """Whether two databases have the same settings and rights, in whichever order they came."""
-    return _in_order(one) == _in_order(other)
-
-
-def _in_order(found: Settings) -> Settings:
-    rights = None if found.rights is None else sorted(found.rights)
-    return found._replace(rights=rights, values=sorted(found.values))
 
 
 def clone_settings(name: str, found: Settings) -> str:

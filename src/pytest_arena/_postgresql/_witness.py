@@ -9,7 +9,7 @@ that role owns, they have made.
 from __future__ import annotations
 
 from pytest_arena._postgresql._control import identifier, literal
-from pytest_arena._postgresql._registry_sql import REGISTRY
+from pytest_arena._postgresql.registry import REGISTRY
 
 __all__ = [
     "REGISTRY",

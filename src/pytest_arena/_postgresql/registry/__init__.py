@@ -1,7 +1,480 @@
-"""Which databases on a server are arena's own, whose are they, and who may drop them?"""
+"""The databases on a server that are arena's own: made, frozen, kept, dropped, swept."""
+
+# ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
 from __future__ import annotations
 
-from pytest_arena._postgresql.registry._server_registry import RegistryRow, ServerRegistry, new_name
+import os
+import secrets
+import threading
+from concurrent.futures import Future
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
-__all__ = ["RegistryRow", "ServerRegistry", "new_name"]
+from pytest_arena._clock import until
+from pytest_arena._postgresql import _clone_sql as clone_sql
+from pytest_arena._postgresql._control import Failed, identifier, literal, open_control
+from pytest_arena._postgresql.registry import _messages as messages
+from pytest_arena._postgresql.registry._connection import Background, Line
+from pytest_arena._postgresql.registry._run import (
+    LIVING,
+    RUNS,
+    TURNS,
+    RegistryRun,
+    check_layout,
+    state_of_registry,
+)
+from pytest_arena.errors import ArenaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from pytest_arena._postgresql._control import Control
+    from pytest_arena._values import Address
+
+__all__ = ["REGISTRY", "RegistryRow", "RegistryRows", "ServerRegistry", "look", "new_name"]
+
+REGISTRY = "arena_registry"  # the database's name
+KEPT_STAY = 20
+TEMPLATE_DAYS = 14
+_END_SECONDS = 10.0
+_AT_ONCE = 6  # connections that drop what is left at the end
+_LEAVE_SECONDS = 5.0
+_OPENED = "WITH ALLOW_CONNECTIONS true"
+
+_LISTED = f"""
+WITH living AS MATERIALIZED ({LIVING})
+SELECT d.name::text, d.kind, d.project, coalesce(r.host, ''), coalesce(r.pid, 0),
+    coalesce(d.run IN (SELECT * FROM living), false), d.created, d.used,
+    CASE WHEN has_database_privilege(b.oid, 'CONNECT') THEN pg_database_size(b.oid) END,
+    d.owner::text, coalesce(d.title, '')
+FROM arena.database d LEFT JOIN arena.run r ON r.id = d.run
+LEFT JOIN pg_database b ON b.datname = d.name ORDER BY d.created, d.name
+"""
+_STRIKE_RUNS = f"""
+WITH dead AS (DELETE FROM arena.run r WHERE owner = current_user AND id NOT IN ({LIVING})
+    AND NOT EXISTS (SELECT FROM arena.database d WHERE d.run = r.id) RETURNING id)
+DELETE FROM arena.use USING dead WHERE run = dead.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryRow:
+    """A row of the registry. ``bytes`` is None where the database is gone or hidden from us."""
+
+    name: str
+    kind: str  # live, building, template, kept, condemned
+    project: str
+    host: str
+    pid: int
+    alive: bool  # whether the run that made it still goes on
+    created: datetime
+    used: datetime
+    bytes: int | None
+    owner: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryRows:
+    """What a server's registry holds, and its own size."""
+
+    databases: tuple[RegistryRow, ...]
+    bytes: int
+
+
+def look(address: Address, *, registry: str = REGISTRY) -> RegistryRows | None:
+    """Read the registry of a server; None where there is none. Nothing is made or changed.
+
+    Raises:
+        ServerError: no server, or a registry that this version does not know.
+    """
+    is_there = f"SELECT EXISTS (SELECT FROM pg_database WHERE datname = {literal(registry)})"
+    try:
+        # Asked first: a login to a missing database fails in words that differ.
+        with closing(open_control(address)) as control:
+            if control.rows(is_there) != [(True,)]:
+                return None
+        with closing(open_control(replace(address, database=registry))) as control:
+            if state_of_registry(control) != "made":
+                return None  # somebody else's database of that name, or one that is being made
+            check_layout(control, address)
+            [(size,)] = control.rows("SELECT pg_database_size(current_database())")
+            return RegistryRows(tuple(RegistryRow(*row) for row in control.rows(_LISTED)), size)
+    except Failed as error:
+        raise messages.failed("arena's databases cannot be listed", error, address) from error
+
+
+class ServerRegistry:
+    """The databases on a server that arena has made, and may drop.
+
+    A small database, ``arena_registry``, has a row for each. It is committed before the database
+    is created and deleted after it was dropped, so that nothing is ever judged by its name alone;
+    what has no row, a row of another role's, or another owner is left alone. A run is alive while
+    its control connection holds its advisory lock there.
+
+    Beside the caller works one thread with a connection of its own: it drops, sweeps and makes
+    clones ahead. A forked child may ask, and leaves the rest to its parent.
+
+    Raises:
+        ServerError: no server, no right to create databases, or one that is too old.
+    """
+
+    def __init__(self, address: Address, *, project: str = "", registry: str = REGISTRY) -> None:
+        self._address, self._process = address, os.getpid()
+        self._run = RegistryRun(address, project, registry)
+        self.writes = self._run.writes
+        self.notes: list[str] = []  # what failed in the background, for whoever wants to know
+        self.left: list[str] = []  # what the last sweep left alone, and why
+        self._is_closed = False
+        self._chores = Background(self.notes)
+        self._behind = Line(self._run.connect)
+        with self.saying("arena's databases cannot be made"):
+            if self._run.line.rows(_dead_ones(self._run.number)):
+                self._chores.do(partial(self._sweep, self._behind))
+
+    @property
+    def control(self) -> Control:
+        """For questions of one round trip; any thread may ask."""
+        return self._run.line
+
+    @property
+    def times(self) -> int:
+        """How often the control connection was made: the server may have crashed in between."""
+        return self._run.line.times
+
+    @property
+    def inside(self) -> Address:
+        """How one logs in to the registry, which is there as long as the run."""
+        return self.address_of(self._run.name)
+
+    def address_of(self, name: str) -> Address:
+        """Return how one logs in to a database."""
+        return replace(self._address, database=name)
+
+    # Made
+
+    def create(self, kind: str, *, template: str | None = None) -> str:
+        """Make a database of a new, unique name: a copy of a template, or an empty one.
+
+        Raises:
+            IsolationError: no room, or somebody is connected to the template.
+            ServerError: the server is gone, full of connections, or refuses.
+        """
+        return self._create(kind, template, self._run.line)
+
+    def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
+        """Make one in the background; it is cancelled where that has not begun in time."""
+        future: Future[str] = Future()
+
+        def make() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(self._create(kind, template, self._behind))
+                except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
+                    future.set_exception(error)
+
+        if self._is_closed or not self._chores.do(make, urgent=True):
+            future.cancel()
+        return future
+
+    def _create(self, kind: str, template: str | None, line: Line) -> str:
+        name = new_name(kind)
+        with self.saying(f"no copy of {template}" if template else "no new database"):
+            try:
+                self._run.make(name, kind, template, line)
+            except Failed as error:
+                self.drop_later(name)
+                if template and error.sqlstate == "3D000":
+                    raise messages.is_gone(template) from error
+                raise
+        return name
+
+    # Frozen, and of another kind
+
+    def freeze(self, name: str) -> None:
+        """Let nobody in any more and end who is there: ready to be copied."""
+
+        def is_empty() -> bool:
+            return not self.control.rows(clone_sql.end_backends(name))
+
+        with self.saying(f"{name} cannot be frozen"):
+            with self.writes.one():
+                self.control.run(clone_sql.allow_connections(name, allowed=False))
+            if not until(is_empty, within=_LEAVE_SECONDS):
+                backends = self.control.rows(clone_sql.backends(name))
+                who = ", ".join(f"{pid} ({role} {program})" for pid, role, program in backends)
+                raise Failed(f"{who} did not end", "55006")
+
+    def thaw(self, name: str) -> None:
+        """Let everybody in again."""
+        with self.saying(f"{name} cannot be opened"), self.writes.one():
+            self.control.run(clone_sql.allow_connections(name, allowed=True))
+
+    def finish_template(self, name: str, *, shelf: str, manifest: str) -> str:
+        """Make a frozen database a template, all at once. Returns its name from now on."""
+        final = new_name("template")
+        columns = f"shelf = {literal(shelf)}, manifest = {literal(manifest)}"
+        with self.saying(f"{name} cannot be made a template"):
+            self._rename(name, final, "WITH IS_TEMPLATE true", f"kind = 'template', {columns}")
+        self.used(final)
+        return final
+
+    def keep(self, name: str, title: str, *, called: str = "") -> str:
+        """Keep a database for a look, whoever is connected to it. Returns its name from now on.
+
+        The newest twenty stay. ``called`` is a name that ``new_name`` gave.
+        """
+        final = called or new_name("kept")
+        self.freeze(name)
+        with self.saying(f"{name} cannot be kept"):
+            columns = f"kind = 'kept', title = {literal(title)}"
+            self._rename(name, final, "WITH ALLOW_CONNECTIONS true", columns)
+            old = self.control.rows(
+                "SELECT name::text FROM arena.database WHERE kind = 'kept' "
+                f"AND owner = current_user ORDER BY created DESC, name OFFSET {KEPT_STAY}"
+            )
+        for (name_of_old,) in old:
+            self.drop_later(name_of_old)
+        return final
+
+    def _rename(self, name: str, final: str, option: str, columns: str) -> None:
+        """Make a frozen database of this run one of nobody's: all of it or nothing."""
+        with self.writes.one():
+            self.control.run(
+                f"ALTER DATABASE {identifier(name)} RENAME TO {identifier(final)}; "
+                f"ALTER DATABASE {identifier(final)} {option}; "
+                f"UPDATE arena.database SET name = {literal(final)}, run = NULL, {columns}, "
+                "created = clock_timestamp(), used = clock_timestamp() "
+                f"WHERE name = {literal(name)} AND owner = current_user"
+            )
+        self._run.let_go(name)
+
+    def templates(self, shelf: str) -> list[tuple[str, str]]:
+        """Return names and manifests of the finished templates, the newest first."""
+        question = (
+            "SELECT d.name::text, d.manifest FROM arena.database d "
+            "JOIN pg_database b ON b.datname = d.name "
+            "WHERE d.kind = 'template' AND d.owner = current_user "
+            f"AND d.shelf = {literal(shelf)} AND b.datistemplate AND NOT b.datallowconn "
+            "ORDER BY d.created DESC, d.name"
+        )
+        with self.saying("the templates cannot be listed"):
+            return [(name, manifest) for name, manifest in self.control.rows(question)]
+
+    def used(self, name: str) -> None:
+        """Say that this run uses a template: nobody collects it while the run lives."""
+        with self.saying(f"{name} cannot be used"):
+            self._run.use(name, self._run.line)
+
+    @contextmanager
+    def lock(self, shelf: str, *, seconds: float) -> Iterator[None]:
+        """Hold a shelf for oneself, over threads, processes and machines.
+
+        Raises:
+            TimeoutError: somebody else has it all the time.
+        """
+        patience = max(1, round(seconds * 1000))
+        shelf_lock = f"SELECT pg_advisory_lock(hashtextextended({literal(shelf)}, {TURNS}))"
+        # By a connection of its own: whoever waits keeps nobody from asking, and what dies lets go.
+        with self.saying("no connection for a lock"):
+            control = self._run.connect()
+        with closing(control):
+            try:
+                control.run(f"SET lock_timeout = {patience}; SET statement_timeout = 0")
+                control.rows(shelf_lock)
+            except Failed as error:
+                if error.sqlstate != "55P03":
+                    raise messages.failed("a lock cannot be had", error, self._address) from error
+                raise TimeoutError(f"{shelf}: locked for {seconds:g} s") from error
+            yield
+
+    def listed(self) -> list[RegistryRow]:
+        """Return all databases that have a row, the oldest first."""
+        with self.saying("the databases cannot be listed"):
+            return [RegistryRow(*row) for row in self.control.rows(_LISTED)]
+
+    # Dropped
+
+    def drop(self, *names: str) -> None:
+        """Drop databases at once, whoever is connected. What fails is left to a later sweep."""
+        self._drop(list(names), self._run.line)
+
+    def drop_later(self, name: str) -> None:
+        """Drop a database in the background; what ``close`` comes before, it does itself."""
+        self._chores.do(partial(self._drop, [name], self._behind))
+
+    def rest(self, seconds: float = _END_SECONDS) -> bool:
+        """Wait until the background has nothing left to do."""
+        return self._chores.rest(seconds)
+
+    def _drop(self, names: list[str], line: Line) -> list[str]:
+        """Drop those that have a row of ours; returns which are gone, ``left`` says of the rest."""
+        dropped: list[str] = []
+        rows = []
+        try:
+            if names:
+                rows = line.rows(
+                    "SELECT d.name::text, d.kind, b.oid IS NOT NULL, "
+                    "pg_get_userbyid(b.datdba) IS NOT DISTINCT FROM current_user "
+                    "FROM arena.database d LEFT JOIN pg_database b ON b.datname = d.name "
+                    "WHERE d.owner = current_user "
+                    f"AND d.name IN ({', '.join(map(literal, names))})"
+                )
+        except (Failed, ArenaError) as error:
+            self.notes.append(f"{type(error).__name__}: {error}")
+        for name, kind, is_there, is_ours in rows:
+            if kind == "template":
+                self.left.append(f"{name}: a template, which is collected by its age alone")
+            elif is_there and not is_ours:
+                self.left.append(f"{name}: another role has become its owner")
+            else:
+                is_condemned = kind == "condemned"
+                try:
+                    self._run.remove(name, line, is_there=is_there, is_condemned=is_condemned)
+                    dropped.append(name)
+                except (Failed, ArenaError) as error:
+                    self.left.append(f"{name}: {error}")
+        return dropped
+
+    # Swept
+
+    def sweep(self, *, everything: bool = False) -> list[str]:
+        """Drop what dead runs have left, and old templates that no living run uses.
+
+        With ``everything``, all templates and kept databases too, and the registry where nothing
+        is left in it. Returns the names; ``left`` says what was left alone, and why.
+        """
+        with self.saying("what dead runs have left cannot be swept"):
+            return self._sweep(self._run.line, everything=everything)
+
+    def _sweep(self, line: Line, *, everything: bool = False) -> list[str]:
+        mine = self._run.number
+        rows = line.rows(_dead_ones(mine))
+        self.left = [
+            f"{name}: belongs to the role {role}" for _, name, role, our in rows if name and not our
+        ]
+        dropped: list[str] = []
+        if everything or any(run is None for run, *_ in rows):
+            line.run(_condemn(mine, everything=everything))
+            dropped += self._drop(_names_of(mine, line, "AND kind = 'condemned'"), line)
+        for dead in sorted({run for run, _, _, our in rows if run not in (None, mine) and our}):
+            # One alone cleans up after a run, which cannot come back meanwhile.
+            if line.rows(f"SELECT pg_try_advisory_lock({RUNS}, {dead})") != [(True,)]:
+                continue
+            try:
+                dropped += self._drop(_names_of(dead, line), line)
+            finally:
+                with suppress(Failed):
+                    line.rows(f"SELECT pg_advisory_unlock({RUNS}, {dead})")
+        if rows or everything:
+            line.run(_STRIKE_RUNS)
+        if everything:
+            self._drop_registry()
+        return dropped
+
+    def _drop_registry(self) -> None:
+        """The next one who needs it makes it anew. Whoever else is connected keeps it."""
+        self.rest()
+        is_alone = (
+            "SELECT NOT EXISTS (SELECT FROM arena.database) "
+            f"AND NOT EXISTS (SELECT FROM arena.run WHERE id <> {self._run.number})"
+        )
+        if self._run.line.rows(is_alone) == [(True,)]:
+            self._run.end()
+            self._behind.close()
+            self._run.line.close()
+            with closing(open_control(self._address)) as control, suppress(Failed):
+                control.run(f"DROP DATABASE {identifier(self._run.name)}")
+
+    # The end
+
+    def close(self) -> None:
+        """Drop what this run has made, templates and kept databases apart, and end the run."""
+        if self._is_closed or self._process != os.getpid():
+            return
+        self._is_closed = True
+        has_ended = self._chores.close(_END_SECONDS)
+        with suppress(Failed, ArenaError):
+            mine = self._run.names()
+            if mine or self._run.line.is_open:  # else the registry was swept, this run included
+                self._drop_together(mine)
+                self._drop(self._run.names(), self._run.line)
+                self._run.end()
+        if has_ended:
+            self._behind.close()
+        self._run.line.close()
+
+    def _drop_together(self, names: list[str]) -> None:
+        """Each drop waits for a checkpoint of the server's: several wait for the same one."""
+
+        def drop(share: list[str]) -> None:
+            line = Line(self._run.connect)
+            self._drop(share, line)
+            line.close()
+
+        shares = [names[at::_AT_ONCE] for at in range(min(_AT_ONCE, len(names)))]
+        threads = [
+            threading.Thread(target=drop, args=(share,), daemon=True)
+            for share in (shares if len(names) > 1 else [])
+        ]
+        with suppress(RuntimeError):  # the interpreter ends, and starts no threads any more
+            for thread in threads:
+                thread.start()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join(_END_SECONDS)
+
+    @contextmanager
+    def saying(self, what: str) -> Iterator[None]:
+        """Turn what the server refuses into an error of arena's that says what could not be."""
+        try:
+            yield
+        except Failed as error:
+            raise messages.failed(what, error, self._address) from error
+
+
+_OLD = f"d.used < clock_timestamp() - interval '{TEMPLATE_DAYS} days'"
+
+
+def _dead_ones(run: int) -> str:
+    """Ask what is to be swept: runs (None for old templates), names, owners, whether ours.
+
+    What this run has condemned and could not drop is among it, and so are runs without databases.
+    """
+    return f"""
+        WITH living AS MATERIALIZED ({LIVING})
+        SELECT d.run, d.name::text, d.owner::text, d.owner = current_user FROM arena.database d
+        WHERE (d.run IS NOT NULL AND d.run NOT IN (SELECT * FROM living))
+        OR (d.kind = 'condemned' AND d.run = {run})
+        OR (d.kind = 'template' AND {_OLD} AND d.owner = current_user AND NOT EXISTS (
+            SELECT FROM arena.use u
+            WHERE u.template = d.name AND u.run IN (SELECT * FROM living)))
+        UNION ALL SELECT r.id, '', r.owner::text, r.owner = current_user FROM arena.run r
+        WHERE r.id NOT IN (SELECT * FROM living)
+        AND NOT EXISTS (SELECT FROM arena.database d WHERE d.run = r.id)
+    """
+
+
+def _condemn(run: int, *, everything: bool) -> str:
+    """Hand templates that no living run uses to this run, to be dropped."""
+    which = "d.kind IN ('template', 'kept')" if everything else f"d.kind = 'template' AND {_OLD}"
+    return (
+        f"SELECT pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
+        f"UPDATE arena.database d SET kind = 'condemned', run = {run} "
+        f"WHERE {which} AND owner = current_user AND NOT EXISTS "
+        f"(SELECT FROM arena.use u WHERE u.template = d.name AND u.run IN ({LIVING}))"
+    )
+
+
+def _names_of(run: int, line: Line, which: str = "") -> list[str]:
+    question = "SELECT name::text FROM arena.database WHERE owner = current_user"
+    return [name for (name,) in line.rows(f"{question} AND run = {run} {which}")]
+
+
+def new_name(kind: str) -> str:
+    """Return a name that nothing has, had or will have."""
+    return f"arena_{kind}_{secrets.token_hex(8)}"

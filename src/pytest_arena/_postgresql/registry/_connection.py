@@ -1,15 +1,16 @@
-"""A control connection that is made anew when it was lost, and what was written by it."""
+"""How a run speaks to its server: by control connections, in the foreground and behind it."""
 
 from __future__ import annotations
 
 import os
 import threading
 from bisect import bisect_right, insort
+from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena import _clock
+from pytest_arena._clock import until
 from pytest_arena._postgresql._control import Failed
 
 if TYPE_CHECKING:
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql._control import Control
 
-__all__ = ["Line", "Writes"]
+__all__ = ["Background", "Line", "Writes"]
 
 # A server that is restarted is back within some seconds.
-_RESTART_SECONDS, _RESTART_STEP = 10.0, 0.05
+_RESTART_SECONDS = 10.0
+# When as many wait, they go first: a suite that dirties databases faster than they are dropped
+# would fill the disk.
+_BACKLOG = 8
 
 
 @dataclass(slots=True)
@@ -100,19 +104,19 @@ class Line:
 
     def run(self, sql: str) -> None:
         """Execute one statement, or several in one transaction."""
-        self._said(lambda control: control.run(sql))
+        self._do(lambda control: control.run(sql))
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows."""
-        found: list[tuple[Any, ...]] = self._said(lambda control: control.rows(sql))
+        found: list[tuple[Any, ...]] = self._do(lambda control: control.rows(sql))
         return found
 
     def ask(self, sql: str) -> str | None:
         """Execute one statement that takes no time, and return its only value, a text."""
-        text: str | None = self._said(lambda control: control.ask(sql))
+        text: str | None = self._do(lambda control: control.ask(sql))
         return text
 
-    def _said(self, say: Callable[[Control], Any]) -> Any:
+    def _do(self, say: Callable[[Control], Any]) -> Any:
         with self._turn:
             try:
                 return say(self._open())
@@ -120,21 +124,18 @@ class Line:
                 if not error.is_lost:
                     raise
             self._drop()
-            self._open_with_patience()
+            if not until(self._is_back, within=0 if self._is_given_up else _RESTART_SECONDS):
+                self._is_given_up = True
             return say(self._open())
 
-    def _open_with_patience(self) -> None:
-        end = _clock.seconds() + _RESTART_SECONDS
-        while True:
-            try:
-                self._open()
-            except Failed as error:
-                self._is_given_up |= error.is_lost and _clock.seconds() > end
-                if self._is_given_up or not error.is_lost:
-                    raise
-                _clock.rest(_RESTART_STEP)
-            else:
-                return
+    def _is_back(self) -> bool:
+        try:
+            self._open()
+        except Failed as error:
+            if not error.is_lost:
+                raise
+            return False
+        return True
 
     def _open(self) -> Control:
         with self._turn:
@@ -158,3 +159,71 @@ class Line:
         """Close it. Idempotent; a forked child leaves its parent's alone."""
         if self._process == os.getpid():
             self._drop()
+
+
+class Background:
+    """A thread that works jobs off, and is there from the first one to ``close``.
+
+    Jobs are expected to deal with their failures: ``notes`` get those of one that does not.
+    """
+
+    def __init__(self, notes: list[str]) -> None:
+        self._notes = notes
+        self._urgent: deque[Callable[[], object]] = deque()
+        self._later: deque[Callable[[], object]] = deque()
+        self._news = threading.Condition()
+        self._is_working = self._is_closed = False
+        self._thread: threading.Thread | None = None
+
+    def do(self, job: Callable[[], object], *, urgent: bool = False) -> bool:
+        """Have a job done by and by. Returns whether it will be: not after ``close``."""
+        with self._news:
+            if self._is_closed:
+                return False
+            (self._urgent if urgent else self._later).append(job)
+            self._news.notify_all()
+            if self._thread is None:
+                # A daemon: whatever the server does, the process ends.
+                self._thread = threading.Thread(
+                    target=self._work, name="pytest-arena-background", daemon=True
+                )
+                self._thread.start()
+            return True
+
+    def rest(self, seconds: float) -> bool:
+        """Wait until nothing is left to do. Returns whether that came in time."""
+        with self._news:
+            return self._news.wait_for(self._is_idle, seconds)
+
+    def close(self, seconds: float) -> bool:
+        """Forget what has not begun, and wait for what has. Idempotent."""
+        with self._news:
+            self._is_closed = True
+            self._urgent.clear()
+            self._later.clear()
+            self._news.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(seconds)
+            return not self._thread.is_alive()
+        return True
+
+    def _is_idle(self) -> bool:
+        return not (self._urgent or self._later or self._is_working)
+
+    def _next(self) -> Callable[[], object] | None:
+        with self._news:
+            self._is_working = False
+            self._news.notify_all()
+            self._news.wait_for(lambda: self._is_closed or self._urgent or self._later)
+            if self._is_closed:
+                return None
+            is_urgent = self._urgent and len(self._later) < _BACKLOG
+            self._is_working = True
+            return (self._urgent if is_urgent else self._later).popleft()
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                job()
+            except BaseException as error:  # noqa: BLE001 - the next job may be luckier than this one
+                self._notes.append(f"{type(error).__name__}: {error}")

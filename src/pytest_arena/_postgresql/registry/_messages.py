@@ -4,38 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql._registry_sql import GIVE_CREATEDB, RENAME
 from pytest_arena.errors import ArenaError, IsolationError, ServerError
 
 if TYPE_CHECKING:
     from pytest_arena._postgresql._control import Failed
     from pytest_arena._values import Address
 
-__all__ = ["failed", "foreign_registry", "is_gone", "may_not_create", "other_layout", "too_old"]
+__all__ = ["failed", "foreign_registry", "is_gone", "other_layout"]
 
+# What a message gives to paste.
+_GIVE_CREATEDB = 'ALTER ROLE "{role}" CREATEDB;   -- as a superuser'
+_RENAME = 'ALTER DATABASE "{name}" RENAME TO …;   -- if it may have another name'
 _WHY = "each test works on a database of its own, which arena makes on this server"
 _ANOTHER = "ARENA_DATABASE=own pytest …   # a private server, or the URL of another one"
-
-
-def failed(what: str, error: Failed, address: Address) -> ArenaError:
-    """Return the error for a statement that was refused."""
-    known = _KNOWN.get(error.sqlstate)
-    if known is None:
-        return _unknown(what, error, address)
-    kind, cause, fix = known
-    return kind(
-        f"{address.server}: {what}: {_first_line(error)}",
-        why=_WHY,
-        cause=cause,
-        fix=fix.format(role=address.user),
-    )
 
 
 _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
     "42501": (
         ServerError,
         "the role has too few rights on this server",
-        GIVE_CREATEDB,
+        _GIVE_CREATEDB,
     ),
     "53100": (
         IsolationError,
@@ -68,36 +56,16 @@ _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
 }
 
 
-def _unknown(what: str, error: Failed, address: Address) -> ArenaError:
-    return ServerError(
-        f"{address.server}: {what}: {_first_line(error)}",
+def failed(what: str, error: Failed, address: Address) -> ArenaError:
+    """Return the error for a statement that was refused."""
+    answer = f"the server's answer {error.sqlstate}" if error.sqlstate else "no server answers"
+    kind, cause, fix = _KNOWN.get(error.sqlstate, (ServerError, answer, _ANOTHER))
+    reason = (str(error).splitlines() or ["no reason was given"])[0]
+    return kind(
+        f"{address.server}: {what}: {reason}",
         why=_WHY,
-        cause=f"the server's answer {error.sqlstate}" if error.sqlstate else "no server answers",
-        fix=_ANOTHER,
-    )
-
-
-def _first_line(error: Failed) -> str:
-    return (str(error).splitlines() or ["no reason was given"])[0]
-
-
-def may_not_create(address: Address) -> ServerError:
-    """Return the error for a login without the right to make databases."""
-    return ServerError(
-        f"{address.server}: the role {address.user!r} may not create databases",
-        why=_WHY,
-        cause="the role has no CREATEDB",
-        fix=GIVE_CREATEDB.format(role=address.user),
-    )
-
-
-def too_old(address: Address, version: int, least: int) -> ServerError:
-    """Return the error for a server that lacks what is needed."""
-    return ServerError(
-        f"{address.server}: PostgreSQL {version // 10000} is too old",
-        why=f"arena needs PostgreSQL {least} or newer",
-        cause="the version of the server",
-        fix=_ANOTHER,
+        cause=cause,
+        fix=fix.format(role=address.user),
     )
 
 
@@ -107,7 +75,7 @@ def foreign_registry(address: Address, name: str) -> ServerError:
         f"{address.server}: the database {name!r} there is not arena's",
         why="arena writes down in it which databases it may drop, and touches nobody else's",
         cause="it holds tables already and does not have arena's comment, or has another owner",
-        fix=RENAME.format(name=name),
+        fix=_RENAME.format(name=name),
     )
 
 

@@ -1,17 +1,19 @@
-"""How does a run enter the registry of a server, and stay in it as long as it lives?"""
+"""A run in the registry of a server, and the databases that it makes there."""
+
+# ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
 from __future__ import annotations
 
 import os
 import platform
 import threading
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_arena import _clock
+from pytest_arena._clock import until
 from pytest_arena._postgresql import _clone_sql as clone_sql
-from pytest_arena._postgresql import _registry_sql as sql
-from pytest_arena._postgresql._control import Failed, open_control
+from pytest_arena._postgresql._control import Failed, identifier, literal, open_control
 from pytest_arena._postgresql.registry import _messages as messages
 from pytest_arena._postgresql.registry._connection import Line, Writes
 
@@ -19,32 +21,123 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._control import Control
     from pytest_arena._values import Address
 
-__all__ = ["Registry"]
+__all__ = ["LIVING", "RUNS", "TURNS", "RegistryRun", "check_layout", "state_of_registry"]
 
-_LEAST = 13  # DROP DATABASE … WITH (FORCE)
-_WITH_FILE_COPY_METHOD = 180000
-_TRIES, _STEP = 40, 0.05
+# Advisory locks are known by two numbers, and belong to the database of the session that has them.
+RUNS, TURNS = 7_264_001, 7_264_002
+# The row of a run is there only after its lock is held: whoever sees one without is dead.
+LIVING = (
+    "SELECT l.objid::bigint FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database r "
+    "ON r.oid = l.database WHERE r.datname = pg_catalog.current_database() "
+    f"AND l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.classid = {RUNS}"
+)
+_WITH_STRATEGY, _WITH_METHOD = 150000, 180000
+# Where writes are synced, copying files costs a checkpoint, and copying pages their log.
+_SMALL_BYTES = 16 * 1024 * 1024
+_CREATION_SECONDS = 2.0
+_MARK = "pytest-arena: which databases of this server are arena's own, and whose"
+_LAYOUT = 2
+
+# Nothing hangs, and a client that died without a word is noticed. Rows need not be on disk at once:
+# CREATE DATABASE and DROP DATABASE flush all that was committed before them.
+_SESSION = (
+    "SET lock_timeout = '10s'; SET statement_timeout = '10min'; SET search_path = pg_catalog; "
+    "SET idle_in_transaction_session_timeout = '1min'; SET synchronous_commit = off; "
+    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; "
+    "SET tcp_keepalives_count = 3"
+)
+# "new" is an empty one of our own, which is about to be made, by us or by another run; "" is an
+# empty one that another role's run has just created.
+_STATE = f"""
+SELECT CASE WHEN pg_catalog.shobj_description(d.oid, 'pg_database') = {literal(_MARK)} THEN 'made'
+    WHEN EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n
+        ON n.oid = c.relnamespace WHERE n.nspname <> 'information_schema'
+        AND n.nspname !~ '^pg_') THEN 'foreign'
+    WHEN pg_catalog.pg_has_role(d.datdba, 'MEMBER') THEN 'new' ELSE '' END
+FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
+"""
+# Who has a transaction open is read before the horizon: what was committed in between has moved
+# it. The other way round, it would be seen by neither. Locks are shown to every role, as
+# backend_xid is not.
+_FACTS = """
+BEGIN
+    open := ARRAY(
+        SELECT l.pid || ':' || l.transactionid FROM pg_locks l
+        JOIN pg_stat_get_activity(NULL) a ON a.pid = l.pid
+        JOIN pg_database d ON d.oid = a.datid
+        WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
+        AND d.datname = live AND a.backend_type <> 'autovacuum worker'
+        AND l.pid <> pg_backend_pid());
+    held := ARRAY(
+        SELECT 'lock ' || concat_ws(' ', l.pid, l.classid, l.objid, l.objsubid, l.mode)
+        FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+        WHERE l.locktype = 'advisory' AND d.datname = live
+        UNION ALL SELECT 'prepared ' || gid FROM pg_prepared_xacts WHERE database = live
+        UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE database = live
+        ORDER BY 1);
+    horizon := pg_snapshot_xmax(pg_current_snapshot())::text;
+END
+"""
+_OWN_ROWS = " ".join(
+    f"ALTER TABLE arena.{table} ENABLE ROW LEVEL SECURITY; "
+    f"CREATE POLICY seen ON arena.{table} FOR SELECT USING (true); "
+    f"CREATE POLICY own ON arena.{table} USING (owner = current_user) "
+    "WITH CHECK (owner = current_user);"
+    for table in ("run", "database", "use")
+)
+# The tables and the mark come in one transaction, by whoever comes first.
+_MAKE = f"""DO $layout$ BEGIN
+    PERFORM pg_catalog.pg_advisory_xact_lock({TURNS}, 0);
+    IF pg_catalog.to_regnamespace('arena') IS NOT NULL THEN RETURN; END IF;
+    CREATE SCHEMA arena;
+    CREATE TABLE arena.layout (version int NOT NULL);
+    INSERT INTO arena.layout VALUES ({_LAYOUT});
+    CREATE SEQUENCE arena.runs AS int CYCLE;
+    CREATE TABLE arena.run (
+        id int PRIMARY KEY, owner name NOT NULL DEFAULT current_user, project text NOT NULL,
+        host text NOT NULL, pid int NOT NULL, started timestamptz NOT NULL DEFAULT now());
+    CREATE TABLE arena.database (
+        name name PRIMARY KEY, kind text NOT NULL, run int,
+        owner name NOT NULL DEFAULT current_user, project text NOT NULL,
+        shelf text, manifest text, title text,
+        created timestamptz NOT NULL DEFAULT now(), used timestamptz NOT NULL DEFAULT now());
+    CREATE TABLE arena.use (
+        template name, run int, owner name NOT NULL DEFAULT current_user,
+        PRIMARY KEY (template, run));
+    GRANT USAGE ON SCHEMA arena TO PUBLIC;
+    GRANT USAGE ON SEQUENCE arena.runs TO PUBLIC;
+    GRANT SELECT ON ALL TABLES IN SCHEMA arena TO PUBLIC;
+    GRANT INSERT, UPDATE, DELETE ON arena.run, arena.database, arena.use TO PUBLIC;
+    {_OWN_ROWS}
+    CREATE FUNCTION arena.facts(live name, OUT open text[], OUT held text[], OUT horizon text)
+        LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog AS $f${_FACTS}$f$;
+    EXECUTE format('COMMENT ON DATABASE %I IS %L', current_database(), {literal(_MARK)});
+END $layout$
+"""
 
 
-class Registry:
-    """A run's place in the registry.
+class RegistryRun:
+    """A run's place in the registry, and how it makes databases and removes them.
 
     The run lives as long as the session of ``line`` holds its advisory lock: it ends with the
     process, whatever kills it, and on every machine. A session that was lost is taken up again,
-    and the rows of ``mine`` are written once more, should somebody have taken the run for dead.
+    and the rows of ``_mine`` are written once more, should somebody have taken the run for dead.
     """
 
-    def __init__(self, address: Address, project: str, *, name: str = sql.REGISTRY) -> None:
-        self._address, self.project, self.name = address, project, name
-        self.version = 0
-        self.run = 0
-        self.copies_by_clone = True
-        self.mine: dict[str, str] = {}  # name → kind of the databases that this run has made
-        self.uses: set[str] = set()  # templates
+    def __init__(self, address: Address, project: str, name: str) -> None:
+        self._address, self._project, self.name = address, project, name
+        self._version = self.number = 0
+        self._mine: dict[str, str] = {}  # name → kind of the databases that this run has made
+        self._uses: set[str] = set()  # templates
         self.writes = Writes()
         self._lock = threading.Lock()
         self._process = os.getpid()
+        self._copies_by_clone = True
+        self._settings: dict[str, clone_sql.Settings] = {}
+        self._strategies: dict[str, str] = {}
         self.line = Line(self._connect_as_run)
+
+    # The session
 
     def connect(self) -> Control:
         """Open a connection to the registry, which is made if there is none.
@@ -72,115 +165,228 @@ class Registry:
         return control
 
     def _create(self) -> None:
-        control = open_control(self._address)
-        try:
-            control.run(sql.session_settings())
-            control.run(sql.create_registry(self.name))
-        except Failed as error:
-            if error.sqlstate == "42501":
-                raise messages.may_not_create(self._address) from error
-            # Somebody else was first, maybe by a moment: then it is the index that refuses.
-            if error.sqlstate not in ("42P04", "23505"):
-                raise
-        finally:
-            control.close()
+        with closing(open_control(self._address)) as control:
+            try:
+                control.run(_SESSION)
+                control.run(f"CREATE DATABASE {identifier(self.name)} TEMPLATE template0")
+            except Failed as error:
+                # Somebody else was first, maybe by a moment: then it is the index that refuses.
+                if error.sqlstate not in ("42P04", "23505"):
+                    raise
 
     def _prepare(self, control: Control) -> None:
-        control.run(sql.session_settings())
-        self._check_server(control)
-        if not self._is_marked(control):
-            control.run(sql.registry_layout())
-        layout = control.rows(sql.layout_found())
-        if layout != [(sql.LAYOUT,)]:
-            raise messages.other_layout(self._address, layout[0][0] if layout else "none")
-        if self.version >= _WITH_FILE_COPY_METHOD and self.copies_by_clone:
-            control.run(clone_sql.file_copy_method("clone"))
-
-    def _check_server(self, control: Control) -> None:
-        [(self.version, may_create)] = control.rows(sql.server_state())
-        if self.version < _LEAST * 10_000:
-            raise messages.too_old(self._address, self.version, _LEAST)
-        if not may_create:
-            raise messages.may_not_create(self._address)
-
-    def _is_marked(self, control: Control) -> bool:
-        """Whether it is ready; an empty one of our own is about to be, by us or by another run."""
-        for _ in range(_TRIES):
-            [(comment, is_ours, is_empty)] = control.rows(sql.registry_state())
-            if comment == sql.MARK:
-                return True
-            if is_ours and is_empty:
-                return False
-            if not is_empty:
-                break
-            _clock.rest(_STEP)  # another role's run has just created it
-        # Mark and tables come at once, but were looked at one after the other.
-        [(comment, _, _)] = control.rows(sql.registry_state())
-        if comment != sql.MARK:
+        control.run(_SESSION)
+        [(self._version,)] = control.rows("SELECT current_setting('server_version_num')::int")
+        state = until(lambda: state_of_registry(control), within=_CREATION_SECONDS)
+        if state == "foreign":  # mark and tables come at once, and are looked at one by one
+            state = state_of_registry(control)
+        if state == "new":
+            control.run(_MAKE)
+        elif state != "made":
             raise messages.foreign_registry(self._address, self.name)
-        return True
+        check_layout(control, self._address)
+        if self._may_copy_by_clone():
+            control.run(clone_sql.file_copy_method("clone"))
 
     def _connect_as_run(self) -> Control:
         control = self.connect()
         if self._process != os.getpid():
             return control  # a forked child asks; the run is its parent's
         try:
-            is_anew = bool(self.run)
-            if not self.run or not control.rows(sql.hold_run(self.run)):
+            was_lost = bool(self.number)
+            if not was_lost or not control.rows(
+                f"SELECT 1 FROM arena.run WHERE id = {self.number} "
+                f"AND pg_try_advisory_lock({RUNS}, {self.number})"
+            ):
                 self._begin(control)
-            if is_anew:
+            if was_lost:
                 # Also where the run was held: a server that crashed has lost what came last.
-                self._write_again(control)
+                for name, kind in self._all_mine():
+                    control.run(self._row(name, kind, anew=True))
+                for template in self._uses:
+                    self.use(template, control)
         except BaseException:
             control.close()
             raise
         return control
 
     def _begin(self, control: Control) -> None:
+        """Register a run, which lives as long as this session: first the lock, then the row."""
         # The kernel's name of the machine: what a test makes of time or sockets does not matter.
+        values = f"{literal(self._project)}, {literal(platform.node())}, {os.getpid()}"
         with self.writes.one():
-            [(self.run,)] = control.rows(sql.begin_run(self.project, platform.node(), os.getpid()))
+            [(self.number,)] = control.rows(
+                "WITH me AS MATERIALIZED (SELECT nextval('arena.runs')::int AS id), "
+                "locked AS MATERIALIZED "
+                f"(SELECT id, pg_try_advisory_lock({RUNS}, id) AS had FROM me) "
+                "INSERT INTO arena.run (id, project, host, pid) "
+                f"SELECT id, {values} FROM locked WHERE had RETURNING id"
+            )
 
-    def _write_again(self, control: Control) -> None:
-        for name, kind in self._all_mine():
-            control.run(sql.renew_database(name, kind, self.run, self.project))
-        for template in self.uses:
-            control.run(sql.begin_use(template, self.run))
+    def end(self) -> None:
+        """Strike the run, if it has left nothing; else the next run cleans up after it."""
+        self.line.run(
+            f"DELETE FROM arena.use WHERE run = {self.number}; "
+            f"DELETE FROM arena.run WHERE id = {self.number} "
+            f"AND NOT EXISTS (SELECT FROM arena.database WHERE run = {self.number})"
+        )
+
+    # Rows
 
     def _all_mine(self) -> list[tuple[str, str]]:
         with self._lock:
-            return list(self.mine.items())
-
-    def note(self, name: str, kind: str, line: Line) -> None:
-        """Commit the row of a database, before it is made."""
-        self.has(name, kind)
-        run = self.run
-        try:
-            with self.writes.one():
-                line.rows(sql.note_database(name, kind, run, self.project))
-        except Failed as error:
-            if error.sqlstate != "23505":  # said twice over a lost connection
-                raise
-        if run != self.run:  # over which this run was taken for dead
-            line.run(sql.renew_database(name, kind, self.run, self.project))
-
-    def has(self, name: str, kind: str) -> None:
-        """Know that a database is this run's."""
-        with self._lock:
-            self.mine[name] = kind
-
-    def strike(self, name: str, line: Line) -> None:
-        """Delete the row of a database that is gone."""
-        with self.writes.one() as write:
-            write.counts = bool(line.rows(sql.strike_database(name)))
-        if write.counts:
-            self.let_go(name)
-
-    def let_go(self, name: str) -> None:
-        """Forget a database: it is gone, or belongs to no run any more."""
-        with self._lock:
-            self.mine.pop(name, None)
+            return list(self._mine.items())
 
     def names(self) -> list[str]:
         """Return what this run has made and not dropped."""
         return [name for name, _ in self._all_mine()]
+
+    def let_go(self, name: str) -> None:
+        """Forget a database: it is gone, or belongs to no run any more."""
+        with self._lock:
+            self._mine.pop(name, None)
+
+    def use(self, template: str, control: Control | Line) -> None:
+        """Say that this run uses a template. Nothing is written where it is condemned already.
+
+        In turns with whoever condemns it, so that one sees the other.
+        """
+        self._uses.add(template)
+        which = f"WHERE name = {literal(template)} AND kind = 'template'"
+        control.run(
+            f"SELECT pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
+            f"UPDATE arena.database SET used = clock_timestamp() {which} "
+            "AND owner = current_user; INSERT INTO arena.use (template, run) "
+            f"SELECT name, {self.number} FROM arena.database {which} ON CONFLICT DO NOTHING"
+        )
+
+    def _row(self, name: str, kind: str, *, anew: bool = False) -> str:
+        conflict = f"ON CONFLICT (name) DO UPDATE SET run = {self.number}" if anew else ""
+        return (
+            "INSERT INTO arena.database (name, kind, run, project) VALUES ("
+            f"{literal(name)}, {literal(kind)}, {self.number}, {literal(self._project)}) {conflict}"
+        )
+
+    # Databases
+
+    def make(self, name: str, kind: str, template: str | None, line: Line) -> None:
+        """Commit a database's row, then make it, with all that the server does not copy.
+
+        Raises:
+            Failed: there is no room, or somebody is connected to the template.
+        """
+        with self._lock:
+            self._mine[name] = kind
+        run = self.number
+        self._write(self._row(name, kind), line, unless="23505")
+        if run != self.number:  # over which this run was taken for dead
+            line.run(self._row(name, kind, anew=True))
+        strategy = self._strategy(template or "template0", line)
+        try:
+            self._copy(clone_sql.create(name, template, strategy=strategy), line)
+        except Failed as error:
+            if template is not None or error.sqlstate != "22023":
+                raise
+            # The server's locale has another encoding: an empty database is as all others there.
+            self._copy(clone_sql.create(name, "template0", strategy=strategy), line)
+        if template is not None:
+            if template not in self._settings:
+                [row] = line.rows(clone_sql.settings(template))
+                self._settings[template] = clone_sql.Settings(*row)
+            if statements := clone_sql.clone_settings(name, self._settings[template]):
+                with self.writes.one():
+                    line.run(statements)
+
+    def _copy(self, statement: str, line: Line) -> None:
+        try:
+            self._write(statement, line, unless="42P04")
+        except Failed as error:
+            if not self._may_copy_by_clone() or error.sqlstate[:2] not in ("58", "0A"):
+                raise
+            # This file system cannot share blocks after all.
+            self._copies_by_clone = False
+            line.run(clone_sql.file_copy_method("copy"))
+            self._write(statement, line, unless="42P04")
+
+    def _write(self, statement: str, line: Line, *, unless: str) -> None:
+        # No name is used twice: it was written when the connection was lost.
+        with self.writes.one():
+            try:
+                line.run(statement)
+            except Failed as error:
+                if error.sqlstate != unless:
+                    raise
+
+    def _may_copy_by_clone(self) -> bool:
+        return self._version >= _WITH_METHOD and self._copies_by_clone
+
+    def _strategy(self, source: str, line: Line) -> str:
+        if self._version < _WITH_STRATEGY:
+            return ""
+        if source not in self._strategies:
+            [(size, is_synced)] = line.rows(clone_sql.source_facts(source))
+            is_small = is_synced and size < _SMALL_BYTES
+            self._strategies[source] = "WAL_LOG" if is_small else "FILE_COPY"
+        return self._strategies[source]
+
+    def remove(self, name: str, line: Line, *, is_there: bool, is_condemned: bool) -> None:
+        """Drop a database, whoever is connected, and delete its row.
+
+        Raises:
+            Failed: the server refuses; the row stays.
+        """
+        self._settings.pop(name, None)
+        self._strategies.pop(name, None)
+        if is_there and is_condemned:
+            line.run(clone_sql.unset_template(name))  # maybe it is none
+        if is_there:
+            try:
+                self._drop(name, line)
+            except Failed as error:
+                if error.sqlstate != "55006":
+                    raise
+                self._end_prepared(name, line)
+                self._drop(name, line)
+        with self.writes.one() as write:
+            write.counts = bool(
+                line.rows(
+                    f"DELETE FROM arena.database WHERE name = {literal(name)} AND NOT EXISTS "
+                    f"(SELECT FROM pg_database WHERE datname = {literal(name)}) RETURNING name"
+                )
+            )
+        if write.counts:
+            self.let_go(name)
+
+    def _drop(self, name: str, line: Line) -> None:
+        with self.writes.one() as write:
+            try:
+                line.run(clone_sql.drop(name))
+            except Failed as error:
+                write.counts = False
+                if error.sqlstate != "3D000":
+                    raise
+
+    def _end_prepared(self, name: str, line: Line) -> None:
+        """Prepared transactions have no session that could be ended, and keep the database."""
+        line.run(clone_sql.allow_connections(name, allowed=True))
+        with closing(open_control(replace(self._address, database=name))) as inside:
+            for (gid,) in inside.rows(clone_sql.prepared()):
+                with suppress(Failed):
+                    inside.run(clone_sql.rollback_prepared(gid))
+
+
+def state_of_registry(control: Control) -> str:
+    """Return what the connection's database is: made, new, foreign, or "" for a while."""
+    [(state,)] = control.rows(_STATE)
+    return str(state)
+
+
+def check_layout(control: Control, address: Address) -> None:
+    """Read no tables that this version does not know.
+
+    Raises:
+        ServerError: another version of arena has made them.
+    """
+    layout = control.rows("SELECT version FROM arena.layout")
+    if layout != [(_LAYOUT,)]:
+        raise messages.other_layout(address, layout[0][0] if layout else "none")
