@@ -9,7 +9,7 @@ import pytest
 
 from pytest_arena.scenarios.evidence import Status, judge, row_verdict
 from pytest_arena.scenarios.outputs._messages import messages
-from pytest_arena.scenarios.outputs.html import page
+from pytest_arena.scenarios.outputs._page import page
 from tests.evidence.samples import RULES, attempt, failure, mapping, outline, specification
 
 TWO, ONE = outline("1", "2"), outline("1")

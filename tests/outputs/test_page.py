@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_arena.scenarios.evidence import Document, Status, listed
-from pytest_arena.scenarios.outputs.html import page
+from pytest_arena.scenarios.outputs._page import page
 from pytest_arena.scenarios.specs import Problem, parse
 from tests.outputs.pages import (
     FEATURE,

@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pytest_arena.scenarios.evidence import Status
-from pytest_arena.scenarios.outputs._said import heading, one_line, reason, stays_green
+from pytest_arena.scenarios.outputs._phrases import heading, one_line, reason, stays_green
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pytest_arena.scenarios.evidence import Status
-from pytest_arena.scenarios.outputs._said import is_open, one_line, reason
+from pytest_arena.scenarios.outputs._phrases import is_open, one_line, reason
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from pytest_arena.scenarios.outputs._said import one_line, problem_line
+from pytest_arena.scenarios.outputs._phrases import one_line, problem_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,9 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 from pytest_arena.scenarios.evidence import Status
-from pytest_arena.scenarios.outputs._said import (
+from pytest_arena.scenarios.outputs._phrases import (
     grouped,
-    judged,
+    judged_count,
     one_line,
     problem_line,
     reason,
@@ -63,7 +63,7 @@ def _head(document: Document) -> Iterator[str]:
     yield f"## Scenarios: {totals(document)}"
     yield ""
     if document.partial:
-        yield f"Partial run ({_escaped(document.partial)}): {judged(document)}."
+        yield f"Partial run ({_escaped(document.partial)}): {judged_count(document)}."
         yield ""
     yield from _list("Gaps", unsaid_gaps(document))
     yield from _list("Problems", map(problem_line, document.problems))

@@ -19,7 +19,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena.scenarios.evidence import Status, row_verdict
-from pytest_arena.scenarios.outputs._said import reason
+from pytest_arena.scenarios.outputs._phrases import reason
 from pytest_arena.scenarios.outputs._syntax import trees
 
 if TYPE_CHECKING:

@@ -133,7 +133,7 @@ def _json(document: Document, sources: _Sources) -> str:
 
 
 def _html(document: Document, sources: _Sources) -> str:
-    from pytest_arena.scenarios.outputs.html import page  # noqa: PLC0415 - as above
+    from pytest_arena.scenarios.outputs._page import page  # noqa: PLC0415 - as above
 
     return page(document, sources.texts())
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_arena.scenarios.evidence import Status
-from pytest_arena.scenarios.outputs._said import (
+from pytest_arena.scenarios.outputs._phrases import (
     grouped,
     is_open,
-    judged,
+    judged_count,
     middle_cut,
     one_line,
     problem_line,
@@ -109,8 +109,8 @@ def _gap_lines(document: Document) -> list[str]:
 def _partial_lines(document: Document) -> Iterator[str]:
     whole = len(document.scenarios)
     # Where all were judged it is no news, and the reason is long.
-    if document.partial and judged(document) != f"{whole} of {whole} judged":
-        yield f"partial run ({one_line(document.partial)}): {judged(document)}"
+    if document.partial and judged_count(document) != f"{whole} of {whole} judged":
+        yield f"partial run ({one_line(document.partial)}): {judged_count(document)}"
 
 
 def _totals_line(document: Document, strict: str) -> str:

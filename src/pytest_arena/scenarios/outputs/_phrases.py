@@ -1,4 +1,4 @@
-"""What is said of a document in every text: its headings, its totals, its reasons?"""
+"""The phrases of every output: headings, totals, reasons."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios.specs import Problem, Scenario
 
 __all__ = [
+    "counted",
     "grouped",
     "heading",
     "is_open",
-    "judged",
+    "judged_count",
     "middle_cut",
     "one_line",
     "problem_line",
@@ -33,6 +34,15 @@ _NOT_JUDGED = {Status.NOT_RUN, Status.UNMAPPED}
 def one_line(text: str) -> str:
     """Return it in one line, without what a terminal would obey."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def counted(count: int, thing: str) -> str:
+    """Return a number of things in words.
+
+    >>> counted(1, "row"), counted(2, "request")
+    ('1 row', '2 requests')
+    """
+    return f"{count:,} {thing}{'s' * (count != 1)}"
 
 
 def middle_cut(text: str, width: int) -> str:
@@ -109,7 +119,7 @@ def totals(document: Document) -> str:
 _UNTESTED = (Status.MALFORMED, Status.UNMAPPED, Status.PARTIAL, Status.WAIVED)
 
 
-def judged(document: Document) -> str:
+def judged_count(document: Document) -> str:
     """How many scenarios a part of the tests says something about: ``12 of 40 judged``."""
     count = sum(one.is_judged and one.status not in _NOT_JUDGED for one in document.scenarios)
     return f"{count} of {len(document.scenarios)} judged"
