@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 from pytest_arena._postgresql._control import Failed, open_control
 from pytest_arena._postgresql.journal._capture import fitting_schema
 from pytest_arena._postgresql.journal._capture import install as _install
-from pytest_arena._postgresql.journal._rights import lacking, what_would_do
 from pytest_arena._postgresql.journal._server import Left, Look, ServerJournal
 from pytest_arena._postgresql.journal._tables import Unfit
 from pytest_arena._postgresql.journal._templates import (
     Unjournaled,
     check_fit,
+    grant_replica,
     journaled,
+    lacking,
     remarks,
+    what_would_do,
 )
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ __all__ = [
     "Unfit",
     "Unjournaled",
     "check_fit",
+    "grant_replica",
     "install",
     "journaled",
     "lacking",

@@ -111,7 +111,7 @@ def _number(table: JournalTable) -> str:
 
 
 def _deletes(schema: str, table: JournalTable) -> Iterator[str]:
-    rows = f"unnest(t.gone::{table.row_type}[]) u"
+    rows = f"unnest(t.gone::{table.quoted}[]) u"
     keys = [identifier(name) for name in table.key]
     if not keys:
         yield f"n := {schema}.take_{table.oid}(t.gone, t.gone_times);"
@@ -134,7 +134,7 @@ def _inserts(table: JournalTable) -> str:
         )
     into = f"{table.quoted} ({', '.join(names)}) OVERRIDING SYSTEM VALUE" if names else table.quoted
     values = ", ".join(f"u.{name}" for name in names)
-    return f"INSERT INTO {into} SELECT {values} FROM unnest({images}::{table.row_type}[]) u"
+    return f"INSERT INTO {into} SELECT {values} FROM unnest({images}::{table.quoted}[]) u"
 
 
 def taking_functions(schema: str, tables: Sequence[JournalTable]) -> str:
@@ -175,7 +175,7 @@ def _wanted(table: JournalTable) -> str:
     names = ", ".join(["image", "times", *(f"v{number}" for number in range(len(table.columns)))])
     source = "unnest($1), unnest($2)"
     if table.columns:
-        source += f", unnest($1::{table.row_type}[])"
+        source += f", unnest($1::{table.quoted}[])"
     return f"ROWS FROM ({source}) w({names}) ON {' AND '.join(same)}"
 
 

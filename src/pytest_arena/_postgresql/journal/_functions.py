@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import literal
 from pytest_arena._postgresql.journal._apply import apply_function, taking_functions
-from pytest_arena._postgresql.journal._shape import shape_function
 from pytest_arena._postgresql.journal._state import (
     forestall,
     latest,
     now,
     restart_function,
     set_back,
+    shape_function,
     state_table,
 )
 
@@ -73,7 +73,7 @@ def undo_script(
         "bytes": str(_PART_BYTES),
         "many": str(_MANY),
     }
-    parts = (_APPLY_LARGE, _ENTER, _LEAVE, _REWIND, _FORGET, _LOOK, _RECOVER, _REDO)
+    parts = (_APPLY_LARGE, _ENTER, _LEAVE, _REWIND, _FORGET, _LOOK, _REDO)
     return "".join(
         [
             f"DELETE FROM {schema}.j; DELETE FROM {schema}.jold; DELETE FROM {schema}.filled;",
@@ -334,31 +334,6 @@ BEGIN
         AND a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type = 'client backend');
     prepared := ARRAY(
         SELECT p.gid FROM pg_catalog.pg_prepared_xacts p WHERE p.database = current_database());
-END
-$arena$;
-"""
-_RECOVER = """
-CREATE OR REPLACE FUNCTION {s}.recover() RETURNS bool LANGUAGE plpgsql AS $arena$
-DECLARE
-    k record;
-    top constant int := 0;
-BEGIN
-    LOCK TABLE {s}.j, {s}.ddl IN EXCLUSIVE MODE NOWAIT;
-    SELECT was.number AS was_number, was.called AS was_called, was.objects AS was_objects,
-        was.settings AS was_settings, was.shape AS was_shape, now.*
-    INTO k FROM ({latest}) was, ({now}) now;
-    IF NOT FOUND OR EXISTS (SELECT FROM {s}.ddl) OR cardinality({unseen}) > 0 OR EXISTS (
-        SELECT FROM pg_catalog.pg_prepared_xacts p WHERE p.database = current_database())
-    THEN
-        RETURN false;
-    END IF;
-    PERFORM {s}.apply_large(true, 0, 2147483647, 0, 1);
-    {set_back};
-    PERFORM {s}.clear();
-    DELETE FROM {s}.jold;
-    DELETE FROM {s}.filled;
-    DELETE FROM {s}.state WHERE level > 0;
-    RETURN true;
 END
 $arena$;
 """

@@ -1,14 +1,15 @@
 """The change journal of one database on a server, from outside: over a connection of its own."""
 
+# ruff: noqa: S608 - the schema is one of our own two, texts are written by literal()
+
 from __future__ import annotations
 
+import json
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._postgresql._control import Failed, open_control
-from pytest_arena._postgresql._rights_sql import BE_REPLICA
-from pytest_arena._postgresql.journal import _calls as sql
+from pytest_arena._postgresql._control import Failed, literal, open_control
 from pytest_arena._postgresql.journal._capture import (
     capture_new,
     fitting_schema,
@@ -16,9 +17,14 @@ from pytest_arena._postgresql.journal._capture import (
     uninstall,
 )
 from pytest_arena._postgresql.journal._changes import Entries, rows_changed
+from pytest_arena._postgresql.journal._functions import ALTERED, CRASHED
+from pytest_arena._postgresql.journal._state import latest
 from pytest_arena._postgresql.journal._tables import find_schema
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from pytest_arena._postgresql._control import Control
     from pytest_arena._postgresql.journal._tables import Unfit
     from pytest_arena._values import Address, TableRows
 
@@ -28,6 +34,35 @@ _BUSY, _DEADLOCK = "55P03", "40P01"
 # So many bytes of dead entries are looked through in no time; more are given back, seldom: that
 # makes every session plan anew what its triggers do.
 _BYTES = 48 * 8192
+_ANY_LEVEL = 2**31 - 1
+_CARRIED_BYTES = 1_000_000
+# With this a connection restores rows, while neither foreign keys nor the app's triggers act. Said
+# by a statement: hosters that let their roles do so refuse it among the options of a login.
+BE_REPLICA = "SET session_replication_role = replica"
+# Plans are made once and for few rows: nothing is read whole but what has to be. With these goes
+# the role `replica`, for the connection's whole life: to switch it has all statements planned anew.
+_SETTINGS = {
+    "arena.undo": "1",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_material": "off",
+    "enable_seqscan": "off",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+    "row_security": "off",
+    "xmloption": "content",
+    "search_path": "",
+    "work_mem": "64MB",
+    # Shorter than deadlock_timeout: if one has to give way, it is not the app.
+    "lock_timeout": "500ms",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "synchronous_commit": "off",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +115,7 @@ class ServerJournal:
         self._alterations = 0  # of the schema, of which the journal's triggers know
         self._missed: list[str] = []  # tables that they could not be given
         self._shape: str | None = None  # of the schema, when it was looked at last
-        self._control = open_control(address, sql.SETTINGS)
+        self._control = open_control(address, _SETTINGS)
         try:
             self._begin()
         except BaseException:
@@ -94,8 +129,27 @@ class ServerJournal:
             self._use()
 
     def _use(self) -> None:
-        self._control.rows(sql.begin(self._schema))
-        self._control.run(sql.prepare(self._schema))
+        schema = self._schema
+        # What is needed to read images as they were written: libpq lets variables of the shell
+        # decide on some of it, whatever is asked for when it connects. And what a database may have
+        # for all its sessions, in versions that know it.
+        self._control.rows(
+            f"SELECT pg_catalog.set_config(c.name, c.value, false) FROM {schema}.canon c "
+            "UNION ALL SELECT pg_catalog.set_config(n, '0', false) "
+            "FROM unnest(ARRAY['idle_session_timeout', 'transaction_timeout']) n "
+            "WHERE pg_catalog.current_setting(n, true) IS NOT NULL "
+            f"UNION ALL SELECT {schema}.settle()::pg_catalog.text"
+        )
+        self._control.run(
+            "DEALLOCATE ALL; "
+            f"PREPARE enter(int) AS SELECT {_as_text(f'{schema}.enter($1)')}; "
+            f"PREPARE leave(int) AS SELECT {_as_text(f'{schema}.leave($1)')}; "
+            f"PREPARE rewind(int) AS SELECT {schema}.rewind($1)::pg_catalog.text; "
+            f"PREPARE forget(int) AS SELECT {schema}.forget($1)::pg_catalog.text; "
+            "PREPARE moment AS SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text || ' ' || "
+            f"{schema}.alterations(); "
+            f"PREPARE at_work AS SELECT {_as_text(f'{schema}.at_work()')}"
+        )
 
     # Levels
 
@@ -111,7 +165,7 @@ class ServerJournal:
             Failed: the server is gone.
         """
         try:
-            found = sql.read(self._control.ask(sql.enter(level)))
+            found = _read(self._control.ask(f"EXECUTE enter({level})"))
         except Failed as error:
             return self._marks_of(error)
         return self._tidied(found)
@@ -128,7 +182,7 @@ class ServerJournal:
                 or the server is gone.
         """
         try:
-            found = sql.read(self._control.ask(sql.leave(level)))
+            found = _read(self._control.ask(f"EXECUTE leave({level})"))
         except Failed as error:
             return Left(was_changed=True, marks=self._marks_of(error))
         return Left(was_changed=bool(found), marks=self._tidied(found))
@@ -140,12 +194,12 @@ class ServerJournal:
         if error.is_elsewhere:
             raise error
         with suppress(Failed):
-            if marks := self._control.rows(sql.marks(self._schema)):
+            if marks := self._control.rows(f"SELECT DISTINCT what FROM {self._schema}.ddl"):
                 return tuple(mark for (mark,) in marks)
         return (_first_line(error),)
 
     def _whose(self) -> str:
-        found = self._control.rows(sql.holders(self._schema))
+        found = self._control.rows(_holders(self._schema))
         return ", ".join(line for (line,) in found) or "somebody holds locks on its rows"
 
     def _tidied(self, found: list[str]) -> tuple[str, ...]:
@@ -153,14 +207,11 @@ class ServerJournal:
         size, *marks = found or ("0",)
         if int(size) > self._most_bytes:
             with suppress(Failed):  # what was asked for is done
-                self._vacuum()
+                self._control.run(f"VACUUM {self._schema}.j, {self._schema}.jold")
+                # Somebody's old snapshot may keep the dead entries: not to be tried each time then.
+                [(left,)] = self._control.rows(f"SELECT {self._schema}.size()")
+                self._most_bytes = max(_BYTES, 2 * left)
         return tuple(marks)
-
-    def _vacuum(self) -> None:
-        self._control.run(sql.vacuum(self._schema))
-        # Somebody's old snapshot may keep the dead entries: not to be tried each time then.
-        [(left,)] = self._control.rows(sql.size(self._schema))
-        self._most_bytes = max(_BYTES, 2 * left)
 
     def rewind(self, level: int) -> None:
         """Set sequences back to where the top level began, and touch nothing else.
@@ -171,7 +222,7 @@ class ServerJournal:
         Raises:
             Failed: the server is gone.
         """
-        self._control.ask(sql.rewind(level))
+        self._control.ask(f"EXECUTE rewind({level})")
 
     def forget(self, level: int) -> None:
         """Close the top level, and keep what was written in it: it belongs to the level below.
@@ -179,25 +230,7 @@ class ServerJournal:
         Raises:
             Failed: the server is gone.
         """
-        self._control.ask(sql.forget(level))
-
-    def recover(self) -> bool:
-        """Take back all levels after whoever entered them has died, level 0's own changes as well.
-
-        Returns:
-            Whether the database stands as its template does. If not, nothing was done: its schema
-            was changed, somebody is inside a transaction, or the server has crashed.
-
-        Raises:
-            Failed: the server is gone.
-        """
-        try:
-            [(is_done,)] = self._control.rows(sql.recover(self._schema))
-        except Failed as error:
-            if error.is_elsewhere:
-                raise
-            return False
-        return bool(is_done)
+        self._control.ask(f"EXECUTE forget({level})")
 
     # Questions
 
@@ -210,8 +243,9 @@ class ServerJournal:
         Raises:
             Failed: the server is gone.
         """
+        of = f"{_ANY_LEVEL}, NULL" if level is None else f"{level}, {level}"
         [(is_changed, has_rows, marks, writers, prepared, locks)] = self._control.rows(
-            sql.look(self._schema, level)
+            f"SELECT * FROM {self._schema}.look({of})"
         )
         return Look(is_changed, has_rows, tuple(marks), frozenset(writers), tuple(prepared), locks)
 
@@ -221,7 +255,7 @@ class ServerJournal:
         Raises:
             Failed: the server is gone.
         """
-        return frozenset(map(int, sql.read(self._control.ask(sql.AT_WORK))))
+        return frozenset(map(int, _read(self._control.ask("EXECUTE at_work"))))
 
     def moment(self) -> str:
         """Return a point in time for ``rows_changed``.
@@ -240,7 +274,7 @@ class ServerJournal:
         return self._now()[0]
 
     def _now(self) -> tuple[str, int]:
-        moment, _, alterations = str(self._control.ask(sql.MOMENT)).partition(" ")
+        moment, _, alterations = str(self._control.ask("EXECUTE moment")).partition(" ")
         return moment, int(alterations)
 
     def _know_new_tables(self, alterations: int) -> None:
@@ -248,7 +282,7 @@ class ServerJournal:
         before, self._missed = self._missed, capture_new(self._control, self._schema)
         # What comes late is told as if it had come now: in both moments there is a word of it.
         for table in {*before, *self._missed}:
-            self._control.run(sql.note(self._schema, sql.missed(table)))
+            self._note(f"not all rows of {table} are told: it could not be locked")
         if not self._missed:
             self._alterations = alterations
 
@@ -262,10 +296,17 @@ class ServerJournal:
             Failed: the server is gone.
         """
         self.moment()  # has triggers made, which change it as well
-        for now, at_start in self._control.rows(sql.shapes(self._schema, level)):
+        shapes = (
+            f"SELECT {self._schema}.shape(), was.shape "
+            f"FROM ({latest(self._schema, str(level))}) was"
+        )
+        for now, at_start in self._control.rows(shapes):
             before, self._shape = self._shape, now
             if now != (at_start if before is None else before):
-                self._control.run(sql.note(self._schema, sql.ALTERED))
+                self._note(ALTERED)
+
+    def _note(self, mark: str) -> None:
+        self._control.run(f"INSERT INTO {self._schema}.ddl VALUES ({literal(mark)})")
 
     def rows_changed(
         self,
@@ -306,7 +347,7 @@ class ServerJournal:
                 large objects, or changed the database's settings or schema (``0A000``), which
                 cannot be carried.
         """
-        return sql.archive(self._control, self._schema, below)
+        return _archived(self._control, self._schema, below)
 
     def restore(self, archived: list[tuple[Any, ...]], level: int) -> None:
         """Bring a fresh copy of the template to where a level began.
@@ -315,7 +356,7 @@ class ServerJournal:
             Failed: what was archived does not fit the copy, or the server is gone. The copy is not
                 to be used then.
         """
-        for statement in sql.restore(self._schema, archived, level):
+        for statement in _restore(self._schema, archived, level):
             self._control.run(statement)
 
     # The journal itself
@@ -343,7 +384,7 @@ class ServerJournal:
         Raises:
             Failed: somebody is inside a transaction, or the server is gone.
         """
-        with closing(open_control(self._address, sql.PATIENCE)) as control:
+        with closing(open_control(self._address, {"lock_timeout": "1s"})) as control:
             if schema := find_schema(control):
                 control.run(uninstall(schema))
 
@@ -354,3 +395,95 @@ class ServerJournal:
 
 def _first_line(error: Failed) -> str:
     return str(error).partition("\n")[0]
+
+
+def _as_text(answer: str) -> str:
+    return f"pg_catalog.array_to_json({answer})::pg_catalog.text"
+
+
+def _read(answer: str | None) -> list[str]:
+    """Read what came of entering or leaving: nothing, or the journal's size and then marks."""
+    found: list[str] = json.loads(answer) if answer is not None else []
+    return found
+
+
+def _holders(schema: str) -> str:
+    """Ask who is in the way, in words: first who has written, then who may have locked rows."""
+    here = "(SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())"
+    return f"""
+        SELECT 'inside a transaction with changes: backend ' || h.pid FROM (
+            SELECT DISTINCT l.pid FROM pg_catalog.pg_locks l
+            WHERE l.relation IN ('{schema}.j'::regclass, '{schema}.ddl'::regclass)
+            AND l.database = {here} AND l.pid <> pg_catalog.pg_backend_pid() AND l.granted) h
+        UNION ALL
+        SELECT 'a prepared transaction: ' || p.gid FROM pg_catalog.pg_prepared_xacts p
+        WHERE p.database = current_database()
+        UNION ALL
+        SELECT 'inside a transaction: backend ' || a.pid FROM pg_catalog.pg_stat_activity a
+        WHERE a.datname = current_database() AND a.state ~ '^idle in transaction'
+    """
+
+
+def _archived(control: Control, schema: str, below: int) -> list[tuple[Any, ...]]:
+    """Read what is archived of the levels below one, and what triggers did not see there."""
+    states = control.rows(
+        f"SELECT 'state', level, number, called, objects, settings, shape FROM {schema}.state "
+        f"WHERE level <= {below} ORDER BY level"
+    )
+    if not states:
+        raise Failed(CRASHED, "0A000")
+    if len({state[4:] for state in states}) > 1:
+        raise Failed("a wide level has made large objects, or changed settings or schema", "0A000")
+    rows = control.rows(
+        f"SELECT 'row', level, rel::int8, op, r FROM {schema}.jold WHERE level < {below}"
+    )
+    filled = control.rows(
+        f"SELECT 'filled', level, rel::int8 FROM {schema}.filled WHERE level < {below}"
+    )
+    return [*states[1:], *rows, *filled]
+
+
+def _restore(schema: str, archived: Iterable[tuple[Any, ...]], level: int) -> Iterator[str]:
+    """Write what fills a copy's archive with it, and then brings the copy to a level's start."""
+    found: dict[str, list[tuple[Any, ...]]] = {"row": [], "filled": [], "state": []}
+    for kind, at, *values in archived:
+        # A level began with its state, and had no rows then.
+        if at < level or (kind == "state" and at == level):
+            found[kind].append((at, *values))
+    yield from _inserts(
+        f"INSERT INTO {schema}.jold (level, rel, op, r) VALUES ", found["row"], _row
+    )
+    yield from _inserts(f"INSERT INTO {schema}.filled (level, rel) VALUES ", found["filled"], str)
+    for at, number, called, *_ in found["state"]:
+        # The other things are the copy's own, and were the same there.
+        yield (
+            f"INSERT INTO {schema}.state SELECT {at}, '{_array(number)}', '{_array(called)}', "
+            f"s.objects, s.settings, s.shape FROM {schema}.state s WHERE s.level = 0 "
+            "ON CONFLICT (level) DO UPDATE SET number = excluded.number, called = excluded.called"
+        )
+    yield f"SELECT {schema}.redo({level})"
+
+
+def _row(values: tuple[Any, ...]) -> str:
+    level, rel, op, image = values
+    return f"({level}, {rel}, {op}, {literal(image)})"
+
+
+def _array(values: list[Any]) -> str:
+    return "{" + ",".join(str(value).lower() for value in values) + "}"
+
+
+def _inserts(
+    head: str, rows: list[tuple[Any, ...]], write: Callable[[tuple[Any, ...]], str]
+) -> Iterator[str]:
+    """Write as few statements as fit their size into memory, here and there."""
+    part: list[str] = []
+    written = 0
+    for row in rows:
+        part.append(write(row))
+        written += len(part[-1])
+        if written > _CARRIED_BYTES:
+            yield head + ", ".join(part)
+            part, written = [], 0
+    if part:
+        yield head + ", ".join(part)

@@ -1,4 +1,6 @@
-"""What changes without a trigger's notice? Sequences, large objects, event triggers, settings.
+"""What the journal's schema holds, and how it is noticed what no table's trigger sees.
+
+That is sequences, large objects, event triggers, settings and the schema.
 
 What they were when a level began stands in ``state``: a row for each level at whose start something
 was different from the level below. Level 0 has one always, and where it is missing, the server has
@@ -11,16 +13,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_arena._postgresql._control import literal
+from pytest_arena._postgresql.journal._tables import HIDDEN_SCHEMA, OURS
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from pytest_arena._postgresql.journal._tables import JournalTable, Setting
 
 __all__ = [
     "EXACT_SEQUENCES",
+    "content",
+    "event_triggers",
     "forestall",
     "latest",
+    "layout",
     "now",
     "restart_function",
     "set_back",
+    "shape_function",
     "state_table",
 ]
 
@@ -163,3 +174,202 @@ def _to_be_set(sequences: Sequence[tuple[int, str]], to: str) -> str:
         f"SELECT e.oid, coalesce(e.{to}, {start}) AS number, e.{to} IS NOT NULL AS called "
         f"FROM ({each}) e WHERE e.was IS DISTINCT FROM e.now"
     )
+
+
+# The journal's own tables
+
+# Autovacuum of the journal would wait for those who write, and they for it. A long image is not
+# compressed, and moves out of its row as late as can be: two to four times as fast.
+_IMAGES = (
+    "WITH (autovacuum_enabled = false, toast.autovacuum_enabled = false, toast_tuple_target = 8160)"
+)
+_SMALL = "WITH (autovacuum_enabled = false)"
+
+
+def layout(schema: str) -> str:
+    """Write what makes the schema and its tables, where they are not there yet."""
+    hidden = "SET LOCAL allow_system_table_mods = on; " if schema == HIDDEN_SCHEMA else ""
+    return f"""{hidden}
+CREATE SCHEMA IF NOT EXISTS {schema};
+CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.j
+    (rel oid NOT NULL, op int4 NOT NULL, x xid8 NOT NULL, r text NOT NULL) {_IMAGES};
+CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.jold
+    (level int4 NOT NULL, rel oid NOT NULL, op int4 NOT NULL, r text NOT NULL) {_IMAGES};
+CREATE INDEX IF NOT EXISTS jold_level ON {schema}.jold (level);
+CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.ddl
+    (what text NOT NULL, x xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id()) {_SMALL};
+CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.filled
+    (level int4 NOT NULL, rel oid NOT NULL) {_SMALL};
+CREATE TABLE IF NOT EXISTS {schema}.tables
+    (oid oid PRIMARY KEY, name text NOT NULL, was_empty bool NOT NULL, gone int8 NOT NULL) {_SMALL};
+CREATE TABLE IF NOT EXISTS {schema}.canon (name text PRIMARY KEY, value text NOT NULL) {_SMALL};
+ALTER TABLE {schema}.j ALTER r SET STORAGE EXTERNAL;
+ALTER TABLE {schema}.jold ALTER r SET STORAGE EXTERNAL;
+GRANT USAGE ON SCHEMA {schema} TO PUBLIC;
+GRANT INSERT ON {schema}.j TO PUBLIC;
+"""
+
+
+def content(schema: str, tables: Sequence[JournalTable], canon: Sequence[Setting]) -> list[str]:
+    """Write what is known of the database as it stands."""
+    settings = ", ".join(f"({literal(one.name)}, {literal(one.value)})" for one in canon)
+    return [
+        f"DELETE FROM {schema}.canon; INSERT INTO {schema}.canon VALUES {settings};",
+        f"DELETE FROM {schema}.tables;",
+        # A statement for each: as one of many parts, to plan them takes three times as long.
+        *(f"INSERT INTO {schema}.tables {_known(table)};" for table in tables),
+    ]
+
+
+def _known(table: JournalTable) -> str:
+    is_one = table.leaves == ((table.oid, table.schema, table.name),)
+    return (
+        f"SELECT {table.oid}, {literal(f'{table.schema}.{table.name}')}, "
+        f"NOT EXISTS (SELECT FROM {'ONLY ' if is_one else ''}{table.quoted}), "
+        "(SELECT count(*) FROM pg_catalog.pg_attribute "
+        f"WHERE attrelid = {table.oid} AND attisdropped)"
+    )
+
+
+# The schema, where event triggers may be had
+
+_EVENT_TRIGGERS = ("!arena_changed", "!arena_dropped")
+# As ADD COLUMN IF NOT EXISTS does where it is there: no catalog is changed without a number. Where
+# wal_level is above minimal, to lock a table takes one as well, and it counts as a change.
+_NOTHING_WRITTEN = "pg_catalog.pg_current_xact_id_if_assigned() IS NULL"
+# Of a temporary table's triggers and policies, only the name tells where they are.
+_IS_LASTING = "{name} IS NULL OR {name} !~ '(^| on | for |\\.)\"?pg_temp(_[0-9]+)?\"?\\.'"
+_CHANGED = f"""
+SELECT DISTINCT command_tag ||
+    coalesce(' ' || object_identity, ' on a ' || lower(object_type), '')
+FROM pg_catalog.pg_event_trigger_ddl_commands()
+WHERE schema_name IS DISTINCT FROM 'pg_temp' AND command_tag <> 'REINDEX'
+AND ({_IS_LASTING.format(name="object_identity")})
+"""
+# A column that is dropped is marked by its ALTER TABLE.
+_DROPPED = f"""
+SELECT DISTINCT 'DROP ' || upper(object_type) || coalesce(' ' || object_identity, '')
+FROM pg_catalog.pg_event_trigger_dropped_objects()
+WHERE original AND NOT is_temporary AND object_type <> 'table column'
+AND ({_IS_LASTING.format(name="object_identity")})
+"""
+
+
+def event_triggers(schema: str) -> str:
+    """Write what notes each change of the schema, one line an object, as a mark.
+
+    A role that may not make event triggers goes without; whether they are there, the catalog says.
+    """
+    changed, dropped = _EVENT_TRIGGERS
+    statements = [
+        *_event_trigger(schema, changed, "ddl_command_end", _CHANGED),
+        *_event_trigger(schema, dropped, "sql_drop", _DROPPED),
+    ]
+    return (
+        f"DO $arena_do$ BEGIN {' '.join(statements)} "
+        "EXCEPTION WHEN insufficient_privilege THEN NULL; END $arena_do$;"
+    )
+
+
+def _event_trigger(schema: str, name: str, event: str, question: str) -> Iterator[str]:
+    function, trigger = f"{schema}.{name.removeprefix('!arena_')}", f'"{name}"'
+    yield (
+        f"CREATE OR REPLACE FUNCTION {function}() RETURNS event_trigger LANGUAGE plpgsql "
+        f"SECURITY DEFINER SET search_path TO 'pg_catalog' AS $arena_body$ BEGIN "
+        f"IF {OURS} OR {_NOTHING_WRITTEN} THEN RETURN; END IF; "
+        f"INSERT INTO {schema}.ddl {question}; END $arena_body$;"
+    )
+    yield f"DROP EVENT TRIGGER IF EXISTS {trigger};"
+    yield f"CREATE EVENT TRIGGER {trigger} ON {event} EXECUTE FUNCTION {function}();"
+    yield f"ALTER EVENT TRIGGER {trigger} ENABLE ALWAYS;"
+
+
+# The schema, where they may not
+
+# What a statement that changes rows alone never writes anew is told by its version. TRUNCATE makes
+# another version of a table's entry, and so does RESTART of a sequence's: these are read.
+_BY_VERSION = {
+    "pg_namespace": "t.nspname = ANY (own.names)",
+    "pg_proc": "t.pronamespace = ANY (own.oids)",
+    "pg_type": "t.typnamespace = ANY (own.oids)",
+    "pg_constraint": "t.connamespace = ANY (own.oids)",
+    "pg_statistic_ext": "t.stxnamespace = ANY (own.oids)",
+    "pg_operator": "t.oprnamespace = ANY (own.oids)",
+    "pg_index": "t.indrelid = ANY (own.relations)",
+    "pg_trigger": "NOT t.tgisinternal AND t.tgrelid = ANY (own.relations)",
+    "pg_rewrite": "t.ev_class = ANY (own.relations)",
+    "pg_policy": "t.polrelid = ANY (own.relations)",
+    "pg_attrdef": "t.adrelid = ANY (own.relations)",
+    "pg_inherits": "t.inhrelid = ANY (own.relations)",
+    "pg_enum": "true",
+    "pg_extension": "true",
+    "pg_default_acl": "true",
+    "pg_cast": "true",
+    "pg_description": "t.objoid >= 16384 AND NOT t.objoid = ANY (own.passing)",
+}
+_CLASS = (
+    "t.oid, t.relname, t.relnamespace, t.relowner, t.relkind, t.relpersistence, t.relnatts, "
+    "t.relchecks, t.relrowsecurity, t.relforcerowsecurity, t.relreplident, t.relispartition, "
+    "t.relacl, t.reloptions, t.relpartbound::text"
+)
+_ATTRIBUTE = (
+    "t.attrelid, t.attnum, t.attname, t.atttypid, t.atttypmod, t.attnotnull, t.attidentity, "
+    "t.attgenerated, t.attisdropped, t.attcollation, t.attacl"
+)
+_READ = {
+    "pg_class": (_CLASS, "t.oid = ANY (own.relations)"),
+    "pg_attribute": (_ATTRIBUTE, "t.attnum > 0 AND t.attrelid = ANY (own.relations)"),
+    "pg_sequence": ("t.*", "t.seqrelid = ANY (own.relations)"),
+}
+
+
+def shape_function(schema: str) -> str:
+    """Write what tells one schema from another: `shape`, a text, and `alterations`, a number.
+
+    Where event triggers tell it, the text is a constant and costs nothing; else some ms. The number
+    costs nothing, and has moved where a table may have been made.
+    """
+    names = ", ".join(map(literal, _EVENT_TRIGGERS))
+    return f"""
+DO $arena_do$ BEGIN
+IF (SELECT count(*) FROM pg_catalog.pg_event_trigger e
+    WHERE e.evtname IN ({names}) AND e.evtenabled = 'A') = {len(_EVENT_TRIGGERS)}
+THEN
+    CREATE OR REPLACE FUNCTION {schema}.shape() RETURNS text LANGUAGE sql IMMUTABLE
+    AS $arena$ SELECT '' $arena$;
+    CREATE OR REPLACE FUNCTION {schema}.alterations() RETURNS int8 LANGUAGE sql STABLE
+    AS $arena$ SELECT count(*) FROM {schema}.ddl $arena$;
+ELSE
+    CREATE OR REPLACE FUNCTION {schema}.shape() RETURNS text LANGUAGE sql STABLE
+    AS $arena$ {_shape(schema)} $arena$;
+    CREATE OR REPLACE FUNCTION {schema}.alterations() RETURNS int8 LANGUAGE sql STABLE
+    AS $arena$ SELECT max(c.oid)::int8 FROM pg_catalog.pg_class c $arena$;
+END IF;
+END $arena_do$;
+"""
+
+
+def _shape(schema: str) -> str:
+    by_version = (
+        f"SELECT '{table} ' || t.xmin::text || ' ' || t.ctid::text FROM pg_catalog.{table} t, own "
+        f"WHERE {which}"
+        for table, which in _BY_VERSION.items()
+    )
+    read = (
+        f"SELECT '{table} ' || ROW({columns})::text FROM pg_catalog.{table} t, own WHERE {which}"
+        for table, (columns, which) in _READ.items()
+    )
+    return f"""
+        WITH own AS MATERIALIZED (
+            SELECT array_agg(n.oid) AS oids, array_agg(n.nspname) AS names,
+                ARRAY(SELECT c.oid FROM pg_catalog.pg_class c
+                    JOIN pg_catalog.pg_namespace m ON m.oid = c.relnamespace
+                    WHERE m.nspname !~ '^pg_'
+                    AND m.nspname NOT IN ('information_schema', '{schema}')) AS relations,
+                ARRAY(SELECT c.oid FROM pg_catalog.pg_class c
+                    JOIN pg_catalog.pg_namespace m ON m.oid = c.relnamespace
+                    WHERE m.nspname ~ '^pg_temp') AS passing
+            FROM pg_catalog.pg_namespace n
+            WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', '{schema}'))
+        SELECT coalesce(sum(hashtextextended(f.fact, 0)), 0)::text
+        FROM ({" UNION ALL ".join([*by_version, *read])}) f(fact)"""

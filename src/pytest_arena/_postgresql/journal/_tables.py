@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 __all__ = [
     "APPS_OWN",
     "HIDDEN_SCHEMA",
+    "OURS",
     "PLAIN_SCHEMA",
-    "JournalColumn",
     "JournalTable",
     "Setting",
     "Unfit",
-    "canonical",
     "find_schema",
     "read_canon",
     "read_sequences",
@@ -32,6 +31,8 @@ __all__ = [
 # A schema that reflection and alembic pass over; only a superuser may make one of such a name.
 HIDDEN_SCHEMA = "pg_arena"
 PLAIN_SCHEMA = "arena_journal"
+# Set where it is we who write: triggers do nothing, and no schema was "changed".
+OURS = "pg_catalog.current_setting('arena.undo', true) OPERATOR(pg_catalog.=) '1'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,6 @@ class JournalColumn:
     """A column that has not been dropped, as the table's root has it."""
 
     name: str
-    type: str  # with its schema, where that is not pg_catalog
     not_null: bool
     generated: bool
     is_plain: bool  # equal values are the same text
@@ -74,7 +74,6 @@ class JournalTable:
     name: str
     columns: tuple[JournalColumn, ...]
     key: tuple[str, ...]  # by which one row is found, () where there is nothing
-    primary_key: tuple[str, ...]
     leaves: tuple[tuple[int, str, str], ...]  # partitions that hold rows, else itself
     is_inherited: bool
     has_xml: bool
@@ -85,15 +84,10 @@ class JournalTable:
         """Its name, as SQL has to write it."""
         return f"{identifier(self.schema)}.{identifier(self.name)}"
 
-    @property
-    def row_type(self) -> str:
-        """The type of its rows."""
-        return self.quoted
-
     def image(self, alias: str) -> str:
         """Write the text that stands for a row, given an alias of the table in a FROM.
 
-        Cast to ``row_type`` it is the row again, if ``xmloption`` is ``content``.
+        Cast to the type of the table's name it is the row again, if ``xmloption`` is ``content``.
         """
         if self.has_xml or any(column.is_virtual for column in self.columns):
             return self.image_by_name(alias)
@@ -147,9 +141,12 @@ def _same(value: str) -> tuple[str, ...]:
     return _UTC if value in _UTC else ()
 
 
-def settled_canon(control: Control) -> tuple[Setting, ...]:
-    """Return the same, with the values of the day when the journal was installed."""
-    values = canonical(control)
+def settled_canon(control: Control, schema: str) -> tuple[Setting, ...]:
+    """Return the same, with the values of the day when the journal was installed.
+
+    What an image's text was made by then, it has to be compared by later.
+    """
+    values = dict(control.rows(f"SELECT name, value FROM {schema}.canon"))
     settled = ((one, values.get(one.name, one.value)) for one in read_canon(control))
     return tuple(
         one if value == one.value else one._replace(value=value, same=_same(value))
@@ -167,18 +164,6 @@ def find_schema(control: Control) -> str:
     return found[0][0] if found else ""
 
 
-def canonical(control: Control) -> dict[str, str]:
-    """Return the settings that images are written and read under, by name.
-
-    They are those of the day when the journal was installed: what an image's text was made by
-    then, it has to be compared by later.
-    """
-    schema = find_schema(control)
-    if not schema:
-        return {one.name: one.value for one in read_canon(control)}
-    return dict(control.rows(f"SELECT name, value FROM {schema}.canon"))
-
-
 def read_tables(control: Control) -> list[JournalTable]:
     """Read all tables of the database whose rows can be journaled, by oid. Four round trips.
 
@@ -194,12 +179,11 @@ def read_tables(control: Control) -> list[JournalTable]:
             schema=schema,
             name=name,
             columns=tuple(columns[oid]),
-            key=keys[oid].usable,
-            primary_key=keys[oid].primary,
+            key=keys[oid],
             leaves=tuple(leaves[oid]) if is_root else ((oid, schema, name),),
             is_inherited=is_inherited,
             has_xml=any(column.is_xml for column in columns[oid]),
-            by_row=is_inherited or has_foreign or (is_misled and not keys[oid].usable),
+            by_row=is_inherited or has_foreign or (is_misled and not keys[oid]),
         )
         for oid, schema, name, is_root, is_inherited, has_foreign, is_misled in control.rows(
             _TABLES
@@ -220,19 +204,11 @@ def _columns(control: Control) -> dict[int, list[JournalColumn]]:
     return columns
 
 
-@dataclass(slots=True)
-class _Keys:
-    primary: tuple[str, ...] = ()
-    usable: tuple[str, ...] = ()
-
-
-def _keys(control: Control) -> dict[int, _Keys]:
+def _keys(control: Control) -> dict[int, tuple[str, ...]]:
     """The primary key is read first, so a table that has a usable one is found by it."""
-    keys: dict[int, _Keys] = defaultdict(_Keys)
-    for oid, is_primary, is_usable, names in control.rows(_KEYS):
-        found = keys[oid]
-        found.primary = tuple(names) if is_primary else found.primary
-        found.usable = found.usable or (tuple(names) if is_usable else ())
+    keys: dict[int, tuple[str, ...]] = defaultdict(tuple)
+    for oid, names in control.rows(_KEYS):
+        keys[oid] = keys[oid] or tuple(names)
     return keys
 
 
@@ -321,9 +297,6 @@ kind AS (
         SELECT t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AS is_builtin) b
     GROUP BY w.type)
 SELECT col.attrelid::int8, col.attname::text,
-    CASE WHEN e.oid IS NULL THEN
-        pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(t.typname)
-    ELSE pg_catalog.quote_ident(m.nspname) || '.' || pg_catalog.quote_ident(e.typname) || '[]' END,
     col.attnotnull AND NOT EXISTS (
         SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = col.attrelid
         AND k.contype = 'n' AND k.conkey[1] = col.attnum AND NOT k.convalidated),
@@ -340,20 +313,12 @@ FROM col JOIN pg_catalog.pg_type t ON t.oid = col.atttypid
 JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 LEFT JOIN pg_catalog.pg_type e
     ON e.oid = t.typelem AND t.typinput = 'pg_catalog.array_in'::pg_catalog.regproc
-LEFT JOIN pg_catalog.pg_namespace m ON m.oid = e.typnamespace
 JOIN kind ON kind.type = col.atttypid
 ORDER BY col.attrelid, col.attnum
 """
 # A key must find its row by an operator that needs no search_path.
 _KEYS = f"""
-SELECT c.oid::int8, x.indisprimary,
-    x.indisvalid AND x.indpred IS NULL AND NOT x.indisexclusion AND bool_and(
-        col.attnotnull
-        AND coalesce(o.oprnamespace = 'pg_catalog'::pg_catalog.regnamespace, false)
-        AND NOT EXISTS (
-            SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid
-            AND k.contype = 'n' AND k.conkey[1] = col.attnum AND NOT k.convalidated)),
-    array_agg(col.attname::text ORDER BY part.place)
+SELECT c.oid::int8, array_agg(col.attname::text ORDER BY part.place)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_index x ON x.indrelid = c.oid
 CROSS JOIN LATERAL unnest(x.indkey::int2[], x.indclass::oid[])
@@ -363,9 +328,15 @@ LEFT JOIN pg_catalog.pg_opclass f ON f.oid = part.opclass
 LEFT JOIN pg_catalog.pg_amop p ON p.amopfamily = f.opcfamily AND p.amopstrategy = 3
     AND p.amoplefttype = f.opcintype AND p.amoprighttype = f.opcintype AND p.amoppurpose = 's'
 LEFT JOIN pg_catalog.pg_operator o ON o.oid = p.amopopr
-WHERE x.indisunique AND x.indexprs IS NULL AND part.place <= x.indnkeyatts
+WHERE x.indisunique AND x.indisvalid AND x.indexprs IS NULL AND x.indpred IS NULL
+AND NOT x.indisexclusion AND part.place <= x.indnkeyatts
 AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND {APPS_OWN}
-GROUP BY c.oid, x.indexrelid, x.indisprimary, x.indisvalid, x.indpred,
-    x.indisexclusion
+GROUP BY c.oid, x.indexrelid, x.indisprimary
+HAVING bool_and(
+    col.attnotnull
+    AND coalesce(o.oprnamespace = 'pg_catalog'::pg_catalog.regnamespace, false)
+    AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid
+        AND k.contype = 'n' AND k.conkey[1] = col.attnum AND NOT k.convalidated))
 ORDER BY NOT x.indisprimary, x.indexrelid
 """

@@ -1,4 +1,7 @@
-"""Templates whose copies have a change journal: a template's own copy, with the journal in it."""
+"""Templates whose copies have a change journal; and whether a server lets us keep one.
+
+Such a template is another one's copy, with the journal in it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from contextlib import closing
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
-from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql._control import Failed, identifier, open_control
 from pytest_arena._postgresql.journal._capture import fitting_schema, install
+from pytest_arena._postgresql.journal._server import BE_REPLICA
 from pytest_arena.errors import IsolationError, TemplateError
 
 if TYPE_CHECKING:
@@ -18,9 +23,40 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._values import Address
 
-__all__ = ["Unjournaled", "check_fit", "journaled", "remarks"]
+__all__ = [
+    "Unjournaled",
+    "check_fit",
+    "grant_replica",
+    "journaled",
+    "lacking",
+    "remarks",
+    "what_would_do",
+]
 
 _LOCK_SECONDS = 600  # as long as that of any template
+_GRANT_SINCE = 15  # a version of PostgreSQL
+_WHOSE = "SELECT current_user::text, current_setting('server_version_num')::int / 10000"
+# Whether a trigger catches what a replica writes, on a table that nobody else sees. An exception
+# takes back all that a block has done: the last one is caught, and is no failure.
+_TRIAL = """
+DO $trial$
+BEGIN
+    CREATE TEMP TABLE arena_trial (n int) ON COMMIT DROP;
+    CREATE TEMP TABLE arena_caught (n int) ON COMMIT DROP;
+    CREATE FUNCTION pg_temp.arena_catch() RETURNS trigger LANGUAGE plpgsql AS $catch$
+    BEGIN
+        INSERT INTO pg_temp.arena_caught SELECT came.n FROM came;
+        RETURN NULL;
+    END $catch$;
+    CREATE TRIGGER arena_trial AFTER INSERT ON pg_temp.arena_trial REFERENCING NEW TABLE AS came
+        FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.arena_catch();
+    ALTER TABLE pg_temp.arena_trial ENABLE ALWAYS TRIGGER arena_trial;
+    INSERT INTO pg_temp.arena_trial VALUES (1);
+    IF NOT EXISTS (SELECT FROM pg_temp.arena_caught WHERE n = 1) THEN
+        RAISE EXCEPTION 'a trigger that is enabled always did not fire';
+    END IF;
+END $trial$
+"""
 
 
 class Unjournaled(IsolationError):
@@ -129,3 +165,49 @@ def _waited() -> TemplateError:
         cause="whoever holds the lock on the server",
         fix="end that process; its lock is free at once",
     )
+
+
+# Rights
+
+_lacking: WeakKeyDictionary[ServerRegistry, str] = WeakKeyDictionary()
+
+
+def lacking(own: ServerRegistry) -> str:
+    """Return what keeps the role of a run from undoing tests; "" where nothing does.
+
+    It is tried out: a connection as the journal's, with a trigger on a table that nobody sees.
+    Cost: one connection and one round trip (some 5 ms), once a run.
+
+    Raises:
+        ArenaError: it cannot be tried: the server is gone, or full of connections.
+    """
+    if own not in _lacking:
+        with own.saying("whether tests can be undone cannot be tried"):
+            _lacking[own] = _tried(own)
+    return _lacking[own]
+
+
+def _tried(own: ServerRegistry) -> str:
+    [(role, _)] = own.control.rows(_WHOSE)
+    try:
+        with closing(open_control(own.inside)) as control, own.writes.one():
+            control.run(BE_REPLICA)
+            control.run(f"BEGIN; {_TRIAL}; ROLLBACK")
+    except Failed as error:
+        if error.is_elsewhere:  # of which nothing follows for the rest of the run
+            raise
+        return f"the role {role} may not: {str(error).partition(chr(10))[0]}"
+    return ""
+
+
+def what_would_do(own: ServerRegistry) -> str:
+    """Return what gives the role of a run the rights, to be pasted."""
+    [(role, version)] = own.control.rows(_WHOSE)
+    if version >= _GRANT_SINCE and "session_replication_role" in lacking(own):
+        return f"{grant_replica(role)}   -- as a superuser"
+    return "the URL of a server where arena may be a superuser, or arena_database = own"
+
+
+def grant_replica(role: str) -> str:
+    """Write what gives a role the right to be a replica, since PostgreSQL 15."""
+    return f"GRANT SET ON PARAMETER session_replication_role TO {identifier(role)};"

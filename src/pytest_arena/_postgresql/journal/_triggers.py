@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import identifier, literal
-from pytest_arena._postgresql.journal._canon import OURS, are_set, needed, restored, saved, set_all
+from pytest_arena._postgresql.journal._tables import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,7 +68,7 @@ def captures(
     table: JournalTable, relations: Sequence[Relation], schema: str, canon: Sequence[Setting]
 ) -> Iterator[Capture]:
     """Return the triggers of a table, given all relations of its tree."""
-    settings = needed(canon, table)
+    settings = _needed(canon, table)
     for relation in relations:
         yield from _of_changes(table, relation, schema, settings)
         if relation.is_leaf:
@@ -151,9 +151,9 @@ def _body(insert: str, settings: Sequence[Setting]) -> str:
         return f"BEGIN IF {OURS} THEN RETURN NULL; END IF; {insert}; RETURN NULL; END"
     return (
         f"DECLARE kept pg_catalog.text[]; BEGIN IF {OURS} THEN RETURN NULL; END IF; "
-        f"IF NOT ({are_set(settings)}) THEN kept := {saved(settings)}; "
-        f"PERFORM {set_all(settings)}; END IF; {insert}; "
-        f"IF kept IS NOT NULL THEN PERFORM {restored(settings, 'kept')}; END IF; "
+        f"IF NOT ({_are_set(settings)}) THEN kept := {_saved(settings)}; "
+        f"PERFORM {_set_all(settings)}; END IF; {insert}; "
+        f"IF kept IS NOT NULL THEN PERFORM {_restored(settings, 'kept')}; END IF; "
         "RETURN NULL; END"
     )
 
@@ -190,3 +190,50 @@ def _fixed(settings: Sequence[Setting]) -> str:
     always = {"row_security": "off", "search_path": ""}
     values = always | {one.name: one.value for one in settings}
     return "".join(f" SET {identifier(name)} TO {literal(to)}" for name, to in values.items())
+
+
+# Under which settings is a row written down, so that equal rows are equal texts? Two sessions of an
+# app may show dates and numbers in two ways. Where a session's settings would change the text that
+# a trigger writes, they are set for the moment.
+
+
+def _needed(canon: Sequence[Setting], table: JournalTable) -> list[Setting]:
+    """Return those that the text of this table's rows depends on."""
+    if not any(column.varies for column in table.columns):
+        return []
+    has_names = any(column.has_names for column in table.columns)
+    return [one for one in canon if has_names or not one.is_of_names]
+
+
+def _are_set(settings: Sequence[Setting]) -> str:
+    """Write the condition that the session has them."""
+    return " AND ".join(map(_is_set, settings))
+
+
+def _is_set(setting: Setting) -> str:
+    found = f"pg_catalog.current_setting({literal(setting.name)})"
+    values = {setting.value, *setting.same}
+    if len(values) == 1:
+        return f"{found} OPERATOR(pg_catalog.=) {literal(setting.value)}"
+    same = ", ".join(map(literal, sorted(values)))
+    return f"{found} OPERATOR(pg_catalog.=) ANY (ARRAY[{same}])"
+
+
+def _saved(settings: Sequence[Setting]) -> str:
+    """Write an array of what the session has."""
+    found = (f"pg_catalog.current_setting({literal(one.name)})" for one in settings)
+    return f"ARRAY[{', '.join(found)}]"
+
+
+def _set_all(settings: Sequence[Setting]) -> str:
+    """Write the calls that set them, until the transaction's end at the latest."""
+    return ", ".join(_set(one, literal(one.value)) for one in settings)
+
+
+def _restored(settings: Sequence[Setting], array: str) -> str:
+    """Write the calls that give the session back what was saved."""
+    return ", ".join(_set(one, f"{array}[{at}]") for at, one in enumerate(settings, 1))
+
+
+def _set(setting: Setting, value: str) -> str:
+    return f"pg_catalog.set_config({literal(setting.name)}, {value}, true)"

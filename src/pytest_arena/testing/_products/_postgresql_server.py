@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 
 from pytest_arena._postgresql import _witness as sql
 from pytest_arena._postgresql._control import Control, Failed, open_control
-from pytest_arena._postgresql._rights_sql import grant_replica
+from pytest_arena._postgresql.journal import grant_replica
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers import Wanted
 from pytest_arena._postgresql.servers._find import find_server
