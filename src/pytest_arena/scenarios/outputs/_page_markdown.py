@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -64,13 +64,12 @@ def markdown(
         if token.level == 0 and token.nesting <= 0:
             blocks.append([])
     blocks.pop()
-    env = {"chapter": chapter, "anchors": anchors, "gherkin": gherkin, "ids": {}, "depth": _DEPTH}
-    slugs = Anchors()
+    slugs, ids = Anchors(), dict[str, str]()
     for first, content, *_ in (block for block in blocks if block[0].type == "heading_open"):
         # A link inside of the file knows a heading as the forges do: "#4-business-rules".
         slug = slugs.take(re.sub(r"[^\w\- ]", "", content.content.lower()).replace(" ", "-"))
-        env["ids"][slug] = chapter.anchors.take(f"{chapter.anchor}--{slug}")
-        first.meta["id"] = env["ids"][slug]
+        ids[slug] = first.meta["id"] = chapter.anchors.take(f"{chapter.anchor}--{slug}")
+    env = {"chapter": chapter, "anchors": anchors, "gherkin": gherkin, "ids": ids, "depth": _DEPTH}
     title = Markup("")
     if blocks and blocks[0][0].tag == "h1":
         title = _rendered(blocks.pop(0)[1:2], env)
@@ -115,7 +114,8 @@ def _sections(blocks: list[list[Token]], chapter: Chapter, env: dict[str, Any]) 
 
 def _end_of_scenario(blocks: list[list[Token]], chapter: Chapter, start: int) -> int:
     scenario = chapter.judged[chapter.ids[start + 1]].scenario
-    last = max([scenario.line, *(it.line for it in (*scenario.steps, *scenario.rows))])
+    lines = [*(step.line for step in scenario.steps), *(row.line for row in scenario.rows)]
+    last = max([scenario.line, *lines])
     headings = (block[0].map for block in blocks if block[0].type == "heading_open")
     return next((at[0] for at in headings if at and at[0] >= last), len(chapter.lines))
 
@@ -145,9 +145,10 @@ def _parser() -> MarkdownIt:
     # With raw HTML known as such: a fence in a comment is none, as for whoever read the scenarios.
     parser = MarkdownIt("commonmark", {"html": True, "xhtmlOut": False})
     parser.enable(["table", "strikethrough"])
-    for name, markup in _FIXED.items():
-        parser.add_render_rule(name, lambda *_, markup=markup: markup)
-    rules = {
+    rules: dict[str, Callable[..., str]] = {
+        name: partial(_always, markup) for name, markup in _FIXED.items()
+    }
+    rules |= {
         "fence": _fence,
         "code_block": _code,
         "html_block": _raw_block,
@@ -158,6 +159,10 @@ def _parser() -> MarkdownIt:
     for name, rule in rules.items():
         parser.add_render_rule(name, rule)
     return parser
+
+
+def _always(markup: str, *_: object) -> str:
+    return markup
 
 
 def _fence(
