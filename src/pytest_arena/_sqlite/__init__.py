@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_arena._sqlite._attach_sql import lead_attached, may_attach
+from pytest_arena._sqlite._attach import lead_attached, may_attach
 from pytest_arena._sqlite._connections import SQLiteConnections
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._file import LiveFile

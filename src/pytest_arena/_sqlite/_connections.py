@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import weakref
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._product import Aim, Asked, Live
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _names as names
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._factory import EngineFactory
-from pytest_arena._sqlite._handle import SQLiteHandle, raw_of
-from pytest_arena._sqlite._raw import watch_raw_connections
+from pytest_arena._sqlite._guard import EngineFactory, watch_raw_connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,104 @@ if TYPE_CHECKING:
     from pytest_arena._product import Core
 
 __all__ = ["SQLiteConnections"]
+
+
+@dataclass(frozen=True, slots=True)
+class SQLiteHandle:
+    """Python's own connection to SQLite, sync or in a thread of aiosqlite's."""
+
+    reference: Callable[[], sqlite3.Connection | None]
+    reads_statements: bool = False
+
+    @classmethod
+    def to(cls, raw: sqlite3.Connection) -> SQLiteHandle:
+        """Return a handle that does not keep the connection, where its class allows that."""
+        try:
+            return cls(weakref.ref(raw))
+        except TypeError:  # sqlite3's own class has no weak references, only subclasses have
+            return cls(lambda: raw)
+
+    def is_of(self, dbapi_connection: Any) -> bool:
+        """Whether this is the very connection."""
+        raw = self.reference()
+        return raw is not None and raw is raw_of(dbapi_connection)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether it has begun to write; a SELECT begins nothing."""
+        raw = self.reference()
+        try:
+            return raw is not None and raw.in_transaction
+        except sqlite3.Error:
+            return False  # closed by hand
+
+    @property
+    def is_begun(self) -> bool:
+        """As ``in_transaction``: nobody has to be asked."""
+        return self.in_transaction
+
+    def changes(self) -> int:
+        """What SQLite counts, what triggers have changed included."""
+        raw = self.reference()
+        try:
+            return raw.total_changes if raw is not None else 0
+        except sqlite3.Error:
+            return 0  # closed by hand
+
+    def has_written(self, dbapi_connection: Any, since: int) -> bool:  # noqa: ARG002 - its own count tells
+        """Whether it has counted changes since."""
+        return self.changes() != since
+
+    def interrupt(self) -> None:
+        """End its statement."""
+        if (raw := self.reference()) is not None:
+            _quietly(raw.interrupt)
+
+    def roll_back(self) -> None:
+        """End its transaction. One that is bound to a thread keeps its lock, which is seen then."""
+        if (raw := self.reference()) is not None:
+            _quietly(raw.interrupt, raw.rollback)
+
+    def attached(self) -> tuple[Aim, ...]:
+        """The files that it has attached."""
+        return getattr(self.reference(), "arena_aims", ())
+
+    def executing(self, statement: str) -> None:
+        """Its own cursors look at statements."""
+
+    def returned(self) -> None:
+        """It belongs to a thread, or to nobody."""
+
+    def session(self) -> object:
+        """Its settings and temporary tables."""
+        raw = self.reference()
+        try:
+            return sql.describe_session(raw) if raw is not None else None
+        except sqlite3.Error:
+            return None  # closed meanwhile, in use, or bound to another thread
+
+
+def _quietly(*steps: Callable[[], object]) -> None:
+    try:
+        for step in steps:
+            step()
+    except sqlite3.Error:
+        return  # closed meanwhile, or bound to a thread of its own
+
+
+def raw_of(dbapi_connection: Any) -> sqlite3.Connection | None:
+    """Return SQLite's own connection behind a driver's, None for another product's."""
+    adapted = getattr(dbapi_connection, "driver_connection", None)
+    behind = getattr(adapted, "_connection", None)  # aiosqlite's, the only adapted SQLite driver
+    for connection in (dbapi_connection, behind):
+        if isinstance(connection, sqlite3.Connection):
+            own: sqlite3.Connection | None = connection
+            # A tracer's proxy says that it is of its connection's class, which SQLite's own
+            # functions do not believe.
+            while own is not None and not issubclass(type(own), sqlite3.Connection):
+                own = getattr(own, "__wrapped__", None)
+            return own
+    return None
 
 
 class SQLiteConnections:

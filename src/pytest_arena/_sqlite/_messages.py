@@ -8,6 +8,7 @@ from pytest_arena.errors import ProductionDatabaseError, UnknownDatabaseError
 __all__ = [
     "attached",
     "attached_unread",
+    "attached_unseen",
     "kept_memory",
     "production_file",
     "unknown_file",
@@ -42,6 +43,17 @@ def attached(file: str) -> ProductionDatabaseError:
         cause=_cause(),
         fix="attach it on the app's engine, or on a connection to arena.url; or, if tests may "
         f"reach this file:\narena_allow = {file}",
+    )
+
+
+def attached_unseen(file: str) -> ProductionDatabaseError:
+    """An ATTACH on a connection whose statements cannot be read."""
+    return ProductionDatabaseError(
+        f"refused: ATTACH of {file or 'a file'}, on a connection that a factory= of its own makes",
+        why="arena leads what is attached into the test's database, and cannot read what is run on "
+        "this connection; it would stay in the app's own data",
+        cause=_cause(),
+        fix="give sqlite3.connect or the engine a class as factory=, not a function",
     )
 
 

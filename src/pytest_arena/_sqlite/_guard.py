@@ -1,0 +1,351 @@
+"""May this connection be opened, and may it attach this file? Which one is put in its place?"""
+
+from __future__ import annotations
+
+import _sqlite3
+import os
+import sqlite3
+import sqlite3.dbapi2
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial, wraps
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena import _clock
+from pytest_arena._origin import frames
+from pytest_arena._sqlite import _messages as messages
+from pytest_arena._sqlite import _names as names
+from pytest_arena._sqlite._attach import lead_attached, may_attach
+from pytest_arena._sqlite._sql import OwnConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from pytest_arena._product import Aim, Core
+    from pytest_arena.errors import RefusedError
+
+__all__ = ["EngineFactory", "watch_raw_connections"]
+
+_MOST_ATTACHED = 125  # SQLite takes its own maximum, 10 unless it was compiled otherwise
+_BEFORE_FACTORY = 5  # how many parameters of sqlite3.connect stand before `factory`
+
+
+class GuardedConnection(sqlite3.Connection):
+    """What everybody gets in the place of a plain connection: its cursors look at each ATTACH.
+
+    The statement and its parameters are seen, which SQLite's own authorizer would not show. On an
+    engine's connection the file is replaced by the arena's, elsewhere one of the app's is refused.
+    A statement that comes another way (a cursor that was made from its class) finds SQLite
+    attaching no file at all.
+    """
+
+    # Of the class until somebody sets them: a connection made before the gate knows nothing.
+    arena_core: Core | None = None
+    arena_outside: str | None = None  # the real path of a file that was nobody's when it was opened
+    arena_made_table: Callable[[float, float], None] | None = None
+    arena_leads: Callable[[str], Aim | None] | None = None  # where a file lands that it attaches
+    arena_aims: tuple[Aim, ...] = ()  # of what it has attached
+    arena_authorizer: Callable[..., int] | None = None  # the app's own
+
+    def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
+        """As ``sqlite3.Connection.cursor``."""
+        return super().cursor(_guarded_cursor(factory) if isinstance(factory, type) else factory)
+
+    # sqlite3's own three make their cursors without asking cursor().
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``sqlite3.Connection.execute``."""
+        __tracebackhide__ = True
+        return self.cursor().execute(*args, **kwargs)
+
+    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``sqlite3.Connection.executemany``."""
+        return self.cursor().executemany(*args, **kwargs)
+
+    def executescript(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``sqlite3.Connection.executescript``."""
+        __tracebackhide__ = True
+        return self.cursor().executescript(*args, **kwargs)
+
+    def set_authorizer(self, authorizer_callback: Any) -> None:
+        """As ``sqlite3.Connection.set_authorizer``."""
+        self.arena_authorizer = authorizer_callback
+        super().set_authorizer(authorizer_callback)
+
+
+class _GuardedCursor:
+    """The cursor of a guarded connection. Costs 1-2 µs a statement.
+
+    An app's own cursor has the parameters that it likes: all are handed on as they came.
+    """
+
+    connection: GuardedConnection
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        self._check_file()
+        statement = _statement(args, kwargs)
+        if may_attach(statement):
+            with _attaching(self.connection):
+                args, kwargs = _led(self.connection, args, kwargs)
+                return super().execute(*args, **kwargs)  # type: ignore[misc]  # the mixed-in one
+        started = _clock.seconds()
+        try:
+            return super().execute(*args, **kwargs)  # type: ignore[misc]  # the mixed-in one
+        finally:
+            made_table = self.connection.arena_made_table
+            if made_table is not None and statement.lstrip()[:12].upper() == "CREATE TABLE":
+                made_table(started, _clock.seconds())
+
+    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        self._check_file()  # an ATTACH is refused here by sqlite3 itself
+        return super().executemany(*args, **kwargs)  # type: ignore[misc]  # the mixed-in one
+
+    def executescript(self, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        self._check_file()
+        if not may_attach(_statement(args, kwargs)):
+            return super().executescript(*args, **kwargs)  # type: ignore[misc]  # the mixed-in one
+        with _attaching(self.connection):
+            args, kwargs = _led(self.connection, args, kwargs)
+            return super().executescript(*args, **kwargs)  # type: ignore[misc]  # the mixed-in one
+
+    def _check_file(self) -> None:
+        __tracebackhide__ = True
+        core, outside = self.connection.arena_core, self.connection.arena_outside
+        if core is not None and outside is not None and core.files.stands_for(outside):
+            raise core.ledger.refused(messages.production_file(outside))
+
+
+@cache
+def _guarded_cursor(base: type[sqlite3.Cursor]) -> Any:
+    return type(f"Guarded{base.__name__}", (_GuardedCursor, base), {})
+
+
+@cache
+def _guarded(factory: Any) -> Any:
+    """Return an app's own class that is guarded below: what it overrides is called as before."""
+    if not isinstance(factory, type) or not issubclass(factory, sqlite3.Connection):
+        return factory
+    if issubclass(factory, GuardedConnection):
+        return factory
+    bases = (GuardedConnection,) if factory is sqlite3.Connection else (factory, GuardedConnection)
+    return type(factory.__name__, bases, {"__module__": factory.__module__})
+
+
+def _statement(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    first = args[0] if args else next(iter(kwargs.values()), "")
+    return first if isinstance(first, str) else ""
+
+
+@contextmanager
+def _attaching(connection: GuardedConnection) -> Iterator[None]:
+    """Let SQLite attach files, all of which it names: also the one that VACUUM INTO writes."""
+    __tracebackhide__ = True
+    core, own = connection.arena_core, connection.arena_authorizer
+    if core is None:
+        yield
+        return
+    refusals: list[RefusedError] = []
+
+    def authorize(action: int, name: str | None, *rest: Any) -> int:
+        if action == sqlite3.SQLITE_ATTACH and name and _is_the_apps(core, name):
+            refusals.append(core.ledger.refused(messages.vacuumed_into(_file_of(name))))
+            return sqlite3.SQLITE_DENY
+        return own(action, name, *rest) if own else sqlite3.SQLITE_OK
+
+    sqlite3.Connection.set_authorizer(connection, authorize)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, _MOST_ATTACHED)
+    try:
+        yield
+    except sqlite3.Error:
+        if refusals:
+            raise refusals[0] from None  # rather than SQLite's "not authorized"
+        raise
+    finally:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+        sqlite3.Connection.set_authorizer(connection, own)
+
+
+def _led(
+    connection: GuardedConnection, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments, with the arena's files in the places of those that the script attaches."""
+    __tracebackhide__ = True
+    core, leads = connection.arena_core, connection.arena_leads
+    if core is None:
+        return args, kwargs
+
+    def lead(name: str | None) -> str | None:
+        __tracebackhide__ = True
+        if name is None:
+            raise core.ledger.refused(messages.attached_unread())
+        file = _file_of(name)
+        if file and leads and (aim := leads(file)):
+            connection.arena_aims = (*connection.arena_aims, aim)
+            return names.renamed(name, aim.file, uri=names.is_read_only(name, uri=True))
+        if _is_the_apps(core, name):
+            raise core.ledger.refused(messages.attached(file))
+        return None
+
+    values = [*args, *kwargs.values()]
+    parameters = values[1] if len(values) > 1 else ()
+    values[:2] = lead_attached(values[0], parameters, lead)[: len(values)]
+    return tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
+
+
+def _is_the_apps(core: Core, name: str) -> bool:
+    file = _file_of(name)
+    return bool(file) and not core.is_inside(file) and core.files.belongs_to_app(file)
+
+
+def _file_of(name: str) -> str:
+    return names.file_of(name, uri=True)
+
+
+def _guard(core: Core, connection: sqlite3.Connection) -> None:
+    """Look at what an open connection attaches; arena's own need not be.
+
+    One that is not of our class may attach nothing: its statements cannot be read. What the app
+    then sees is SQLite's own error; the refusal is kept, and reported.
+    """
+    if isinstance(connection, GuardedConnection):
+        connection.arena_core = core
+        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+        return
+
+    def authorize(action: int, name: str | None, *_: Any) -> int:
+        if action != sqlite3.SQLITE_ATTACH:
+            return sqlite3.SQLITE_OK
+        core.ledger.refused(messages.attached_unseen(_file_of(name or "")))
+        return sqlite3.SQLITE_DENY
+
+    if not isinstance(connection, OwnConnection):
+        connection.set_authorizer(authorize)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFactory:
+    """What ``sqlite3.connect(factory=…)`` calls: it checks the file before it opens it.
+
+    ``base`` is the app's own ``factory``, ``aim`` what the engine's connection aims at.
+    """
+
+    core: Core
+    aim: Aim | None
+    base: Any
+    made: Callable[[sqlite3.Connection], None]
+
+    def __call__(self, database: Any, *args: Any, **kwargs: Any) -> sqlite3.Connection:
+        """Open the file."""
+        __tracebackhide__ = True
+        core = self.core
+        file = names.file_of(os.fsdecode(database), uri=bool(kwargs.get("uri")))
+        if file and not core.is_inside(file) and not core.files.is_free(file):
+            of_app = core.files.belongs_to_app(file)
+            raise core.ledger.refused(messages.unknown_file(file, of_app=of_app))
+        kwargs.pop("factory", None)
+        connection: sqlite3.Connection = _guarded(self.base)(database, *args, **kwargs)
+        _guard(core, connection)
+        if isinstance(connection, GuardedConnection):
+            connection.arena_made_table = partial(core.made_table, file)
+            connection.arena_leads = partial(core.aim_attached, beside=self.aim)
+        self.made(connection)
+        return connection
+
+
+@cache
+def watch_raw_connections(core: Callable[[], Core | None]) -> None:
+    """Watch every ``sqlite3.connect`` of the process, until the process ends.
+
+    An audit hook sees the file before it is opened, and can refuse; it can never be removed:
+    https://docs.python.org/3/library/sys.html#sys.addaudithook. It cannot set up the connection
+    (for which it is too early), and that is what ``sqlite3.connect`` is wrapped for.
+    """
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        # Called for every audit event of the process: the first test must be the cheapest.
+        if event == "sqlite3.connect" and (now := core()) is not None:
+            __tracebackhide__ = True
+            _admit(now, args[0])
+
+    connect = sqlite3.connect
+
+    @wraps(connect)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        factory = kwargs.get("factory", GuardedConnection)
+        if isinstance(factory, EngineFactory):
+            return connect(*args, **kwargs)
+        # Whoever asks for sqlite3's very own class gets it.
+        if len(args) <= _BEFORE_FACTORY and factory is not sqlite3.Connection:
+            kwargs["factory"] = _guarded(factory)
+        connection = connect(*args, **kwargs)
+        if isinstance(connection, sqlite3.Connection) and (now := core()):
+            _guard(now, connection)
+            if isinstance(connection, GuardedConnection):
+                _place(now, connection, args[0] if args else kwargs["database"])
+        return connection
+
+    sys.addaudithook(hook)
+    for module in (sqlite3, sqlite3.dbapi2, _sqlite3):  # the last is what a reload takes it from
+        vars(module)["connect"] = guarded
+
+
+def _place(core: Core, connection: GuardedConnection, database: Any) -> None:
+    """Say what stands behind a raw connection: a file of the arena's, or one of somebody's."""
+    file = _raw_file(database)
+    if file and core.is_inside(file):
+        connection.arena_leads = partial(core.aim_attached, beside=core.aim_at(file))
+    elif file:  # an engine may turn out to mean it
+        connection.arena_outside = os.path.realpath(file)
+
+
+def _raw_file(database: Any) -> str:
+    name = os.fsdecode(database)
+    return names.file_of(name, uri=name.startswith("file:"))
+
+
+def _admit(core: Core, database: Any) -> None:
+    """Refuse a raw connection to what may not be opened."""
+    __tracebackhide__ = True
+    if not isinstance(database, str | bytes | os.PathLike):
+        return  # SQLite's own words for it are the best
+    file = _raw_file(database)
+    if not file or core.is_inside(file) or core.files.is_free(file):
+        return
+    of_app = core.files.belongs_to_app(file)
+    if _an_engine_opens():
+        raise core.ledger.refused(messages.unknown_file(file, of_app=of_app))
+    if of_app:
+        raise core.ledger.refused(messages.production_file(file))
+
+
+def _an_engine_opens() -> bool:
+    """Whether a pool opens the connection, by a creator of the app's own."""
+    inner: FrameType | None = None
+    for frame in frames():
+        if _module(frame) == "sqlalchemy.pool.base" and frame.f_code.co_name == "__connect":
+            return inner is not None and not _is_aside(inner)
+        # The pool calls a creator that takes no arguments by a function of its own.
+        if _module(frame) != "sqlalchemy.pool.base":
+            inner = frame
+    return False
+
+
+def _is_aside(frame: FrameType) -> bool:
+    """Whether what a pool calls here opens a connection for itself, and not the engine's.
+
+    That is a handler of its log, a listener, and what a ``do_connect`` listener does before the
+    engine's own connection is opened, which has a check of its own.
+    """
+    module = _module(frame)
+    is_own = module == "sqlalchemy.engine.create" and frame.f_code.co_name == "connect"
+    return is_own or module.startswith(("logging", "sqlalchemy.log", "sqlalchemy.event."))
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
