@@ -28,7 +28,7 @@ import re
 import signal
 import threading
 from pathlib import Path
-from pytest_arena._postgresql._control import _LibpqControl
+from pytest_arena._postgresql._control import _LibpqControl, _PsycopgControl
 from pytest_arena._postgresql.registry import _connection
 
 PLACES = os.environ.get("PLACES", "").split()
@@ -60,6 +60,7 @@ if "IMPATIENT" in os.environ:
 
 _LibpqControl.sent = threading.Event()  # never set: a moment for what was said to arrive
 _LibpqControl._execute = execute
+_PsycopgControl.ask = _LibpqControl.ask  # which executes as the others do
 
 
 def pytest_sessionfinish():

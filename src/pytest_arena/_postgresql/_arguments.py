@@ -1,17 +1,116 @@
-"""Which of PostgreSQL's databases do the arguments of a connect call mean, by whichever driver?"""
+"""Which of PostgreSQL's databases do the arguments of a connect call mean, by whichever driver?
+
+psycopg and psycopg2 speak libpq's language
+(https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS), asyncpg one of its
+own (https://magicstack.github.io/asyncpg/current/api/index.html#asyncpg.connection.connect).
+"""
 
 from __future__ import annotations
 
+import configparser
+import getpass
+import os
+import re
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pytest_arena._postgresql import _asyncpg_arguments as asyncpg
-from pytest_arena._postgresql import _libpq_arguments as libpq
-from pytest_arena._postgresql._target import Led, Target
+from urllib.parse import parse_qsl, unquote, urlparse
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_arena._values import Address
 
-__all__ = ["is_led", "knows", "lead", "name_outright", "target"]
+__all__ = ["Led", "Target", "is_led", "knows", "lead", "name_outright", "target"]
+
+_PORT = "5432"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The servers that are tried in turn, and the name of the database on them."""
+
+    hosts: tuple[tuple[str, str], ...]  # name, number or folder of the socket; port
+    database: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name for each server, as ``arena_allow`` has them."""
+        return tuple(f"postgresql://{host}:{port}/{self.database}" for host, port in self.hosts)
+
+    @property
+    def name(self) -> str:
+        """All servers in one name, for a message."""
+        servers = ",".join(f"{host}:{port}" for host, port in self.hosts)
+        return f"postgresql://{servers}/{self.database}"
+
+
+class Led(str):
+    """The host in arguments that were led to the arena: whoever sees them again can tell.
+
+    Drivers take it for the text that it is.
+    """
+
+    __slots__ = ("address",)
+    address: Address
+
+    @classmethod
+    def to(cls, address: Address) -> Led:
+        """The host of an address."""
+        led = cls(address.host)
+        led.address = address
+        return led
+
+    @property
+    def target(self) -> Target:
+        """What the arguments mean, as long as nobody changed them."""
+        address = self.address
+        return Target(((address.host, str(address.port)),), address.database)
+
+
+def _is_here(address: Address) -> bool:
+    """Whether the server is on this machine: encrypting the way there would only cost time."""
+    return address.is_socket or address.host in {"localhost", "::1"} or _is_loopback(address.host)
+
+
+def _is_loopback(host: str) -> bool:
+    return host.startswith("127.") and host.replace(".", "").isdigit()
+
+
+def _os_user() -> str:
+    """Who runs this process: a database without a name has this one."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without an entry
+        return ""
+
+
+def _service_settings(given: Mapping[str, Any]) -> dict[str, str]:
+    """What a connection service file says of the service that is asked for.
+
+    https://www.postgresql.org/docs/current/libpq-pgservice.html
+    """
+    service = given.get("service") or os.environ.get("PGSERVICE", "")
+    named = given.get("servicefile") or os.environ.get("PGSERVICEFILE")
+    files = [Path(named) if named else Path("~/.pg_service.conf").expanduser()]
+    if system := os.environ.get("PGSYSCONFDIR"):
+        files.append(Path(system) / "pg_service.conf")
+    return next((found for file in files if (found := _section(file, service))), {})
+
+
+def _section(file: Path, service: str) -> dict[str, str]:
+    # libpq's files have no escapes, no values over several lines and no defaults.
+    parser = configparser.RawConfigParser(
+        delimiters=("=",), comment_prefixes=("#",), default_section="", strict=False
+    )
+    try:
+        parser.read(file)
+    except (configparser.Error, UnicodeDecodeError, OSError):
+        return {}  # the driver will say what is wrong with it
+    return dict(parser[service]) if service in parser else {}
+
 
 _DRIVERS = frozenset({"asyncpg", "psycopg", "psycopg2"})
 
@@ -28,8 +127,8 @@ def target(driver: str, args: Any, kwargs: dict[str, Any]) -> Target:
         Exception: the driver's own, for a string that it cannot read.
     """
     if driver == "asyncpg":
-        return asyncpg.target(args, kwargs)
-    return libpq.target(driver, args, kwargs)
+        return _asyncpg_target(args, kwargs)
+    return _libpq_target(driver, args, kwargs)
 
 
 def lead(driver: str, address: Address, args: list[Any], kwargs: dict[str, Any]) -> None:
@@ -40,9 +139,9 @@ def lead(driver: str, address: Address, args: list[Any], kwargs: dict[str, Any])
     password, those that know one.
     """
     if driver == "asyncpg":
-        asyncpg.lead(address, args, kwargs)
+        _asyncpg_lead(address, args, kwargs)
     else:
-        libpq.lead(driver, address, args, kwargs)
+        _libpq_lead(driver, address, args, kwargs)
 
 
 def is_led(driver: str, args: Any, kwargs: dict[str, Any]) -> bool:
@@ -58,3 +157,261 @@ def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None
         kwargs["hostaddr"] = ""
     database = "database" if driver == "asyncpg" else "dbname"
     kwargs.update({"host": Led.to(address), "port": address.port, database: address.database})
+
+
+# asyncpg
+
+# What the query of a DSN may say of the server; all else there are settings of the session.
+_ASYNCPG_SERVER = {
+    *("host", "port", "user", "password", "passfile", "dbname", "database", "service"),
+    *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation"),
+    *("ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs"),
+    *("krbsrvname", "gsslib"),
+}
+_FOLDER_AND_PORT = re.compile(r"(.*)/\.s\.PGSQL\.(\d+)")  # a socket may be named by its file
+
+
+def _asyncpg_target(args: Any, kwargs: dict[str, Any]) -> Target:
+    """Return which database is meant: by arguments, DSN, service, environment, in this order."""
+    layers = _layers(args, kwargs)
+    user = _first(layers, "user") or os.environ.get("PGUSER") or _os_user()
+    named = _first(layers, "database", "dbname")
+    database = os.environ.get("PGDATABASE") if named is None else named
+    return Target(_asyncpg_hosts(layers), database or user)
+
+
+def _asyncpg_lead(address: Address, args: list[Any], kwargs: dict[str, Any]) -> None:
+    """Put another address in the place of the one that is meant, and keep the session as it is."""
+    dsn = _dsn(args, kwargs)
+    settings = {name: value for name, value in _query(dsn).items() if name not in _ASYNCPG_SERVER}
+    if settings or kwargs.get("server_settings"):
+        kwargs["server_settings"] = {**settings, **(kwargs.get("server_settings") or {})}
+    args[:1] = [None] if args else []
+    for key in ("dsn", "passfile", "service", "servicefile"):
+        kwargs.update({key: None} if key in kwargs else {})
+    kwargs.update(_asyncpg_of(address))
+
+
+def _asyncpg_of(address: Address) -> dict[str, Any]:
+    return {
+        "host": Led.to(address),
+        "port": address.port,
+        "user": address.user,
+        "password": address.password or None,
+        "database": address.database,
+        "ssl": False if _is_here(address) else "prefer",
+        "direct_tls": False,
+        "target_session_attrs": "any",
+    }
+
+
+def _dsn(args: Any, kwargs: Mapping[str, Any]) -> str:
+    return str((args[0] if args else kwargs.get("dsn")) or "")
+
+
+def _query(dsn: str) -> dict[str, str]:
+    return dict(parse_qsl(urlparse(dsn).query))
+
+
+def _layers(args: Any, kwargs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What is said at each place, the strongest first."""
+    dsn = _dsn(args, kwargs)
+    if not dsn:  # without one, asyncpg does not look for a service
+        return [kwargs]
+    query = _query(dsn)
+    service = kwargs.get("service") or query.get("service")
+    named = {"service": service, "servicefile": kwargs.get("servicefile")}
+    return [kwargs, _place(dsn), query, _service_settings(named) if service else {}]
+
+
+def _place(dsn: str) -> dict[str, str]:
+    """The user, the hosts and the database of a DSN. There may be several hosts in it."""
+    parts = urlparse(dsn)
+    login, at, hosts = parts.netloc.partition("@")
+    said = {"host": hosts if at else login, "user": login.partition(":")[0] if at else ""}
+    found = {name: text for name, text in said.items() if text}
+    if parts.path:
+        found["database"] = parts.path.removeprefix("/")
+    return {name: text if name == "host" else unquote(text) for name, text in found.items()}
+
+
+def _first(layers: list[Mapping[str, Any]], *keys: str) -> str | None:
+    values = (layer.get(key) for layer in layers for key in keys)
+    return next((str(value) for value in values if value is not None), None)
+
+
+def _asyncpg_hosts(layers: list[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    arguments, *others = layers
+    hosts = _asyncpg_listed(arguments.get("host"))
+    ports = _asyncpg_listed(arguments.get("port"))
+    for layer in (*others, {"host": os.environ.get("PGHOST")}):
+        ports = ports or _split(layer.get("port"))
+        if not hosts:
+            hosts, ports = _with_ports(_split(layer.get("host")), ports)
+    ports = ports or _usual_ports()
+    hosts = hosts or ["localhost"]  # after the folders in which a socket may be
+    rows = zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=False)
+    return tuple(_socket(host, port) for host, port in rows)
+
+
+def _asyncpg_listed(value: Any) -> list[str]:
+    if isinstance(value, list | tuple):
+        return [str(one) for one in value]
+    return [str(value)] if value else []
+
+
+def _split(value: Any) -> list[str]:
+    return str(value).split(",") if value else []
+
+
+def _usual_ports() -> list[str]:
+    return _split(os.environ.get("PGPORT")) or [_PORT]
+
+
+def _with_ports(specs: list[str], ports: list[str]) -> tuple[list[str], list[str]]:
+    """Hosts that may bring their ports along, unless ports were said before."""
+    pairs = [_parted(spec) for spec in specs]
+    usual = _usual_ports()
+    usual = usual * len(pairs) if len(usual) == 1 else usual
+    own = [port or default for (_, port), default in zip(pairs, usual, strict=False)]
+    return [host for host, _ in pairs], ports or own
+
+
+def _parted(spec: str) -> tuple[str, str]:
+    if spec.startswith("/"):
+        return unquote(spec), ""
+    if (bracketed := re.match(r"\[([^\]]+)\](?::(\d+))?", spec)) is not None:
+        return bracketed[1], bracketed[2] or ""
+    host, _, port = spec.partition(":")
+    return unquote(host), unquote(port)
+
+
+def _socket(host: str, port: str) -> tuple[str, str]:
+    file = _FOLDER_AND_PORT.fullmatch(host)
+    return (file[1], file[2]) if file else (host, port)
+
+
+# libpq
+
+_VARIABLES = {
+    "host": "PGHOST",
+    "hostaddr": "PGHOSTADDR",
+    "port": "PGPORT",
+    "user": "PGUSER",
+    "dbname": "PGDATABASE",
+}
+# What a string or a service file may say of the session: it holds on any server.
+_LIBPQ_SESSION = {
+    *("application_name", "client_encoding", "connect_timeout", "fallback_application_name"),
+    *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
+    *("options", "replication", "tcp_user_timeout"),
+}
+# And what keywords say of the server and the way to it: it holds for the app's own alone.
+_LIBPQ_SERVER = {
+    *("host", "hostaddr", "port", "user", "password", "passfile", "dbname", "database"),
+    *("service", "servicefile", "dsn", "conninfo", "target_session_attrs", "load_balance_hosts"),
+    *("requiressl", "sslmode", "sslnegotiation", "sslcompression", "sslcert", "sslkey"),
+    *("sslcertmode", "sslpassword", "sslrootcert", "sslcrl", "sslcrldir", "sslsni"),
+    *("sslkeylogfile", "ssl_min_protocol_version", "ssl_max_protocol_version"),
+    *("requirepeer", "require_auth", "channel_binding", "gssencmode", "gssdelegation"),
+    *("krbsrvname", "gsslib", "min_protocol_version", "max_protocol_version"),
+    *("scram_client_key", "scram_server_key"),
+    *("oauth_issuer", "oauth_client_id", "oauth_client_secret", "oauth_scope"),
+}
+# Said outright, each keeps a variable of the environment from being read: PGHOSTADDR, PGOPTIONS, …
+_OUTRIGHT = {
+    "hostaddr": "",
+    "options": "",
+    "target_session_attrs": "any",
+    "load_balance_hosts": "disable",
+    "sslnegotiation": "postgres",
+    "sslrootcert": "",
+    "sslcertmode": "allow",
+    "requirepeer": "",
+    # Any of them: an empty one would refuse a server that asks for a password.
+    "require_auth": "none,password,md5,scram-sha-256,gss,sspi",
+    "channel_binding": "prefer",
+    "gssencmode": "disable",
+    "min_protocol_version": "3.0",
+}
+
+
+def _libpq_target(driver: str, args: Any, kwargs: dict[str, Any]) -> Target:
+    """Return which database is meant: by arguments, service, environment, default, in this order.
+
+    Raises:
+        Exception: the driver's own, for a string that it cannot read.
+    """
+    given = _libpq_given(driver, args, kwargs)
+    variables = {key: os.environ[name] for key, name in _VARIABLES.items() if name in os.environ}
+    said = {**variables, **_service_settings(given), **given}
+    return Target(_libpq_hosts(said), str(said.get("dbname") or said.get("user") or _os_user()))
+
+
+def _libpq_lead(driver: str, address: Address, args: list[Any], kwargs: dict[str, Any]) -> None:
+    """Put another address in the place of the one that is meant, and keep the session as it is."""
+    given = _libpq_given(driver, args, kwargs)
+    service = _service_settings(given) if given.get("service") else {}
+    session = {key: value for key, value in {**service, **given}.items() if key in _LIBPQ_SESSION}
+    for key in _LIBPQ_SERVER:
+        kwargs.pop(key, None)
+    if args:
+        args[0] = ""
+    outright = {key: value for key, value in _OUTRIGHT.items() if _knows(driver, key)}
+    kwargs.update(outright | session | _libpq_of(address))
+
+
+def _libpq_of(address: Address) -> dict[str, Any]:
+    named = {
+        "host": Led.to(address),
+        "port": address.port,
+        "user": address.user,
+        "dbname": address.database,
+        "sslmode": "disable" if _is_here(address) else "prefer",
+    }
+    return named | ({"password": address.password} if address.password else {})
+
+
+def _libpq_given(driver: str, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    text = args[0] if args else kwargs.get("conninfo", kwargs.get("dsn"))
+    named = {key: value for key, value in kwargs.items() if value is not None}
+    if "database" in named:  # psycopg2's other word for it
+        named["dbname"] = named.pop("database")
+    return {**(_taken_apart(driver, text) if text else {}), **named}
+
+
+def _taken_apart(driver: str, text: Any) -> dict[str, Any]:
+    # By libpq itself, so that both mean the same. The driver is there: it is being called.
+    if driver == "psycopg":
+        return dict(sys.modules["psycopg.conninfo"].conninfo_to_dict(text))
+    return dict(sys.modules["psycopg2.extensions"].parse_dsn(text))
+
+
+@cache
+def _knows(driver: str, keyword: str) -> bool:
+    """Whether the libpq of a driver is new enough for a keyword."""
+    try:
+        _taken_apart(driver, f"{keyword}=''")
+    except Exception as error:
+        if type(error).__name__ != "ProgrammingError":  # of a module that is not ours to import
+            raise
+        return False
+    return True
+
+
+def _libpq_hosts(said: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    names, numbers, ports = (_libpq_listed(said.get(key)) for key in ("host", "hostaddr", "port"))
+    count = max(len(names), len(numbers))
+    ports = ports * count if len(ports) == 1 else ports
+    rows = zip(*(_filled(one, count) for one in (names, numbers, ports)), strict=True)
+    # The number is what is connected to; the name beside it is for certificates.
+    return tuple((number or name or "localhost", port or _PORT) for name, number, port in rows)
+
+
+def _libpq_listed(value: Any) -> list[str]:
+    # A Led stays what it is.
+    return str(value).split(",") if value is not None else [""]
+
+
+def _filled(values: list[str], count: int) -> list[str]:
+    return [*values, *[""] * count][:count]

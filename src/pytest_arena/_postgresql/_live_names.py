@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._postgresql._target import Target
+from pytest_arena._postgresql._arguments import Target
 from pytest_arena._product import UNNAMED
 
 if TYPE_CHECKING:

@@ -15,9 +15,8 @@ from sqlalchemy.engine import make_url
 
 from pytest_arena._imports import when_imported
 from pytest_arena._origin import is_own, user_line
-from pytest_arena._postgresql._arguments import is_led, lead, name_outright, target
+from pytest_arena._postgresql._arguments import Led, Target, is_led, lead, name_outright, target
 from pytest_arena._postgresql._beyond import reaches_beyond
-from pytest_arena._postgresql._target import Led, Target
 from pytest_arena._postgresql.drivers import _messages as messages
 from pytest_arena._postgresql.drivers._seams import CONNECTING
 from pytest_arena._postgresql.drivers._statements import STATEMENTS

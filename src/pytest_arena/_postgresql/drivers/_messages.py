@@ -9,7 +9,7 @@ from pytest_arena._product import NOWHERE
 from pytest_arena.errors import ProductionDatabaseError, UnknownDatabaseError
 
 if TYPE_CHECKING:
-    from pytest_arena._postgresql._target import Target
+    from pytest_arena._postgresql._arguments import Target
     from pytest_arena._values import CodeLine
     from pytest_arena.errors import RefusedError
 
