@@ -71,6 +71,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     short = Path(tempfile.mkdtemp(prefix="arena-", dir=memory if memory.exists() else None))
     short.chmod(0o711)
     monkeypatch.setenv("ARENA_FILES", str(tmp_path))
+    monkeypatch.setenv("ARENA_CACHE", str(tmp_path / "cache"))  # private servers' data, too
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("ARENA_CLUSTERS", str(short))

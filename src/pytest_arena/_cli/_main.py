@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,6 @@ from pytest_arena.errors import ArenaError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from pytest_arena._cli._base import Left, Place, Removed, Room
 
 __all__ = ["main"]
 
@@ -49,35 +46,24 @@ _STATUS = "exit status: 0; 1 where a server cannot be used; 2 for wrong options"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. Returns the exit status."""
-    given = _given(_parser(), arguments)
+    parser = _parser()
+    given, others = parser.parse_known_args(arguments)
+    if others and not hasattr(given, "takes_others"):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    given.others = others  # pytest's, for the verb that runs it
     try:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="replace")
         status: int = given.do(given)
         sys.stdout.flush()
-    except ConfigError as error:
-        return _said(error, _USAGE)
     except ArenaError as error:
-        return _said(error, _FAILED)
+        sys.stderr.write(f"{error}\n")
+        return _USAGE if isinstance(error, ConfigError) else _FAILED
     except KeyboardInterrupt:
         return _STOPPED
     except BrokenPipeError:  # `| head`: Python's own flush at the end would complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED
-    return status
-
-
-def _given(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """What is unknown here is pytest's, for the verb that runs it; else a mistake."""
-    given, others = parser.parse_known_args(arguments)
-    if others and not hasattr(given, "takes_others"):
-        parser.error(f"unrecognized arguments: {' '.join(others)}")
-    given.others = others
-    return given
-
-
-def _said(error: ArenaError, status: int) -> int:
-    sys.stderr.write(f"{error}\n")
     return status
 
 
@@ -119,46 +105,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _list(given: argparse.Namespace) -> int:
-    from pytest_arena._cli._lines import as_json, as_lines  # noqa: PLC0415 - not for --help
+# What follows is imported when it is asked for, and not for --help.
 
-    places: list[Place] = []
-    failed: list[ArenaError] = []
-    for room in _rooms(given):
-        try:
-            places += room.look()
-        except ArenaError as error:
-            failed.append(error)  # the others are shown all the same
-    if given.json:
-        print(as_json(places))  # noqa: T201 - a command prints
-    else:
-        print("\n".join(as_lines(places, now=datetime.now(UTC))))  # noqa: T201 - a command prints
-    return _status(failed)
+
+def _list(given: argparse.Namespace) -> int:
+    from pytest_arena._cli._databases import list_databases  # noqa: PLC0415 - as above
+
+    return list_databases(given)
 
 
 def _sweep(given: argparse.Namespace) -> int:
-    from pytest_arena._cli._lines import closing_line, sweep_line  # noqa: PLC0415 - not for --help
+    from pytest_arena._cli._databases import sweep_databases  # noqa: PLC0415 - as above
 
-    done: list[Removed | Left] = []
-    failed: list[ArenaError] = []
-    for room in _rooms(given):
-        try:
-            for one in room.sweep(everything=given.everything):
-                done.append(one)
-                print(sweep_line(one), flush=True)  # noqa: T201 - a command prints
-        except ArenaError as error:
-            failed.append(error)  # the others are swept all the same
-    print(closing_line(done))  # noqa: T201 - a command prints
-    return _status(failed)
-
-
-def _status(failed: Sequence[ArenaError]) -> int:
-    for one in failed:
-        _said(one, _FAILED)
-    return _FAILED if failed else 0
-
-
-def _rooms(given: argparse.Namespace) -> Sequence[Room]:
-    from pytest_arena._cli._rooms import rooms  # noqa: PLC0415 - not for --help
-
-    return rooms(given.database)
+    return sweep_databases(given)

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy.engine import make_url
-
 from pytest_arena._imports import when_imported
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._postgresql._arguments import Led, Target, is_led, lead, name_outright, target
@@ -248,6 +246,8 @@ _remembered = lru_cache(maxsize=1024)(_read)
 
 
 def _asked(dialect: str, meant: Target) -> Asked:
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
+
     kind = make_url(f"postgresql+{dialect}://").get_dialect()
     return Asked(kind(), "postgresql", meant.name, database=meant.database)
 
