@@ -11,7 +11,7 @@ from pytest_arena._app._tracebacks import ends_at_the_caller
 from pytest_arena._loop import running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Generator, Mapping
     from types import TracebackType
 
     import httpx2 as httpx
@@ -81,10 +81,13 @@ class AsyncClient(httpx.AsyncClient):
         self._arena_host = host
         self._arena_login = login
         own = {name: options.pop(name) for name in _OF_THE_TRANSPORT & options.keys()}
-        transport = options.pop("transport", None) or httpx.ASGITransport(_with_state(host), **own)
-        role = login.role if login else None
-        options["transport"] = _Recording(transport, role)
-        super().__init__(**{"base_url": "http://testserver", **options})
+        defaults: dict[str, Any] = {
+            "transport": httpx.ASGITransport(_with_state(host), **own),
+            "base_url": "http://testserver",
+        }
+        super().__init__(**defaults | options)
+        transport: Any = self._transport
+        transport.handle_async_request = _recording(transport.handle_async_request, login)
 
     async def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:
         """Make a request; logs in first, so that the request holds what the login has set."""
@@ -145,21 +148,15 @@ class AsyncClient(httpx.AsyncClient):
         return self
 
 
-class _Recording(httpx.AsyncBaseTransport):
-    """The way to the app, on which each request leaves its record."""
-
-    def __init__(self, inner: httpx.AsyncBaseTransport, role: str | None) -> None:
-        self._inner, self._role = inner, role
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+def _recording(handle: Callable[..., Any], login: Login | None) -> Any:
+    async def handle_async_request(request: httpx.Request) -> httpx.Response:
         __tracebackhide__ = True
-        one = hop(request, self._role)
-        response = await self._inner.handle_async_request(request)
+        one = hop(request, login.role if login else None)
+        response: httpx.Response = await handle(request)
         one.status, response.extensions["arena"] = response.status_code, one
         return response
 
-    async def aclose(self) -> None:
-        await self._inner.aclose()
+    return handle_async_request
 
 
 def open_async_client(
