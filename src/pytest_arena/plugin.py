@@ -249,7 +249,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """A test that runs in a fork shares our files, and may die in the middle of it."""
     if not _others.runs_in_a_fork(item):
         return (yield)
-    with item.config.stash[RUN].wide.another_process(item.nodeid):
+    with item.config.stash[RUN].fixtures.another_process(item.nodeid):
         return (yield)
 
 
@@ -280,7 +280,7 @@ def pytest_enter_pdb(config: pytest.Config) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """The test's level is open, and its own function is called by the arena."""
     run = item.config.stash[RUN]
-    run.enter_test()
+    run.fixtures.enter_test()
     try:
         with _others.suppressed_health_check(item), _conducted(item, run):
             return (yield)
@@ -299,7 +299,9 @@ def _conducted(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
         return
     examples = run.new_examples() if owner is not item else None
     if examples is not None and _others.asks_for_ours(item):
-        run.ensure_first()  # a build would count as the first example's time
+        run.databases.ensure(
+            run.databases.known.first()
+        )  # a build would count as the first example's time
     setattr(owner, name, conducted(function, run, examples))
     try:
         yield
@@ -323,12 +325,12 @@ def pytest_runtest_makereport(
         _failures.explain(report, call.excinfo.value)
     if report.failed and report.when == "call":
         raised = call.excinfo.value if call.excinfo else None
-        _failures.show_server(report, run.broken_requests(), raised)
+        _failures.show_server(report, run.test.broken if run.test else [], raised)
     if refused := run.ledger.unreported(item.nodeid):
         run.ledger.mark_reported(*refused)
         _failures.tell_of(report, refused)
     if report.failed and report.when != "teardown":  # then the level is gone
-        _failures.show_story(report, run.story())
+        _failures.show_story(report, run.test.story.parts() if run.test else [])
     report.sections += [("arena", text) for text in run.reported(report.when, report.outcome)]
     return report
 
@@ -337,7 +339,7 @@ def pytest_runtest_makereport(
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     """Settle when all fixtures of the test are down, whatever happened before."""
     run = item.config.stash[RUN]
-    run.begin_teardown()
+    run.current.in_teardown = True
     try:
         result = yield
     except BaseException as error:
@@ -375,14 +377,14 @@ def _set_up(fixturedef: Any, request: Any) -> Generator[None, object, object]:
     run = request.config.stash[RUN]
     if fixturedef.scope == "function":
         with _a_refusal_is_a_failure(fixturedef):
-            run.enter_test()
+            run.fixtures.enter_test()
         return (yield)
     with _a_refusal_is_a_failure(fixturedef), _as_wide_fixture(fixturedef, request, run):
         result = yield
     if isinstance(result, asyncio.Runner):  # pytest-asyncio's, for a scope: no task is in it yet
         run.tasks.see(result.get_loop())
     if fixturedef.argname == "tmp_path_factory":
-        run.temporary_is(lambda: result.getbasetemp().resolve())  # type: ignore[attr-defined]  # pytest's own factory
+        run.databases.files.temporary = lambda: result.getbasetemp().resolve()  # type: ignore[attr-defined]  # pytest's own factory
     return result
 
 
@@ -405,20 +407,20 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         functools.partial(fixturedef.finish, request),
     )
     try:
-        with run.wide.fixture(owner):
+        with run.fixtures.fixture(owner):
             yield
     finally:
         # Finalizers run last in, first out: dependents come before this, its own tear-down after.
         # A fixture that another plugin has kept from being set up is never finished.
         if fixturedef.cached_result is not None:
-            fixturedef.addfinalizer(functools.partial(run.wide.ending, owner))
+            fixturedef.addfinalizer(functools.partial(run.fixtures.ending, owner))
 
 
 def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
     """What the fixture wrote, in its tear-down too, goes."""
     owner = request.config.stash[WIDE].pop(fixturedef, None)
     if owner is not None:
-        request.config.stash[RUN].wide.leave(owner)
+        request.config.stash[RUN].fixtures.leave(owner)
 
 
 # The end.

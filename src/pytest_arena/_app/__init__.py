@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pytest_arena._app._kind import ASGIApp, build_app, check_app, is_factory, may_be_app
+from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._app._login import is_logging_in
 from pytest_arena._app._messages import no_asyncio
 from pytest_arena._app._requests import Door, Hooks, request_sent
 from pytest_arena._app._routes import routes
 from pytest_arena._app._run import AppRun
-from pytest_arena._app._session_lifespan import SessionLifespan
 
 __all__ = [
     "ASGIApp",
     "AppRun",
     "Door",
     "Hooks",
-    "SessionLifespan",
     "build_app",
     "check_app",
     "is_factory",
@@ -24,4 +23,5 @@ __all__ = [
     "no_asyncio",
     "request_sent",
     "routes",
+    "session_lifespan",
 ]

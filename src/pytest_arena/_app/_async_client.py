@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pytest_arena._app import _messages
-from pytest_arena._app._requests import Hooks, hop, reporting, sending
-from pytest_arena._app._tracebacks import ends_at_the_caller
+from pytest_arena._app._requests import Host, ends_at_the_caller, hop, reporting, sending
 from pytest_arena._loop import running_loop
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     import httpx2 as httpx
 
-    from pytest_arena._app._kind import ASGIApp, Scope
+    from pytest_arena._app._kind import Scope
     from pytest_arena._app._login import Login
 else:
     # The one that Starlette prefers, then the one that it still accepts.
@@ -31,25 +30,6 @@ else:
 __all__ = ["AsyncClient", "open_async_client"]
 
 _OF_THE_TRANSPORT = {"raise_app_exceptions", "root_path", "client"}
-
-
-class Host(Protocol):
-    """What an async client needs of the run that it belongs to."""
-
-    @property
-    def app(self) -> ASGIApp:
-        """The app that answers."""
-
-    @property
-    def hooks(self) -> Hooks:
-        """What happens around each request."""
-
-    @property
-    def state(self) -> Mapping[str, Any]:
-        """What the lifespan hands on to requests."""
-
-    async def ajoin(self) -> None:
-        """Wait until the app is up."""
 
 
 @ends_at_the_caller

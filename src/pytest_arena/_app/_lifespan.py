@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import threading
 import warnings
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,14 @@ from pytest_arena._app import _messages
 from pytest_arena._loop import running_loop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from anyio.from_thread import BlockingPortal
+
     from pytest_arena._app._kind import ASGIApp, Message
     from pytest_arena.errors import LifespanError
 
-__all__ = ["Lifespan"]
+__all__ = ["Lifespan", "SharedLifespan", "session_lifespan"]
 
 # Seconds for a shutdown, which closes a few pools: whoever exceeds them waits for something that
 # does not come, and is cancelled, with an error.
@@ -292,6 +297,11 @@ class Lifespan:
             raise failure
 
 
+def _because(error: LifespanError, cause: BaseException | None) -> LifespanError:
+    error.__cause__ = cause
+    return error
+
+
 def _innermost(error: BaseException | None) -> BaseException | None:
     """The app's own exception: a task group around it makes a group of one of it."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
@@ -299,6 +309,112 @@ def _innermost(error: BaseException | None) -> BaseException | None:
     return error
 
 
-def _because(error: LifespanError, cause: BaseException | None) -> LifespanError:
-    error.__cause__ = cause
-    return error
+class SharedLifespan:
+    """One lifespan for all clients of an app, async and sync, in whatever loop they are used.
+
+    The first to come starts it, in the loop where it runs its own requests. The others use it,
+    also from other loops and threads. It is started anew only when it has been shut down, when
+    its loop was closed, or when its start-up failed.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        # The last one is current; the others still have something to say.
+        self._lifespans: list[Lifespan] = []
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """What the lifespan hands on to requests."""
+        return self._lifespans[-1].state if self._lifespans else {}
+
+    async def ajoin(self) -> None:
+        """Wait until the app is up; start it in the running loop if it is not."""
+        __tracebackhide__ = True
+        lifespan, _ = self._current(lambda: Lifespan.begin(self._app))
+        await lifespan.astarted()
+
+    def join(self, portal: BlockingPortal) -> Lifespan | None:
+        """Wait until the app is up; start it in the portal's loop if it is not.
+
+        Returns the lifespan if this call started it.
+        """
+        __tracebackhide__ = True
+        lifespan, is_new = self._current(lambda: portal.call(Lifespan.begin, self._app))
+        lifespan.started()
+        return lifespan if is_new else None
+
+    def _current(self, begin: Callable[[], Lifespan]) -> tuple[Lifespan, bool]:
+        with self._lock:
+            if self._lifespans and self._lifespans[-1].is_usable:
+                return self._lifespans[-1], False
+            unsettled = [each for each in self._lifespans if not each.is_settled]
+            self._lifespans = [*unsettled, begin()]
+            return self._lifespans[-1], True
+
+    def known(self) -> list[Lifespan]:
+        """Return the lifespans that have been begun, and have something to do or to say."""
+        return list(self._lifespans)
+
+    def close_others(self, known: list[Lifespan]) -> None:
+        """Shut down what was begun since; a later request starts the app again."""
+        __tracebackhide__ = True
+        with contextlib.ExitStack() as stack:
+            for lifespan in self._lifespans:
+                if lifespan not in known:
+                    stack.callback(lifespan.close)
+
+    async def aclose(self) -> None:
+        """Shut down what runs in this loop."""
+        __tracebackhide__ = True
+        loop = asyncio.get_running_loop()
+        for lifespan in self._lifespans:
+            if lifespan.lives_in(loop):
+                await lifespan.stop()
+
+    def close(self) -> None:
+        """Shut down what still runs anywhere; one failure does not keep the others open."""
+        __tracebackhide__ = True
+        with contextlib.ExitStack() as stack:
+            for lifespan in self._lifespans:
+                stack.callback(lifespan.close)
+
+
+@contextlib.contextmanager
+def session_lifespan(app: ASGIApp) -> Iterator[Mapping[str, Any]]:
+    """Run an app's lifespan on a loop in a thread of ours; give the state of its requests.
+
+    What it opens belongs to that loop: an app that hands connections or clients of one loop on to
+    its requests needs a lifespan for each test instead.
+
+    Raises:
+        LifespanError: from the app's exception. The thread has ended then.
+    """
+    __tracebackhide__ = True
+    stop = asyncio.Event()
+    running: Future[asyncio.AbstractEventLoop] = Future()
+
+    async def main() -> None:
+        running.set_result(asyncio.get_running_loop())
+        await stop.wait()
+
+    async def begin() -> Lifespan:
+        return Lifespan.begin(app)
+
+    thread = threading.Thread(
+        target=lambda: asyncio.run(main()),
+        name="pytest-arena: lifespan",
+        daemon=True,  # never keeps a dying process alive
+    )
+    thread.start()
+    loop = running.result()
+    try:
+        lifespan = asyncio.run_coroutine_threadsafe(begin(), loop).result()
+        try:
+            lifespan.started()
+            yield lifespan.state
+        finally:
+            lifespan.close()
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()

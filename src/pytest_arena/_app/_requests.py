@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pytest_arena._clock import seconds as now
 from pytest_arena._ledger import Request
-from pytest_arena.errors import redact
+from pytest_arena.errors import ClientError, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["Door", "Hooks", "hop", "reporting", "request_sent", "sending"]
+    from anyio.from_thread import BlockingPortal
+
+    from pytest_arena._app._kind import ASGIApp
+    from pytest_arena._app._lifespan import Lifespan
+
+__all__ = [
+    "Door",
+    "Hooks",
+    "Host",
+    "ends_at_the_caller",
+    "hop",
+    "reporting",
+    "request_sent",
+    "sending",
+]
 
 HOPS: ContextVar[list[Request]] = ContextVar("arena: what a client of ours has sent")
 
@@ -55,6 +71,28 @@ class Hooks(Protocol):
 
     def broke(self, request: str, error: Exception) -> None:
         """Called where an app raises instead of answering, whatever the client makes of it."""
+
+
+class Host(Protocol):
+    """What a client needs of the run that it belongs to."""
+
+    @property
+    def app(self) -> ASGIApp:
+        """The app that answers."""
+
+    @property
+    def hooks(self) -> Hooks:
+        """What happens around each request."""
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """What the lifespan hands on to requests."""
+
+    async def ajoin(self) -> None:
+        """Wait until the app is up."""
+
+    def join(self, backend: Mapping[str, Any]) -> tuple[BlockingPortal, Lifespan | None]:
+        """Wait until the app is up; return where it runs, and the lifespan if this began it."""
 
 
 @contextmanager
@@ -107,3 +145,59 @@ def reporting(app: Any, hooks: Hooks, asked: object) -> Any:
             raise
 
     return reporting_app
+
+
+_Class = TypeVar("_Class", bound=type[Any])
+
+# Where a client's own library stands between the test's line and ours.
+_METHODS = (
+    "__aenter__",
+    "__enter__",
+    "_arena_ready",
+    "delete",
+    "get",
+    "head",
+    "options",
+    "patch",
+    "post",
+    "put",
+    "query",
+    "request",
+    "websocket_connect",
+)
+
+
+def ends_at_the_caller(client: _Class) -> _Class:
+    """Let the traceback of our own errors end at the line that called a method of this client.
+
+    `__tracebackhide__` hides our frames, but not those of the HTTP library between them and the
+    test. An app's exception keeps all its frames.
+    """
+    for name in _METHODS:
+        if method := getattr(client, name, None):
+            setattr(client, name, _shortened(method))
+    return client
+
+
+def _shortened(method: Any) -> Any:
+    if inspect.iscoroutinefunction(method):
+
+        @functools.wraps(method)
+        async def acall(*args: Any, **options: Any) -> Any:
+            __tracebackhide__ = True
+            try:
+                return await method(*args, **options)
+            except ClientError as error:
+                raise error.with_traceback(None)  # noqa: B904 - the same error, with its cause
+
+        return acall
+
+    @functools.wraps(method)
+    def call(*args: Any, **options: Any) -> Any:
+        __tracebackhide__ = True
+        try:
+            return method(*args, **options)
+        except ClientError as error:
+            raise error.with_traceback(None)  # noqa: B904 - the same error, with its cause
+
+    return call

@@ -7,9 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _messages
-from pytest_arena._app._client_state import ClientState
+from pytest_arena._app._lifespan import SharedLifespan
 from pytest_arena._app._login import Login
-from pytest_arena._app._shared_lifespan import SharedLifespan
 from pytest_arena._app._sync_client import Portal, open_test_client
 
 if TYPE_CHECKING:
@@ -151,7 +150,7 @@ class AppRun:
         go of, a lifespan that was begun since is shut down, cookies, headers and logins of the
         others are what they were.
         """
-        clients = [ClientState.now(client) for client in (*self._clients, *self._test_clients)]
+        clients = [_state_of(client) for client in (*self._clients, *self._test_clients)]
         number, sync_number = len(self._clients), len(self._test_clients)
         lifespans = self._lifespan.known() if self._lifespan else []
 
@@ -163,8 +162,8 @@ class AppRun:
                 for client in self._test_clients[sync_number:]:
                     stack.callback(client._arena_leave)  # noqa: SLF001 - ours, of another file
                 del self._test_clients[sync_number:]
-            for remembered in clients:
-                remembered.restore()
+            for restore_client in clients:
+                restore_client()
 
         return restore
 
@@ -218,3 +217,17 @@ class AppRun:
                 stack.callback(self._lifespan.close)
             for client in self._test_clients:
                 stack.callback(client._arena_leave)  # noqa: SLF001 - ours, of another file
+
+
+def _state_of(client: Any) -> Callable[[], None]:
+    """Return what takes back what a client is told from here on: cookies, headers, its login."""
+    login = client._arena_login  # noqa: SLF001 - ours, of another file
+    cookies, headers = type(client.cookies)(client.cookies), client.headers.copy()
+    has_logged_in = login is not None and login.is_done
+
+    def restore() -> None:
+        client.cookies, client.headers = cookies, headers  # the library copies both
+        if login is not None and not has_logged_in:
+            login.forget()
+
+    return restore

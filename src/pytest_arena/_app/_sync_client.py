@@ -6,12 +6,11 @@ import functools
 import threading
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from pytest_arena._app import _messages
 from pytest_arena._app._kind import ASGIApp, is_async, is_litestar
-from pytest_arena._app._requests import Hooks, hop, reporting, sending
-from pytest_arena._app._tracebacks import ends_at_the_caller
+from pytest_arena._app._requests import Host, ends_at_the_caller, hop, reporting, sending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -31,21 +30,6 @@ else:
     _Base = object
 
 __all__ = ["Portal", "open_test_client"]
-
-
-class Host(Protocol):
-    """What a sync client needs of the run that it belongs to."""
-
-    @property
-    def hooks(self) -> Hooks:
-        """What happens around each request."""
-
-    @property
-    def state(self) -> Mapping[str, Any]:
-        """What the lifespan hands on to requests."""
-
-    def join(self, backend: Mapping[str, Any]) -> tuple[BlockingPortal, Lifespan | None]:
-        """Wait until the app is up; return where it runs, and the lifespan if this began it."""
 
 
 class Portal:

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app import AppRun, SessionLifespan, build_app, check_app, may_be_app
+from pytest_arena._app import AppRun, build_app, check_app, may_be_app, session_lifespan
 from pytest_arena._config._load import load_attribute, load_function
 from pytest_arena._run import _leaks
 from pytest_arena._run._test import NullHooks
@@ -132,13 +132,12 @@ class Apps:
     @contextmanager
     def session_lifespan(self, app: Any) -> Iterator[None]:
         """Run the app's lifespan once, on a loop thread of ours."""
-        lifespan = SessionLifespan()
-        self._session_state = lifespan.start(app)
-        try:
-            yield
-        finally:
-            self._session_state = None
-            lifespan.stop()
+        with session_lifespan(app) as state:
+            self._session_state = state
+            try:
+                yield
+            finally:
+                self._session_state = None
 
     def close_of(self, owner: object) -> None:
         """Close the clients that a wide fixture has made, and their apps."""

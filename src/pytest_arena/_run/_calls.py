@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._run._examples import Examples
+    from pytest_arena._run._fixture_levels import Examples
     from pytest_arena._run._run import ArenaRun
 
 __all__ = ["conducted"]

@@ -1,39 +1,30 @@
-"""How does what a wider fixture wrote live exactly as long as the fixture?"""
+"""How does what a fixture, a test or an example wrote live exactly as long as that?"""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._state import Level
+from pytest_arena._run._leaks import Overrides
 from pytest_arena._run._test import RunningTest
 from pytest_arena._values import Stage
-from pytest_arena.errors import ArenaError, IsolationError
+from pytest_arena.errors import ArenaError, ConnectionLeak, IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
+    from pytest_arena._app import AppRun
+    from pytest_arena._databases._sessions import Memory
     from pytest_arena._ledger import Ledger
     from pytest_arena._run._apps import Apps
     from pytest_arena._run._leaks import Tasks
     from pytest_arena._run._levels import Levels
-    from pytest_arena._run._test import Current
+    from pytest_arena._run._test import Current, Watcher
 
-__all__ = ["WideFixture", "WideLevels"]
-
-
-class Conductor(Protocol):
-    """What is asked of whoever conducts the run."""
-
-    ledger: Ledger
-    current: Current
-    levels: Levels
-    apps: Apps
-    tasks: Tasks
-
-    def settle_level(self) -> None:
-        """Leave the running test's level."""
+__all__ = ["Examples", "FixtureLevels", "WideFixture"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,14 +38,86 @@ class WideFixture:
     finish: Callable[[], object]
 
 
-class WideLevels:
-    """The levels of fixtures that outlive the test, below the test's and its examples'."""
+class FixtureLevels:
+    """The levels of fixtures that outlive the test, of the test above them, and of its examples."""
 
-    def __init__(self, run: Conductor) -> None:
-        self._run = run
+    def __init__(
+        self, levels: Levels, current: Current, apps: Apps, tasks: Tasks, ledger: Ledger
+    ) -> None:
+        self.levels, self._current, self._apps = levels, current, apps
+        self._tasks, self._ledger = tasks, ledger
+        self.examples: Examples | None = None  # of the test that runs, under Hypothesis
         self._being_set_up: list[WideFixture] = []
         self._asked_for_by: dict[WideFixture, WideFixture] = {}
         self._waiting: list[WideFixture] = []  # until those that asked for them are finished
+        self._ended_tasks: set[str] = set()
+
+    # The test's own.
+
+    def enter_test(self) -> None:
+        """Open the test's own level, at its first function-scoped fixture or its call."""
+        test = self._current.test
+        if test is not None and not test.settled and self.levels.find(test) is None:
+            plan = test.plan
+            level = Level(test, plan.name, test.serial, plan.stage, isolation=plan.isolation)
+            self.levels.enter(level)
+            # Not earlier: what wider fixtures override holds as long as they do.
+            test.overrides = [Overrides(self._apps.named)]
+
+    def settle_test(self) -> None:
+        """Function-scoped fixtures are down: close, look for leaks, restore. Idempotent."""
+        test = self._current.test
+        if test is None or test.settled:
+            return
+        test.settled = True
+        steps = (
+            self._close_clients,
+            self._end_tasks,
+            self._find_leaks,
+            self._restore_overrides,  # not before: what only app.state holds would not be found
+            self._leave_test,
+        )
+        broken_off: BaseException | None = None
+        for step in steps:
+            try:
+                step(test)
+            except Exception as error:  # noqa: BLE001 - one failure never stops the next step
+                test.errors.append(error)
+            except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
+                broken_off = error
+        if broken_off is not None:
+            self._leave_test(test)  # if it was broken off at that
+            raise broken_off
+
+    def _close_clients(self, test: RunningTest) -> None:
+        with ExitStack() as stack:  # last in, first out, and one failure stops no other
+            stack.callback(test.sessions.close)
+            for app_run in test.app_runs:
+                stack.callback(app_run.close)
+
+    def _end_tasks(self, test: RunningTest) -> None:
+        for line in self._tasks.end():
+            if line not in self._ended_tasks:  # once: an app may do it in each of a thousand tests
+                self._ended_tasks.add(line)
+                self._ledger.note(f"{test.plan.name} left a task running, which was ended: {line}")
+
+    def _find_leaks(self, test: RunningTest) -> None:
+        if self.examples is not None:
+            self.examples.end_leaks()
+        self.levels.end_leaks(self.levels.find(test), test.serial)
+
+    def _restore_overrides(self, test: RunningTest) -> None:
+        names = [name for overrides in test.overrides for name in overrides.restore()]
+        if "app.dependency_overrides" in names:
+            self._ledger.note(f"{test.plan.name} left app.dependency_overrides; restored")
+
+    def _leave_test(self, test: RunningTest) -> None:
+        level = self.levels.find(test)
+        if level is not None:
+            self.finish_above(level)
+            test.changed = list(dict.fromkeys([*test.changed, *self.levels.leave(level)]))
+
+    # Those below.
 
     @contextmanager
     def fixture(self, owner: WideFixture) -> Iterator[None]:
@@ -63,8 +126,8 @@ class WideLevels:
         A level in which nothing was written is dropped at once; one whose set-up failed is left
         at once.
         """
-        levels, level = self._run.levels, Level(owner, owner.name)
-        with self._below_the_test(), self._run.tasks.of_a_wide_fixture(), self._set_up(owner):
+        levels, level = self.levels, Level(owner, owner.name)
+        with self._below_the_test(), self._tasks.of_a_wide_fixture(), self._set_up(owner):
             levels.enter(level)
             try:
                 yield
@@ -91,7 +154,7 @@ class WideLevels:
         A fixture that is first asked for by ``getfixturevalue`` comes late. On top of a level in
         which the test has written it can only live as long as the test.
         """
-        test, levels = self._run.current.test, self._run.levels
+        test, levels = self._current.test, self.levels
         if test is None or test.plan.stage is not Stage.SEEDED:
             yield
             return
@@ -107,15 +170,15 @@ class WideLevels:
 
     def ending(self, owner: WideFixture) -> None:
         """Before a wide fixture's own tear-down: what lies above its level goes first."""
-        if self._run.current.in_teardown:
-            self._run.settle_level()
-        level = self._run.levels.find(owner)
+        if self._current.in_teardown:
+            self.settle_test()
+        level = self.levels.find(owner)
         if level is None:
             try:
-                self._run.levels.enter(Level(owner, owner.name))  # its tear-down may write
+                self.levels.enter(Level(owner, owner.name))  # its tear-down may write
             except ArenaError as error:
                 # Raised here it would leave pytest's fixture half torn down, for all other tests.
-                self._run.ledger.note(error.what)
+                self._ledger.note(error.what)
         else:
             asked_for = [one for one, asker in self._asked_for_by.items() if asker is owner]
             self.finish_above(level, but=[*asked_for, *self._waiting])
@@ -124,13 +187,13 @@ class WideLevels:
         """After a wide fixture's tear-down: its data goes. Harmless if it has no level."""
         for fixture in [one for one, asker in self._asked_for_by.items() if asker is owner]:
             del self._asked_for_by[fixture]
-        level = self._run.levels.find(owner)
+        level = self.levels.find(owner)
         if level is None:
             return
-        levels = self._run.levels
+        levels = self.levels
         try:
             self.finish_above(level)
-            self._run.apps.close_of(owner)
+            self._apps.close_of(owner)
         finally:
             for broken_off in levels.above(level):  # by Ctrl-C, while they were finished
                 levels.leave(broken_off)
@@ -139,7 +202,7 @@ class WideLevels:
     @contextmanager
     def another_process(self, name: str) -> Iterator[None]:
         """Around a test that runs in a fork: what that leaves in our files when it dies, goes."""
-        levels, level = self._run.levels, Level(object(), name)
+        levels, level = self.levels, Level(object(), name)
         levels.enter(level)
         try:
             yield
@@ -149,7 +212,7 @@ class WideLevels:
 
     def finish_above(self, level: Level, *, but: Collection[object] = ()) -> None:
         """Finish the fixtures whose levels lie above; they are set up again at their next use."""
-        levels = self._run.levels
+        levels = self.levels
         for upper in levels.above(level):
             if levels.find(upper.owner) is not upper or upper.owner in but:
                 continue  # gone with another one, or needed by one that is not
@@ -174,15 +237,15 @@ class WideLevels:
     def leave_unfinished(self, level: Level) -> None:
         """Leave a level of which pytest knows nothing; the changes count as the test's."""
         self.finish_above(level)
-        changed, test = self._run.levels.leave(level), self._run.current.test
+        changed, test = self.levels.leave(level), self._current.test
         if test is not None:
             test.changed = list(dict.fromkeys([*test.changed, *changed]))
 
     def _end_in_the_middle(self, test: RunningTest) -> None:
         """A fixture below a test ends before it: Ctrl-C, or somebody has finished it by hand."""
-        self._run.settle_level()
-        if (level := self._run.levels.find(test)) is not None:  # of one that was broken off at it
-            self._run.levels.leave(level)
+        self.settle_test()
+        if (level := self.levels.find(test)) is not None:  # of one that was broken off at it
+            self.levels.leave(level)
         test.errors.append(
             IsolationError(
                 f"{test.plan.name}: a wider fixture that stood below it ended while it ran",
@@ -191,3 +254,110 @@ class WideLevels:
                 fix="ask for the fixture in the test's arguments",
             )
         )
+
+
+class Examples:
+    """A level for each example, above the test's, which the fixtures have written in.
+
+    What fixtures have handed out is as it was, too: sessions hold the same instances, clients
+    the same cookies. The level of the last example stands until the next one begins or the test
+    is settled: the database of the example that failed can be looked at.
+
+    Cost of an example: one enter and leave, and a query for each instance that a fixture has left
+    in ``db_session``.
+    """
+
+    def __init__(
+        self,
+        test: RunningTest,
+        fixtures: FixtureLevels,
+        serials: Iterator[int],
+        watcher: Watcher | None,
+    ) -> None:
+        self._test, self._fixtures, self._levels = test, fixtures, fixtures.levels
+        self._serials, self._watcher = serials, watcher
+        self._sessions: Memory | None = None
+        self._level: Level | None = None
+        self._restores: list[Callable[[], object]] = []
+
+    def begin(self) -> None:
+        """Before an example of a sync test."""
+        if self._sessions is None:
+            self._test.sessions.commit()
+            self._sessions = self._remember()
+        else:
+            self._leave()
+            self._test.sessions.restore(self._sessions)
+        self._enter()
+
+    async def abegin(self) -> None:
+        """Before an example of an async test, in its loop."""
+        if self._sessions is None:
+            await self._test.sessions.acommit()
+            self._sessions = self._remember()
+        else:
+            await self._end_tasks()
+            self._leave()
+            await self._test.sessions.arestore(self._sessions)
+        self._enter()
+
+    def end(self) -> None:
+        """After an example that went well.
+
+        Raises:
+            ConnectionLeak: it has left a transaction or a connection.
+        """
+        self._test.sessions.roll_back()
+        self.end_leaks()
+
+    async def aend(self) -> None:
+        """As ``end``, in the loop of an async test, when its own sessions are closed."""
+        await self._end_tasks()
+        self.end()
+
+    def end_leaks(self) -> None:
+        """Give back what the last example has left. Raises as ``end`` does."""
+        if self._level is not None:
+            self._levels.end_leaks(self._level, self._level.serial)
+
+    async def _end_tasks(self) -> None:
+        await self._test.tasks.aend_of_example()
+
+    def _remember(self) -> Memory:
+        test = self._test
+        self._restores = [app_run.remember() for app_run in test.app_runs]
+        self._restores += [overrides.anew().restore for overrides in test.overrides]
+        self._restores += [
+            partial(_close_since, test.app_runs, len(test.app_runs)),
+            partial(_cut, test.overrides, len(test.overrides)),
+            partial(_cut, test.ledger.requests, len(test.ledger.requests)),
+            partial(test.story.cut, len(test.story.turns)),
+        ]
+        if self._watcher is not None:
+            self._restores.append(self._watcher.remember())  # the last one is called first
+        return test.sessions.remember()
+
+    def _enter(self) -> None:
+        self._level = Level(self, f"an example of {self._test.plan.name}", next(self._serials))
+        self._levels.enter(self._level)
+
+    def _leave(self) -> None:
+        self._test.sessions.roll_back()
+        with ExitStack() as stack:
+            for restore in self._restores:
+                stack.callback(restore)
+        level, self._level = self._levels.find(self), None
+        if level is not None:
+            with suppress(ConnectionLeak):  # of an example that failed, which says more
+                self._levels.end_leaks(level, level.serial)
+            self._fixtures.leave_unfinished(level)
+
+
+def _close_since(app_runs: list[AppRun], number: int) -> None:
+    for app_run in app_runs[number:]:
+        app_run.close()
+    del app_runs[number:]
+
+
+def _cut(things: list[Any], number: int) -> None:
+    del things[number:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -17,15 +17,13 @@ from pytest_arena._databases._environment import Environment
 from pytest_arena._databases._files import Files
 from pytest_arena._databases._registry import KnownDatabases
 from pytest_arena._databases._resolver import Databases
-from pytest_arena._databases._state import Level
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._loop import running_loop
 from pytest_arena._postgresql._product import PostgreSQL
-from pytest_arena._report import Part, Summary, kept_text
+from pytest_arena._report import Summary, kept_text
 from pytest_arena._run import _leaks
 from pytest_arena._run._apps import Apps
-from pytest_arena._run._examples import Examples
-from pytest_arena._run._fixture_levels import WideLevels
+from pytest_arena._run._fixture_levels import Examples, FixtureLevels
 from pytest_arena._run._kept import KeptFiles, is_to_be_kept
 from pytest_arena._run._levels import Levels
 from pytest_arena._run._observed import Observer
@@ -38,7 +36,6 @@ from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from pytest_arena._config import Config
     from pytest_arena._product import Key, Product
@@ -75,15 +72,13 @@ class ArenaRun:
         self.levels = Levels(self.databases, self.gate, ledger, hooks)
         self.engines = Engines(self.databases, self.current)
         self.apps = Apps(config, self.current, self.watcher)
+        self.tasks = _leaks.Tasks()
+        self.fixtures = FixtureLevels(self.levels, self.current, self.apps, self.tasks, ledger)
         self.kept = KeptFiles(self.databases, ledger)
-        self.wide = WideLevels(self)
         self.moments = Moments(self.databases, Mask(config.mask))
         self.observer = Observer(self.databases, self.current, self.moments, self.watcher)
         self.serials = count(1)
-        self._examples: Examples | None = None  # of a Hypothesis test
         self._process = os.getpid()
-        self.tasks = _leaks.Tasks()
-        self._ended_tasks: set[str] = set()
         self._told_lost: set[str] = set()
 
     def _products(self, home: Home) -> dict[str, Product]:
@@ -138,7 +133,7 @@ class ArenaRun:
         self.ledger.begin(plan.name)
         self.levels.seconds = 0.0
         self.gate.used.clear()
-        self._examples = None
+        self.fixtures.examples = None
         self.current.test = RunningTest(
             plan,
             next(self.serials),
@@ -154,19 +149,9 @@ class ArenaRun:
         level = next((one for one in self.databases.levels if one.serial), None)
         if level is not None:
             try:
-                self.wide.leave_unfinished(level)
+                self.fixtures.leave_unfinished(level)
             except ArenaError as error:  # it is gone all the same, and this is another test
                 self.ledger.note(error.what)
-
-    def enter_test(self) -> None:
-        """Open the test's own level, at its first function-scoped fixture or its call."""
-        test = self.test
-        if test is not None and not test.settled and self.levels.find(test) is None:
-            plan = test.plan
-            level = Level(test, plan.name, test.serial, plan.stage, isolation=plan.isolation)
-            self.levels.enter(level)
-            # Not earlier: what wider fixtures override holds as long as they do.
-            test.overrides = [_leaks.Overrides(self.apps.named)]
 
     def begin_call(self) -> None:
         """In the test's own loop, before its coroutine.
@@ -181,18 +166,12 @@ class ArenaRun:
     def new_examples(self) -> Examples:
         """Return what begins the examples of the running test."""
         test = self.current.running()
-        self._examples = Examples(
-            test, self.levels, self.wide, serials=self.serials, watcher=self.watcher
-        )
-        return self._examples
+        self.fixtures.examples = Examples(test, self.fixtures, self.serials, self.watcher)
+        return self.fixtures.examples
 
     def interrupt(self) -> None:
         """End the statements of a test that was broken off; harmless where none runs."""
         _leaks.interrupt(taken for taken in self.gate.taken() if taken.serial)
-
-    def ensure_first(self) -> None:
-        """Give the first database its content now, and not at the first connection."""
-        self.databases.ensure(self._known.first())
 
     async def aclose_test(self) -> None:
         """In the test's own loop: close what needs it."""
@@ -208,59 +187,6 @@ class ArenaRun:
         except Exception as error:  # noqa: BLE001 - kept, and raised by the tear-down
             self.current.running().errors.append(error)
 
-    def settle_level(self) -> None:
-        """Function-scoped fixtures are down: close, look for leaks, restore. Idempotent."""
-        test = self.test
-        if test is None or test.settled:
-            return
-        test.settled = True
-        steps = (
-            self._close_clients,
-            self._end_tasks,
-            self._find_leaks,
-            self._restore_overrides,  # not before: what only app.state holds would not be found
-            self._leave_test,
-        )
-        broken_off: BaseException | None = None
-        for step in steps:
-            try:
-                step(test)
-            except Exception as error:  # noqa: BLE001 - one failure never stops the next step
-                test.errors.append(error)
-            except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
-                broken_off = error
-        if broken_off is not None:
-            self._leave_test(test)  # if it was broken off at that
-            raise broken_off
-
-    def _close_clients(self, test: RunningTest) -> None:
-        with ExitStack() as stack:  # last in, first out, and one failure stops no other
-            stack.callback(test.sessions.close)
-            for app_run in test.app_runs:
-                stack.callback(app_run.close)
-
-    def _restore_overrides(self, test: RunningTest) -> None:
-        names = [name for overrides in test.overrides for name in overrides.restore()]
-        if "app.dependency_overrides" in names:
-            self.ledger.note(f"{test.plan.name} left app.dependency_overrides; restored")
-
-    def _end_tasks(self, test: RunningTest) -> None:
-        for line in self.tasks.end():
-            if line not in self._ended_tasks:  # once: an app may do it in each of a thousand tests
-                self._ended_tasks.add(line)
-                self.ledger.note(f"{test.plan.name} left a task running, which was ended: {line}")
-
-    def _find_leaks(self, test: RunningTest) -> None:
-        if self._examples is not None:
-            self._examples.end_leaks()
-        self.levels.end_leaks(self.levels.find(test), test.serial)
-
-    def _leave_test(self, test: RunningTest) -> None:
-        level = self.levels.find(test)
-        if level is not None:
-            self.wide.finish_above(level)
-            test.changed = list(dict.fromkeys([*test.changed, *self.levels.leave(level)]))
-
     def settle(self) -> list[Exception]:
         """The test is over: restore, freeze its facts. Returns what somebody has to be told.
 
@@ -268,7 +194,7 @@ class ArenaRun:
         """
         test = self.current.test
         try:
-            self.settle_level()
+            self.fixtures.settle_test()
         finally:
             if test is not None:
                 self._note_lost_writes(test)
@@ -305,14 +231,6 @@ class ArenaRun:
         """The test that runs."""
         return self.current.test
 
-    def temporary_is(self, folder: Callable[[], Path]) -> None:
-        """Tests may open files of their own below this folder, which is pytest's."""
-        self.databases.files.temporary = folder
-
-    def begin_teardown(self) -> None:
-        """From here on a wide fixture that ends ends after the test."""
-        self.current.in_teardown = True
-
     def reported(self, when: str, outcome: str) -> list[str]:
         """A phase of the test was reported. Returns where its databases were kept, if they were."""
         test = self.current.test
@@ -341,14 +259,6 @@ class ArenaRun:
         first = self._known.first()
         usual = first.product.usual_isolation() if first.isolation is None else ""
         return usual or self.databases.ensure(first).name
-
-    def broken_requests(self) -> list[tuple[str, Exception]]:
-        """What the app has raised in the running test, beside the request that it was asked."""
-        return self.current.test.broken if self.current.test else []
-
-    def story(self) -> list[Part]:
-        """What the running test has changed so far, and when."""
-        return self.current.test.story.parts() if self.current.test else []
 
     # The end.
 
