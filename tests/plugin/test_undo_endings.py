@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._run._unbroken import unbroken
+from pytest_arena._run._levels import unbroken
 from tests.plugin.test_postgresql_story import on_postgresql
 
 if TYPE_CHECKING:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pytest_arena._databases._state import Level
 from pytest_arena._run._apps import Apps
-from pytest_arena._run._calls import conducted
 from pytest_arena._run._facade import Arena
 from pytest_arena._run._fixture_levels import WideFixture
-from pytest_arena._run._run import ArenaRun
+from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._test import RunningTest
 
 __all__ = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._run._observed import ExpectedChanges, expectations
+from pytest_arena._run._observer import ExpectedChanges, expectations
 from pytest_arena.errors import RefusedError
 
 if TYPE_CHECKING:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena import _clock
 from pytest_arena._product import Held
 from pytest_arena._run import _leaks
-from pytest_arena._run._unbroken import unbroken
 from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._databases._state import Level
     from pytest_arena._gate import Checkout, Gate
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, Isolation
 
-__all__ = ["LevelHooks", "Levels"]
+__all__ = ["LevelHooks", "Levels", "unbroken"]
 
 # A reader that polls the database holds its lock for less than a millisecond each time.
 _PATIENCE, _STEP = 0.1, 0.002
@@ -315,3 +317,48 @@ class Levels:
 
     def _isolation_of(self, database: Database) -> Isolation:
         return self._databases.ensure(database)
+
+
+# What must not be broken off in the middle.
+
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGALRM") if hasattr(signal, name)]
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Have whoever rings wait until the block is done; who rings twice does not wait.
+
+    A database that is brought back by halves would be the next test's. Cost: some microseconds.
+
+    Example::
+
+        with unbroken():
+            isolation.leave()
+    """
+    if threading.current_thread() is not threading.main_thread():  # a handler never runs in others
+        yield
+        return
+    rung: dict[int, Any] = {}
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    # Those that lead into Python: what the system does itself cannot wait.
+    kept = {number: handler for number, handler in handlers.items() if callable(handler)}
+
+    def wait(number: int, frame: Any) -> None:
+        if number in rung:
+            _ring(kept, {number: frame})
+        rung[number] = frame
+
+    try:
+        for number in kept:
+            signal.signal(number, wait)
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+        _ring(kept, rung)
+
+
+def _ring(handlers: dict[int, Any], rung: dict[int, Any]) -> None:
+    for number, frame in rung.items():
+        handlers[number](number, frame)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import time
 from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _gate
 from pytest_arena._app import no_asyncio
@@ -24,11 +26,10 @@ from pytest_arena._report import Summary, kept_text
 from pytest_arena._run import _leaks
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
-from pytest_arena._run._kept import KeptFiles, is_to_be_kept
 from pytest_arena._run._levels import Levels
-from pytest_arena._run._observed import Observer
+from pytest_arena._run._observer import Observer
 from pytest_arena._run._story import Moments, Story, asked_and_answered, lost_words
-from pytest_arena._run._summary import summarized
+from pytest_arena._run._summary import KeptDatabases, is_to_be_kept, summarized
 from pytest_arena._run._test import ClientOptions, Current, RunningTest
 from pytest_arena._sqlite._home import Home
 from pytest_arena._sqlite._product import SQLite
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from pytest_arena._run._test import Watcher
     from pytest_arena._values import Plan
 
-__all__ = ["ArenaRun"]
+__all__ = ["ArenaRun", "conducted"]
 
 
 class ArenaRun:
@@ -74,7 +75,7 @@ class ArenaRun:
         self.apps = Apps(config, self.current, self.watcher)
         self.tasks = _leaks.Tasks()
         self.fixtures = FixtureLevels(self.levels, self.current, self.apps, self.tasks, ledger)
-        self.kept = KeptFiles(self.databases, ledger)
+        self.kept = KeptDatabases(self.databases, ledger)
         self.moments = Moments(self.databases, Mask(config.mask))
         self.observer = Observer(self.databases, self.current, self.moments, self.watcher)
         self.serials = count(1)
@@ -300,3 +301,51 @@ def _rebuilt_since(config: Config) -> float:
     if not config.rebuild:
         return 0.0
     return float(os.environ.setdefault(_SINCE, str(time.time())))
+
+
+# How is the test's own function called, so that it begins and ends as a test should?
+
+
+def conducted(
+    function: Callable[..., Any], run: ArenaRun, examples: Examples | None
+) -> Callable[..., Any]:
+    """Return a function that calls the test's own in its place.
+
+    A coroutine's clients, lifespan and sessions are closed in the loop that the runner gives it.
+    Where it is called once for each example, each of them begins like the first.
+    """
+    if inspect.iscoroutinefunction(function):
+        return _closing(function, run, examples)
+    return _beginning(function, examples) if examples is not None else function
+
+
+def _closing(
+    function: Callable[..., Any], run: ArenaRun, examples: Examples | None
+) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def closing(*args: Any, **kwargs: Any) -> None:
+        __tracebackhide__ = True
+        if examples is not None:
+            await examples.abegin()
+        run.begin_call()
+        try:
+            await function(*args, **kwargs)
+        except BaseException:
+            await run.aclose_failed_test()
+            raise
+        await run.aclose_test()
+        if examples is not None:
+            await examples.aend()
+
+    return closing
+
+
+def _beginning(function: Callable[..., Any], examples: Examples) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def beginning(*args: Any, **kwargs: Any) -> None:
+        __tracebackhide__ = True
+        examples.begin()
+        function(*args, **kwargs)
+        examples.end()
+
+    return beginning

@@ -1,4 +1,4 @@
-"""What does a run have to say at its end?"""
+"""What does a run have to say at its end, and which databases are kept for a look?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
 
-__all__ = ["summarized"]
+__all__ = ["KeptDatabases", "is_to_be_kept", "summarized"]
 
 
 def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
@@ -78,3 +78,39 @@ def _note_changed_files(databases: Databases, ledger: Ledger) -> None:
             f"{file} was changed during this run, by another process: arena leads only those into "
             "the test's database that read its URL from the environment"
         )
+
+
+def is_to_be_kept(keep: str, *, when: str, is_failed: bool) -> bool:
+    """Whether ``arena_keep`` asks for the database now, after this phase of a test."""
+    if when == "teardown":
+        return False
+    return (keep == "always" and when == "call") or (keep != "never" and is_failed)
+
+
+class KeptDatabases:
+    """Copies of the databases as they are, which stay for a look."""
+
+    def __init__(self, databases: Databases, ledger: Ledger) -> None:
+        self._databases, self._ledger = databases, ledger
+
+    def keep_first(self) -> str:
+        """Copy the first database; return the file, or the URL, of the copy."""
+        return self._keep(self._databases.known.first())
+
+    def keep_used(self) -> list[str]:
+        """Copy each database that somebody has connected to; never fails a report.
+
+        Returns the commands that open the copies.
+        """
+        kept, used = [], self._databases.provisioned()
+        for database in used:
+            of_which = f"({database.name})  " * (len(used) > 1)
+            try:
+                kept.append(of_which + database.product.look(self._keep(database)))
+            except Exception as error:  # noqa: BLE001 - a full disk, a lock: the test's report goes on
+                self._ledger.note(f"{self._ledger.test}: not kept: {error}")
+        return kept
+
+    def _keep(self, database: Database) -> str:
+        self._databases.ensure(database)
+        return database.product.keep(database, self._ledger.test or "outside")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -12,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from pytest_arena.errors import ServerError
 
-__all__ = ["Home", "homes"]
+__all__ = ["Home", "homes", "kept_file"]
 
 PLACE = "ARENA_FILES"  # the environment's: another place for the folders of all runs
 # Files in memory save the syncs of the app's own commits (3 ms a test on ext4). Containers often
@@ -108,3 +110,33 @@ def _sweep(parent: Path) -> None:
         shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)
         lock.release()
         lock_file.unlink(missing_ok=True)
+
+
+# Per cache folder, the newest: enough for a bad day, and bounded.
+_STAY = 50
+_LONGEST_NAME = 100
+
+
+def kept_file(cache: Path, test: str, database: str) -> Path:
+    """The file for a test's database, in the place of its older one; at most fifty files stay."""
+    folder = cache / "kept"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{_as_file_name(test)}-{database}"
+    file.unlink(missing_ok=True)
+    for old in sorted(folder.iterdir(), key=_age)[_STAY - 1 :]:
+        old.unlink(missing_ok=True)
+    return file
+
+
+def _as_file_name(test: str) -> str:
+    name = re.sub(r"[^\w.-]+", "_", test)
+    if name == test and len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[-_LONGEST_NAME:]}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
+
+
+def _age(file: Path) -> float:
+    try:
+        return -file.stat().st_mtime
+    except OSError:  # another worker has just removed it
+        return 0.0

@@ -13,9 +13,9 @@ from sqlalchemy.engine import URL, make_url
 from pytest_arena._databases._files import real, tails_of
 from pytest_arena._databases._store import Store
 from pytest_arena._product import Aim, Asked, Key, isolation_named
-from pytest_arena._run._kept import kept_file
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
+from pytest_arena._sqlite._home import kept_file
 from pytest_arena._sqlite._templates import FileShelves, FileTarget
 from pytest_arena.errors import impossible
 
