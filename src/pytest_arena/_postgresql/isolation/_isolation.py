@@ -115,7 +115,7 @@ class ServerIsolation:
             IsolationError: there is no room for it, or the other isolation cannot be had here.
         """
         asked_for, self._asked_for = self._asked_for, ""
-        self._live.begin_moments()
+        self._live.moments.begin()
         self._pay()
         if asked_for not in {"", self.name}:
             if writers := self.writers():
@@ -144,7 +144,7 @@ class ServerIsolation:
         if self._is_switched():
             return self._leave_switched(level)
         self._drop_spare()
-        level.live.end_moments()
+        level.live.moments.end()
         was_changed = self._is_restored(level)
         self._is_wrong = True
         self.check()
@@ -204,7 +204,7 @@ class ServerIsolation:
             self._switch_back()
             return
         self._drop_spare()
-        level.live.end_moments()
+        level.live.moments.end()
         with suppress(Failed, ArenaError):  # what is not ended goes with its database
             level.live.end_all()
         self.generation += 1
@@ -236,7 +236,7 @@ class ServerIsolation:
             self._switch_back()
             return
         self._drop_spare()
-        level.live.begin_moments()
+        level.live.moments.begin()
         level.live.forget(self._stack, is_undone=is_undone and self._stands(level))
         self._stack.pop()
         level.live.base = min(level.live.base, self.depth)
@@ -246,7 +246,7 @@ class ServerIsolation:
         """Give the level that stands now another content: a template's, or none."""
         level = self._stack[-1]
         self._drop_spare()
-        level.live.end_moments()
+        level.live.moments.end()
         archive = level.live.archive(self._stack)
         snapshot = self._template(level.live, content)
         level.live.put(snapshot, self.depth, [])
@@ -299,7 +299,7 @@ class ServerIsolation:
             raise held_by(writers, level.live.name)
         has_changed = not self.is_clean()
         self._drop_spare()
-        level.live.end_moments()
+        level.live.moments.end()
         self._stack.pop()
         self.generation += 1
         try:
@@ -423,7 +423,7 @@ class ServerIsolation:
         while levels[-1].live is not live:
             levels = levels[:-1]
         moments = (None, None) if depth else (since, until)
-        return live.rows_changed(levels, number, moments, limit=limit)
+        return live.rows_changed(levels, number, moments, limit)
 
     def content(self) -> dict[str, str]:
         """Return digests of all that stands in the live database now."""

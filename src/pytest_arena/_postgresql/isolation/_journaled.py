@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena import _clock
 from pytest_arena._postgresql import _clone_sql as sql
 from pytest_arena._postgresql._control import Failed, open_control
-from pytest_arena._postgresql.isolation._levels import Archive, Level, RowsLost, Snapshot
+from pytest_arena._postgresql.isolation._levels import (
+    Archive,
+    Level,
+    Levels,
+    Moment,
+    RowsLost,
+    Snapshot,
+)
 from pytest_arena._postgresql.isolation._live import NEVER, LiveDatabase, Uses
 from pytest_arena._postgresql.journal import (
     Left,
@@ -20,15 +27,15 @@ from pytest_arena._postgresql.journal import (
     journaled,
 )
 from pytest_arena._product import Held, held_by
-from pytest_arena._values import TableRows
-from pytest_arena.errors import ArenaError, impossible
+from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._values import TableRows
 
-__all__ = ["JournaledDatabase", "LateMoments"]
+__all__ = ["JournaledDatabase"]
 
 _LOCKED = "55P03"
 # How long a backend that was told to end may take for it, before another database is taken.
@@ -55,7 +62,6 @@ class JournaledDatabase(LiveDatabase):
     def __init__(self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]) -> None:
         super().__init__(own, uses, tell)
         self._is_altered = False  # the journal was made anew, and there is no snapshot of it yet
-        self._moments = LateMoments(lambda: self.asked(ServerJournal.moment), uses)
 
     @property
     def may_have_changed(self) -> bool:
@@ -106,19 +112,17 @@ class JournaledDatabase(LiveDatabase):
         self, name: str, number: int = 0, rows: list[tuple[Any, ...]] | None = None
     ) -> ServerJournal:
         """Connect before anybody else: the journal remembers by that where sequences begin."""
-        journal = None
-        try:
-            with self.own.saying("a copy cannot be connected to"):
-                journal = ServerJournal(self.own.address_of(name))
-                if journal.look().marks:  # the server has crashed, and with it the snapshot's own
-                    journal.install()
+        with ExitStack() as stack, self.own.saying("a copy cannot be connected to"):
+            stack.callback(self.own.drop_later, name)
+            journal = stack.enter_context(closing(ServerJournal(self.own.address_of(name))))
+            if journal.look().marks:  # the server has crashed, and with it the snapshot's own
+                journal.install()
+            try:
                 if rows:
-                    _restore(journal, rows, number)
-        except BaseException:
-            if journal is not None:
-                journal.close()
-            self.own.drop_later(name)
-            raise
+                    journal.restore(rows, number)
+            except Failed as error:
+                raise RowsLost(error) from error
+            stack.pop_all()
         return journal
 
     def _go_to(self, name: str, snapshot: Snapshot, journal: ServerJournal) -> None:
@@ -178,7 +182,7 @@ class JournaledDatabase(LiveDatabase):
 
     # Levels
 
-    def needs_snapshot(self, levels: Sequence[Level[Any]]) -> bool:
+    def needs_snapshot(self, levels: Levels) -> bool:
         """Begin another level, unless the top one has done what has no entry in the journal.
 
         Then the schema is journaled as it is now: what was journaled by then goes with the levels.
@@ -189,7 +193,10 @@ class JournaledDatabase(LiveDatabase):
         """
         seen = self.uses()
         if not self._is_altered and self._is_beyond_the_journal(levels[-1], len(levels) - 1):
-            told = [self._told_of(levels, number) for number in range(len(levels))]
+            told = [level.told for level in levels]
+            for number in [at for at, level in enumerate(levels) if level.live is self]:
+                with suppress(ArenaError):  # a story has less to tell, and nothing is wrong
+                    told[number] = self.rows_changed(levels, number, (None, None), _ROWS_KEPT)
             archive = self.archive(levels)
             check_fit(self.asked(ServerJournal.install))
             self._is_altered = True
@@ -202,28 +209,19 @@ class JournaledDatabase(LiveDatabase):
     def _is_beyond_the_journal(self, level: Level[Any], number: int) -> bool:
         with self.own.saying("the change journal cannot go on"):
             try:
-                if self.ask(lambda journal: journal.enter(number + 1)):
-                    level.is_written = True
-                    return True
+                has_marks = bool(self.ask(lambda journal: journal.enter(number + 1)))
             except Failed as error:
                 if error.sqlstate == _LOCKED or error.is_elsewhere:
                     raise
-                level.is_written = True
-                return True
+                has_marks = True
+        if has_marks:
+            level.is_written = True
+            return True
         look = self.look(number)
         level.is_written |= look.is_changed
         return bool(look.marks)  # large objects: another copy would not have them
 
-    def _told_of(self, levels: Sequence[Level[Any]], number: int) -> list[TableRows]:
-        rows: list[TableRows] = []
-        if levels[number].live is self:
-            with suppress(ArenaError):  # a story has less to tell, and the database is right
-                rows = self._journaled_rows(
-                    number, is_top=number == len(levels) - 1, limit=_ROWS_KEPT
-                )
-        return _joined(levels[number].told, rows)
-
-    def archive(self, levels: Sequence[Level[Any]]) -> Archive:
+    def archive(self, levels: Levels) -> Archive:
         """Return what the levels below the top one had written that is not in its snapshot."""
         top, number = levels[-1], len(levels) - 1
         if top.archive is not None:
@@ -292,7 +290,7 @@ class JournaledDatabase(LiveDatabase):
                     return False
             _clock.rest(_STEP)
 
-    def forget(self, levels: Sequence[Level[Any]], *, is_undone: bool) -> None:
+    def forget(self, levels: Levels, *, is_undone: bool) -> None:
         """Let the level below have what was written in the top one; or set its sequences back."""
         below, top, number = levels[-2], levels[-1], len(levels) - 1
         if is_undone:
@@ -305,15 +303,11 @@ class JournaledDatabase(LiveDatabase):
 
     # Moments and rows
 
-    def begin_moments(self) -> None:
-        """Another level begins, or the one below goes on."""
-        self._moments.begin()
+    def now(self) -> str:
+        """Return what the server calls this moment."""
+        return self.asked(ServerJournal.moment)
 
-    def end_moments(self) -> None:
-        """The level is about to be left, and with it its moments."""
-        self._moments.end()
-
-    def moment(self, levels: Sequence[Level[Any]], *, exact: bool) -> Moment:
+    def moment(self, levels: Levels, *, exact: bool) -> Moment:
         """Return a point in time.
 
         Only an ``exact`` one tells changes of the schema from before where there are no event
@@ -323,167 +317,31 @@ class JournaledDatabase(LiveDatabase):
             self.asked(lambda journal: journal.note_schema(len(levels) - 1))
         top, uses = levels[-1], self.uses()
         is_start = uses == self.seen and not (top.is_written or top.told)
-        return self._moments.now(uses, is_start=is_start)
+        return self.moments.now(uses, is_start=is_start)
 
     def rows_changed(
-        self,
-        levels: Sequence[Level[Any]],
-        number: int,
-        moments: tuple[object, object] = (None, None),
-        *,
-        limit: int | None = None,
+        self, levels: Levels, number: int, moments: tuple[object, object], limit: int | None
     ) -> list[TableRows]:
         """Return what the journal has of a level, and what was told of it before."""
         since, until = moments
-        if isinstance(until, Moment) and until.is_start:
+        if isinstance(until, Moment) and until.name == "":
             return []
-        since, until = self._moments.name_of(since), self._moments.name_of(until)
+        since, until = self.moments.name_of(since), self.moments.name_of(until)
         is_top = number == len(levels) - 1
-        rows = self._journaled_rows(number, since, until, is_top=is_top, limit=limit)
-        return rows if since else _joined(levels[number].told, rows)
-
-    def _journaled_rows(
-        self, number: int, since: str = "", until: str = "", *, is_top: bool, limit: int | None
-    ) -> list[TableRows]:
-        return self.asked(
+        rows = self.asked(
             lambda journal: journal.rows_changed(
                 level=number, since=since, until=until, is_top=is_top, limit=limit
             )
         )
-
-
-def _restore(journal: ServerJournal, rows: list[tuple[Any, ...]], number: int) -> None:
-    try:
-        journal.restore(rows, number)
-    except Failed as error:
-        raise RowsLost(error) from error
+        return rows if since else _joined(levels[number].told, rows)
 
 
 def _joined(first: Iterable[TableRows], second: Iterable[TableRows]) -> list[TableRows]:
     """Return two lists of changes as one: what a row became in both is told twice."""
     found: dict[tuple[str, tuple[str, ...]], TableRows] = {}
     for rows in (*first, *second):
-        key = rows.table, rows.columns
-        before = found.get(key)
-        found[key] = (
-            rows
-            if before is None
-            else TableRows(
-                rows.table,
-                rows.columns,
-                rows.key,
-                before.gone + rows.gone,
-                before.come + rows.come,
-                before.more + rows.more,
-            )
-        )
+        gone, come, more = rows.gone, rows.come, rows.more
+        if before := found.get((rows.table, rows.columns)):
+            gone, come, more = before.gone + gone, before.come + come, before.more + more
+        found[rows.table, rows.columns] = replace(rows, gone=gone, come=come, more=more)
     return list(found.values())
-
-
-class Moment:
-    """A point in time. What it is called is known later: when somebody wants it, or has to."""
-
-    def __init__(self, name: str | None = None) -> None:
-        self._name = name
-        self.failure: ArenaError | None = None
-        self.is_start = name == ""
-
-    @property
-    def name(self) -> str:
-        """What the server calls it; "" for the start of a level.
-
-        Raises:
-            ArenaError: the server could not be asked.
-        """
-        if self.failure is not None:
-            raise self.failure
-        if self._name is None:
-            raise impossible("a moment is wanted whose level is gone")
-        return self._name
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (
-            isinstance(other, Moment) and self._name is not None and self._name == other._name
-        )
-
-    __hash__ = None  # type: ignore[assignment]  # it is named later
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the server has told what it is called."""
-        return self._name is not None
-
-    def is_called(self, name: str) -> None:
-        """The server has told."""
-        self._name = name
-
-
-class LateMoments:
-    """The moments of one database, in the level that stands. Any thread may ask.
-
-    As long as nobody uses the database, now is the same moment: so the server is asked by whoever
-    is about to use it, before that, and not at all where nobody does. ``uses`` returns a number
-    that has moved where anybody may have used the database; with a method ``before_next``, which
-    has something called before that.
-    """
-
-    def __init__(self, ask: Callable[[], str], uses: Callable[[], int]) -> None:
-        self._ask = ask
-        self._before_next = getattr(uses, "before_next", _never)
-        self._turn = threading.RLock()
-        self._last: tuple[int, Moment] | None = None
-        self._open: Moment | None = None
-
-    def now(self, uses: int, *, is_start: bool) -> Moment:
-        """Return the moment of now, at this number of uses.
-
-        Raises:
-            ArenaError: the server is gone.
-        """
-        if self._last is not None and self._last[0] == uses:
-            return self._last[1]
-        moment = Moment("") if is_start else self._new()
-        if moment.failure is not None:
-            raise moment.failure
-        self._last = uses, moment
-        return moment
-
-    def _new(self) -> Moment:
-        with self._turn:
-            moment = self._open = Moment()
-        if not self._before_next(self.settle):
-            self.settle()
-        return moment
-
-    def settle(self) -> None:
-        """Ask for the last moment, if that was not done yet. Never raises."""
-        with self._turn:
-            moment, self._open = self._open, None
-            if moment is None:
-                return
-            try:
-                moment.is_called(self._ask())
-            except ArenaError as error:
-                moment.failure = error
-
-    def name_of(self, moment: object) -> str:
-        """Return what the server calls a moment; "" for none. Raises as ``Moment.name`` does."""
-        if not isinstance(moment, Moment):
-            return ""
-        if not moment.is_known:
-            self.settle()
-        return moment.name
-
-    def end(self) -> None:
-        """The level is about to be left, and with it its moments."""
-        with self._turn:
-            self._last = self._open = None
-
-    def begin(self) -> None:
-        """Another level begins, or the one below goes on."""
-        self.settle()
-        self._last = None
-
-
-def _never(_call: Callable[[], None]) -> bool:
-    return False

@@ -1,20 +1,23 @@
-"""A level of a database on a server, and the snapshot that copies of it are made from."""
+"""A level of a database on a server, the snapshot that it is copied from, and moments in it."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pytest_arena.errors import ArenaError, IsolationError
+from pytest_arena.errors import ArenaError, IsolationError, impossible
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._values import TableRows
 
-__all__ = ["Archive", "Level", "RowsLost", "Snapshot"]
+__all__ = ["Archive", "LateMoments", "Level", "Levels", "Moment", "RowsLost", "Snapshot"]
 
 _MOST = 2
 
@@ -112,3 +115,99 @@ class Level(Generic[LiveT]):
     is_written: bool = False  # its journal may have changes from before a level above it
     archive: Archive | None = None  # the levels' below, where the live journal has it no more
     told: list[TableRows] = field(default_factory=list)  # its changes, likewise
+
+
+Levels = Sequence[Level[Any]]
+
+
+@dataclass(eq=False, slots=True)
+class Moment:
+    """A point in time. What the server calls it is known when somebody wants it, or has to.
+
+    The start of a level is called "".
+    """
+
+    name: str | None = None
+    failure: ArenaError | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or not isinstance(other, Moment):
+            return self is other
+        return self.name is not None and self.name == other.name
+
+    __hash__ = None  # type: ignore[assignment]  # it is named later
+
+
+class LateMoments:
+    """The moments of one database, in the level that stands. Any thread may ask.
+
+    As long as nobody uses the database, now is the same moment: so the server is asked by whoever
+    is about to use it, before that, and not at all where nobody does. ``uses`` returns a number
+    that has moved where anybody may have used the database; with a method ``before_next``, which
+    has something called before that.
+    """
+
+    def __init__(self, ask: Callable[[], str], uses: Callable[[], int]) -> None:
+        self._ask = ask
+        self._before_next = getattr(uses, "before_next", lambda _call: False)
+        self._turn = threading.RLock()
+        self._last: tuple[int, Moment] | None = None
+        self._open: Moment | None = None
+
+    def now(self, uses: int, *, is_start: bool) -> Moment:
+        """Return the moment of now, at this number of uses.
+
+        Raises:
+            ArenaError: the server is gone.
+        """
+        if self._last is not None and self._last[0] == uses:
+            return self._last[1]
+        moment = Moment("") if is_start else self._new()
+        if moment.failure is not None:
+            raise moment.failure
+        self._last = uses, moment
+        return moment
+
+    def _new(self) -> Moment:
+        with self._turn:
+            moment = self._open = Moment()
+        if not self._before_next(self.settle):
+            self.settle()
+        return moment
+
+    def settle(self) -> None:
+        """Ask for the last moment, if that was not done yet. Never raises."""
+        with self._turn:
+            moment, self._open = self._open, None
+            if moment is None:
+                return
+            try:
+                moment.name = self._ask()
+            except ArenaError as error:
+                moment.failure = error
+
+    def name_of(self, moment: object) -> str:
+        """Return what the server calls a moment; "" for none.
+
+        Raises:
+            ArenaError: the server could not be asked.
+        """
+        if not isinstance(moment, Moment):
+            return ""
+        if moment.name is None:
+            self.settle()
+        if moment.failure is not None:
+            raise moment.failure
+        if moment.name is None:
+            raise impossible("a moment is wanted whose level is gone")
+        return moment.name
+
+    def end(self) -> None:
+        """The level is about to be left, and with it its moments."""
+        with self._turn:
+            self._last = self._open = None
+
+    def begin(self) -> None:
+        """Another level begins, or the one below goes on."""
+        self.settle()
+        self._last = None

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pytest_arena import _clock
 from pytest_arena._postgresql import _clone_sql as sql
 from pytest_arena._postgresql._content import content
 from pytest_arena._postgresql._control import Control, Failed, open_control
 from pytest_arena._postgresql._rows import Rows, compared, read_digests, read_rows
-from pytest_arena._postgresql.isolation._levels import Archive, Level, Snapshot
+from pytest_arena._postgresql.isolation._levels import Archive, LateMoments, Levels, Snapshot
 from pytest_arena._postgresql.journal._server import Left, Look, ServerJournal
 from pytest_arena._product import held_by
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._values import Address, TableRows
@@ -39,15 +40,10 @@ _AT_ONCE = 2
 _PATIENCE, _STEP, _LONGEST_STEP = 0.03, 0.0003, 0.002
 
 
-class Uses(Protocol):
-    """Returns a number that has moved since it was last asked for where the database was used.
-
-    By a connection that was opened, taken from a pool, or was out all the time. It may have a
-    method ``before_next``, which has something called before the next use.
-    """
-
-    def __call__(self) -> int:
-        """Return the number."""
+# Returns a number that has moved since it was last asked for where the database was used: by a
+# connection that was opened, taken from a pool, or was out all the time. It may have a method
+# `before_next`, which has something called before the next use.
+Uses = Callable[[], int]
 
 
 class LiveDatabase:
@@ -69,6 +65,7 @@ class LiveDatabase:
         self.turn = threading.RLock()
         self.is_lost = False
         self.journal: ServerJournal | None = None  # of a database that has one
+        self.moments = LateMoments(self.now, uses)
         self._reader: Control | None = None  # to read all that is there: warm, it takes a third
         self._abandoned: list[object] = []  # those of a parent
         self._process = os.getpid()
@@ -88,11 +85,9 @@ class LiveDatabase:
         was_lost, self.is_lost = self.is_lost, False
         return was_lost
 
-    def begin_moments(self) -> None:
-        """Another level begins, or the one below goes on."""
-
-    def end_moments(self) -> None:
-        """The level is about to be left, and with it its moments."""
+    def now(self) -> str:
+        """Return what the server calls this moment: "" where it has no history."""
+        return ""
 
     # From one database to the next
 
@@ -260,7 +255,7 @@ class PlainDatabase(LiveDatabase):
 
     # Levels
 
-    def needs_snapshot(self, levels: Sequence[Level[Any]]) -> bool:
+    def needs_snapshot(self, levels: Levels) -> bool:
         """Wherever something was written."""
         del levels
         seen, facts = self.uses(), self._facts()
@@ -286,10 +281,10 @@ class PlainDatabase(LiveDatabase):
         del number
         return False
 
-    def forget(self, levels: Sequence[Level[Any]], *, is_undone: bool) -> None:
+    def forget(self, levels: Levels, *, is_undone: bool) -> None:
         """Have the level below brought back by its own snapshot; sequences cannot be set back."""
 
-    def archive(self, levels: Sequence[Level[Any]]) -> Archive:
+    def archive(self, levels: Levels) -> Archive:
         """Return nothing: each level's snapshot has all that was written below it."""
         del levels
         return []
@@ -338,14 +333,8 @@ class PlainDatabase(LiveDatabase):
         # has none below. What is under way is counted neither here nor from here.
         own = writes.since(self._mark.writes)
         [(open_, held, horizon)] = self.own.control.rows(sql.facts(self.name))
-        return _Facts(
-            int(horizon),
-            frozenset(open_),
-            frozenset(held),
-            own=own,
-            writes=writes.mark(),
-            times=self.own.times,
-        )
+        who, times = (frozenset(open_), frozenset(held)), self.own.times
+        return _Facts(int(horizon), *who, own=own, writes=writes.mark(), times=times)
 
     def _is_as_marked(self, facts: _Facts) -> bool:
         """Whether nothing was committed since the mark.
@@ -366,19 +355,14 @@ class PlainDatabase(LiveDatabase):
 
     # Rows, for which there is no journal
 
-    def moment(self, levels: Sequence[Level[Any]], *, exact: bool) -> Rows | None:
+    def moment(self, levels: Levels, *, exact: bool) -> Rows | None:
         """Return None: a database has no history. ``exact`` reads its rows instead, all of them."""
         del levels
         with self.own.saying("the live database cannot be read"):
             return self.read(read_rows) if exact else None
 
     def rows_changed(
-        self,
-        levels: Sequence[Level[Any]],
-        number: int,
-        moments: tuple[object, object] = (None, None),
-        *,
-        limit: int | None = None,
+        self, levels: Levels, number: int, moments: tuple[object, object], limit: int | None
     ) -> list[TableRows]:
         """Compare what stands with a copy of what the level began with, or with a moment.
 
