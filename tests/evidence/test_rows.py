@@ -8,7 +8,7 @@ import re
 import pytest
 
 from pytest_arena.scenarios.evidence import Status, judge, row_verdict
-from pytest_arena.scenarios.outputs._messages import messages
+from pytest_arena.scenarios.outputs._cucumber import messages
 from pytest_arena.scenarios.outputs._page import page
 from tests.evidence.samples import RULES, attempt, failure, mapping, outline, specification
 

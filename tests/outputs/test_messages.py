@@ -12,7 +12,7 @@ import pytest
 from cucumber_messages import Envelope, message_converter
 
 from pytest_arena.scenarios.evidence import Document, JudgedScenario, Status
-from pytest_arena.scenarios.outputs._messages import messages
+from pytest_arena.scenarios.outputs._cucumber import messages
 from pytest_arena.scenarios.specs import parse
 from tests.outputs.documents import (
     a_scenario,

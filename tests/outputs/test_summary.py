@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 from pytest_arena.scenarios.evidence import Document, Status
 from pytest_arena.scenarios.outputs import workflow_commands
-from pytest_arena.scenarios.outputs._markdown import summary
+from pytest_arena.scenarios.outputs._ci import summary
 from pytest_arena.scenarios.specs import Problem
 from tests.outputs.documents import a_scenario, every_status, judged, proven
 

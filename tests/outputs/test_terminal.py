@@ -7,9 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_arena.scenarios.evidence import Document, Sabotage, Status
-from pytest_arena.scenarios.outputs import lines
-from pytest_arena.scenarios.outputs._explained import explained
-from pytest_arena.scenarios.outputs._listing import listing
+from pytest_arena.scenarios.outputs import explained, lines, listing
 from pytest_arena.scenarios.specs import Problem, Specification, parse
 from tests.outputs.documents import a_scenario, a_test, every_status, judged, outline, proven
 

@@ -147,7 +147,7 @@ def _add_documents(parser: argparse.ArgumentParser) -> None:
 
 def _list(given: argparse.Namespace) -> int:
     from pytest_arena.scenarios.evidence import as_json, listed  # noqa: PLC0415 - not for --help
-    from pytest_arena.scenarios.outputs._listing import listing  # noqa: PLC0415 - as above
+    from pytest_arena.scenarios.outputs import listing  # noqa: PLC0415 - as above
 
     specification, nothing = _read(given.paths)
     if given.json:
@@ -241,7 +241,7 @@ def _root() -> Path:
 def _explain(given: argparse.Namespace) -> int:
     from pytest_arena._cli._collected import collected  # noqa: PLC0415 - not for --help
     from pytest_arena._cli._named import named  # noqa: PLC0415 - as above
-    from pytest_arena.scenarios.outputs._explained import explained  # noqa: PLC0415 - as above
+    from pytest_arena.scenarios.outputs import explained  # noqa: PLC0415 - as above
     from pytest_arena.scenarios.specs import Index, Specification  # noqa: PLC0415 - as above
 
     document = _document(given.json) if given.json else collected(folder=_root()).document

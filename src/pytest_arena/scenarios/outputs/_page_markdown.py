@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -146,7 +146,7 @@ def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": True, "xhtmlOut": False})
     parser.enable(["table", "strikethrough"])
     rules: dict[str, Callable[..., str]] = {
-        name: partial(_always, markup) for name, markup in _FIXED.items()
+        name: _always(markup) for name, markup in _FIXED.items()
     }
     rules |= {
         "fence": _fence,
@@ -161,8 +161,8 @@ def _parser() -> MarkdownIt:
     return parser
 
 
-def _always(markup: str, *_: object) -> str:
-    return markup
+def _always(markup: str) -> Callable[..., str]:
+    return lambda *_: markup
 
 
 def _fence(

@@ -139,14 +139,14 @@ def _html(document: Document, sources: _Sources) -> str:
 
 
 def _markdown(document: Document, sources: _Sources) -> str:
-    from pytest_arena.scenarios.outputs._markdown import summary  # noqa: PLC0415 - as above
+    from pytest_arena.scenarios.outputs._ci import summary  # noqa: PLC0415 - as above
 
     del sources
     return summary(document)
 
 
 def _messages(document: Document, sources: _Sources) -> str:
-    from pytest_arena.scenarios.outputs._messages import messages  # noqa: PLC0415 - as above
+    from pytest_arena.scenarios.outputs._cucumber import messages  # noqa: PLC0415 - as above
 
     return messages(document, sources.texts())
 

@@ -1,13 +1,17 @@
-"""Which lines does a person read at the end of a run?"""
+"""Which lines does a person read: after a run, of one scenario, of what the specifications say?"""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pytest_arena.scenarios.evidence import Status
 from pytest_arena.scenarios.outputs._phrases import (
+    counted,
     grouped,
+    heading,
     is_open,
     judged_count,
     middle_cut,
@@ -20,14 +24,42 @@ from pytest_arena.scenarios.outputs._phrases import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from pytest_arena.scenarios.evidence import Document, JudgedScenario
+    from pytest_arena.scenarios.evidence import (
+        Document,
+        Facts,
+        JudgedScenario,
+        JudgedTest,
+        Requested,
+    )
+    from pytest_arena.scenarios.specs import Specification
 
-__all__ = ["lines"]
+__all__ = ["explained", "lines", "listing"]
 
 # The reason, which says most, begins where a wide terminal still shows it.
 _PLACE, _STATUS, _NAME = 40, 9, 48
+_RUN = "pytest --scenario={key}"
+_NEXT = {
+    Status.MALFORMED: "mend the specification: {place}",
+    Status.UNMAPPED: "write its test, which `arena scenarios stubs` begins, or mark one:\n{marker}",
+    Status.FAILED: f"{_RUN}   runs its tests alone",
+    Status.DRIFTED: "look at the steps and at the test, then: arena scenarios accept {key}",
+    Status.STUB: "write the test; it only begins",
+    Status.XFAIL: "let the test pass, and take its xfail away",
+    Status.XPASS: "it passes: take its xfail away",
+    Status.SKIPPED: "take the skip away, or say until when it is waived: arena_scenario_waive",
+    Status.NOT_RUN: f"{_RUN}   runs its tests; with --scenarios-out=json:scenarios.json,\n"
+    "arena scenarios explain {key} --json scenarios.json   shows what they did",
+    Status.FLAKY: "find out why its test passes at times only",
+    Status.HOLLOW: "let the test itself do what is missing: seed, request, then assert; or tag\n"
+    "it: @no-seed where all tests find what its Given says, @no-request where none is made",
+    Status.UNKNOWN: "see that the instrument works which is named above",
+    Status.PARTIAL: "have each row proven: parametrize the test by the columns, or mark it:\n"
+    "{marker}",
+    Status.PROVEN: f"nothing; {_RUN} --scenarios-sabotage   tries it harder",
+    Status.WAIVED: "its waiver will run out",
+}
 
 
 def lines(document: Document, *, verbosity: int = 0, strict: str = "") -> list[str]:
@@ -38,38 +70,34 @@ def lines(document: Document, *, verbosity: int = 0, strict: str = "") -> list[s
     ones too, with their tests, why these prove nothing, and warnings. ``strict`` is the option by
     which gaps fail this run.
     """
-    end = [_totals_line(document, strict), *_next_lines(document) * (verbosity >= -1)]
+    shown = [it for it in document.scenarios if verbosity > 0 or is_open(it, document)]
+    gaps = [f"gap: {gap}" for gap in unsaid_gaps(document)]
+    end = [*_partial_lines(document), _totals_line(document, strict), *_next_lines(document)]
     if verbosity < -1:
+        return [_totals_line(document, strict)]
+    if verbosity >= 0:
+        return [
+            *_problem_lines(document, shown),
+            *_scenario_lines(shown, verbosity),
+            *gaps,
+            *end,
+        ]
+    if not document.gaps:
         return end
-    end = [*_partial_lines(document), *end]
-    if verbosity < 0:
-        return [*_quiet_lines(document), *end]
-    shown = [one for one in document.scenarios if verbosity > 0 or is_open(one, document)]
+    shown = [it for it in shown if not it.is_excused and it.status is not Status.WAIVED]
+    errors = tuple(problem for problem in document.problems if problem.is_error)
+    width = _width(shown)
     return [
-        *_problem_lines(document, shown),
-        *_scenario_lines(shown, verbosity),
-        *_gap_lines(document),
+        *_problem_lines(replace(document, problems=errors), shown),
+        *(_line(judged, width) for judged in shown),
+        *gaps,
         *end,
     ]
 
 
-def _quiet_lines(document: Document) -> list[str]:
-    if not document.gaps:
-        return []
-    shown = [
-        one
-        for one in document.scenarios
-        if is_open(one, document) and not one.is_excused and one.status is not Status.WAIVED
-    ]
-    errors = replace(document, problems=tuple(one for one in document.problems if one.is_error))
-    width = _width(shown)
-    lines = [_line(one, width) for one in shown]
-    return [*_problem_lines(errors, shown), *lines, *_gap_lines(document)]
-
-
 def _problem_lines(document: Document, shown: list[JudgedScenario]) -> Iterator[str]:
     """Those that the line of a scenario does not say."""
-    reasons = {one.scenario.key: one.reason for one in shown}
+    reasons = {judged.scenario.key: judged.reason for judged in shown}
     for problem in document.problems:
         if problem.what not in reasons.get(problem.scenario, ""):
             yield problem_line(problem)
@@ -77,33 +105,27 @@ def _problem_lines(document: Document, shown: list[JudgedScenario]) -> Iterator[
 
 def _scenario_lines(shown: list[JudgedScenario], verbosity: int) -> Iterator[str]:
     width = _width(shown)
-    for title, ones in grouped(shown).items():
+    for title, same in grouped(shown).items():
         yield title
-        for one in ones:
-            yield f"  {_line(one, width)}"
-            yield from (f"      {text}" for text in _details(one, verbosity))
+        for judged in same:
+            yield f"  {_line(judged, width)}"
+            if verbosity > 0:
+                for test in judged.tests:
+                    why = f"  {one_line(test.reason)}" * (
+                        len(judged.tests) > 1 and bool(test.reason)
+                    )
+                    yield f"      {test.status.value:<{_STATUS}}  {test.test}{why}"
+                yield from (f"      warning: {one_line(text)}" for text in judged.warnings)
 
 
 def _width(shown: list[JudgedScenario]) -> int:
-    return min(max((len(one.scenario.place) for one in shown), default=0), _PLACE)
+    return min(max((len(judged.scenario.place) for judged in shown), default=0), _PLACE)
 
 
-def _line(one: JudgedScenario, width: int) -> str:
-    name = middle_cut(one_line(one.scenario.name), _NAME)
-    said = f"  {reason(one)}".rstrip()
-    return f"{one.scenario.place:<{width}}  {one.status.value:<{_STATUS}}  {name}{said}"
-
-
-def _details(one: JudgedScenario, verbosity: int) -> Iterator[str]:
-    if verbosity > 0:
-        for test in one.tests:
-            why = f"  {one_line(test.reason)}" * (len(one.tests) > 1 and bool(test.reason))
-            yield f"{test.status.value:<{_STATUS}}  {test.test}{why}"
-        yield from (f"warning: {one_line(text)}" for text in one.warnings)
-
-
-def _gap_lines(document: Document) -> list[str]:
-    return [f"gap: {gap}" for gap in unsaid_gaps(document)]
+def _line(judged: JudgedScenario, width: int) -> str:
+    name = middle_cut(one_line(judged.scenario.name), _NAME)
+    why = f"  {reason(judged)}".rstrip()
+    return f"{judged.scenario.place:<{width}}  {judged.status.value:<{_STATUS}}  {name}{why}"
 
 
 def _partial_lines(document: Document) -> Iterator[str]:
@@ -116,15 +138,137 @@ def _partial_lines(document: Document) -> Iterator[str]:
 def _totals_line(document: Document, strict: str) -> str:
     count = len(document.gaps)
     fails = f": this run fails ({strict})" if strict else ", on which --scenarios=strict would fail"
-    gaps = f"; {count} gap{'s' * (count != 1)}{fails}" * bool(count)
+    gaps = f"; {counted(count, 'gap')}{fails}" * bool(count)
     return f"scenarios: {totals(document)}{gaps}"
 
 
-def _next_lines(document: Document) -> list[str]:
+def _next_lines(document: Document) -> Iterator[str]:
     """What a person does next, where that is not said by the reason: once, not at each line."""
-    shown = [one for one in document.scenarios if is_open(one, document) and not one.is_excused]
-    lacking = any(one.status is Status.UNMAPPED for one in shown)
-    found = ["next: arena scenarios stubs --write tests   begins the lacking tests"] * lacking
+    shown = [it for it in document.scenarios if is_open(it, document) and not it.is_excused]
+    if any(judged.status is Status.UNMAPPED for judged in shown):
+        yield "next: arena scenarios stubs --write tests   begins the lacking tests"
     if text := stays_green(shown):
-        found.append(f"next: {text}; see docs/explanation/sabotage.md of pytest-arena")
-    return found
+        yield f"next: {text}; see docs/explanation/sabotage.md of pytest-arena"
+
+
+def explained(judged: JudgedScenario, *, marker: str, is_list: bool = False) -> list[str]:
+    """Return the steps of a scenario, the verdict and why, what each test did, the next step.
+
+    ``marker`` is the decorator that maps a test to it; of a list nothing is known but which tests
+    there are.
+    """
+    scenario = judged.scenario
+    key = shlex.quote(scenario.key)
+    tags = [f"  tags  {' '.join(scenario.tags)}"] if scenario.tags else []
+    verdict = ": ".join(filter(None, [judged.status.value, reason(judged)]))
+    if is_list and judged.status is Status.NOT_RUN:
+        has = f"has {counted(len(judged.tests), 'test')}"
+        verdict = f"{has}; none was run to explain it, and --json FILE shows what they did in a run"
+    hint = stays_green([judged]) or _NEXT[judged.status]
+    if judged.status is Status.PROVEN and any(test.sabotages for test in judged.tests):
+        hint = "nothing: it was tried with things broken, too"
+    hint = hint.format(key=key, place=scenario.place, marker=marker)
+    order = [row.values for row in scenario.rows]
+    # As the rows stand in the table.
+    tests = sorted(judged.tests, key=lambda it: order.index(it.row) if it.row in order else -1)
+    return [
+        one_line(scenario.name),
+        f"  {scenario.place}  {heading(scenario)}",
+        f"  key   {scenario.key}",
+        f"  rev   {scenario.rev}",
+        *tags,
+        "",
+        verdict,
+        "",
+        *_step_lines(judged),
+        *(line for test in tests for line in _test_lines(test)),
+        *([""] if judged.warnings else []),
+        *(f"warning: {one_line(text)}" for text in judged.warnings),
+        "",
+        *(f"next: {hint}".replace("\n", "\n      ").splitlines()),
+    ]
+
+
+def _step_lines(judged: JudgedScenario) -> Iterator[str]:
+    for number, step in enumerate(judged.scenario.steps):
+        verdict = judged.steps[number] if number < len(judged.steps) else None
+        status = f"  {verdict.status.value}" if verdict and verdict.status else ""
+        why = f" ({verdict.reason})" if status and verdict and verdict.reason else ""
+        yield f"  {step.line:>5}  {one_line(str(step))}{status}{why}"
+    for row in judged.scenario.rows:
+        yield f"  {row.line:>5}  {_row(row.values)}"
+
+
+def _row(values: Iterable[tuple[str, str]]) -> str:
+    return one_line(", ".join(f"{name}={value}" for name, value in values))
+
+
+def _test_lines(test: JudgedTest) -> Iterator[str]:
+    yield ""
+    yield f"{test.test}{f'  [{_row(test.row)}]' * bool(test.row)}"
+    verdict = ": ".join(filter(None, [test.status.value, one_line(test.reason)]))
+    yield f"  {test.place}  {verdict}"
+    if test.facts is not None:
+        yield from (f"  {name:<9}  {what}" for name, what in _facts(test.facts))
+    for sabotage in test.sabotages:
+        why = f": {one_line(sabotage.why)}" * bool(sabotage.why)
+        yield f"  sabotage   {sabotage.kind}  {sabotage.result}{why}"
+
+
+def _facts(facts: Facts) -> Iterator[tuple[str, str]]:
+    yield "seeded", "not known" if facts.seeded is None else _counts(facts.seeded)
+    if not facts.requests:
+        yield "requested", "nothing"
+    for request in facts.requests:
+        yield "requested", _request(request)
+    if not facts.asserted:
+        yield "asserted", "nothing"
+    count = len(facts.requests)
+    for asserted in facts.asserted:
+        after = f"after request {asserted.after} of {count}"
+        if not count or not asserted.after:
+            after = "before any request" if count else "no request"
+        elif asserted.after >= count:
+            after = "after the last request"
+        times = f", {asserted.times} times" * (asserted.times > 1)
+        constant = ", which cannot fail" * asserted.is_constant
+        yield "asserted", f"{one_line(asserted.text)}  ({asserted.place}, {after}{times}{constant})"
+    for name, why in facts.off:
+        yield "off", f"{name}: {why}"
+
+
+def _counts(counts: tuple[tuple[str, int], ...]) -> str:
+    return ", ".join(f"{table} {number}" for table, number in counts) or "nothing"
+
+
+def _request(request: Requested) -> str:
+    status = "no answer" if request.status is None else str(request.status)
+    parts = [one_line(f"{request.method} {request.path}  {status}")]
+    parts += [f"route {request.route}"] * (request.route not in {"", request.path})
+    parts += [f"as {request.role}"] * bool(request.role)
+    parts += [f"changed {_counts(request.changed)}"] if request.changed else []
+    parts += [f"read {', '.join(request.read)}"] if request.read else []
+    return ", ".join(parts)
+
+
+def listing(specification: Specification) -> list[str]:
+    """Return the scenarios below their features, the problems, and how many there are of each."""
+    scenarios, problems = specification.scenarios, specification.problems
+    width = max((len(scenario.place) for scenario in scenarios), default=0)
+    text = []
+    for (_, feature), same in groupby(scenarios, key=lambda it: (it.spec, it.feature)):
+        text.append(one_line(f"Feature: {feature}"))
+        for it in same:
+            rows = f", {counted(len(it.rows), 'row')}" * it.is_outline
+            under = ", ".join(filter(None, [it.requirement, f"rule {it.rule}" * bool(it.rule)]))
+            name = one_line(f"{it.name}  [{under}]" if under else it.name)
+            text.append(f"  {it.place:<{width}}  {counted(len(it.steps), 'step')}{rows}  {name}")
+    counts = (
+        counted(len(specification.features), "feature"),
+        counted(len(scenarios), "scenario"),
+        # An Outline's steps count once, however many rows there are.
+        counted(sum(len(it.steps) for it in scenarios), "step"),
+    )
+    total = f"{', '.join(counts)} in {counted(len(specification.files), 'file')}"
+    more = f"; {counted(len(problems), 'problem')}" * bool(problems)
+    return [*text, *map(problem_line, problems), f"{total}{more}"]
