@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._ways import Backup, Live, Unfit
+from pytest_arena._sqlite._ways import Backup, FileAccess, Unfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,7 @@ class _Trial:
         self._writer.execute(f"PRAGMA journal_mode = {'wal' if way.has_wal else 'delete'}").close()
         self._writer.executescript(_CONTENT)
         self._changes, numbers = 0, count()
-        live = Live.open(file, lambda: file.with_name(f"{file.name}.level-{next(numbers)}"))
+        live = FileAccess.open(file, lambda: file.with_name(f"{file.name}.level-{next(numbers)}"))
         if live is None:
             raise Unfit
         self._live = stack.enter_context(closing(live))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NEVER",
     "Backup",
-    "Live",
+    "FileAccess",
     "MemoryPicture",
     "Pages",
     "Picture",
@@ -63,7 +63,7 @@ def whole_or_none(file: Path) -> Iterator[Path]:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class FileAccess:
     """A live file: the connection that controls it, its bytes, and room for pictures beside it."""
 
     control: sql.OwnConnection
@@ -71,7 +71,7 @@ class Live:
     new_file: Callable[[], Path]
 
     @classmethod
-    def open(cls, path: Path, new_file: Callable[[], Path]) -> Live | None:
+    def open(cls, path: Path, new_file: Callable[[], Path]) -> FileAccess | None:
         """Open a file; None where the system lets nobody see its bytes beside SQLite."""
         if not is_supported():
             return None
@@ -159,7 +159,7 @@ class Way(Protocol):
     has_wal: bool  # whether it is for a file with a write-ahead log, or for one without
     parent: Picture | None
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: FileAccess) -> None:
         """Open it for a live file."""
 
     def settle(self, picture: Picture, version: int) -> None:
@@ -202,7 +202,9 @@ class Backup:
 class PagesPicture(Picture):
     """The pages that differ from the parent's."""
 
-    def __init__(self, live: Live, parent: Picture, pages: dict[int, bytes], count: int) -> None:
+    def __init__(
+        self, live: FileAccess, parent: Picture, pages: dict[int, bytes], count: int
+    ) -> None:
         super().__init__(parent=parent)
         self._live, self.pages, self.count = live, pages, count
 
@@ -242,7 +244,7 @@ class Pages:
     name = "pages"
     has_wal = False
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: FileAccess) -> None:
         self._live = live
         self.parent: Picture | None = None
         self._cookies: WeakKeyDictionary[Picture, int] = WeakKeyDictionary()
@@ -349,7 +351,7 @@ class Pages:
 class WalPicture(Picture):
     """The beginning of the log, which goes over the parent's file."""
 
-    def __init__(self, live: Live, parent: Picture, start: Path) -> None:
+    def __init__(self, live: FileAccess, parent: Picture, start: Path) -> None:
         super().__init__(parent=parent)
         self._live, self._start = live, start
 
@@ -384,7 +386,7 @@ class Wal:
     name = "wal"
     has_wal = True
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: FileAccess) -> None:
         self._live, self._control = live, live.control
         self.parent: Picture | None = None  # what the file holds, without its log
         self._marks: WeakKeyDictionary[Picture, Mark] = WeakKeyDictionary()
