@@ -24,7 +24,7 @@ from filelock import FileLock
 from pytest_arena._cli._base import Left, Place, Removed, Thing
 from pytest_arena._cli._lines import as_json, as_lines, closing_line, size_shown, sweep_line
 from pytest_arena._cli._main import main
-from pytest_arena._cli._options import read_options
+from pytest_arena._config._project import read_options
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._cluster import find_cluster

@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._cli._accepted import accept
-from pytest_arena._cli._agreed import write_agreed
-from pytest_arena._cli._main import main
-from pytest_arena.errors import ConfigError
-from pytest_arena.scenarios.evidence import from_json
+from tests.command import arena as call_arena
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,16 +80,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def arena(capsys: pytest.CaptureFixture[str]) -> Arena:
+def arena() -> Arena:
     """Calls the command. Returns its exit status, its output and its errors."""
 
     def call(*words: str) -> tuple[int, str, str]:
-        try:
-            status = main(["scenarios", *words])
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-        output, errors = capsys.readouterr()
-        return status, output, errors
+        called = call_arena("scenarios", *words)
+        return called.status, called.output, called.errors
 
     return call
 
@@ -329,25 +321,22 @@ def test_what_was_not_run_is_not_explained_as_not_run(arena: Arena, project: Pat
     assert "has 1 test; none was run to explain it, and --json FILE shows" in told
 
 
-def test_a_dry_run_writes_nothing_and_twice_changes_nothing(
-    documents: Path, tmp_path: Path
-) -> None:
+def test_a_dry_run_writes_nothing_and_twice_changes_nothing(arena: Arena, project: Path) -> None:
     """What is accepted is shown all the same."""
-    document = from_json((documents / "start.json").read_text("utf-8"), where="start.json")
-    path = tmp_path / "scenarios.lock"
-    dry = list(accept(document, ["Start"], path=path, is_dry=True))
+    dry = arena("accept", "--dry-run", "Start")[1].splitlines()
     assert "+When I POST to /battles/{battle_id}/start" in dry
     assert dry[-1] == "scenarios.lock would be written"
-    assert not path.exists()
-    assert list(accept(document, ["@BTL-1"], path=path))[-1] == "scenarios.lock written"
-    assert list(accept(document, ["Start"], path=path)) == ["scenarios.lock says so already"]
+    assert not (project / "scenarios.lock").exists()
+    assert arena("accept", "@BTL-1")[1].splitlines()[-1] == "scenarios.lock written"
+    assert arena("accept", "Start")[1].splitlines() == ["scenarios.lock says so already"]
 
 
-def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_named(arena: Arena, project: Path) -> None:
     """With the system's reason."""
-    (tmp_path / "file").write_text("", "utf-8")
-    with pytest.raises(ConfigError, match=r"scenarios.lock cannot be written: \w"):
-        write_agreed(tmp_path / "file" / "scenarios.lock", "", option="arena_scenario_lock")
+    (project / "pytest.ini").write_text(f"{INI}arena_scenario_lock = docs/battles.md/a.lock\n")
+    status, _, errors = arena("accept", "Start")
+    assert status in {1, 2}
+    assert "a.lock cannot be" in errors
 
 
 def test_accept_names_what_is_like_a_wrong_name(arena: Arena, project: Path) -> None:
@@ -455,3 +444,19 @@ def test_each_verb_says_its_exit_statuses(arena: Arena, verb: str) -> None:
     status, output, _ = arena(verb, "--help")
     assert status == 0
     assert "exit status: 0; 1 where" in output
+
+
+def test_without_the_extra_one_line_says_what_to_install(
+    arena: Arena, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a run, and by each verb: a specification that is passed over would look green."""
+    code = "import sys; sys.modules['gherkin'] = None; import pytest; sys.exit(pytest.main())"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 4
+    monkeypatch.setitem(sys.modules, "gherkin", None)
+    status, _, errors = arena("list")
+    assert status == 2
+    for told in (run.stderr, errors):
+        assert "scenarios need gherkin-official, which is not installed" in told
+        assert 'pip install "pytest-arena[scenarios]"' in told
+    assert f"{project}/pytest.ini" in run.stderr

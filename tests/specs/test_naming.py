@@ -323,7 +323,7 @@ def test_the_same_key_in_two_files_is_named_with_its_file(tmp_path: Path) -> Non
     for path in ("a", "b"):
         (tmp_path / f"{path}.feature").write_text(DANCERS)
     (tmp_path / "test_a.py").write_text(
-        'import pytest\npytestmark = pytest.mark.scenario("Stop")\n'
+        'import pytest\npytestmark = pytest.mark.scenario("Stop")\ndef test(): ...\n'
     )
     errors = arena("scenarios", "stubs", "--check", folder=tmp_path).errors
     assert '@pytest.mark.scenario("Dancers :: Stop", spec="a.feature")' in errors

@@ -30,7 +30,7 @@ def test_a_good_text_has_no_problem() -> None:
     ]
 
 
-def test_trap_1_a_text_is_never_taken_for_a_path(tmp_path: Path) -> None:
+def test_a_text_is_never_taken_for_a_path_trap_1(tmp_path: Path) -> None:
     """A text that is the name of a file is a bad text, and a path is read."""
     file = tmp_path / "x.feature"
     file.write_text(GOOD)
@@ -39,7 +39,7 @@ def test_trap_1_a_text_is_never_taken_for_a_path(tmp_path: Path) -> None:
     assert len(listed(tmp_path, "x.feature").scenarios) == 1
 
 
-def test_trap_2_a_byte_order_mark_is_no_matter(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_no_matter_trap_2(tmp_path: Path) -> None:
     """In a file, in a text, and with the language behind it."""
     (tmp_path / "x.feature").write_bytes(GOOD.encode("utf-8-sig"))
     assert listed(tmp_path, "x.feature").problems == ()
@@ -62,7 +62,7 @@ def test_trap_2_a_byte_order_mark_is_no_matter(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("rest", ["    When it starts\n", "    Given more\n", ""])
-def test_trap_3_a_first_step_that_is_misspelt(first: str, rest: str) -> None:
+def test_a_first_step_that_is_misspelt_trap_3(first: str, rest: str) -> None:
     """It becomes a description, and the scenario is malformed."""
     said = gherkin(f"{FEATURE}{SCENARIO}    {first}\n{rest}")
     assert errors(said) == [(3, START)]
@@ -71,25 +71,25 @@ def test_trap_3_a_first_step_that_is_misspelt(first: str, rest: str) -> None:
 
 
 @pytest.mark.parametrize("first", ["Given\ta battle", "\u200bGiven a battle"])
-def test_trap_3_a_comment_above_hides_nothing(first: str) -> None:
+def test_a_comment_above_hides_nothing_trap_3(first: str) -> None:
     """Nor does a table that the parser takes for a description, too."""
     table = "      | a |\n      | 1 |\n"
     said = gherkin(f"{FEATURE}{SCENARIO}    # as it was\n    {first}\n{table}    Then it runs\n")
     assert errors(said) == [(4, START)]
 
 
-def test_trap_3_a_blank_that_is_none_is_named() -> None:
+def test_a_blank_that_is_none_is_named_trap_3() -> None:
     """Nobody can see it."""
     assert "U+00A0" in problem(gherkin(FEATURE + SCENARIO + "    Given\u00a0a\n")).what
 
 
-def test_trap_3_all_steps_misspelt_is_one_error() -> None:
+def test_all_steps_misspelt_is_one_error_trap_3() -> None:
     """The first one tells it."""
     assert errors(gherkin(f"{FEATURE}{SCENARIO}    given a\n    when b\n")) == [(3, START)]
 
 
 @pytest.mark.parametrize("first", ["Givn a battle", "Gievn a battle", "Wehn it starts"])
-def test_trap_3_another_letter_is_a_warning_where_a_given_is_lacking(first: str) -> None:
+def test_another_letter_is_a_warning_where_a_given_is_lacking_trap_3(first: str) -> None:
     """It may be prose; without any other step it is an error."""
     found = problem(gherkin(f"{FEATURE}{SCENARIO}    {first}\n    When it starts\n"))
     assert (found.line, found.is_error) == (3, False)
@@ -98,7 +98,7 @@ def test_trap_3_another_letter_is_a_warning_where_a_given_is_lacking(first: str)
     assert errors(gherkin(f"{FEATURE}{SCENARIO}    {first}\n")) == [(3, START)]
 
 
-def test_trap_3_a_scenario_without_a_step_is_an_error() -> None:
+def test_a_scenario_without_a_step_is_an_error_trap_3() -> None:
     """Whatever its description says."""
     assert errors(gherkin(f"{FEATURE}{SCENARIO}    To be done.\n")) == [(2, START)]
 
@@ -117,7 +117,7 @@ def test_trap_3_a_scenario_without_a_step_is_an_error() -> None:
         "Whenever it rains",
     ],
 )
-def test_trap_3_prose_is_left_in_peace(prose: str) -> None:
+def test_prose_is_left_in_peace_trap_3(prose: str) -> None:
     """What an author writes below a title in good faith, at each place where one may."""
     told = f"    {prose}\n\n"
     text = f"{FEATURE}{told}  Rule: R\n{told}  Background:\n{told}    Given x\n{SCENARIO}{told}"
@@ -129,26 +129,26 @@ def test_trap_3_prose_is_left_in_peace(prose: str) -> None:
     ["scenario: s", "SCENARIO: s", "Scenario s", "Scenaro: s", "Scenario : s", "- Scenario: s"],
 )
 @pytest.mark.parametrize("after", ["", "  Scenario: t\n    Given x\n"])
-def test_trap_4_a_heading_that_is_misspelt(heading: str, after: str) -> None:
+def test_a_heading_that_is_misspelt_trap_4(heading: str, after: str) -> None:
     """It is swallowed by the feature's description, with all its steps."""
     said = gherkin(f"{FEATURE}  {heading}\n{STEPS}{after}")
     assert (2, "") in errors(said)
 
 
-def test_trap_3_a_wrapped_sentence_right_above_the_steps_is_left_in_peace() -> None:
+def test_a_wrapped_sentence_right_above_the_steps_is_left_in_peace_trap_3() -> None:
     """No blank line stands between."""
     assert gherkin(f"{FEATURE}{SCENARIO}    It is seen\n    and heard.\n{STEPS}").problems == ()
 
 
 @pytest.mark.parametrize("comment", ["", "    # why\n"])
 @pytest.mark.parametrize("heading", ["Background", "background:", "Bckground:"])
-def test_trap_4_a_background_that_is_misspelt(heading: str, comment: str) -> None:
+def test_a_background_that_is_misspelt_trap_4(heading: str, comment: str) -> None:
     """All scenarios would go without its steps."""
     said = gherkin(f"{FEATURE}  {heading}\n{comment}    Given a user\n{SCENARIO}{STEPS}")
     assert errors(said) == [(2, "")]
 
 
-def test_trap_4_a_heading_two_letters_off_above_a_description_is_told() -> None:
+def test_a_heading_two_letters_off_above_a_description_is_told_trap_4() -> None:
     """Its steps belong to nothing, but it may be prose: a warning."""
     said = gherkin(f"{FEATURE}  Secnario: t\n  About it.\n{SCENARIO}{STEPS}")
     assert (problem(said).line, problem(said).is_error) == (2, False)
@@ -176,18 +176,18 @@ def test_the_ruler_of_a_table_in_markdown_is_a_row() -> None:
     assert gherkin(f"{FEATURE}{SCENARIO}    Given a\n      | x |\n      | - |\n").problems == ()
 
 
-def test_trap_4_a_feature_without_a_scenario_is_an_error() -> None:
+def test_a_feature_without_a_scenario_is_an_error_trap_4() -> None:
     """So is one that has a background alone."""
     assert errors(gherkin(FEATURE + "  To be done.\n")) == [(1, "")]
     assert errors(gherkin(FEATURE + "  Background:\n    Given x\n")) == [(1, "")]
 
 
-def test_trap_4_steps_without_a_scenario_are_an_error() -> None:
+def test_steps_without_a_scenario_are_an_error_trap_4() -> None:
     """Even if scenarios follow."""
     assert errors(gherkin(f"{FEATURE}{STEPS}{SCENARIO}{STEPS}")) == [(2, "")]
 
 
-def test_trap_5_a_later_step_that_is_misspelt() -> None:
+def test_a_later_step_that_is_misspelt_trap_5() -> None:
     """The line, what stands there, what was expected, and what was probably meant."""
     said = gherkin(f"{FEATURE}{SCENARIO}    Given a\n    Whan y\n    Then z\n")
     found = problem(said)
@@ -198,7 +198,7 @@ def test_trap_5_a_later_step_that_is_misspelt() -> None:
     assert "#" not in found.what
 
 
-def test_trap_5_other_scenarios_of_the_file_are_read() -> None:
+def test_other_scenarios_of_the_file_are_read_trap_5() -> None:
     """Even if there are more errors than the parser would bear."""
     bad = "".join(f"  Scenario: bad {n}\n    Given a\n    Whan y\n" for n in range(15))
     said = gherkin(f"{FEATURE}{bad}{SCENARIO}{STEPS}")
@@ -210,7 +210,7 @@ def test_trap_5_other_scenarios_of_the_file_are_read() -> None:
 
 
 @pytest.mark.parametrize("examples", ["    Examples:\n      | x |\n", "    Examples:\n", ""])
-def test_traps_6_and_7_an_outline_without_a_row(examples: str) -> None:
+def test_an_outline_without_a_row_traps_6_and_7(examples: str) -> None:
     """It is listed and malformed, where the parser lets it disappear."""
     said = gherkin(f"{FEATURE}  Scenario Outline: Start\n    Given <x>\n{examples}")
     assert errors(said) == [(2, START)]
@@ -218,14 +218,14 @@ def test_traps_6_and_7_an_outline_without_a_row(examples: str) -> None:
     assert "no row" in problem(said).what
 
 
-def test_trap_6_one_of_several_examples_without_a_row_is_a_warning() -> None:
+def test_one_of_several_examples_without_a_row_is_a_warning_trap_6() -> None:
     """The outline has others."""
     examples = "    Examples:\n      | x |\n      | 1 |\n    Examples:\n      | x |\n"
     said = gherkin(f"{FEATURE}  Scenario Outline: Start\n    Given <x>\n{examples}")
     assert (problem(said).line, problem(said).is_error) == (7, False)
 
 
-def test_trap_8_a_placeholder_without_a_column() -> None:
+def test_a_placeholder_without_a_column_trap_8() -> None:
     """It stays as it is written."""
     examples = "    Examples:\n      | x |\n      | 1 |\n"
     said = gherkin(f"{FEATURE}  Scenario Outline: Start\n    Given <x> and <y>\n{examples}")
@@ -233,7 +233,7 @@ def test_trap_8_a_placeholder_without_a_column() -> None:
     assert "<y>" in problem(said).what
 
 
-def test_trap_8_a_column_misspelt_in_a_placeholder() -> None:
+def test_a_column_misspelt_in_a_placeholder_trap_8() -> None:
     """Nothing else can be meant: no row would say what it is to say."""
     examples = "    Examples:\n      | total | no |\n      | 1 | 2 |\n"
     said = gherkin(f"{FEATURE}  Scenario Outline: Start\n    Given <totl> and <n>\n{examples}")
@@ -242,7 +242,7 @@ def test_trap_8_a_column_misspelt_in_a_placeholder() -> None:
     assert (other.line, other.is_error, other.hint) == (3, False, "")
 
 
-def test_trap_9_a_placeholder_in_a_plain_scenario() -> None:
+def test_a_placeholder_in_a_plain_scenario_trap_9() -> None:
     """There is nothing to fill it in; mark-up and addresses are none."""
     assert "<x>" in problem(gherkin(f"{FEATURE}{SCENARIO}    Given <x>\n")).what
     fine = "    Given <b>bold</b>, a <me@example.org>, 1 < 2 > 0 and <br/>\n"
@@ -250,12 +250,12 @@ def test_trap_9_a_placeholder_in_a_plain_scenario() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n", "\ufeff"])
-def test_trap_10_a_file_without_anything(text: str) -> None:
+def test_a_file_without_anything_trap_10(text: str) -> None:
     """An error, and not nothing."""
     assert errors(gherkin(text)) == [(1, "")]
 
 
-def test_trap_11_a_name_twice(tmp_path: Path) -> None:
+def test_a_name_twice_trap_11(tmp_path: Path) -> None:
     """Both places, in one file or in two."""
     (tmp_path / "a.feature").write_text(GOOD + SCENARIO + STEPS)
     (tmp_path / "b.feature").write_text(GOOD)
@@ -269,27 +269,27 @@ def test_trap_11_a_name_twice(tmp_path: Path) -> None:
     assert all(one.is_error for one in problems)
 
 
-def test_trap_11_a_blank_name() -> None:
+def test_a_blank_name_trap_11() -> None:
     """No test can mean it; each is a scenario of its own."""
     said = gherkin(f"{FEATURE}  Scenario:\n{STEPS}  Scenario:\n{STEPS}")
     assert len({one.key for one in said.scenarios}) == 2
     assert [line for line, _ in errors(said)] == [2, 6]
 
 
-def test_trap_12_a_second_feature() -> None:
+def test_a_second_feature_trap_12() -> None:
     """The whole file is malformed: nobody knows whose the scenarios below it are."""
     said = gherkin(GOOD + "Feature: Other\n  Scenario: t\n    Given x\n")
     assert errors(said) == [(6, "")]
     assert "one Feature" in problem(said).hint
 
 
-def test_trap_13_a_background_does_not_make_up_for_steps() -> None:
+def test_a_background_does_not_make_up_for_steps_trap_13() -> None:
     """The parser drops it then."""
     said = gherkin(f"{FEATURE}  Background:\n    Given x\n{SCENARIO}")
     assert errors(said) == [(4, START)]
 
 
-def test_trap_14_and_as_the_first_step() -> None:
+def test_and_as_the_first_step_trap_14() -> None:
     """A warning, and a Given; after a background it goes on with that."""
     said = gherkin(f"{FEATURE}{SCENARIO}    And a\n    When b\n")
     assert (problem(said).line, problem(said).is_error) == (3, False)

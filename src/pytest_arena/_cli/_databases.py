@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from pytest_arena._cli._base import Place
 from pytest_arena._cli._files import CachedFiles, LiveFiles
 from pytest_arena._cli._lines import as_json, as_lines, closing_line, sweep_line
-from pytest_arena._cli._options import read_options
 from pytest_arena._cli._server_databases import ServerDatabases
+from pytest_arena._config._project import read_options
 from pytest_arena._postgresql.registry import REGISTRY
 from pytest_arena._postgresql.servers import Unavailable, Wanted
 from pytest_arena._postgresql.servers._find import find_server, local_service

@@ -6,11 +6,10 @@ import argparse
 import os
 import sys
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pytest_arena._cli import _scenarios
-from pytest_arena._cli._shape import SHAPE
 from pytest_arena.errors import ArenaError, ConfigError
+from pytest_arena.scenarios import verbs as scenarios
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _FAILED, _USAGE, _STOPPED = 1, 2, 130
+_SHAPE: dict[str, Any] = {
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+    "allow_abbrev": False,
+}
 
 _ABOUT = """\
 What pytest-arena has on this machine and on its database server, and what your
@@ -68,15 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="arena", description=_ABOUT, **SHAPE)
+    parser = argparse.ArgumentParser(prog="arena", description=_ABOUT, **_SHAPE)
     parser.add_argument("--version", action="version", version=f"arena {version('pytest-arena')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     databases = commands.add_parser(
-        "databases", help="list what is there, or remove it", description=_DATABASES, **SHAPE
+        "databases", help="list what is there, or remove it", description=_DATABASES, **_SHAPE
     )
     verbs = databases.add_subparsers(metavar="COMMAND", required=True)
     listing = verbs.add_parser(
-        "list", help="list what is there", description=_LIST, epilog=_STATUS, **SHAPE
+        "list", help="list what is there", description=_LIST, epilog=_STATUS, **_SHAPE
     )
     listing.add_argument("--json", action="store_true", help="JSON in place of tables")
     listing.set_defaults(do=_list)
@@ -85,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         help="remove what dead runs have left",
         description=_SWEEP,
         epilog=_STATUS,
-        **SHAPE,
+        **_SHAPE,
     )
     sweep.add_argument(
         "--all",
@@ -101,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="URL",
             help="the server, as in arena_database: a URL, own, sqlite, postgresql or auto",
         )
-    _scenarios.add(commands)
+    scenarios.add(commands)
     return parser
 
 

@@ -2,3 +2,29 @@
 
 Imported only where a run has specifications: what it needs to read them costs nobody else.
 """
+
+from importlib.util import find_spec
+
+from pytest_arena.errors import ConfigError
+
+__all__ = ["require_extra"]
+
+_LIBRARIES = {"gherkin": "gherkin-official", "markdown_it": "markdown-it-py", "jinja2": "jinja2"}
+
+
+def require_extra(place: str) -> None:
+    """Check that what reads and shows specifications is installed.
+
+    ``place`` is where scenarios are asked for: an option, a command.
+
+    Raises:
+        ConfigError: it is not. A run that passes them over would look green.
+    """
+    lacking = [name for module, name in _LIBRARIES.items() if find_spec(module) is None]
+    if lacking:
+        raise ConfigError(
+            f"scenarios need {', '.join(lacking)}, which is not installed",
+            why="a specification that nobody reads is proven by anything",
+            cause=place,
+            fix='pip install "pytest-arena[scenarios]"',
+        )

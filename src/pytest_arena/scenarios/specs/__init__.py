@@ -1,8 +1,8 @@
 """What do the specifications say?"""
 
-from pytest_arena.scenarios.specs._files import parse, read, require_scenarios
 from pytest_arena.scenarios.specs._index import Index
 from pytest_arena.scenarios.specs._literals import literals, paths
+from pytest_arena.scenarios.specs._reader import files_in, parse, read, require_scenarios
 from pytest_arena.scenarios.specs._references import Reference, reference, row_proven
 from pytest_arena.scenarios.specs._specification import (
     Feature,
@@ -27,6 +27,7 @@ __all__ = [
     "Scenario",
     "Specification",
     "Step",
+    "files_in",
     "literals",
     "parse",
     "paths",

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena.scenarios.specs._specification import (
-    Block,
     Feature,
+    GherkinText,
     Row,
     Scenario,
     Step,
@@ -67,12 +67,12 @@ class _Above:
     names: tuple[str, ...]
     rule: str = ""
     tags: tuple[str, ...] = ()
-    told: str = ""
+    texts: str = ""
     """The names and descriptions, the innermost first: a business rule may be named there."""
     steps: tuple[Step, ...] = ()
 
 
-def feature_of(tree: Tree, block: Block) -> FeatureNode | None:
+def feature_of(tree: Tree, block: GherkinText) -> FeatureNode | None:
     """Return the feature of a block with its scenarios, in the order of their lines."""
     if tree.feature is None:
         return None
@@ -84,7 +84,7 @@ def feature_of(tree: Tree, block: Block) -> FeatureNode | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reading:
-    block: Block
+    block: GherkinText
     language: Language
     parts: list[ScenarioNode] = field(default_factory=list)
 
@@ -92,8 +92,8 @@ class _Reading:
         name, tags = canonical(_name(node)), _tags(node)
         described = _text(node)
         # A heading that became the name is a Markdown file's: what stands below it is nearer.
-        told = described if self.block.is_untitled else f"{name}\n{described}"
-        above = _Above(names=(name,), tags=tags, told=told)
+        texts = described if self.block.is_untitled else f"{name}\n{described}"
+        above = _Above(names=(name,), tags=tags, texts=texts)
         self.children(node, above)
         return Feature(
             name=name,
@@ -120,10 +120,10 @@ class _Reading:
 
     def rule(self, node: Node, above: _Above) -> None:
         name = canonical(_name(node))
-        told = f"{name}\n{_text(node)}\n{above.told}"
+        texts = f"{name}\n{_text(node)}\n{above.texts}"
         tags = _merged(above.tags, _tags(node))
         names = (*above.names, name)
-        self.children(node, replace(above, names=names, rule=name, tags=tags, told=told))
+        self.children(node, replace(above, names=names, rule=name, tags=tags, texts=texts))
 
     def scenario(self, node: Node, above: _Above) -> Scenario:
         name, own = canonical(_name(node)), _tags(node)
@@ -153,7 +153,7 @@ class _Reading:
         tags = [tag for tag in (*own, *above.tags) if _RULE_TAG.match(tag)]
         # Any other id means a business rule above the scenario; on it, the scenario itself.
         tags += [tag for tag in above.tags if _TAG.match(tag)]
-        return tags[0][1:] if tags else requirement_in(above.told) or self.block.requirement
+        return tags[0][1:] if tags else requirement_in(above.texts) or self.block.requirement
 
     def steps(
         self, node: Node, before: tuple[Step, ...], *, is_background: bool = False

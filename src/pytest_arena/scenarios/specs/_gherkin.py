@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from gherkin.parser import ParserContext
 
-    from pytest_arena.scenarios.specs._specification import Block, Kind
+    from pytest_arena.scenarios.specs._specification import GherkinText, Kind
 
 __all__ = ["Fault", "Language", "Node", "Slip", "Tree", "language", "languages", "nearest", "tree"]
 
@@ -183,7 +183,7 @@ class Tree:
         return self.document.get("feature")
 
 
-def tree(block: Block) -> Tree:
+def tree(block: GherkinText) -> Tree:
     """Return what the parser reads; scenarios without an error are in it in any case."""
     parser = _Parser()
     matcher = (_MarkdownMatcher if block.is_markdown else _Matcher)(block.language)
@@ -226,7 +226,9 @@ class _Parser(Parser):
             context.errors.append(error)
 
 
-def _errors(parser: Parser, matcher: TokenMatcher, block: Block, text: str) -> list[Exception]:
+def _errors(
+    parser: Parser, matcher: TokenMatcher, block: GherkinText, text: str
+) -> list[Exception]:
     scanner = TokenScanner(text)
     scanner.line_number = block.first_line - 1
     try:
@@ -238,7 +240,7 @@ def _errors(parser: Parser, matcher: TokenMatcher, block: Block, text: str) -> l
     return []
 
 
-def _ended(block: Block, opened: int) -> str:
+def _ended(block: GherkinText, opened: int) -> str:
     """The text with an end for its doc string, or without the tags that nothing follows."""
     lines = block.text.rstrip().split("\n")
     if opened:
@@ -255,7 +257,7 @@ _LANGUAGE = re.compile(r"Language not supported: (.*)")
 _SHOWN = 120
 
 
-def _fault(error: Exception, block: Block, spoken: Language, opened: int) -> Fault:
+def _fault(error: Exception, block: GherkinText, spoken: Language, opened: int) -> Fault:
     """An error as a sentence that names the line, and what was expected there."""
     message = _POSITION.sub("", str(error))
     place = (getattr(error, "location", None) or {}).get("line") or block.last_line
@@ -284,11 +286,11 @@ def _fault(error: Exception, block: Block, spoken: Language, opened: int) -> Fau
         return Fault(line=line, what=f"{message[:1].lower()}{message[1:]}, in {shown}")
     if is_ended and (text.startswith("@") or "`@" in text):
         scenario = spoken.title("scenario")
-        told = f"{shown} is read as tags that belong to nothing; expected {scenario} after them"
-        return Fault(line=line, what=told)
+        sentence = f"{shown} is read as tags that belong to nothing; expected {scenario} after them"
+        return Fault(line=line, what=sentence)
     awaited = _awaited(expected.group(1).split(", "), spoken)
-    told = f"the text ends after {shown}; expected {awaited}"
-    return Fault(line=line, what=told if is_ended else f"expected {awaited}; found {shown}")
+    sentence = f"the text ends after {shown}; expected {awaited}"
+    return Fault(line=line, what=sentence if is_ended else f"expected {awaited}; found {shown}")
 
 
 def _awaited(tokens: list[str], spoken: Language) -> str:
@@ -307,5 +309,8 @@ def _awaited(tokens: list[str], spoken: Language) -> str:
         "#Language": "a comment `# language: …`",
         "#Other": "text",
     }
-    told = [word for token, word in words.items() if token in tokens]
-    return " or ".join(filter(None, [", ".join(told[:-1]), *told[-1:]])) or "the end of the text"
+    sentence = [word for token, word in words.items() if token in tokens]
+    return (
+        " or ".join(filter(None, [", ".join(sentence[:-1]), *sentence[-1:]]))
+        or "the end of the text"
+    )

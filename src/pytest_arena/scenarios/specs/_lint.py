@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_arena.scenarios.specs._features import FeatureNode, ScenarioNode
     from pytest_arena.scenarios.specs._gherkin import Language, Node, Slip
-    from pytest_arena.scenarios.specs._specification import Block, Step
+    from pytest_arena.scenarios.specs._specification import GherkinText, Step
 
 __all__ = ["Lint"]
 
@@ -44,7 +44,7 @@ class _Line:
 class Lint:
     """All that is suspicious in a block, of which the parser says nothing."""
 
-    block: Block
+    block: GherkinText
     language: Language
 
     def overlooked(self, feature: FeatureNode) -> Iterator[Problem]:
@@ -56,7 +56,7 @@ class Lint:
     def problems(self, feature: FeatureNode, faulty: frozenset[str]) -> Iterator[Problem]:
         """Yield the problems of a feature and all that is in it.
 
-        Of scenarios that are ``faulty`` nothing is told: it follows from their errors.
+        Of scenarios that are ``faulty`` nothing is message: it follows from their errors.
         """
         yield from self._group(feature.node, len(feature.scenarios), "feature")
         for part in feature.scenarios:
@@ -113,13 +113,13 @@ class Lint:
         yield from misread
         if not scenarios and not misread:
             expected = "## " * self.block.is_markdown + self.language.title("scenario")
-            told = f"the {what} has no scenario; expected a line `{expected} …`"
-            yield self._problem(_line(node), told, is_error=what == "feature")
+            message = f"the {what} has no scenario; expected a line `{expected} …`"
+            yield self._problem(_line(node), message, is_error=what == "feature")
         for child in node["children"]:
             if background := child.get("background"):
                 yield from self._steps_of(background, "", "the background has no step")
             elif rule := child.get("rule"):
-                inside = sum("scenario" in one for one in rule["children"])
+                inside = sum("scenario" in child for child in rule["children"])
                 yield from self._group(rule, inside, "rule")
 
     def _lost_titles(self, node: Node, *, has_scenarios: bool) -> Iterator[Problem]:
@@ -141,15 +141,15 @@ class Lint:
         stray = [(line, slip) for line, slip in slips if slip and slip.kind == "exact"]
         if len({self.language.steps[slip.keyword] for _, slip in stray} - {None}) > 1:
             line, _ = stray[0]
-            told = f"steps outside of a scenario are read as a description: {_shown(line.text)}"
+            message = f"steps outside of a scenario are read as a description: {_shown(line.text)}"
             hint = f"put a line `{self.language.title('scenario')} …` before them"
-            yield self._problem(line.number, told, hint=hint)
+            yield self._problem(line.number, message, hint=hint)
 
     def _scenario(self, part: ScenarioNode) -> Iterator[Problem]:
         node, scenario = part.node, part.scenario
         if not scenario.name:
-            told = "a scenario without a name: no test can mean it"
-            yield self._problem(scenario.line, told, key=scenario.key)
+            message = "a scenario without a name: no test can mean it"
+            yield self._problem(scenario.line, message, key=scenario.key)
         yield from self._steps_of(node, scenario.key, "the scenario has no step")
         for step in scenario.steps:
             yield from () if step.is_background else self._step(step, scenario.key)
@@ -159,11 +159,11 @@ class Lint:
         first = node["steps"][0] if node["steps"] else {"keyword": "* "}
         has_background = bool(scenario.steps) and scenario.steps[0].is_background
         if not has_background and self._kind(first) is None and first["keyword"] != "* ":
-            told = (
+            message = (
                 f"the first step begins with {first['keyword'].strip()}, and there is none before "
                 "it: it is taken for a Given"
             )
-            yield self._problem(_line(first), told, key=scenario.key, is_error=False)
+            yield self._problem(_line(first), message, key=scenario.key, is_error=False)
         if scenario.is_outline:
             yield from self._outline(part)
         if scenario.rows or not scenario.is_outline:
@@ -190,8 +190,8 @@ class Lint:
             return None  # a wrapped sentence: "… \nand that"
         has_given = bool(steps) and self._kind(steps[0]) == "given"
         if slip.kind == "letters":  # prose may begin with any word that is like a keyword
-            is_told = not steps or (line.is_last and not has_given)
-            return self._not_read(line, slip, key=key, is_error=not steps) if is_told else None
+            is_shown = not steps or (line.is_last and not has_given)
+            return self._not_read(line, slip, key=key, is_error=not steps) if is_shown else None
         is_wrapped = slip.kind == "case" and not line.is_first and has_given
         return self._not_read(line, slip, key=key, is_error=not is_wrapped)
 
@@ -203,16 +203,16 @@ class Lint:
         if not step.text:
             yield self._problem(step.line, "a step without text", key=key, is_error=False)
         elif slip and slip.kind == "exact":
-            told = f"`*` is the keyword of this step, and {slip.keyword} its first word"
+            message = f"`*` is the keyword of this step, and {slip.keyword} its first word"
             hint = f"leave the `*` out: `{step.text}`"
-            yield self._problem(step.line, told, hint=hint, key=key, is_error=False)
+            yield self._problem(step.line, message, hint=hint, key=key, is_error=False)
 
     def _outline(self, part: ScenarioNode) -> Iterator[Problem]:
         scenario, key = part.scenario, part.scenario.key
         if not scenario.rows:
             lack = "its Examples have no row" if part.node["examples"] else "it has no Examples"
-            told = f"no row: the Scenario Outline stands for nothing, {lack}"
-            yield self._problem(scenario.line, told, key=key)
+            message = f"no row: the Scenario Outline stands for nothing, {lack}"
+            yield self._problem(scenario.line, message, key=key)
         for table in part.node["examples"]:
             if not table.get("tableBody") and scenario.rows:
                 yield self._problem(
@@ -229,15 +229,15 @@ class Lint:
         first: dict[object, int] = {}
         for row in scenario.rows:
             if first.setdefault(row.values, row.line) != row.line:
-                told = f"the same row as in line {first[row.values]}"
-                yield self._problem(row.line, told, key=key, is_error=False)
+                message = f"the same row as in line {first[row.values]}"
+                yield self._problem(row.line, message, key=key, is_error=False)
 
     def _rulers(self, tables: Iterable[Sequence[Any]], key: str) -> Iterator[Problem]:
         """The line below the head of a table in Markdown: in Gherkin it is a row of values."""
         for row in (row for table in tables for row in table):
             if row["cells"] and all(_RULER.fullmatch(cell["value"]) for cell in row["cells"]):
-                told = "a row of dashes is a row of values: tables of Gherkin have no such line"
-                yield self._problem(_line(row), told, hint="remove it", key=key, is_error=False)
+                message = "a row of dashes is a row of values: tables of Gherkin have no such line"
+                yield self._problem(_line(row), message, hint="remove it", key=key, is_error=False)
 
     def _placeholders(self, part: ScenarioNode) -> Iterator[Problem]:
         columns = sorted({column for row in part.scenario.rows for column, _ in row.values})

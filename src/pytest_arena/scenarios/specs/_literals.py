@@ -43,18 +43,18 @@ def literals(scenario: Scenario, rows: Collection[object] = ()) -> tuple[str, ..
 
 
 def _literals(text: str) -> Iterator[str]:
-    found: list[tuple[int, str]] = []
+    values: list[tuple[int, str]] = []
     bare = text
     if any(mark in text for mark in _MARKS):
-        quoted = ((one.start(), next(filter(None, one.groups()))) for one in _QUOTED.finditer(text))
-        found = [(place, one) for place, one in quoted if not _PATH.fullmatch(one)]
+        quoted = ((hit.start(), next(filter(None, hit.groups()))) for hit in _QUOTED.finditer(text))
+        values = [(place, value) for place, value in quoted if not _PATH.fullmatch(value)]
         bare = _QUOTED.sub(_blanked, text)
     if "/" in bare:
         bare = _PATH.sub(_blanked, _HOST.sub(_blanked, bare))
     if "{" in bare or "<" in bare:
         bare = _HOLES.sub(_blanked, bare)
-    found += [(one.start(), one.group()) for one in _BARE.finditer(bare)]
-    yield from (one for _, one in sorted(found) if one not in _PLAIN)
+    values += [(hit.start(), hit.group()) for hit in _BARE.finditer(bare)]
+    yield from (value for _, value in sorted(values) if value not in _PLAIN)
 
 
 def _blanked(match: re.Match[str]) -> str:
@@ -66,7 +66,7 @@ def paths(scenario: Scenario) -> tuple[tuple[str, str], ...]:
 
     Placeholders are written as a route has them: ``/battles/{battle_id}/start``.
     """
-    return tuple(dict.fromkeys(one for step in scenario.steps for one in _paths(step.text)))
+    return tuple(dict.fromkeys(path for step in scenario.steps for path in _paths(step.text)))
 
 
 def _paths(text: str) -> Iterator[tuple[str, str]]:

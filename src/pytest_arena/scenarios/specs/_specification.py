@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 __all__ = [
-    "Block",
     "Feature",
+    "GherkinText",
     "Kind",
     "Problem",
     "Row",
@@ -144,7 +144,7 @@ class Specification:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+class GherkinText:
     """What the parser is handed: a ``.feature`` file, a ``.feature.md``, or a fence of Markdown."""
 
     spec: str

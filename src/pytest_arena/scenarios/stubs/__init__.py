@@ -1,9 +1,5 @@
-"""What would a test of this scenario look like?"""
+"""What would a test of this scenario look like, and into which file does it go?"""
 
-from __future__ import annotations
+from pytest_arena.scenarios.stubs._test_files import StubFile, stubs
 
-from pytest_arena.scenarios.stubs._features import stubs
-from pytest_arena.scenarios.stubs._files import StubFile
-from pytest_arena.scenarios.stubs._markers import Binding, Marker, bindings, markers, python_files
-
-__all__ = ["Binding", "Marker", "StubFile", "bindings", "markers", "python_files", "stubs"]
+__all__ = ["StubFile", "stubs"]

@@ -11,19 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios.specs import _markdown
+from pytest_arena.scenarios.specs import _fences
 from pytest_arena.scenarios.specs._features import feature_of
 from pytest_arena.scenarios.specs._gherkin import language as language_of
 from pytest_arena.scenarios.specs._gherkin import nearest, tree
 from pytest_arena.scenarios.specs._lint import Lint
-from pytest_arena.scenarios.specs._specification import Block, Problem, Scenario, Specification
+from pytest_arena.scenarios.specs._specification import (
+    GherkinText,
+    Problem,
+    Scenario,
+    Specification,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pytest_arena.scenarios.specs._gherkin import Fault, Tree
 
-__all__ = ["parse", "read", "require_scenarios"]
+__all__ = ["files_in", "parse", "read", "require_scenarios"]
 
 MEGABYTES = 5
 """A specification is text that somebody wrote: what is larger is a mistake."""
@@ -116,7 +121,7 @@ def _matched(pattern: str, root: Path, problems: list[Problem]) -> Iterator[Path
 
     here = root / pattern
     if here.is_dir():
-        yield from (one for one in _walked(here, closed) if one.name.lower().endswith(_ENDINGS))
+        yield from (path for path in files_in(here, closed) if path.name.lower().endswith(_ENDINGS))
         return
     if here.exists():
         yield here
@@ -129,7 +134,7 @@ def _matched(pattern: str, root: Path, problems: list[Problem]) -> Iterator[Path
             return
         begin = tuple(takewhile(lambda part: not has_magic(part), parts))
         start = root.joinpath(*begin)
-        for path in _walked(start, lambda _: None):
+        for path in files_in(start):
             if _fits(path.relative_to(start).parts, parts[len(begin) :]):
                 yield path
     except UnicodeEncodeError:  # no file here can have such a name
@@ -144,7 +149,7 @@ def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:
     return fnmatchcase(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
 
 
-def _walked(folder: Path, failed: Callable[[OSError], object]) -> Iterator[Path]:
+def files_in(folder: Path, failed: Callable[[OSError], object] | None = None) -> Iterator[Path]:
     """Yield the files of a folder and all below it; each folder once, whatever links to it.
 
     What is hidden, and what others have installed, is nobody's specification.
@@ -257,11 +262,11 @@ def parse(text: str, spec: str, *, language: str = "en") -> Specification:
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     problems: list[Problem] = []
     if spec.lower().endswith(".feature"):
-        blocks = [Block(spec=spec, text=text, language=language)]
+        blocks = [GherkinText(spec=spec, text=text, language=language)]
     elif spec.lower().endswith(".feature.md"):
-        blocks = [_markdown.headings_and_bullets(text, spec, language)]
+        blocks = [_fences.headings_and_bullets(text, spec, language)]
     else:
-        blocks, problems = _markdown.fences(text, spec, language)
+        blocks, problems = _fences.fences(text, spec, language)
     whole = _joined([*map(_block, blocks), Specification(problems=tuple(problems))])
     features = {(feature.name, feature.line): feature for feature in whole.features}
     return replace(
@@ -281,23 +286,23 @@ def _joined(parts: Sequence[Specification]) -> Specification:
     )
 
 
-def _block(block: Block) -> Specification:
-    grown = tree(block)
-    feature = feature_of(grown, block)
+def _block(block: GherkinText) -> Specification:
+    gherkin = tree(block)
+    feature = feature_of(gherkin, block)
     if feature is None:
-        return Specification(problems=tuple(_unreadable(grown, block)))
+        return Specification(problems=tuple(_unreadable(gherkin, block)))
     scenarios = tuple(part.scenario for part in feature.scenarios)
     # Some faults of each scenario: what follows from one is not told a thousand times.
     by_scenario: dict[str, list[Problem]] = {}
-    for fault in grown.faults:
-        problem = _problem(fault, grown, block, scenarios)
+    for fault in gherkin.faults:
+        problem = _problem(fault, gherkin, block, scenarios)
         by_scenario.setdefault(problem.scenario, []).append(problem)
     problems = [problem for several in by_scenario.values() for problem in several[:_FAULTS]]
-    lint = Lint(block=block, language=grown.language)
+    lint = Lint(block=block, language=gherkin.language)
     further: list[Iterable[Problem]] = [lint.overlooked(feature)]
     if block.is_markdown:
-        marks = _markdown.unread_marks(block, grown.language, grown.document)
-        further = [_markdown.tagged_headings(block, grown.language), marks]
+        marks = _fences.unread_marks(block, gherkin.language, gherkin.document)
+        further = [_fences.tagged_headings(block, gherkin.language), marks]
     further.append(lint.problems(feature, frozenset(problem.scenario for problem in problems)))
     for several in further:
         lines = {problem.line for problem in problems}
@@ -305,25 +310,27 @@ def _block(block: Block) -> Specification:
     return Specification(features=(feature.feature,), scenarios=scenarios, problems=tuple(problems))
 
 
-def _unreadable(grown: Tree, block: Block) -> Iterator[Problem]:
+def _unreadable(gherkin: Tree, block: GherkinText) -> Iterator[Problem]:
     """Only the first fault: all others follow from it."""
     if block.is_markdown:
-        yield from _markdown.tagged_headings(block, grown.language)
-    if not grown.faults:
-        what = f"no Gherkin stands here; expected {grown.language.title('feature')}"
+        yield from _fences.tagged_headings(block, gherkin.language)
+    if not gherkin.faults:
+        what = f"no Gherkin stands here; expected {gherkin.language.title('feature')}"
         yield Problem(spec=block.spec, line=block.first_line, what=what)
-    for fault in grown.faults[:1]:
-        problem = _problem(fault, grown, block, ())
-        slips = filter(None, map(grown.language.title_slip, block.lines))
+    for fault in gherkin.faults[:1]:
+        problem = _problem(fault, gherkin, block, ())
+        slips = filter(None, map(gherkin.language.title_slip, block.lines))
         lost = sum(slip.title in {"scenario", "scenarioOutline"} for slip in slips)
         counted = f"; {lost} scenarios in it could not be read" if lost else ""
         yield replace(problem, what=problem.what + counted)
 
 
-def _problem(fault: Fault, grown: Tree, block: Block, scenarios: Sequence[Scenario]) -> Problem:
+def _problem(
+    fault: Fault, gherkin: Tree, block: GherkinText, scenarios: Sequence[Scenario]
+) -> Problem:
     """A fault with the scenario that it is in; a tag is of the one below."""
     line = block.line(fault.line)
-    title, step = grown.language.title_slip(line), grown.language.step_slip(line)
+    title, step = gherkin.language.title_slip(line), gherkin.language.step_slip(line)
     above = [scenario.key for scenario in scenarios if scenario.line <= fault.line][-1:]
     below = [scenario.key for scenario in scenarios if scenario.line > fault.line][:1]
     keys = below or above if line.lstrip().startswith("@") else above

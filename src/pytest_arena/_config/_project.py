@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._config import Config, load_config
+from pytest_arena._config._read import Config, load_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from pytest_arena.scenarios.specs._features import requirement_in
 from pytest_arena.scenarios.specs._gherkin import Language, language, languages, nearest
-from pytest_arena.scenarios.specs._specification import Block, Problem
+from pytest_arena.scenarios.specs._specification import GherkinText, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ _SHOWN = 5
 _LIST_MARKS = " \t-*+_>#`"
 
 
-def fences(text: str, spec: str, code: str) -> tuple[list[Block], list[Problem]]:
+def fences(text: str, spec: str, code: str) -> tuple[list[GherkinText], list[Problem]]:
     """Return the Gherkin of a Markdown file, and what looks like it and is not read.
 
     A file without either is not looked at any further: it costs a search for a few words.
@@ -112,14 +112,14 @@ class _Page:
     lines: list[str]
     code: str
 
-    def block(self, token: Token, heading: str, requirement: str) -> Block:
+    def block(self, token: Token, heading: str, requirement: str) -> GherkinText:
         """A fence's text; where it has no ``Feature:``, one stands in the line of its mark."""
         spoken = _language_of(token.content, self.code)
         is_titled = _is_titled(token.content, spoken)
         # Joined: a heading that is underlined may have several lines.
         title = " ".join((heading or PurePosixPath(self.spec).stem).split())
         above = "" if is_titled else f"{spoken.title('feature')} {title}\n"
-        return Block(
+        return GherkinText(
             spec=self.spec,
             text=above + token.content,
             first_line=_span(token).start + 2 - (not is_titled),
@@ -250,17 +250,17 @@ def _has_steps(below: list[str], word: str) -> bool:
     is_usual = any(len(words) == 1 or word != words[0].casefold() for words in names)
     lines = [line for line in below if line.strip()]
     is_begun = bool(lines) and _is_step(lines[0], spoken)
-    return is_begun and (is_usual or any(_is_step(line, spoken, "and") for line in lines[1:2]))
+    return is_begun and (
+        is_usual or any(_is_step(line, spoken, is_and=True) for line in lines[1:2])
+    )
 
 
-def _is_step(line: str, spoken: Sequence[Language], *more: str) -> bool:
-    body = line.lstrip(_LIST_MARKS)
-    return any(
-        body.startswith((word, f"{word.strip()}*", word.upper(), f"{word.strip().upper()}*"))
-        for known in spoken
-        for name in ("given", "when", "then", *more)
-        for word in known.words[name]
-        if word != "* "
+def _is_step(line: str, spoken: Sequence[Language], *, is_and: bool = False) -> bool:
+    """Whether a line begins with Given, When or Then; a small one may begin a line of prose."""
+    slips = [(known, known.step_slip(line)) for known in spoken]
+    return not line.strip(_LIST_MARKS)[:1].islower() and any(
+        slip and slip.kind != "letters" and (is_and or known.steps[slip.keyword])
+        for known, slip in slips
     )
 
 
@@ -271,7 +271,7 @@ _RULER = re.compile(r"^[\s|:-]+$")
 _FENCE = re.compile(r'^\s*(`{3,}|~{3,}|""")')
 
 
-def headings_and_bullets(text: str, spec: str, code: str) -> Block:
+def headings_and_bullets(text: str, spec: str, code: str) -> GherkinText:
     """Return a ``*.feature.md`` as one block.
 
     The parser takes the first line of all for the feature, whatever it says: what stands before
@@ -281,7 +281,7 @@ def headings_and_bullets(text: str, spec: str, code: str) -> Block:
     first = next((place for place, line in enumerate(lines) if _HEADING.match(line)), 0)
     tags = (place for place, line in enumerate(lines[:first]) if line.strip().startswith("`@"))
     begin = next(tags, first)
-    return Block(
+    return GherkinText(
         spec=spec,
         text="\n".join(lines[begin:]),
         first_line=begin + 1,
@@ -290,7 +290,7 @@ def headings_and_bullets(text: str, spec: str, code: str) -> Block:
     )
 
 
-def tagged_headings(block: Block, spoken: Language) -> Iterator[Problem]:
+def tagged_headings(block: GherkinText, spoken: Language) -> Iterator[Problem]:
     """Yield the headings that are lost since a line with a tag is nothing but tags."""
     for number, line in enumerate(block.lines, block.first_line):
         heading = _HEADING.match(line)
@@ -300,12 +300,12 @@ def tagged_headings(block: Block, spoken: Language) -> Iterator[Problem]:
             yield Problem(spec=block.spec, line=number, what=what, hint=hint)
 
 
-def unread_marks(block: Block, spoken: Language, document: Any) -> Iterator[Problem]:
+def unread_marks(block: GherkinText, spoken: Language, document: Any) -> Iterator[Problem]:
     """Yield the headings, bullets and rows that were meant as Gherkin and are not read as it."""
     marks = _Marks(spoken, dict(_read(document, "")))
     for number, line in enumerate(block.lines, block.first_line):
-        if told := marks.told(number, line):
-            what, hint, is_error = told
+        if fault := marks.fault(number, line):
+            what, hint, is_error = fault
             yield Problem(spec=block.spec, line=number, what=what, hint=hint, is_error=is_error)
 
 
@@ -331,7 +331,7 @@ class _Marks:
     """Whether the lines before this one, since the heading, end in prose."""
     is_in_scenario: bool = False
 
-    def told(self, number: int, line: str) -> tuple[str, str, bool] | None:
+    def fault(self, number: int, line: str) -> tuple[str, str, bool] | None:
         """What is wrong with a line, what to do, and whether it is an error."""
         kind = self.read.get(number, "")
         mark = _FENCE.match(line)

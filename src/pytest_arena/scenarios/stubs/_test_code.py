@@ -1,0 +1,212 @@
+"""How is one scenario written down as a test that fails until somebody writes it?"""
+
+from __future__ import annotations
+
+import keyword
+import re
+import unicodedata
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from pytest_arena.scenarios.specs import Index, Row, Scenario, Step
+
+__all__ = ["TestWriter", "in_triple_quotes", "slug", "slug_with_hash"]
+
+_WIDTH = 88
+# Longer names are cut: a file's may have 255 bytes, and nobody reads more of a function's.
+_LETTERS = 60
+# The parameter for a whole row of Examples.
+_ROW = "example"
+# What a stub uses itself.
+_TAKEN = {"client", "db_session", "pytest", "request", "row", "scenario", "self", "table"}
+
+
+class TestWriter:
+    """Writes one test for each scenario that it is given.
+
+    Args:
+        index: says how a marker names a scenario.
+        runner: the marker without which the runner of async tests would not run one:
+            ``asyncio``, ``anyio``, or empty.
+    """
+
+    __test__ = False  # no test itself, whatever its name begins with
+
+    def __init__(self, index: Index, runner: str) -> None:
+        self._index, self._runner = index, runner
+
+    def test(self, scenario: Scenario, taken: set[str]) -> str:
+        """Return the code of a test. Its names are none of those ``taken``, and are added."""
+        name = _free(f"test_{slug(scenario.name).removeprefix('test_')}", taken)
+        taken.add(name)
+        parameters, columns = _columns(scenario)
+        tags = {*scenario.tags}
+        has_given = any(step.kind == "given" for step in scenario.steps)
+        fixtures = ["client"] * ("@no-request" not in tags)
+        fixtures += ["db_session"] * (has_given and "@no-seed" not in tags)
+        texts: list[str] = []
+        steps: list[str] = []
+        for step in scenario.steps:
+            text = ""
+            if step.doc_string is not None:  # before the test: so its lines stay as they are
+                prefix = f"{name.removeprefix('test_')}_text".upper().lstrip("0123456789_")
+                text = _free(prefix, taken)
+                taken.add(text)
+                texts += [f'{text} = """\\', f'{in_triple_quotes(step.doc_string)}"""', "", ""]
+                text += _replacements(step.doc_string, columns)
+            steps += _block(step, text, columns)
+        return "\n".join(
+            [
+                *texts,
+                *[f"@pytest.mark.{self._runner}"] * bool(self._runner),
+                self._index.marker(scenario),
+                *_parametrized(scenario.rows, parameters),
+                *_bracketed(f"async def {name}(", [*fixtures, "scenario", *parameters], "):"),
+                f'    """{in_triple_quotes(scenario.place)}"""',
+                *steps,
+                "",
+            ]
+        )
+
+
+def _columns(scenario: Scenario) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The parameters that an Outline's rows are given by, and the code for each column.
+
+    One for each column, by its own name, since by that the row is found which a test proves; or
+    one for the whole row, where a column's name cannot be a parameter's.
+    """
+    columns = [column for row in scenario.rows[:1] for column, _ in row.values]
+    names = dict.fromkeys(re.sub(r"\W+", "_", column.strip()).casefold() for column in columns)
+    if len(names) == len(columns) and all(map(_is_parameter, names)):
+        return tuple(names), dict(zip(columns, names, strict=True))
+    return (_ROW,), {column: f"{_ROW}[{_quoted(column)}]" for column in columns}
+
+
+def _is_parameter(name: str) -> bool:
+    is_python = name.isidentifier() and unicodedata.normalize("NFKC", name) == name
+    return is_python and not (keyword.iskeyword(name) or name in _TAKEN or name.startswith("_"))
+
+
+def _parametrized(rows: Sequence[Row], parameters: Sequence[str]) -> Iterator[str]:
+    if not rows:
+        return
+    yield "@pytest.mark.parametrize("
+    names = ", ".join(map(_quoted, parameters))
+    yield f"    {names if len(parameters) == 1 else f'({names})'},"
+    yield "    ["
+    ids: set[str] = set()
+    for values in dict.fromkeys(row.values for row in rows):
+        # Its values, and a number where that says the same of two.
+        name = _free("-".join(_shown(cell) for _, cell in values)[:_LETTERS] or "empty", ids)
+        ids.add(name)
+        cells = [_quoted(cell) for _, cell in values]
+        if tuple(parameters) == (_ROW,):
+            cells = [f"{{{', '.join(_pairs(dict(values), {}))}}}"]
+        yield from _bracketed("pytest.param(", [*cells, f"id={_quoted(name)}"], "),", indent=8)
+    yield "    ],"
+    yield ")"
+
+
+def _block(step: Step, text: str, columns: Mapping[str, str]) -> Iterator[str]:
+    if step.table:
+        yield "    table = ["
+        first, *rest = step.table
+        if rest and len(set(first)) == len(first) and all(first):
+            for row in rest:
+                pairs = _pairs(dict(zip(first, row, strict=True)), columns)
+                yield from _bracketed("{", pairs, "},", indent=8)
+        else:  # that cannot be a row of names
+            for row in step.table:
+                yield from _bracketed("[", [_filled(cell, columns) for cell in row], "],", indent=8)
+        yield "    ]"
+    yield from _bracketed(f"with scenario.{step.kind}(", [_quoted(step.text)], "):", indent=4)
+    indent = " " * 8
+    if step.table:
+        yield f"{indent}for row in table:"
+        indent += " " * 4
+    yield from [f"{indent}# text: {text}"] * bool(text)
+    yield f"{indent}scenario.todo()"
+
+
+def _bracketed(opening: str, items: Iterable[str], closing: str, *, indent: int = 0) -> list[str]:
+    """Items in one line if they fit, else one a line: a formatter leaves it as it is."""
+    items = [*items]
+    margin = " " * indent
+    line = f"{margin}{opening}{', '.join(items)}{closing}"
+    if len(line) <= _WIDTH or not items:
+        return [line]
+    return [f"{margin}{opening}", *(f"{margin}    {item}," for item in items), f"{margin}{closing}"]
+
+
+def _pairs(row: Mapping[str, str], columns: Mapping[str, str]) -> list[str]:
+    return [f"{_quoted(name)}: {_filled(cell, columns)}" for name, cell in row.items()]
+
+
+def _filled(text: str, columns: Mapping[str, str]) -> str:
+    """The code for a text with an Outline's placeholders."""
+    if text.startswith("<") and text[1:-1] in columns and text.endswith(">"):
+        return columns[text[1:-1]]
+    return _quoted(text) + _replacements(text, columns)
+
+
+def _replacements(text: str, columns: Mapping[str, str]) -> str:
+    """The calls that put a row's values in the place of the placeholders."""
+    return "".join(
+        f".replace({_quoted(f'<{column}>')}, {code})"
+        for column, code in columns.items()
+        if f"<{column}>" in text
+    )
+
+
+def _quoted(text: str) -> str:
+    """A string literal: in double quotes, unless these would need more backslashes."""
+    quote = "'" if text.count('"') > text.count("'") else '"'
+    escaped = text.replace("\\", r"\\").replace(quote, f"\\{quote}")
+    return f"{quote}{_shown(escaped)}{quote}"
+
+
+def in_triple_quotes(text: str) -> str:
+    """Return what stands for ``text`` between triple quotes, over as many lines as it has."""
+    lines = (
+        re.sub(r" $", r"\\x20", _shown(line.replace("\\", r"\\"))) for line in text.split("\n")
+    )
+    return re.sub(r'"(?="")|"\Z', r"\"", "\n".join(lines))
+
+
+def _shown(text: str) -> str:
+    """A text with what cannot be seen written as an escape; it is one line then."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def slug(text: str) -> str:
+    """Return small ASCII words, joined by ``_``: for the name of a file or a function.
+
+    A hash of the text is added where letters got lost, so that two names in another alphabet do
+    not become one: ``Ein Käse`` is ``ein_kase``, ``Битва 1`` is ``1_e8334cae``.
+    """
+    text = " ".join(unicodedata.normalize("NFC", text).split())
+    plain = re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFKD", text))
+    # Signs say nothing that a name needs; a letter that is lost may: it is kept, and seen.
+    plain = re.sub(r"[^\w\s]|_", " ", plain)
+    words = "_".join(re.findall(r"[a-z0-9]+", plain.lower()))
+    if words and plain.isascii() and len(words) <= _LETTERS:
+        return words
+    return slug_with_hash(words, text)
+
+
+def slug_with_hash(words: str, text: str) -> str:
+    """Return words that are told from others by a hash of the text."""
+    hashed = blake2b(text.encode(errors="surrogatepass"), digest_size=4).hexdigest()
+    return "_".join(filter(None, [words[:_LETTERS].rstrip("_"), hashed]))
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """The name, or with the first number after it that is not taken."""
+    number, tried = 1, name
+    while tried in taken:
+        number += 1
+        tried = f"{name}_{number}"
+    return tried

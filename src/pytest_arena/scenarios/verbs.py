@@ -1,0 +1,128 @@
+"""The words of ``arena scenarios``: its verbs, their options and their help."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena.scenarios import require_extra
+
+if TYPE_CHECKING:
+    # argparse has no public name for what add_subparsers() returns.
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - as above
+
+__all__ = ["add"]
+
+_ABOUT = """\
+What a specification says (its scenarios, in Gherkin), and which of that has a test.
+A run of the tests says whether a scenario is also proven: pytest --scenarios=report."""
+_LIST = """\
+List the scenarios of these files, folders and patterns (docs/**/*.md), and what is
+wrong with them. Without PATH those of arena_specs in pytest's configuration file.
+Read are .feature files, Gherkin fences in Markdown, and *.feature.md."""
+_CHECK = """\
+Say which scenarios have no test, and whose steps have changed since their test was
+written. No test is run and no database made. All arguments go to pytest."""
+_STUBS = """\
+Write a test for each scenario that has none: one file for a feature, one async
+test for a scenario, with a block for each step. Such a test fails, as STUB, until
+somebody writes it. Scenarios are those of PATH, else of arena_specs.
+
+The tests are collected, to see which scenario has one; none is run. No line that is
+there is changed: tests are added at the end of a feature's file, or go to another
+file where it cannot take them."""
+_EXPLAIN = """\
+Say all that is known of one scenario: its steps, its status and why, what each of
+its tests has done, what to do next. KEY is its name, Feature :: name, or @ID. What
+tests did stands in the JSON of a run; without it the tests are collected."""
+_ACCEPT = """\
+Say that tests fit the present steps of their scenarios: shows what has changed, and
+writes the steps to the lock file (arena_scenario_lock), to be committed. Where a
+test's marker names a version itself (rev=), the marker to paste is shown."""
+_MERGE = """\
+Judge several runs as if they were one: on CI, where each job runs a part of the tests
+with --scenarios-out=json:FILE. With --strict these are all the parts that there are:
+what none of them has run is a gap."""
+_REPORT = """\
+Make a page or a summary of what runs have written by --scenarios-out=json:FILE.
+Without an output the lines are shown that pytest shows. --baseline writes the gaps
+that there are into the file that arena_scenario_baseline names; a file that is
+there only becomes shorter."""
+
+_FORMS = {
+    "html": "a page that is one file",
+    "md": "a summary in Markdown",
+    "messages": "Cucumber Messages",
+    "json": "JSON",
+}
+_SHAPE: dict[str, Any] = {
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+    "allow_abbrev": False,
+}
+
+
+def add(commands: Verbs) -> None:
+    """Add the command, with its verbs, to those of ``arena``."""
+    about = "what specifications say, and what of it has a test"
+    scenarios = commands.add_parser("scenarios", help=about, description=_ABOUT, **_SHAPE)
+    verbs = scenarios.add_subparsers(metavar="COMMAND", required=True)
+
+    def verb(name: str, about: str, text: str, fails: str) -> argparse.ArgumentParser:
+        status = f"exit status: 0; 1 where {fails}; 2 for wrong options"
+        parser = verbs.add_parser(name, help=about, description=text, epilog=status, **_SHAPE)
+        parser.set_defaults(do=partial(_do, name))
+        return parser
+
+    parser = verb("list", "list what there is", _LIST, "no scenario was found")
+    parser.add_argument("--json", action="store_true", help="JSON to stdout, and nothing else")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="a file, a folder, a pattern")
+    parser = verb(
+        "check",
+        "see whether each scenario has a test",
+        _CHECK,
+        "a scenario has none, or has changed",
+    )
+    parser.usage = "arena scenarios check [-h] [PYTEST ARGUMENTS]"
+    parser.set_defaults(takes_others=True)
+    fails = "--check finds a scenario without a test, or a scenario cannot be read"
+    parser = verb("stubs", "write tests that are lacking", _STUBS, fails)
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="a specification, or a folder")
+    parser.add_argument("--write", metavar="DIR", help="write files into DIR, and print none")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; say what would be, with status 1"
+    )
+    fails = "there is no such scenario, or a marker names an older version itself"
+    parser = verb("accept", "say that tests fit the changed steps", _ACCEPT, fails)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("keys", nargs="*", default=[], metavar="KEY", help="a name, or @ID")
+    which.add_argument("--all", action="store_true", dest="everything", help="all that have a test")
+    parser.add_argument("--dry-run", action="store_true", help="show it, and write nothing")
+    parser = verb("explain", "say all that is known of one", _EXPLAIN, "there is no such scenario")
+    parser.add_argument("key", metavar="KEY", help="a name, or @ID")
+    parser.add_argument("--json", metavar="FILE", help="what a run has written")
+    fails = "there is a gap (with --strict), or a file cannot be read"
+    parser = verb("merge", "judge several runs as one", _MERGE, fails)
+    parser.add_argument("--strict", action="store_true", help="fail where there is a gap")
+    _add_documents(parser)
+    about = "make a page of what runs have written"
+    parser = verb("report", about, _REPORT, "a file cannot be read")
+    for form, what in _FORMS.items():
+        parser.add_argument(f"--{form}", metavar="PATH", help=f"write {what}")
+    parser.add_argument("--baseline", metavar="PATH", help="write the gaps there are, as known")
+    _add_documents(parser)
+
+
+def _add_documents(parser: argparse.ArgumentParser) -> None:
+    forms = ", ".join(f"{form}:PATH" for form in sorted(_FORMS)) + ", with commas between them"
+    parser.add_argument("--out", default="", metavar="FORM:PATH", help=f"write {forms}")
+    parser.add_argument("documents", nargs="+", metavar="JSON", help="what a run has written")
+
+
+def _do(verb: str, given: argparse.Namespace) -> int:
+    """Load what the verbs need, which is not needed for their help."""
+    require_extra("arena scenarios")
+    from pytest_arena.scenarios import _commands  # noqa: PLC0415 - not for --help
+
+    status: int = getattr(_commands, f"do_{verb}")(given)
+    return status
