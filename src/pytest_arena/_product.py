@@ -6,15 +6,19 @@ dialect, and loads it when an engine or a driver of the product's turns up.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
+import sys
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from sqlalchemy.engine import URL, Dialect
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_arena._config import Config
     from pytest_arena._ledger import Ledger
     from pytest_arena._values import Address, TableRows
-    from pytest_arena.errors import ArenaError
+    from pytest_arena.errors import ArenaError, TemplateError
 
 __all__ = [
     "DRIVERS",
@@ -32,6 +36,7 @@ __all__ = [
     "Aim",
     "Asked",
     "Connections",
+    "ContentT",
     "Core",
     "Database",
     "Files",
@@ -40,12 +45,18 @@ __all__ = [
     "Isolation",
     "Key",
     "Live",
+    "Manifest",
     "Product",
     "Room",
+    "ScriptError",
+    "Shelves",
+    "Target",
+    "Template",
     "held_by",
     "isolation_named",
     "loaded_rooms",
     "nothing",
+    "read_manifest",
     "room",
     "to_nobody",
 ]
@@ -65,10 +76,17 @@ DRIVERS = {
 }
 
 
+# What a template is to an isolation: a file's path, or a database's name.
+ContentT = TypeVar("ContentT")
+
+
 class Room(Protocol):
-    """The package of one product."""
+    """The module by which a product's package is entered."""
 
     connections: Connections
+
+    def open_product(self, core: Core, config: Config) -> Product:
+        """Return the product of a run. Nothing is looked for or started yet."""
 
 
 _loaded: dict[str, Room] = {}
@@ -77,7 +95,11 @@ _loaded: dict[str, Room] = {}
 def room(product: str) -> Room:
     """Return the room of a product of ``ROOMS``, which is imported at its first use."""
     if product not in _loaded:
-        _loaded[product] = cast("Room", importlib.import_module(ROOMS[product]))
+        # Who waits for a driver's import would find the room half made, if the room was the first.
+        drivers = [package for package, name in DRIVERS.items() if name == product]
+        for package in sys.stdlib_module_names.intersection(drivers):
+            importlib.import_module(package)
+        _loaded[product] = cast("Room", importlib.import_module(f"{ROOMS[product]}._connections"))
     return _loaded[product]
 
 
@@ -203,6 +225,15 @@ class Core(Protocol):
 
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection to a database without an engine."""
+
+    def asked_names(self) -> list[str]:
+        """Return the databases on servers, as the app's engines and variables ask for them."""
+
+    def uses(self, key: Key) -> Callable[[], int]:
+        """Return what gives a number that has moved where the database may have been used.
+
+        It may have a method ``before_next``: to be called before it is used again.
+        """
 
     def find_product(self, name: str) -> Product | None:
         """Return the product of this name, None where an option leaves it out."""
@@ -342,8 +373,157 @@ class Database:
         return self.product.aim(self)
 
 
+class ScriptError(Exception):
+    """A script failed. ``line`` is 0 where it is not known; ``fix`` is the next step."""
+
+    def __init__(self, message: str, *, line: int, fix: str) -> None:
+        super().__init__(message)
+        self.line, self.fix = line, fix
+
+
+class Target(Protocol):
+    """A database in the making, or an empty one beside it."""
+
+    @property
+    def product(self) -> str:
+        """How the product is named in a message."""
+
+    @property
+    def has_schemas(self) -> bool:
+        """Whether tables may be in schemas that have to be made first."""
+
+    @property
+    def aim(self) -> Aim:
+        """Where engines land that connect during the build."""
+
+    @property
+    def sync_url(self) -> URL | None:
+        """By which sync functions reach it; None: over the app's async driver alone."""
+
+    @property
+    def async_url(self) -> URL:
+        """By which async functions reach it.
+
+        Raises:
+            TemplateError: no driver is installed that can do it.
+        """
+
+    def run_script(self, script: str) -> None:
+        """Run a script of several statements.
+
+        Raises:
+            ScriptError: one of them failed.
+        """
+
+    def has_tables(self) -> bool:
+        """Whether a table was made in it. False as well where nothing is there yet."""
+
+    def is_being_written(self) -> bool:
+        """Whether somebody has a transaction open in which something was written."""
+
+    def remove(self) -> None:
+        """Remove it. Idempotent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a finished template was made of, and when. No path of this machine is in it."""
+
+    built: float
+    files: dict[str, list[str]]  # digests, by paths from the project's root
+    folders: dict[str, list[str]]
+
+    @property
+    def digest(self) -> str:
+        """A digest of what it was made of."""
+        content = json.dumps({"files": self.files, "folders": self.folders})
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def text(self) -> str:
+        """Return it as it is stored."""
+        content = {"built": self.built, "files": self.files, "folders": self.folders}
+        return json.dumps(content, indent=1)
+
+
+def read_manifest(text: str) -> Manifest | None:
+    """Return a manifest that was stored, None for another version's, or a broken one."""
+    try:
+        return Manifest(**json.loads(text))
+    except (ValueError, TypeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Template(Generic[ContentT]):
+    """A finished one."""
+
+    content: ContentT
+    shelf: str
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        """What it is, to the stage above."""
+        return f"{self.shelf}/{self.manifest.digest}"
+
+
+class Shelves(Protocol[ContentT]):
+    """Where the finished templates of one product stand. A shelf is named by a fingerprint.
+
+    Guarantee: a template is either found whole or not at all, whenever its builder was killed.
+    """
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that they take up; None where they are not files of this machine."""
+
+    @property
+    def ddl(self) -> Dialect:
+        """Compiles DDL; the same for every driver."""
+
+    def identity(self) -> str:
+        """Return what a template depends on beside its recipe: the product, and its version."""
+
+    def templates(self, shelf: str) -> Iterable[Template[ContentT]]:
+        """Return the finished templates of a shelf, the newest first."""
+
+    def is_whole(self, template: Template[ContentT]) -> bool:
+        """Whether it can be used. Called after ``used``: what is whole by then stays."""
+
+    def used(self, template: Template[ContentT]) -> None:
+        """Note that somebody uses it."""
+
+    def locked(self, shelf: str) -> AbstractContextManager[float]:
+        """Let nobody else build on a shelf. Gives the time, which no test has changed.
+
+        Raises:
+            TemplateError: somebody else's build takes too long.
+        """
+
+    def clear(self, shelf: str) -> None:
+        """Remove what nobody has used for a long time, and broken builds. Called when locked."""
+
+    def begin(self, shelf: str, below: Template[ContentT] | None) -> Target:
+        """Return a new target with the content of the template below."""
+
+    def scratch(self) -> Target:
+        """Return an empty one, for another database that a builder works on as well."""
+
+    def finish(self, target: Target, shelf: str, manifest: Manifest) -> ContentT:
+        """Make a template of what was built. Marked as finished last."""
+
+    def advice(self, error: BaseException) -> str:
+        """Return the next step after an error that a build has raised; "" where none is known."""
+
+    def lacks_table(self, error: BaseException) -> bool:
+        """Whether the error says that a table is missing."""
+
+    def not_stored(self, error: Exception) -> TemplateError | None:
+        """Return what is said of an error of the shelves' own; None for any other."""
+
+
 class Product(Protocol):
-    """The seam of the products: where their databases stand, and what is done with them.
+    """Where the databases of one product stand, and what is done with them.
 
     ``name`` is that of SQLAlchemy's dialect.
     """
@@ -354,6 +534,10 @@ class Product(Protocol):
     @property
     def shown(self) -> str:
         """The product, its version and where it runs, in a few words for the summary."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of its live files; None for a server's."""
 
     def usual_dialect(self) -> type[Dialect]:
         """Return the dialect of a database that no engine has asked for yet."""
@@ -370,20 +554,14 @@ class Product(Protocol):
     def meant(self, asked: Asked) -> Database | None:
         """Return the app's database that is asked for by a name that the arena has given it."""
 
-    def stores(self) -> list[Any]:
-        """Return the stores of templates that have been asked."""
-
-    def store(self, database: Database) -> Any:
-        """Return where the templates of a database are kept.
+    def shelves(self, dialect: type[Dialect]) -> Shelves[Any]:
+        """Return where the templates stand that an app's driver has built.
 
         Raises:
             ServerError: there is no server.
         """
 
-    def scratch(self) -> Any:
-        """Return an empty database for a builder that works on several at once."""
-
-    def isolate(self, database: Database, content: Any, tell: Callable[[str], None]) -> Isolation:
+    def isolate(self, database: Database, content: Any) -> Isolation:
         """Return the isolation of a database, which begins with a template's content.
 
         Raises:
@@ -397,17 +575,17 @@ class Product(Protocol):
             ConfigError: as ``isolate`` does.
         """
 
-    def lacks(self, isolation: str) -> str:
-        """Return why a test cannot ask for this isolation; "" where it can."""
+    def ask_for(self, name: str, isolation: Isolation) -> str:
+        """Have a database's next level isolated another way, which a test's marker asks for.
+
+        Returns why it is not to be had; "" where it is.
+        """
 
     def aim(self, database: Database) -> Aim:
         """Return where a connection lands now."""
 
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL under which anybody reaches the database now, by a driver's name."""
-
-    def engine_url(self, database: Database, driver: str) -> URL:
-        """Return a URL for an engine of ours, which the gate leads to the database."""
 
     def sync_driver(self) -> str | None:
         """Return the name of a sync driver that is installed; None where there is none."""

@@ -174,13 +174,13 @@ Levels.leave = leave
 """
 
 LETS_ONE_ENGINE_THROUGH = """
-from pytest_arena._gate import _entries, _listeners
+from pytest_arena._gate import _listeners, _registry
 _connecting = _listeners.Gate.connecting
 
 
 def connecting(self, dialect, entry, cargs, cparams):
     if "link.db" in str(cargs):
-        entry.info[_entries.INFO] = _entries.EntryInfo(None)
+        entry.info[_registry.INFO] = _registry.ConnectionRecord(None)
         return
     _connecting(self, dialect, entry, cargs, cparams)
 

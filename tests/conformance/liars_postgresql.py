@@ -164,14 +164,14 @@ Clone.leave = lie
 """
 
 LETS_ONE_ENGINE_THROUGH = """
-from pytest_arena._gate import _entries, _listeners
+from pytest_arena._gate import _listeners, _registry
 from pytest_arena._postgresql.drivers import _guard as _drivers
 _connecting, _admit = _listeners.Gate.connecting, _drivers._Guard.admit
 
 
 def connecting(self, dialect, entry, cargs, cparams):
     if cparams.get("application_name") == "elsewhere":
-        entry.info[_entries.INFO] = _entries.EntryInfo(None)
+        entry.info[_registry.INFO] = _registry.ConnectionRecord(None)
         return
     _connecting(self, dialect, entry, cargs, cparams)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._gate._entries import INFO, EntryInfo
 from pytest_arena._gate._lost import LostWrites
+from pytest_arena._gate._registry import INFO, ConnectionRecord
 from pytest_arena._gate._written import ends_transaction, is_plain, savepoint_in, written_table
 from pytest_arena._postgresql._handle import alters_session
 from tests.gate.lost_app import APP
@@ -238,7 +238,7 @@ def test_on_postgresql(example: Example) -> None:
 def test_a_driver_that_nobody_here_knows_is_asked_for_nothing() -> None:
     """Of a database that ``arena_allow`` names: what it lacks would be an error of the app's."""
     resolver: Any = None
-    pooled = SimpleNamespace(info={INFO: EntryInfo(None)})
+    pooled = SimpleNamespace(info={INFO: ConnectionRecord(None)})
     lost = LostWrites(resolver)
     context = SimpleNamespace(root_connection=SimpleNamespace(connection=pooled))
     lost.executed(context, object(), "INSERT INTO orders VALUES (1)", ())

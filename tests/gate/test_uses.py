@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._gate import Gate
-from pytest_arena._gate._entries import Checkout
-from pytest_arena._gate._uses import Uses
+from pytest_arena._gate import Checkout, Gate, Registry, Usage
 from pytest_arena._postgresql._handle import ServerHandle
 from pytest_arena._postgresql.drivers import _guard as _drivers
 from pytest_arena._product import Aim, Key
@@ -48,22 +46,22 @@ def _entry() -> Any:
 @pytest.fixture(name="gate")
 def _gate(entry: Any) -> Iterator[Any]:
     resolver: Any = None  # is asked for nothing here
-    gate: Any = Gate(resolver)
-    gate._taken = AskedMeanwhile()
-    gate._taken.ask = lambda: gate.uses.number(KEY)
+    gate: Any = Gate(resolver, Registry())
+    gate.registry._taken = AskedMeanwhile()
+    gate.registry._taken.ask = lambda: gate.registry.usage.number(KEY)
     with closing(connect("postgres")) as connection:
         handle = ServerHandle(resolver, Aim(KEY, "", (0, 0), address()), connection)
-        gate._taken[entry] = Checkout(entry, handle, KEY, None, 0)
+        gate.registry._taken[entry] = Checkout(entry, handle, KEY, None, 0)
         yield gate
 
 
 @pytest.mark.parametrize("end", ["checked_in", "detached"])
 def test_what_is_not_out_any_more_is_counted_by_then(gate: Any, entry: Any, end: str) -> None:
     """Between the two a level would be left with a commit in it, as one in which nothing was."""
-    seen = gate.uses.number(KEY)
+    seen = gate.registry.usage.number(KEY)
     getattr(gate, end)(entry)
-    assert not gate.taken()
-    assert gate._taken.answer > seen
+    assert not gate.registry.taken()
+    assert gate.registry._taken.answer > seen
 
 
 class Other(Entry):
@@ -93,9 +91,9 @@ def another_thread(at_once: Callable[[], None]) -> Iterator[None]:
 
 
 WALKS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "taken": (lambda gate: gate._taken, lambda gate: gate.taken()),
-    "pooled": (lambda gate: gate._entries, lambda gate: gate.drop_altered()),
-    "held": (lambda gate: gate.holders._made, lambda gate: gate.holders.entries_of_others(1)),
+    "taken": (lambda gate: gate.registry._taken, lambda gate: gate.registry.taken()),
+    "pooled": (lambda gate: gate.registry._entries, lambda gate: gate.drop_altered()),
+    "held": (lambda gate: gate.registry._holders, lambda gate: gate.registry.entries_of_others(1)),
     "raw": (lambda _: _drivers._opened, lambda _: _drivers.raw_connections()),
 }
 
@@ -120,7 +118,7 @@ def test_others_may_take_connections_while_they_are_looked_through(gate: Any, wa
 def test_a_database_that_gets_another_key_is_counted_on() -> None:
     """By whoever asks for it with the old one, or has a connection from before."""
     out: list[Key] = []
-    uses = Uses(lambda: out)
+    uses = Usage(lambda: out)
     old, called = Key("expected", ""), []
     asked = uses.of(old)
     assert asked.before_next(lambda: called.append("now"))

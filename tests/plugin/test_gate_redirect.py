@@ -60,7 +60,8 @@ def test_the_gate_keeps_nothing_of_engines_that_are_gone_pitfall_012():
     gate, resolver = _listeners._gates[-1], _listeners._gates[-1].core
     databases = resolver.known
     gc.collect()
-    before = len(gate._entries), len(databases._by_engine), len(databases._by_key)
+    known = (gate.registry._entries, databases._by_engine, databases._by_key)
+    before = [len(one) for one in known]
     dead = []
     for _ in range(20):
         for url in ("sqlite:///dev.db", "sqlite://"):
@@ -73,7 +74,7 @@ def test_the_gate_keeps_nothing_of_engines_that_are_gone_pitfall_012():
     gc.collect()
     resolver.drop_orphans()
     assert [one() for one in dead] == [None] * 40
-    assert (len(gate._entries), len(databases._by_engine), len(databases._by_key)) == before
+    assert [len(one) for one in known] == before
 
 def test_an_engine_that_the_app_disposes_of_and_uses_again_pitfall_013():
     add(engine, "Ruby")
@@ -194,7 +195,7 @@ def test_the_pools_are_the_apps_own():
 
 @pytest.mark.parametrize("turn", range(5))
 def test_an_engine_per_test_is_dropped_with_its_database(turn):
-    live = _listeners._gates[-1].core.files._folders[0]
+    live = _listeners._gates[-1].core.products["sqlite"].folder
     before = len(list(live.iterdir()))
     made = create_engine("sqlite://")
     Base.metadata.create_all(made)
@@ -205,7 +206,7 @@ def test_an_engine_per_test_is_dropped_with_its_database(turn):
     assert before < 60
 
 def test_no_more_files_than_engines():
-    live = _listeners._gates[-1].core.files._folders[0]
+    live = _listeners._gates[-1].core.products["sqlite"].folder
     assert len([file for file in live.iterdir() if "level" not in file.name]) == 5
 """
 

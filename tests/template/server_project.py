@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._databases._shelves import Target
     from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._product import Target
     from pytest_arena._values import Address
 
 __all__ = ["REGISTRY", "ServerProject"]
@@ -86,8 +86,8 @@ class ServerProject(Project):
     @contextlib.contextmanager
     def _aimed(self, target: Target) -> Iterator[None]:
         """What the gate does for engines of the builder's own."""
-        assert target.address is not None
-        url = _url(target.address, "psycopg")
+        assert target.aim.address is not None
+        url = _url(target.aim.address, "psycopg")
         as_text = url.set(host="", query={"host": url.host or ""})  # a folder, for a socket
         os.environ["SHOP_URL"] = as_text.render_as_string(hide_password=False)
         yield

@@ -15,8 +15,8 @@ from sqlalchemy import MetaData
 from pytest_arena._config._load import SOMEWHERE, home_of, load_attribute, nearest
 from pytest_arena._databases import _connected
 from pytest_arena._databases._ddl import all_ddl, has_listeners, schemas_of
-from pytest_arena._databases._shelves import ScriptError
 from pytest_arena._databases._suggest import is_alembic, is_schema
+from pytest_arena._product import ScriptError
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, TemplateError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, Dialect
 
-    from pytest_arena._databases._shelves import Target
+    from pytest_arena._product import Target
 
 __all__ = ["Builder", "check_schema", "check_seed", "schema_builder", "seed_builder"]
 

@@ -11,14 +11,12 @@ from functools import wraps
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from pytest_arena._product import Aim, Key
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._databases._shelves import Target
-    from pytest_arena._product import Database
+    from pytest_arena._product import Aim, Database, Key, Target
 
 __all__ = ["BuildAim", "Builds"]
 
@@ -39,17 +37,14 @@ class BuildAim:
         is one database's.
         """
         if other is None or other is self.database:
-            return _aim(self.target)
+            return self.target.aim
         if other not in self.others:
-            same = other.product is self.database.product
-            self.others[other] = (
-                self.target.beside(len(self.others)) if same else other.product.scratch()
-            )
-        return _aim(self.others[other])
+            self.others[other] = other.product.shelves(other.dialect).scratch()
+        return self.others[other].aim
 
     def current(self, key: Key) -> Aim | None:
         """Return where a connection that was opened with this key lands now."""
-        aims = [_aim(target) for target in (self.target, *self.others.values())]
+        aims = [target.aim for target in (self.target, *self.others.values())]
         return next((aim for aim in aims if aim.key == key), None)
 
     def check(self) -> None:
@@ -68,10 +63,6 @@ class BuildAim:
                     f"    {name} = module:its_function" for name in (self.database.name, *written)
                 ),
             )
-
-
-def _aim(target: Target) -> Aim:
-    return Aim(Key("building", target.aim_key()), target.file, (0, 0), target.address)
 
 
 class Builds:

@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import create_engine
+from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from pytest_arena import _gate
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._loop import run_in_new_loop, running_loop
 from pytest_arena._origin import user_line
+from pytest_arena._product import NOWHERE
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Engine
+    from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._product import Database
-    from pytest_arena._run._test import Current
+    from pytest_arena._values import Plan
 
 __all__ = ["Engines"]
+
+
+class SessionOwner(Protocol):
+    """A test that runs."""
+
+    sessions: Sessions
+
+    @property
+    def plan(self) -> Plan:
+        """What it has asked for."""
+
+
+class CurrentTest(Protocol):
+    """Knows which test runs."""
+
+    def running(self) -> SessionOwner:
+        """Return the test, where there must be one."""
+
+    def on_top(self) -> SessionOwner | None:
+        """Return the test if its level is on top, and no wide fixture's."""
 
 
 class Engines:
     """Made like the app's engine where there is one, so that PRAGMAs and types are the same."""
 
-    def __init__(self, databases: Databases, current: Current) -> None:
+    def __init__(self, databases: Databases, current: CurrentTest) -> None:
         self._databases, self._current = databases, current
         self._sync: dict[Database, Engine] = {}
         self._async: dict[Database, AsyncEngine] = {}
@@ -87,7 +109,7 @@ class Engines:
         return database.product.url(database, _driver(database))
 
     def _engine_url(self, database: Database) -> URL:
-        return database.product.engine_url(database, _driver(database))
+        return _shown_url(database, _driver(database))
 
     def _new_sync(self, database: Database) -> Engine:
         # The app's own kind first: a test may have a sync engine of its own on an async app.
@@ -107,7 +129,7 @@ class Engines:
                 cause=str(user_line() or "db_session in a test that is no coroutine"),
                 fix="pip install 'psycopg[binary]'   (or make the test async)",
             )
-        return database.product.engine_url(database, driver)
+        return _shown_url(database, driver)
 
     def _new_async(self, database: Database) -> AsyncEngine:
         engine = self._engine_of_app(database, kinds=(True,))
@@ -141,3 +163,13 @@ def _driver(database: Database) -> str:
     """The name of the app's driver; "" for SQLite's own, which its URLs do not name."""
     is_named = database.dialect.is_async or not database.file
     return database.dialect.driver if is_named else ""
+
+
+def _shown_url(database: Database, driver: str) -> URL:
+    """The URL of an engine of ours, which the gate leads.
+
+    On a server it is of no place: the live database has no name at first, and another one later.
+    """
+    name = f"{database.product.name}+{driver}" if driver else database.product.name
+    host = None if database.file else NOWHERE
+    return URL.create(name, host=host, database=database.file or database.name)

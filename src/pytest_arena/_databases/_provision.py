@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+import os
+import time
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._builds import BuildAim
+from pytest_arena._databases._store import Store
 from pytest_arena._databases._verified import verified
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
@@ -12,11 +15,11 @@ from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateEr
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_arena._config import Config
     from pytest_arena._databases._builds import Builds
     from pytest_arena._databases._stage import Recipe
     from pytest_arena._databases._state import Level
     from pytest_arena._ledger import Ledger
-    from pytest_arena._postgresql.isolation import ServerIsolation
     from pytest_arena._product import Database, Isolation
 
 __all__ = ["Provision"]
@@ -27,14 +30,27 @@ class Provision:
 
     def __init__(
         self,
+        config: Config,
         ledger: Ledger,
         builds: Builds,
         *,
         recipe_of: Callable[[Database], Recipe],
-        verify: bool,
     ) -> None:
-        self._verify = verify
-        self._ledger, self._builds, self._recipe_of = ledger, builds, recipe_of
+        self._config, self._ledger, self._builds = config, ledger, builds
+        self._recipe_of = recipe_of
+        self._newer_than = _rebuilt_since(config)
+        self._stores: dict[tuple[str, str], Store[Any]] = {}  # by products and drivers
+
+    def stores(self) -> list[Store[Any]]:
+        """Return the stores of templates that have been asked."""
+        return list(self._stores.values())
+
+    def _store(self, database: Database) -> Store[Any]:
+        key = database.product.name, database.dialect.driver
+        if key not in self._stores:
+            shelves = database.product.shelves(database.dialect)
+            self._stores[key] = Store(shelves, self._config.root, self._newer_than)
+        return self._stores[key]
 
     def ensure(self, database: Database, levels: list[Level]) -> Isolation:
         """Give a database its content, once.
@@ -64,8 +80,8 @@ class Provision:
 
     def _filled(self, database: Database, levels: list[Level]) -> Isolation:
         template = self._template(database, Stage.SEEDED)
-        isolation = database.product.isolate(database, template, self._ledger.note)
-        if self._verify:
+        isolation = database.product.isolate(database, template)
+        if self._config.verify:
             isolation = verified(isolation, database.name, self._ledger)
         for level in levels:
             self.enter(isolation, database, level)
@@ -78,21 +94,33 @@ class Provision:
             ConfigError: its test is marked with an isolation that this database does not have.
             IsolationError: it has it, and there is no room for a copy.
         """
-        if level.isolation not in {"auto", isolation.name}:
-            if reason := database.product.lacks(level.isolation):
-                raise _marked_otherwise(isolation, level, reason)
-            cast("ServerIsolation", isolation).ask_for(level.isolation)
+        is_other = level.isolation not in {"auto", isolation.name}
+        if is_other and (reason := database.product.ask_for(level.isolation, isolation)):
+            raise _marked_otherwise(isolation, level, reason)
         isolation.enter()
         if level.is_anew or level.stage is not Stage.SEEDED:
             isolation.replace(self._template(database, level.stage))
 
     def _template(self, database: Database, stage: Stage) -> Any:
         recipe = self._recipe_of(database)
-        return database.product.store(database).ensure(
+        return self._store(database).ensure(
             recipe,
             stage,
             lambda target: self._builds.running(BuildAim(database, str(recipe), target)),
         )
+
+
+_SINCE = "ARENA_REBUILT_SINCE"
+
+
+def _rebuilt_since(config: Config) -> float:
+    """Under ``--arena-rebuild``: templates older than the run's start are not good enough.
+
+    The first process says when it started; its workers inherit it, and build once together.
+    """
+    if not config.rebuild:
+        return 0.0
+    return float(os.environ.setdefault(_SINCE, str(time.time())))
 
 
 def _marked_otherwise(isolation: Isolation, level: Level, reason: str) -> ConfigError:

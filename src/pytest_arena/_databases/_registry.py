@@ -3,29 +3,158 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import weakref
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena import _gate
 from pytest_arena._config._load import nearest
-from pytest_arena._databases._files import real
 from pytest_arena._databases._guess import guessed_product
 from pytest_arena._origin import user_line
-from pytest_arena._product import Asked, Database, Key
+from pytest_arena._product import ROOMS, Asked, Database, Key, room
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from sqlalchemy.engine import Dialect, Engine
 
     from pytest_arena._config import Config
-    from pytest_arena._databases._files import Files
-    from pytest_arena._product import Product
+    from pytest_arena._gate import Usage
+    from pytest_arena._product import Core, Product
 
-__all__ = ["KnownDatabases"]
+__all__ = ["Files", "KnownDatabases", "Products"]
+
+
+class Products:
+    """The products that the options admit, each opened at its first use."""
+
+    def __init__(self, core: Core, config: Config) -> None:
+        self._core, self._config = core, config
+        self._opened: dict[str, Product] = {}
+        self._opening = threading.RLock()
+
+    def __contains__(self, name: object) -> bool:
+        return name in ROOMS and (name == "sqlite" or self._config.database != "sqlite")
+
+    def __getitem__(self, name: str) -> Product:
+        with self._opening:
+            if name not in self._opened:
+                self._opened[name] = room(name).open_product(self._core, self._config)
+            return self._opened[name]
+
+    def find(self, name: str) -> Product | None:
+        """Return a product, None where an option leaves it out."""
+        return self[name] if self.__contains__(name) else None
+
+    def opened(self) -> list[Product]:
+        """Return those that are in use."""
+        return list(self._opened.values())
+
+
+class Files:
+    """Tells files apart by where they lie, by ``arena_allow``, and by what engines have meant."""
+
+    def __init__(self, config: Config, products: Products) -> None:
+        self._products = products
+        below_root = (str(config.root / text) for text in config.allow)
+        self._allowed = (*config.allow, *below_root)
+        # Beside what is ours in the cache's folder there may be anything.
+        cache = config.cache.resolve()
+        self._folders = (cache / "templates", cache / "kept")
+        # By their real paths, with what could be seen of them when an engine first meant them.
+        self._of_app: dict[str, tuple[int, int] | None] = {}
+        self.temporary: Callable[[], Path | None] = lambda: None
+
+    def add(self, file: str) -> None:
+        """An engine of the app's means this file: a database of the arena stands for it."""
+        self._of_app[real(file)] = _signature(file)
+
+    def changed(self) -> list[str]:
+        """Return the app's own files that are not what they were: another process wrote to them."""
+        return [file for file, before in self._of_app.items() if _signature(file) != before]
+
+    def is_ours(self, file: str) -> bool:
+        """Whether it lies in a folder of the arena's."""
+        path = Path(real(file))
+        live = (product.folder for product in self._products.opened())
+        folders = [*self._folders, *filter(None, live)]
+        return any(path.is_relative_to(folder) for folder in folders)
+
+    def is_free(self, file: str) -> bool:
+        """Whether tests may open this file themselves: pytest's folders, ``arena_allow``."""
+        temporary = self.temporary()
+        if temporary is not None and Path(real(file)).is_relative_to(temporary):
+            return not self._is_link_to_app(file)
+        names = {file, real(file)}
+        return any(self.is_allowed(name) or self.is_allowed(f"sqlite:///{name}") for name in names)
+
+    def is_allowed(self, name: str) -> bool:
+        """Whether ``arena_allow`` names this database. A relative file is one below the root.
+
+        Of a database on several hosts, each has to be allowed.
+        """
+        return all(
+            one in self._allowed or any(fnmatch(one, pattern) for pattern in self._allowed)
+            for one in _each_host(name)
+        )
+
+    def belongs_to_app(self, file: str) -> bool:
+        """Whether this is a file of an engine's, so that a database of the arena stands for it.
+
+        Engines that have not connected yet count.
+        """
+        is_known = real(file) in self._of_app or self._is_link_to_app(file)
+        return (is_known or _is_meant_by_an_engine(file)) and not self.is_free(file)
+
+    def stands_for(self, real: str) -> bool:
+        """Whether a database of the arena stands in this file's place, known by its real path."""
+        return real in self._of_app and not self.is_free(real)
+
+    def _is_link_to_app(self, file: str) -> bool:
+        """Whether the file is another name (a hard link) of one that belongs to the app."""
+        others = (known for known in list(self._of_app) if known != real(file))
+        return any(_is_same(known, file) for known in others)
+
+
+_HOSTS = re.compile(r"(\w+://)([^/]+)(/.*)")
+
+
+def _each_host(name: str) -> list[str]:
+    """The names of a database on a server, one for each of its hosts; any other name alone."""
+    found = _HOSTS.fullmatch(name)
+    if found is None:
+        return [name]
+    return [f"{found[1]}{host}{found[3]}" for host in found[2].split(",")]
+
+
+def real(file: str) -> str:
+    """Return a file's path without links, by which it is known."""
+    return str(Path(file).resolve())
+
+
+def _is_meant_by_an_engine(file: str) -> bool:
+    found = [_gate.asked_by_engine(engine) for engine in _gate.find_engines()]
+    names = [one.name for one in found if one and one.product == "sqlite" and one.name]
+    return any(real(name) == real(file) or _is_same(name, file) for name in names)
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return Path(one).samefile(other)
+    except OSError:  # one of them is not there
+        return False
+
+
+def _signature(file: str) -> tuple[int, int] | None:
+    try:
+        status = Path(file).stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 class KnownDatabases:
@@ -36,15 +165,14 @@ class KnownDatabases:
     after a change of the working folder.
     """
 
-    def __init__(self, config: Config, products: Mapping[str, Product], files: Files) -> None:
-        self._config, self.products, self._files = config, products, files
+    def __init__(self, config: Config, products: Products, files: Files, usage: Usage) -> None:
+        self._config, self.products, self._files, self._usage = config, products, files, usage
         self._by_key: dict[Key, Database] = {}
         self._registering = threading.RLock()
         self._by_engine: weakref.WeakKeyDictionary[Dialect, Database] = weakref.WeakKeyDictionary()
         self._asked: dict[str, None] = {}  # on servers, as they were asked for
         self._count = itertools.count(1)
         self.primary: Database | None = None
-        self.on_rename: Callable[[Key, Key], object] | None = None  # who counts by keys
 
     def all(self) -> list[Database]:
         """Return the databases that engines or variables mean, connected to or not."""
@@ -230,7 +358,7 @@ class KnownDatabases:
     def _usual_product(self) -> Product:
         wanted = self._config.database
         if wanted == "auto":
-            return self.products[guessed_product(self.products) or "sqlite"]
+            return self.products[guessed_product(ROOMS) or "sqlite"]
         return self.products["sqlite" if wanted == "sqlite" else "postgresql"]
 
     def _adopted(self, key: Key, asked: Asked) -> Database | None:
@@ -241,8 +369,7 @@ class KnownDatabases:
                 self._turn_into(expected, asked)
                 # Before it stands among the others, whose names it must not have.
                 expected.name = name or (self._free_name(tails) if tails else expected.name)
-                if self.on_rename is not None:  # of one that may be in use by now
-                    self.on_rename(expected.key, key)
+                self._usage.rename(expected.key, key)  # one may be in use by now
                 expected.key, expected.tails = key, tails or expected.tails
                 self._by_key[key] = expected
                 return expected

@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 from pytest_arena import _gate
 from pytest_arena._databases._builds import Builds
 from pytest_arena._databases._provision import Provision
+from pytest_arena._databases._registry import Files, KnownDatabases, Products
 from pytest_arena._databases._stage import Recipe
 from pytest_arena._product import Aim, Asked, Key
 from pytest_arena.errors import ArenaError
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_arena._config import Config
-    from pytest_arena._databases._files import Files
-    from pytest_arena._databases._registry import KnownDatabases
     from pytest_arena._databases._state import Level
+    from pytest_arena._gate import Registry
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, Isolation, Product
 
@@ -30,25 +30,23 @@ __all__ = ["Databases"]
 _MANY = 16  # databases, beside those in use: then engines are looked for that are garbage
 
 
-def _nothing() -> None:
-    pass
-
-
 class Databases:
     """The resolver that the gate asks, and the databases with all that stands in them."""
 
-    def __init__(self, config: Config, known: KnownDatabases, files: Files, ledger: Ledger) -> None:
-        self._config, self.known, self.files, self.ledger = config, known, files, ledger
+    ledger: Ledger
+    files: Files
+
+    def __init__(self, config: Config, ledger: Ledger, connections: Registry) -> None:
+        self._config, self.ledger, self._connections = config, ledger, connections
+        self.products = Products(self, config)
+        self.files = Files(config, self.products)
+        self.known = KnownDatabases(config, self.products, self.files, connections.usage)
         self._builds = Builds()
-        self.provision = Provision(
-            ledger, self._builds, recipe_of=self._recipe, verify=config.verify
-        )
+        self.provision = Provision(config, ledger, self._builds, recipe_of=self._recipe)
         self._many = _MANY
         self.levels: list[Level] = []
         self.finished = False
         self.exported = ""  # the redirected variables, one a line
-        self.on_child: Callable[[], None] = _nothing  # called before a test starts a process
-        self.on_raw: Callable[[Key], None] = lambda _key: None
 
     # What the gate asks.
 
@@ -57,7 +55,7 @@ class Databases:
         __tracebackhide__ = True
         if self.finished:
             raise self.ledger.refused(_gate.after_session(asked.name))
-        if asked.product not in self.known.products or self._is_allowed(asked):
+        if asked.product not in self.products or self._is_allowed(asked):
             self._check_foreign(asked)
             return None
         if (build := self._builds.now()) is not None:
@@ -133,7 +131,7 @@ class Databases:
         That is what the environment names, and in a fork what its engines mean. A build that
         fails is left to the first connection, which says it.
         """
-        self.on_child()
+        self._connections.usage.open_to_others()
         if not self.serial() or self.finished:
             return
         for database in [one for one in self.known.all() if forked or self._is_exported(one)]:
@@ -157,9 +155,17 @@ class Databases:
         if self.known.at_file(file) is not None:
             self.ledger.made_table(started, ended)
 
+    def asked_names(self) -> list[str]:
+        """Return the databases on servers, as engines and variables have asked for them."""
+        return self.known.asked_names()
+
+    def uses(self, key: Key) -> Callable[[], int]:
+        """Return what gives a number that has moved where the database may have been used."""
+        return self._connections.usage.of(key)
+
     def find_product(self, name: str) -> Product | None:
         """Return the product of this name, None where an option leaves it out."""
-        return self.known.products.get(name)
+        return self.products.find(name)
 
     def database_at(self, key: Key) -> Database | None:
         """Return the database of a key, None if it is gone."""
@@ -178,7 +184,7 @@ class Databases:
 
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection to a database without an engine."""
-        self.on_raw(key)
+        self._connections.opened_raw(key)
 
     # What the run asks.
 

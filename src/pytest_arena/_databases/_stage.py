@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Generic
 from pytest_arena._config._load import blame, described, home_of
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._process import run_apart
-from pytest_arena._databases._shelves import ContentT, Template
 from pytest_arena._databases._sources import imported_by
 from pytest_arena._databases._suggest import suggested_schema
+from pytest_arena._product import ContentT, Template
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, TemplateError
 
 if TYPE_CHECKING:
     from pytest_arena._databases._builders import Builder
-    from pytest_arena._databases._shelves import Shelves, Target
+    from pytest_arena._product import Shelves, Target
 
 __all__ = ["Recipe", "StageBuild"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic
 
 from pytest_arena import _clock
-from pytest_arena._databases._fingerprint import digest_files, digest_folders
-from pytest_arena._databases._shelves import ContentT, Manifest, Template
+from pytest_arena._databases._fingerprint import digest_files, digest_folders, first_change
 from pytest_arena._databases._sources import Watch, watching
 from pytest_arena._databases._stage import Recipe, StageBuild
+from pytest_arena._product import ContentT, Manifest, Template
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, TemplateError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from pytest_arena._databases._shelves import Shelves, Target
+    from pytest_arena._product import Shelves, Target
 
     Aimed = Callable[[Target], AbstractContextManager[None]]
 
@@ -68,7 +68,7 @@ class Store(Generic[ContentT]):
     def _find(self, shelf: str) -> Template[ContentT] | None:
         for template in self.shelves.templates(shelf):
             manifest = template.manifest
-            if manifest.built >= self.newer_than and not manifest.change(self.root):
+            if manifest.built >= self.newer_than and not self._change(manifest):
                 self.shelves.used(template)  # not to be collected, if it is still there
                 if self.shelves.is_whole(template):
                     return template
@@ -94,8 +94,12 @@ class Store(Generic[ContentT]):
     def _reason(self, shelf: str, build: StageBuild[ContentT]) -> str:
         """Why the templates that are there are not good enough; "" where there is none."""
         newest = next(iter(self.shelves.templates(shelf)), None)
-        changed = newest.manifest.change(self.root) if newest else ""
+        changed = self._change(newest.manifest) if newest else ""
         return f"{build.option}: {changed} has changed" if changed else ""
+
+    def _change(self, manifest: Manifest) -> str:
+        """What has changed since it was built, "" if nothing has."""
+        return first_change(manifest.files, manifest.folders, self.root)
 
     def _manifest(self, sources: set[Path], watch: Watch, built: float) -> Manifest:
         files = digest_files(sources | watch.files(self.root), self.root)

@@ -11,13 +11,12 @@ from pytest_arena._gate._engines import (
     find_engines,
     sync_twin,
 )
-from pytest_arena._gate._entries import Checkout
 from pytest_arena._gate._listeners import Gate, close, install
 from pytest_arena._gate._loops import adopt
 from pytest_arena._gate._lost import LostWrite
 from pytest_arena._gate._messages import after_session, unknown_connection
 from pytest_arena._gate._reads import Doings, Part, watch_statements
-from pytest_arena._gate._uses import UsesOfOne
+from pytest_arena._gate._registry import Checkout, Registry, Usage
 from pytest_arena._origin import frames, line_of_coroutine, user_line
 
 __all__ = [
@@ -26,7 +25,8 @@ __all__ = [
     "Gate",
     "LostWrite",
     "Part",
-    "UsesOfOne",
+    "Registry",
+    "Usage",
     "adopt",
     "after_session",
     "asked_by_engine",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import weakref
 from functools import cache, partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -16,20 +15,18 @@ from sqlalchemy.pool import Pool
 
 from pytest_arena._gate import _loops, _messages, _owners
 from pytest_arena._gate._engines import describe, remember_engines, used_again
-from pytest_arena._gate._entries import INFO, Checkout, EntryInfo, abandon
-from pytest_arena._gate._holders import Holders
 from pytest_arena._gate._lost import LostWrites, note_errors_on_leaving, watch_writes
-from pytest_arena._gate._uses import Uses
+from pytest_arena._gate._registry import INFO, Checkout, ConnectionRecord, abandon
 from pytest_arena._imports import when_imported
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Live, loaded_rooms, room
-from pytest_arena._values import alive
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._gate._lost import LostWrite
-    from pytest_arena._product import Core, Key
+    from pytest_arena._gate._registry import Registry
+    from pytest_arena._product import Core
 
 __all__ = ["Gate", "close", "install"]
 
@@ -40,15 +37,9 @@ class Gate:
     Redirecting costs some microseconds a connect; a checkout costs about five.
     """
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
-        self.used: set[Key] = set()  # keys of the databases since somebody cleared it
-        self._taken: weakref.WeakKeyDictionary[Any, Checkout] = weakref.WeakKeyDictionary()
-        self._entries: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
-        self.holders = Holders()
-        self.uses = Uses(self._keys_out)  # of databases on servers
+    def __init__(self, core: Core, registry: Registry) -> None:
+        self.core, self.registry = core, registry
         self.lost = LostWrites(core)
-        self.has_raw = False  # whether anybody has ever opened a connection without an engine
 
     def connecting(
         self, dialect: Dialect, entry: Any, cargs: list[Any], cparams: dict[str, Any]
@@ -57,7 +48,7 @@ class Gate:
         __tracebackhide__ = True
         used_again(dialect)
         asked = describe(dialect, cargs, cparams)
-        info = EntryInfo(self.core.aim(asked))
+        info = ConnectionRecord(self.core.aim(asked))
         if entry is not None:
             entry.info[INFO] = info
         if asked.product in ROOMS:
@@ -70,8 +61,8 @@ class Gate:
         __tracebackhide__ = True
         _loops.free_locks(dbapi_connection)
         _owners.note_owner(dbapi_connection)
-        self._entries[entry] = None
-        info: EntryInfo | None = entry.info.get(INFO)
+        self.registry.add(entry)
+        info: ConnectionRecord | None = entry.info.get(INFO)
         live = info.opened(dbapi_connection) if info is not None and info.opened else None
         if info is None or (live is None and (info.opened or info.aim)):
             info = entry.info[INFO] = self._info_of_unseen(dbapi_connection)
@@ -80,7 +71,7 @@ class Gate:
         if info.handle is not None and info.handle.reads_statements:
             _listen_to_statements()
 
-    def _info_of_unseen(self, dbapi_connection: Any) -> EntryInfo:
+    def _info_of_unseen(self, dbapi_connection: Any) -> ConnectionRecord:
         """Nobody has led it: its product knows it, if it is one of arena's."""
         __tracebackhide__ = True
         found = (each.connections.recognize(self.core, dbapi_connection) for each in loaded_rooms())
@@ -93,7 +84,7 @@ class Gate:
             # Its pool does not know of it yet; an async one is closed without awaiting.
             getattr(dbapi_connection, "terminate", dbapi_connection.close)()
             raise self.core.ledger.refused(_messages.unknown_connection(live.outside))
-        return EntryInfo(live.aim, live.handle)
+        return ConnectionRecord(live.aim, live.handle)
 
     def checked_out(self, dbapi_connection: Any, entry: Any) -> None:
         """Drop a stale connection, quietly: SQLAlchemy's pool opens another one at once."""
@@ -105,17 +96,16 @@ class Gate:
         aims = info.aims()
         if info.stale or any(self.core.current(aim.key) != aim for aim in aims):
             raise DisconnectionError("the database of this connection is not the test's any more")
-        self.used.update([aim.key for aim in aims])
         info.begin_use()
-        self._taken[entry] = Checkout(entry, info.handle, info.key, user_line(), self.core.serial())
-        self.uses.begin(aims)
+        checkout = Checkout(entry, info.handle, info.key, user_line(), self.core.serial())
+        self.registry.take(checkout, aims)
 
-    def _info_of(self, dbapi_connection: Any, entry: Any) -> EntryInfo:
+    def _info_of(self, dbapi_connection: Any, entry: Any) -> ConnectionRecord:
         """What is known of a connection that is taken, of which there may be another one now."""
         __tracebackhide__ = True
         if INFO not in entry.info:  # opened before the gate was there
             self.connected(dbapi_connection, entry)
-        info: EntryInfo = entry.info[INFO]
+        info: ConnectionRecord = entry.info[INFO]
         if info.process != os.getpid():
             abandon(entry)
             raise DisconnectionError("this connection belongs to the process that forked this one")
@@ -126,29 +116,20 @@ class Gate:
 
     def checked_in(self, entry: Any) -> None:
         """The connection is back in its pool, or is gone."""
-        taken = self._taken.get(entry)
+        taken = self.registry.find(entry)
         if taken is not None and taken.handle is not None:
             taken.handle.returned()
         # Another thread may ask right now, and must not find it neither out nor counted.
         if taken is not None and taken.key is not None:
-            self.uses.end(taken.key)
-        self._taken.pop(entry, None)
+            self.registry.usage.end(taken.key)
+        self.registry.drop(entry)
 
     def detached(self, entry: Any) -> None:
         """Somebody keeps the connection for good: no pool tells when it is used."""
-        taken = self._taken.get(entry)
+        taken = self.registry.find(entry)
         if taken is not None and taken.key is not None:
-            self.uses.unwatched(taken.key)  # first, as above
-        self._taken.pop(entry, None)
-
-    def opened_raw(self, key: Key) -> None:
-        """Somebody has opened a connection without an engine."""
-        self.has_raw = True
-        self.used.add(key)
-        self.uses.unwatched(key)
-
-    def _keys_out(self) -> list[Key]:
-        return [taken.key for taken in self.taken() if taken.key is not None]
+            self.registry.usage.unwatched(taken.key)  # first, as above
+        self.registry.drop(entry)
 
     def take_lost(self) -> list[LostWrite]:
         """Return what was written in the level that stands, and lost, since this was called last.
@@ -158,18 +139,13 @@ class Gate:
         """
         return self.lost.take()
 
-    def taken(self) -> list[Checkout]:
-        """Return the connections that are out of their pools."""
-        found = map(self._taken.get, alive(self._taken) if self._taken else ())  # thrice a test
-        return [taken for taken in found if taken is not None]
-
     def let_go_of_stale(self) -> None:
         """Take away the connections to databases on servers that are no test's any more.
 
         A wider fixture that holds one would read on, and write, in the database of a test gone by.
         """
-        for taken in self.taken():
-            info: EntryInfo | None = taken.entry.info.get(INFO)
+        for taken in self.registry.taken():
+            info: ConnectionRecord | None = taken.entry.info.get(INFO)
             # Another thread may be at it right now; the server ends it, with its database.
             is_ours = info is not None and (info.process, taken.thread) == (
                 os.getpid(),
@@ -177,10 +153,9 @@ class Gate:
             )
             if info is None or taken.key is None or not is_ours:
                 continue
-            if any(self.core.current(aim.key) != aim for aim in info.aims()):
-                self._taken.pop(taken.entry, None)  # first: its holder may take it anew at once
-                if self.holders.give_up(taken):
-                    self.core.ledger.note(_messages.lost_transaction(taken.line))
+            is_stale = any(self.core.current(aim.key) != aim for aim in info.aims())
+            if is_stale and self.registry.give_up(taken):
+                self.core.ledger.note(_messages.lost_transaction(taken.line))
 
     def end_raw(self, serial: int) -> None:
         """End what drivers have opened by themselves in a level that is left."""
@@ -192,33 +167,25 @@ class Gate:
 
         A test's temporary table would hide a real one from the next test; its lock would block it.
         """
-        for entry in alive(self._entries):
-            info: EntryInfo | None = entry.info.get(INFO)
-            # One that is being closed, in a thread of its own, must not be touched: SQLite would
-            # crash. Its entry knows no connection any more.
-            is_idle = entry not in self._taken and entry.dbapi_connection is not None
-            if info is not None and is_idle and info.end_use():
-                _end_on_server(info)
-
-
-def _end_on_server(info: EntryInfo) -> None:
-    # Its pool drops it at its next checkout, which may be never; its advisory locks and what it
-    # listens to would go on until then.
-    if info.key is not None and info.handle is not None and info.process == os.getpid():
-        info.handle.roll_back()
+        for record in self.registry.idle():
+            # Its pool drops it at its next checkout, which may be never; its advisory locks and
+            # what it listens to would go on until then.
+            is_new = record.end_use() and record.key and record.process == os.getpid()
+            if is_new and record.handle is not None:
+                record.handle.roll_back()
 
 
 _gates: list[Gate] = []
 _installed = False
 
 
-def install(core: Core) -> Gate:
+def install(core: Core, registry: Registry) -> Gate:
     """Set up the gate, for good: from here until the process ends no engine goes around it.
 
     A run inside this run (pytester in-process) sets up its own on top.
     """
     global _installed  # noqa: PLW0603 - listeners cannot be taken back, so it happens once
-    _gates.append(Gate(core))
+    _gates.append(Gate(core, registry))
     if not _installed:
         _installed = True
         _loops.install()
@@ -279,13 +246,13 @@ def _listen_to_statements() -> None:
 
 
 def _on_engine_connect(connection: Any, *_: Any) -> None:
-    _gates[-1].holders.made(connection, _gates[-1].core.serial())
+    _gates[-1].registry.hold(connection, _gates[-1].core.serial())
 
 
 def _on_statement(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
     __tracebackhide__ = True
     info = connection.connection.info.get(INFO)
-    if isinstance(info, EntryInfo) and info.handle is not None:
+    if isinstance(info, ConnectionRecord) and info.handle is not None:
         info.handle.executing(statement)
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from pytest_arena._gate._entries import INFO, EntryInfo, Written
 from pytest_arena._gate._reads import (
     note_commit,
     note_doubt,
@@ -21,6 +20,7 @@ from pytest_arena._gate._reads import (
     note_statement,
     noted_write,
 )
+from pytest_arena._gate._registry import INFO, ConnectionRecord, Written
 from pytest_arena._gate._written import (
     COMPILED,
     ends_transaction,
@@ -98,7 +98,7 @@ class LostWrites:
             self._look_at(info, info.written, pooled)
         _end(info)
 
-    def _look_at(self, info: EntryInfo, written: Written, pooled: Any) -> None:
+    def _look_at(self, info: ConnectionRecord, written: Written, pooled: Any) -> None:
         serial = self._core.serial()
         # What a wider fixture holds over its tests is not theirs to commit.
         is_of_a_test = 0 < written.serial == serial
@@ -201,28 +201,28 @@ def _turn(pooled: Any, statement: str) -> None:
             _end(info)
 
 
-def _info_in(context: Any) -> EntryInfo | None:
+def _info_in(context: Any) -> ConnectionRecord | None:
     """What is known of the connection on which a statement has run."""
     if not isinstance(context, DefaultExecutionContext):
         return None
     return _info_of(context.root_connection.connection)
 
 
-def _info_of(pooled: Any) -> EntryInfo | None:
+def _info_of(pooled: Any) -> ConnectionRecord | None:
     """What is known of a connection that is out of its pool."""
     try:
         info = pooled.info.get(INFO)
     except (AttributeError, NotImplementedError):
         return None  # the one by which SQLAlchemy learns to know a server
-    return info if isinstance(info, EntryInfo) else None
+    return info if isinstance(info, ConnectionRecord) else None
 
 
-def _end(info: EntryInfo) -> None:
+def _end(info: ConnectionRecord) -> None:
     info.written = None
     info.changes = info.handle.changes() if info.handle else 0
 
 
-def _is_there_to_lose(info: EntryInfo, pooled: Any) -> bool:
+def _is_there_to_lose(info: ConnectionRecord, pooled: Any) -> bool:
     """Ask whether the app has not committed it behind SQLAlchemy's back."""
     if info.handle is None or info.aim is None or not info.handle.is_begun:
         return False
@@ -232,7 +232,7 @@ def _is_there_to_lose(info: EntryInfo, pooled: Any) -> bool:
         return False
 
 
-def _rows(info: EntryInfo) -> int:
+def _rows(info: ConnectionRecord) -> int:
     parts = info.written.parts if info.written else []
     if any(not rows for _, rows, _ in parts) and info.handle is not None:
         counted = info.handle.changes() - info.changes

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
+    from pytest_arena._config import Config
     from pytest_arena._postgresql._identity import Identity
     from pytest_arena._postgresql._product import PostgreSQL
-    from pytest_arena._product import Aim, Core
+    from pytest_arena._product import Aim, Core, Product
 
-__all__ = ["PostgreSQLConnections"]
+__all__ = ["connections", "open_product"]
 
 # Arguments by which an app opens its connections itself, whatever the others say.
 _OWN_WAYS = ("connection_factory", "connection_class")
@@ -89,7 +90,16 @@ class PostgreSQLConnections:
 
 
 def _aim_of(core: Core, found: Identity) -> Aim | None:
-    product = cast("PostgreSQL | None", core.find_product("postgresql"))
-    own = [one for one in core.provisioned() if one.product is product]
-    aims = (product.aim_of(database, found) for database in own) if product else ()
+    own = [one for one in core.provisioned() if one.product.name == "postgresql"]
+    aims = (cast("PostgreSQL", one.product).aim_of(one, found) for one in own)
     return next((aim for aim in aims if aim is not None), None)
+
+
+connections = PostgreSQLConnections()
+
+
+def open_product(core: Core, config: Config) -> Product:
+    """Return the product of a run. A driver that is only imported does not pay for it."""
+    from pytest_arena._postgresql._product import PostgreSQL  # noqa: PLC0415 - as said
+
+    return PostgreSQL(core, config)

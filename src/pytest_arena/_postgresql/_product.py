@@ -11,29 +11,28 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.engine import URL, make_url
 
-from pytest_arena._databases._store import Store
 from pytest_arena._postgresql._control import as_own
 from pytest_arena._postgresql._identity import identity_of_control
 from pytest_arena._postgresql._server import SYNCS
 from pytest_arena._postgresql._templates import DatabaseShelves
 from pytest_arena._postgresql.isolation import isolate
 from pytest_arena._postgresql.journal import lacking
-from pytest_arena._product import NOWHERE, Aim, Asked, Key, isolation_named
+from pytest_arena._postgresql.registry import ServerRegistry
+from pytest_arena._postgresql.servers import Wanted
+from pytest_arena._postgresql.servers._find import find_server
+from pytest_arena._product import Aim, Asked, Key, isolation_named
 from pytest_arena.errors import ArenaError, ConfigError, impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._config import Config
-    from pytest_arena._databases._shelves import Target
-    from pytest_arena._gate import UsesOfOne
     from pytest_arena._postgresql._identity import Identity
     from pytest_arena._postgresql.isolation import ServerIsolation
-    from pytest_arena._postgresql.registry import ServerRegistry
-    from pytest_arena._postgresql.servers import Server, Wanted
-    from pytest_arena._product import Database, Isolation
+    from pytest_arena._postgresql.servers import Server
+    from pytest_arena._product import Core, Database, Isolation
 
 __all__ = ["PostgreSQL"]
 
@@ -43,30 +42,19 @@ _DRIVERS = ("asyncpg", "psycopg", "psycopg2")
 
 
 class PostgreSQL:
-    """Found or started at the first connection; nothing is asked of a server before.
-
-    ``apps_own`` returns the names of the app's databases as their engines and variables ask for
-    them (``postgresql://host:port/name``): none of them is ever the arena's. ``uses`` returns what
-    tells when somebody uses a database.
-    """
+    """Found or started at the first connection; nothing is asked of a server before."""
 
     name = "postgresql"
     forced = "another database was put in its place, and all connections to the old one were ended"
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        newer_than: float,
-        apps_own: Callable[[], Collection[str]],
-        uses: Callable[[Key], UsesOfOne],
-    ) -> None:
-        self._config, self._newer_than = config, newer_than
-        self._apps_own, self._uses = apps_own, uses
+    folder = None
+
+    def __init__(self, core: Core, config: Config) -> None:
+        self._core, self._config = core, config
         self._server: Server | None = None
         self._own: ServerRegistry | None = None
         self._starting = threading.RLock()
-        self._stores: dict[str, Store[Any]] = {}
+        self._shelves: dict[str, DatabaseShelves] = {}  # by the driver that builds
         self._lives: dict[str, Database] = {}  # by the names that their databases have had
         self._aims: dict[Database, Aim] = {}
 
@@ -83,11 +71,6 @@ class PostgreSQL:
             return self._own
 
     def _started(self) -> ServerRegistry:
-        # A run on SQLite alone does not pay for what looks for servers.
-        from pytest_arena._postgresql.registry import ServerRegistry  # noqa: PLC0415 - as said
-        from pytest_arena._postgresql.servers import Wanted  # noqa: PLC0415 - as said
-        from pytest_arena._postgresql.servers._find import find_server  # noqa: PLC0415 - as said
-
         database = self._config.database
         wanted = Wanted(
             url=database if "://" in database else "",
@@ -104,7 +87,7 @@ class PostgreSQL:
             return
         url = make_url(wanted.url)
         meant = f"{self.name}://{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
-        if url.database and meant in {_with_port(name) for name in self._apps_own()}:
+        if url.database and meant in {_with_port(name) for name in self._core.asked_names()}:
             raise ConfigError(
                 f"arena_database names the app's own database: {meant}",
                 why="arena makes databases of its own on that server, and has to enter by one that "
@@ -134,25 +117,15 @@ class PostgreSQL:
         """Return the database that ``arena.url`` has named so, at any time in this run."""
         return self._lives.get(asked.database)
 
-    def stores(self) -> list[Store[Any]]:
-        """One for each driver that has built."""
-        return list(self._stores.values())
+    def shelves(self, dialect: type[Dialect]) -> DatabaseShelves:
+        """On the server; what is built there is built by the app's own driver."""
+        if dialect.driver not in self._shelves:
+            self._shelves[dialect.driver] = DatabaseShelves(self._databases(), dialect())
+        return self._shelves[dialect.driver]
 
-    def store(self, database: Database) -> Store[Any]:
-        """The templates on the server, built by the app's own driver."""
-        driver = database.dialect.driver
-        if driver not in self._stores:
-            shelves = DatabaseShelves(self._databases(), database.dialect())
-            self._stores[driver] = Store(shelves, self._config.root, self._newer_than)
-        return self._stores[driver]
-
-    def scratch(self) -> Target:
-        """An empty database."""
-        return DatabaseShelves(self._databases(), self.usual_dialect()()).scratch()
-
-    def isolate(self, database: Database, content: Any, tell: Callable[[str], None]) -> Isolation:
+    def isolate(self, database: Database, content: Any) -> Isolation:
         """``undo``, or ``clone``; what a test asks for comes above it."""
-        own = self._databases()
+        own, tell = self._databases(), self._core.ledger.note
         isolation_named(self._config, ISOLATIONS, self.shown)
         isolation = isolate(
             own,
@@ -160,28 +133,31 @@ class PostgreSQL:
             content,
             shown=self.shown,
             place=self._config.place("isolation"),
-            uses=self._uses(database.key),
+            uses=self._core.uses(database.key),
             tell=tell,
         )
         if isolation.name == "clone":
-            self._say_that_it_is_slow(own, tell)
+            self._say_that_it_is_slow(own)
         return cast("Isolation", isolation)
 
     def usual_isolation(self) -> str:
         """Rights decide on it, and the schema."""
         return ""
 
-    def lacks(self, isolation: str) -> str:
-        """Rights, for undo; clone can always be had."""
-        if isolation not in ISOLATIONS:
+    def ask_for(self, name: str, isolation: Isolation) -> str:
+        """``undo`` needs rights; clone can always be had."""
+        if name not in ISOLATIONS:
             return f"{self.shown} is isolated by undo or clone"
-        return lacking(self._databases()) if isolation == "undo" else ""
+        missing = lacking(self._databases()) if name == "undo" else ""
+        if not missing:
+            cast("ServerIsolation", isolation).ask_for(name)
+        return missing
 
-    def _say_that_it_is_slow(self, own: ServerRegistry, tell: Callable[[str], None]) -> None:
+    def _say_that_it_is_slow(self, own: ServerRegistry) -> None:
         server = self._server
         if server is None or server.is_private or own.control.rows(SYNCS) != [("on",)]:
             return
-        tell(
+        self._core.ledger.note(
             f"{server.shown} syncs databases to the disk when they are made and dropped; that is "
             "quick with fsync = off, or on a private server: arena_database = own"
         )
@@ -224,10 +200,6 @@ class PostgreSQL:
             database=address.database,
             query=at_socket,
         )
-
-    def engine_url(self, database: Database, driver: str) -> URL:
-        """Of no place: the live database has no name at first, and another one later."""
-        return URL.create(f"postgresql+{driver}", host=NOWHERE, database=database.name)
 
     def sync_driver(self) -> str | None:
         """Psycopg or psycopg2, in this order."""

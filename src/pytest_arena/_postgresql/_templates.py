@@ -10,26 +10,23 @@ from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import create_engine
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
 
-from pytest_arena._databases._shelves import Manifest, ScriptError, Template, read_manifest
 from pytest_arena._postgresql import _scripts as scripts
 from pytest_arena._postgresql import _templates_sql as sql
 from pytest_arena._postgresql._control import Failed, open_control
+from pytest_arena._product import Aim, Key, Manifest, ScriptError, Template, read_manifest
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
-    from sqlalchemy.engine import Dialect, Engine
+    from sqlalchemy.engine import Dialect
 
-    from pytest_arena._databases._shelves import Target
     from pytest_arena._postgresql._control import Control
     from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._product import Target
     from pytest_arena._values import Address
 
 __all__ = ["DatabaseShelves"]
@@ -45,38 +42,26 @@ class DatabaseTarget:
     address: Address
     sync_driver: str  # "" where there is none
     async_driver: str
-    file: str = ""
     product: str = "PostgreSQL"
     has_schemas: bool = True
 
     @property
-    def is_async_only(self) -> bool:
-        """With asyncpg alone."""
-        return not self.sync_driver
-
-    def aim_key(self) -> str:
+    def aim(self) -> Aim:
         """Its name, which the server has only once."""
-        return f"{self.address.server}/{self.address.database}"
+        name = f"{self.address.server}/{self.address.database}"
+        return Aim(Key("building", name), "", (0, 0), self.address)
 
-    @contextlib.contextmanager
-    def engine(self) -> Iterator[Engine]:
-        """By the sync driver."""
-        engine = create_engine(self._url(self.sync_driver), poolclass=NullPool)
-        try:
-            yield engine
-        finally:
-            engine.dispose()
+    @property
+    def sync_url(self) -> URL | None:
+        """By the sync driver; with asyncpg there is none."""
+        return self._url(self.sync_driver) if self.sync_driver else None
 
-    @contextlib.asynccontextmanager
-    async def async_engine(self) -> AsyncIterator[AsyncEngine]:
+    @property
+    def async_url(self) -> URL:
         """By the async driver."""
         if not self.async_driver:
             raise _no_async_driver()
-        engine = create_async_engine(self._url(self.async_driver), poolclass=NullPool)
-        try:
-            yield engine
-        finally:
-            await engine.dispose()
+        return self._url(self.async_driver)
 
     def _url(self, driver: str) -> URL:
         address = self.address
@@ -114,11 +99,6 @@ class DatabaseTarget:
     def is_being_written(self) -> bool:
         """As the server knows it."""
         return sql.is_being_written(self.own.control, self.address.database)
-
-    def beside(self, number: int) -> DatabaseTarget:  # noqa: ARG002 - each has a name of its own
-        """Another one, empty."""
-        address = self.own.address_of(self.own.create("building"))
-        return DatabaseTarget(self.own, address, self.sync_driver, self.async_driver)
 
     def remove(self) -> None:
         """Whoever is connected."""
@@ -193,7 +173,7 @@ class DatabaseShelves:
         return self._new(below.content if below else None)
 
     def scratch(self) -> DatabaseTarget:
-        """An empty one, for an engine that a builder of another product's database uses too."""
+        """With no template's content."""
         return self._new(None)
 
     def _new(self, template: str | None) -> DatabaseTarget:
@@ -202,7 +182,7 @@ class DatabaseShelves:
 
     def finish(self, target: Target, shelf: str, manifest: Manifest) -> str:
         """Nobody connects to it from here on, so that it can be copied at any time."""
-        name = cast("Address", target.address).database
+        name = cast("DatabaseTarget", target).address.database
         self.own.freeze(name)
         return self.own.finish_template(name, shelf=shelf, manifest=manifest.text())
 

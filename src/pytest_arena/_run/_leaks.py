@@ -70,8 +70,8 @@ def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Ch
 def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
     open_ones = before.of_tests(open_transactions(gate))
     begun = [taken for taken in open_ones if taken not in before.transactions]
-    taken = [taken for taken in before.of_tests(gate.taken()) if taken.serial == serial]
-    held = _entries_of(before.sessions) + gate.holders.entries_of_others(serial) if taken else []
+    taken = [taken for taken in before.of_tests(gate.registry.taken()) if taken.serial == serial]
+    held = _entries_of(before.sessions) + gate.registry.entries_of_others(serial) if taken else []
     return begun + [one for one in taken if one not in begun and one.entry not in held]
 
 
@@ -91,7 +91,7 @@ def _entries_of(numbers: Container[int]) -> list[object]:
 
 def open_transactions(gate: Gate) -> list[Checkout]:
     """Return the connections out of their pools that have begun to write."""
-    return [taken for taken in gate.taken() if taken.in_transaction]
+    return [taken for taken in gate.registry.taken() if taken.in_transaction]
 
 
 def interrupt(taken: Iterable[Checkout]) -> None:

@@ -299,7 +299,7 @@ class Levels:
         """Whoever holds them; of a wider fixture's it is said that they were lost."""
         before = self.before(level).transactions
         self._in_the_way += [one for one in _leaks.open_transactions(self._gate) if one in before]
-        _leaks.end_transactions(self._gate.taken())
+        _leaks.end_transactions(self._gate.registry.taken())
 
     def _is_the_fixtures_own(self, isolation: Isolation, level: Level) -> bool:
         """Whether only a wider fixture's transaction is open, as it was before this level.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import time
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,9 @@ from pytest_arena._changes import Mask
 from pytest_arena._databases._builders import check_schema, check_seed
 from pytest_arena._databases._engines import Engines
 from pytest_arena._databases._environment import Environment
-from pytest_arena._databases._files import Files
-from pytest_arena._databases._registry import KnownDatabases
 from pytest_arena._databases._resolver import Databases
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._loop import running_loop
-from pytest_arena._postgresql._product import PostgreSQL
 from pytest_arena._report import Summary, kept_text
 from pytest_arena._run import _leaks
 from pytest_arena._run._apps import Apps
@@ -31,15 +27,12 @@ from pytest_arena._run._observer import Observer
 from pytest_arena._run._story import Moments, Story, asked_and_answered, lost_words
 from pytest_arena._run._summary import KeptDatabases, is_to_be_kept, summarized
 from pytest_arena._run._test import ClientOptions, Current, RunningTest
-from pytest_arena._sqlite._home import Home
-from pytest_arena._sqlite._product import SQLite
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_arena._config import Config
-    from pytest_arena._product import Key, Product
     from pytest_arena._run._levels import LevelHooks
     from pytest_arena._run._test import Watcher
     from pytest_arena._values import Plan
@@ -60,16 +53,12 @@ class ArenaRun:
     ) -> None:
         self.config, self.ledger = config, ledger
         self.watcher = watch(self) if watch is not None else None
-        home = Home()
-        files = Files(config, home)
-        self._known = KnownDatabases(config, self._products(home), files)
-        self.databases = Databases(config, self._known, files, ledger)
+        self.connections = _gate.Registry()
+        self.databases = Databases(config, ledger, self.connections)
+        self._known = self.databases.known
         self.current = Current(self.databases)
         self.environment = Environment(config.env, self.databases)
-        self.gate = _gate.install(self.databases)
-        self.databases.on_raw = self.gate.opened_raw
-        self.databases.on_child = self.gate.uses.open_to_others
-        self._known.on_rename = self.gate.uses.rename
+        self.gate = _gate.install(self.databases, self.connections)
         self.levels = Levels(self.databases, self.gate, ledger, hooks)
         self.engines = Engines(self.databases, self.current)
         self.apps = Apps(config, self.current, self.watcher)
@@ -81,21 +70,6 @@ class ArenaRun:
         self.serials = count(1)
         self._process = os.getpid()
         self._told_lost: set[str] = set()
-
-    def _products(self, home: Home) -> dict[str, Product]:
-        config, since = self.config, _rebuilt_since(self.config)
-        products: dict[str, Product] = {"sqlite": SQLite(config, home, newer_than=since)}
-        if config.database != "sqlite":
-            products["postgresql"] = PostgreSQL(
-                config, newer_than=since, apps_own=self._asked_names, uses=self._uses_of
-            )
-        return products
-
-    def _uses_of(self, key: Key) -> _gate.UsesOfOne:
-        return self.gate.uses.of(key)
-
-    def _asked_names(self) -> list[str]:
-        return self._known.asked_names()
 
     def start(self) -> None:
         """Redirect the environment. The gate stands already."""
@@ -133,7 +107,7 @@ class ArenaRun:
         self.engines.close(self.databases.drop_orphans())
         self.ledger.begin(plan.name)
         self.levels.seconds = 0.0
-        self.gate.used.clear()
+        self.connections.used.clear()
         self.fixtures.examples = None
         self.current.test = RunningTest(
             plan,
@@ -172,7 +146,7 @@ class ArenaRun:
 
     def interrupt(self) -> None:
         """End the statements of a test that was broken off; harmless where none runs."""
-        _leaks.interrupt(taken for taken in self.gate.taken() if taken.serial)
+        _leaks.interrupt(taken for taken in self.connections.taken() if taken.serial)
 
     async def aclose_test(self) -> None:
         """In the test's own loop: close what needs it."""
@@ -216,7 +190,7 @@ class ArenaRun:
 
     def _facts(self, test: RunningTest) -> TestFacts:
         provisioned = self.databases.provisioned()
-        used = [one.name for one in provisioned if one.key in self.gate.used]
+        used = [one.name for one in provisioned if one.key in self.connections.used]
         return TestFacts(
             name=test.plan.name,
             databases=tuple(dict.fromkeys([*used, *test.changed])),
@@ -281,26 +255,13 @@ class ArenaRun:
         self.databases.finished = True
         if _gate.close(self.gate):
             self.environment.restore()
-        for product in self._known.products.values():
+        for product in self.databases.products.opened():
             product.close()
 
     def _leave_all(self) -> None:
         while self.databases.levels:
             with suppress(ArenaError):  # nobody is left to be told
                 self.levels.leave(self.databases.levels[-1])
-
-
-_SINCE = "ARENA_REBUILT_SINCE"
-
-
-def _rebuilt_since(config: Config) -> float:
-    """Under ``--arena-rebuild``: templates older than the run's start are not good enough.
-
-    The first process says when it started; its workers inherit it, and build once together.
-    """
-    if not config.rebuild:
-        return 0.0
-    return float(os.environ.setdefault(_SINCE, str(time.time())))
 
 
 # How is the test's own function called, so that it begins and ends as a test should?

@@ -185,7 +185,7 @@ class Story:
         """
         telling = _Telling(self)
         below, own = list(telling.below()), list(telling.own())
-        has_to_do = self.turns or self._gate.used or any(part.changes for part in own)
+        has_to_do = self.turns or self._gate.registry.used or any(part.changes for part in own)
         return [*below, *own] if has_to_do else []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pytest_arena._sqlite._attach import lead_attached, may_attach
-from pytest_arena._sqlite._connections import SQLiteConnections
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._file import LiveFile
 from pytest_arena._sqlite._home import Home
@@ -19,11 +18,8 @@ __all__ = [
     "OwnConnection",
     "Pages",
     "Wal",
-    "connections",
     "file_of",
     "lead_attached",
     "may_attach",
     "works",
 ]
-
-connections = SQLiteConnections()

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._product import Core
+    from pytest_arena._config import Config
+    from pytest_arena._product import Core, Product
 
-__all__ = ["SQLiteConnections"]
+__all__ = ["connections", "open_product"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,3 +193,13 @@ class SQLiteConnections:
 def _database(cargs: Any, cparams: Any) -> tuple[str, bool]:
     database = cargs[0] if cargs else cparams.get("database", "")
     return os.fsdecode(database), bool(cparams.get("uri"))
+
+
+connections = SQLiteConnections()
+
+
+def open_product(core: Core, config: Config) -> Product:
+    """Return the product of a run. A connection that is only watched does not pay for it."""
+    from pytest_arena._sqlite._product import SQLite  # noqa: PLC0415 - as said
+
+    return SQLite(core, config)

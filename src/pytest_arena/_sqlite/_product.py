@@ -6,29 +6,25 @@ import glob
 import re
 from importlib.util import find_spec
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import URL, make_url
 
-from pytest_arena._databases._files import real, tails_of
-from pytest_arena._databases._store import Store
-from pytest_arena._product import Aim, Asked, Key, isolation_named
+from pytest_arena._product import Aim, Asked, Database, Key, isolation_named
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
-from pytest_arena._sqlite._home import kept_file
-from pytest_arena._sqlite._templates import FileShelves, FileTarget
+from pytest_arena._sqlite._home import Home, kept_file
+from pytest_arena._sqlite._templates import FileShelves
 from pytest_arena.errors import impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-    from pathlib import Path
+    from collections.abc import Collection
 
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._config import Config
-    from pytest_arena._databases._shelves import Target
-    from pytest_arena._product import Database
-    from pytest_arena._sqlite._home import Home
+    from pytest_arena._product import Core, Isolation
 
 __all__ = ["SQLite"]
 
@@ -42,11 +38,16 @@ class SQLite:
         "sqlite3 itself and of other processes go on with the old file"
     )
 
-    def __init__(self, config: Config, home: Home, *, newer_than: float) -> None:
-        self._config, self._home = config, home
-        shelves = FileShelves(config.cache / "templates")
-        self._store = Store(shelves, config.root, newer_than)
+    def __init__(self, core: Core, config: Config) -> None:
+        self._core, self._config = core, config
+        self._home = Home()
+        self._shelves = FileShelves(config.cache / "templates", self._home)
         self._count = count(1)
+
+    @property
+    def folder(self) -> Path:
+        """That of this process."""
+        return self._home.path
 
     @property
     def shown(self) -> str:
@@ -61,12 +62,13 @@ class SQLite:
     def key(self, asked: Asked) -> Key | None:
         """The file; a memory database without a name is its engine's alone."""
         if asked.name:
-            return Key("file", real(asked.name))
+            return Key("file", str(Path(asked.name).resolve()))
         return Key("shared memory", asked.memory) if asked.memory else None
 
     def tails(self, asked: Asked) -> tuple[str, ...]:
         """Its path without the ending, from the whole to the last part of it."""
-        return tails_of(asked.name)
+        parts = Path(asked.name).with_suffix("").parts[1:] if asked.name else ()
+        return tuple("/".join(parts[at:]) for at in range(len(parts)))
 
     def new_file(self, name: str, taken: Collection[str]) -> Path:
         """A file of its own, with room in its name for SQLite's side files.
@@ -83,22 +85,14 @@ class SQLite:
         del asked
         return None
 
-    def stores(self) -> list[Store[Any]]:
-        """The one."""
-        return [self._store]
+    def shelves(self, dialect: type[Dialect]) -> FileShelves:
+        """The same for all drivers."""
+        del dialect
+        return self._shelves
 
-    def store(self, database: Database) -> Store[Any]:
-        """The one."""
-        del database
-        return self._store
-
-    def scratch(self) -> Target:
-        """A file that is not there yet."""
-        return FileTarget(self._home.file(f"scratch-{next(self._count)}"))
-
-    def isolate(self, database: Database, content: Any, tell: Callable[[str], None]) -> Copy:
+    def isolate(self, database: Database, content: Any) -> Isolation:
         """``copy``, which is all that SQLite has."""
-        return self._kind()(live_of(database), content, tell=tell)
+        return self._kind()(live_of(database), content, tell=self._core.ledger.note)
 
     def usual_isolation(self) -> str:
         """Nobody's rights decide on it."""
@@ -108,9 +102,9 @@ class SQLite:
         kind: type[Copy] = isolation_named(self._config, {"auto": Copy, "copy": Copy}, self.shown)
         return kind
 
-    def lacks(self, isolation: str) -> str:
-        """All but copy."""
-        return "" if isolation == "copy" else f"{self.shown} is isolated by copy"
+    def ask_for(self, name: str, isolation: Isolation) -> str:
+        """There is copy alone."""
+        return "" if name == isolation.name else f"{self.shown} is isolated by copy"
 
     def aim(self, database: Database) -> Aim:
         """The live file."""
@@ -120,10 +114,6 @@ class SQLite:
     def url(self, database: Database, driver: str) -> URL:
         """The path of the live file."""
         return URL.create(f"sqlite+{driver}" if driver else "sqlite", database=database.file)
-
-    def engine_url(self, database: Database, driver: str) -> URL:
-        """The same."""
-        return self.url(database, driver)
 
     def sync_driver(self) -> str:
         """Python's own."""

@@ -13,21 +13,21 @@ from filelock import FileLock, Timeout
 from sqlalchemy import create_engine
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from pytest_arena._databases._shelves import Manifest, ScriptError, Template, read_manifest
+from pytest_arena._product import Aim, Key, Manifest, ScriptError, Template, read_manifest
 from pytest_arena._sqlite import _scripts as scripts
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._file import is_whole
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
-    from sqlalchemy.engine import Dialect, Engine
+    from sqlalchemy.engine import Dialect
 
-    from pytest_arena._databases._shelves import Target
+    from pytest_arena._product import Target
+    from pytest_arena._sqlite._home import Home
 
 __all__ = ["FileShelves", "FileTarget"]
 
@@ -40,44 +40,28 @@ class FileTarget:
     """A file, which is made by whoever connects first."""
 
     path: Path
-    address: None = None
-    is_async_only: bool = False
     product: str = "SQLite"
     has_schemas: bool = False
 
     @property
-    def file(self) -> str:
+    def aim(self) -> Aim:
         """Its path."""
-        return str(self.path)
+        return Aim(Key("building", str(self.path)), str(self.path), (0, 0))
 
-    def aim_key(self) -> str:
-        """Its path."""
-        return str(self.path)
-
-    @contextlib.contextmanager
-    def engine(self) -> Iterator[Engine]:
+    @property
+    def sync_url(self) -> URL:
         """By the driver of the standard library."""
-        engine = create_engine(self._url("sqlite"), poolclass=NullPool)
-        try:
-            yield engine
-        finally:
-            engine.dispose()
+        return URL.create("sqlite", database=str(self.path))
 
-    @contextlib.asynccontextmanager
-    async def async_engine(self) -> AsyncIterator[AsyncEngine]:
+    @property
+    def async_url(self) -> URL:
         """By aiosqlite."""
-        engine = create_async_engine(self._url("sqlite+aiosqlite"), poolclass=NullPool)
-        try:
-            yield engine
-        finally:
-            await engine.dispose()
-
-    def _url(self, driver: str) -> URL:
-        return URL.create(driver, database=self.file)
+        return URL.create("sqlite+aiosqlite", database=str(self.path))
 
     def run_script(self, script: str) -> None:
         """On an engine's connection, so that what it attaches is looked at."""
-        with self.engine() as engine, engine.begin() as connection:
+        engine = create_engine(self.sync_url, poolclass=NullPool)
+        with engine.begin() as connection:
             try:
                 scripts.run_script(connection.connection.dbapi_connection, script)
             except Exception as error:
@@ -103,10 +87,6 @@ class FileTarget:
             except sql.Busy:
                 return True
 
-    def beside(self, number: int) -> FileTarget:
-        """Another file, which is not there yet."""
-        return FileTarget(Path(f"{self.path}-{number}"))
-
     def remove(self) -> None:
         """Side files too."""
         for file in self.path.parent.glob(f"{self.path.name}*"):
@@ -122,6 +102,7 @@ class FileShelves:
     """
 
     folder: Path
+    home: Home
 
     @property
     def ddl(self) -> Dialect:
@@ -180,11 +161,15 @@ class FileShelves:
             shutil.copyfile(below.content, target.path)
         return target
 
+    def scratch(self) -> FileTarget:
+        """A file of this process that is not there yet."""
+        return FileTarget(self.home.file(f"scratch-{uuid.uuid4().hex}"))
+
     def finish(self, target: Target, shelf: str, manifest: Manifest) -> Path:
         """Into one file, without side files."""
         folder = self.folder / shelf
         finished, single = folder / f"{manifest.digest}.sqlite", folder / f"single-{uuid.uuid4()}"
-        sql.finish_file(Path(target.file), single)
+        sql.finish_file(Path(target.aim.file), single)
         single.replace(finished)
         single.write_text(manifest.text(), encoding="utf-8")
         single.replace(finished.with_suffix(".json"))

@@ -152,10 +152,10 @@ class Reading:
     def _may_be_more(self) -> bool:
         """Whether more may have written than statements of engines: a driver, for one."""
         used = self.run.moments.used()
-        return self.run.gate.has_raw or any(one.live is not None for one in used)
+        return self.run.connections.has_raw or any(one.live is not None for one in used)
 
     def _is_unsure(self, doings: Doings) -> bool:
-        return doings.is_unsure or self.run.gate.has_raw
+        return doings.is_unsure or self.run.connections.has_raw
 
     # Rows that a request has changed.
 
@@ -172,7 +172,7 @@ class Reading:
 
     def _has_changed(self, request: Request) -> bool:
         """Whether something else may have written: a driver, where a file is not as before."""
-        if self.run.gate.has_raw:
+        if self.run.connections.has_raw:
             return True
         before, after = request.before, request.after
         if request.is_at_once or before is None or after is None:
