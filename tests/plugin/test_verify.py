@@ -35,13 +35,13 @@ async def test_uses_nothing():
 # A file that is brought back but for one thing. The planted plugin comes before the first test.
 COPY_LIES = """
 import sqlite3
-from pytest_arena._sqlite._copy import Copy
+from pytest_arena._sqlite._restorer import Restorer
 
-_restore = Copy._restore
+restore = Restorer.restore
 
 
 def lie(self, picture):
-    changed = _restore(self, picture)
+    changed = restore(self, picture)
     if changed:
         with sqlite3.connect(self.live) as connection:
             connection.execute({statement!r})
@@ -49,7 +49,7 @@ def lie(self, picture):
     return changed
 
 
-Copy._restore = lie
+Restorer.restore = lie
 """
 
 CLONE_LIES = """
