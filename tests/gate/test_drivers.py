@@ -20,6 +20,7 @@ HEADER = f"""
 import asyncio, importlib, socket, sys, threading
 from types import SimpleNamespace
 from pytest_arena._postgresql.drivers import _guard as _drivers
+from pytest_arena._postgresql.drivers._seams import watch_drivers
 from pytest_arena._product import Aim, Key
 from pytest_arena._gate import asked_by_engine, find_engines
 from pytest_arena._ledger import Ledger
@@ -57,7 +58,7 @@ arena = Resolver()
 mode = "refuse"
 resolver = lambda: arena
 def install():
-    _drivers.watch_drivers(lambda: resolver())
+    watch_drivers(lambda: resolver())
 
 def line_of(call):
     try:

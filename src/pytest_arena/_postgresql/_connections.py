@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql import moving
 from pytest_arena._postgresql._handle import ServerHandle, driver_connection
-from pytest_arena._postgresql._identity import identity
-from pytest_arena._postgresql._live_names import name_of
+from pytest_arena._postgresql._identity import identity, name_of
 from pytest_arena._postgresql.drivers import _guard as drivers
+from pytest_arena._postgresql.drivers._seams import watch_drivers
 from pytest_arena._product import Asked, Live
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class PostgreSQLConnections:
 
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Each connection of a driver, by the functions that all of them go through."""
-        drivers.watch_drivers(core)
+        watch_drivers(core)
 
     def end_raw(self, core: Core, serial: int) -> None:
         """Their backends."""

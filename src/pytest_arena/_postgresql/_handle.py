@@ -7,8 +7,8 @@ import weakref
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._postgresql._beyond import reaches_beyond
-from pytest_arena._postgresql._live_sql import has_written
-from pytest_arena._postgresql.drivers import _messages as messages
+from pytest_arena._postgresql._identity import has_written
+from pytest_arena._postgresql.drivers._guard import refused_beyond
 from pytest_arena._postgresql.moving import at_checkin
 from pytest_arena._values import STATEMENT_START as START
 
@@ -89,7 +89,7 @@ class ServerHandle:
         """Refuse what reaches beyond; count what the session carries to its next transaction."""
         __tracebackhide__ = True
         if beyond := reaches_beyond(statement):
-            raise self._core.ledger.refused(messages.beyond(beyond))
+            raise self._core.ledger.refused(refused_beyond(beyond))
         self._states += alters_session(statement)
 
     def returned(self) -> None:

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from pytest_arena._imports import when_imported
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._postgresql._arguments import Led, Target, is_led, lead, name_outright, target
 from pytest_arena._postgresql._beyond import reaches_beyond
-from pytest_arena._postgresql.drivers import _messages as messages
-from pytest_arena._postgresql.drivers._seams import CONNECTING
-from pytest_arena._postgresql.drivers._statements import STATEMENTS
-from pytest_arena._product import Asked
+from pytest_arena._product import NOWHERE, Asked
 from pytest_arena._values import alive
+from pytest_arena.errors import ProductionDatabaseError, UnknownDatabaseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,16 +26,18 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._product import PostgreSQL
     from pytest_arena._product import Aim, Core
     from pytest_arena._values import Address, CodeLine
+    from pytest_arena.errors import RefusedError
 
     Without: TypeAlias = Callable[[str, str], str]  # the note about a driver that cannot be guarded
 
 __all__ = [
     "Admitted",
+    "Guard",
     "RawConnection",
     "admitted",
     "pooled",
     "raw_connections",
-    "watch_drivers",
+    "refused_beyond",
 ]
 
 
@@ -117,24 +116,14 @@ def _pid_of(connection: Any) -> int:
         return 0
 
 
-@cache
-def watch_drivers(core: Callable[[], Core | None]) -> None:
-    """Watch asyncpg, psycopg and psycopg2 until the process ends. Imports none of them."""
-    guard = _Guard(core)
-    for module, change in CONNECTING.items():
-        when_imported(module, partial(guard.change, change, messages.cannot_watch))
-    for module, change in STATEMENTS.items():
-        when_imported(module, partial(guard.change, change, messages.cannot_read))
-
-
-class _Guard:
+class Guard:
     """Decides on each connection before a socket is opened."""
 
     def __init__(self, core: Callable[[], Core | None]) -> None:
         self._core = core
 
     def change(
-        self, change: Callable[[_Guard, ModuleType], None], without: Without, module: ModuleType
+        self, change: Callable[[Guard, ModuleType], None], without: Without, module: ModuleType
     ) -> None:
         """Put the guard into a driver's module."""
         try:
@@ -158,7 +147,7 @@ class _Guard:
             return Admitted(kwargs["host"].address)
         meant = target(driver, args, kwargs)
         if isinstance(kwargs.get("host"), Led):
-            raise now.ledger.refused(messages.led_astray(meant))
+            raise now.ledger.refused(_led_astray(meant))
         if now.drivers == "off":
             return None
         asked = _asked(dialect, meant)
@@ -175,9 +164,7 @@ class _Guard:
             return Admitted()
         driver = asked.dialect.driver
         if now.drivers == "refuse":
-            raise now.ledger.refused(
-                messages.raw_connection(meant, driver, of_app=now.means(asked))
-            )
+            raise now.ledger.refused(_raw_connection(meant, driver, of_app=now.means(asked)))
         aim = now.aim(asked)
         if aim is None or aim.address is None:
             return Admitted()
@@ -202,7 +189,7 @@ class _Guard:
             return
         if admitted.address and (other := _elsewhere(admitted.address, connection)):
             connection.close()
-            raise now.ledger.refused(messages.made_elsewhere(other))
+            raise now.ledger.refused(_made_elsewhere(other))
         line = user_line() if admitted.aim else None  # an engine's own have theirs elsewhere
         _opened[connection] = _Opened(admitted, line, now.serial())
         if admitted.aim is not None:
@@ -218,7 +205,7 @@ class _Guard:
         if not beyond or (why := admitted(connection)) is None or why.address is None:
             return
         if (now := self._core()) is not None:
-            raise now.ledger.refused(messages.beyond(beyond))
+            raise now.ledger.refused(refused_beyond(beyond))
 
 
 def _elsewhere(address: Address, connection: Any) -> Target | None:
@@ -257,3 +244,65 @@ def _aim_at(core: Core, asked: Asked) -> Aim | None:
     product = cast("PostgreSQL | None", core.find_product("postgresql"))
     database = product.meant(asked) if product else None
     return database.aim if database else None
+
+
+# The guard's words
+
+_UNSEEN = "no line of yours is on the stack: a pool's own task or thread connects"
+_UNSEEN_LINE = "no line of yours is on the stack: a thread or an extension module connects"
+_REDIRECT = "arena_drivers = redirect   (it then lands in the test's database)"
+
+
+def _raw_connection(
+    target: Target, driver: str, *, of_app: bool, line: CodeLine | None = None
+) -> RefusedError:
+    """A connection by a driver itself, to a server's database outside of the arena."""
+    kind = ProductionDatabaseError if of_app else UnknownDatabaseError
+    return kind(
+        f"refused: a connection to {target.name} by {driver}, and not by the app's engine",
+        why="arena leads engines into the test's database; what this connection does would stay "
+        "in a database that may be a real one",
+        cause=str(line or user_line() or _UNSEEN),
+        fix=f"{_REDIRECT}\nor use the app's engine, db_session or arena.url{_allowing(target)}",
+    )
+
+
+def _led_astray(target: Target) -> UnknownDatabaseError:
+    """An engine's connection whose arguments somebody changed after arena had."""
+    return UnknownDatabaseError(
+        f"refused: an engine's connection to {target.name}, which is not inside the arena",
+        why="a do_connect listener of the app changed where it goes after arena had led it into "
+        "the test's database; what the test did would stay there",
+        cause=str(user_line() or _UNSEEN),
+        fix=f"set what belongs to the session alone in the listener{_allowing(target)}",
+    )
+
+
+def _made_elsewhere(target: Target) -> UnknownDatabaseError:
+    """A connection that a factory opened, instead of the one that it was asked for."""
+    return UnknownDatabaseError(
+        f"refused: a connection to {target.name}, which is not inside the arena",
+        why="a connection_factory was asked for one to the test's database and opened another one; "
+        "what it does would stay there",
+        cause=str(user_line() or _UNSEEN),
+        fix="let the factory pass on the dsn that it is given",
+    )
+
+
+def _allowing(target: Target) -> str:
+    if any(NOWHERE in name for name in target.names):  # the environment's, before it was replaced
+        return ""
+    hosts_alike = target.names[0] if len(target.names) == 1 else f"postgresql://*/{target.database}"
+    return f"; or, if tests may reach it:\narena_allow = {hosts_alike}"
+
+
+def refused_beyond(statement: str) -> ProductionDatabaseError:
+    """A statement that would touch another database of the server, or all of it."""
+    return ProductionDatabaseError(
+        f"refused: {statement}, which reaches beyond the test's database",
+        why="the server may have databases of yours; what is done to them, and to the server, is "
+        "not taken back after the test",
+        cause=str(user_line() or _UNSEEN_LINE),
+        fix="delete the fixture that makes a test database, and name what fills one:\n"
+        "arena_schema = <module>:<Base>   (a migration names its own by current_database())",
+    )

@@ -8,54 +8,72 @@ from __future__ import annotations
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._postgresql.drivers._base import is_guarded, marked, owner_of
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
+    from typing import TypeAlias
 
-    from pytest_arena._postgresql.drivers._base import Change, Guard
+    from pytest_arena._postgresql.drivers._guard import Guard
 
-__all__ = ["STATEMENTS", "guard_cursors"]
+    Change: TypeAlias = Callable[[Guard, ModuleType], None]
+
+__all__ = ["STATEMENTS", "Change", "guard_cursors", "owner_of", "replace_function"]
 
 # Without parameters; all others, prepared ones, cursors; and COPY, out of a query and in.
 _OF_ASYNCPG = ("execute", "_get_statement", "_copy_out", "_copy_in")
 
 
+def replace_function(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    """Put what ``make`` returns in the place of a function of a driver's, once and for all.
+
+    Raises:
+        KeyError: this version of the driver has no such function.
+    """
+    original = vars(owner)[name]
+    function = getattr(original, "__func__", original)
+    if not hasattr(function, "arena_guards"):
+        guarded: Any = wraps(function)(make(function))
+        guarded.arena_guards = True
+        setattr(owner, name, classmethod(guarded) if function is not original else guarded)
+
+
+def owner_of(kind: type, name: str) -> Any:
+    """Return the class that a method is written in.
+
+    Raises:
+        AttributeError: this version of the driver has no such method.
+    """
+    for base in kind.__mro__:
+        if name in vars(base):
+            return base
+    raise AttributeError(name)
+
+
 def _guard_asyncpg(guard: Guard, module: ModuleType) -> None:
+    def make(original: Any) -> Any:
+        async def ask_first(connection: Any, query: str, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            guard.refuse_beyond(connection, query)
+            return await original(connection, query, *args, **kwargs)
+
+        return ask_first
+
     for name in _OF_ASYNCPG:
-        original = vars(module.Connection)[name]
-        if not is_guarded(original):
-            setattr(module.Connection, name, _asking(guard, original))
-
-
-def _asking(guard: Guard, original: Callable[..., Any]) -> Any:
-    @marked
-    @wraps(original)
-    async def ask_first(connection: Any, query: str, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        guard.refuse_beyond(connection, query)
-        return await original(connection, query, *args, **kwargs)
-
-    return ask_first
+        replace_function(module.Connection, name, make)
 
 
 def _guard_psycopg(guard: Guard, module: ModuleType) -> None:
-    # Of all cursors, sync, async and on the server, and of COPY.
-    owner = owner_of(module.Cursor, "_convert_query")
-    original = vars(owner)["_convert_query"]
-    if is_guarded(original):
-        return
+    def make(original: Any) -> Any:
+        def _convert_query(cursor: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            converted = original(cursor, *args, **kwargs)
+            guard.refuse_beyond(cursor._conn, converted.query)  # noqa: SLF001 - `connection` is the same, slower
+            return converted
 
-    @marked
-    @wraps(original)
-    def _convert_query(cursor: Any, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        converted = original(cursor, *args, **kwargs)
-        guard.refuse_beyond(cursor._conn, converted.query)  # noqa: SLF001 - `connection` is the same, slower
-        return converted
+        return _convert_query
 
-    owner._convert_query = _convert_query  # noqa: SLF001 - execute(), stream(), copy() have nothing else in common
+    # Of all cursors, sync, async and on the server, and of COPY: they have nothing else in common.
+    replace_function(owner_of(module.Cursor, "_convert_query"), "_convert_query", make)
 
 
 def guard_cursors(guard: Guard, extensions: Any, connection: Any) -> None:
