@@ -13,12 +13,10 @@ from pytest_arena._postgresql.isolation._live import PlainDatabase
 from pytest_arena._product import Held
 from pytest_arena.errors import IsolationError
 from tests.isolation.on_server import CHECKS
-from tests.isolation.server_world import ServerWorld, made_template
+from tests.isolation.server_world import ServerWorld
 from tests.servers.postgresql import (
     connect,
     names_on_server,
-    own_databases,
-    own_registry,
     rows,
     run,
 )
@@ -27,19 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_arena._postgresql.registry import ServerRegistry
-
-
-@pytest.fixture(scope="module")
-def own() -> Iterator[ServerRegistry]:
-    """One run for all tests of this module."""
-    with own_registry() as registry, own_databases(registry) as own:
-        yield own
-
-
-@pytest.fixture(scope="module")
-def template(own: ServerRegistry) -> str:
-    """A database with something of everything."""
-    return made_template(own)
 
 
 @pytest.fixture

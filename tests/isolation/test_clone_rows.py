@@ -13,13 +13,11 @@ from pytest_arena._postgresql import _control as controls
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._rows import Rows, compared, read_digests, read_rows
 from pytest_arena.errors import IsolationError
-from tests.isolation.server_world import ServerWorld, made_template
+from tests.isolation.server_world import ServerWorld
 from tests.isolation.test_copy_rows import net
 from tests.servers.postgresql import (
     address,
     names_on_server,
-    own_databases,
-    own_registry,
     run,
 )
 
@@ -29,17 +27,6 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.registry import ServerRegistry
 
 World = ServerWorld
-
-
-@pytest.fixture(name="own", scope="module")
-def _own() -> Iterator[ServerRegistry]:
-    with own_registry() as registry, own_databases(registry) as own:
-        yield own
-
-
-@pytest.fixture(name="template", scope="module")
-def _template(own: ServerRegistry) -> str:
-    return made_template(own)
 
 
 @pytest.fixture(name="world")

@@ -18,8 +18,8 @@ from pytest_arena._product import Held
 from pytest_arena._sqlite import Copy
 from pytest_arena.errors import IsolationError
 from tests.isolation.conformance import MANY, new_world
-from tests.isolation.random_work import WORK
 from tests.isolation.test_copy import MODES, ByBackup
+from tests.isolation.test_random_work import ON_SQLITE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -344,7 +344,7 @@ def test_pictures_of_moments_are_removed_with_them(world: World) -> None:
     assert len(list(world.live.parent.glob("*.level-*"))) <= 2
 
 
-QUIET = [step for step in WORK if step != "PRAGMA locking_mode = EXCLUSIVE"]
+QUIET = [step for step in ON_SQLITE if step != "PRAGMA locking_mode = EXCLUSIVE"]
 STEPS = st.lists(
     st.one_of(
         st.sampled_from(("enter", "leave", "moment", "moment", "compare")),

@@ -12,12 +12,9 @@ from pytest_arena._postgresql.isolation import isolate
 from pytest_arena._postgresql.isolation._isolation import _KINDS
 from pytest_arena._product import Held
 from pytest_arena.errors import ConfigError, IsolationError
-from tests.isolation.server_world import SCHEMA
 from tests.servers.postgresql import (
     connect,
     names_on_server,
-    own_databases,
-    own_registry,
     rows,
     run,
 )
@@ -28,22 +25,6 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.registry import ServerRegistry
 
 OTHER = {"undo": "clone", "clone": "undo"}
-
-
-@pytest.fixture(scope="module")
-def own() -> Iterator[ServerRegistry]:
-    """One run for all tests of this module."""
-    with own_registry() as registry, own_databases(registry) as own:
-        yield own
-
-
-@pytest.fixture(scope="module")
-def template(own: ServerRegistry) -> str:
-    """A database with something of everything."""
-    name = own.create("building")
-    run(*[part for part in SCHEMA.split(";") if part.strip()], database=name)
-    own.freeze(name)
-    return own.finish_template(name, shelf="dancers", manifest="")
 
 
 class Switching:

@@ -21,8 +21,8 @@ from pytest_arena._postgresql.journal._templates import Unjournaled
 from pytest_arena._product import Held
 from pytest_arena.errors import ArenaError
 from tests.isolation.on_server import CHECKS, wait_until
-from tests.isolation.server_world import Hand, ServerWorld, made_template
-from tests.servers.postgresql import connect, own_databases, own_registry, rows, run
+from tests.isolation.server_world import Hand, ServerWorld
+from tests.servers.postgresql import connect, rows, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,19 +31,6 @@ if TYPE_CHECKING:
 
 COUNT = "SELECT count(*) FROM plain"
 SCHEMAS = "SELECT nspname::text FROM pg_namespace WHERE nspname LIKE '%arena%'"
-
-
-@pytest.fixture(scope="module")
-def own() -> Iterator[ServerRegistry]:
-    """One run for all tests of this module."""
-    with own_registry() as registry, own_databases(registry) as own:
-        yield own
-
-
-@pytest.fixture(scope="module")
-def template(own: ServerRegistry) -> str:
-    """A database with something of everything."""
-    return made_template(own)
 
 
 @pytest.fixture

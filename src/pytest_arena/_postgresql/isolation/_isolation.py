@@ -44,7 +44,7 @@ class ServerIsolation:
 
     Cost of enter + leave: nothing where nobody used the database. ``undo``: two round trips, and
     the time that the changes take. ``clone``: one round trip, two with sequences, where nothing was
-    written; else four, and new connections. For the first of some levels of another isolation two
+    written; else three, and new connections. For the first of some levels of another isolation two
     copies of the live database, and all connections are made anew.
     """
 

@@ -214,6 +214,7 @@ class PlainDatabase(LiveDatabase):
     def __init__(self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]) -> None:
         super().__init__(own, uses, tell)
         self._mark = _Facts(0)
+        self._latest: _Facts | None = None  # by which a change was found
 
     def template(self, content: str | None) -> str | None:
         """Return the template itself."""
@@ -232,19 +233,23 @@ class PlainDatabase(LiveDatabase):
     def put(self, snapshot: Snapshot, number: int, archive: Archive) -> None:
         """Go to the next copy; a snapshot has all that the levels below had written."""
         del number, archive
-        # Before the copy: while the next one is made ahead, nobody knows whose an id is.
-        mark = self._asked_facts(self._read_facts)
+        mark = self._next_mark()
         name = snapshot.take()
         self.give_up()
         self._go_to(name, snapshot, mark)
 
     def fork(self) -> None:
         """Become a snapshot, and go on with a copy."""
-        mark = self._asked_facts(self._read_facts)
+        mark = self._next_mark()
         with self.frozen(is_given_up=True) as frozen:
             name = self.own.create("live", template=frozen)
         self.kept_as = None  # what was to be kept goes on in the copy
         self._go_to(name, Snapshot(self.own, frozen, is_ours=True), mark)
+
+    def _next_mark(self) -> _Facts:
+        """Read ids before the copy: while others are made ahead, nobody knows whose they are."""
+        mark, self._latest = self._latest, None
+        return mark or self._asked_facts(self._read_facts)
 
     def _go_to(self, name: str, snapshot: Snapshot, mark: _Facts) -> None:
         # Nobody could write to it before now, and the ids were read before: they are its mark.
@@ -259,11 +264,13 @@ class PlainDatabase(LiveDatabase):
         """Wherever something was written."""
         del levels
         seen, facts = self.uses(), self._facts()
-        is_changed = not self._is_as_marked(facts)
-        if is_changed and facts.open:
+        if self._is_as_marked(facts):
+            self._mark_at(facts, seen)
+            return False
+        if facts.open:
             raise held_by(facts.pids(), self.name)
-        self._mark_at(facts, seen)
-        return is_changed
+        self._latest = facts
+        return True
 
     def leave(self, number: int) -> Left:
         """Nothing is taken back: there is nothing to do, or a copy takes its place."""
@@ -272,6 +279,7 @@ class PlainDatabase(LiveDatabase):
         if facts.open:
             raise held_by(facts.pids(), self.name)
         if facts.held != self._mark.held or not self._is_as_marked(facts):
+            self._latest = facts
             return Left(was_changed=True, marks=("rows",))
         self._mark_at(facts, seen)
         return Left(was_changed=False)
