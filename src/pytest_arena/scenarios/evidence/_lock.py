@@ -7,10 +7,11 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from difflib import get_close_matches, unified_diff
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios.evidence._document import Status
+from pytest_arena.scenarios.evidence._json import from_shape, to_shape
 from pytest_arena.scenarios.specs import Problem, similarity, step_lines
 
 if TYPE_CHECKING:
@@ -74,9 +75,9 @@ class Locked:
 
     key: str
     rev: str
-    steps: tuple[str, ...]  # their canonical text, to show what has changed since
-    tests: Pairs = ()  # node ids and the hashes of their code, sorted
+    steps: tuple[str, ...] = ()  # their canonical text, to show what has changed since
     rows: tuple[str, ...] = ()  # of an Outline's Examples, sorted: "code=409, status=ACTIVE"
+    tests: Pairs = ()  # node ids and the hashes of their code, sorted
 
     @classmethod
     def of(cls, scenario: Scenario, tests: Mapping[str, str]) -> Locked:
@@ -88,30 +89,6 @@ class Locked:
             tests=tuple(sorted(tests.items())),
             rows=_row_lines(scenario),
         )
-
-    @classmethod
-    def read(cls, line: str) -> Locked:
-        """Read a line of the file.
-
-        Raises:
-            AttributeError, KeyError, TypeError, ValueError: it is none.
-        """
-        raw: dict[str, Any] = json.loads(line)
-        if not isinstance(raw["key"], str) or not isinstance(raw["rev"], str):
-            raise TypeError(line)
-        return cls(
-            key=raw["key"],
-            rev=raw["rev"],
-            steps=tuple(map(str, raw.get("steps", ()))),
-            tests=tuple(sorted((str(test), str(it)) for test, it in raw.get("tests", {}).items())),
-            rows=tuple(map(str, raw.get("rows", ()))),
-        )
-
-    def line(self) -> str:
-        """Return its line of the file."""
-        rows = {"rows": self.rows} if self.rows else {}
-        shown = {"key": self.key, "rev": self.rev, "steps": self.steps, **rows}
-        return json.dumps({**shown, "tests": dict(self.tests)}, ensure_ascii=False)
 
     def difference(self, old: Locked | None, place: str) -> Iterator[str]:
         """Yield what has changed since: a diff of the steps, and a line for each test."""
@@ -170,8 +147,8 @@ class Lock:
         for number, line in agreed_lines(path):
             where = f"{path.name}:{number}"
             try:
-                entry = Locked.read(line)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                entry: Locked = from_shape(Locked, json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
                 what, cause = f"{where} is no line of a lock file", f"{where}  {line}"
                 raise unreadable(what, cause, "arena scenarios accept KEY") from error
             if entries.setdefault(entry.key, entry) != entry:
@@ -185,7 +162,8 @@ class Lock:
 
     def text(self) -> str:
         """Return the file's text: the same for the same entries."""
-        return _HEAD + "".join(f"\n{entry.line()}\n" for _, entry in sorted(self.entries.items()))
+        lines = (to_shape(entry) for _, entry in sorted(self.entries.items()))
+        return _HEAD + "".join(f"\n{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
 
     def known(self) -> dict[str, tuple[str, tuple[str, ...]]]:
         """Return for each key the accepted rev and the lines of its steps."""

@@ -232,17 +232,19 @@ def lines_as_read(scenarios: Iterable[Scenario]) -> Iterator[tuple[int, str]]:
         for scenario in same:
             keyword = "Scenario Outline" if scenario.rows else "Scenario"
             yield scenario.line, f"{keyword}: {scenario.name}"
-            for step in scenario.steps:
-                yield step.line, str(step)
-                yield from ((0, _row(values)) for values in step.table)
-                if step.doc_string is not None:
-                    content = step.doc_string.split("\n")
-                    yield from ((0, line) for line in ('"""', *content, '"""'))
-            tables = groupby(scenario.rows, key=lambda row: [name for name, _ in row.values])
-            for columns, rows in tables:
-                yield 0, "Examples:"
-                yield 0, _row(columns)
-                yield from ((row.line, _row(value for _, value in row.values)) for row in rows)
+            yield from _scenario_lines(scenario)
+
+
+def _scenario_lines(scenario: Scenario) -> Iterator[tuple[int, str]]:
+    for step in scenario.steps:
+        yield step.line, str(step)
+        yield from ((0, _row(values)) for values in step.table)
+        if step.doc_string is not None:
+            yield from ((0, line) for line in ('"""', *step.doc_string.split("\n"), '"""'))
+    for columns, rows in groupby(scenario.rows, key=lambda row: [name for name, _ in row.values]):
+        yield 0, "Examples:"
+        yield 0, _row(columns)
+        yield from ((row.line, _row(value for _, value in row.values)) for row in rows)
 
 
 def _row(values: Iterable[str]) -> str:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._config._load import nearest
 from pytest_arena.errors import ConfigError
+from pytest_arena.scenarios.evidence import as_json
+from pytest_arena.scenarios.outputs._ci import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pytest_arena.scenarios.evidence import Document
 
 __all__ = ["FORMS", "Target", "targets", "write"]
+
+FORMS = {
+    "json": ("scenarios.json", "scenarios as JSON"),
+    "html": ("scenarios.html", "scenarios as a page"),
+    "md": ("scenarios.md", "scenarios as Markdown"),
+    "messages": ("scenarios.ndjson", "scenarios as Cucumber messages"),
+}
+"""The usual file of each form, and what it is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +42,12 @@ def targets(text: str) -> tuple[Target, ...]:
     Raises:
         ConfigError: an unknown form, no path, or one path twice.
     """
-    found = tuple(_target(part) for part in text.replace("\n", ",").split(",") if part.strip())
-    paths = [target.path for target in found]
+    wanted = tuple(_target(part) for part in text.replace("\n", ",").split(",") if part.strip())
+    paths = [target.path for target in wanted]
     for path in paths:
         if paths.count(path) > 1:
             raise _wrong(f"two outputs would go to {path}", "html:scenarios.html")
-    return found
+    return wanted
 
 
 def _target(part: str) -> Target:
@@ -45,7 +56,7 @@ def _target(part: str) -> Target:
         fix = f"{nearest(form, FORMS)}:{path or 'PATH'}"
         raise _wrong(f"{form!r} is no form of output; there are {', '.join(FORMS)}", fix)
     if not path:
-        raise _wrong(f"{form}: it is not said which file it goes to", f"{form}:{_NAMES[form]}")
+        raise _wrong(f"{form}: it is not said which file it goes to", f"{form}:{FORMS[form][0]}")
     return Target(form, path)
 
 
@@ -75,97 +86,46 @@ def write(
     Raises:
         ConfigError: a file cannot be written; the others are.
     """
-    told: list[str] = []
-    failed: list[ConfigError] = []
-    sources = _Sources(document, root)
+    lines: list[str] = []
+    errors: list[ConfigError] = []
     for target in targets:
-        text = FORMS[target.form](document, sources)
+        name, title = FORMS[target.form]
+        text = _text(target.form, document, root)
+        path = (folder or root) / target.path
         try:
-            _put((folder or root) / target.path, text)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Half of a pair of surrogates, as JSON of others may hold one, is no reason to write
+            # nothing.
+            path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         except OSError as error:
-            failed.append(_unwritable(target, error))
+            unwritable = ConfigError(
+                f"{target.path} cannot be written: {error.strerror or error}",
+                why="the scenarios were judged, and their document would be lost",
+                cause=f"--scenarios-out={target.form}:{target.path}",
+                fix=f"--scenarios-out={target.form}:{name}",
+            )
+            errors.append(unwritable)
         else:
-            told.append(f"{_TITLES[target.form]} written to {target.path}")
-    if failed:
-        raise failed[0]
-    return told
+            lines.append(f"{title} written to {target.path}")
+    if errors:
+        raise errors[0]
+    return lines
 
 
-def _put(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Half of a pair of surrogates, as JSON of others may hold one, is no reason to write nothing.
-    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+def _text(form: str, document: Document, root: Path) -> str:
+    """Make one output. Each form loads what it needs, and reads the texts if it shows them."""
+    if form == "json":
+        return as_json(document)
+    if form == "md":
+        return summary(document)
+    sources = {}
+    for spec in document.specs:
+        with suppress(OSError):  # what is not there any more is left out
+            sources[spec] = (root / spec).read_text(encoding="utf-8-sig", errors="replace")
+    if form == "html":
+        from pytest_arena.scenarios.outputs._page import page  # noqa: PLC0415 - Jinja takes a while
 
-
-def _unwritable(target: Target, error: OSError) -> ConfigError:
-    return ConfigError(
-        f"{target.path} cannot be written: {error.strerror or error}",
-        why="the scenarios were judged, and their document would be lost",
-        cause=f"--scenarios-out={target.form}:{target.path}",
-        fix=f"--scenarios-out={target.form}:{_NAMES[target.form]}",
-    )
-
-
-class _Sources:
-    """The specifications' own texts, read when an output needs them."""
-
-    def __init__(self, document: Document, root: Path) -> None:
-        self._document, self._root = document, root
-
-    def texts(self) -> Mapping[str, str]:
-        """By path, in the document's order; what is not there any more is left out."""
-        texts = {spec: _text(self._root / spec) for spec in self._document.specs}
-        return {spec: text for spec, text in texts.items() if text is not None}
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError:
-        return None
-
-
-def _json(document: Document, sources: _Sources) -> str:
-    from pytest_arena.scenarios.evidence import as_json  # noqa: PLC0415 - each form loads what it needs
-
-    del sources
-    return as_json(document)
-
-
-def _html(document: Document, sources: _Sources) -> str:
-    from pytest_arena.scenarios.outputs._page import page  # noqa: PLC0415 - as above
-
-    return page(document, sources.texts())
-
-
-def _markdown(document: Document, sources: _Sources) -> str:
-    from pytest_arena.scenarios.outputs._ci import summary  # noqa: PLC0415 - as above
-
-    del sources
-    return summary(document)
-
-
-def _messages(document: Document, sources: _Sources) -> str:
+        return page(document, sources)
     from pytest_arena.scenarios.outputs._cucumber import messages  # noqa: PLC0415 - as above
 
-    return messages(document, sources.texts())
-
-
-FORMS: Mapping[str, Callable[[Document, _Sources], str]] = {
-    "json": _json,
-    "html": _html,
-    "md": _markdown,
-    "messages": _messages,
-}
-_NAMES = {
-    "json": "scenarios.json",
-    "html": "scenarios.html",
-    "md": "scenarios.md",
-    "messages": "scenarios.ndjson",
-}
-_TITLES = {
-    "json": "scenarios as JSON",
-    "html": "scenarios as a page",
-    "md": "scenarios as Markdown",
-    "messages": "scenarios as Cucumber messages",
-}
+    return messages(document, sources)
