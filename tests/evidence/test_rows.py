@@ -8,9 +8,8 @@ import re
 import pytest
 
 from pytest_arena.scenarios.evidence import Status, judge, row_verdict
-from pytest_arena.scenarios.outputs._cucumber import messages
-from pytest_arena.scenarios.outputs._page import page
 from tests.evidence.samples import RULES, attempt, failure, mapping, outline, specification
+from tests.outputs.documents import messages, page
 
 TWO, ONE = outline("1", "2"), outline("1")
 FIRST, SECOND = (row.values for row in TWO.rows)

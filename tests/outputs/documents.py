@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena.scenarios.evidence import (
     Asserted,
@@ -16,9 +19,50 @@ from pytest_arena.scenarios.evidence import (
     Status,
     StepFacts,
 )
+from pytest_arena.scenarios.outputs import Target, write
 from pytest_arena.scenarios.specs import Problem, Row, Scenario, Step
 
-__all__ = ["a_scenario", "a_step", "a_test", "every_status", "judged", "outline", "proven"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "a_scenario",
+    "a_step",
+    "a_test",
+    "every_status",
+    "judged",
+    "messages",
+    "outline",
+    "page",
+    "proven",
+    "summary",
+]
+
+
+def output(form: str, document: Document, sources: Mapping[str, str]) -> str:
+    """One output, written where the specifications have these texts."""
+    with TemporaryDirectory() as name:
+        root, path = Path(name), "out/put"
+        for spec, text in sources.items():
+            (root / spec).parent.mkdir(parents=True, exist_ok=True)
+            (root / spec).write_bytes(text.encode())
+        write([Target(form, path)], replace(document, specs=tuple(sources)), root=root)
+        return (root / path).read_text(encoding="utf-8")
+
+
+def page(document: Document, sources: Mapping[str, str]) -> str:
+    """The page."""
+    return output("html", document, sources)
+
+
+def messages(document: Document, sources: Mapping[str, str]) -> str:
+    """Cucumber Messages."""
+    return output("messages", document, sources)
+
+
+def summary(document: Document) -> str:
+    """The summary of a CI job."""
+    return output("md", document, {})
 
 
 def a_step(keyword: str, text: str, line: int, **more: Any) -> Step:

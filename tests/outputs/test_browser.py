@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena.scenarios.evidence import Status
-from pytest_arena.scenarios.outputs._page import page as made
+from tests.outputs.documents import page as made
 from tests.outputs.pages import SOURCES, document, large, place
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ import pytest
 from cucumber_messages import Envelope, message_converter
 
 from pytest_arena.scenarios.evidence import Document, JudgedScenario, Status
-from pytest_arena.scenarios.outputs._cucumber import messages
 from pytest_arena.scenarios.specs import parse
 from tests.outputs.documents import (
     a_scenario,
@@ -20,6 +19,7 @@ from tests.outputs.documents import (
     a_test,
     every_status,
     judged,
+    messages,
     outline,
     proven,
 )

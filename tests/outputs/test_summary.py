@@ -9,9 +9,8 @@ from markdown_it import MarkdownIt
 
 from pytest_arena.scenarios.evidence import Document, Status
 from pytest_arena.scenarios.outputs import workflow_commands
-from pytest_arena.scenarios.outputs._ci import summary
 from pytest_arena.scenarios.specs import Problem
-from tests.outputs.documents import a_scenario, every_status, judged, proven
+from tests.outputs.documents import a_scenario, every_status, judged, proven, summary
 
 if TYPE_CHECKING:
     from pathlib import Path

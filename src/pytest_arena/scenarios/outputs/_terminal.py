@@ -109,13 +109,14 @@ def _scenario_lines(shown: list[JudgedScenario], verbosity: int) -> Iterator[str
         yield title
         for judged in same:
             yield f"  {_line(judged, width)}"
-            if verbosity > 0:
-                for test in judged.tests:
-                    why = f"  {one_line(test.reason)}" * (
-                        len(judged.tests) > 1 and bool(test.reason)
-                    )
-                    yield f"      {test.status.value:<{_STATUS}}  {test.test}{why}"
-                yield from (f"      warning: {one_line(text)}" for text in judged.warnings)
+            yield from _details(judged) if verbosity > 0 else ()
+
+
+def _details(judged: JudgedScenario) -> Iterator[str]:
+    for test in judged.tests:
+        why = f"  {one_line(test.reason)}" * (len(judged.tests) > 1 and bool(test.reason))
+        yield f"      {test.status.value:<{_STATUS}}  {test.test}{why}"
+    yield from (f"      warning: {one_line(text)}" for text in judged.warnings)
 
 
 def _width(shown: list[JudgedScenario]) -> int:
