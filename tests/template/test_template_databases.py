@@ -15,7 +15,6 @@ import pytest
 from sqlalchemy import text
 
 from pytest_arena._postgresql import _templates as _databases
-from pytest_arena._postgresql import _templates_sql as sql
 from pytest_arena._postgresql._control import Failed
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._values import Stage
@@ -164,7 +163,7 @@ def test_a_server_that_is_gone_is_named(
     def gone(_: object) -> str:
         raise Failed("server closed the connection unexpectedly")
 
-    monkeypatch.setattr(sql, "described", gone)
+    monkeypatch.setattr(_databases.DatabaseShelves, "identity", gone)
     with pytest.raises(TemplateError, match="cannot be stored: server closed") as caught:
         on_server.ensure()
     assert on_server.own.address_of("").server in caught.value.cause
@@ -214,9 +213,9 @@ def test_what_makes_a_new_template_and_what_does_not_pitfall_089(
     found.append(on_server.ensure())
     on_server.write(helper='NAME = "Dune"\n')
     found.append(on_server.ensure())
-    here = sql.described(on_server.own.control)
-    assert "UTF8" in here
-    monkeypatch.setattr(sql, "described", lambda _: f"{here} but newer")
+    newer = _databases._DESCRIBED.replace("pg_encoding_to_char(encoding)", "'newer'")
+    assert newer != _databases._DESCRIBED
+    monkeypatch.setattr(_databases, "_DESCRIBED", newer)
     found.append(on_server.ensure())
     assert len(set(found)) == 4
     manifests = [manifest for _, manifest in on_server.own.templates(on_server.shelf())]

@@ -12,9 +12,14 @@ from pytest_arena._cli._base import Left, Place, Removed, Thing, size_of, time_o
 from pytest_arena._cli._server_databases import ServerDatabases
 from pytest_arena._clock import until
 from pytest_arena._postgresql._control import Failed, open_control
-from pytest_arena._postgresql._server import OTHER_CLIENTS
 from pytest_arena._postgresql.servers import Unavailable
-from pytest_arena._postgresql.servers._cluster import address_of, remove, server_pid, top_folders
+from pytest_arena._postgresql.servers._cluster import (
+    OTHER_CLIENTS,
+    address_of,
+    remove,
+    server_pid,
+    top_folders,
+)
 from pytest_arena._postgresql.servers._entrance import Answer, knock
 from pytest_arena._postgresql.servers._places import (
     ClusterFolder,

@@ -13,7 +13,6 @@ from sqlalchemy.engine import URL, make_url
 
 from pytest_arena._postgresql._control import as_own
 from pytest_arena._postgresql._identity import identity_of_control
-from pytest_arena._postgresql._server import SYNCS
 from pytest_arena._postgresql._templates import DatabaseShelves
 from pytest_arena._postgresql.isolation import isolate
 from pytest_arena._postgresql.journal import lacking
@@ -155,7 +154,7 @@ class PostgreSQL:
 
     def _say_that_it_is_slow(self, own: ServerRegistry) -> None:
         server = self._server
-        if server is None or server.is_private or own.control.rows(SYNCS) != [("on",)]:
+        if server is None or server.is_private or own.control.rows("SHOW fsync") != [("on",)]:
             return
         self._core.ledger.note(
             f"{server.shown} syncs databases to the disk when they are made and dropped; that is "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +15,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import URL
 
 from pytest_arena._postgresql import _scripts as scripts
-from pytest_arena._postgresql import _templates_sql as sql
-from pytest_arena._postgresql._control import Failed, open_control
+from pytest_arena._postgresql._control import Failed, literal, open_control
 from pytest_arena._product import Aim, Key, Manifest, ScriptError, Template, read_manifest
 from pytest_arena.errors import TemplateError
 
@@ -24,13 +24,34 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._postgresql._control import Control
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._product import Target
     from pytest_arena._values import Address
 
 __all__ = ["DatabaseShelves"]
 
+_DESCRIBED = """
+SELECT current_setting('server_version_num')::int / 10000,
+       pg_encoding_to_char(encoding), datcollate, datctype,
+       (SELECT md5(string_agg(name || ' ' || default_version, ',' ORDER BY name))
+        FROM pg_available_extensions)
+FROM pg_database WHERE datname = 'template1'
+"""
+_HAS_TABLES = """
+SELECT EXISTS (
+    SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+      AND NOT EXISTS (SELECT FROM pg_depend d
+                      WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                        AND d.deptype = 'e'))
+"""
+# A transaction has a number of its own from its first write on. Autovacuum's are nobody's.
+_IS_BEING_WRITTEN = """
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = {0} AND backend_xid IS NOT NULL
+               AND backend_type = 'client backend')
+    OR EXISTS (SELECT FROM pg_prepared_xacts WHERE database = {0})
+"""
 _LOCK_SECONDS = 600  # longer than a build takes; a dead builder's lock is free at once
 
 
@@ -60,7 +81,12 @@ class DatabaseTarget:
     def async_url(self) -> URL:
         """By the async driver."""
         if not self.async_driver:
-            raise _no_async_driver()
+            raise TemplateError(
+                "an async function needs an async driver for PostgreSQL, and none is installed",
+                why="it is called with an async connection or session",
+                cause="neither psycopg nor asyncpg can be imported",
+                fix="pip install 'psycopg[binary]'   (or make the function a plain def)",
+            )
         return self._url(self.async_driver)
 
     def _url(self, driver: str) -> URL:
@@ -74,31 +100,24 @@ class DatabaseTarget:
             database=address.database,
         )
 
-    @contextlib.contextmanager
-    def _control(self) -> Iterator[Control]:
-        control = open_control(self.address)
-        try:
-            yield control
-        finally:
-            control.close()
-
     def run_script(self, script: str) -> None:
         """On a connection of arena's own: what the script sets there ends with it."""
-        with self._control() as control:
+        with contextlib.closing(open_control(self.address)) as control:
             try:
                 scripts.run_script(control, script)
             except scripts.ScriptFailed as error:
-                fix = error.fix or sql.next_step(error)
+                fix = error.fix or _next_step(error)
                 raise ScriptError(str(error), line=error.line, fix=fix) from error
 
     def has_tables(self) -> bool:
         """Asked of a connection of arena's own."""
-        with self._control() as control:
-            return sql.has_tables(control)
+        with contextlib.closing(open_control(self.address)) as control:
+            return control.rows(_HAS_TABLES) == [(True,)]
 
     def is_being_written(self) -> bool:
         """As the server knows it."""
-        return sql.is_being_written(self.own.control, self.address.database)
+        question = _IS_BEING_WRITTEN.format(literal(self.address.database))
+        return self.own.control.rows(question) == [(True,)]
 
     def remove(self) -> None:
         """Whoever is connected."""
@@ -123,12 +142,13 @@ class DatabaseShelves:
         return dialect
 
     def identity(self) -> str:
-        """Whatever the server adds to a database that is made on it."""
+        """Whatever the server adds to a database: version, encoding, locale, extensions."""
         return self._identity
 
     @cached_property
     def _identity(self) -> str:
-        return f"postgresql {sql.described(self.own.control)}"
+        [values] = self.own.control.rows(_DESCRIBED)
+        return " ".join(map(str, ("postgresql", *values)))
 
     def templates(self, shelf: str) -> Iterator[Template[str]]:
         """As the registry has them."""
@@ -155,11 +175,11 @@ class DatabaseShelves:
             yield _now()
 
     def _waited(self) -> TemplateError:
-        building = [one for one in self.own.listed() if one.kind == "building" and one.alive]
+        building = [row for row in self.own.listed() if row.kind == "building" and row.alive]
         return TemplateError(
             f"another process has been building a template for {_LOCK_SECONDS} s",
             why="a template is built once for all processes, so that this one waits",
-            cause="\n".join({f"process {one.pid} on {one.host}, {one.project}" for one in building})
+            cause="\n".join({f"process {row.pid} on {row.host}, {row.project}" for row in building})
             or "whoever holds the lock on the server",
             fix="end that process; its lock is free at once",
         )
@@ -188,11 +208,11 @@ class DatabaseShelves:
 
     def advice(self, error: BaseException) -> str:
         """By the server's code for it."""
-        return sql.next_step(error)
+        return _next_step(error)
 
     def lacks_table(self, error: BaseException) -> bool:
         """By the server's code for it."""
-        return sql.lacks_table(error)
+        return _FAILED_BY.get(_sqlstate(error)) == "table"
 
     def not_stored(self, error: Exception) -> TemplateError | None:
         """The server is gone, or refuses."""
@@ -228,16 +248,46 @@ def _installed(drivers: tuple[str, ...]) -> str:
     return next((driver for driver in drivers if find_spec(driver) is not None), "")
 
 
-def _no_async_driver() -> TemplateError:
-    return TemplateError(
-        "an async function needs an async driver for PostgreSQL, and none is installed",
-        why="it is called with an async connection or session",
-        cause="neither psycopg nor asyncpg can be imported",
-        fix="pip install 'psycopg[binary]'   (or make the function a plain def)",
-    )
-
-
 def _now() -> float:
     """The time of a file that was just made: a test may have changed the clock, but not this."""
     with tempfile.TemporaryFile() as file:
         return os.fstat(file.fileno()).st_mtime
+
+
+def _sqlstate(error: BaseException | None) -> str:
+    """Return PostgreSQL's code for an error of any driver, of SQLAlchemy's or of arena's."""
+    seen: Any = getattr(error, "orig", None) or error
+    return getattr(seen, "sqlstate", None) or getattr(seen, "pgcode", None) or ""
+
+
+_FAILED_BY = {
+    "42P01": "table",  # undefined_table
+    "3D000": "database",  # invalid_catalog_name
+    "3F000": "schema",  # invalid_schema_name
+    "0A000": "extension",  # feature_not_supported: … is not available
+    "58P01": "extension",  # undefined_file: could not open extension control file
+    "42501": "rights",  # insufficient_privilege
+    "42710": "role",  # duplicate_object
+}
+
+
+def _next_step(error: BaseException) -> str:
+    """Return what to do after a statement of a build has failed; "" where it is not known."""
+    kind = _FAILED_BY.get(_sqlstate(error), "")
+    text = str(getattr(error, "orig", None) or error)
+    if kind in {"extension", "role"} and kind not in text:  # the code means other things too
+        return ""
+    name = re.search(r'"([^"]+)"', text)
+    return _STEPS.get(kind, "").format(name=name[1] if name else "…")
+
+
+_STEPS = {
+    "database": "the database has another name in tests, so ask for it:\n"
+    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET …', current_database()); END $$",
+    "schema": "CREATE SCHEMA IF NOT EXISTS {name}   (before what stands in it is made)",
+    "extension": "apt-get install postgresql-contrib   (or the extension's own package, on the "
+    "server)",
+    "role": "DO $$ BEGIN CREATE ROLE {name}; EXCEPTION WHEN duplicate_object THEN NULL; END $$\n"
+    "(a role is the server's, and is there from the build before)",
+    "rights": "arena_database = own   (a private server, on which the app may do anything)",
+}

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from pytest_arena._clock import until
-from pytest_arena._postgresql._server import OTHER_CLIENTS
 from pytest_arena._postgresql.servers import Unavailable, _keeper
 from pytest_arena._postgresql.servers._entrance import Answer, knock
 from pytest_arena._postgresql.servers._places import (
@@ -31,6 +30,7 @@ from pytest_arena._values import Address
 
 __all__ = [
     "IDLE",
+    "OTHER_CLIENTS",
     "Cluster",
     "address_of",
     "find_cluster",
@@ -41,6 +41,12 @@ __all__ = [
     "top_folders",
 ]
 
+
+# Asked by the keeper, too.
+OTHER_CLIENTS = """
+SELECT count(*) FROM pg_catalog.pg_stat_activity
+WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
 # Counted up when what initdb is told below changes: then old copies and clusters stay aside.
 FORM = "1"
 IDLE = "ARENA_CLUSTER_IDLE"  # after how many seconds without a user it stops

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql._control import Control, Failed, open_control
-from pytest_arena._postgresql._server import ABOUT_LOGIN, let_create
+from pytest_arena._postgresql._control import Control, Failed, identifier, open_control
 from pytest_arena._postgresql.servers import ForeignServer, Unavailable
 from pytest_arena._postgresql.servers._keeper import WELCOME, NotPostgreSQL, Wire
 from pytest_arena._postgresql.servers._programs import OLDEST
@@ -23,6 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Elsewhere", "Knocked", "enter", "knock", "refusal"]
 
+# One row: what the server is, and what this role may do on it.
+_LOGIN = """
+SELECT version(), current_setting('server_version_num'), current_setting('server_version'),
+       rolcreatedb OR rolsuper, pg_is_in_recovery()
+FROM pg_catalog.pg_roles WHERE rolname = current_user
+"""
 _KNOCK_SECONDS = 2.0
 _FULL = "53300"
 _NO_DATABASE = "3D000"
@@ -116,7 +121,7 @@ def enter(address: Address, where: str) -> ForeignServer:
 
 
 def _version(control: Control, address: Address) -> str:
-    product, number, version, may_create, is_standby = control.rows(ABOUT_LOGIN)[0]
+    product, number, version, may_create, is_standby = control.rows(_LOGIN)[0]
     major = int(number) // 10000
     if not product.startswith("PostgreSQL"):
         raise Elsewhere(f"{address.server} is {product.split(' (')[0]}, not PostgreSQL")
@@ -131,7 +136,7 @@ def _version(control: Control, address: Address) -> str:
     if not may_create:
         raise Unavailable(
             f"role {address.user} on {address.server} may not create databases",
-            fix=let_create(address.user),
+            fix=f"ALTER ROLE {identifier(address.user)} CREATEDB",
         )
     return str(version).split(" ", maxsplit=1)[0]
 
