@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pytest_arena._sqlite._attach import lead_attached, may_attach
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._file import LiveFile
+from pytest_arena._sqlite._guard import lead_attached, may_attach
 from pytest_arena._sqlite._home import Home
-from pytest_arena._sqlite._names import file_of
-from pytest_arena._sqlite._sql import OwnConnection
+from pytest_arena._sqlite._sql import OwnConnection, file_of
 from pytest_arena._sqlite._trial import works
 from pytest_arena._sqlite._ways import Pages, Wal
 

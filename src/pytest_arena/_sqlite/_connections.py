@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._product import Aim, Asked, Live
 from pytest_arena._sqlite import _messages as messages
-from pytest_arena._sqlite import _names as names
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guard import EngineFactory, watch_raw_connections
 
@@ -129,7 +128,7 @@ class SQLiteConnections:
     def describe(self, dialect: Dialect, cargs: Any, cparams: Any) -> Asked:
         """The file, or the memory database."""
         database, uri = _database(cargs, cparams)
-        file, memory = names.file_of(database, uri=uri), names.memory_of(database, uri=uri)
+        file, memory = sql.file_of(database, uri=uri), sql.memory_of(database, uri=uri)
         return Asked(dialect, "sqlite", file, memory)
 
     def lead(
@@ -162,7 +161,7 @@ class SQLiteConnections:
             database, uri = _database(cargs, cparams)
             cparams.pop("database", None)
             # uri stays: the app may attach by URI
-            cargs[:1] = [names.renamed(database, aim.file, uri=uri)]
+            cargs[:1] = [sql.renamed(database, aim.file, uri=uri)]
         if dialect.is_async:
             # aiosqlite has one thread for each connection, and nobody else works on it; so that
             # the settling thread may ask what the connection looks like.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._changes_net import Row, limited, net
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._names import quoted
+from pytest_arena._sqlite._sql import quoted
 from pytest_arena._values import TableRows
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._sqlite._names import shm_of, wal_of
-from pytest_arena._sqlite._sql import Busy
+from pytest_arena._sqlite._sql import Busy, shm_of, wal_of
 
 if sys.platform == "linux":
     import fcntl

@@ -14,13 +14,16 @@ from filelock import FileLock, Timeout
 
 from pytest_arena.errors import ServerError
 
-__all__ = ["Home", "homes", "kept_file"]
+__all__ = ["Home", "homes", "kept_file", "written_at"]
 
 PLACE = "ARENA_FILES"  # the environment's: another place for the folders of all runs
 # Files in memory save the syncs of the app's own commits (3 ms a test on ext4). Containers often
 # give 64 MB; below this it is not worth the risk of running full.
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, used with a folder that only this user enters
 _ROOM_NEEDED = 512 * 1024 * 1024
+# Kept files in a cache, the newest: enough for a bad day, and bounded.
+_STAY = 50
+_LONGEST_NAME = 100
 
 
 class Home:
@@ -112,31 +115,23 @@ def _sweep(parent: Path) -> None:
         lock_file.unlink(missing_ok=True)
 
 
-# Per cache folder, the newest: enough for a bad day, and bounded.
-_STAY = 50
-_LONGEST_NAME = 100
-
-
 def kept_file(cache: Path, test: str, database: str) -> Path:
     """The file for a test's database, in the place of its older one; at most fifty files stay."""
     folder = cache / "kept"
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{_as_file_name(test)}-{database}"
+    name = re.sub(r"[^\w.-]+", "_", test)
+    if name != test or len(name) > _LONGEST_NAME:
+        name = f"{name[-_LONGEST_NAME:]}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
+    file = folder / f"{name}-{database}"
     file.unlink(missing_ok=True)
-    for old in sorted(folder.iterdir(), key=_age)[_STAY - 1 :]:
+    for old in sorted(folder.iterdir(), key=written_at, reverse=True)[_STAY - 1 :]:
         old.unlink(missing_ok=True)
     return file
 
 
-def _as_file_name(test: str) -> str:
-    name = re.sub(r"[^\w.-]+", "_", test)
-    if name == test and len(name) <= _LONGEST_NAME:
-        return name
-    return f"{name[-_LONGEST_NAME:]}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
-
-
-def _age(file: Path) -> float:
+def written_at(file: Path) -> float:
+    """Return when a file was written, in seconds since the epoch; 0 for one that is not there."""
     try:
-        return -file.stat().st_mtime
-    except OSError:  # another worker has just removed it
+        return file.stat().st_mtime
+    except OSError:
         return 0.0

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._names import side_files
+from pytest_arena._sqlite._sql import side_files
 from pytest_arena._sqlite._trial import works
 from pytest_arena._sqlite._ways import (
     NEVER,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sqlite3
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from sqlalchemy import create_engine
@@ -16,9 +17,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from pytest_arena._product import Aim, Key, Manifest, ScriptError, Template, read_manifest
-from pytest_arena._sqlite import _scripts as scripts
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._file import is_whole
+from pytest_arena._sqlite._home import written_at
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
@@ -63,13 +64,11 @@ class FileTarget:
         engine = create_engine(self.sync_url, poolclass=NullPool)
         with engine.begin() as connection:
             try:
-                scripts.run_script(connection.connection.dbapi_connection, script)
+                dbapi_connection: Any = connection.connection.dbapi_connection
+                dbapi_connection.executescript(script)
             except Exception as error:
-                raise ScriptError(
-                    f"{type(error).__name__}: {error}",
-                    line=scripts.failing_line(script),
-                    fix="",
-                ) from error
+                text = f"{type(error).__name__}: {error}"
+                raise ScriptError(text, line=_failing_line(script), fix="") from error
 
     def has_tables(self) -> bool:
         """Asked of a connection of arena's own."""
@@ -91,6 +90,34 @@ class FileTarget:
         """Side files too."""
         for file in self.path.parent.glob(f"{self.path.name}*"):
             file.unlink(missing_ok=True)
+
+
+def _failing_line(script: str) -> int:
+    """Return the line where the first statement that fails begins; 0 if none fails alone.
+
+    SQLite itself does not tell. The script is run again, a statement at a time, in memory.
+    """
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
+        for number, statement in _statements(script):
+            try:
+                memory.executescript(statement)
+            except sqlite3.Error:
+                return number
+    return 0
+
+
+def _statements(script: str) -> Iterator[tuple[int, str]]:
+    """The statements of a script, each with the number of its first line."""
+    first, lines = 1, list[str]()
+    for number, line in enumerate(script.splitlines(), start=1):
+        if not lines:
+            first = number
+        if lines or (line.strip() and not line.lstrip().startswith("--")):
+            lines.append(line)
+        if sqlite3.complete_statement("\n".join(lines)):
+            yield first, "\n".join(lines)
+            lines = []
+    yield first, "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +142,14 @@ class FileShelves:
 
     def templates(self, shelf: str) -> list[Template[Path]]:
         """Those whose manifest is there, and the file with it."""
-        found = [_read(file) for file in (self.folder / shelf).glob("*.json")]
-        complete = [one for one in found if one is not None and one.content.is_file()]
-        return sorted(complete, key=lambda one: -one.manifest.built)
+        complete = []
+        for file in (self.folder / shelf).glob("*.json"):
+            with contextlib.suppress(OSError):  # collected at this moment
+                content = file.with_suffix(".sqlite")
+                manifest = read_manifest(file.read_text(encoding="utf-8"))
+                if manifest is not None and content.is_file():
+                    complete.append(Template(content, shelf, manifest))
+        return sorted(complete, key=lambda template: -template.manifest.built)
 
     def is_whole(self, template: Template[Path]) -> bool:
         """Whether it has all its pages: a disk may have been full."""
@@ -145,13 +177,13 @@ class FileShelves:
                 fix="end that process; its lock is free at once",
             ) from None
         try:
-            yield _used(file)
+            yield written_at(file)
         finally:
             lock.release()
 
     def clear(self, shelf: str) -> None:
         """By the time of the manifests."""
-        _collect_unused(self.folder, now=_used(self.folder / shelf / "lock"))
+        _collect_unused(self.folder, now=written_at(self.folder / shelf / "lock"))
         _remove_unfinished(self.folder / shelf)
 
     def begin(self, shelf: str, below: Template[Path] | None) -> FileTarget:
@@ -198,16 +230,6 @@ class FileShelves:
         )
 
 
-def _read(file: Path) -> Template[Path] | None:
-    try:
-        manifest = read_manifest(file.read_text(encoding="utf-8"))
-    except OSError:
-        return None  # collected at this moment
-    if manifest is None:
-        return None
-    return Template(file.with_suffix(".sqlite"), file.parent.name, manifest)
-
-
 def _collect_unused(folder: Path, *, now: float) -> None:
     """Remove the templates that nobody has used for two weeks.
 
@@ -215,18 +237,12 @@ def _collect_unused(folder: Path, *, now: float) -> None:
     """
     old = now - _UNUSED_SECONDS
     for shelf in folder.glob("*"):
-        for manifest in [one for one in shelf.glob("*.json") if _used(one) < old]:
+        for manifest in [file for file in shelf.glob("*.json") if written_at(file) < old]:
             manifest.unlink(missing_ok=True)  # first: without it nobody takes the file
             manifest.with_suffix(".sqlite").unlink(missing_ok=True)
-        if not any(shelf.glob("*.json")) and max(_used(shelf), _used(shelf / "lock")) < old:
+        used = max(written_at(shelf), written_at(shelf / "lock"))
+        if used < old and not any(shelf.glob("*.json")):
             shutil.rmtree(shelf, ignore_errors=True)
-
-
-def _used(file: Path) -> float:
-    try:
-        return file.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _remove_unfinished(shelf: Path) -> None:

@@ -23,7 +23,7 @@ from pytest_arena._sqlite._file import (
     stamped,
     wal_size,
 )
-from pytest_arena._sqlite._names import wal_of
+from pytest_arena._sqlite._sql import wal_of
 from pytest_arena.errors import impossible
 
 if TYPE_CHECKING:
