@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from pytest_arena._postgresql.journal import Failed, ServerJournal, install
+from pytest_arena._postgresql._control import Failed
+from pytest_arena._postgresql.journal import ServerJournal, install
 from tests.journal.world import DONE, database, journaled, schema_of_journal
 from tests.servers.postgresql import address, connect, rows
 

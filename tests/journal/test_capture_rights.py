@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from pytest_arena._postgresql.journal import Failed, install
+from pytest_arena._postgresql._control import Failed
+from pytest_arena._postgresql.journal import install
 from tests.journal.world import World, database, journaled
 from tests.servers.postgresql import address, rows, run
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pytest_arena._postgresql.journal import Failed, install
+from pytest_arena._postgresql._control import Failed
+from pytest_arena._postgresql.journal import install
 from tests.journal.random_history import HOSTILE, Schema
 from tests.journal.world import World, database, journaled, knows_xml, tamper
 from tests.servers.postgresql import address, connect, run

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from pytest_arena._postgresql.journal import Failed, Left, ServerJournal
+from pytest_arena._postgresql._control import Failed
+from pytest_arena._postgresql.journal import Left, ServerJournal
 from tests.journal.world import DONE, NOTHING, World, journaled
 from tests.servers.postgresql import address, run
 

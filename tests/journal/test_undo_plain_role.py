@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql.journal import Failed, Left, ServerJournal, install, lacking
+from pytest_arena._postgresql._control import Failed
+from pytest_arena._postgresql.journal import Left, ServerJournal, install, lacking
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena.errors import ServerError
 from tests.journal.world import DONE, NOTHING, database

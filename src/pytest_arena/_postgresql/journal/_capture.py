@@ -168,15 +168,18 @@ def _triggers(
     bodies = dict(control.rows(_BODIES.format(schema=literal(schema))))
     there = set(control.rows(_THERE.format(schema=literal(schema))))
     return [
-        *(one.create_function(schema) for one in wanted if _is_new(one, bodies)),
+        *(
+            one.create_function(schema)
+            for one in wanted
+            if one.options or bodies.get(one.function) != one.body
+        ),
         *_removed(there - {_facts(one) for one in wanted}),
         *(one.create_trigger(schema) for one in wanted if _facts(one) not in there),
-        *_dropped_functions(schema, bodies, {one.function for one in wanted}),
+        *(
+            f"DROP FUNCTION {schema}.{name}();"
+            for name in bodies.keys() - {one.function for one in wanted}
+        ),
     ]
-
-
-def _is_new(capture: Capture, bodies: dict[str, str]) -> bool:
-    return bool(capture.options) or bodies.get(capture.function) != capture.body
 
 
 def _facts(capture: Capture) -> tuple[str, str, str, str, bool]:
@@ -188,11 +191,6 @@ def _facts(capture: Capture) -> tuple[str, str, str, str, bool]:
 def _removed(triggers: set[tuple[str, str, str, str, bool]]) -> Iterator[str]:
     for schema, name, trigger, *_ in triggers:
         yield f"DROP TRIGGER {identifier(trigger)} ON {identifier(schema)}.{identifier(name)};"
-
-
-def _dropped_functions(schema: str, there: dict[str, str], wanted: set[str]) -> Iterator[str]:
-    for name in there.keys() - wanted:
-        yield f"DROP FUNCTION {schema}.{name}();"
 
 
 class _Found(NamedTuple):
@@ -308,22 +306,19 @@ def _unfit(
     Raises:
         Failed: the server is gone, or hides its catalog.
     """
+    many = (
+        f"{len(sequences)} sequences, more than are read one by one: setval(…, false) on one that "
+        "was never used is not seen"
+    )
+    fatal = [row for ask in (_XML, _TRIGGERS, _RULES, _HIDDEN) for row in control.rows(ask)]
+    others = [row for ask in (_FOREIGN, _OBJECTS) for row in control.rows(ask)]
     return [
-        *_asked(control, _XML, is_fatal=True),
-        *_asked(control, _TRIGGERS, is_fatal=True),
-        *_asked(control, _RULES, is_fatal=True),
-        *_asked(control, _HIDDEN, is_fatal=True),
-        *_asked(control, _FOREIGN, is_fatal=False),
-        *_asked(control, _OBJECTS, is_fatal=False),
+        *(Unfit(reason, is_fatal=True) for (reason,) in fatal),
+        *(Unfit(reason, is_fatal=False) for (reason,) in others),
         *_violated(control),
         *_without_key(control, tables),
-        *_too_many(sequences),
+        *([Unfit(many, is_fatal=False)] if len(sequences) > EXACT_SEQUENCES else []),
     ]
-
-
-def _asked(control: Control, question: str, *, is_fatal: bool) -> Iterator[Unfit]:
-    for (reason,) in control.rows(question):
-        yield Unfit(reason, is_fatal)
 
 
 def _violated(control: Control) -> Iterator[Unfit]:
@@ -340,25 +335,13 @@ def _violated(control: Control) -> Iterator[Unfit]:
 
 def _without_key(control: Control, tables: Sequence[JournalTable]) -> Iterator[Unfit]:
     for table in tables:
-        if not table.key and not _has_plain(table) and _size(control, table) > _BIG:
+        has_plain = any(column.not_null and column.is_plain for column in table.columns)
+        if not table.key and not has_plain and _size(control, table) > _BIG:
             yield Unfit(
                 f"{table.schema}.{table.name} has neither a key nor a column that is NOT NULL: "
                 "whatever is changed there, all its rows are read to undo it",
                 is_fatal=False,
             )
-
-
-def _too_many(sequences: Sequence[tuple[int, str]]) -> Iterator[Unfit]:
-    if len(sequences) > EXACT_SEQUENCES:
-        yield Unfit(
-            f"{len(sequences)} sequences, more than are read one by one: setval(…, false) on one "
-            "that was never used is not seen",
-            is_fatal=False,
-        )
-
-
-def _has_plain(table: JournalTable) -> bool:
-    return any(column.not_null and column.is_plain for column in table.columns)
 
 
 def _size(control: Control, table: JournalTable) -> int:

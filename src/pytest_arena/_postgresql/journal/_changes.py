@@ -104,13 +104,10 @@ def rows_changed(control: Control, entries: Entries, limit: int | None) -> list[
     Raises:
         Failed: the journal or the server is gone.
     """
-    found = (_Table(*row) for row in control.rows(_question(entries, limit)))
-    return [*(_rows_of(control, table) for table in found), *_marks(control, entries, limit)]
-
-
-def _question(entries: Entries, limit: int | None) -> str:
     cut = "" if limit is None else f"WHERE p.place <= {int(limit)}"
-    return _CHANGED.format(entries=entries.write(), cut=cut, schema=entries.schema)
+    question = _CHANGED.format(entries=entries.write(), cut=cut, schema=entries.schema)
+    found = [_rows_of(control, _Table(*row)) for row in control.rows(question)]
+    return [*found, *_marks(control, entries, limit)]
 
 
 def _marks(control: Control, entries: Entries, limit: int | None) -> Iterator[TableRows]:
@@ -126,9 +123,12 @@ def _marks(control: Control, entries: Entries, limit: int | None) -> Iterator[Ta
 
 
 def _rows_of(control: Control, table: _Table) -> TableRows:
+    name = table.name or f"a table that is gone ({table.oid})"
+    if table.schema not in {_DEFAULT, None}:
+        name = f"{table.schema}.{name}"
     columns, rows = _cast(control, table) if table.images() else (tuple(table.columns), [])
     return TableRows(
-        table=_shown(table),
+        table=name,
         columns=columns,
         key=tuple(table.key) if columns != _RAW else (),
         gone=tuple(rows[: len(table.gone)]),
@@ -148,12 +148,6 @@ def _cast(control: Control, table: _Table) -> tuple[tuple[str, ...], list[tuple[
             if error.sqlstate[:2] in _LOST or (to and not error.sqlstate):
                 raise
     return _RAW, [(image,) for image in table.images()]
-
-
-def _shown(table: _Table) -> str:
-    if table.name is None:
-        return f"a table that is gone ({table.oid})"
-    return table.name if table.schema == _DEFAULT else f"{table.schema}.{table.name}"
 
 
 _CHANGED = """

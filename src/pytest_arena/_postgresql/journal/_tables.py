@@ -172,7 +172,15 @@ def read_tables(control: Control) -> list[JournalTable]:
     Raises:
         Failed: the server is gone, or hides its catalog.
     """
-    columns, keys, leaves = _columns(control), _keys(control), _leaves(control)
+    columns: dict[int, list[JournalColumn]] = defaultdict(list)
+    for oid, *facts in control.rows(_COLUMNS):
+        columns[oid].append(JournalColumn(*facts))
+    keys: dict[int, tuple[str, ...]] = defaultdict(tuple)
+    for oid, names in control.rows(_KEYS):  # the primary key first
+        keys[oid] = keys[oid] or tuple(names)
+    leaves: dict[int, list[tuple[int, str, str]]] = defaultdict(list)
+    for root, *leaf in control.rows(_LEAVES):
+        leaves[root].append(tuple(leaf))
     return [
         JournalTable(
             oid=oid,
@@ -195,28 +203,6 @@ def read_sequences(control: Control) -> list[tuple[int, str]]:
     """Read the oids of all sequences of the database, and their names as SQL writes them."""
     found = control.rows(_SEQUENCES)
     return [(oid, f"{identifier(schema)}.{identifier(name)}") for oid, schema, name in found]
-
-
-def _columns(control: Control) -> dict[int, list[JournalColumn]]:
-    columns: dict[int, list[JournalColumn]] = defaultdict(list)
-    for oid, *facts in control.rows(_COLUMNS):
-        columns[oid].append(JournalColumn(*facts))
-    return columns
-
-
-def _keys(control: Control) -> dict[int, tuple[str, ...]]:
-    """The primary key is read first, so a table that has a usable one is found by it."""
-    keys: dict[int, tuple[str, ...]] = defaultdict(tuple)
-    for oid, names in control.rows(_KEYS):
-        keys[oid] = keys[oid] or tuple(names)
-    return keys
-
-
-def _leaves(control: Control) -> dict[int, list[tuple[int, str, str]]]:
-    leaves: dict[int, list[tuple[int, str, str]]] = defaultdict(list)
-    for root, oid, schema, name in control.rows(_LEAVES):
-        leaves[root].append((oid, schema, name))
-    return leaves
 
 
 APPS_OWN = (

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from pytest_arena._postgresql._control import Failed, identifier, open_control
-from pytest_arena._postgresql.journal._capture import fitting_schema, install
+from pytest_arena._postgresql.journal._capture import fitting_schema
+from pytest_arena._postgresql.journal._capture import install as install_by
 from pytest_arena._postgresql.journal._server import BE_REPLICA
 from pytest_arena.errors import IsolationError, TemplateError
 
@@ -27,6 +28,7 @@ __all__ = [
     "Unjournaled",
     "check_fit",
     "grant_replica",
+    "install",
     "journaled",
     "lacking",
     "remarks",
@@ -90,7 +92,18 @@ def journaled(own: ServerRegistry, template: str | None) -> str:
         with own.lock(shelf, seconds=_LOCK_SECONDS):
             return _found(own, shelf) or _built(own, template, shelf)
     except TimeoutError:
-        raise _waited() from None
+        raise TemplateError(
+            f"another process has been building a template for {_LOCK_SECONDS} s",
+            why="the change journal is installed once for all processes, so that this one waits",
+            cause="whoever holds the lock on the server",
+            fix="end that process; its lock is free at once",
+        ) from None
+
+
+def install(address: Address) -> list[Unfit]:
+    """Install a journal in a database, by a connection that is made for it."""
+    with closing(open_control(address)) as control:
+        return install_by(control, fitting_schema(control))
 
 
 def remarks(own: ServerRegistry, template: str | None) -> list[str]:
@@ -127,7 +140,7 @@ def _built(own: ServerRegistry, template: str | None, shelf: str) -> str:
     name = own.create("building", template=template)
     try:
         with own.saying("the change journal cannot be installed"):
-            found = _installed(own.address_of(name))
+            found = install(own.address_of(name))
         check_fit(found)
         own.freeze(name)
         manifest = json.dumps([one.reason for one in found])
@@ -135,11 +148,6 @@ def _built(own: ServerRegistry, template: str | None, shelf: str) -> str:
     except BaseException:
         own.drop_later(name)
         raise
-
-
-def _installed(address: Address) -> list[Unfit]:
-    with closing(open_control(address)) as control:
-        return install(control, fitting_schema(control))
 
 
 def _shelf(template: str | None) -> str:
@@ -156,15 +164,6 @@ def _layout() -> str:
         if file.name.endswith(".py"):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _waited() -> TemplateError:
-    return TemplateError(
-        f"another process has been building a template for {_LOCK_SECONDS} s",
-        why="the change journal is installed once for all processes, so that this one waits",
-        cause="whoever holds the lock on the server",
-        fix="end that process; its lock is free at once",
-    )
 
 
 # Rights

@@ -92,48 +92,33 @@ def _of_changes(
     # with a foreign partition is refused where it shows rows at all, and some are shown wrong.
     if table.by_row and not relation.is_leaf:
         return
-    for letter, event, olds, news in _EVENTS:
-        writes = (
-            _rows_of_row(table, olds=olds, news=news)
-            if table.by_row
-            else _rows_of_statement(table, relation, olds=olds, news=news)
-        )
+    for letter, event, old, new in _EVENTS:
+        rows = [sign for sign in ((-1, old), (1, new)) if sign[1]]
+        if table.by_row:
+            writes = [_entry(table, sign, table.image_by_name(row)) for sign, row in rows]
+        else:
+            image = _image(table, relation, "r")
+            writes = [
+                f"{_entry(table, sign, image)} FROM arena_{row[0].lower()} AS r"
+                for sign, row in rows
+            ]
+        tables = "".join(f" {row} TABLE AS arena_{row[0].lower()}" for _, row in rows)
         yield Capture(
             relation=relation,
             trigger=f"!arena_{letter}",
             function=f"{letter}{relation.oid}",
             body=_body(f"INSERT INTO {schema}.j {' UNION ALL '.join(writes)}", settings),
             event=f"AFTER {event}",
-            referencing="" if table.by_row else _referencing(olds=olds, news=news),
+            referencing="" if table.by_row else f" REFERENCING{tables}",
             is_row=table.by_row,
         )
 
 
 _EVENTS = (
-    ("i", "INSERT", False, True),
-    ("u", "UPDATE", True, True),
-    ("d", "DELETE", True, False),
+    ("i", "INSERT", "", "NEW"),
+    ("u", "UPDATE", "OLD", "NEW"),
+    ("d", "DELETE", "OLD", ""),
 )
-
-
-def _referencing(*, olds: bool, news: bool) -> str:
-    old = " OLD TABLE AS arena_o" if olds else ""
-    new = " NEW TABLE AS arena_n" if news else ""
-    return f" REFERENCING{old}{new}"
-
-
-def _rows_of_statement(
-    table: JournalTable, relation: Relation, *, olds: bool, news: bool
-) -> Iterator[str]:
-    for is_there, operation, rows in ((olds, -1, "arena_o"), (news, 1, "arena_n")):
-        if is_there:
-            yield f"{_entry(table, operation, _image(table, relation, 'r'))} FROM {rows} AS r"
-
-
-def _rows_of_row(table: JournalTable, *, olds: bool, news: bool) -> Iterator[str]:
-    for is_there, operation, row in ((olds, -1, "OLD"), (news, 1, "NEW")):
-        if is_there:
-            yield _entry(table, operation, table.image_by_name(row))
 
 
 def _image(table: JournalTable, relation: Relation, alias: str) -> str:
@@ -149,12 +134,14 @@ def _entry(table: JournalTable, operation: int, image: str) -> str:
 def _body(insert: str, settings: Sequence[Setting]) -> str:
     if not settings:
         return f"BEGIN IF {OURS} THEN RETURN NULL; END IF; {insert}; RETURN NULL; END"
+    are_set = " AND ".join(map(_is_set, settings))
+    kept = ", ".join(f"pg_catalog.current_setting({literal(one.name)})" for one in settings)
+    set_all = ", ".join(_set(one, literal(one.value)) for one in settings)
+    restored = ", ".join(_set(one, f"kept[{at}]") for at, one in enumerate(settings, 1))
     return (
         f"DECLARE kept pg_catalog.text[]; BEGIN IF {OURS} THEN RETURN NULL; END IF; "
-        f"IF NOT ({_are_set(settings)}) THEN kept := {_saved(settings)}; "
-        f"PERFORM {_set_all(settings)}; END IF; {insert}; "
-        f"IF kept IS NOT NULL THEN PERFORM {_restored(settings, 'kept')}; END IF; "
-        "RETURN NULL; END"
+        f"IF NOT ({are_set}) THEN kept := ARRAY[{kept}]; PERFORM {set_all}; END IF; {insert}; "
+        f"IF kept IS NOT NULL THEN PERFORM {restored}; END IF; RETURN NULL; END"
     )
 
 
@@ -167,6 +154,9 @@ def _of_truncate(
     where others committed since a snapshot that is kept for the whole transaction.
     """
     name = f"{relation.schema}.{relation.name}"
+    # A function's own settings: dear, and so for what is rare.
+    values = {"row_security": "off", "search_path": ""} | {one.name: one.value for one in settings}
+    fixed = "".join(f" SET {identifier(key)} TO {literal(to)}" for key, to in values.items())
     mark = literal(f"TRUNCATE {name} in a transaction that keeps its snapshot")
     body = (
         f"BEGIN IF {OURS} THEN RETURN NULL; END IF; "
@@ -181,15 +171,8 @@ def _of_truncate(
         function=f"t{relation.oid}",
         body=body,
         event="BEFORE TRUNCATE",
-        options=f" SECURITY DEFINER{_fixed(settings)}",
+        options=f" SECURITY DEFINER{fixed}",
     )
-
-
-def _fixed(settings: Sequence[Setting]) -> str:
-    """Write a function's own settings: dear, and so for what is rare."""
-    always = {"row_security": "off", "search_path": ""}
-    values = always | {one.name: one.value for one in settings}
-    return "".join(f" SET {identifier(name)} TO {literal(to)}" for name, to in values.items())
 
 
 # Under which settings is a row written down, so that equal rows are equal texts? Two sessions of an
@@ -205,11 +188,6 @@ def _needed(canon: Sequence[Setting], table: JournalTable) -> list[Setting]:
     return [one for one in canon if has_names or not one.is_of_names]
 
 
-def _are_set(settings: Sequence[Setting]) -> str:
-    """Write the condition that the session has them."""
-    return " AND ".join(map(_is_set, settings))
-
-
 def _is_set(setting: Setting) -> str:
     found = f"pg_catalog.current_setting({literal(setting.name)})"
     values = {setting.value, *setting.same}
@@ -217,22 +195,6 @@ def _is_set(setting: Setting) -> str:
         return f"{found} OPERATOR(pg_catalog.=) {literal(setting.value)}"
     same = ", ".join(map(literal, sorted(values)))
     return f"{found} OPERATOR(pg_catalog.=) ANY (ARRAY[{same}])"
-
-
-def _saved(settings: Sequence[Setting]) -> str:
-    """Write an array of what the session has."""
-    found = (f"pg_catalog.current_setting({literal(one.name)})" for one in settings)
-    return f"ARRAY[{', '.join(found)}]"
-
-
-def _set_all(settings: Sequence[Setting]) -> str:
-    """Write the calls that set them, until the transaction's end at the latest."""
-    return ", ".join(_set(one, literal(one.value)) for one in settings)
-
-
-def _restored(settings: Sequence[Setting], array: str) -> str:
-    """Write the calls that give the session back what was saved."""
-    return ", ".join(_set(one, f"{array}[{at}]") for at, one in enumerate(settings, 1))
 
 
 def _set(setting: Setting, value: str) -> str:
