@@ -104,7 +104,7 @@ class Mine(Honest):
 """
 
 CHANGES_ITS_TEMPLATE = """
-from pytest_arena._databases._store import Store
+from pytest_arena._databases._template import Store
 _find = Store.ensure
 templates = set()
 

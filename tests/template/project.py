@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._databases._stage import Recipe
-from pytest_arena._databases._store import Store
+from pytest_arena._databases._template import Recipe, Store
 from pytest_arena._sqlite import Home
 from pytest_arena._sqlite._templates import FileShelves
 from pytest_arena._values import Stage

@@ -13,8 +13,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
-from pytest_arena._databases._stage import Recipe, StageBuild
-from pytest_arena._databases._store import Store
+from pytest_arena._databases._template import Recipe, StageBuild, Store
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._templates import DatabaseShelves
 from pytest_arena._values import Stage

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_arena._databases._builders import check_schema, check_seed
+from pytest_arena._databases._builders import check_schema, seed_builder
 from pytest_arena._databases._suggest import suggested_schema
 from pytest_arena._values import Stage
 from pytest_arena.errors import ConfigError, TemplateError
@@ -141,7 +141,7 @@ def test_a_seed_is_a_function_of_one_session(project: Project) -> None:
     project.write(forms=FUNCTIONS)
     for value in ("forms:CREATE", "forms:two", "forms:generator"):
         with pytest.raises(ConfigError, match="arena_seed"):
-            check_seed(value, source="pytest.ini:3")
+            seed_builder(value, source="pytest.ini:3")
 
 
 @pytest.mark.parametrize(

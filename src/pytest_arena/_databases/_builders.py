@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import importlib
@@ -10,24 +11,127 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, create_engine
+from sqlalchemy.dialects.postgresql import DOMAIN, ENUM, CreateDomainType, CreateEnumType
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import (
+    CreateIndex,
+    CreateSchema,
+    CreateSequence,
+    CreateTable,
+    SetColumnComment,
+    SetTableComment,
+)
+from sqlalchemy.types import SchemaType
 
 from pytest_arena._config._load import SOMEWHERE, home_of, load_attribute, nearest
-from pytest_arena._databases import _connected
-from pytest_arena._databases._ddl import all_ddl, has_listeners, schemas_of
 from pytest_arena._databases._suggest import is_alembic, is_schema
 from pytest_arena._product import ScriptError
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
+    from sqlalchemy import Column, Table
     from sqlalchemy.engine import Connection, Dialect
+    from sqlalchemy.sql.ddl import ExecutableDDLElement
 
     from pytest_arena._product import Target
 
-__all__ = ["Builder", "check_schema", "check_seed", "schema_builder", "seed_builder"]
+__all__ = [
+    "Builder",
+    "check_schema",
+    "schema_builder",
+    "seed_builder",
+]
+
+
+def _has_listeners(target: Any, *names: str) -> bool:
+    """Whether somebody listens to these events of a metadata or table.
+
+    Types do that themselves to be made in the database, which the DDL shows.
+    """
+    heard = (listener for name in names for listener in getattr(target.dispatch, name))
+    return not all(isinstance(_owner(listener), SchemaType) for listener in heard)
+
+
+def _owner(listener: Any) -> object:
+    """The object whose method it is, if it is one; SQLAlchemy wraps it in the one or other way."""
+    return getattr(getattr(listener, "func", listener), "__self__", None) or getattr(
+        listener, "target", None
+    )
+
+
+def _schemas_of(metadata: MetaData) -> list[CreateSchema]:
+    """Return what makes the schemas in which tables, types and sequences stand."""
+    types = (column.type for table in metadata.tables.values() for column in table.columns)
+    named = [*metadata.tables.values(), *metadata._sequences.values(), *types]  # noqa: SLF001 - there is no public way
+    names = {getattr(each, "schema", None) for each in named}
+    return [CreateSchema(name, if_not_exists=True) for name in sorted(filter(None, names))]
+
+
+def _all_ddl(metadata: MetaData, dialect: Dialect) -> Iterator[ExecutableDDLElement]:
+    """Yield all that ``create_all`` executes, beside what listeners of the user's do."""
+    if dialect.supports_sequences:
+        for _, sequence in sorted(metadata._sequences.items()):  # noqa: SLF001 - there is no public way
+            yield CreateSequence(sequence)
+    for _, table in sorted(metadata.tables.items()):  # sorted_tables warns of a circle
+        for column in table.columns:
+            yield from _types(column.type, dialect)
+        yield CreateTable(table)
+        yield from (CreateIndex(index) for index in sorted(table.indexes, key=str))
+        if dialect.supports_comments and not dialect.inline_comments:
+            yield from _comments(table)
+
+
+def _types(given: Any, dialect: Dialect) -> Iterator[ExecutableDDLElement]:
+    """A type that has a name in the database, as PostgreSQL's enums and domains do."""
+    kind = given.dialect_impl(dialect)
+    kind = getattr(kind, "impl_instance", kind)  # what stands behind a TypeDecorator
+    if isinstance(kind, ENUM):
+        yield CreateEnumType(kind)
+    elif isinstance(kind, DOMAIN):
+        yield CreateDomainType(kind)
+    elif (item := getattr(kind, "item_type", None)) is not None:
+        yield from _types(item, dialect)
+
+
+def _comments(table: Table) -> Iterator[ExecutableDDLElement]:
+    if table.comment is not None:
+        yield SetTableComment(table)
+    commented: list[Column[Any]] = [one for one in table.columns if one.comment is not None]
+    yield from (SetColumnComment(column) for column in commented)
+
+
+def _fill(target: Target, function: Callable[..., Any], *, in_session: bool = False) -> None:
+    """Call a function with a connection or a session, and commit.
+
+    An async one has an event loop of its own; so has a sync one where no driver is sync.
+    """
+    is_async = inspect.iscoroutinefunction(function)
+    if not is_async and target.sync_url is not None:
+        engine = create_engine(target.sync_url, poolclass=NullPool)
+        try:
+            with Session(engine) if in_session else engine.connect() as given:
+                function(given)
+                given.commit()
+        finally:
+            engine.dispose()
+        return
+
+    async def fill() -> None:
+        engine = create_async_engine(target.async_url, poolclass=NullPool)
+        try:
+            async with AsyncSession(engine) if in_session else engine.connect() as given:
+                await (function(given) if is_async else given.run_sync(function))
+                await given.commit()
+        finally:
+            await engine.dispose()
+
+    asyncio.run(fill())
 
 
 class Builder(Protocol):
@@ -56,9 +160,10 @@ def schema_builder(value: str, root: Path, *, source: str = SOMEWHERE) -> Builde
     found = load_attribute(value, option="arena_schema", source=source, likely=is_schema)
     metadata = getattr(found, "metadata", found)
     if isinstance(metadata, MetaData):
-        return MetadataBuilder(metadata, _file_of_module(value))
+        module = importlib.import_module(value.partition(":")[0])
+        return MetadataBuilder(metadata, Path(module.__file__ or "."))
     if inspect.isroutine(found):
-        return FunctionBuilder(_filling(found, f"arena_schema = {value}", "connection"))
+        return CodeBuilder(_filling(found, f"arena_schema = {value}", "connection"))
     raise ConfigError(
         f"arena_schema = {value} is of type {type(found).__name__}, which cannot make tables",
         why="an empty database needs to know where its tables come from",
@@ -75,7 +180,7 @@ def seed_builder(value: str, *, source: str = SOMEWHERE) -> Builder:
     """
     found = load_attribute(value, option="arena_seed", source=source, likely=inspect.isroutine)
     if inspect.isroutine(found):
-        return SeedBuilder(_filling(found, f"arena_seed = {value}", "session"))
+        return CodeBuilder(_filling(found, f"arena_seed = {value}", "session"), in_session=True)
     raise ConfigError(
         f"arena_seed = {value} is of type {type(found).__name__}, not a function",
         why="the function adds the rows that every test starts with",
@@ -91,31 +196,18 @@ def check_schema(value: str, root: Path, *, source: str = SOMEWHERE) -> None:
         builder.check(source)
 
 
-def check_seed(value: str, *, source: str = SOMEWHERE) -> None:
-    """Raise a ConfigError if ``arena_seed`` cannot be right."""
-    seed_builder(value, source=source)
-
-
 def _existing(value: str, root: Path, source: str) -> Path:
     file = root / value
     if file.is_file():
         return file
-    there = [other.name for other in sorted(root.glob(f"*{file.suffix}")) if _may_be_meant(other)]
+    others = sorted(root.glob(f"*{file.suffix}"))
+    there = [other.name for other in others if other.suffix != ".ini" or is_alembic(other)]
     raise ConfigError(
         f"arena_schema = {value}: there is no file {file}",
         why="an empty database needs to know where its tables come from",
         cause=f"{source}\nthe path counts from pytest's rootdir",
         fix=f"arena_schema = {nearest(file.name, there) if there else '<module>:<Base>'}",
     )
-
-
-def _may_be_meant(file: Path) -> bool:
-    return file.suffix != ".ini" or is_alembic(file)
-
-
-def _file_of_module(value: str) -> Path:
-    module = importlib.import_module(value.partition(":")[0])
-    return Path(module.__file__ or ".")
 
 
 def _filling(function: Callable[..., Any], option: str, given: str) -> Callable[..., Any]:
@@ -128,17 +220,12 @@ def _filling(function: Callable[..., Any], option: str, given: str) -> Callable[
         raise _unfit(function, option, given, "is a generator: nobody would run it")
     parameters = list(inspect.signature(function).parameters.values())
     by_position = [each for each in parameters if each.kind in _BY_POSITION]
-    needed = _needed(parameters)
+    needed = [each for each in parameters if each.default is each.empty and each.kind not in _REST]
     if not needed and not any(each.kind is each.VAR_POSITIONAL for each in by_position):
         return _ignoring_its_argument(function)
     if needed not in ([], by_position[:1]):
         raise _unfit(function, option, given, f"takes {inspect.signature(function)}")
     return function
-
-
-def _needed(parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
-    """Those that a call has to give."""
-    return [each for each in parameters if each.default is each.empty and each.kind not in _REST]
 
 
 _REST = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
@@ -184,12 +271,12 @@ class MetadataBuilder:
 
     def identity(self, ddl: Dialect) -> str:
         """The compiled DDL, which changes with the models and with nothing else."""
-        return "\n".join(str(one.compile(dialect=ddl)) for one in all_ddl(self.metadata, ddl))
+        return "\n".join(str(one.compile(dialect=ddl)) for one in _all_ddl(self.metadata, ddl))
 
     def sources(self) -> Iterable[Path]:
         """Code counts only where the metadata has listeners of its own, views for example."""
         targets = (self.metadata, *self.metadata.tables.values())
-        heard = any(has_listeners(each, "before_create", "after_create") for each in targets)
+        heard = any(_has_listeners(each, "before_create", "after_create") for each in targets)
         return [self.file] if heard else []
 
     def build(self, target: Target) -> None:
@@ -197,12 +284,12 @@ class MetadataBuilder:
 
         def create(connection: Connection) -> None:
             # Whoever listens makes them himself, perhaps in another way.
-            if target.has_schemas and not has_listeners(self.metadata, "before_create"):
-                for schema in schemas_of(self.metadata):
+            if target.has_schemas and not _has_listeners(self.metadata, "before_create"):
+                for schema in _schemas_of(self.metadata):
                     connection.execute(schema)
             self.metadata.create_all(connection)
 
-        _connected.in_transaction(target, create)
+        _fill(target, create)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,10 +387,11 @@ class ScriptBuilder:
 
 
 @dataclass(frozen=True, slots=True)
-class _CodeBuilder:
-    """A function of the user's, of what arena opens for it."""
+class CodeBuilder:
+    """``module:function`` of a connection, or of a session, sync or async."""
 
     function: Callable[..., Any]
+    in_session: bool = False
 
     def identity(self, _ddl: Dialect) -> str:
         """The code is all there is to know."""
@@ -311,49 +399,21 @@ class _CodeBuilder:
 
     def sources(self) -> Iterable[Path]:
         """The file of the function."""
-        return [_code_file(self.function)]
+        return [Path(inspect.getsourcefile(inspect.unwrap(self.function)) or ".")]
 
-    @property
-    def _is_async(self) -> bool:
-        return inspect.iscoroutinefunction(self.function)
+    def build(self, target: Target) -> None:
+        """Call the function, and commit."""
+        is_async = inspect.iscoroutinefunction(self.function)
+        _fill(target, self.function if is_async else self._call, in_session=self.in_session)
 
     def _call(self, given: object) -> None:
-        _nothing_left(self.function(given), self.function)
-
-
-class FunctionBuilder(_CodeBuilder):
-    """``module:function`` of an ``AsyncConnection`` or a ``Connection``."""
-
-    def build(self, target: Target) -> None:
-        """Call the function in a transaction, and commit."""
-        if self._is_async:
-            _connected.in_async_transaction(target, self.function)
-        else:
-            _connected.in_transaction(target, self._call)
-
-
-class SeedBuilder(_CodeBuilder):
-    """``module:function`` of an ``AsyncSession`` or a ``Session``."""
-
-    def build(self, target: Target) -> None:
-        """Call the function in a session, and commit."""
-        if self._is_async:
-            _connected.in_async_session(target, self.function)
-        else:
-            _connected.in_session(target, self._call)
-
-
-def _nothing_left(result: object, function: Callable[..., Any]) -> None:
-    """A decorator may hide that a function is async: what it returns would never run."""
-    if not inspect.isawaitable(result):
-        return
-    if inspect.iscoroutine(result):
-        result.close()  # else Python warns that nobody awaited it
-    raise TypeError(
-        f"{function.__name__}() returned something to await, and is no async function itself: "
-        "take the decorator off, or let it be async def as well"
-    )
-
-
-def _code_file(function: Callable[..., Any]) -> Path:
-    return Path(inspect.getsourcefile(inspect.unwrap(function)) or ".")
+        """A decorator may hide that a function is async: what it returns would never run."""
+        result = self.function(given)
+        if not inspect.isawaitable(result):
+            return
+        if inspect.iscoroutine(result):
+            result.close()  # else Python warns that nobody awaited it
+        raise TypeError(
+            f"{self.function.__name__}() returned something to await, and is no async function "
+            "itself: take the decorator off, or let it be async def as well"
+        )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena import _gate
 from pytest_arena._config._load import nearest
-from pytest_arena._databases._guess import guessed_product
+from pytest_arena._databases._suggest import guessed_product
 from pytest_arena._origin import user_line
 from pytest_arena._product import ROOMS, Asked, Database, Key, room
 from pytest_arena.errors import ConfigError

@@ -10,9 +10,9 @@ from sqlalchemy.engine import make_url
 
 from pytest_arena import _gate
 from pytest_arena._databases._builds import Builds
-from pytest_arena._databases._provision import Provision
+from pytest_arena._databases._provision import Level, Provision
 from pytest_arena._databases._registry import Files, KnownDatabases, Products
-from pytest_arena._databases._stage import Recipe
+from pytest_arena._databases._template import Recipe
 from pytest_arena._product import Aim, Asked, Key
 from pytest_arena.errors import ArenaError
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_arena._config import Config
-    from pytest_arena._databases._state import Level
     from pytest_arena._gate import Registry
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, Isolation, Product
 
 __all__ = ["Databases"]
+
 
 _MANY = 16  # databases, beside those in use: then engines are looked for that are garbage
 

@@ -1,9 +1,10 @@
-"""Which files of the project does a build depend on?"""
+"""Which files of the project does a build depend on, and have they changed since?"""
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import hashlib
 import importlib.util
 import os
 import sys
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import ModuleType
 
-__all__ = ["Watch", "imported_by", "is_hidden", "parsed", "watching"]
+__all__ = [
+    "Watch",
+    "digest_files",
+    "digest_folders",
+    "first_change",
+    "imported_by",
+    "watching",
+]
 
 
 def imported_by(start: Iterable[Path]) -> set[Path]:
@@ -65,7 +73,7 @@ def _installed_from_here() -> set[str]:
 
 def _imports_of(file: Path, module: ModuleType | None) -> list[Path]:
     package = (module.__package__ or "") if module else ""
-    names = {name for node in ast.walk(parsed(file)) for name in _named(node, package)}
+    names = {name for node in ast.walk(_parsed(file)) for name in _named(node, package)}
     with_parents = {name[: i or None] for name in names for i in _dots(name)}
     files = [_project_file(sys.modules.get(name)) for name in with_parents]
     return [file.resolve() for file in files if file]
@@ -76,7 +84,7 @@ def _dots(name: str) -> list[int]:
     return [0, *(index for index, letter in enumerate(name) if letter == ".")]
 
 
-def parsed(file: Path) -> ast.AST:
+def _parsed(file: Path) -> ast.AST:
     """Return the syntax tree of a file; an empty one where it is no Python."""
     try:
         return ast.parse(file.read_bytes())
@@ -124,10 +132,10 @@ class Watch:
         if not path.is_relative_to(top) or (self.own and path.is_relative_to(self.own)):
             return False
         # Hidden folders are tools': .git, .venv, .pytest_cache. A hidden file may be an .env.
-        return not any(is_hidden(part) for part in path.relative_to(top).parts[:-1])
+        return not any(_is_hidden(part) for part in path.relative_to(top).parts[:-1])
 
 
-def is_hidden(name: str) -> bool:
+def _is_hidden(name: str) -> bool:
     """Whether a file or folder is a tool's, or Python's own."""
     return name.startswith(".") or name == "__pycache__"
 
@@ -195,3 +203,84 @@ def _note_opened(name: Any, mode: str | None, flags: int | None) -> None:
 def _absolute(name: Any) -> str:
     # At once: the build may change the working folder.
     return os.path.abspath(os.fsdecode(name))  # noqa: PTH100 - a hook must be quick
+
+
+Digests = dict[str, list[str]]
+
+
+def digest_files(files: Iterable[Path], root: Path) -> Digests:
+    """Return each file's digests by its path from the root: of its bytes, and of its code.
+
+    The second one is blind to comments and white space.
+    """
+    return {_relative(file, root): _digests(file) for file in sorted(files)}
+
+
+def _relative(path: Path, root: Path) -> str:
+    # Both ends without links: a checkout behind a link is the same one.
+    return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
+
+
+def _digests(file: Path) -> list[str]:
+    content = file.read_bytes()
+    code = ast.dump(_parsed(file)).encode() if file.suffix == ".py" else content
+    return [hashlib.sha256(part).hexdigest() for part in (content, code)]
+
+
+def digest_folders(watch: Watch, root: Path) -> Digests:
+    """Return the names in each folder that the build went through: a new file may be another row.
+
+    Only names like those of the files that were read there count, and subfolders where it went
+    into one: other files come and go.
+    """
+    folders = watch.folders(root)
+    kinds = {folder: _kinds(folder, watch.files(root), folders) for folder in sorted(folders)}
+    return {
+        _relative(folder, root): [" ".join(kind), *_names(folder, kind)]
+        for folder, kind in kinds.items()
+        if kind
+    }
+
+
+def _kinds(folder: Path, files: set[Path], folders: set[Path]) -> list[str]:
+    went_below = any(other.parent == folder for other in folders)
+    endings = {file.suffix for file in files if file.suffix and _near(file.parent, folder)}
+    return sorted(endings | ({"/"} if went_below else set()))
+
+
+def _near(one: Path, other: Path) -> bool:
+    """Whether one of them lies in the other, as those that ``rglob`` goes through do."""
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
+def _names(folder: Path, kinds: list[str]) -> list[str]:
+    entries = [entry for entry in folder.iterdir() if not _is_hidden(entry.name)]
+    return sorted(
+        entry.name
+        for entry in entries
+        if entry.suffix in kinds or ("/" in kinds and entry.is_dir())
+    )
+
+
+def first_change(files: Digests, folders: Digests, root: Path) -> str:
+    """Return what has changed first since a build, as a path from the root; "" if nothing has.
+
+    A file has not if it has the same bytes, or at least the same code.
+    """
+    changed = (name for name, known in files.items() if not _same(root / name, *known))
+    added = (name for name, known in folders.items() if not _same_names(root / name, *known))
+    return next(changed, "") or next(added, "")
+
+
+def _same(file: Path, content: str, code: str) -> bool:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest() == content or _digests(file)[1] == code
+    except OSError:
+        return False
+
+
+def _same_names(folder: Path, kinds: str, *names: str) -> bool:
+    try:
+        return _names(folder, kinds.split(" ")) == list(names)
+    except OSError:
+        return False

@@ -1,8 +1,9 @@
-"""What would this project write after ``arena_schema =``?"""
+"""What do the modules that are loaded say of the app's databases?"""
 
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,9 @@ from sqlalchemy import MetaData
 from pytest_arena._config._load import is_library
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
-__all__ = ["is_alembic", "is_schema", "suggested_schema"]
+__all__ = ["guessed_product", "is_alembic", "is_schema", "suggested_schema"]
 
 
 def suggested_schema(root: Path) -> str:
@@ -68,3 +69,32 @@ def _metadata_of(value: Any) -> MetaData | None:
         return None  # a model; its base is meant
     metadata = getattr(value, "metadata", None) if isinstance(value, type) else value
     return metadata if isinstance(metadata, MetaData) else None
+
+
+_URL = re.compile(r"\b(sqlite|postgresql)(?:\+\w+)?://|\b(postgres)://")
+
+
+def guessed_product(known: Collection[str]) -> str:
+    """Return the only product that URLs in the app's code name; "" if there is none or several.
+
+    An app that makes its engine when it starts up has no engine before its first client. What
+    stands in the modules that are loaded is read, settings and default values among it. Costs
+    some milliseconds, once.
+    """
+    found = {_product(match) for text in _sources() for match in _URL.finditer(text)}
+    likely = found & set(known)
+    return likely.pop() if len(likely) == 1 else ""
+
+
+def _product(match: re.Match[str]) -> str:
+    return match[1] or "postgresql"
+
+
+def _sources() -> Iterator[str]:
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and file.endswith(".py") and not is_library(file):
+            try:
+                yield Path(file).read_text(encoding="utf-8", errors="replace")
+            except OSError:  # in a zip, or gone
+                continue

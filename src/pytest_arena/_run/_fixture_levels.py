@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._databases._state import Level
+from pytest_arena._databases._provision import Level
 from pytest_arena._run._leaks import Overrides
 from pytest_arena._run._test import RunningTest
 from pytest_arena._values import Stage

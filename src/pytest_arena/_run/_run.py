@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena import _gate
 from pytest_arena._app import no_asyncio
 from pytest_arena._changes import Mask
-from pytest_arena._databases._builders import check_schema, check_seed
+from pytest_arena._databases._builders import check_schema, seed_builder
 from pytest_arena._databases._engines import Engines
 from pytest_arena._databases._environment import Environment
 from pytest_arena._databases._resolver import Databases
@@ -86,7 +86,7 @@ class ArenaRun:
         for schema in self.config.schema.values():
             check_schema(schema, self.config.root, source=place("schema"))
         for seed in self.config.seed.values():
-            check_seed(seed, source=place("seed"))
+            seed_builder(seed, source=place("seed"))
         self.apps.login()
         self._know_engines()
 
