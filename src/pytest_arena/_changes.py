@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, overload
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Literal, overload
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
     from pytest_arena._values import TableRows
 
-__all__ = ["Change", "Changes", "Kind", "Mask", "shown"]
+__all__ = ["Change", "Changes", "Kind", "Mask", "Row", "limited", "net", "shown"]
 
 Kind = Literal["inserted", "updated", "deleted"]
 
@@ -241,8 +241,9 @@ def _paired(rows: TableRows, mask: Mask) -> list[Change]:
     return sorted(changes, key=_order)
 
 
-_Row = tuple[object, ...]
-_Pairs = list[tuple[_Row | None, _Row | None]]
+Row = tuple[object, ...]
+_Known = tuple["Hashable", Row]  # what makes it the same row as another one, and its values
+_Pairs = list[tuple[Row | None, Row | None]]
 
 
 def _by_key(rows: TableRows) -> _Pairs:
@@ -259,8 +260,8 @@ def _by_key(rows: TableRows) -> _Pairs:
     return pairs
 
 
-def _keyed(rows: Iterable[_Row], places: list[int]) -> dict[object, list[_Row]]:
-    keyed: dict[object, list[_Row]] = defaultdict(list)
+def _keyed(rows: Iterable[Row], places: list[int]) -> dict[object, list[Row]]:
+    keyed: dict[object, list[Row]] = defaultdict(list)
     for row in rows:
         keyed[tuple(_hashable(row[place]) for place in places)].append(row)
     return keyed
@@ -268,24 +269,12 @@ def _keyed(rows: Iterable[_Row], places: list[int]) -> dict[object, list[_Row]]:
 
 def _by_content(rows: TableRows) -> _Pairs:
     """What has gone and what has come; as many rows as are the same in both are neither."""
-    gone = Counter(map(_content, rows.gone))
-    come = Counter(map(_content, rows.come))
-    same = gone & come
-    left = [(row, None) for row in _without(rows.gone, Counter(same))]
-    return left + [(None, row) for row in _without(rows.come, Counter(same))]
+    gone, come = net(*([(_content(row), row) for row in some] for some in (rows.gone, rows.come)))
+    return [(row, None) for row in gone] + [(None, row) for row in come]
 
 
-def _content(row: _Row) -> object:
+def _content(row: Row) -> Hashable:
     return tuple((type(one), repr(_plain(one))) for one in row)
-
-
-def _without(rows: Iterable[_Row], unwanted: Counter[object]) -> Iterator[_Row]:
-    for row in rows:
-        content = _content(row)
-        if unwanted[content]:
-            unwanted[content] -= 1
-        else:
-            yield row
 
 
 def _hashable(value: object) -> object:
@@ -297,13 +286,13 @@ def _hashable(value: object) -> object:
     return value
 
 
-def _change(rows: TableRows, old: _Row | None, new: _Row | None, mask: Mask) -> Change:
+def _change(rows: TableRows, old: Row | None, new: Row | None, mask: Mask) -> Change:
     kind: Kind = "inserted" if old is None else "deleted" if new is None else "updated"
     before, after = _named(rows.columns, old), _named(rows.columns, new)
     return Change(rows.table, kind, before, after, rows.key, mask)
 
 
-def _named(columns: tuple[str, ...], row: _Row | None) -> Mapping[str, object]:
+def _named(columns: tuple[str, ...], row: Row | None) -> Mapping[str, object]:
     return MappingProxyType(dict(zip(columns, row, strict=True)) if row is not None else {})
 
 
@@ -314,6 +303,59 @@ def _order(change: Change) -> tuple[int, list[tuple[int, int, str]]]:
     return list(_SIGNS).index(change.kind), [
         (0, value, "") if isinstance(value, int) else (1, 0, str(value)) for value in values
     ]
+
+
+# Which rows have gone and come, when those that did both are left out?
+
+
+def net(gone: Sequence[_Known], come: Sequence[_Known]) -> tuple[list[Row], list[Row]]:
+    """Take those off that have gone and come, as multisets: a row twice there once here is one."""
+    before, after = (Counter(known for known, _ in rows) for rows in (gone, come))
+    both = before & after
+    return _without(gone, both.copy()), _without(come, both)
+
+
+def _without(rows: Sequence[_Known], both: Counter[Hashable]) -> list[Row]:
+    left = []
+    for known, row in rows:
+        if both[known] > 0:
+            both[known] -= 1
+        else:
+            left.append(row)
+    return left
+
+
+def limited(rows: TableRows, limit: int | None) -> TableRows:
+    """Keep the first rows; of one that was updated both what it was and what it is."""
+    if limit is None or len(rows.gone) + len(rows.come) <= limit:
+        return rows
+    places = [rows.columns.index(name) for name in rows.key]
+    gone_keys, come_keys = _keys(rows.gone, places, "-"), _keys(rows.come, places, "+")
+    kept = _first(Counter([*gone_keys, *come_keys]), limit)
+    gone = _kept(rows.gone, gone_keys, kept)
+    come = _kept(rows.come, come_keys, kept)
+    more = len(rows.gone) + len(rows.come) - len(gone) - len(come)
+    return replace(rows, gone=gone, come=come, more=rows.more + more)
+
+
+def _first(numbers: Counter[Hashable], limit: int) -> set[Hashable]:
+    total = 0
+    kept: set[Hashable] = set()
+    for key, number in numbers.items():
+        total += number
+        if total <= limit:
+            kept.add(key)
+    return kept
+
+
+def _keys(rows: Sequence[Row], places: list[int], side: str) -> list[Hashable]:
+    if not places:
+        return [f"{side}{number}" for number in range(len(rows))]
+    return [repr([row[place] for place in places]) for row in rows]  # a key may be a list
+
+
+def _kept(rows: tuple[Row, ...], keys: list[Hashable], kept: set[Hashable]) -> tuple[Row, ...]:
+    return tuple(row for row, key in zip(rows, keys, strict=True) if key in kept)
 
 
 # How is it read?

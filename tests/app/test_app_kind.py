@@ -27,22 +27,6 @@ class AsgiObject:
         """Do nothing."""
 
 
-class Asgi2Class:
-    """An app of ASGI 2."""
-
-    def __init__(self, scope: Any) -> None:
-        self.scope = scope
-
-    async def __call__(self, receive: Any, send: Any) -> None:
-        """Note the call."""
-        self.scope["seen"].append((receive, send))
-
-
-def asgi2_function(scope: Any) -> Any:
-    """Another one."""
-    return Asgi2Class(scope)
-
-
 def factory() -> Any:
     """Make an app."""
     return asgi_function
@@ -120,16 +104,6 @@ def test_checking_calls_nothing() -> None:
         raise AssertionError("it was called")
 
     check_app(must_not_run, "main:create_app")
-
-
-@pytest.mark.parametrize("app", [Asgi2Class, asgi2_function])
-@pytest.mark.asyncio
-async def test_an_app_of_asgi_2_is_wrapped(app: object) -> None:
-    """It can then be called as one of ASGI 3."""
-    check_app(app, "main:app")
-    scope: dict[str, Any] = {"seen": []}
-    await build_app(app)(scope, "receive", "send")  # type: ignore[arg-type] # only handed on
-    assert scope["seen"] == [("receive", "send")]
 
 
 @pytest.mark.parametrize(

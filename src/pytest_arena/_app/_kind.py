@@ -31,12 +31,11 @@ ASGIApp = Callable[
 ]
 
 # How many arguments each kind of app is called with.
-_ASGI, _WSGI, _LEGACY = 3, 2, 1
+_ASGI, _WSGI = 3, 2
 
 
 class _Kind(Enum):
     ASGI = auto()
-    LEGACY = auto()
     FACTORY = auto()
     ASYNC_FACTORY = auto()
     WSGI = auto()
@@ -88,8 +87,8 @@ def build_app(app: object) -> ASGIApp:
     """Return the ASGI app: what a factory makes, else the app itself.
 
     A factory is a callable without required parameters that is no ASGI app itself; each call of
-    ``build_app`` calls it once, and its own errors pass unchanged. An app of ASGI 2 is wrapped;
-    any other comes back as the very object that it is.
+    ``build_app`` calls it once, and its own errors pass unchanged. An app comes back as the very
+    object that it is.
 
     Raises:
         ConfigError: there is no ASGI app in it.
@@ -110,19 +109,9 @@ def _as_asgi(app: object, kind: _Kind, what: str) -> ASGIApp:
     __tracebackhide__ = True
     if kind is _Kind.ASGI:
         return cast("ASGIApp", app)
-    if kind is _Kind.LEGACY:
-        return _from_asgi2(cast("Callable[[Scope], Callable[..., Awaitable[None]]]", app))
     if inspect.iscoroutine(app):
         app.close()  # else Python warns that nobody awaited it
     raise _REFUSALS.get(kind, _messages.no_app)(app, what)
-
-
-def _from_asgi2(app: Callable[[Scope], Callable[..., Awaitable[None]]]) -> ASGIApp:
-    async def asgi3(scope: Scope, receive: Any, send: Any) -> None:
-        __tracebackhide__ = True
-        await app(scope)(receive, send)
-
-    return asgi3
 
 
 def _kind_of(app: object) -> _Kind:
@@ -133,8 +122,6 @@ def _kind_of(app: object) -> _Kind:
         return _Kind.ASGI
     if is_async(app):
         return _Kind.OTHER if required else _Kind.ASYNC_FACTORY
-    if required == _LEGACY and _is_asgi2(app):
-        return _Kind.LEGACY
     return {0: _Kind.FACTORY, _WSGI: _Kind.WSGI}.get(required, _Kind.OTHER)
 
 
@@ -163,13 +150,6 @@ def is_async(app: object) -> bool:
     if inspect.iscoroutinefunction(app):
         return True
     return not inspect.isclass(app) and inspect.iscoroutinefunction(type(app).__call__)
-
-
-def _is_asgi2(app: Callable[..., object]) -> bool:
-    """Whether something that needs one argument is an app, and not a factory that needs it."""
-    if inspect.isclass(app):
-        return inspect.iscoroutinefunction(getattr(app, "__call__", None))  # noqa: B004 - its own
-    return next(iter(inspect.signature(app).parameters)) == "scope"
 
 
 def is_litestar(app: object) -> bool:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._changes_net import Row, limited, net
+from pytest_arena._changes import Row, limited, net
 from pytest_arena._postgresql._content import BEGIN_READING
 from pytest_arena._postgresql._control import Failed, identifier, literal
 from pytest_arena._values import TableRows

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LevelHooks", "Levels", "unbroken"]
 
-# A reader that polls the database holds its lock for less than a millisecond each time.
 _PATIENCE, _STEP = 0.1, 0.002
 
 
@@ -87,7 +86,7 @@ class Levels:
         entered: list[Isolation] = []
         try:
             for database in self._databases.provisioned():
-                isolation = self._isolation_of(database)
+                isolation = self._databases.ensure(database)
                 self._databases.provision.enter(isolation, database, level)
                 entered.append(isolation)
                 # A wider fixture may write to it, and then it is that fixture's as well.
@@ -138,11 +137,10 @@ class Levels:
             return self._stack[-1] is level and self._is_dropped(level)
 
     def _is_dropped(self, level: Level) -> bool:
-        isolations = [self._isolation_of(one) for one in self._databases.provisioned()]
+        isolations = [self._databases.ensure(one) for one in self._databases.provisioned()]
         clean = all(isolation.is_clean() for isolation in isolations)
         if clean:
-            if self._hooks is not None:
-                self._hooks.pytest_arena_leave(level=level)
+            self._tell_of_leaving(level)
             self._stack.pop()
             self._before.pop(level, None)
             for isolation in isolations:
@@ -171,13 +169,15 @@ class Levels:
             left: list[Database] = []
             try:
                 for database in self._databases.provisioned():
-                    self._isolation_of(database).leave()
+                    self._databases.ensure(database).leave()
                     left.append(database)
             except Held as error:
                 raise _leaks.lost_error(_leaks.open_transactions(self._gate), level.name) from error
             finally:
                 for database in left:
-                    self._databases.provision.enter(self._isolation_of(database), database, level)
+                    self._databases.provision.enter(
+                        self._databases.ensure(database), database, level
+                    )
                 self._gate.let_go_of_stale()
 
     def _left(self, level: Level) -> list[str]:
@@ -186,26 +186,41 @@ class Levels:
             raise impossible(f"{level.name}: a level was left that is not the top one")
         number = len(self._stack) - 1
         self._cut_to(number + 1)
+        changed: list[str] = []
+        failed: list[Exception] = []
         try:
-            failed = self._hook_failure(level)
+            try:
+                self._tell_of_leaving(level)
+            except Exception as error:  # noqa: BLE001 - told when the databases are back
+                failed.append(error)
             if level.is_test:
                 self._gate.end_raw(level.serial)
-            changed = self._take_back_all(level, failed)
+            for database in self._databases.provisioned():
+                try:
+                    changed += [database.name] * self._taken_back(database, level)
+                except ArenaError as error:  # the other databases are left all the same
+                    failed.append(error)
         finally:  # also where somebody rang twice
             self._cut_to(number)
             self._has_ended_leaks = False
             self._gate.let_go_of_stale()
             self._gate.drop_altered()
             self.seconds += _clock.seconds() - started
-        self._say_what_was_lost(level)
+        lost, self._in_the_way = self._in_the_way, []
+        if lost:
+            raise _leaks.lost_error(lost, level.name)
         if failed:
             raise failed[0]
         return changed
 
+    def _tell_of_leaving(self, level: Level) -> None:
+        if self._hooks is not None:
+            self._hooks.pytest_arena_leave(level=level)
+
     def _cut_to(self, number: int) -> None:
         """Have only so many levels, on all databases: somebody was broken off at the others."""
         for database in self._databases.provisioned():
-            isolation = self._isolation_of(database)
+            isolation = self._databases.ensure(database)
             while isolation.depth > number:
                 reason = f"{database.name}: arena was broken off at it (a timeout, Ctrl-C)"
                 try:
@@ -216,45 +231,21 @@ class Levels:
             self._before.pop(level, None)
         del self._stack[number:]
 
-    def _hook_failure(self, level: Level) -> list[Exception]:
-        """Call the hooks of others; what they raise is told when the databases are back."""
-        try:
-            if self._hooks is not None:
-                self._hooks.pytest_arena_leave(level=level)
-        except Exception as error:  # noqa: BLE001 - as said
-            return [error]
-        return []
-
-    def _take_back_all(self, level: Level, failed: list[Exception]) -> list[str]:
-        changed: list[str] = []
-        for database in self._databases.provisioned():
-            try:
-                changed += [database.name] if self._taken_back(database, level) else []
-            except ArenaError as error:  # the other databases are left all the same
-                failed.append(error)
-        return changed
-
-    def _say_what_was_lost(self, level: Level) -> None:
-        lost, self._in_the_way = self._in_the_way, []
-        if lost:
-            raise _leaks.lost_error(lost, level.name)
-
     def _taken_back(self, database: Database, level: Level) -> bool:
-        isolation = self._isolation_of(database)
+        """Whether there was a change in a database, which is as it was before this level."""
+        isolation = self._databases.ensure(database)
         if isolation.depth < len(self._stack):
             return False  # it was done when somebody broke in
+        reason = (
+            f"{database.name}: locked by a connection that arena does not know or cannot end "
+            "(another process, a half-read cursor)"
+        )
         try:
             left = self._left_in_place(isolation, level)
         except ArenaError as error:  # a server that is gone, too
-            self._leave_by_force(isolation, database.product.forced, error.what)
-            return True
+            left, reason = None, error.what
         if left is None:
-            self._leave_by_force(
-                isolation,
-                database.product.forced,
-                f"{database.name}: locked by a connection that arena does not know or cannot end "
-                "(another process, a half-read cursor)",
-            )
+            self._leave_by_force(isolation, database.product.forced, reason)
         return left is not False
 
     def _leave_by_force(self, isolation: Isolation, forced: str, reason: str) -> None:
@@ -263,60 +254,42 @@ class Levels:
 
     def _left_in_place(self, isolation: Isolation, level: Level) -> bool | None:
         """Whether there was a change; None where a lock keeps the database."""
-        if self._may_be_left(isolation):
-            with suppress(Held):
-                return isolation.leave()
-        if self._is_the_fixtures_own(isolation, level):
-            writes = sum(one.writes for one in _leaks.open_transactions(self._gate))
-            isolation.forget(is_undone=writes <= self.before(level).writes)
+        if (left := self._left_if_free(isolation)) is not None:
+            return left
+        before, now = self.before(level), _leaks.open_transactions(self._gate)
+        is_theirs = all(one in before.transactions for one in now)
+        if now and is_theirs and isolation.is_untouched():
+            # Suites do that which undo their tests by savepoints in a fixture's transaction.
+            self._ledger.note(
+                f"a fixture holds a transaction open over its tests ({now[0].line}): what is done "
+                "inside of it is the fixture's to undo"
+            )
+            isolation.forget(is_undone=sum(one.writes for one in now) <= before.writes)
             return False
-        if self._is_another_threads():  # that is about to commit, most likely
+        here = threading.get_ident()
+        if any(one.thread != here for one in now):  # that is about to commit, most likely
             left = self._left_with_patience(isolation)
             if left is not None:
                 return left
-        self._end_transactions_in_the_way(level)
+        # Whoever holds them; of a wider fixture's it is said that they were lost.
+        now = _leaks.open_transactions(self._gate)
+        self._in_the_way += [one for one in now if one in before.transactions]
+        _leaks.end_transactions(self._gate.registry.taken())
         return self._left_with_patience(isolation)
 
-    def _is_another_threads(self) -> bool:
-        here = threading.get_ident()
-        return any(one.thread != here for one in _leaks.open_transactions(self._gate))
-
-    def _may_be_left(self, isolation: Isolation) -> bool:
+    def _left_if_free(self, isolation: Isolation) -> bool | None:
         # A leaked reader that wrote nothing keeps no level, and would lock the next test out.
-        return not self._has_ended_leaks or isolation.is_free()
+        if not self._has_ended_leaks or isolation.is_free():
+            with suppress(Held):
+                return isolation.leave()
+        return None
 
     def _left_with_patience(self, isolation: Isolation) -> bool | None:
+        # A reader that polls the database holds its lock for less than a millisecond each time.
         end = _clock.seconds() + _PATIENCE
-        while True:
-            if self._may_be_left(isolation):
-                with suppress(Held):
-                    return isolation.leave()
-            if _clock.seconds() >= end:
-                return None
+        while (left := self._left_if_free(isolation)) is None and _clock.seconds() < end:
             _clock.rest(_STEP)
-
-    def _end_transactions_in_the_way(self, level: Level) -> None:
-        """Whoever holds them; of a wider fixture's it is said that they were lost."""
-        before = self.before(level).transactions
-        self._in_the_way += [one for one in _leaks.open_transactions(self._gate) if one in before]
-        _leaks.end_transactions(self._gate.registry.taken())
-
-    def _is_the_fixtures_own(self, isolation: Isolation, level: Level) -> bool:
-        """Whether only a wider fixture's transaction is open, as it was before this level.
-
-        Suites do that which undo their tests by savepoints in it: it stays as it is.
-        """
-        before, now = self.before(level).transactions, _leaks.open_transactions(self._gate)
-        if not now or any(one not in before for one in now) or not isolation.is_untouched():
-            return False
-        self._ledger.note(
-            f"a fixture holds a transaction open over its tests ({now[0].line}): what is done "
-            "inside of it is the fixture's to undo"
-        )
-        return True
-
-    def _isolation_of(self, database: Database) -> Isolation:
-        return self._databases.ensure(database)
+        return left
 
 
 # What must not be broken off in the middle.

@@ -148,9 +148,7 @@ class ExpectedChanges:
     def __enter__(self) -> Self:
         __tracebackhide__ = True
         self.observer.commit()
-        self.begin()
-        self.observer.blocks.append(self)
-        return self
+        return self._opened()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         __tracebackhide__ = True
@@ -162,9 +160,7 @@ class ExpectedChanges:
     async def __aenter__(self) -> Self:
         __tracebackhide__ = True
         await self.observer.acommit()
-        self.begin()
-        self.observer.blocks.append(self)
-        return self
+        return self._opened()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         __tracebackhide__ = True
@@ -172,6 +168,12 @@ class ExpectedChanges:
         if kind is None:
             await self.observer.acommit()
             self._check()
+
+    def _opened(self) -> Self:
+        __tracebackhide__ = True
+        self.begin()
+        self.observer.blocks.append(self)
+        return self
 
     def begin(self) -> None:
         """What it is to change is asked for since now."""

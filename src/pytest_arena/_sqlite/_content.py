@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._changes_net import Row, limited, net
+from pytest_arena._changes import Row, limited, net
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._sql import quoted
 from pytest_arena._values import TableRows

@@ -40,8 +40,10 @@ def enable(early_config: Any) -> str:
     Returns why that cannot be; "" where it can. Ends with pytest's configuration. Cost: 0.1 µs an
     assertion wherever nobody wants to know, some 3 µs where somebody does.
     """
-    if why := _why_not(early_config):
-        return why
+    if sys.flags.optimize:
+        return "python -O leaves assertions out"
+    if getattr(early_config.known_args_namespace, "assertmode", "") != "rewrite":
+        return "--assert=plain: pytest does not see assertions"
     tail = rewriting.PYC_TAIL
     try:
         early_config._inicache[_INI] = True  # noqa: SLF001 - no public way works this early
@@ -54,40 +56,16 @@ def enable(early_config: Any) -> str:
     return "" if is_heard else "this pytest tells nobody of assertions that pass"
 
 
-def _why_not(early_config: Any) -> str:
-    if sys.flags.optimize:
-        return "python -O leaves assertions out"
-    if getattr(early_config.known_args_namespace, "assertmode", "") != "rewrite":
-        return "--assert=plain: pytest does not see assertions"
-    return ""
-
-
 def _is_heard(config: Any) -> bool:
     """Try it out: rewrite an assertion, and listen."""
     source = b"def test():\n    assert 1 + 1 == 2\n"
-    tree, names, told = ast.parse(source), {"__name__": __name__}, _Noting()
+    tree, names, listener = ast.parse(source), {"__name__": __name__}, mock.MagicMock()
+    listener.__bool__.return_value = False
     rewriting.rewrite_asserts(tree, source, __file__, config)
     exec(compile(tree, __file__, "exec"), names)  # noqa: S102 - the text above
-    before, asserting._assertion_pass = asserting._assertion_pass, told  # noqa: SLF001 - tried out here
-    try:
+    with mock.patch.object(asserting, "_assertion_pass", listener):
         names["test"]()  # type: ignore[operator]  # a function
-    finally:
-        asserting._assertion_pass = before  # noqa: SLF001 - as above
-    return told.number == 1
-
-
-class _Noting:
-    """Counts the questions for a listener."""
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def __bool__(self) -> bool:
-        self.number += 1
-        return False
-
-    def __call__(self, _line: int, _text: str, _explanation: str) -> None:
-        """Is never called."""
+    return bool(listener.__bool__.call_count == 1)
 
 
 @contextmanager

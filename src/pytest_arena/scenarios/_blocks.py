@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_arena import _gate
-from pytest_arena._config._load import is_library
 from pytest_arena.errors import NotWritten, ScenarioError
 from pytest_arena.scenarios._log import Block
 
@@ -203,36 +202,18 @@ def _as_code(step: object) -> str:
 
 
 def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioError:
-    """The scenario that the test must mean has this step, and most of the others in its code."""
+    """The scenario that the test must mean has this step."""
     from pytest_arena.scenarios.specs import Index  # noqa: PLC0415 - what reads Gherkin costs only those who have it
 
-    having = [one for one in specification.scenarios if _places(one, kind, _plain(text))]
-    texts = _texts_of_the_code() if len(having) > 1 else frozenset()
-    shared = {one.key: _shared(one, texts) for one in having}
-    likely = [one for one in having if shared[one.key] == max(shared.values())][:_SHOWN]
-    marker = Index(specification).marker
+    likely = [one for one in specification.scenarios if _places(one, kind, _plain(text))][:_SHOWN]
+    lines = [str(_gate.user_line() or "a step block")]
     return ScenarioError(
         "no scenario is named by this test, which has a block for a step",
         why="nobody would look at what is done in it, and the scenario would be unproven",
-        cause="\n".join(
-            [
-                str(_gate.user_line() or "a step block"),
-                *(f"{one.place}  {one.name}" for one in likely),
-            ]
-        ),
-        fix="\n".join(map(marker, likely))
+        cause="\n".join([*lines, *(f"{one.place}  {one.name}" for one in likely)]),
+        fix="\n".join(map(Index(specification).marker, likely))
         or "a marker for its scenario (arena scenarios list), or no blocks",
     )
-
-
-def _texts_of_the_code() -> frozenset[str]:
-    """What stands in the functions of the user's that have led here."""
-    users = (one.f_code for one in _gate.frames() if not is_library(one.f_code.co_filename))
-    return frozenset(_plain(one) for code in users for one in code.co_consts if type(one) is str)
-
-
-def _shared(scenario: SpecScenario, texts: frozenset[str]) -> int:
-    return sum(_plain(step.text) in texts for step in scenario.steps)
 
 
 def _misread(text: str, kind: str, problem: Problem) -> ScenarioError:
