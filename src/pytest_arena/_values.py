@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from weakref import WeakKeyDictionary
 
-__all__ = ["STATEMENT_START", "Address", "CodeLine", "Plan", "Route", "Stage", "TableRows", "alive"]
+__all__ = ["STATEMENT_START", "Address", "CodeLine", "Plan", "Stage", "TableRows", "alive"]
 
 # A pattern of the blanks and comments before a statement's first word. There is one way only to
 # read them: if a comment could go on after its end, many would be tried in any combination.
@@ -88,15 +88,6 @@ class TableRows:
     gone: tuple[tuple[object, ...], ...]  # values as the database's driver gives them
     come: tuple[tuple[object, ...], ...]
     more: int = 0  # rows that a limit has cut off, gone and come together
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Route:
-    """One way into the app."""
-
-    path: str  # as the framework writes it: ``/battles/{battle_id}/start``
-    method: str  # GET, POST, …; WEBSOCKET
-    name: str  # of the function that answers, or what the route was called
 
 
 def alive(known: WeakKeyDictionary[_Key, Any]) -> list[_Key]:

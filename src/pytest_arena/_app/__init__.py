@@ -7,7 +7,6 @@ from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._app._login import is_logging_in
 from pytest_arena._app._messages import no_asyncio
 from pytest_arena._app._requests import Door, Hooks, request_sent
-from pytest_arena._app._routes import routes
 from pytest_arena._app._run import AppRun
 
 __all__ = [
@@ -22,6 +21,5 @@ __all__ = [
     "may_be_app",
     "no_asyncio",
     "request_sent",
-    "routes",
     "session_lifespan",
 ]
