@@ -1,7 +1,7 @@
 """How is Gherkin read by the official parser, and what has it to say, in words?
 
-The only module that knows the package ``gherkin-official``: its majors come often, and change what
-they return.
+The only module that reads by the package ``gherkin-official``: its majors come often, and change
+what they return.
 """
 
 from __future__ import annotations

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING
 
 from pytest_arena.scenarios.specs._specification import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_arena.scenarios.specs._features import FeatureNode, ScenarioNode
     from pytest_arena.scenarios.specs._gherkin import Language, Node, Slip
-    from pytest_arena.scenarios.specs._specification import GherkinText, Step
+    from pytest_arena.scenarios.specs._specification import GherkinText, Scenario
 
 __all__ = ["Lint"]
 
@@ -46,24 +46,27 @@ class Lint:
 
     block: GherkinText
     language: Language
+    key: str = ""
+    """Of the scenario that is looked at, where it is one."""
 
     def overlooked(self, feature: FeatureNode) -> Iterator[Problem]:
         """Yield headings that doc strings and comments have taken in, with the steps below them."""
         for part in feature.scenarios:
-            yield from self._in_doc_strings(part)
-            yield from self._in_comments(part)
+            lint = replace(self, key=part.scenario.key)
+            yield from lint.in_doc_strings(part.node)
+            yield from lint.in_comments(part)
 
     def problems(self, feature: FeatureNode, faulty: frozenset[str]) -> Iterator[Problem]:
         """Yield the problems of a feature and all that is in it.
 
-        Of scenarios that are ``faulty`` nothing is message: it follows from their errors.
+        Of scenarios that are ``faulty`` there are none: they follow from their errors.
         """
         yield from self._group(feature.node, len(feature.scenarios), "feature")
         for part in feature.scenarios:
             if part.scenario.key not in faulty:
-                yield from self._scenario(part)
+                yield from replace(self, key=part.scenario.key).scenario(part)
 
-    def _in_doc_strings(self, part: ScenarioNode) -> Iterator[Problem]:
+    def in_doc_strings(self, node: Node) -> Iterator[Problem]:
         """A doc string was closed too late.
 
         What it holds stands to the right of its marks; a heading to the left of them was not meant
@@ -71,8 +74,7 @@ class Lint:
         """
         words = (*self.language.words["scenario"], *self.language.words["scenarioOutline"])
         headings = tuple(f"{word}:" for word in words)
-        strings = (step["docString"] for step in part.node["steps"] if "docString" in step)
-        for opening in map(_line, strings):
+        for opening in (_line(step["docString"]) for step in node["steps"] if "docString" in step):
             opened = self.block.line(opening)
             mark = opened.lstrip()[:3]
             for number in range(opening + 1, self.block.last_line + 1):
@@ -80,14 +82,11 @@ class Lint:
                 if text.lstrip().startswith(mark):
                     break
                 if text.lstrip().startswith(headings) and _indent(text) < _indent(opened):
-                    what = (
-                        f"{text.strip()!r} looks like a scenario, but stands in the doc string "
-                        f"that line {opening} begins"
-                    )
-                    hint = f"close that one with a line {mark}"
-                    yield self._problem(number, what, hint=hint, key=part.scenario.key)
+                    what = f"{text.strip()!r} looks like a scenario, but stands in the doc string "
+                    what += f"that line {opening} begins"
+                    yield self._problem(number, what, f"close that one with a line {mark}")
 
-    def _in_comments(self, part: ScenarioNode) -> Iterator[Problem]:
+    def in_comments(self, part: ScenarioNode) -> Iterator[Problem]:
         """In a fence of Markdown ``# Scenario:`` is written so easily.
 
         A comment between two steps is in peace as long as no Given comes after it.
@@ -105,19 +104,25 @@ class Lint:
                     name = part.scenario.name
                     what = f"{line!r} is a comment: the steps below it belong to {name!r}"
                     hint = "leave the # out, or put it before these steps, too"
-                    yield self._problem(number, what, hint=hint, key=part.scenario.key)
+                    yield self._problem(number, what, hint)
 
-    def _group(self, node: Node, scenarios: int, what: str) -> Iterator[Problem]:
+    def _group(self, node: Node, scenarios: int, kind: str) -> Iterator[Problem]:
+        title = self.language.title("scenario")
         misread = [*self._lost_titles(node, has_scenarios=bool(scenarios))]
-        misread += self._stray_steps(node)
+        slips = [(line, self.language.step_slip(line.text)) for line in self._described(node)]
+        stray = [(line, slip) for line, slip in slips if slip and slip.kind == "exact"]
+        if len({self.language.steps[slip.keyword] for _, slip in stray} - {None}) > 1:
+            line, _ = stray[0]
+            what = f"steps outside of a scenario are read as a description: {_shown(line.text)}"
+            misread.append(self._problem(line.number, what, f"put a line `{title} …` before them"))
         yield from misread
         if not scenarios and not misread:
-            expected = "## " * self.block.is_markdown + self.language.title("scenario")
-            message = f"the {what} has no scenario; expected a line `{expected} …`"
-            yield self._problem(_line(node), message, is_error=what == "feature")
+            expected = "## " * self.block.is_markdown + title
+            what = f"the {kind} has no scenario; expected a line `{expected} …`"
+            yield self._problem(_line(node), what, is_error=kind == "feature")
         for child in node["children"]:
             if background := child.get("background"):
-                yield from self._steps_of(background, "", "the background has no step")
+                yield from self._steps_of(background, "the background has no step")
             elif rule := child.get("rule"):
                 inside = sum("scenario" in child for child in rule["children"])
                 yield from self._group(rule, inside, "rule")
@@ -136,53 +141,51 @@ class Lint:
         slip = self.language.step_slip(line.follower)
         return line.follower.lstrip().startswith("* ") or bool(slip and slip.kind != "letters")
 
-    def _stray_steps(self, node: Node) -> Iterator[Problem]:
-        slips = [(line, self.language.step_slip(line.text)) for line in self._described(node)]
-        stray = [(line, slip) for line, slip in slips if slip and slip.kind == "exact"]
-        if len({self.language.steps[slip.keyword] for _, slip in stray} - {None}) > 1:
-            line, _ = stray[0]
-            message = f"steps outside of a scenario are read as a description: {_shown(line.text)}"
-            hint = f"put a line `{self.language.title('scenario')} …` before them"
-            yield self._problem(line.number, message, hint=hint)
-
-    def _scenario(self, part: ScenarioNode) -> Iterator[Problem]:
+    def scenario(self, part: ScenarioNode) -> Iterator[Problem]:
+        """Yield the problems of a scenario."""
         node, scenario = part.node, part.scenario
         if not scenario.name:
-            message = "a scenario without a name: no test can mean it"
-            yield self._problem(scenario.line, message, key=scenario.key)
-        yield from self._steps_of(node, scenario.key, "the scenario has no step")
-        for step in scenario.steps:
-            yield from () if step.is_background else self._step(step, scenario.key)
+            yield self._problem(scenario.line, "a scenario without a name: no test can mean it")
+        yield from self._steps_of(node, "the scenario has no step")
+        yield from self._steps(scenario)
         tables = (step.get("dataTable", {}).get("rows", ()) for step in node["steps"])
         examples = (table.get("tableBody") or () for table in node["examples"])
-        yield from self._rulers([*tables, *examples], scenario.key)
-        first = node["steps"][0] if node["steps"] else {"keyword": "* "}
-        has_background = bool(scenario.steps) and scenario.steps[0].is_background
-        if not has_background and self._kind(first) is None and first["keyword"] != "* ":
-            message = (
-                f"the first step begins with {first['keyword'].strip()}, and there is none before "
-                "it: it is taken for a Given"
-            )
-            yield self._problem(_line(first), message, key=scenario.key, is_error=False)
+        for row in chain(*tables, *examples):
+            if row["cells"] and all(_RULER.fullmatch(cell["value"]) for cell in row["cells"]):
+                what = "a row of dashes is a row of values: tables of Gherkin have no such line"
+                yield self._warning(_line(row), what, "remove it")
         if scenario.is_outline:
             yield from self._outline(part)
         if scenario.rows or not scenario.is_outline:
-            yield from self._placeholders(part)
+            yield from self._placeholders(scenario)
 
-    def _steps_of(self, node: Node, key: str, lack: str) -> Iterator[Problem]:
+    def _steps(self, scenario: Scenario) -> Iterator[Problem]:
+        first = next(iter(scenario.steps), None)
+        is_first = first is not None and not first.is_background
+        if first and is_first and self.language.steps.get(first.keyword, "given") is None:
+            what = f"the first step begins with {first.keyword}, and there is none before it: "
+            yield self._warning(first.line, f"{what}it is taken for a Given")
+        for step in (step for step in scenario.steps if not step.is_background):
+            slip = self.language.step_slip(step.text) if step.keyword == "*" else None
+            if not step.text:
+                yield self._warning(step.line, "a step without text")
+            elif slip and slip.kind == "exact":
+                what = f"`*` is the keyword of this step, and {slip.keyword} its first word"
+                yield self._warning(step.line, what, f"leave the `*` out: `{step.text}`")
+
+    def _steps_of(self, node: Node, lack: str) -> Iterator[Problem]:
         """The first step, if it is misspelt: the parser takes it for a description."""
         lines = self._described(node)
-        misread = next(filter(None, (self._lost_step(line, node, key) for line in lines)), None)
+        misread = next(filter(None, (self._lost_step(line, node["steps"]) for line in lines)), None)
         if misread:
             yield misread
         elif not node["steps"]:
-            yield self._problem(_line(node), lack, key=key, is_error=bool(key))
+            yield self._problem(_line(node), lack, is_error=bool(self.key))
 
-    def _lost_step(self, line: _Line, node: Node, key: str) -> Problem | None:
-        steps = node["steps"]
+    def _lost_step(self, line: _Line, steps: Sequence[Node]) -> Problem | None:
         title = self.language.title_slip(line.text)
         if title and title.title in _SURE and (not steps or self._is_followed(line)):
-            return self._not_read(line, title, key=key)
+            return self._not_read(line, title, is_error=True)
         slip = self.language.step_slip(line.text)
         if slip is None or not (line.is_first or line.is_last):
             return None
@@ -190,88 +193,60 @@ class Lint:
             return None  # a wrapped sentence: "… \nand that"
         has_given = bool(steps) and self._kind(steps[0]) == "given"
         if slip.kind == "letters":  # prose may begin with any word that is like a keyword
-            is_shown = not steps or (line.is_last and not has_given)
-            return self._not_read(line, slip, key=key, is_error=not steps) if is_shown else None
+            is_meant = not steps or (line.is_last and not has_given)
+            return self._not_read(line, slip, is_error=not steps) if is_meant else None
         is_wrapped = slip.kind == "case" and not line.is_first and has_given
-        return self._not_read(line, slip, key=key, is_error=not is_wrapped)
+        return self._not_read(line, slip, is_error=not is_wrapped)
 
     def _kind(self, step: Node) -> str | None:
         return self.language.kinds.get(step["keyword"])
 
-    def _step(self, step: Step, key: str) -> Iterator[Problem]:
-        slip = self.language.step_slip(step.text) if step.keyword == "*" else None
-        if not step.text:
-            yield self._problem(step.line, "a step without text", key=key, is_error=False)
-        elif slip and slip.kind == "exact":
-            message = f"`*` is the keyword of this step, and {slip.keyword} its first word"
-            hint = f"leave the `*` out: `{step.text}`"
-            yield self._problem(step.line, message, hint=hint, key=key, is_error=False)
-
     def _outline(self, part: ScenarioNode) -> Iterator[Problem]:
-        scenario, key = part.scenario, part.scenario.key
+        scenario = part.scenario
         if not scenario.rows:
             lack = "its Examples have no row" if part.node["examples"] else "it has no Examples"
-            message = f"no row: the Scenario Outline stands for nothing, {lack}"
-            yield self._problem(scenario.line, message, key=key)
+            what = f"no row: the Scenario Outline stands for nothing, {lack}"
+            yield self._problem(scenario.line, what)
         for table in part.node["examples"]:
             if not table.get("tableBody") and scenario.rows:
-                yield self._problem(
-                    _line(table), "these Examples have no row", key=key, is_error=False
-                )
-            header = [
-                cell["value"] for cell in (table.get("tableHeader") or {"cells": ()})["cells"]
-            ]
-            for column in sorted({name for name in header if header.count(name) > 1}):
-                yield self._problem(_line(table), f"two columns are named {column!r}", key=key)
+                yield self._warning(_line(table), "these Examples have no row")
+            header = (table.get("tableHeader") or {"cells": ()})["cells"]
+            names = [cell["value"] for cell in header]
+            for column in sorted({name for name in names if names.count(name) > 1}):
+                yield self._problem(_line(table), f"two columns are named {column!r}")
             for line in self._described(table):
                 if line.text.lstrip(" -*").startswith("|") or "|" in line.text[1:]:
-                    yield self._problem(line.number, "a row of a table is read as text", key=key)
+                    yield self._problem(line.number, "a row of a table is read as text")
         first: dict[object, int] = {}
         for row in scenario.rows:
             if first.setdefault(row.values, row.line) != row.line:
-                message = f"the same row as in line {first[row.values]}"
-                yield self._problem(row.line, message, key=key, is_error=False)
+                yield self._warning(row.line, f"the same row as in line {first[row.values]}")
 
-    def _rulers(self, tables: Iterable[Sequence[Any]], key: str) -> Iterator[Problem]:
-        """The line below the head of a table in Markdown: in Gherkin it is a row of values."""
-        for row in (row for table in tables for row in table):
-            if row["cells"] and all(_RULER.fullmatch(cell["value"]) for cell in row["cells"]):
-                message = "a row of dashes is a row of values: tables of Gherkin have no such line"
-                yield self._problem(_line(row), message, hint="remove it", key=key, is_error=False)
-
-    def _placeholders(self, part: ScenarioNode) -> Iterator[Problem]:
-        columns = sorted({column for row in part.scenario.rows for column, _ in row.values})
-        if part.scenario.rows and not columns:
+    def _placeholders(self, scenario: Scenario) -> Iterator[Problem]:
+        columns = sorted({column for row in scenario.rows for column, _ in row.values})
+        if scenario.rows and not columns:
             return
         lack = f"no column of the Examples is named so, but {', '.join(columns)}"
         lack = lack if columns else "there are no Examples to fill it in"
-        for step in (step for step in part.scenario.steps if not step.is_background):
-            texts = [
-                step.text,
-                step.doc_string or "",
-                *(cell for row in step.table for cell in row),
-            ]
-            texts = [text for text in texts if "</" not in text and "/>" not in text]
-            for name in dict.fromkeys(
-                name for text in texts for name in _PLACEHOLDER.findall(text)
-            ):
+        for step in (step for step in scenario.steps if not step.is_background):
+            cells = (cell for row in step.table for cell in row)
+            texts = (step.text, step.doc_string or "", *cells)
+            bare = "\0".join(text for text in texts if "</" not in text and "/>" not in text)
+            for name in dict.fromkeys(_PLACEHOLDER.findall(bare)):
                 if name in columns:
                     continue
                 # It can only be a column, misspelt: anything else may be mark-up.
                 near = get_close_matches(name, columns, n=1, cutoff=_LIKE)[: len(name) > _SHORT]
-                yield self._problem(
-                    step.line,
-                    f"<{name}> stays as it is: {lack}",
-                    hint=f"write `<{near[0]}>`" if near else "",
-                    key=part.scenario.key,
-                    is_error=bool(near),
-                )
+                hint = f"write `<{near[0]}>`" if near else ""
+                what = f"<{name}> stays as it is: {lack}"
+                yield self._problem(step.line, what, hint, is_error=bool(near))
 
     def _described(self, node: Node) -> Iterator[_Line]:
         """The lines of a description, with their places in the file."""
         texts = [line.strip() for line in (node.get("description") or "").split("\n")]
         wanted = [text for text in texts if text]
         number, is_first = _line(node), True
+        signs = () if self.block.is_markdown else ("#",)
         while wanted and number < self.block.last_line:
             number += 1
             text = self.block.line(number)
@@ -281,36 +256,24 @@ class Lint:
                 continue
             wanted.pop(0)
             is_last = not wanted and bool(self.block.line(number + 1).strip())
-            yield _Line(number, text.strip(), is_first, is_last, self._follower(number))
+            below = (self.block.line(at) for at in range(number + 1, self.block.last_line + 1))
+            said = (line for line in below if line.strip() and not line.lstrip().startswith(signs))
+            yield _Line(number, text.strip(), is_first, is_last, next(said, ""))
             is_first = False
 
-    def _follower(self, number: int) -> str:
-        lines = map(self.block.line, range(number + 1, self.block.last_line + 1))
-        signs = () if self.block.is_markdown else ("#",)
-        return next(
-            (line for line in lines if line.strip() and not line.lstrip().startswith(signs)), ""
-        )
-
-    def _not_read(
-        self, line: _Line, slip: Slip, *, key: str = "", is_error: bool = True
-    ) -> Problem:
+    def _not_read(self, line: _Line, slip: Slip, *, is_error: bool) -> Problem:
+        what = f"expected {slip.keyword}, but {_shown(line.text)} is read as a description"
         strange = next((char for char in line.text if char.isspace() and char != " "), "")
-        named = f" (the blank after it is U+{ord(strange):04X})" if strange else ""
-        return self._problem(
-            line.number,
-            f"expected {slip.keyword}, but {_shown(line.text)} is read as a description"
-            + named * (slip.kind == "blank"),
-            hint=f"write `{slip.keyword} …`",
-            key=key,
-            is_error=is_error,
-        )
+        if strange and slip.kind == "blank":
+            what += f" (the blank after it is U+{ord(strange):04X})"
+        return self._problem(line.number, what, f"write `{slip.keyword} …`", is_error=is_error)
 
-    def _problem(
-        self, line: int, what: str, *, hint: str = "", key: str = "", is_error: bool = True
-    ) -> Problem:
-        return Problem(
-            spec=self.block.spec, line=line, what=what, hint=hint, is_error=is_error, scenario=key
-        )
+    def _warning(self, line: int, what: str, hint: str = "") -> Problem:
+        return self._problem(line, what, hint, is_error=False)
+
+    def _problem(self, line: int, what: str, hint: str = "", *, is_error: bool = True) -> Problem:
+        spec, key = self.block.spec, self.key
+        return Problem(spec=spec, line=line, what=what, hint=hint, is_error=is_error, scenario=key)
 
 
 def _line(node: Node) -> int:
