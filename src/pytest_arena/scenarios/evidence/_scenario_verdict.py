@@ -120,7 +120,7 @@ def gaps(document: Document) -> tuple[str, ...]:
 def _problem_gaps(document: Document) -> Iterator[str]:
     if not document.scenarios:
         yield "no scenario was found"
-    malformed = {one.scenario.key for one in document.scenarios if one.standing.malformed}
+    malformed = {it.scenario.key for it in document.scenarios if it.standing.malformed}
     for problem in document.problems:
         is_of_a_spec = problem.spec in document.specs
         is_gap_already = problem.scenario in malformed and is_of_a_spec

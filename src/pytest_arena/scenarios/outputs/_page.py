@@ -79,7 +79,8 @@ def page(document: Document, sources: Mapping[str, str]) -> str:
     """
     every = chapters(document, sources)
     anchors = {chapter.path: chapter.anchor for chapter in every}
-    places = {it.scenario.place: anchor for one in every for anchor, it in one.judged.items()}
+    judged = [pair for chapter in every for pair in chapter.judged.items()]
+    places = {it.scenario.place: anchor for anchor, it in judged}
     style, script = _file("page.css"), _file("page.js")
     policy = f"style-src '{_hash(style)}'; script-src '{_hash(script)}'"
     macros: Any = _template().make_module(

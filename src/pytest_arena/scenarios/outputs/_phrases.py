@@ -60,20 +60,20 @@ def heading(scenario: Scenario) -> str:
 
 def grouped(scenarios: Iterable[JudgedScenario]) -> dict[str, list[JudgedScenario]]:
     """Return them by their headings, those with one business rule below each other."""
-    found: dict[str, dict[str, list[JudgedScenario]]] = {}
-    for one in scenarios:
-        title = heading(one.scenario)
+    by_rule: dict[str, dict[str, list[JudgedScenario]]] = {}
+    for judged in scenarios:
+        title = heading(judged.scenario)
         # Without a business rule each heading stands for itself.
-        rule = one.scenario.requirement or title
-        found.setdefault(rule, {}).setdefault(title, []).append(one)
-    return {title: ones for titles in found.values() for title, ones in titles.items()}
+        rule = judged.scenario.requirement or title
+        by_rule.setdefault(rule, {}).setdefault(title, []).append(judged)
+    return {title: same for titles in by_rule.values() for title, same in titles.items()}
 
 
-def reason(one: JudgedScenario) -> str:
+def reason(judged: JudgedScenario) -> str:
     """Why it is not proven, the line in the tests, and what else is to be said."""
-    place = f"({one.place})" * bool(one.place and one.place not in one.reason)
-    also = ", ".join(status.value for status in one.also if status is not Status.NOT_RUN)
-    parts = (one.reason, place, f"(also {also})" * bool(also), "(known)" * one.is_excused)
+    place = f"({judged.place})" * bool(judged.place and judged.place not in judged.reason)
+    also = ", ".join(status.value for status in judged.also if status is not Status.NOT_RUN)
+    parts = (judged.reason, place, f"(also {also})" * bool(also), "(known)" * judged.is_excused)
     return one_line(" ".join(filter(None, parts)))
 
 
@@ -85,15 +85,17 @@ def problem_line(problem: Problem) -> str:
     return one_line(": ".join(filter(None, [where, level, problem.what])) + hint)
 
 
-def is_open(one: JudgedScenario, document: Document) -> bool:
+def is_open(judged: JudgedScenario, document: Document) -> bool:
     """Whether somebody has to be told of it.
 
     A run of some tests says nothing of scenarios whose tests are others, and a list of tests
     nothing of those whose tests have not run.
     """
-    if document.is_list and one.status is Status.NOT_RUN:
+    if document.is_list and judged.status is Status.NOT_RUN:
         return False
-    return one.status is not Status.PROVEN and not (document.partial and one.status in _NOT_JUDGED)
+    return judged.status is not Status.PROVEN and not (
+        document.partial and judged.status in _NOT_JUDGED
+    )
 
 
 def totals(document: Document) -> str:
@@ -121,15 +123,15 @@ _UNTESTED = (Status.MALFORMED, Status.UNMAPPED, Status.PARTIAL, Status.WAIVED)
 
 def judged_count(document: Document) -> str:
     """How many scenarios a part of the tests says something about: ``12 of 40 judged``."""
-    count = sum(one.is_judged and one.status not in _NOT_JUDGED for one in document.scenarios)
+    count = sum(it.is_judged and it.status not in _NOT_JUDGED for it in document.scenarios)
     return f"{count} of {len(document.scenarios)} judged"
 
 
 def stays_green(scenarios: Iterable[JudgedScenario]) -> str:
     """What to do where tests have not noticed that something was broken; empty if all have."""
-    hollow = [one for one in scenarios if one.status is Status.HOLLOW]
-    sabotages = [sabotage for one in hollow for test in one.tests for sabotage in test.sabotages]
-    kinds = dict.fromkeys(one.kind for one in sabotages if one.result == "survived")
+    tests = [test for it in scenarios if it.status is Status.HOLLOW for test in it.tests]
+    sabotages = [sabotage for test in tests for sabotage in test.sabotages]
+    kinds = dict.fromkeys(it.kind for it in sabotages if it.result == "survived")
     tags = " ".join(f"@survives-{kind}" for kind in kinds)
     text = f"assert on what a test stays green without, or tag a scenario not about it: {tags}"
     return text * bool(kinds)
@@ -137,11 +139,11 @@ def stays_green(scenarios: Iterable[JudgedScenario]) -> str:
 
 def unsaid_gaps(document: Document) -> list[str]:
     """The gaps that neither a problem tells of nor the line of a scenario that is open."""
-    said = {str(problem) for problem in document.problems}
-    places = {one.scenario.place for one in document.scenarios if is_open(one, document)}
+    problems = {str(problem) for problem in document.problems}
+    places = {it.scenario.place for it in document.scenarios if is_open(it, document)}
     return [
         one_line(gap)
         for gap in document.gaps
         # A scenario's gap begins with its place.
-        if gap not in said and gap.partition(": ")[0] not in places
+        if gap not in problems and gap.partition(": ")[0] not in places
     ]
