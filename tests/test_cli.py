@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
-from pytest_arena._cli._base import Left, Place, Removed, Thing
-from pytest_arena._cli._lines import as_json, as_lines, closing_line, size_shown, sweep_line
+from pytest_arena._cli._base import Place, Thing
+from pytest_arena._cli._lines import as_lines, size_shown
 from pytest_arena._cli._main import main
 from pytest_arena._config._project import read_options
 from pytest_arena._postgresql._control import open_control
@@ -285,6 +285,7 @@ def test_a_dead_runs_files_go_and_a_living_runs_stay_pitfall_140(
         alive_name: ("alive", 5000),
     }
     assert found[alive_name]["pid"] == alive.pid
+    assert datetime.fromisoformat(found[alive_name]["created"]).tzinfo is UTC
     assert f"{alive.pid}, alive" in arena("list", "--database", "own")
     told = arena("sweep", "--database", "own")
     assert told == f"removed  live {dead_name}, 5.0 kB\n1 removed, 5.0 kB.\n"
@@ -560,15 +561,6 @@ def test_a_table_is_sorted_and_fits_its_line() -> None:
     assert head.split() == ["name", "what", "age"]
 
 
-def test_json_holds_all_that_is_known() -> None:
-    """Whole names, numbers of bytes, times that a program reads."""
-    place = Place(shown="A", where="B", things=(thing("x" * 200, "kept", bytes=5),))
-    told = json.loads(as_json([place]))
-    (found,) = told["places"][0]["things"]
-    assert (found["name"], found["bytes"], found["used"]) == ("x" * 200, 5, None)
-    assert datetime.fromisoformat(found["created"]) == NOW - timedelta(hours=1)
-
-
 @pytest.mark.parametrize(
     "count, shown",
     [
@@ -586,18 +578,3 @@ def test_json_holds_all_that_is_known() -> None:
 def test_sizes_are_written_short(count: int, shown: str) -> None:
     """Two digits or three."""
     assert size_shown(count) == shown
-
-
-def test_what_was_done_is_summed_up() -> None:
-    """What was left alone does not count."""
-    done: list[Removed | Left] = [
-        Removed("kept", "a", 1500),
-        Removed("registry", "b", None),
-        Left("c", "in use"),
-    ]
-    assert [sweep_line(one) for one in done] == [
-        "removed  kept a, 1.5 kB",
-        "removed  registry b",
-        "left     c: in use",
-    ]
-    assert closing_line(done) == "2 removed, 1.5 kB."

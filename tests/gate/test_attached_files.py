@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_arena._sqlite import file_of, lead_attached, may_attach
+from pytest_arena._sqlite import file_of, lead_attached
 
 HERE = str(Path("a.db").absolute())
 
@@ -65,23 +65,6 @@ def test_the_files_that_a_script_attaches(
 def test_the_file_that_is_meant(database: str, *, uri: bool, expected: str) -> None:
     """As SQLite reads it."""
     assert file_of(database, uri=uri) == expected
-
-
-@pytest.mark.parametrize(
-    "script, expected",
-    [
-        ("ATTACH 'a' AS x", True),
-        (" /* . */ vacuum", True),
-        ("SELECT 1; VACUUM INTO 'x'", True),
-        ("SELECT * FROM attachments", False),
-        ("\ufeffATTACH 'a' AS x", True),
-        ("INSERT INTO vacuums VALUES ('ATTACH')", False),
-        ("SELECT 1", False),
-    ],
-)
-def test_which_statements_may_attach_a_file(script: str, *, expected: bool) -> None:
-    """A table that is called attachments is none of the guard's business."""
-    assert may_attach(script) is expected
 
 
 @pytest.mark.parametrize(

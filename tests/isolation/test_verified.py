@@ -88,11 +88,6 @@ def isolation(true: _Faulty, ledger: Ledger) -> Isolation:
     return verified(true, "shop", ledger)  # type: ignore[arg-type]  # as far as it is needed here
 
 
-def test_all_else_is_the_isolations_own(isolation: Isolation) -> None:
-    """Names, moments, addresses."""
-    assert (isolation.name, isolation.generation, isolation.moment()) == ("undo", 3, "now")
-
-
 def test_what_is_brought_back_is_no_news(
     isolation: Isolation, true: _Faulty, ledger: Ledger
 ) -> None:
@@ -165,16 +160,6 @@ def test_what_cannot_be_read_is_noted(isolation: Isolation, true: _Faulty, ledge
     assert isolation.is_clean() is False
     isolation.leave()
     assert ledger.notes == ["shop: not verified each time: a table is locked"]
-
-
-def test_a_held_level_can_be_left_later(isolation: Isolation, true: _Faulty) -> None:
-    """As without being looked over."""
-    isolation.enter()
-    true.is_locked = True
-    with pytest.raises(Held):
-        isolation.leave()
-    true.is_locked = False
-    assert isolation.leave() is False
 
 
 def test_the_error_is_no_longer_than_others(isolation: Isolation, true: _Faulty) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._file import LiveFile
-from pytest_arena._sqlite._guard import lead_attached, may_attach
+from pytest_arena._sqlite._guard import lead_attached
 from pytest_arena._sqlite._home import Home
 from pytest_arena._sqlite._sql import OwnConnection, file_of
 from pytest_arena._sqlite._trial import works
@@ -19,6 +19,5 @@ __all__ = [
     "Wal",
     "file_of",
     "lead_attached",
-    "may_attach",
     "works",
 ]

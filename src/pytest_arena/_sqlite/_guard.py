@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_arena._product import Aim, Core
     from pytest_arena.errors import RefusedError
 
-__all__ = ["EngineFactory", "lead_attached", "may_attach", "watch_raw_connections"]
+__all__ = ["EngineFactory", "lead_attached", "watch_raw_connections"]
 
 _MOST_ATTACHED = 125  # SQLite takes its own maximum, 10 unless it was compiled otherwise
 _BEFORE_FACTORY = 5  # how many parameters of sqlite3.connect stand before `factory`
@@ -99,7 +99,7 @@ class _GuardedCursor:
         __tracebackhide__ = True
         self._check_file()
         statement = _statement(args, kwargs)
-        if may_attach(statement):
+        if _may_attach(statement):
             with _attaching(self.connection):
                 args, kwargs = _led(self.connection, args, kwargs)
                 return super().execute(*args, **kwargs)  # type: ignore[misc]  # the mixed-in one
@@ -119,7 +119,7 @@ class _GuardedCursor:
     def executescript(self, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         self._check_file()
-        if not may_attach(_statement(args, kwargs)):
+        if not _may_attach(_statement(args, kwargs)):
             return super().executescript(*args, **kwargs)  # type: ignore[misc]  # the mixed-in one
         with _attaching(self.connection):
             args, kwargs = _led(self.connection, args, kwargs)
@@ -369,7 +369,7 @@ class _Token(NamedTuple):
     start: int
 
 
-def may_attach(script: str) -> bool:
+def _may_attach(script: str) -> bool:
     """Whether a script attaches a file: VACUUM does so, too. Costs 0.2 µs where neither word is."""
     lowered = script.lower()
     if ("attach" not in lowered and "vacuum" not in lowered) or not _WORD.search(lowered):
