@@ -55,7 +55,7 @@ test-with-sqlite: $(STAMP)
 # In an environment of its own: pytest-django would change every run of the other one.
 # Some ten minutes: the stories for each database, isolation and driver.
 capabilities: $(STAMP)
-	$(BIN)/python -m pytest_arena.testing.capabilities docs/reference/capabilities.md
+	$(BIN)/python -m tests.conformance.capabilities docs/reference/capabilities.md
 
 bench: .venvs/bench/.installed
 	@.venvs/bench/bin/python -m bench

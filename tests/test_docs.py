@@ -509,8 +509,7 @@ def test_the_page_of_known_traps_is_what_the_tests_say() -> None:
     """A trap that is called tested has a test of its number, and each number has its trap."""
     page = (ROOT / "docs/explanation/pitfalls.md").read_text()
     traps = {int(number): answer for number, answer in re.findall(TRAP, page)}
-    folders = ("tests", "src/pytest_arena/testing")
-    sources = [path.read_text() for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    sources = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
     names = re.findall(r"_pitfall((?:_\d{3})+)\b", "\n".join(sources))
     numbers = {int(number) for name in names for number in name.split("_")[1:]}
     assert {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_arena.testing import CAPABILITIES, Broken, Verdict
-from pytest_arena.testing.capabilities import PROMISES, page, rows
+from tests.conformance.capabilities import PROMISES, page, rows
+from tests.conformance.setting import CAPABILITIES
+from tests.conformance.verdict import Broken, Verdict
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "capabilities.md"
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from pytest_arena.testing import CAPABILITIES, Conformance, Setting, Trial, promises_hold
+from tests.conformance.setting import CAPABILITIES, Setting
+from tests.conformance.trial import Conformance, Trial, promises_hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

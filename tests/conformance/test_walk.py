@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis.errors import Flaky
 
-from pytest_arena.testing import Setting
-from pytest_arena.testing.walk import walk
-from tests.conformance import liars_undo
-from tests.conformance.liars import LIARS
+from tests.conformance.liars import LIARS, WALKED_INTO
+from tests.conformance.setting import Setting
+from tests.conformance.walk import walk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,29 +18,6 @@ ASYNC = Setting(journal="wal")
 SYNC = Setting(engine="pysqlite", runner="plain")
 ON_SERVER = Setting(database="postgresql")
 CLONED = Setting(database="postgresql", isolation="clone")
-
-# What a walk can meet: neither function fixtures nor a second run are on its way.
-WALKED_INTO = (
-    "forgets updates",
-    "never resets sequences",
-    "counts rows to see a change",
-    "calls all levels clean",
-    "leaves a wide level at once",
-    "never leaves a wide level",
-    "sees no leak",
-)
-WALKED_INTO_ON_A_SERVER = (
-    "forgets inserts",
-    "forgets deletes",
-    "forgets updates",
-    "never resets sequences",
-    "keeps what was done to the schema",
-    "forgets the wide level",
-    "takes back the wide level too",
-    "loses the archive with the database",
-    "believes that nothing was written",
-    "calls all levels clean",
-)
 
 
 @pytest.mark.parametrize(
@@ -86,25 +62,18 @@ def test_a_long_walk_on_a_server(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["pysqlite", "psycopg"])
 @pytest.mark.parametrize("name", WALKED_INTO)
-def test_a_walk_finds_a_planted_defect(name: str, tmp_path: Path) -> None:
+def test_a_walk_finds_a_planted_defect(name: str, engine: str, tmp_path: Path) -> None:
     """Each of these within a few walks."""
-    setting = Setting(engine="pysqlite", runner="plain", plugins=("liar",))
+    database = "sqlite" if engine == "pysqlite" else "postgresql"
+    setting = Setting(database=database, engine=engine, runner="plain", plugins=("liar",))
     with pytest.raises((AssertionError, Flaky)):
         walk(setting, tmp_path, {"liar.py": LIARS[name][0]}, examples=200, shrink=False)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", WALKED_INTO_ON_A_SERVER)
-def test_a_walk_on_a_server_finds_a_planted_defect(name: str, tmp_path: Path) -> None:
-    """Likewise."""
-    setting = Setting(database="postgresql", engine="psycopg", plugins=("liar",))
-    with pytest.raises((AssertionError, Flaky)):
-        walk(setting, tmp_path, {"liar.py": liars_undo.LIARS[name][0]}, examples=100, shrink=False)
 
 
 def test_a_short_walk_finds_a_planted_defect(tmp_path: Path) -> None:
     """So that the everyday walk is known to see something."""
     setting = Setting(engine="pysqlite", runner="plain", plugins=("liar",))
     with pytest.raises((AssertionError, Flaky)):
-        walk(setting, tmp_path, {"liar.py": LIARS["never leaves a wide level"][0]}, shrink=False)
+        walk(setting, tmp_path, {"liar.py": LIARS["forgets inserts"][0]}, shrink=False)

@@ -22,15 +22,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pytest_arena.testing._products import product_of
-from pytest_arena.testing._walk_processes import Child, Processes
+from tests.conformance.products import product_of
+from tests.conformance.walk_processes import Child, Processes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_arena.testing._products import Product
-    from pytest_arena.testing._setting import Setting
+    from tests.conformance.products import Product
+    from tests.conformance.setting import Setting
 
 __all__ = ["Walk", "walk"]
 
@@ -162,7 +162,7 @@ class Walk(RuleBasedStateMachine):
             last, writing.state = writing.state.last, writing.savepoints.pop()
             writing.state.last = self._number_after(writing.state.last, last)
             self._do(writing.hand, "back")
-        elif len(writing.savepoints) < 3:  # noqa: PLR2004 - deep enough
+        elif len(writing.savepoints) < 3:
             writing.savepoints.append(copy.deepcopy(writing.state))
             self._do(writing.hand, "savepoint")
 

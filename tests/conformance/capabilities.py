@@ -1,11 +1,13 @@
 """What does each combination of database, isolation and driver keep? Tried out, and written down.
 
-``python -m pytest_arena.testing.capabilities docs/reference/capabilities.md`` runs the stories for
+``python -m tests.conformance.capabilities docs/reference/capabilities.md`` runs the stories for
 each row of the table, and writes the page. Costs about ten minutes.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -16,14 +18,15 @@ from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena.testing._conformance import Trial
-from pytest_arena.testing._products import lacks_of, product_of
-from pytest_arena.testing._setting import CAPABILITIES, Setting
+from tests.conformance.products import lacks_of, product_of
+from tests.conformance.setting import CAPABILITIES, Setting
+from tests.conformance.trial import Trial
+from tests.servers.beside import ServerBeside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_arena.testing._verdict import Verdict
+    from tests.conformance.verdict import Verdict
 
 __all__ = ["PROMISES", "Row", "page", "rows", "tried"]
 
@@ -155,6 +158,10 @@ def _about() -> str:
 def main(place: str) -> int:
     """Try all rows, write the page, and return how many broke a promise."""
     found: list[tuple[Row, Verdict]] = []
+    server = ServerBeside()
+    server.start()
+    atexit.register(server.stop)
+    os.environ["TESTS_POSTGRESQL"] = server.url
     with tempfile.TemporaryDirectory(prefix="arena-capabilities-") as folder:
         for number, row in enumerate(rows()):
             found.append((row, tried(row, Path(folder) / str(number))))

@@ -6,16 +6,16 @@ import json
 import threading
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena.testing._products import product_of
-from pytest_arena.testing._project import project
-from pytest_arena.testing._walk_child import FILES, MARK
+from tests.conformance.products import product_of
+from tests.conformance.project import project
+from tests.conformance.walk_child import FILES, MARK
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_arena.testing._setting import Setting
+    from tests.conformance.setting import Setting
 
 __all__ = ["Child", "Processes"]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pytest_arena.testing import _project_texts as common
-from pytest_arena.testing._example import Example
-from pytest_arena.testing._products import lacks_of, product_of
-from pytest_arena.testing._stories_kept import ANY_KIND, ASYNC_ONLY, SAME_KIND
+from pytest_arena.testing import Example
+from tests.conformance import project_texts as common
+from tests.conformance.products import lacks_of, product_of
+from tests.conformance.stories_kept import ANY_KIND, ASYNC_ONLY, SAME_KIND
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_arena.testing._setting import Setting
+    from tests.conformance.setting import Setting
 
 __all__ = ["kept_stories", "plain", "project", "written_for"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena.testing._products._base import Product
-from pytest_arena.testing._products._postgresql import PostgreSQL
-from pytest_arena.testing._products._sqlite import SQLite
+from tests.conformance.product_postgresql import PostgreSQL
+from tests.conformance.product_seam import Product
+from tests.conformance.product_sqlite import SQLite
 
 if TYPE_CHECKING:
-    from pytest_arena.testing._setting import Setting
+    from tests.conformance.setting import Setting
 
 __all__ = ["Product", "lacks_of", "product_of"]
 

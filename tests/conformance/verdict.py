@@ -7,14 +7,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena.testing._stories_failing import TOLD
+from tests.conformance.stories_failing import TOLD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_arena.testing._example import Run
-    from pytest_arena.testing._setting import Setting
+    from pytest_arena.testing import Run
+    from tests.conformance.setting import Setting
 
 __all__ = ["Broken", "Told", "Verdict", "judged"]
 

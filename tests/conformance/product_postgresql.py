@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from pytest_arena.testing._products._postgresql_stories import LOCKS, MORE_SEED, STORED
-from pytest_arena.testing._project_texts import SEED
+from tests.conformance.project_texts import SEED
+from tests.conformance.stories_server import LOCKS, MORE_SEED, STORED
+from tests.conformance.story_server import StoryServer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,18 +14,16 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
-    from pytest_arena.testing._products._postgresql_server import StoryServer
-    from pytest_arena.testing._setting import Setting
+    from tests.conformance.setting import Setting
 
 __all__ = ["PostgreSQL"]
 
 _POSTGRESQL = """
 import time
 import {driver} as driver
-from contextlib import closing, suppress
+from contextlib import closing
 import setting
-from pytest_arena._postgresql._control import Failed, open_control
-from pytest_arena._values import Address
+from psycopg import pq
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 
@@ -84,29 +82,42 @@ def dump(url):
         return {{"schema": schema, "sequences": sequences, **contents}}
 
 
+def ask(statement, **login):
+    # By libpq alone, whose connections are nobody's business. Nothing, if the database has gone.
+    words = {{**ENTRANCE, **login}}
+    text = " ".join(f"{{name}}='{{value}}'" for name, value in words.items())
+    connection = pq.PGconn.connect(text.encode())
+    result = connection.exec_(statement.encode())
+    rows = [
+        [result.get_value(row, column).decode() for column in range(result.nfields)]
+        for row in range(result.ntuples)
+    ]
+    connection.finish()
+    return rows
+
+
 MADE = {{}}
 BUSY = '''
 SELECT count(*) FROM pg_stat_activity
-WHERE usename = current_user AND state = 'active' AND pid <> pg_backend_pid()
+WHERE usename = current_user AND state = 'active'
 '''
 OWN = "FROM pg_database WHERE datdba = (SELECT oid FROM pg_roles WHERE rolname = current_user)"
 
 
-def settled(control):
+def settle():
     # What a test has set going in the background is on its bill, and not on the next one's.
     quiet = 0
     while quiet < 10:
-        [(busy,)] = control.rows(BUSY)
-        quiet = 0 if busy else quiet + 1
+        [(busy,)] = ask(BUSY)
+        quiet = quiet + 1 if busy == "1" else 0
         time.sleep(0.01)
 
 
-def made(control):
+def made():
     # What has been dropped since is not given back; one that grows was written to.
-    for (oid,) in control.rows("SELECT oid " + OWN):
-        with suppress(Failed):  # it is being dropped
-            [(size,)] = control.rows(f"SELECT coalesce(pg_database_size({{oid}}), 0)")
-            MADE[oid] = max(size, MADE.get(oid, 0))
+    for (oid,) in ask("SELECT oid " + OWN):
+        for (size,) in ask(f"SELECT coalesce(pg_database_size({{oid}}), 0)"):
+            MADE[oid] = max(int(size), MADE.get(oid, 0))
     return sum(MADE.values())
 
 
@@ -118,9 +129,8 @@ def go_around():
 _MOVED_BY_COPIES = """
 
 def moved():
-    with closing(open_control(Address("postgresql", **ENTRANCE))) as control:
-        settled(control)
-        return (made(control),) * 2
+    settle()
+    return (made(),) * 2
 """
 
 # In a live database nobody but arena reads what the stories have in it to be read.
@@ -138,24 +148,25 @@ LOGGED = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')"
 
 
 def tell_what_was_read():
-    for one in gc.get_objects():
-        if type(one).__name__ in ("_LibpqControl", "_AsyncpgControl"):
-            with suppress(Failed):  # it is closed
-                one.rows("SELECT pg_stat_force_next_flush()")
+    for each in gc.get_objects():
+        kind = type(each)
+        if kind.__module__.startswith("pytest_arena.") and kind.__name__.endswith("Control"):
+            try:
+                each.rows("SELECT pg_stat_force_next_flush()")
+            except Exception:
+                continue  # it is closed
 
 
 def moved():
-    with closing(open_control(Address("postgresql", **ENTRANCE))) as control:
-        settled(control)
-        written = made(control) + int(control.rows(LOGGED)[0][0])
-        live = control.rows(LIVE)
+    settle()
+    written = made() + int(float(ask(LOGGED)[0][0]))
+    live = ask(LIVE)
     if "reading by changes" in setting.LACKS:
         return 0, written
     tell_what_was_read()
     for oid, name in live:
-        address = Address("postgresql", **{**ENTRANCE, "database": name})
-        with suppress(Failed), closing(open_control(address)) as inside:
-            READ[oid] = max(int(inside.rows(BLOCKS)[0][0]), READ.get(oid, 0))
+        for (blocks,) in ask(BLOCKS, dbname=name):
+            READ[oid] = max(int(blocks), READ.get(oid, 0))
     return sum(READ.values()), written
 """
 
@@ -165,28 +176,18 @@ _ELSEWHERE = "db.example.org", 6000
 
 
 class PostgreSQL:
-    """A database of the developer's on the server that the tests are on as well.
-
-    The server is that of ``ARENA_DATABASE`` in the setting's ``env`` or in the environment, else
-    the first that the plugin itself finds.
-    """
+    """A database of the developer's on the server that the tests are on as well."""
 
     gives_numbers_back = False
     keeps_url = False
 
     def __init__(self) -> None:
-        self._servers: dict[tuple[str, str, bool], StoryServer] = {}
+        self._servers: dict[tuple[str, bool], StoryServer] = {}
 
     def _server(self, setting: Setting) -> StoryServer:
-        url = setting.env.get("ARENA_DATABASE") or os.environ.get("ARENA_DATABASE", "")
-        key = url, setting.rights, setting.isolation == "undo"
+        key = setting.rights, setting.isolation == "undo"
         if key not in self._servers:
-            # What looks for servers is no affair of a suite on SQLite.
-            from pytest_arena.testing._products._postgresql_server import (  # noqa: PLC0415 - as said
-                StoryServer,
-            )
-
-            self._servers[key] = StoryServer(url, rights=key[1], undoes=key[2])
+            self._servers[key] = StoryServer(rights=key[0], undoes=key[1])
         return self._servers[key]
 
     def options(self, setting: Setting) -> Mapping[str, str]:

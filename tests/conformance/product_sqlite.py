@@ -11,7 +11,7 @@ import sqlalchemy
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_arena.testing._setting import Setting
+    from tests.conformance.setting import Setting
 
 __all__ = ["SQLite"]
 

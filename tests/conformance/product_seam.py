@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from pytest_arena.testing._setting import Setting
+    from tests.conformance.setting import Setting
 
 __all__ = ["Product"]
 

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from pytest_arena.testing import _stories_failing as failing
-from pytest_arena.testing._example import Run
-from pytest_arena.testing._products import lacks_of, product_of
-from pytest_arena.testing._project import kept_stories, project, written_for
-from pytest_arena.testing._setting import CAPABILITIES, Setting
-from pytest_arena.testing._verdict import Broken, Told, Verdict, judged
+from pytest_arena.testing import Run
+from tests.conformance import stories_failing as failing
+from tests.conformance.products import lacks_of, product_of
+from tests.conformance.project import kept_stories, project, written_for
+from tests.conformance.setting import CAPABILITIES, Setting
+from tests.conformance.verdict import Broken, Told, Verdict, judged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from pytest_arena.testing._example import Example
+    from pytest_arena.testing import Example
 
 __all__ = ["ORDERS", "Conformance", "Trial", "promises_hold"]
 
@@ -185,7 +185,7 @@ class Conformance:
 
     def test_what_is_done_is_kept(self, trial: Trial) -> None:
         """P1 to P7 in suites in which all goes well, in several orders."""
-        print(trial.kept(self.orders).check())  # noqa: T201 - pytest shows it with `-rP`
+        print(trial.kept(self.orders).check())
 
     def test_a_killed_run_leaves_nothing(self, trial: Trial) -> None:
         """P7 after ``kill -9``."""

@@ -5,7 +5,7 @@ They may run in any order: before each of them the database is compared with wha
 
 from __future__ import annotations
 
-from pytest_arena.testing._stories_real import LOOPS, REAL, SYNC_AND_CASES
+from tests.conformance.stories_real import LOOPS, REAL, SYNC_AND_CASES
 
 __all__ = ["ANY_KIND", "ASYNC_ONLY", "SAME_KIND"]
 
