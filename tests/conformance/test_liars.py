@@ -51,7 +51,7 @@ def test_a_planted_defect_is_found(isolation: str, name: str, tmp_path: Path) ->
     assert promise in verdict.promises, str(verdict)
 
 
-@pytest.mark.parametrize("isolation", ["copy", "undo"])
+@pytest.mark.parametrize("isolation", ["copy", pytest.param("undo", marks=pytest.mark.slow)])
 def test_the_honest_twin_is_not_accused(isolation: str, tmp_path: Path) -> None:
     """What looks as often as the defects do, and does not lie, breaks nothing."""
     judged(isolation, HONEST, "once", tmp_path).check()

@@ -48,7 +48,9 @@ def test_one():
 """
 
 
-@pytest.mark.parametrize("workers", [(), WORKERS], ids=["alone", "xdist"])
+@pytest.mark.parametrize(
+    "workers", [(), pytest.param(WORKERS, marks=pytest.mark.slow)], ids=["alone", "xdist"]
+)
 def test_a_wrong_marker_is_named_with_its_line(example: Example, workers: tuple[str, ...]) -> None:
     """The workers see it, the controller says it, once, and no worker is waited for."""
     run = example.with_files(test_one=MARKED).run(*workers)

@@ -52,9 +52,9 @@ async def seed(session):
 @pytest.mark.parametrize(
     "seed,says",
     [
-        (SYNC, "seed.py:4 session.execute(text"),
+        pytest.param(SYNC, "seed.py:4 session.execute(text", marks=pytest.mark.slow),
         (ASYNC, "seed.py:5 await session.flush()"),
-        (AT_THE_COMMIT, "seed.py:3 async def seed(session):"),
+        pytest.param(AT_THE_COMMIT, "seed.py:3 async def seed(session):", marks=pytest.mark.slow),
     ],
     ids=["sync", "async", "commit"],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -30,13 +32,19 @@ def pytest_sessionfinish():
 
 
 def test_the_summary_explains_the_run(example: Example) -> None:
-    """Also with ``-v``, a line for each test; under xdist the workers' lines are one."""
+    """Also with ``-v``, a line for each test."""
     project = example.with_files(test_sum=TESTS)
     run = project.run("-v").expect(passed=3)
     run.says("database dev on SQLite", "and kept for the next run", "a test")
     run.says("test_sum.py::test_reads had dev; 1 request; changed nothing")
     run.says("test_sum.py::test_writes had dev; 1 request; changed dev")
     project.run().expect(passed=3).says("template from the cache").never_says("1 request")
+
+
+@pytest.mark.slow
+def test_the_workers_lines_are_one(example: Example) -> None:
+    """Under xdist, as in a run of one process."""
+    project = example.with_files(test_sum=TESTS)
     run = project.run("-p", "xdist.plugin", "-n", "2", "-v").expect(passed=3)
     run.says("of 3 tests had a database of their own", "1 changed it")
     assert run.output.count("database dev on SQLite") == 1
