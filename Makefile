@@ -12,7 +12,7 @@ NEW_ENOUGH := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 # $(1) an environment, $(2) what to install into it
 install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
 
-.PHONY: help demo demo-postgresql demo-faults test test-full test-with-sqlite capabilities bench bench-quick format clean check test-on-others test-with-other-plugins
+.PHONY: help demo demo-postgresql demo-faults test test-full test-with-sqlite capabilities walk lower map bench bench-quick format clean check test-on-others test-with-other-plugins
 
 help:
 	@echo "make demo         an app's suite under the plugin: what each test had, what it left alone"
@@ -22,6 +22,9 @@ help:
 	@echo "make test-full    the same with the slow tests, on every Python found, on the oldest libraries"
 	@echo "make test-with-sqlite LIB=…/libsqlite3.so.0   what concerns databases, on another SQLite (Linux)"
 	@echo "make capabilities what is kept where? Runs the stories, and writes docs/reference/capabilities.md"
+	@echo "make walk         the way of one test: files, frames, modules, time of import"
+	@echo "make lower        lowers the exceptions to the house's measures to what they are"
+	@echo "make map          a row for each new module in docs/explanation/the-house.md"
 	@echo "make bench        how fast is it? Measures for some minutes, and writes docs/explanation/speed.md"
 	@echo "make bench-quick  the same within a minute, for a first look; writes nothing"
 	@echo "make format       rewrite the code as 'make test' wants it"
@@ -56,6 +59,15 @@ test-with-sqlite: $(STAMP)
 # Some ten minutes: the stories for each database, isolation and driver.
 capabilities: $(STAMP)
 	$(BIN)/python -m tests.conformance.capabilities docs/reference/capabilities.md
+
+walk: $(STAMP)
+	@$(BIN)/python -m tests.house_walk
+
+lower: $(STAMP)
+	@$(BIN)/python -m tests.house_walk lower
+
+map: $(STAMP)
+	@$(BIN)/python -m tests.house_walk map
 
 bench: .venvs/bench/.installed
 	@.venvs/bench/bin/python -m bench

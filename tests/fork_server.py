@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import types
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -88,6 +89,10 @@ def become(output: int, words: list[str], folder: str, env: dict[str, str]) -> N
 
 def interpret(words: list[str]) -> None:
     """Run a module, a text or a script, as the interpreter's command line does."""
+    while words[0] == "-W":
+        sys.warnoptions.append(words[1])
+        warnings._processoptions(words[1:2])  # type: ignore[attr-defined]  # as at its import
+        words = words[2:]
     kind, *rest = words
     if kind == "-m":
         sys.argv = ["-m", *rest[1:]]

@@ -44,7 +44,7 @@ def run(
         subprocess.TimeoutExpired: it did not end in time; it and its children are killed.
     """
     server = _server() if hasattr(os, "pidfd_open") else None
-    if server is None or command[1] in {"-I", "-W", "-X"} or _start(env) != server.start:
+    if server is None or command[1] in {"-I", "-X"} or _start(env) != server.start:
         return whole_process(command, folder, env, seconds)
     return server.run(command, folder, env, seconds)
 
