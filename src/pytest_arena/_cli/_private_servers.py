@@ -59,11 +59,13 @@ class PrivateServers:
     def sweep(self, *, everything: bool) -> Iterator[Removed | Left]:
         """Sweep those that run; with ``everything``, stop and remove those that nobody uses."""
         for parent in self._parents():
-            found = _clusters(parent)
-            for folder in found:
+            clusters = _clusters(parent)
+            for folder in clusters:
                 yield from self._swept(folder, everything=everything)
-            if everything:
-                _remove_if_empty(*chain.from_iterable(map(top_folders, found)), parent)
+            above = [*chain.from_iterable(map(top_folders, clusters)), parent]
+            for empty in dict.fromkeys(above if everything else []):
+                with suppress(OSError):  # it is not there, or not empty
+                    empty.rmdir()
 
     def _swept(self, folder: ClusterFolder, *, everything: bool) -> Iterator[Removed | Left]:
         if everything and not _is_in_use(folder):
@@ -92,20 +94,22 @@ class PrivateServers:
             used=time_of(folder.beside("used")),
             bytes=size_of(folder.path),
         )
-        inside, note = ((), "") if state == "stopped" else self._inside(folder)
+        inside: tuple[Thing, ...] = ()
+        note = ""
+        try:
+            if state != "stopped":
+                [databases] = self._databases(folder).look()
+                inside = databases.things
+        except ArenaError as error:  # full, starting or ending
+            note = error.what
         shown = f"PostgreSQL {folder.path.name.split('-')[0]}, a private server"
         return Place(shown=shown, where=str(folder.path), things=(server, *inside), note=note)
 
-    def _inside(self, folder: ClusterFolder) -> tuple[tuple[Thing, ...], str]:
-        try:
-            return self._databases(folder).things(), ""
-        except ArenaError as error:  # full, starting or ending
-            return (), error.what
-
 
 def _clusters(parent: Path) -> list[ClusterFolder]:
-    found = sorted(parent.glob("*.used"))
-    return [ClusterFolder(used.with_suffix(""), account()) for used in found]
+    return [
+        ClusterFolder(used.with_suffix(""), account()) for used in sorted(parent.glob("*.used"))
+    ]
 
 
 def _runs(folder: ClusterFolder) -> bool:
@@ -149,9 +153,3 @@ def _is_stopped(folder: ClusterFolder) -> bool:
         os.kill(server_pid(folder), signal.SIGINT)
     keeper = folder.beside("keeper")
     return until(lambda: not (_runs(folder) or _is_held(keeper)), within=_STOP_SECONDS)
-
-
-def _remove_if_empty(*folders: Path) -> None:
-    for folder in dict.fromkeys(folders):
-        with suppress(OSError):  # it is not there, or not empty
-            folder.rmdir()

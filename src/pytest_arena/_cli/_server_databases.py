@@ -29,54 +29,46 @@ class ServerDatabases:
         things = tuple(map(_thing, seen.databases)) if seen else ()
         yield Place(shown=self._shown, where=self._address.server, things=things)
 
-    def things(self) -> tuple[Thing, ...]:
-        """Return the databases."""
-        return next(self.look()).things
-
     def sweep(self, *, everything: bool) -> Iterator[Removed | Left]:
         """Have it swept by a run of our own, and say what is not there any more."""
         before = look(self._address, registry=self._registry)
         if before is None:
             return
-        left = self._swept(everything=everything)
+        project = "arena databases"
+        with closing(
+            ServerRegistry(self._address, project=project, registry=self._registry)
+        ) as run:
+            run.rest()  # what it sweeps by itself as it begins
+            run.sweep(everything=everything)
+            left = {name: why for name, _, why in (line.partition(": ") for line in run.left)}
         after = look(self._address, registry=self._registry)
-        there = {one.name for one in after.databases} if after else set()
-        for one in before.databases:
-            if one.name not in there and not one.alive:
-                yield Removed(one.kind, one.name, one.bytes)
-            elif one.name in there and (everything or one.name in left):
-                yield Left(one.name, left.get(one.name) or self._why_left(one))
+        there = {row.name for row in after.databases} if after else set()
+        for row in before.databases:
+            if row.name not in there and not row.alive:
+                yield Removed(row.kind, row.name, row.bytes)
+            elif row.name in there and (everything or row.name in left):
+                yield Left(row.name, left.get(row.name) or self._why_left(row))
         if after is None:
             yield Removed("registry", self._registry, before.bytes)
 
-    def _why_left(self, one: RegistryRow) -> str:
-        if one.alive:
-            return f"a living run's: {one.project}, {one.host} {one.pid}"
-        if one.owner != self._address.user:
-            return f"belongs to the role {one.owner}"
+    def _why_left(self, row: RegistryRow) -> str:
+        if row.alive:
+            return f"a living run's: {row.project}, {row.host} {row.pid}"
+        if row.owner != self._address.user:
+            return f"belongs to the role {row.owner}"
         return "a living run uses it"
 
-    def _swept(self, *, everything: bool) -> dict[str, str]:
-        """Have it done. Returns what could not be dropped, and why."""
-        with closing(self._as_run()) as own:
-            own.rest()  # what it sweeps by itself as it begins
-            own.sweep(everything=everything)
-            return {name: why for name, _, why in (line.partition(": ") for line in own.left)}
 
-    def _as_run(self) -> ServerRegistry:
-        return ServerRegistry(self._address, project="arena databases", registry=self._registry)
-
-
-def _thing(one: RegistryRow) -> Thing:
+def _thing(row: RegistryRow) -> Thing:
     return Thing(
-        name=one.name,
-        what=one.kind,
-        state=("alive" if one.alive else "dead") if one.pid else "",
-        project=one.project,
-        host=one.host,
-        pid=one.pid,
-        created=one.created,
-        used=one.used,
-        bytes=one.bytes,
-        title=one.title,
+        name=row.name,
+        what=row.kind,
+        state=("alive" if row.alive else "dead") if row.pid else "",
+        project=row.project,
+        host=row.host,
+        pid=row.pid,
+        created=row.created,
+        used=row.used,
+        bytes=row.bytes,
+        title=row.title,
     )

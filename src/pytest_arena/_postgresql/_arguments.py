@@ -256,7 +256,7 @@ def _asyncpg_hosts(layers: list[Mapping[str, Any]]) -> tuple[tuple[str, str], ..
 
 def _asyncpg_listed(value: Any) -> list[str]:
     if isinstance(value, list | tuple):
-        return [str(one) for one in value]
+        return [str(part) for part in value]
     return [str(value)] if value else []
 
 
@@ -403,7 +403,7 @@ def _libpq_hosts(said: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     names, numbers, ports = (_libpq_listed(said.get(key)) for key in ("host", "hostaddr", "port"))
     count = max(len(names), len(numbers))
     ports = ports * count if len(ports) == 1 else ports
-    rows = zip(*(_filled(one, count) for one in (names, numbers, ports)), strict=True)
+    rows = zip(*(_filled(values, count) for values in (names, numbers, ports)), strict=True)
     # The number is what is connected to; the name beside it is for certificates.
     return tuple((number or name or "localhost", port or _PORT) for name, number, port in rows)
 

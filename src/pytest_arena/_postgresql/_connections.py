@@ -90,8 +90,8 @@ class PostgreSQLConnections:
 
 
 def _aim_of(core: Core, found: Identity) -> Aim | None:
-    own = [one for one in core.provisioned() if one.product.name == "postgresql"]
-    aims = (cast("PostgreSQL", one.product).aim_of(one, found) for one in own)
+    own = [known for known in core.provisioned() if known.product.name == "postgresql"]
+    aims = (cast("PostgreSQL", known.product).aim_of(known, found) for known in own)
     return next((aim for aim in aims if aim is not None), None)
 
 

@@ -142,8 +142,8 @@ def _ask(dbapi_connection: Any, question: str) -> Sequence[Any] | None:
 
 def _driver_of(connection: Any) -> str:
     """The package that a class, or one that it is made from, belongs to: apps have subclasses."""
-    packages = (one.__module__.partition(".")[0] for one in type(connection).__mro__)
-    return next((one for one in packages if one in {"asyncpg", "psycopg", "psycopg2"}), "")
+    packages = (kind.__module__.partition(".")[0] for kind in type(connection).__mro__)
+    return next((name for name in packages if name in {"asyncpg", "psycopg", "psycopg2"}), "")
 
 
 def _asked_of_libpq(pgconn: Any, question: str) -> tuple[str, ...]:

@@ -202,7 +202,7 @@ class PostgreSQL:
 
     def sync_driver(self) -> str | None:
         """Psycopg or psycopg2, in this order."""
-        return next((one for one in ("psycopg", "psycopg2") if find_spec(one) is not None), None)
+        return next((name for name in ("psycopg", "psycopg2") if find_spec(name) is not None), None)
 
     def keep(self, database: Database, title: str) -> str:
         """A clone that stays on the server; its URL."""

@@ -89,7 +89,9 @@ def compared(before: Rows, after: Rows, *, limit: int | None = None) -> list[Tab
     has all its rows come or gone; where columns were, their values are None on the other side.
     """
     names = {*before.digests, *after.digests}
-    different = sorted(one for one in names if before.digests.get(one) != after.digests.get(one))
+    different = sorted(
+        name for name in names if before.digests.get(name) != after.digests.get(name)
+    )
     nothing = _Read()
     found = (
         _changed(name, before.tables.get(name, nothing), after.tables.get(name, nothing))
@@ -111,7 +113,7 @@ def _changed(name: str, before: _Read, after: _Read) -> TableRows:
 
 def _as(columns: tuple[str, ...], table: _Read) -> list[tuple[str, Row]]:
     """The rows with other columns, compared by their values: their texts have other parts."""
-    places = [table.columns.index(one) if one in table.columns else None for one in columns]
+    places = [table.columns.index(name) if name in table.columns else None for name in columns]
     rows = [
         tuple(None if place is None else row[place] for place in places) for _, row in table.rows
     ]
