@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -12,7 +12,6 @@ import pytest
 from pytest_arena._postgresql.isolation._live import PlainDatabase
 from pytest_arena._product import Held
 from pytest_arena.errors import IsolationError
-from tests.isolation.on_server import CHECKS
 from tests.isolation.server_world import ServerWorld
 from tests.servers.postgresql import (
     connect,
@@ -33,14 +32,6 @@ def world(own: ServerRegistry, template: str) -> Iterator[ServerWorld]:
     world = ServerWorld.of(own, template, "clone")
     yield world
     world.close()
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_what_every_isolation_must_do_pitfall_088_095(
-    check: Callable[[Any], None], world: ServerWorld
-) -> None:
-    """Whatever is written is seen and taken back; levels, writers, force, what is kept."""
-    check(world)
 
 
 def test_a_number_taken_from_a_sequence_is_seen_without_a_record(world: ServerWorld) -> None:

@@ -20,8 +20,8 @@ from pytest_arena._postgresql.journal._server import ServerJournal
 from pytest_arena._postgresql.journal._templates import Unjournaled
 from pytest_arena._product import Held
 from pytest_arena.errors import ArenaError
-from tests.isolation.on_server import CHECKS, wait_until
 from tests.isolation.server_world import Hand, ServerWorld
+from tests.isolation.test_on_server import wait_until
 from tests.servers.postgresql import connect, rows, run
 
 if TYPE_CHECKING:
@@ -39,14 +39,6 @@ def world(own: ServerRegistry, template: str) -> Iterator[ServerWorld]:
     world = ServerWorld.of(own, template, "undo")
     yield world
     world.close()
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_what_every_isolation_must_do_pitfall_088_095(
-    check: Callable[[Any], None], world: ServerWorld
-) -> None:
-    """Whatever is written is seen and taken back; levels, writers, force, what is kept."""
-    check(world)
 
 
 # In place
