@@ -27,7 +27,7 @@ _SURE = frozenset({"scenario", "scenarioOutline", "background"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _DescriptionLine:
     """A line of a description."""
 
     number: int
@@ -137,7 +137,7 @@ class Lint:
             if is_sure or (line.is_first and is_usual and slip.text[:1].isupper()):
                 yield self._not_read(line, slip, is_error=is_sure)
 
-    def _is_followed(self, line: _Line) -> bool:
+    def _is_followed(self, line: _DescriptionLine) -> bool:
         slip = self.language.step_slip(line.follower)
         return line.follower.lstrip().startswith("* ") or bool(slip and slip.kind != "letters")
 
@@ -182,7 +182,7 @@ class Lint:
         elif not node["steps"]:
             yield self._problem(_line(node), lack, is_error=bool(self.key))
 
-    def _lost_step(self, line: _Line, steps: Sequence[Node]) -> Problem | None:
+    def _lost_step(self, line: _DescriptionLine, steps: Sequence[Node]) -> Problem | None:
         title = self.language.title_slip(line.text)
         if title and title.title in _SURE and (not steps or self._is_followed(line)):
             return self._not_read(line, title, is_error=True)
@@ -241,7 +241,7 @@ class Lint:
                 what = f"<{name}> stays as it is: {lack}"
                 yield self._problem(step.line, what, hint, is_error=bool(near))
 
-    def _described(self, node: Node) -> Iterator[_Line]:
+    def _described(self, node: Node) -> Iterator[_DescriptionLine]:
         """The lines of a description, with their places in the file."""
         texts = [line.strip() for line in (node.get("description") or "").split("\n")]
         wanted = [text for text in texts if text]
@@ -258,10 +258,10 @@ class Lint:
             is_last = not wanted and bool(self.block.line(number + 1).strip())
             below = (self.block.line(at) for at in range(number + 1, self.block.last_line + 1))
             said = (line for line in below if line.strip() and not line.lstrip().startswith(signs))
-            yield _Line(number, text.strip(), is_first, is_last, next(said, ""))
+            yield _DescriptionLine(number, text.strip(), is_first, is_last, next(said, ""))
             is_first = False
 
-    def _not_read(self, line: _Line, slip: Slip, *, is_error: bool) -> Problem:
+    def _not_read(self, line: _DescriptionLine, slip: Slip, *, is_error: bool) -> Problem:
         what = f"expected {slip.keyword}, but {_shown(line.text)} is read as a description"
         strange = next((char for char in line.text if char.isspace() and char != " "), "")
         if strange and slip.kind == "blank":
