@@ -7,26 +7,6 @@ import inspect
 from pytest_arena._config._load import blame, home_of
 from pytest_arena.errors import ConfigError, LifespanError, LoginError
 
-__all__ = [
-    "async_factory",
-    "async_login",
-    "describe",
-    "login_failed",
-    "no_app",
-    "no_asyncio",
-    "no_http_library",
-    "no_login",
-    "no_test_client",
-    "run_is_over",
-    "shutdown_failed",
-    "shutdown_hangs",
-    "startup_failed",
-    "startup_stuck",
-    "sync_login",
-    "wrong_options",
-    "wsgi_app",
-]
-
 _ASGI = "arena's clients speak ASGI: they run the app in this process, in the test's event loop"
 
 

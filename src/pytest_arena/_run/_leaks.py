@@ -21,19 +21,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._gate import Checkout, Gate
 
-__all__ = [
-    "HeldByFixtures",
-    "Overrides",
-    "Tasks",
-    "connection_leaks",
-    "end_transactions",
-    "interrupt",
-    "leak_error",
-    "lost_error",
-    "open_transactions",
-    "take_back",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class HeldByFixtures:
