@@ -15,7 +15,7 @@ from pytest_arena._changes import Mask, shown
 from pytest_arena._expect import Expected, difference
 from pytest_arena._gate import LostWrite
 from pytest_arena._product import Key
-from pytest_arena._report import Part, story_lines
+from pytest_arena._report import StoryPart, story_lines
 from pytest_arena._run._observer import expectations
 from pytest_arena._run._story import Moments, Story
 from pytest_arena._values import TableRows
@@ -332,7 +332,7 @@ def test_a_number_that_cannot_be_right() -> None:
 def test_a_story_is_about_forty_lines_and_its_end_is_told_in_full() -> None:
     """A test fails at its end; what came before is counted."""
     changes = Changes.of([rows(come=tuple((number, 1) for number in range(6)))])
-    lines = story_lines([Part(f"POST /orders/{number} 201", changes) for number in range(12)])
+    lines = story_lines([StoryPart(f"POST /orders/{number} 201", changes) for number in range(12)])
     assert len(lines) <= 40
     assert lines[0] == "POST /orders/0 201   orders +6"
     assert lines[-7:-5] == ["POST /orders/11 201  orders +6", "    + orders id=0  total=1"]
@@ -342,17 +342,21 @@ def test_a_story_is_about_forty_lines_and_its_end_is_told_in_full() -> None:
 def test_a_request_that_is_made_again_and_again_is_one_line() -> None:
     """As long as it changes nothing."""
     changes, nothing = Changes.of([rows(come=((1, 1),))]), Changes.of([])
-    same = [Part("GET /jobs/1 200", nothing)] * 50
-    lines = story_lines([*same, Part("GET /jobs/1 200", changes), Part("GET /jobs/1 200", nothing)])
+    same = [StoryPart("GET /jobs/1 200", nothing)] * 50
+    lines = story_lines(
+        [*same, StoryPart("GET /jobs/1 200", changes), StoryPart("GET /jobs/1 200", nothing)]
+    )
     assert lines[0] == "GET /jobs/1 200, 50 times  nothing"
     assert len(lines) == 4
-    unknown = story_lines([Part("GET /a 200", None), Part("what changed could not be read", None)])
+    unknown = story_lines(
+        [StoryPart("GET /a 200", None), StoryPart("what changed could not be read", None)]
+    )
     assert unknown == ["GET /a 200", "what changed could not be read"]
 
 
 def test_what_was_lost_stands_below_its_request() -> None:
     """Whether it changed anything or not."""
-    part = Part("POST /pay 200", Changes.of([]), lost=("wrote stock (1 row): lost",))
+    part = StoryPart("POST /pay 200", Changes.of([]), lost=("wrote stock (1 row): lost",))
     assert story_lines([part]) == ["POST /pay 200  nothing", "    wrote stock (1 row): lost"]
 
 

@@ -15,7 +15,7 @@ __all__ = ["Expected", "deleted", "difference", "inserted", "updated"]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ExpectedRows:
     """So many rows of a kind, each with these values."""
 
     kind: Kind
@@ -41,7 +41,7 @@ class Wanted:
 class Expected:
     """What is expected of one table: made by ``inserted``, ``updated``, ``deleted`` and ``&``."""
 
-    parts: tuple[Wanted, ...]
+    parts: tuple[ExpectedRows, ...]
 
     def __and__(self, other: object) -> Expected:
         return Expected(self.parts + other.parts) if isinstance(other, Expected) else NotImplemented
@@ -97,7 +97,7 @@ def deleted(number: int = 1, /, **columns: object) -> Expected:
 def _expected(kind: Kind, number: int, columns: Mapping[str, object]) -> Expected:
     if number < 0:
         raise ValueError(f"{kind}({number}): a number of rows is never less than nothing")
-    return Expected((Wanted(kind, number, tuple(columns.items())),))
+    return Expected((ExpectedRows(kind, number, tuple(columns.items())),))
 
 
 def difference(
@@ -183,7 +183,7 @@ class _Table:
                 lines.append(f"missing:    {self._name}: {text}{self._found(wanted, found)}")
         return [f"  {line}" for line in lines]
 
-    def _found(self, wanted: Wanted, number: int) -> str:
+    def _found(self, wanted: ExpectedRows, number: int) -> str:
         unknown = [name for name, _ in wanted.columns if self._rows and name not in self._columns]
         if unknown:
             return f"; it has no column {', '.join(unknown)}"

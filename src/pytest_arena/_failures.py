@@ -11,7 +11,7 @@ from pytest_arena.errors import ArenaError, NotWritten, TemplateError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._report import Part
+    from pytest_arena._report import StoryPart
 
 __all__ = [
     "causes",
@@ -65,7 +65,7 @@ def show_server(report: Any, broken: list[tuple[str, Exception]], raised: Any) -
             report.sections.append((title, _report.users_trace(error)))
 
 
-def show_story(report: Any, parts: list[Part]) -> None:
+def show_story(report: Any, parts: list[StoryPart]) -> None:
     """Show what the test has changed, and which of its requests did it."""
     if parts:
         report.sections.append((_STORY, "\n".join(_report.story_lines(parts))))

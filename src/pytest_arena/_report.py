@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_arena._changes import Changes
 
 __all__ = [
-    "Part",
+    "StoryPart",
     "Summary",
     "kept_notes",
     "kept_text",
@@ -237,7 +237,7 @@ def users_trace(error: BaseException) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StoryPart:
     """One part of the story: who wrote, and what. ``changes`` is None where nobody knows.
 
     ``rows`` says how many of each table are shown; 0 for their number alone.
@@ -253,7 +253,7 @@ _WIDEST_TITLE = 48  # of those that stand below each other
 _MOST_LINES = 40
 
 
-def story_lines(parts: list[Part]) -> list[str]:
+def story_lines(parts: list[StoryPart]) -> list[str]:
     """Return a line for each part, with its rows below it; about forty in all.
 
     Where there are too many rows those of the last parts are shown: a test fails at its end.
@@ -274,7 +274,7 @@ def story_lines(parts: list[Part]) -> list[str]:
     return told
 
 
-def _width(titles: list[str], parts: list[Part]) -> int:
+def _width(titles: list[str], parts: list[StoryPart]) -> int:
     """How wide the titles are that have something beside them, without the widest ones."""
     beside = (
         len(title) for title, part in zip(titles, parts, strict=True) if part.changes is not None
@@ -282,7 +282,7 @@ def _width(titles: list[str], parts: list[Part]) -> int:
     return max((width for width in beside if width <= _WIDEST_TITLE), default=0)
 
 
-def _joined(parts: list[Part]) -> Iterator[Part]:
+def _joined(parts: list[StoryPart]) -> Iterator[StoryPart]:
     """What is the same and changed nothing, as a request that asks until something is there."""
     for (title, changed, *_), same in groupby(parts, key=_sameness):
         alike = list(same)
@@ -292,11 +292,11 @@ def _joined(parts: list[Part]) -> Iterator[Part]:
             yield replace(alike[0], title=f"{title}, {len(alike):,} times")
 
 
-def _sameness(part: Part) -> tuple[str, bool, bool]:
+def _sameness(part: StoryPart) -> tuple[str, bool, bool]:
     return part.title, bool(part.changes or part.lost), part.changes is None
 
 
-def _rows_within(part: Part, room: int) -> list[str]:
+def _rows_within(part: StoryPart, room: int) -> list[str]:
     if part.changes is None or not part.rows:
         return []
     lines = part.changes.lines(part.rows)

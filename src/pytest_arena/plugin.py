@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from pytest_arena.scenarios._blocks import Scenario
-    from pytest_arena.scenarios._run import Scenarios
+    from pytest_arena.scenarios._plugin import Scenarios
 
 __all__ = [
     "_arena_in_use",
@@ -137,7 +137,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 def _scenarios(config: pytest.Config, wanted: Config) -> Scenarios | None:
     if not wanted.has_scenarios:
         return None
-    from pytest_arena.scenarios._run import Scenarios  # noqa: PLC0415 - the one line that starts the wing
+    from pytest_arena.scenarios._plugin import Scenarios  # noqa: PLC0415 - the one line that starts the wing
 
     return Scenarios(config, wanted)
 

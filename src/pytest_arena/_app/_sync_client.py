@@ -225,7 +225,7 @@ def _import_starlettes() -> type[Any]:
         raise _messages.no_test_client(error) from None
 
     @ends_at_the_caller
-    class ArenaTestClient(SyncClient, TestClient):
+    class ArenaStarletteClient(SyncClient, TestClient):
         def _arena_backend(self) -> Mapping[str, Any]:
             return self.async_backend
 
@@ -237,7 +237,7 @@ def _import_starlettes() -> type[Any]:
         def _arena_leave(self) -> None:
             self.close()  # ends streams that were not read to their end
 
-    return ArenaTestClient
+    return ArenaStarletteClient
 
 
 @functools.cache
@@ -249,7 +249,7 @@ def _import_litestars() -> type[Any]:
         raise _messages.no_test_client(error) from None
 
     @ends_at_the_caller
-    class ArenaTestClient(SyncClient, TestClient[Any]):  # type: ignore[misc] # as above
+    class ArenaLitestarClient(SyncClient, TestClient[Any]):  # type: ignore[misc] # as above
         def _arena_backend(self) -> Mapping[str, Any]:
             options = dict(self.backend_options or {})
             return {"backend": self.backend, "backend_options": options}
@@ -258,4 +258,4 @@ def _import_litestars() -> type[Any]:
             # Litestar hands its lifespan's state on by the app itself.
             self.blocking_portal = portal
 
-    return ArenaTestClient
+    return ArenaLitestarClient

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
-from pytest_arena._report import Part
+from pytest_arena._report import StoryPart
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Story:
         """What requests wrote and never committed, each with the first request of its turn."""
         return ((turn.records[0], one) for turn in self.turns for one in turn.lost)
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[StoryPart]:
         """Return what the test that runs has changed so far, in its order. Never raises.
 
         Nothing where it has nothing to do with a database.
@@ -211,24 +211,24 @@ class _Telling:
         moments = [one for turn in self._turns for one in (turn.before, turn.after) if one]
         return all(one.knows(database) for one in moments)
 
-    def below(self) -> Iterator[Part]:
+    def below(self) -> Iterator[StoryPart]:
         """What the levels below have written, the lowest first."""
         for depth in range(len(self._levels) - 1, 0, -1):
             changes = self._changes(depth=depth)
             if changes:
-                yield Part(_name(self._levels[-1 - depth]), changes, rows=0)
+                yield StoryPart(_name(self._levels[-1 - depth]), changes, rows=0)
 
-    def own(self) -> Iterator[Part]:
+    def own(self) -> Iterator[StoryPart]:
         """Turn by turn, then what could only be read as a whole."""
         yield from self._turn_by_turn()
         for database in self._used:
             changes = None if database in self._told else self._of(self._rows(database))
             if changes is not None:
-                yield Part(_as_a_whole(database), changes)
+                yield StoryPart(_as_a_whole(database), changes)
         if self._failure:
-            yield Part(f"what changed could not be read: {self._failure}", None)
+            yield StoryPart(f"what changed could not be read: {self._failure}", None)
 
-    def _turn_by_turn(self) -> Iterator[Part]:
+    def _turn_by_turn(self) -> Iterator[StoryPart]:
         since: Moment | None = None
         title = "before the first request" if self._turns else "the test and its fixtures"
         for turns in _gathered(self._turns):
@@ -239,22 +239,24 @@ class _Telling:
         if not self._turns or since is not None:
             yield from self._outside(title, since, None)
 
-    def _outside(self, title: str, since: Moment | None, until: Moment | None) -> Iterator[Part]:
+    def _outside(
+        self, title: str, since: Moment | None, until: Moment | None
+    ) -> Iterator[StoryPart]:
         changes = self._changes(since, until)
         if changes or not (self._turns or self._failure or self._is_partly_told):
-            yield Part(title, changes)
+            yield StoryPart(title, changes)
 
     @property
     def _is_partly_told(self) -> bool:
         return len(self._told) < len(self._used)
 
-    def _part_of(self, turns: list[Turn], changes: Changes | None) -> Part:
+    def _part_of(self, turns: list[Turn], changes: Changes | None) -> StoryPart:
         if not changes and self._is_partly_told:
             changes = None  # it may have changed what cannot be told
         if len(turns) > 1:
-            return Part(f"{len(turns):,} requests more, together", changes, rows=0)
+            return StoryPart(f"{len(turns):,} requests more, together", changes, rows=0)
         [turn] = turns
-        return Part(_requests(turn), changes, lost=tuple(map(lost_words, turn.lost)))
+        return StoryPart(_requests(turn), changes, lost=tuple(map(lost_words, turn.lost)))
 
     def _changes(
         self, since: Moment | None = None, until: Moment | None = None, *, depth: int = 0

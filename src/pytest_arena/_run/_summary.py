@@ -23,7 +23,11 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     """Return the facts of this process. What was refused outside of any test is told by that."""
     refused = ledger.unreported("")
     ledger.mark_reported(*refused)
-    _note_changed_files(databases, ledger)
+    for file in databases.files.changed():
+        ledger.note(
+            f"{file} was changed during this run, by another process: arena leads only those into "
+            "the test's database that read its URL from the environment"
+        )
     meant = [one for one in databases.known.all() if not one.is_expected]
     known = tuple(sorted(one.name for one in meant))
     asked = {tail for one in meant for tail in one.tails}
@@ -40,7 +44,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         known=known,
         unasked=tuple(name for name in named if name and name not in asked),
         unused=_unused(config, [*meant, *used], databases.known) if used else (),
-        suggestion=_suggestion(config) if used else "",
+        suggestion=suggested_schema(config.root) if used and not config.schema else "",
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
         built_seconds=sum(store.built_seconds for store in stores),
         products=tuple(dict.fromkeys(one.product.shown for one in used)),
@@ -65,19 +69,6 @@ def _unused(config: Config, found: list[Database], known: KnownDatabases) -> tup
     asked, there = config.database, ", ".join(dict.fromkeys(shown)) or found[0].name
     told = f"arena_database = {asked} was not used: the app's engine is SQLite ({there})"
     return (redact(told),)
-
-
-def _suggestion(config: Config) -> str:
-    """The likeliest ``arena_schema``, where there is none; "" where there is one."""
-    return "" if config.schema else suggested_schema(config.root)
-
-
-def _note_changed_files(databases: Databases, ledger: Ledger) -> None:
-    for file in databases.files.changed():
-        ledger.note(
-            f"{file} was changed during this run, by another process: arena leads only those into "
-            "the test's database that read its URL from the environment"
-        )
 
 
 def is_to_be_kept(keep: str, *, when: str, is_failed: bool) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_arena._databases._provision import Level
     from pytest_arena._ledger import Request
     from pytest_arena._run import ArenaRun
-    from pytest_arena.scenarios._breaking import Breaking
+    from pytest_arena.scenarios._breakage import Breaking
     from pytest_arena.scenarios.evidence import Facts
     from pytest_arena.scenarios.specs import Scenario, Specification
 

@@ -16,16 +16,16 @@ import pluggy
 
 from pytest_arena import _clock
 from pytest_arena.errors import ArenaError, LoginError, RefusedError
-from pytest_arena.scenarios._breaking import Breaking, to_break
+from pytest_arena.scenarios._breakage import Breaking, to_break
 from pytest_arena.scenarios._tries import ADDRESS, told
 from pytest_arena.scenarios.evidence import Sabotage
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
-    from pytest_arena.scenarios._breaking import SabotageKind
+    from pytest_arena.scenarios._breakage import SabotageKind
     from pytest_arena.scenarios._instruments import Instruments
-    from pytest_arena.scenarios._mapped import Mapped
+    from pytest_arena.scenarios._mapping import Mapped
     from pytest_arena.scenarios._tries import Tries
     from pytest_arena.scenarios.evidence import Facts
 

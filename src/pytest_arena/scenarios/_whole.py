@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena._config import Config
-    from pytest_arena.scenarios._mapped import Mappings
+    from pytest_arena.scenarios._mapping import Mappings
 
 
 __all__ = ["check_agreed", "uncollected", "what_is_left_out"]
