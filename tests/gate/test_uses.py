@@ -59,7 +59,7 @@ def _gate(entry: Any) -> Iterator[Any]:
 def test_what_is_not_out_any_more_is_counted_by_then(gate: Any, entry: Any, end: str) -> None:
     """Between the two a level would be left with a commit in it, as one in which nothing was."""
     seen = gate.registry.usage.number(KEY)
-    getattr(gate, end)(entry)
+    getattr(gate, end)(None, entry)
     assert not gate.registry.taken()
     assert gate.registry._taken.answer > seen
 

@@ -14,8 +14,6 @@ from pytest_arena import _gate
 from pytest_arena._product import NOWHERE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._product import Asked
 
@@ -32,13 +30,10 @@ class Environment:
         self._databases = databases
         self._before = {name: os.environ.get(name) for name in (*names, _ORIGINALS)}
         self._names = names
-        self._originals = self._found(names)
-        self._placed: dict[str, str] = {}
-
-    def _found(self, names: tuple[str, ...]) -> dict[str, str]:
-        inherited = json.loads(os.environ.get(_ORIGINALS, "{}"))
+        inherited: dict[str, str] = json.loads(os.environ.get(_ORIGINALS, "{}"))
         set_now = {name: os.environ[name] for name in names if os.environ.get(name)}
-        return {name: _original(url, inherited) for name, url in set_now.items()}
+        self._originals = {name: inherited.get(url, url) for name, url in set_now.items()}
+        self._placed: dict[str, str] = {}
 
     def redirect(self) -> None:
         """Put the new URLs in place. The first one's database is the app's first."""
@@ -86,7 +81,8 @@ class Environment:
             return url
         if asked is not None and asked.product in self._databases.known.products:
             self._databases.known.register(asked)
-        return _nowhere(url)
+        query = url.difference_update_query(_ELSEWHERE | _SECRET).query
+        return URL.create(url.drivername, host=NOWHERE, database=url.database, query=query)
 
     def restore(self) -> None:
         """Give the variables back."""
@@ -107,12 +103,3 @@ def _asked(text: str) -> Asked | None:
 # Where drivers find a server beside the place of the host in a URL.
 _ELSEWHERE = {"dsn", "host", "hostaddr", "odbc_connect", "port", "service", "socket", "unix_socket"}
 _SECRET = {"passfile", "password", "sslpassword", "user"}
-
-
-def _nowhere(url: URL) -> URL:
-    query = url.difference_update_query(_ELSEWHERE | _SECRET).query
-    return URL.create(url.drivername, host=NOWHERE, database=url.database, query=query)
-
-
-def _original(url: str, inherited: Mapping[str, str]) -> str:
-    return inherited.get(url, url)

@@ -85,7 +85,7 @@ class StageBuild(Generic[ContentT]):
         parts = (
             f"pytest-arena {version('pytest-arena')}",
             f"{self.shelves.identity()} sqlalchemy {version('sqlalchemy')}",
-            f"{self.stage.value} {_without_folder(self.recipe.value(self.stage))}",
+            f"{self.stage.value} {Path(self.recipe.value(self.stage)).name}",
             self.builder().identity(self.shelves.ddl),
             self.below.digest if self.below else "",
         )
@@ -168,11 +168,6 @@ class StageBuild(Generic[ContentT]):
 
 
 _EXAMPLE = "<module>:<Base>"  # where nothing is known that could be pasted
-
-
-def _without_folder(value: str) -> str:
-    """Where a file lies is none of the template's business; what stands in it is."""
-    return Path(value).name
 
 
 def _line_in(error: BaseException | None) -> str:

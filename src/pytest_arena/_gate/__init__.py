@@ -17,7 +17,6 @@ from pytest_arena._gate._lost import LostWrite
 from pytest_arena._gate._messages import after_session, unknown_connection
 from pytest_arena._gate._reads import Doings, Part, watch_statements
 from pytest_arena._gate._registry import Checkout, Registry, Usage
-from pytest_arena._origin import frames, line_of_coroutine, user_line
 
 __all__ = [
     "Checkout",
@@ -36,11 +35,8 @@ __all__ = [
     "engine_like",
     "engines_in_use",
     "find_engines",
-    "frames",
     "install",
-    "line_of_coroutine",
     "sync_twin",
     "unknown_connection",
-    "user_line",
     "watch_statements",
 ]

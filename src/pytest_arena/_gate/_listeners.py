@@ -22,6 +22,8 @@ from pytest_arena._origin import is_own, user_line
 from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Live, loaded_rooms, room
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._gate._lost import LostWrite
@@ -52,7 +54,6 @@ class Gate:
         if entry is not None:
             entry.info[INFO] = info
         if asked.product in ROOMS:
-            _owners.drop_quietly(dialect)
             lead = room(asked.product).connections.lead
             info.opened = lead(self.core, dialect, info.aim, cargs, cparams)
 
@@ -86,7 +87,7 @@ class Gate:
             raise self.core.ledger.refused(_messages.unknown_connection(live.outside))
         return ConnectionRecord(live.aim, live.handle)
 
-    def checked_out(self, dbapi_connection: Any, entry: Any) -> None:
+    def checked_out(self, dbapi_connection: Any, entry: Any, _proxied: Any) -> None:
         """Drop a stale connection, quietly: SQLAlchemy's pool opens another one at once."""
         __tracebackhide__ = True
         _loops.free_locks(dbapi_connection)
@@ -114,7 +115,7 @@ class Gate:
             info = entry.info[INFO] = self._info_of_unseen(dbapi_connection)
         return info
 
-    def checked_in(self, entry: Any) -> None:
+    def checked_in(self, _dbapi_connection: Any, entry: Any) -> None:
         """The connection is back in its pool, or is gone."""
         taken = self.registry.find(entry)
         if taken is not None and taken.handle is not None:
@@ -124,7 +125,7 @@ class Gate:
             self.registry.usage.end(taken.key)
         self.registry.drop(entry)
 
-    def detached(self, entry: Any) -> None:
+    def detached(self, _dbapi_connection: Any, entry: Any) -> None:
         """Somebody keeps the connection for good: no pool tells when it is used."""
         taken = self.registry.find(entry)
         if taken is not None and taken.key is not None:
@@ -231,11 +232,22 @@ def close(gate: Gate) -> bool:
 
 
 def _listen() -> None:
-    event.listen(Engine, "do_connect", _on_connecting)
-    event.listen(Pool, "connect", _on_connected)
-    event.listen(Pool, "checkout", _on_checked_out)
-    event.listen(Pool, "checkin", _on_checked_in)
-    event.listen(Pool, "detach", _on_detached)
+    for owner, name, method in (
+        (Engine, "do_connect", "connecting"),
+        (Pool, "connect", "connected"),
+        (Pool, "checkout", "checked_out"),
+        (Pool, "checkin", "checked_in"),
+        (Pool, "detach", "detached"),
+    ):
+        event.listen(owner, name, _of_last_gate(method))
+
+
+def _of_last_gate(method: str) -> Callable[..., None]:
+    def listener(*given: Any) -> None:
+        __tracebackhide__ = True
+        getattr(_gates[-1], method)(*given)
+
+    return listener
 
 
 @cache
@@ -254,26 +266,3 @@ def _on_statement(connection: Any, _cursor: Any, statement: str, *_: Any) -> Non
     info = connection.connection.info.get(INFO)
     if isinstance(info, ConnectionRecord) and info.handle is not None:
         info.handle.executing(statement)
-
-
-def _on_connecting(dialect: Any, entry: Any, cargs: Any, cparams: Any) -> None:
-    __tracebackhide__ = True
-    _gates[-1].connecting(dialect, entry, cargs, cparams)
-
-
-def _on_connected(dbapi_connection: Any, entry: Any) -> None:
-    __tracebackhide__ = True
-    _gates[-1].connected(dbapi_connection, entry)
-
-
-def _on_checked_out(dbapi_connection: Any, entry: Any, _proxy: Any) -> None:
-    __tracebackhide__ = True
-    _gates[-1].checked_out(dbapi_connection, entry)
-
-
-def _on_checked_in(_dbapi_connection: Any, entry: Any) -> None:
-    _gates[-1].checked_in(entry)
-
-
-def _on_detached(_dbapi_connection: Any, entry: Any) -> None:
-    _gates[-1].detached(entry)

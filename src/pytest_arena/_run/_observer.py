@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from pytest_arena import _gate
 from pytest_arena._changes import Changes
 from pytest_arena._expect import Expected, difference
+from pytest_arena._origin import user_line
 from pytest_arena.errors import IsolationError, PendingWorkError
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class ExpectedChanges:
         if found := difference(changes, self.expected, ignore=self.ignore):
             raise AssertionError(found)
         if self.observer.watcher is not None:
-            line = _gate.user_line()
+            line = user_line()
             place = f"{line.file}:{line.number}" if line else ""
             self.observer.watcher.asserted(place, "arena.expect_changes(…)")
 
@@ -215,7 +215,7 @@ def _pending() -> PendingWorkError:
     return PendingWorkError(
         "the changes are asked for in an async test, while db_session has work not committed",
         why="what is not committed has changed nothing yet, and here nobody can await the commit",
-        cause=str(_gate.user_line() or "arena.changes(), or a plain `with arena.expect_changes()`"),
+        cause=str(user_line() or "arena.changes(), or a plain `with arena.expect_changes()`"),
         fix="await db_session.commit()   before it, or: async with arena.expect_changes(...)",
     )
 
@@ -225,7 +225,7 @@ def _only_counted(changes: Changes, database: Database) -> IsolationError:
         f"what was changed in {database.name} is not known row by row: {changes.counted()}",
         why="a wider fixture changed the schema; of the rows that it had written by the next test "
         "some are kept for reports, and the others are in the copy that this test works on",
-        cause=str(_gate.user_line() or "arena.changes()"),
+        cause=str(user_line() or "arena.changes()"),
         fix="ask in the set-up of that fixture, or make the tables by arena_schema",
     )
 
@@ -234,6 +234,6 @@ def _not_known(record: Request, database: Database, why: str) -> IsolationError:
     return IsolationError(
         f"{record.method} {record.path}: what this request changed in {database.name} is not known",
         why=why,
-        cause=str(_gate.user_line() or "arena.changes(request)"),
+        cause=str(user_line() or "arena.changes(request)"),
         fix="with arena.expect_changes(...):   around the request: there it is read",
     )

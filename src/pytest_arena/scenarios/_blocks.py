@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from pytest_arena import _gate
+from pytest_arena._origin import user_line
 from pytest_arena.errors import NotWritten, ScenarioError
 from pytest_arena.scenarios._log import Block
 
@@ -89,7 +89,7 @@ class Scenario:
         raise NotWritten(
             f"this test is not written yet{f': {text}' * bool(text)}",
             why="a scenario is proven by a test that seeds, requests and asserts",
-            cause=str(_gate.user_line() or "scenario.todo()"),
+            cause=str(user_line() or "scenario.todo()"),
             fix=f"write the steps{f' of {places}' * bool(places)}, then delete scenario.todo()",
         )
 
@@ -173,7 +173,7 @@ class _Steps:
         return ScenarioError(
             f"the step {text!r} comes after {last.text!r}, and stands before it in the scenario",
             why="a scenario is proven in the order of its steps",
-            cause=f"{_gate.user_line() or 'a step block'}\n"
+            cause=f"{user_line() or 'a step block'}\n"
             f"{scenario.spec}:{step.line}  {step}\n{scenario.spec}:{last.line}  {last}",
             fix="do the steps in the order of the specification, or change that",
         )
@@ -206,7 +206,7 @@ def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioErr
     from pytest_arena.scenarios.specs import Index  # noqa: PLC0415 - what reads Gherkin costs only those who have it
 
     likely = [one for one in specification.scenarios if _places(one, kind, _plain(text))][:_SHOWN]
-    lines = [str(_gate.user_line() or "a step block")]
+    lines = [str(user_line() or "a step block")]
     return ScenarioError(
         "no scenario is named by this test, which has a block for a step",
         why="nobody would look at what is done in it, and the scenario would be unproven",
@@ -222,7 +222,7 @@ def _misread(text: str, kind: str, problem: Problem) -> ScenarioError:
     return ScenarioError(
         f"no {kind.title()} step of the scenario reads {text!r}",
         why="something is wrong in the specification, where the step may stand",
-        cause=f"{_gate.user_line() or 'a step block'}\n{place}  {problem.what}",
+        cause=f"{user_line() or 'a step block'}\n{place}  {problem.what}",
         fix=f"{place}: {problem.hint}" if problem.hint else f"mend {place}",
     )
 
@@ -231,6 +231,6 @@ def _error(text: str, kind: str, why: str, fix: str) -> ScenarioError:
     return ScenarioError(
         f"no {kind.title()} step of the scenario reads {text!r}",
         why=f"a step block names the step that it does; {why}",
-        cause=str(_gate.user_line() or "a step block"),
+        cause=str(user_line() or "a step block"),
         fix=fix,
     )
