@@ -326,7 +326,7 @@ def test_a_marker_may_name_the_rev_of_its_row() -> None:
 def locked(**more: Any) -> Rules:
     """Rules with a lock in which `Start` was accepted, as it is but for this."""
     doc = document([], [mapping(source="abc")])
-    lock, _ = Lock().accepted(doc, (), specification(scenario()), [mapping(source="abc")])
+    lock, _ = Lock().accepted(doc)
     (key, entry), *_ = lock.entries.items()
     return replace(RULES, lock=Lock({key: replace(entry, **more)}))
 

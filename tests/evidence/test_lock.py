@@ -27,7 +27,7 @@ def accepted(lock: Lock, *scenarios: Scenario, keys: Any = (), **more: Any) -> A
     spec = specification(*scenarios)
     values = {"source": "abc", **more}
     maps = [replace(mapping(f"test_{one.name}", one), **values) for one in scenarios]
-    return lock.accepted(listed(spec), keys, spec, maps)
+    return lock.accepted(judge(spec, maps, [], rules=RULES), keys)
 
 
 def read(path: Path, text: str) -> Lock:
@@ -114,7 +114,8 @@ def test_accepting_all_drops_what_is_gone_and_leaves_out_what_has_no_test() -> N
     lock, _ = accepted(Lock(), START, STOP)
     unmapped = scenario("Unmapped", rev="1:44444444", steps=(step("When it rains"),))
     spec = specification(STOP, unmapped)
-    lock, lines = lock.accepted(listed(spec), (), spec, [mapping("test_Stop", STOP, source="abc")])
+    tests = [mapping("test_Stop", STOP, source="abc")]
+    lock, lines = lock.accepted(judge(spec, tests, [], rules=RULES))
     assert list(lock.entries) == [STOP.key]
     assert lines == ("gone: Battles :: Start",)
 
@@ -124,7 +125,7 @@ def test_accepting_all_keeps_what_was_renamed_until_a_test_has_the_new_name() ->
     lock, _ = accepted(Lock(), START, STOP)
     spec = specification(scenario("Begin"), STOP)
     tests = [mapping("test_Stop", STOP, source="abc")]
-    lock, lines = lock.accepted(listed(spec), (), spec, tests)
+    lock, lines = lock.accepted(judge(spec, tests, [], rules=RULES))
     assert list(lock.entries) == [START.key, STOP.key]
     assert lines == ("kept: Battles :: Start; it is Battles :: Begin now, which no test names yet",)
 
@@ -179,19 +180,12 @@ def test_a_row_that_is_edited_has_drifted(tmp_path: Path) -> None:
     assert "+Example p=3" in lines
 
 
-def test_accepting_no_scenario_names_the_nearest() -> None:
-    """With the command to paste."""
-    with pytest.raises(ScenarioError, match="no scenario has the key 'Battles :: Strat'") as error:
-        accepted(Lock(), START, STOP, keys=["Battles :: Strat"])
-    assert error.value.fix == "arena scenarios accept 'Battles :: Start'"
-
-
 def test_what_is_malformed_cannot_be_accepted() -> None:
     """Nobody knows what its steps are."""
     problem = Problem(spec=START.spec, line=10, what="it has no steps", scenario=START.key)
     spec = specification(START, problems=(problem,))
     with pytest.raises(ScenarioError, match="MALFORMED: it has no steps"):
-        Lock().accepted(listed(spec), [START.key], spec, [mapping()])
+        Lock().accepted(listed(spec), [START.key])
 
 
 @pytest.mark.parametrize("mark", ["<<<<<<< HEAD", "=======", ">>>>>>> theirs", "||||||| base"])

@@ -160,25 +160,11 @@ def do_accept(given: argparse.Namespace) -> int:
     config = read_project()
     path = config.root / config.scenario_lock
     document = _all_collected(folder=_configured()[0])
-    specification = specs.Specification(
-        scenarios=tuple(verdict.scenario for verdict in document.scenarios)
-    )
-    index = specs.Index(specification)
+    scenarios = tuple(verdict.scenario for verdict in document.scenarios)
+    index = specs.Index(specs.Specification(scenarios=scenarios))
     keys = [_key(name, index, "accept") for name in given.keys]
-    mappings = [
-        evidence.Mapping(
-            test=test.test,
-            place=test.place,
-            scenario=one.scenario.key,
-            row=test.row,
-            rev=test.rev,
-            source=test.source,
-        )
-        for one in document.scenarios
-        for test in one.tests
-    ]
     before = evidence.Lock.read(path)
-    lock, difference = before.accepted(document, keys, specification, mappings)
+    lock, difference = before.accepted(document, keys)
     outdated = list(_outdated(document, index, keys))
     _print([*outdated, *difference])
     if lock.text() == before.text():

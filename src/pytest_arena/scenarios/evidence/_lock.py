@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
 from dataclasses import dataclass, field
-from difflib import get_close_matches, unified_diff
+from difflib import unified_diff
 from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios.evidence._document import Status
 from pytest_arena.scenarios.evidence._json import from_shape, to_shape
 from pytest_arena.scenarios.specs import Problem, similarity, step_lines
 
@@ -19,8 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_arena.scenarios.evidence._document import Document, Pairs
-    from pytest_arena.scenarios.evidence._document import Mapping as TestMapping
-    from pytest_arena.scenarios.specs import Scenario, Specification
+    from pytest_arena.scenarios.specs import Scenario
 
 __all__ = ["Lock", "Locked", "agreed_lines", "unreadable"]
 
@@ -170,39 +167,37 @@ class Lock:
         return {key: (entry.rev, entry.steps) for key, entry in self.entries.items()}
 
     def accepted(
-        self,
-        document: Document,
-        keys: Sequence[str],
-        specification: Specification,
-        mappings: Sequence[TestMapping],
+        self, document: Document, keys: Sequence[str] = ()
     ) -> tuple[Lock, tuple[str, ...]]:
         """Accept the steps of scenarios as they stand, and their tests as they are.
 
         Args:
-            document: the verdicts; what is MALFORMED cannot be accepted.
+            document: the scenarios and their tests.
             keys: of the scenarios; none for all that have a test, and entries that no scenario
                 has any more are then left out.
-            specification: what the files say now.
-            mappings: the tests that there are.
 
         Returns:
             The new lock, and for each scenario that is not what was accepted before a diff of its
             steps and a line for each test that has come, gone or changed.
 
         Raises:
-            ScenarioError: there is no scenario of such a key, or it is malformed.
+            ScenarioError: one is malformed.
         """
-        scenarios = {scenario.key: scenario for scenario in specification.scenarios}
-        sources = defaultdict[str, dict[str, str]](dict)
-        for mapping in mappings:
-            sources[mapping.scenario][mapping.test] = mapping.source
-        tested = [scenarios[key] for key in sorted(sources) if key in scenarios]
-        wanted = [_named(key, scenarios) for key in keys] or tested
-        _refuse_malformed(wanted, document)
-        entries, gone, lines = dict(self.entries), self._gone(scenarios), list[str]()
-        renames = self._renames(wanted, gone)
-        for scenario in wanted:
-            new, former = Locked.of(scenario, sources[scenario.key]), renames.get(scenario.key)
+        judged = {it.scenario.key: it for it in document.scenarios}
+        tested = [key for key, it in sorted(judged.items()) if it.tests]
+        for it in (wanted := [judged[key] for key in keys or tested]):
+            if it.standing.malformed:
+                raise ScenarioError(
+                    f"{it.scenario.key!r} is MALFORMED: {it.standing.malformed}",
+                    why="nobody can agree to steps that are not read as they are meant",
+                    cause=it.scenario.place,
+                    fix="mend the specification, then accept it",
+                )
+        entries, gone, lines = dict(self.entries), self._gone(judged), list[str]()
+        renames = self._renames((it.scenario for it in wanted), gone)
+        for it in wanted:
+            scenario, former = it.scenario, renames.get(it.scenario.key)
+            new = Locked.of(scenario, {test.test: test.source for test in it.tests})
             if old := self.entries.get(scenario.key, former):
                 lines += new.difference(old, scenario.place)
             elif keys:
@@ -215,7 +210,7 @@ class Lock:
         if not keys:
             # What was renamed is kept as long as no test knows the new name: by the entry a marker
             # that has the old name is told the new one.
-            kept = self._renames(scenarios.values(), gone)
+            kept = self._renames((it.scenario for it in document.scenarios), gone)
             for key, former in kept.items():
                 del gone[former.key]
                 lines.append(f"kept: {former.key}; it is {key} now, which no test names yet")
@@ -274,27 +269,3 @@ def _first_change(before: Sequence[str], now: Sequence[str]) -> str:
     came = next((line for line in now if line not in before), "")
     changes = [f"was {was!r}"] * bool(was) + [f"is {came!r}"] * bool(came)
     return f" ({', '.join(changes)})" if changes else ""
-
-
-def _named(key: str, scenarios: Mapping[str, Scenario]) -> Scenario:
-    if scenario := scenarios.get(" ".join(key.split())):
-        return scenario
-    near = get_close_matches(key, scenarios, n=3, cutoff=0.4)
-    raise ScenarioError(
-        f"no scenario has the key {key!r}",
-        why="only what stands in a specification can be accepted",
-        cause="nearest: " + "; ".join(near) if near else f"there are {len(scenarios)} scenarios",
-        fix=f"arena scenarios accept {near[0]!r}" if near else "arena scenarios list",
-    )
-
-
-def _refuse_malformed(wanted: Sequence[Scenario], document: Document) -> None:
-    malformed = {it.scenario.key: it.standing.malformed for it in document.scenarios}
-    for scenario in wanted:
-        if reason := malformed.get(scenario.key):
-            raise ScenarioError(
-                f"{scenario.key!r} is {Status.MALFORMED.value}: {reason}",
-                why="nobody can agree to steps that are not read as they are meant",
-                cause=scenario.place,
-                fix="mend the specification, then accept it",
-            )
