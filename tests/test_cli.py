@@ -172,8 +172,6 @@ def test_the_command_is_quick_and_says_what_it_can() -> None:
     assert wrong.returncode == 2
     assert "'list', 'sweep'" in wrong.stderr
     assert run().returncode == run("databases").returncode == 2
-    listed = run("databases", "list", "--database", "own")
-    assert listed.returncode == 0, listed.stderr
 
 
 def test_the_command_is_installed_with_the_package() -> None:
