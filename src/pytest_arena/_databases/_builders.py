@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import importlib
 import inspect
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ from pytest_arena.errors import ConfigError, TemplateError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from sqlalchemy import Column, Table
     from sqlalchemy.engine import Connection, Dialect
     from sqlalchemy.sql.ddl import ExecutableDDLElement
 
@@ -84,7 +82,10 @@ def _all_ddl(metadata: MetaData, dialect: Dialect) -> Iterator[ExecutableDDLElem
         yield CreateTable(table)
         yield from (CreateIndex(index) for index in sorted(table.indexes, key=str))
         if dialect.supports_comments and not dialect.inline_comments:
-            yield from _comments(table)
+            if table.comment is not None:
+                yield SetTableComment(table)
+            commented = (column for column in table.columns if column.comment is not None)
+            yield from map(SetColumnComment, commented)
 
 
 def _types(given: Any, dialect: Dialect) -> Iterator[ExecutableDDLElement]:
@@ -99,19 +100,17 @@ def _types(given: Any, dialect: Dialect) -> Iterator[ExecutableDDLElement]:
         yield from _types(item, dialect)
 
 
-def _comments(table: Table) -> Iterator[ExecutableDDLElement]:
-    if table.comment is not None:
-        yield SetTableComment(table)
-    commented: list[Column[Any]] = [one for one in table.columns if one.comment is not None]
-    yield from (SetColumnComment(column) for column in commented)
-
-
-def _fill(target: Target, function: Callable[..., Any], *, in_session: bool = False) -> None:
+def _fill(
+    target: Target,
+    function: Callable[..., Any],
+    *,
+    is_async: bool = False,
+    in_session: bool = False,
+) -> None:
     """Call a function with a connection or a session, and commit.
 
     An async one has an event loop of its own; so has a sync one where no driver is sync.
     """
-    is_async = inspect.iscoroutinefunction(function)
     if not is_async and target.sync_url is not None:
         engine = create_engine(target.sync_url, poolclass=NullPool)
         try:
@@ -163,7 +162,8 @@ def schema_builder(value: str, root: Path, *, source: str = SOMEWHERE) -> Builde
         module = importlib.import_module(value.partition(":")[0])
         return MetadataBuilder(metadata, Path(module.__file__ or "."))
     if inspect.isroutine(found):
-        return CodeBuilder(_filling(found, f"arena_schema = {value}", "connection"))
+        is_bare = _takes_nothing(found, f"arena_schema = {value}", "connection")
+        return CodeBuilder(found, takes_nothing=is_bare)
     raise ConfigError(
         f"arena_schema = {value} is of type {type(found).__name__}, which cannot make tables",
         why="an empty database needs to know where its tables come from",
@@ -180,7 +180,8 @@ def seed_builder(value: str, *, source: str = SOMEWHERE) -> Builder:
     """
     found = load_attribute(value, option="arena_seed", source=source, likely=inspect.isroutine)
     if inspect.isroutine(found):
-        return CodeBuilder(_filling(found, f"arena_seed = {value}", "session"), in_session=True)
+        is_bare = _takes_nothing(found, f"arena_seed = {value}", "session")
+        return CodeBuilder(found, takes_nothing=is_bare, in_session=True)
     raise ConfigError(
         f"arena_seed = {value} is of type {type(found).__name__}, not a function",
         why="the function adds the rows that every test starts with",
@@ -210,11 +211,14 @@ def _existing(value: str, root: Path, source: str) -> Path:
     )
 
 
-def _filling(function: Callable[..., Any], option: str, given: str) -> Callable[..., Any]:
-    """Return a function of one argument: the user's own, or an app's ``init_db()``.
+def _takes_nothing(function: Callable[..., Any], option: str, given: str) -> bool:
+    """Whether it is called without an argument, as an app's ``init_db()``.
 
-    One that can be called without arguments is, since it works on the app's own engine, which the
-    gate leads to the template; its optional parameters are not what arena would pass.
+    One that can be is, since it works on the app's own engine, which the gate leads to the
+    template; its optional parameters are not what arena would pass.
+
+    Raises:
+        ConfigError: it can be called neither like that nor with one argument.
     """
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise _unfit(function, option, given, "is a generator: nobody would run it")
@@ -222,10 +226,10 @@ def _filling(function: Callable[..., Any], option: str, given: str) -> Callable[
     by_position = [each for each in parameters if each.kind in _BY_POSITION]
     needed = [each for each in parameters if each.default is each.empty and each.kind not in _REST]
     if not needed and not any(each.kind is each.VAR_POSITIONAL for each in by_position):
-        return _ignoring_its_argument(function)
+        return True
     if needed not in ([], by_position[:1]):
         raise _unfit(function, option, given, f"takes {inspect.signature(function)}")
-    return function
+    return False
 
 
 _REST = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
@@ -246,22 +250,6 @@ def _unfit(function: Callable[..., Any], option: str, given: str, problem: str) 
     )
 
 
-def _ignoring_its_argument(function: Callable[..., Any]) -> Callable[..., Any]:
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def call_async(_: object) -> None:
-            await function()
-
-        return call_async
-
-    @functools.wraps(function)
-    def call_sync(_: object) -> object:
-        return function()
-
-    return call_sync
-
-
 @dataclass(frozen=True, slots=True)
 class MetadataBuilder:
     """``module:Base`` or ``module:metadata``: ``create_all``."""
@@ -271,7 +259,7 @@ class MetadataBuilder:
 
     def identity(self, ddl: Dialect) -> str:
         """The compiled DDL, which changes with the models and with nothing else."""
-        return "\n".join(str(one.compile(dialect=ddl)) for one in _all_ddl(self.metadata, ddl))
+        return "\n".join(str(each.compile(dialect=ddl)) for each in _all_ddl(self.metadata, ddl))
 
     def sources(self) -> Iterable[Path]:
         """Code counts only where the metadata has listeners of its own, views for example."""
@@ -361,9 +349,6 @@ class ScriptBuilder:
 
     def identity(self, _ddl: Dialect) -> str:
         """The script itself."""
-        return self._script()
-
-    def _script(self) -> str:
         return self.file.read_text(encoding="utf-8")
 
     def sources(self) -> Iterable[Path]:
@@ -373,7 +358,7 @@ class ScriptBuilder:
     def build(self, target: Target) -> None:
         """Run the script."""
         try:
-            target.run_script(self._script())
+            target.run_script(self.file.read_text(encoding="utf-8"))
         except ScriptError as error:
             place = CodeLine(str(self.file), error.line) if error.line else self.file
             raise TemplateError(
@@ -391,6 +376,7 @@ class CodeBuilder:
     """``module:function`` of a connection, or of a session, sync or async."""
 
     function: Callable[..., Any]
+    takes_nothing: bool = False
     in_session: bool = False
 
     def identity(self, _ddl: Dialect) -> str:
@@ -404,13 +390,17 @@ class CodeBuilder:
     def build(self, target: Target) -> None:
         """Call the function, and commit."""
         is_async = inspect.iscoroutinefunction(self.function)
-        _fill(target, self.function if is_async else self._call, in_session=self.in_session)
 
-    def _call(self, given: object) -> None:
+        def call(given: object) -> object:
+            result = self.function() if self.takes_nothing else self.function(given)
+            if not is_async and inspect.isawaitable(result):
+                self._refuse(result)
+            return result
+
+        _fill(target, call, is_async=is_async, in_session=self.in_session)
+
+    def _refuse(self, result: object) -> None:
         """A decorator may hide that a function is async: what it returns would never run."""
-        result = self.function(given)
-        if not inspect.isawaitable(result):
-            return
         if inspect.iscoroutine(result):
             result.close()  # else Python warns that nobody awaited it
         raise TypeError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import logging
 import os
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from unittest import mock
 
 from pytest_arena._loop import running_loop
@@ -71,47 +70,28 @@ def _is_importing() -> bool:
     return False
 
 
-@contextlib.contextmanager
+@contextmanager
 def _process_as_it_was() -> Iterator[None]:
-    folder, path, variables = os.getcwd(), sys.path[:], dict(os.environ)  # noqa: PTH109 - as chdir
-    with _logging_as_it_was():
-        try:
-            yield
-        finally:
-            os.chdir(folder)
-            sys.path[:] = path
-            _restore(variables)
+    """Take back what a builder does to the process.
 
-
-def _restore(variables: dict[str, str]) -> None:
-    for name in os.environ.keys() - variables.keys():
-        del os.environ[name]
-    for name, value in variables.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _logging_as_it_was() -> Iterator[None]:
-    """Take back a ``dictConfig`` or ``fileConfig``: they disable every logger of the app.
-
-    And they close every handler first, pytest's as well, by ``logging.shutdown``.
+    A ``dictConfig`` or ``fileConfig`` of logging disables every logger of the app, and closes every
+    handler first, pytest's as well, by ``logging.shutdown``.
     """
-    before = {logger: _state(logger) for logger in _loggers()}
+    folder, path, variables = os.getcwd(), sys.path[:], dict(os.environ)  # noqa: PTH109 - as chdir
+    states = {logger: _state(logger) for logger in _loggers()}
     try:
         with mock.patch.object(logging, "shutdown"):
             yield
     finally:
+        os.chdir(folder)
+        sys.path[:] = path
+        for name in os.environ.keys() - variables.keys():
+            del os.environ[name]
+        os.environ.update(variables)
         for logger in _loggers():
-            _set_back(logger, *before.get(logger, _NEW))
-
-
-_NEW: tuple[list[logging.Handler], int, bool, bool] = ([], logging.NOTSET, False, True)
-
-
-def _set_back(logger: logging.Logger, *state: Any) -> None:
-    logger.handlers[:], level, logger.disabled, logger.propagate = state
-    logger.setLevel(level)
+            state = states.get(logger, ([], logging.NOTSET, False, True))
+            logger.handlers[:], level, logger.disabled, logger.propagate = state
+            logger.setLevel(level)
 
 
 def _loggers() -> list[logging.Logger]:
@@ -151,7 +131,7 @@ class BuildAim:
 
     def check(self) -> None:
         """Raise a TemplateError where the builder has made tables in another database."""
-        written = [one.name for one, target in self.others.items() if target.has_tables()]
+        written = [other.name for other, target in self.others.items() if target.has_tables()]
         for target in self.others.values():
             target.remove()
         if written:
@@ -194,25 +174,19 @@ class Builds:
     def running(self, build: BuildAim) -> Iterator[None]:
         """Around a build."""
         token = self._context.set(build)
-        self._begin(build)
-        try:
-            yield
-            build.check()
-        finally:
-            self._end(build)
-            self._context.reset(token)
-
-    def _begin(self, build: BuildAim) -> None:
         with self._changing:
             self._running.append(build)
             if len(self._running) == 1:
                 self._marking.start()
-
-    def _end(self, build: BuildAim) -> None:
-        with self._changing:
-            self._running.remove(build)
-            if not self._running:
-                self._marking.stop()
+        try:
+            yield
+            build.check()
+        finally:
+            with self._changing:
+                self._running.remove(build)
+                if not self._running:
+                    self._marking.stop()
+            self._context.reset(token)
 
     def _marked_start(self) -> Callable[[threading.Thread], None]:
         start = threading.Thread.start

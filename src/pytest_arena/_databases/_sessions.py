@@ -52,17 +52,14 @@ class FreshSession(Session):
 
     def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """As ``Session.execute``, with ``populate_existing``."""
-        self._note(statement)
         return super().execute(self._fresh(statement), *args, **kwargs)
 
     def scalar(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """As ``Session.scalar``, with ``populate_existing``."""
-        self._note(statement)
         return super().scalar(self._fresh(statement), *args, **kwargs)
 
     def scalars(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """As ``Session.scalars``, with ``populate_existing``."""
-        self._note(statement)
         return super().scalars(self._fresh(statement), *args, **kwargs)
 
     def get(self, *args: Any, **kwargs: Any) -> Any:
@@ -100,29 +97,22 @@ class FreshSession(Session):
         self._wrote = False
 
     def _fresh(self, statement: Any) -> Any:
+        if isinstance(statement, Insert | Update | Delete | TextClause):
+            self._wrote = True  # a text may be a SELECT: one commit too many costs little
         options = getattr(statement, "execution_options", None)
         # Under no_autoflush a changed instance would lose its change without a word.
         return options(populate_existing=True) if options and self.autoflush else statement
 
-    def _note(self, statement: Any) -> None:
-        if isinstance(statement, Insert | Update | Delete | TextClause):
-            self._wrote = True  # a text may be a SELECT: one commit too many costs little
-
-
-def _session_classes() -> tuple[type[FreshSession], type[AsyncSession]]:
-    """Return what sessions are made of: SQLModel's, which have ``exec``, where it is in use."""
-    if "sqlmodel" not in sys.modules:
-        return FreshSession, AsyncSession
-    return _sqlmodel_classes()
-
 
 @cache
-def _sqlmodel_classes() -> tuple[type[FreshSession], type[AsyncSession]]:
+def _session_classes(*, is_sqlmodel: bool) -> tuple[type[FreshSession], type[AsyncSession]]:
+    """Return what sessions are made of: SQLModel's, which have ``exec``, where it is in use."""
+    if not is_sqlmodel:
+        return FreshSession, AsyncSession
     sync = importlib.import_module("sqlmodel").Session
     asynchronous = importlib.import_module("sqlmodel.ext.asyncio.session").AsyncSession
 
     def fresh_exec(self: Any, statement: Any, **kwargs: Any) -> Any:
-        self._note(statement)
         return sync.exec(self, self._fresh(statement), **kwargs)
 
     fresh = type("FreshSQLModelSession", (FreshSession, sync), {"exec": fresh_exec})
@@ -173,13 +163,13 @@ class Sessions:
 
     def open_sync(self, engine: Engine) -> Session:
         """Open a sync session."""
-        session = _session_classes()[0](engine)
+        session = _session_classes(is_sqlmodel="sqlmodel" in sys.modules)[0](engine)
         self._sync.append(session)
         return session
 
     def open_async(self, engine: AsyncEngine) -> AsyncSession:
         """Open an async session; nothing needs a loop before it is used."""
-        sync, kind = _session_classes()
+        sync, kind = _session_classes(is_sqlmodel="sqlmodel" in sys.modules)
         session = kind(engine, sync_session_class=sync, expire_on_commit=False)
         self._async.append(session)
         return session
@@ -241,7 +231,9 @@ class Sessions:
     def pending(self) -> int:
         """Return how many instances wait to be written."""
         sessions = [*self._sync, *(session.sync_session for session in self._async)]
-        return sum(len(one.new) + len(one.dirty) + len(one.deleted) for one in sessions)
+        return sum(
+            len(session.new) + len(session.dirty) + len(session.deleted) for session in sessions
+        )
 
     def roll_back(self) -> None:
         """Give up what is pending in sync sessions."""

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import distributions
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from pytest_arena._config._load import is_library
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import ModuleType
+
+    from pytest_arena._product import Manifest
 
 __all__ = [
     "Watch",
@@ -74,14 +77,9 @@ def _installed_from_here() -> set[str]:
 def _imports_of(file: Path, module: ModuleType | None) -> list[Path]:
     package = (module.__package__ or "") if module else ""
     names = {name for node in ast.walk(_parsed(file)) for name in _named(node, package)}
-    with_parents = {name[: i or None] for name in names for i in _dots(name)}
-    files = [_project_file(sys.modules.get(name)) for name in with_parents]
+    parts = (accumulate(name.split("."), "{}.{}".format) for name in names)  # packages, module
+    files = [_project_file(sys.modules.get(name)) for name in set(chain.from_iterable(parts))]
     return [file.resolve() for file in files if file]
-
-
-def _dots(name: str) -> list[int]:
-    """The ends of the packages that are loaded on the way to a module; 0 is its own end."""
-    return [0, *(index for index, letter in enumerate(name) if letter == ".")]
 
 
 def _parsed(file: Path) -> ast.AST:
@@ -124,7 +122,10 @@ class Watch:
         return {path for path in self._of_project(self.listed, root) if path.is_dir()}
 
     def _of_project(self, names: Iterable[str], root: Path) -> set[Path]:
-        top = _top_of_project(root.resolve())
+        # The checkout around pytest's root folder: data files may stand beside that folder.
+        root = root.resolve()
+        marked = (folder for folder in (root, *root.parents) if (folder / ".git").exists())
+        top = next(marked, root)
         paths = {Path(name).resolve() for name in names if not is_library(name)}
         return {path for path in paths if self._counts(path, top)}
 
@@ -148,12 +149,6 @@ def _source(name: str) -> str:
         return importlib.util.source_from_cache(name)
     except ValueError:
         return name
-
-
-def _top_of_project(root: Path) -> Path:
-    """The checkout around pytest's root folder: data files may stand beside that folder."""
-    marked = (folder for folder in (root, *root.parents) if (folder / ".git").exists())
-    return next(marked, root)
 
 
 _watching: list[Watch] = []
@@ -233,19 +228,16 @@ def digest_folders(watch: Watch, root: Path) -> Digests:
     Only names like those of the files that were read there count, and subfolders where it went
     into one: other files come and go.
     """
-    folders = watch.folders(root)
-    kinds = {folder: _kinds(folder, watch.files(root), folders) for folder in sorted(folders)}
-    return {
-        _relative(folder, root): [" ".join(kind), *_names(folder, kind)]
-        for folder, kind in kinds.items()
-        if kind
-    }
-
-
-def _kinds(folder: Path, files: set[Path], folders: set[Path]) -> list[str]:
-    went_below = any(other.parent == folder for other in folders)
-    endings = {file.suffix for file in files if file.suffix and _near(file.parent, folder)}
-    return sorted(endings | ({"/"} if went_below else set()))
+    folders, files = watch.folders(root), watch.files(root)
+    digests = {}
+    for folder in sorted(folders):
+        kinds = {file.suffix for file in files if file.suffix and _near(file.parent, folder)}
+        if any(other.parent == folder for other in folders):
+            kinds.add("/")
+        if kinds:
+            names = _names(folder, sorted(kinds))
+            digests[_relative(folder, root)] = [" ".join(sorted(kinds)), *names]
+    return digests
 
 
 def _near(one: Path, other: Path) -> bool:
@@ -262,13 +254,14 @@ def _names(folder: Path, kinds: list[str]) -> list[str]:
     )
 
 
-def first_change(files: Digests, folders: Digests, root: Path) -> str:
+def first_change(manifest: Manifest, root: Path) -> str:
     """Return what has changed first since a build, as a path from the root; "" if nothing has.
 
     A file has not if it has the same bytes, or at least the same code.
     """
-    changed = (name for name, known in files.items() if not _same(root / name, *known))
-    added = (name for name, known in folders.items() if not _same_names(root / name, *known))
+    changed = (name for name, known in manifest.files.items() if not _same(root / name, *known))
+    folders = manifest.folders.items()
+    added = (name for name, known in folders if not _same_names(root / name, *known))
     return next(changed, "") or next(added, "")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -14,7 +13,6 @@ from pytest_arena._config._load import blame, described, home_of
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._builds import run_apart
 from pytest_arena._databases._sources import (
-    Watch,
     digest_files,
     digest_folders,
     first_change,
@@ -27,7 +25,7 @@ from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from pytest_arena._databases._builders import Builder
@@ -105,13 +103,22 @@ class StageBuild(Generic[ContentT]):
         except BaseException as error:  # SystemExit, pytest's own outcomes
             raise self.failed(error) from error
         if target.is_being_written():
-            raise self._not_committed()
+            raise TemplateError(
+                f"{self.option} failed: it left a transaction open on a connection of its own",
+                why="what is not committed is not in the template: every test would start without "
+                "it",
+                cause=self._home(),
+                fix="commit and close what it opens: with engine.begin() as connection: …",
+            )
         if self._is_schema and not target.has_tables():
-            raise self._made_nothing()
-
-    def sources(self) -> set[Path]:
-        """Return the files of code that it depends on."""
-        return imported_by(self.builder().sources())
+            raise TemplateError(
+                f"{self.option} made no table",
+                why="every test would start with an empty database",
+                cause="the modules that define the models were not imported by then, or the "
+                "tables were made in another database or another process",
+                fix="name the module that imports all models: "
+                f"arena_schema = {suggested_schema(self.root) or _EXAMPLE}",
+            )
 
     def failed(self, error: BaseException) -> TemplateError:
         """Return the error for one that the user's code has raised."""
@@ -128,43 +135,13 @@ class StageBuild(Generic[ContentT]):
         return str(home_of(function) or self.option)
 
     def _next_step(self, error: BaseException) -> str:
-        if self.shelves.lacks_table(error) and not self._is_schema:
-            return self._schema_step()
-        known = self.shelves.advice(error)
-        return known or "mend that line; the next run builds the template again by itself"
-
-    def _schema_step(self) -> str:
+        if self._is_schema or not self.shelves.lacks_table(error):
+            known = self.shelves.advice(error)
+            return known or "mend that line; the next run builds the template again by itself"
         if self.recipe.schema:
             return f"add the table to what arena_schema = {self.recipe.schema} makes"
         likely = suggested_schema(self.root) or _EXAMPLE
         return f"arena_schema = {likely}   (the seed runs before the app makes any table)"
-
-    def refused(self, error: ArenaError) -> TemplateError:
-        """Return the error for one of ours, in its words."""
-        return TemplateError(
-            f"{self.option} failed: {error.what}",
-            why=error.why,
-            cause=error.cause,
-            fix=error.fix,
-        )
-
-    def _not_committed(self) -> TemplateError:
-        return TemplateError(
-            f"{self.option} failed: it left a transaction open on a connection of its own",
-            why="what is not committed is not in the template: every test would start without it",
-            cause=self._home(),
-            fix="commit and close what it opens: with engine.begin() as connection: …",
-        )
-
-    def _made_nothing(self) -> TemplateError:
-        return TemplateError(
-            f"{self.option} made no table",
-            why="every test would start with an empty database",
-            cause="the modules that define the models were not imported by then, or the "
-            "tables were made in another database or another process",
-            fix="name the module that imports all models: "
-            f"arena_schema = {suggested_schema(self.root) or _EXAMPLE}",
-        )
 
 
 _EXAMPLE = "<module>:<Base>"  # where nothing is known that could be pasted
@@ -208,20 +185,28 @@ class Store(Generic[ContentT]):
         if stage is Stage.EMPTY or not recipe.value(stage):
             return below
         build = StageBuild(recipe, stage, below, self.root, self.shelves)
-        with self._explained(build):
-            return self._find_or_build(build, aimed_at)
-
-    def _find_or_build(self, build: StageBuild[ContentT], aimed_at: Aimed) -> Template[ContentT]:
-        shelf = build.fingerprint()
-        if found := self._find(shelf):
-            return found
-        with self.shelves.locked(shelf) as now:
-            return self._find(shelf) or self._build(shelf, build, aimed_at, now=now)
+        try:
+            shelf = build.fingerprint()
+            if found := self._find(shelf):
+                return found
+            with self.shelves.locked(shelf) as now:
+                return self._find(shelf) or self._build(shelf, build, aimed_at, now=now)
+        except TemplateError:
+            raise
+        except ArenaError as error:
+            raise TemplateError(
+                f"{build.option} failed: {error.what}",
+                why=error.why,
+                cause=error.cause,
+                fix=error.fix,
+            ) from error
+        except Exception as error:
+            raise (self.shelves.not_stored(error) or build.failed(error)) from error
 
     def _find(self, shelf: str) -> Template[ContentT] | None:
         for template in self.shelves.templates(shelf):
             manifest = template.manifest
-            if manifest.built >= self.newer_than and not self._change(manifest):
+            if manifest.built >= self.newer_than and not first_change(manifest, self.root):
                 self.shelves.used(template)  # not to be collected, if it is still there
                 if self.shelves.is_whole(template):
                     return template
@@ -231,50 +216,22 @@ class Store(Generic[ContentT]):
         self, shelf: str, build: StageBuild[ContentT], aimed_at: Aimed, *, now: float
     ) -> Template[ContentT]:
         started = _clock.seconds()
-        self.reasons.append(self._reason(shelf, build))
+        newest = next(iter(self.shelves.templates(shelf)), None)
+        changed = first_change(newest.manifest, self.root) if newest else ""
+        # Why the templates that are there are not good enough.
+        self.reasons.append(f"{build.option}: {changed} has changed" if changed else "")
+        self.shelves.clear(shelf)
+        target = self.shelves.begin(shelf, build.below)
         try:
-            self.shelves.clear(shelf)
-            target = self.shelves.begin(shelf, build.below)
-            with _removed_if_it_fails(target):
-                with watching(self.shelves.folder) as watch, aimed_at(target):
-                    build.run(target)
-                manifest = self._manifest(build.sources(), watch, now)
-                content = self.shelves.finish(target, shelf, manifest)
-            return Template(content, shelf, manifest)
+            with watching(self.shelves.folder) as watch, aimed_at(target):
+                build.run(target)
+            sources = imported_by(build.builder().sources()) | watch.files(self.root)
+            files, folders = digest_files(sources, self.root), digest_folders(watch, self.root)
+            manifest = Manifest(now, files, folders)
+            content = self.shelves.finish(target, shelf, manifest)
+        except BaseException:  # Ctrl-C as well
+            target.remove()
+            raise
         finally:
             self.built_seconds += _clock.seconds() - started
-
-    def _reason(self, shelf: str, build: StageBuild[ContentT]) -> str:
-        """Why the templates that are there are not good enough; "" where there is none."""
-        newest = next(iter(self.shelves.templates(shelf)), None)
-        changed = self._change(newest.manifest) if newest else ""
-        return f"{build.option}: {changed} has changed" if changed else ""
-
-    def _change(self, manifest: Manifest) -> str:
-        """What has changed since it was built, "" if nothing has."""
-        return first_change(manifest.files, manifest.folders, self.root)
-
-    def _manifest(self, sources: set[Path], watch: Watch, built: float) -> Manifest:
-        files = digest_files(sources | watch.files(self.root), self.root)
-        return Manifest(built, files, digest_folders(watch, self.root))
-
-    @contextlib.contextmanager
-    def _explained(self, build: StageBuild[ContentT]) -> Iterator[None]:
-        """Whatever goes wrong around a build is said once, in full, as a TemplateError."""
-        try:
-            yield
-        except TemplateError:
-            raise
-        except ArenaError as error:
-            raise build.refused(error) from error
-        except Exception as error:
-            raise (self.shelves.not_stored(error) or build.failed(error)) from error
-
-
-@contextlib.contextmanager
-def _removed_if_it_fails(target: Target) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:  # Ctrl-C as well
-        target.remove()
-        raise
+        return Template(content, shelf, manifest)
