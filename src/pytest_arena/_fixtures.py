@@ -84,7 +84,9 @@ def db_session(pytestconfig: pytest.Config) -> AsyncSession | Session:
     Pending work is committed before each request of `client` and `test_client`; every query
     reads what stands in the database. It has an engine of its own.
     """
-    return pytestconfig.stash[RUN].engines.open_test_session()
+    run = pytestconfig.stash[RUN]
+    test = run.current.running()
+    return run.engines.open_session(test.sessions, wants_async=test.plan.is_async)
 
 
 @pytest.fixture

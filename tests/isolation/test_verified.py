@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._databases._provision import verified
+from pytest_arena._databases._provision import Verified
 from pytest_arena._ledger import Ledger
 from pytest_arena._product import Held
 from pytest_arena.errors import ArenaError, IsolationError
@@ -85,7 +85,7 @@ def ledger() -> Ledger:
 @pytest.fixture
 def isolation(true: _Faulty, ledger: Ledger) -> Isolation:
     """It, looked over."""
-    return verified(true, "shop", ledger)  # type: ignore[arg-type]  # as far as it is needed here
+    return Verified(true, "shop", ledger)  # type: ignore[arg-type]  # as far as it is needed here
 
 
 def test_what_is_brought_back_is_no_news(

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Left", "Place", "Removed", "Room", "Thing", "size_of", "time_of"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thing:

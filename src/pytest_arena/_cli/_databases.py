@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pytest_arena._cli._base import Left, Removed, Room
     from pytest_arena._config import Config
 
-__all__ = ["list_databases", "sweep_databases"]
-
 
 @dataclass(frozen=True, slots=True)
 class Nothing:

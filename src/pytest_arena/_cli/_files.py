@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     Files = tuple[Thing, list[Path]]  # what they are together
 
-__all__ = ["CachedFiles", "LiveFiles"]
-
 _RUNS = "SQLite files of test runs"
 _RUN = re.compile(r"run-(\d+)-[0-9a-f]{8}")
 _TEMPLATES, _KEPT, _SERVERS = "templates", "kept", "postgresql"

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._cli._base import Place, Removed, Thing
 
-__all__ = ["as_json", "as_lines", "closing_line", "size_shown", "sweep_line"]
-
 _ORDER = ("server", "live", "building", "condemned", "template", "kept")
 _HEADS = ("name", "what", "project", "whose", "age", "used", "size")
 # A line has 120 columns at most; a name alone may be longer.
@@ -92,16 +90,12 @@ def _table(things: list[Thing], *, now: datetime) -> Iterator[str]:
     titles = ["", *(thing.title for thing in things)]
     for title, *cells in zip(titles, *columns, strict=True):
         padded = (
-            _aligned(cell, width, columns[number][0])
-            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            cell.rjust(width) if column[0] in {"age", "used", "size"} else cell.ljust(width)
+            for cell, width, column in zip(cells, widths, columns, strict=True)
         )
         yield f"  {'  '.join(padded)}".rstrip()
         if title:
             yield f"      {_cut(title, 110)}"
-
-
-def _aligned(cell: str, width: int, head: str) -> str:
-    return cell.rjust(width) if head in {"age", "used", "size"} else cell.ljust(width)
 
 
 def _row(thing: Thing, *, now: datetime) -> tuple[str, ...]:

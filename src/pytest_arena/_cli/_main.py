@@ -14,8 +14,6 @@ from pytest_arena.scenarios import verbs as scenarios
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main"]
-
 _FAILED, _USAGE, _STOPPED = 1, 2, 130
 _SHAPE: dict[str, Any] = {
     "formatter_class": argparse.RawDescriptionHelpFormatter,
@@ -82,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "list", help="list what is there", description=_LIST, epilog=_STATUS, **_SHAPE
     )
     listing.add_argument("--json", action="store_true", help="JSON in place of tables")
-    listing.set_defaults(do=_list)
+    listing.set_defaults(do=_do_databases, sweeps=False)
     sweep = verbs.add_parser(
         "sweep",
         help="remove what dead runs have left",
@@ -97,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         help="also templates, kept databases, the registry and private servers: all that no "
         "living run uses",
     )
-    sweep.set_defaults(do=_sweep)
+    sweep.set_defaults(do=_do_databases, sweeps=True)
     for command in (listing, sweep):
         command.add_argument(
             "--database",
@@ -108,16 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# What follows is imported when it is asked for, and not for --help.
+def _do_databases(given: argparse.Namespace) -> int:
+    # Imported when it is asked for, and not for --help.
+    from pytest_arena._cli._databases import list_databases, sweep_databases  # noqa: PLC0415 - as said
 
-
-def _list(given: argparse.Namespace) -> int:
-    from pytest_arena._cli._databases import list_databases  # noqa: PLC0415 - as above
-
-    return list_databases(given)
-
-
-def _sweep(given: argparse.Namespace) -> int:
-    from pytest_arena._cli._databases import sweep_databases  # noqa: PLC0415 - as above
-
-    return sweep_databases(given)
+    return sweep_databases(given) if given.sweeps else list_databases(given)

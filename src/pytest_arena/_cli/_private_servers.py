@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["PrivateServers"]
-
 _SHOWN = "Private servers"
 _KNOCK_SECONDS = 2.0
 _STOP_SECONDS = 60.0

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.registry import RegistryRow
     from pytest_arena._values import Address
 
-__all__ = ["ServerDatabases"]
-
 
 class ServerDatabases:
     """What a server's registry names. What it does not name is nobody's business here."""

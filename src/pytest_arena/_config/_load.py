@@ -20,18 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import ModuleType
 
-__all__ = [
-    "SOMEWHERE",
-    "blame",
-    "described",
-    "home_of",
-    "is_import_path",
-    "is_library",
-    "load_attribute",
-    "load_function",
-    "nearest",
-]
-
 # Where an option was given, for a message that cannot know it.
 SOMEWHERE = "the pytest configuration, the command line or the environment"
 

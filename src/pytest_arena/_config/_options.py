@@ -4,18 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = [
-    "DATABASES",
-    "FLAGS",
-    "ISOLATIONS",
-    "KEEPS",
-    "LATER",
-    "OPTIONS",
-    "SWITCHES",
-    "Flag",
-    "Option",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Option:

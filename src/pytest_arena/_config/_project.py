@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING
 from pytest_arena._config._read import Config, load_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-__all__ = ["read_options", "read_project", "read_setting"]
-
-_DATABASE = "arena_database"
+_DATABASE, _VARIABLES = "arena_database", ("ARENA_DATABASE", "ARENA_CACHE")
 # In pytest's order; the first that has a section of pytest's is the one.
 _TOML = {"pytest.toml": ("pytest",), ".pytest.toml": ("pytest",)}
 _SECTIONS = {
@@ -45,7 +43,7 @@ def read_options(database: str | None) -> Config:
     file = _file()
     return load_config(
         flags={} if database is None else {"database": database},
-        environ=_environ("ARENA_DATABASE", "ARENA_CACHE"),
+        environ={name: os.environ[name] for name in _VARIABLES if name in os.environ},
         ini=lambda name: file.values.get(name, "") if name == _DATABASE else "",
         # The command is no run of a project: it may be called inside the cache.
         root=Path(Path.cwd().anchor),
@@ -62,7 +60,7 @@ def read_project() -> Config:
     file = _file()
     return load_config(
         flags={},
-        environ=_environ(*(name for name in os.environ if name.startswith("ARENA_"))),
+        environ=os.environ,
         ini=lambda name: file.values.get(name, ""),
         root=file.path.parent if file.path else Path.cwd(),
         inipath=file.path,
@@ -75,22 +73,15 @@ def read_setting(name: str) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list) else tuple(shlex.split(str(value)))
 
 
-def _environ(*names: str) -> dict[str, str]:
-    return {name: os.environ[name] for name in names if name in os.environ}
-
-
 def _file() -> _File:
-    return next(_files(), _File(None, {}))
-
-
-def _files() -> Iterator[_File]:
-    """Pytest's configuration files, from this folder upwards."""
+    """Pytest's configuration file: the first one, from this folder upwards."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         for name in (*_TOML, *_SECTIONS):
             path = folder / name
             if path.is_file() and (values := _read(path)) is not None:
-                yield _File(path, values)
+                return _File(path, values)
+    return _File(None, {})
 
 
 def _read(path: Path) -> Mapping[str, object] | None:
@@ -109,10 +100,10 @@ def _read(path: Path) -> Mapping[str, object] | None:
 
 
 def _from_toml(path: Path) -> Mapping[str, object] | None:
-    told = tomllib.loads(path.read_text(encoding="utf-8"))
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
     if path.name in _TOML:
-        return dict(told.get("pytest", {}))
-    pytest = told.get("tool", {}).get("pytest")
+        return dict(content.get("pytest", {}))
+    pytest = content.get("tool", {}).get("pytest")
     if pytest is None:
         return None
     return {**pytest.get("ini_options", {}), **pytest}

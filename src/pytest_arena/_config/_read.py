@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._options import Option
 
-__all__ = ["MARKERS", "Config", "load_config", "marker_values"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -115,8 +113,6 @@ def load_config(
         scenarios_out=",".join(_given(flags, "scenarios_out")),
         scenarios_sabotage=bool(flags.get("scenarios_sabotage")),
     )
-    _check_databases(given["schema"])
-    _check_databases(given["seed"])
     _check_values(config, given)
     _check_scenarios(config)
     return config
@@ -282,20 +278,18 @@ def _check_names(names: Iterable[str], inipath: Path | None) -> None:
             )
 
 
-def _check_databases(given: OptionValue) -> None:
-    pairs = _pairs(given.text)
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise ConfigError(
-            f"several values for one database: {', '.join(value for _, value in pairs)}",
-            why="a database has one schema and one seed",
-            cause=given.place,
-            fix="one value, or a line `name = value` for each database:\n"
-            "app = app.models:Base\n"
-            "analytics = app.analytics:Base",
-        )
-
-
 def _check_values(config: Config, given: Mapping[str, OptionValue]) -> None:
+    for value_of in (given["schema"], given["seed"]):
+        pairs = _pairs(value_of.text)
+        if len(dict(pairs)) < len(pairs):
+            raise ConfigError(
+                f"several values for one database: {', '.join(value for _, value in pairs)}",
+                why="a database has one schema and one seed",
+                cause=value_of.place,
+                fix="one value, or a line `name = value` for each database:\n"
+                "app = app.models:Base\n"
+                "analytics = app.analytics:Base",
+            )
     for value in config.schema.values():
         if not is_import_path(value) and not value.endswith((".ini", ".sql")):
             raise ConfigError(

@@ -39,13 +39,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._product import Target
 
-__all__ = [
-    "Builder",
-    "check_schema",
-    "schema_builder",
-    "seed_builder",
-]
-
 
 def _has_listeners(target: Any, *names: str) -> bool:
     """Whether somebody listens to these events of a metadata or table.

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._product import Aim, Database, Key, Target
 
-__all__ = ["BuildAim", "Builds", "run_apart"]
-
 
 def run_apart(call: Callable[[], None]) -> None:
     """Call in a thread of its own, and give the process back as it was.

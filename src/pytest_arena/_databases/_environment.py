@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._product import Asked
 
-__all__ = ["Environment"]
-
 # What stood there at first, for this run's workers and child runs, which inherit the new values.
 _ORIGINALS = "ARENA_ORIGINAL_URLS"
 
@@ -47,16 +45,14 @@ class Environment:
     def written_since(self) -> Asked | None:
         """Return the database that a conftest has named instead, by writing a variable anew."""
         written = (os.environ.get(name, "") for name in self._names)
-        anew = (url for url in written if url and url not in self._placed.values())
-        return next((asked for url in anew if (asked := _asked(url))), None)
+        anew = (_url(text) for text in written if text and text not in self._placed.values())
+        found = (_gate.asked_by_url(url) for url in anew if url is not None)
+        return next(filter(None, found), None)
 
     def _inside(self, text: str) -> str:
-        try:
-            url = make_url(text)
-        except (ArgumentError, ValueError):
-            return text  # no URL: the variable means something else to this app
-        new = self._new_url(url)
-        if new is url:
+        url = _url(text)
+        new = self._new_url(url) if url is not None else None
+        if new is None or new is url:
             return text
         # An app may take it apart by hand: SQLAlchemy 2.1 would write the colon as %3A.
         return new.render_as_string(hide_password=False).replace("/file%3A", "/file:", 1)
@@ -93,11 +89,11 @@ class Environment:
                 os.environ[name] = value
 
 
-def _asked(text: str) -> Asked | None:
+def _url(text: str) -> URL | None:
     try:
-        return _gate.asked_by_url(text)
+        return make_url(text)
     except (ArgumentError, ValueError):
-        return None  # no URL
+        return None  # the variable means something else to this app
 
 
 # Where drivers find a server beside the place of the host in a URL.

@@ -15,15 +15,13 @@ from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConfigError, IsolationError, ServerError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from pytest_arena._config import Config
     from pytest_arena._databases._builds import Builds
     from pytest_arena._databases._template import Recipe
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, Isolation
-
-__all__ = ["Level", "Provision", "verified"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,11 +46,6 @@ class Level:
 
 
 _Content = dict[str, str]
-
-
-def verified(isolation: Isolation, database: str, ledger: Ledger) -> Isolation:
-    """Return the isolation with its work looked over."""
-    return cast("Isolation", Verified(isolation, database, ledger))
 
 
 class Verified:
@@ -145,9 +138,10 @@ class Verified:
         return found
 
     def _error(self, different: list[str], outcome: str) -> IsolationError:
-        name = self._isolation.name
+        name, more = self._isolation.name, len(different) - _MOST
+        shown = ", ".join(different[:_MOST]) + f" and {more} more" * (more > 0)
         return IsolationError(
-            f"{self._database} is not as it was before ({outcome}): {_listed(different)}",
+            f"{self._database} is not as it was before ({outcome}): {shown}",
             why="the next test would have started on what this one left",
             cause=f"the isolation {name!r} missed it, or somebody wrote while it was verified: a "
             "thread, another process",
@@ -165,26 +159,20 @@ def _different(before: _Content | None, after: _Content | None) -> list[str]:
     if before is None or after is None or before == after:
         return []
     names = sorted({*before, *after}, key=lambda name: (name.startswith("definition"), name))
-    return [_told(name, before, after) for name in names if before.get(name) != after.get(name)]
+    changed = [name for name in names if before.get(name) != after.get(name)]
+    return [_difference(name, before.get(name), after.get(name)) for name in changed]
 
 
-def _told(name: str, before: Mapping[str, str], after: Mapping[str, str]) -> str:
-    if name not in before:
+def _difference(name: str, before: str | None, after: str | None) -> str:
+    if before is None:
         return f"{name} (was not there)"
-    if name not in after:
+    if after is None:
         return f"{name} (is gone)"
-    was, now = (_said(one[name]) for one in (before, after))
+    # What a person can read of a digest of rows is their number.
+    was, now = (
+        text[: text.find(" rows, ") + 5] if " rows, " in text else "" for text in (before, after)
+    )
     return f"{name} ({now}, and had {was})" if was != now else name
-
-
-def _said(digest: str) -> str:
-    """What a person can read of a digest: ``3 rows``, a sequence's number, a setting."""
-    return digest.partition(" rows, ")[0] + " rows" if " rows, " in digest else ""
-
-
-def _listed(different: list[str]) -> str:
-    more = len(different) - _MOST
-    return ", ".join(different[:_MOST]) + f" and {more} more" * (more > 0)
 
 
 class Provision:
@@ -200,19 +188,11 @@ class Provision:
     ) -> None:
         self._config, self._ledger, self._builds = config, ledger, builds
         self._recipe_of = recipe_of
-        self._newer_than = _rebuilt_since(config)
-        self._stores: dict[tuple[str, str], Store[Any]] = {}  # by products and drivers
-
-    def stores(self) -> list[Store[Any]]:
-        """Return the stores of templates that have been asked."""
-        return list(self._stores.values())
-
-    def _store(self, database: Database) -> Store[Any]:
-        key = database.product.name, database.dialect.driver
-        if key not in self._stores:
-            shelves = database.product.shelves(database.dialect)
-            self._stores[key] = Store(shelves, self._config.root, self._newer_than)
-        return self._stores[key]
+        # Under `--arena-rebuild` templates older than the run's start are not good enough. The
+        # first process says when it started; its workers inherit it, and build once together.
+        since = os.environ.setdefault(_SINCE, str(time.time())) if config.rebuild else 0.0
+        self._newer_than = float(since)
+        self.stores: dict[tuple[str, str], Store[Any]] = {}  # by products and drivers
 
     def ensure(self, database: Database, levels: list[Level]) -> Isolation:
         """Give a database its content, once.
@@ -224,30 +204,27 @@ class Provision:
         """
         with database.lock:
             if database.failure is not None:
-                raise self._ledger.refused(_said_before(database.failure))
+                raise self._ledger.refused(_repeated(database.failure))
             if database.isolation is None and not database.busy:
                 self._fill(database, levels)
-            return database.isolation  # type: ignore[return-value]  # None only inside _filled
+            return database.isolation  # type: ignore[return-value]  # None only inside _fill
 
     def _fill(self, database: Database, levels: list[Level]) -> None:
         database.busy = True
         try:
-            database.isolation = self._filled(database, levels)
+            template = self._template(database, Stage.SEEDED)
+            isolation = database.product.isolate(database, template)
+            if self._config.verify:
+                isolation = cast("Isolation", Verified(isolation, database.name, self._ledger))
+            for level in levels:
+                self.enter(isolation, database, level)
+            database.isolation = isolation
             database.is_of_a_test = bool(levels) and bool(levels[-1].serial)
         except (ConfigError, ServerError, TemplateError) as error:
             database.failure = error
             raise self._ledger.refused(error) from error.__cause__
         finally:
             database.busy = False
-
-    def _filled(self, database: Database, levels: list[Level]) -> Isolation:
-        template = self._template(database, Stage.SEEDED)
-        isolation = database.product.isolate(database, template)
-        if self._config.verify:
-            isolation = verified(isolation, database.name, self._ledger)
-        for level in levels:
-            self.enter(isolation, database, level)
-        return isolation
 
     def enter(self, isolation: Isolation, database: Database, level: Level) -> None:
         """Open a level on one database, with the content that the level asks for.
@@ -258,14 +235,23 @@ class Provision:
         """
         is_other = level.isolation not in {"auto", isolation.name}
         if is_other and (reason := database.product.ask_for(level.isolation, isolation)):
-            raise _marked_otherwise(isolation, level, reason)
+            raise ConfigError(
+                f"{level.name}: isolation={level.isolation!r} is not to be had: {reason}",
+                why="a test that was isolated another way than was asked for would prove nothing",
+                cause="the test's marker, @pytest.mark.arena",
+                fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",
+            )
         isolation.enter()
         if level.is_anew or level.stage is not Stage.SEEDED:
             isolation.replace(self._template(database, level.stage))
 
     def _template(self, database: Database, stage: Stage) -> Any:
+        key = database.product.name, database.dialect.driver
+        if key not in self.stores:
+            shelves = database.product.shelves(database.dialect)
+            self.stores[key] = Store(shelves, self._config.root, self._newer_than)
         recipe = self._recipe_of(database)
-        return self._store(database).ensure(
+        return self.stores[key].ensure(
             recipe,
             stage,
             lambda target: self._builds.running(BuildAim(database, str(recipe), target)),
@@ -275,37 +261,11 @@ class Provision:
 _SINCE = "ARENA_REBUILT_SINCE"
 
 
-def _rebuilt_since(config: Config) -> float:
-    """Under ``--arena-rebuild``: templates older than the run's start are not good enough.
-
-    The first process says when it started; its workers inherit it, and build once together.
-    """
-    if not config.rebuild:
-        return 0.0
-    return float(os.environ.setdefault(_SINCE, str(time.time())))
-
-
-def _marked_otherwise(isolation: Isolation, level: Level, reason: str) -> ConfigError:
-    return ConfigError(
-        f"{level.name}: isolation={level.isolation!r} is not to be had: {reason}",
-        why="a test that was isolated another way than was asked for would prove nothing",
-        cause="the test's marker, @pytest.mark.arena",
-        fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",
-    )
-
-
-def _said_before(failure: ArenaError) -> ArenaError:
-    if not isinstance(failure, TemplateError):
-        return type(failure)(
-            f"no database, as the first test that connected says: {failure.what}",
-            why=failure.why,
-            cause=failure.cause,
-            fix="the same as there",
-        )
-    return TemplateError(
-        f"no database: {failure.what.partition(' failed:')[0]} failed, as the first test that "
-        "connected says",
-        why="no test can have a database before its template is built",
-        cause=failure.cause,
-        fix="the same as there",
-    )
+def _repeated(failure: ArenaError) -> ArenaError:
+    what = f"no database, as the first test that connected says: {failure.what}"
+    why = failure.why
+    if isinstance(failure, TemplateError):
+        builder = failure.what.partition(" failed:")[0]
+        what = f"no database: {builder} failed, as the first test that connected says"
+        why = "no test can have a database before its template is built"
+    return type(failure)(what, why=why, cause=failure.cause, fix="the same as there")

@@ -20,13 +20,11 @@ from pytest_arena.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import Dialect, Engine
+    from sqlalchemy.engine import Dialect
 
     from pytest_arena._config import Config
     from pytest_arena._gate import Usage
     from pytest_arena._product import Core, Product
-
-__all__ = ["Files", "KnownDatabases", "Products"]
 
 
 class Products:
@@ -97,9 +95,12 @@ class Files:
 
         Of a database on several hosts, each has to be allowed.
         """
+        found = _HOSTS.fullmatch(name)
+        hosts = found[2].split(",") if found else []
+        names = [f"{found[1]}{host}{found[3]}" for host in hosts] if found else [name]
         return all(
-            one in self._allowed or any(fnmatch(one, pattern) for pattern in self._allowed)
-            for one in _each_host(name)
+            each in self._allowed or any(fnmatch(each, pattern) for pattern in self._allowed)
+            for each in names
         )
 
     def belongs_to_app(self, file: str) -> bool:
@@ -121,14 +122,6 @@ class Files:
 
 
 _HOSTS = re.compile(r"(\w+://)([^/]+)(/.*)")
-
-
-def _each_host(name: str) -> list[str]:
-    """The names of a database on a server, one for each of its hosts; any other name alone."""
-    found = _HOSTS.fullmatch(name)
-    if found is None:
-        return [name]
-    return [f"{found[1]}{host}{found[3]}" for host in found[2].split(",")]
 
 
 def real(file: str) -> str:
@@ -235,12 +228,11 @@ class KnownDatabases:
 
     def _new(self, key: Key, asked: Asked) -> Database:
         product = self.products[asked.product]
-        tails, file = product.tails(asked), Path(asked.name).name or "memory.db"
+        tails = product.tails(asked)
         name = self._free_name(tails or ("memory",))
-        live = product.new_file(file, self._taken_files())
-        born = next(self._count)
-        tails = tails or (name,)
-        return Database(key, name, tails, product, type(asked.dialect), live=live, born=born)
+        live = product.new_file(Path(asked.name).name or "memory.db", self._taken_files())
+        born, dialect = next(self._count), type(asked.dialect)
+        return Database(key, name, tails or (name,), product, dialect, live=live, born=born)
 
     def _free_name(self, tails: tuple[str, ...]) -> str:
         """The shortest name that no other database has."""
@@ -279,12 +271,9 @@ class KnownDatabases:
         engines = _gate.engines_in_use()
         self.choose_primary([one for one in map(_gate.asked_by_engine, engines) if one])
         if engines and self._config.database == "auto":
-            self._check_products(engines)
-
-    def _check_products(self, engines: list[Engine]) -> None:
-        foreign = [one.url for one in engines if one.dialect.name not in self.products]
-        if len(foreign) == len(engines):
-            names = ", ".join(dict.fromkeys(_gate.described_url(url) for url in foreign))
+            if any(engine.dialect.name in self.products for engine in engines):
+                return
+            names = ", ".join(dict.fromkeys(_gate.described_url(one.url) for one in engines))
             raise ConfigError(
                 f"there is no database for this test: the app's engines are on {names}",
                 why="this version isolates SQLite and PostgreSQL; in a database of its own the "
@@ -328,13 +317,18 @@ class KnownDatabases:
         found = [database for database in self.all() if name in database.tails]
         if len(found) == 1:
             return found[0]
-        if not found and name in self.named_by_options():
+        if found:
+            longer = [next(tail for tail in one.tails[::-1] if "/" in tail) for one in found]
+            raise ConfigError(
+                f"there are {len(found)} databases {name!r}",
+                why="which one was meant would depend on which was connected to first",
+                cause=f"{', '.join(one.tails[0] for one in found)}\n{user_line() or ''}".strip(),
+                fix=f"arena.session(database={longer[0]!r})",
+            )
+        if name in self.named_by_options():
             return self._expected(name)
-        raise _several(name, found) if found else self._unknown(name)
-
-    def _unknown(self, name: str) -> ConfigError:
         names = sorted({*(one.name for one in self.all()), *self.named_by_options()} - {""})
-        return ConfigError(
+        raise ConfigError(
             f"there is no database {name!r}",
             why="each database of the app has the name of its file, without its ending, or the one "
             "that it has on its server",
@@ -349,56 +343,39 @@ class KnownDatabases:
         """
         key = Key("expected", name)
         if key not in self._by_key:
-            product, shown = self._usual_product(), name or "app"
+            wanted, shown = self._config.database, name or "app"
+            if wanted == "auto":
+                product = self.products[guessed_product(ROOMS) or "sqlite"]
+            else:
+                product = self.products["sqlite" if wanted == "sqlite" else "postgresql"]
             live = product.new_file(f"{shown}.db", self._taken_files())
             dialect = product.usual_dialect()
             self._by_key[key] = Database(key, shown, (shown,), product, dialect, live=live)
         return self._by_key[key]
 
-    def _usual_product(self) -> Product:
-        wanted = self._config.database
-        if wanted == "auto":
-            return self.products[guessed_product(ROOMS) or "sqlite"]
-        return self.products["sqlite" if wanted == "sqlite" else "postgresql"]
-
     def _adopted(self, key: Key, asked: Asked) -> Database | None:
-        tails = self.products[asked.product].tails(asked)
-        for name in (*tails, ""):
-            expected = self._by_key.pop(Key("expected", name), None)
-            if expected is not None:
-                self._turn_into(expected, asked)
-                # Before it stands among the others, whose names it must not have.
-                expected.name = name or (self._free_name(tails) if tails else expected.name)
-                self._usage.rename(expected.key, key)  # one may be in use by now
-                expected.key, expected.tails = key, tails or expected.tails
-                self._by_key[key] = expected
-                return expected
-        return None
-
-    def _turn_into(self, expected: Database, asked: Asked) -> None:
-        """It was a guess of which product it would be, as long as nobody connected to it."""
         product = self.products[asked.product]
-        if expected.product is product:
-            return
-        if expected.isolation is not None:
-            self._by_key[expected.key] = expected
+        tails = product.tails(asked)
+        name = next((each for each in (*tails, "") if Key("expected", each) in self._by_key), None)
+        if name is None:
+            return None
+        expected = self._by_key[Key("expected", name)]
+        is_other = expected.product is not product
+        if is_other and expected.isolation is not None:
             raise _another_product(expected, asked.product)
-        expected.product, expected.dialect = product, type(asked.dialect)
-        expected.live = product.new_file(expected.name, self._taken_files())
+        # Before it stands among the others, whose names it must not have.
+        del self._by_key[expected.key]
+        if is_other:  # a guess, as long as nobody connected to it
+            expected.product, expected.dialect = product, type(asked.dialect)
+            expected.live = product.new_file(expected.name, self._taken_files())
+        expected.name = name or (self._free_name(tails) if tails else expected.name)
+        self._usage.rename(expected.key, key)  # one may be in use by now
+        expected.key, expected.tails = key, tails or expected.tails
+        return expected
 
     def named_by_options(self) -> list[str]:
         """Return the names of databases that options have given values for."""
         return [*self._config.schema, *self._config.seed]
-
-
-def _several(name: str, found: list[Database]) -> ConfigError:
-    longer = [next(tail for tail in one.tails[::-1] if "/" in tail) for one in found]
-    return ConfigError(
-        f"there are {len(found)} databases {name!r}",
-        why="which one was meant would depend on which was connected to first",
-        cause=f"{', '.join(one.tails[0] for one in found)}\n{user_line() or ''}".strip(),
-        fix=f"arena.session(database={longer[0]!r})",
-    )
 
 
 def _another_product(database: Database, product: str) -> ConfigError:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, Isolation, Product
 
-__all__ = ["Databases"]
-
 
 _MANY = 16  # databases, beside those in use: then engines are looked for that are garbage
 
@@ -55,24 +53,18 @@ class Databases:
         __tracebackhide__ = True
         if self.finished:
             raise self.ledger.refused(_gate.after_session(asked.name))
-        if asked.product not in self.products or self._is_allowed(asked):
+        is_known = self.known.used_by(asked.dialect) is not None
+        if asked.product not in self.products or not (is_known or self.known.is_the_apps(asked)):
             self._check_foreign(asked)
             return None
         if (build := self._builds.now()) is not None:
             return build.aim(self.known.find(asked))
-        database = self._registered(asked)
-        self.ensure(database)
-        return database.aim
-
-    def _is_allowed(self, asked: Asked) -> bool:
-        return self.known.used_by(asked.dialect) is None and not self.known.is_the_apps(asked)
-
-    def _registered(self, asked: Asked) -> Database:
-        __tracebackhide__ = True
         try:
-            return self.known.register(asked)
+            database = self.known.register(asked)
         except ArenaError as error:
             raise self.ledger.refused(error) from None
+        self.ensure(database)
+        return database.aim
 
     def aim_attached(self, file: str, beside: Aim | None) -> Aim | None:
         """Return where a file lands that is attached to a connection which aims at ``beside``."""
@@ -81,18 +73,14 @@ class Databases:
             raise self.ledger.refused(_gate.after_session(file))
         if self.known.goes_its_own_way(file):
             return None
-        database = self._attached(file, self.known.at(beside.key) if beside else None)
+        main = self.known.at(beside.key) if beside else None  # its driver opens the file
+        driver = main.dialect if main else make_url("sqlite://").get_dialect()
+        database = self.known.register(Asked(driver(), "sqlite", file))
+        database.attached = True
         if (build := self._builds.now()) is not None:
             return build.aim(database)
         self.ensure(database)
         return database.aim
-
-    def _attached(self, file: str, main: Database | None) -> Database:
-        """The database that an attached file means. Its driver is that of the main one."""
-        driver = main.dialect if main else make_url("sqlite://").get_dialect()
-        database = self.known.register(Asked(driver(), "sqlite", file))
-        database.attached = True
-        return database
 
     def _check_foreign(self, asked: Asked) -> None:
         __tracebackhide__ = True
@@ -134,9 +122,10 @@ class Databases:
         self._connections.usage.open_to_others()
         if not self.serial() or self.finished:
             return
-        for database in [one for one in self.known.all() if forked or self._is_exported(one)]:
-            with suppress(ArenaError):
-                self.ensure(database)
+        for database in self.known.all():
+            if forked or self._is_exported(database):
+                with suppress(ArenaError):
+                    self.ensure(database)
 
     def _is_exported(self, database: Database) -> bool:
         return bool(database.file) and database.file in self.exported
@@ -250,7 +239,8 @@ class Databases:
     def _recipe(self, database: Database) -> Recipe:
         is_first = database is self.known.primary
         names = (*database.tails, "") if is_first else database.tails
-        return Recipe(
-            next((self._config.schema[name] for name in names if name in self._config.schema), ""),
-            next((self._config.seed[name] for name in names if name in self._config.seed), ""),
+        schema, seed = (
+            next((values[name] for name in names if name in values), "")
+            for values in (self._config.schema, self._config.seed)
         )
+        return Recipe(schema, seed)

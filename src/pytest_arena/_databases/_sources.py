@@ -23,15 +23,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._product import Manifest
 
-__all__ = [
-    "Watch",
-    "digest_files",
-    "digest_folders",
-    "first_change",
-    "imported_by",
-    "watching",
-]
-
 
 def imported_by(start: Iterable[Path]) -> set[Path]:
     """Return the project's files that these files import, with themselves, as loaded now.
@@ -127,13 +118,11 @@ class Watch:
         marked = (folder for folder in (root, *root.parents) if (folder / ".git").exists())
         top = next(marked, root)
         paths = {Path(name).resolve() for name in names if not is_library(name)}
-        return {path for path in paths if self._counts(path, top)}
-
-    def _counts(self, path: Path, top: Path) -> bool:
-        if not path.is_relative_to(top) or (self.own and path.is_relative_to(self.own)):
-            return False
+        paths = {path for path in paths if path.is_relative_to(top)}
+        if self.own:
+            paths = {path for path in paths if not path.is_relative_to(self.own)}
         # Hidden folders are tools': .git, .venv, .pytest_cache. A hidden file may be an .env.
-        return not any(_is_hidden(part) for part in path.relative_to(top).parts[:-1])
+        return {p for p in paths if not any(map(_is_hidden, p.relative_to(top).parts[:-1]))}
 
 
 def _is_hidden(name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,7 @@ from pytest_arena._config._load import is_library
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-
-__all__ = ["guessed_product", "is_alembic", "is_schema", "suggested_schema"]
+    from types import ModuleType
 
 
 def suggested_schema(root: Path) -> str:
@@ -27,9 +27,9 @@ def suggested_schema(root: Path) -> str:
     if is_alembic(root / "alembic.ini"):
         return "alembic.ini"
     every = list(_candidates())
-    near = [one for one in every if root in one.file.parents] or every
-    found = sorted(near, key=lambda one: (not one.is_at_home, one.name.count("."), one.name))
-    return found[0].name if len({id(one.metadata) for one in found}) == 1 else ""
+    near = [each for each in every if root in each.file.parents] or every
+    best = min(near, key=lambda it: (not it.is_at_home, it.name.count("."), it.name), default=None)
+    return best.name if best and all(each.metadata is best.metadata for each in near) else ""
 
 
 def is_alembic(ini: Path) -> bool:
@@ -53,15 +53,12 @@ class _Candidate:
 
 def _candidates() -> Iterator[_Candidate]:
     """Whatever makes tables in the modules that are loaded."""
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if not isinstance(file, str) or is_library(file):
-            continue
+    for module, file in _modules():
         for name, value in list(vars(module).items()):
             metadata = _metadata_of(value)
             if metadata is not None and metadata.tables and not name.startswith("_"):
                 at_home = getattr(value, "__module__", "") == module.__name__
-                yield _Candidate(f"{module.__name__}:{name}", metadata, Path(file), at_home)
+                yield _Candidate(f"{module.__name__}:{name}", metadata, file, at_home)
 
 
 def _metadata_of(value: Any) -> MetaData | None:
@@ -81,20 +78,20 @@ def guessed_product(known: Collection[str]) -> str:
     stands in the modules that are loaded is read, settings and default values among it. Costs
     some milliseconds, once.
     """
-    found = {_product(match) for text in _sources() for match in _URL.finditer(text)}
+    found: set[str] = set()
+    for _, file in _modules():
+        with suppress(OSError):  # in a zip, or gone
+            text = (
+                file.read_text(encoding="utf-8", errors="replace") if file.suffix == ".py" else ""
+            )
+            found |= {match[1] or "postgresql" for match in _URL.finditer(text)}
     likely = found & set(known)
     return likely.pop() if len(likely) == 1 else ""
 
 
-def _product(match: re.Match[str]) -> str:
-    return match[1] or "postgresql"
-
-
-def _sources() -> Iterator[str]:
+def _modules() -> Iterator[tuple[ModuleType, Path]]:
+    """The modules of the project that are loaded, with their files."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and file.endswith(".py") and not is_library(file):
-            try:
-                yield Path(file).read_text(encoding="utf-8", errors="replace")
-            except OSError:  # in a zip, or gone
-                continue
+        if isinstance(file, str) and not is_library(file):
+            yield module, Path(file)

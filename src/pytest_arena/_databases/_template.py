@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     Aimed = Callable[[Target], AbstractContextManager[None]]
 
-__all__ = ["Recipe", "StageBuild", "Store"]
-
 
 @dataclass(frozen=True, slots=True)
 class Recipe:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._databases._sessions import Sessions
+from pytest_arena._loop import running_loop
 from pytest_arena._run._observer import ExpectedChanges, expectations
 from pytest_arena.errors import RefusedError
 
@@ -96,7 +98,10 @@ class Arena:
             ConfigError: no engine and no option has given a database this name.
             TemplateError: the schema or the seed cannot be built.
         """
-        return self._run.engines.open_session(database)
+        test = self._run.current.on_top()  # a wide fixture closes its sessions itself
+        sessions = test.sessions if test else Sessions()
+        wants_async = running_loop() is not None
+        return self._run.engines.open_session(sessions, database, wants_async=wants_async)
 
     def client(self, **options: Any) -> Any:
         """Return an async client, as ``client`` is. ``options`` are those of ``client_options``."""

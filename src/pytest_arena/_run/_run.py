@@ -60,7 +60,7 @@ class ArenaRun:
         self.environment = Environment(config.env, self.databases)
         self.gate = _gate.install(self.databases, self.connections)
         self.levels = Levels(self.databases, self.gate, ledger, hooks)
-        self.engines = Engines(self.databases, self.current)
+        self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current, self.watcher)
         self.tasks = _leaks.Tasks()
         self.fixtures = FixtureLevels(self.levels, self.current, self.apps, self.tasks, ledger)

@@ -32,7 +32,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     known = tuple(sorted(one.name for one in meant))
     asked = {tail for one in meant for tail in one.tails}
     used = databases.provisioned()
-    stores = databases.provision.stores()
+    stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
     return Summary(
         tests=tuple(ledger.tests),
