@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena import errors
-from pytest_arena._gate import _messages
+from pytest_arena._gate import _gate_notes
 from pytest_arena._sqlite import _messages as sqlite_messages
 from pytest_arena.errors import ArenaError, ConfigError, TemplateError, redact
 
@@ -177,13 +177,13 @@ def test_the_refusal_of_the_apps_own_file_in_full() -> None:
 def test_what_an_option_leaves_out_is_not_to_be_allowed() -> None:
     """The next step must not open a real database to the tests."""
     left_out_by = "arena_database = sqlite"
-    text = str(_messages.unknown_connection("postgresql://db/shop", left_out_by=left_out_by))
+    text = str(_gate_notes.unknown_connection("postgresql://db/shop", left_out_by=left_out_by))
     assert "arena_database = sqlite gives tests no database in its place" in text
     assert "arena_allow" not in text
 
 
 def test_a_foreign_url_is_refused_without_its_password() -> None:
     """The URL of production may stand in a message; its password may not."""
-    text = str(_messages.unknown_connection("postgresql://me:s3cret@db/shop"))
+    text = str(_gate_notes.unknown_connection("postgresql://me:s3cret@db/shop"))
     assert "postgresql://me:***@db/shop" in text
     assert "s3cret" not in text

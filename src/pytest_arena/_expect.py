@@ -110,7 +110,7 @@ def difference(
     ignored = (ignore,) if isinstance(ignore, str) else ignore
     tables = [one for one in changes.tables if not _is_any(one, ignored)]
     found = [
-        _Table(name, changes[name], expected.get(name, Expected(())))
+        _ExpectedTable(name, changes[name], expected.get(name, Expected(())))
         for name in sorted({*tables, *expected})
     ]
     lines = [line for table in found for line in table.lines()]
@@ -127,7 +127,7 @@ def _is_any(table: str, patterns: Collection[str]) -> bool:
 _MOST = 20  # rows of a table in a message
 
 
-class _Table:
+class _ExpectedTable:
     """The changed rows of one table, each taken by at most one expectation.
 
     A row may answer several of them: one that only it can answer gets it.

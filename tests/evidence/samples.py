@@ -18,7 +18,7 @@ from pytest_arena.scenarios.evidence import (
     Try,
     judge,
 )
-from pytest_arena.scenarios.specs import Kind, Row, Scenario, Specification, Step
+from pytest_arena.scenarios.specs import Kind, Row, ScenarioSpec, Specification, Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,7 +46,7 @@ START = (
 )
 
 
-def scenario(name: str = "Start", line: int = 10, **more: Any) -> Scenario:
+def scenario(name: str = "Start", line: int = 10, **more: Any) -> ScenarioSpec:
     """A scenario of the feature Battles."""
     values: dict[str, Any] = {
         "feature": "Battles",
@@ -57,10 +57,10 @@ def scenario(name: str = "Start", line: int = 10, **more: Any) -> Scenario:
         "rev": "1:aaaaaaaa",
         "steps": START,
     }
-    return Scenario(name=name, line=line, **{**values, **more})
+    return ScenarioSpec(name=name, line=line, **{**values, **more})
 
 
-def outline(*values: str, **more: Any) -> Scenario:
+def outline(*values: str, **more: Any) -> ScenarioSpec:
     """A Scenario Outline with a row for each value of ``p``."""
     rows = tuple(
         Row(values=(("p", one),), line=20 + number, name=f"Start {one}", steps=START)
@@ -69,12 +69,12 @@ def outline(*values: str, **more: Any) -> Scenario:
     return scenario(rows=rows, is_outline=True, **more)
 
 
-def specification(*scenarios: Scenario, **more: Any) -> Specification:
+def specification(*scenarios: ScenarioSpec, **more: Any) -> Specification:
     """What the files say."""
     return Specification(files=(SPEC,), scenarios=scenarios, **more)
 
 
-def mapping(test: str = "test_start", one: Scenario | None = None, **more: Any) -> Mapping:
+def mapping(test: str = "test_start", one: ScenarioSpec | None = None, **more: Any) -> Mapping:
     """A test that proves a scenario, ``Start`` if none is named."""
     key = (one or scenario()).key
     return Mapping(
@@ -142,7 +142,7 @@ def judged(
     tries: Iterable[Try],
     mappings: Iterable[Mapping] | None = None,
     *,
-    of: Scenario | None = None,
+    of: ScenarioSpec | None = None,
     **more: Any,
 ) -> JudgedScenario:
     """The verdict on one scenario, with one test unless more are named."""
@@ -152,7 +152,11 @@ def judged(
 
 
 def document(
-    tries: Iterable[Try], mappings: Iterable[Mapping], *, of: Sequence[Scenario] = (), **more: Any
+    tries: Iterable[Try],
+    mappings: Iterable[Mapping],
+    *,
+    of: Sequence[ScenarioSpec] = (),
+    **more: Any,
 ) -> Document:
     """The verdict on all scenarios."""
     scenarios = of or (scenario(),)

@@ -16,13 +16,13 @@ from tests.evidence.samples import RULES, mapping, outline, scenario, specificat
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.scenarios.specs import Scenario
+    from pytest_arena.scenarios.specs import ScenarioSpec
 
 START = scenario()
 STOP = scenario("Stop", 30)
 
 
-def accepted(lock: Lock, *scenarios: Scenario, keys: Any = (), **more: Any) -> Any:
+def accepted(lock: Lock, *scenarios: ScenarioSpec, keys: Any = (), **more: Any) -> Any:
     """The lock and the lines after scenarios were accepted, each with one test."""
     spec = specification(*scenarios)
     values = {"source": "abc", **more}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HEADER = f"""
 import asyncio, importlib, socket, sys, threading
 from types import SimpleNamespace
-from pytest_arena._postgresql.drivers import _guard as _drivers
+from pytest_arena._postgresql.drivers import _raw_guard as _drivers
 from pytest_arena._postgresql.drivers._seams import watch_drivers
 from pytest_arena._product import Aim, Key
 from pytest_arena._gate import asked_by_engine, find_engines
@@ -373,7 +373,7 @@ for name, kind in control._KINDS:
     own = control.open_control(ADDRESS)
     try:
         own.run("ALTER DATABASE nobodys SET work_mem = '1MB'")
-    except control.Failed as failed:
+    except control.ControlFailure as failed:
         assert failed.sqlstate == "3D000", failed
     own.close()
 place = f"host={ADDRESS.host} port={ADDRESS.port} user={ADDRESS.user}"

@@ -18,13 +18,13 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
 from sqlalchemy.engine import AdaptedConnection
 
 from pytest_arena._gate import _owners
-from pytest_arena._postgresql.moving import _trial
+from pytest_arena._postgresql.moving import _moving_trial
 from pytest_arena._postgresql.moving._transport import MovingTransport
 
 asyncpg: Any = pytest.importorskip("asyncpg")
 
 
-class Counting(_trial._Paired):
+class Counting(_moving_trial._Paired):
     """A loop that counts the futures that it was asked for."""
 
     futures = 0
@@ -40,7 +40,9 @@ async def connected(ours: socket.socket, theirs: socket.socket) -> tuple[Any, Co
     loop = Counting(ours)
     names = dict.fromkeys(("user", "password", "database"), "arena")
     opened = asyncpg.connect(loop=loop, host="127.0.0.1", port=1, ssl=False, **names)
-    connection, _ = await asyncio.gather(opened, _trial._reply(theirs, _trial._GREETING))
+    connection, _ = await asyncio.gather(
+        opened, _moving_trial._reply(theirs, _moving_trial._GREETING)
+    )
     return connection, loop
 
 
@@ -78,7 +80,7 @@ class TestAsyncpg:
                 assert isinstance(connection._transport, MovingTransport)
                 for _ in range(2):
                     before = loop.futures
-                    answer = _trial._reply(theirs, _trial._ANSWER)
+                    answer = _moving_trial._reply(theirs, _moving_trial._ANSWER)
                     await asyncio.gather(connection.execute("anything"), answer)
                     assert loop.futures > before, (
                         "asyncpg does not ask its loop for a future when an operation begins any "

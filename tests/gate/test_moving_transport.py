@@ -20,7 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from pytest_arena._postgresql import moving as _moving
-from pytest_arena._postgresql.moving import _trial
+from pytest_arena._postgresql.moving import _moving_trial
 from pytest_arena._postgresql.moving._running import RunningLoop
 from pytest_arena._postgresql.moving._transport import MovingTransport
 from tests.gate.moving_setting import (
@@ -245,7 +245,7 @@ class TestTrial:
 
     def test_the_installed_asyncpg(self) -> None:
         """It does."""
-        assert _trial.why_not(asyncpg.connect, asyncio.SelectorEventLoop) == ""
+        assert _moving_trial.why_not(asyncpg.connect, asyncio.SelectorEventLoop) == ""
 
     def test_a_loop_that_has_no_readers(self) -> None:
         """As the one that is usual on Windows."""
@@ -254,7 +254,7 @@ class TestTrial:
             def add_reader(self, *_: Any) -> None:  # type: ignore[override]  # nothing is read anyway
                 raise NotImplementedError
 
-        assert "NotImplementedError" in _trial.why_not(asyncpg.connect, Proactor)
+        assert "NotImplementedError" in _moving_trial.why_not(asyncpg.connect, Proactor)
 
     def test_no_argument_loop(self) -> None:
         """It is not accepted."""
@@ -262,7 +262,7 @@ class TestTrial:
         async def connect(*, host: str) -> None:
             raise AssertionError(host)
 
-        assert "TypeError" in _trial.why_not(connect, asyncio.SelectorEventLoop)
+        assert "TypeError" in _moving_trial.why_not(connect, asyncio.SelectorEventLoop)
 
     def test_no_future_at_the_start_of_an_operation(self) -> None:
         """The second loop would wait for an answer that nobody reads."""
@@ -277,7 +277,7 @@ class TestTrial:
         async def connect(**options: Any) -> Any:
             return await asyncpg.connect(**options, connection_class=Deaf)
 
-        found = _trial.why_not(connect, asyncio.SelectorEventLoop)
+        found = _moving_trial.why_not(connect, asyncio.SelectorEventLoop)
         assert "makes no future when an operation begins" in found
 
     def test_another_transport(self) -> None:
@@ -290,7 +290,7 @@ class TestTrial:
             connection.terminate()
             return connection
 
-        found = _trial.why_not(connect, asyncio.SelectorEventLoop)
+        found = _moving_trial.why_not(connect, asyncio.SelectorEventLoop)
         assert "transport is not the one" in found
 
     def test_then_connections_stay_pitfall_004(
@@ -480,7 +480,7 @@ def server_that_resets() -> Iterator[int]:
                     linger = struct.pack("ii", 1, 0)
                     accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                     return
-                accepted.sendall(_trial._GREETING)
+                accepted.sendall(_moving_trial._GREETING)
 
     with answering(answer) as port:
         yield port

@@ -30,7 +30,7 @@ from tests.gate.postgresql import SERVER
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_arena._postgresql._arguments import Target
+    from pytest_arena._postgresql._arguments import ServerTarget
 
 ADDRESS = Address("postgresql", SERVER.host, SERVER.port, SERVER.user, SERVER.database)
 
@@ -193,7 +193,7 @@ def _by_libpq(connecting: Any) -> tuple[str, str, str]:
     return host.decode(), connecting.port.decode() or "5432", connecting.db.decode()
 
 
-def _first_host(found: Target, expected: tuple[str, str, str]) -> tuple[str, str]:
+def _first_host(found: ServerTarget, expected: tuple[str, str, str]) -> tuple[str, str]:
     """Where no host is named, libpq tries a folder that it was built with: on this machine."""
     host, port = found.hosts[0]
     return expected[0] if host == "localhost" and expected[0].startswith("/") else host, port

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql._content import content
-from pytest_arena._postgresql._control import Failed, open_control
+from pytest_arena._postgresql._control import ControlFailure, open_control
 from tests.servers.postgresql import address, connect, run
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def test_a_lock_is_not_waited_for_for_ever(database: str) -> None:
     """Whoever holds it may be idle."""
     with closing(connect(database)) as app, closing(open_control(address(database))) as control:
         app.execute("BEGIN; LOCK plain IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(Failed) as raised:
+        with pytest.raises(ControlFailure) as raised:
             content(control)
         assert raised.value.sqlstate == "55P03"
         app.execute("ROLLBACK")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql.isolation._levels import LateMoments
+from pytest_arena._postgresql.isolation._server_levels import LateMoments
 from pytest_arena.errors import IsolationError, impossible
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ import psycopg
 import pytest
 
 from pytest_arena._postgresql import _control as controls
-from pytest_arena._postgresql._control import Failed
+from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql.isolation import ServerIsolation
 from pytest_arena._postgresql.isolation import _live as live_databases
 from pytest_arena._postgresql.isolation._journaled import JournaledDatabase
-from pytest_arena._postgresql.isolation._levels import RowsLost
+from pytest_arena._postgresql.isolation._server_levels import RowsLost
+from pytest_arena._postgresql.journal._journal_templates import Unjournaled
 from pytest_arena._postgresql.journal._server import ServerJournal
-from pytest_arena._postgresql.journal._templates import Unjournaled
 from pytest_arena._product import Held
 from pytest_arena.errors import ArenaError
 from tests.isolation.server_world import Hand, ServerWorld
@@ -529,7 +529,7 @@ def test_what_has_nothing_to_do_with_the_schema_does_not_freeze_it(
     """A full disk, say: another database would not help, and everybody would be disconnected."""
 
     def refuse(*_: object) -> None:
-        raise Failed("no", code)
+        raise ControlFailure("no", code)
 
     hand = world.connect()
     world.isolation.enter()

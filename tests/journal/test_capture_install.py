@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from pytest_arena._postgresql._control import Failed
+from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql.journal import ServerJournal, install
 from tests.journal.world import DONE, database, journaled, schema_of_journal
 from tests.servers.postgresql import address, connect, rows
@@ -131,7 +131,7 @@ def test_somebody_who_holds_a_table_is_not_waited_for_endlessly() -> None:
     """Nothing is half done then."""
     with database(SCHEMA) as name, connect(name) as app:
         app.execute("BEGIN; UPDATE notes SET body = 'held'")
-        with pytest.raises(Failed) as refused:
+        with pytest.raises(ControlFailure) as refused:
             install(address(name))
         assert refused.value.sqlstate == "55P03"
         app.execute("ROLLBACK")

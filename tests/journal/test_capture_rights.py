@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from pytest_arena._postgresql._control import Failed
+from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql.journal import install
 from tests.journal.world import World, database, journaled
 from tests.servers.postgresql import address, rows, run
@@ -169,7 +169,7 @@ def test_rows_that_the_role_may_not_see_are_fatal() -> None:
         hidden = "ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
         run(f"ALTER TABLE a.notes {hidden}", database=name)
         own = replace(address(name), user=OWNER)
-        with pytest.raises(Failed):
+        with pytest.raises(ControlFailure):
             install(own)
         run(REPLICA)
         (found,) = install(own)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pytest_arena._postgresql._control import Failed
+from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql.journal import install
 from tests.journal.random_history import HOSTILE, Schema
 from tests.journal.world import World, database, journaled, knows_xml, tamper
@@ -112,7 +112,7 @@ class History:
         """What is told of the level is as many rows as there are more than when it began."""
         try:
             changes = self.journal.rows_changed(level=len(self.stood), is_top=True)
-        except Failed as error:  # a date before year 1 is none of Python's
+        except ControlFailure as error:  # a date before year 1 is none of Python's
             assert "too small" in str(error) or "too large" in str(error)  # noqa: PT017 - of many
             return
         more = sum(len(one.come) - len(one.gone) for one in changes)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from pytest_arena._postgresql._control import Failed
-from pytest_arena._postgresql.journal import Left, ServerJournal
+from pytest_arena._postgresql._control import ControlFailure
+from pytest_arena._postgresql.journal import Restoration, ServerJournal
 from tests.journal.world import DONE, NOTHING, World, journaled
 from tests.servers.postgresql import address, run
 
@@ -174,7 +174,7 @@ def test_an_open_transaction_is_named_and_nothing_is_undone_pitfall_044(world: W
     world.run("INSERT INTO steps VALUES ('committed', 1)")
     with world.another("BEGIN", "UPDATE dancers SET name = 'open' WHERE id = 1") as other:
         pid = other.info.backend_pid
-        with pytest.raises(Failed, match=f"backend {pid}") as failed:
+        with pytest.raises(ControlFailure, match=f"backend {pid}") as failed:
             world.journal.leave(1)
         assert failed.value.sqlstate == "55P03"
         assert world.journal.look(1).writers == {pid}
@@ -188,7 +188,7 @@ def test_an_open_change_of_the_schema_is_named_pitfall_044(world: World) -> None
     """It is not committed, so there is no mark that could be read."""
     with world.another("BEGIN", "CREATE TABLE more (a int)") as other:
         pid = other.info.backend_pid
-        with pytest.raises(Failed, match=f"backend {pid}") as failed:
+        with pytest.raises(ControlFailure, match=f"backend {pid}") as failed:
             world.journal.leave(1)
         assert failed.value.sqlstate == "55P03"
         assert world.journal.look(1).writers == {pid}
@@ -207,7 +207,7 @@ def test_a_lock_on_a_row_is_waited_for_half_a_second_pitfall_044(world: World) -
     """Then it is given up whole, and the session is named."""
     world.run("UPDATE dancers SET name = 'changed' WHERE id = 1")
     with world.another("BEGIN", "SELECT * FROM dancers WHERE id = 1 FOR UPDATE") as other:
-        with pytest.raises(Failed, match=f"backend {other.info.backend_pid}") as failed:
+        with pytest.raises(ControlFailure, match=f"backend {other.info.backend_pid}") as failed:
             world.journal.leave(1)
         assert failed.value.sqlstate == "55P03"
         assert world.rows("SELECT name FROM dancers WHERE id = 1") == [("changed",)]
@@ -222,7 +222,9 @@ def test_a_prepared_transaction_is_named_pitfall_058(world: World) -> None:
         except psycopg.Error as error:
             pytest.skip(str(error))
     try:
-        with pytest.raises(Failed, match="a prepared transaction: the second phase") as failed:
+        with pytest.raises(
+            ControlFailure, match="a prepared transaction: the second phase"
+        ) as failed:
             world.journal.leave(1)
         assert failed.value.sqlstate == "55P03"
         assert world.journal.look(1).prepared == ("the second phase",)
@@ -277,7 +279,7 @@ def test_a_changed_schema_is_a_mark_and_nothing_is_done(world: World, ddl: str) 
     assert marks
     assert world.journal.look(1).marks == marks
     assert world.journal.look(1).is_changed
-    assert world.journal.leave(1) == Left(was_changed=True, marks=marks)
+    assert world.journal.leave(1) == Restoration(was_changed=True, marks=marks)
     assert world.state() == after
     assert [table.come for table in _changes_of(world, "empty")] == [((1, None),)]
     assert world.journal.archive(1) == []
@@ -309,7 +311,7 @@ def test_large_objects_pitfall_058(world: World) -> None:
     assert world.journal.leave(2) == NOTHING
     world.run("SELECT lo_unlink(4242)")
     assert world.journal.leave(2).marks == ("event triggers or large objects were changed",)
-    with pytest.raises(Failed, match="large objects") as failed:
+    with pytest.raises(ControlFailure, match="large objects") as failed:
         world.journal.archive(2)
     assert failed.value.sqlstate == "0A000"
 
@@ -332,7 +334,7 @@ def test_an_event_trigger_that_no_event_trigger_sees_pitfall_029(change: str) ->
         world.journal.enter(1)
         world.run(change)
         marks = ("event triggers or large objects were changed",)
-        assert world.journal.leave(1) == Left(was_changed=True, marks=marks)
+        assert world.journal.leave(1) == Restoration(was_changed=True, marks=marks)
 
 
 def test_settings_of_the_database_pitfall_058(world: World) -> None:
@@ -349,9 +351,9 @@ def test_a_server_that_has_crashed_pitfall_063(world: World) -> None:
     tables = "pg_arena.state, pg_arena.j, pg_arena.jold, pg_arena.filled, pg_arena.ddl"
     world.run(f"TRUNCATE {tables}")
     assert world.journal.enter(2) == (CRASHED,)
-    assert world.journal.leave(1) == Left(was_changed=True, marks=(CRASHED,))
+    assert world.journal.leave(1) == Restoration(was_changed=True, marks=(CRASHED,))
     assert world.journal.look(1).marks == (CRASHED,)
-    with pytest.raises(Failed, match=CRASHED):
+    with pytest.raises(ControlFailure, match=CRASHED):
         world.journal.archive(1)
 
 
@@ -411,7 +413,7 @@ def test_an_error_undoes_nothing_and_is_a_mark(world: World) -> None:
 def test_it_is_not_taken_out_while_somebody_works(world: World) -> None:
     """Nor is anybody waited for, for ever."""
     with world.another("BEGIN", "UPDATE dancers SET name = name || '!'") as other:
-        with pytest.raises(Failed) as failed:
+        with pytest.raises(ControlFailure) as failed:
             world.journal.uninstall()
         assert failed.value.sqlstate == "55P03"
         other.execute("COMMIT")
@@ -547,7 +549,7 @@ def test_a_server_that_goes_away_is_no_other_shape(code: str) -> None:
     """Else whoever asked for rows would be given their text, and would not know why."""
     with journaled(GONE.format(code=code)) as world:
         world.run("INSERT INTO parcels VALUES ('a')")
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(ControlFailure) as caught:
             world.journal.rows_changed(level=1, is_top=True)
         assert caught.value.sqlstate == code
 

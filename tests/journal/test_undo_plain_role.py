@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql._control import Failed
-from pytest_arena._postgresql.journal import Left, ServerJournal, install, lacking
+from pytest_arena._postgresql._control import ControlFailure
+from pytest_arena._postgresql.journal import Restoration, ServerJournal, install, lacking
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena.errors import ServerError
 from tests.journal.world import DONE, NOTHING, database
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Worlds = tuple[psycopg.Connection[tuple[object, ...]], ServerJournal]
 
 ROLE, FRESH = "arena_test_plain", "arena_test_fresh"
-CHANGED = Left(was_changed=True, marks=("the schema was changed",))
+CHANGED = Restoration(was_changed=True, marks=("the schema was changed",))
 SCHEMA = """
 CREATE SCHEMA app;
 CREATE TABLE app.notes (id serial PRIMARY KEY, text text NOT NULL);
@@ -42,7 +42,7 @@ def role() -> Iterator[str]:
     run(f"CREATE ROLE {ROLE} LOGIN BYPASSRLS")
     try:
         run(f"GRANT SET ON PARAMETER session_replication_role TO {ROLE}")
-    except Failed as error:  # it came with PostgreSQL 15
+    except ControlFailure as error:  # it came with PostgreSQL 15
         run(f"DROP ROLE {ROLE}")
         pytest.skip(str(error))
     yield ROLE

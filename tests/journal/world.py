@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pytest_arena._postgresql.journal import Left, ServerJournal, install
+from pytest_arena._postgresql.journal import Restoration, ServerJournal, install
 from tests.servers.postgresql import address, connect, rows, run
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ __all__ = [
     "tamper",
 ]
 
-DONE = Left(was_changed=True)
-NOTHING = Left(was_changed=False)
+DONE = Restoration(was_changed=True)
+NOTHING = Restoration(was_changed=False)
 
 _APPS = "n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'arena_journal')"
 _COLUMNS = "pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"

@@ -19,8 +19,8 @@ from pytest_arena.scenarios.evidence import (
     Status,
     StepFacts,
 )
-from pytest_arena.scenarios.outputs import Target, write
-from pytest_arena.scenarios.specs import Problem, Row, Scenario, Step
+from pytest_arena.scenarios.outputs import OutputTarget, write
+from pytest_arena.scenarios.specs import Problem, Row, ScenarioSpec, Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +46,7 @@ def output(form: str, document: Document, sources: Mapping[str, str]) -> str:
         for spec, text in sources.items():
             (root / spec).parent.mkdir(parents=True, exist_ok=True)
             (root / spec).write_bytes(text.encode())
-        write([Target(form, path)], replace(document, specs=tuple(sources)), root=root)
+        write([OutputTarget(form, path)], replace(document, specs=tuple(sources)), root=root)
         return (root / path).read_text(encoding="utf-8")
 
 
@@ -71,7 +71,7 @@ def a_step(keyword: str, text: str, line: int, **more: Any) -> Step:
     return Step(keyword=keyword, kind=kinds.get(keyword, "then"), text=text, line=line, **more)
 
 
-def a_scenario(name: str, *, line: int = 10, **more: Any) -> Scenario:
+def a_scenario(name: str, *, line: int = 10, **more: Any) -> ScenarioSpec:
     """A scenario of three steps, below a business rule."""
     told: dict[str, Any] = {
         "feature": "Battles",
@@ -87,7 +87,7 @@ def a_scenario(name: str, *, line: int = 10, **more: Any) -> Scenario:
         **more,
     }
     key = " :: ".join(filter(None, [told["feature"], told["rule"], name]))
-    return Scenario(name=name, line=line, key=key, **told)
+    return ScenarioSpec(name=name, line=line, key=key, **told)
 
 
 FACTS = Facts(
@@ -118,7 +118,7 @@ def a_test(status: Status, name: str = "test_start", **more: Any) -> JudgedTest:
 
 
 def judged(
-    status: Status, reason: str = "", *, scenario: Scenario | None = None, **more: Any
+    status: Status, reason: str = "", *, scenario: ScenarioSpec | None = None, **more: Any
 ) -> JudgedScenario:
     """A scenario of that status, with a test of it."""
     told: dict[str, Any] = {"tests": (a_test(status, reason=reason),), **more}
@@ -126,7 +126,7 @@ def judged(
     return JudgedScenario(scenario=scenario, status=status, reason=reason, **told)
 
 
-def proven(scenario: Scenario, *blocks: int, **more: Any) -> JudgedScenario:
+def proven(scenario: ScenarioSpec, *blocks: int, **more: Any) -> JudgedScenario:
     """A proven scenario, with blocks for these of its steps."""
     facts = tuple(
         StepFacts(scenario=scenario.key, step=step, wrote=1, requests=(0,), assertions=1)
@@ -147,7 +147,7 @@ def proven(scenario: Scenario, *blocks: int, **more: Any) -> JudgedScenario:
     return JudgedScenario(scenario=scenario, status=Status.PROVEN, **told)
 
 
-def outline(*, line: int = 100, **more: Any) -> Scenario:
+def outline(*, line: int = 100, **more: Any) -> ScenarioSpec:
     """An Outline of two rows, with a Background's step before its own."""
     background = a_step("Given", "a hall", 3, is_background=True)
     rows = tuple(

@@ -17,7 +17,7 @@ from pytest_arena.scenarios.evidence import (
     Status,
     StepFacts,
 )
-from pytest_arena.scenarios.specs import Problem, Scenario, parse
+from pytest_arena.scenarios.specs import Problem, ScenarioSpec, parse
 
 __all__ = ["FEATURE", "MARKDOWN", "SOURCES", "document", "large", "place", "scenarios", "unread"]
 
@@ -195,7 +195,7 @@ _STATUSES = (
 )
 
 
-def scenarios() -> list[Scenario]:
+def scenarios() -> list[ScenarioSpec]:
     """All scenarios of the three files."""
     read = [parse(text, path) for path, text in SOURCES.items()]
     return [scenario for one in read for scenario in one.scenarios]
@@ -227,7 +227,7 @@ def document() -> Document:
     )
 
 
-def _judged(scenario: Scenario, status: Status) -> JudgedScenario:
+def _judged(scenario: ScenarioSpec, status: Status) -> JudgedScenario:
     is_proven = status is Status.PROVEN
     has_test = status not in {Status.UNMAPPED, Status.WAIVED, Status.MALFORMED}
     reason = "" if is_proven else f"it is {status.value} <because> of tests/test_judging.py:9"
@@ -247,7 +247,7 @@ def _judged(scenario: Scenario, status: Status) -> JudgedScenario:
     )
 
 
-def _test(scenario: Scenario, status: Status) -> JudgedTest:
+def _test(scenario: ScenarioSpec, status: Status) -> JudgedTest:
     step = StepFacts(scenario=scenario.key, step=1, wrote=2, requests=(0,), assertions=3)
     off = Facts(seeded=None, off=(("asserted", "python -O"), ("seeded", "no journal")))
     return JudgedTest(
@@ -271,7 +271,7 @@ def unread() -> Document:
     )
 
 
-def _moved(judged: JudgedScenario, scenario: Scenario) -> JudgedScenario:
+def _moved(judged: JudgedScenario, scenario: ScenarioSpec) -> JudgedScenario:
     return replace(judged, scenario=scenario)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_arena.errors import ConfigError
 from pytest_arena.scenarios.evidence import Document, Status
-from pytest_arena.scenarios.outputs import FORMS, Target, targets, write
+from pytest_arena.scenarios.outputs import FORMS, OutputTarget, targets, write
 from tests.outputs.documents import every_status, judged
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ def test_forms_and_paths_are_read() -> None:
     """Several have commas between them; a path may have a colon."""
     assert targets("") == ()
     assert targets("json:a.json, html:C:\\b.html,\nmd:c d.md,") == (
-        Target("json", "a.json"),
-        Target("html", "C:\\b.html"),
-        Target("md", "c d.md"),
+        OutputTarget("json", "a.json"),
+        OutputTarget("html", "C:\\b.html"),
+        OutputTarget("md", "c d.md"),
     )
 
 

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._postgresql._control import Failed, open_control
+from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.servers._places import ClusterFolder
 from pytest_arena._postgresql.servers._programs import account, folders
 from pytest_arena._values import Address
@@ -67,7 +67,7 @@ class PrivateServer:
         """Whether it lets somebody in."""
         try:
             return bool(self.rows("SELECT 1"))
-        except Failed:
+        except ControlFailure:
             return False
 
     def names(self, *, but: tuple[str, ...] = ()) -> list[str]:

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from pytest_arena._postgresql._control import Failed, identifier, literal, open_control
+from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._values import Address
 
@@ -80,7 +80,7 @@ def own_registry() -> Iterator[str]:
     """Return the name of a registry that nobody else uses; all that is in it is dropped."""
     try:
         rows("SELECT 1")
-    except Failed as error:
+    except ControlFailure as error:
         pytest.fail(f"no PostgreSQL at {address().server}, see TESTS_POSTGRESQL: {error}")
     name = f"arena_test_{secrets.token_hex(6)}"
     try:
@@ -90,9 +90,9 @@ def own_registry() -> Iterator[str]:
 
 
 def _drop(registry: str) -> None:
-    with suppress(Failed):
+    with suppress(ControlFailure):
         for (name,) in rows("SELECT name::text FROM arena.database", registry):
-            with suppress(Failed):
+            with suppress(ControlFailure):
                 run(f"ALTER DATABASE {identifier(str(name))} WITH IS_TEMPLATE false")
                 run(f"DROP DATABASE {identifier(str(name))} WITH (FORCE)")
     run(f"DROP DATABASE IF EXISTS {identifier(registry)} WITH (FORCE)")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql import _control as _postgresql_control
-from pytest_arena._postgresql._control import Failed, identifier, is_own, literal
+from pytest_arena._postgresql._control import ControlFailure, identifier, is_own, literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,10 +58,10 @@ def test_no_transaction_is_left_open(control: Control) -> None:
 
 def test_a_refused_statement_has_its_code_and_ends_nothing(control: Control) -> None:
     """The caller decides by the code."""
-    with pytest.raises(Failed, match="nowhere") as failed:
+    with pytest.raises(ControlFailure, match="nowhere") as failed:
         control.rows("SELECT * FROM nowhere")
     assert failed.value.sqlstate == "42P01"
-    with pytest.raises(Failed) as failed:
+    with pytest.raises(ControlFailure) as failed:
         control.run("SELECT 1/0")
     assert failed.value.sqlstate == "22012"
     assert control.rows("SELECT 1") == [(1,)]
@@ -73,7 +73,7 @@ def test_a_lost_connection_is_a_failure(
     """Somebody may end every connection; closing it then is no mistake."""
     with closing(opened_by(address)) as other:
         other.run(f"SELECT pg_terminate_backend({control.pid})")
-    with pytest.raises(Failed):
+    with pytest.raises(ControlFailure):
         control.rows("SELECT 1")
     control.close()
 
@@ -112,7 +112,7 @@ def test_a_failed_login_leaves_nothing(
     """Neither where nobody answers nor where somebody says no."""
     before = threading.active_count()
     refused = replace(address, database=database, port=port or address.port, user="nobody_here")
-    with pytest.raises(Failed):
+    with pytest.raises(ControlFailure):
         opened_by(refused)
     gc.collect()
     assert threading.active_count() == before
@@ -121,7 +121,7 @@ def test_a_failed_login_leaves_nothing(
 def test_a_wrong_password_is_refused_and_not_told(opened_by: Open, crowded: Crowded) -> None:
     """A message may be read by anybody."""
     opened_by(crowded.address).close()
-    with pytest.raises(Failed) as failed:
+    with pytest.raises(ControlFailure) as failed:
         opened_by(replace(crowded.address, password="wRong-0815"))  # noqa: S106 - a wrong one
     assert "wRong-0815" not in str(failed.value)
     gc.collect()

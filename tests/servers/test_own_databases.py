@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql import registry as databases
-from pytest_arena._postgresql._control import Failed, open_control
+from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena.errors import IsolationError, ServerError
 from tests.servers.postgresql import (
@@ -111,7 +111,7 @@ def test_finished_templates_are_found_and_cannot_be_entered(registry: str) -> No
         text = "the manifest of two"
         assert own.templates("two") == [(second, text), (first, text)]
         assert own.templates("other") == []
-        with pytest.raises(Failed):
+        with pytest.raises(ControlFailure):
             open_control(own.address_of(first))
         run(f"ALTER DATABASE {first} WITH ALLOW_CONNECTIONS true")
         assert own.templates("two") == [(second, text)]  # somebody may have written to it

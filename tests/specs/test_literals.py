@@ -2,11 +2,11 @@
 
 import pytest
 
-from pytest_arena.scenarios.specs import Scenario, literals, parse, paths
+from pytest_arena.scenarios.specs import ScenarioSpec, literals, parse, paths
 from tests.specs.samples import FEATURE
 
 
-def only(text: str) -> Scenario:
+def only(text: str) -> ScenarioSpec:
     """The one scenario of a text."""
     (scenario,) = parse(text, "a.feature").scenarios
     return scenario

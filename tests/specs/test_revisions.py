@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_arena.scenarios.specs import Scenario, parse, rev_of, similarity, step_lines
+from pytest_arena.scenarios.specs import ScenarioSpec, parse, rev_of, similarity, step_lines
 from tests.specs.samples import FEATURE, SCENARIO, STEPS, gherkin, markdown, only
 
 TEXT = (
@@ -99,7 +99,7 @@ def test_a_moved_file_and_a_fence_do_not_count() -> None:
     assert only(markdown(f"# t\n\n```gherkin\n{TEXT}```\n")).rev == only(gherkin(TEXT)).rev
 
 
-def scenario_of(text: str) -> Scenario:
+def scenario_of(text: str) -> ScenarioSpec:
     """The one scenario of a text, as other rooms have it."""
     (scenario,) = parse(text, "a.feature").scenarios
     return scenario

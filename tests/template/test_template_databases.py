@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import text
 
 from pytest_arena._postgresql import _templates as _databases
-from pytest_arena._postgresql._control import Failed
+from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._values import Stage
 from pytest_arena.errors import TemplateError
@@ -161,7 +161,7 @@ def test_a_server_that_is_gone_is_named(
     """It is no fault of the builder's."""
 
     def gone(_: object) -> str:
-        raise Failed("server closed the connection unexpectedly")
+        raise ControlFailure("server closed the connection unexpectedly")
 
     monkeypatch.setattr(_databases.DatabaseShelves, "identity", gone)
     with pytest.raises(TemplateError, match="cannot be stored: server closed") as caught:

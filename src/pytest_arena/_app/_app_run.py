@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app import _messages
+from pytest_arena._app import _app_errors
 from pytest_arena._app._lifespan import SharedLifespan
 from pytest_arena._app._login import Login
 from pytest_arena._app._sync_client import Portal, open_test_client
@@ -134,7 +134,7 @@ class AppRun:
         if role is None:
             return None
         if self._login is None:
-            raise _messages.no_login(role)
+            raise _app_errors.no_login(role)
         return Login(self._login, role=role, path=self._login_path)
 
     @property
@@ -184,7 +184,7 @@ class AppRun:
     def _check_it_is_open(self) -> None:
         __tracebackhide__ = True
         if self._is_closed:
-            raise _messages.run_is_over()
+            raise _app_errors.run_is_over()
 
     async def aclose(self) -> None:
         """Shut the app down, if its lifespan runs in this loop; a later request starts it again.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-from pytest_arena._app import _messages
+from pytest_arena._app import _app_errors
 from pytest_arena._app._requests import Host, ends_at_the_caller, hop, reporting, sending
 from pytest_arena._loop import running_loop
 
@@ -25,7 +25,7 @@ else:
         try:
             import httpx
         except ImportError:
-            raise _messages.no_http_library() from None
+            raise _app_errors.no_http_library() from None
 
 __all__ = ["AsyncClient", "open_async_client"]
 
@@ -121,7 +121,7 @@ class AsyncClient(httpx.AsyncClient):
     async def _arena_ready(self) -> Self:
         __tracebackhide__ = True
         if running_loop() is None:
-            raise _messages.no_asyncio()
+            raise _app_errors.no_asyncio()
         await self._arena_host.ajoin()
         if self._arena_login is not None:
             await self._arena_login.aonce(self)
@@ -151,7 +151,7 @@ def open_async_client(
     try:
         return AsyncClient(host, login, **options)
     except TypeError as error:
-        raise _messages.wrong_options(error, "the async client") from error
+        raise _app_errors.wrong_options(error, "the async client") from error
 
 
 def _with_state(host: Host) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from enum import Enum, auto
 from typing import Any, cast
 
-from pytest_arena._app import _messages
+from pytest_arena._app import _app_errors
 
 __all__ = [
     "ASGIApp",
@@ -43,9 +43,9 @@ class _Kind(Enum):
 
 
 _REFUSALS = {
-    _Kind.WSGI: _messages.wsgi_app,
-    _Kind.ASYNC_FACTORY: _messages.async_factory,
-    _Kind.OTHER: _messages.no_app,
+    _Kind.WSGI: _app_errors.wsgi_app,
+    _Kind.ASYNC_FACTORY: _app_errors.async_factory,
+    _Kind.OTHER: _app_errors.no_app,
 }
 
 
@@ -101,7 +101,7 @@ def build_app(app: object) -> ASGIApp:
     kind = _kind_of(app)
     if kind is _Kind.FACTORY:
         made = cast("Callable[[], object]", app)()
-        return _as_asgi(made, _kind_of(made), f"what {_messages.describe(app)} returns")
+        return _as_asgi(made, _kind_of(made), f"what {_app_errors.describe(app)} returns")
     return _as_asgi(app, kind, "the app")
 
 
@@ -111,7 +111,7 @@ def _as_asgi(app: object, kind: _Kind, what: str) -> ASGIApp:
         return cast("ASGIApp", app)
     if inspect.iscoroutine(app):
         app.close()  # else Python warns that nobody awaited it
-    raise _REFUSALS.get(kind, _messages.no_app)(app, what)
+    raise _REFUSALS.get(kind, _app_errors.no_app)(app, what)
 
 
 def _kind_of(app: object) -> _Kind:

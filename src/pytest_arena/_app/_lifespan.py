@@ -17,7 +17,7 @@ import warnings
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app import _messages
+from pytest_arena._app import _app_errors
 from pytest_arena._loop import running_loop
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Lifespan:
         if await self._outlasts(PATIENCE):
             self._task.cancel()
             await self._outlasts(PATIENCE / 10)
-            self._failure = _messages.shutdown_hangs(PATIENCE)
+            self._failure = _app_errors.shutdown_hangs(PATIENCE)
         self._raise_failure()
 
     def close(self) -> None:
@@ -207,10 +207,10 @@ class Lifespan:
         error = _innermost(error)
         if self._is_up:
             if error is not None or self._message is not None:
-                text = _messages.shutdown_failed(error, self._message, asked=self._is_stopping)
+                text = _app_errors.shutdown_failed(error, self._message, asked=self._is_stopping)
                 self._failure = _because(text, error)
         elif self._message is not None or (self._took_startup and error is not None):
-            self._start_error = _because(_messages.startup_failed(error, self._message), error)
+            self._start_error = _because(_app_errors.startup_failed(error, self._message), error)
         # Else the app knows no lifespan: ASGI wants a server to go on without.
 
     def _over(self, task: asyncio.Task[None]) -> None:
@@ -218,7 +218,7 @@ class Lifespan:
         # at the exception keeps asyncio from complaining that nobody did.
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
-            self._start_error = _because(_messages.startup_failed(error, None), error)
+            self._start_error = _because(_app_errors.startup_failed(error, None), error)
         self._say_started()
 
     def _say_started(self) -> None:
@@ -229,7 +229,7 @@ class Lifespan:
     def _check_it_moves(self, *, blocked: asyncio.AbstractEventLoop | None) -> None:
         __tracebackhide__ = True
         if self._loop is blocked or not self._loop.is_running():
-            raise _messages.startup_stuck()
+            raise _app_errors.startup_stuck()
 
     def _ask(self) -> None:
         self._is_stopping = True
@@ -265,7 +265,7 @@ class Lifespan:
         try:
             stopped.result(2 * PATIENCE)
         except TimeoutError:
-            raise _messages.shutdown_hangs(2 * PATIENCE) from None
+            raise _app_errors.shutdown_hangs(2 * PATIENCE) from None
 
     def _leave(self) -> None:
         """Let go of the app: its loop was closed without a word to it.

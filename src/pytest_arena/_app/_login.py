@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app import _messages
+from pytest_arena._app import _app_errors
 from pytest_arena.errors import ClientError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Login:
             if inspect.iscoroutine(answer):
                 answer.close()  # else Python warns that nobody awaited it
             if inspect.isawaitable(answer):
-                raise _messages.async_login(role=self.role, path=self._path)
+                raise _app_errors.async_login(role=self.role, path=self._path)
 
     @contextmanager
     def _attempt(self) -> Iterator[None]:
@@ -117,7 +117,7 @@ class Login:
             self._failure = error
             raise
         except Exception as error:
-            words = _messages.sync_login if _forgot_to_await(error) else _messages.login_failed
+            words = _app_errors.sync_login if _forgot_to_await(error) else _app_errors.login_failed
             self._failure = words(error, role=self.role, path=self._path)
             raise self._failure from error
         finally:

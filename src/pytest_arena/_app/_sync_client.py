@@ -8,7 +8,7 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from pytest_arena._app import _messages
+from pytest_arena._app import _app_errors
 from pytest_arena._app._kind import ASGIApp, is_async, is_litestar
 from pytest_arena._app._requests import Host, ends_at_the_caller, hop, reporting, sending
 
@@ -179,7 +179,7 @@ def open_test_client(
     try:
         client = kind(_as_coroutine_function(app), **options)
     except TypeError as error:
-        raise _messages.wrong_options(error, "the test client") from error
+        raise _app_errors.wrong_options(error, "the test client") from error
     client._arena_bind(host, login)  # noqa: SLF001 - a class of this file
     # Below the client, whose own `app` a test may ask for something; Litestar's asks that one.
     transport: Any = client._transport  # noqa: SLF001 - neither library has another way
@@ -222,7 +222,7 @@ def _import_starlettes() -> type[Any]:
             warnings.simplefilter("ignore")
             from starlette.testclient import TestClient
     except (ImportError, RuntimeError) as error:  # the latter for want of an HTTP library
-        raise _messages.no_test_client(error) from None
+        raise _app_errors.no_test_client(error) from None
 
     @ends_at_the_caller
     class ArenaStarletteClient(SyncClient, TestClient):
@@ -246,7 +246,7 @@ def _import_litestars() -> type[Any]:
     try:
         from litestar.testing import TestClient
     except ImportError as error:
-        raise _messages.no_test_client(error) from None
+        raise _app_errors.no_test_client(error) from None
 
     @ends_at_the_caller
     class ArenaLitestarClient(SyncClient, TestClient[Any]):  # type: ignore[misc] # as above

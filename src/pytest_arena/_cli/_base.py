@@ -48,14 +48,14 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Omission:
     """Something that was left alone, and why."""
 
     name: str
     why: str
 
 
-class Room(Protocol):
+class PlaceKind(Protocol):
     """A kind of place."""
 
     def look(self) -> Iterator[Place]:
@@ -65,7 +65,7 @@ class Room(Protocol):
             ArenaError: it cannot be seen.
         """
 
-    def sweep(self, *, everything: bool) -> Iterator[Removed | Left]:
+    def sweep(self, *, everything: bool) -> Iterator[Removed | Omission]:
         """Remove what dead runs have left; with ``everything``, all that no living run uses.
 
         Raises:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from pytest_arena._cli._base import Left, Removed, Room
+    from pytest_arena._cli._base import Omission, PlaceKind, Removed
     from pytest_arena._config import Config
 
 
@@ -36,7 +36,7 @@ class Nothing:
         """Say why."""
         yield self.place
 
-    def sweep(self, *, everything: bool) -> Iterator[Removed | Left]:
+    def sweep(self, *, everything: bool) -> Iterator[Removed | Omission]:
         """Nothing is there."""
         del everything
         yield from ()
@@ -63,7 +63,7 @@ def list_databases(given: argparse.Namespace) -> int:
 
 def sweep_databases(given: argparse.Namespace) -> int:
     """Remove what may go, and print it. Returns and raises as ``list_databases``."""
-    done: list[Removed | Left] = []
+    done: list[Removed | Omission] = []
     failures: list[ArenaError] = []
     for room in _rooms(given.database):
         try:
@@ -82,7 +82,7 @@ def _status(failures: list[ArenaError]) -> int:
     return 1 if failures else 0
 
 
-def _rooms(database: str | None) -> list[Room]:
+def _rooms(database: str | None) -> list[PlaceKind]:
     """Return all that are to be looked at, in the order in which they are shown."""
     config = read_options(database)
     registry = os.environ.get("ARENA_REGISTRY") or REGISTRY  # for tests: the others' is left alone
@@ -95,7 +95,7 @@ def _rooms(database: str | None) -> list[Room]:
     return [*rooms, CachedFiles(config.cache)]
 
 
-def _server(config: Config, registry: str) -> list[Room]:
+def _server(config: Config, registry: str) -> list[PlaceKind]:
     if config.database in {"own", "sqlite"}:
         return []
     url, place = config.database if "://" in config.database else "", config.place("database")

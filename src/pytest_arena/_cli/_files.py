@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from pytest_arena._cli._base import Left, Place, Removed, Thing, size_of, time_of
+from pytest_arena._cli._base import Omission, Place, Removed, Thing, size_of, time_of
 from pytest_arena._sqlite._home import homes
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class LiveFiles:
         for home in homes():
             yield Place(shown=_RUNS, where=str(home), things=tuple(map(_run, _folders(home))))
 
-    def sweep(self, *, everything: bool) -> Iterator[Removed | Left]:
+    def sweep(self, *, everything: bool) -> Iterator[Removed | Omission]:
         """Remove the folders of dead runs, and with ``everything`` those above, once empty."""
         for home in homes():
             for folder in _folders(home):
@@ -104,13 +104,13 @@ def _run(folder: Path) -> Thing:
     )
 
 
-def _removed_run(folder: Path, *, everything: bool) -> Iterator[Removed | Left]:
+def _removed_run(folder: Path, *, everything: bool) -> Iterator[Removed | Omission]:
     lock = _lock_of(folder)
     has_lock = lock.exists()
     with _locked(lock) as is_ours:
         if has_lock and not is_ours:
             if everything:
-                yield Left(folder.name, "a living run works in it")
+                yield Omission(folder.name, "a living run works in it")
             return
         if folder.is_dir():
             size = size_of(folder)
@@ -138,7 +138,7 @@ class CachedFiles:
             things = tuple(thing for thing, _ in found)
             yield Place(shown=shown, where=str(self._cache / name), things=things)
 
-    def sweep(self, *, everything: bool) -> Iterator[Removed | Left]:
+    def sweep(self, *, everything: bool) -> Iterator[Removed | Omission]:
         """Remove broken builds; with ``everything``, all that no living run may be using."""
         for shelf in self._shelves():
             yield from _cleared(shelf, everything=everything)
@@ -200,12 +200,12 @@ def _unfinished(shelf: Path) -> Iterator[Files]:
         yield _thing(f"{shelf.name[:8]}/{file.name[:17]}", "building", file), [file]
 
 
-def _cleared(shelf: Path, *, everything: bool) -> Iterator[Removed | Left]:
+def _cleared(shelf: Path, *, everything: bool) -> Iterator[Removed | Omission]:
     lock = shelf / "lock"
     with _locked(lock) as is_ours:
         if not is_ours:
             if everything:
-                yield Left(shelf.name[:8], "a living run builds there")
+                yield Omission(shelf.name[:8], "a living run builds there")
             return
         for files in _unfinished(shelf):
             yield _removed(*files)
@@ -215,7 +215,7 @@ def _cleared(shelf: Path, *, everything: bool) -> Iterator[Removed | Left]:
         since = _oldest_run()
         for thing, paths in _finished(shelf):
             if since and thing.used and thing.used >= since:
-                yield Left(thing.name, "a living run may use it")
+                yield Omission(thing.name, "a living run may use it")
             else:
                 yield _removed(thing, paths)
         used = time_of(lock)
@@ -224,10 +224,10 @@ def _cleared(shelf: Path, *, everything: bool) -> Iterator[Removed | Left]:
             shelf.rmdir()
 
 
-def _removed(thing: Thing, files: list[Path]) -> Removed | Left:
+def _removed(thing: Thing, files: list[Path]) -> Removed | Omission:
     try:
         for file in files:
             file.unlink(missing_ok=True)
     except OSError as error:
-        return Left(thing.name, error.strerror or str(error))
+        return Omission(thing.name, error.strerror or str(error))
     return Removed(thing.what, thing.name, thing.bytes)

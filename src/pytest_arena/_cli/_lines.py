@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli._base import Left
+from pytest_arena._cli._base import Omission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -47,17 +47,17 @@ def as_json(places: Sequence[Place]) -> str:
     return json.dumps({"places": told}, indent=2, default=datetime.isoformat)
 
 
-def sweep_line(one: Removed | Left) -> str:
+def sweep_line(one: Removed | Omission) -> str:
     """What was removed, or left alone and why."""
-    if isinstance(one, Left):
+    if isinstance(one, Omission):
         return f"left     {one.name}: {one.why}"
     size = f", {size_shown(one.bytes)}" if one.bytes is not None else ""
     return f"removed  {one.what} {one.name}{size}"
 
 
-def closing_line(done: Iterable[Removed | Left]) -> str:
+def closing_line(done: Iterable[Removed | Omission]) -> str:
     """How much has gone."""
-    gone = [one for one in done if not isinstance(one, Left)]
+    gone = [one for one in done if not isinstance(one, Omission)]
     if not gone:
         return "Nothing to remove."
     return f"{len(gone)} removed, {size_shown(sum(one.bytes or 0 for one in gone))}."

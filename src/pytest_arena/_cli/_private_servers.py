@@ -8,10 +8,10 @@ from contextlib import closing, suppress
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli._base import Left, Place, Removed, Thing, size_of, time_of
+from pytest_arena._cli._base import Omission, Place, Removed, Thing, size_of, time_of
 from pytest_arena._cli._server_databases import ServerDatabases
 from pytest_arena._clock import until
-from pytest_arena._postgresql._control import Failed, open_control
+from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.servers import Unavailable
 from pytest_arena._postgresql.servers._cluster import (
     OTHER_CLIENTS,
@@ -54,7 +54,7 @@ class PrivateServers:
             places = [self._place(folder) for folder in _clusters(parent)]
             yield from places or [Place(shown=_SHOWN, where=str(parent))]
 
-    def sweep(self, *, everything: bool) -> Iterator[Removed | Left]:
+    def sweep(self, *, everything: bool) -> Iterator[Removed | Omission]:
         """Sweep those that run; with ``everything``, stop and remove those that nobody uses."""
         for parent in self._parents():
             clusters = _clusters(parent)
@@ -65,13 +65,13 @@ class PrivateServers:
                 with suppress(OSError):  # it is not there, or not empty
                     empty.rmdir()
 
-    def _swept(self, folder: ClusterFolder, *, everything: bool) -> Iterator[Removed | Left]:
+    def _swept(self, folder: ClusterFolder, *, everything: bool) -> Iterator[Removed | Omission]:
         if everything and not _is_in_use(folder):
             yield _removed(folder)
         elif _runs(folder):
             yield from self._databases(folder).sweep(everything=everything)
             if everything:
-                yield Left(folder.path.name, "a private server that somebody uses")
+                yield Omission(folder.path.name, "a private server that somebody uses")
 
     def _parents(self) -> list[Path]:
         try:
@@ -124,7 +124,7 @@ def _is_in_use(folder: ClusterFolder) -> bool:
     try:
         with closing(open_control(address_of(folder))) as control:
             return control.rows(OTHER_CLIENTS) != [(0,)]
-    except Failed:
+    except ControlFailure:
         return True  # full, starting or ending
 
 
@@ -132,17 +132,17 @@ def _is_held(path: Path) -> bool:
     return path.exists() and is_held(path)
 
 
-def _removed(folder: ClusterFolder) -> Removed | Left:
+def _removed(folder: ClusterFolder) -> Removed | Omission:
     lock = folder.beside("lock")
     try:
         with attempt(lock) as is_ours:
             if not is_ours or not _is_stopped(folder):
-                return Left(folder.path.name, "a private server that starts, or does not stop")
+                return Omission(folder.path.name, "a private server that starts, or does not stop")
             size = size_of(folder.path)
             remove(folder)
             lock.unlink()  # whoever waits for it sees that it is gone
     except OSError as error:
-        return Left(folder.path.name, str(error))
+        return Omission(folder.path.name, str(error))
     return Removed("server", folder.path.name, size)
 
 

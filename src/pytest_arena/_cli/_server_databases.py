@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli._base import Left, Place, Removed, Thing
+from pytest_arena._cli._base import Omission, Place, Removed, Thing
 from pytest_arena._postgresql.registry import ServerRegistry, look
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class ServerDatabases:
         things = tuple(map(_thing, seen.databases)) if seen else ()
         yield Place(shown=self._shown, where=self._address.server, things=things)
 
-    def sweep(self, *, everything: bool) -> Iterator[Removed | Left]:
+    def sweep(self, *, everything: bool) -> Iterator[Removed | Omission]:
         """Have it swept by a run of our own, and say what is not there any more."""
         before = look(self._address, registry=self._registry)
         if before is None:
@@ -45,7 +45,7 @@ class ServerDatabases:
             if row.name not in there and not row.alive:
                 yield Removed(row.kind, row.name, row.bytes)
             elif row.name in there and (everything or row.name in left):
-                yield Left(row.name, left.get(row.name) or self._why_left(row))
+                yield Omission(row.name, left.get(row.name) or self._why_left(row))
         if after is None:
             yield Removed("registry", self._registry, before.bytes)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy.engine import make_url
 
 from pytest_arena import _gate
+from pytest_arena._databases._app_databases import AllowedFiles, KnownDatabases, Products
 from pytest_arena._databases._builds import Builds
 from pytest_arena._databases._provision import Level, Provision
-from pytest_arena._databases._registry import Files, KnownDatabases, Products
 from pytest_arena._databases._template import Recipe
 from pytest_arena._product import Aim, Asked, Key
 from pytest_arena.errors import ArenaError
@@ -32,12 +32,12 @@ class Databases:
     """The resolver that the gate asks, and the databases with all that stands in them."""
 
     ledger: Ledger
-    files: Files
+    files: AllowedFiles
 
     def __init__(self, config: Config, ledger: Ledger, connections: Registry) -> None:
         self._config, self.ledger, self._connections = config, ledger, connections
         self.products = Products(self, config)
-        self.files = Files(config, self.products)
+        self.files = AllowedFiles(config, self.products)
         self.known = KnownDatabases(config, self.products, self.files, connections.usage)
         self._builds = Builds()
         self.provision = Provision(config, ledger, self._builds, recipe_of=self._recipe)

@@ -11,10 +11,10 @@ from pytest_arena._gate._engines import (
     find_engines,
     sync_twin,
 )
+from pytest_arena._gate._gate_notes import after_session, unknown_connection
 from pytest_arena._gate._listeners import Gate, close, install
 from pytest_arena._gate._loops import adopt
 from pytest_arena._gate._lost import LostWrite
-from pytest_arena._gate._messages import after_session, unknown_connection
 from pytest_arena._gate._reads import Doings, Part, watch_statements
 from pytest_arena._gate._registry import Checkout, Registry, Usage
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
-from pytest_arena._gate import _loops, _messages, _owners
+from pytest_arena._gate import _gate_notes, _loops, _owners
 from pytest_arena._gate._engines import describe, remember_engines, used_again
 from pytest_arena._gate._lost import LostWrites, note_errors_on_leaving, watch_writes
 from pytest_arena._gate._registry import INFO, Checkout, ConnectionRecord, abandon
@@ -84,7 +84,7 @@ class Gate:
         if live.outside and not self.core.files.is_allowed(live.outside):
             # Its pool does not know of it yet; an async one is closed without awaiting.
             getattr(dbapi_connection, "terminate", dbapi_connection.close)()
-            raise self.core.ledger.refused(_messages.unknown_connection(live.outside))
+            raise self.core.ledger.refused(_gate_notes.unknown_connection(live.outside))
         return ConnectionRecord(live.aim, live.handle)
 
     def checked_out(self, dbapi_connection: Any, entry: Any, _proxied: Any) -> None:
@@ -156,7 +156,7 @@ class Gate:
                 continue
             is_stale = any(self.core.current(aim.key) != aim for aim in info.aims())
             if is_stale and self.registry.give_up(taken):
-                self.core.ledger.note(_messages.lost_transaction(taken.line))
+                self.core.ledger.note(_gate_notes.lost_transaction(taken.line))
 
     def end_raw(self, serial: int) -> None:
         """End what drivers have opened by themselves in a level that is left."""

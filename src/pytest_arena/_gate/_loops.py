@@ -122,8 +122,8 @@ class AnyLoopQueue(QueueCommon[_T]):
         self.use_lifo = use_lifo
         self._items: deque[_T] | list[_T] = deque()
         self._guard = threading.RLock()
-        self._getters = _Line(self._guard)
-        self._putters = _Line(self._guard)
+        self._getters = _Queue(self._guard)
+        self._putters = _Queue(self._guard)
 
     @classmethod
     def heir_of(cls, queue: AsyncAdaptedQueue[_T]) -> AnyLoopQueue[_T]:
@@ -230,7 +230,7 @@ class AnyLoopMutex:
 
 
 @final
-class _Line:
+class _Queue:
     """Those who wait for the same thing: a row for each loop, first come, first told.
 
     What holds between any two steps: in each row, as many are told to look as there are things to

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     from pytest_arena._values import Address
 
-__all__ = ["Led", "Target", "is_led", "knows", "lead", "name_outright", "target"]
+__all__ = ["Led", "ServerTarget", "is_led", "knows", "lead", "name_outright", "target"]
 
 _PORT = "5432"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ServerTarget:
     """The servers that are tried in turn, and the name of the database on them."""
 
     hosts: tuple[tuple[str, str], ...]  # name, number or folder of the socket; port
@@ -64,10 +64,10 @@ class Led(str):
         return led
 
     @property
-    def target(self) -> Target:
+    def target(self) -> ServerTarget:
         """What the arguments mean, as long as nobody changed them."""
         address = self.address
-        return Target(((address.host, str(address.port)),), address.database)
+        return ServerTarget(((address.host, str(address.port)),), address.database)
 
 
 def _is_here(address: Address) -> bool:
@@ -120,7 +120,7 @@ def knows(driver: str) -> bool:
     return driver in _DRIVERS
 
 
-def target(driver: str, args: Any, kwargs: dict[str, Any]) -> Target:
+def target(driver: str, args: Any, kwargs: dict[str, Any]) -> ServerTarget:
     """Return the servers and the database that are meant.
 
     Raises:
@@ -171,13 +171,13 @@ _ASYNCPG_SERVER = {
 _FOLDER_AND_PORT = re.compile(r"(.*)/\.s\.PGSQL\.(\d+)")  # a socket may be named by its file
 
 
-def _asyncpg_target(args: Any, kwargs: dict[str, Any]) -> Target:
+def _asyncpg_target(args: Any, kwargs: dict[str, Any]) -> ServerTarget:
     """Return which database is meant: by arguments, DSN, service, environment, in this order."""
     layers = _layers(args, kwargs)
     user = _first(layers, "user") or os.environ.get("PGUSER") or _os_user()
     named = _first(layers, "database", "dbname")
     database = os.environ.get("PGDATABASE") if named is None else named
-    return Target(_asyncpg_hosts(layers), database or user)
+    return ServerTarget(_asyncpg_hosts(layers), database or user)
 
 
 def _asyncpg_lead(address: Address, args: list[Any], kwargs: dict[str, Any]) -> None:
@@ -336,7 +336,7 @@ _OUTRIGHT = {
 }
 
 
-def _libpq_target(driver: str, args: Any, kwargs: dict[str, Any]) -> Target:
+def _libpq_target(driver: str, args: Any, kwargs: dict[str, Any]) -> ServerTarget:
     """Return which database is meant: by arguments, service, environment, default, in this order.
 
     Raises:
@@ -345,7 +345,9 @@ def _libpq_target(driver: str, args: Any, kwargs: dict[str, Any]) -> Target:
     given = _libpq_given(driver, args, kwargs)
     variables = {key: os.environ[name] for key, name in _VARIABLES.items() if name in os.environ}
     said = {**variables, **_service_settings(given), **given}
-    return Target(_libpq_hosts(said), str(said.get("dbname") or said.get("user") or _os_user()))
+    return ServerTarget(
+        _libpq_hosts(said), str(said.get("dbname") or said.get("user") or _os_user())
+    )
 
 
 def _libpq_lead(driver: str, address: Address, args: list[Any], kwargs: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql import moving
 from pytest_arena._postgresql._handle import ServerHandle, driver_connection
 from pytest_arena._postgresql._identity import identity, name_of
-from pytest_arena._postgresql.drivers import _guard as drivers
+from pytest_arena._postgresql.drivers import _raw_guard as drivers
 from pytest_arena._postgresql.drivers._seams import watch_drivers
 from pytest_arena._product import Asked, Live
 

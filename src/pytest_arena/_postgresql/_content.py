@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._postgresql._control import Failed, identifier, literal
+from pytest_arena._postgresql._control import ControlFailure, identifier, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,7 +47,7 @@ def content(control: Control) -> dict[str, str]:
             found |= dict(control.rows(" UNION ALL ".join(map(_digest, batch))))
         return found
     finally:
-        with suppress(Failed):  # the server is gone, and what came before says so
+        with suppress(ControlFailure):  # the server is gone, and what came before says so
             control.run("ROLLBACK")
 
 

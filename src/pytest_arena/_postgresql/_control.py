@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._values import Address
 
-__all__ = ["Control", "Failed", "as_own", "identifier", "is_own", "literal", "open_control"]
+__all__ = ["Control", "ControlFailure", "as_own", "identifier", "is_own", "literal", "open_control"]
 
 _CONNECT_SECONDS = 10
 _TURNS = 5
@@ -36,7 +36,7 @@ _LOST = ("57P01", "57P02", "57P03")
 _ELSEWHERE = ("", "08", "53", "57", "58")
 
 
-class Failed(Exception):
+class ControlFailure(Exception):
     """PostgreSQL, or the way to it, said no.
 
     ``sqlstate`` is PostgreSQL's code (https://www.postgresql.org/docs/current/errcodes-appendix.html),
@@ -172,7 +172,9 @@ class _LibpqControl:
                 cursor.execute(sql)
                 return cast("list[tuple[Any, ...]]", cursor.fetchall()) if fetch else []
             except (self._error, *_UNREADABLE) as error:
-                raise Failed(str(error).strip(), getattr(error, self._code, "") or "") from error
+                raise ControlFailure(
+                    str(error).strip(), getattr(error, self._code, "") or ""
+                ) from error
 
     def close(self) -> None:
         self._connection.close()
@@ -187,18 +189,18 @@ class _PsycopgControl(_LibpqControl):
             try:
                 result = self._connection.pgconn.exec_(sql.encode())
             except self._error as error:
-                raise Failed(str(error).strip()) from error
+                raise ControlFailure(str(error).strip()) from error
         if not result.ntuples:
             raise _refused(result)
         text = result.get_value(0, 0)
         return None if text is None else text.decode()
 
 
-def _refused(result: Any) -> Failed:
+def _refused(result: Any) -> ControlFailure:
     from psycopg import pq  # noqa: PLC0415 - an extra, and slow to import
 
     code = result.error_field(pq.DiagnosticField.SQLSTATE) or b""
-    return Failed(pq.error_message(result).strip(), code.decode())
+    return ControlFailure(pq.error_message(result).strip(), code.decode())
 
 
 def _psycopg(address: Address, settings: Mapping[str, str]) -> Control:
@@ -209,7 +211,7 @@ def _psycopg(address: Address, settings: Mapping[str, str]) -> Control:
             **_libpq(address, settings), autocommit=True, prepare_threshold=None
         )
     except psycopg.Error as error:
-        raise Failed(str(error).strip(), error.sqlstate or _code(error)) from error
+        raise ControlFailure(str(error).strip(), error.sqlstate or _code(error)) from error
     control = _PsycopgControl(connection, psycopg.Error, "sqlstate")
     control.pid = connection.info.backend_pid
     return control
@@ -225,7 +227,7 @@ def _psycopg2(address: Address, settings: Mapping[str, str]) -> Control:
     try:
         connection = psycopg2.connect(**_libpq(address, settings))
     except psycopg2.Error as error:
-        raise Failed(str(error).strip(), error.pgcode or _code(error)) from error
+        raise ControlFailure(str(error).strip(), error.pgcode or _code(error)) from error
     connection.autocommit = True
     control = _LibpqControl(connection, psycopg2.Error, "pgcode")
     control.pid = connection.get_backend_pid()
@@ -268,7 +270,7 @@ class _AsyncpgControl:
             with as_own():
                 return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
         except asyncpg.PostgresError as error:
-            raise Failed(str(error), error.sqlstate or "") from error
+            raise ControlFailure(str(error), error.sqlstate or "") from error
         except (
             TimeoutError,
             OSError,
@@ -276,7 +278,7 @@ class _AsyncpgControl:
             asyncpg.InternalClientError,  # a goodbye of the server crossed with our statement
             *_UNREADABLE,
         ) as error:
-            raise Failed(str(error) or type(error).__name__) from error
+            raise ControlFailure(str(error) or type(error).__name__) from error
 
     def close(self) -> None:
         if self._loop.is_running():

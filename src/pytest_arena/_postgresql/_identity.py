@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from pytest_arena._postgresql._arguments import Target
+from pytest_arena._postgresql._arguments import ServerTarget
 from pytest_arena._product import UNNAMED
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def name_of(dbapi_connection: Any, found: Identity) -> str:
     """
     connection = getattr(dbapi_connection, "driver_connection", dbapi_connection)
     if (place := _place(connection)) is not None:
-        return Target((place,), found.database).name
+        return ServerTarget((place,), found.database).name
     driver = type(connection).__module__.partition(".")[0]
     return f"{driver}://{UNNAMED}" + (f"/{found.database}" if found.database else "")
 

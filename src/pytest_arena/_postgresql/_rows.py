@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._changes import Row, limited, net
 from pytest_arena._postgresql._content import BEGIN_READING
-from pytest_arena._postgresql._control import Failed, identifier, literal
+from pytest_arena._postgresql._control import ControlFailure, identifier, literal
 from pytest_arena._values import TableRows
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Rows", "compared", "read_digests", "read_rows"]
 
 
-class _Table(NamedTuple):
+class _CatalogTable(NamedTuple):
     """A table of the app's, as the catalog has it."""
 
     name: str  # as the app has it
@@ -126,18 +126,18 @@ def _one_snapshot(control: Control) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(Failed):  # the server is gone, and what came before says so
+        with suppress(ControlFailure):  # the server is gone, and what came before says so
             control.run("ROLLBACK")
 
 
-def _tables(control: Control) -> list[_Table]:
-    return [_Table(*row) for row in control.rows(_TABLES)]
+def _tables(control: Control) -> list[_CatalogTable]:
+    return [_CatalogTable(*row) for row in control.rows(_TABLES)]
 
 
 _AT_ONCE = 50  # a batch is one statement, which is planned as a whole
 
 
-def _digests(control: Control, tables: list[_Table]) -> dict[str, str]:
+def _digests(control: Control, tables: list[_CatalogTable]) -> dict[str, str]:
     found: dict[str, str] = {}
     for start in range(0, len(tables), _AT_ONCE):
         queries = [table.digest() for table in tables[start : start + _AT_ONCE]]
@@ -147,18 +147,18 @@ def _digests(control: Control, tables: list[_Table]) -> dict[str, str]:
     return {table.name: f"{found[table.name]}, {table.columns}" for table in tables}
 
 
-def _read(control: Control, table: _Table, digests: dict[str, str]) -> _Read:
+def _read(control: Control, table: _CatalogTable, digests: dict[str, str]) -> _Read:
     is_empty = digests[table.name].startswith("0 rows")
     rows = [] if is_empty else [(image, tuple(row)) for image, *row in _values(control, table)]
     return _Read(tuple(table.columns), tuple(table.key), rows)
 
 
-def _values(control: Control, table: _Table) -> list[tuple[str, *Row]]:
+def _values(control: Control, table: _CatalogTable) -> list[tuple[str, *Row]]:
     columns = "".join(f", {identifier(column)}" for column in table.columns)
     texts = "".join(f", {identifier(column)}::text" for column in table.columns)
     try:
         return control.rows(table.rows(columns))
-    except Failed as error:
+    except ControlFailure as error:
         if error.sqlstate:
             raise
     # A value that the driver has no type for: a date in the year 10,000, for one.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._beyond import reaches_beyond
-from pytest_arena._postgresql._control import Failed, literal
+from pytest_arena._postgresql._control import ControlFailure, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,7 @@ def _run(control: Control, statement: _Statement) -> None:
     try:
         for sql in _insertions(statement) if statement.is_copy else (statement.sql,):
             control.run(sql)
-    except Failed as error:
+    except ControlFailure as error:
         raise ScriptFailed(
             str(error),
             line=_line_of(error, statement),
@@ -95,7 +95,7 @@ def _run(control: Control, statement: _Statement) -> None:
         ) from error
 
 
-def _line_of(error: Failed, statement: _Statement) -> int:
+def _line_of(error: ControlFailure, statement: _Statement) -> int:
     """The line where PostgreSQL has seen it, or else the statement's first one."""
     cause = error.__cause__
     position = getattr(cause, "position", None)  # asyncpg's
@@ -108,7 +108,7 @@ def _line_of(error: Failed, statement: _Statement) -> int:
 _NO_ROLE = re.compile(r'role "[^"]*" does not exist')
 
 
-def _fix(error: Failed) -> str:
+def _fix(error: ControlFailure) -> str:
     if _NO_ROLE.search(str(error)):
         return "pg_dump --no-owner --no-privileges …   (a script of its own for the schema)"
     return ""

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import URL
 
 from pytest_arena._postgresql import _scripts as scripts
-from pytest_arena._postgresql._control import Failed, literal, open_control
+from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._product import Aim, Key, Manifest, ScriptError, Template, read_manifest
 from pytest_arena.errors import TemplateError
 
@@ -216,7 +216,7 @@ class DatabaseShelves:
 
     def not_stored(self, error: Exception) -> TemplateError | None:
         """The server is gone, or refuses."""
-        if not isinstance(error, Failed):
+        if not isinstance(error, ControlFailure):
             return None
         return TemplateError(
             f"the template cannot be stored: {error}",

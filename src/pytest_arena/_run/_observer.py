@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_arena._databases._sessions import Sessions
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
-    from pytest_arena._run._story import Moment, Moments
+    from pytest_arena._run._story import Moments, StoryMoment
     from pytest_arena._run._test import Current, Watcher
 
 __all__ = ["ExpectedChanges", "Observer", "expectations"]
@@ -69,7 +69,7 @@ class Observer:
         until = after.time_of(database) if after else None
         return self.between(database, before.time_of(database), until)
 
-    def _why_not(self, moments: list[Moment], database: Database) -> str:
+    def _why_not(self, moments: list[StoryMoment], database: Database) -> str:
         """Say why it cannot be told what has changed around these; "" where it can."""
         if any(one.levels != self._moments.levels() for one in moments):
             return "it was made in another level: a wider fixture's, or an example's of Hypothesis"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena import _gate
 from pytest_arena._app import no_asyncio
 from pytest_arena._changes import Mask
+from pytest_arena._databases._arena_engines import Engines
 from pytest_arena._databases._builders import check_schema, seed_builder
-from pytest_arena._databases._engines import Engines
 from pytest_arena._databases._environment import Environment
 from pytest_arena._databases._resolver import Databases
 from pytest_arena._ledger import Ledger, TestFacts

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from pytest_arena._product import Database
     from pytest_arena._values import TableRows
 
-__all__ = ["Moment", "Moments", "Story", "Turn", "asked_and_answered", "lost_words"]
+__all__ = ["Moments", "Story", "StoryMoment", "Turn", "asked_and_answered", "lost_words"]
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class StoryMoment:
     """A point in time between two requests, in each database that was there."""
 
     levels: tuple[Level, ...]
@@ -46,10 +46,10 @@ class Moments:
     def __init__(self, databases: Databases, mask: Mask) -> None:
         self._databases, self.mask = databases, mask
 
-    def now(self) -> Moment:
+    def now(self) -> StoryMoment:
         """Ask each database that somebody has connected to. Never raises."""
         times = {one: self._time_in(one) for one in self._databases.provisioned()}
-        return Moment(self.levels(), times)
+        return StoryMoment(self.levels(), times)
 
     def _time_in(self, database: Database) -> object:
         try:
@@ -85,8 +85,8 @@ class Moments:
 class Turn:
     """Requests that were under way together: nobody can tell which of them changed what."""
 
-    before: Moment | None  # None where it is so long ago that nobody keeps it
-    after: Moment | None = None  # None as long as it goes on, too
+    before: StoryMoment | None  # None where it is so long ago that nobody keeps it
+    after: StoryMoment | None = None  # None as long as it goes on, too
     records: list[Request] = field(default_factory=list)
     is_at_once: bool = False
     lost: list[LostWrite] = field(default_factory=list)
@@ -229,7 +229,7 @@ class _Telling:
             yield StoryPart(f"what changed could not be read: {self._failure}", None)
 
     def _turn_by_turn(self) -> Iterator[StoryPart]:
-        since: Moment | None = None
+        since: StoryMoment | None = None
         title = "before the first request" if self._turns else "the test and its fixtures"
         for turns in _gathered(self._turns):
             before, after = turns[0].before or since, turns[-1].after
@@ -240,7 +240,7 @@ class _Telling:
             yield from self._outside(title, since, None)
 
     def _outside(
-        self, title: str, since: Moment | None, until: Moment | None
+        self, title: str, since: StoryMoment | None, until: StoryMoment | None
     ) -> Iterator[StoryPart]:
         changes = self._changes(since, until)
         if changes or not (self._turns or self._failure or self._is_partly_told):
@@ -259,7 +259,7 @@ class _Telling:
         return StoryPart(_requests(turn), changes, lost=tuple(map(lost_words, turn.lost)))
 
     def _changes(
-        self, since: Moment | None = None, until: Moment | None = None, *, depth: int = 0
+        self, since: StoryMoment | None = None, until: StoryMoment | None = None, *, depth: int = 0
     ) -> Changes | None:
         """In all databases of which it can be told; None where that failed."""
         rows: list[TableRows] = []

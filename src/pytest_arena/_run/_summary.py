@@ -11,7 +11,7 @@ from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
     from pytest_arena._config import Config
-    from pytest_arena._databases._registry import KnownDatabases
+    from pytest_arena._databases._app_databases import KnownDatabases
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database

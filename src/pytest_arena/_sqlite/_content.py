@@ -166,7 +166,7 @@ def _table(both: sql.OwnConnection, place: str, definition: str, *, has_rowid: b
     side, _, name = place.partition(".")
     try:
         info = both.execute(f"PRAGMA {side}.table_xinfo({name})").fetchall()
-    except sql.Failed:  # of an extension that is not loaded here
+    except sql.FileFailure:  # of an extension that is not loaded here
         info = []
     columns = tuple(
         row[1]
@@ -181,7 +181,7 @@ def _table(both: sql.OwnConnection, place: str, definition: str, *, has_rowid: b
 def _is_readable(both: sql.OwnConnection, place: str, column: str) -> bool:
     try:
         both.execute(f"SELECT {_quoted(column)} FROM {place} LIMIT 0")
-    except sql.Failed:  # made by a function of the app's
+    except sql.FileFailure:  # made by a function of the app's
         return False
     return True
 
@@ -192,7 +192,7 @@ def _compared(
     newest = after or before or _Table()
     columns, rows = newest.columns, None
     if before == after and not newest.is_virtual and (match := _match(newest)):
-        with suppress(sql.Failed, sqlite3.DatabaseError):  # a collation of the app's
+        with suppress(sql.FileFailure, sqlite3.DatabaseError):  # a collation of the app's
             rows = _by_match(both, _quoted(name), newest, match)
     if rows is None:
         older = before or newest

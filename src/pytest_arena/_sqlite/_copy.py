@@ -128,7 +128,7 @@ class Copy:
                 return True
         except sql.Busy:
             return False
-        except sql.Failed:
+        except sql.FileFailure:
             return True  # that is no lock, and leaving tells of it
 
     def is_untouched(self) -> bool:
@@ -145,7 +145,7 @@ class Copy:
             return False
         try:
             return version() == file.version
-        except (sql.Busy, sql.Failed):
+        except (sql.Busy, sql.FileFailure):
             return False  # somebody is about to change it
 
     def forget(self, *, is_undone: bool = False) -> None:  # noqa: ARG002 - nothing can be set back
@@ -188,7 +188,7 @@ class Copy:
         """
         if exact:
             return self._read(lambda: self._moment_now(exact=True))
-        with suppress(sql.Busy, sql.Failed, OSError):
+        with suppress(sql.Busy, sql.FileFailure, OSError):
             return self._moment_now(exact=False)
         return None
 
@@ -265,7 +265,7 @@ class Copy:
             yield
         except sql.Busy as error:
             raise Held(str(error)) from error
-        except (sql.Failed, OSError) as error:
+        except (sql.FileFailure, OSError) as error:
             full, folder = sql.is_full(error), self.live.parent
             raise IsolationError(
                 f"the database {self.live.stem!r} cannot be read or written: {error}",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MEMORY",
     "Busy",
-    "Failed",
+    "FileFailure",
     "OwnConnection",
     "alone",
     "copy_into",
@@ -124,7 +124,7 @@ class Busy(Exception):
     """Another connection holds a lock on the file."""
 
 
-class Failed(Exception):
+class FileFailure(Exception):
     """SQLite cannot read or write the file: a full disk, a file that was deleted or is none."""
 
 
@@ -152,10 +152,10 @@ class OwnConnection(sqlite3.Connection):
         return number
 
 
-def lock_or_failure(error: sqlite3.DatabaseError) -> Busy | Failed:
+def lock_or_failure(error: sqlite3.DatabaseError) -> Busy | FileFailure:
     """Return what an error means: somebody's lock, for which one can wait, or anything else."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    return Busy(str(error)) if code & 0xFF in _LOCKS else Failed(str(error))
+    return Busy(str(error)) if code & 0xFF in _LOCKS else FileFailure(str(error))
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -187,7 +187,7 @@ def open_control(path: Path) -> OwnConnection:
         raise lock_or_failure(error) from error
     try:
         control.execute("PRAGMA synchronous = OFF")
-    except (Busy, Failed):
+    except (Busy, FileFailure):
         control.close()
         raise
     return control
@@ -230,7 +230,7 @@ def writing(control: OwnConnection) -> Iterator[None]:
     finally:
         try:
             control.execute("COMMIT")
-        except (Busy, Failed):  # with a rollback journal, even an empty one waits for readers
+        except (Busy, FileFailure):  # with a rollback journal, even an empty one waits for readers
             if control.in_transaction:  # a full disk has ended it
                 control.execute("ROLLBACK")
 

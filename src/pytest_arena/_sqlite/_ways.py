@@ -151,8 +151,8 @@ class Way(Protocol):
 
     Guarantee: after ``restore`` the file's content is the picture's, and every open connection of
     every process sees it. Each method raises ``Unfit``, or ``OSError``, where another way must do
-    it, ``Busy`` where somebody's lock keeps everybody from it, and ``Failed`` where SQLite cannot
-    read or write the file.
+    it, ``Busy`` where somebody's lock keeps everybody from it, and ``FileFailure`` where SQLite
+    cannot read or write the file.
     """
 
     name: str
@@ -402,7 +402,7 @@ class Wal:
         try:
             mark = self._new_mark()
             still_so = sql.data_version(self._control) == version
-        except (sql.Busy, sql.Failed, OSError):
+        except (sql.Busy, sql.FileFailure, OSError):
             return
         if mark is not None and still_so:
             self.parent, self._marks[picture] = picture, mark

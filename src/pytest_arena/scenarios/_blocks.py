@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_arena.scenarios._instruments import Instruments
     from pytest_arena.scenarios._log import Log
-    from pytest_arena.scenarios.specs import Kind, Problem, Specification
-    from pytest_arena.scenarios.specs import Scenario as SpecScenario
+    from pytest_arena.scenarios.specs import Kind, Problem, ScenarioSpec, Specification
 
 __all__ = ["Scenario"]
 
@@ -179,7 +178,7 @@ class _Steps:
         )
 
 
-def _places(scenario: SpecScenario, kind: Kind, text: str) -> list[int]:
+def _places(scenario: ScenarioSpec, kind: Kind, text: str) -> list[int]:
     """Of an Outline the texts of the rows are as good as the template's."""
     outlines = [scenario.steps, *(row.steps for row in scenario.rows)]
     return sorted(

@@ -217,7 +217,7 @@ def do_merge(given: argparse.Namespace) -> int:
 def do_report(given: argparse.Namespace) -> int:
     """Make pages and summaries of what runs have written."""
     forms = {form: path for form in outputs.FORMS if (path := getattr(given, form))}
-    wanted = (*outputs.targets(given.out), *(outputs.Target(*form) for form in forms.items()))
+    wanted = (*outputs.targets(given.out), *(outputs.OutputTarget(*form) for form in forms.items()))
     document = evidence.merged(map(_document, given.documents))
     written = outputs.write(wanted, document, root=read_project().root, folder=Path.cwd())
     _print(written)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_arena._run import ArenaRun
     from pytest_arena.scenarios._breakage import Breaking
     from pytest_arena.scenarios.evidence import Facts
-    from pytest_arena.scenarios.specs import Scenario, Specification
+    from pytest_arena.scenarios.specs import ScenarioSpec, Specification
 
     _Row = tuple[tuple[str, str], ...]
 
@@ -111,7 +111,7 @@ class Instruments:
 
     def begin_test(
         self,
-        scenarios: tuple[Scenario, ...],
+        scenarios: tuple[ScenarioSpec, ...],
         fixture_names: frozenset[str],
         *,
         rows: frozenset[_Row] = frozenset(),

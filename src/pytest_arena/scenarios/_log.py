@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_arena._ledger import Request
-    from pytest_arena.scenarios.specs import Kind, Scenario
+    from pytest_arena.scenarios.specs import Kind, ScenarioSpec
 
 
 __all__ = ["PLAIN", "Block", "Heard", "Log", "is_constant"]
@@ -55,7 +55,7 @@ class Block:
 class Log:
     """One try. Any thread of the test's may add to it; nobody takes anything out meanwhile."""
 
-    scenarios: tuple[Scenario, ...]
+    scenarios: tuple[ScenarioSpec, ...]
     fixture_names: frozenset[str]
     in_call: bool = False
     requests: list[Request] = field(default_factory=list)

@@ -22,7 +22,7 @@ from pytest_arena.scenarios.specs import Index, Problem, Reference, reference, r
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from pytest_arena.scenarios.specs import Scenario, Specification
+    from pytest_arena.scenarios.specs import ScenarioSpec, Specification
 
 __all__ = ["Mapped", "Mapper", "Mappings", "Unawaited"]
 
@@ -35,7 +35,7 @@ class Mapped:
     test: str
     """Its node id at collection: another plugin may change it afterwards."""
     mappings: tuple[Mapping, ...]
-    scenarios: tuple[Scenario, ...]
+    scenarios: tuple[ScenarioSpec, ...]
     error: ScenarioError | None
     orphans: tuple[Problem, ...]
 
@@ -56,7 +56,7 @@ class Mapper:
 
     def _mapped(self, item: Any) -> Mapped | None:
         markers, template = list(item.iter_markers("scenario")), _template_of(item)
-        found: list[tuple[Mapping, Scenario]] = []
+        found: list[tuple[Mapping, ScenarioSpec]] = []
         errors: list[ScenarioError] = []
         for marker in markers:
             line = linecache.getline(str(item.path), (item.location[1] or 0) + 1).strip()
@@ -82,7 +82,7 @@ class Mapper:
             ),
         )
 
-    def _found(self, item: Any, wanted: Reference) -> tuple[Mapping, Scenario]:
+    def _found(self, item: Any, wanted: Reference) -> tuple[Mapping, ScenarioSpec]:
         scenario = self._index.only(wanted)
         if scenario is None:
             scenario = self._index.find(wanted, named=self._named_by_all())
@@ -96,7 +96,7 @@ class Mapper:
         )
         return mapping, scenario
 
-    def _of_bdd(self, item: Any, name: str, file: Path) -> Iterator[tuple[Mapping, Scenario]]:
+    def _of_bdd(self, item: Any, name: str, file: Path) -> Iterator[tuple[Mapping, ScenarioSpec]]:
         spec = relative(file, self._root)
         if spec in self._files:
             try:

@@ -9,7 +9,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._imports import when_imported
-from pytest_arena._postgresql.drivers._guard import Guard
+from pytest_arena._postgresql.drivers._raw_guard import Guard
 from pytest_arena._postgresql.drivers._statements import (
     STATEMENTS,
     guard_cursors,

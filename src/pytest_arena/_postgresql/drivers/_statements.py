@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import TypeAlias
 
-    from pytest_arena._postgresql.drivers._guard import Guard
+    from pytest_arena._postgresql.drivers._raw_guard import Guard
 
     Change: TypeAlias = Callable[[Guard, ModuleType], None]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql._control import Failed
+from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql.isolation._journaled import JournaledDatabase
-from pytest_arena._postgresql.isolation._levels import Level, RowsLost, Snapshot
 from pytest_arena._postgresql.isolation._live import NEVER, PlainDatabase
+from pytest_arena._postgresql.isolation._server_levels import RowsLost, ServerLevel, Snapshot
 from pytest_arena._postgresql.registry import new_name
 from pytest_arena._product import Held, held_by, nothing
 from pytest_arena.errors import ArenaError, impossible
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ServerIsolation"]
 
 _Live = JournaledDatabase | PlainDatabase
-_Level = Level[_Live]
+_Level = ServerLevel[_Live]
 _SHOWN = 3
 _KINDS: dict[str, type[_Live]] = {"undo": JournaledDatabase, "clone": PlainDatabase}
 
@@ -72,7 +72,7 @@ class ServerIsolation:
         with own.saying("no database for the first test"):
             live.begin(first)
         self.generation += 1
-        self._stack = [Level(live, first, 0, first)]
+        self._stack = [ServerLevel(live, first, 0, first)]
 
     @property
     def name(self) -> str:
@@ -129,7 +129,7 @@ class ServerIsolation:
             if live.needs_snapshot(self._stack):
                 self._take_snapshot(live)
             self.generation += live.was_lost()
-        self._stack.append(Level(live, live.snapshot, live.base, live.snapshot))
+        self._stack.append(ServerLevel(live, live.snapshot, live.base, live.snapshot))
 
     def _take_snapshot(self, live: _Live) -> None:
         self.generation += 1  # whoever was connected is not any more, even if this fails
@@ -205,7 +205,7 @@ class ServerIsolation:
             return
         self._drop_spare()
         level.live.moments.end()
-        with suppress(Failed, ArenaError):  # what is not ended goes with its database
+        with suppress(ControlFailure, ArenaError):  # what is not ended goes with its database
             level.live.end_all()
         self.generation += 1
         may_be_left, self._is_wrong = self._stands(level) and not self._is_wrong, False
@@ -273,7 +273,7 @@ class ServerIsolation:
             raise
         self._snapshots.append(snapshot)
         live.base = len(self._stack)
-        return Level(live, snapshot, live.base, snapshot)
+        return ServerLevel(live, snapshot, live.base, snapshot)
 
     def _reused(self, isolation: str) -> _Level | None:
         """Return such a level in the copy that was left last, if it still is one."""
@@ -285,7 +285,7 @@ class ServerIsolation:
             self._stack.append(level)
             try:
                 self._is_restored(level)
-                return Level(level.live, level.snapshot, level.base, level.snapshot)
+                return ServerLevel(level.live, level.snapshot, level.base, level.snapshot)
             except (Held, ArenaError):  # somebody goes on in it, to whom it may be left
                 pass
             finally:
@@ -362,7 +362,7 @@ class ServerIsolation:
         """Whether no client is inside a transaction, which has locks on whatever it has read."""
         try:
             return not self._live.clients_inside()
-        except (Failed, ArenaError):
+        except (ControlFailure, ArenaError):
             return True  # that is no lock, and leaving tells of it
 
     def is_untouched(self) -> bool:

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena import _clock
 from pytest_arena._postgresql import _clone_sql as sql
-from pytest_arena._postgresql._control import Failed, open_control
-from pytest_arena._postgresql.isolation._levels import (
+from pytest_arena._postgresql._control import ControlFailure, open_control
+from pytest_arena._postgresql.isolation._live import NEVER, LiveDatabase, Uses
+from pytest_arena._postgresql.isolation._server_levels import (
     Archive,
-    Level,
     Levels,
-    Moment,
     RowsLost,
+    ServerLevel,
+    ServerMoment,
     Snapshot,
 )
-from pytest_arena._postgresql.isolation._live import NEVER, LiveDatabase, Uses
 from pytest_arena._postgresql.journal import (
-    Left,
     Look,
+    Restoration,
     ServerJournal,
     check_fit,
     install,
@@ -120,7 +120,7 @@ class JournaledDatabase(LiveDatabase):
             try:
                 if rows:
                     journal.restore(rows, number)
-            except Failed as error:
+            except ControlFailure as error:
                 raise RowsLost(error) from error
             stack.pop_all()
         return journal
@@ -134,7 +134,7 @@ class JournaledDatabase(LiveDatabase):
     def keep(self, name: str, title: str, *, called: str = "") -> str:
         """Keep a copy, or itself, without its journal. Returns its name."""
         self.own.control.rows(sql.end_backends(name))  # they have locks on what is to go
-        with suppress(Failed), closing(ServerJournal(self.own.address_of(name))) as journal:
+        with suppress(ControlFailure), closing(ServerJournal(self.own.address_of(name))) as journal:
             journal.uninstall()  # it is as good to look at where that cannot be
         return super().keep(name, title, called=called)
 
@@ -149,7 +149,7 @@ class JournaledDatabase(LiveDatabase):
         with self.turn:
             try:
                 return question(self._connected())
-            except Failed as error:
+            except ControlFailure as error:
                 if not error.is_lost:
                     raise
             self.release()
@@ -206,11 +206,11 @@ class JournaledDatabase(LiveDatabase):
         self.seen = seen
         return self._is_altered
 
-    def _is_beyond_the_journal(self, level: Level[Any], number: int) -> bool:
+    def _is_beyond_the_journal(self, level: ServerLevel[Any], number: int) -> bool:
         with self.own.saying("the change journal cannot go on"):
             try:
                 has_marks = bool(self.ask(lambda journal: journal.enter(number + 1)))
-            except Failed as error:
+            except ControlFailure as error:
                 if error.sqlstate == _LOCKED or error.is_elsewhere:
                     raise
                 has_marks = True
@@ -230,10 +230,10 @@ class JournaledDatabase(LiveDatabase):
             return []
         try:
             return self.ask(lambda journal: journal.archive(number))
-        except (Failed, ArenaError) as error:
+        except (ControlFailure, ArenaError) as error:
             return RowsLost(error)
 
-    def leave(self, number: int) -> Left:
+    def leave(self, number: int) -> Restoration:
         """Take back what the top level has written. Where there are marks, nothing was done.
 
         Raises:
@@ -256,17 +256,19 @@ class JournaledDatabase(LiveDatabase):
         self.seen = NEVER if left.marks else seen
         return left
 
-    def _left(self, number: int) -> Left | None:
+    def _left(self, number: int) -> Restoration | None:
         """None where somebody is in the way; a mark for whatever else keeps the journal from it."""
         try:
             return self.ask(lambda journal: journal.leave(number))
-        except Failed as error:
+        except ControlFailure as error:
             if error.sqlstate == _LOCKED:
                 return None
             if error.is_lost:
                 with self.own.saying("the live database cannot be reached"):
                     raise
-            return Left(was_changed=True, marks=(f"the change journal cannot be read: {error}",))
+            return Restoration(
+                was_changed=True, marks=(f"the change journal cannot be read: {error}",)
+            )
 
     def _end_prepared(self, number: int) -> tuple[str, ...]:
         """Roll back what was prepared there, if nobody else is in the way: no session holds it."""
@@ -307,7 +309,7 @@ class JournaledDatabase(LiveDatabase):
         """Return what the server calls this moment."""
         return self.asked(ServerJournal.moment)
 
-    def moment(self, levels: Levels, *, exact: bool) -> Moment:
+    def moment(self, levels: Levels, *, exact: bool) -> ServerMoment:
         """Return a point in time.
 
         Only an ``exact`` one tells changes of the schema from before where there are no event
@@ -324,7 +326,7 @@ class JournaledDatabase(LiveDatabase):
     ) -> list[TableRows]:
         """Return what the journal has of a level, and what was told of it before."""
         since, until = moments
-        if isinstance(until, Moment) and until.name == "":
+        if isinstance(until, ServerMoment) and until.name == "":
             return []
         since, until = self.moments.name_of(since), self.moments.name_of(until)
         is_top = number == len(levels) - 1

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from pytest_arena import _clock
 from pytest_arena._postgresql import _clone_sql as sql
 from pytest_arena._postgresql._content import content
-from pytest_arena._postgresql._control import Control, Failed, open_control
+from pytest_arena._postgresql._control import Control, ControlFailure, open_control
 from pytest_arena._postgresql._rows import Rows, compared, read_digests, read_rows
-from pytest_arena._postgresql.isolation._levels import Archive, LateMoments, Levels, Snapshot
-from pytest_arena._postgresql.journal._server import Left, Look, ServerJournal
+from pytest_arena._postgresql.isolation._server_levels import Archive, LateMoments, Levels, Snapshot
+from pytest_arena._postgresql.journal._server import Look, Restoration, ServerJournal
 from pytest_arena._product import held_by
 from pytest_arena.errors import ArenaError
 
@@ -118,7 +118,7 @@ class LiveDatabase:
             return
         try:
             self.keep(self.name, kept[1], called=kept[0])
-        except (Failed, ArenaError) as error:
+        except (ControlFailure, ArenaError) as error:
             self.tell(f"{kept[1]}: not kept: {error}")
             self.own.drop_later(self.name)
 
@@ -172,7 +172,7 @@ class LiveDatabase:
             kept, self._reader = self._reader, self._reader or open_control(self.address)
             try:
                 return question(self._reader)
-            except Failed as error:
+            except ControlFailure as error:
                 if kept is None or not error.is_lost:
                     raise
             self._reader.close()
@@ -272,7 +272,7 @@ class PlainDatabase(LiveDatabase):
         self._latest = facts
         return True
 
-    def leave(self, number: int) -> Left:
+    def leave(self, number: int) -> Restoration:
         """Nothing is taken back: there is nothing to do, or a copy takes its place."""
         del number
         seen, facts = self.uses(), self._facts()
@@ -280,9 +280,9 @@ class PlainDatabase(LiveDatabase):
             raise held_by(facts.pids(), self.name)
         if facts.held != self._mark.held or not self._is_as_marked(facts):
             self._latest = facts
-            return Left(was_changed=True, marks=("rows",))
+            return Restoration(was_changed=True, marks=("rows",))
         self._mark_at(facts, seen)
-        return Left(was_changed=False)
+        return Restoration(was_changed=False)
 
     def leave_ended(self, number: int) -> bool:
         """Return that a copy is needed, whoever has ended."""
@@ -357,7 +357,7 @@ class PlainDatabase(LiveDatabase):
     def _read_sequences(self) -> str | None:
         try:
             [(found,)] = self.read(lambda control: control.rows(sql.sequences()))
-        except Failed:
+        except ControlFailure:
             return None
         return None if found is None else str(found)
 

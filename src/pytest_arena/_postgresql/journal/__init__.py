@@ -1,7 +1,6 @@
 """The change journal of a database on a server: what is written down, and how it is taken back."""
 
-from pytest_arena._postgresql.journal._server import Left, Look, ServerJournal
-from pytest_arena._postgresql.journal._templates import (
+from pytest_arena._postgresql.journal._journal_templates import (
     Unjournaled,
     check_fit,
     grant_replica,
@@ -11,10 +10,11 @@ from pytest_arena._postgresql.journal._templates import (
     remarks,
     what_would_do,
 )
+from pytest_arena._postgresql.journal._server import Look, Restoration, ServerJournal
 
 __all__ = [
-    "Left",
     "Look",
+    "Restoration",
     "ServerJournal",
     "Unjournaled",
     "check_fit",

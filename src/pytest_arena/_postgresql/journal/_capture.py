@@ -8,14 +8,14 @@ from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._postgresql._control import Failed, identifier, literal
+from pytest_arena._postgresql._control import ControlFailure, identifier, literal
 from pytest_arena._postgresql.journal._functions import undo_script
 from pytest_arena._postgresql.journal._state import EXACT_SEQUENCES, content, event_triggers, layout
 from pytest_arena._postgresql.journal._tables import (
     APPS_OWN,
     HIDDEN_SCHEMA,
     PLAIN_SCHEMA,
-    Unfit,
+    JournalGap,
     read_canon,
     read_sequences,
     read_tables,
@@ -41,7 +41,7 @@ def fitting_schema(control: Control) -> str:
     return HIDDEN_SCHEMA if is_superuser[0][0] else PLAIN_SCHEMA
 
 
-def install(control: Control, schema: str) -> list[Unfit]:
+def install(control: Control, schema: str) -> list[JournalGap]:
     """Make a journal in a database, or bring it up to date with a schema that has changed.
 
     From then on each change of a row is in it, and each change of the schema leaves a mark. It is
@@ -56,18 +56,18 @@ def install(control: Control, schema: str) -> list[Unfit]:
         Failed: the role lacks rights, or somebody holds a table locked for a second. Of some
             hundreds of tables, some may have their triggers then.
     """
-    found: list[Unfit] = []
+    found: list[JournalGap] = []
     try:
         with _transaction(control):
             tables, sequences = read_tables(control), read_sequences(control)
             found.extend(_unfit(control, tables, sequences))
             if not any(one.is_fatal for one in found):
                 _install(control, schema, tables, sequences)
-    except Failed as error:
+    except ControlFailure as error:
         # An extension may have tables of its own that take no triggers such as ours.
         if error.sqlstate not in _UNSUPPORTED:
             raise
-        found.append(Unfit(str(error), is_fatal=True))
+        found.append(JournalGap(str(error), is_fatal=True))
     return found
 
 
@@ -95,7 +95,7 @@ def capture_new(control: Control, schema: str) -> list[str]:
     for table in found.incomplete():
         try:
             control.run(f"{_AS_OURS}; {_BRIEFLY}; {found.completed(table, schema, canon)}")
-        except Failed as error:
+        except ControlFailure as error:
             if not error.sqlstate or error.sqlstate[:2] in _LOST:
                 raise
             missed.append(f"{table.schema}.{table.name}")
@@ -297,7 +297,7 @@ _BIG = 16 * 1024 * 1024
 
 def _unfit(
     control: Control, tables: Sequence[JournalTable], sequences: Sequence[tuple[int, str]] = ()
-) -> list[Unfit]:
+) -> list[JournalGap]:
     """Look at a schema and its rows, in a few round trips.
 
     Returns:
@@ -313,31 +313,31 @@ def _unfit(
     fatal = [row for ask in (_XML, _TRIGGERS, _RULES, _HIDDEN) for row in control.rows(ask)]
     others = [row for ask in (_FOREIGN, _OBJECTS) for row in control.rows(ask)]
     return [
-        *(Unfit(reason, is_fatal=True) for (reason,) in fatal),
-        *(Unfit(reason, is_fatal=False) for (reason,) in others),
+        *(JournalGap(reason, is_fatal=True) for (reason,) in fatal),
+        *(JournalGap(reason, is_fatal=False) for (reason,) in others),
         *_violated(control),
         *_without_key(control, tables),
-        *([Unfit(many, is_fatal=False)] if len(sequences) > EXACT_SEQUENCES else []),
+        *([JournalGap(many, is_fatal=False)] if len(sequences) > EXACT_SEQUENCES else []),
     ]
 
 
-def _violated(control: Control) -> Iterator[Unfit]:
+def _violated(control: Control) -> Iterator[JournalGap]:
     """A row that breaks such a check stands all the same, and could not be put back."""
     for schema, table, constraint, condition in control.rows(_NOT_VALID):
         name = f"{identifier(schema)}.{identifier(table)}"
         if control.rows(f"SELECT FROM ONLY {name} WHERE NOT ({condition}) LIMIT 1"):
-            yield Unfit(
+            yield JournalGap(
                 f"rows of {schema}.{table} break its constraint {constraint}, which is NOT VALID: "
                 "a test that changes them gets a new database afterwards",
                 is_fatal=False,
             )
 
 
-def _without_key(control: Control, tables: Sequence[JournalTable]) -> Iterator[Unfit]:
+def _without_key(control: Control, tables: Sequence[JournalTable]) -> Iterator[JournalGap]:
     for table in tables:
         has_plain = any(column.not_null and column.is_plain for column in table.columns)
         if not table.key and not has_plain and _size(control, table) > _BIG:
-            yield Unfit(
+            yield JournalGap(
                 f"{table.schema}.{table.name} has neither a key nor a column that is NOT NULL: "
                 "whatever is changed there, all its rows are read to undo it",
                 is_fatal=False,

@@ -9,15 +9,15 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._postgresql._control import Failed, literal, open_control
+from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql.journal._capture import (
     capture_new,
     fitting_schema,
     install,
     uninstall,
 )
-from pytest_arena._postgresql.journal._changes import Entries, rows_changed
 from pytest_arena._postgresql.journal._functions import ALTERED, CRASHED
+from pytest_arena._postgresql.journal._row_changes import Entries, rows_changed
 from pytest_arena._postgresql.journal._state import latest
 from pytest_arena._postgresql.journal._tables import find_schema
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from pytest_arena._postgresql._control import Control
-    from pytest_arena._postgresql.journal._tables import Unfit
+    from pytest_arena._postgresql.journal._tables import JournalGap
     from pytest_arena._values import Address, TableRows
 
-__all__ = ["Left", "Look", "ServerJournal"]
+__all__ = ["Look", "Restoration", "ServerJournal"]
 
 _BUSY, _DEADLOCK = "55P03", "40P01"
 # So many bytes of dead entries are looked through in no time; more are given back, seldom: that
@@ -66,7 +66,7 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Restoration:
     """What came of leaving a level. Where there are marks, nothing was undone."""
 
     was_changed: bool
@@ -166,11 +166,11 @@ class ServerJournal:
         """
         try:
             found = _read(self._control.ask(f"EXECUTE enter({level})"))
-        except Failed as error:
+        except ControlFailure as error:
             return self._marks_of(error)
         return self._tidied(found)
 
-    def leave(self, level: int) -> Left:
+    def leave(self, level: int) -> Restoration:
         """Take back all that was committed in the top level.
 
         Rows come back exactly, sequences go on where they did. It happens whole or not at all.
@@ -183,17 +183,17 @@ class ServerJournal:
         """
         try:
             found = _read(self._control.ask(f"EXECUTE leave({level})"))
-        except Failed as error:
-            return Left(was_changed=True, marks=self._marks_of(error))
-        return Left(was_changed=bool(found), marks=self._tidied(found))
+        except ControlFailure as error:
+            return Restoration(was_changed=True, marks=self._marks_of(error))
+        return Restoration(was_changed=bool(found), marks=self._tidied(found))
 
-    def _marks_of(self, error: Failed) -> tuple[str, ...]:
+    def _marks_of(self, error: ControlFailure) -> tuple[str, ...]:
         """Say why nothing could be done, where that is the journal's affair and nobody else's."""
         if error.sqlstate in {_BUSY, _DEADLOCK}:
-            raise Failed(f"{_first_line(error)}: {self._whose()}", _BUSY) from error
+            raise ControlFailure(f"{_first_line(error)}: {self._whose()}", _BUSY) from error
         if error.is_elsewhere:
             raise error
-        with suppress(Failed):
+        with suppress(ControlFailure):
             if marks := self._control.rows(f"SELECT DISTINCT what FROM {self._schema}.ddl"):
                 return tuple(mark for (mark,) in marks)
         return (_first_line(error),)
@@ -206,7 +206,7 @@ class ServerJournal:
         """Return marks; where a change was taken back instead, look after the journal's size."""
         size, *marks = found or ("0",)
         if int(size) > self._most_bytes:
-            with suppress(Failed):  # what was asked for is done
+            with suppress(ControlFailure):  # what was asked for is done
                 self._control.run(f"VACUUM {self._schema}.j, {self._schema}.jold")
                 # Somebody's old snapshot may keep the dead entries: not to be tried each time then.
                 [(left,)] = self._control.rows(f"SELECT {self._schema}.size()")
@@ -361,7 +361,7 @@ class ServerJournal:
 
     # The journal itself
 
-    def install(self) -> list[Unfit]:
+    def install(self) -> list[JournalGap]:
         """Install it, also after the schema was changed: what stands now is the start of level 0.
 
         Returns:
@@ -393,7 +393,7 @@ class ServerJournal:
         self._control.close()
 
 
-def _first_line(error: Failed) -> str:
+def _first_line(error: ControlFailure) -> str:
     return str(error).partition("\n")[0]
 
 
@@ -431,9 +431,11 @@ def _archived(control: Control, schema: str, below: int) -> list[tuple[Any, ...]
         f"WHERE level <= {below} ORDER BY level"
     )
     if not states:
-        raise Failed(CRASHED, "0A000")
+        raise ControlFailure(CRASHED, "0A000")
     if len({state[4:] for state in states}) > 1:
-        raise Failed("a wide level has made large objects, or changed settings or schema", "0A000")
+        raise ControlFailure(
+            "a wide level has made large objects, or changed settings or schema", "0A000"
+        )
     rows = control.rows(
         f"SELECT 'row', level, rel::int8, op, r FROM {schema}.jold WHERE level < {below}"
     )

@@ -18,9 +18,9 @@ __all__ = [
     "HIDDEN_SCHEMA",
     "OURS",
     "PLAIN_SCHEMA",
+    "JournalGap",
     "JournalTable",
     "Setting",
-    "Unfit",
     "find_schema",
     "read_canon",
     "read_sequences",
@@ -36,7 +36,7 @@ OURS = "pg_catalog.current_setting('arena.undo', true) OPERATOR(pg_catalog.=) '1
 
 
 @dataclass(frozen=True, slots=True)
-class Unfit:
+class JournalGap:
     """What the journal cannot see or bring back, and whether it can be had in spite of it."""
 
     reason: str

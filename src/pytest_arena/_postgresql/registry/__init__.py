@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._clock import until
 from pytest_arena._postgresql import _clone_sql as clone_sql
-from pytest_arena._postgresql._control import Failed, identifier, literal, open_control
-from pytest_arena._postgresql.registry import _messages as messages
-from pytest_arena._postgresql.registry._connection import Background, Line
-from pytest_arena._postgresql.registry._run import (
+from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
+from pytest_arena._postgresql.registry import _registry_errors as messages
+from pytest_arena._postgresql.registry._connection import Background, ControlLine
+from pytest_arena._postgresql.registry._registry_run import (
     LIVING,
     RUNS,
     TURNS,
@@ -104,7 +104,7 @@ def look(address: Address, *, registry: str = REGISTRY) -> RegistryRows | None:
             check_layout(control, address)
             [(size,)] = control.rows("SELECT pg_database_size(current_database())")
             return RegistryRows(tuple(RegistryRow(*row) for row in control.rows(_LISTED)), size)
-    except Failed as error:
+    except ControlFailure as error:
         raise messages.failed("arena's databases cannot be listed", error, address) from error
 
 
@@ -131,7 +131,7 @@ class ServerRegistry:
         self.left: list[str] = []  # what the last sweep left alone, and why
         self._is_closed = False
         self._chores = Background(self.notes)
-        self._behind = Line(self._run.connect)
+        self._behind = ControlLine(self._run.connect)
         with self.saying("arena's databases cannot be made"):
             if self._run.line.rows(_dead_ones(self._run.number)):
                 self._chores.do(partial(self._sweep, self._behind))
@@ -181,12 +181,12 @@ class ServerRegistry:
             future.cancel()
         return future
 
-    def _create(self, kind: str, template: str | None, line: Line) -> str:
+    def _create(self, kind: str, template: str | None, line: ControlLine) -> str:
         name = new_name(kind)
         with self.saying(f"no copy of {template}" if template else "no new database"):
             try:
                 self._run.make(name, kind, template, line)
-            except Failed as error:
+            except ControlFailure as error:
                 self.drop_later(name)
                 if template and error.sqlstate == "3D000":
                     raise messages.is_gone(template) from error
@@ -207,7 +207,7 @@ class ServerRegistry:
             if not until(is_empty, within=_LEAVE_SECONDS):
                 backends = self.control.rows(clone_sql.backends(name))
                 who = ", ".join(f"{pid} ({role} {program})" for pid, role, program in backends)
-                raise Failed(f"{who} did not end", "55006")
+                raise ControlFailure(f"{who} did not end", "55006")
 
     def thaw(self, name: str) -> None:
         """Let everybody in again."""
@@ -286,7 +286,7 @@ class ServerRegistry:
             try:
                 control.run(f"SET lock_timeout = {patience}; SET statement_timeout = 0")
                 control.rows(shelf_lock)
-            except Failed as error:
+            except ControlFailure as error:
                 if error.sqlstate != "55P03":
                     raise messages.failed("a lock cannot be had", error, self._address) from error
                 raise TimeoutError(f"{shelf}: locked for {seconds:g} s") from error
@@ -311,7 +311,7 @@ class ServerRegistry:
         """Wait until the background has nothing left to do."""
         return self._chores.rest(seconds)
 
-    def _drop(self, names: list[str], line: Line) -> list[str]:
+    def _drop(self, names: list[str], line: ControlLine) -> list[str]:
         """Drop those that have a row of ours; returns which are gone, ``left`` says of the rest."""
         dropped: list[str] = []
         rows = []
@@ -324,7 +324,7 @@ class ServerRegistry:
                     "WHERE d.owner = current_user "
                     f"AND d.name IN ({', '.join(map(literal, names))})"
                 )
-        except (Failed, ArenaError) as error:
+        except (ControlFailure, ArenaError) as error:
             self.notes.append(f"{type(error).__name__}: {error}")
         for name, kind, is_there, is_ours in rows:
             if kind == "template":
@@ -336,7 +336,7 @@ class ServerRegistry:
                 try:
                     self._run.remove(name, line, is_there=is_there, is_condemned=is_condemned)
                     dropped.append(name)
-                except (Failed, ArenaError) as error:
+                except (ControlFailure, ArenaError) as error:
                     self.left.append(f"{name}: {error}")
         return dropped
 
@@ -351,7 +351,7 @@ class ServerRegistry:
         with self.saying("what dead runs have left cannot be swept"):
             return self._sweep(self._run.line, everything=everything)
 
-    def _sweep(self, line: Line, *, everything: bool = False) -> list[str]:
+    def _sweep(self, line: ControlLine, *, everything: bool = False) -> list[str]:
         mine = self._run.number
         rows = line.rows(_dead_ones(mine))
         self.left = [
@@ -368,7 +368,7 @@ class ServerRegistry:
             try:
                 dropped += self._drop(_names_of(dead, line), line)
             finally:
-                with suppress(Failed):
+                with suppress(ControlFailure):
                     line.rows(f"SELECT pg_advisory_unlock({RUNS}, {dead})")
         if rows or everything:
             line.run(_STRIKE_RUNS)
@@ -387,7 +387,7 @@ class ServerRegistry:
             self._run.end()
             self._behind.close()
             self._run.line.close()
-            with closing(open_control(self._address)) as control, suppress(Failed):
+            with closing(open_control(self._address)) as control, suppress(ControlFailure):
                 control.run(f"DROP DATABASE {identifier(self._run.name)}")
 
     # The end
@@ -398,7 +398,7 @@ class ServerRegistry:
             return
         self._is_closed = True
         has_ended = self._chores.close(_END_SECONDS)
-        with suppress(Failed, ArenaError):
+        with suppress(ControlFailure, ArenaError):
             mine = self._run.names()
             if mine or self._run.line.is_open:  # else the registry was swept, this run included
                 self._drop_together(mine)
@@ -412,7 +412,7 @@ class ServerRegistry:
         """Each drop waits for a checkpoint of the server's: several wait for the same one."""
 
         def drop(share: list[str]) -> None:
-            line = Line(self._run.connect)
+            line = ControlLine(self._run.connect)
             self._drop(share, line)
             line.close()
 
@@ -433,7 +433,7 @@ class ServerRegistry:
         """Turn what the server refuses into an error of arena's that says what could not be."""
         try:
             yield
-        except Failed as error:
+        except ControlFailure as error:
             raise messages.failed(what, error, self._address) from error
 
 
@@ -470,7 +470,7 @@ def _condemn(run: int, *, everything: bool) -> str:
     )
 
 
-def _names_of(run: int, line: Line, which: str = "") -> list[str]:
+def _names_of(run: int, line: ControlLine, which: str = "") -> list[str]:
     question = "SELECT name::text FROM arena.database WHERE owner = current_user"
     return [name for (name,) in line.rows(f"{question} AND run = {run} {which}")]
 

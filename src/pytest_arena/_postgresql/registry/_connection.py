@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._clock import until
-from pytest_arena._postgresql._control import Failed
+from pytest_arena._postgresql._control import ControlFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_arena._postgresql._control import Control
 
-__all__ = ["Background", "Line", "Writes"]
+__all__ = ["Background", "ControlLine", "Writes"]
 
 # A server that is restarted is back within some seconds.
 _RESTART_SECONDS = 10.0
@@ -81,7 +81,7 @@ class Writes:
                     insort(self._ended, number)
 
 
-class Line:
+class ControlLine:
     """A control connection. Where it was lost, the statement is said once more on a new one.
 
     So whatever is said has to bear being said twice. A forked child opens one of its own.
@@ -120,7 +120,7 @@ class Line:
         with self._turn:
             try:
                 return say(self._open())
-            except Failed as error:
+            except ControlFailure as error:
                 if not error.is_lost:
                     raise
             self._drop()
@@ -131,7 +131,7 @@ class Line:
     def _is_back(self) -> bool:
         try:
             self._open()
-        except Failed as error:
+        except ControlFailure as error:
             if not error.is_lost:
                 raise
             return False

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql._control import Control, Failed, identifier, open_control
+from pytest_arena._postgresql._control import Control, ControlFailure, identifier, open_control
 from pytest_arena._postgresql.servers import ForeignServer, Unavailable
 from pytest_arena._postgresql.servers._keeper import WELCOME, NotPostgreSQL, Wire
 from pytest_arena._postgresql.servers._programs import OLDEST
@@ -116,7 +116,7 @@ def enter(address: Address, where: str) -> ForeignServer:
     try:
         with closing(open_control(address)) as control:
             return ForeignServer(address, f"PostgreSQL {_version(control, address)}{where}")
-    except Failed as failed:
+    except ControlFailure as failed:
         raise refusal(address, knock(address, seconds=_KNOCK_SECONDS), failed) from failed
 
 
@@ -141,7 +141,7 @@ def _version(control: Control, address: Address) -> str:
     return str(version).split(" ", maxsplit=1)[0]
 
 
-def refusal(address: Address, knocked: Knocked, failed: Failed) -> Unavailable:
+def refusal(address: Address, knocked: Knocked, failed: ControlFailure) -> Unavailable:
     """Word why a login failed.
 
     How much a driver knows of it depends on the driver: so the server was asked once more.
@@ -168,7 +168,7 @@ def refusal(address: Address, knocked: Knocked, failed: Failed) -> Unavailable:
     return Unavailable(reason)
 
 
-def _words(knocked: Knocked | None, failed: Failed) -> str:
+def _words(knocked: Knocked | None, failed: ControlFailure) -> str:
     if knocked and knocked.text:
         return redact(knocked.text)
     return redact((str(failed).strip().splitlines() or ["no reason"])[-1])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pytest_arena._postgresql._control import Failed
+from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql.servers import ForeignServer, Server, Unavailable, Wanted
 from pytest_arena._postgresql.servers._entrance import Answer, Elsewhere, enter, knock, refusal
 from pytest_arena._postgresql.servers._programs import folders, programs_of_wheel, read_programs
@@ -150,7 +150,7 @@ def _service(host: str, port: int) -> ForeignServer:
         try:
             if knocked.answer in {Answer.OPEN, Answer.PASSWORD}:
                 return enter(address, f", a local service on {address.server}")
-            raise refusal(address, knocked, Failed(knocked.text, knocked.sqlstate))
+            raise refusal(address, knocked, ControlFailure(knocked.text, knocked.sqlstate))
         except Elsewhere:
             raise
         except Unavailable as reason:

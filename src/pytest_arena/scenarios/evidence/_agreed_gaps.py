@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from pytest_arena.scenarios.evidence._document import Document
-    from pytest_arena.scenarios.specs import Scenario
+    from pytest_arena.scenarios.specs import ScenarioSpec
 
 __all__ = ["AgreedGap", "baseline_text", "gap_problems", "read_baseline", "read_waivers"]
 
@@ -42,7 +42,7 @@ class AgreedGap:
     spec: str = ""  # the file that it stands in, by its name
     line: int = 0
 
-    def covers(self, scenario: Scenario) -> bool:
+    def covers(self, scenario: ScenarioSpec) -> bool:
         """Whether it is about this scenario."""
         return self.name == scenario.key or (not self.status and self.name in scenario.tags)
 
@@ -134,7 +134,7 @@ def _place_of_waiver(place: str, waiver: str) -> tuple[str, int]:
 
 
 def gap_problems(
-    scenarios: Sequence[Scenario], gaps: Iterable[AgreedGap], today: date
+    scenarios: Sequence[ScenarioSpec], gaps: Iterable[AgreedGap], today: date
 ) -> Iterator[Problem]:
     """Yield what is agreed on and is about no scenario, or has run out."""
     keys = {scenario.key for scenario in scenarios}

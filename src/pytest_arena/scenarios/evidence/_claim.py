@@ -21,9 +21,9 @@ if TYPE_CHECKING:
         Sabotage,
         StepFacts,
     )
-    from pytest_arena.scenarios.specs import Kind, Scenario, Step
+    from pytest_arena.scenarios.specs import Kind, ScenarioSpec, Step
 
-__all__ = ["EXCUSES", "Claim", "Flag", "checks_at_the_end", "other_statuses", "worst"]
+__all__ = ["EXCUSES", "Claim", "StatusReason", "checks_at_the_end", "other_statuses", "worst"]
 
 NO_SEED = "@no-seed"  # what the database holds before any test satisfies its Given
 NO_REQUEST = "@no-request"  # it is not about a request, but a command, a batch, a file
@@ -47,7 +47,7 @@ _PLACEHOLDER = re.compile(r"\{[^{}/]*\}|<[^<>/]*>")
 
 
 @dataclass(frozen=True, slots=True)
-class Flag:
+class StatusReason:
     """A status that applies, why, and the line in the tests that this is about."""
 
     status: Status
@@ -55,14 +55,14 @@ class Flag:
     place: str = ""
 
 
-def worst(flags: Iterable[Flag]) -> Flag:
+def worst(flags: Iterable[StatusReason]) -> StatusReason:
     """Return the worst: PROVEN of none, of several alike the first, with the reasons of all."""
     ordered = sorted(flags, key=lambda flag: flag.status.rank)
     if not ordered:
-        return Flag(Status.PROVEN)
+        return StatusReason(Status.PROVEN)
     alike = [flag for flag in ordered if flag.status is ordered[0].status]
     reasons = dict.fromkeys(flag.reason for flag in alike if flag.reason)
-    return Flag(alike[0].status, "; ".join(reasons), alike[0].place)
+    return StatusReason(alike[0].status, "; ".join(reasons), alike[0].place)
 
 
 def other_statuses(statuses: Iterable[Status], but: Status) -> tuple[Status, ...]:
@@ -83,7 +83,7 @@ def _real_checks(facts: Facts) -> list[Asserted]:
 class Claim:
     """One test says that it proves one scenario, or a row of it."""
 
-    scenario: Scenario
+    scenario: ScenarioSpec
     mapping: Mapping
     evidence: Sequence[str]
     is_sabotaged: bool
@@ -100,11 +100,11 @@ class Claim:
         has_given = any(step.kind == "given" for step in self.scenario.steps)
         return has_given and NO_SEED not in self.tags
 
-    def flag(self, status: Status, reason: str) -> Flag:
+    def flag(self, status: Status, reason: str) -> StatusReason:
         """Return a flag of the test as a whole."""
-        return Flag(status, reason, self.mapping.place)
+        return StatusReason(status, reason, self.mapping.place)
 
-    def missing(self, facts: Facts | None) -> list[Flag]:
+    def missing(self, facts: Facts | None) -> list[StatusReason]:
         """Return a flag for each piece of required evidence that is not there.
 
         HOLLOW where it was looked for; UNKNOWN where the instrument was off: then it may have been.
@@ -141,7 +141,7 @@ class Claim:
         last = facts.requests[-1]
         return f"no assertion after {last.method} {last.path}{more}"
 
-    def unnoticed(self, sabotages: Iterable[Sabotage]) -> Iterator[Flag]:
+    def unnoticed(self, sabotages: Iterable[Sabotage]) -> Iterator[StatusReason]:
         """Yield HOLLOW for each kind that the test survived, UNKNOWN for each that says nothing.
 
         A tag on the scenario excuses one kind: ``@survives-seed`` (and ``@no-seed``),
@@ -238,7 +238,7 @@ def _no_seed(facts: Facts) -> str:
     return text
 
 
-def _other_routes(scenario: Scenario, facts: Facts) -> Iterator[str]:
+def _other_routes(scenario: ScenarioSpec, facts: Facts) -> Iterator[str]:
     for verb, path in paths(scenario):
         if facts.requests and not any(_is_hit(verb, path, request) for request in facts.requests):
             yield f"never requested: {verb} {path}".replace("  ", " ")
@@ -277,7 +277,7 @@ def _without_effect(facts: Facts) -> Iterator[str]:
             yield f"{request.method} {route} changed no row, and answered {request.status}"
 
 
-def _unseen_literals(scenario: Scenario, facts: Facts) -> Iterator[str]:
+def _unseen_literals(scenario: ScenarioSpec, facts: Facts) -> Iterator[str]:
     wanted = dict.fromkeys(literals(scenario))
     unseen = [literal for literal in wanted if literal not in facts.seen]
     if unseen:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from pytest_arena.scenarios.specs import Problem, Scenario
+    from pytest_arena.scenarios.specs import Problem, ScenarioSpec
 
 __all__ = [
     "FINE",
@@ -199,7 +199,7 @@ class Standing:
 class JudgedScenario:
     """One scenario and its verdict."""
 
-    scenario: Scenario
+    scenario: ScenarioSpec
     status: Status
     reason: str = ""  # why it is not PROVEN; of a proven one empty
     place: str = ""  # the line in the tests that the reason is about

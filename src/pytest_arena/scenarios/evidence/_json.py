@@ -13,7 +13,7 @@ from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios.evidence import _document
 from pytest_arena.scenarios.evidence._claim import checks_at_the_end
 from pytest_arena.scenarios.evidence._document import PASSED, Document
-from pytest_arena.scenarios.specs import Problem, Row, Scenario, Step
+from pytest_arena.scenarios.specs import Problem, Row, ScenarioSpec, Step
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
@@ -25,7 +25,7 @@ __all__ = ["as_json", "from_json", "from_shape", "to_shape"]
 # The shape's version: it is counted up when a name gets another meaning, or goes.
 _SCHEMA = 1
 # What the modules of values name for the type checker alone.
-_NAMES = {**vars(_document), **{kind.__name__: kind for kind in (Problem, Row, Scenario, Step)}}
+_NAMES = {**vars(_document), **{kind.__name__: kind for kind in (Problem, Row, ScenarioSpec, Step)}}
 
 
 def as_json(document: Document) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios.evidence._agreed_gaps import AgreedGap
     from pytest_arena.scenarios.evidence._document import JudgedTest, Pairs, Try
     from pytest_arena.scenarios.evidence._document import Mapping as TestMapping
-    from pytest_arena.scenarios.specs import Scenario, Specification
+    from pytest_arena.scenarios.specs import ScenarioSpec, Specification
 
 __all__ = ["EVIDENCE", "Rules", "judge", "listed", "merged"]
 
@@ -143,7 +143,7 @@ def listed(specification: Specification) -> Document:
     )
 
 
-def _scenario_order(scenario: Scenario) -> tuple[str, int, str]:
+def _scenario_order(scenario: ScenarioSpec) -> tuple[str, int, str]:
     return scenario.spec, scenario.line, scenario.key
 
 
@@ -161,7 +161,7 @@ def _malformed(specification: Specification) -> Mapping[str, Sequence[Problem]]:
     return problems
 
 
-def _malformed_reason(scenario: Scenario, malformed: Mapping[str, Sequence[Problem]]) -> str:
+def _malformed_reason(scenario: ScenarioSpec, malformed: Mapping[str, Sequence[Problem]]) -> str:
     """What is wrong with a scenario; of two with one key, with the one at this line."""
     every = malformed.get(scenario.key, ())
     own = [it for it in every if (it.spec, it.line) == (scenario.spec, scenario.line)]
@@ -174,7 +174,7 @@ def _malformed_reason(scenario: Scenario, malformed: Mapping[str, Sequence[Probl
 
 
 def _standing(
-    scenario: Scenario,
+    scenario: ScenarioSpec,
     mappings: Sequence[TestMapping],
     rules: Rules,
     malformed: Mapping[str, Sequence[Problem]],
@@ -199,7 +199,7 @@ def _standing(
     )
 
 
-def _drift(scenario: Scenario, mappings: Sequence[TestMapping], lock: Lock) -> tuple[str, str]:
+def _drift(scenario: ScenarioSpec, mappings: Sequence[TestMapping], lock: Lock) -> tuple[str, str]:
     revs = {scenario.rev, *(row.rev for row in scenario.rows)}
     for mapping in mappings:
         if mapping.rev and mapping.rev not in revs:
@@ -213,7 +213,7 @@ def _drift(scenario: Scenario, mappings: Sequence[TestMapping], lock: Lock) -> t
 
 
 def _changed_tests(
-    scenario: Scenario, mappings: Sequence[TestMapping], lock: Lock
+    scenario: ScenarioSpec, mappings: Sequence[TestMapping], lock: Lock
 ) -> Iterator[str]:
     if locked := lock.entries.get(scenario.key):
         before = dict(locked.tests)
@@ -225,7 +225,7 @@ def _changed_tests(
 
 
 def _agreement_problems(
-    scenarios: Sequence[Scenario], mappings: Sequence[TestMapping], rules: Rules
+    scenarios: Sequence[ScenarioSpec], mappings: Sequence[TestMapping], rules: Rules
 ) -> Iterator[Problem]:
     """Yield what names a scenario that is not there, or has run out."""
     keys = {scenario.key for scenario in scenarios}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_arena.scenarios.evidence._document import Document, Pairs
-    from pytest_arena.scenarios.specs import Scenario
+    from pytest_arena.scenarios.specs import ScenarioSpec
 
 __all__ = ["Lock", "Locked", "agreed_lines", "unreadable"]
 
@@ -77,7 +77,7 @@ class Locked:
     tests: Pairs = ()  # node ids and the hashes of their code, sorted
 
     @classmethod
-    def of(cls, scenario: Scenario, tests: Mapping[str, str]) -> Locked:
+    def of(cls, scenario: ScenarioSpec, tests: Mapping[str, str]) -> Locked:
         """Return a scenario as it stands, with its tests."""
         return cls(
             key=scenario.key,
@@ -108,7 +108,7 @@ class Locked:
             elif were[test] != are[test]:
                 yield f"test changed: {test}"
 
-    def drift(self, scenario: Scenario) -> str:
+    def drift(self, scenario: ScenarioSpec) -> str:
         """Say what has changed in the steps or the rows of a scenario; empty if nothing has."""
         steps, rows = tuple(step_lines(scenario)), _row_lines(scenario)
         # Another version of the hash says nothing; the lines of the steps do.
@@ -218,7 +218,7 @@ class Lock:
             entries = {key: entry for key, entry in entries.items() if key not in gone}
         return Lock(dict(sorted(entries.items())), self.place), tuple(lines)
 
-    def problems(self, scenarios: Sequence[Scenario]) -> Iterator[Problem]:
+    def problems(self, scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
         """Yield a warning for each entry whose scenario has another name now, or is gone."""
         gone = self._gone(scenario.key for scenario in scenarios)
         places = {scenario.key: scenario for scenario in scenarios}
@@ -239,7 +239,7 @@ class Lock:
         return {key: self.entries[key] for key in sorted(self.entries.keys() - set(keys))}
 
     def _renames(
-        self, scenarios: Iterable[Scenario], gone: Mapping[str, Locked]
+        self, scenarios: Iterable[ScenarioSpec], gone: Mapping[str, Locked]
     ) -> dict[str, Locked]:
         """Return, by the new key, the entry of a former name: gone, and the only one of its steps.
 
@@ -258,7 +258,7 @@ class Lock:
         return renames
 
 
-def _row_lines(scenario: Scenario) -> tuple[str, ...]:
+def _row_lines(scenario: ScenarioSpec) -> tuple[str, ...]:
     """Return the rows of an Outline's Examples, each in a line, in the same order always."""
     rows = {", ".join(f"{name}={value}" for name, value in row.values) for row in scenario.rows}
     return tuple(sorted(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from pytest_arena.scenarios.evidence._claim import Flag, other_statuses, worst
+from pytest_arena.scenarios.evidence._claim import StatusReason, other_statuses, worst
 from pytest_arena.scenarios.evidence._document import (
     FINE,
     PASSED,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         Pairs,
         Standing,
     )
-    from pytest_arena.scenarios.specs import Row, Scenario
+    from pytest_arena.scenarios.specs import Row, ScenarioSpec
 
 __all__ = ["best_steps", "gaps", "judged_scenario", "row_verdict"]
 
@@ -33,7 +33,7 @@ _MOST_ROWS = 3  # as many as fit a line
 
 
 def judged_scenario(
-    scenario: Scenario,
+    scenario: ScenarioSpec,
     standing: Standing,
     tests: Sequence[JudgedTest],
     steps: tuple[JudgedStep, ...],
@@ -50,16 +50,16 @@ def judged_scenario(
     """
     flags = []
     if standing.malformed:
-        flags.append(Flag(Status.MALFORMED, standing.malformed))
+        flags.append(StatusReason(Status.MALFORMED, standing.malformed))
     if standing.drifted:
-        flags.append(Flag(Status.DRIFTED, standing.drifted, standing.drifted_place))
+        flags.append(StatusReason(Status.DRIFTED, standing.drifted, standing.drifted_place))
     if is_list and (lacking := _rows_without_test(scenario.rows, tests)):
-        flags.append(Flag(Status.PARTIAL, lacking))
+        flags.append(StatusReason(Status.PARTIAL, lacking))
     else:
         flags += _test_flags(scenario, tests, standing)
     verdict = worst(flags)
     if standing.waived and verdict.status is not Status.PROVEN:
-        verdict = Flag(Status.WAIVED, standing.waived)
+        verdict = StatusReason(Status.WAIVED, standing.waived)
     statuses = {flag.status for flag in flags}
     statuses |= {status for test in tests for status in (test.status, *test.also)}
     has_run = bool(tests) and all(test.status is not Status.NOT_RUN for test in tests)
@@ -80,7 +80,7 @@ def judged_scenario(
 
 
 def best_steps(
-    scenario: Scenario, many: Iterable[tuple[JudgedStep, ...]]
+    scenario: ScenarioSpec, many: Iterable[tuple[JudgedStep, ...]]
 ) -> tuple[JudgedStep, ...]:
     """Return the best that is shown of each step, whatever the order; of none that nothing is."""
     nothing = (JudgedStep(),) * len(scenario.steps)
@@ -147,10 +147,12 @@ def _scenario_gaps(document: Document) -> Iterator[str]:
             yield f"{scenario.place}: {status}: {scenario.name}: {judged.reason}{place}"
 
 
-def _test_flags(scenario: Scenario, tests: Sequence[JudgedTest], standing: Standing) -> list[Flag]:
+def _test_flags(
+    scenario: ScenarioSpec, tests: Sequence[JudgedTest], standing: Standing
+) -> list[StatusReason]:
     if not tests:
         over = f"no test names it, and its waiver has run out ({standing.expired})"
-        return [Flag(Status.UNMAPPED, over if standing.expired else "no test names it")]
+        return [StatusReason(Status.UNMAPPED, over if standing.expired else "no test names it")]
     return _row_flags(scenario.rows, tests) if len(scenario.rows) > 1 else _alternatives(tests)
 
 
@@ -158,7 +160,7 @@ def _failed(tests: Sequence[JudgedTest]) -> list[JudgedTest]:
     return [test for test in tests if test.status is Status.FAILED]
 
 
-def _alternatives(tests: Sequence[JudgedTest]) -> list[Flag]:
+def _alternatives(tests: Sequence[JudgedTest]) -> list[StatusReason]:
     """The flag that counts of tests which all prove the same: none if it is proven."""
     failed = _failed(tests)
     if not failed and any(test.status is Status.PROVEN for test in tests):
@@ -166,13 +168,13 @@ def _alternatives(tests: Sequence[JudgedTest]) -> list[Flag]:
     return [_worst_test(failed or tests)]
 
 
-def _worst_test(tests: Sequence[JudgedTest]) -> Flag:
+def _worst_test(tests: Sequence[JudgedTest]) -> StatusReason:
     """The worst, and of several alike always the same one."""
     test = min(tests, key=lambda test: (test.status.rank, test.place, test.test, test.row))
-    return Flag(test.status, test.reason, test.place)
+    return StatusReason(test.status, test.reason, test.place)
 
 
-def _row_flags(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> list[Flag]:
+def _row_flags(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> list[StatusReason]:
     by_row = defaultdict["Pairs", list["JudgedTest"]](list)
     for test in tests:
         by_row[test.row].append(test)
@@ -186,7 +188,7 @@ def _row_flags(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> list[Flag]:
     if not all(own.values()):
         reason = f"{len(own) - len(lacking)} of {len(own)} rows proven, not: {_some_rows(lacking)}"
         hint = " (a test of the whole Outline proves no row: row=, or parametrize)" if whole else ""
-        flags.append(Flag(Status.PARTIAL, reason + hint))
+        flags.append(StatusReason(Status.PARTIAL, reason + hint))
     return flags
 
 

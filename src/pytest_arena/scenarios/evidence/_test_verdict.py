@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_arena.errors import redact
-from pytest_arena.scenarios.evidence._claim import Flag, other_statuses, worst
+from pytest_arena.scenarios.evidence._claim import StatusReason, other_statuses, worst
 from pytest_arena.scenarios.evidence._document import JudgedTest, Status
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _has_failed(attempt: Try) -> bool:
 
 def _flags(
     claim: Claim, ended: Sequence[Try], failed: Sequence[Try], *, is_failed: bool
-) -> list[Flag]:
+) -> list[StatusReason]:
     if not (ended or failed):
         why = "deselected" if claim.mapping.is_deselected else "not run"
         return [claim.flag(Status.NOT_RUN, why)]
@@ -83,12 +83,14 @@ def _flags(
     return flags
 
 
-def _try_flags(claim: Claim, attempt: Try) -> list[Flag]:
+def _try_flags(claim: Claim, attempt: Try) -> list[StatusReason]:
     if attempt.is_stub and _has_failed(attempt):
-        return [Flag(Status.STUB, redact(attempt.reason) or "not written yet", attempt.place)]
+        return [
+            StatusReason(Status.STUB, redact(attempt.reason) or "not written yet", attempt.place)
+        ]
     if attempt.outcome != "passed":
         status, ending = _ENDINGS[attempt.outcome]
-        return [Flag(status, redact(attempt.reason) or ending, attempt.place)]
+        return [StatusReason(status, redact(attempt.reason) or ending, attempt.place)]
     flags = [*claim.missing(attempt.facts), *claim.unnoticed(attempt.sabotages)]
     if not flags and claim.is_sabotaged and not attempt.sabotages:
         return [claim.flag(Status.UNKNOWN, "it was not run again with something broken")]

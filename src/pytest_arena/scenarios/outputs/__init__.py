@@ -1,12 +1,12 @@
 """In which forms is a document of scenarios handed out?"""
 
 from pytest_arena.scenarios.outputs._ci import workflow_commands
-from pytest_arena.scenarios.outputs._targets import FORMS, Target, targets, write
+from pytest_arena.scenarios.outputs._targets import FORMS, OutputTarget, targets, write
 from pytest_arena.scenarios.outputs._terminal import explained, lines, listing
 
 __all__ = [
     "FORMS",
-    "Target",
+    "OutputTarget",
     "explained",
     "lines",
     "listing",

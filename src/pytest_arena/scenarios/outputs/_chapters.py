@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pytest_arena.scenarios.evidence import Document, JudgedScenario
-    from pytest_arena.scenarios.specs import Problem, Scenario, Step
+    from pytest_arena.scenarios.specs import Problem, ScenarioSpec, Step
 
 __all__ = ["Anchors", "Chapter", "Line", "Part", "cells", "chapters", "lines_as_read", "title"]
 
@@ -134,7 +134,7 @@ class Chapter:
         above = [anchor for start, anchor in self.ids.items() if start <= line]
         return above[-1] if above else self.anchor
 
-    def left(self) -> list[Scenario]:
+    def left(self) -> list[ScenarioSpec]:
         """Return the scenarios that have not been shown yet."""
         return [it.scenario for anchor, it in self.judged.items() if anchor not in self.shown]
 
@@ -220,7 +220,7 @@ def chapters(document: Document, sources: Mapping[str, str]) -> list[Chapter]:
     return result
 
 
-def lines_as_read(scenarios: Iterable[Scenario]) -> Iterator[tuple[int, str]]:
+def lines_as_read(scenarios: Iterable[ScenarioSpec]) -> Iterator[tuple[int, str]]:
     """Yield numbered lines that say what was read, for a file whose text is another, or gone."""
     last = ""
     for (feature, rule), same in groupby(scenarios, key=lambda it: (it.feature, it.rule)):
@@ -230,12 +230,12 @@ def lines_as_read(scenarios: Iterable[Scenario]) -> Iterator[tuple[int, str]]:
         if rule:
             yield 0, f"Rule: {rule}"
         for scenario in same:
-            keyword = "Scenario Outline" if scenario.rows else "Scenario"
+            keyword = "Scenario Outline" if scenario.rows else "ScenarioSpec"
             yield scenario.line, f"{keyword}: {scenario.name}"
             yield from _scenario_lines(scenario)
 
 
-def _scenario_lines(scenario: Scenario) -> Iterator[tuple[int, str]]:
+def _scenario_lines(scenario: ScenarioSpec) -> Iterator[tuple[int, str]]:
     for step in scenario.steps:
         yield step.line, str(step)
         yield from ((0, _row(values)) for values in step.table)

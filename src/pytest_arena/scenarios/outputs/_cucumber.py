@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_arena.scenarios.evidence import Document, JudgedScenario, JudgedTest
-    from pytest_arena.scenarios.specs import Row, Scenario
+    from pytest_arena.scenarios.specs import Row, ScenarioSpec
 
 __all__ = ["messages"]
 
@@ -262,7 +262,7 @@ def _nodes(tree: Message) -> list[Message]:
     return [child["scenario"] for child in every if "scenario" in child]
 
 
-def _without_keywords(judged: JudgedScenario) -> Scenario:
+def _without_keywords(judged: JudgedScenario) -> ScenarioSpec:
     scenario = judged.scenario
     steps = tuple(replace(step, keyword="*") for step in scenario.steps)
     return replace(scenario, feature=scenario.feature or scenario.spec, steps=steps)

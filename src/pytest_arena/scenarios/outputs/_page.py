@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         StepFacts,
     )
     from pytest_arena.scenarios.outputs._chapters import Chapter, Line
-    from pytest_arena.scenarios.specs import Row, Scenario, Step
+    from pytest_arena.scenarios.specs import Row, ScenarioSpec, Step
 
 __all__ = ["page"]
 
@@ -216,5 +216,5 @@ def _steps_by_line(judged: JudgedScenario | None) -> dict[int, JudgedStep]:
     return {step.line: verdict for step, verdict in pairs}
 
 
-def _unseen(facts: Facts, scenario: Scenario, row: tuple[tuple[str, str], ...]) -> list[str]:
+def _unseen(facts: Facts, scenario: ScenarioSpec, row: tuple[tuple[str, str], ...]) -> list[str]:
     return [literal for literal in literals(scenario, (row,)) if literal not in facts.seen]

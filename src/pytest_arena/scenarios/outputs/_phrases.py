@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pytest_arena.scenarios.evidence import Document, JudgedScenario
-    from pytest_arena.scenarios.specs import Problem, Scenario
+    from pytest_arena.scenarios.specs import Problem, ScenarioSpec
 
 __all__ = [
     "counted",
@@ -52,7 +52,7 @@ def middle_cut(text: str, width: int) -> str:
     return f"{text[: width - width // 2 - 1]}…{text[-(width // 2) :]}"
 
 
-def heading(scenario: Scenario) -> str:
+def heading(scenario: ScenarioSpec) -> str:
     """The business rule and the feature that it stands under, and Gherkin's rule."""
     names = " :: ".join(filter(None, [scenario.feature, scenario.rule]))
     return one_line("  ".join(filter(None, [scenario.requirement, names])))

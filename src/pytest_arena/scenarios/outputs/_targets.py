@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pytest_arena.scenarios.evidence import Document
 
-__all__ = ["FORMS", "Target", "targets", "write"]
+__all__ = ["FORMS", "OutputTarget", "targets", "write"]
 
 FORMS = {
     "json": ("scenarios.json", "scenarios as JSON"),
@@ -29,14 +29,14 @@ FORMS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class OutputTarget:
     """One output: its form, and the file that it goes to."""
 
     form: str
     path: str
 
 
-def targets(text: str) -> tuple[Target, ...]:
+def targets(text: str) -> tuple[OutputTarget, ...]:
     """Read ``json:PATH,html:PATH,…``.
 
     Raises:
@@ -50,14 +50,14 @@ def targets(text: str) -> tuple[Target, ...]:
     return wanted
 
 
-def _target(part: str) -> Target:
+def _target(part: str) -> OutputTarget:
     form, _, path = (word.strip() for word in part.partition(":"))
     if form not in FORMS:
         fix = f"{nearest(form, FORMS)}:{path or 'PATH'}"
         raise _wrong(f"{form!r} is no form of output; there are {', '.join(FORMS)}", fix)
     if not path:
         raise _wrong(f"{form}: it is not said which file it goes to", f"{form}:{FORMS[form][0]}")
-    return Target(form, path)
+    return OutputTarget(form, path)
 
 
 def _wrong(what: str, fix: str) -> ConfigError:
@@ -70,7 +70,7 @@ def _wrong(what: str, fix: str) -> ConfigError:
 
 
 def write(
-    targets: Sequence[Target], document: Document, *, root: Path, folder: Path | None = None
+    targets: Sequence[OutputTarget], document: Document, *, root: Path, folder: Path | None = None
 ) -> list[str]:
     """Write each output, and make the folders that it needs.
 

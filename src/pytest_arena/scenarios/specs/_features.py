@@ -10,7 +10,7 @@ from pytest_arena.scenarios.specs._specification import (
     Feature,
     GherkinText,
     Row,
-    Scenario,
+    ScenarioSpec,
     Step,
     canonical,
     rev_of,
@@ -48,7 +48,7 @@ class ScenarioNode:
     """One scenario, and what the parser returned for it."""
 
     node: Node
-    scenario: Scenario
+    scenario: ScenarioSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,14 +125,14 @@ class _Reading:
         names = (*above.names, name)
         self.children(node, replace(above, names=names, rule=name, tags=tags, texts=texts))
 
-    def scenario(self, node: Node, above: _Above) -> Scenario:
+    def scenario(self, node: Node, above: _Above) -> ScenarioSpec:
         name, own = canonical(_name(node)), _tags(node)
         tags = _merged(above.tags, own)
         steps = (*above.steps, *self.steps(node, above.steps))
         names = (*above.names, name or f"(line {_line(node)})")
         outlines = self.language.words["scenarioOutline"]
         is_outline = bool(node["examples"]) or node["keyword"] in outlines
-        return Scenario(
+        return ScenarioSpec(
             name=name,
             feature=above.names[0],
             rule=above.rule,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from pytest_arena.scenarios.specs._references import Reference
-    from pytest_arena.scenarios.specs._specification import Scenario, Specification
+    from pytest_arena.scenarios.specs._specification import ScenarioSpec, Specification
 
 __all__ = ["Index"]
 
@@ -46,17 +46,17 @@ class Index:
         self._files = specification.files
         self._unread = [problem for problem in specification.problems if problem.is_error]
         self._known = known or {}
-        self._by_name: dict[str, list[Scenario]] = {}
+        self._by_name: dict[str, list[ScenarioSpec]] = {}
         for scenario in self._scenarios:
             for name in _names(scenario):
                 self._by_name.setdefault(name, []).append(scenario)
 
-    def only(self, reference: Reference) -> Scenario | None:
+    def only(self, reference: Reference) -> ScenarioSpec | None:
         """Return the one scenario of this name; None where there is none, or are several."""
         meant = self._of(reference)
         return meant[0] if len(meant) == 1 else None
 
-    def find(self, reference: Reference, *, named: Collection[str] = ()) -> Scenario:
+    def find(self, reference: Reference, *, named: Collection[str] = ()) -> ScenarioSpec:
         """Return the scenario that a test means.
 
         Args:
@@ -95,7 +95,7 @@ class Index:
         )
 
     def marker(
-        self, scenario: Scenario, *, rev: str = "", row: tuple[tuple[str, str], ...] = ()
+        self, scenario: ScenarioSpec, *, rev: str = "", row: tuple[tuple[str, str], ...] = ()
     ) -> str:
         """Return the decorator to paste, by the shortest name that means this scenario alone."""
         name = self._shortest(scenario)
@@ -109,13 +109,13 @@ class Index:
             arguments.append(f"row={{{pairs}}}")
         return f"@pytest.mark.scenario({', '.join(arguments)})"
 
-    def _of(self, reference: Reference) -> list[Scenario]:
+    def _of(self, reference: Reference) -> list[ScenarioSpec]:
         meant = self._meant(canonical(reference.name))
         return [
             match for match in meant if not reference.spec or _is_in(match.spec, reference.spec)
         ]
 
-    def _meant(self, name: str) -> list[Scenario]:
+    def _meant(self, name: str) -> list[ScenarioSpec]:
         """Those of this name; a whole name goes before one that leaves the rule out."""
         meant = self._by_name.get(name, [])
         whole = [match for match in meant if name in {_names(match)[-1], match.key}]
@@ -155,7 +155,7 @@ class Index:
             fix="\n".join(fixes) or "arena scenarios list   shows what they are called",
         )
 
-    def _pasted(self, scenario: Scenario, reference: Reference) -> str:
+    def _pasted(self, scenario: ScenarioSpec, reference: Reference) -> str:
         """What the user writes in the place of what he has written."""
         if reference.form:
             return reference.form.format(shlex.quote(self._shortest(scenario) or scenario.key))
@@ -165,7 +165,7 @@ class Index:
         keys = [name, *(key for key in self._known if key.rpartition(" :: ")[2] == name)]
         return next((self._known[key] for key in keys if key in self._known), ("", ()))
 
-    def _renamed(self, rev: str, steps: Sequence[str]) -> Scenario | None:
+    def _renamed(self, rev: str, steps: Sequence[str]) -> ScenarioSpec | None:
         """The new scenario that has the steps which were reviewed under a name, or nearly so."""
         new = [scenario for scenario in self._scenarios if scenario.key not in self._known]
         same = [scenario for scenario in new if rev and scenario.rev == rev]
@@ -173,7 +173,7 @@ class Index:
             return same[0] if len(same) == 1 else None
         words = {*" ".join(steps).split()}
 
-        def shared(scenario: Scenario) -> float:
+        def shared(scenario: ScenarioSpec) -> float:
             others = {*" ".join(step_lines(scenario)).split()}
             return len(words & others) / (len(words | others) or 1)
 
@@ -182,13 +182,13 @@ class Index:
         best = max(rated, default=None, key=lambda each: each[:2])
         return best[2] if best and best[0] > _LIKE else None
 
-    def _nearest(self, reference: Reference, named: Collection[str]) -> list[Scenario]:
+    def _nearest(self, reference: Reference, named: Collection[str]) -> list[ScenarioSpec]:
         """Those whose name is much like it; where one is nearly the same, that alone."""
         wanted = canonical(reference.name).casefold()
-        folded: dict[str, list[Scenario]] = {}
+        folded: dict[str, list[ScenarioSpec]] = {}
         for name, scenarios in self._by_name.items():
             folded.setdefault(name.casefold(), []).extend(scenarios)
-        rated: dict[str, tuple[float, Scenario]] = {}
+        rated: dict[str, tuple[float, ScenarioSpec]] = {}
         for name in get_close_matches(wanted, folded, n=_CANDIDATES, cutoff=_NAMED_LIKE):
             like = SequenceMatcher(None, name, wanted).ratio()
             for scenario in folded[name]:
@@ -199,17 +199,17 @@ class Index:
         is_sure = bool(best) and best[0][0] >= _TYPED_LIKE
         return [scenario for like, scenario in best if like == best[0][0] or not is_sure]
 
-    def _is_double(self, scenario: Scenario) -> bool:
+    def _is_double(self, scenario: ScenarioSpec) -> bool:
         """Whether another one stands in the same file by the same names: no marker can mean it."""
         same = self._by_name[_names(scenario)[-1]]
         return sum((other.key, other.spec) == (scenario.key, scenario.spec) for other in same) > 1
 
-    def _shortest(self, scenario: Scenario) -> str:
+    def _shortest(self, scenario: ScenarioSpec) -> str:
         """The shortest name that means it alone; "" if none does."""
         return next((name for name in _names(scenario) if self._meant(name) == [scenario]), "")
 
 
-def _names(scenario: Scenario) -> list[str]:
+def _names(scenario: ScenarioSpec) -> list[str]:
     """What a scenario may be called, the shortest first, the whole name last."""
     feature, rule, name = scenario.feature, scenario.rule, scenario.name
     longer = (

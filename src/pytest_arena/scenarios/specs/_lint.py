@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_arena.scenarios.specs._features import FeatureNode, ScenarioNode
     from pytest_arena.scenarios.specs._gherkin import Language, Node, Slip
-    from pytest_arena.scenarios.specs._specification import GherkinText, Scenario
+    from pytest_arena.scenarios.specs._specification import GherkinText, ScenarioSpec
 
 __all__ = ["Lint"]
 
@@ -159,7 +159,7 @@ class Lint:
         if scenario.rows or not scenario.is_outline:
             yield from self._placeholders(scenario)
 
-    def _steps(self, scenario: Scenario) -> Iterator[Problem]:
+    def _steps(self, scenario: ScenarioSpec) -> Iterator[Problem]:
         first = next(iter(scenario.steps), None)
         is_first = first is not None and not first.is_background
         if first and is_first and self.language.steps.get(first.keyword, "given") is None:
@@ -222,7 +222,7 @@ class Lint:
             if first.setdefault(row.values, row.line) != row.line:
                 yield self._warning(row.line, f"the same row as in line {first[row.values]}")
 
-    def _placeholders(self, scenario: Scenario) -> Iterator[Problem]:
+    def _placeholders(self, scenario: ScenarioSpec) -> Iterator[Problem]:
         columns = sorted({column for row in scenario.rows for column, _ in row.values})
         if scenario.rows and not columns:
             return

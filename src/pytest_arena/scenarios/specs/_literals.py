@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from pytest_arena.scenarios.specs._specification import Scenario
+    from pytest_arena.scenarios.specs._specification import ScenarioSpec
 
 __all__ = ["literals", "paths"]
 
@@ -27,7 +27,7 @@ _HOLES = re.compile(r"[{<][^{}<>\n]*[}>]")
 _PLAIN = frozenset({*_VERBS, "HTTP", "HTTPS", "URL", "URI", "API", "JSON", "XML", "HTML", "ID"})
 
 
-def literals(scenario: Scenario, rows: Collection[object] = ()) -> tuple[str, ...]:
+def literals(scenario: ScenarioSpec, rows: Collection[object] = ()) -> tuple[str, ...]:
     """Return the quoted texts, numbers and words in capitals of the steps, each once.
 
     Of an Outline those of the rows with these values; of all rows where it has none of them. Paths
@@ -61,7 +61,7 @@ def _blanked(match: re.Match[str]) -> str:
     return " " * len(match.group())
 
 
-def paths(scenario: Scenario) -> tuple[tuple[str, str], ...]:
+def paths(scenario: ScenarioSpec) -> tuple[tuple[str, str], ...]:
     """Return the paths of the steps, each with its verb in capitals or ``""``, each pair once.
 
     Placeholders are written as a route has them: ``/battles/{battle_id}/start``.

@@ -19,7 +19,7 @@ from pytest_arena.scenarios.specs._lint import Lint
 from pytest_arena.scenarios.specs._specification import (
     GherkinText,
     Problem,
-    Scenario,
+    ScenarioSpec,
     Specification,
 )
 
@@ -232,8 +232,8 @@ def _reason(error: OSError | ValueError) -> str:
     return str(error)
 
 
-def _doubles(scenarios: Sequence[Scenario]) -> Iterator[Problem]:
-    by_key: dict[str, list[Scenario]] = {}
+def _doubles(scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
+    by_key: dict[str, list[ScenarioSpec]] = {}
     for scenario in scenarios:
         by_key.setdefault(scenario.key, []).append(scenario)
     for key, same in by_key.items():
@@ -326,7 +326,7 @@ def _unreadable(gherkin: Tree, block: GherkinText) -> Iterator[Problem]:
 
 
 def _problem(
-    fault: Fault, gherkin: Tree, block: GherkinText, scenarios: Sequence[Scenario]
+    fault: Fault, gherkin: Tree, block: GherkinText, scenarios: Sequence[ScenarioSpec]
 ) -> Problem:
     """A fault with the scenario that it is in; a tag is of the one below."""
     line = block.line(fault.line)

@@ -14,7 +14,7 @@ from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios.specs._specification import canonical
 
 if TYPE_CHECKING:
-    from pytest_arena.scenarios.specs._specification import Row, Scenario
+    from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec
 
 __all__ = ["Reference", "reference", "row_proven"]
 
@@ -109,7 +109,9 @@ _WORDS: dict[object, tuple[str, ...]] = {
 }
 
 
-def row_proven(scenario: Scenario, reference: Reference, params: Mapping[str, object]) -> Values:
+def row_proven(
+    scenario: ScenarioSpec, reference: Reference, params: Mapping[str, object]
+) -> Values:
     """Return the row that a test with these values proves; nothing means the whole outline.
 
     ``row=`` of the marker names it, else the values of the parameters that are named as columns

@@ -18,7 +18,7 @@ __all__ = [
     "Kind",
     "Problem",
     "Row",
-    "Scenario",
+    "ScenarioSpec",
     "Specification",
     "Step",
     "canonical",
@@ -65,7 +65,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
+class ScenarioSpec:
     """One scenario, or one Scenario Outline with its rows."""
 
     name: str
@@ -139,7 +139,7 @@ class Specification:
 
     files: tuple[str, ...] = ()
     features: tuple[Feature, ...] = ()
-    scenarios: tuple[Scenario, ...] = ()
+    scenarios: tuple[ScenarioSpec, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 
@@ -209,7 +209,7 @@ def _composed(text: str) -> str:
     return "\n".join(line.rstrip() for line in normalize("NFC", text).split("\n"))
 
 
-def step_lines(scenario: Scenario) -> tuple[str, ...]:
+def step_lines(scenario: ScenarioSpec) -> tuple[str, ...]:
     """Return the steps as lines, doc strings and tables too: equal if the versions are."""
     return tuple(line for step in scenario.steps for line in _lines(step))
 

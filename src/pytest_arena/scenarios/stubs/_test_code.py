@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from pytest_arena.scenarios.specs import Index, Row, Scenario, Step
+    from pytest_arena.scenarios.specs import Index, Row, ScenarioSpec, Step
 
 __all__ = ["TestWriter", "in_triple_quotes", "slug", "slug_with_hash"]
 
@@ -38,7 +38,7 @@ class TestWriter:
     def __init__(self, index: Index, runner: str) -> None:
         self._index, self._runner = index, runner
 
-    def test(self, scenario: Scenario, taken: set[str]) -> str:
+    def test(self, scenario: ScenarioSpec, taken: set[str]) -> str:
         """Return the code of a test. Its names are none of those ``taken``, and are added."""
         name = _free(f"test_{slug(scenario.name).removeprefix('test_')}", taken)
         taken.add(name)
@@ -72,7 +72,7 @@ class TestWriter:
         )
 
 
-def _columns(scenario: Scenario) -> tuple[tuple[str, ...], dict[str, str]]:
+def _columns(scenario: ScenarioSpec) -> tuple[tuple[str, ...], dict[str, str]]:
     """The parameters that an Outline's rows are given by, and the code for each column.
 
     One for each column, by its own name, since by that the row is found which a test proves; or

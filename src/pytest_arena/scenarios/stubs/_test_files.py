@@ -21,7 +21,7 @@ from pytest_arena.scenarios.stubs._test_code import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from pytest_arena.scenarios.specs import Index, Scenario
+    from pytest_arena.scenarios.specs import Index, ScenarioSpec
 
 __all__ = ["StubFile", "stubs"]
 
@@ -48,7 +48,7 @@ class StubFile:
 
 
 def stubs(
-    scenarios: Sequence[Scenario],
+    scenarios: Sequence[ScenarioSpec],
     *,
     index: Index,
     mapped: Collection[str] = (),
@@ -71,7 +71,7 @@ def stubs(
         elsewhere: names of test modules in other folders.
     """
     names: dict[str, str] = {}  # of files, by features; the first of two that are like has its own
-    lacking: dict[str, list[Scenario]] = {}
+    lacking: dict[str, list[ScenarioSpec]] = {}
     for scenario in scenarios:
         feature = _feature(scenario)
         if feature not in names:
@@ -96,7 +96,7 @@ def stubs(
     return files
 
 
-def _feature(scenario: Scenario) -> str:
+def _feature(scenario: ScenarioSpec) -> str:
     """Its name; features of one name are the same, whichever files they stand in."""
     name = " ".join(unicodedata.normalize("NFC", scenario.feature).split())
     return name or PurePosixPath(scenario.spec).stem

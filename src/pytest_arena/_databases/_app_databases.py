@@ -53,7 +53,7 @@ class Products:
         return list(self._opened.values())
 
 
-class Files:
+class AllowedFiles:
     """Tells files apart by where they lie, by ``arena_allow``, and by what engines have meant."""
 
     def __init__(self, config: Config, products: Products) -> None:
@@ -158,7 +158,9 @@ class KnownDatabases:
     after a change of the working folder.
     """
 
-    def __init__(self, config: Config, products: Products, files: Files, usage: Usage) -> None:
+    def __init__(
+        self, config: Config, products: Products, files: AllowedFiles, usage: Usage
+    ) -> None:
         self._config, self.products, self._files, self._usage = config, products, files, usage
         self._by_key: dict[Key, Database] = {}
         self._registering = threading.RLock()

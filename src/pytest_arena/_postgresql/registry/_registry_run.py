@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._clock import until
 from pytest_arena._postgresql import _clone_sql as clone_sql
-from pytest_arena._postgresql._control import Failed, identifier, literal, open_control
-from pytest_arena._postgresql.registry import _messages as messages
-from pytest_arena._postgresql.registry._connection import Line, Writes
+from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
+from pytest_arena._postgresql.registry import _registry_errors as messages
+from pytest_arena._postgresql.registry._connection import ControlLine, Writes
 
 if TYPE_CHECKING:
     from pytest_arena._postgresql._control import Control
@@ -135,7 +135,7 @@ class RegistryRun:
         self._copies_by_clone = True
         self._settings: dict[str, clone_sql.Settings] = {}
         self._strategies: dict[str, str] = {}
-        self.line = Line(self._connect_as_run)
+        self.line = ControlLine(self._connect_as_run)
 
     # The session
 
@@ -149,7 +149,7 @@ class RegistryRun:
         inside = replace(self._address, database=self.name)
         try:
             control = open_control(inside)
-        except Failed as error:
+        except ControlFailure as error:
             # asyncpg and libpq differ in whether a code comes with the refusal.
             if error.is_lost and "does not exist" not in str(error):
                 raise
@@ -169,7 +169,7 @@ class RegistryRun:
             try:
                 control.run(_SESSION)
                 control.run(f"CREATE DATABASE {identifier(self.name)} TEMPLATE template0")
-            except Failed as error:
+            except ControlFailure as error:
                 # Somebody else was first, maybe by a moment: then it is the index that refuses.
                 if error.sqlstate not in ("42P04", "23505"):
                     raise
@@ -246,7 +246,7 @@ class RegistryRun:
         with self._lock:
             self._mine.pop(name, None)
 
-    def use(self, template: str, control: Control | Line) -> None:
+    def use(self, template: str, control: Control | ControlLine) -> None:
         """Say that this run uses a template. Nothing is written where it is condemned already.
 
         In turns with whoever condemns it, so that one sees the other.
@@ -269,7 +269,7 @@ class RegistryRun:
 
     # Databases
 
-    def make(self, name: str, kind: str, template: str | None, line: Line) -> None:
+    def make(self, name: str, kind: str, template: str | None, line: ControlLine) -> None:
         """Commit a database's row, then make it, with all that the server does not copy.
 
         Raises:
@@ -284,7 +284,7 @@ class RegistryRun:
         strategy = self._strategy(template or "template0", line)
         try:
             self._copy(clone_sql.create(name, template, strategy=strategy), line)
-        except Failed as error:
+        except ControlFailure as error:
             if template is not None or error.sqlstate != "22023":
                 raise
             # The server's locale has another encoding: an empty database is as all others there.
@@ -297,10 +297,10 @@ class RegistryRun:
                 with self.writes.one():
                     line.run(statements)
 
-    def _copy(self, statement: str, line: Line) -> None:
+    def _copy(self, statement: str, line: ControlLine) -> None:
         try:
             self._write(statement, line, unless="42P04")
-        except Failed as error:
+        except ControlFailure as error:
             if not self._may_copy_by_clone() or error.sqlstate[:2] not in ("58", "0A"):
                 raise
             # This file system cannot share blocks after all.
@@ -308,19 +308,19 @@ class RegistryRun:
             line.run(clone_sql.file_copy_method("copy"))
             self._write(statement, line, unless="42P04")
 
-    def _write(self, statement: str, line: Line, *, unless: str) -> None:
+    def _write(self, statement: str, line: ControlLine, *, unless: str) -> None:
         # No name is used twice: it was written when the connection was lost.
         with self.writes.one():
             try:
                 line.run(statement)
-            except Failed as error:
+            except ControlFailure as error:
                 if error.sqlstate != unless:
                     raise
 
     def _may_copy_by_clone(self) -> bool:
         return self._version >= _WITH_METHOD and self._copies_by_clone
 
-    def _strategy(self, source: str, line: Line) -> str:
+    def _strategy(self, source: str, line: ControlLine) -> str:
         if self._version < _WITH_STRATEGY:
             return ""
         if source not in self._strategies:
@@ -329,7 +329,7 @@ class RegistryRun:
             self._strategies[source] = "WAL_LOG" if is_small else "FILE_COPY"
         return self._strategies[source]
 
-    def remove(self, name: str, line: Line, *, is_there: bool, is_condemned: bool) -> None:
+    def remove(self, name: str, line: ControlLine, *, is_there: bool, is_condemned: bool) -> None:
         """Drop a database, whoever is connected, and delete its row.
 
         Raises:
@@ -342,7 +342,7 @@ class RegistryRun:
         if is_there:
             try:
                 self._drop(name, line)
-            except Failed as error:
+            except ControlFailure as error:
                 if error.sqlstate != "55006":
                     raise
                 self._end_prepared(name, line)
@@ -357,21 +357,21 @@ class RegistryRun:
         if write.counts:
             self.let_go(name)
 
-    def _drop(self, name: str, line: Line) -> None:
+    def _drop(self, name: str, line: ControlLine) -> None:
         with self.writes.one() as write:
             try:
                 line.run(clone_sql.drop(name))
-            except Failed as error:
+            except ControlFailure as error:
                 write.counts = False
                 if error.sqlstate != "3D000":
                     raise
 
-    def _end_prepared(self, name: str, line: Line) -> None:
+    def _end_prepared(self, name: str, line: ControlLine) -> None:
         """Prepared transactions have no session that could be ended, and keep the database."""
         line.run(clone_sql.allow_connections(name, allowed=True))
         with closing(open_control(replace(self._address, database=name))) as inside:
             for (gid,) in inside.rows(clone_sql.prepared()):
-                with suppress(Failed):
+                with suppress(ControlFailure):
                     inside.run(clone_sql.rollback_prepared(gid))
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._postgresql._control import Failed, identifier, literal
+from pytest_arena._postgresql._control import ControlFailure, identifier, literal
 from pytest_arena._values import TableRows
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _is_visible(moment: str) -> str:
     return f"pg_catalog.pg_visible_in_snapshot(x, {literal(moment)}::pg_catalog.pg_snapshot)"
 
 
-class _Table(NamedTuple):
+class _ChangedTable(NamedTuple):
     """A table with changes, as the catalog has it now; without a name where it is gone."""
 
     oid: int
@@ -106,7 +106,7 @@ def rows_changed(control: Control, entries: Entries, limit: int | None) -> list[
     """
     cut = "" if limit is None else f"WHERE p.place <= {int(limit)}"
     question = _CHANGED.format(entries=entries.write(), cut=cut, schema=entries.schema)
-    found = [_rows_of(control, _Table(*row)) for row in control.rows(question)]
+    found = [_rows_of(control, _ChangedTable(*row)) for row in control.rows(question)]
     return [*found, *_marks(control, entries, limit)]
 
 
@@ -122,7 +122,7 @@ def _marks(control: Control, entries: Entries, limit: int | None) -> Iterator[Ta
         yield TableRows(_SCHEMA, _MARK, (), (), shown, more=len(marks) - len(shown))
 
 
-def _rows_of(control: Control, table: _Table) -> TableRows:
+def _rows_of(control: Control, table: _ChangedTable) -> TableRows:
     name = table.name or f"a table that is gone ({table.oid})"
     if table.schema not in {_DEFAULT, None}:
         name = f"{table.schema}.{name}"
@@ -137,12 +137,14 @@ def _rows_of(control: Control, table: _Table) -> TableRows:
     )
 
 
-def _cast(control: Control, table: _Table) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+def _cast(
+    control: Control, table: _ChangedTable
+) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
     for to in ("", "::pg_catalog.text"):
         try:
             if table.name is not None and not table.has_lost_columns:
                 return tuple(table.columns), control.rows(table.write_cast(to=to))
-        except Failed as error:
+        except ControlFailure as error:
             # Without a code it is the driver that knows no value of Python's for one of them, or
             # the server is gone: the second question tells.
             if error.sqlstate[:2] in _LOST or (to and not error.sqlstate):

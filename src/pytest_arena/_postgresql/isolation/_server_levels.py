@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._values import TableRows
 
-__all__ = ["Archive", "LateMoments", "Level", "Levels", "Moment", "RowsLost", "Snapshot"]
+__all__ = [
+    "Archive",
+    "LateMoments",
+    "Levels",
+    "RowsLost",
+    "ServerLevel",
+    "ServerMoment",
+    "Snapshot",
+]
 
 _MOST = 2
 
@@ -100,7 +108,7 @@ Archive = list[tuple[Any, ...]] | RowsLost
 
 
 @dataclass(eq=False, slots=True)
-class Level(Generic[LiveT]):
+class ServerLevel(Generic[LiveT]):
     """A level; the first one of all is what stands below the first that was entered.
 
     ``live`` says how it is left: its database takes the changes back in place, or gets another copy
@@ -117,11 +125,11 @@ class Level(Generic[LiveT]):
     told: list[TableRows] = field(default_factory=list)  # its changes, likewise
 
 
-Levels = Sequence[Level[Any]]
+Levels = Sequence[ServerLevel[Any]]
 
 
 @dataclass(eq=False, slots=True)
-class Moment:
+class ServerMoment:
     """A point in time. What the server calls it is known when somebody wants it, or has to.
 
     The start of a level is called "".
@@ -131,7 +139,7 @@ class Moment:
     failure: ArenaError | None = None
 
     def __eq__(self, other: object) -> bool:
-        if self is other or not isinstance(other, Moment):
+        if self is other or not isinstance(other, ServerMoment):
             return self is other
         return self.name is not None and self.name == other.name
 
@@ -151,10 +159,10 @@ class LateMoments:
         self._ask = ask
         self._before_next = getattr(uses, "before_next", lambda _call: False)
         self._turn = threading.RLock()
-        self._last: tuple[int, Moment] | None = None
-        self._open: Moment | None = None
+        self._last: tuple[int, ServerMoment] | None = None
+        self._open: ServerMoment | None = None
 
-    def now(self, uses: int, *, is_start: bool) -> Moment:
+    def now(self, uses: int, *, is_start: bool) -> ServerMoment:
         """Return the moment of now, at this number of uses.
 
         Raises:
@@ -162,15 +170,15 @@ class LateMoments:
         """
         if self._last is not None and self._last[0] == uses:
             return self._last[1]
-        moment = Moment("") if is_start else self._new()
+        moment = ServerMoment("") if is_start else self._new()
         if moment.failure is not None:
             raise moment.failure
         self._last = uses, moment
         return moment
 
-    def _new(self) -> Moment:
+    def _new(self) -> ServerMoment:
         with self._turn:
-            moment = self._open = Moment()
+            moment = self._open = ServerMoment()
         if not self._before_next(self.settle):
             self.settle()
         return moment
@@ -192,7 +200,7 @@ class LateMoments:
         Raises:
             ArenaError: the server could not be asked.
         """
-        if not isinstance(moment, Moment):
+        if not isinstance(moment, ServerMoment):
             return ""
         if moment.name is None:
             self.settle()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pytest_arena.errors import ArenaError, IsolationError, ServerError
 
 if TYPE_CHECKING:
-    from pytest_arena._postgresql._control import Failed
+    from pytest_arena._postgresql._control import ControlFailure
     from pytest_arena._values import Address
 
 __all__ = ["failed", "foreign_registry", "is_gone", "other_layout"]
@@ -56,7 +56,7 @@ _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
 }
 
 
-def failed(what: str, error: Failed, address: Address) -> ArenaError:
+def failed(what: str, error: ControlFailure, address: Address) -> ArenaError:
     """Return the error for a statement that was refused."""
     answer = f"the server's answer {error.sqlstate}" if error.sqlstate else "no server answers"
     kind, cause, fix = _KNOWN.get(error.sqlstate, (ServerError, answer, _ANOTHER))

@@ -12,7 +12,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._origin import is_own, user_line
-from pytest_arena._postgresql._arguments import Led, Target, is_led, lead, name_outright, target
+from pytest_arena._postgresql._arguments import (
+    Led,
+    ServerTarget,
+    is_led,
+    lead,
+    name_outright,
+    target,
+)
 from pytest_arena._postgresql._beyond import reaches_beyond
 from pytest_arena._product import NOWHERE, Asked
 from pytest_arena._values import alive
@@ -157,7 +164,7 @@ class Guard:
         return self._admit_outside(now, asked, meant, args, kwargs)
 
     def _admit_outside(
-        self, now: Core, asked: Asked, meant: Target, args: list[Any], kwargs: dict[str, Any]
+        self, now: Core, asked: Asked, meant: ServerTarget, args: list[Any], kwargs: dict[str, Any]
     ) -> Admitted:
         __tracebackhide__ = True
         if all(now.files.is_allowed(name) for name in meant.names):
@@ -208,12 +215,12 @@ class Guard:
             raise now.ledger.refused(refused_beyond(beyond))
 
 
-def _elsewhere(address: Address, connection: Any) -> Target | None:
+def _elsewhere(address: Address, connection: Any) -> ServerTarget | None:
     """What a connection of libpq's is on, where that is not the database that it was led to."""
     info = getattr(connection, "info", None)
     if info is None or info.dbname == address.database:
         return None
-    return Target(((str(info.host), str(info.port)),), str(info.dbname))
+    return ServerTarget(((str(info.host), str(info.port)),), str(info.dbname))
 
 
 def _beyond(statement: str | bytes) -> str:
@@ -232,7 +239,7 @@ _SHORT = 4096
 _remembered = lru_cache(maxsize=1024)(_read)
 
 
-def _asked(dialect: str, meant: Target) -> Asked:
+def _asked(dialect: str, meant: ServerTarget) -> Asked:
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
 
     kind = make_url(f"postgresql+{dialect}://").get_dialect()
@@ -254,7 +261,7 @@ _REDIRECT = "arena_drivers = redirect   (it then lands in the test's database)"
 
 
 def _raw_connection(
-    target: Target, driver: str, *, of_app: bool, line: CodeLine | None = None
+    target: ServerTarget, driver: str, *, of_app: bool, line: CodeLine | None = None
 ) -> RefusedError:
     """A connection by a driver itself, to a server's database outside of the arena."""
     kind = ProductionDatabaseError if of_app else UnknownDatabaseError
@@ -267,7 +274,7 @@ def _raw_connection(
     )
 
 
-def _led_astray(target: Target) -> UnknownDatabaseError:
+def _led_astray(target: ServerTarget) -> UnknownDatabaseError:
     """An engine's connection whose arguments somebody changed after arena had."""
     return UnknownDatabaseError(
         f"refused: an engine's connection to {target.name}, which is not inside the arena",
@@ -278,7 +285,7 @@ def _led_astray(target: Target) -> UnknownDatabaseError:
     )
 
 
-def _made_elsewhere(target: Target) -> UnknownDatabaseError:
+def _made_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
     """A connection that a factory opened, instead of the one that it was asked for."""
     return UnknownDatabaseError(
         f"refused: a connection to {target.name}, which is not inside the arena",
@@ -289,7 +296,7 @@ def _made_elsewhere(target: Target) -> UnknownDatabaseError:
     )
 
 
-def _allowing(target: Target) -> str:
+def _allowing(target: ServerTarget) -> str:
     if any(NOWHERE in name for name in target.names):  # the environment's, before it was replaced
         return ""
     hosts_alike = target.names[0] if len(target.names) == 1 else f"postgresql://*/{target.database}"

@@ -13,14 +13,14 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from pytest_arena._postgresql._control import Failed, identifier, open_control
+from pytest_arena._postgresql._control import ControlFailure, identifier, open_control
 from pytest_arena._postgresql.journal._capture import fitting_schema
 from pytest_arena._postgresql.journal._capture import install as install_by
 from pytest_arena._postgresql.journal._server import BE_REPLICA
 from pytest_arena.errors import IsolationError, TemplateError
 
 if TYPE_CHECKING:
-    from pytest_arena._postgresql.journal._tables import Unfit
+    from pytest_arena._postgresql.journal._tables import JournalGap
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._values import Address
 
@@ -100,7 +100,7 @@ def journaled(own: ServerRegistry, template: str | None) -> str:
         ) from None
 
 
-def install(address: Address) -> list[Unfit]:
+def install(address: Address) -> list[JournalGap]:
     """Install a journal in a database, by a connection that is made for it."""
     with closing(open_control(address)) as control:
         return install_by(control, fitting_schema(control))
@@ -112,7 +112,7 @@ def remarks(own: ServerRegistry, template: str | None) -> list[str]:
     return [str(one) for one in json.loads(texts[0])] if texts else []
 
 
-def check_fit(found: list[Unfit], shown: str = "this database") -> None:
+def check_fit(found: list[JournalGap], shown: str = "this database") -> None:
     """Raise where something was found that makes a journal useless.
 
     Raises:
@@ -192,7 +192,7 @@ def _tried(own: ServerRegistry) -> str:
         with closing(open_control(own.inside)) as control, own.writes.one():
             control.run(BE_REPLICA)
             control.run(f"BEGIN; {_TRIAL}; ROLLBACK")
-    except Failed as error:
+    except ControlFailure as error:
         if error.is_elsewhere:  # of which nothing follows for the rest of the run
             raise
         return f"the role {role} may not: {str(error).partition(chr(10))[0]}"
