@@ -164,8 +164,9 @@ class KnownDatabases:
         self._config, self.products, self._files, self._usage = config, products, files, usage
         self._by_key: dict[Key, Database] = {}
         self._registering = threading.RLock()
-        self._by_engine: weakref.WeakKeyDictionary[Dialect, Database] = weakref.WeakKeyDictionary()
-        self._asked: dict[str, None] = {}  # on servers, as they were asked for
+        # The database that each engine has; one of ours means it, whatever its URL says.
+        self.by_engine: weakref.WeakKeyDictionary[Dialect, Database] = weakref.WeakKeyDictionary()
+        self.asked: dict[str, None] = {}  # on servers, as they were asked for
         self._count = itertools.count(1)
         self.primary: Database | None = None
 
@@ -182,21 +183,9 @@ class KnownDatabases:
         path = real(file)
         return next((one for one in self._by_key.values() if one.file == path), None)
 
-    def asked_names(self) -> list[str]:
-        """Return the databases on servers, as engines and variables have asked for them."""
-        return list(self._asked)
-
-    def used_by(self, dialect: Dialect) -> Database | None:
-        """Return the database that an engine has."""
-        return self._by_engine.get(dialect)
-
-    def lead(self, dialect: Dialect, database: Database) -> None:
-        """An engine of ours means this database, whatever its URL says."""
-        self._by_engine[dialect] = database
-
     def find(self, asked: Asked) -> Database | None:
         """Return the database that is meant, if it is known."""
-        if (known := self._by_engine.get(asked.dialect)) is not None:
+        if (known := self.by_engine.get(asked.dialect)) is not None:
             return known
         product = self.products[asked.product]
         at_file = self.at_file(asked.name) if asked.product == "sqlite" and asked.name else None
@@ -213,7 +202,7 @@ class KnownDatabases:
             database = self.find(asked) or self._add(asked)
             if database.product.name != asked.product:
                 raise _another_product(database, asked.product)
-            self._by_engine.setdefault(asked.dialect, database)
+            self.by_engine.setdefault(asked.dialect, database)
             if asked.dialect.is_async:  # an app with engines of both kinds is an async one
                 database.dialect = type(asked.dialect)
             return database
@@ -222,7 +211,7 @@ class KnownDatabases:
         key = self.products[asked.product].key(asked) or Key("memory", str(next(self._count)))
         database = self._by_key[key] = self._adopted(key, asked) or self._new(key, asked)
         if asked.product != "sqlite":
-            self._asked[asked.name] = None
+            self.asked[asked.name] = None
         elif asked.name:
             self._files.add(asked.name)
         self.primary = self.primary or database
@@ -250,8 +239,8 @@ class KnownDatabases:
         del self._by_key[database.key]
         if self.primary is database:
             self.primary = None  # the next engine's takes its place
-        for dialect in [one for one, known in self._by_engine.items() if known is database]:
-            del self._by_engine[dialect]
+        for dialect in [one for one, known in self.by_engine.items() if known is database]:
+            del self.by_engine[dialect]
 
     # Before any engine.
 

@@ -68,7 +68,7 @@ class Engines:
                 url = _shown_url(database, _sync_driver(database))
                 engine = create_engine(url) if like is None else _gate.sync_twin(like, url)
             self._sync[database] = engine
-            self._databases.known.lead(engine.dialect, database)
+            self._databases.known.by_engine[engine.dialect] = database
         return self._sync[database]
 
     def _async_on(self, database: Database) -> AsyncEngine:
@@ -77,7 +77,7 @@ class Engines:
             url = _shown_url(database, _driver(database))
             engine = AsyncEngine(_gate.engine_like(like, url)) if like else create_async_engine(url)
             self._async[database] = engine
-            self._databases.known.lead(engine.dialect, database)
+            self._databases.known.by_engine[engine.dialect] = database
         return self._async[database]
 
     def _url(self, database: Database) -> URL:

@@ -53,7 +53,7 @@ class Databases:
         __tracebackhide__ = True
         if self.finished:
             raise self.ledger.refused(_gate.after_session(asked.name))
-        is_known = self.known.used_by(asked.dialect) is not None
+        is_known = asked.dialect in self.known.by_engine
         if asked.product not in self.products or not (is_known or self.known.is_the_apps(asked)):
             self._check_foreign(asked)
             return None
@@ -146,7 +146,7 @@ class Databases:
 
     def asked_names(self) -> list[str]:
         """Return the databases on servers, as engines and variables have asked for them."""
-        return self.known.asked_names()
+        return list(self.known.asked)
 
     def uses(self, key: Key) -> Callable[[], int]:
         """Return what gives a number that has moved where the database may have been used."""
@@ -184,7 +184,7 @@ class Databases:
         only engines meant which are disposed of, or gone, starts from its template at its next use.
         """
         too_many = self._collect_engines()
-        used = {self.known.used_by(engine.dialect) for engine in _gate.engines_in_use()}
+        used = {self.known.by_engine.get(engine.dialect) for engine in _gate.engines_in_use()}
         dropped = [one for one in self.known.all() if one not in used and self._may_drop(one)]
         # Somebody keeps the engines: a cache of the framework's, a list of the app's. One that is
         # used again lands in a database that is as this one is now.

@@ -32,18 +32,14 @@ def imported_by(start: Iterable[Path]) -> set[Path]:
     """
     found: set[Path] = set()
     waiting = [file.resolve() for file in start]
-    modules = _modules_by_file()
+    loaded = [module for module in list(sys.modules.values()) if _project_file(module)]
+    modules = {Path(str(module.__file__)).resolve(): module for module in loaded}
     while waiting:
         file = waiting.pop()
         if file not in found and file.is_file():
             found.add(file)
             waiting.extend(_imports_of(file, modules.get(file)))
     return found
-
-
-def _modules_by_file() -> dict[Path, ModuleType]:
-    modules = [module for module in list(sys.modules.values()) if _project_file(module)]
-    return {Path(str(module.__file__)).resolve(): module for module in modules}
 
 
 def _project_file(module: Any) -> Path | None:
