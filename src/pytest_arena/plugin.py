@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from pytest_arena import _failures, _hooks, _others, _report
+from pytest_arena import _fixtures, _others, _report
 from pytest_arena._config import (
     FLAGS,
     MARKERS,
@@ -38,9 +38,8 @@ from pytest_arena._fixtures import (
     test_client_as,
 )
 from pytest_arena._ledger import Ledger
-from pytest_arena._run import ArenaRun, WideFixture, conducted
+from pytest_arena._run import ArenaRun, FactsOfProcesses, WideFixture, conducted
 from pytest_arena._values import CodeLine, Plan, Stage
-from pytest_arena._workers import FactsOfProcesses
 from pytest_arena.errors import ArenaError, ConfigError
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     """The hooks of our own."""
-    pluginmanager.add_hookspecs(_hooks)
+    pluginmanager.add_hookspecs(_fixtures)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -324,17 +323,17 @@ def pytest_runtest_makereport(
         return report  # nobody reads of it
     item.config.stash[FACTS].attach(report)
     if call.excinfo is not None:
-        run.ledger.mark_reported(*_failures.causes(call.excinfo.value))
-        _failures.show_users_lines(report, call.excinfo, item.config.option)
-        _failures.explain(report, call.excinfo.value)
+        run.ledger.mark_reported(*_report.causes(call.excinfo.value))
+        _report.show_users_lines(report, call.excinfo, item.config.option)
+        _report.explain(report, call.excinfo.value)
     if report.failed and report.when == "call":
         raised = call.excinfo.value if call.excinfo else None
-        _failures.show_server(report, run.test.broken if run.test else [], raised)
+        _report.show_server(report, run.test.broken if run.test else [], raised)
     if refused := run.ledger.unreported(item.nodeid):
         run.ledger.mark_reported(*refused)
-        _failures.tell_of(report, refused)
+        _report.tell_of(report, refused)
     if report.failed and report.when != "teardown":  # then the level is gone
-        _failures.show_story(report, run.test.story.parts() if run.test else [])
+        _report.show_story(report, run.test.story.parts() if run.test else [])
     report.sections += [("arena", text) for text in run.reported(report.when, report.outcome)]
     return report
 

@@ -7,12 +7,14 @@ from pytest_arena._run._apps import Apps
 from pytest_arena._run._facade import Arena
 from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._run import ArenaRun, conducted
+from pytest_arena._run._summary import FactsOfProcesses
 from pytest_arena._run._test import RunningTest
 
 __all__ = [
     "Apps",
     "Arena",
     "ArenaRun",
+    "FactsOfProcesses",
     "Level",
     "RunningTest",
     "WideFixture",
