@@ -76,6 +76,9 @@ def become(output: int, words: list[str], folder: str, env: dict[str, str]) -> N
         if isinstance(ended.code, str):
             print(ended.code, file=sys.stderr)
         status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except KeyboardInterrupt:
+        sys.excepthook(*sys.exc_info())
+        status = 128 + signal.SIGINT
     except BaseException:  # noqa: BLE001 - what an interpreter does with what nobody has caught
         sys.excepthook(*sys.exc_info())
         status = 1

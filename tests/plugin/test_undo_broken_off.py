@@ -16,19 +16,25 @@ if TYPE_CHECKING:
 # By no signal: that is made to wait, and here is what happens to one who does not.
 CONFTEST = """
 import sys
+from pathlib import Path
 import pytest
+import pytest_arena
 from sqlalchemy import text
 from app import Dancer
 
-PLACES = "_arena/_levels.py", "_isolation/", "_journal/", "_own/", "_dialects/_postgresql/_control"
+PACKAGE = Path(pytest_arena.__file__).parent
+SERVER = [f"_postgresql/{name}" for name in ("isolation", "journal", "servers", "_control.py")]
+PLACES = tuple(str(PACKAGE / name) for name in ("_run/_levels.py", *SERVER))
+assert all(Path(place).exists() for place in PLACES), PLACES
 
 
 def break_in_at(number, raised):
     calls = iter(range(number))
 
     def called(frame, event, _argument):
-        file = frame.f_code.co_filename.partition("pytest_arena/")[2]
-        is_meant = event == "call" and file.startswith(PLACES) and "<" not in frame.f_code.co_name
+        code = frame.f_code
+        is_meant = event == "call" and code.co_filename.startswith(PLACES)
+        is_meant = is_meant and "<" not in code.co_name
         if is_meant and next(calls, None) is None:
             sys.setprofile(None)
             raise raised
