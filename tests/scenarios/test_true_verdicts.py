@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.scenarios._statements import statement
+from pytest_arena.scenarios._assertions import statement
 from pytest_arena.testing import APP
 from tests.scenarios.proving import told
 from tests.scenarios.seen import facts_of, seeing

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.scenarios._assertions import enable
-from pytest_arena.scenarios._statements import relative
+from pytest_arena.scenarios._assertions import enable, relative
 from tests.scenarios.proving import project, told
 
 if TYPE_CHECKING:

@@ -1,31 +1,37 @@
-"""Which assertions of a test have passed?"""
+"""Which assertions of a test have passed, what do they say, and may one have passed unheard?"""
 
 from __future__ import annotations
 
 import ast
+import dis
 import functools
 import inspect
+import linecache
+import os
 import sys
 import unittest
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import _pytest.assertion.rewrite as rewriting
 import _pytest.assertion.util as asserting
 
-from pytest_arena.scenarios._statements import relative, text_at, unheard
+from pytest_arena._config._load import is_library
+from pytest_arena._others import own_function
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import FrameType
 
     from pytest_arena.scenarios._instruments import Instruments
 
     _Heard = Callable[[int, str, str], None]
 
-__all__ = ["enable", "heard"]
+__all__ = ["enable", "heard", "relative", "statement"]
 
 
 # pytest compiles test files twice, with calls for assertions that pass and without: each kind has
@@ -141,8 +147,8 @@ class _Listener:
 
     def __bool__(self) -> bool:
         frame = sys._getframe(2)  # noqa: SLF001 - of whoever asserts; the documented way to a frame
-        place = f"{_file(frame.f_code.co_filename, self._root)}:{frame.f_lineno}"
-        text, names = text_at(frame), _variables(frame)
+        place, text = self._line_of(frame)
+        names = _variables(frame)
         is_idle = _is_an_answer(text, names)
         self._instruments.asserted(place, text, list(names.values()), is_idle=is_idle)
         return self._before is not None
@@ -156,8 +162,12 @@ class _Listener:
         while frame is not None and _is_a_tool(frame):
             frame = frame.f_back
         if frame is not None:
-            place = f"{_file(frame.f_code.co_filename, self._root)}:{frame.f_lineno}"
-            self._instruments.asserted(place, text_at(frame))
+            self._instruments.asserted(*self._line_of(frame))
+
+    def _line_of(self, frame: FrameType) -> tuple[str, str]:
+        """Where a frame is, and what is asserted there."""
+        file, line = frame.f_code.co_filename, frame.f_lineno
+        return f"{_file(file, self._root)}:{line}", statement(file, line)
 
 
 _listeners: list[_Listener] = []
@@ -248,3 +258,120 @@ def _calling(check: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return checked
+
+
+# What does the line say that asserts, and may a test have asserted unheard?
+
+_LONGEST = 30  # lines of one statement
+
+
+@functools.cache
+def statement(file: str, line: int) -> str:
+    """Return what an ``assert`` that begins in this line asserts, without its message.
+
+    Of another statement all of it. Costs up to 100 µs, once for each line.
+    """
+    first = text = linecache.getline(file, line).strip()
+    for number in range(line + 1, line + _LONGEST):
+        if (found := _asserted(text)) is not None:
+            return found
+        text += f"\n{linecache.getline(file, number).rstrip()}"
+    return first.rpartition("assert ")[2]  # of an `else: assert …`, which nobody can read alone
+
+
+def _asserted(text: str) -> str | None:
+    """Return what is asserted in a statement; None where it is none, or goes on."""
+    for whole in (text, f"{text} pass"):  # the head of a `with pytest.raises(…):`
+        try:
+            tree = ast.parse(whole)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        found = [one.test for one in ast.walk(tree) if isinstance(one, ast.Assert)]
+        return "; ".join(ast.get_source_segment(whole, one) or "" for one in found) or text
+    return None
+
+
+def relative(path: Path, root: Path) -> str:
+    """Return a path from the root folder, with ``/``: the same on each machine."""
+    with suppress(ValueError):  # Windows: on another drive
+        path = Path(os.path.relpath(path, root)) if path.is_absolute() else path
+    return path.as_posix()
+
+
+_DEPTH = 3  # helpers of helpers
+
+
+def unheard(item: Any) -> str:
+    """Return why assertions of a test cannot have been heard; "" where they can.
+
+    pytest hears those of test files, conftest files, and modules that it was told of. What others
+    assert is looked for by the names that the test uses. Costs some 100 µs.
+    """
+    function = own_function(item)[2]
+    function = inspect.unwrap(getattr(function, "__func__", function)) if function else None
+    if not isinstance(function, FunctionType):
+        return ""
+    arguments = list(getattr(item, "funcargs", {}).values())
+    used = [function, *_used(function, arguments, depth=_DEPTH)]
+    for one in used:
+        if any(map(_is_silent, _codes(one.__code__))):
+            if one.__code__.co_filename == str(item.path):
+                return "its file was compiled without calls for assertions"
+            how = f"pytest.register_assert_rewrite({one.__module__!r}) in conftest.py"
+            where = f"{one.__qualname__}() asserts in a module that pytest does not rewrite"
+            return f"{where}: {how}"
+    known = {*(one.__name__ for one in used), *_HEARD}
+    others = (name for name in _names(function) if name.lower().startswith("assert"))
+    name = next((one for one in others if one not in known), "")
+    return f"nobody hears {name}() pass: assert what it compares" if name else ""
+
+
+# `raise AssertionError` is no assertion that could pass; what unittest and mocks have is heard.
+_HEARD = {"AssertionError", *dir(unittest.TestCase), *dir(mock.AsyncMock)}
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield from _codes(one)
+
+
+def _is_silent(code: CodeType) -> bool:
+    if "_call_assertion_pass" in code.co_names:
+        return False
+    return "_format_explanation" in code.co_names or any(
+        "ASSERTION" in one.opname or one.argval is AssertionError
+        for one in dis.get_instructions(code)
+    )
+
+
+def _used(function: FunctionType, more: Iterable[object], *, depth: int) -> Iterator[FunctionType]:
+    """Functions of the user's that a function names, and those that these name."""
+    names = _names(function)
+    values = [function.__globals__.get(name, sys.modules.get(name)) for name in names]
+    found = chain.from_iterable(_functions(value, names) for value in [*values, *more])
+    for one in found:
+        if not is_library(one.__code__.co_filename):
+            yield one
+            yield from _used(one, (), depth=depth - 1) if depth else ()
+
+
+def _names(function: FunctionType) -> list[str]:
+    return sorted({name for code in _codes(function.__code__) for name in code.co_names})
+
+
+def _functions(value: object, names: list[str]) -> Iterator[FunctionType]:
+    """A function itself; of a module, a class or an object those that are named."""
+    if isinstance(value, FunctionType):
+        yield value
+        return
+    owner = value if isinstance(value, ModuleType | type) else type(value)
+    name = owner.__name__ if isinstance(owner, ModuleType) else owner.__module__
+    if is_library(str(getattr(sys.modules.get(name), "__file__", None) or "<built-in>")):
+        return
+    for name in names:
+        one = inspect.getattr_static(owner, name, None)
+        one = getattr(one, "__func__", one)
+        if isinstance(one, FunctionType):
+            yield one

@@ -13,10 +13,17 @@ import pluggy
 from pytest_arena.errors import ArenaError
 from pytest_arena.scenarios._assertions import enable, heard
 from pytest_arena.scenarios._instruments import Instruments
-from pytest_arena.scenarios._mapping import Mapped, Mapper, Mappings, Unawaited
+from pytest_arena.scenarios._mapping import (
+    Mapped,
+    Mapper,
+    Mappings,
+    Unawaited,
+    check_agreed,
+    uncollected,
+    what_is_left_out,
+)
 from pytest_arena.scenarios._sabotage import SabotagePasses
 from pytest_arena.scenarios._tries import SENT, Tries, evidence_line, plain_facts, told
-from pytest_arena.scenarios._whole import check_agreed, uncollected, what_is_left_out
 from pytest_arena.scenarios.evidence import (
     Lock,
     Rules,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._load import is_library
 from pytest_arena.errors import NotWritten, redact
-from pytest_arena.scenarios._statements import relative
+from pytest_arena.scenarios._assertions import relative
 from pytest_arena.scenarios.evidence import Facts, Try, from_shape, to_shape
 
 if TYPE_CHECKING:
@@ -179,9 +179,7 @@ def told(report: Any, excinfo: Any, item: Any) -> dict[str, Any]:
         reason = excinfo.value.what  # that it is a stub says its status
     else:
         reason = str(excinfo.exconly(tryshort=True))
-    reason = ADDRESS.sub(
-        "0x…", reason.removeprefix("pytest_arena.errors.").replace(f"{root}{os.sep}", "")
-    )
+    reason = reason.removeprefix("pytest_arena.errors.").replace(f"{root}{os.sep}", "")
     return {
         "reason": _PREFIXES.get(report.when, "") + _one_line(ADDRESS.sub("0x…", reason)),
         "place": _place(excinfo, item.path, root) if excinfo is not None else "",
