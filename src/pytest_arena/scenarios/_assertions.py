@@ -96,8 +96,9 @@ def _called(instruments: Instruments, item: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        if not instruments.has_asserted and (why := unheard(item)):
-            instruments.off_now("asserted", why)
+        log = instruments.log
+        if log is not None and not log.has_asserted and (why := unheard(item)):
+            log.off["asserted"] = why
         # Private: what it got by `getfixturevalue` is not among its `fixturenames`.
         instruments.end_call(getattr(getattr(item, "_request", None), "_fixture_defs", ()))
 

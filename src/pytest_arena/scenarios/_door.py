@@ -76,15 +76,11 @@ class AppDoor:
     """
 
     def __init__(self, apps: Callable[[], Apps], listener: Listener) -> None:
-        self._apps_of_the_run, self._listener = apps, listener
+        self._apps, self._listener = apps, listener
         self._calls: dict[Any, Any] = {}  # their own `__call__`, None where they have none
         self._inits: dict[Any, Any] = {}
         self._made: WeakSet[Any] = WeakSet()
         self._made_last: deque[object] = deque(maxlen=20)  # of Litestar's, which are kept alive
-
-    @property
-    def _apps(self) -> Apps:
-        return self._apps_of_the_run()
 
     def open(self) -> None:
         """From here on see the apps of all frameworks that are imported. Idempotent."""
@@ -94,7 +90,7 @@ class AppDoor:
             if factory is not None and kind not in self._inits and "__init__" in vars(kind):
                 self._watch_making(kind, _code_of(factory))
         if factory is None:
-            self.watch(self._apps.named)
+            self.watch(self._apps().named)
 
     def watch(self, app: object) -> None:
         """See the calls of an app, and of what it wraps; a function's cannot be seen."""
@@ -114,7 +110,7 @@ class AppDoor:
         self._calls, self._inits = {}, {}
 
     def _factory(self) -> object:
-        named = self._apps.named
+        named = self._apps().named
         return named if named is not None and is_factory(named) else None
 
     def _watch_class(self, kind: Any) -> None:
@@ -152,14 +148,14 @@ class AppDoor:
         factory = self._factory()
         if isinstance(factory, type) and isinstance(app, factory):
             return True
-        outer = (None if factory is not None else self._apps.named, *self._apps.in_use())
+        outer = (None if factory is not None else self._apps().named, *self._apps().in_use())
         if any(app is one for known in outer for one in _unwrapped(known)):
             return True
         return app in self._made or any(app is one for one in self._made_last)
 
     def doubt(self, *, has_asked_another: bool) -> str:
         """Why a test may have asked the app under test, of which no request was seen; else ""."""
-        named, given = self._apps.named, self._apps.given
+        named, given = self._apps().named, self._apps().given
         if named is None and given is None:
             return _NO_APP
         if self._factory() is not None:

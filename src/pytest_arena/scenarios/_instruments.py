@@ -95,11 +95,6 @@ class Instruments:
         """An instrument does not work in this run: what it would tell is unknown, and not no."""
         self._off[name] = why
 
-    def off_now(self, name: str, why: str) -> None:
-        """An instrument does not work for the test that runs."""
-        if self.log is not None:
-            self.log.off[name] = why
-
     def expect(self) -> None:
         """Tests of scenarios are to come: see what makes an app, and what wider fixtures do.
 
@@ -165,11 +160,6 @@ class Instruments:
 
     # What a test tells.
 
-    @property
-    def has_asserted(self) -> bool:
-        """Whether an assertion that could fail has been heard since the last request."""
-        return self.log is not None and self.log.has_asserted
-
     def asserted(
         self, place: str, text: str, values: Sequence[object] = (), *, is_idle: bool = False
     ) -> None:
@@ -231,7 +221,8 @@ class Instruments:
         try:
             self._note(request)
         except Exception as error:  # noqa: BLE001 - a request never fails by who watches it
-            self.off_now("requested", f"a request could not be noted: {error!r}")
+            if self.log is not None:
+                self.log.off["requested"] = f"a request could not be noted: {error!r}"
         if self.breaking is not None:
             self.breaking.begins(request)
 

@@ -86,12 +86,8 @@ class Scenarios:
         """Return what else is to be registered in this run, with its names."""
         if not self._wanted.scenarios_sabotage:
             return []
-        return [
-            (
-                "arena_sabotage",
-                SabotagePasses(self._config, self.instruments, self._tries, self._tests),
-            )
-        ]
+        passes = SabotagePasses(self._config, self.instruments, self._tries, self._tests)
+        return [("arena_sabotage", passes)]
 
     def read(self) -> None:
         """Read all files that options name.
@@ -142,14 +138,14 @@ class Scenarios:
 
     def _choose(self, items: list[Any]) -> None:
         """Leave the tests of the scenarios that ``--scenario`` names."""
-        gone = [item for item in items if not self._is_chosen(item)]
-        if gone:
+        chosen = {
+            test
+            for test, mapped in self._tests.items()
+            if any(one.key in self._chosen for one in mapped.scenarios)
+        }
+        if gone := [item for item in items if id(item) not in chosen]:
             self._config.hook.pytest_deselected(items=gone)
-            items[:] = [item for item in items if self._is_chosen(item)]
-
-    def _is_chosen(self, item: Any) -> bool:
-        mapped = self._tests.get(id(item))
-        return mapped is not None and any(one.key in self._chosen for one in mapped.scenarios)
+            items[:] = [item for item in items if id(item) in chosen]
 
     @hook
     def pytest_collection_finish(self, session: Any) -> None:
@@ -299,14 +295,12 @@ class Scenarios:
             terminalreporter.write_sep("=", "scenarios")
         strict = "--scenarios=strict" * (self._wanted.scenarios == "strict")
         told_lines = lines(self.document, verbosity=verbosity, strict=strict)
-        for line in [*told_lines, *self._lines, *self._annotations()]:
+        annotations: list[str] = []
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            root = self._wanted.root
+            annotations = workflow_commands(self.document, root=root, is_strict=bool(strict))
+        for line in [*told_lines, *self._lines, *annotations]:
             terminalreporter.write_line(line, red=self._fails and line.startswith("scenarios: "))
-
-    def _annotations(self) -> list[str]:
-        if self.document is None or os.environ.get("GITHUB_ACTIONS") != "true":
-            return []
-        is_strict = self._wanted.scenarios == "strict"
-        return workflow_commands(self.document, root=self._wanted.root, is_strict=is_strict)
 
 
 _BROKEN = (3, 4)  # pytest's internal error, and its usage error
