@@ -69,6 +69,7 @@ def become(output: int, words: list[str], folder: str, env: dict[str, str]) -> N
     os.environ.clear()
     os.environ.update(env)
     time.tzset()
+    sys.dont_write_bytecode = bool(env.get("PYTHONDONTWRITEBYTECODE"))
     try:
         interpret(words)
         status = 0

@@ -33,6 +33,8 @@ __all__ = ["run"]
 SERVER = Path(__file__).with_name("fork_server.py")
 whole_process = Example.execute
 READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "SQLALCHEMY_", "DISABLE_SQLALCHEMY")
+# What the forked process sets itself, and what means nothing where output goes to a pipe.
+SET_LATER = {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
 
 
 def run(
@@ -50,7 +52,8 @@ def run(
 
 
 def _start(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if name.startswith(READ_AT_START)}
+    read = (name for name in env if name.startswith(READ_AT_START) and name not in SET_LATER)
+    return {name: env[name] for name in read}
 
 
 class Server:

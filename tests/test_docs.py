@@ -23,6 +23,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -32,11 +33,15 @@ from textwrap import indent
 
 import pytest
 
+from tests import forks
+
 ROOT = Path(__file__).parent.parent
 TRAP = re.compile(r"^\| (\d+) \| .* \| (.*) \|$", re.MULTILINE)
 
 # A command that takes longer than this hangs.
 PATIENCE_SECONDS = 120
+
+LONGER_THAN_A_PAGE = 100_000  # lines: each file of a page is older than its run
 
 # What each language may say after its name. One with `title` alone is there to be a file.
 ATTRIBUTES: dict[str, set[str]] = {
@@ -156,6 +161,9 @@ def write_file(block: Block, folder: Path) -> None:
         parse(block)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(block.text + "\n", encoding="utf-8")
+    # Bytecode knows its source by a time in whole seconds: two versions must not have the same.
+    line = int(block.place.rpartition(":")[2])
+    os.utime(target, (0, time.time() - LONGER_THAN_A_PAGE + line))
 
 
 def check_fragment(block: Block, folder: Path) -> None:
@@ -232,11 +240,32 @@ def run_command(block: Block, command: Command, folder: Path) -> None:
 
 def run(block: Block, command: str, folder: Path, *, status: int) -> list[str]:
     """Run a command in the page's folder, and return the lines it writes."""
-    done = subprocess.run(  # noqa: S602 - a reader types these into a shell, pipes and all
+    own = environment(folder)
+    if re.fullmatch(r"pytest( [\w./=:,-]+)*", command):  # no word for a shell is in it
+        words = [
+            sys.executable,
+            str(Path(sys.executable).with_name("pytest")),
+            *command.split()[1:],
+        ]
+        ended, written = forks.run(words, folder, own, PATIENCE_SECONDS)
+    else:
+        ended, written = in_a_shell(command, folder, own)
+    lines = [line.rstrip() for line in written.splitlines()]
+    if ended != status:
+        raise block.wrong(
+            f"`{command}` exits with {ended}, not with {status}. It writes:\n"
+            f"{shown(lines)}\nIf that is meant, say ```console exit={ended}"
+        )
+    return lines
+
+
+def in_a_shell(command: str, folder: Path, env: dict[str, str]) -> tuple[int, str]:
+    """Run a command as a reader's shell does, pipes and all: its exit status, and its output."""
+    done = subprocess.run(  # noqa: S602 - as said
         command,
         shell=True,
         cwd=folder,
-        env=environment(folder),
+        env={**env, "PYTHONUTF8": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -244,13 +273,7 @@ def run(block: Block, command: str, folder: Path, *, status: int) -> list[str]:
         timeout=PATIENCE_SECONDS,
         check=False,
     )
-    lines = [line.rstrip() for line in done.stdout.splitlines()]
-    if done.returncode != status:
-        raise block.wrong(
-            f"`{command}` exits with {done.returncode}, not with {status}. It writes:\n"
-            f"{shown(lines)}\nIf that is meant, say ```console exit={done.returncode}"
-        )
-    return lines
+    return done.returncode, done.stdout
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -266,9 +289,6 @@ def environment(folder: Path) -> dict[str, str]:
         "PATH": f"{programs}{os.pathsep}{kept.get('PATH', os.defpath)}",
         # They import a second's worth into each of a hundred runs, for nothing that a page shows.
         "PYTEST_ADDOPTS": "-p no:faker -p no:hypothesispytest",
-        # A page may write two versions of a file within the second that tells bytecode apart.
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONUTF8": "1",
     }
 
 
