@@ -218,7 +218,7 @@ class Core(Protocol):
         """The serial of the level that stands now, in which connections are taken."""
 
     def made_table(self, file: str, started: float, ended: float) -> None:
-        """A statement made a table in a file; times are of ``_clock.seconds``."""
+        """A statement made a table in a file; times are of ``_process.seconds``."""
 
     def means(self, asked: Asked) -> bool:
         """Whether an engine of the app's means this database of a server, connected or not."""

@@ -51,7 +51,7 @@ def test_the_door_is_sorted_and_true() -> None:
         assert getattr(_app, name) is not None
 
 
-KNOWN = {"_app", "_clock", "_config", "_ledger", "_loop", "_values", "errors"}
+KNOWN = {"_app", "_config", "_ledger", "_process", "_values", "errors"}
 
 
 def test_the_room_knows_nobody_else() -> None:

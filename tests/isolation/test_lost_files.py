@@ -151,7 +151,7 @@ def test_who_could_write_now_is_known(world: World) -> None:
 CONFTEST = """
 import shutil
 import pytest
-from pytest_arena import _clock
+from pytest_arena import _process
 
 KEPT = []
 pauses = []
@@ -161,7 +161,7 @@ def rest(seconds):
     if KEPT:
         KEPT.pop().close()
 
-_clock.rest = rest
+_process.rest = rest
 copyfile = shutil.copyfile
 
 @pytest.hookimpl(tryfirst=True)

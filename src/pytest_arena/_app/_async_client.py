@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app._requests import Host, ends_at_the_caller, hop, reporting, sending
-from pytest_arena._loop import running_loop
+from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Mapping

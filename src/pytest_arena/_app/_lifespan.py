@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
-from pytest_arena._loop import running_loop
+from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

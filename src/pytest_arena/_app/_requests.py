@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pytest_arena._clock import seconds as now
 from pytest_arena._ledger import Request
+from pytest_arena._process import seconds as now
 from pytest_arena.errors import ClientError, redact
 
 if TYPE_CHECKING:

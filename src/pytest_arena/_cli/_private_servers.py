@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._cli._base import Omission, Place, Removed, Thing, size_of, time_of
 from pytest_arena._cli._server_databases import ServerDatabases
-from pytest_arena._clock import until
 from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.servers import Unavailable
 from pytest_arena._postgresql.servers._cluster import (
@@ -28,6 +27,7 @@ from pytest_arena._postgresql.servers._places import (
     is_held,
 )
 from pytest_arena._postgresql.servers._programs import account
+from pytest_arena._process import until
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:

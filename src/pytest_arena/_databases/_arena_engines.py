@@ -9,8 +9,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from pytest_arena import _gate
-from pytest_arena._loop import run_in_new_loop
 from pytest_arena._origin import user_line
+from pytest_arena._process import run_in_new_loop
 from pytest_arena._product import NOWHERE
 from pytest_arena.errors import ConfigError
 

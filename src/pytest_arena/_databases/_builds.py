@@ -15,7 +15,7 @@ from functools import wraps
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from pytest_arena._loop import running_loop
+from pytest_arena._process import running_loop
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from pytest_arena import _clock
+from pytest_arena import _process
 from pytest_arena._databases._builds import BuildAim
 from pytest_arena._databases._template import Store
 from pytest_arena._product import Held
@@ -128,13 +128,13 @@ class Verified:
             raise self._found
 
     def _read(self) -> _Content | None:
-        started = _clock.seconds()
+        started = _process.seconds()
         try:
             found = dict(self._isolation.content())
         except (Held, ArenaError) as error:
             self._ledger.note(f"{self._database}: not verified each time: {error.args[0]}")
             return None
-        self._ledger.has_verified(_clock.seconds() - started)
+        self._ledger.has_verified(_process.seconds() - started)
         return found
 
     def _error(self, different: list[str], outcome: str) -> IsolationError:

@@ -15,8 +15,8 @@ from sqlalchemy import Delete, Insert, TextClause, Update, inspect
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, make_transient, make_transient_to_detached
 
-from pytest_arena._loop import run_in_new_loop
 from pytest_arena._origin import user_line
+from pytest_arena._process import run_in_new_loop
 from pytest_arena.errors import PendingWorkError
 
 if TYPE_CHECKING:

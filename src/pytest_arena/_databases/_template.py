@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
-from pytest_arena import _clock
+from pytest_arena import _process
 from pytest_arena._config._load import blame, described, home_of
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._builds import run_apart
@@ -213,7 +213,7 @@ class Store(Generic[ContentT]):
     def _build(
         self, shelf: str, build: StageBuild[ContentT], aimed_at: Aimed, *, now: float
     ) -> Template[ContentT]:
-        started = _clock.seconds()
+        started = _process.seconds()
         newest = next(iter(self.shelves.templates(shelf)), None)
         changed = first_change(newest.manifest, self.root) if newest else ""
         # Why the templates that are there are not good enough.
@@ -231,5 +231,5 @@ class Store(Generic[ContentT]):
             target.remove()
             raise
         finally:
-            self.built_seconds += _clock.seconds() - started
+            self.built_seconds += _process.seconds() - started
         return Template(content, shelf, manifest)

@@ -17,8 +17,8 @@ from pytest_arena._gate import _gate_notes, _loops, _owners
 from pytest_arena._gate._engines import describe, remember_engines, used_again
 from pytest_arena._gate._lost import LostWrites, note_errors_on_leaving, watch_writes
 from pytest_arena._gate._registry import INFO, Checkout, ConnectionRecord, abandon
-from pytest_arena._imports import when_imported
 from pytest_arena._origin import is_own, user_line
+from pytest_arena._process import when_imported
 from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Live, loaded_rooms, room
 
 if TYPE_CHECKING:

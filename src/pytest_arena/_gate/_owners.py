@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.util.concurrency import in_greenlet
 
-from pytest_arena._loop import running_loop
+from pytest_arena._process import running_loop
 from pytest_arena._values import alive
 
 if TYPE_CHECKING:

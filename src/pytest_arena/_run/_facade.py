@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._sessions import Sessions
-from pytest_arena._loop import running_loop
+from pytest_arena._process import running_loop
 from pytest_arena._run._observer import ExpectedChanges, expectations
 from pytest_arena.errors import RefusedError
 

@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy.orm.session import _sessions
 
-from pytest_arena._loop import running_loop
 from pytest_arena._origin import line_of_coroutine
+from pytest_arena._process import running_loop
 from pytest_arena.errors import ConnectionLeak, IsolationError
 
 if TYPE_CHECKING:

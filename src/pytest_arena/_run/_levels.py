@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_arena import _clock
+from pytest_arena import _process
 from pytest_arena._product import Held
 from pytest_arena._run import _leaks
 from pytest_arena.errors import ArenaError, impossible
@@ -82,7 +82,7 @@ class Levels:
                 raise
 
     def _enter(self, level: Level) -> None:
-        started = _clock.seconds()
+        started = _process.seconds()
         entered: list[Isolation] = []
         try:
             for database in self._databases.provisioned():
@@ -100,7 +100,7 @@ class Levels:
         self._gate.let_go_of_stale()
         self._stack.append(level)
         self._before[level] = _leaks.HeldByFixtures.now(self._gate)
-        self.seconds += _clock.seconds() - started
+        self.seconds += _process.seconds() - started
         if self._hooks is not None:
             self._hooks.pytest_arena_enter(level=level)
 
@@ -181,7 +181,7 @@ class Levels:
                 self._gate.let_go_of_stale()
 
     def _left(self, level: Level) -> list[str]:
-        started = _clock.seconds()
+        started = _process.seconds()
         if self._stack[-1:] != [level]:
             raise impossible(f"{level.name}: a level was left that is not the top one")
         number = len(self._stack) - 1
@@ -205,7 +205,7 @@ class Levels:
             self._has_ended_leaks = False
             self._gate.let_go_of_stale()
             self._gate.drop_altered()
-            self.seconds += _clock.seconds() - started
+            self.seconds += _process.seconds() - started
         lost, self._in_the_way = self._in_the_way, []
         if lost:
             raise _leaks.lost_error(lost, level.name)
@@ -286,9 +286,9 @@ class Levels:
 
     def _left_with_patience(self, isolation: Isolation) -> bool | None:
         # A reader that polls the database holds its lock for less than a millisecond each time.
-        end = _clock.seconds() + _PATIENCE
-        while (left := self._left_if_free(isolation)) is None and _clock.seconds() < end:
-            _clock.rest(_STEP)
+        end = _process.seconds() + _PATIENCE
+        while (left := self._left_if_free(isolation)) is None and _process.seconds() < end:
+            _process.rest(_STEP)
         return left
 
 

@@ -17,7 +17,7 @@ from pytest_arena._databases._builders import check_schema, seed_builder
 from pytest_arena._databases._environment import Environment
 from pytest_arena._databases._resolver import Databases
 from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._loop import running_loop
+from pytest_arena._process import running_loop
 from pytest_arena._report import Summary, kept_text
 from pytest_arena._run import _leaks
 from pytest_arena._run._apps import Apps

@@ -6,7 +6,7 @@ import weakref
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from pytest_arena import _clock
+from pytest_arena import _process
 from pytest_arena._product import Held, nothing, to_nobody
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._content import changed_rows, content
@@ -235,20 +235,20 @@ class Copy:
 
     def _read(self, ask: Callable[[], _Answer]) -> _Answer:
         """Ask until nobody is in the middle of a commit."""
-        end = _clock.seconds() + _PATIENCE
+        end = _process.seconds() + _PATIENCE
         while True:
             try:
                 with self._telling():
                     return ask()
             except Held as error:
-                if _clock.seconds() > end:
+                if _process.seconds() > end:
                     raise IsolationError(
                         f"the database {self.live.stem!r} cannot be read now: {error}",
                         why="what a test has changed is read from the file",
                         cause="an open transaction has the file to itself",
                         fix="commit, or roll back, before asking what has changed",
                     ) from error
-            _clock.rest(_STEP)
+            _process.rest(_STEP)
 
     def close(self) -> None:
         """Let go of the live file and of the pictures."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_arena import _clock
+from pytest_arena import _process
 from pytest_arena._origin import frames
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
@@ -103,13 +103,13 @@ class _GuardedCursor:
             with _attaching(self.connection):
                 args, kwargs = _led(self.connection, args, kwargs)
                 return super().execute(*args, **kwargs)  # type: ignore[misc]  # the mixed-in one
-        started = _clock.seconds()
+        started = _process.seconds()
         try:
             return super().execute(*args, **kwargs)  # type: ignore[misc]  # the mixed-in one
         finally:
             made_table = self.connection.arena_made_table
             if made_table is not None and statement.lstrip()[:12].upper() == "CREATE TABLE":
-                made_table(started, _clock.seconds())
+                made_table(started, _process.seconds())
 
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_arena._databases._provision import Level
-from pytest_arena._loop import running_loop
+from pytest_arena._process import running_loop
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:

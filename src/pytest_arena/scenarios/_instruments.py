@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import is_logging_in
-from pytest_arena._clock import seconds as now
 from pytest_arena._gate import Doings, watch_statements
+from pytest_arena._process import seconds as now
 from pytest_arena.scenarios._door import AppDoor, is_by_itself, request_now
 from pytest_arena.scenarios._log import Log
 from pytest_arena.scenarios._readings import Reading, better, unknown

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
-from pytest_arena import _clock
+from pytest_arena import _process
 from pytest_arena.errors import ArenaError, LoginError, RefusedError
 from pytest_arena.scenarios._breakage import Breaking, to_break
 from pytest_arena.scenarios._tries import ADDRESS, told
@@ -114,7 +114,7 @@ class SabotagePasses:
         return result
 
     def _run_all(self) -> None:
-        started = _clock.seconds()
+        started = _process.seconds()
         tests = ((one.item, self._tries.last(one.item.nodeid)) for one in self._proving.values())
         proving = [
             (item, done.facts)
@@ -128,7 +128,7 @@ class SabotagePasses:
                 self._tries.add_sabotages(item.nodeid, sabotages)
         except Exception as error:  # noqa: BLE001 - pytest.exit() for one: what was run before stands
             self._why_not = f"broken off: {type(error).__name__}: {error}".partition("\n")[0]
-        self._took = _clock.seconds() - started
+        self._took = _process.seconds() - started
 
     def _sabotages(self, item: Any, facts: Facts, following: Any) -> Iterator[Sabotage]:
         """Run a test once for each kind that applies to it."""

@@ -8,8 +8,8 @@ from contextvars import ContextVar
 from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._imports import when_imported
 from pytest_arena._postgresql.drivers._raw_guard import Guard
+from pytest_arena._process import when_imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

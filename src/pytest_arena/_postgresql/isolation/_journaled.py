@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_arena import _clock
+from pytest_arena import _process
 from pytest_arena._postgresql import _clone_sql as sql
 from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.isolation._live import NEVER, LiveDatabase, Uses
@@ -283,14 +283,14 @@ class JournaledDatabase(LiveDatabase):
 
     def leave_ended(self, number: int) -> bool:
         """Leave a level whose connections were told to end; return whether that could be."""
-        end = _clock.seconds() + _PATIENCE
+        end = _process.seconds() + _PATIENCE
         while True:
             try:
                 return not self.leave(number).marks
             except (Held, ArenaError) as error:
-                if isinstance(error, ArenaError) or _clock.seconds() > end:
+                if isinstance(error, ArenaError) or _process.seconds() > end:
                     return False
-            _clock.rest(_STEP)
+            _process.rest(_STEP)
 
     def forget(self, levels: Levels, *, is_undone: bool) -> None:
         """Let the level below have what was written in the top one; or set its sequences back."""

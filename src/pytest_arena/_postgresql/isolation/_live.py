@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pytest_arena import _clock
+from pytest_arena import _process
 from pytest_arena._postgresql import _clone_sql as sql
 from pytest_arena._postgresql._content import content
 from pytest_arena._postgresql._control import Control, ControlFailure, open_control
@@ -318,15 +318,15 @@ class PlainDatabase(LiveDatabase):
 
     def _settled_facts(self) -> _Facts:
         """Ask, and once more where it may be arena's own work that cannot be told yet."""
-        end, step = _clock.seconds() + _PATIENCE, _STEP
+        end, step = _process.seconds() + _PATIENCE, _STEP
         while True:
             is_busy = self.own.writes.is_under_way()
             facts = self._read_facts()
             is_busy |= self.own.writes.is_under_way()
             is_told = not is_busy or not 0 < self._unexplained(facts) <= _AT_ONCE
-            if is_told or _clock.seconds() > end:
+            if is_told or _process.seconds() > end:
                 return facts
-            _clock.rest(step)
+            _process.rest(step)
             step = min(step * 2, _LONGEST_STEP)
 
     def _unexplained(self, facts: _Facts) -> int:

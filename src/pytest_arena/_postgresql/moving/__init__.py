@@ -11,10 +11,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_arena._loop import running_loop
 from pytest_arena._postgresql.moving._moving_trial import why_not
 from pytest_arena._postgresql.moving._running import MovingConnect
 from pytest_arena._postgresql.moving._transport import MovingTransport
+from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

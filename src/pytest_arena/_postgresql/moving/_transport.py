@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
-from pytest_arena._loop import running_loop
+from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle

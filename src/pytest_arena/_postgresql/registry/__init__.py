@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pytest_arena._clock import until
 from pytest_arena._postgresql import _clone_sql as clone_sql
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
 from pytest_arena._postgresql.registry import _registry_errors as messages
@@ -26,6 +25,7 @@ from pytest_arena._postgresql.registry._registry_run import (
     check_layout,
     state_of_registry,
 )
+from pytest_arena._process import until
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._clock import until
 from pytest_arena._postgresql._control import ControlFailure
+from pytest_arena._process import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

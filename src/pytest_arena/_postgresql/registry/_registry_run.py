@@ -11,11 +11,11 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_arena._clock import until
 from pytest_arena._postgresql import _clone_sql as clone_sql
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
 from pytest_arena._postgresql.registry import _registry_errors as messages
 from pytest_arena._postgresql.registry._connection import ControlLine, Writes
+from pytest_arena._process import until
 
 if TYPE_CHECKING:
     from pytest_arena._postgresql._control import Control

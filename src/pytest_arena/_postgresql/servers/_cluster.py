@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_arena._clock import until
 from pytest_arena._postgresql.servers import Unavailable, _keeper
 from pytest_arena._postgresql.servers._entrance import Answer, knock
 from pytest_arena._postgresql.servers._places import (
@@ -26,6 +25,7 @@ from pytest_arena._postgresql.servers._places import (
     is_held,
 )
 from pytest_arena._postgresql.servers._programs import Account, Programs, account, environment
+from pytest_arena._process import until
 from pytest_arena._values import Address
 
 __all__ = [

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._clock import until
 from pytest_arena._postgresql.servers import Unavailable
 from pytest_arena._postgresql.servers._keeper import locked
+from pytest_arena._process import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,19 +1,70 @@
-"""How is a module changed as soon as somebody imports it, and never imported for it?"""
+"""What does this process do: what time is it, which loop runs, and what is imported?"""
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import time
 from importlib.abc import Loader, MetaPathFinder
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
     Change = Callable[[ModuleType], None]
 
-__all__ = ["when_imported"]
+__all__ = ["rest", "run_in_new_loop", "running_loop", "seconds", "until", "when_imported"]
+
+_Answer = TypeVar("_Answer")
+
+# In a tuple: freezegun looks through all modules for clocks, and puts its own in their places.
+_REAL = (time.perf_counter, time.sleep)
+_LONGEST_STEP = 0.05
+
+
+def seconds() -> float:
+    """As ``time.perf_counter``, which a test may have frozen."""
+    return _REAL[0]()
+
+
+def rest(seconds: float) -> None:
+    """As ``time.sleep``, which a test may have replaced."""
+    _REAL[1](seconds)
+
+
+def until(ask: Callable[[], _Answer], *, within: float, step: float = 0.001) -> _Answer:
+    """Ask until the answer is true or the time is up. Returns the last answer.
+
+    Asks at least once. The first pause takes ``step`` seconds, each later one twice as long as the
+    one before, up to 50 ms.
+    """
+    end = seconds() + within
+    while not (answer := ask()) and seconds() < end:
+        rest(step)
+        step = min(step * 2, _LONGEST_STEP)
+    return answer
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, None where none does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def run_in_new_loop(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine where no loop runs.
+
+    Unlike asyncio.run, it leaves the main thread's event loop to the user.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(coroutine)
+    finally:
+        loop.close()
 
 
 def when_imported(name: str, change: Change) -> None:
