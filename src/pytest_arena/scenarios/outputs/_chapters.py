@@ -230,7 +230,7 @@ def lines_as_read(scenarios: Iterable[ScenarioSpec]) -> Iterator[tuple[int, str]
         if rule:
             yield 0, f"Rule: {rule}"
         for scenario in same:
-            keyword = "Scenario Outline" if scenario.rows else "ScenarioSpec"
+            keyword = "Scenario Outline" if scenario.rows else "Scenario"
             yield scenario.line, f"{keyword}: {scenario.name}"
             yield from _scenario_lines(scenario)
 
