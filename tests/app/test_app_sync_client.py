@@ -132,12 +132,13 @@ def test_websockets(run: AppRun, diary: Diary, life: Life) -> None:
     assert life.counts == (1, 0)
 
 
-def test_what_a_test_left_open_does_not_hold_the_thread(run: AppRun) -> None:
+def test_what_a_test_left_open_does_not_hold_the_thread(run: AppRun, life: Life) -> None:
     """A websocket that nobody closed, a stream that nobody read."""
     client = run.new_test_client()
     client.websocket_connect("/ws").__enter__()
     client.send(client.build_request("GET", "/"), stream=True)
     run.close()
+    assert life.counts == (1, 1)
 
 
 def test_it_streams(run: AppRun) -> None:

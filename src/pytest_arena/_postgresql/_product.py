@@ -179,10 +179,8 @@ class PostgreSQL:
         aim = self.aim(database)
         if aim.address is None or aim.address.database != identity.database:
             return None
-        return aim if identity.server == self._identity().server else None
-
-    def _identity(self) -> Identity:
-        return identity_of_control(self._databases().control)
+        own = identity_of_control(self._databases().control)
+        return aim if identity.server == own.server else None
 
     def url(self, database: Database, driver: str) -> URL:
         """With the server's own login."""
