@@ -15,8 +15,8 @@ from sqlalchemy.pool import NullPool, Pool
 from bench.server import find
 from bench.worker import serve
 from pytest_arena._gate import _loops, _owners
-from pytest_arena._postgresql import moving as _moving
-from pytest_arena._postgresql.moving._running import RunningLoop
+from pytest_arena._postgresql.moving import _moving_trial, _transport
+from pytest_arena._postgresql.moving._transport import RunningLoop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _connecting(dialect: Any, _entry: Any, _cargs: Any, cparams: dict[str, Any]) -> None:
-    _moving.prepare(dialect, cparams, tell=print)
+    _moving_trial.prepare(dialect, cparams, tell=print)
 
 
 def _connected(connection: Any, _entry: Any) -> None:
@@ -58,7 +58,7 @@ def _checked_out(connection: Any, _entry: Any, _proxy: Any) -> None:
 
 
 def _checked_in(connection: Any, _entry: Any) -> None:
-    _moving.at_checkin(getattr(connection, "driver_connection", None))
+    _transport.at_checkin(getattr(connection, "driver_connection", None))
 
 
 async def _connect(**options: Any) -> Any:

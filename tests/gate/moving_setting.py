@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool, Pool
 
 from pytest_arena._gate import _loops, _owners
-from pytest_arena._postgresql import moving as _moving
+from pytest_arena._postgresql.moving import _moving_trial, _transport
 from tests.servers.postgresql import URL as URL_OF_SERVER
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def listening(notes: list[str]) -> Iterator[None]:
     """Do what the gate does with connections, for all engines."""
 
     def connecting(dialect: Any, _entry: Any, _cargs: Any, cparams: Any) -> None:
-        _moving.prepare(dialect, cparams, tell=notes.append)
+        _moving_trial.prepare(dialect, cparams, tell=notes.append)
 
     def connected(connection: Any, _entry: Any) -> None:
         _loops.free_locks(connection)
@@ -191,7 +191,7 @@ def listening(notes: list[str]) -> Iterator[None]:
             raise DisconnectionError("it belongs to another loop")
 
     def checked_in(connection: Any, _entry: Any) -> None:
-        _moving.at_checkin(getattr(connection, "driver_connection", None))
+        _transport.at_checkin(getattr(connection, "driver_connection", None))
 
     listeners: list[tuple[Any, str, Any]] = [
         (Engine, "do_connect", connecting),

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 HEADER = f"""
 import asyncio, importlib, socket, sys, threading
 from types import SimpleNamespace
-from pytest_arena._postgresql.drivers import _raw_guard as _drivers
-from pytest_arena._postgresql.drivers._seams import watch_drivers
+from pytest_arena._postgresql.drivers import _statements as _drivers
+from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
 from pytest_arena._product import Aim, Key
 from pytest_arena._gate import asked_by_engine, find_engines
 from pytest_arena._ledger import Ledger

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_arena._gate import Checkout, Gate, Registry, Usage
 from pytest_arena._postgresql._handle import ServerHandle
-from pytest_arena._postgresql.drivers import _raw_guard as _drivers
+from pytest_arena._postgresql.drivers import _statements as _drivers
 from pytest_arena._product import Aim, Key
 from tests.servers.postgresql import address, connect
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._postgresql import _arguments as arguments
-from pytest_arena._postgresql import moving
 from pytest_arena._postgresql._handle import ServerHandle, driver_connection
 from pytest_arena._postgresql._identity import identity, name_of
-from pytest_arena._postgresql.drivers import _raw_guard as drivers
-from pytest_arena._postgresql.drivers._seams import watch_drivers
+from pytest_arena._postgresql.drivers import _statements as drivers
+from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
+from pytest_arena._postgresql.moving._moving_trial import prepare
 from pytest_arena._product import Asked, Live
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class PostgreSQLConnections:
         """By the address; asyncpg's move between loops from here on."""
         if aim is not None and aim.address is not None:
             arguments.lead(dialect.driver, aim.address, cargs, cparams)
-            moving.prepare(dialect, cparams, tell=core.ledger.note)
+            prepare(dialect, cparams, tell=core.ledger.note)
         # What this listener sets up holds, unless another one has the last word after it.
         has_own_way = any(map(cparams.get, _OWN_WAYS))
         is_last = len(dialect.dispatch.do_connect) == 1 and not has_own_way

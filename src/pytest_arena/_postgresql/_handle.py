@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._postgresql._beyond import reaches_beyond
 from pytest_arena._postgresql._identity import has_written
-from pytest_arena._postgresql.drivers._raw_guard import refused_beyond
-from pytest_arena._postgresql.moving import at_checkin
+from pytest_arena._postgresql.drivers._statements import refused_beyond
+from pytest_arena._postgresql.moving._transport import at_checkin
 from pytest_arena._values import STATEMENT_START as START
 
 if TYPE_CHECKING:

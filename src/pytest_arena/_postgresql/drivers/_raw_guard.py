@@ -1,14 +1,16 @@
 """Which connections to servers does nobody open by an engine, and may they be opened?
 
-Engines go the same way, below SQLAlchemy: what the gate has led is let through, as long as its
-arguments are what the gate has made of them.
+The functions of the drivers that every connection goes through ask here first. Engines go the same
+way, below SQLAlchemy: what the gate has led is let through, as long as its arguments are what the
+gate has made of them.
 """
 
 from __future__ import annotations
 
-import weakref
-from dataclasses import dataclass, replace
-from functools import lru_cache
+import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._origin import is_own, user_line
@@ -20,124 +22,36 @@ from pytest_arena._postgresql._arguments import (
     name_outright,
     target,
 )
-from pytest_arena._postgresql._beyond import reaches_beyond
+from pytest_arena._postgresql.drivers._statements import (
+    SEAMS,
+    Admitted,
+    guard_cursors,
+    note_opened,
+    owner_of,
+    replace_function,
+)
+from pytest_arena._process import when_imported
 from pytest_arena._product import NOWHERE, Asked
-from pytest_arena._values import alive
 from pytest_arena.errors import ProductionDatabaseError, UnknownDatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import ModuleType
-    from typing import TypeAlias
 
     from pytest_arena._postgresql._product import PostgreSQL
+    from pytest_arena._postgresql.drivers._statements import FindCore
     from pytest_arena._product import Aim, Core
-    from pytest_arena._values import Address, CodeLine
+    from pytest_arena._values import Address
     from pytest_arena.errors import RefusedError
 
-    Without: TypeAlias = Callable[[str, str], str]  # the note about a driver that cannot be guarded
-
-__all__ = [
-    "Admitted",
-    "Guard",
-    "RawConnection",
-    "admitted",
-    "pooled",
-    "raw_connections",
-    "refused_beyond",
-]
+__all__ = ["watch_drivers"]
 
 
-@dataclass(frozen=True, slots=True)
-class RawConnection:
-    """A connection of somebody's to a database of the arena's, which no pool of an engine has.
-
-    It belongs to the level in which it was opened, and ends with it: by its backend, since the
-    client may be in any thread or loop.
-    """
-
-    aim: Aim
-    line: CodeLine | None
-    serial: int
-    pid: int  # of its backend; 0 where that is not known
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """Why a connection was let through: to an address of ours, or as ``arena_allow`` has it.
-
-    ``aim`` is set where no engine has led it there.
-    """
-
-    address: Address | None = None
-    aim: Aim | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    admitted: Admitted
-    line: CodeLine | None
-    serial: int
-
-
-_opened: weakref.WeakKeyDictionary[Any, _Opened] = weakref.WeakKeyDictionary()
-
-
-def admitted(driver_connection: Any) -> Admitted | None:
-    """Return why this very connection was let through; None for one that was not seen."""
-    try:
-        opened = _opened.get(driver_connection)
-    except TypeError:  # an object of somebody's that cannot be looked up
-        return None
-    return opened.admitted if opened else None
-
-
-def pooled(driver_connection: Any) -> None:
-    """An engine's pool has this connection from here on: it does not end with a level."""
-    opened = _opened.get(driver_connection)
-    if opened is not None:
-        _opened[driver_connection] = replace(opened, admitted=Admitted(opened.admitted.address))
-
-
-def raw_connections() -> list[RawConnection]:
-    """Return those that are open."""
-    return [
-        RawConnection(opened.admitted.aim, opened.line, opened.serial, _pid_of(connection))
-        for connection in alive(_opened)
-        if (opened := _opened.get(connection)) is not None
-        and opened.admitted.aim is not None
-        and not _is_closed(connection)
-    ]
-
-
-def _is_closed(connection: Any) -> bool:
-    ask = getattr(connection, "is_closed", None)  # asyncpg's; the others have an attribute
-    return bool(ask() if ask else connection.closed)
-
-
-def _pid_of(connection: Any) -> int:
-    try:
-        ask = getattr(connection, "get_server_pid", None)
-        return int(ask() if ask else connection.info.backend_pid)
-    except Exception:  # noqa: BLE001 - a driver's own, of one that is not open yet, or not any more
-        return 0
-
-
-class Guard:
+class _Guard:
     """Decides on each connection before a socket is opened."""
 
-    def __init__(self, core: Callable[[], Core | None]) -> None:
+    def __init__(self, core: FindCore) -> None:
         self._core = core
-
-    def change(
-        self, change: Callable[[Guard, ModuleType], None], without: Without, module: ModuleType
-    ) -> None:
-        """Put the guard into a driver's module."""
-        try:
-            change(self, module)
-        except (AttributeError, KeyError) as error:
-            if (now := self._core()) is not None:
-                now.ledger.note(without(module.__name__, str(error).strip("'")))
 
     def admit(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> Admitted | None:
         """Refuse a connection, or lead it, or let it be; return why, None where nobody looks.
@@ -178,14 +92,27 @@ class Guard:
         lead(driver, aim.address, args, kwargs)
         return Admitted(aim.address, aim)
 
+    def admit_inner(self, dialect: str, text: Any) -> tuple[Admitted | None, Any]:
+        """The same for an inner function of libpq's drivers, which has one text for all."""
+        __tracebackhide__ = True
+        if _looked_at.get() == dialect.removesuffix("_async"):
+            return None, text
+        given, named = [text], dict[str, Any]()
+        why = self.admit(dialect, given, named)
+        if named and dialect == "psycopg2":
+            text = sys.modules["psycopg2.extensions"].make_dsn(*given, **named)
+        elif named:
+            text = sys.modules["psycopg.conninfo"].make_conninfo(*given, **named)
+        return why, text
+
     def refuse_outside(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Refuse what would be refused when it connects."""
         __tracebackhide__ = True
         if (now := self._core()) is not None and now.drivers == "refuse":
             self.admit(dialect, args, kwargs)
 
-    def opened(self, admitted: Admitted | None, connection: Any) -> None:
-        """Keep in mind why a connection was let through, and use its database if it is ours.
+    def opened(self, dialect: str, admitted: Admitted | None, connection: Any) -> None:
+        """Keep in mind why a connection was let through, and watch its cursors if it is ours.
 
         Raises:
             RefusedError: a class or a factory of the app's has opened another one.
@@ -197,22 +124,9 @@ class Guard:
         if admitted.address and (other := _elsewhere(admitted.address, connection)):
             connection.close()
             raise now.ledger.refused(_made_elsewhere(other))
-        line = user_line() if admitted.aim else None  # an engine's own have theirs elsewhere
-        _opened[connection] = _Opened(admitted, line, now.serial())
-        if admitted.aim is not None:
-            now.opened_raw(admitted.aim.key)
-
-    def refuse_beyond(self, connection: Any, statement: str | bytes) -> None:
-        """Refuse a statement that reaches beyond the arena's database that it is run in.
-
-        What ``arena_allow`` has let through is asked nothing, nor is the arena's own connection.
-        """
-        __tracebackhide__ = True
-        beyond = _beyond(statement)
-        if not beyond or (why := admitted(connection)) is None or why.address is None:
-            return
-        if (now := self._core()) is not None:
-            raise now.ledger.refused(refused_beyond(beyond))
+        note_opened(now, admitted, connection)
+        if dialect == "psycopg2" and admitted.address is not None:
+            guard_cursors(self._core, sys.modules["psycopg2.extensions"], connection)
 
 
 def _elsewhere(address: Address, connection: Any) -> ServerTarget | None:
@@ -221,22 +135,6 @@ def _elsewhere(address: Address, connection: Any) -> ServerTarget | None:
     if info is None or info.dbname == address.database:
         return None
     return ServerTarget(((str(info.host), str(info.port)),), str(info.dbname))
-
-
-def _beyond(statement: str | bytes) -> str:
-    is_short = len(statement) < _SHORT
-    return (_remembered if is_short else _read)(statement)
-
-
-def _read(statement: str | bytes) -> str:
-    text = statement if isinstance(statement, str) else statement.decode(errors="replace")
-    return reaches_beyond(text)
-
-
-# An engine's statement was read a moment ago; and an app has a few hundred of them. Longer ones are
-# somebody's data.
-_SHORT = 4096
-_remembered = lru_cache(maxsize=1024)(_read)
 
 
 def _asked(dialect: str, meant: ServerTarget) -> Asked:
@@ -253,23 +151,188 @@ def _aim_at(core: Core, asked: Asked) -> Aim | None:
     return database.aim if database else None
 
 
+# The functions that are watched
+
+# The driver whose inner function is called by its outer one, whose arguments were looked at.
+# Somebody may have got hold of the outer one before the guard was there: then the inner one asks.
+_looked_at: ContextVar[str] = ContextVar("arena_looked_at", default="")
+
+
+@contextmanager
+def _inside(dialect: str) -> Iterator[None]:
+    _looked_at.set(dialect.removesuffix("_async"))
+    try:
+        yield
+    finally:
+        _looked_at.set("")  # no token: a coroutine may be closed in another context
+
+
+def _outer(guard: _Guard, dialect: str, original: Any, *, own: int = 0) -> Any:
+    """Make what asks, connects and notes; the first ``own`` arguments are not the driver's."""
+
+    def connect(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        given = list(args[own:])
+        why = guard.admit(dialect, given, kwargs)
+        with _inside(dialect):
+            connection = original(*args[:own], *given, **kwargs)
+        guard.opened(dialect, why, connection)
+        return connection
+
+    async def aconnect(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        given = list(args[own:])
+        why = guard.admit(dialect, given, kwargs)
+        with _inside(dialect):
+            connection = await original(*args[:own], *given, **kwargs)
+        guard.opened(dialect, why, connection)
+        return connection
+
+    return aconnect if dialect in {"asyncpg", "psycopg_async"} else connect
+
+
+def _guard_asyncpg(guard: _Guard, module: ModuleType) -> None:
+    # Private; connect() and pools have nothing else in common.
+    replace_function(module, "_connect", partial(_outer, guard, "asyncpg"))
+
+
+def _guard_psycopg(guard: _Guard, module: ModuleType) -> None:
+    _guard_inner_psycopg(guard, module.Connection)
+    replace_function(module.Connection, "connect", partial(_outer, guard, "psycopg", own=1))
+    _renew("psycopg", "connect", module.Connection.connect)
+
+
+def _guard_async_psycopg(guard: _Guard, module: ModuleType) -> None:
+    make = partial(_outer, guard, "psycopg_async", own=1)
+    replace_function(module.AsyncConnection, "connect", make)
+
+
+def _guard_inner_psycopg(guard: _Guard, kind: Any) -> None:
+    """Of both classes; for the outer one that somebody had before the guard was there."""
+
+    def make(original: Any) -> Any:
+        def _connect_gen(cls: Any, conninfo: str = "", *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            dialect = "psycopg_async" if hasattr(cls, "__aenter__") else "psycopg"
+            why, text = guard.admit_inner(dialect, conninfo)
+            connection = yield from original(cls, text, *args, **kwargs)
+            guard.opened(dialect, why, connection)
+            return connection
+
+        return _connect_gen
+
+    replace_function(owner_of(kind, "_connect_gen"), "_connect_gen", make)
+
+
+def _guard_generators(guard: _Guard, module: ModuleType) -> None:
+    """The innermost one, which has no connection of psycopg's yet."""
+
+    def make(original: Any) -> Any:
+        def connect(conninfo: str, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            _, text = guard.admit_inner("psycopg", conninfo)
+            return (yield from original(text, *args, **kwargs))
+
+        return connect
+
+    replace_function(module, "connect", make)
+
+
+def _guard_psycopg2(guard: _Guard, module: ModuleType) -> None:
+    def make_inner(original: Any) -> Any:
+        def connect(dsn: str = "", *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            why, text = guard.admit_inner("psycopg2", dsn)
+            _looked_at.set("")  # a connection_factory of the app's may open others
+            connection = original(text, *args, **kwargs)
+            guard.opened("psycopg2", why, connection)
+            return connection
+
+        return connect
+
+    replace_function(module, "_connect", make_inner)
+    _renew("psycopg2._psycopg", "_connect", vars(module)["_connect"])
+    replace_function(module, "connect", partial(_outer, guard, "psycopg2"))
+
+
+def _renew(package: str, name: str, function: Any) -> None:
+    """A package that was loaded before the guard came has the old function at hand."""
+    module = sys.modules.get(package)
+    if module is not None and name in vars(module):
+        vars(module)[name] = function
+
+
+def _guard_pools(guard: _Guard, module: ModuleType) -> None:
+    """Refuse where a pool is opened: its own threads and tasks would try for minutes."""
+    for name, dialect in (("ConnectionPool", "psycopg"), ("AsyncConnectionPool", "psycopg_async")):
+        owner = vars(module).get(name)
+        if owner is not None and owner.__module__ in {module.__name__, "psycopg_pool"}:
+            # open() and `open=True` have nothing else in common.
+            replace_function(owner, "_open", partial(_refusing_open, guard, dialect))
+
+
+def _refusing_open(guard: _Guard, dialect: str, original: Any) -> Any:
+    def _open(pool: Any) -> Any:
+        __tracebackhide__ = True
+        text, options = pool.conninfo, pool.kwargs or {}
+        # Either may be a function, which is then called for each connection.
+        if isinstance(text, str) and isinstance(options, dict):
+            guard.refuse_outside(dialect, [text], dict(options))
+        return original(pool)
+
+    return _open
+
+
+_CONNECTING = {
+    "asyncpg.connect_utils": _guard_asyncpg,
+    "psycopg.generators": _guard_generators,
+    "psycopg.connection": _guard_psycopg,
+    "psycopg.connection_async": _guard_async_psycopg,
+    "psycopg2": _guard_psycopg2,
+    "psycopg_pool.pool": _guard_pools,
+    "psycopg_pool.pool_async": _guard_pools,
+}
+
+
+@cache
+def watch_drivers(core: FindCore) -> None:
+    """Watch asyncpg, psycopg and psycopg2 until the process ends. Imports none of them."""
+    guard = _Guard(core)
+    for module, change in _CONNECTING.items():
+        when_imported(module, partial(_change, core, partial(change, guard), _UNWATCHED))
+    for module, change_statements in SEAMS.items():
+        when_imported(module, partial(_change, core, partial(change_statements, core), _UNREAD))
+
+
+def _change(
+    core: FindCore, change: Callable[[ModuleType], None], without: str, module: ModuleType
+) -> None:
+    """Put the guard into a driver's module; note where its version has other functions."""
+    try:
+        change(module)
+    except (AttributeError, KeyError) as error:
+        if (now := core()) is not None:
+            lacking = str(error).strip("'")
+            now.ledger.note(without.format(module.__name__) + f": this version has no {lacking}")
+
+
+_UNWATCHED = "connections that {} opens without an engine are not watched"
+_UNREAD = "statements that somebody sends by {}, past an engine, are not looked at"
+
 # The guard's words
 
 _UNSEEN = "no line of yours is on the stack: a pool's own task or thread connects"
-_UNSEEN_LINE = "no line of yours is on the stack: a thread or an extension module connects"
 _REDIRECT = "arena_drivers = redirect   (it then lands in the test's database)"
 
 
-def _raw_connection(
-    target: ServerTarget, driver: str, *, of_app: bool, line: CodeLine | None = None
-) -> RefusedError:
+def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> RefusedError:
     """A connection by a driver itself, to a server's database outside of the arena."""
     kind = ProductionDatabaseError if of_app else UnknownDatabaseError
     return kind(
         f"refused: a connection to {target.name} by {driver}, and not by the app's engine",
         why="arena leads engines into the test's database; what this connection does would stay "
         "in a database that may be a real one",
-        cause=str(line or user_line() or _UNSEEN),
+        cause=str(user_line() or _UNSEEN),
         fix=f"{_REDIRECT}\nor use the app's engine, db_session or arena.url{_allowing(target)}",
     )
 
@@ -301,15 +364,3 @@ def _allowing(target: ServerTarget) -> str:
         return ""
     hosts_alike = target.names[0] if len(target.names) == 1 else f"postgresql://*/{target.database}"
     return f"; or, if tests may reach it:\narena_allow = {hosts_alike}"
-
-
-def refused_beyond(statement: str) -> ProductionDatabaseError:
-    """A statement that would touch another database of the server, or all of it."""
-    return ProductionDatabaseError(
-        f"refused: {statement}, which reaches beyond the test's database",
-        why="the server may have databases of yours; what is done to them, and to the server, is "
-        "not taken back after the test",
-        cause=str(user_line() or _UNSEEN_LINE),
-        fix="delete the fixture that makes a test database, and name what fills one:\n"
-        "arena_schema = <module>:<Base>   (a migration names its own by current_database())",
-    )

@@ -1,4 +1,4 @@
-"""Does the installed asyncpg work on sockets that move, in this kind of loop?"""
+"""May a new connection move between loops: is it wanted, and can it with the installed asyncpg?"""
 
 from __future__ import annotations
 
@@ -6,19 +6,61 @@ import asyncio
 import socket
 import struct
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_arena._postgresql._control import as_own
-from pytest_arena._postgresql.moving._running import RunningLoop
-from pytest_arena._postgresql.moving._transport import MovingTransport
+from pytest_arena._postgresql.moving._transport import MovingConnect, MovingTransport, RunningLoop
+from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Coroutine
 
-__all__ = ["why_not"]
+    from sqlalchemy.engine import Dialect
+
+__all__ = ["prepare", "why_not"]
 
 _SECONDS: Final = 10
+
+# What came out of the trial for each kind of loop.
+_reasons: Final[dict[type[AbstractEventLoop], str]] = {}
+
+
+def prepare(dialect: Dialect, cparams: dict[str, Any], *, tell: Callable[[str], None]) -> None:
+    """Let the connection that is about to be made move between loops, where that is possible.
+
+    To be called when an engine connects, with the arguments that the driver is going to get.
+    ``tell`` gets a line for the summary where a connection has to stay in its loop. Tries asyncpg
+    out at its first connection in each kind of loop, which takes about 2 ms.
+    """
+    if isinstance(cparams.get("async_creator_fn"), MovingConnect):
+        del cparams["async_creator_fn"]  # another loop's, in a dictionary that is used again
+    loop = running_loop()
+    if loop is None or not _is_wanted(dialect, cparams):
+        return
+    driver: Any = dialect.dbapi
+    kind = type(loop)
+    if kind not in _reasons:
+        _reasons[kind] = why_not(driver.asyncpg.connect, kind)
+    if _reasons[kind]:
+        tell(_stays(f"this asyncpg, in a {kind.__name__}: {_reasons[kind]}"))
+        return
+    on_tls = partial(tell, _stays("TLS"))
+    cparams["async_creator_fn"] = MovingConnect(driver.asyncpg.connect, on_tls)
+
+
+def _is_wanted(dialect: Dialect, cparams: dict[str, Any]) -> bool:
+    # An app's own function may not know the argument, and its own loop is what it wants.
+    own = ("async_creator_fn", "loop")
+    return dialect.is_async and dialect.driver == "asyncpg" and not any(map(cparams.get, own))
+
+
+def _stays(reason: str) -> str:
+    return (
+        "connections of asyncpg are made anew in each event loop, which takes some milliseconds "
+        f"a test: they cannot move between loops ({reason})"
+    )
 
 
 def why_not(connect: Callable[..., Any], kind: type[AbstractEventLoop]) -> str:

@@ -1,4 +1,7 @@
-"""How does an open socket follow its connection from one event loop to the next?"""
+"""How does an open socket follow its connection from one event loop to the next?
+
+asyncpg is given a loop that is whichever runs, and sockets that are read in whichever it boards.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,21 @@ import asyncio
 import select
 import socket
 import threading
+from asyncio import get_running_loop
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
 from pytest_arena._process import running_loop
+from pytest_arena._product import nothing
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, TimerHandle
-    from collections.abc import Callable, Iterable
+    from asyncio import AbstractEventLoop, Future, TimerHandle
+    from collections.abc import Callable
 
-__all__ = ["MovingTransport"]
+    Factory = Callable[[], Any]
+    Made = tuple[Any, Any]
+
+__all__ = ["MovingConnect", "MovingTransport", "RunningLoop", "at_checkin"]
 
 _AT_ONCE: Final = 256 * 1024  # bytes: what asyncio's own transports read at once
 _SECONDS_BETWEEN_LOOKS: Final = 1.0
@@ -183,10 +191,6 @@ class MovingTransport(asyncio.Transport):
                 self.loop.add_writer(self._number, self._write, self.loop)
             self._unsent += memoryview(data)[sent:]
 
-    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview[Any]]) -> None:
-        """Send them in one piece: one call of the system, where they fit."""
-        self.write(b"".join(list_of_data))
-
     def _write(self, loop: AbstractEventLoop) -> None:
         try:
             sent = self._socket.send(self._unsent)
@@ -199,19 +203,13 @@ class MovingTransport(asyncio.Transport):
         if not self._unsent:
             loop.remove_writer(self._number)
 
-    def get_write_buffer_size(self) -> int:
-        """Tell how many bytes the socket has not taken yet."""
-        return len(self._unsent)
-
     # -- the end
 
     def abort(self) -> None:
         """Close the socket now; the protocol hears of it soon, or now where no loop runs."""
         self._lose_soon(None)
 
-    def close(self) -> None:
-        """Do as `abort()` does: whoever closes an asyncpg connection has said goodbye before."""
-        self._lose_soon(None)
+    close = abort  # whoever closes an asyncpg connection has said goodbye before
 
     def is_closing(self) -> bool:
         """Tell whether it is over."""
@@ -247,19 +245,129 @@ class MovingTransport(asyncio.Transport):
     # -- what else a transport tells
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Tell about the socket, while there is one."""
-        if self._is_over:
-            return default
-        if name == "peername":
-            return self._socket.getpeername()
-        if name == "sockname":
-            return self._socket.getsockname()
-        return self._socket if name == "socket" else default
-
-    def get_protocol(self) -> Any:
-        """Return whom it feeds."""
-        return self._protocol
+        """Tell the socket, while there is one: asyncpg asks for nothing else."""
+        return self._socket if name == "socket" and not self._is_over else default
 
     def set_protocol(self, protocol: Any) -> None:
         """Feed another one from now on: a connection that asked for TLS first, in vain."""
         self._protocol = protocol
+
+
+def at_checkin(driver_connection: Any) -> None:
+    """An idle connection belongs to no loop. To be called when one is back in its pool.
+
+    One that listens to notifications stays where it is, and hears them while it is idle.
+    """
+    transport = getattr(driver_connection, "_transport", None)  # asyncpg's
+    if isinstance(transport, MovingTransport) and not driver_connection._listeners:  # noqa: SLF001 - nothing public tells of them; the trial has looked
+        transport.leave()
+
+
+class RunningLoop:
+    """The ``loop`` of one asyncpg connection: it forwards to the loop that runs.
+
+    asyncpg makes a future at the start of each operation. That is when the connection's sockets
+    board the running loop; a get_running_loop() and a comparison, where they are there already.
+    """
+
+    def __init__(self, on_tls: Callable[[], None] = nothing) -> None:
+        # More than one while hosts are tried, or a statement is cancelled, which takes a
+        # connection of its own.
+        self._transports: list[MovingTransport] = []
+        self._on_tls = on_tls
+
+    def create_future(self) -> Future[Any]:
+        """Make a future of the running loop, and bring the sockets there."""
+        loop = get_running_loop()
+        for transport in tuple(self._transports):
+            if transport.loop is not loop:
+                transport.board(loop)
+        return loop.create_future()
+
+    async def create_connection(
+        self, factory: Factory, host: Any = None, port: Any = None, **options: Any
+    ) -> Made:
+        """Connect to the first of the host's addresses that answers, as asyncio does."""
+        loop = get_running_loop()
+        if options:  # TLS from the first byte
+            self._on_tls()
+            made: Made = await loop.create_connection(factory, host, port, **options)
+            return made
+        errors: list[OSError] = []
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for family, _, _, _, address in found:
+            try:
+                return await self._open(factory, family, address)
+            except OSError as error:
+                errors.append(error)
+        if len(errors) == 1:
+            raise errors[0]
+        raise OSError(f"Multiple exceptions: {', '.join(map(str, errors))}")
+
+    async def create_unix_connection(self, factory: Factory, path: Any, **options: Any) -> Made:
+        """Connect to a socket in the file system."""
+        if options:
+            made: Made = await get_running_loop().create_unix_connection(factory, path, **options)
+            return made
+        return await self._open(factory, socket.AF_UNIX, path)
+
+    async def start_tls(
+        self, transport: MovingTransport, protocol: Any, context: Any, **options: Any
+    ) -> Any:
+        """Give the socket to a transport of the running loop, where it stays.
+
+        TLS over a transport of ours would take asyncio's private ``sslproto``.
+        """
+        self._on_tls()
+        sock = transport.hand_over()
+        try:
+            made, _ = await get_running_loop().create_connection(
+                lambda: protocol, sock=sock, ssl=context, **options
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return made
+
+    def is_closed(self) -> bool:
+        """Never: a connection can be closed from anywhere, which is what asyncpg wants to know."""
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(get_running_loop(), name)
+
+    async def _open(self, factory: Factory, family: int, address: Any) -> Made:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(0)
+            await get_running_loop().sock_connect(sock, address)
+        except BaseException:
+            sock.close()
+            raise
+        return self._feed(factory(), sock)
+
+    def _feed(self, protocol: Any, sock: socket.socket) -> Made:
+        transport = MovingTransport(sock, protocol, self._transports.remove)
+        self._transports.append(transport)
+        transport.board(get_running_loop())
+        protocol.connection_made(transport)
+        return transport, protocol
+
+
+@final
+class MovingConnect:
+    """``asyncpg.connect`` for connections that move: each has a `RunningLoop` of its own.
+
+    SQLAlchemy before 2.0.57 has one dictionary of arguments for all connections of an engine:
+    what is put there must serve several at once, made in several threads.
+    """
+
+    def __init__(self, connect: Callable[..., Any], on_tls: Callable[[], None]) -> None:
+        self._connect = connect
+        self._on_tls = on_tls
+
+    def __call__(self, *given: Any, **options: Any) -> Any:
+        # With a lifetime, each statement in the cache has a timer in the loop where it was
+        # prepared: it would be cancelled from other threads later, which uvloop does not allow.
+        options["max_cached_statement_lifetime"] = 0
+        return self._connect(*given, **options, loop=RunningLoop(self._on_tls))

@@ -1,0 +1,255 @@
+"""Which connections do drivers have that were let through, and what may be sent by them?
+
+Every statement of theirs passes here, those of engines included.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache, wraps
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pytest_arena._origin import user_line
+from pytest_arena._postgresql._beyond import reaches_beyond
+from pytest_arena._values import alive
+from pytest_arena.errors import ProductionDatabaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from pytest_arena._product import Aim, Core
+    from pytest_arena._values import Address, CodeLine
+
+    FindCore: TypeAlias = Callable[[], Core | None]
+
+__all__ = [
+    "SEAMS",
+    "Admitted",
+    "admitted",
+    "guard_cursors",
+    "note_opened",
+    "owner_of",
+    "pooled",
+    "raw_connections",
+    "refused_beyond",
+    "replace_function",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RawConnection:
+    """A connection of somebody's to a database of the arena's, which no pool of an engine has.
+
+    It belongs to the level in which it was opened, and ends with it: by its backend, since the
+    client may be in any thread or loop.
+    """
+
+    aim: Aim
+    line: CodeLine | None
+    serial: int
+    pid: int  # of its backend; 0 where that is not known
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Why a connection was let through: to an address of ours, or as ``arena_allow`` has it.
+
+    ``aim`` is set where no engine has led it there.
+    """
+
+    address: Address | None = None
+    aim: Aim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    admitted: Admitted
+    line: CodeLine | None
+    serial: int
+
+
+_opened: weakref.WeakKeyDictionary[Any, _Opened] = weakref.WeakKeyDictionary()
+
+
+def note_opened(core: Core, admitted: Admitted, connection: Any) -> None:
+    """Keep in mind why a connection was let through, and use its database if it is ours."""
+    line = user_line() if admitted.aim else None  # an engine's own have theirs elsewhere
+    _opened[connection] = _Opened(admitted, line, core.serial())
+    if admitted.aim is not None:
+        core.opened_raw(admitted.aim.key)
+
+
+def admitted(driver_connection: Any) -> Admitted | None:
+    """Return why this very connection was let through; None for one that was not seen."""
+    try:
+        opened = _opened.get(driver_connection)
+    except TypeError:  # an object of somebody's that cannot be looked up
+        return None
+    return opened.admitted if opened else None
+
+
+def pooled(driver_connection: Any) -> None:
+    """An engine's pool has this connection from here on: it does not end with a level."""
+    opened = _opened.get(driver_connection)
+    if opened is not None:
+        _opened[driver_connection] = replace(opened, admitted=Admitted(opened.admitted.address))
+
+
+def raw_connections() -> list[RawConnection]:
+    """Return those that are open."""
+    return [
+        RawConnection(opened.admitted.aim, opened.line, opened.serial, _pid_of(connection))
+        for connection in alive(_opened)
+        if (opened := _opened.get(connection)) is not None
+        and opened.admitted.aim is not None
+        and not _is_closed(connection)
+    ]
+
+
+def _is_closed(connection: Any) -> bool:
+    ask = getattr(connection, "is_closed", None)  # asyncpg's; the others have an attribute
+    return bool(ask() if ask else connection.closed)
+
+
+def _pid_of(connection: Any) -> int:
+    try:
+        ask = getattr(connection, "get_server_pid", None)
+        return int(ask() if ask else connection.info.backend_pid)
+    except Exception:  # noqa: BLE001 - a driver's own, of one that is not open yet, or not any more
+        return 0
+
+
+# An engine's statement was read a moment ago; and an app has a few hundred of them. Longer ones are
+# somebody's data.
+_SHORT = 4096
+_remembered = lru_cache(maxsize=1024)(reaches_beyond)
+
+
+def _refuse_beyond(core: FindCore, connection: Any, statement: str | bytes) -> None:
+    """Refuse a statement that reaches beyond the arena's database that it is run in.
+
+    What ``arena_allow`` has let through is asked nothing, nor is the arena's own connection.
+    """
+    __tracebackhide__ = True
+    text = statement if isinstance(statement, str) else statement.decode(errors="replace")
+    beyond = (_remembered if len(text) < _SHORT else reaches_beyond)(text)
+    if not beyond or (why := admitted(connection)) is None or why.address is None:
+        return
+    if (now := core()) is not None:
+        raise now.ledger.refused(refused_beyond(beyond))
+
+
+def refused_beyond(statement: str) -> ProductionDatabaseError:
+    """A statement that would touch another database of the server, or all of it."""
+    unseen = "no line of yours is on the stack: a thread or an extension module connects"
+    return ProductionDatabaseError(
+        f"refused: {statement}, which reaches beyond the test's database",
+        why="the server may have databases of yours; what is done to them, and to the server, is "
+        "not taken back after the test",
+        cause=str(user_line() or unseen),
+        fix="delete the fixture that makes a test database, and name what fills one:\n"
+        "arena_schema = <module>:<Base>   (a migration names its own by current_database())",
+    )
+
+
+def replace_function(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    """Put what ``make`` returns in the place of a function of a driver's, once and for all.
+
+    Raises:
+        KeyError: this version of the driver has no such function.
+    """
+    original = vars(owner)[name]
+    function = getattr(original, "__func__", original)
+    if not hasattr(function, "arena_guards"):
+        guarded: Any = wraps(function)(make(function))
+        guarded.arena_guards = True
+        setattr(owner, name, classmethod(guarded) if function is not original else guarded)
+
+
+def owner_of(kind: type, name: str) -> Any:
+    """Return the class that a method is written in.
+
+    Raises:
+        AttributeError: this version of the driver has no such method.
+    """
+    for base in kind.__mro__:
+        if name in vars(base):
+            return base
+    raise AttributeError(name)
+
+
+def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
+    def make(original: Any) -> Any:
+        async def ask_first(connection: Any, query: str, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            _refuse_beyond(core, connection, query)
+            return await original(connection, query, *args, **kwargs)
+
+        return ask_first
+
+    # Without parameters; all others, prepared ones, cursors; and COPY, out of a query and in.
+    for name in ("execute", "_get_statement", "_copy_out", "_copy_in"):
+        replace_function(module.Connection, name, make)
+
+
+def _guard_psycopg(core: FindCore, module: ModuleType) -> None:
+    def make(original: Any) -> Any:
+        def _convert_query(cursor: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            converted = original(cursor, *args, **kwargs)
+            _refuse_beyond(core, cursor._conn, converted.query)  # noqa: SLF001 - `connection` is the same, slower
+            return converted
+
+        return _convert_query
+
+    # Of all cursors, sync, async and on the server, and of COPY: they have nothing else in common.
+    replace_function(owner_of(module.Cursor, "_convert_query"), "_convert_query", make)
+
+
+def guard_cursors(core: FindCore, extensions: Any, connection: Any) -> None:
+    """Have a connection of psycopg2's make cursors that ask first.
+
+    Its own class of cursors is C's and cannot be changed. A connection whose class makes its
+    cursors its own way is left alone.
+    """
+    kind = connection.cursor_factory or extensions.cursor
+    has_own_way = type(connection).cursor is not extensions.connection.cursor
+    if isinstance(kind, type) and not (has_own_way and connection.cursor_factory is None):
+        connection.cursor_factory = _asking_cursor(core, kind)
+
+
+# The methods of psycopg2's cursors that send something, and what they call it.
+_PSYCOPG2 = {
+    "execute": "query",
+    "executemany": "query",
+    "copy_expert": "sql",
+    "callproc": "procname",
+}
+
+
+@cache
+def _asking_cursor(core: FindCore, kind: Any) -> Any:
+    """A class made from whichever the app has chosen."""
+
+    def make(name: str, parameter: str) -> Any:
+        def ask_first(self: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            sent = args[0] if args else kwargs.get(parameter, "")
+            if name == "callproc":
+                sent = f"{sent}("
+            elif not isinstance(sent, str | bytes):
+                # Of psycopg2.sql: it is put together by the connection's own rules.
+                sent = sent.as_string(self)
+            _refuse_beyond(core, self.connection, sent)
+            return getattr(super(asking, self), name)(*args, **kwargs)
+
+        return ask_first
+
+    methods = {name: make(name, parameter) for name, parameter in _PSYCOPG2.items()}
+    asking: Any = type(kind.__name__, (kind,), {**methods, "__qualname__": kind.__qualname__})
+    return asking
+
+
+SEAMS = {"asyncpg.connection": _guard_asyncpg, "psycopg.cursor": _guard_psycopg}
