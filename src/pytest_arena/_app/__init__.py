@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pytest_arena._app._app_errors import no_asyncio
 from pytest_arena._app._app_run import AppRun
+from pytest_arena._app._client import Door, Hooks, request_sent
 from pytest_arena._app._kind import ASGIApp, build_app, check_app, is_factory, may_be_app
 from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._app._login import is_logging_in
-from pytest_arena._app._requests import Door, Hooks, request_sent
 
 __all__ = [
     "ASGIApp",

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
+from pytest_arena._app._client import open_async_client
 from pytest_arena._app._lifespan import SharedLifespan
 from pytest_arena._app._login import Login
-from pytest_arena._app._sync_client import Portal, open_test_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from anyio.from_thread import BlockingPortal
     from starlette.testclient import TestClient
 
-    from pytest_arena._app._async_client import AsyncClient
+    from pytest_arena._app._client import AsyncClient, Hooks
     from pytest_arena._app._kind import ASGIApp
     from pytest_arena._app._lifespan import Lifespan
-    from pytest_arena._app._requests import Hooks
 
 __all__ = ["AppRun"]
 
@@ -100,9 +101,6 @@ class AppRun:
             LoginError: there is no login function.
         """
         __tracebackhide__ = True
-        # Here, as it imports the HTTP library: some 60 ms, and it may not be installed.
-        from pytest_arena._app._async_client import open_async_client
-
         options = {_ASYNC_NAMES.get(name, name): value for name, value in options.items()}
         client = open_async_client(self, self._new_login(role), options=options)
         self._clients.append(client)
@@ -124,8 +122,10 @@ class AppRun:
             LoginError: there is no login function.
         """
         __tracebackhide__ = True
+        from pytest_arena._app._sync_client import open_test_client  # for whom has one
+
         options = {_SYNC_NAMES.get(name, name): value for name, value in options.items()}
-        client = open_test_client(self.app, self, self._new_login(role), options=options)
+        client = open_test_client(self, self._new_login(role), options=options)
         self._test_clients.append(client)
         return client
 
@@ -231,3 +231,38 @@ def _state_of(client: Any) -> Callable[[], None]:
             login.forget()
 
     return restore
+
+
+class Portal:
+    """One event loop in a thread, for all sync clients of an app.
+
+    One, because what the app's lifespan opens in a loop can often be used in that loop only.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._context: AbstractContextManager[BlockingPortal] | None = None
+        self._portal: BlockingPortal
+
+    def open(self, backend: Mapping[str, Any]) -> BlockingPortal:
+        """Return it, started if need be; ``backend`` is as `anyio.run` has it."""
+        with self._lock:
+            if self._context is None:
+                self._start(backend)
+            return self._portal
+
+    def _start(self, backend: Mapping[str, Any]) -> None:
+        from anyio.from_thread import start_blocking_portal
+
+        context = start_blocking_portal(**backend)
+        self._portal = context.__enter__()
+        self._context = context
+
+    def close(self) -> None:
+        """Stop it and wait for its thread. Idempotent."""
+        with self._lock:
+            context, self._context = self._context, None
+            if context is not None:
+                # A websocket or a task that the test left open would keep the thread for ever.
+                self._portal.call(self._portal.stop, True)  # noqa: FBT003 - anyio's call has no names
+                context.__exit__(None, None, None)

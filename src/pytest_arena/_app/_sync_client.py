@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import functools
-import threading
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from pytest_arena._app import _app_errors
+from pytest_arena._app._client import hop, reporting, sending
 from pytest_arena._app._kind import ASGIApp, is_async, is_litestar
-from pytest_arena._app._requests import Host, ends_at_the_caller, hop, reporting, sending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
-    from contextlib import AbstractContextManager
 
     import httpx2 as httpx
     from anyio.from_thread import BlockingPortal
     from starlette.testclient import TestClient
 
+    from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._kind import Scope
     from pytest_arena._app._lifespan import Lifespan
     from pytest_arena._app._login import Login
@@ -29,42 +28,7 @@ else:
     # Starlette's client is an httpx2 client or an httpx one, Litestar's an httpx one.
     _Base = object
 
-__all__ = ["Portal", "open_test_client"]
-
-
-class Portal:
-    """One event loop in a thread, for all sync clients of an app.
-
-    One, because what the app's lifespan opens in a loop can often be used in that loop only.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._context: AbstractContextManager[BlockingPortal] | None = None
-        self._portal: BlockingPortal
-
-    def open(self, backend: Mapping[str, Any]) -> BlockingPortal:
-        """Return it, started if need be; ``backend`` is as `anyio.run` has it."""
-        with self._lock:
-            if self._context is None:
-                self._start(backend)
-            return self._portal
-
-    def _start(self, backend: Mapping[str, Any]) -> None:
-        from anyio.from_thread import start_blocking_portal
-
-        context = start_blocking_portal(**backend)
-        self._portal = context.__enter__()
-        self._context = context
-
-    def close(self) -> None:
-        """Stop it and wait for its thread. Idempotent."""
-        with self._lock:
-            context, self._context = self._context, None
-            if context is not None:
-                # A websocket or a task that the test left open would keep the thread for ever.
-                self._portal.call(self._portal.stop, True)  # noqa: FBT003 - anyio's call has no names
-                context.__exit__(None, None, None)
+__all__ = ["open_test_client"]
 
 
 class SyncClient(_Base):
@@ -87,7 +51,7 @@ class SyncClient(_Base):
     """
 
     __test__ = False  # pytest would collect a class of the name TestClient
-    _arena_host: Host
+    _arena_run: AppRun
     _arena_login: Login | None
     _arena_begun: list[Lifespan | None]
 
@@ -120,7 +84,7 @@ class SyncClient(_Base):
         """
         __tracebackhide__ = True
         self._arena_ready()
-        hooks = self._arena_host.hooks
+        hooks = self._arena_run.hooks
         hooks.before()
         with sending(hooks):
             response = super().send(request, **options)
@@ -139,8 +103,8 @@ class SyncClient(_Base):
         if lifespan := self._arena_begun.pop():
             lifespan.close()
 
-    def _arena_bind(self, host: Host, login: Login | None) -> None:
-        self._arena_host = host
+    def _arena_bind(self, run: AppRun, login: Login | None) -> None:
+        self._arena_run = run
         self._arena_login = login
         self._arena_begun = []
 
@@ -152,8 +116,8 @@ class SyncClient(_Base):
 
     def _arena_join(self) -> Lifespan | None:
         __tracebackhide__ = True
-        portal, begun = self._arena_host.join(self._arena_backend())
-        self._arena_enter(portal, self._arena_host.state)
+        portal, begun = self._arena_run.join(self._arena_backend())
+        self._arena_enter(portal, self._arena_run.state)
         return begun
 
     def _arena_backend(self) -> Mapping[str, Any]:
@@ -166,25 +130,23 @@ class SyncClient(_Base):
         """Let go of what the client still holds open in the portal."""
 
 
-def open_test_client(
-    app: ASGIApp, host: Host, login: Login | None, *, options: Mapping[str, Any]
-) -> TestClient:
+def open_test_client(run: AppRun, login: Login | None, *, options: Mapping[str, Any]) -> TestClient:
     """Return a new test client of the app's framework; its options are the framework's.
 
     Raises:
         ConfigError: the framework's client does not import, or knows no such option.
     """
     __tracebackhide__ = True
-    kind = _import_litestars() if is_litestar(app) else _import_starlettes()
+    kind = _import_litestars() if is_litestar(run.app) else _import_starlettes()
     try:
-        client = kind(_as_coroutine_function(app), **options)
+        client = kind(_as_coroutine_function(run.app), **options)
     except TypeError as error:
         raise _app_errors.wrong_options(error, "the test client") from error
-    client._arena_bind(host, login)  # noqa: SLF001 - a class of this file
+    client._arena_bind(run, login)  # noqa: SLF001 - a class of this file
     # Below the client, whose own `app` a test may ask for something; Litestar's asks that one.
     transport: Any = client._transport  # noqa: SLF001 - neither library has another way
     if hasattr(transport, "app"):
-        transport.app = reporting(transport.app, host.hooks, app)
+        transport.app = reporting(transport.app, run.hooks, asked=run.app)
     transport.handle_request = _recording(transport.handle_request, login)
     return cast("TestClient", client)
 
@@ -192,9 +154,11 @@ def open_test_client(
 def _recording(handle: Callable[..., Any], login: Login | None) -> Any:
     def handle_request(request: httpx.Request) -> httpx.Response:
         __tracebackhide__ = True
-        one = hop(request, login.role if login else None)
+        # Test clients open a websocket by a GET that raises.
+        is_websocket = request.url.scheme in {"ws", "wss"}
+        sent = hop("WEBSOCKET" if is_websocket else request.method, request.url.path, login)
         response: httpx.Response = handle(request)
-        one.status, response.extensions["arena"] = response.status_code, one
+        sent.status, response.extensions["arena"] = response.status_code, sent
         return response
 
     return handle_request
@@ -224,7 +188,6 @@ def _import_starlettes() -> type[Any]:
     except (ImportError, RuntimeError) as error:  # the latter for want of an HTTP library
         raise _app_errors.no_test_client(error) from None
 
-    @ends_at_the_caller
     class ArenaStarletteClient(SyncClient, TestClient):
         def _arena_backend(self) -> Mapping[str, Any]:
             return self.async_backend
@@ -248,7 +211,6 @@ def _import_litestars() -> type[Any]:
     except ImportError as error:
         raise _app_errors.no_test_client(error) from None
 
-    @ends_at_the_caller
     class ArenaLitestarClient(SyncClient, TestClient[Any]):  # type: ignore[misc] # as above
         def _arena_backend(self) -> Mapping[str, Any]:
             options = dict(self.backend_options or {})

@@ -1,0 +1,276 @@
+"""What is recorded of a client's requests; and the async client: the HTTP library's own."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from pytest_arena._app import _app_errors
+from pytest_arena._ledger import Request
+from pytest_arena._process import running_loop
+from pytest_arena._process import seconds as now
+from pytest_arena.errors import redact
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+    from types import TracebackType
+
+    import httpx2 as httpx
+
+    from pytest_arena._app._app_run import AppRun
+    from pytest_arena._app._kind import Scope
+    from pytest_arena._app._login import Login
+
+    _Base = httpx.AsyncClient
+else:
+    # To import the library takes some 60 ms: its own class is added when a client is made.
+    _Base = object
+
+__all__ = ["Door", "Hooks", "hop", "open_async_client", "reporting", "request_sent", "sending"]
+
+HOPS: ContextVar[list[Request]] = ContextVar("arena: what a client of ours has sent")
+
+
+def request_sent() -> Request | None:
+    """Return the request, or the hop of one, that a client of ours is making here."""
+    hops = HOPS.get(None)
+    return hops[-1] if hops else None
+
+
+class Door(Protocol):
+    """Stands before apps, where somebody wants to know who comes in."""
+
+    async def enter(self, app: object, call: Any, scope: Any, receive: Any, send: Any) -> None:
+        """Call an app, which is known by its first argument."""
+
+    def answered(self, response: Any) -> None:
+        """A client of ours has its answer; ``response.extensions["arena"]`` is the request."""
+
+
+class Hooks(Protocol):
+    """What the arena wants around each request of our clients."""
+
+    @property
+    def door(self) -> Door | None:
+        """Whoever stands before the app."""
+
+    async def abefore(self) -> None:
+        """Called before a request of an async client, in its loop: commits pending work."""
+
+    def before(self) -> None:
+        """Called before a request of a sync client, in its thread."""
+
+    def requested(self, request: Request) -> None:
+        """Called after each request, also after one that raised."""
+
+    def ended(self) -> None:
+        """Called once when the client has its answer, after ``requested`` for each hop."""
+
+    def broke(self, request: str, error: Exception) -> None:
+        """Called where an app raises instead of answering, whatever the client makes of it."""
+
+
+@contextmanager
+def sending(hooks: Hooks) -> Iterator[list[Request]]:
+    """Around a client's ``send``: tell the hooks of each hop when all of them are over."""
+    hops: list[Request] = []
+    token = HOPS.set(hops)
+    try:
+        yield hops
+    except BaseException as error:
+        if hops and hops[-1].method != "WEBSOCKET":
+            hops[-1].error = redact(f"{type(error).__name__}: {error}".removesuffix(": "))
+            hops[-1].status = None  # an app may raise behind its answer
+        raise
+    finally:
+        HOPS.reset(token)
+        ends = [*(request.began for request in hops[1:]), now()]
+        for request, end in zip(hops, ends, strict=True) if hops else ():
+            request.seconds = end - request.began
+            hooks.requested(request)
+        hooks.ended()
+
+
+def hop(method: str, path: str, login: Login | None) -> Request:
+    """Make the record of a request that is about to be sent."""
+    role = login.role if login is not None else None
+    request = Request(method=method, path=path, role=role, began=now())
+    HOPS.get([]).append(request)
+    return request
+
+
+def reporting(
+    app: Any, hooks: Hooks, *, asked: object, begin: Callable[[Scope, Any], Any] | None = None
+) -> Any:
+    """Return an app that tells of what it raises. A server's answer to that says little: 500.
+
+    Args:
+        app: what is called.
+        hooks: who is told.
+        asked: the app itself, where this one is but put around it by a client of ours.
+        begin: is given the scope of a request and its ``send`` first, and returns another ``send``.
+    """
+
+    async def reporting_app(scope: Any, receive: Any, send: Any) -> None:
+        __tracebackhide__ = True
+        if begin is not None:
+            send = begin(scope, send)
+        try:
+            if hooks.door is None:
+                await app(scope, receive, send)
+            else:
+                await hooks.door.enter(asked, app, scope, receive, send)
+        except Exception as error:
+            hooks.broke(f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}", error)
+            raise
+
+    return reporting_app
+
+
+class AsyncClient(_Base):
+    """What arena adds to the library's ``AsyncClient``, which calls the app in the running loop.
+
+    It has that library's defaults: the app's exceptions are raised, redirects are
+    not followed, cookies are kept. Its first request starts the app's lifespan, unless somebody
+    else has, and logs in, if it has a role. Making one needs no loop.
+
+    When a request returns, the app has finished with it: background tasks and what stands after
+    the ``yield`` of dependencies included. A response is therefore never partial, and an endless
+    stream never returns: use a live server for one.
+
+    It may be used directly, awaited (it is then logged in), or opened with ``async with``, which
+    closes the client at its end but leaves the app up.
+
+    Raises:
+        LifespanError: at a request: the app's start-up failed, or the test is over.
+        LoginError: at a request: the login failed.
+
+    Example::
+
+        staff = await client_as("staff")
+        assert (await staff.get("/orders")).status_code == 200
+    """
+
+    _arena_run: AppRun
+    _arena_login: Login | None
+
+    async def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:
+        """Make a request; logs in first, so that the request holds what the login has set."""
+        __tracebackhide__ = True
+        await self._arena_ready()
+        return await super().request(method, url, **options)
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, url: httpx.URL | str, **options: Any
+    ) -> AsyncGenerator[httpx.Response]:
+        """Make a request and read the response in parts; logs in first."""
+        __tracebackhide__ = True
+        await self._arena_ready()
+        async with super().stream(method, url, **options) as response:
+            yield response
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send a request, after the app has started, the client logged in, work committed.
+
+        One that was built before the login does not hold what the login has set.
+        """
+        __tracebackhide__ = True
+        await self._arena_ready()
+        hooks = self._arena_run.hooks
+        await hooks.abefore()
+        with sending(hooks) as hops:
+            response = await super().send(request, **options)
+            if hops:  # none, where a transport of the user's asks another app
+                hops[-1].status, response.extensions["arena"] = response.status_code, hops[-1]
+        if hooks.door is not None:
+            hooks.door.answered(response)
+        return response
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        __tracebackhide__ = True
+        return self._arena_ready().__await__()
+
+    async def __aenter__(self) -> Self:
+        # The library's own refuses a client that has made a request, and to log in is to make
+        # one. What it opens are transports, and the one to an app has nothing to open.
+        __tracebackhide__ = True
+        return await self._arena_ready()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.aclose()
+
+    async def _arena_ready(self) -> Self:
+        __tracebackhide__ = True
+        if running_loop() is None:
+            raise _app_errors.no_asyncio()
+        await self._arena_run.ajoin()
+        if self._arena_login is not None:
+            await self._arena_login.aonce(self)
+        return self
+
+    def _arena_begin(self, scope: Scope, send: Any) -> Any:
+        """The app is called: record that, and hand on the state, of which the library has none."""
+        scope["state"] = dict(self._arena_run.state)
+        request = hop(scope["method"], scope["path"], self._arena_login)
+
+        async def noting(message: Any) -> None:
+            __tracebackhide__ = True
+            if message["type"] == "http.response.start":
+                request.status = message["status"]
+            await send(message)
+
+        return noting
+
+
+_OF_THE_TRANSPORT = {"raise_app_exceptions", "root_path", "client"}
+
+
+def open_async_client(
+    run: AppRun, login: Login | None, *, options: Mapping[str, Any]
+) -> AsyncClient:
+    """Return a new client; its options are the library's, those of ``ASGITransport`` included.
+
+    Raises:
+        ConfigError: there is no HTTP library, or it knows no such option.
+    """
+    __tracebackhide__ = True
+    library, kind = _import_library()
+    own = {name: options[name] for name in _OF_THE_TRANSPORT & options.keys()}
+    others = {name: options[name] for name in options.keys() - own.keys()}
+    try:
+        transport = library.ASGITransport(run.app, **own)
+        client: AsyncClient = kind(
+            **{"transport": transport, "base_url": "http://testserver", **others}
+        )
+    except TypeError as error:
+        raise _app_errors.wrong_options(error, "the async client") from error
+    client._arena_run, client._arena_login = run, login  # noqa: SLF001 - a class of this file
+    transport = client._transport  # noqa: SLF001 - the library has no other way
+    if hasattr(transport, "app"):
+        begin = client._arena_begin  # noqa: SLF001 - as above
+        transport.app = reporting(transport.app, run.hooks, asked=run.app, begin=begin)
+    return client
+
+
+@functools.cache
+def _import_library() -> tuple[Any, type[Any]]:
+    """The one that Starlette prefers, else the one that it still accepts; and its client as ours.
+
+    Raises:
+        ConfigError: neither is installed.
+    """
+    __tracebackhide__ = True
+    for name in ("httpx2", "httpx"):
+        with suppress(ImportError):
+            library = import_module(name)
+            return library, type("AsyncClient", (AsyncClient, library.AsyncClient), {})
+    raise _app_errors.no_http_library()
