@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import httpx2 as httpx
+    from anyio.from_thread import BlockingPortal
 
-    from pytest_arena._app._app_run import AppRun
-    from pytest_arena._app._kind import Scope
+    from pytest_arena._app._kind import ASGIApp, Scope
+    from pytest_arena._app._lifespan import Lifespan
     from pytest_arena._app._login import Login
 
     _Base = httpx.AsyncClient
@@ -29,7 +30,16 @@ else:
     # To import the library takes some 60 ms: its own class is added when a client is made.
     _Base = object
 
-__all__ = ["Door", "Hooks", "hop", "open_async_client", "reporting", "request_sent", "sending"]
+__all__ = [
+    "Door",
+    "Hooks",
+    "Host",
+    "hop",
+    "open_async_client",
+    "reporting",
+    "request_sent",
+    "sending",
+]
 
 HOPS: ContextVar[list[Request]] = ContextVar("arena: what a client of ours has sent")
 
@@ -71,6 +81,28 @@ class Hooks(Protocol):
 
     def broke(self, request: str, error: Exception) -> None:
         """Called where an app raises instead of answering, whatever the client makes of it."""
+
+
+class Host(Protocol):
+    """What a client needs of the run that it belongs to."""
+
+    @property
+    def app(self) -> ASGIApp:
+        """The app that answers."""
+
+    @property
+    def hooks(self) -> Hooks:
+        """What happens around each request."""
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """What the lifespan hands on to requests."""
+
+    async def ajoin(self) -> None:
+        """Wait until the app is up."""
+
+    def join(self, backend: Mapping[str, Any]) -> tuple[BlockingPortal, Lifespan | None]:
+        """Wait until the app is up; return where it runs, and the lifespan if this began it."""
 
 
 @contextmanager
@@ -154,7 +186,7 @@ class AsyncClient(_Base):
         assert (await staff.get("/orders")).status_code == 200
     """
 
-    _arena_run: AppRun
+    _arena_host: Host
     _arena_login: Login | None
 
     async def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:
@@ -180,7 +212,7 @@ class AsyncClient(_Base):
         """
         __tracebackhide__ = True
         await self._arena_ready()
-        hooks = self._arena_run.hooks
+        hooks = self._arena_host.hooks
         await hooks.abefore()
         with sending(hooks) as hops:
             response = await super().send(request, **options)
@@ -212,14 +244,14 @@ class AsyncClient(_Base):
         __tracebackhide__ = True
         if running_loop() is None:
             raise _app_errors.no_asyncio()
-        await self._arena_run.ajoin()
+        await self._arena_host.ajoin()
         if self._arena_login is not None:
             await self._arena_login.aonce(self)
         return self
 
     def _arena_begin(self, scope: Scope, send: Any) -> Any:
         """The app is called: record that, and hand on the state, of which the library has none."""
-        scope["state"] = dict(self._arena_run.state)
+        scope["state"] = dict(self._arena_host.state)
         request = hop(scope["method"], scope["path"], self._arena_login)
 
         async def noting(message: Any) -> None:
@@ -235,7 +267,7 @@ _OF_THE_TRANSPORT = {"raise_app_exceptions", "root_path", "client"}
 
 
 def open_async_client(
-    run: AppRun, login: Login | None, *, options: Mapping[str, Any]
+    host: Host, login: Login | None, *, options: Mapping[str, Any]
 ) -> AsyncClient:
     """Return a new client; its options are the library's, those of ``ASGITransport`` included.
 
@@ -247,17 +279,17 @@ def open_async_client(
     own = {name: options[name] for name in _OF_THE_TRANSPORT & options.keys()}
     others = {name: options[name] for name in options.keys() - own.keys()}
     try:
-        transport = library.ASGITransport(run.app, **own)
+        transport = library.ASGITransport(host.app, **own)
         client: AsyncClient = kind(
             **{"transport": transport, "base_url": "http://testserver", **others}
         )
     except TypeError as error:
         raise _app_errors.wrong_options(error, "the async client") from error
-    client._arena_run, client._arena_login = run, login  # noqa: SLF001 - a class of this file
+    client._arena_host, client._arena_login = host, login  # noqa: SLF001 - a class of this file
     transport = client._transport  # noqa: SLF001 - the library has no other way
     if hasattr(transport, "app"):
         begin = client._arena_begin  # noqa: SLF001 - as above
-        transport.app = reporting(transport.app, run.hooks, asked=run.app, begin=begin)
+        transport.app = reporting(transport.app, host.hooks, asked=host.app, begin=begin)
     return client
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._client import hop, reporting, sending
+from pytest_arena._app._client import Host, hop, reporting, sending
 from pytest_arena._app._kind import ASGIApp, is_async, is_litestar
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
     from starlette.testclient import TestClient
 
-    from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._kind import Scope
     from pytest_arena._app._lifespan import Lifespan
     from pytest_arena._app._login import Login
@@ -51,7 +50,7 @@ class SyncClient(_Base):
     """
 
     __test__ = False  # pytest would collect a class of the name TestClient
-    _arena_run: AppRun
+    _arena_host: Host
     _arena_login: Login | None
     _arena_begun: list[Lifespan | None]
 
@@ -84,7 +83,7 @@ class SyncClient(_Base):
         """
         __tracebackhide__ = True
         self._arena_ready()
-        hooks = self._arena_run.hooks
+        hooks = self._arena_host.hooks
         hooks.before()
         with sending(hooks):
             response = super().send(request, **options)
@@ -103,8 +102,8 @@ class SyncClient(_Base):
         if lifespan := self._arena_begun.pop():
             lifespan.close()
 
-    def _arena_bind(self, run: AppRun, login: Login | None) -> None:
-        self._arena_run = run
+    def _arena_bind(self, host: Host, login: Login | None) -> None:
+        self._arena_host = host
         self._arena_login = login
         self._arena_begun = []
 
@@ -116,8 +115,8 @@ class SyncClient(_Base):
 
     def _arena_join(self) -> Lifespan | None:
         __tracebackhide__ = True
-        portal, begun = self._arena_run.join(self._arena_backend())
-        self._arena_enter(portal, self._arena_run.state)
+        portal, begun = self._arena_host.join(self._arena_backend())
+        self._arena_enter(portal, self._arena_host.state)
         return begun
 
     def _arena_backend(self) -> Mapping[str, Any]:
@@ -130,23 +129,23 @@ class SyncClient(_Base):
         """Let go of what the client still holds open in the portal."""
 
 
-def open_test_client(run: AppRun, login: Login | None, *, options: Mapping[str, Any]) -> TestClient:
+def open_test_client(host: Host, login: Login | None, *, options: Mapping[str, Any]) -> TestClient:
     """Return a new test client of the app's framework; its options are the framework's.
 
     Raises:
         ConfigError: the framework's client does not import, or knows no such option.
     """
     __tracebackhide__ = True
-    kind = _import_litestars() if is_litestar(run.app) else _import_starlettes()
+    kind = _import_litestars() if is_litestar(host.app) else _import_starlettes()
     try:
-        client = kind(_as_coroutine_function(run.app), **options)
+        client = kind(_as_coroutine_function(host.app), **options)
     except TypeError as error:
         raise _app_errors.wrong_options(error, "the test client") from error
-    client._arena_bind(run, login)  # noqa: SLF001 - a class of this file
+    client._arena_bind(host, login)  # noqa: SLF001 - a class of this file
     # Below the client, whose own `app` a test may ask for something; Litestar's asks that one.
     transport: Any = client._transport  # noqa: SLF001 - neither library has another way
     if hasattr(transport, "app"):
-        transport.app = reporting(transport.app, run.hooks, asked=run.app)
+        transport.app = reporting(transport.app, host.hooks, asked=host.app)
     transport.handle_request = _recording(transport.handle_request, login)
     return cast("TestClient", client)
 
