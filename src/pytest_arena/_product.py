@@ -630,8 +630,11 @@ class Isolation(Protocol):
     """
 
     name: str
-    generation: int  # moves whenever connections must go elsewhere
     check: Callable[[], None]  # called by `leave` at its end; where it raises, the level is there
+
+    @property
+    def generation(self) -> int:
+        """A number that moves whenever connections must go elsewhere."""
 
     @property
     def depth(self) -> int:

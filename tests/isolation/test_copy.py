@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._product import Held
-from pytest_arena._sqlite import Copy, LiveFile, OwnConnection, Pages, Wal, works
+from pytest_arena._sqlite import Copy, LiveFile, LiveLog, OwnConnection, Pages, Wal, works
 from tests.isolation import conformance
 from tests.isolation.conformance import CHECKS, ROLLING_BACK, new_world
 
@@ -231,7 +231,8 @@ def keeps_new_pages() -> dict[str, Any]:
     def write(self: LiveFile, data: bytes, offset: int, *, write: Any = LiveFile.write) -> None:
         page, header = bytearray(data), self.header()
         if offset == 0 and header is not None:
-            page[PAGES] = header.pages.to_bytes(4, "big")
+            pages = self.path.stat().st_size // header.page_size
+            page[PAGES] = pages.to_bytes(4, "big")
         write(self, bytes(page), offset)
 
     return {"LiveFile.write": write, "LiveFile.truncate": lambda *_: None}
@@ -260,30 +261,24 @@ def marks_an_empty_log() -> dict[str, Any]:
         is_first_frame = statement.startswith("PRAGMA user_version =")
         return execute(self, "SELECT 1" if is_first_frame else statement, *given)
 
-    def index(self: LiveFile, *, index: Any = LiveFile.index) -> Any:
+    def index(self: LiveLog, *, index: Any = LiveLog.index) -> Any:
         true = index(self)
         return replace(true, frames=true.frames + 1, salts=b"")
 
-    def cut_wal(self: LiveFile, size: int, *, cut_wal: Any = LiveFile.cut_wal) -> None:
-        header = self.header()
-        assert header is not None
-        start = size - 24 - header.page_size
-        cut_wal(self, start if start > 32 else 0)
+    def cut(self: LiveLog, size: int, *, cut: Any = LiveLog.cut) -> None:
+        start = size - 24 - 4096  # the size of a page in this world
+        cut(self, start if start > 32 else 0)
 
-    return {
-        "OwnConnection.execute": execute,
-        "LiveFile.index": index,
-        "LiveFile.cut_wal": cut_wal,
-    }
+    return {"OwnConnection.execute": execute, "LiveLog.index": index, "LiveLog.cut": cut}
 
 
 def trusts_the_file() -> dict[str, Any]:
     """Nobody asks whether the log was copied into the file."""
 
-    def index(self: LiveFile, *, index: Any = LiveFile.index) -> Any:
+    def index(self: LiveLog, *, index: Any = LiveLog.index) -> Any:
         return replace(index(self), copied=0)
 
-    return {"LiveFile.index": index, "LiveFile.is_sealed": lambda _: True}
+    return {"LiveLog.index": index, "LiveLog.is_sealed": lambda _: True}
 
 
 @dataclass(frozen=True)
@@ -313,9 +308,9 @@ LIES = {
     "puts the cookie back": Lie(Pages, puts_back(COOKIE), conformance.replaced_content),
     "keeps new pages": Lie(Pages, keeps_new_pages(), conformance.schema_changes),
     "cuts under the cookie": Lie(Wal, cuts_under_the_cookie(), conformance.replaced_content),
-    "keeps the index": Lie(Wal, {"LiveFile.clear_index": lambda _: None}, conformance.rows),
+    "keeps the index": Lie(Wal, {"LiveLog.clear_index": lambda _: None}, conformance.rows),
     "cuts under readers": Lie(
-        Wal, {"LiveFile.index_locked": lambda _: nullcontext()}, conformance.open_readers
+        Wal, {"LiveLog.locked": lambda _: nullcontext()}, conformance.open_readers
     ),
     "marks an empty log": Lie(
         Wal, marks_an_empty_log(), conformance.long_sleepers, is_of_sqlite=False

@@ -35,7 +35,7 @@ async def test_uses_nothing():
 # A file that is brought back but for one thing. The planted plugin comes before the first test.
 COPY_LIES = """
 import sqlite3
-from pytest_arena._sqlite._restorer import Restorer
+from pytest_arena._sqlite._copy import Restorer
 
 restore = Restorer.restore
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pytest_arena._sqlite._copy import Copy
-from pytest_arena._sqlite._file import LiveFile
 from pytest_arena._sqlite._guard import lead_attached
 from pytest_arena._sqlite._home import Home
 from pytest_arena._sqlite._sql import OwnConnection, file_of
 from pytest_arena._sqlite._trial import works
-from pytest_arena._sqlite._ways import Pages, Wal
+from pytest_arena._sqlite._wal import LiveLog, Wal
+from pytest_arena._sqlite._ways import LiveFile, Pages
 
 __all__ = [
     "Copy",
     "Home",
     "LiveFile",
+    "LiveLog",
     "OwnConnection",
     "Pages",
     "Wal",

@@ -24,10 +24,8 @@ __all__ = [
     "copy_to_file",
     "data_version",
     "describe_session",
-    "empty_wal",
     "file_of",
     "finish_file",
-    "fold_wal",
     "is_full",
     "is_read_only",
     "leave_wal_alone",
@@ -40,9 +38,7 @@ __all__ = [
     "quoted",
     "reading",
     "renamed",
-    "rewrite_first_page",
     "schema_version",
-    "set_schema_version",
     "shm_of",
     "side_files",
     "version",
@@ -273,38 +269,6 @@ def schema_version(control: OwnConnection) -> int:
         Busy: a writer is in the middle of a commit.
     """
     return control.number("PRAGMA schema_version") & 0xFFFFFFFF
-
-
-def set_schema_version(control: OwnConnection, number: int) -> None:
-    """Have every connection read the schema anew.
-
-    Raises:
-        Busy: somebody writes.
-    """
-    signed = number - 2**32 if number >= 2**31 else number
-    control.execute(f"PRAGMA schema_version = {signed}")
-
-
-def empty_wal(control: OwnConnection) -> bool:
-    """Copy the log into the file, and cut it. Returns whether nobody kept it from that."""
-    return not control.number("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def rewrite_first_page(control: OwnConnection) -> None:
-    """Commit a page that holds what it held.
-
-    Raises:
-        Busy: somebody writes.
-    """
-    with writing(control):
-        number = control.number("PRAGMA user_version")
-        control.execute(f"PRAGMA user_version = {number}")
-
-
-def fold_wal(file: Path) -> None:
-    """Copy the log beside a file, which nobody has open, into it."""
-    with closing(open_control(file)) as control:
-        control.execute("PRAGMA journal_mode = DELETE").fetchone()
 
 
 def leave_wal_alone(connection: sqlite3.Connection) -> None:

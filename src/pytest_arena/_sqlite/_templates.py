@@ -18,8 +18,8 @@ from sqlalchemy.pool import NullPool
 
 from pytest_arena._product import Aim, Key, Manifest, ScriptError, Template, read_manifest
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._file import is_whole
 from pytest_arena._sqlite._home import written_at
+from pytest_arena._sqlite._ways import is_whole
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:

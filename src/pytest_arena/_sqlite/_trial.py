@@ -5,12 +5,11 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack, closing, contextmanager
 from functools import cache
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._ways import Backup, FileAccess, Unfit
+from pytest_arena._sqlite._ways import Backup, LiveFile, Unfit, is_supported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,16 +79,15 @@ class _Trial:
             sql.leave_wal_alone(hand)
         self._writer.execute(f"PRAGMA journal_mode = {'wal' if way.has_wal else 'delete'}").close()
         self._writer.executescript(_CONTENT)
-        self._changes, numbers = 0, count()
-        live = FileAccess.open(file, lambda: file.with_name(f"{file.name}.level-{next(numbers)}"))
-        if live is None:
+        self._changes = 0
+        if not is_supported():
             raise Unfit
-        self._live = stack.enter_context(closing(live))
-        self._way = way(live)
+        self._live = stack.enter_context(closing(LiveFile(file)))
+        self._way = way(self._live)
 
     def passes(self) -> bool:
         """Whether it goes back to where it was, for connections that look and that have slept."""
-        before, parent = self._states(), Backup(self._live.control, self._live.new_file).take()
+        before, parent = self._states(), Backup(self._live).take()
         self._way.settle(parent, sql.data_version(self._live.control))
         self._change()
         middle, upper = self._states(), self._way.take()

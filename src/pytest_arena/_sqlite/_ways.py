@@ -1,55 +1,145 @@
-"""How is a database file brought back to what it was?
+"""How is a database file brought back to what it was? By SQLite's backup, or page by page.
 
 A picture is taken of a live file, and the file is brought back to it: by ``Backup`` on each system
-and in each mode, by the fast ways ``Pages`` and ``Wal`` where they can.
+and in each mode, with a rollback journal by ``Pages``, with a write-ahead log by ``Wal``.
+
+https://sqlite.org/fileformat.html is where each offset is from. What stands in a file beside
+SQLite is seen on Linux only: locks that belong to a descriptor are not portable.
 """
 
 from __future__ import annotations
 
 import mmap
-import shutil
+import os
+import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._file import (
-    Header,
-    LiveFile,
-    is_supported,
-    mark_as_wal,
-    stamped,
-    wal_size,
-)
-from pytest_arena._sqlite._sql import wal_of
-from pytest_arena.errors import impossible
+
+if sys.platform == "linux":
+    import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from pytest_arena._sqlite._file import WalIndex
+    from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = [
     "NEVER",
+    "WAL_MODE",
     "Backup",
-    "FileAccess",
+    "LiveFile",
     "MemoryPicture",
     "Pages",
     "Picture",
     "Unfit",
-    "Wal",
     "Way",
+    "copy_start",
+    "is_supported",
+    "is_whole",
     "whole_or_none",
 ]
 
 NEVER = -1  # a data version that no file has: whoever compares with it sees a change
 _CHUNK = 256 * 1024  # a multiple of each page size, and smaller than a processor's cache
+_HEADER_BYTES = 100
+_MAGIC = b"SQLite format 3\0"
+WAL_MODE = b"\2\2"
+_LARGEST_PAGE = 65536  # its size does not fit into two bytes, and is written as 1
+_numbers = count(1)
 
 
 class Unfit(Exception):
     """This way cannot do it now. Nothing was done, so that another way can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the first page says of the file."""
+
+    page_size: int
+    pages: int  # right in a file that SQLite has finished
+    counter: int
+    cookie: int
+    is_wal: bool
+
+    @classmethod
+    def of(cls, raw: bytes) -> Header | None:
+        """Read it from a file's first bytes; None where there is no database yet."""
+        if len(raw) < _HEADER_BYTES or not raw.startswith(_MAGIC):
+            return None
+        page_size = int.from_bytes(raw[16:18], "big")
+        if not page_size:
+            return None
+        page_size = _LARGEST_PAGE if page_size == 1 else page_size
+        counter, pages, cookie = (int.from_bytes(raw[at : at + 4], "big") for at in (24, 28, 40))
+        return cls(page_size, pages, counter, cookie, raw[18:20] == WAL_MODE)
+
+
+def is_whole(file: Path) -> bool:
+    """Whether a finished file has the length that its header says: not one that was cut off."""
+    with file.open("rb") as stream:
+        header = Header.of(stream.read(_HEADER_BYTES))
+    return header is not None and file.stat().st_size == header.page_size * header.pages
+
+
+def is_supported() -> bool:
+    """Whether the bytes of a live file can be seen, and its locks, on this system."""
+    return sys.platform == "linux" and hasattr(fcntl, "F_OFD_SETLK")
+
+
+class LiveFile:
+    """A database file: arena's connection to it, and its bytes, seen from outside of SQLite.
+
+    Its descriptors stay open until ``close``: closing *any* descriptor of a file takes all locks
+    that the process has on it away from SQLite (https://sqlite.org/howtocorrupt.html, 2.2). A map
+    (``mmap``) duplicates a descriptor and closes it, so the file is never mapped either.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.control = path, sql.open_control(path)
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC) if is_supported() else -1
+        self._beside = -1
+
+    def close(self) -> None:
+        """Let go of the file, SQLite first: it still needs its locks. Idempotent."""
+        self.control.close()
+        for descriptor in (self.descriptor, self._beside):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.descriptor = self._beside = -1
+
+    def new_file(self) -> Path:
+        """Return a place for a picture."""
+        return self.path.with_name(f"{self.path.name}.level-{next(_numbers)}")
+
+    def header(self) -> Header | None:
+        """Return what the first page says; None where there is none yet. Costs 3 µs."""
+        return Header.of(os.pread(self.descriptor, _HEADER_BYTES, 0))
+
+    def read_into(self, buffer: bytearray, offset: int) -> int:
+        """Fill a buffer from the file; returns how many bytes there were."""
+        return os.preadv(self.descriptor, [buffer], offset)
+
+    def write(self, data: bytes | memoryview, offset: int) -> None:
+        """Write to the file, whose write lock the caller has."""
+        os.pwrite(self.descriptor, data, offset)
+
+    def truncate(self, size: int) -> None:
+        """Cut the file, whose write lock the caller has."""
+        os.ftruncate(self.descriptor, size)
+
+    def beside(self, path: str) -> int:
+        """Return a descriptor of the index of the log, as it is there now."""
+        now = os.stat(path)  # noqa: PTH116 - asked at each boundary: a third of Path's time
+        if self._beside < 0 or not os.path.samestat(os.fstat(self._beside), now):
+            if self._beside >= 0:
+                os.close(self._beside)  # of a file that is gone: no lock on it counts
+            self._beside = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return self._beside
 
 
 @contextmanager
@@ -62,25 +152,12 @@ def whole_or_none(file: Path) -> Iterator[Path]:
         raise
 
 
-@dataclass(frozen=True, slots=True)
-class FileAccess:
-    """A live file: the connection that controls it, its bytes, and room for pictures beside it."""
-
-    control: sql.OwnConnection
-    file: LiveFile
-    new_file: Callable[[], Path]
-
-    @classmethod
-    def open(cls, path: Path, new_file: Callable[[], Path]) -> FileAccess | None:
-        """Open a file; None where the system lets nobody see its bytes beside SQLite."""
-        if not is_supported():
-            return None
-        return cls(sql.open_control(path), LiveFile(path), new_file)
-
-    def close(self) -> None:
-        """Let go of the file, SQLite first: it still needs its locks."""
-        self.control.close()
-        self.file.close()
+def copy_start(source: int, target: Path, size: int) -> None:
+    """Copy so many bytes of a descriptor's file into a new one."""
+    at = 0
+    with target.open("wb") as copy:
+        while sent := os.sendfile(copy.fileno(), source, at, size - at):
+            at += sent
 
 
 class Picture:
@@ -121,27 +198,21 @@ class Picture:
         if self._file is not None:
             self._file.unlink(missing_ok=True)
 
-    def _copy_parent_to(self, file: Path) -> None:
-        if self.parent is None:
-            raise impossible("a whole picture of a database has no file")
-        shutil.copyfile(self.parent.file(), file)
-
 
 class MemoryPicture(Picture):
-    """A small database, in memory until somebody compares it."""
+    """The content of a small database, in memory until somebody compares it."""
 
-    def __init__(self, control: sql.OwnConnection, new_file: Callable[[], Path]) -> None:
+    def __init__(self, live: LiveFile) -> None:
         super().__init__()
-        self._new_file = new_file
-        self._source = sql.open_memory()
+        self._live, self._source = live, sql.open_memory()
         try:
-            sql.copy_into(control, self._source)
+            sql.copy_into(live.control, self._source)
         except BaseException:
-            self._source.close()
+            self.close()
             raise
 
     def _make(self) -> Path:
-        file = self._new_file()
+        file = self._live.new_file()
         sql.copy_to_file(self.source(), file)
         return file
 
@@ -157,9 +228,9 @@ class Way(Protocol):
 
     name: str
     has_wal: bool  # whether it is for a file with a write-ahead log, or for one without
-    parent: Picture | None
+    parent: Picture | None  # what its pictures may be made of
 
-    def __init__(self, live: FileAccess) -> None:
+    def __init__(self, live: LiveFile) -> None:
         """Open it for a live file."""
 
     def settle(self, picture: Picture, version: int) -> None:
@@ -184,130 +255,80 @@ class Backup:
 
     name = "backup"
 
-    def __init__(self, control: sql.OwnConnection, new_file: Callable[[], Path]) -> None:
-        self._control, self._new_file = control, new_file
+    def __init__(self, live: LiveFile) -> None:
+        self._live = live
 
     def take(self) -> Picture:
         """Copy what stands into a file."""
-        file = self._new_file()
-        sql.copy_to_file(self._control, file)
+        file = self._live.new_file()
+        sql.copy_to_file(self._live.control, file)
         return Picture(file)
 
     def restore(self, picture: Picture, version: int) -> int:
         """Copy the picture into the live file. What the control connection writes moves nothing."""
-        sql.copy_into(picture.source(), self._control)
+        sql.copy_into(picture.source(), self._live.control)
         return version
-
-
-class PagesPicture(Picture):
-    """The pages that differ from the parent's."""
-
-    def __init__(
-        self, live: FileAccess, parent: Picture, pages: dict[int, bytes], count: int
-    ) -> None:
-        super().__init__(parent=parent)
-        self._live, self.pages, self.count = live, pages, count
-
-    def _make(self) -> Path:
-        with whole_or_none(self._live.new_file()) as file:
-            self._copy_parent_to(file)
-            with file.open("r+b") as stream:
-                page_size = len(self.pages[1])
-                for number, page in self.pages.items():
-                    stream.seek((number - 1) * page_size)
-                    stream.write(page)
-                stream.truncate(self.count * page_size)
-        return file
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What a picture holds, by page: a map of its parent, and what differs from that."""
-
-    parent: mmap.mmap
-    page_size: int
-    pages: dict[int, bytes]
-    count: int
-
-    def page(self, number: int) -> bytes:
-        """Return a page; the first one has number 1."""
-        at = (number - 1) * self.page_size
-        return self.pages.get(number) or self.parent[at : at + self.page_size]
 
 
 class Pages:
     """In a file with a rollback journal, write back the pages that differ.
 
-    Cost: follows the changed pages, and a scan of 0.1-0.2 ms a MB.
+    Cost: follows the changed pages, and a scan of 0.1-0.2 ms a MB; of a picture, a copy of the
+    file.
     """
 
     name = "pages"
     has_wal = False
+    parent: Picture | None = None
 
-    def __init__(self, live: FileAccess) -> None:
+    def __init__(self, live: LiveFile) -> None:
         self._live = live
-        self.parent: Picture | None = None
         self._cookies: WeakKeyDictionary[Picture, int] = WeakKeyDictionary()
         self._maps: WeakKeyDictionary[Picture, mmap.mmap] = WeakKeyDictionary()
 
     def settle(self, picture: Picture, version: int) -> None:  # noqa: ARG002 - other ways need it
-        """From here on pictures are taken as what differs from this one."""
-        self.parent = picture
-        # Unknown: it is asked for under a lock, and nobody has one now.
+        """Forget the schema cookie: it is asked for under a lock, and nobody has one now."""
         self._cookies.pop(picture, None)
 
     def take(self) -> Picture:
-        """Keep the pages that differ from the parent's."""
-        if self.parent is None:
-            raise Unfit
-        with sql.reading(self._live.control):
+        """Copy the file."""
+        live = self._live
+        with sql.reading(live.control), whole_or_none(live.new_file()) as file:
             header = self._header()
-            parent = self._whole(self.parent, header)
-            pages = {number: bytes(page) for number, page in self._changed(parent, header)}
-            for number in (1, *range(parent.count + 1, header.pages + 1)):
-                page = bytearray(header.page_size)
-                self._live.file.read_into(page, (number - 1) * header.page_size)
-                pages[number] = bytes(page)
-        picture = PagesPicture(self._live, self.parent, pages, header.pages)
+            copy_start(live.descriptor, file, os.fstat(live.descriptor).st_size)
+        picture = Picture(file)
         self._cookies[picture] = header.cookie
         return picture
 
     def restore(self, picture: Picture, version: int) -> int:
         """Write back what differs, while nobody else reads or writes."""
         with sql.alone(self._live.control):
-            header = self._header()
-            content = self._content(picture, header)
-            self._write_back(content, header)
+            header, wanted = self._header(), self._map(picture)
+            described = Header.of(wanted[:_HEADER_BYTES])
+            if described is None or described.page_size != header.page_size:
+                raise Unfit
+            self._write_back(memoryview(wanted), header.page_size)
             # A counter that somebody has seen would let a connection that slept through the undo
             # read what it had cached of the undone test; so would a cookie, of its schema.
             counter = (header.counter + 1) & 0xFFFFFFFF
             cookie = (header.cookie + (header.cookie != self._cookies.get(picture))) & 0xFFFFFFFF
             self._cookies[picture] = cookie
-            first = stamped(content.page(1), counter=counter, cookie=cookie, pages=content.count)
-            self._live.file.write(first, 0)
+            first = bytearray(wanted[: header.page_size])
+            # The counter stands there twice: where both are equal, the number of pages is valid.
+            first[24:28] = first[92:96] = counter.to_bytes(4, "big")
+            first[28:32] = (len(wanted) // header.page_size).to_bytes(4, "big")
+            first[40:44] = cookie.to_bytes(4, "big")
+            self._live.write(bytes(first), 0)
         version = sql.data_version(self._live.control)
-        now = self._live.file.header()
+        now = self._live.header()
         # Somebody may have committed since the lock was given back.
         return version if now is not None and now.counter == counter else NEVER
 
     def _header(self) -> Header:
-        header = self._live.file.header()
+        header = self._live.header()
         if header is None or header.is_wal:
             raise Unfit
         return header
-
-    def _content(self, picture: Picture, header: Header) -> Content:
-        if isinstance(picture, PagesPicture) and picture.parent is not None:
-            whole = self._whole(picture.parent, header)
-            return replace(whole, pages=picture.pages, count=picture.count)
-        return self._whole(picture, header)
-
-    def _whole(self, picture: Picture, header: Header) -> Content:
-        mapped = self._map(picture)
-        described = Header.of(mapped[:100], len(mapped))
-        if described is None or described.page_size != header.page_size:
-            raise Unfit
-        return Content(mapped, header.page_size, {}, described.pages)
 
     def _map(self, picture: Picture) -> mmap.mmap:
         if picture not in self._maps:
@@ -318,171 +339,16 @@ class Pages:
                     raise Unfit from error
         return self._maps[picture]
 
-    def _write_back(self, content: Content, header: Header) -> None:
-        page_size, seen = content.page_size, {1}
-        for number, page in self._changed(content, header):
-            seen.add(number)
-            if 1 < number <= content.count and page != (wanted := content.page(number)):
-                self._live.file.write(wanted, (number - 1) * page_size)
-        missing = range(header.pages + 1, content.count + 1)
-        for number in {*content.pages, *missing} - seen:
-            if number <= content.count:
-                self._live.file.write(content.page(number), (number - 1) * page_size)
-        if header.pages > content.count:
-            self._live.file.truncate(content.count * page_size)
-
-    def _changed(self, content: Content, header: Header) -> Iterator[tuple[int, bytearray]]:
-        """Yield the pages of the live file that differ from the parent's, as far as both go."""
-        page_size, view = content.page_size, memoryview(content.parent)
-        end = min(len(content.parent), header.pages * page_size)
-        buffer = bytearray(min(_CHUNK, end))
-        for at in range(0, end, _CHUNK):
-            if at + len(buffer) > end:
-                buffer = bytearray(end - at)
-            self._live.file.read_into(buffer, at)
-            if buffer == (parent := view[at : at + len(buffer)]):
+    def _write_back(self, wanted: memoryview, page_size: int) -> None:
+        """Write the pages that differ, but for the first, and give the file its length."""
+        there = bytearray(min(_CHUNK, len(wanted)))
+        for start in range(0, len(wanted), _CHUNK):
+            chunk = wanted[start : start + _CHUNK]
+            del there[min(self._live.read_into(there, start), len(chunk)) :]
+            if there == chunk:  # in this order: a memoryview would compare number by number
                 continue
-            for offset in range(0, len(buffer), page_size):
-                page = buffer[offset : offset + page_size]
-                if page != parent[offset : offset + page_size]:
-                    yield (at + offset) // page_size + 1, page
-
-
-class WalPicture(Picture):
-    """The beginning of the log, which goes over the parent's file."""
-
-    def __init__(self, live: FileAccess, parent: Picture, start: Path) -> None:
-        super().__init__(parent=parent)
-        self._live, self._start = live, start
-
-    def _make(self) -> Path:
-        with whole_or_none(self._live.new_file()) as file, whole_or_none(Path(wal_of(file))) as wal:
-            self._copy_parent_to(file)
-            mark_as_wal(file)
-            shutil.copyfile(self._start, wal)
-            sql.fold_wal(file)
-        return file
-
-    def remove(self) -> None:
-        """Remove the log as well."""
-        super().remove()
-        self._start.unlink(missing_ok=True)
-
-
-class Mark(NamedTuple):
-    """Where the log ended when the file stood at a picture, and its schema cookie."""
-
-    frames: int
-    salts: bytes
-    cookie: int
-
-
-class Wal:
-    """In a file with a write-ahead log, cut the log back to where it was.
-
-    Cost: 0.2 ms at any size, as long as nobody has copied the log into the file.
-    """
-
-    name = "wal"
-    has_wal = True
-
-    def __init__(self, live: FileAccess) -> None:
-        self._live, self._control = live, live.control
-        self.parent: Picture | None = None  # what the file holds, without its log
-        self._marks: WeakKeyDictionary[Picture, Mark] = WeakKeyDictionary()
-        self._highest = 0  # schema cookie of all that were seen
-
-    def settle(self, picture: Picture, version: int) -> None:
-        """Have the file alone hold the picture, so that what changes from here on is in the log."""
-        self.parent = None
-        self._marks.clear()
-        header = self._live.file.header()
-        if header is None or not header.is_wal or not picture.file().stat().st_size:
-            return
-        try:
-            mark = self._new_mark()
-            still_so = sql.data_version(self._control) == version
-        except (sql.Busy, sql.FileFailure, OSError):
-            return
-        if mark is not None and still_so:
-            self.parent, self._marks[picture] = picture, mark
-
-    def _new_mark(self) -> Mark | None:
-        if not sql.empty_wal(self._control):
-            return None
-        # Every empty log looks like any other. One frame of our own gives this one its random
-        # salts, by which a connection that slept through the change of the file knows of it.
-        sql.rewrite_first_page(self._control)
-        with self._live.file.index_locked():
-            header, index = self._live.file.header(), self._live.file.index()
-            if header is None or index.frames != 1:
-                return None
-            self._live.file.seal()
-            return Mark(1, index.salts, header.cookie)
-
-    def take(self) -> Picture:
-        """Copy the log, and note where it ends."""
-        if self.parent is None:
-            raise Unfit
-        file = self._live.file
-        with sql.reading(self._control):
-            index, cookie = file.index(), sql.schema_version(self._control)
-            size = self._checked_size(index, index.frames)
-            with whole_or_none(self._live.new_file()) as start:
-                _copy_start(file.wal, start, size)
-        picture = WalPicture(self._live, self.parent, start)
-        self._marks[picture] = Mark(index.frames, index.salts, cookie)
-        return picture
-
-    def restore(self, picture: Picture, version: int) -> int:
-        """Cut the log, while nobody else reads or writes."""
-        mark = self._marks.get(picture)
-        if mark is None:
-            raise Unfit
-        try:
-            self._cut_back(mark)
-        except sql.Busy as error:
-            # Whoever reads has a snapshot, which a backup would leave alone; a writer stops both.
-            raise Unfit from error
-        # Have the log's index made anew, and every connection read a schema that has moved.
-        frames, version = mark.frames, sql.data_version(self._control)
-        if self._highest != mark.cookie:
-            # The next test's changes must not lead to a cookie that somebody has seen.
-            self._highest += 1
-            sql.set_schema_version(self._control, self._highest)
-            frames += 1
-        index = self._live.file.index()
-        if index.frames != frames:
-            return NEVER  # somebody has committed since the lock was given back
-        self._marks[picture] = Mark(frames, index.salts, self._highest)
-        return version
-
-    def _cut_back(self, mark: Mark) -> None:
-        file = self._live.file
-        # Readers have to be looked for before the control connection becomes one.
-        before = file.index()
-        self._highest = max(self._highest, sql.schema_version(self._control))
-        with file.index_locked():
-            index = file.index()
-            size = self._checked_size(index, mark.frames)
-            if index != before or mark.frames > index.frames or mark.salts != index.salts:
-                raise Unfit
-            file.cut_wal(size)
-            file.clear_index()
-
-    def _checked_size(self, index: WalIndex, frames: int) -> int:
-        """Return the size of so many frames. The file is what it was, the log has all changes."""
-        header = self._live.file.header()
-        is_whole = header is not None and header.is_wal and self._live.file.is_sealed()
-        if header is None or not is_whole or index.copied:
-            self.parent = None
-            self._marks.clear()
-            raise Unfit
-        return wal_size(frames, header.page_size)
-
-
-def _copy_start(source: Path, target: Path, size: int) -> None:
-    with source.open("rb") as source_file, target.open("wb") as copy:
-        while size > 0 and (chunk := source_file.read(min(size, _CHUNK))):
-            copy.write(chunk)
-            size -= len(chunk)
+            for at in range(0, len(chunk), page_size):
+                page = chunk[at : at + page_size]
+                if start + at and there[at : at + page_size] != page:
+                    self._live.write(page, start + at)
+        self._live.truncate(len(wanted))
