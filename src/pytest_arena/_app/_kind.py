@@ -19,7 +19,6 @@ __all__ = [
     "build_app",
     "check_app",
     "is_async",
-    "is_factory",
     "is_litestar",
 ]
 
@@ -49,8 +48,10 @@ _REFUSALS = {
 }
 
 
-def check_app(app: object, path: str) -> None:
+def check_app(app: object, path: str) -> bool:
     """Refuse what is neither an ASGI app nor a factory of one. Calls nothing.
+
+    Returns whether it is a factory.
 
     Args:
         app: what the option ``arena_app`` names.
@@ -64,13 +65,10 @@ def check_app(app: object, path: str) -> None:
 
         check_app(main.app, "main:app")
     """
-    if refuse := _REFUSALS.get(_kind_of(app)):
+    kind = _kind_of(app)
+    if refuse := _REFUSALS.get(kind):
         raise refuse(app, f"arena_app = {path}")
-
-
-def is_factory(app: object) -> bool:
-    """Whether it makes apps, and is none itself. Calls nothing."""
-    return _kind_of(app) is _Kind.FACTORY
+    return kind is _Kind.FACTORY
 
 
 def may_be_app(thing: object) -> bool:

@@ -31,7 +31,7 @@ class Apps:
     def __init__(self, config: Config, current: Current, watcher: Watcher | None) -> None:
         self._config, self._current, self._watcher = config, current, watcher
         self.named: object = None  # what `arena_app` names
-        self._is_whole = False  # no factory: looked at once, as looking costs 50 µs a test
+        self.factory: object = None  # the same, where it makes apps: to look costs 50 µs
         self._session_state: Mapping[str, Any] | None = None
         self._wide: dict[object, list[AppRun]] = {}  # by the fixture that made the client
         self.given: object = None  # what the fixture `arena_app` was last, whoever defines it
@@ -58,7 +58,7 @@ class Apps:
         path, place = self._config.app, self._config.place("app")
         if path:
             self.named = load_attribute(path, option="arena_app", source=place, likely=may_be_app)
-            check_app(self.named, path)
+            self.factory = self.named if check_app(self.named, path) else None
 
     def running(self) -> AppRun:
         """Return the app of the running test, or of the wide fixture that is being set up."""
@@ -82,11 +82,9 @@ class Apps:
                 cause="the pytest configuration names none",
                 fix="arena_app = app.main:app   in [tool.pytest.ini_options] or pytest.ini",
             )
-        if self._is_whole:
-            return self.named  # type: ignore[return-value]  # which `build_app` has looked at
-        app = build_app(self.named)
-        self._is_whole = app is self.named
-        return app
+        if self.factory is not None:
+            return build_app(self.factory)
+        return self.named  # type: ignore[return-value]  # which `check_app` has looked at
 
     def use(self, app: ASGIApp) -> None:
         """Clients of the running test talk to this app."""

@@ -287,7 +287,10 @@ def _asserted(text: str) -> str | None:
             tree = ast.parse(whole)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
-        found = [one.test for one in ast.walk(tree) if isinstance(one, ast.Assert)]
+        is_plain = isinstance(next(iter(tree.body), None), ast.Assert)
+        # Most are; to walk through one would cost as much as to read it.
+        nodes = tree.body if is_plain else ast.walk(tree)
+        found = [one.test for one in nodes if isinstance(one, ast.Assert)]
         return "; ".join(ast.get_source_segment(whole, one) or "" for one in found) or text
     return None
 

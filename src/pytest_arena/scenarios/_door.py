@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
-from pytest_arena._app import is_factory, is_logging_in, request_sent
+from pytest_arena._app import is_logging_in, request_sent
 from pytest_arena._ledger import Request
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class AppDoor:
 
     def open(self) -> None:
         """From here on see the apps of all frameworks that are imported. Idempotent."""
-        factory = self._factory()
+        factory = self._apps().factory
         for kind in _frameworks():
             self._watch_class(kind)
             if factory is not None and kind not in self._inits and "__init__" in vars(kind):
@@ -108,10 +108,6 @@ class AppDoor:
         for kind, original in self._inits.items():
             kind.__init__ = original
         self._calls, self._inits = {}, {}
-
-    def _factory(self) -> object:
-        named = self._apps().named
-        return named if named is not None and is_factory(named) else None
 
     def _watch_class(self, kind: Any) -> None:
         if kind in self._calls:
@@ -145,24 +141,24 @@ class AppDoor:
 
     def is_under_test(self, app: object) -> bool:
         """Whether this is the app under test."""
-        factory = self._factory()
-        if isinstance(factory, type) and isinstance(app, factory):
+        apps = self._apps()
+        if isinstance(apps.factory, type) and isinstance(app, apps.factory):
             return True
-        outer = (None if factory is not None else self._apps().named, *self._apps().in_use())
+        outer = (None if apps.factory is not None else apps.named, *apps.in_use())
         if any(app is one for known in outer for one in _unwrapped(known)):
             return True
         return app in self._made or any(app is one for one in self._made_last)
 
     def doubt(self, *, has_asked_another: bool) -> str:
         """Why a test may have asked the app under test, of which no request was seen; else ""."""
-        named, given = self._apps().named, self._apps().given
-        if named is None and given is None:
+        apps = self._apps()
+        if apps.named is None and apps.given is None:
             return _NO_APP
-        if self._factory() is not None:
+        if apps.factory is not None:
             if has_asked_another:
                 return _ANOTHER
-            return "" if self._made or self._made_last or given is not None else _UNMADE
-        return "" if named is None or _is_watchable(named) else _FUNCTION
+            return "" if self._made or self._made_last or apps.given is not None else _UNMADE
+        return "" if apps.named is None or _is_watchable(apps.named) else _FUNCTION
 
     # A request comes in.
 
