@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import shlex
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -27,39 +28,6 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._values import Address, TableRows
     from pytest_arena.errors import ArenaError, TemplateError
-
-__all__ = [
-    "DRIVERS",
-    "NOWHERE",
-    "ROOMS",
-    "UNNAMED",
-    "Aim",
-    "Asked",
-    "Connections",
-    "ContentT",
-    "Core",
-    "Database",
-    "Files",
-    "Handle",
-    "Held",
-    "Isolation",
-    "Key",
-    "Live",
-    "Manifest",
-    "Product",
-    "Room",
-    "ScriptError",
-    "Shelves",
-    "Target",
-    "Template",
-    "held_by",
-    "isolation_named",
-    "loaded_rooms",
-    "nothing",
-    "read_manifest",
-    "room",
-    "to_nobody",
-]
 
 # A name that no resolver answers (RFC 2606): in the place of a server that may not be reached.
 NOWHERE = "arena.invalid"
@@ -178,14 +146,11 @@ class Core(Protocol):
     """What a product may ask: which databases are inside the arena, and what is allowed."""
 
     ledger: Ledger  # for what is refused, and what arena cannot do for this app
+    config: Config
 
     @property
     def files(self) -> Files:
         """Whoever knows whose a file is."""
-
-    @property
-    def drivers(self) -> str:
-        """What is done with connections to servers that no engine opens: ``arena_drivers``."""
 
     def aim(self, asked: Asked) -> Aim | None:
         """Return where an engine lands, None where it may go its own way.
@@ -372,6 +337,10 @@ class Database:
         """Where a connection lands now."""
         return self.product.aim(self)
 
+    def look(self, where: str) -> str:
+        """Return the command that opens it, or a copy, at a file or a URL."""
+        return f"{self.product.shell} {shlex.quote(where)}"
+
 
 class ScriptError(Exception):
     """A script failed. ``line`` is 0 where it is not known; ``fix`` is the next step."""
@@ -530,29 +499,26 @@ class Product(Protocol):
 
     name: str
     forced: str  # what follows where a level was left by force, for the summary
+    shell: str  # the command that opens what `keep` or `url` has named
 
     @property
     def shown(self) -> str:
         """The product, its version and where it runs, in a few words for the summary."""
 
-    @property
-    def folder(self) -> Path | None:
-        """The folder of its live files; None for a server's."""
+    def drivers(self) -> tuple[str, ...]:
+        """Return the drivers that are installed, the one that most apps have first.
 
-    def usual_dialect(self) -> type[Dialect]:
-        """Return the dialect of a database that no engine has asked for yet."""
+        The name ``""`` is that of SQLAlchemy's default.
+        """
 
-    def key(self, asked: Asked) -> Key | None:
-        """Return what tells the database that is meant from others; None: its engine alone."""
+    def meant(self, asked: Asked) -> tuple[Key | None, tuple[str, ...]]:
+        """Return what tells the database that is meant from others; None: its engine alone.
 
-    def tails(self, asked: Asked) -> tuple[str, ...]:
-        """Return all names that an option may give it, the longest first."""
+        And all names that an option may give it, the longest first.
+        """
 
     def new_file(self, name: str, taken: Collection[str]) -> Path | None:
         """Return where a new database's file is to stand; None for one on a server."""
-
-    def meant(self, asked: Asked) -> Database | None:
-        """Return the app's database that is asked for by a name that the arena has given it."""
 
     def shelves(self, dialect: type[Dialect]) -> Shelves[Any]:
         """Return where the templates stand that an app's driver has built.
@@ -568,13 +534,6 @@ class Product(Protocol):
             ConfigError: the isolation that is asked for is not this product's.
         """
 
-    def usual_isolation(self) -> str:
-        """Return how its databases are isolated; "" where one has to be there to know it.
-
-        Raises:
-            ConfigError: as ``isolate`` does.
-        """
-
     def ask_for(self, name: str, isolation: Isolation) -> str:
         """Have a database's next level isolated another way, which a test's marker asks for.
 
@@ -587,14 +546,8 @@ class Product(Protocol):
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL under which anybody reaches the database now, by a driver's name."""
 
-    def sync_driver(self) -> str | None:
-        """Return the name of a sync driver that is installed; None where there is none."""
-
     def keep(self, database: Database, title: str) -> str:
         """Keep what stands now; return where: a file, or a URL."""
-
-    def look(self, where: str) -> str:
-        """Return the command that opens what ``keep`` or ``url`` has named."""
 
     def remove(self, database: Database) -> None:
         """A database is asked for no more: its isolation is closed, and nothing of it stays."""

@@ -41,11 +41,11 @@ class Resolver:
     def aim(self, asked):
         self.asked.append((asked.name, asked.dialect.driver, asked.dialect.is_async))
         return AIM
-    drivers = property(lambda self: mode)
+    config = property(lambda self: SimpleNamespace(drivers=mode))
     def find_product(self, name):
         database = SimpleNamespace(aim=AIM)
         ours = lambda asked: database if asked.database == ADDRESS.database else None
-        return SimpleNamespace(meant=ours)
+        return SimpleNamespace(live_at=ours)
     def means(self, asked):
         engines = map(asked_by_engine, find_engines())
         return asked.database in [engine.database for engine in engines]

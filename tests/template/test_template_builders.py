@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_arena._databases._builders import check_schema, seed_builder
-from pytest_arena._databases._suggest import suggested_schema
+from pytest_arena._databases._builders import check_schema, seed_builder, suggested_schema
 from pytest_arena._values import Stage
 from pytest_arena.errors import ConfigError, TemplateError
 from tests.template.project import SEED, Project

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import re
 import threading
 import weakref
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from pytest_arena import _gate
 from pytest_arena._config._load import nearest
-from pytest_arena._databases._suggest import guessed_product
+from pytest_arena._databases._builders import guessed_product
 from pytest_arena._origin import user_line
-from pytest_arena._product import ROOMS, Asked, Database, Key, room
+from pytest_arena._product import NOWHERE, ROOMS, Asked, Database, Key, room
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,13 +62,13 @@ class Products:
 class AllowedFiles:
     """Tells files apart by where they lie, by ``arena_allow``, and by what engines have meant."""
 
-    def __init__(self, config: Config, products: Products) -> None:
-        self._products = products
+    def __init__(self, config: Config) -> None:
         below_root = (str(config.root / text) for text in config.allow)
         self._allowed = (*config.allow, *below_root)
         # Beside what is ours in the cache's folder there may be anything.
         cache = config.cache.resolve()
         self._folders = (cache / "templates", cache / "kept")
+        self.live: tuple[Path, ...] = ()  # the folders of live databases
         # By their real paths, with what could be seen of them when an engine first meant them.
         self._of_app: dict[str, tuple[int, int] | None] = {}
         self.temporary: Callable[[], Path | None] = lambda: None
@@ -78,9 +84,7 @@ class AllowedFiles:
     def is_ours(self, file: str) -> bool:
         """Whether it lies in a folder of the arena's."""
         path = Path(real(file))
-        live = (product.folder for product in self._products.opened())
-        folders = [*self._folders, *filter(None, live)]
-        return any(path.is_relative_to(folder) for folder in folders)
+        return any(path.is_relative_to(folder) for folder in (*self._folders, *self.live))
 
     def is_free(self, file: str) -> bool:
         """Whether tests may open this file themselves: pytest's folders, ``arena_allow``."""
@@ -161,36 +165,28 @@ class KnownDatabases:
     def __init__(
         self, config: Config, products: Products, files: AllowedFiles, usage: Usage
     ) -> None:
-        self._config, self.products, self._files, self._usage = config, products, files, usage
-        self._by_key: dict[Key, Database] = {}
+        self._config, self.products, self.files, self._usage = config, products, files, usage
+        self.by_key: dict[Key, Database] = {}  # connected to or not
         self._registering = threading.RLock()
         # The database that each engine has; one of ours means it, whatever its URL says.
         self.by_engine: weakref.WeakKeyDictionary[Dialect, Database] = weakref.WeakKeyDictionary()
         self.asked: dict[str, None] = {}  # on servers, as they were asked for
         self._count = itertools.count(1)
         self.primary: Database | None = None
-
-    def all(self) -> list[Database]:
-        """Return the databases that engines or variables mean, connected to or not."""
-        return list(self._by_key.values())
-
-    def at(self, key: Key) -> Database | None:
-        """Return the database of a key."""
-        return self._by_key.get(key)
+        self.exported = ""  # the redirected variables, one a line
 
     def at_file(self, file: str) -> Database | None:
         """Return the database whose live file this is."""
         path = real(file)
-        return next((one for one in self._by_key.values() if one.file == path), None)
+        return next((one for one in self.by_key.values() if one.file == path), None)
 
     def find(self, asked: Asked) -> Database | None:
         """Return the database that is meant, if it is known."""
         if (known := self.by_engine.get(asked.dialect)) is not None:
             return known
-        product = self.products[asked.product]
         at_file = self.at_file(asked.name) if asked.product == "sqlite" and asked.name else None
-        key = product.key(asked)
-        return at_file or product.meant(asked) or (self._by_key.get(key) if key else None)
+        key, _ = self.products[asked.product].meant(asked)
+        return at_file or (self.by_key.get(key) if key else None)
 
     def register(self, asked: Asked) -> Database:
         """Return the database that is meant; it has no content before its first connection.
@@ -208,35 +204,40 @@ class KnownDatabases:
             return database
 
     def _add(self, asked: Asked) -> Database:
-        key = self.products[asked.product].key(asked) or Key("memory", str(next(self._count)))
-        database = self._by_key[key] = self._adopted(key, asked) or self._new(key, asked)
+        product = self.products[asked.product]
+        key, tails = product.meant(asked)
+        key = key or Key("memory", str(next(self._count)))
+        database = self._adopted(key, tails, asked) or self._new(key, tails, asked)
+        self.by_key[key] = database
         if asked.product != "sqlite":
             self.asked[asked.name] = None
         elif asked.name:
-            self._files.add(asked.name)
+            self.files.add(asked.name)
         self.primary = self.primary or database
         return database
 
-    def _new(self, key: Key, asked: Asked) -> Database:
+    def _new(self, key: Key, tails: tuple[str, ...], asked: Asked) -> Database:
         product = self.products[asked.product]
-        tails = product.tails(asked)
         name = self._free_name(tails or ("memory",))
-        live = product.new_file(Path(asked.name).name or "memory.db", self._taken_files())
+        live = self._new_file(product, Path(asked.name).name or "memory.db")
         born, dialect = next(self._count), type(asked.dialect)
         return Database(key, name, tails or (name,), product, dialect, live=live, born=born)
 
     def _free_name(self, tails: tuple[str, ...]) -> str:
         """The shortest name that no other database has."""
-        taken = {database.name for database in self._by_key.values()}
+        taken = {database.name for database in self.by_key.values()}
         free = (name for name in tails[::-1] if name not in taken)
         return next(free, "") or f"{next(self._count)}-{tails[-1]}"
 
-    def _taken_files(self) -> set[str]:
-        return {one.live.name.lower() for one in self._by_key.values() if one.live is not None}
+    def _new_file(self, product: Product, name: str) -> Path | None:
+        taken = {one.live.name.lower() for one in self.by_key.values() if one.live is not None}
+        if (live := product.new_file(name, taken)) is not None:
+            self.files.live = (live.parent,)
+        return live
 
     def forget(self, database: Database) -> None:
         """Nothing will ask for this database as it is now."""
-        del self._by_key[database.key]
+        del self.by_key[database.key]
         if self.primary is database:
             self.primary = None  # the next engine's takes its place
         for dialect in [one for one, known in self.by_engine.items() if known is database]:
@@ -290,14 +291,14 @@ class KnownDatabases:
     def is_the_apps(self, asked: Asked) -> bool:
         """Whether a database of the arena's stands, or may stand, in the place of this one."""
         if asked.product != "sqlite":
-            return not self._files.is_allowed(asked.name)
+            return not self.files.is_allowed(asked.name)
         return not asked.name or not self.goes_its_own_way(asked.name)
 
     def goes_its_own_way(self, file: str) -> bool:
         """Whether a file is none of the app's: arena's own, a test's own, an allowed one."""
         if not file or self.at_file(file) is not None:
             return False
-        return self._files.is_ours(file) or self._files.is_free(file)
+        return self.files.is_ours(file) or self.files.is_free(file)
 
     def named(self, name: str) -> Database:
         """Return a database by its name, which an engine or an option has given it.
@@ -305,7 +306,7 @@ class KnownDatabases:
         Raises:
             ConfigError: nobody knows this name, or several databases have it.
         """
-        found = [database for database in self.all() if name in database.tails]
+        found = [database for database in self.by_key.values() if name in database.tails]
         if len(found) == 1:
             return found[0]
         if found:
@@ -318,7 +319,9 @@ class KnownDatabases:
             )
         if name in self.named_by_options():
             return self._expected(name)
-        names = sorted({*(one.name for one in self.all()), *self.named_by_options()} - {""})
+        names = sorted(
+            {*(one.name for one in self.by_key.values()), *self.named_by_options()} - {""}
+        )
         raise ConfigError(
             f"there is no database {name!r}",
             why="each database of the app has the name of its file, without its ending, or the one "
@@ -333,32 +336,30 @@ class KnownDatabases:
         Where the options name their databases, it is the engine on the database of that name.
         """
         key = Key("expected", name)
-        if key not in self._by_key:
+        if key not in self.by_key:
             wanted, shown = self._config.database, name or "app"
             if wanted == "auto":
                 product = self.products[guessed_product(ROOMS) or "sqlite"]
             else:
                 product = self.products["sqlite" if wanted == "sqlite" else "postgresql"]
-            live = product.new_file(f"{shown}.db", self._taken_files())
-            dialect = product.usual_dialect()
-            self._by_key[key] = Database(key, shown, (shown,), product, dialect, live=live)
-        return self._by_key[key]
+            live, dialect = self._new_file(product, f"{shown}.db"), dialects(product)[0]
+            self.by_key[key] = Database(key, shown, (shown,), product, dialect, live=live)
+        return self.by_key[key]
 
-    def _adopted(self, key: Key, asked: Asked) -> Database | None:
+    def _adopted(self, key: Key, tails: tuple[str, ...], asked: Asked) -> Database | None:
         product = self.products[asked.product]
-        tails = product.tails(asked)
-        name = next((each for each in (*tails, "") if Key("expected", each) in self._by_key), None)
+        name = next((each for each in (*tails, "") if Key("expected", each) in self.by_key), None)
         if name is None:
             return None
-        expected = self._by_key[Key("expected", name)]
+        expected = self.by_key[Key("expected", name)]
         is_other = expected.product is not product
         if is_other and expected.isolation is not None:
             raise _another_product(expected, asked.product)
         # Before it stands among the others, whose names it must not have.
-        del self._by_key[expected.key]
+        del self.by_key[expected.key]
         if is_other:  # a guess, as long as nobody connected to it
             expected.product, expected.dialect = product, type(asked.dialect)
-            expected.live = product.new_file(expected.name, self._taken_files())
+            expected.live = self._new_file(product, expected.name)
         expected.name = name or (self._free_name(tails) if tails else expected.name)
         self._usage.rename(expected.key, key)  # one may be in use by now
         expected.key, expected.tails = key, tails or expected.tails
@@ -367,6 +368,12 @@ class KnownDatabases:
     def named_by_options(self) -> list[str]:
         """Return the names of databases that options have given values for."""
         return [*self._config.schema, *self._config.seed]
+
+
+def dialects(product: Product) -> list[type[Dialect]]:
+    """Return the dialects of the drivers that are installed; never none."""
+    names = [f"{product.name}+{driver}" if driver else product.name for driver in product.drivers()]
+    return [make_url(f"{name}://").get_dialect() for name in names or [product.name]]
 
 
 def _another_product(database: Database, product: str) -> ConfigError:
@@ -380,3 +387,87 @@ def _another_product(database: Database, product: str) -> ConfigError:
         fix=f"arena_database = {next(iter(products), 'sqlite')}   (or set DATABASE_URL to the "
         "app's URL)",
     )
+
+
+# What stood there at first, for this run's workers and child runs, which inherit the new values.
+_ORIGINALS = "ARENA_ORIGINAL_URLS"
+
+
+class Environment:
+    """Redirects the variables of ``arena_env``, and gives them back."""
+
+    def __init__(self, names: tuple[str, ...], known: KnownDatabases) -> None:
+        self._known = known
+        self._before = {name: os.environ.get(name) for name in (*names, _ORIGINALS)}
+        self._names = names
+        inherited: dict[str, str] = json.loads(os.environ.get(_ORIGINALS, "{}"))
+        set_now = {name: os.environ[name] for name in names if os.environ.get(name)}
+        self._originals = {name: inherited.get(url, url) for name, url in set_now.items()}
+        self._placed: dict[str, str] = {}
+
+    def redirect(self) -> None:
+        """Put the new URLs in place. The first one's database is the app's first."""
+        new = {name: self._inside(url) for name, url in self._originals.items()}
+        os.environ.update(new)
+        self._placed = new
+        self._known.exported = "\n".join(new.values())
+        pairs = {url: self._originals[name] for name, url in new.items()}
+        os.environ[_ORIGINALS] = json.dumps(pairs)
+
+    def written_since(self) -> Asked | None:
+        """Return the database that a conftest has named instead, by writing a variable anew."""
+        written = (os.environ.get(name, "") for name in self._names)
+        anew = (_url(text) for text in written if text and text not in self._placed.values())
+        found = (_gate.asked_by_url(url) for url in anew if url is not None)
+        return next(filter(None, found), None)
+
+    def _inside(self, text: str) -> str:
+        url = _url(text)
+        new = self._new_url(url) if url is not None else None
+        if new is None or new is url:
+            return text
+        # An app may take it apart by hand: SQLAlchemy 2.1 would write the colon as %3A.
+        return new.render_as_string(hide_password=False).replace("/file%3A", "/file:", 1)
+
+    def _new_url(self, url: URL) -> URL:
+        asked = _gate.asked_by_url(url)
+        if url.get_backend_name() != "sqlite":
+            return self._on_server(url, asked)
+        if asked is None or not asked.name or self._known.files.is_free(asked.name):
+            return url  # memory keeps its pool class; a free file is the tests' own business
+        file = self._known.register(asked).file
+        is_uri = str(url.query.get("uri", "")).lower() in {"true", "1", "yes"}
+        return url.set(database=f"file:{quote(file)}" if is_uri else file)
+
+    def _on_server(self, url: URL, asked: Asked | None) -> URL:
+        """The same database where nobody is: the gate knows which one is meant.
+
+        What does not ask the gate, a raw driver or another process, fails there.
+        """
+        name = asked.name if asked else _gate.described_url(url)
+        if self._known.files.is_allowed(name):
+            return url
+        if asked is not None and asked.product in self._known.products:
+            self._known.register(asked)
+        query = url.difference_update_query(_ELSEWHERE | _SECRET).query
+        return URL.create(url.drivername, host=NOWHERE, database=url.database, query=query)
+
+    def restore(self) -> None:
+        """Give the variables back."""
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _url(text: str) -> URL | None:
+    try:
+        return make_url(text)
+    except (ArgumentError, ValueError):
+        return None  # the variable means something else to this app
+
+
+# Where drivers find a server beside the place of the host in a URL.
+_ELSEWHERE = {"dsn", "host", "hostaddr", "odbc_connect", "port", "service", "socket", "unix_socket"}
+_SECRET = {"passfile", "password", "sslpassword", "user"}

@@ -154,7 +154,7 @@ class Builds:
 
     def __init__(self) -> None:
         self._context: ContextVar[BuildAim | None] = ContextVar("arena_build", default=None)
-        self._running: list[BuildAim] = []
+        self.running: list[BuildAim] = []
         self._threads: weakref.WeakKeyDictionary[threading.Thread, BuildAim] = (
             weakref.WeakKeyDictionary()
         )
@@ -163,26 +163,24 @@ class Builds:
 
     def now(self) -> BuildAim | None:
         """Return the build that the caller is a part of."""
-        if not self._running:
-            return None
         build = self._context.get() or self._threads.get(threading.current_thread())
-        return build if build in self._running else None
+        return build if build in self.running else None
 
     @contextmanager
-    def running(self, build: BuildAim) -> Iterator[None]:
+    def around(self, build: BuildAim) -> Iterator[None]:
         """Around a build."""
         token = self._context.set(build)
         with self._changing:
-            self._running.append(build)
-            if len(self._running) == 1:
+            self.running.append(build)
+            if len(self.running) == 1:
                 self._marking.start()
         try:
             yield
             build.check()
         finally:
             with self._changing:
-                self._running.remove(build)
-                if not self._running:
+                self.running.remove(build)
+                if not self.running:
                     self._marking.stop()
             self._context.reset(token)
 

@@ -218,8 +218,8 @@ class Provision:
                 isolation = cast("Isolation", Verified(isolation, database.name, self._ledger))
             for level in levels:
                 self.enter(isolation, database, level)
+            database.is_of_a_test = bool(levels) and levels[-1].is_test
             database.isolation = isolation
-            database.is_of_a_test = bool(levels) and bool(levels[-1].serial)
         except (ConfigError, ServerError, TemplateError) as error:
             database.failure = error
             raise self._ledger.refused(error) from error.__cause__
@@ -254,7 +254,7 @@ class Provision:
         return self.stores[key].ensure(
             recipe,
             stage,
-            lambda target: self._builds.running(BuildAim(database, str(recipe), target)),
+            lambda target: self._builds.around(BuildAim(database, str(recipe), target)),
         )
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 
 from pytest_arena import _gate
 from pytest_arena._databases._app_databases import AllowedFiles, KnownDatabases, Products
-from pytest_arena._databases._builds import Builds
+from pytest_arena._databases._builds import BuildAim, Builds
 from pytest_arena._databases._provision import Level, Provision
 from pytest_arena._databases._template import Recipe
 from pytest_arena._product import Aim, Asked, Key
@@ -35,16 +35,15 @@ class Databases:
     files: AllowedFiles
 
     def __init__(self, config: Config, ledger: Ledger, connections: Registry) -> None:
-        self._config, self.ledger, self._connections = config, ledger, connections
+        self.config, self.ledger, self._connections = config, ledger, connections
         self.products = Products(self, config)
-        self.files = AllowedFiles(config, self.products)
+        self.files = AllowedFiles(config)
         self.known = KnownDatabases(config, self.products, self.files, connections.usage)
         self._builds = Builds()
         self.provision = Provision(config, ledger, self._builds, recipe_of=self._recipe)
         self._many = _MANY
         self.levels: list[Level] = []
         self.finished = False
-        self.exported = ""  # the redirected variables, one a line
 
     # What the gate asks.
 
@@ -57,7 +56,7 @@ class Databases:
         if asked.product not in self.products or not (is_known or self.known.is_the_apps(asked)):
             self._check_foreign(asked)
             return None
-        if (build := self._builds.now()) is not None:
+        if (build := self.build()) is not None:
             return build.aim(self.known.find(asked))
         try:
             database = self.known.register(asked)
@@ -73,11 +72,11 @@ class Databases:
             raise self.ledger.refused(_gate.after_session(file))
         if self.known.goes_its_own_way(file):
             return None
-        main = self.known.at(beside.key) if beside else None  # its driver opens the file
+        main = self.known.by_key.get(beside.key) if beside else None  # its driver opens the file
         driver = main.dialect if main else make_url("sqlite://").get_dialect()
         database = self.known.register(Asked(driver(), "sqlite", file))
         database.attached = True
-        if (build := self._builds.now()) is not None:
+        if (build := self.build()) is not None:
             return build.aim(database)
         self.ensure(database)
         return database.aim
@@ -85,17 +84,17 @@ class Databases:
     def _check_foreign(self, asked: Asked) -> None:
         __tracebackhide__ = True
         if asked.product != "sqlite" and not self.files.is_allowed(asked.name):
-            option = f"arena_database = {self._config.database}"
-            by = option * (self._config.database == "sqlite" and asked.product == "postgresql")
+            option = f"arena_database = {self.config.database}"
+            by = option * (self.config.database == "sqlite" and asked.product == "postgresql")
             raise self.ledger.refused(_gate.unknown_connection(asked.name, left_out_by=by))
 
     def current(self, key: Key) -> Aim | None:
         """Return where a connection to this database would land now."""
         __tracebackhide__ = True
-        database = self.known.at(key)
+        database = self.known.by_key.get(key)
         if self.finished:
             raise self.ledger.refused(_gate.after_session(database.name if database else ""))
-        build = self._builds.now()
+        build = self.build()
         if build is not None and (aim := build.current(key)) is not None:
             return aim
         return database.aim if database else None
@@ -108,7 +107,7 @@ class Databases:
     def is_inside(self, file: str) -> bool:
         """Whether this file is one of the arena's own; its content is there on return."""
         # A builder that opens the file by itself would wait for its own build.
-        is_settled = self.finished or self._builds.now() is not None
+        is_settled = self.finished or self.build() is not None
         if (database := self.known.at_file(file)) is not None and not is_settled:
             self.ensure(database)
         return self.files.is_ours(file)
@@ -122,22 +121,22 @@ class Databases:
         self._connections.usage.open_to_others()
         if not self.serial() or self.finished:
             return
-        for database in self.known.all():
+        for database in [*self.known.by_key.values()]:
             if forked or self._is_exported(database):
                 with suppress(ArenaError):
                     self.ensure(database)
 
     def _is_exported(self, database: Database) -> bool:
-        return bool(database.file) and database.file in self.exported
+        return bool(database.file) and database.file in self.known.exported
 
     def serial(self) -> int:
         """The serial of the level on top: a test's or an example's, 0 for a wide fixture's."""
         # What a builder takes and keeps is no leak of the test that happens to need the template.
-        return self.levels[-1].serial if self.levels and self._builds.now() is None else 0
+        return self.levels[-1].serial if self.levels and self.build() is None else 0
 
-    def is_building(self) -> bool:
-        """Whether what runs now fills a template."""
-        return self._builds.now() is not None
+    def build(self) -> BuildAim | None:
+        """Return the build of a template that the caller is a part of."""
+        return self._builds.now() if self._builds.running else None
 
     def made_table(self, file: str, started: float, ended: float) -> None:
         """Keep what it costs that the app, and no template, makes the tables."""
@@ -158,18 +157,13 @@ class Databases:
 
     def database_at(self, key: Key) -> Database | None:
         """Return the database of a key, None if it is gone."""
-        return self.known.at(key)
+        return self.known.by_key.get(key)
 
     def means(self, asked: Asked) -> bool:
         """Whether an engine of the app's means this database of a server, connected or not."""
         engines = map(_gate.asked_by_engine, _gate.find_engines())
         meant = [(engine.product, engine.database) for engine in engines if engine is not None]
         return (asked.product, asked.database) in meant
-
-    @property
-    def drivers(self) -> str:
-        """What is done with connections to servers that no engine opens."""
-        return self._config.drivers
 
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection to a database without an engine."""
@@ -185,7 +179,9 @@ class Databases:
         """
         too_many = self._collect_engines()
         used = {self.known.by_engine.get(engine.dialect) for engine in _gate.engines_in_use()}
-        dropped = [one for one in self.known.all() if one not in used and self._may_drop(one)]
+        dropped = [
+            one for one in [*self.known.by_key.values()] if one not in used and self._may_drop(one)
+        ]
         # Somebody keeps the engines: a cache of the framework's, a list of the app's. One that is
         # used again lands in a database that is as this one is now.
         dropped += [one for one in too_many if one not in dropped]
@@ -204,7 +200,7 @@ class Databases:
         if len(self.provisioned()) < self._many:
             return []
         gc.collect()
-        others = [one for one in self.known.all() if one is not self.known.primary]
+        others = [one for one in [*self.known.by_key.values()] if one is not self.known.primary]
         of_tests = [one for one in others if one.is_of_a_test and one.key.kind == "memory"]
         self._many = len(self.provisioned()) - len(of_tests) + _MANY
         return of_tests
@@ -224,7 +220,7 @@ class Databases:
 
     def provisioned(self) -> list[Database]:
         """Return the databases that somebody has connected to."""
-        return [database for database in self.known.all() if database.isolation]
+        return [one for one in [*self.known.by_key.values()] if one.isolation is not None]
 
     def ensure(self, database: Database) -> Isolation:
         """Give a database its content, once.
@@ -234,13 +230,14 @@ class Databases:
             ServerError: there is no server to have it on.
             ConfigError: the isolation that is asked for is not its product's.
         """
-        return self.provision.ensure(database, self.levels)
+        isolation = database.isolation
+        return self.provision.ensure(database, self.levels) if isolation is None else isolation
 
     def _recipe(self, database: Database) -> Recipe:
         is_first = database is self.known.primary
         names = (*database.tails, "") if is_first else database.tails
         schema, seed = (
             next((values[name] for name in names if name in values), "")
-            for values in (self._config.schema, self._config.seed)
+            for values in (self.config.schema, self.config.seed)
         )
         return Recipe(schema, seed)

@@ -9,21 +9,28 @@ import threading
 import weakref
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Delete, Insert, TextClause, Update, inspect
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Delete, Insert, TextClause, Update, create_engine, inspect
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, make_transient, make_transient_to_detached
 
+from pytest_arena import _gate
+from pytest_arena._databases._app_databases import dialects
 from pytest_arena._origin import user_line
 from pytest_arena._process import run_in_new_loop
-from pytest_arena.errors import PendingWorkError
+from pytest_arena._product import NOWHERE
+from pytest_arena.errors import ConfigError, PendingWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy.engine import Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.orm import ORMExecuteState
+
+    from pytest_arena._databases._resolver import Databases
+    from pytest_arena._product import Database
 
 
 # What the sync and the async sessions of a test hold.
@@ -37,7 +44,7 @@ class FreshSession(Session):
     the request has changed. Instances keep their values after a commit.
     """
 
-    _wrote = False
+    wrote = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
@@ -46,60 +53,45 @@ class FreshSession(Session):
     @property
     def has_pending_work(self) -> bool:
         """Whether somebody else would see something else after a commit."""
-        return bool(self._wrote or self.new or self.dirty or self.deleted)
-
-    def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-        """As ``Session.execute``, with ``populate_existing``."""
-        return super().execute(self._fresh(statement), *args, **kwargs)
-
-    def scalar(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-        """As ``Session.scalar``, with ``populate_existing``."""
-        return super().scalar(self._fresh(statement), *args, **kwargs)
-
-    def scalars(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-        """As ``Session.scalars``, with ``populate_existing``."""
-        return super().scalars(self._fresh(statement), *args, **kwargs)
+        return bool(self.wrote or self.new or self.dirty or self.deleted)
 
     def get(self, *args: Any, **kwargs: Any) -> Any:
         """As ``Session.get``, from the database."""
         kwargs["populate_existing"] = True  # AsyncSession passes False, its own default
         return super().get(*args, **kwargs)
 
-    def get_one(self, *args: Any, **kwargs: Any) -> Any:
-        """As ``Session.get_one``, from the database."""
-        kwargs["populate_existing"] = True  # AsyncSession passes False, its own default
-        return super().get_one(*args, **kwargs)
-
-    def query(self, *entities: Any, **kwargs: Any) -> Any:
-        """As ``Session.query``, with ``populate_existing``."""
-        return super().query(*entities, **kwargs).populate_existing()
-
     def flush(self, objects: Any = None) -> None:
         """As ``Session.flush``."""
-        self._wrote = self.has_pending_work
+        self.wrote = self.has_pending_work
         super().flush(objects)
 
     def commit(self) -> None:
         """As ``Session.commit``."""
         super().commit()
-        self._wrote = False
+        self.wrote = False
 
     def rollback(self) -> None:
         """As ``Session.rollback``."""
         super().rollback()
-        self._wrote = False
+        self.wrote = False
 
     def close(self) -> None:
         """As ``Session.close``."""
         super().close()
-        self._wrote = False
+        self.wrote = False
 
-    def _fresh(self, statement: Any) -> Any:
-        if isinstance(statement, Insert | Update | Delete | TextClause):
-            self._wrote = True  # a text may be a SELECT: one commit too many costs little
-        options = getattr(statement, "execution_options", None)
-        # Under no_autoflush a changed instance would lose its change without a word.
-        return options(populate_existing=True) if options and self.autoflush else statement
+
+def _read_anew(state: ORMExecuteState) -> None:
+    """Whatever is about to be executed, by whichever of a session's methods."""
+    session = cast("FreshSession", state.session)
+    if isinstance(state.statement, Insert | Update | Delete | TextClause):
+        session.wrote = True  # a text may be a SELECT: one commit too many costs little
+    # Under no_autoflush a changed instance would lose its change without a word.
+    if session.autoflush:
+        state.update_execution_options(populate_existing=True)
+
+
+_gate.before_each_execution(FreshSession, _read_anew)
 
 
 @cache
@@ -109,12 +101,7 @@ def _session_classes(*, is_sqlmodel: bool) -> tuple[type[FreshSession], type[Asy
         return FreshSession, AsyncSession
     sync = importlib.import_module("sqlmodel").Session
     asynchronous = importlib.import_module("sqlmodel.ext.asyncio.session").AsyncSession
-
-    def fresh_exec(self: Any, statement: Any, **kwargs: Any) -> Any:
-        return sync.exec(self, self._fresh(statement), **kwargs)
-
-    fresh = type("FreshSQLModelSession", (FreshSession, sync), {"exec": fresh_exec})
-    return fresh, asynchronous
+    return type("FreshSQLModelSession", (FreshSession, sync), {}), asynchronous
 
 
 class Kept:
@@ -274,3 +261,114 @@ def _has_work(session: AsyncSession | FreshSession) -> bool:
 def _pending(session: AsyncSession) -> bool:
     sync = session.sync_session
     return isinstance(sync, FreshSession) and sync.has_pending_work
+
+
+class Engines:
+    """Made like the app's engine where there is one, so that PRAGMAs and types are the same."""
+
+    def __init__(self, databases: Databases) -> None:
+        self._databases = databases
+        self._sync: dict[Database, Engine] = {}
+        self._async: dict[Database, AsyncEngine] = {}
+
+    def first_url(self) -> URL:
+        """Return the URL of the app's first database, which is there on return."""
+        database = self._databases.known.first()
+        self._databases.ensure(database)
+        return self._url(database)
+
+    def shown_url(self, database: Database) -> str:
+        """Return where a database is, for a command line: a file, or a URL."""
+        url = self._url(database).set(drivername=database.product.name, password=None)
+        return database.file or url.render_as_string()
+
+    def first_engine(self) -> Engine | AsyncEngine:
+        """Return the engine on the app's first database, of the kind of the app's."""
+        database = self._databases.known.first()
+        return self._async_on(database) if database.dialect.is_async else self._sync_on(database)
+
+    def open_session(
+        self, sessions: Sessions, name: str = "", *, wants_async: bool
+    ) -> AsyncSession | Session:
+        """Open a session on a database; without a name, on the app's first one."""
+        known = self._databases.known
+        database = known.named(name) if name else known.first()
+        if wants_async and database.dialect.is_async:
+            return sessions.open_async(self._async_on(database))
+        return sessions.open_sync(self._sync_on(database))
+
+    def _sync_on(self, database: Database) -> Engine:
+        if database not in self._sync:
+            # The app's own kind first: a test may have a sync engine of its own on an async app.
+            kind = database.dialect.is_async
+            like = self._engine_of_app(database, kinds=(kind, not kind))
+            if like is not None and not like.dialect.is_async:
+                engine = _gate.engine_like(like, _shown_url(database, _driver(database)))
+            else:
+                url = _shown_url(database, _sync_driver(database))
+                engine = create_engine(url) if like is None else _gate.sync_twin(like, url)
+            self._sync[database] = engine
+            self._databases.known.by_engine[engine.dialect] = database
+        return self._sync[database]
+
+    def _async_on(self, database: Database) -> AsyncEngine:
+        if database not in self._async:
+            like = self._engine_of_app(database, kinds=(True,))
+            url = _shown_url(database, _driver(database))
+            engine = AsyncEngine(_gate.engine_like(like, url)) if like else create_async_engine(url)
+            self._async[database] = engine
+            self._databases.known.by_engine[engine.dialect] = database
+        return self._async[database]
+
+    def _url(self, database: Database) -> URL:
+        """The URL under which anybody reaches the database, by the app's own driver."""
+        self._databases.ensure(database)
+        return database.product.url(database, _driver(database))
+
+    def _engine_of_app(self, database: Database, kinds: tuple[bool, ...]) -> Engine | None:
+        """The oldest engine of the app's on this database, of the first of these kinds it has."""
+        engines = [engine for engine in _gate.find_engines() if self._means(engine, database)]
+        fit = [engine for engine in engines if engine.dialect.is_async in kinds]
+        return min(fit, key=lambda engine: kinds.index(engine.dialect.is_async), default=None)
+
+    def _means(self, engine: Engine, database: Database) -> bool:
+        known = self._databases.known
+        if (asked := _gate.asked_by_engine(engine)) is None or asked.product not in known.products:
+            return False
+        return known.find(asked) is database
+
+    def close(self, databases: list[Database]) -> None:
+        """Close the engines on databases that are no more."""
+        for database in databases:
+            if (sync := self._sync.pop(database, None)) is not None:
+                sync.dispose()
+            if (asynchronous := self._async.pop(database, None)) is not None:
+                run_in_new_loop(asynchronous.dispose())
+
+
+def _sync_driver(database: Database) -> str:
+    sync = next((one for one in dialects(database.product) if not one.is_async), None)
+    if sync is None:
+        raise ConfigError(
+            f"a sync session on {database.name} needs a sync driver, and none is installed",
+            why=f"the app's own driver, {database.dialect.driver}, works in event loops alone",
+            cause=str(user_line() or "db_session in a test that is no coroutine"),
+            fix="pip install 'psycopg[binary]'   (or make the test async)",
+        )
+    return "" if database.file else sync.driver
+
+
+def _driver(database: Database) -> str:
+    """The name of the app's driver; "" for SQLite's own, which its URLs do not name."""
+    is_named = database.dialect.is_async or not database.file
+    return database.dialect.driver if is_named else ""
+
+
+def _shown_url(database: Database, driver: str) -> URL:
+    """The URL of an engine of ours, which the gate leads.
+
+    On a server it is of no place: the live database has no name at first, and another one later.
+    """
+    name = f"{database.product.name}+{driver}" if driver else database.product.name
+    host = None if database.file else NOWHERE
+    return URL.create(name, host=host, database=database.file or database.name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic
 
 from pytest_arena import _process
 from pytest_arena._config._load import blame, described, home_of
-from pytest_arena._databases._builders import schema_builder, seed_builder
+from pytest_arena._databases._builders import schema_builder, seed_builder, suggested_schema
 from pytest_arena._databases._builds import run_apart
 from pytest_arena._databases._sources import (
     digest_files,
@@ -19,7 +19,6 @@ from pytest_arena._databases._sources import (
     imported_by,
     watching,
 )
-from pytest_arena._databases._suggest import suggested_schema
 from pytest_arena._product import ContentT, Manifest, Template
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, TemplateError

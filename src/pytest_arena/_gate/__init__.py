@@ -5,6 +5,7 @@ from __future__ import annotations
 from pytest_arena._gate._engines import (
     asked_by_engine,
     asked_by_url,
+    before_each_execution,
     described_url,
     engine_like,
     engines_in_use,
@@ -30,6 +31,7 @@ __all__ = [
     "after_session",
     "asked_by_engine",
     "asked_by_url",
+    "before_each_execution",
     "close",
     "described_url",
     "engine_like",

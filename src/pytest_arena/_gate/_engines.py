@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine import URL
+    from sqlalchemy.orm import ORMExecuteState, Session
     from typing_extensions import TypeIs
 
 __all__ = [
     "asked_by_engine",
     "asked_by_url",
+    "before_each_execution",
     "describe",
     "described_url",
     "engine_like",
@@ -48,6 +50,11 @@ def find_engines() -> list[Engine]:
 def engines_in_use() -> list[Engine]:
     """Return the engines that exist, without those that were disposed of and not used since."""
     return [engine for engine in find_engines() if engine.dialect not in _disposed]
+
+
+def before_each_execution(kind: type[Session], tell: Callable[[ORMExecuteState], None]) -> None:
+    """Tell of what sessions of this class are about to execute, by whichever of their methods."""
+    event.listen(kind, "do_orm_execute", tell)
 
 
 def remember_engines(watch: Callable[[Dialect], None]) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import threading
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 
 from pytest_arena._postgresql._control import as_own
 from pytest_arena._postgresql._identity import identity_of_control
-from pytest_arena._postgresql._templates import DatabaseShelves
+from pytest_arena._postgresql._templates import DatabaseShelves, url_of
 from pytest_arena._postgresql.isolation import isolate
 from pytest_arena._postgresql.journal import lacking
 from pytest_arena._postgresql.registry import ServerRegistry
@@ -25,7 +23,7 @@ from pytest_arena.errors import ArenaError, ConfigError, impossible
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine import URL, Dialect
 
     from pytest_arena._config import Config
     from pytest_arena._postgresql._identity import Identity
@@ -43,10 +41,8 @@ _DRIVERS = ("asyncpg", "psycopg", "psycopg2")
 class PostgreSQL:
     """Found or started at the first connection; nothing is asked of a server before."""
 
-    name = "postgresql"
+    name, shell = "postgresql", "psql"
     forced = "another database was put in its place, and all connections to the old one were ended"
-
-    folder = None
 
     def __init__(self, core: Core, config: Config) -> None:
         self._core, self._config = core, config
@@ -95,24 +91,21 @@ class PostgreSQL:
                 fix=f"ARENA_DATABASE={url.set(database='postgres').render_as_string()} pytest …",
             )
 
-    def usual_dialect(self) -> type[Dialect]:
-        """That of the first driver that is installed."""
-        drivers = [driver for driver in _DRIVERS if find_spec(driver) is not None]
-        return make_url(f"postgresql+{drivers[0] if drivers else 'psycopg'}://").get_dialect()
+    def drivers(self) -> tuple[str, ...]:
+        """Those that SQLAlchemy knows and arena, too."""
+        return tuple(driver for driver in _DRIVERS if find_spec(driver) is not None)
 
-    def key(self, asked: Asked) -> Key | None:
+    def meant(self, asked: Asked) -> tuple[Key | None, tuple[str, ...]]:
         """The database's name: two hosts with one name are a primary and its replica."""
-        return Key("server", f"{self.name}/{asked.database}")
-
-    def tails(self, asked: Asked) -> tuple[str, ...]:
-        """The database's name."""
-        return (asked.database or "postgres",)
+        known = self.live_at(asked)
+        key = known.key if known else Key("server", f"{self.name}/{asked.database}")
+        return key, (asked.database or "postgres",)
 
     def new_file(self, name: str, taken: Collection[str]) -> None:
         """A server has its own files."""
         del name, taken
 
-    def meant(self, asked: Asked) -> Database | None:
+    def live_at(self, asked: Asked) -> Database | None:
         """Return the database that ``arena.url`` has named so, at any time in this run."""
         return self._lives.get(asked.database)
 
@@ -138,10 +131,6 @@ class PostgreSQL:
         if isolation.name == "clone":
             self._say_that_it_is_slow(own)
         return cast("Isolation", isolation)
-
-    def usual_isolation(self) -> str:
-        """Rights decide on it, and the schema."""
-        return ""
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
         """``undo`` needs rights; clone can always be had."""
@@ -187,20 +176,7 @@ class PostgreSQL:
         address = self.aim(database).address
         if address is None:
             raise impossible(f"{database.name}: no address before its first connection")
-        at_socket = {"host": address.host} if address.is_socket else {}
-        return URL.create(
-            f"postgresql+{driver}",
-            username=address.user,
-            password=address.password or None,
-            host=None if address.is_socket else address.host,
-            port=address.port,
-            database=address.database,
-            query=at_socket,
-        )
-
-    def sync_driver(self) -> str | None:
-        """Psycopg or psycopg2, in this order."""
-        return next((name for name in ("psycopg", "psycopg2") if find_spec(name) is not None), None)
+        return url_of(address, driver)
 
     def keep(self, database: Database, title: str) -> str:
         """A clone that stays on the server; its URL."""
@@ -209,10 +185,6 @@ class PostgreSQL:
         # It is printed, in CI logs too: whoever looks knows the password, or PGPASSWORD does.
         url = self.url(database, "psycopg").set(drivername="postgresql", password=None)
         return url.set(database=str(isolation.save(title))).render_as_string()
-
-    def look(self, where: str) -> str:
-        """By psql."""
-        return f"psql {shlex.quote(_DRIVER.sub('postgresql', where))}"
 
     def remove(self, database: Database) -> None:
         """Drop what is live and its pictures."""
@@ -239,9 +211,6 @@ class PostgreSQL:
             self._own.close()
         if self._server is not None:
             self._server.close()
-
-
-_DRIVER = re.compile(r"^postgresql\+\w+")
 
 
 def _isolation_of(database: Database) -> ServerIsolation | None:

@@ -55,6 +55,19 @@ SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = {0} AND backend_xid 
 _LOCK_SECONDS = 600  # longer than a build takes; a dead builder's lock is free at once
 
 
+def url_of(address: Address, driver: str) -> URL:
+    """Return the URL under which anybody reaches a database by a driver, with our own login."""
+    return URL.create(
+        f"postgresql+{driver}",
+        username=address.user,
+        password=address.password or None,
+        host=None if address.is_socket else address.host,
+        port=address.port,
+        database=address.database,
+        query={"host": address.host} if address.is_socket else {},
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class DatabaseTarget:
     """A database that nobody else knows of, by the drivers that the app has."""
@@ -75,7 +88,7 @@ class DatabaseTarget:
     @property
     def sync_url(self) -> URL | None:
         """By the sync driver; with asyncpg there is none."""
-        return self._url(self.sync_driver) if self.sync_driver else None
+        return url_of(self.address, self.sync_driver) if self.sync_driver else None
 
     @property
     def async_url(self) -> URL:
@@ -87,18 +100,7 @@ class DatabaseTarget:
                 cause="neither psycopg nor asyncpg can be imported",
                 fix="pip install 'psycopg[binary]'   (or make the function a plain def)",
             )
-        return self._url(self.async_driver)
-
-    def _url(self, driver: str) -> URL:
-        address = self.address
-        return URL.create(
-            f"postgresql+{driver}",
-            username=address.user,
-            password=address.password or None,
-            host=address.host,
-            port=address.port,
-            database=address.database,
-        )
+        return url_of(self.address, self.async_driver)
 
     def run_script(self, script: str) -> None:
         """On a connection of arena's own: what the script sets there ends with it."""

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena import _gate
 from pytest_arena._app import no_asyncio
 from pytest_arena._changes import Mask
-from pytest_arena._databases._arena_engines import Engines
+from pytest_arena._databases._app_databases import Environment
 from pytest_arena._databases._builders import check_schema, seed_builder
-from pytest_arena._databases._environment import Environment
 from pytest_arena._databases._resolver import Databases
+from pytest_arena._databases._sessions import Engines
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._process import running_loop
 from pytest_arena._report import Summary, kept_text
@@ -57,7 +57,7 @@ class ArenaRun:
         self.databases = Databases(config, ledger, self.connections)
         self._known = self.databases.known
         self.current = Current(self.databases)
-        self.environment = Environment(config.env, self.databases)
+        self.environment = Environment(config.env, self._known)
         self.gate = _gate.install(self.databases, self.connections)
         self.levels = Levels(self.databases, self.gate, ledger, hooks)
         self.engines = Engines(self.databases)
@@ -104,7 +104,8 @@ class ArenaRun:
     def open(self, plan: Plan, client_options: ClientOptions = dict) -> None:
         """Name the test. Nothing is connected yet."""
         self._leave_what_was_broken_off()
-        self.engines.close(self.databases.drop_orphans())
+        if orphans := self.databases.drop_orphans():
+            self.engines.close(orphans)
         self.ledger.begin(plan.name)
         self.levels.seconds = 0.0
         self.connections.used.clear()
@@ -223,17 +224,12 @@ class ArenaRun:
     def ways_to_look(self) -> list[str]:
         """Return the commands that open the databases which somebody has connected to."""
         used = self.databases.provisioned()
-        return [one.product.look(self.engines.shown_url(one)) for one in used]
+        return [one.look(self.engines.shown_url(one)) for one in used]
 
     @property
     def isolation(self) -> str:
-        """How tests are undone on the first database, or would be if somebody connected to it.
-
-        A server is asked for its rights then.
-        """
-        first = self._known.first()
-        usual = first.product.usual_isolation() if first.isolation is None else ""
-        return usual or self.databases.ensure(first).name
+        """How tests are undone on the first database, which is there then."""
+        return self.databases.ensure(self._known.first()).name
 
     # The end.
 

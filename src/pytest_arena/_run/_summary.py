@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _gate
-from pytest_arena._databases._suggest import suggested_schema
+from pytest_arena._databases._builders import suggested_schema
 from pytest_arena._ledger import TestFacts
 from pytest_arena._report import Summary, kept_notes
 from pytest_arena.errors import redact
@@ -33,7 +33,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
             f"{file} was changed during this run, by another process: arena leads only those into "
             "the test's database that read its URL from the environment"
         )
-    meant = [one for one in databases.known.all() if not one.is_expected]
+    meant = [one for one in databases.known.by_key.values() if not one.is_expected]
     known = tuple(sorted(one.name for one in meant))
     asked = {tail for one in meant for tail in one.tails}
     used = databases.provisioned()
@@ -102,7 +102,7 @@ class KeptDatabases:
         for database in used:
             of_which = f"({database.name})  " * (len(used) > 1)
             try:
-                kept.append(of_which + database.product.look(self._keep(database)))
+                kept.append(of_which + database.look(self._keep(database)))
             except Exception as error:  # noqa: BLE001 - a full disk, a lock: the test's report goes on
                 self._ledger.note(f"{self._ledger.test}: not kept: {error}")
         return kept

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
 from pytest_arena._product import Aim, Asked, Database, Key, isolation_named
 from pytest_arena._sqlite import _sql as sql
@@ -32,7 +32,7 @@ __all__ = ["SQLite"]
 class SQLite:
     """Each database is a live file; templates are files in the user's cache."""
 
-    name = "sqlite"
+    name, shell = "sqlite", "sqlite3"
     forced = (
         "a new file was put in its place. SQLAlchemy's connections are opened anew; those of "
         "sqlite3 itself and of other processes go on with the old file"
@@ -54,21 +54,20 @@ class SQLite:
         """Its version."""
         return f"SQLite {sql.version()}"
 
-    def usual_dialect(self) -> type[Dialect]:
-        """Aiosqlite's where it is installed."""
-        url = "sqlite+aiosqlite://" if find_spec("aiosqlite") else "sqlite://"
-        return make_url(url).get_dialect()
+    def drivers(self) -> tuple[str, ...]:
+        """Python's own is always there."""
+        return ("aiosqlite", "") if find_spec("aiosqlite") else ("",)
 
-    def key(self, asked: Asked) -> Key | None:
-        """The file; a memory database without a name is its engine's alone."""
-        if asked.name:
-            return Key("file", str(Path(asked.name).resolve()))
-        return Key("shared memory", asked.memory) if asked.memory else None
+    def meant(self, asked: Asked) -> tuple[Key | None, tuple[str, ...]]:
+        """The file; a memory database without a name is its engine's alone.
 
-    def tails(self, asked: Asked) -> tuple[str, ...]:
-        """Its path without the ending, from the whole to the last part of it."""
-        parts = Path(asked.name).with_suffix("").parts[1:] if asked.name else ()
-        return tuple("/".join(parts[at:]) for at in range(len(parts)))
+        Its names are the path without the ending, from the whole to the last part of it.
+        """
+        if not asked.name:
+            return Key("shared memory", asked.memory) if asked.memory else None, ()
+        parts = Path(asked.name).with_suffix("").parts[1:]
+        tails = tuple("/".join(parts[at:]) for at in range(len(parts)))
+        return Key("file", str(Path(asked.name).resolve())), tails
 
     def new_file(self, name: str, taken: Collection[str]) -> Path:
         """A file of its own, with room in its name for SQLite's side files.
@@ -80,11 +79,6 @@ class SQLite:
             simple = f"{next(self._count)}-{simple[-100:]}"
         return self._home.file(simple)
 
-    def meant(self, asked: Asked) -> Database | None:
-        """None: live files are known by their paths."""
-        del asked
-        return None
-
     def shelves(self, dialect: type[Dialect]) -> FileShelves:
         """The same for all drivers."""
         del dialect
@@ -92,15 +86,8 @@ class SQLite:
 
     def isolate(self, database: Database, content: Any) -> Isolation:
         """``copy``, which is all that SQLite has."""
-        return self._kind()(live_of(database), content, tell=self._core.ledger.note)
-
-    def usual_isolation(self) -> str:
-        """Nobody's rights decide on it."""
-        return self._kind().name
-
-    def _kind(self) -> type[Copy]:
         kind: type[Copy] = isolation_named(self._config, {"auto": Copy, "copy": Copy}, self.shown)
-        return kind
+        return kind(live_of(database), content, tell=self._core.ledger.note)
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
         """There is copy alone."""
@@ -115,20 +102,12 @@ class SQLite:
         """The path of the live file."""
         return URL.create(f"sqlite+{driver}" if driver else "sqlite", database=database.file)
 
-    def sync_driver(self) -> str:
-        """Python's own."""
-        return ""
-
     def keep(self, database: Database, title: str) -> str:
         """A copy in the user's cache."""
         file = kept_file(self._config.cache, title, live_of(database).name)
         if database.isolation is not None:
             database.isolation.save(file)
         return str(file)
-
-    def look(self, where: str) -> str:
-        """SQLite's own shell."""
-        return f"sqlite3 {where}"
 
     def remove(self, database: Database) -> None:
         """The live file, its side files and pictures."""

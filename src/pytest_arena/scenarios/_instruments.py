@@ -189,7 +189,7 @@ class Instruments:
             doings: Doings = request.doings
             return doings
         levels = self.run.databases.levels
-        if not levels or self.run.databases.is_building():
+        if not levels or self.run.databases.build() is not None:
             return None  # of a template, which the test may have to wait for
         if levels[-1].is_test and self.log is None:
             return None  # of a test that proves no scenario

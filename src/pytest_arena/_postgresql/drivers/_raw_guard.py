@@ -69,7 +69,7 @@ class _Guard:
         meant = target(driver, args, kwargs)
         if isinstance(kwargs.get("host"), Led):
             raise now.ledger.refused(_led_astray(meant))
-        if now.drivers == "off":
+        if now.config.drivers == "off":
             return None
         asked = _asked(dialect, meant)
         if (inside := _aim_at(now, asked)) is not None and inside.address is not None:
@@ -84,7 +84,7 @@ class _Guard:
         if all(now.files.is_allowed(name) for name in meant.names):
             return Admitted()
         driver = asked.dialect.driver
-        if now.drivers == "refuse":
+        if now.config.drivers == "refuse":
             raise now.ledger.refused(_raw_connection(meant, driver, of_app=now.means(asked)))
         aim = now.aim(asked)
         if aim is None or aim.address is None:
@@ -108,7 +108,7 @@ class _Guard:
     def refuse_outside(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Refuse what would be refused when it connects."""
         __tracebackhide__ = True
-        if (now := self._core()) is not None and now.drivers == "refuse":
+        if (now := self._core()) is not None and now.config.drivers == "refuse":
             self.admit(dialect, args, kwargs)
 
     def opened(self, dialect: str, admitted: Admitted | None, connection: Any) -> None:
@@ -147,7 +147,7 @@ def _asked(dialect: str, meant: ServerTarget) -> Asked:
 def _aim_at(core: Core, asked: Asked) -> Aim | None:
     """Return what aims at this very database, known by its name; None if it is not ours."""
     product = cast("PostgreSQL | None", core.find_product("postgresql"))
-    database = product.meant(asked) if product else None
+    database = product.live_at(asked) if product else None
     return database.aim if database else None
 
 
