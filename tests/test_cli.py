@@ -235,7 +235,7 @@ def test_the_server_is_the_one_that_a_run_here_would_use(
     monkeypatch.chdir(below)
     found = read_options(None)
     assert found.database == "own"
-    assert found.place("database").startswith(str(tmp_path / file))
+    assert found.places["database"].startswith(str(tmp_path / file))
     monkeypatch.setenv("ARENA_DATABASE", "sqlite")
     assert read_options(None).database == "sqlite"
     assert read_options("postgresql").database == "postgresql"

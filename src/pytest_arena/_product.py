@@ -701,7 +701,7 @@ def isolation_named(config: Config, kinds: Mapping[str, Any], shown: str) -> Any
         raise ConfigError(
             f"arena_isolation = {config.isolation} is not to be had on {shown}",
             why="tests that were isolated another way than was asked for would prove nothing",
-            cause=config.place("isolation"),
+            cause=config.places["isolation"],
             fix=f"arena_isolation = auto   (here: {names})",
         )
     return kinds[config.isolation]

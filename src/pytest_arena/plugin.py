@@ -120,7 +120,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         if config.has_scenarios:
             from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - only those who have them
 
-            require_extra(config.place("specs"))
+            require_extra(config.places["specs"])
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
     scenarios = early_config.stash[SCENARIOS] = _scenarios(early_config, config)

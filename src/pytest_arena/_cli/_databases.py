@@ -98,7 +98,7 @@ def _rooms(database: str | None) -> list[PlaceKind]:
 def _server(config: Config, registry: str) -> list[PlaceKind]:
     if config.database in {"own", "sqlite"}:
         return []
-    url, place = config.database if "://" in config.database else "", config.place("database")
+    url, place = config.database if "://" in config.database else "", config.places["database"]
     wanted = Wanted(url=url, own=False, cache=config.cache, place=place)
     try:
         found = find_server(wanted) if url else local_service(wanted)

@@ -45,7 +45,7 @@ class Config:
     verify: bool
     root: Path
     cache: Path
-    places: Mapping[str, str]
+    places: Mapping[str, str]  # of values: a line of a file, the command line, a variable
     specs: tuple[str, ...]
     scenarios: str
     scenario_evidence: tuple[str, ...]
@@ -60,10 +60,6 @@ class Config:
     def has_scenarios(self) -> bool:
         """Whether specifications are to be read at all."""
         return bool(self.specs) and self.scenarios != "off"
-
-    def place(self, name: str) -> str:
-        """Where the value of an option stands: a line of a file, the command line, a variable."""
-        return self.places[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +159,7 @@ def _check_scenarios(config: Config) -> None:
         "arena_scenarios = strict": config.scenarios == "strict",
     }
     if name := next((name for name, value in asked.items() if value), ""):
-        place = f"in {config.place('scenarios')}" if "=" in name else "on the command line"
+        place = f"in {config.places['scenarios']}" if "=" in name else "on the command line"
         raise ConfigError(
             f"{name}, and arena_specs names no specification",
             why="no scenario would be looked at, and the run would pass all the same",

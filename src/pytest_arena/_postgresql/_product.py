@@ -71,7 +71,7 @@ class PostgreSQL:
             url=database if "://" in database else "",
             own=database == "own",
             cache=self._config.cache,
-            place=self._config.place("database"),
+            place=self._config.places["database"],
         )
         self._check_is_not_the_apps(wanted)
         self._server = find_server(wanted)
@@ -124,7 +124,7 @@ class PostgreSQL:
             self._config.isolation,
             content,
             shown=self.shown,
-            place=self._config.place("isolation"),
+            place=self._config.places["isolation"],
             uses=self._core.uses(database.key),
             tell=tell,
         )

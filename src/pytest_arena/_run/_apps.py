@@ -55,7 +55,7 @@ class Apps:
         Raises:
             ConfigError: an option names something that is not there or not right.
         """
-        path, place = self._config.app, self._config.place("app")
+        path, place = self._config.app, self._config.places["app"]
         if path:
             self.named = load_attribute(path, option="arena_app", source=place, likely=may_be_app)
             self.factory = self.named if check_app(self.named, path) else None
@@ -122,7 +122,7 @@ class Apps:
         Raises:
             ConfigError: it names something that is not there or not right.
         """
-        path, place = self._config.login, self._config.place("login")
+        path, place = self._config.login, self._config.places["login"]
         if not path:
             return None
         return load_function(path, "client", "role", option="arena_login", source=place)

@@ -82,11 +82,11 @@ class ArenaRun:
             ConfigError: an option names something that is not there or not right.
         """
         self.apps.load()
-        place = self.config.place
+        places = self.config.places
         for schema in self.config.schema.values():
-            check_schema(schema, self.config.root, source=place("schema"))
+            check_schema(schema, self.config.root, source=places["schema"])
         for seed in self.config.seed.values():
-            seed_builder(seed, source=place("seed"))
+            seed_builder(seed, source=places["seed"])
         self.apps.login()
         self._know_engines()
 

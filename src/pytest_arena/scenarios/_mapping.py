@@ -472,6 +472,6 @@ def _missing(wanted: Config, option: str, fix: str) -> ConfigError:
     return ConfigError(
         f"arena_{option} names {getattr(wanted, option)}, which is not there",
         why="a name that is misspelt would go unnoticed, and so would what was agreed on",
-        cause=wanted.place(option),
+        cause=wanted.places[option],
         fix=fix,
     )

@@ -100,7 +100,7 @@ class Scenarios:
         wanted = self._wanted
         self._targets = targets(wanted.scenarios_out)
         self._specification = read(wanted.specs, wanted.root)
-        place = f"{wanted.place('specs')}; seen from {wanted.root}"
+        place = f"{wanted.places['specs']}; seen from {wanted.root}"
         require_scenarios(self._specification, wanted.specs, place=place)
         self._rules = self._read_rules()
         index = Index(self._specification, self._rules.lock.known())
@@ -112,7 +112,7 @@ class Scenarios:
         wanted = self._wanted
         is_list = any(getattr(self._config.option, name, False) for name in _LISTS)
         check_agreed(wanted, lists_only=is_list)
-        baseline, place = wanted.scenario_baseline, wanted.place("scenario_waive")
+        baseline, place = wanted.scenario_baseline, wanted.places["scenario_waive"]
         known = read_baseline(wanted.root / baseline) if baseline else ()
         return Rules(
             evidence=wanted.scenario_evidence,
