@@ -22,7 +22,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, Pool
 
-from pytest_arena._gate import _loops, _owners
+from pytest_arena._gate import _loops, _registry
 from pytest_arena._postgresql.moving import _moving_trial, _transport
 from tests.servers.postgresql import URL as URL_OF_SERVER
 
@@ -120,7 +120,7 @@ class Setting:
         if self.cell.way == "asyncpg stays":
             options["async_creator"] = self._creator(options.pop("connect_args"))
         engine = create_async_engine(url.set(drivername=f"postgresql+{self.driver}"), **options)
-        _owners.drop_quietly(engine.dialect)
+        _registry.drop_quietly(engine.dialect)
         self.engines.append(engine)
         return engine
 
@@ -184,10 +184,10 @@ def listening(notes: list[str]) -> Iterator[None]:
 
     def connected(connection: Any, _entry: Any) -> None:
         _loops.free_locks(connection)
-        _owners.note_owner(connection)
+        _registry.note_owner(connection)
 
     def checked_out(connection: Any, _entry: Any, _proxy: Any) -> None:
-        if _owners.is_foreign(connection):
+        if _registry.is_foreign(connection):
             raise DisconnectionError("it belongs to another loop")
 
     def checked_in(connection: Any, _entry: Any) -> None:

@@ -21,8 +21,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.pool.base import _AdhocProxiedConnection
 
-from pytest_arena._gate import _lost
-from pytest_arena._gate._lost import _info_of, _is_asked_for, _is_leaving
+from pytest_arena._gate import _writes
+from pytest_arena._gate._writes import _info_of, _is_asked_for, _is_leaving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,7 +148,7 @@ class TestRollback:
         with opened as one:
             one.execute(insert(TABLE))
             way(one)
-            assert watched.asked_for[0], "SQLAlchemy's rollback() leaves no frame: see _lost"
+            assert watched.asked_for[0], "SQLAlchemy's rollback() leaves no frame: see _writes"
 
     @pytest.mark.parametrize("kind", ["session", "connection"])
     def test_who_only_closes(self, watched: Watched, kind: str) -> None:
@@ -204,7 +204,7 @@ class TestLeaving:
         self, watched: Watched, kind: Any, how: str
     ) -> None:
         """Through the task and the greenlet in which SQLAlchemy does so."""
-        _lost.note_errors_on_leaving()
+        _writes.note_errors_on_leaving()
         asyncio.run(_left(watched, kind, is_broken=how == "by an error"))
         assert watched.leaving[0] is (how == "by an error")
 

@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._gate._lost import LostWrites
 from pytest_arena._gate._registry import INFO, ConnectionRecord
-from pytest_arena._gate._written import ends_transaction, is_plain, savepoint_in, written_table
+from pytest_arena._gate._writes import (
+    LostWrites,
+    ends_transaction,
+    is_plain,
+    savepoint_in,
+    written_table,
+)
 from pytest_arena._postgresql._handle import alters_session
 from tests.gate.lost_app import APP
 from tests.servers.postgresql import URL

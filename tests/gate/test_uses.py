@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._gate import Checkout, Gate, Registry, Usage
+from pytest_arena._gate import Checkout, Gate, Registry
 from pytest_arena._postgresql._handle import ServerHandle
 from pytest_arena._postgresql.drivers import _statements as _drivers
 from pytest_arena._product import Aim, Key
@@ -48,7 +48,7 @@ def _gate(entry: Any) -> Iterator[Any]:
     resolver: Any = None  # is asked for nothing here
     gate: Any = Gate(resolver, Registry())
     gate.registry._taken = AskedMeanwhile()
-    gate.registry._taken.ask = lambda: gate.registry.usage.number(KEY)
+    gate.registry._taken.ask = gate.registry.usage(KEY)
     with closing(connect("postgres")) as connection:
         handle = ServerHandle(resolver, Aim(KEY, "", (0, 0), address()), connection)
         gate.registry._taken[entry] = Checkout(entry, handle, KEY, None, 0)
@@ -58,7 +58,7 @@ def _gate(entry: Any) -> Iterator[Any]:
 @pytest.mark.parametrize("end", ["checked_in", "detached"])
 def test_what_is_not_out_any_more_is_counted_by_then(gate: Any, entry: Any, end: str) -> None:
     """Between the two a level would be left with a commit in it, as one in which nothing was."""
-    seen = gate.registry.usage.number(KEY)
+    seen = gate.registry.usage(KEY)()
     getattr(gate, end)(None, entry)
     assert not gate.registry.taken()
     assert gate.registry._taken.answer > seen
@@ -117,18 +117,20 @@ def test_others_may_take_connections_while_they_are_looked_through(gate: Any, wa
 
 def test_a_database_that_gets_another_key_is_counted_on() -> None:
     """By whoever asks for it with the old one, or has a connection from before."""
-    out: list[Key] = []
-    uses = Usage(lambda: out)
-    old, called = Key("expected", ""), []
-    asked = uses.of(old)
+    registry = Registry()
+    entry: Any = Entry()
+    old, called, aim = Key("expected", ""), [], Aim(KEY, "", (0, 0), address())
+    asked = registry.usage(old)
     assert asked.before_next(lambda: called.append("now"))
     numbers = [asked()]
-    uses.rename(old, KEY)
+    registry.rename(old, KEY)
     assert called == ["now"]
     numbers.append(asked())
-    uses.end(KEY)
+    taken = Checkout(entry, None, old, None, 0)
+    registry.take(taken, [aim])
     numbers.append(asked())
-    out.append(old)
+    assert not registry.usage(KEY).before_next(called.clear)
+    numbers.append(asked())
+    registry.give_back(taken)
     numbers.append(asked())
     assert numbers == sorted(set(numbers))
-    assert not uses.of(KEY).before_next(called.clear)

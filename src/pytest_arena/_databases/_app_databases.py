@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._config import Config
-    from pytest_arena._gate import Usage
+    from pytest_arena._gate import Registry
     from pytest_arena._product import Core, Product
 
 
@@ -163,9 +163,10 @@ class KnownDatabases:
     """
 
     def __init__(
-        self, config: Config, products: Products, files: AllowedFiles, usage: Usage
+        self, config: Config, products: Products, files: AllowedFiles, connections: Registry
     ) -> None:
-        self._config, self.products, self.files, self._usage = config, products, files, usage
+        self._config, self.products, self.files = config, products, files
+        self._connections = connections
         self.by_key: dict[Key, Database] = {}  # connected to or not
         self._registering = threading.RLock()
         # The database that each engine has; one of ours means it, whatever its URL says.
@@ -361,7 +362,7 @@ class KnownDatabases:
             expected.product, expected.dialect = product, type(asked.dialect)
             expected.live = self._new_file(product, expected.name)
         expected.name = name or (self._free_name(tails) if tails else expected.name)
-        self._usage.rename(expected.key, key)  # one may be in use by now
+        self._connections.rename(expected.key, key)  # one may be in use by now
         expected.key, expected.tails = key, tails or expected.tails
         return expected
 

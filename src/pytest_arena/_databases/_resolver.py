@@ -38,7 +38,7 @@ class Databases:
         self.config, self.ledger, self._connections = config, ledger, connections
         self.products = Products(self, config)
         self.files = AllowedFiles(config)
-        self.known = KnownDatabases(config, self.products, self.files, connections.usage)
+        self.known = KnownDatabases(config, self.products, self.files, connections)
         self._builds = Builds()
         self.provision = Provision(config, ledger, self._builds, recipe_of=self._recipe)
         self._many = _MANY
@@ -118,7 +118,7 @@ class Databases:
         That is what the environment names, and in a fork what its engines mean. A build that
         fails is left to the first connection, which says it.
         """
-        self._connections.usage.open_to_others()
+        self._connections.open_to_others()
         if not self.serial() or self.finished:
             return
         for database in [*self.known.by_key.values()]:
@@ -149,7 +149,7 @@ class Databases:
 
     def uses(self, key: Key) -> Callable[[], int]:
         """Return what gives a number that has moved where the database may have been used."""
-        return self._connections.usage.of(key)
+        return self._connections.usage(key)
 
     def find_product(self, name: str) -> Product | None:
         """Return the product of this name, None where an option leaves it out."""

@@ -8,16 +8,13 @@ from pytest_arena._gate._engines import (
     before_each_execution,
     described_url,
     engine_like,
-    engines_in_use,
-    find_engines,
     sync_twin,
 )
 from pytest_arena._gate._gate_notes import after_session, unknown_connection
-from pytest_arena._gate._listeners import Gate, close, install
+from pytest_arena._gate._listeners import Gate, close, engines_in_use, find_engines, install
 from pytest_arena._gate._loops import adopt
-from pytest_arena._gate._lost import LostWrite
-from pytest_arena._gate._reads import Doings, Part, watch_statements
-from pytest_arena._gate._registry import Checkout, Registry, Usage
+from pytest_arena._gate._registry import Checkout, Part, Registry
+from pytest_arena._gate._writes import Doings, LostWrite, watch_statements
 
 __all__ = [
     "Checkout",
@@ -26,7 +23,6 @@ __all__ = [
     "LostWrite",
     "Part",
     "Registry",
-    "Usage",
     "adopt",
     "after_session",
     "asked_by_engine",

@@ -1,25 +1,19 @@
-"""Which engines does the process have, and which databases do they mean?"""
+"""Which database does an engine mean, or a URL; and what is an engine like the app's?"""
 
 from __future__ import annotations
 
-import gc
-import itertools
-import weakref
-from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, event
-from sqlalchemy.engine import Dialect, Engine, make_url
+from sqlalchemy.engine import Engine, make_url
 
-from pytest_arena._gate._owners import drop_quietly
 from pytest_arena._product import ROOMS, Asked, room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import URL
+    from sqlalchemy.engine import URL, Dialect
     from sqlalchemy.orm import ORMExecuteState, Session
-    from typing_extensions import TypeIs
 
 __all__ = [
     "asked_by_engine",
@@ -28,86 +22,13 @@ __all__ = [
     "describe",
     "described_url",
     "engine_like",
-    "engines_in_use",
-    "find_engines",
-    "remember_engines",
     "sync_twin",
-    "used_again",
 ]
-
-
-# By their age: a number is given once. Weak, so that an engine ends when its app lets go of it.
-_known: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()
-_disposed: weakref.WeakSet[Dialect] = weakref.WeakSet()
-_ages = itertools.count()
-
-
-def find_engines() -> list[Engine]:
-    """Return the engines that exist now, the oldest first. Costs a microsecond for each."""
-    return [engine for one in _known.valuerefs() if (engine := one()) is not None]
-
-
-def engines_in_use() -> list[Engine]:
-    """Return the engines that exist, without those that were disposed of and not used since."""
-    return [engine for engine in find_engines() if engine.dialect not in _disposed]
 
 
 def before_each_execution(kind: type[Session], tell: Callable[[ORMExecuteState], None]) -> None:
     """Tell of what sessions of this class are about to execute, by whichever of their methods."""
     event.listen(kind, "do_orm_execute", tell)
-
-
-def remember_engines(watch: Callable[[Dialect], None]) -> None:
-    """Know all engines from here on: those that exist, and each that is made.
-
-    ``watch`` is told of the dialect of each, which several may have in common.
-
-    SQLAlchemy has no event for a new engine. Its dialect is told of each, which is what is
-    wrapped; ``Engine.__init__`` is not, since ``create_engine`` reads its signature.
-    """
-    for engine in _made_before():
-        _remember(engine, watch)
-    event.listen(Engine, "engine_disposed", _on_disposed)
-    created = vars(Dialect)["engine_created"].__func__
-
-    @wraps(created)
-    def engine_created(cls: type[Dialect], engine: Engine) -> None:
-        _remember(engine, watch)
-        created(cls, engine)
-
-    Dialect.engine_created = classmethod(engine_created)  # type: ignore[assignment,method-assign]  # as said above
-
-
-def _remember(engine: Engine, watch: Callable[[Dialect], None]) -> None:
-    drop_quietly(engine.dialect)
-    watch(engine.dialect)
-    _known[next(_ages)] = engine
-
-
-def _on_disposed(engine: Engine) -> None:
-    _disposed.add(engine.dialect)
-
-
-def used_again(dialect: Dialect) -> None:
-    """An engine of this dialect connects, whether it was disposed of before or not."""
-    _disposed.discard(dialect)
-
-
-def _made_before() -> list[Engine]:
-    """Ask the garbage collector for the engines that exist, which costs some ten milliseconds."""
-    # Referrers come generation by generation, the youngest first; within a generation, objects
-    # stand in the order in which they were made.
-    wanted = {id(found): found for found in gc.get_referrers(Engine) if _is_engine(found)}
-    if len(wanted) <= 1:
-        return list(wanted.values())
-    objects = (found for generation in (2, 1, 0) for found in gc.get_objects(generation))
-    found_again = [wanted.pop(id(found)) for found in objects if id(found) in wanted]
-    return [*found_again, *wanted.values()]  # a collection meanwhile moves one past the search
-
-
-def _is_engine(found: object) -> TypeIs[Engine]:
-    # Not isinstance, which asks a lazy proxy for its __class__: that may raise, or load something.
-    return issubclass(type(found), Engine)
 
 
 def describe(dialect: Dialect, cargs: Any, cparams: Any) -> Asked:

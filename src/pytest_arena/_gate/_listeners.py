@@ -1,22 +1,36 @@
-"""The only listener to SQLAlchemy's events: redirect, check, drop what is stale, keep count."""
+"""The engines of the process, and the only listener to SQLAlchemy's events.
+
+It redirects connections, checks them, drops what is stale, and keeps count.
+"""
 
 from __future__ import annotations
 
+import gc
+import itertools
 import os
 import sys
-from functools import cache, partial
+import weakref
+from functools import cache, partial, wraps
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
-from pytest_arena._gate import _gate_notes, _loops, _owners
-from pytest_arena._gate._engines import describe, remember_engines, used_again
-from pytest_arena._gate._lost import LostWrites, note_errors_on_leaving, watch_writes
-from pytest_arena._gate._registry import INFO, Checkout, ConnectionRecord, abandon
+from pytest_arena._gate import _gate_notes, _loops
+from pytest_arena._gate._engines import describe
+from pytest_arena._gate._registry import (
+    INFO,
+    Checkout,
+    ConnectionRecord,
+    abandon,
+    drop_quietly,
+    is_foreign,
+    note_owner,
+)
+from pytest_arena._gate._writes import LostWrites, note_errors_on_leaving, watch_writes
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._process import when_imported
 from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Live, loaded_rooms, room
@@ -24,13 +38,13 @@ from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Live, loaded_rooms, r
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import Dialect
+    from typing_extensions import TypeIs
 
-    from pytest_arena._gate._lost import LostWrite
     from pytest_arena._gate._registry import Registry
+    from pytest_arena._gate._writes import LostWrite
     from pytest_arena._product import Core
 
-__all__ = ["Gate", "close", "install"]
+__all__ = ["Gate", "close", "engines_in_use", "find_engines", "install", "remember_engines"]
 
 
 class Gate:
@@ -48,7 +62,7 @@ class Gate:
     ) -> None:
         """Decide where a connection goes, before it is opened."""
         __tracebackhide__ = True
-        used_again(dialect)
+        _disposed.discard(dialect)
         asked = describe(dialect, cargs, cparams)
         info = ConnectionRecord(self.core.aim(asked))
         if entry is not None:
@@ -61,7 +75,7 @@ class Gate:
         """Check a live connection that did not come the way of ``connecting``."""
         __tracebackhide__ = True
         _loops.free_locks(dbapi_connection)
-        _owners.note_owner(dbapi_connection)
+        note_owner(dbapi_connection)
         self.registry.add(entry)
         info: ConnectionRecord | None = entry.info.get(INFO)
         live = info.opened(dbapi_connection) if info is not None and info.opened else None
@@ -91,7 +105,7 @@ class Gate:
         """Drop a stale connection, quietly: SQLAlchemy's pool opens another one at once."""
         __tracebackhide__ = True
         _loops.free_locks(dbapi_connection)
-        if _owners.is_foreign(dbapi_connection):
+        if is_foreign(dbapi_connection):
             raise DisconnectionError("this connection belongs to another event loop")
         info = self._info_of(dbapi_connection, entry)
         aims = info.aims()
@@ -117,20 +131,15 @@ class Gate:
 
     def checked_in(self, _dbapi_connection: Any, entry: Any) -> None:
         """The connection is back in its pool, or is gone."""
-        taken = self.registry.find(entry)
-        if taken is not None and taken.handle is not None:
-            taken.handle.returned()
-        # Another thread may ask right now, and must not find it neither out nor counted.
-        if taken is not None and taken.key is not None:
-            self.registry.usage.end(taken.key)
-        self.registry.drop(entry)
+        if (taken := self.registry.find(entry)) is not None:
+            if taken.handle is not None:
+                taken.handle.returned()
+            self.registry.give_back(taken)
 
     def detached(self, _dbapi_connection: Any, entry: Any) -> None:
         """Somebody keeps the connection for good: no pool tells when it is used."""
-        taken = self.registry.find(entry)
-        if taken is not None and taken.key is not None:
-            self.registry.usage.unwatched(taken.key)  # first, as above
-        self.registry.drop(entry)
+        if (taken := self.registry.find(entry)) is not None:
+            self.registry.keep(taken)
 
     def take_lost(self) -> list[LostWrite]:
         """Return what was written in the level that stands, and lost, since this was called last.
@@ -174,6 +183,70 @@ class Gate:
             is_new = record.end_use() and record.key and record.process == os.getpid()
             if is_new and record.handle is not None:
                 record.handle.roll_back()
+
+
+# By their age: a number is given once. Weak, so that an engine ends when its app lets go of it.
+_known: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()
+_disposed: weakref.WeakSet[Dialect] = weakref.WeakSet()
+_ages = itertools.count()
+
+
+def find_engines() -> list[Engine]:
+    """Return the engines that exist now, the oldest first. Costs a microsecond for each."""
+    return [engine for known in _known.valuerefs() if (engine := known()) is not None]
+
+
+def engines_in_use() -> list[Engine]:
+    """Return the engines that exist, without those that were disposed of and not used since."""
+    return [engine for engine in find_engines() if engine.dialect not in _disposed]
+
+
+def remember_engines(watch: Callable[[Dialect], None]) -> None:
+    """Know all engines from here on: those that exist, and each that is made.
+
+    ``watch`` is told of the dialect of each, which several may have in common.
+
+    SQLAlchemy has no event for a new engine. Its dialect is told of each, which is what is
+    wrapped; ``Engine.__init__`` is not, since ``create_engine`` reads its signature.
+    """
+    for engine in _made_before():
+        _remember(engine, watch)
+    event.listen(Engine, "engine_disposed", _on_disposed)
+    created = vars(Dialect)["engine_created"].__func__
+
+    @wraps(created)
+    def engine_created(cls: type[Dialect], engine: Engine) -> None:
+        _remember(engine, watch)
+        created(cls, engine)
+
+    Dialect.engine_created = classmethod(engine_created)  # type: ignore[assignment,method-assign]  # as said above
+
+
+def _remember(engine: Engine, watch: Callable[[Dialect], None]) -> None:
+    drop_quietly(engine.dialect)
+    watch(engine.dialect)
+    _known[next(_ages)] = engine
+
+
+def _on_disposed(engine: Engine) -> None:
+    _disposed.add(engine.dialect)
+
+
+def _made_before() -> list[Engine]:
+    """Ask the garbage collector for the engines that exist, which costs some ten milliseconds."""
+    # Referrers come generation by generation, the youngest first; within a generation, objects
+    # stand in the order in which they were made.
+    wanted = {id(found): found for found in gc.get_referrers(Engine) if _is_engine(found)}
+    if len(wanted) <= 1:
+        return list(wanted.values())
+    objects = (found for generation in (2, 1, 0) for found in gc.get_objects(generation))
+    found_again = [wanted.pop(id(found)) for found in objects if id(found) in wanted]
+    return [*found_again, *wanted.values()]  # a collection meanwhile moves one past the search
+
+
+def _is_engine(found: object) -> TypeIs[Engine]:
+    # Not isinstance, which asks a lazy proxy for its __class__: that may raise, or load something.
+    return issubclass(type(found), Engine)
 
 
 _gates: list[Gate] = []

@@ -1,23 +1,35 @@
-"""The connections of this process: which are in pools, who has taken one, and who uses what?"""
+"""The connections of this process: what each is, who has taken it, which loop it belongs to.
+
+A pool's connection has a `ConnectionRecord` in its entry. The `Registry` knows which are in their
+pools, who has taken one, and how often each database was used. Where a driver ties connections to
+the event loop in which they were made, they are dropped in other loops without a word.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import weakref
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy.engine import AdaptedConnection
+from sqlalchemy.util.concurrency import in_greenlet
+
+from pytest_arena._process import running_loop
 from pytest_arena._values import alive
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterable, Iterator
 
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import Connection, Dialect
     from sqlalchemy.pool import ConnectionPoolEntry
 
-    from pytest_arena._gate._reads import Part
     from pytest_arena._product import Aim, Handle, Key, Live
     from pytest_arena._values import CodeLine
 
@@ -25,13 +37,22 @@ __all__ = [
     "INFO",
     "Checkout",
     "ConnectionRecord",
+    "DatabaseUsage",
+    "Part",
     "Registry",
-    "Usage",
     "Written",
     "abandon",
+    "drop_quietly",
+    "is_foreign",
+    "note_owner",
+    "transport_of",
 ]
 
 INFO = "pytest_arena"  # where it stands in the dictionary ``info`` of a pool's entry
+
+# The table, the rows that one statement wrote to it (0 where that is not known), and whether these
+# were inserted by it.
+Part = tuple[str, int, bool]
 
 
 @dataclass(slots=True)
@@ -135,147 +156,116 @@ def abandon(entry: Any) -> None:
     entry.dbapi_connection = None
 
 
-class Usage:
-    """How often each database was used, as far as the pools of this process tell. Any thread asks.
-
-    ``out`` returns whose connections are out of their pools. What is out, or has come without a
-    pool, may be used at any time; so may all, once there are other processes.
-    """
-
-    def __init__(self, out: Callable[[], Iterable[Key]]) -> None:
-        self._out = out
-        self._turn = threading.RLock()
-        self._numbers: Counter[Key] = Counter()
-        self._unwatched: set[Key] = set()
-        self._waiting: dict[Key, Callable[[], None]] = {}
-        self._has_others = False
-        self._renamed: dict[Key, Key] = {}
-
-    def rename(self, old: Key, new: Key) -> None:
-        """A database has another key from here on; who asks by the old one is told of it, too."""
-        with self._turn:
-            self._renamed[old] = new
-            self._numbers[new] += self._numbers.pop(old, 0) + 1
-            if old in self._unwatched:
-                self._unwatched.add(new)
-            if (call := self._waiting.pop(old, None)) is not None:
-                call()
-
-    def _now(self, key: Key) -> Key:
-        return self._renamed.get(key, key)
-
-    def of(self, key: Key) -> DatabaseUsage:
-        """Return what tells of one database."""
-        return DatabaseUsage(self, key)
-
-    def begin(self, aims: Iterable[Aim]) -> None:
-        """A connection is about to be handed out; it is known to be out of its pool."""
-        with self._turn:
-            for aim in aims:
-                # However it came: by a listener or a creator of the app's as well.
-                if aim.address is not None:
-                    self._numbers[self._now(aim.key)] += 1
-                    self._tell(aim.key)
-
-    def end(self, key: Key) -> None:
-        """A connection was given back: it may have been used since it was asked for last."""
-        with self._turn:
-            self._numbers[self._now(key)] += 1
-
-    def unwatched(self, key: Key) -> None:
-        """From here on somebody has a connection that no pool sees."""
-        with self._turn:
-            self._unwatched.add(self._now(key))
-            self._tell(key)
-
-    def open_to_others(self) -> None:
-        """Another process is about to be started, which may use them all."""
-        with self._turn:
-            self._has_others = True
-            for key in list(self._waiting):
-                self._tell(key)
-
-    def _tell(self, key: Key) -> None:
-        if (call := self._waiting.pop(self._now(key), None)) is not None:
-            call()
-
-    def number(self, key: Key) -> int:
-        """Return a number that has moved since it was last asked for, if one may have been used."""
-        with self._turn:
-            if self._may_be_used(key := self._now(key)):
-                self._numbers[key] += 1
-            return self._numbers[key]
-
-    def before_next(self, key: Key, call: Callable[[], None]) -> bool:
-        """Have this called before it is used again, if nobody can be using it now."""
-        with self._turn:
-            is_quiet = not self._may_be_used(key := self._now(key))
-            if is_quiet:
-                self._waiting[key] = call
-            return is_quiet
-
-    def _may_be_used(self, key: Key) -> bool:
-        return self._has_others or key in self._unwatched or key in map(self._now, self._out())
-
-
-@dataclass(frozen=True, slots=True)
-class DatabaseUsage:
-    """When one database was used."""
-
-    all: Usage
-    key: Key
-
-    def __call__(self) -> int:
-        """Return a number that has moved since it was last asked for, if it may have been used.
-
-        That is so where a connection was taken from its pool, or given back; as long as one is
-        out; from when one was opened without a pool, or taken out of it for good; and as soon as
-        there are other processes.
-        """
-        return self.all.number(self.key)
-
-    def before_next(self, call: Callable[[], None]) -> bool:
-        """Have this called before it is used the next time, by whoever is about to.
-
-        Only the last that was asked for is called, and once; it must not raise. Returns whether
-        that can be had: not, where somebody may be using it right now.
-        """
-        return self.all.before_next(self.key, call)
-
-
 class Registry:
-    """All connections of the process that a pool has, or has given to somebody.
+    """All connections of the process that a pool has, or has given to somebody. Any thread asks.
 
     One of SQLAlchemy's Core takes a connection from a pool and may take another one. Each is known
     with the serial of the level in which it was made: what a wider fixture has made is no test's,
     also where it took another connection in a test.
+
+    How often each database on a server was used is counted as far as pools tell. What is out of
+    its pool, or has come without one, may be used at any time; so may all, once there are other
+    processes.
     """
 
     def __init__(self) -> None:
         self.used: set[Key] = set()  # keys of the databases since somebody cleared it
         self.has_raw = False  # whether anybody has ever opened a connection without an engine
-        self.usage = Usage(self._keys_out)  # of databases on servers
         self._taken: weakref.WeakKeyDictionary[Any, Checkout] = weakref.WeakKeyDictionary()
         self._entries: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
         self._holders: weakref.WeakKeyDictionary[Connection, int] = weakref.WeakKeyDictionary()
+        self._has_others = False
+        self._unwatched: set[Key] = set()
+        self._renamed: dict[Key, Key] = {}
+        # What `DatabaseUsage` hands out, and whom it calls.
+        self.turn = threading.RLock()
+        self.numbers: Counter[Key] = Counter()
+        self.waiting: dict[Key, Callable[[], None]] = {}
 
     def add(self, entry: Any) -> None:
         """A pool has a new connection."""
         self._entries[entry] = None
 
     def take(self, checkout: Checkout, aims: Iterable[Aim]) -> None:
-        """Somebody has taken a connection."""
+        """Somebody is about to be handed out a connection."""
         self.used.update([aim.key for aim in aims])
         self._taken[checkout.entry] = checkout
-        self.usage.begin(aims)
+        with self.turn:
+            for aim in aims:
+                # However it came: by a listener or a creator of the app's as well.
+                if aim.address is not None:
+                    key = self.key_now(aim.key)
+                    self.numbers[key] += 1
+                    self._call(key)
 
     def find(self, entry: Any) -> Checkout | None:
         """Return who has taken a connection; None where it is in its pool, or gone."""
         return self._taken.get(entry)
 
-    def drop(self, entry: Any) -> None:
-        """Nobody has the connection any more, as far as a pool knows."""
-        self._taken.pop(entry, None)
+    def give_back(self, taken: Checkout) -> None:
+        """The connection is in its pool again, or gone: it may have been used until now."""
+        # Another thread may ask right now, and must not find it neither out nor counted.
+        if taken.key is not None:
+            with self.turn:
+                self.numbers[self.key_now(taken.key)] += 1
+        self._taken.pop(taken.entry, None)
+
+    def keep(self, taken: Checkout) -> None:
+        """Somebody keeps the connection for good: no pool tells when it is used."""
+        if taken.key is not None:
+            self._unwatch(taken.key)  # first, as above
+        self._taken.pop(taken.entry, None)
+
+    def opened_raw(self, key: Key) -> None:
+        """Somebody has opened a connection without an engine."""
+        self.has_raw = True
+        self.used.add(key)
+        self._unwatch(key)
+
+    def open_to_others(self) -> None:
+        """Another process is about to be started, which may use all databases."""
+        with self.turn:
+            self._has_others = True
+            for key in list(self.waiting):
+                self._call(key)
+
+    def rename(self, old: Key, new: Key) -> None:
+        """A database has another key from here on; who asks by the old one is told of it, too."""
+        with self.turn:
+            self._renamed[old] = new
+            self.numbers[new] += self.numbers.pop(old, 0) + 1
+            if old in self._unwatched:
+                self._unwatched.add(new)
+            self._call(old)
+
+    def usage(self, key: Key) -> DatabaseUsage:
+        """Return what tells of the use of one database."""
+        return DatabaseUsage(self, key)
+
+    def key_now(self, key: Key) -> Key:
+        """Return the key that a database has by now."""
+        return self._renamed.get(key, key)
+
+    def may_be_in_use(self, key: Key) -> bool:
+        """Whether somebody may be using a database right now."""
+        if self._has_others or key in self._unwatched:
+            return True
+        for reference in self._taken.keyrefs():  # as `alive` reads them
+            entry = reference()
+            taken = self._taken.get(entry) if entry is not None else None
+            if taken is not None and taken.key and self._renamed.get(taken.key, taken.key) == key:
+                return True
+        return False
+
+    def _unwatch(self, key: Key) -> None:
+        with self.turn:
+            key = self.key_now(key)
+            self._unwatched.add(key)
+            self._call(key)
+
+    def _call(self, key: Key) -> None:
+        if (call := self.waiting.pop(key, None)) is not None:
+            call()
 
     def taken(self) -> list[Checkout]:
         """Return the connections that are out of their pools."""
@@ -292,35 +282,27 @@ class Registry:
             if record is not None and is_there:
                 yield record
 
-    def opened_raw(self, key: Key) -> None:
-        """Somebody has opened a connection without an engine."""
-        self.has_raw = True
-        self.used.add(key)
-        self.usage.unwatched(key)
-
-    def _keys_out(self) -> list[Key]:
-        return [taken.key for taken in self.taken() if taken.key is not None]
-
     def hold(self, connection: Connection, serial: int) -> None:
         """Somebody has called ``engine.connect()``, or a session has, in this level."""
         self._holders[connection] = serial
 
     def entries_of_others(self, serial: int) -> list[object]:
         """Return the pool's entries whose holders were made in another level than this one."""
-        older = [one for one in alive(self._holders) if self._holders.get(one) != serial]
-        return [getattr(_proxied(one), "_connection_record", None) for one in older]
+        older = [held for held in alive(self._holders) if self._holders.get(held) != serial]
+        return [getattr(_proxied(held), "_connection_record", None) for held in older]
 
     def give_up(self, taken: Checkout) -> bool:
         """Take a connection away: its holder opens another one when he goes on.
 
         Returns whether he was inside a transaction, which is lost: he has to roll it back first.
         """
-        self.drop(taken.entry)  # first: its holder may take it anew at once
+        self._taken.pop(taken.entry, None)  # first: its holder may take it anew at once
         reference = getattr(taken.entry, "fairy_ref", None)
         proxied: Any = reference() if reference is not None else None
         if proxied is None:
             return False
-        holder = next((one for one in alive(self._holders) if _proxied(one) is proxied), None)
+        holders = (held for held in alive(self._holders) if _proxied(held) is proxied)
+        holder = next(holders, None)
         if holder is None:
             proxied.invalidate()
             return False
@@ -344,3 +326,206 @@ def _reconnected(holder: Connection) -> bool:
 def _proxied(connection: Connection) -> object:
     # Its property would open another one where there is none.
     return connection._dbapi_connection  # noqa: SLF001 - as said
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUsage:
+    """When one database was used."""
+
+    registry: Registry
+    key: Key
+
+    def __call__(self) -> int:
+        """Return a number that has moved since it was last asked for, if it may have been used.
+
+        That is so where a connection was taken from its pool, or given back; as long as one is
+        out; from when one was opened without a pool, or taken out of it for good; and as soon as
+        there are other processes.
+        """
+        registry = self.registry
+        with registry.turn:
+            key = registry.key_now(self.key)
+            if registry.may_be_in_use(key):
+                registry.numbers[key] += 1
+            return registry.numbers[key]
+
+    def before_next(self, call: Callable[[], None]) -> bool:
+        """Have this called before it is used the next time, by whoever is about to.
+
+        Only the last that was asked for is called, and once; it must not raise. Returns whether
+        that can be had: not, where somebody may be using it right now.
+        """
+        registry = self.registry
+        with registry.turn:
+            key = registry.key_now(self.key)
+            is_quiet = not registry.may_be_in_use(key)
+            if is_quiet:
+                registry.waiting[key] = call
+            return is_quiet
+
+
+# Connections that cannot leave their loop.
+
+# Their connections wait with what the running loop offers, and belong to none.
+_WITHOUT_LOOP: Final = frozenset({"psycopg", "aiosqlite"})
+
+_owners: Final[weakref.WeakKeyDictionary[Any, weakref.ref[AbstractEventLoop]]] = (
+    weakref.WeakKeyDictionary()
+)
+_quiet_ones: Final[weakref.WeakSet[Dialect]] = weakref.WeakSet()
+_watched_loops: Final[weakref.WeakSet[AbstractEventLoop]] = weakref.WeakSet()
+
+
+def note_owner(dbapi_connection: object) -> None:
+    """Remember in which loop a new connection was made, where it cannot leave it.
+
+    To be called for each new connection, however it was made. When its loop is closed, it is
+    closed first: afterwards nothing could be said to it any more, its socket would be collected
+    with a ResourceWarning, and uvloop waits for ever where that is an error.
+    """
+    connection = _driver_connection(dbapi_connection)
+    loop = running_loop()
+    if connection is None or loop is None or _is_without_loop(connection):
+        return
+    with suppress(TypeError):  # a driver's class that has no weak references
+        _owners[connection] = weakref.ref(loop)
+        _watch(loop)
+
+
+def is_foreign(dbapi_connection: object) -> bool:
+    """Whether a connection belongs to another loop than the running one. Costs about 1 µs."""
+    connection = _driver_connection(dbapi_connection)
+    if connection is None:
+        return False
+    with suppress(TypeError):  # as above
+        owner = _owners.get(connection)
+        return owner is not None and owner() is not running_loop()
+    return False
+
+
+def drop_quietly(dialect: Dialect) -> None:
+    """Have the pools of a dialect drop what belongs to another loop, instead of talking to it.
+
+    SQLAlchemy pings a connection *before* any listener may look at it, and terminates one by
+    saying goodbye in the running loop: either fails in another loop, with tracebacks in the log.
+    Wraps three methods of the instance, once; a method call more for each ping and close.
+    """
+    if not dialect.is_async or dialect.driver == "aiosqlite" or dialect in _quiet_ones:
+        return
+    _quiet_ones.add(dialect)
+    instance: Any = dialect  # its methods are replaced, its class's are not
+    if dialect.driver in _WITHOUT_LOOP:
+        instance.do_close = _without_awaiting(dialect.do_close)
+        instance.do_terminate = _without_awaiting(dialect.do_terminate)
+        return
+    ping = dialect.do_ping
+    instance.do_ping = lambda connection: not is_foreign(connection) and ping(connection)
+    instance.do_close = _quiet(dialect.do_close)
+    instance.do_terminate = _quiet(dialect.do_terminate)
+
+
+def transport_of(connection: Any) -> Any:
+    """Return the transport of a driver's connection, None where its place is not known."""
+    found = getattr(connection, "_transport", None)  # asyncpg
+    if found is None:
+        found = getattr(getattr(connection, "_writer", None), "transport", None)  # MySQL's drivers
+    return found
+
+
+def _quiet(end: Callable[[Any], None]) -> Callable[[Any], None]:
+    def close(dbapi_connection: Any) -> None:
+        connection = _driver_connection(dbapi_connection)
+        transport = transport_of(connection)
+        if is_foreign(dbapi_connection):
+            _hang_up(connection)
+        else:
+            try:
+                end(dbapi_connection)
+            except RuntimeError:
+                # Somebody was still at it in a loop that is closed: a statement being cancelled.
+                _hang_up(connection)
+        if getattr(transport, "moves_between_loops", False) and not transport.is_closing():
+            transport.abort()  # asyncpg takes a connection that the server has ended for closed
+
+    return close
+
+
+def _without_awaiting(end: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Psycopg's connections are closed by awaiting alone; libpq's can be, anywhere."""
+
+    def close(dbapi_connection: Any) -> None:
+        if in_greenlet():
+            end(dbapi_connection)
+        else:
+            _driver_connection(dbapi_connection).pgconn.finish()
+
+    return close
+
+
+def _hang_up(connection: Any) -> None:
+    """End a connection that belongs to another loop, whatever that one does."""
+    reference = _owners.get(connection)
+    owner = reference() if reference is not None else None
+    if owner is None or owner.is_closed():
+        _force_close(connection)
+        return
+    if not owner.is_running():
+        # It may never run again, but it is open, and so the socket's number is still its own.
+        with suppress(Exception):  # a driver whose socket is elsewhere, or closed
+            _shut_down(transport_of(connection).get_extra_info("socket").fileno())
+    with suppress(RuntimeError):  # closed meanwhile
+        owner.call_soon_threadsafe(_force_close, connection)
+
+
+def _force_close(connection: Any) -> None:
+    """Have a driver do what it can without awaiting: asyncpg's terminate(), MySQL's close()."""
+    end = getattr(connection, "terminate", None) or getattr(connection, "close", None)
+    if end is not None and not iscoroutinefunction(end):
+        with suppress(Exception):  # it finds that its loop or its socket is closed
+            end()
+
+
+def _watch(loop: AbstractEventLoop) -> None:
+    """Have a loop close its connections before it is closed itself. Nothing else tells of it."""
+    if loop in _watched_loops:
+        return
+    _watched_loops.add(loop)
+    close = loop.close
+
+    def close_all() -> None:
+        if not (loop.is_closed() or loop.is_running()):
+            _close_those_of(loop)
+        close()
+
+    with suppress(AttributeError):  # a loop whose methods cannot be replaced
+        loop.close = close_all  # type: ignore[method-assign]  # of this one instance
+
+
+def _close_those_of(loop: AbstractEventLoop) -> None:
+    known = alive(_owners)
+    mine = [each for each in known if (owner := _owners.get(each)) is not None and owner() is loop]
+    for connection in mine:
+        _force_close(connection)
+    with suppress(RuntimeError):  # another loop runs in this thread
+        if mine:
+            # Transports close their sockets in the next round.
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+
+
+def _shut_down(number: int) -> None:
+    with socket.socket(fileno=os.dup(number)) as copy:
+        copy.shutdown(socket.SHUT_RDWR)
+
+
+def _is_without_loop(connection: Any) -> bool:
+    if getattr(transport_of(connection), "moves_between_loops", False):
+        return True
+    module = type(connection).__module__.partition(".")[0]
+    return module in _WITHOUT_LOOP
+
+
+def _driver_connection(dbapi_connection: object) -> Any:
+    if isinstance(dbapi_connection, AdaptedConnection):
+        return dbapi_connection.driver_connection
+    return None

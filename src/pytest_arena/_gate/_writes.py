@@ -1,45 +1,224 @@
-"""What has the app written that nobody has committed, nor wanted to be rolled back?"""
+"""What does a statement read and write, and what of it has nobody committed, nor undone on purpose?
+
+Every statement of an engine passes here once it has run. Whoever watches (`watch_statements`) gets
+its text and the rows that it wrote; a transaction that is closed with writes in it is a lost one.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 import weakref
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from pytest_arena._gate._reads import (
-    note_commit,
-    note_doubt,
-    note_opened,
-    note_statement,
-    noted_write,
-)
-from pytest_arena._gate._registry import INFO, ConnectionRecord, Written
-from pytest_arena._gate._written import (
-    COMPILED,
-    ends_transaction,
-    is_plain,
-    savepoint_in,
-    written_table,
-)
+from pytest_arena._gate._registry import INFO, ConnectionRecord, Part, Written
 from pytest_arena._origin import user_line
 from pytest_arena._product import ROOMS
+from pytest_arena._values import STATEMENT_START as START
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._product import Core, Key
 
-__all__ = ["LostWrite", "LostWrites", "note_errors_on_leaving", "watch_writes"]
+__all__ = [
+    "Doings",
+    "LostWrite",
+    "LostWrites",
+    "ends_transaction",
+    "is_plain",
+    "note_errors_on_leaving",
+    "savepoint_in",
+    "watch_statements",
+    "watch_writes",
+    "written_table",
+]
+
+
+# What a statement says of itself.
+
+# How statements of SQLAlchemy's begin that do such things, and are neither a text nor known to it
+# as a write.
+COMPILED = ("WITH", "SAVEPOINT", "ROLLBACK TO")
+
+_NAME = r'(?:"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|[\w$]+)'
+_WRITES = (
+    r"(?:INSERT\s+(?:OR\s+\w+\s+)?INTO|REPLACE\s+INTO|DELETE\s+FROM(?:\s+ONLY)?|MERGE\s+INTO"
+    r"|UPDATE(?:\s+OR\s+\w+)?(?:\s+ONLY)?)"
+    rf"(?:\s+|(?=[\"`\[]))(?P<table>{_NAME}(?:\s*\.\s*{_NAME})*)"
+)
+_WRITE = re.compile(START + _WRITES, re.IGNORECASE | re.DOTALL)
+_ANY = re.compile(
+    rf"{START}(?:INSERT|REPLACE|UPDATE|DELETE|MERGE|WITH|SAVEPOINT|ROLLBACK|COMMIT|END|ABORT)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_INSIDE = re.compile(rf"\b{_WRITES}", re.IGNORECASE)
+_WITH = re.compile(rf"{START}WITH\b", re.IGNORECASE | re.DOTALL)
+_END = re.compile(rf"{START}(?:COMMIT|END|ROLLBACK|ABORT)\b", re.IGNORECASE | re.DOTALL)
+_SAVEPOINT = re.compile(
+    rf"{START}(?:SAVEPOINT|(?P<back>ROLLBACK(?:\s+(?:WORK|TRANSACTION))?\s+TO(?:\s+SAVEPOINT)?))"
+    rf"\s+(?P<name>{_NAME})",
+    re.IGNORECASE | re.DOTALL,
+)
+# What reads like one inside a statement: texts, and locks on rows.
+_NO_WRITES = re.compile(r"'(?:[^']|'')*'|\bFOR\s+(?:NO\s+KEY\s+)?UPDATE\b", re.IGNORECASE)
+_PART = re.compile(_NAME)
+_DEFAULT_SCHEMAS = ("main", "public")
+
+
+def is_plain(statement: str) -> bool:
+    """Whether a statement is none that anything here has a word for. Costs 0.3 µs."""
+    return _ANY.match(statement) is None
+
+
+def written_table(statement: str) -> str:
+    """Return the table that a statement writes to, as an app names it; "" for none. Costs 1 µs."""
+    found = _WRITE.match(statement)
+    if found is None and _WITH.match(statement) is not None:
+        found = _INSIDE.search(_NO_WRITES.sub("''", statement))
+    return _plain(found["table"]) if found is not None else ""
+
+
+def ends_transaction(statement: str) -> bool:
+    """Whether it is one by which an app commits or rolls back without SQLAlchemy."""
+    return _END.match(statement) is not None
+
+
+def savepoint_in(statement: str) -> tuple[str, bool] | None:
+    """Return the savepoint that a statement sets, or goes back to (True); None for neither."""
+    found = _SAVEPOINT.match(statement)
+    return (found["name"], found["back"] is not None) if found is not None else None
+
+
+def _plain(name: str) -> str:
+    parts = [
+        part[1:-1].replace(part[-1] * 2, part[-1]) if part[0] in '"`[' else part
+        for part in _PART.findall(name)
+    ]
+    return ".".join(parts[1:] if len(parts) > 1 and parts[0] in _DEFAULT_SCHEMAS else parts)
+
+
+# What is done in a stretch of time, for whoever watches.
+
+_MOST_VALUES = 50  # statements of which the values are kept
+
+
+@dataclass(slots=True, eq=False)
+class Doings:
+    """What has been done to the databases in one stretch of time, by the statements of engines."""
+
+    statements: set[str] = field(default_factory=set)  # that were run: what they read is in them
+    written: list[Part] = field(default_factory=list)  # and committed
+    executed: int = 0  # rows that statements wrote, committed or not
+    values: list[Any] = field(default_factory=list)  # parameters of statements that wrote
+    is_unsure: bool = False  # whether it may be that other rows were written, too, or not these
+    opened: list[tuple[ConnectionRecord, Written]] = field(default_factory=list)
+    pending: dict[int, tuple[Part, ...]] = field(default_factory=dict)
+    """What stood uncommitted when this stretch began, by connections."""
+    shared: set[int] = field(default_factory=set)  # those of them that were used in it
+
+    apart: Doings | None = None  # what the app has done meanwhile, by itself
+
+    def of_the_app(self) -> Doings:
+        """Return where it belongs what the app does by itself, as it starts and ends."""
+        if self.apart is None:
+            self.apart = Doings()
+        return self.apart
+
+    def see_pending(self, before: Iterable[Doings]) -> None:
+        """Begin with what connections of others have written, and not committed yet."""
+        for other in before:
+            self.pending |= {id(info): tuple(written.parts) for info, written in other.still_open()}
+
+    def still_open(self) -> list[tuple[ConnectionRecord, Written]]:
+        """Return those that have not been ended."""
+        return [(info, written) for info, written in self.opened if info.written is written]
+
+    def joined(self) -> list[Part]:
+        """Return what of the pending stood in the transactions in which this stretch took part."""
+        return [part for place in sorted(self.shared) for part in self.pending[place]]
+
+
+_finders: list[Callable[[], Doings | None]] = []
+
+
+def watch_statements(find: Callable[[], Doings | None]) -> Callable[[], None]:
+    """Have each statement noted in what ``find`` returns then. Returns what ends that.
+
+    Cost: 0.2 µs a statement, and what ``find`` takes; 0.05 µs where nobody watches.
+    """
+    _finders.append(find)
+
+    def end() -> None:
+        if find in _finders:
+            _finders.remove(find)
+
+    return end
+
+
+def _doings() -> Doings | None:
+    return _finders[-1]() if _finders else None
+
+
+def _note_statement(statement: str, context: Any) -> None:
+    if (doings := _doings()) is not None:
+        doings.statements.add(statement)
+        if doings.pending and isinstance(context, DefaultExecutionContext):
+            place = id(_info_of(context.root_connection.connection))
+            if place in doings.pending:
+                doings.shared.add(place)
+
+
+def _noted_write(context: Any, statement: str, parameters: Any, part: tuple[str, int]) -> Part:
+    """A statement has written rows to a table: return what is known of that."""
+    table, rows = part
+    is_insert = context.isinsert or statement.lstrip()[:6].upper() == "INSERT"
+    if (doings := _doings()) is not None:
+        rows = rows or _rows_inserted(context)
+        doings.executed += rows or 1
+        if len(doings.values) < _MOST_VALUES:
+            doings.values.append(parameters)
+    return table, rows, is_insert
+
+
+def _note_doubt() -> None:
+    """Something has happened that statements do not tell: the database has to be asked."""
+    if (doings := _doings()) is not None:
+        doings.is_unsure = True
+
+
+_NOBODY_COUNTED, _COUNTED = 0, "_arena_counted"
+
+
+def _rows_inserted(context: Any) -> int:
+    """Say how many rows an insert of SQLAlchemy's has made that returns some: no driver counts.
+
+    0 where nobody can tell: an insert from a query, one with a word on conflicts, a later batch.
+    """
+    statement = context.compiled.statement if context.isinsert and context.compiled else None
+    is_told = statement is None or (
+        getattr(statement, "_post_values_clause", None)
+        or getattr(statement, "select", None) is not None
+        or getattr(statement, "_multi_values", None)
+        or hasattr(context, _COUNTED)
+    )
+    if is_told:
+        return _NOBODY_COUNTED
+    setattr(context, _COUNTED, True)
+    return len(context.compiled_parameters)
+
+
+# What is lost.
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +245,7 @@ class LostWrites:
         """Return what was lost in the level that stands, once."""
         found, self._found = self._found, []
         serial = self._core.serial() if found else 0
-        return [lost for one, lost in found if one == serial]
+        return [lost for where, lost in found if where == serial]
 
     def executed(self, context: Any, cursor: Any, statement: str, parameters: Any) -> None:
         """A statement that may have written has ended."""
@@ -82,18 +261,19 @@ class LostWrites:
             return
         if info.written is None:
             info.written = Written(user_line(), self._core.serial())
-            note_opened(info)
+            if (doings := _doings()) is not None:
+                doings.opened = [*doings.still_open(), (info, info.written)]
         times = len(parameters) if context.executemany else 1
         # SQLite counts what RETURNING gives only when it has been read, asyncpg never.
         known = 0 if has_rows and rows <= 0 else max(rows, times if rows < 0 else 0)
-        info.written.parts.append(noted_write(context, statement, parameters, (table, known)))
+        info.written.parts.append(_noted_write(context, statement, parameters, (table, known)))
 
     def rolled_back(self, pooled: Any) -> None:
         """Its transaction is about to be rolled back, whoever wants that."""
         info = _info_of(pooled)
         if info is None or info.written is None:
             return
-        note_doubt()  # with AUTOCOMMIT it stands all the same
+        _note_doubt()  # with AUTOCOMMIT it stands all the same
         if not (_is_asked_for(sys._getframe()) or _is_leaving()):  # noqa: SLF001 - the documented way to a frame
             self._look_at(info, info.written, pooled)
         _end(info)
@@ -150,7 +330,8 @@ def _executing(execute: Callable[..., Any], lost: Callable[[], LostWrites | None
         except BaseException:
             _failed(context)
             raise
-        note_statement(statement, context, _info_in)
+        if _finders:
+            _note_statement(statement, context)
         if _may_matter(context, statement) and (to_tell := lost()) is not None:
             to_tell.executed(context, cursor, statement, rest[0])
 
@@ -180,9 +361,9 @@ def _ended(pooled: Any, *, is_doubtful: bool = False) -> None:
     """The transaction is committed, or the app has asked for its end by itself."""
     info = _info_of(pooled)
     if info is not None and info.written is not None:
-        note_commit(info.written.parts)
-        if is_doubtful:
-            note_doubt()
+        if (doings := _doings()) is not None:
+            doings.written.extend(info.written.parts)
+            doings.is_unsure |= is_doubtful
         _end(info)
 
 
@@ -199,13 +380,6 @@ def _turn(pooled: Any, statement: str) -> None:
         (info.written.go_back_to if is_back else info.written.mark)(name)
         if not info.written.parts:
             _end(info)
-
-
-def _info_in(context: Any) -> ConnectionRecord | None:
-    """What is known of the connection on which a statement has run."""
-    if not isinstance(context, DefaultExecutionContext):
-        return None
-    return _info_of(context.root_connection.connection)
 
 
 def _info_of(pooled: Any) -> ConnectionRecord | None:
@@ -288,23 +462,14 @@ def note_errors_on_leaving() -> None:
     SQLAlchemy has no event that says so.
     """
     for kind in (AsyncSession, AsyncConnection):
-        kind.close = _closing(kind.close)  # type: ignore[method-assign]  # as said above
-        kind.__aexit__ = _exiting(kind.__aexit__)  # type: ignore[method-assign]  # as said above
+        for name in ("close", "__aexit__"):
+            setattr(kind, name, _noting(getattr(kind, name)))
 
 
-def _closing(close: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(close)
-    async def noted(self: Any) -> None:
-        with _left(by_error=False):
-            await close(self)
-
-    return noted
-
-
-def _exiting(leave: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(leave)
-    async def noted(self: Any, kind: Any, value: Any, traceback: Any) -> Any:
-        with _left(by_error=kind is not None):
-            return await leave(self, kind, value, traceback)
+def _noting(end: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(end)
+    async def noted(self: Any, *error: Any) -> Any:
+        with _left(by_error=any(error)):
+            return await end(self, *error)
 
     return noted
