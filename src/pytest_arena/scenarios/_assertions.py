@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
     _Heard = Callable[[int, str, str], None]
 
-__all__ = ["enable", "heard", "relative", "statement"]
-
-
 # pytest compiles test files twice, with calls for assertions that pass and without: each kind has
 # files of its own in the cache, or one of them would be silent.
 _TAIL = "-arena.pyc"

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios._log import Log
     from pytest_arena.scenarios.specs import Kind, Problem, ScenarioSpec, Specification
 
-__all__ = ["Scenario"]
-
 _SHOWN = 3
 _LIKE = 0.4
 """How like two texts are if one may be meant by the other."""

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios.evidence import Facts, Requested
 
 
-__all__ = ["Breaking", "SabotageKind", "emptied", "failed", "to_break"]
-
 SabotageKind = Literal["seed", "commit", "empty", "500"]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 

@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING
 from pytest_arena._config._project import read_project, read_setting
 from pytest_arena.errors import ConfigError, ScenarioError
 from pytest_arena.scenarios import evidence, outputs, specs
-from pytest_arena.scenarios.stubs import StubFile, stubs
+from pytest_arena.scenarios.outputs._stubs import StubFile, stubs
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator, Sequence
-
-__all__ = ["do_accept", "do_check", "do_explain", "do_list", "do_merge", "do_report", "do_stubs"]
 
 _FAILED = 1
 _USAGE, _NO_TESTS = 4, 5  # pytest's own exit statuses

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._run import Apps
 
-__all__ = ["AppDoor", "Listener", "is_by_itself", "request_now"]
-
 
 class Listener(Protocol):
     """Wants to know of each request. Its calls stand in the way of the app: they never raise."""

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     _Row = tuple[tuple[str, str], ...]
 
-__all__ = ["Instruments"]
-
 
 class Instruments:
     """Notes the facts of tests that prove a scenario. Never fails a test."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios.specs import Kind, ScenarioSpec
 
 
-__all__ = ["PLAIN", "Block", "Heard", "Log", "is_constant"]
-
 PLAIN = (str, int, float, Decimal, date, time, Enum, UUID)
 """What has a text that says its value. Others' may be long, or ask a database for what it says."""
 # A test that is watched has to be the same test: what it lets go of must not live on here.

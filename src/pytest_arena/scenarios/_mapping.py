@@ -26,16 +26,6 @@ if TYPE_CHECKING:
     from pytest_arena._config import Config
     from pytest_arena.scenarios.specs import ScenarioSpec, Specification
 
-__all__ = [
-    "Mapped",
-    "Mapper",
-    "Mappings",
-    "Unawaited",
-    "check_agreed",
-    "uncollected",
-    "what_is_left_out",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Mapped:

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from pytest_arena._run import ArenaRun
     from pytest_arena.scenarios.evidence import Document
 
-__all__ = ["Scenarios"]
-
 hook = pluggy.HookimplMarker("pytest")
 
 _OUTPUT = "arena_scenarios"  # in what a worker hands to pytest-xdist

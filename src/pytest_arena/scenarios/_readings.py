@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     _Counts = tuple[tuple[str, int], ...]
 
-__all__ = ["Reading", "better", "unknown"]
-
 _LONGEST_TEXT = 160
 _MOST_PLACES = 20  # of assertions
 _MOST_ROWS = 200  # of a table, and a question: more are counted

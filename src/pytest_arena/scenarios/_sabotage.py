@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios._tries import Tries
     from pytest_arena.scenarios.evidence import Facts
 
-__all__ = ["SabotagePasses"]
-
 Result = Literal["noticed", "survived", "not applicable", "unknown"]
 
 hook = pluggy.HookimplMarker("pytest")

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios.evidence import Outcome, Sabotage
 
 
-__all__ = ["ADDRESS", "SENT", "Tries", "evidence_line", "plain_facts", "skip_reason", "told"]
-
 SENT = "arena_scenario"
 """The attribute of a report by which a test's process tells of it: plain values alone."""
 

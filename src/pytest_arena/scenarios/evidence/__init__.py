@@ -1,7 +1,9 @@
 """Is a scenario proven, by what a test did in this run?"""
 
-from pytest_arena.scenarios.evidence._agreed_gaps import (
+from pytest_arena.scenarios.evidence._agreed import (
     AgreedGap,
+    Lock,
+    Locked,
     baseline_text,
     read_baseline,
     read_waivers,
@@ -17,15 +19,13 @@ from pytest_arena.scenarios.evidence._document import (
     Outcome,
     Requested,
     Sabotage,
-    Standing,
     Status,
     StepFacts,
     Try,
 )
 from pytest_arena.scenarios.evidence._json import as_json, from_json, from_shape, to_shape
 from pytest_arena.scenarios.evidence._judge import EVIDENCE, Rules, judge, listed, merged
-from pytest_arena.scenarios.evidence._lock import Lock, Locked
-from pytest_arena.scenarios.evidence._scenario_verdict import row_verdict
+from pytest_arena.scenarios.evidence._verdicts import row_verdict
 
 __all__ = [
     "EVIDENCE",
@@ -43,7 +43,6 @@ __all__ = [
     "Requested",
     "Rules",
     "Sabotage",
-    "Standing",
     "Status",
     "StepFacts",
     "Try",

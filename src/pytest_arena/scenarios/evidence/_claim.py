@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     )
     from pytest_arena.scenarios.specs import Kind, ScenarioSpec, Step
 
-__all__ = ["EXCUSES", "Claim", "StatusReason", "checks_at_the_end", "other_statuses", "worst"]
-
 NO_SEED = "@no-seed"  # what the database holds before any test satisfies its Given
 NO_REQUEST = "@no-request"  # it is not about a request, but a command, a batch, a file
 _BROKEN = {
@@ -79,7 +77,7 @@ def _real_checks(facts: Facts) -> list[Asserted]:
     return [check for check in facts.asserted if not check.is_constant]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Claim:
     """One test says that it proves one scenario, or a row of it."""
 

@@ -9,25 +9,6 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pytest_arena.scenarios.specs import Problem, ScenarioSpec
 
-__all__ = [
-    "FINE",
-    "PASSED",
-    "Asserted",
-    "Document",
-    "Facts",
-    "JudgedScenario",
-    "JudgedStep",
-    "JudgedTest",
-    "Mapping",
-    "Outcome",
-    "Requested",
-    "Sabotage",
-    "Standing",
-    "Status",
-    "StepFacts",
-    "Try",
-]
-
 Pairs = tuple[tuple[str, str], ...]
 Counts = tuple[tuple[str, int], ...]
 Outcome = Literal["passed", "failed", "skipped", "xfailed", "xpassed", "unfinished"]

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from pytest_arena.scenarios.evidence._document import Facts, JudgedScenario
 
-__all__ = ["as_json", "from_json", "from_shape", "to_shape"]
-
 # The shape's version: it is counted up when a name gets another meaning, or goes.
 _SCHEMA = 1
 # What the modules of values name for the type checker alone.

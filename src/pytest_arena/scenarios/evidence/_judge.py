@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios.evidence._agreed_gaps import gap_problems
+from pytest_arena.scenarios.evidence._agreed import Lock, gap_problems
 from pytest_arena.scenarios.evidence._claim import EXCUSES, Claim
 from pytest_arena.scenarios.evidence._document import (
     PASSED,
@@ -17,21 +17,22 @@ from pytest_arena.scenarios.evidence._document import (
     Standing,
     Status,
 )
-from pytest_arena.scenarios.evidence._lock import Lock
-from pytest_arena.scenarios.evidence._scenario_verdict import best_steps, gaps, judged_scenario
-from pytest_arena.scenarios.evidence._test_verdict import judged_test
+from pytest_arena.scenarios.evidence._verdicts import (
+    best_steps,
+    gaps,
+    judged_scenario,
+    judged_test,
+)
 from pytest_arena.scenarios.specs import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import date
 
-    from pytest_arena.scenarios.evidence._agreed_gaps import AgreedGap
-    from pytest_arena.scenarios.evidence._document import JudgedTest, Pairs, Try
+    from pytest_arena.scenarios.evidence._agreed import AgreedGap
+    from pytest_arena.scenarios.evidence._document import JudgedStep, JudgedTest, Pairs, Try
     from pytest_arena.scenarios.evidence._document import Mapping as TestMapping
     from pytest_arena.scenarios.specs import ScenarioSpec, Specification
-
-__all__ = ["EVIDENCE", "Rules", "judge", "listed", "merged"]
 
 EVIDENCE = ("seeded", "requested", "asserted")
 """What can be asked for, in the order in which it happens."""
@@ -75,50 +76,58 @@ def judge(
         set(mappings),
         key=lambda it: (it.test, it.row, it.is_deselected, it.rev, it.place, it.source),
     )
-    by_scenario = defaultdict[str, list["TestMapping"]](list)
+    of_scenario = defaultdict[str, list["TestMapping"]](list)
     for mapping in mappings:
-        by_scenario[mapping.scenario].append(mapping)
-    by_test = defaultdict[str, list["Try"]](list)
+        of_scenario[mapping.scenario].append(mapping)
+    of_test = defaultdict[str, list["Try"]](list)
     for attempt in () if rules.lists_only else tries:
-        by_test[attempt.test].append(attempt)
+        of_test[attempt.test].append(attempt)
     malformed, judged = _malformed(specification), []
     for scenario in sorted(specification.scenarios, key=_scenario_order):
-        own = by_scenario.get(scenario.key, [])
-        # A test that several processes have collected, or several markers name, counts once.
-        distinct = {(mapping.test, mapping.row): mapping for mapping in reversed(own)}
-        claims = [
-            Claim(
-                scenario=scenario,
-                mapping=mapping,
-                evidence=rules.evidence,
-                is_sabotaged=is_sabotaged,
-            )
-            for mapping in sorted(distinct.values(), key=own.index)
-        ]
-        tests = [judged_test(claim, by_test.get(claim.mapping.test, ())) for claim in claims]
-        steps = [
-            claim.judged_steps(test.facts)
-            for claim, test in zip(claims, tests, strict=True)
-            if test.facts and test.status in PASSED
-        ]
-        verdict = judged_scenario(
-            scenario,
-            _standing(scenario, own, rules, malformed),
-            tests,
-            best_steps(scenario, steps),
-            is_partial=bool(partial),
-            is_list=rules.lists_only,
-        )
-        judged.append(verdict)
+        own = of_scenario[scenario.key]
+        claims = list(_claims(scenario, own, rules, is_sabotaged=is_sabotaged))
+        tests = [judged_test(claim, of_test[claim.mapping.test]) for claim in claims]
+        standing = _standing(scenario, own, rules, malformed)
+        steps = _steps(scenario, claims, tests)
+        kind = {"is_partial": bool(partial), "is_list": rules.lists_only}
+        judged.append(judged_scenario(scenario, standing, tests, steps, **kind))
     agreement_problems = _agreement_problems(specification.scenarios, mappings, rules)
-    document = Document(
-        scenarios=tuple(judged),
-        problems=_in_order((*specification.problems, *problems, *agreement_problems)),
+    return _document(
+        judged,
+        (*specification.problems, *problems, *agreement_problems),
         partial=partial,
         is_sabotaged=is_sabotaged,
         is_list=rules.lists_only,
         specs=specification.files,
     )
+
+
+def _claims(
+    scenario: ScenarioSpec, mappings: Iterable[TestMapping], rules: Rules, *, is_sabotaged: bool
+) -> Iterator[Claim]:
+    """A test that several processes have collected, or several markers name, counts once."""
+    distinct: dict[tuple[str, Pairs], TestMapping] = {}
+    for mapping in mappings:
+        distinct.setdefault((mapping.test, mapping.row), mapping)
+    for mapping in distinct.values():
+        yield Claim(scenario, mapping, rules.evidence, is_sabotaged=is_sabotaged)
+
+
+def _steps(
+    scenario: ScenarioSpec, claims: Sequence[Claim], tests: Sequence[JudgedTest]
+) -> tuple[JudgedStep, ...]:
+    shown = [
+        claim.judged_steps(test.facts)
+        for claim, test in zip(claims, tests, strict=True)
+        if test.facts and test.status in PASSED
+    ]
+    return best_steps(scenario, shown)
+
+
+def _document(
+    judged: Iterable[JudgedScenario], problems: Iterable[Problem], **values: Any
+) -> Document:
+    document = Document(scenarios=tuple(judged), problems=_in_order(problems), **values)
     return replace(document, gaps=gaps(document))
 
 
@@ -270,17 +279,14 @@ def merged(documents: Iterable[Document], *, is_complete: bool = False) -> Docum
     by_place = defaultdict[tuple[str, int, str], list["JudgedScenario"]](list)
     for judged in (judged for document in every for judged in document.scenarios):
         by_place[_scenario_order(judged.scenario)].append(judged)
-    document = Document(
-        scenarios=tuple(
-            _joined(by_place[place], is_partial=bool(partial)) for place in sorted(by_place)
-        ),
-        problems=_in_order(problem for it in every for problem in it.problems),
+    return _document(
+        (_joined(by_place[place], is_partial=bool(partial)) for place in sorted(by_place)),
+        (problem for it in every for problem in it.problems),
         partial=partial,
         is_sabotaged=all(it.is_sabotaged for it in every),
         is_list=all(it.is_list for it in every),
         specs=tuple(sorted({spec for it in every for spec in it.specs})),
     )
-    return replace(document, gaps=gaps(document))
 
 
 def _joined(same: Sequence[JudgedScenario], *, is_partial: bool) -> JudgedScenario:

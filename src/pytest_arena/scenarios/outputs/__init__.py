@@ -1,4 +1,4 @@
-"""In which forms is a document of scenarios handed out?"""
+"""In which forms are scenarios handed out: documents, pages, lines, tests to be written?"""
 
 from pytest_arena.scenarios.outputs._ci import workflow_commands
 from pytest_arena.scenarios.outputs._targets import FORMS, OutputTarget, targets, write

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios.evidence import Document, JudgedScenario
     from pytest_arena.scenarios.specs import Problem, ScenarioSpec, Step
 
-__all__ = ["Anchors", "Chapter", "Line", "Part", "cells", "chapters", "lines_as_read", "title"]
-
 Kind = Literal[
     "blank",
     "comment",

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from pytest_arena.scenarios.evidence import Document, JudgedScenario
 
-__all__ = ["summary", "workflow_commands"]
-
 # GitHub shows no summary of more than 1 MiB:
 # https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
 _BYTES = 1_000_000

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios.evidence import Document, JudgedScenario, JudgedTest
     from pytest_arena.scenarios.specs import Row, ScenarioSpec
 
-__all__ = ["messages"]
-
 Message = dict[str, Any]
 
 # What is green and yet no proof is PENDING, which passes no strict run of Cucumber either.

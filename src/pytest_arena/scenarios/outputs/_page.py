@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios.outputs._chapters import Chapter, Line
     from pytest_arena.scenarios.specs import Row, ScenarioSpec, Step
 
-__all__ = ["page"]
-
 _LANGUAGE = re.compile(r"\s*#\s*language\s*:\s*([a-z]{2,3})(?:-([A-Z]{2}))?\s*$")
 _PLACE = re.compile(r"([^\s:]+:\d+)")
 _SABOTAGES = {

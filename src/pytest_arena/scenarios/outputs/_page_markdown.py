@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     Gherkin = Callable[..., Markup]
 
-__all__ = ["markdown"]
-
 _OURS = re.compile(r"[\s{.]*(gherkin|feature|cucumber)\b", re.IGNORECASE)
 _FRONT_MATTER = re.compile(r"---[ \t]*\n.*?\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _UNDER_A_HEAD = re.compile(r"[\s|:-]*-[\s|:-]*")  # of a table

@@ -12,21 +12,6 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios.evidence import Document, JudgedScenario
     from pytest_arena.scenarios.specs import Problem, ScenarioSpec
 
-__all__ = [
-    "counted",
-    "grouped",
-    "heading",
-    "is_open",
-    "judged_count",
-    "middle_cut",
-    "one_line",
-    "problem_line",
-    "reason",
-    "stays_green",
-    "totals",
-    "unsaid_gaps",
-]
-
 # What a part of the tests says nothing about.
 _NOT_JUDGED = {Status.NOT_RUN, Status.UNMAPPED}
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from pytest_arena.scenarios.evidence import Document
 
-__all__ = ["FORMS", "OutputTarget", "targets", "write"]
-
 FORMS = {
     "json": ("scenarios.json", "scenarios as JSON"),
     "html": ("scenarios.html", "scenarios as a page"),

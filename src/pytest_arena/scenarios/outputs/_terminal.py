@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     )
     from pytest_arena.scenarios.specs import Specification
 
-__all__ = ["explained", "lines", "listing"]
-
 # The reason, which says most, begins where a wide terminal still shows it.
 _PLACE, _STATUS, _NAME = 40, 9, 48
 _RUN = "pytest --scenario={key}"

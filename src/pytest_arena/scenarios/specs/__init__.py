@@ -1,7 +1,6 @@
 """What do the specifications say?"""
 
 from pytest_arena.scenarios.specs._index import Index
-from pytest_arena.scenarios.specs._literals import literals, paths
 from pytest_arena.scenarios.specs._reader import files_in, parse, read, require_scenarios
 from pytest_arena.scenarios.specs._references import Reference, reference, row_proven
 from pytest_arena.scenarios.specs._specification import (
@@ -12,6 +11,8 @@ from pytest_arena.scenarios.specs._specification import (
     ScenarioSpec,
     Specification,
     Step,
+    literals,
+    paths,
     rev_of,
     similarity,
     step_lines,

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios.specs._gherkin import Language, Node, Tree
     from pytest_arena.scenarios.specs._specification import Kind
 
-__all__ = ["FeatureNode", "ScenarioNode", "feature_of", "requirement_in"]
-
 # BR-TEST-001, REQ-12, SHOP-7. A hyphen stands in each: OAUTH2, IPV6 and ES6 are names.
 _ID = re.compile(r"\b[A-Z][A-Z0-9]+(?:-[A-Z][A-Z0-9]*)*-\d+\b(?![-.]\d)")
 _NAMES = re.compile(

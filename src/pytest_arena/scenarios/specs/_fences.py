@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from markdown_it.token import Token
 
-__all__ = ["fences", "headings_and_bullets", "tagged_headings", "unread_marks"]
-
 # ```gherkin, ~~~ Gherkin title="x", ``` {.gherkin #id}
 _INFO = r"[\s{.]*(?:gherkin|feature|cucumber)(?![\w-])"
 _GHERKIN = re.compile(_INFO, re.IGNORECASE)

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from pytest_arena.scenarios.specs._specification import GherkinText, Kind
 
-__all__ = ["Fault", "Language", "Node", "Slip", "Tree", "language", "languages", "nearest", "tree"]
-
 Node = dict[str, Any]
 """What the parser returns for a feature, a rule, a scenario, a step."""
 

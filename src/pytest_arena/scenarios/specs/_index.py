@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios.specs._references import Reference
     from pytest_arena.scenarios.specs._specification import ScenarioSpec, Specification
 
-__all__ = ["Index"]
-
 _LIKE = 0.6
 """How like two scenarios are if one has become the other. Others are below 0.5."""
 _CANDIDATES = 20

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios.specs._gherkin import Language, Node, Slip
     from pytest_arena.scenarios.specs._specification import GherkinText, ScenarioSpec
 
-__all__ = ["Lint"]
-
 # A column's name: no mark-up, no address, no comparison.
 _PLACEHOLDER = re.compile(r"<([^\W\d][\w .\-]*)>")
 _SHORT, _LIKE = 2, 0.75  # letters: in short names two others make another word

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from pytest_arena.scenarios.specs._gherkin import Fault, Tree
 
-__all__ = ["files_in", "parse", "read", "require_scenarios"]
-
 MEGABYTES = 5
 """A specification is text that somebody wrote: what is larger is a mistake."""
 

@@ -16,8 +16,6 @@ from pytest_arena.scenarios.specs._specification import canonical
 if TYPE_CHECKING:
     from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec
 
-__all__ = ["Reference", "reference", "row_proven"]
-
 _OPTIONS = ("spec", "rev", "row")
 _REV = re.compile(r"\d+:[0-9a-f]+$")
 _RIGHT = '@pytest.mark.scenario("Feature :: Scenario")'
