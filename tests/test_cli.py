@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
-from pytest_arena._cli._base import Place, Thing
-from pytest_arena._cli._lines import as_lines, size_shown
+from pytest_arena._cli._lines import Place, Thing, as_lines, size_shown
 from pytest_arena._cli._main import main
 from pytest_arena._config._project import read_options
 from pytest_arena._postgresql._control import open_control

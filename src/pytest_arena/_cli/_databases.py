@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli._base import Place
 from pytest_arena._cli._files import CachedFiles, LiveFiles
-from pytest_arena._cli._lines import as_json, as_lines, closing_line, sweep_line
-from pytest_arena._cli._server_databases import ServerDatabases
+from pytest_arena._cli._lines import (
+    Place,
+    Swept,
+    Thing,
+    as_json,
+    as_lines,
+    closing_line,
+    sweep_line,
+)
 from pytest_arena._config._project import read_options
-from pytest_arena._postgresql.registry import REGISTRY
+from pytest_arena._postgresql.registry import REGISTRY, ServerRegistry, look
 from pytest_arena._postgresql.servers import Unavailable, Wanted
 from pytest_arena._postgresql.servers._find import find_server, local_service
 from pytest_arena.errors import ArenaError, ConfigError, ServerError
@@ -22,8 +30,10 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from pytest_arena._cli._base import Omission, PlaceKind, Removed
+    from pytest_arena._cli._lines import PlaceKind
     from pytest_arena._config import Config
+    from pytest_arena._postgresql.registry import RegistryRow
+    from pytest_arena._values import Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,49 +46,37 @@ class Nothing:
         """Say why."""
         yield self.place
 
-    def sweep(self, *, everything: bool) -> Iterator[Removed | Omission]:
+    def sweep(self, *, everything: bool) -> Iterator[Swept]:
         """Nothing is there."""
         del everything
         yield from ()
 
 
-def list_databases(given: argparse.Namespace) -> int:
-    """Print what there is. Returns the exit status; a place that fails is told after the others.
+def list_or_sweep(given: argparse.Namespace) -> int:
+    """Print what there is; or remove what may go, and print it. Returns the exit status.
+
+    A place that fails is told after the others.
 
     Raises:
         ConfigError: a value that cannot be right.
         ServerError: the server that is named cannot be used.
     """
     places: list[Place] = []
+    done: list[Swept] = []
     failures: list[ArenaError] = []
     for room in _rooms(given.database):
         try:
-            places += room.look()
+            if given.sweeps:
+                for thing in room.sweep(everything=given.everything):
+                    done.append(thing)
+                    print(sweep_line(thing), flush=True)  # noqa: T201 - a command prints
+            else:
+                places += room.look()
         except ArenaError as error:
             failures.append(error)
-    lines = as_lines(places, now=datetime.now(UTC))
-    print(as_json(places) if given.json else "\n".join(lines))  # noqa: T201 - a command prints
-    return _status(failures)
-
-
-def sweep_databases(given: argparse.Namespace) -> int:
-    """Remove what may go, and print it. Returns and raises as ``list_databases``."""
-    done: list[Removed | Omission] = []
-    failures: list[ArenaError] = []
-    for room in _rooms(given.database):
-        try:
-            for thing in room.sweep(everything=given.everything):
-                done.append(thing)
-                print(sweep_line(thing), flush=True)  # noqa: T201 - a command prints
-        except ArenaError as error:
-            failures.append(error)
-    print(closing_line(done))  # noqa: T201 - a command prints
-    return _status(failures)
-
-
-def _status(failures: list[ArenaError]) -> int:
-    for error in failures:
-        sys.stderr.write(f"{error}\n")
+    shown = as_json(places) if given.json else "\n".join(as_lines(places, now=datetime.now(UTC)))
+    print(closing_line(done) if given.sweeps else shown)  # noqa: T201 - a command prints
+    sys.stderr.writelines(f"{failure}\n" for failure in failures)
     return 1 if failures else 0
 
 
@@ -91,7 +89,8 @@ def _rooms(database: str | None) -> list[PlaceKind]:
     if sys.platform != "win32":
         from pytest_arena._cli._private_servers import PrivateServers  # noqa: PLC0415 - as above
 
-        rooms.append(PrivateServers(config.cache, registry=registry))
+        on = partial(ServerDatabases, shown="", registry=registry)
+        rooms.append(PrivateServers(config.cache, databases=on))
     return [*rooms, CachedFiles(config.cache)]
 
 
@@ -109,3 +108,54 @@ def _server(config: Config, registry: str) -> list[PlaceKind]:
         note = " ".join(str(getattr(reason, "what", reason)).split())
         return [Nothing(Place(shown="PostgreSQL", where="a local service", note=note))]
     return [ServerDatabases(found.address, found.shown, registry=registry)]
+
+
+class ServerDatabases:
+    """What a server's registry names. What it does not name is nobody's business here."""
+
+    def __init__(self, address: Address, shown: str, *, registry: str) -> None:
+        self._address, self._shown, self._registry = address, shown, registry
+
+    def look(self) -> Iterator[Place]:
+        """Say what is there."""
+        seen = look(self._address, registry=self._registry)
+        things = tuple(map(_thing, seen.databases)) if seen else ()
+        yield Place(shown=self._shown, where=self._address.server, things=things)
+
+    def sweep(self, *, everything: bool) -> Iterator[Swept]:
+        """Have it swept by a run of our own, and say what is not there any more."""
+        before = look(self._address, registry=self._registry)
+        if before is None:
+            return
+        project = "arena databases"
+        with closing(
+            ServerRegistry(self._address, project=project, registry=self._registry)
+        ) as run:
+            run.rest()  # what it sweeps by itself as it begins
+            run.sweep(everything=everything)
+            left = {name: why for name, _, why in (line.partition(": ") for line in run.left)}
+        after = look(self._address, registry=self._registry)
+        there = {row.name for row in after.databases} if after else set()
+        for row in before.databases:
+            if row.name not in there and not row.alive:
+                yield Swept(row.kind, row.name, row.bytes)
+            elif row.name in there and (everything or row.name in left):
+                yield Swept(row.kind, row.name, why=left.get(row.name) or self._why_left(row))
+        if after is None:
+            yield Swept("registry", self._registry, before.bytes)
+
+    def _why_left(self, row: RegistryRow) -> str:
+        if row.alive:
+            return f"a living run's: {row.project}, {row.host} {row.pid}"
+        if row.owner != self._address.user:
+            return f"belongs to the role {row.owner}"
+        return "a living run uses it"
+
+
+# What a row of the registry and a thing have in common.
+_SAME = ("name", "project", "host", "pid", "created", "used", "bytes", "title")
+
+
+def _thing(row: RegistryRow) -> Thing:
+    state = ("alive" if row.alive else "dead") if row.pid else ""
+    return Thing(what=row.kind, state=state, **{name: getattr(row, name) for name in _SAME})

@@ -7,12 +7,13 @@ import platform
 import re
 import shutil
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from pytest_arena._cli._base import Omission, Place, Removed, Thing, size_of, time_of
+from pytest_arena._cli._lines import Place, Swept, Thing, size_of, time_of
 from pytest_arena._sqlite._home import homes
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class LiveFiles:
         for home in homes():
             yield Place(shown=_RUNS, where=str(home), things=tuple(map(_run, _folders(home))))
 
-    def sweep(self, *, everything: bool) -> Iterator[Removed | Omission]:
+    def sweep(self, *, everything: bool) -> Iterator[Swept]:
         """Remove the folders of dead runs, and with ``everything`` those above, once empty."""
         for home in homes():
             for folder in _folders(home):
@@ -68,13 +69,11 @@ def _lock_of(folder: Path) -> Path:
 def _locked(path: Path) -> Iterator[bool]:
     """Try to hold a lock; says whether it is held. One that is not there is not made."""
     lock = FileLock(path, timeout=0)
-    is_held = False
     if path.exists():
         with suppress(Timeout, OSError):
             lock.acquire()
-            is_held = True
     try:
-        yield is_held
+        yield lock.is_locked
     finally:
         lock.release()
 
@@ -92,30 +91,28 @@ def _oldest_run() -> datetime | None:
 
 def _run(folder: Path) -> Thing:
     times = [time for file in folder.glob("*") if (time := time_of(file))]
-    return Thing(
-        name=folder.name,
-        what="live",
+    return replace(
+        _thing(folder.name, "live", folder),
         state="alive" if _is_alive(folder) else "dead",
         host=platform.node(),
         pid=int(folder.name.split("-")[1]),
         created=time_of(_lock_of(folder)) or time_of(folder),
         used=max(times, default=time_of(folder)),
-        bytes=size_of(folder),
     )
 
 
-def _removed_run(folder: Path, *, everything: bool) -> Iterator[Removed | Omission]:
+def _removed_run(folder: Path, *, everything: bool) -> Iterator[Swept]:
     lock = _lock_of(folder)
     has_lock = lock.exists()
     with _locked(lock) as is_ours:
         if has_lock and not is_ours:
             if everything:
-                yield Omission(folder.name, "a living run works in it")
+                yield Swept("live", folder.name, why="a living run works in it")
             return
         if folder.is_dir():
             size = size_of(folder)
             shutil.rmtree(folder, ignore_errors=True)
-            yield Removed("live", folder.name, size)
+            yield Swept("live", folder.name, size)
         lock.unlink(missing_ok=True)
 
 
@@ -138,7 +135,7 @@ class CachedFiles:
             things = tuple(thing for thing, _ in found)
             yield Place(shown=shown, where=str(self._cache / name), things=things)
 
-    def sweep(self, *, everything: bool) -> Iterator[Removed | Omission]:
+    def sweep(self, *, everything: bool) -> Iterator[Swept]:
         """Remove broken builds; with ``everything``, all that no living run may be using."""
         for shelf in self._shelves():
             yield from _cleared(shelf, everything=everything)
@@ -185,14 +182,9 @@ def _finished(shelf: Path) -> Iterator[Files]:
         except (OSError, ValueError, KeyError, TypeError):
             continue  # it is no manifest of arena's
         files = [manifest, manifest.with_suffix(".sqlite")]  # without the first, no template
-        thing = Thing(
-            name=f"{shelf.name[:8]}/{manifest.stem}",
-            what="template",
-            created=datetime.fromtimestamp(built, UTC),
-            used=time_of(manifest),
-            bytes=sum(map(size_of, files)),
-        )
-        yield thing, files
+        thing = _thing(f"{shelf.name[:8]}/{manifest.stem}", "template", manifest)
+        created, size = datetime.fromtimestamp(built, UTC), sum(map(size_of, files))
+        yield replace(thing, created=created, bytes=size), files
 
 
 def _unfinished(shelf: Path) -> Iterator[Files]:
@@ -200,12 +192,12 @@ def _unfinished(shelf: Path) -> Iterator[Files]:
         yield _thing(f"{shelf.name[:8]}/{file.name[:17]}", "building", file), [file]
 
 
-def _cleared(shelf: Path, *, everything: bool) -> Iterator[Removed | Omission]:
+def _cleared(shelf: Path, *, everything: bool) -> Iterator[Swept]:
     lock = shelf / "lock"
     with _locked(lock) as is_ours:
         if not is_ours:
             if everything:
-                yield Omission(shelf.name[:8], "a living run builds there")
+                yield Swept("template", shelf.name[:8], why="a living run builds there")
             return
         for files in _unfinished(shelf):
             yield _removed(*files)
@@ -215,7 +207,7 @@ def _cleared(shelf: Path, *, everything: bool) -> Iterator[Removed | Omission]:
         since = _oldest_run()
         for thing, paths in _finished(shelf):
             if since and thing.used and thing.used >= since:
-                yield Omission(thing.name, "a living run may use it")
+                yield Swept(thing.what, thing.name, why="a living run may use it")
             else:
                 yield _removed(thing, paths)
         used = time_of(lock)
@@ -224,10 +216,10 @@ def _cleared(shelf: Path, *, everything: bool) -> Iterator[Removed | Omission]:
             shelf.rmdir()
 
 
-def _removed(thing: Thing, files: list[Path]) -> Removed | Omission:
+def _removed(thing: Thing, files: list[Path]) -> Swept:
     try:
         for file in files:
             file.unlink(missing_ok=True)
     except OSError as error:
-        return Omission(thing.name, error.strerror or str(error))
-    return Removed(thing.what, thing.name, thing.bytes)
+        return Swept(thing.what, thing.name, why=error.strerror or str(error))
+    return Swept(thing.what, thing.name, thing.bytes)

@@ -1,25 +1,93 @@
-"""How does what was found become lines to read, or JSON?"""
+"""What there is of arena's, and how it becomes lines to read, or JSON."""
 
 from __future__ import annotations
 
 import json
 import platform
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
-
-from pytest_arena._cli._base import Omission
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-    from pytest_arena._cli._base import Place, Removed, Thing
+    from pathlib import Path
 
 _ORDER = ("server", "live", "building", "condemned", "template", "kept")
 _HEADS = ("name", "what", "project", "whose", "age", "used", "size")
 # A line has 120 columns at most; a name alone may be longer.
 _WIDTHS = (80, 9, 16, 28, 6, 6, 8)
 _STEPS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thing:
+    """Something of arena's: a database, the folder of a run, a private server."""
+
+    name: str
+    what: str  # live, building, template, kept, condemned, server
+    state: str = ""  # alive or dead: a run; in use, idle or stopped: a server
+    project: str = ""
+    host: str = ""
+    pid: int = 0
+    created: datetime | None = None
+    used: datetime | None = None
+    bytes: int | None = None  # None: nobody knows
+    title: str = ""  # what was kept: the test
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where somebody has looked, and what was there."""
+
+    shown: str
+    where: str
+    things: tuple[Thing, ...] = ()
+    note: str = ""  # why there is nothing, or not all
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """Something that is gone, or was left alone; then it says why."""
+
+    what: str
+    name: str
+    bytes: int | None = None
+    why: str = ""
+
+
+class PlaceKind(Protocol):
+    """A kind of place."""
+
+    def look(self) -> Iterator[Place]:
+        """Say what is there. Nothing is made, started or changed.
+
+        Raises:
+            ArenaError: it cannot be seen.
+        """
+
+    def sweep(self, *, everything: bool) -> Iterator[Swept]:
+        """Remove what dead runs have left; with ``everything``, all that no living run uses.
+
+        Raises:
+            ArenaError: it cannot be removed.
+        """
+
+
+def size_of(path: Path) -> int:
+    """Return how many bytes a file or a folder has. What vanishes meanwhile has none."""
+    total = 0
+    for file in (path, *path.rglob("*")) if path.is_dir() else (path,):
+        with suppress(OSError):
+            total += 0 if file.is_dir() else file.lstat().st_size
+    return total
+
+
+def time_of(path: Path) -> datetime | None:
+    """Return when a file was written."""
+    with suppress(OSError):
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return None
 
 
 def as_lines(places: Sequence[Place], *, now: datetime) -> Iterator[str]:
@@ -47,20 +115,18 @@ def as_json(places: Sequence[Place]) -> str:
     return json.dumps({"places": told}, indent=2, default=datetime.isoformat)
 
 
-def sweep_line(one: Removed | Omission) -> str:
+def sweep_line(one: Swept) -> str:
     """What was removed, or left alone and why."""
-    if isinstance(one, Omission):
+    if one.why:
         return f"left     {one.name}: {one.why}"
     size = f", {size_shown(one.bytes)}" if one.bytes is not None else ""
     return f"removed  {one.what} {one.name}{size}"
 
 
-def closing_line(done: Iterable[Removed | Omission]) -> str:
+def closing_line(done: Iterable[Swept]) -> str:
     """How much has gone."""
-    gone = [one for one in done if not isinstance(one, Omission)]
-    if not gone:
-        return "Nothing to remove."
-    return f"{len(gone)} removed, {size_shown(sum(one.bytes or 0 for one in gone))}."
+    sizes = [one.bytes or 0 for one in done if not one.why]
+    return f"{len(sizes)} removed, {size_shown(sum(sizes))}." if sizes else "Nothing to remove."
 
 
 def size_shown(count: int) -> str:

@@ -80,14 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         "list", help="list what is there", description=_LIST, epilog=_STATUS, **_SHAPE
     )
     listing.add_argument("--json", action="store_true", help="JSON in place of tables")
-    listing.set_defaults(do=_do_databases, sweeps=False)
-    sweep = verbs.add_parser(
-        "sweep",
-        help="remove what dead runs have left",
-        description=_SWEEP,
-        epilog=_STATUS,
-        **_SHAPE,
-    )
+    about = "remove what dead runs have left"
+    sweep = verbs.add_parser("sweep", help=about, description=_SWEEP, epilog=_STATUS, **_SHAPE)
     sweep.add_argument(
         "--all",
         action="store_true",
@@ -95,8 +89,8 @@ def _parser() -> argparse.ArgumentParser:
         help="also templates, kept databases, the registry and private servers: all that no "
         "living run uses",
     )
-    sweep.set_defaults(do=_do_databases, sweeps=True)
     for command in (listing, sweep):
+        command.set_defaults(do=_do_databases, sweeps=command is sweep, json=False)
         command.add_argument(
             "--database",
             metavar="URL",
@@ -108,6 +102,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _do_databases(given: argparse.Namespace) -> int:
     # Imported when it is asked for, and not for --help.
-    from pytest_arena._cli._databases import list_databases, sweep_databases  # noqa: PLC0415 - as said
+    from pytest_arena._cli._databases import list_or_sweep  # noqa: PLC0415 - as said
 
-    return sweep_databases(given) if given.sweeps else list_databases(given)
+    return list_or_sweep(given)

@@ -8,31 +8,23 @@ from contextlib import closing, suppress
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli._base import Omission, Place, Removed, Thing, size_of, time_of
-from pytest_arena._cli._server_databases import ServerDatabases
+from pytest_arena._cli._lines import Place, Swept, Thing, size_of, time_of
 from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.servers import Unavailable
-from pytest_arena._postgresql.servers._cluster import (
-    OTHER_CLIENTS,
-    address_of,
-    remove,
-    server_pid,
-    top_folders,
-)
+from pytest_arena._postgresql.servers import _cluster as cluster
+from pytest_arena._postgresql.servers import _places as places
 from pytest_arena._postgresql.servers._entrance import Answer, knock
-from pytest_arena._postgresql.servers._places import (
-    ClusterFolder,
-    attempt,
-    cluster_parents,
-    is_held,
-)
 from pytest_arena._postgresql.servers._programs import account
 from pytest_arena._process import until
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from pytest_arena._cli._lines import PlaceKind
+    from pytest_arena._postgresql.servers._places import ClusterFolder
+    from pytest_arena._values import Address
 
 _SHOWN = "Private servers"
 _KNOCK_SECONDS = 2.0
@@ -42,8 +34,8 @@ _STOP_SECONDS = 60.0
 class PrivateServers:
     """None is ever started here. One that runs and that nobody uses can be stopped."""
 
-    def __init__(self, cache: Path, *, registry: str) -> None:
-        self._cache, self._registry = cache, registry
+    def __init__(self, cache: Path, *, databases: Callable[[Address], PlaceKind]) -> None:
+        self._cache, self._databases_on = cache, databases
 
     def look(self) -> Iterator[Place]:
         """Say of each whether it runs and is used, and what databases are on it."""
@@ -51,36 +43,33 @@ class PrivateServers:
         if not parents:
             yield Place(shown=_SHOWN, where="none was ever started")
         for parent in parents:
-            places = [self._place(folder) for folder in _clusters(parent)]
-            yield from places or [Place(shown=_SHOWN, where=str(parent))]
+            found = [self._place(folder) for folder in _clusters(parent)]
+            yield from found or [Place(shown=_SHOWN, where=str(parent))]
 
-    def sweep(self, *, everything: bool) -> Iterator[Removed | Omission]:
+    def sweep(self, *, everything: bool) -> Iterator[Swept]:
         """Sweep those that run; with ``everything``, stop and remove those that nobody uses."""
         for parent in self._parents():
             clusters = _clusters(parent)
             for folder in clusters:
                 yield from self._swept(folder, everything=everything)
-            above = [*chain.from_iterable(map(top_folders, clusters)), parent]
+            above = [*chain.from_iterable(map(cluster.top_folders, clusters)), parent]
             for empty in dict.fromkeys(above if everything else []):
                 with suppress(OSError):  # it is not there, or not empty
                     empty.rmdir()
 
-    def _swept(self, folder: ClusterFolder, *, everything: bool) -> Iterator[Removed | Omission]:
+    def _swept(self, folder: ClusterFolder, *, everything: bool) -> Iterator[Swept]:
         if everything and not _is_in_use(folder):
             yield _removed(folder)
         elif _runs(folder):
-            yield from self._databases(folder).sweep(everything=everything)
+            yield from self._databases_on(cluster.address_of(folder)).sweep(everything=everything)
             if everything:
-                yield Omission(folder.path.name, "a private server that somebody uses")
+                yield Swept("server", folder.path.name, why="a private server that somebody uses")
 
     def _parents(self) -> list[Path]:
         try:
-            return cluster_parents(cache=self._cache, account=account())
+            return places.cluster_parents(cache=self._cache, account=account())
         except Unavailable:  # root, and nobody whom a server could run as
             return []
-
-    def _databases(self, folder: ClusterFolder) -> ServerDatabases:
-        return ServerDatabases(address_of(folder), "", registry=self._registry)
 
     def _place(self, folder: ClusterFolder) -> Place:
         state = ("in use" if _is_in_use(folder) else "idle") if _runs(folder) else "stopped"
@@ -96,7 +85,7 @@ class PrivateServers:
         note = ""
         try:
             if state != "stopped":
-                [databases] = self._databases(folder).look()
+                [databases] = self._databases_on(cluster.address_of(folder)).look()
                 inside = databases.things
         except ArenaError as error:  # full, starting or ending
             note = error.what
@@ -106,13 +95,14 @@ class PrivateServers:
 
 def _clusters(parent: Path) -> list[ClusterFolder]:
     return [
-        ClusterFolder(used.with_suffix(""), account()) for used in sorted(parent.glob("*.used"))
+        places.ClusterFolder(used.with_suffix(""), account())
+        for used in sorted(parent.glob("*.used"))
     ]
 
 
 def _runs(folder: ClusterFolder) -> bool:
     """Whether it answers."""
-    return knock(address_of(folder), seconds=_KNOCK_SECONDS).answer is not Answer.SILENT
+    return knock(cluster.address_of(folder), seconds=_KNOCK_SECONDS).answer is not Answer.SILENT
 
 
 def _is_in_use(folder: ClusterFolder) -> bool:
@@ -122,32 +112,33 @@ def _is_in_use(folder: ClusterFolder) -> bool:
     if not _runs(folder):
         return False
     try:
-        with closing(open_control(address_of(folder))) as control:
-            return control.rows(OTHER_CLIENTS) != [(0,)]
+        with closing(open_control(cluster.address_of(folder))) as control:
+            return control.rows(cluster.OTHER_CLIENTS) != [(0,)]
     except ControlFailure:
         return True  # full, starting or ending
 
 
 def _is_held(path: Path) -> bool:
-    return path.exists() and is_held(path)
+    return path.exists() and places.is_held(path)
 
 
-def _removed(folder: ClusterFolder) -> Removed | Omission:
+def _removed(folder: ClusterFolder) -> Swept:
     lock = folder.beside("lock")
     try:
-        with attempt(lock) as is_ours:
+        with places.attempt(lock) as is_ours:
             if not is_ours or not _is_stopped(folder):
-                return Omission(folder.path.name, "a private server that starts, or does not stop")
+                why = "a private server that starts, or does not stop"
+                return Swept("server", folder.path.name, why=why)
             size = size_of(folder.path)
-            remove(folder)
+            cluster.remove(folder)
             lock.unlink()  # whoever waits for it sees that it is gone
     except OSError as error:
-        return Omission(folder.path.name, str(error))
-    return Removed("server", folder.path.name, size)
+        return Swept("server", folder.path.name, why=str(error))
+    return Swept("server", folder.path.name, size)
 
 
 def _is_stopped(folder: ClusterFolder) -> bool:
     if _runs(folder):
-        os.kill(server_pid(folder), signal.SIGINT)
+        os.kill(cluster.server_pid(folder), signal.SIGINT)
     keeper = folder.beside("keeper")
     return until(lambda: not (_runs(folder) or _is_held(keeper)), within=_STOP_SECONDS)

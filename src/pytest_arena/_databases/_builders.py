@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import MetaData, create_engine
-from sqlalchemy.dialects.postgresql import DOMAIN, ENUM, CreateDomainType, CreateEnumType
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -87,10 +86,12 @@ def _types(given: Any, dialect: Dialect) -> Iterator[ExecutableDDLElement]:
     """A type that has a name in the database, as PostgreSQL's enums and domains do."""
     kind = given.dialect_impl(dialect)
     kind = getattr(kind, "impl_instance", kind)  # what stands behind a TypeDecorator
-    if isinstance(kind, ENUM):
-        yield CreateEnumType(kind)
-    elif isinstance(kind, DOMAIN):
-        yield CreateDomainType(kind)
+    # Its import takes long, and comes with the dialect and with its types.
+    postgresql: Any = sys.modules.get("sqlalchemy.dialects.postgresql")
+    if postgresql and isinstance(kind, postgresql.ENUM):
+        yield postgresql.CreateEnumType(kind)
+    elif postgresql and isinstance(kind, postgresql.DOMAIN):
+        yield postgresql.CreateDomainType(kind)
     elif (item := getattr(kind, "item_type", None)) is not None:
         yield from _types(item, dialect)
 
