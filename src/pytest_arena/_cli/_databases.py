@@ -67,9 +67,7 @@ def list_or_sweep(given: argparse.Namespace) -> int:
     for room in _rooms(given.database):
         try:
             if given.sweeps:
-                for thing in room.sweep(everything=given.everything):
-                    done.append(thing)
-                    print(sweep_line(thing), flush=True)  # noqa: T201 - a command prints
+                done.extend(_printed(room.sweep(everything=given.everything)))
             else:
                 places += room.look()
         except ArenaError as error:
@@ -78,6 +76,12 @@ def list_or_sweep(given: argparse.Namespace) -> int:
     print(closing_line(done) if given.sweeps else shown)  # noqa: T201 - a command prints
     sys.stderr.writelines(f"{failure}\n" for failure in failures)
     return 1 if failures else 0
+
+
+def _printed(things: Iterator[Swept]) -> Iterator[Swept]:
+    for thing in things:
+        print(sweep_line(thing), flush=True)  # noqa: T201 - a command prints
+        yield thing
 
 
 def _rooms(database: str | None) -> list[PlaceKind]:
