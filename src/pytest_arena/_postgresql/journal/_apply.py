@@ -180,7 +180,7 @@ def _wanted(table: JournalTable) -> str:
 
 
 def _taken(table: JournalTable) -> str:
-    if len(table.leaves) == 1 and table.leaves[0][0] == table.oid:
+    if table.is_leaf:
         places = "SELECT f.place FROM found f WHERE f.number <= f.times"
         return f"DELETE FROM {_alone(table)} d WHERE d.ctid = ANY (ARRAY({places}))"
     return (

@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal
 from pytest_arena._postgresql.journal._functions import undo_script
@@ -21,7 +20,7 @@ from pytest_arena._postgresql.journal._tables import (
     read_tables,
     settled_canon,
 )
-from pytest_arena._postgresql.journal._triggers import Relation, captures, standing
+from pytest_arena._postgresql.journal._triggers import captures, standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,9 +59,14 @@ def install(control: Control, schema: str) -> list[JournalGap]:
     try:
         with _transaction(control):
             tables, sequences = read_tables(control), read_sequences(control)
-            found.extend(_unfit(control, tables, sequences))
+            found += _unfit(control, tables, sequences)
             if not any(one.is_fatal for one in found):
-                _install(control, schema, tables, sequences)
+                canon = read_canon(control)
+                control.run(layout(schema))
+                _run_all(control, _triggers(control, schema, tables, canon), at_once=2000)
+                control.run(event_triggers(schema))
+                _run_all(control, content(schema, tables, canon), at_once=400)
+                control.run(undo_script(schema, tables, sequences))
     except ControlFailure as error:
         # An extension may have tables of its own that take no triggers such as ours.
         if error.sqlstate not in _UNSUPPORTED:
@@ -89,7 +93,11 @@ def capture_new(control: Control, schema: str) -> list[str]:
     if not control.rows(f"{_BARE} AND p.pronamespace = {literal(schema)}::regnamespace)"):
         return []
     with _transaction(control, _WIDELY):  # each of its questions looks through the whole catalog
-        found = _Found.read(control, schema)
+        found = _Found(
+            read_tables(control),
+            set(control.rows(_THERE.format(schema=literal(schema)))),
+            {oid for (oid,) in control.rows(f"SELECT oid::int8 FROM {schema}.tables")},
+        )
         canon = settled_canon(control, schema)
     missed: list[str] = []
     for table in found.incomplete():
@@ -133,20 +141,6 @@ def _transaction(control: Control, begin: str = _BEGIN) -> Iterator[None]:
     control.run("COMMIT")
 
 
-def _install(
-    control: Control,
-    schema: str,
-    tables: Sequence[JournalTable],
-    sequences: Sequence[tuple[int, str]],
-) -> None:
-    canon = read_canon(control)
-    control.run(layout(schema))
-    _run_all(control, _triggers(control, schema, tables, canon), at_once=2000)
-    control.run(event_triggers(schema))
-    _run_all(control, content(schema, tables, canon), at_once=400)
-    control.run(undo_script(schema, tables, sequences))
-
-
 def _run_all(control: Control, statements: Sequence[str], *, at_once: int) -> None:
     """A transaction holds a lock on each table and index that it has named: not on thousands."""
     for start in range(0, len(statements), at_once):
@@ -155,107 +149,75 @@ def _run_all(control: Control, statements: Sequence[str], *, at_once: int) -> No
         control.run("".join(statements[start : start + at_once]))
 
 
+_Fact: TypeAlias = tuple[str, str, str, str, bool]
+
+
 def _triggers(
     control: Control, schema: str, tables: Sequence[JournalTable], canon: Sequence[Setting]
 ) -> list[str]:
     """Write the difference between the triggers that there are and those that there should be."""
-    branches = _branches(control)
-    wanted = [
-        capture
-        for table in tables
-        for capture in captures(table, branches[table.oid] or [_itself(table)], schema, canon)
-    ]
+    wanted = [capture for table in tables for capture in captures(table, schema, canon)]
     bodies = dict(control.rows(_BODIES.format(schema=literal(schema))))
     there = set(control.rows(_THERE.format(schema=literal(schema))))
+    stale = [one for one in wanted if one.options or bodies.get(one.function) != one.body]
+    unwanted = bodies.keys() - {one.function for one in wanted}
     return [
-        *(
-            one.create_function(schema)
-            for one in wanted
-            if one.options or bodies.get(one.function) != one.body
-        ),
-        *_removed(there - {_facts(one) for one in wanted}),
-        *(one.create_trigger(schema) for one in wanted if _facts(one) not in there),
-        *(
-            f"DROP FUNCTION {schema}.{name}();"
-            for name in bodies.keys() - {one.function for one in wanted}
-        ),
+        *_changed(schema, there, wanted, stale),
+        *(f"DROP FUNCTION {schema}.{name}();" for name in unwanted),
     ]
 
 
-def _facts(capture: Capture) -> tuple[str, str, str, str, bool]:
-    """By these a trigger is known to be the one that is wanted."""
+def _changed(
+    schema: str, there: set[_Fact], wanted: list[Capture], stale: list[Capture]
+) -> Iterator[str]:
+    """Write the functions that are ``stale``, and the difference between the triggers."""
+    yield from (one.create_function(schema) for one in stale)
+    for space, name, trigger, *_ in there - {_fact(one) for one in wanted}:
+        yield f"DROP TRIGGER {identifier(trigger)} ON {identifier(space)}.{identifier(name)};"
+    yield from (one.create_trigger(schema) for one in wanted if _fact(one) not in there)
+
+
+def _fact(capture: Capture) -> _Fact:
+    """By this a trigger is known to be the one that is wanted."""
     relation = capture.relation
     return (relation.schema, relation.name, capture.trigger, capture.function, capture.is_row)
-
-
-def _removed(triggers: set[tuple[str, str, str, str, bool]]) -> Iterator[str]:
-    for schema, name, trigger, *_ in triggers:
-        yield f"DROP TRIGGER {identifier(trigger)} ON {identifier(schema)}.{identifier(name)};"
 
 
 class _Found(NamedTuple):
     """What there is in a schema that has changed, and what of it writes down changes by now."""
 
     tables: list[JournalTable]
-    relations: dict[int, list[Relation]]
-    triggers: set[tuple[str, str, str, str, bool]]
+    triggers: set[_Fact]
     installed: set[int]  # the tables that there were when the journal was installed
-
-    @classmethod
-    def read(cls, control: Control, schema: str) -> _Found:
-        """Read the catalog."""
-        tables, branches = read_tables(control), _branches(control)
-        return cls(
-            tables,
-            {table.oid: branches[table.oid] or [_itself(table)] for table in tables},
-            set(control.rows(_THERE.format(schema=literal(schema)))),
-            {oid for (oid,) in control.rows(f"SELECT oid::int8 FROM {schema}.tables")},
-        )
 
     def incomplete(self) -> list[JournalTable]:
         """Return the tables that are new, have a new partition or are inherited since."""
         return [table for table in self.tables if self._is_incomplete(table)]
 
     def _is_incomplete(self, table: JournalTable) -> bool:
-        of_rows = {fact[-1] for fact in self._triggers_of(table) if fact[2] != _ON_TRUNCATE}
-        if table.by_row and False in of_rows:
+        there = self._triggers_of(table)
+        if table.by_row and any(not fact[-1] and fact[2] != _ON_TRUNCATE for fact in there):
             return True  # its children's rows would be told twice
-        bare = [one for one in self.relations[table.oid] if not self._has_triggers(one)]
+        named = {fact[:2] for fact in there}
         # One that had its triggers when the journal was installed has been robbed of them by a
         # test: it is not new, and what stands in it has not come.
-        return any(one.oid not in self.installed for one in bare)
+        return any(
+            (one.schema, one.name) not in named and one.oid not in self.installed
+            for one in table.relations
+        )
 
-    def _has_triggers(self, relation: Relation) -> bool:
-        return any(fact[:2] == (relation.schema, relation.name) for fact in self.triggers)
-
-    def _triggers_of(self, table: JournalTable) -> set[tuple[str, str, str, str, bool]]:
-        names = {(one.schema, one.name) for one in self.relations[table.oid]}
+    def _triggers_of(self, table: JournalTable) -> set[_Fact]:
+        names = {(one.schema, one.name) for one in table.relations}
         return {fact for fact in self.triggers if fact[:2] in names}
 
     def completed(self, table: JournalTable, schema: str, canon: Sequence[Setting]) -> str:
         """Write what gives a table the triggers that it lacks, and notes its rows if it is new."""
-        relations, there = self.relations[table.oid], self._triggers_of(table)
-        wanted = list(captures(table, relations, schema, canon))
-        lacking = [one for one in wanted if _facts(one) not in there]
-        statements = [
-            *(one.create_function(schema) for one in lacking),
-            *_removed(there - {_facts(one) for one in wanted}),
-            *(one.create_trigger(schema) for one in lacking),
-        ]
+        there, wanted = self._triggers_of(table), list(captures(table, schema, canon))
+        lacking = [one for one in wanted if _fact(one) not in there]
+        statements = [*_changed(schema, there, wanted, lacking)]
         if not there and table.oid not in self.installed:
-            statements += [standing(table, one, schema) for one in relations if one.is_leaf]
+            statements += [standing(table, one, schema) for one in table.relations if one.is_leaf]
         return "".join(statements)
-
-
-def _itself(table: JournalTable) -> Relation:
-    return Relation(table.oid, table.schema, table.name, is_leaf=True)
-
-
-def _branches(control: Control) -> dict[int, list[Relation]]:
-    branches: dict[int, list[Relation]] = defaultdict(list)
-    for root, *facts in control.rows(_BRANCHES):
-        branches[root].append(Relation(*facts))
-    return branches
 
 
 _ON_TRUNCATE = "!arena_t"
@@ -264,13 +226,6 @@ SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.re
 WHERE c.relkind IN ('r', 'p') AND {APPS_OWN} AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
     WHERE t.tgrelid = c.oid
-"""
-_BRANCHES = """
-SELECT c.oid::int8, l.oid::int8, n.nspname::text, l.relname::text, l.relkind = 'r'
-FROM pg_catalog.pg_class c, pg_catalog.pg_partition_tree(c.oid) t
-JOIN pg_catalog.pg_class l ON l.oid = t.relid
-JOIN pg_catalog.pg_namespace n ON n.oid = l.relnamespace
-WHERE c.relkind = 'p' AND NOT c.relispartition AND l.relkind IN ('r', 'p')
 """
 _BODIES = """
 SELECT proname::text, prosrc FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n
@@ -310,14 +265,11 @@ def _unfit(
         f"{len(sequences)} sequences, more than are read one by one: setval(…, false) on one that "
         "was never used is not seen"
     )
-    fatal = [row for ask in (_XML, _TRIGGERS, _RULES, _HIDDEN) for row in control.rows(ask)]
-    others = [row for ask in (_FOREIGN, _OBJECTS) for row in control.rows(ask)]
     return [
-        *(JournalGap(reason, is_fatal=True) for (reason,) in fatal),
-        *(JournalGap(reason, is_fatal=False) for (reason,) in others),
+        *(JournalGap(*row) for row in control.rows(_GAPS)),
         *_violated(control),
         *_without_key(control, tables),
-        *([JournalGap(many, is_fatal=False)] if len(sequences) > EXACT_SEQUENCES else []),
+        *([JournalGap(many)] if len(sequences) > EXACT_SEQUENCES else []),
     ]
 
 
@@ -328,8 +280,7 @@ def _violated(control: Control) -> Iterator[JournalGap]:
         if control.rows(f"SELECT FROM ONLY {name} WHERE NOT ({condition}) LIMIT 1"):
             yield JournalGap(
                 f"rows of {schema}.{table} break its constraint {constraint}, which is NOT VALID: "
-                "a test that changes them gets a new database afterwards",
-                is_fatal=False,
+                "a test that changes them gets a new database afterwards"
             )
 
 
@@ -339,13 +290,12 @@ def _without_key(control: Control, tables: Sequence[JournalTable]) -> Iterator[J
         if not table.key and not has_plain and _size(control, table) > _BIG:
             yield JournalGap(
                 f"{table.schema}.{table.name} has neither a key nor a column that is NOT NULL: "
-                "whatever is changed there, all its rows are read to undo it",
-                is_fatal=False,
+                "whatever is changed there, all its rows are read to undo it"
             )
 
 
 def _size(control: Control, table: JournalTable) -> int:
-    oids = ",".join(str(oid) for oid, _, _ in table.leaves)
+    oids = ",".join(str(one.oid) for one in table.relations if one.is_leaf)
     sizes = control.rows(
         "SELECT coalesce(sum(pg_catalog.pg_relation_size(o)), 0)::int8 "
         f"FROM unnest('{{{oids}}}'::regclass[]) o"
@@ -411,6 +361,10 @@ SELECT 'there are large objects: those that a test makes or removes are noticed,
     'one that was there is not'
 WHERE EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)
 """
+_FATAL, _OTHERS = (_XML, _TRIGGERS, _RULES, _HIDDEN), (_FOREIGN, _OBJECTS)
+_GAPS = " UNION ALL ".join(
+    f"(SELECT gap.reason, {ask in _FATAL} FROM ({ask}) gap(reason))" for ask in (*_FATAL, *_OTHERS)
+)
 _NOT_VALID = f"""
 SELECT n.nspname::text, c.relname::text, k.conname::text,
     CASE WHEN k.contype = 'c' THEN pg_catalog.pg_get_expr(k.conbin, k.conrelid)

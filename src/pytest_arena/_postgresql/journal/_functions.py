@@ -44,6 +44,10 @@ _UNSEEN = {
     "settings": "settings of the database were changed",
     "shape": ALTERED,
 }
+# What stood when a level began, beside what stands now.
+_WAS_AND_NOW = """was.number AS was_number, was.called AS was_called, was.objects AS was_objects,
+    was.settings AS was_settings, was.shape AS was_shape, now.*
+    INTO k FROM ({latest}) was, ({now}) now"""
 # From so much on, the journal is taken back in parts that fit into memory.
 _LARGE = 2 * 1024 * 1024
 _PART_ROWS, _PART_BYTES = 20_000, 32 * 1024 * 1024
@@ -61,8 +65,7 @@ def undo_script(
     """
     text = {
         "s": schema,
-        "now": now(schema, sequences),
-        "latest": latest(schema, "top"),
+        "k": _WAS_AND_NOW.format(latest=latest(schema, "top"), now=now(schema, sequences)),
         "unseen": _unseen(),
         "crashed": CRASHED,
         "set_back": set_back(schema, sequences),
@@ -147,9 +150,7 @@ DECLARE
 BEGIN
     SELECT EXISTS (SELECT FROM {s}.ddl) AS is_marked, EXISTS (SELECT FROM {s}.j) AS is_changed,
         EXISTS (SELECT FROM {s}.state a WHERE a.level > top) AS has_upper,
-        was.number AS was_number, was.called AS was_called, was.objects AS was_objects,
-        was.settings AS was_settings, was.shape AS was_shape, now.*
-    INTO k FROM ({latest}) was, ({now}) now;
+        {k};
     IF NOT FOUND THEN
         RETURN ARRAY['0', '{crashed}'];
     END IF;
@@ -204,9 +205,7 @@ BEGIN
     SELECT EXISTS (SELECT FROM {s}.ddl) AS is_marked, EXISTS (SELECT FROM {s}.j) AS has_new,
         EXISTS (SELECT FROM {s}.jold o WHERE o.level = top) AS has_old,
         EXISTS (SELECT FROM {s}.state a WHERE a.level > top) AS has_upper,
-        was.number AS was_number, was.called AS was_called, was.objects AS was_objects,
-        was.settings AS was_settings, was.shape AS was_shape, now.*
-    INTO k FROM ({latest}) was, ({now}) now;
+        {k};
     IF NOT FOUND THEN
         RETURN ARRAY['0', '{crashed}'];
     END IF;
@@ -262,8 +261,7 @@ CREATE OR REPLACE FUNCTION {s}.rewind(top int) RETURNS void LANGUAGE plpgsql AS 
 DECLARE
     k record;
 BEGIN
-    SELECT was.number AS was_number, was.called AS was_called, now.*
-    INTO k FROM ({latest}) was, ({now}) now;
+    SELECT {k};
     IF k.number <> k.was_number OR k.called <> k.was_called THEN
         {set_back};
     END IF;
@@ -307,9 +305,7 @@ BEGIN
         BEGIN
             SELECT EXISTS (SELECT FROM {s}.j)
                     OR EXISTS (SELECT FROM {s}.jold o WHERE o.level = archived) AS has_rows,
-                was.number AS was_number, was.called AS was_called, was.objects AS was_objects,
-                was.settings AS was_settings, was.shape AS was_shape, now.*
-            INTO k FROM ({latest}) was, ({now}) now;
+                {k};
             marks := CASE WHEN FOUND THEN {unseen} ELSE ARRAY['{crashed}'] END;
             has_rows := cardinality(marks) > 0 OR k.has_rows;
             is_changed := has_rows
@@ -344,8 +340,7 @@ DECLARE
     k record;
 BEGIN
     PERFORM {s}.apply_large(false, 0, top - 1, NULL, -1);
-    SELECT was.number AS was_number, was.called AS was_called, now.*
-    INTO k FROM ({latest}) was, ({now}) now;
+    SELECT {k};
     {set_back};
 END
 $arena$;

@@ -22,9 +22,6 @@ from pytest_arena._postgresql.journal._state import latest
 from pytest_arena._postgresql.journal._tables import find_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from pytest_arena._postgresql._control import Control
     from pytest_arena._postgresql.journal._tables import JournalGap
     from pytest_arena._values import Address, TableRows
 
@@ -347,7 +344,18 @@ class ServerJournal:
                 large objects, or changed the database's settings or schema (``0A000``), which
                 cannot be carried.
         """
-        return _archived(self._control, self._schema, below)
+        states, kinds = self._control.rows(
+            "SELECT count(*), count(DISTINCT (a.objects, a.settings, a.shape)) "
+            f"FROM {self._schema}.state a WHERE a.level <= {below}"
+        )[0]
+        if not states:
+            raise ControlFailure(CRASHED, "0A000")
+        if kinds > 1:
+            raise ControlFailure(
+                "a wide level has made large objects, or changed settings or schema", "0A000"
+            )
+        archived = _ARCHIVED.format(s=self._schema, below=below, bytes=_CARRIED_BYTES)
+        return self._control.rows(archived)
 
     def restore(self, archived: list[tuple[Any, ...]], level: int) -> None:
         """Bring a fresh copy of the template to where a level began.
@@ -356,8 +364,11 @@ class ServerJournal:
             Failed: what was archived does not fit the copy, or the server is gone. The copy is not
                 to be used then.
         """
-        for statement in _restore(self._schema, archived, level):
-            self._control.run(statement)
+        for table, rows in archived:
+            insert = _RESTORED[table]
+            text = insert.format(s=self._schema, table=table, rows=literal(rows), level=level)
+            self._control.run(text)
+        self._control.run(f"SELECT {self._schema}.redo({level})")
 
     # The journal itself
 
@@ -424,68 +435,31 @@ def _holders(schema: str) -> str:
     """
 
 
-def _archived(control: Control, schema: str, below: int) -> list[tuple[Any, ...]]:
-    """Read what is archived of the levels below one, and what triggers did not see there."""
-    states = control.rows(
-        f"SELECT 'state', level, number, called, objects, settings, shape FROM {schema}.state "
-        f"WHERE level <= {below} ORDER BY level"
-    )
-    if not states:
-        raise ControlFailure(CRASHED, "0A000")
-    if len({state[4:] for state in states}) > 1:
-        raise ControlFailure(
-            "a wide level has made large objects, or changed settings or schema", "0A000"
-        )
-    rows = control.rows(
-        f"SELECT 'row', level, rel::int8, op, r FROM {schema}.jold WHERE level < {below}"
-    )
-    filled = control.rows(
-        f"SELECT 'filled', level, rel::int8 FROM {schema}.filled WHERE level < {below}"
-    )
-    return [*states[1:], *rows, *filled]
-
-
-def _restore(schema: str, archived: Iterable[tuple[Any, ...]], level: int) -> Iterator[str]:
-    """Write what fills a copy's archive with it, and then brings the copy to a level's start."""
-    found: dict[str, list[tuple[Any, ...]]] = {"row": [], "filled": [], "state": []}
-    for kind, at, *values in archived:
-        # A level began with its state, and had no rows then.
-        if at < level or (kind == "state" and at == level):
-            found[kind].append((at, *values))
-    yield from _inserts(
-        f"INSERT INTO {schema}.jold (level, rel, op, r) VALUES ", found["row"], _row
-    )
-    yield from _inserts(f"INSERT INTO {schema}.filled (level, rel) VALUES ", found["filled"], str)
-    for at, number, called, *_ in found["state"]:
-        # The other things are the copy's own, and were the same there.
-        yield (
-            f"INSERT INTO {schema}.state SELECT {at}, '{_array(number)}', '{_array(called)}', "
-            f"s.objects, s.settings, s.shape FROM {schema}.state s WHERE s.level = 0 "
-            "ON CONFLICT (level) DO UPDATE SET number = excluded.number, called = excluded.called"
-        )
-    yield f"SELECT {schema}.redo({level})"
-
-
-def _row(values: tuple[Any, ...]) -> str:
-    level, rel, op, image = values
-    return f"({level}, {rel}, {op}, {literal(image)})"
-
-
-def _array(values: list[Any]) -> str:
-    return "{" + ",".join(str(value).lower() for value in values) + "}"
-
-
-def _inserts(
-    head: str, rows: list[tuple[Any, ...]], write: Callable[[tuple[Any, ...]], str]
-) -> Iterator[str]:
-    """Write as few statements as fit their size into memory, here and there."""
-    part: list[str] = []
-    written = 0
-    for row in rows:
-        part.append(write(row))
-        written += len(part[-1])
-        if written > _CARRIED_BYTES:
-            yield head + ", ".join(part)
-            part, written = [], 0
-    if part:
-        yield head + ", ".join(part)
+# The large one comes in parts, which fit into memory here and there.
+_ARCHIVED = """
+SELECT 'state', json_agg(a)::text FROM {s}.state a WHERE a.level BETWEEN 1 AND {below}
+HAVING count(*) > 0
+UNION ALL
+SELECT 'filled', json_agg(f)::text FROM {s}.filled f WHERE f.level < {below} HAVING count(*) > 0
+UNION ALL
+SELECT 'jold', json_agg(p.entry)::text FROM (
+    SELECT o AS entry, sum(octet_length(o.r)) OVER (ROWS UNBOUNDED PRECEDING) / {bytes} AS part
+    FROM {s}.jold o WHERE o.level < {below}) p
+GROUP BY p.part
+"""
+# A level began with its state, and had no rows then. What else stands in a state is the copy's own,
+# and was the same there.
+_RESTORED = {
+    "state": """
+INSERT INTO {s}.state
+SELECT a.level, a.number, a.called, own.objects, own.settings, own.shape
+FROM json_populate_recordset(NULL::{s}.state, {rows}) a, {s}.state own
+WHERE own.level = 0 AND a.level <= {level}
+ON CONFLICT (level) DO UPDATE SET number = excluded.number, called = excluded.called
+""",
+    **dict.fromkeys(
+        ("filled", "jold"),
+        "INSERT INTO {s}.{table} SELECT a.* "
+        "FROM json_populate_recordset(NULL::{s}.{table}, {rows}) a WHERE a.level < {level}",
+    ),
+}

@@ -222,10 +222,9 @@ def content(schema: str, tables: Sequence[JournalTable], canon: Sequence[Setting
 
 
 def _known(table: JournalTable) -> str:
-    is_one = table.leaves == ((table.oid, table.schema, table.name),)
     return (
         f"SELECT {table.oid}, {literal(f'{table.schema}.{table.name}')}, "
-        f"NOT EXISTS (SELECT FROM {'ONLY ' if is_one else ''}{table.quoted}), "
+        f"NOT EXISTS (SELECT FROM {'ONLY ' if table.is_leaf else ''}{table.quoted}), "
         "(SELECT count(*) FROM pg_catalog.pg_attribute "
         f"WHERE attrelid = {table.oid} AND attisdropped)"
     )

@@ -20,6 +20,7 @@ __all__ = [
     "PLAIN_SCHEMA",
     "JournalGap",
     "JournalTable",
+    "Relation",
     "Setting",
     "find_schema",
     "read_canon",
@@ -40,7 +41,7 @@ class JournalGap:
     """What the journal cannot see or bring back, and whether it can be had in spite of it."""
 
     reason: str
-    is_fatal: bool
+    is_fatal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,30 +67,41 @@ class JournalColumn:
 
 
 @dataclass(frozen=True, slots=True)
-class JournalTable:
-    """A table with rows of its own, or the root of partitions that have them."""
+class Relation:
+    """A table or partition that statements may name."""
 
     oid: int
     schema: str
     name: str
-    columns: tuple[JournalColumn, ...]
-    key: tuple[str, ...]  # by which one row is found, () where there is nothing
-    leaves: tuple[tuple[int, str, str], ...]  # partitions that hold rows, else itself
-    is_inherited: bool
-    has_xml: bool
-    by_row: bool = False  # what a statement's trigger is shown would not be all, or not be right
+    is_leaf: bool  # it holds rows, others only pass them on
 
     @property
     def quoted(self) -> str:
         """Its name, as SQL has to write it."""
         return f"{identifier(self.schema)}.{identifier(self.name)}"
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalTable(Relation):
+    """A table with rows of its own, or the root of partitions that have them."""
+
+    columns: tuple[JournalColumn, ...]
+    key: tuple[str, ...]  # by which one row is found, () where there is nothing
+    partitions: tuple[Relation, ...]  # a root among them; () where there are none
+    is_inherited: bool
+    by_row: bool  # what a statement's trigger is shown would not be all, or not be right
+
+    @property
+    def relations(self) -> tuple[Relation, ...]:
+        """All that statements may name."""
+        return self.partitions or (self,)
+
     def image(self, alias: str) -> str:
         """Write the text that stands for a row, given an alias of the table in a FROM.
 
         Cast to the type of the table's name it is the row again, if ``xmloption`` is ``content``.
         """
-        if self.has_xml or any(column.is_virtual for column in self.columns):
+        if any(column.is_xml or column.is_virtual for column in self.columns):
             return self.image_by_name(alias)
         # Not alias::text: where a column has the alias' name, that is the column.
         return f"({alias}.*)::pg_catalog.text"
@@ -178,24 +190,19 @@ def read_tables(control: Control) -> list[JournalTable]:
     keys: dict[int, tuple[str, ...]] = defaultdict(tuple)
     for oid, names in control.rows(_KEYS):  # the primary key first
         keys[oid] = keys[oid] or tuple(names)
-    leaves: dict[int, list[tuple[int, str, str]]] = defaultdict(list)
-    for root, *leaf in control.rows(_LEAVES):
-        leaves[root].append(tuple(leaf))
+    partitions: dict[int, list[Relation]] = defaultdict(list)
+    for root, *facts in control.rows(_PARTITIONS):
+        partitions[root].append(Relation(*facts))
     return [
         JournalTable(
-            oid=oid,
-            schema=schema,
-            name=name,
-            columns=tuple(columns[oid]),
-            key=keys[oid],
-            leaves=tuple(leaves[oid]) if is_root else ((oid, schema, name),),
+            *facts,
+            columns=tuple(columns[facts[0]]),
+            key=keys[facts[0]],
+            partitions=tuple(partitions[facts[0]]),
             is_inherited=is_inherited,
-            has_xml=any(column.is_xml for column in columns[oid]),
-            by_row=is_inherited or has_foreign or (is_misled and not keys[oid]),
+            by_row=is_inherited or has_foreign or (is_misled and not keys[facts[0]]),
         )
-        for oid, schema, name, is_root, is_inherited, has_foreign, is_misled in control.rows(
-            _TABLES
-        )
+        for *facts, is_inherited, has_foreign, is_misled in control.rows(_TABLES)
     ]
 
 
@@ -213,7 +220,7 @@ APPS_OWN = (
 # an inserted row in place of an updated one. With a key, the contradiction is always noticed when
 # it is to be undone.
 _TABLES = f"""
-SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind = 'p',
+SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind = 'r',
     c.relkind = 'r' AND EXISTS (
         SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid OR i.inhrelid = c.oid),
     c.relkind = 'p' AND EXISTS (
@@ -224,14 +231,12 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND {APPS_OWN}
 ORDER BY c.oid
 """
-_LEAVES = f"""
-SELECT c.oid::int8, l.oid::int8, m.nspname::text, l.relname::text
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
-    pg_catalog.pg_partition_tree(c.oid) t
-    JOIN pg_catalog.pg_class l ON l.oid = t.relid
-    JOIN pg_catalog.pg_namespace m ON m.oid = l.relnamespace
-WHERE c.relkind = 'p' AND NOT c.relispartition AND l.relkind = 'r' AND {APPS_OWN}
-ORDER BY l.oid
+_PARTITIONS = """
+SELECT c.oid::int8, l.oid::int8, n.nspname::text, l.relname::text, l.relkind = 'r'
+FROM pg_catalog.pg_class c, pg_catalog.pg_partition_tree(c.oid) t
+JOIN pg_catalog.pg_class l ON l.oid = t.relid
+JOIN pg_catalog.pg_namespace n ON n.oid = l.relnamespace
+WHERE c.relkind = 'p' AND NOT c.relispartition AND l.relkind IN ('r', 'p')
 """
 _SEQUENCES = f"""
 SELECT c.oid::int8, n.nspname::text, c.relname::text

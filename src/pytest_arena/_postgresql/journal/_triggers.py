@@ -13,24 +13,9 @@ from pytest_arena._postgresql.journal._tables import OURS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_arena._postgresql.journal._tables import JournalTable, Setting
+    from pytest_arena._postgresql.journal._tables import JournalTable, Relation, Setting
 
-__all__ = ["Capture", "Relation", "captures", "standing"]
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """A table or partition that statements may name, and how it stands to its root."""
-
-    oid: int
-    schema: str
-    name: str
-    is_leaf: bool  # it holds rows, others only pass them on
-
-    @property
-    def quoted(self) -> str:
-        """Its name, as SQL has to write it."""
-        return f"{identifier(self.schema)}.{identifier(self.name)}"
+__all__ = ["Capture", "captures", "standing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +49,10 @@ class Capture:
         )
 
 
-def captures(
-    table: JournalTable, relations: Sequence[Relation], schema: str, canon: Sequence[Setting]
-) -> Iterator[Capture]:
-    """Return the triggers of a table, given all relations of its tree."""
+def captures(table: JournalTable, schema: str, canon: Sequence[Setting]) -> Iterator[Capture]:
+    """Return the triggers of a table, and of all its partitions."""
     settings = _needed(canon, table)
-    for relation in relations:
+    for relation in table.relations:
         yield from _of_changes(table, relation, schema, settings)
         if relation.is_leaf:
             yield _of_truncate(table, relation, schema, settings)
