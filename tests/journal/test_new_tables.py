@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql.journal import ServerJournal
+from pytest_arena._postgresql.journal._server import ServerJournal
 from tests.journal.world import World, journaled
 from tests.servers.postgresql import address
 

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from pytest_arena._postgresql._control import ControlFailure
-from pytest_arena._postgresql.journal import Restoration, ServerJournal
+from pytest_arena._postgresql.journal._server import Restoration, ServerJournal
 from tests.journal.world import DONE, NOTHING, World, journaled
 from tests.servers.postgresql import address, run
 

@@ -44,7 +44,7 @@ def crowded() -> Iterator[Crowded]:
     place.chmod(0o711)
     programs = read_programs(folders()[0], str(folders()[0]))
     try:
-        with Crowded(place / "crowded", programs, place / "cache") as server:
+        with Crowded(place / "crowded", programs) as server:
             yield server
     finally:
         shutil.rmtree(place)

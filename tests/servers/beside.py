@@ -23,7 +23,7 @@ from pytest_arena._postgresql.servers._programs import (
     read_programs,
 )
 from pytest_arena._values import Address
-from tests.servers.crowded import Nobody, free_port
+from tests.servers.crowded import free_port
 from tests.servers.waiting import until
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class ServerBeside:
         programs = newest_programs()
         folder = ClusterFolder(self._path / programs.key("beside"), account())
         folder.ensure()
-        make_data(folder, programs, cache=self._path)
+        make_data(folder, programs)
         (folder.data / "pg_hba.conf").write_text(RULES, encoding="ascii")
         self._process = subprocess.Popen(
             [str(programs.folder / "postgres"), "-D", str(folder.data), *self._settings(folder)],
@@ -68,7 +68,7 @@ class ServerBeside:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            **(account() or Nobody()).as_arguments(),
+            **account().as_arguments(),
         )
         address = Address("postgresql", "127.0.0.1", self.port, "postgres", "postgres")
         until(lambda: knock(address, seconds=5).answer is Answer.OPEN, "the server starts")

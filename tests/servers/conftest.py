@@ -45,7 +45,7 @@ def short() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all: initdb is called once."""
+    """One cache for all."""
     return tmp_path_factory.mktemp("servers_cache")
 
 
@@ -84,9 +84,9 @@ def address(cluster: Cluster) -> Address:
 
 
 @pytest.fixture(scope="session")
-def crowded(short: Path, installed: Programs, cache: Path) -> Iterator[Crowded]:
+def crowded(short: Path, installed: Programs) -> Iterator[Crowded]:
     """A server with a port, passwords and five connections."""
-    with Crowded(short / "crowded", installed, cache) as server:
+    with Crowded(short / "crowded", installed) as server:
         yield server
 
 

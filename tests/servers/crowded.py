@@ -45,14 +45,14 @@ host all all 127.0.0.1/32 trust
 class Crowded:
     """Starts it, and stops it."""
 
-    def __init__(self, path: Path, programs: Programs, cache: Path) -> None:
+    def __init__(self, path: Path, programs: Programs) -> None:
         self._folder = ClusterFolder(path / programs.key("crowded"), account())
-        self._programs, self._cache = programs, cache
+        self._programs = programs
         self.port = free_port()
 
     def __enter__(self) -> Self:
         self._folder.ensure()
-        make_data(self._folder, self._programs, cache=self._cache)
+        make_data(self._folder, self._programs)
         (self._folder.data / "pg_hba.conf").write_text(RULES, encoding="ascii")
         self._process = subprocess.Popen(
             [str(self._programs.folder / "postgres"), "-D", str(self._folder.data), *self._said()],
@@ -60,7 +60,7 @@ class Crowded:
             env=environment(),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            **(account() or Nobody()).as_arguments(),
+            **account().as_arguments(),
         )
         until(lambda: knock(self.by_socket, seconds=5).answer is Answer.OPEN, "it starts")
         with closing(open_control(self.by_socket)) as control:
@@ -109,14 +109,6 @@ class Crowded:
         with closing(open_control(self.by_socket)) as control:
             databases = control.rows("SELECT datname FROM pg_database ORDER BY 1")
             return databases, control.rows("SELECT rolname FROM pg_roles ORDER BY 1")
-
-
-class Nobody:
-    """No other user: the one who runs the tests."""
-
-    def as_arguments(self) -> dict[str, object]:
-        """Nothing to say."""
-        return {}
 
 
 def free_port() -> int:

@@ -146,7 +146,7 @@ def test_a_real_mariadb(wanted: Wanted) -> None:
     [
         ("mysql://me@db/shop", "mysql is not PostgreSQL's"),
         ("postgresql://me@db:port/shop", "the URL cannot be read"),
-        ("no url", "it is not PostgreSQL's"),
+        ("no url", "the URL cannot be read"),
     ],
 )
 def test_a_url_that_is_none(wanted: Wanted, url: str, reason: str) -> None:

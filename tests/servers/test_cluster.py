@@ -18,7 +18,8 @@ import pytest
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.servers import Unavailable, _cluster, _places
 from pytest_arena._postgresql.servers._cluster import IDLE, Cluster, find_cluster
-from pytest_arena._postgresql.servers._places import ClusterFolder, cluster_folder, is_held
+from pytest_arena._postgresql.servers._keeper import is_held
+from pytest_arena._postgresql.servers._places import ClusterFolder, cluster_folder
 from pytest_arena._postgresql.servers._programs import Account, account
 from tests.servers.waiting import keeper_pid, lives, server_pid, until
 
@@ -129,7 +130,6 @@ def test_nobody_else_may_enter(cluster: Cluster) -> None:
 def test_root_runs_it_as_somebody_else(cluster: Cluster) -> None:
     """PostgreSQL refuses root; its process, its data and its socket's folder belong to a user."""
     server = account()
-    assert server is not None
     pid = server_pid(cluster.folder)
     assert Path(f"/proc/{pid}").stat().st_uid == server.uid != 0
     assert cluster.folder.data.stat().st_uid == server.uid
@@ -200,19 +200,6 @@ def test_data_of_before_a_restart_of_the_machine_are_made_again(
         assert ("before_the_restart",) not in asked(found, "SELECT datname FROM pg_database")
 
 
-def test_a_broken_copy_in_the_cache_is_no_hindrance(
-    clusters_alone: Path, installed: Programs, tmp_path: Path
-) -> None:
-    """Initdb is called, and the copy is made again."""
-    copy = tmp_path / "postgresql" / f"{installed.key('1')}.tar"
-    copy.parent.mkdir()
-    copy.write_bytes(b"broken")
-    with closing(find_cluster(installed, cache=tmp_path)) as found:
-        assert asked(found, "SELECT 1") == [(1,)]
-    assert copy.stat().st_size > 1_000_000
-    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
-
-
 def test_it_stops_when_nobody_has_used_it_for_a_while(
     clusters_alone: Path, again: Callable[[], Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,19 +242,22 @@ def test_a_run_that_was_killed_holds_nothing_pitfall_071(
 def test_a_server_whose_keeper_was_killed_gets_another(
     clusters_alone: Path, again: Callable[[], Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the next process that finds it; the new one stops it as the old one would have."""
+    """As soon as nobody uses it: it is started anew, with what was in it, and stops as usual."""
     monkeypatch.setenv(IDLE, QUICK)
     found = again()
     pid, keeper = server_pid(found.folder), keeper_pid(found.folder)
+    with closing(open_control(found.address)) as control:
+        control.run("CREATE TABLE still_there AS SELECT 1")
     os.kill(keeper, signal.SIGKILL)
     until(lambda: not is_held(found.folder.beside("keeper")), "its lock is free")
+    again().close()
+    assert server_pid(found.folder) == pid  # somebody uses it
     found.close()
-    found_again = again()
-    assert server_pid(found_again.folder) == pid
-    assert keeper_pid(found_again.folder) != keeper
-    found_again.close()
-    until(lambda: not is_held(found_again.folder.beside("keeper")), "the keeper ends")
-    assert not found_again.folder.socket.exists()
+    with closing(again()) as found_again:
+        assert server_pid(found_again.folder) != pid
+        assert asked(found_again, "SELECT * FROM still_there") == [(1,)]
+    until(lambda: not is_held(found.folder.beside("keeper")), "the keeper ends")
+    assert not found.folder.socket.exists()
 
 
 def test_a_server_whose_folder_was_removed_ends(
@@ -352,8 +342,8 @@ def test_a_folder_of_somebody_else_is_not_used(
 def test_a_long_path_has_its_socket_elsewhere(tmp_path: Path) -> None:
     """A socket's path has 103 bytes on macOS."""
     short, long = tmp_path / "a", tmp_path / ("ä" * 60) / "a"
-    assert ClusterFolder(short, None).socket_folder == short
-    elsewhere = ClusterFolder(long, None).socket
+    assert ClusterFolder(short, account()).socket_folder == short
+    elsewhere = ClusterFolder(long, account()).socket
     assert len(os.fsencode(elsewhere)) <= 103
     assert elsewhere.parent.name == long.name
 
@@ -363,9 +353,9 @@ def test_small_memory_is_left_alone(
 ) -> None:
     """Containers often have 64 MB: then the cache, or what another user may enter."""
     monkeypatch.setattr(_places, "_ROOM_NEEDED", 1 << 60)
-    ours = cluster_folder("15.0-x", cache=tmp_path, account=None)
+    ours = cluster_folder("15.0-x", cache=tmp_path, account=Account(1, 1, is_other=False))
     assert ours.path.is_relative_to(tmp_path)
-    roots = cluster_folder("15.0-x", cache=tmp_path, account=Account(1, 1))
+    roots = cluster_folder("15.0-x", cache=tmp_path, account=Account(1, 1, is_other=True))
     assert roots.path.is_relative_to("/var/tmp")  # noqa: S108 - nothing is made there
 
 

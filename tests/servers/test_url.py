@@ -8,18 +8,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy.engine import make_url
 
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.servers import ForeignServer, Unavailable, _find
+from pytest_arena._postgresql.servers import Server, Unavailable, _find
 from pytest_arena._postgresql.servers._entrance import Elsewhere
-from pytest_arena._postgresql.servers._find import Url, find_server, read_url
+from pytest_arena._postgresql.servers._find import find_server, read_url
+from pytest_arena._values import Address
 from pytest_arena.errors import ServerError
-from tests.servers.crowded import PASSWORD, free_port
+from tests.servers.crowded import PASSWORD
 
 if TYPE_CHECKING:
     from pytest_arena._postgresql.servers import Wanted
-    from pytest_arena._values import Address
     from tests.servers.crowded import Crowded
 
 pytestmark = pytest.mark.usefixtures("no_libpq_variables")
@@ -29,49 +28,52 @@ ME = getpass.getuser()
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("postgresql://u:p@db:5433/shop", Url((("db", 5433),), "u", "p", "shop")),
-        ("postgresql+asyncpg://u@db/shop", Url((("db", 5432),), "u", "", "shop")),
-        ("postgres://u@db", Url((("db", 5432),), "u", "", "")),
-        ("postgresql+psycopg://db/", Url((("db", 5432),), ME, "", "")),
-        ("postgresql://u:a%40%2Fb%3A@db/a%20b", Url((("db", 5432),), "u", "a@/b:", "a b")),
-        ("postgresql://u:a@b@db/shop", Url((("db", 5432),), "u", "a@b", "shop")),
-        ("postgresql://a:1,b:2/shop", Url((("a", 1), ("b", 2)), ME, "", "shop")),
-        ("postgresql://a,b:2/shop", Url((("a", 5432), ("b", 2)), ME, "", "shop")),
-        ("postgresql:///shop?host=a:1&host=b:2", Url((("a", 1), ("b", 2)), ME, "", "shop")),
-        ("postgresql:///shop?host=a,b&port=1,2", Url((("a", 1), ("b", 2)), ME, "", "shop")),
-        ("postgresql:///shop?host=a,b&port=7", Url((("a", 7), ("b", 7)), ME, "", "shop")),
-        ("postgresql://u@/shop?host=/run/x", Url((("/run/x", 5432),), "u", "", "shop")),
-        ("postgresql://u@/shop?host=/run/x&port=7", Url((("/run/x", 7),), "u", "", "shop")),
-        ("postgresql://u@%2Frun%2Fx:7/shop", Url((("/run/x", 7),), "u", "", "shop")),
-        ("postgresql://u@%2Frun%2Fx/shop", Url((("/run/x", 5432),), "u", "", "shop")),
-        ("postgresql://u@[::1]:7/shop", Url((("::1", 7),), "u", "", "shop")),
-        ("postgresql://u@[::1]/shop", Url((("::1", 5432),), "u", "", "shop")),
+        ("postgresql://u:p@db:5433/shop", ("db", 5433, "u", "shop", "p")),
+        ("postgresql+asyncpg://u@db/shop", ("db", 5432, "u", "shop", "")),
+        ("postgres://u@db", ("db", 5432, "u", "", "")),
+        ("postgresql+psycopg://db/", ("db", 5432, ME, "", "")),
+        ("postgresql://u:a%40%2Fb%3A@db/shop", ("db", 5432, "u", "shop", "a@/b:")),
+        ("postgresql://u@/shop?host=/run/x", ("/run/x", 5432, "u", "shop", "")),
+        ("postgresql://u@/shop?host=/run/x&port=7", ("/run/x", 7, "u", "shop", "")),
+        ("postgresql://u@%2Frun%2Fx:7/shop", ("/run/x", 7, "u", "shop", "")),
+        ("postgresql://u@%2Frun%2Fx/shop", ("/run/x", 5432, "u", "shop", "")),
+        ("postgresql://u@[::1]:7/shop", ("::1", 7, "u", "shop", "")),
+        ("postgresql://u@[::1]/shop", ("::1", 5432, "u", "shop", "")),
         (
             "postgresql://db/shop?user=u&password=p%26q&sslmode=require",
-            Url((("db", 5432),), "u", "p&q", "shop"),
+            ("db", 5432, "u", "shop", "p&q"),
         ),
-        ("postgresql://db?dbname=shop&user=u", Url((("db", 5432),), "u", "", "shop")),
+        ("postgresql://db?dbname=shop&user=u", ("db", 5432, "u", "shop", "")),
     ],
 )
-def test_every_form_of_a_url_is_read_pitfall_024(text: str, expected: Url) -> None:
+def test_every_form_of_a_url_is_read_pitfall_024(
+    text: str, expected: tuple[str, int, str, str, str]
+) -> None:
     """Those of SQLAlchemy and those of libpq."""
-    assert read_url(text) == expected
+    assert read_url(text) == Address("postgresql", *expected)
 
 
-def test_sqlalchemy_reads_the_same() -> None:
-    """As far as it has a field for it."""
-    for text in ("postgresql://u:p@db:5433/shop", "postgresql+asyncpg://u:a%40b@[::1]:7/a%20b"):
-        theirs, ours = make_url(text), read_url(text)
-        assert ours.hosts == ((theirs.host, theirs.port),)
-        assert (ours.user, ours.password) == (theirs.username, theirs.password)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://a:1,b:2/shop",
+        "postgresql://a,b:2/shop",
+        "postgresql:///shop?host=a:1&host=b:2",
+        "postgresql:///shop?host=a,b&port=1,2",
+    ],
+)
+def test_several_servers_are_refused(text: str) -> None:
+    """Databases are made on one, and would be looked for on the next."""
+    with pytest.raises(Unavailable, match=r"arena needs (one|that of one)"):
+        read_url(text)
 
 
 def test_what_a_url_leaves_open_the_variables_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with psql."""
     for name, text in {"HOST": "db", "PORT": "7", "USER": "u", "PASSWORD": "p"}.items():
         monkeypatch.setenv(f"PG{name}", text)
-    assert read_url("postgresql:///shop") == Url((("db", 7),), "u", "p", "shop")
-    assert read_url("postgresql://other") == Url((("other", 7),), "u", "p", "")
+    assert read_url("postgresql:///shop") == Address("postgresql", "db", 7, "u", "shop", "p")
+    assert read_url("postgresql://other") == Address("postgresql", "other", 7, "u", "", "p")
 
 
 def test_a_server_is_used_by_its_url(wanted: Wanted, crowded: Crowded) -> None:
@@ -108,12 +110,6 @@ def test_a_database_that_is_there_is_the_entrance(wanted: Wanted, crowded: Crowd
     assert found.address.database == "shop"
 
 
-def test_the_second_host_is_used_where_the_first_is_down(wanted: Wanted, crowded: Crowded) -> None:
-    """In the order of the URL."""
-    url = f"postgresql://boss@127.0.0.1:{free_port()},127.0.0.1:{crowded.port}/postgres"
-    assert find_server(replace(wanted, url=url)).address.port == crowded.port
-
-
 def test_a_socket_is_used_by_its_folder(wanted: Wanted, crowded: Crowded) -> None:
     """The form of SQLAlchemy."""
     host, port = crowded.by_socket.host, crowded.port
@@ -139,7 +135,7 @@ def test_a_server_that_cannot_be_used_is_asked_once(
     """Another database is tried only if this one may be the reason; the last reason is told."""
     tried: list[str] = []
 
-    def enter(address: Address, _where: str) -> ForeignServer:
+    def enter(address: Address, _where: str) -> Server:
         tried.append(address.database)
         raise reasons[len(tried) - 1]
 

@@ -14,10 +14,9 @@ import pytest
 
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.servers import Unavailable, _programs
-from pytest_arena._postgresql.servers._cluster import reachable, top_folders
+from pytest_arena._postgresql.servers._cluster import _home_of_programs, reachable, top_folders
 from pytest_arena._postgresql.servers._find import installed_server, wheel_server
 from pytest_arena._postgresql.servers._programs import (
-    account,
     folders,
     read_programs,
 )
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql.servers import Wanted
     from pytest_arena._postgresql.servers._cluster import Cluster
+    from pytest_arena._postgresql.servers._places import ClusterFolder
     from pytest_arena._postgresql.servers._programs import Programs
 
 PROGRAMS = ("initdb", "postgres")
@@ -76,9 +76,11 @@ def test_programs_in_a_folder_of_roots_are_copied(
         folder.chmod(0o700)
     found = wheel_server(wanted)
     with closing(found):
-        path: Path = found.folder.path  # type: ignore[attr-defined]  # it is a Cluster
-        assert (path / "programs" / "planted_postgres" / "pginstall" / "bin" / "initdb").exists()
-        assert (path / "programs" / "planted_postgres.libs" / "libpq.so").exists()
+        cluster: ClusterFolder = found.folder  # type: ignore[attr-defined]  # it is a Cluster
+        programs = _home_of_programs(cluster)
+        assert (programs / "planted_postgres" / "pginstall" / "bin" / "initdb").exists()
+        assert (programs / "planted_postgres.libs" / "libpq.so").exists()
+    shutil.rmtree(programs.parent)
 
 
 def test_no_wheel_says_which_it_could_be(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +148,7 @@ def test_programs_that_are_open_to_all_are_not_copied(
 ) -> None:
     """They stay where they are."""
     assert reachable(installed, cluster.folder) is installed
-    assert not (cluster.folder.path / "programs").exists()
+    assert not _home_of_programs(cluster.folder).exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
@@ -157,11 +159,9 @@ def test_programs_that_nobody_else_can_run_are_refused(
     folder = tmp_path / "package" / "pginstall" / "bin"
     folder.mkdir(parents=True)
     broken = replace(installed, folder=folder)
-    assert account() is not None
     with pytest.raises(Unavailable, match="is closed to the user"):
         reachable(broken, cluster.folder)
-    for home in top_folders(cluster.folder)[1:3]:
-        assert not (home / "programs").exists()
+    assert not _home_of_programs(cluster.folder).exists()
     elsewhere = top_folders(cluster.folder)[2]
     shutil.rmtree(elsewhere)
     with suppress(OSError):  # not empty: it has been used for more than tests

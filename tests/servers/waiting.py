@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql.servers._places import is_held
+from pytest_arena._postgresql.servers._keeper import is_held
 
 if TYPE_CHECKING:
     from collections.abc import Callable

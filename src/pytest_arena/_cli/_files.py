@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
 _RUNS = "SQLite files of test runs"
 _RUN = re.compile(r"run-(\d+)-[0-9a-f]{8}")
-_TEMPLATES, _KEPT, _SERVERS = "templates", "kept", "postgresql"
+_TEMPLATES, _KEPT = "templates", "kept"
 # The cache may hold other things: ARENA_CACHE names any folder.
 _SHELF, _MANIFEST = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{16}\.json")
-_DATA = re.compile(r"\d[\w.]*-[0-9a-f]{8}\.(tar|[0-9a-f]{8})")
 _HEADER = b"SQLite format 3\0"
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 
@@ -130,7 +129,6 @@ class CachedFiles:
         for name, shown, found in (
             (_TEMPLATES, "Templates of SQLite databases", templates),
             (_KEPT, "SQLite databases kept for a look", self._kept()),
-            (_SERVERS, "Data for new private servers", self._data()),
         ):
             things = tuple(thing for thing, _ in found)
             yield Place(shown=shown, where=str(self._cache / name), things=things)
@@ -140,9 +138,9 @@ class CachedFiles:
         for shelf in self._shelves():
             yield from _cleared(shelf, everything=everything)
         if everything:
-            for files in (*self._kept(), *self._data()):
+            for files in self._kept():
                 yield _removed(*files)
-            for folder in (_TEMPLATES, _KEPT, _SERVERS, ""):
+            for folder in (_TEMPLATES, _KEPT, ""):
                 with suppress(OSError):  # it is not there, or not empty
                     (self._cache / folder).rmdir()
 
@@ -155,11 +153,6 @@ class CachedFiles:
             if _is_database(file):
                 beside = [file.with_name(file.name + ending) for ending in _SIDE_FILES]
                 yield _thing(file.name, "kept", file), [file, *beside]
-
-    def _data(self) -> Iterator[Files]:
-        for file in sorted((self._cache / _SERVERS).glob("*")):
-            if _DATA.fullmatch(file.name):
-                yield _thing(file.name, "template", file), [file]
 
 
 def _thing(name: str, what: str, file: Path) -> Thing:

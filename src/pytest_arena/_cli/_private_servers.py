@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from contextlib import closing, suppress
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -13,9 +11,8 @@ from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.servers import Unavailable
 from pytest_arena._postgresql.servers import _cluster as cluster
 from pytest_arena._postgresql.servers import _places as places
-from pytest_arena._postgresql.servers._entrance import Answer, knock
+from pytest_arena._postgresql.servers._keeper import is_held
 from pytest_arena._postgresql.servers._programs import account
-from pytest_arena._process import until
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -27,8 +24,6 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
 
 _SHOWN = "Private servers"
-_KNOCK_SECONDS = 2.0
-_STOP_SECONDS = 60.0
 
 
 class PrivateServers:
@@ -60,7 +55,7 @@ class PrivateServers:
     def _swept(self, folder: ClusterFolder, *, everything: bool) -> Iterator[Swept]:
         if everything and not _is_in_use(folder):
             yield _removed(folder)
-        elif _runs(folder):
+        elif cluster.is_running(folder):
             yield from self._databases_on(cluster.address_of(folder)).sweep(everything=everything)
             if everything:
                 yield Swept("server", folder.path.name, why="a private server that somebody uses")
@@ -72,7 +67,7 @@ class PrivateServers:
             return []
 
     def _place(self, folder: ClusterFolder) -> Place:
-        state = ("in use" if _is_in_use(folder) else "idle") if _runs(folder) else "stopped"
+        state = ("in use" if _is_in_use(folder) else "idle") if cluster.is_running(folder) else "stopped"
         server = Thing(
             name=folder.path.name,
             what="server",
@@ -100,16 +95,11 @@ def _clusters(parent: Path) -> list[ClusterFolder]:
     ]
 
 
-def _runs(folder: ClusterFolder) -> bool:
-    """Whether it answers."""
-    return knock(cluster.address_of(folder), seconds=_KNOCK_SECONDS).answer is not Answer.SILENT
-
-
 def _is_in_use(folder: ClusterFolder) -> bool:
     """Whether a run has it, or is about to start it, or a client is connected."""
     if any(_is_held(folder.beside(ending)) for ending in ("used", "lock")):
         return True
-    if not _runs(folder):
+    if not cluster.is_running(folder):
         return False
     try:
         with closing(open_control(cluster.address_of(folder))) as control:
@@ -119,14 +109,14 @@ def _is_in_use(folder: ClusterFolder) -> bool:
 
 
 def _is_held(path: Path) -> bool:
-    return path.exists() and places.is_held(path)
+    return path.exists() and is_held(path)
 
 
 def _removed(folder: ClusterFolder) -> Swept:
     lock = folder.beside("lock")
     try:
         with places.attempt(lock) as is_ours:
-            if not is_ours or not _is_stopped(folder):
+            if not is_ours or not cluster.stop(folder):
                 why = "a private server that starts, or does not stop"
                 return Swept("server", folder.path.name, why=why)
             size = size_of(folder.path)
@@ -135,10 +125,3 @@ def _removed(folder: ClusterFolder) -> Swept:
     except OSError as error:
         return Swept("server", folder.path.name, why=str(error))
     return Swept("server", folder.path.name, size)
-
-
-def _is_stopped(folder: ClusterFolder) -> bool:
-    if _runs(folder):
-        os.kill(cluster.server_pid(folder), signal.SIGINT)
-    keeper = folder.beside("keeper")
-    return until(lambda: not (_runs(folder) or _is_held(keeper)), within=_STOP_SECONDS)

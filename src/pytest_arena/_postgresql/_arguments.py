@@ -72,11 +72,9 @@ class Led(str):
 
 def _is_here(address: Address) -> bool:
     """Whether the server is on this machine: encrypting the way there would only cost time."""
-    return address.is_socket or address.host in {"localhost", "::1"} or _is_loopback(address.host)
-
-
-def _is_loopback(host: str) -> bool:
-    return host.startswith("127.") and host.replace(".", "").isdigit()
+    host = address.host
+    is_loopback = host.startswith("127.") and host.replace(".", "").isdigit()
+    return address.is_socket or host in {"localhost", "::1"} or is_loopback
 
 
 def _os_user() -> str:
@@ -189,11 +187,7 @@ def _asyncpg_lead(address: Address, args: list[Any], kwargs: dict[str, Any]) -> 
     args[:1] = [None] if args else []
     for key in ("dsn", "passfile", "service", "servicefile"):
         kwargs.update({key: None} if key in kwargs else {})
-    kwargs.update(_asyncpg_of(address))
-
-
-def _asyncpg_of(address: Address) -> dict[str, Any]:
-    return {
+    kwargs |= {
         "host": Led.to(address),
         "port": address.port,
         "user": address.user,
@@ -306,18 +300,8 @@ _LIBPQ_SESSION = {
     *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
     *("options", "replication", "tcp_user_timeout"),
 }
-# And what keywords say of the server and the way to it: it holds for the app's own alone.
-_LIBPQ_SERVER = {
-    *("host", "hostaddr", "port", "user", "password", "passfile", "dbname", "database"),
-    *("service", "servicefile", "dsn", "conninfo", "target_session_attrs", "load_balance_hosts"),
-    *("requiressl", "sslmode", "sslnegotiation", "sslcompression", "sslcert", "sslkey"),
-    *("sslcertmode", "sslpassword", "sslrootcert", "sslcrl", "sslcrldir", "sslsni"),
-    *("sslkeylogfile", "ssl_min_protocol_version", "ssl_max_protocol_version"),
-    *("requirepeer", "require_auth", "channel_binding", "gssencmode", "gssdelegation"),
-    *("krbsrvname", "gsslib", "min_protocol_version", "max_protocol_version"),
-    *("scram_client_key", "scram_server_key"),
-    *("oauth_issuer", "oauth_client_id", "oauth_client_secret", "oauth_scope"),
-}
+# The drivers' own words for it.
+_LIBPQ_TEXTS = {"database", "dsn", "conninfo"}
 # Said outright, each keeps a variable of the environment from being read: PGHOSTADDR, PGOPTIONS, …
 _OUTRIGHT = {
     "hostaddr": "",
@@ -355,23 +339,22 @@ def _libpq_lead(driver: str, address: Address, args: list[Any], kwargs: dict[str
     given = _libpq_given(driver, args, kwargs)
     service = _service_settings(given) if given.get("service") else {}
     session = {key: value for key, value in {**service, **given}.items() if key in _LIBPQ_SESSION}
-    for key in _LIBPQ_SERVER:
-        kwargs.pop(key, None)
+    # What else libpq knows says something of the server and the way to it: of the app's own.
+    for key in [*kwargs]:
+        if key in _LIBPQ_TEXTS or (key not in _LIBPQ_SESSION and _knows(driver, key)):
+            del kwargs[key]
     if args:
         args[0] = ""
     outright = {key: value for key, value in _OUTRIGHT.items() if _knows(driver, key)}
-    kwargs.update(outright | session | _libpq_of(address))
-
-
-def _libpq_of(address: Address) -> dict[str, Any]:
-    named = {
+    kwargs.update(outright | session)
+    kwargs |= {
         "host": Led.to(address),
         "port": address.port,
         "user": address.user,
         "dbname": address.database,
         "sslmode": "disable" if _is_here(address) else "prefer",
     }
-    return named | ({"password": address.password} if address.password else {})
+    kwargs |= {"password": address.password} if address.password else {}
 
 
 def _libpq_given(driver: str, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ read from the database itself and from no record of changes, so that such a reco
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql._control import Control
 
-__all__ = ["BEGIN_READING", "content"]
+__all__ = ["content", "in_batches", "one_snapshot"]
 
 
 def content(control: Control) -> dict[str, str]:
@@ -39,16 +39,12 @@ def content(control: Control) -> dict[str, str]:
     Raises:
         Failed: somebody holds a lock on a table (``55P03``), or the server is gone.
     """
-    control.run(_BEGIN)
-    try:
+    with one_snapshot(control, _BEGIN):
         relations = [_Relation(*row) for row in control.rows(_RELATIONS)]
-        found = dict(control.rows(_DEFINITIONS))
-        for batch in _batches(relations):
-            found |= dict(control.rows(" UNION ALL ".join(map(_digest, batch))))
-        return found
-    finally:
-        with suppress(ControlFailure):  # the server is gone, and what came before says so
-            control.run("ROLLBACK")
+        return {
+            **dict(control.rows(_DEFINITIONS)),
+            **dict(in_batches(control, [_digest(relation) for relation in relations])),
+        }
 
 
 class _Relation(NamedTuple):
@@ -58,15 +54,6 @@ class _Relation(NamedTuple):
     name: str  # as the app names it
     quoted: str
     columns: list[str]
-
-
-# A batch is one statement, which is planned as a whole.
-_AT_ONCE = 50
-
-
-def _batches(relations: Sequence[_Relation]) -> Iterator[Sequence[_Relation]]:
-    for start in range(0, len(relations), _AT_ONCE):
-        yield relations[start : start + _AT_ONCE]
 
 
 def _digest(relation: _Relation) -> str:
@@ -86,7 +73,7 @@ def _digest(relation: _Relation) -> str:
 
 # One moment, in which one value has one text, whatever login, database and connection are set to;
 # and in which names are ours.
-BEGIN_READING = """
+_BEGIN_READING = """
     BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL search_path = pg_catalog;
     SET LOCAL lock_timeout = '1s';
@@ -97,8 +84,28 @@ BEGIN_READING = """
     SET LOCAL bytea_output = 'hex';
     SET LOCAL xmloption = 'content'
 """
+_AT_ONCE = 50  # a batch is one statement, which is planned as a whole
+
+
+@contextmanager
+def one_snapshot(control: Control, begin: str = _BEGIN_READING) -> Iterator[None]:
+    """Read one moment; times are told in the database's own zone, unless it is begun otherwise."""
+    control.run(begin)
+    try:
+        yield
+    finally:
+        with suppress(ControlFailure):  # the server is gone, and what came before says so
+            control.run("ROLLBACK")
+
+
+def in_batches(control: Control, questions: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Return the rows of many questions, in few round trips."""
+    for start in range(0, len(questions), _AT_ONCE):
+        yield from control.rows(" UNION ALL ".join(questions[start : start + _AT_ONCE]))
+
+
 # Of these a database may get others.
-_BEGIN = f"{BEGIN_READING}; SET LOCAL timezone = 'UTC'; SET LOCAL lc_monetary = 'C'"
+_BEGIN = f"{_BEGIN_READING}; SET LOCAL timezone = 'UTC'; SET LOCAL lc_monetary = 'C'"
 
 _SPACES = """
     SELECT oid, nspname, nspowner, nspacl,

@@ -13,7 +13,7 @@ from pytest_arena._postgresql._control import as_own
 from pytest_arena._postgresql._identity import identity_of_control
 from pytest_arena._postgresql._templates import DatabaseShelves, url_of
 from pytest_arena._postgresql.isolation import isolate
-from pytest_arena._postgresql.journal import lacking
+from pytest_arena._postgresql.journal._journal_templates import lacking
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers import Wanted
 from pytest_arena._postgresql.servers._find import find_server

@@ -4,17 +4,16 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._changes import Row, limited, net
-from pytest_arena._postgresql._content import BEGIN_READING
+from pytest_arena._postgresql._content import in_batches, one_snapshot
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal
 from pytest_arena._values import TableRows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from pytest_arena._postgresql._control import Control
 
@@ -59,7 +58,7 @@ class Rows:
 
 def read_digests(control: Control) -> Rows:
     """Read no rows: enough to tell which tables are different. Raises as ``read_rows`` does."""
-    with _one_snapshot(control):
+    with one_snapshot(control):
         return Rows(_digests(control, _tables(control)))
 
 
@@ -74,7 +73,7 @@ def read_rows(control: Control, *, unlike: Rows | None = None) -> Rows:
     Raises:
         Failed: somebody holds a lock on a table (``55P03``), or the server is gone.
     """
-    with _one_snapshot(control):
+    with one_snapshot(control):
         tables = _tables(control)
         digests = _digests(control, tables)
         known = unlike.digests if unlike is not None else {}
@@ -120,30 +119,14 @@ def _as(columns: tuple[str, ...], table: _Read) -> list[tuple[str, Row]]:
     return [(repr(row), row) for row in rows]
 
 
-@contextmanager
-def _one_snapshot(control: Control) -> Iterator[None]:
-    control.run(BEGIN_READING)  # times are told in the database's own zone
-    try:
-        yield
-    finally:
-        with suppress(ControlFailure):  # the server is gone, and what came before says so
-            control.run("ROLLBACK")
-
-
 def _tables(control: Control) -> list[_CatalogTable]:
     return [_CatalogTable(*row) for row in control.rows(_TABLES)]
 
 
-_AT_ONCE = 50  # a batch is one statement, which is planned as a whole
-
-
 def _digests(control: Control, tables: list[_CatalogTable]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for start in range(0, len(tables), _AT_ONCE):
-        queries = [table.digest() for table in tables[start : start + _AT_ONCE]]
-        rows = control.rows(" UNION ALL ".join(queries))
-        # Columns by name: a row's text would be the same under others.
-        found |= {name: f"{number} rows, {total}" for name, number, total in rows}
+    rows = in_batches(control, [table.digest() for table in tables])
+    found = {name: f"{number} rows, {total}" for name, number, total in rows}
+    # Columns by name: a row's text would be the same under others.
     return {table.name: f"{found[table.name]}, {table.columns}" for table in tables}
 
 

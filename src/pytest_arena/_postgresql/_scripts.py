@@ -34,6 +34,10 @@ class _Statement:
     rows: tuple[str, ...] = ()
 
     @property
+    def is_command(self) -> bool:
+        return self.sql.startswith("\\")
+
+    @property
     def is_copy(self) -> bool:
         return bool(_COPY.match(self.sql))
 
@@ -54,45 +58,35 @@ def run_script(control: Control, script: str) -> None:
 
 
 def _check(statement: _Statement) -> None:
-    if statement.sql.startswith("\\"):
-        _check_command(statement)
-    elif beyond := reaches_beyond(statement.sql):
-        raise ScriptFailed(
-            f"{beyond} reaches beyond the database that is being made",
-            line=statement.line,
-            fix="take it out of the script (pg_dump without --create and --clean)",
-        )
-    elif statement.is_copy and not _PLAIN_COPY.match(statement.sql):
-        raise ScriptFailed(
-            "COPY … FROM stdin in another form than pg_dump's own",
-            line=statement.line,
-            fix="COPY table (columns) FROM stdin;   or: pg_dump --inserts",
-        )
-
-
-def _check_command(statement: _Statement) -> None:
-    if not _HARMLESS.match(statement.sql):
+    if statement.is_command:
+        if _HARMLESS.match(statement.sql):
+            return
         name = statement.sql.split(maxsplit=1)[0]
-        raise ScriptFailed(
-            f"{name} is a command of psql's, which arena does not run",
-            line=statement.line,
-            fix=f"take the line with {name} out; the database is there, and connected to",
-        )
+        what = f"{name} is a command of psql's, which arena does not run"
+        fix = f"take the line with {name} out; the database is there, and connected to"
+    elif beyond := reaches_beyond(statement.sql):
+        what = f"{beyond} reaches beyond the database that is being made"
+        fix = "take it out of the script (pg_dump without --create and --clean)"
+    elif statement.is_copy and not _PLAIN_COPY.match(statement.sql):
+        what = "COPY … FROM stdin in another form than pg_dump's own"
+        fix = "COPY table (columns) FROM stdin;   or: pg_dump --inserts"
+    else:
+        return
+    raise ScriptFailed(what, line=statement.line, fix=fix)
 
 
 def _run(control: Control, statement: _Statement) -> None:
-    if statement.sql.startswith("\\"):
+    if statement.is_command:
         return
     try:
         for sql in _insertions(statement) if statement.is_copy else (statement.sql,):
             control.run(sql)
     except ControlFailure as error:
-        raise ScriptFailed(
-            str(error),
-            line=_line_of(error, statement),
-            sqlstate=error.sqlstate,
-            fix=_fix(error),
-        ) from error
+        fix = ""
+        if _NO_ROLE.search(str(error)):
+            fix = "pg_dump --no-owner --no-privileges …   (a script of its own for the schema)"
+        line = _line_of(error, statement)
+        raise ScriptFailed(str(error), line=line, sqlstate=error.sqlstate, fix=fix) from error
 
 
 def _line_of(error: ControlFailure, statement: _Statement) -> int:
@@ -106,12 +100,6 @@ def _line_of(error: ControlFailure, statement: _Statement) -> int:
 
 
 _NO_ROLE = re.compile(r'role "[^"]*" does not exist')
-
-
-def _fix(error: ControlFailure) -> str:
-    if _NO_ROLE.search(str(error)):
-        return "pg_dump --no-owner --no-privileges …   (a script of its own for the schema)"
-    return ""
 
 
 # Rows of pg_dump's. Each driver has an interface of its own for COPY; INSERT is the same in all.

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql.isolation._isolation import ServerIsolation
-from pytest_arena._postgresql.journal import Unjournaled, lacking, remarks, what_would_do
+from pytest_arena._postgresql.journal._journal_templates import (
+    Unjournaled,
+    lacking,
+    remarks,
+    what_would_do,
+)
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_arena._postgresql.isolation._live import Uses
-    from pytest_arena._postgresql.journal import Look
+    from pytest_arena._postgresql.journal._server import Look
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._values import Address, TableRows
 

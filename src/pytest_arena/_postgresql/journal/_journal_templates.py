@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from pytest_arena._postgresql._control import ControlFailure, identifier, open_control
+from pytest_arena._postgresql._templates import DatabaseShelves
 from pytest_arena._postgresql.journal._capture import fitting_schema
 from pytest_arena._postgresql.journal._capture import install as install_by
 from pytest_arena._postgresql.journal._server import BE_REPLICA
-from pytest_arena.errors import IsolationError, TemplateError
+from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
     from pytest_arena._postgresql.journal._tables import JournalGap
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Unjournaled",
     "check_fit",
-    "grant_replica",
     "install",
     "journaled",
     "lacking",
@@ -35,7 +35,6 @@ __all__ = [
     "what_would_do",
 ]
 
-_LOCK_SECONDS = 600  # as long as that of any template
 _GRANT_SINCE = 15  # a version of PostgreSQL
 _WHOSE = "SELECT current_user::text, current_setting('server_version_num')::int / 10000"
 # Whether a trigger catches what a replica writes, on a table that nobody else sees. An exception
@@ -85,19 +84,10 @@ def journaled(own: ServerRegistry, template: str | None) -> str:
         IsolationError, ServerError: no copy can be made.
     """
     shelf = _shelf(template)
-    found = _found(own, shelf)
-    if found:
+    if found := _found(own, shelf):
         return found
-    try:
-        with own.lock(shelf, seconds=_LOCK_SECONDS):
-            return _found(own, shelf) or _built(own, template, shelf)
-    except TimeoutError:
-        raise TemplateError(
-            f"another process has been building a template for {_LOCK_SECONDS} s",
-            why="the change journal is installed once for all processes, so that this one waits",
-            cause="whoever holds the lock on the server",
-            fix="end that process; its lock is free at once",
-        ) from None
+    with DatabaseShelves(own, None).locked(shelf):
+        return _found(own, shelf) or _built(own, template, shelf)
 
 
 def install(address: Address) -> list[JournalGap]:
@@ -203,10 +193,6 @@ def what_would_do(own: ServerRegistry) -> str:
     """Return what gives the role of a run the rights, to be pasted."""
     [(role, version)] = own.control.rows(_WHOSE)
     if version >= _GRANT_SINCE and "session_replication_role" in lacking(own):
-        return f"{grant_replica(role)}   -- as a superuser"
+        parameter = "GRANT SET ON PARAMETER session_replication_role"
+        return f"{parameter} TO {identifier(role)};   -- as a superuser"
     return "the URL of a server where arena may be a superuser, or arena_database = own"
-
-
-def grant_replica(role: str) -> str:
-    """Write what gives a role the right to be a replica, since PostgreSQL 15."""
-    return f"GRANT SET ON PARAMETER session_replication_role TO {identifier(role)};"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_arena._values import Address
 
-__all__ = ["ForeignServer", "Server", "Unavailable", "Wanted"]
+__all__ = ["Server", "Unavailable", "Wanted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,35 +23,16 @@ class Wanted:
     place: str  # where the option stands, for messages
 
 
-class Server(Protocol):
+@dataclass(frozen=True)
+class Server:
     """A server that answers, and lets its role create databases."""
 
-    @property
-    def address(self) -> Address:
-        """A maintenance database on it."""
-
-    @property
-    def shown(self) -> str:
-        """What it is, in a few words for the run's summary."""
-
-    @property
-    def is_private(self) -> bool:
-        """Whether arena has started it; then it is nobody else's."""
+    address: Address  # a maintenance database on it
+    shown: str  # what it is, in a few words for the run's summary
+    is_private: bool = False  # arena has started it; then it is nobody else's
 
     def close(self) -> None:
         """This process is done with it. Idempotent; never raises."""
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignServer:
-    """A server that somebody else runs."""
-
-    address: Address
-    shown: str
-    is_private: bool = False
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 class Unavailable(Exception):

@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-import uuid
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_arena._postgresql.servers import Unavailable, _keeper
+from pytest_arena._postgresql.servers import Server, Unavailable, _keeper
 from pytest_arena._postgresql.servers._entrance import Answer, knock
+from pytest_arena._postgresql.servers._keeper import is_held
 from pytest_arena._postgresql.servers._places import (
     ClusterFolder,
     SharedLock,
     attempt,
     cluster_folder,
     exclusive,
-    is_held,
 )
 from pytest_arena._postgresql.servers._programs import Account, Programs, account, environment
 from pytest_arena._process import until
@@ -34,10 +34,11 @@ __all__ = [
     "Cluster",
     "address_of",
     "find_cluster",
+    "is_running",
     "make_data",
     "reachable",
     "remove",
-    "server_pid",
+    "stop",
     "top_folders",
 ]
 
@@ -47,7 +48,7 @@ OTHER_CLIENTS = """
 SELECT count(*) FROM pg_catalog.pg_stat_activity
 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
-# Counted up when what initdb is told below changes: then old copies and clusters stay aside.
+# Counted up when what initdb is told below changes: then old clusters stay aside.
 FORM = "1"
 IDLE = "ARENA_CLUSTER_IDLE"  # after how many seconds without a user it stops
 _IDLE_SECONDS = 600.0
@@ -89,20 +90,16 @@ _SETTINGS = {
 }
 
 
-class Cluster:
+@dataclass(frozen=True)
+class Cluster(Server):
     """A cluster that runs. While this is open, in any process, it goes on running."""
 
-    is_private = True
-
-    def __init__(self, folder: ClusterFolder, programs: Programs) -> None:
-        self.folder = folder
-        self.address = address_of(folder)
-        self.shown = f"PostgreSQL {programs.version}, a private server from {programs.shown}"
-        self._held = SharedLock(folder.beside("used"))
+    folder: ClusterFolder = field(kw_only=True)
+    held: SharedLock = field(kw_only=True)
 
     def close(self) -> None:
         """This process is done with it. It lives on until nobody has used it for a while."""
-        self._held.close()
+        self.held.close()
 
 
 def find_cluster(programs: Programs, *, cache: Path) -> Cluster:
@@ -116,13 +113,34 @@ def find_cluster(programs: Programs, *, cache: Path) -> Cluster:
     # Whoever comes second, of several processes that start at once, finds what the first started.
     with exclusive(folder.beside("lock")):
         folder.ensure()  # whoever had the lock may have removed it
-        folder.beside("used").touch()
+        used, keeper = folder.beside("used"), folder.beside("keeper")
+        used.touch()
         _sweep(folder)
+        # Without a keeper nothing would stop it: it is started anew as soon as nobody uses it.
+        if not (is_held(keeper) or is_held(used)):
+            stop(folder)
         if not _answers(folder):
-            _start(folder, programs, cache)
-        elif not is_held(folder.beside("keeper")):
-            _keep(folder, programs, adopt=server_pid(folder))
-        return Cluster(folder, programs)
+            _start(folder, programs)
+        shown = f"PostgreSQL {programs.version}, a private server from {programs.shown}"
+        held = SharedLock(used)
+        return Cluster(address_of(folder), shown, is_private=True, folder=folder, held=held)
+
+
+def is_running(folder: ClusterFolder) -> bool:
+    """Whether its server says anything, if only that it starts or ends."""
+    return knock(address_of(folder), seconds=_KNOCK_SECONDS).answer is not Answer.SILENT
+
+
+def stop(folder: ClusterFolder) -> bool:
+    """Stop its server, whoever is connected. Returns whether it has ended, and its keeper.
+
+    Raises:
+        OSError: it is another server's.
+    """
+    if is_running(folder):
+        os.kill(server_pid(folder), signal.SIGINT)
+    keeper = folder.beside("keeper")
+    return until(lambda: not (is_running(folder) or is_held(keeper)), within=_START_SECONDS)
 
 
 def address_of(folder: ClusterFolder) -> Address:
@@ -136,7 +154,7 @@ def _answers(folder: ClusterFolder) -> bool:
     return knocked.answer is Answer.OPEN or knocked.sqlstate == "53300"
 
 
-def _start(folder: ClusterFolder, programs: Programs, cache: Path) -> None:
+def _start(folder: ClusterFolder, programs: Programs) -> None:
     programs = reachable(programs, folder)
     boot = folder.beside("boot")
     # Without fsync nobody knows what of data from before the machine's start has reached the disk.
@@ -144,7 +162,7 @@ def _start(folder: ClusterFolder, programs: Programs, cache: Path) -> None:
         # What does not start is thrown away: whatever is in it can be made again.
         with suppress(Unavailable):
             return _run(folder, programs)
-    make_data(folder, programs, cache=cache)
+    make_data(folder, programs)
     boot.write_text(_boot(), encoding="ascii")
     return _run(folder, programs)
 
@@ -160,22 +178,13 @@ def _boot() -> str:
 def _run(folder: ClusterFolder, programs: Programs) -> None:
     """Start the server and wait until it answers."""
     folder.beside("log").unlink(missing_ok=True)
-    _keep(folder, programs, adopt=0)
     keeper = folder.beside("keeper")
-    if not until(lambda: _answers(folder) or not is_held(keeper), within=_START_SECONDS):
-        raise Unavailable(f"{programs.shown} has not started in {_START_SECONDS:.0f} seconds")
-    if not _answers(folder):
-        raise Unavailable(f"{programs.shown} did not start: {_last_words(folder.beside('log'))}")
-
-
-def _keep(folder: ClusterFolder, programs: Programs, *, adopt: int) -> None:
-    """Start the process that starts the server, or takes over one that runs."""
     # The keeper of a server that has died ends by itself, some moments later.
-    with exclusive(folder.beside("keeper")):
+    with exclusive(keeper):
         pass
     done = subprocess.run(  # noqa: S603 - a file of ours, by the Python that runs us
         [sys.executable, "-I", "-S", _keeper.__file__],
-        input=json.dumps(_task(folder, programs, adopt)),
+        input=json.dumps(_task(folder, programs)),
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -184,9 +193,13 @@ def _keep(folder: ClusterFolder, programs: Programs, *, adopt: int) -> None:
     )
     if done.returncode:
         raise Unavailable(f"the process beside {programs.shown} did not start")
+    if not until(lambda: _answers(folder) or not is_held(keeper), within=_START_SECONDS):
+        raise Unavailable(f"{programs.shown} has not started in {_START_SECONDS:.0f} seconds")
+    if not _answers(folder):
+        raise Unavailable(f"{programs.shown} did not start: {_last_words(folder.beside('log'))}")
 
 
-def _task(folder: ClusterFolder, programs: Programs, adopt: int) -> dict[str, Any]:
+def _task(folder: ClusterFolder, programs: Programs) -> dict[str, Any]:
     # In quotes: a comma in it would begin another folder.
     settings = {**_SETTINGS, "unix_socket_directories": f'"{folder.socket_folder}"'}
     arguments = [part for name, text in settings.items() for part in ("-c", f"{name}={text}")]
@@ -195,8 +208,7 @@ def _task(folder: ClusterFolder, programs: Programs, adopt: int) -> dict[str, An
         "command": [str(programs.folder / "postgres"), "-D", str(folder.data), *arguments],
         "folder": str(folder.path),
         "environment": environment(),
-        "account": folder.account.as_arguments() if folder.account else {},
-        "adopt": adopt,
+        "account": folder.account.as_arguments(),
         "socket": str(folder.socket),
         "user": _USER,
         "question": OTHER_CLIENTS,
@@ -224,32 +236,12 @@ def _last_words(log: Path) -> str:
     return (fatal or lines or ["it said nothing"])[-1]
 
 
-def make_data(folder: ClusterFolder, programs: Programs, *, cache: Path) -> None:
+def make_data(folder: ClusterFolder, programs: Programs) -> None:
     """Fill the folder with the data of a fresh cluster.
-
-    Unpacking a copy takes a tenth of initdb's time.
 
     Raises:
         Unavailable: initdb failed; it says what it said.
     """
-    copy = cache / "postgresql" / f"{programs.key(FORM)}.tar"
-    if not _unpacked(copy, folder):
-        _initdb(folder, programs)
-        _pack(copy, folder)
-
-
-def _unpacked(copy: Path, folder: ClusterFolder) -> bool:
-    _make_empty(folder)
-    try:
-        # Opened by us: the server's user need not be able to enter the cache.
-        with copy.open("rb") as packed:
-            _execute(["tar", "-x", "-f", "-"], folder, stdin=packed)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return (folder.data / "global" / "pg_control").exists()
-
-
-def _initdb(folder: ClusterFolder, programs: Programs) -> None:
     # Bytes decide the order, and all of Unicode has its capitals; macOS may not know the name.
     locales = [["--locale=C.UTF-8"], ["--locale=C"]]
     if programs.major >= _BUILTIN_LOCALES:
@@ -262,9 +254,11 @@ def _initdb(folder: ClusterFolder, programs: Programs) -> None:
     ]
     failed = ""
     for locale in locales:
-        _make_empty(folder)
+        shutil.rmtree(folder.data, ignore_errors=True)
+        folder.data.mkdir(mode=0o700)
+        os.chown(folder.data, folder.account.uid, folder.account.gid)
         try:
-            return _execute([*command, *locale], folder)
+            return _run_as(folder.account, [*command, *locale], cwd=folder.data)
         except subprocess.CalledProcessError as error:
             lines = error.stderr.decode(errors="replace").strip().splitlines()
             failed = lines[-1] if lines else "it said nothing"
@@ -273,74 +267,46 @@ def _initdb(folder: ClusterFolder, programs: Programs) -> None:
     raise Unavailable(f"initdb of {programs.shown} failed: {failed}")
 
 
-def _make_empty(folder: ClusterFolder) -> None:
-    shutil.rmtree(folder.data, ignore_errors=True)
-    folder.data.mkdir(mode=0o700)
-    if folder.account:
-        os.chown(folder.data, folder.account.uid, folder.account.gid)
-
-
-def _pack(copy: Path, folder: ClusterFolder) -> None:
-    # A run does without: the next one then calls initdb again.
-    with suppress(OSError, subprocess.SubprocessError):
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = copy.with_suffix(f".{uuid.uuid4().hex[:8]}")
-        try:
-            with unfinished.open("wb") as packed:
-                _execute(["tar", "-c", "-f", "-", "."], folder, stdout=packed)
-            unfinished.replace(copy)
-        finally:
-            unfinished.unlink(missing_ok=True)
-
-
-def _execute(command: list[str], folder: ClusterFolder, **streams: Any) -> None:
-    subprocess.run(  # noqa: S603 - PostgreSQL's own programs, and tar
-        command,
-        cwd=folder.data,
-        env=environment(),
-        check=True,
-        timeout=_PROGRAM_SECONDS,
-        stderr=subprocess.PIPE,
-        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **streams},
-        **(folder.account.as_arguments() if folder.account else {}),
-    )
-
-
 def reachable(programs: Programs, folder: ClusterFolder) -> Programs:
     """Return the programs, or a copy of them that the server's user can run.
 
     Raises:
         Unavailable: it can run neither.
     """
-    if folder.account is None or _runs(programs, folder.account):
+    if not folder.account.is_other or _runs(programs, folder.account):
         return programs
-    for home in _homes_of_programs(folder):
-        copied = replace(programs, folder=_copied(programs.folder, home, folder.account))
-        if _runs(copied, folder.account):
-            return copied
-        shutil.rmtree(home, ignore_errors=True)
+    home = _home_of_programs(folder)
+    copied = replace(programs, folder=_copied(programs.folder, home, folder.account))
+    if _runs(copied, folder.account):
+        return copied
+    shutil.rmtree(home, ignore_errors=True)
     raise Unavailable(f"{programs.folder} is closed to the user that PostgreSQL runs as")
 
 
-def _homes_of_programs(folder: ClusterFolder) -> list[Path]:
-    """Return where a copy may be. Memory may be closed to programs: Docker mounts it so."""
-    elsewhere = replace(folder, path=Path("/var/tmp", *folder.path.parts[-2:]))  # noqa: S108 - with a folder that nobody else enters
-    return [folder.path / "programs", elsewhere.path / "programs"]
+def _home_of_programs(folder: ClusterFolder) -> Path:
+    """Return where a copy is. Memory may be closed to programs: Docker mounts it so."""
+    return Path("/var/tmp", *folder.path.parts[-2:], "programs")  # noqa: S108 - with a folder that nobody else enters
 
 
 def _runs(programs: Programs, account: Account) -> bool:
     try:
-        subprocess.run(  # noqa: S603 - PostgreSQL's own program
-            [programs.folder / "postgres", "--version"],
-            cwd="/",
-            check=True,
-            capture_output=True,
-            timeout=_PROGRAM_SECONDS,
-            **account.as_arguments(),
-        )
+        _run_as(account, [str(programs.folder / "postgres"), "--version"], cwd=Path("/"))
     except (OSError, subprocess.SubprocessError):
         return False
     return True
+
+
+def _run_as(account: Account, command: list[str], *, cwd: Path) -> None:
+    subprocess.run(  # noqa: S603 - PostgreSQL's own programs
+        command,
+        cwd=cwd,
+        env=environment(),
+        check=True,
+        timeout=_PROGRAM_SECONDS,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        **account.as_arguments(),
+    )
 
 
 def _copied(programs: Path, home: Path, account: Account) -> Path:
@@ -364,7 +330,7 @@ def _sweep(folder: ClusterFolder) -> None:
             continue
         other = ClusterFolder(used.with_suffix(""), folder.account)
         with attempt(other.beside("lock")) as is_ours:
-            if is_ours and not (is_held(other.beside("keeper")) or _answers(other)):
+            if is_ours and not (is_held(other.beside("keeper")) or is_running(other)):
                 remove(other)
 
 
@@ -373,7 +339,7 @@ def remove(folder: ClusterFolder) -> None:
 
     Somebody may wait for the lock: whoever comes later has to wait for the same file.
     """
-    for path in dict.fromkeys((folder.path, folder.socket_folder, *_homes_of_programs(folder))):
+    for path in dict.fromkeys((folder.path, folder.socket_folder, _home_of_programs(folder))):
         shutil.rmtree(path, ignore_errors=True)
     for ending in ("used", "keeper", "log", "boot"):
         folder.beside(ending).unlink(missing_ok=True)
@@ -381,5 +347,5 @@ def remove(folder: ClusterFolder) -> None:
 
 def top_folders(folder: ClusterFolder) -> list[Path]:
     """Return the folders that are made for a cluster and stay without it."""
-    homes = [home.parent for home in _homes_of_programs(folder)]
-    return [folder.socket_folder.parent, *homes, *(home.parent for home in homes)]
+    home = _home_of_programs(folder).parent
+    return [folder.socket_folder.parent, folder.path, home, home.parent]

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import Control, ControlFailure, identifier, open_control
-from pytest_arena._postgresql.servers import ForeignServer, Unavailable
+from pytest_arena._postgresql.servers import Server, Unavailable
 from pytest_arena._postgresql.servers._keeper import WELCOME, NotPostgreSQL, Wire
 from pytest_arena._postgresql.servers._programs import OLDEST
 from pytest_arena.errors import redact
@@ -107,7 +107,7 @@ class Elsewhere(Unavailable):
     """Another database or role will not do: it is the server itself that cannot be used."""
 
 
-def enter(address: Address, where: str) -> ForeignServer:
+def enter(address: Address, where: str) -> Server:
     """Log in, ask, and leave. Nothing is changed on the server. ``where`` follows its version.
 
     Raises:
@@ -115,7 +115,7 @@ def enter(address: Address, where: str) -> ForeignServer:
     """
     try:
         with closing(open_control(address)) as control:
-            return ForeignServer(address, f"PostgreSQL {_version(control, address)}{where}")
+            return Server(address, f"PostgreSQL {_version(control, address)}{where}")
     except ControlFailure as failed:
         raise refusal(address, knock(address, seconds=_KNOCK_SECONDS), failed) from failed
 

@@ -10,13 +10,13 @@ import getpass
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from pytest_arena._postgresql._control import ControlFailure
-from pytest_arena._postgresql.servers import ForeignServer, Server, Unavailable, Wanted
+from pytest_arena._postgresql.servers import Server, Unavailable, Wanted
 from pytest_arena._postgresql.servers._entrance import Answer, Elsewhere, enter, knock, refusal
 from pytest_arena._postgresql.servers._programs import folders, programs_of_wheel, read_programs
 from pytest_arena._values import Address
@@ -25,12 +25,14 @@ from pytest_arena.errors import ServerError, redact
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Url", "find_server", "installed_server", "local_service", "read_url", "wheel_server"]
+    from pytest_arena._postgresql.servers._programs import Programs
+
+__all__ = ["find_server", "installed_server", "local_service", "read_url", "wheel_server"]
 
 _WHY = "arena makes a database for each test, on a server where it may create some"
 _FORM = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"
 _PORT, _USUAL_USER = 5432, "postgres"
-_SOCKETS = ("/var/run/postgresql", "/run/postgresql", "/tmp")  # noqa: S108 - where servers put theirs
+_SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - where servers put theirs
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 # On this machine an answer takes a millisecond; a busy one may take some more.
 _KNOCK_SECONDS = 1.0
@@ -66,12 +68,10 @@ def find_server(wanted: Wanted) -> Server:
 def installed_server(wanted: Wanted) -> Server:
     """A private cluster, run by the first installed PostgreSQL that can."""
     _check_system()
-    from pytest_arena._postgresql.servers._cluster import find_cluster  # noqa: PLC0415 - not on Windows
-
     reasons: list[str] = []
     for folder in folders():
         try:
-            return find_cluster(read_programs(folder, str(folder)), cache=wanted.cache)
+            return _private_server(read_programs(folder, str(folder)), wanted)
         except Unavailable as reason:
             reasons.append(str(reason))
     none = "no initdb: not in PGBIN, not by pg_config, not on PATH, not where systems put it"
@@ -81,14 +81,18 @@ def installed_server(wanted: Wanted) -> Server:
 def wheel_server(wanted: Wanted) -> Server:
     """A private cluster, run by the programs in a Python package."""
     _check_system()
-    from pytest_arena._postgresql.servers._cluster import find_cluster  # noqa: PLC0415 - not on Windows
-
-    return find_cluster(programs_of_wheel(), cache=wanted.cache)
+    return _private_server(programs_of_wheel(), wanted)
 
 
 def _check_system() -> None:
     if sys.platform == "win32":
         raise Unavailable("a private server listens on a socket alone: not for Windows")
+
+
+def _private_server(programs: Programs, wanted: Wanted) -> Server:
+    from pytest_arena._postgresql.servers._cluster import find_cluster  # noqa: PLC0415 - not on Windows
+
+    return find_cluster(programs, cache=wanted.cache)
 
 
 def local_service(wanted: Wanted) -> Server:
@@ -126,16 +130,15 @@ def _places() -> Iterator[tuple[str, int]]:
     if (host := os.environ.get("PGHOST", "")) and _is_here(host):
         yield host, port
         return
-    # /var/run is /run on most systems: one socket is asked once.
-    folders: dict[Path, str] = {}
-    for folder in _SOCKETS if hasattr(os, "getuid") else ():
-        if (file := Path(folder, f".s.PGSQL.{port}")).exists():
-            folders.setdefault(file.resolve(), folder)
-    yield from ((folder, port) for folder in folders.values())
+    yield from ((folder, port) for folder in _socket_folders(port))
     yield "127.0.0.1", port
 
 
-def _service(host: str, port: int) -> ForeignServer:
+def _socket_folders(port: int) -> list[str]:
+    return [folder for folder in _SOCKETS if Path(folder, f".s.PGSQL.{port}").exists()]
+
+
+def _service(host: str, port: int) -> Server:
     own_name = ""
     with suppress(KeyError, OSError):  # a container's user may have no name
         own_name = getpass.getuser()
@@ -158,20 +161,21 @@ def _service(host: str, port: int) -> ForeignServer:
     raise Unavailable("; ".join(reasons))
 
 
-@dataclass(frozen=True, slots=True)
-class Url:
-    """What a URL says. What it leaves open, libpq's variables say."""
-
-    hosts: tuple[tuple[str, int], ...]
-    user: str
-    password: str
-    database: str
-
-
 def _named_server(wanted: Wanted) -> Server:
-    """Where one is named, nothing else is tried."""
+    """Where one is named, nothing else is tried: by its URL's database, then the usual ones."""
+    refused = Unavailable("")
     try:
-        return _first_host(read_url(wanted.url), wanted.place)
+        named = read_url(wanted.url)
+        for name in dict.fromkeys((named.database or "postgres", "postgres", "template1")):
+            try:
+                where = f" on {named.server}, from {wanted.place}"
+                return enter(replace(named, database=name), where)
+            except Elsewhere:
+                raise
+            except Unavailable as reason:
+                refused = reason
+        # A missing database is not what the login failed for, where the next one fails too.
+        raise refused
     except Unavailable as reason:
         raise ServerError(
             f"the server for the tests cannot be used: {reason}",
@@ -181,80 +185,29 @@ def _named_server(wanted: Wanted) -> Server:
         ) from reason
 
 
-def _first_host(url: Url, place: str) -> ForeignServer:
-    reasons: list[Unavailable] = []
-    for host, port in url.hosts:
-        try:
-            return _named_host(url, host, port, place)
-        except Unavailable as reason:
-            reasons.append(reason)
-    raise Unavailable("; ".join(map(str, reasons)), fix=reasons[0].fix)
-
-
-def _named_host(url: Url, host: str, port: int, place: str) -> ForeignServer:
-    """Try the database that the URL names, then the usual ones."""
-    refused = Unavailable("")
-    for name in dict.fromkeys((url.database or "postgres", "postgres", "template1")):
-        address = Address("postgresql", host, port, url.user, name, url.password)
-        try:
-            return enter(address, f" on {address.server}, from {place}")
-        except Elsewhere:
-            raise
-        except Unavailable as reason:
-            refused = reason
-    # A missing database is not what the login failed for, where the next one fails too.
-    raise refused
-
-
-def read_url(text: str) -> Url:
-    """Read a URL in any form that SQLAlchemy or libpq reads.
+def read_url(text: str) -> Address:
+    """Read a URL of one server. What it leaves open, libpq's variables say.
 
     Raises:
-        Unavailable: it is none of PostgreSQL's.
+        Unavailable: it is none of PostgreSQL's, or one of several servers.
     """
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - as above
+
     try:
-        parts = urlsplit(text)
-        query = parse_qsl(parts.query, keep_blank_values=True)
-        login, _, places = parts.netloc.rpartition("@")
-        hosts = tuple(_hosts(places, query))
-    except ValueError as error:
-        raise Unavailable(f"the URL cannot be read: {error}") from error
-    if parts.scheme.partition("+")[0] not in {"postgresql", "postgres"}:
-        raise Unavailable(f"{parts.scheme or 'it'} is not PostgreSQL's")
-    user, _, password = login.partition(":")
-    asked = dict(query)
-    return Url(
-        hosts,
-        asked.get("user") or unquote(user) or os.environ.get("PGUSER") or getpass.getuser(),
-        asked.get("password") or unquote(password) or os.environ.get("PGPASSWORD", ""),
-        asked.get("dbname") or unquote(parts.path.lstrip("/")),
-    )
-
-
-def _hosts(places: str, query: list[tuple[str, str]]) -> Iterator[tuple[str, int]]:
-    """The hosts before the path and in the query; the latter win, as with SQLAlchemy and libpq."""
-
-    def listed(name: str) -> list[str]:
-        return [part for key, value in query if key == name for part in value.split(",") if part]
-
-    named = listed("host") or listed("hostaddr")
-    named = named or [unquote(place) for place in places.split(",") if place]
-    ports = listed("port")
-    default = int(os.environ.get("PGPORT", _PORT))
-    for number, place in enumerate(named or [""]):
-        host, port = _split(place)
-        by_query = ports[min(number, len(ports) - 1)] if ports else ""
-        yield host or _usual_host(default), int(port or by_query or default)
-
-
-def _split(place: str) -> tuple[str, str]:
-    """Split ``host:port``. An IPv6 number with a port stands in brackets."""
-    if place.count(":") > 1 and not place.startswith("["):
-        return place, ""
-    host, _, port = place.rpartition(":") if ":" in place.rpartition("]")[2] else (place, "", "")
-    return host.strip("[]"), port
-
-
-def _usual_host(port: int) -> str:
-    sockets = (folder for folder in _SOCKETS if Path(folder, f".s.PGSQL.{port}").exists())
-    return os.environ.get("PGHOST") or next(sockets, "localhost")
+        url = make_url(text)
+        usual = url.port or os.environ.get("PGPORT", _PORT)
+        asked: dict[str, Any] = {"port": usual, **url.query}
+        port = int(asked["port"])
+    except (ArgumentError, ValueError) as error:
+        raise Unavailable("the URL cannot be read; arena needs that of one server") from error
+    if url.get_backend_name() not in {"postgresql", "postgres"}:
+        raise Unavailable(f"{url.get_backend_name()} is not PostgreSQL's")
+    host = asked.get("host") or asked.get("hostaddr") or unquote(url.host or "")
+    if not isinstance(host, str) or "," in host:
+        raise Unavailable("the URL names several hosts, and arena needs one")
+    user = asked.get("user") or url.username or os.environ.get("PGUSER") or getpass.getuser()
+    password = asked.get("password") or url.password or os.environ.get("PGPASSWORD", "")
+    database = asked.get("dbname") or url.database or ""
+    host = host or os.environ.get("PGHOST") or [*_socket_folders(port), "localhost"][0]
+    return Address("postgresql", host, port, user, database, password)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["WELCOME", "NotPostgreSQL", "Wire", "locked"]
+__all__ = ["WELCOME", "NotPostgreSQL", "Wire", "is_held", "locked"]
 
 _PROTOCOL = 3 << 16
 _SHORTEST = 4  # a length counts itself
@@ -108,57 +108,6 @@ class Wire:
         return read
 
 
-class _Child:
-    """The server, started here."""
-
-    def __init__(self, task: dict[str, Any]) -> None:
-        with open(task["log"], "ab") as log:  # noqa: PTH123 - the rest of this file needs no pathlib
-            self._process = subprocess.Popen(  # noqa: S603 - the command of the arena that began
-                task["command"],
-                cwd=task["folder"],
-                env=task["environment"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                **task["account"],
-            )
-
-    def lives_after(self, seconds: float) -> bool:
-        """Whether it still lives after this time; at once where it has ended."""
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return True
-        return False
-
-    def signal(self, number: int) -> None:
-        """Send it a signal."""
-        self._process.send_signal(number)
-
-
-class _Adopted:
-    """The server, started by a keeper that has gone."""
-
-    def __init__(self, task: dict[str, Any]) -> None:
-        self._task = task
-        self._pid = int(task["adopt"])
-
-    def lives_after(self, seconds: float) -> bool:
-        """Whether it still answers after this time, which is half a second at most."""
-        time.sleep(min(seconds, 0.5))
-        # Not by its pid: where nobody collects orphans, a dead one keeps it.
-        try:
-            _clients(self._task)
-        except ConnectionError:
-            return False
-        return True
-
-    def signal(self, number: int) -> None:
-        """Send it a signal."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, number)
-
-
 def main() -> None:
     """Begin, and go on in the background. The task comes as JSON over stdin."""
     task = json.load(sys.stdin)
@@ -171,13 +120,23 @@ def main() -> None:
         os._exit(0)
     os.setsid()
     os.chdir("/")
-    _keep(task, _Adopted(task) if task["adopt"] else _Child(task))
+    with open(task["log"], "ab") as log:  # noqa: PTH123 - the rest of this file needs no pathlib
+        server = subprocess.Popen(  # noqa: S603 - the command of the arena that began
+            task["command"],
+            cwd=task["folder"],
+            env=task["environment"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            **task["account"],
+        )
+    _keep(task, server)
 
 
-def _keep(task: dict[str, Any], server: _Child | _Adopted) -> None:
+def _keep(task: dict[str, Any], server: subprocess.Popen[bytes]) -> None:
     idle = float(task["idle"])
     used = time.monotonic()
-    while server.lives_after(min(idle / 4, 15.0)):
+    while _lives_after(min(idle / 4, 15.0), server):
         if not os.path.exists(task["folder"]):  # noqa: PTH110 - this file needs no pathlib
             return _stop(server)
         if _is_used(task):
@@ -187,7 +146,16 @@ def _keep(task: dict[str, Any], server: _Child | _Adopted) -> None:
     return None
 
 
-def _stopped(task: dict[str, Any], server: _Child | _Adopted) -> bool:
+def _lives_after(seconds: float, server: subprocess.Popen[bytes]) -> bool:
+    """Whether it still lives after this time; at once where it has ended."""
+    try:
+        server.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def _stopped(task: dict[str, Any], server: subprocess.Popen[bytes]) -> bool:
     """Stop it, unless somebody has come in the meantime. Nobody is let in while it stops."""
     door = os.open(task["lock"], os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -199,24 +167,22 @@ def _stopped(task: dict[str, Any], server: _Child | _Adopted) -> bool:
         os.close(door)
 
 
-def _stop(server: _Child | _Adopted) -> None:
+def _stop(server: subprocess.Popen[bytes]) -> None:
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-        server.signal(number)
-        end = time.monotonic() + _STOP_SECONDS
-        while time.monotonic() < end:
-            if not server.lives_after(0.05):
-                return
+        server.send_signal(number)
+        if not _lives_after(_STOP_SECONDS, server):
+            return
 
 
 def _is_used(task: dict[str, Any]) -> bool:
     try:
-        return _is_held(task["used"]) or _clients(task) > 0
+        return is_held(task["used"]) or _clients(task) > 0
     except ConnectionError:  # not there yet, or not any more: its end is seen elsewhere
         return True
 
 
-def _is_held(path: str) -> bool:
-    """Whether a process holds the file: each that uses the cluster does, from find to close."""
+def is_held(path: str | os.PathLike[str]) -> bool:
+    """Whether a process holds a file now."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         return not locked(file)

@@ -28,7 +28,6 @@ __all__ = [
     "cluster_folder",
     "cluster_parents",
     "exclusive",
-    "is_held",
 ]
 
 HOME = "ARENA_CLUSTERS"  # another folder for all clusters
@@ -47,7 +46,7 @@ class ClusterFolder:
     """The folder of one cluster, which its server's user alone may enter, and files beside it."""
 
     path: Path
-    account: Account | None
+    account: Account
 
     @property
     def data(self) -> Path:
@@ -76,42 +75,41 @@ class ClusterFolder:
         Raises:
             Unavailable: somebody else has made them, or they cannot be made.
         """
-        own, server = os.getuid(), self.account.uid if self.account else os.getuid()
+        account = self.account
         try:
             for folder in dict.fromkeys((self.path, self.socket_folder)):
                 folder.parent.parent.mkdir(parents=True, exist_ok=True)
                 # Another user passes through it, to a folder of its own, and cannot look around.
-                folder.parent.mkdir(mode=0o711 if self.account else 0o700, exist_ok=True)
-                _check_owner(folder.parent, {own})
+                folder.parent.mkdir(mode=0o711 if account.is_other else 0o700, exist_ok=True)
+                _check_owner(folder.parent, {os.getuid()})
                 folder.mkdir(mode=0o700, exist_ok=True)
-                _check_owner(folder, {server, own})
-                if self.account:
-                    os.chown(folder, self.account.uid, self.account.gid)
+                _check_owner(folder, {account.uid, os.getuid()})
+                os.chown(folder, account.uid, account.gid)
         except OSError as error:
             raise Unavailable(f"no folder for a private server: {error}") from error
 
 
-def cluster_folder(key: str, *, cache: Path, account: Account | None) -> ClusterFolder:
+def cluster_folder(key: str, *, cache: Path, account: Account) -> ClusterFolder:
     """Return the folder of a cluster: where it stands already, else where there is room."""
     places = [place / _own_name() for place in _places(cache, account)]
     there = (place for place in places if (place / key).exists())
     return ClusterFolder(next(there, places[0]) / key, account)
 
 
-def cluster_parents(*, cache: Path, account: Account | None) -> list[Path]:
+def cluster_parents(*, cache: Path, account: Account) -> list[Path]:
     """Return the folders in which there may be clusters of this user."""
     parents = dict.fromkeys(place / _own_name() for place in _places(cache, account))
     return [parent for parent in parents if _is_own(parent, {os.getuid()}) and parent.is_dir()]
 
 
-def _places(cache: Path, account: Account | None) -> Iterator[Path]:
+def _places(cache: Path, account: Account) -> Iterator[Path]:
     if chosen := os.environ.get(HOME):
         yield Path(chosen).absolute()
         return
     if _has_room(_MEMORY):
         yield _MEMORY
     # Root's cache is closed to the user that the server runs as.
-    yield Path("/var/tmp") if account else cache  # noqa: S108 - with a folder that nobody else enters
+    yield Path("/var/tmp") if account.is_other else cache  # noqa: S108 - with a folder that nobody else enters
     yield _MEMORY  # found again, even if it is full by now
 
 
@@ -186,12 +184,6 @@ def attempt(path: Path) -> Iterator[bool]:
         yield locked(file)
     finally:
         os.close(file)
-
-
-def is_held(path: Path) -> bool:
-    """Whether any process holds a file now."""
-    with attempt(path) as is_ours:
-        return not is_ours
 
 
 def _open(path: Path) -> int:

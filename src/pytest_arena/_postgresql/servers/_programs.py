@@ -71,19 +71,17 @@ class Account:
 
     uid: int
     gid: int
+    is_other: bool  # than the one who runs us
 
     def as_arguments(self) -> dict[str, Any]:
         """As ``subprocess`` wants it. No group of root's is left to it."""
-        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+        return {"user": self.uid, "group": self.gid, "extra_groups": []} if self.is_other else {}
 
 
-def account() -> Account | None:
-    """Return the user to run as, where we are root: ``postgres``, else ``nobody``.
-
-    None where we are somebody else: then it is ourselves.
-    """
+def account() -> Account:
+    """Return the user to run as: ourselves; where we are root, ``postgres``, else ``nobody``."""
     if os.geteuid() != 0:
-        return None
+        return Account(os.geteuid(), os.getegid(), is_other=False)
     import pwd  # noqa: PLC0415 - not on Windows
 
     for name in ("postgres", "nobody"):
@@ -91,7 +89,7 @@ def account() -> Account | None:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
-        return Account(entry.pw_uid, entry.pw_gid)
+        return Account(entry.pw_uid, entry.pw_gid, is_other=True)
     raise Unavailable("PostgreSQL refuses root, and there is no user postgres or nobody")
 
 
