@@ -67,7 +67,11 @@ class PrivateServers:
             return []
 
     def _place(self, folder: ClusterFolder) -> Place:
-        state = ("in use" if _is_in_use(folder) else "idle") if cluster.is_running(folder) else "stopped"
+        state = (
+            ("in use" if _is_in_use(folder) else "idle")
+            if cluster.is_running(folder)
+            else "stopped"
+        )
         server = Thing(
             name=folder.path.name,
             what="server",
