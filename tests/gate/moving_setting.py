@@ -20,7 +20,8 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool, Pool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool
+from sqlalchemy.util.concurrency import AsyncAdaptedLock
 
 from pytest_arena._gate import _loops, _registry
 from pytest_arena._postgresql.moving import _moving_trial, _transport
@@ -199,15 +200,26 @@ def listening(notes: list[str]) -> Iterator[None]:
         (Pool, "checkout", checked_out),
         (Pool, "checkin", checked_in),
     ]
+    with loops_installed():
+        for listener in listeners:
+            event.listen(*listener)
+        try:
+            yield
+        finally:
+            for listener in listeners:
+                event.remove(*listener)
+
+
+@contextmanager
+def loops_installed() -> Iterator[None]:
+    """Any loop may wait for the pools that are made here, and for first connections."""
+    pool, mutex = AsyncAdaptedQueuePool._queue_class, vars(AsyncAdaptedLock)["mutex"]
     _loops.install()
-    for listener in listeners:
-        event.listen(*listener)
     try:
         yield
     finally:
-        for listener in listeners:
-            event.remove(*listener)
-        _loops.uninstall()
+        AsyncAdaptedQueuePool._queue_class = pool
+        setattr(AsyncAdaptedLock, "mutex", mutex)  # noqa: B010 - a property of the class
 
 
 @contextmanager

@@ -553,7 +553,7 @@ def test_a_refusal_says_whose_database_it_was(tmp_path: Path) -> None:
 import psycopg
 from sqlalchemy import create_engine
 from pytest_arena._gate._listeners import remember_engines
-remember_engines(lambda dialect: None)
+remember_engines()
 engine = create_engine("postgresql+psycopg://192.0.2.1/shop")
 _, error = line_of(lambda: psycopg.connect(DSN))
 assert type(error) is ProductionDatabaseError, error

@@ -33,6 +33,7 @@ from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full, QueueCommon
 
 from pytest_arena._gate import _loops
 from pytest_arena._gate._loops import AnyLoopMutex, AnyLoopQueue
+from tests.gate.moving_setting import loops_installed
 
 T = TypeVar("T")
 Outcomes = list[object]
@@ -163,11 +164,10 @@ def nothing_is_logged(
 @pytest.fixture
 def installed() -> Iterator[None]:
     """What the gate does: our classes, and free locks from the first connection on."""
-    _loops.install()
-    event.listen(Pool, "connect", free_the_locks)
-    yield
-    event.remove(Pool, "connect", free_the_locks)
-    _loops.uninstall()
+    with loops_installed():
+        event.listen(Pool, "connect", free_the_locks)
+        yield
+        event.remove(Pool, "connect", free_the_locks)
 
 
 def free_the_locks(dbapi_connection: object, _record: object) -> None:
@@ -752,11 +752,8 @@ class TestFirstConnect:
             self.attack_a_lock(lock, loops)
         lock = AsyncAdaptedLock()
         self.attack_a_lock(lock, loops)
-        _loops.install()
-        try:
+        with loops_installed():
             self.attack_a_lock(lock, loops)
-        finally:
-            _loops.uninstall()
 
 
 class TestAdopt:
@@ -885,36 +882,12 @@ async def cancel(task: asyncio.Task[Any]) -> None:
 
 
 class TestInstall:
-    """What is replaced, and put back."""
-
-    def test_twice_is_once(self) -> None:
-        """Both ways."""
-        before = AsyncAdaptedQueuePool._queue_class, vars(AsyncAdaptedLock)["mutex"]
-        _loops.uninstall()
-        for _ in range(2):
-            _loops.install()
-            assert AsyncAdaptedQueuePool._queue_class is AnyLoopQueue
-        for _ in range(2):
-            _loops.uninstall()
-            after = AsyncAdaptedQueuePool._queue_class, vars(AsyncAdaptedLock)["mutex"]
-            assert after == before
-
-    def test_what_another_had_put_there_comes_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Not SQLAlchemy's queue, but what was there."""
-
-        class TheirQueue(AsyncAdaptedQueue[Any]):
-            pass
-
-        monkeypatch.setattr(AsyncAdaptedQueuePool, "_queue_class", TheirQueue)
-        _loops.install()
-        _loops.uninstall()
-        assert AsyncAdaptedQueuePool._queue_class is TheirQueue
+    """What is replaced."""
 
     def test_pools_keep_what_they_have(self, loops: Loops, database: Database) -> None:
         """A pool with our queue works on without the rest."""
-        _loops.install()
-        engine = database.engine()
-        _loops.uninstall()
+        with loops_installed():
+            engine = database.engine()
         attack = TestOneLoopAfterAnother.attack
         assert attack(engine, loops) == [{"1": 5}, {"1": 5}]
 
@@ -1060,21 +1033,17 @@ class TestQueueContract:
 
     @pytest.mark.parametrize("seconds", [None, FOR_EVER])
     def test_waiting(self, make: Make, loops: Loops, seconds: float | None) -> None:
-        """A getter waits for an item, a putter for room."""
+        """A getter waits for an item; for room no `QueuePool` does."""
         queue = make(1)
 
-        async def meet() -> list[int]:
+        async def meet() -> int:
             [getter] = await start(1, lambda: greenlet_spawn(queue.get, timeout=seconds))
             queue.put_nowait(1)
-            got = [await getter]
-            queue.put_nowait(2)
-            [putter] = await start(1, lambda: greenlet_spawn(queue.put, 3, timeout=seconds))
-            got.append(queue.get_nowait())
-            await putter
-            return [*got, queue.get_nowait()]
+            got: int = await getter
+            return got
 
         with loops.here() as loop:
-            assert loop.call(meet()) == [1, 2, 3]
+            assert loop.call(meet()) == 1
 
 
 class TestQueue:

@@ -47,7 +47,7 @@ SYNC = pytest.mark.parametrize("driver", sync_engines)
 
 
 def take():
-    return _listeners._gates[-1].take_lost()
+    return _listeners._gates[-1].lost.take()
 
 
 def post(path, status=200):

@@ -136,7 +136,7 @@ def sync_login(error: BaseException, *, role: str, path: str) -> LoginError:
     return LoginError(
         f"the login as {role!r} failed: {_reason(error, None)}",
         why="the requests of the async client have to be awaited, and a plain def cannot",
-        cause=_line_of(error),
+        cause=_line(error),
         fix=f"make {path or 'the login function'} async:\nasync def log_in(client, role):\n"
         '    await client.post("/login", json={"user": role})',
     )
@@ -147,7 +147,7 @@ def login_failed(error: BaseException, *, role: str, path: str) -> LoginError:
     return LoginError(
         f"the login as {role!r} failed: {_reason(error, None)}",
         why="the client's requests would not be those of that role",
-        cause=_line_of(error),
+        cause=_line(error),
         fix=f"look at {path or 'the login function'}: does this test have a user {role!r}?",
     )
 
@@ -206,20 +206,14 @@ def no_test_client(error: ImportError | RuntimeError) -> ConfigError:
 
 def _reason(error: BaseException | None, message: str | None) -> str:
     if error is not None:
-        return _first_line(f"{type(error).__name__}: {error}".removesuffix(": "))
+        first, *rest = f"{type(error).__name__}: {error}".removesuffix(": ").splitlines()
+        return first + (" …" if rest else "")
     # A server is told a whole traceback here: its last line is the exception.
     lines = (message or "").strip().splitlines()
     return lines[-1] if lines else "it did not say why"
 
 
-def _first_line(text: str) -> str:
-    first, *rest = text.splitlines()
-    return first + (" …" if rest else "")
-
-
 def _line(error: BaseException | None) -> str:
-    return _line_of(error) if error is not None else "the app told the server so, without an error"
-
-
-def _line_of(error: BaseException) -> str:
+    if error is None:
+        return "the app told the server so, without an error"
     return str(blame(error) or "no line of yours: see the error above")

@@ -246,17 +246,14 @@ class Portal:
 
     def open(self, backend: Mapping[str, Any]) -> BlockingPortal:
         """Return it, started if need be; ``backend`` is as `anyio.run` has it."""
-        with self._lock:
-            if self._context is None:
-                self._start(backend)
-            return self._portal
-
-    def _start(self, backend: Mapping[str, Any]) -> None:
         from anyio.from_thread import start_blocking_portal
 
-        context = start_blocking_portal(**backend)
-        self._portal = context.__enter__()
-        self._context = context
+        with self._lock:
+            if self._context is None:
+                context = start_blocking_portal(**backend)
+                self._portal = context.__enter__()
+                self._context = context
+            return self._portal
 
     def close(self) -> None:
         """Stop it and wait for its thread. Idempotent."""

@@ -2,9 +2,9 @@
 
 ::
 
-    begin ──→ starting ──→ up ──→ stopping ──→ over
-                 │          └ asked by `stop`, `close`, or by whoever cancels its task
-                 └──→ refused (start-up failed)
+    starting ──→ up ──→ stopping ──→ over
+       │          └ asked by `stop`, `close`, or by whoever cancels its task
+       └──→ refused (start-up failed)
 """
 
 from __future__ import annotations
@@ -48,22 +48,15 @@ class Lifespan:
     server's request to shut down, which the owner waits for.
 
     Nothing about it is ever logged or warned of by asyncio: a failure is kept, and raised once.
+
+    To make one is to start the app in the running loop, without waiting for it.
     """
 
-    @classmethod
-    def begin(cls, app: ASGIApp) -> Lifespan:
-        """Start the app in the running loop, without waiting for it."""
-        lifespan = cls(app, asyncio.get_running_loop())
-        lifespan._run()
-        return lifespan
-
-    def __init__(self, app: ASGIApp, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.state: dict[str, Any] = {}
         """What the app hands on to its requests, by ``scope["state"]``."""
         self._app = app
-        self._loop = loop
-        self._coroutine = self._live()
-        self._task: asyncio.Task[None]
+        self._loop = asyncio.get_running_loop()
         # Waited for in other threads and loops as well; "running" means: cannot be cancelled, as
         # a cancelled waiter would otherwise cancel it for the others.
         self._started: Future[None] = Future()
@@ -79,6 +72,12 @@ class Lifespan:
         self._message: str | None = None
         self._start_error: LifespanError | None = None
         self._failure: LifespanError | None = None
+        self._coroutine = self._live()
+        self._task = self._loop.create_task(self._coroutine, name="pytest-arena: lifespan")
+        # A loop may be closed without a word to its tasks. There is no other name for this wish;
+        # asyncio.gather and run_until_complete express it in the same way.
+        self._task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - see above
+        self._task.add_done_callback(self._over)
 
     @property
     def is_usable(self) -> bool:
@@ -147,13 +146,6 @@ class Lifespan:
         if not (self._is_left or self._task.done()):
             self._end_from_outside()
         self._raise_failure()
-
-    def _run(self) -> None:
-        self._task = self._loop.create_task(self._coroutine, name="pytest-arena: lifespan")
-        # A loop may be closed without a word to its tasks. There is no other name for this wish;
-        # asyncio.gather and run_until_complete express it in the same way.
-        self._task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - see above
-        self._task.add_done_callback(self._over)
 
     async def _live(self) -> None:
         __tracebackhide__ = True
@@ -331,7 +323,7 @@ class SharedLifespan:
     async def ajoin(self) -> None:
         """Wait until the app is up; start it in the running loop if it is not."""
         __tracebackhide__ = True
-        lifespan, _ = self._current(lambda: Lifespan.begin(self._app))
+        lifespan, _ = self._current(lambda: Lifespan(self._app))
         await lifespan.astarted()
 
     def join(self, portal: BlockingPortal) -> Lifespan | None:
@@ -340,7 +332,7 @@ class SharedLifespan:
         Returns the lifespan if this call started it.
         """
         __tracebackhide__ = True
-        lifespan, is_new = self._current(lambda: portal.call(Lifespan.begin, self._app))
+        lifespan, is_new = self._current(lambda: portal.call(Lifespan, self._app))
         lifespan.started()
         return lifespan if is_new else None
 
@@ -391,30 +383,12 @@ def session_lifespan(app: ASGIApp) -> Iterator[Mapping[str, Any]]:
         LifespanError: from the app's exception. The thread has ended then.
     """
     __tracebackhide__ = True
-    stop = asyncio.Event()
-    running: Future[asyncio.AbstractEventLoop] = Future()
+    from anyio.from_thread import start_blocking_portal  # which every client of the app needs
 
-    async def main() -> None:
-        running.set_result(asyncio.get_running_loop())
-        await stop.wait()
-
-    async def begin() -> Lifespan:
-        return Lifespan.begin(app)
-
-    thread = threading.Thread(
-        target=lambda: asyncio.run(main()),
-        name="pytest-arena: lifespan",
-        daemon=True,  # never keeps a dying process alive
-    )
-    thread.start()
-    loop = running.result()
-    try:
-        lifespan = asyncio.run_coroutine_threadsafe(begin(), loop).result()
+    with start_blocking_portal() as portal:
+        lifespan = portal.call(Lifespan, app)
         try:
             lifespan.started()
             yield lifespan.state
         finally:
             lifespan.close()
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()

@@ -18,36 +18,27 @@ def _cause() -> str:
 def unknown_connection(description: str, *, left_out_by: str = "") -> UnknownDatabaseError:
     """A connection of a product that this version cannot isolate, or that an option leaves out."""
     if NOWHERE in description:
-        return _replaced(description)
-    if left_out_by:
-        return UnknownDatabaseError(
-            f"refused: a connection to {description}",
-            why=f"{left_out_by} gives tests no database in its place: it may be a real one",
-            cause=_cause(),
-            fix="take that option out: this product can be isolated",
+        why = (
+            "the environment named a database of this product, which this version cannot isolate; "
+            "its host was replaced by one that leads nowhere, so that nothing reaches it"
         )
-    # A name without its server would allow others that look alike.
-    is_named = UNNAMED not in description
-    allowing = f"; or, if tests may reach this one:\narena_allow = {description}"
-    return UnknownDatabaseError(
-        f"refused: a connection to {description}",
-        why="it is none of the tests' databases, and no product or driver that this version can "
-        "lead there: the test would leave what it did, and it may be a real one",
-        cause=_cause(),
-        fix="an engine with a URL, which arena leads into the test's database"
-        + (allowing if is_named else ""),
-    )
-
-
-def _replaced(description: str) -> UnknownDatabaseError:
-    return UnknownDatabaseError(
-        f"refused: a connection to {description}",
-        why="the environment named a database of this product, which this version cannot isolate; "
-        "its host was replaced by one that leads nowhere, so that nothing reaches it",
-        cause=_cause(),
-        fix="DATABASE_URL=sqlite+aiosqlite:///test.db pytest …\n(or arena_allow = "
-        "<dialect>://<host>:<port>/<name> of the real one, if tests may reach it)",
-    )
+        fix = (
+            "DATABASE_URL=sqlite+aiosqlite:///test.db pytest …\n(or arena_allow = "
+            "<dialect>://<host>:<port>/<name> of the real one, if tests may reach it)"
+        )
+    elif left_out_by:
+        why = f"{left_out_by} gives tests no database in its place: it may be a real one"
+        fix = "take that option out: this product can be isolated"
+    else:
+        why = (
+            "it is none of the tests' databases, and no product or driver that this version can "
+            "lead there: the test would leave what it did, and it may be a real one"
+        )
+        fix = "an engine with a URL, which arena leads into the test's database"
+        if UNNAMED not in description:  # a name without its server would allow others, too
+            fix += f"; or, if tests may reach this one:\narena_allow = {description}"
+    what = f"refused: a connection to {description}"
+    return UnknownDatabaseError(what, why=why, cause=_cause(), fix=fix)
 
 
 def lost_transaction(line: object) -> str:

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
     from pytest_arena._gate._registry import Registry
-    from pytest_arena._gate._writes import LostWrite
     from pytest_arena._product import Core
 
 __all__ = ["Gate", "close", "engines_in_use", "find_engines", "install", "remember_engines"]
@@ -141,14 +140,6 @@ class Gate:
         if (taken := self.registry.find(entry)) is not None:
             self.registry.keep(taken)
 
-    def take_lost(self) -> list[LostWrite]:
-        """Return what was written in the level that stands, and lost, since this was called last.
-
-        A transaction counts once it is over: its session or connection was closed, or given back
-        to the pool, and nobody had committed it, rolled it back, or met an error.
-        """
-        return self.lost.take()
-
     def let_go_of_stale(self) -> None:
         """Take away the connections to databases on servers that are no test's any more.
 
@@ -157,11 +148,8 @@ class Gate:
         for taken in self.registry.taken():
             info: ConnectionRecord | None = taken.entry.info.get(INFO)
             # Another thread may be at it right now; the server ends it, with its database.
-            is_ours = info is not None and (info.process, taken.thread) == (
-                os.getpid(),
-                get_ident(),
-            )
-            if info is None or taken.key is None or not is_ours:
+            here = os.getpid(), get_ident()
+            if info is None or taken.key is None or (info.process, taken.thread) != here:
                 continue
             is_stale = any(self.core.current(aim.key) != aim for aim in info.aims())
             if is_stale and self.registry.give_up(taken):
@@ -201,35 +189,29 @@ def engines_in_use() -> list[Engine]:
     return [engine for engine in find_engines() if engine.dialect not in _disposed]
 
 
-def remember_engines(watch: Callable[[Dialect], None]) -> None:
-    """Know all engines from here on: those that exist, and each that is made.
-
-    ``watch`` is told of the dialect of each, which several may have in common.
+def remember_engines() -> None:
+    """Know all engines from here on, and what they write: those that exist, and each that is made.
 
     SQLAlchemy has no event for a new engine. Its dialect is told of each, which is what is
     wrapped; ``Engine.__init__`` is not, since ``create_engine`` reads its signature.
     """
     for engine in _made_before():
-        _remember(engine, watch)
-    event.listen(Engine, "engine_disposed", _on_disposed)
+        _remember(engine)
+    event.listen(Engine, "engine_disposed", lambda engine: _disposed.add(engine.dialect))
     created = vars(Dialect)["engine_created"].__func__
 
     @wraps(created)
     def engine_created(cls: type[Dialect], engine: Engine) -> None:
-        _remember(engine, watch)
+        _remember(engine)
         created(cls, engine)
 
     Dialect.engine_created = classmethod(engine_created)  # type: ignore[assignment,method-assign]  # as said above
 
 
-def _remember(engine: Engine, watch: Callable[[Dialect], None]) -> None:
+def _remember(engine: Engine) -> None:
     drop_quietly(engine.dialect)
-    watch(engine.dialect)
+    watch_writes(engine.dialect, lambda: _gates[-1].lost)
     _known[next(_ages)] = engine
-
-
-def _on_disposed(engine: Engine) -> None:
-    _disposed.add(engine.dialect)
 
 
 def _made_before() -> list[Engine]:
@@ -250,7 +232,6 @@ def _is_engine(found: object) -> TypeIs[Engine]:
 
 
 _gates: list[Gate] = []
-_installed = False
 
 
 def install(core: Core, registry: Registry) -> Gate:
@@ -258,18 +239,36 @@ def install(core: Core, registry: Registry) -> Gate:
 
     A run inside this run (pytester in-process) sets up its own on top.
     """
-    global _installed  # noqa: PLW0603 - listeners cannot be taken back, so it happens once
     _gates.append(Gate(core, registry))
-    if not _installed:
-        _installed = True
-        _loops.install()
-        remember_engines(lambda dialect: watch_writes(dialect, _lost))
-        note_errors_on_leaving()
-        _listen()
-        sys.addaudithook(_on_child)
-        for package, product in DRIVERS.items():
-            when_imported(package, partial(_watch_driver, product))
+    _listen()
     return _gates[-1]
+
+
+@cache
+def _listen() -> None:
+    """Listeners cannot be taken back, so this happens once."""
+    _loops.install()
+    remember_engines()
+    note_errors_on_leaving()
+    for owner, name, method in (
+        (Engine, "do_connect", "connecting"),
+        (Pool, "connect", "connected"),
+        (Pool, "checkout", "checked_out"),
+        (Pool, "checkin", "checked_in"),
+        (Pool, "detach", "detached"),
+    ):
+        event.listen(owner, name, _of_last_gate(method))
+    sys.addaudithook(_on_child)
+    for package, product in DRIVERS.items():
+        when_imported(package, partial(_watch_driver, product))
+
+
+def _of_last_gate(method: str) -> Callable[..., None]:
+    def listener(*given: Any) -> None:
+        __tracebackhide__ = True
+        getattr(_gates[-1], method)(*given)
+
+    return listener
 
 
 def _watch_driver(product: str, _module: object) -> None:
@@ -289,10 +288,6 @@ def _on_child(name: str, _args: object) -> None:
         core.before_child(forked="fork" in name)
 
 
-def _lost() -> LostWrites | None:
-    return _gates[-1].lost if _gates else None
-
-
 def close(gate: Gate) -> bool:
     """The run of this gate is over. Returns whether it was inside another run, which goes on.
 
@@ -302,25 +297,6 @@ def close(gate: Gate) -> bool:
     if inside:
         _gates.remove(gate)
     return inside
-
-
-def _listen() -> None:
-    for owner, name, method in (
-        (Engine, "do_connect", "connecting"),
-        (Pool, "connect", "connected"),
-        (Pool, "checkout", "checked_out"),
-        (Pool, "checkin", "checked_in"),
-        (Pool, "detach", "detached"),
-    ):
-        event.listen(owner, name, _of_last_gate(method))
-
-
-def _of_last_gate(method: str) -> Callable[..., None]:
-    def listener(*given: Any) -> None:
-        __tracebackhide__ = True
-        getattr(_gates[-1], method)(*given)
-
-    return listener
 
 
 @cache

@@ -20,17 +20,14 @@ from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full, QueueCommon
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from sqlalchemy.pool import Pool
 
-__all__ = ["AnyLoopMutex", "AnyLoopQueue", "adopt", "free_locks", "install", "uninstall"]
+__all__ = ["AnyLoopMutex", "AnyLoopQueue", "adopt", "free_locks", "install"]
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-
-# What SQLAlchemy had where ours stands now: filled by install(), emptied by uninstall().
-_theirs: Final[dict[tuple[type[Any], str], object]] = {}
 
 # Two threads that adopt one pool at once would each give it a queue of its own. (Reentrant: garbage
 # collection may check a connection in, and the gate listens.)
@@ -45,21 +42,10 @@ def install() -> None:
     before. Pools that exist already keep their queue until `adopt()`. Call it while nobody makes a
     first connection: before the app is imported. Costs what `AnyLoopQueue` does.
     """
-    for owner, name, ours in _OURS:
-        if (owner, name) not in _theirs:
-            _theirs[owner, name] = vars(owner)[name]
-            setattr(owner, name, ours)
-
-
-def uninstall() -> None:
-    """Put back what `install()` found. Harmless when not installed.
-
-    Pools and connections that have a queue or mutex of ours keep it, and may still be waited for
-    in any loop.
-    """
-    while _theirs:
-        (owner, name), original = _theirs.popitem()
-        setattr(owner, name, original)
+    owner: Any = AsyncAdaptedQueuePool
+    owner._queue_class = AnyLoopQueue  # noqa: SLF001 - a pool has no public place for it
+    owner = AsyncAdaptedLock
+    owner.mutex = property(_first_connect_mutex)
 
 
 def adopt(pool: Pool) -> None:
@@ -74,7 +60,7 @@ def adopt(pool: Pool) -> None:
     """
     if isinstance(pool, QueuePool):
         with _adopting:
-            queue = pool._pool  # noqa: SLF001 - a pool has no public place for it
+            queue = pool._pool  # noqa: SLF001 - as above
             # The very class: FallbackAsyncAdaptedQueue (2.0) waits outside of greenlets, too.
             if type(queue) is AsyncAdaptedQueue:
                 pool._pool = AnyLoopQueue.heir_of(queue)  # noqa: SLF001 - as above
@@ -90,7 +76,8 @@ def free_locks(dbapi_connection: object) -> None:
 
     Costs two attribute look-ups once done, and then what `AnyLoopMutex` does.
     """
-    for owner, name in _locks_of(dbapi_connection):
+    driver_connection = getattr(dbapi_connection, "driver_connection", None)
+    for owner, name in ((dbapi_connection, "_execute_mutex"), (driver_connection, "lock")):
         if _is_idle(getattr(owner, name, None)):
             setattr(owner, name, AnyLoopMutex())
 
@@ -101,7 +88,8 @@ class AnyLoopQueue(QueueCommon[_T]):
 
     The contract is that of SQLAlchemy's `AsyncAdaptedQueue`: `Empty` or `Full` at once where one
     is not to block, else after *timeout* seconds; a *maxsize* of 0 or less is no limit; what is
-    there is taken without awaiting. And beyond it:
+    there is taken without awaiting. Nobody waits for room: a pool closes what has none. And beyond
+    it:
 
     - *Nobody is stranded.* An item that comes back is handed to no one: its taker could be
       cancelled, late, or in a loop that is closed or stands still. It goes into the queue, and one
@@ -123,7 +111,6 @@ class AnyLoopQueue(QueueCommon[_T]):
         self._items: deque[_T] | list[_T] = deque()
         self._guard = threading.RLock()
         self._getters = _Queue(self._guard)
-        self._putters = _Queue(self._guard)
 
     @classmethod
     def heir_of(cls, queue: AsyncAdaptedQueue[_T]) -> AnyLoopQueue[_T]:
@@ -131,7 +118,7 @@ class AnyLoopQueue(QueueCommon[_T]):
         inner: Any = queue._queue  # noqa: SLF001 - nothing public reaches those who wait
         heir = cls(queue.maxsize, queue.use_lifo)
         heir._items = inner._queue  # noqa: SLF001 - as above; a list in asyncio's LifoQueue
-        heir._getters.elders = inner._getters  # noqa: SLF001 - as above; nobody waits to put in a pool
+        heir._getters.elders = inner._getters  # noqa: SLF001 - as above
         return heir
 
     def empty(self) -> bool:
@@ -149,9 +136,7 @@ class AnyLoopQueue(QueueCommon[_T]):
     def get_nowait(self) -> _T:
         """Take an item, or raise `Empty`."""
         with self._guard:
-            item = self._take()
-        self._putters.tell()
-        return item
+            return self._take()
 
     def put_nowait(self, item: _T) -> None:
         """Add an item, or raise `Full`. Needs no loop."""
@@ -170,14 +155,9 @@ class AnyLoopQueue(QueueCommon[_T]):
                 return self.get_nowait()
         return await_only(self._getters.wait(self.get_nowait, timeout))
 
-    def put(self, item: _T, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's signature
-        """Add an item, in SQLAlchemy's greenlet if there has to be room first."""
-        if not block:
-            return self.put_nowait(item)
-        if self._putters.is_clear():
-            with suppress(Full):
-                return self.put_nowait(item)
-        return await_only(self._putters.wait(lambda: self.put_nowait(item), timeout))
+    def put(self, item: _T, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002, FBT001, FBT002 - SQLAlchemy's signature
+        """Add an item, or raise `Full` at once, whether to block or not."""
+        self.put_nowait(item)
 
     async def aget(self) -> _T:
         """Take an item, however long that takes."""
@@ -252,7 +232,7 @@ class _Queue:
             return True
 
     async def wait(self, attempt: Callable[[], _R], seconds: float | None) -> _R:
-        """Make the attempt whenever told to, until it does not raise `Empty` or `Full`."""
+        """Make the attempt whenever told to, until it does not raise `Empty`."""
         seat = _Seat(asyncio.get_running_loop(), seconds)
         try:
             if self._sit_down(seat):
@@ -295,7 +275,7 @@ class _Queue:
                 self._sit_in_front(seat)
             try:
                 found = attempt()  # after sitting down: nothing that comes amid it is missed
-            except (Empty, Full):
+            except Empty:
                 if seat.late:
                     raise
                 return None
@@ -386,17 +366,6 @@ def _first_connect_mutex(lock: AsyncAdaptedLock) -> AnyLoopMutex:
     # A property, for it goes before the asyncio.Lock that SQLAlchemy may have cached before.
     mutex: AnyLoopMutex = vars(lock).setdefault("_any_loop_mutex", AnyLoopMutex())
     return mutex
-
-
-_OURS: Final[tuple[tuple[type[Any], str, object], ...]] = (
-    (AsyncAdaptedQueuePool, "_queue_class", AnyLoopQueue),
-    (AsyncAdaptedLock, "mutex", property(_first_connect_mutex)),
-)
-
-
-def _locks_of(dbapi_connection: object) -> Iterator[tuple[object, str]]:
-    yield dbapi_connection, "_execute_mutex"
-    yield getattr(dbapi_connection, "driver_connection", None), "lock"
 
 
 def _is_idle(lock: object) -> bool:

@@ -37,7 +37,6 @@ __all__ = [
     "INFO",
     "Checkout",
     "ConnectionRecord",
-    "DatabaseUsage",
     "Part",
     "Registry",
     "Written",
@@ -472,7 +471,9 @@ def _hang_up(connection: Any) -> None:
     if not owner.is_running():
         # It may never run again, but it is open, and so the socket's number is still its own.
         with suppress(Exception):  # a driver whose socket is elsewhere, or closed
-            _shut_down(transport_of(connection).get_extra_info("socket").fileno())
+            number = transport_of(connection).get_extra_info("socket").fileno()
+            with socket.socket(fileno=os.dup(number)) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
     with suppress(RuntimeError):  # closed meanwhile
         owner.call_soon_threadsafe(_force_close, connection)
 
@@ -511,11 +512,6 @@ def _close_those_of(loop: AbstractEventLoop) -> None:
             # Transports close their sockets in the next round.
             loop.call_soon(loop.stop)
             loop.run_forever()
-
-
-def _shut_down(number: int) -> None:
-    with socket.socket(fileno=os.dup(number)) as copy:
-        copy.shutdown(socket.SHUT_RDWR)
 
 
 def _is_without_loop(connection: Any) -> bool:

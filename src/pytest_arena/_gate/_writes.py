@@ -35,13 +35,9 @@ __all__ = [
     "Doings",
     "LostWrite",
     "LostWrites",
-    "ends_transaction",
-    "is_plain",
     "note_errors_on_leaving",
-    "savepoint_in",
     "watch_statements",
     "watch_writes",
-    "written_table",
 ]
 
 
@@ -242,7 +238,11 @@ class LostWrites:
         self._found: list[tuple[int, LostWrite]] = []
 
     def take(self) -> list[LostWrite]:
-        """Return what was lost in the level that stands, once."""
+        """Return what was written in the level that stands, and lost, since this was called last.
+
+        A transaction counts once it is over: its session or connection was closed, or given back
+        to the pool, and nobody had committed it, rolled it back, or met an error.
+        """
         found, self._found = self._found, []
         serial = self._core.serial() if found else 0
         return [lost for where, lost in found if where == serial]
@@ -290,7 +290,7 @@ class LostWrites:
             self._found.append((serial, LostWrite(info.aim.key, tables, _rows(info), line)))
 
 
-def watch_writes(dialect: Dialect, lost: Callable[[], LostWrites | None]) -> None:
+def watch_writes(dialect: Dialect, lost: Callable[[], LostWrites]) -> None:
     """Have whoever is in charge then told of what the engines of a dialect write.
 
     Wraps five methods of the instance, once: 0.5 µs for a query, 3 µs for a write, some 15 µs more
@@ -301,9 +301,8 @@ def watch_writes(dialect: Dialect, lost: Callable[[], LostWrites | None]) -> Non
         return
     _watched.add(dialect)
     instance: Any = dialect  # its methods are replaced, its class's are not
-    instance.do_execute = _executing(dialect.do_execute, lost)
-    instance.do_executemany = _executing(dialect.do_executemany, lost)
-    instance.do_execute_no_params = _executing(dialect.do_execute_no_params, lost)
+    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+        setattr(instance, name, _executing(getattr(dialect, name), lost))
     commit, roll_back = dialect.do_commit, dialect.do_rollback
 
     def do_commit(pooled: Any) -> None:
@@ -311,8 +310,7 @@ def watch_writes(dialect: Dialect, lost: Callable[[], LostWrites | None]) -> Non
         commit(pooled)
 
     def do_rollback(pooled: Any) -> None:
-        if (to_tell := lost()) is not None:
-            to_tell.rolled_back(pooled)
+        lost().rolled_back(pooled)
         roll_back(pooled)
 
     instance.do_commit, instance.do_rollback = do_commit, do_rollback
@@ -321,7 +319,7 @@ def watch_writes(dialect: Dialect, lost: Callable[[], LostWrites | None]) -> Non
 _watched: weakref.WeakSet[Dialect] = weakref.WeakSet()
 
 
-def _executing(execute: Callable[..., Any], lost: Callable[[], LostWrites | None]) -> Any:
+def _executing(execute: Callable[..., Any], lost: Callable[[], LostWrites]) -> Any:
     @wraps(execute)
     def executed(cursor: Any, statement: str, *rest: Any, **named: Any) -> None:
         context: Any = named.get("context", rest[-1] if rest else None)
@@ -332,8 +330,8 @@ def _executing(execute: Callable[..., Any], lost: Callable[[], LostWrites | None
             raise
         if _finders:
             _note_statement(statement, context)
-        if _may_matter(context, statement) and (to_tell := lost()) is not None:
-            to_tell.executed(context, cursor, statement, rest[0])
+        if _may_matter(context, statement):
+            lost().executed(context, cursor, statement, rest[0])
 
     return executed
 

@@ -187,7 +187,7 @@ class ArenaRun:
                 self._told_lost.add(lost.line)
                 asked = asked_and_answered(request)
                 self.ledger.note(f"{test.plan.name}: {asked} {lost_words(lost)}")
-        self.gate.take_lost()  # by the test itself, or by an app that others have asked: nobody's
+        self.gate.lost.take()  # by the test itself, or by an app that others have asked: nobody's
 
     def _facts(self, test: RunningTest) -> TestFacts:
         provisioned = self.databases.provisioned()

@@ -132,7 +132,7 @@ class Story:
         """A request is about to be sent; what is pending is committed."""
         with self._lock:
             if not self._under_way:
-                self._gate.take_lost()  # by the test itself, or after the last request
+                self._gate.lost.take()  # by the test itself, or after the last request
                 self.turns.append(Turn(self.moments.now()))
                 self._forget_the_oldest()
             else:
@@ -158,7 +158,7 @@ class Story:
                 return
             self._under_way -= 1
             if not self._under_way:
-                turn, lost = self.turns[-1], self._gate.take_lost()
+                turn, lost = self.turns[-1], self._gate.lost.take()
                 turn.after = self.moments.now()
                 turn.lost = lost if turn.went_well else []
 
