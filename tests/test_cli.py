@@ -46,9 +46,9 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 # A run on files, and one on a server: they say when they are ready, and stay until they are ended.
 ON_FILES = """
-from pytest_arena._sqlite import Home
+from pytest_arena._sqlite._home import Home
 home = Home()
-home.file("shop.db").write_bytes(b"x" * 5000)
+(home.path / "shop.db").write_bytes(b"x" * 5000)
 print(home.path.name, flush=True)
 input()
 """

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_arena._sqlite import file_of, lead_attached
+from pytest_arena._sqlite._guard import lead_attached
+from pytest_arena._sqlite._sql import file_of
 
 HERE = str(Path("a.db").absolute())
 

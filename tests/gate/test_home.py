@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from pytest_arena._sqlite import Home
+from pytest_arena._sqlite._home import Home
 from pytest_arena.errors import ServerError
 
 HOLDS = """
 import sys
-from pytest_arena._sqlite import Home
+from pytest_arena._sqlite._home import Home
 home = Home()
-home.file("live.db").write_text("data")
+(home.path / "live.db").write_text("data")
 print(home.path, flush=True)
 sys.stdin.readline()
 """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._product import Held
-from pytest_arena._sqlite import Copy
+from pytest_arena._sqlite._copy import Copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._product import Held
-from pytest_arena._sqlite import Copy, LiveFile, LiveLog, OwnConnection, Pages, Wal, works
+from pytest_arena._sqlite._copy import Copy
+from pytest_arena._sqlite._sql import OwnConnection
+from pytest_arena._sqlite._trial import works
+from pytest_arena._sqlite._wal import LiveLog, Wal
+from pytest_arena._sqlite._ways import LiveFile, Pages
 from tests.isolation import conformance
 from tests.isolation.conformance import CHECKS, ROLLING_BACK, new_world
 
@@ -219,7 +223,7 @@ def puts_back(*places: slice) -> dict[str, Any]:
             page[place] = FIRST_PAGE[place]
         write(self, bytes(page), offset)
 
-    return {"LiveFile.write": write}
+    return {"_ways.LiveFile.write": write}
 
 
 FIRST_PAGE = bytearray(100)
@@ -235,7 +239,7 @@ def keeps_new_pages() -> dict[str, Any]:
             page[PAGES] = pages.to_bytes(4, "big")
         write(self, bytes(page), offset)
 
-    return {"LiveFile.write": write, "LiveFile.truncate": lambda *_: None}
+    return {"_ways.LiveFile.write": write, "_ways.LiveFile.truncate": lambda *_: None}
 
 
 def cuts_under_the_cookie() -> dict[str, Any]:
@@ -249,7 +253,7 @@ def cuts_under_the_cookie() -> dict[str, Any]:
             statement = f"PRAGMA user_version = {number}"
         return execute(self, statement, *given)
 
-    return {"OwnConnection.execute": execute}
+    return {"_sql.OwnConnection.execute": execute}
 
 
 def marks_an_empty_log() -> dict[str, Any]:
@@ -269,7 +273,11 @@ def marks_an_empty_log() -> dict[str, Any]:
         start = size - 24 - 4096  # the size of a page in this world
         cut(self, start if start > 32 else 0)
 
-    return {"OwnConnection.execute": execute, "LiveLog.index": index, "LiveLog.cut": cut}
+    return {
+        "_sql.OwnConnection.execute": execute,
+        "_wal.LiveLog.index": index,
+        "_wal.LiveLog.cut": cut,
+    }
 
 
 def trusts_the_file() -> dict[str, Any]:
@@ -278,7 +286,7 @@ def trusts_the_file() -> dict[str, Any]:
     def index(self: LiveLog, *, index: Any = LiveLog.index) -> Any:
         return replace(index(self), copied=0)
 
-    return {"LiveLog.index": index, "LiveLog.is_sealed": lambda _: True}
+    return {"_wal.LiveLog.index": index, "_wal.LiveLog.is_sealed": lambda _: True}
 
 
 @dataclass(frozen=True)
@@ -308,9 +316,9 @@ LIES = {
     "puts the cookie back": Lie(Pages, puts_back(COOKIE), conformance.replaced_content),
     "keeps new pages": Lie(Pages, keeps_new_pages(), conformance.schema_changes),
     "cuts under the cookie": Lie(Wal, cuts_under_the_cookie(), conformance.replaced_content),
-    "keeps the index": Lie(Wal, {"LiveLog.clear_index": lambda _: None}, conformance.rows),
+    "keeps the index": Lie(Wal, {"_wal.LiveLog.clear_index": lambda _: None}, conformance.rows),
     "cuts under readers": Lie(
-        Wal, {"LiveLog.locked": lambda _: nullcontext()}, conformance.open_readers
+        Wal, {"_wal.LiveLog.locked": lambda _: nullcontext()}, conformance.open_readers
     ),
     "marks an empty log": Lie(
         Wal, marks_an_empty_log(), conformance.long_sleepers, is_of_sqlite=False

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_arena._sqlite import Copy
+from pytest_arena._sqlite._copy import Copy
 from tests.isolation.conformance import MANY, new_world
 from tests.isolation.random_work import RandomWork, Step
 from tests.isolation.server_world import ServerWorld

@@ -127,7 +127,7 @@ with socket.socket() as listening:
 CONFTEST = """
 import gc, json, subprocess, sys, urllib.request
 import pytest
-from pytest_arena._sqlite import Copy
+from pytest_arena._sqlite._copy import Copy
 
 class Server:
     def __init__(self):
@@ -303,7 +303,7 @@ def test_so_does_an_app_whose_database_is_in_memory(example: Example) -> None:
 
 
 NOT_AS_EXPECTED = """
-from pytest_arena._sqlite import LiveFile
+from pytest_arena._sqlite._ways import LiveFile
 LiveFile.write = lambda *_: None  # as if connections did not see what is written beside them
 """
 
@@ -334,7 +334,7 @@ for name in list(sys.modules):
         del sys.modules[name]
 sys.modules["fcntl"] = None
 sys.platform = "darwin"
-from pytest_arena._sqlite import Copy
+from pytest_arena._sqlite._copy import Copy
 
 copy = Copy(Path("live.db"), None)
 connection = sqlite3.connect("live.db", isolation_level=None)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._databases._template import Recipe, Store
-from pytest_arena._sqlite import Home
+from pytest_arena._sqlite._home import Home
 from pytest_arena._sqlite._templates import FileShelves
 from pytest_arena._values import Stage
 

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena._product import Aim, Asked, Live
 from pytest_arena._sqlite import _messages as messages
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pytest_arena._product import Core, Product
 
 __all__ = ["connections", "open_product"]
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,7 @@ class SQLiteHandle:
     @property
     def in_transaction(self) -> bool:
         """Whether it has begun to write; a SELECT begins nothing."""
-        raw = self.reference()
-        try:
-            return raw is not None and raw.in_transaction
-        except sqlite3.Error:
-            return False  # closed by hand
+        return self._asked(lambda raw: raw.in_transaction, otherwise=False)
 
     @property
     def is_begun(self) -> bool:
@@ -60,11 +58,7 @@ class SQLiteHandle:
 
     def changes(self) -> int:
         """What SQLite counts, what triggers have changed included."""
-        raw = self.reference()
-        try:
-            return raw.total_changes if raw is not None else 0
-        except sqlite3.Error:
-            return 0  # closed by hand
+        return self._asked(lambda raw: raw.total_changes, otherwise=0)
 
     def has_written(self, dbapi_connection: Any, since: int) -> bool:  # noqa: ARG002 - its own count tells
         """Whether it has counted changes since."""
@@ -72,13 +66,12 @@ class SQLiteHandle:
 
     def interrupt(self) -> None:
         """End its statement."""
-        if (raw := self.reference()) is not None:
-            _quietly(raw.interrupt)
+        self._asked(sqlite3.Connection.interrupt, otherwise=None)
 
     def roll_back(self) -> None:
         """End its transaction. One that is bound to a thread keeps its lock, which is seen then."""
-        if (raw := self.reference()) is not None:
-            _quietly(raw.interrupt, raw.rollback)
+        self.interrupt()
+        self._asked(sqlite3.Connection.rollback, otherwise=None)
 
     def attached(self) -> tuple[Aim, ...]:
         """The files that it has attached."""
@@ -92,19 +85,16 @@ class SQLiteHandle:
 
     def session(self) -> object:
         """Its settings and temporary tables."""
+        return self._asked(sql.describe_session, otherwise=None)
+
+    def _asked(
+        self, question: Callable[[sqlite3.Connection], _Answer], *, otherwise: _Answer
+    ) -> _Answer:
         raw = self.reference()
         try:
-            return sql.describe_session(raw) if raw is not None else None
-        except sqlite3.Error:
-            return None  # closed meanwhile, in use, or bound to another thread
-
-
-def _quietly(*steps: Callable[[], object]) -> None:
-    try:
-        for step in steps:
-            step()
-    except sqlite3.Error:
-        return  # closed meanwhile, or bound to a thread of its own
+            return question(raw) if raw is not None else otherwise
+        except sqlite3.Error:  # closed meanwhile, in use, or bound to a thread of its own
+            return otherwise
 
 
 def raw_of(dbapi_connection: Any) -> sqlite3.Connection | None:

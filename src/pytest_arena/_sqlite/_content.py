@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._changes import Row, limited, net
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._sql import quoted
 from pytest_arena._values import TableRows
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def content(connection: sqlite3.Connection) -> dict[str, str]:
 
     Raises:
         Busy: somebody is in the middle of a commit.
-        Failed: it cannot be read.
+        FileFailure: it cannot be read.
     """
     ask = connection.cursor().execute
     try:
@@ -127,13 +126,13 @@ def changed_rows(before: Path, after: Path, *, limit: int | None = None) -> list
     Cost: SQLite reads both files; Python sees only rows that differ, and virtual tables whole.
 
     Raises:
-        Failed: one of them is no database.
+        FileFailure: one of them is no database.
     """
     with closing(sql.open_memory()) as both:
         # Lossless: an app may store what is no UTF-8 as a text.
         both.text_factory = lambda raw: raw.decode(errors="backslashreplace")
         for side, file in ((_BEFORE, before), (_AFTER, after)):
-            both.execute(f"ATTACH ? AS {side}", (f"file:{quoted(file)}?mode=ro&immutable=1",))
+            both.execute(f"ATTACH ? AS {side}", (sql.unchanging(file),))
         old, new = (_tables(both, side) for side in (_BEFORE, _AFTER))
         compared = [
             _compared(both, name, old.get(name), new.get(name)) for name in sorted({*old, *new})

@@ -8,7 +8,6 @@ import re
 import sqlite3
 import sqlite3.dbapi2
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -98,14 +97,13 @@ class _GuardedCursor:
     def execute(self, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         self._check_file()
+        run = super().execute  # type: ignore[misc]  # the mixed-in one
         statement = _statement(args, kwargs)
         if _may_attach(statement):
-            with _attaching(self.connection):
-                args, kwargs = _led(self.connection, args, kwargs)
-                return super().execute(*args, **kwargs)  # type: ignore[misc]  # the mixed-in one
+            return _run_attaching(self.connection, run, args, kwargs)
         started = _process.seconds()
         try:
-            return super().execute(*args, **kwargs)  # type: ignore[misc]  # the mixed-in one
+            return run(*args, **kwargs)
         finally:
             made_table = self.connection.arena_made_table
             if made_table is not None and statement.lstrip()[:12].upper() == "CREATE TABLE":
@@ -119,11 +117,10 @@ class _GuardedCursor:
     def executescript(self, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         self._check_file()
-        if not _may_attach(_statement(args, kwargs)):
-            return super().executescript(*args, **kwargs)  # type: ignore[misc]  # the mixed-in one
-        with _attaching(self.connection):
-            args, kwargs = _led(self.connection, args, kwargs)
-            return super().executescript(*args, **kwargs)  # type: ignore[misc]  # the mixed-in one
+        run = super().executescript  # type: ignore[misc]  # the mixed-in one
+        if _may_attach(_statement(args, kwargs)):
+            return _run_attaching(self.connection, run, args, kwargs)
+        return run(*args, **kwargs)
 
     def _check_file(self) -> None:
         __tracebackhide__ = True
@@ -153,26 +150,33 @@ def _statement(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     return first if isinstance(first, str) else ""
 
 
-@contextmanager
-def _attaching(connection: GuardedConnection) -> Iterator[None]:
-    """Let SQLite attach files, all of which it names: also the one that VACUUM INTO writes."""
+def _run_attaching(
+    connection: GuardedConnection,
+    run: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Run a script whose files are led, and let SQLite attach them meanwhile.
+
+    It names each file that it attaches: also the one that VACUUM INTO writes.
+    """
     __tracebackhide__ = True
     core, own = connection.arena_core, connection.arena_authorizer
     if core is None:
-        yield
-        return
+        return run(*args, **kwargs)
     refusals: list[RefusedError] = []
 
     def authorize(action: int, name: str | None, *rest: Any) -> int:
         if action == sqlite3.SQLITE_ATTACH and name and _is_the_apps(core, name):
-            refusals.append(core.ledger.refused(messages.vacuumed_into(_file_of(name))))
+            refusals.append(core.ledger.refused(messages.vacuumed_into(sql.file_of(name))))
             return sqlite3.SQLITE_DENY
         return own(action, name, *rest) if own else sqlite3.SQLITE_OK
 
+    args, kwargs = _led(core, connection, args, kwargs)
     sqlite3.Connection.set_authorizer(connection, authorize)
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, _MOST_ATTACHED)
     try:
-        yield
+        return run(*args, **kwargs)
     except sqlite3.Error:
         if refusals:
             raise refusals[0] from None  # rather than SQLite's "not authorized"
@@ -183,19 +187,17 @@ def _attaching(connection: GuardedConnection) -> Iterator[None]:
 
 
 def _led(
-    connection: GuardedConnection, args: tuple[Any, ...], kwargs: dict[str, Any]
+    core: Core, connection: GuardedConnection, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments, with the arena's files in the places of those that the script attaches."""
     __tracebackhide__ = True
-    core, leads = connection.arena_core, connection.arena_leads
-    if core is None:
-        return args, kwargs
+    leads = connection.arena_leads
 
     def lead(name: str | None) -> str | None:
         __tracebackhide__ = True
         if name is None:
             raise core.ledger.refused(messages.attached_unread())
-        file = _file_of(name)
+        file = sql.file_of(name)
         if file and leads and (aim := leads(file)):
             connection.arena_aims = (*connection.arena_aims, aim)
             return sql.renamed(name, aim.file, uri=sql.is_read_only(name, uri=True))
@@ -210,12 +212,8 @@ def _led(
 
 
 def _is_the_apps(core: Core, name: str) -> bool:
-    file = _file_of(name)
+    file = sql.file_of(name)
     return bool(file) and not core.is_inside(file) and core.files.belongs_to_app(file)
-
-
-def _file_of(name: str) -> str:
-    return sql.file_of(name, uri=True)
 
 
 def _guard(core: Core, connection: sqlite3.Connection) -> None:
@@ -232,7 +230,7 @@ def _guard(core: Core, connection: sqlite3.Connection) -> None:
     def authorize(action: int, name: str | None, *_: Any) -> int:
         if action != sqlite3.SQLITE_ATTACH:
             return sqlite3.SQLITE_OK
-        core.ledger.refused(messages.attached_unseen(_file_of(name or "")))
+        core.ledger.refused(messages.attached_unseen(sql.file_of(name or "")))
         return sqlite3.SQLITE_DENY
 
     if not isinstance(connection, OwnConnection):

@@ -43,10 +43,6 @@ class Home:
         self.path = parent / name
         self.path.mkdir(mode=0o700)
 
-    def file(self, name: str) -> Path:
-        """Return the path of a live file. The same name gives the same path all the time."""
-        return self.path / name
-
     def close(self) -> None:
         """Remove the folder. Idempotent; a forked child leaves its parent's alone."""
         if self._lock.is_locked:

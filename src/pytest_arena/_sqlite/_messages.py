@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_arena._origin import user_line
-from pytest_arena.errors import ProductionDatabaseError, UnknownDatabaseError
+from pytest_arena.errors import ProductionDatabaseError, RefusedError, UnknownDatabaseError
 
 __all__ = [
     "attached",
@@ -15,80 +15,66 @@ __all__ = [
     "vacuumed_into",
 ]
 
-_UNSEEN = "no line of yours is on the stack: a thread or an extension module connects"
 
-
-def _cause() -> str:
-    return str(user_line() or _UNSEEN)
-
-
-def production_file(file: str) -> ProductionDatabaseError:
+def production_file(file: str) -> RefusedError:
     """A connection of its own to a file that belongs to the app."""
-    return ProductionDatabaseError(
-        f"refused: a connection to {file}, a database file of the app",
-        why="it goes around the app's engine, so that arena cannot lead it into the test's "
+    return _refused(
+        f"a connection to {file}, a database file of the app",
+        "it goes around the app's engine, so that arena cannot lead it into the test's "
         "database; what it did would stay in the app's own data",
-        cause=_cause(),
-        fix="use the app's engine, db_session or arena.url; or, if tests may reach this file:\n"
+        "use the app's engine, db_session or arena.url; or, if tests may reach this file:\n"
         f"arena_allow = {file}",
     )
 
 
-def attached(file: str) -> ProductionDatabaseError:
+def attached(file: str) -> RefusedError:
     """An ATTACH of a file outside, on a connection whose statements cannot be rewritten."""
-    return ProductionDatabaseError(
-        f"refused: ATTACH of {file}, which is not inside the arena",
-        why="arena leads what the app's engine attaches into the test's database, and not what "
+    return _refused(
+        f"ATTACH of {file}, which is not inside the arena",
+        "arena leads what the app's engine attaches into the test's database, and not what "
         "this connection does; it would stay in the app's own data",
-        cause=_cause(),
-        fix="attach it on the app's engine, or on a connection to arena.url; or, if tests may "
+        "attach it on the app's engine, or on a connection to arena.url; or, if tests may "
         f"reach this file:\narena_allow = {file}",
     )
 
 
-def attached_unseen(file: str) -> ProductionDatabaseError:
+def attached_unseen(file: str) -> RefusedError:
     """An ATTACH on a connection whose statements cannot be read."""
-    return ProductionDatabaseError(
-        f"refused: ATTACH of {file or 'a file'}, on a connection that a factory= of its own makes",
-        why="arena leads what is attached into the test's database, and cannot read what is run on "
+    return _refused(
+        f"ATTACH of {file or 'a file'}, on a connection that a factory= of its own makes",
+        "arena leads what is attached into the test's database, and cannot read what is run on "
         "this connection; it would stay in the app's own data",
-        cause=_cause(),
-        fix="give sqlite3.connect or the engine a class as factory=, not a function",
+        "give sqlite3.connect or the engine a class as factory=, not a function",
     )
 
 
-def attached_unread() -> ProductionDatabaseError:
+def attached_unread() -> RefusedError:
     """An ATTACH whose file cannot be known before SQLite opens it."""
-    return ProductionDatabaseError(
-        "refused: ATTACH of a name that only SQLite works out",
-        why="this may be the app's own data, and arena reads the name before SQLite does",
-        cause=_cause(),
-        fix="write the name as a literal in the statement, or bind it by ? or :name",
+    return _refused(
+        "ATTACH of a name that only SQLite works out",
+        "this may be the app's own data, and arena reads the name before SQLite does",
+        "write the name as a literal in the statement, or bind it by ? or :name",
     )
 
 
-def vacuumed_into(file: str) -> ProductionDatabaseError:
+def vacuumed_into(file: str) -> RefusedError:
     """A VACUUM INTO that would make a file of the app's."""
-    return ProductionDatabaseError(
-        f"refused: VACUUM INTO {file}, a database file of the app",
-        why="the file would be made, or SQLite say that it exists, outside of the arena",
-        cause=_cause(),
-        fix="let it write a file in tmp_path",
+    return _refused(
+        f"VACUUM INTO {file}, a database file of the app",
+        "the file would be made, or SQLite say that it exists, outside of the arena",
+        "let it write a file in tmp_path",
     )
 
 
-def unknown_file(
-    file: str, *, of_app: bool = False
-) -> UnknownDatabaseError | ProductionDatabaseError:
+def unknown_file(file: str, *, of_app: bool = False) -> RefusedError:
     """An engine whose own creator or listener led it outside the arena."""
-    kind = ProductionDatabaseError if of_app else UnknownDatabaseError
-    return kind(
-        f"refused: an engine's connection to {file}, which is not inside the arena",
-        why="it was opened by the engine's own creator=, async_creator=, pool= or do_connect "
+    return _refused(
+        f"an engine's connection to {file}, which is not inside the arena",
+        "it was opened by the engine's own creator=, async_creator=, pool= or do_connect "
         "listener, which arena cannot redirect; what the test did would stay there",
-        cause=_cause(),
-        fix="give the engine a URL instead; or open arena.url in the creator; or, if tests may "
+        "give the engine a URL instead; or open arena.url in the creator; or, if tests may "
         f"reach it:\narena_allow = {file}",
+        kind=ProductionDatabaseError if of_app else UnknownDatabaseError,
     )
 
 
@@ -98,3 +84,14 @@ def kept_memory() -> str:
         "a creator= opens a memory database, which arena cannot bring back after a test; "
         f"give the engine a URL instead: {_cause()}"
     )
+
+
+def _refused(
+    what: str, why: str, fix: str, *, kind: type[RefusedError] = ProductionDatabaseError
+) -> RefusedError:
+    return kind(f"refused: {what}", why=why, cause=_cause(), fix=fix)
+
+
+def _cause() -> str:
+    unseen = "no line of yours is on the stack: a thread or an extension module connects"
+    return str(user_line() or unseen)

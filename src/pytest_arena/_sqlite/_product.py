@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import sqlite3
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import URL
 
 from pytest_arena._product import Aim, Asked, Database, Key, isolation_named
-from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._home import Home, kept_file
 from pytest_arena._sqlite._templates import FileShelves
@@ -52,7 +52,7 @@ class SQLite:
     @property
     def shown(self) -> str:
         """Its version."""
-        return f"SQLite {sql.version()}"
+        return f"SQLite {sqlite3.sqlite_version}"
 
     def drivers(self) -> tuple[str, ...]:
         """Python's own is always there."""
@@ -77,7 +77,7 @@ class SQLite:
         simple = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[-100:]
         while simple.lower() in taken:
             simple = f"{next(self._count)}-{simple[-100:]}"
-        return self._home.file(simple)
+        return self._home.path / simple
 
     def shelves(self, dialect: type[Dialect]) -> FileShelves:
         """The same for all drivers."""

@@ -19,10 +19,6 @@ __all__ = [
     "Busy",
     "FileFailure",
     "OwnConnection",
-    "alone",
-    "copy_into",
-    "copy_to_file",
-    "data_version",
     "describe_session",
     "file_of",
     "finish_file",
@@ -35,15 +31,8 @@ __all__ = [
     "open_control",
     "open_memory",
     "open_picture",
-    "quoted",
-    "reading",
     "renamed",
-    "schema_version",
-    "shm_of",
-    "side_files",
-    "version",
-    "wal_of",
-    "writing",
+    "unchanging",
 ]
 
 MEMORY = ":memory:"
@@ -53,29 +42,9 @@ _FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-def wal_of(file: Path) -> str:
-    """Return the name of a file's write-ahead log."""
-    return f"{file}-wal"
-
-
-def shm_of(file: Path) -> str:
-    """Return the name of the index of a file's write-ahead log, which its connections share."""
-    return f"{file}-shm"
-
-
-def side_files(file: Path) -> tuple[Path, ...]:
-    """Return all that SQLite may have made beside a file."""
-    return tuple(Path(name) for name in (wal_of(file), shm_of(file), f"{file}-journal"))
-
-
-def quoted(path: Path | str) -> str:
-    """Return a path as it stands in a ``file:`` URI."""
-    return quote(str(path))
-
-
-def file_of(database: str, *, uri: bool) -> str:
+def file_of(database: str, *, uri: bool = True) -> str:
     """Return the absolute file that a ``database`` argument means; "" for a memory database."""
-    path, query = _split(database) if uri else (database, {})
+    path, query = _split(database, uri=uri)
     if path in {"", MEMORY} or _is_memory(query):
         return ""
     return str(Path(path).absolute())
@@ -83,14 +52,14 @@ def file_of(database: str, *, uri: bool) -> str:
 
 def memory_of(database: str, *, uri: bool) -> str:
     """Return the name of a memory database that several connections share; "" for any other."""
-    path, query = _split(database) if uri else (database, {})
+    path, query = _split(database, uri=uri)
     shared = query.get("cache") == "shared" or query.get("vfs") == "memdb"
     return path if _is_memory(query) and shared else ""
 
 
 def is_read_only(database: str, *, uri: bool) -> bool:
     """Whether a ``database`` argument asks for a connection that cannot write."""
-    query = _split(database)[1] if uri else {}
+    _, query = _split(database, uri=uri)
     return query.get("mode") == "ro" or query.get("immutable") == "1"
 
 
@@ -99,16 +68,16 @@ def renamed(database: str, file: str, *, uri: bool) -> str:
     if not uri:
         return file
     mode = "?mode=ro" if is_read_only(database, uri=uri) else ""
-    return f"file:{quoted(file)}{mode}"
+    return f"file:{quote(file)}{mode}"
 
 
 def _is_memory(query: Mapping[str, str]) -> bool:
     return query.get("mode") == "memory" or query.get("vfs") == "memdb"
 
 
-def _split(database: str) -> tuple[str, dict[str, str]]:
+def _split(database: str, *, uri: bool) -> tuple[str, dict[str, str]]:
     """Return the path and the parameters of a ``file:`` URI: https://sqlite.org/uri.html."""
-    if not database.startswith("file:"):
+    if not uri or not database.startswith("file:"):
         return database, {}
     path, _, query = database.removeprefix("file:").partition("#")[0].partition("?")
     path = re.sub(r"^//(localhost)?(?=/)", "", path)
@@ -135,7 +104,7 @@ class OwnConnection(sqlite3.Connection):
 
         Raises:
             Busy: somebody's lock is in the way, which is not waited for.
-            Failed: anything else.
+            FileFailure: anything else.
         """
         try:
             return super().execute(statement, parameters)
@@ -146,6 +115,108 @@ class OwnConnection(sqlite3.Connection):
         """Return the one number that a statement asks for. Raises as ``execute``."""
         number: int = self.execute(statement).fetchone()[0]
         return number
+
+    def data_version(self) -> int:
+        """Return a number that moves whenever *another* connection, of any process, has committed.
+
+        Costs 2-5 µs. Own writes do not move it. https://sqlite.org/pragma.html#pragma_data_version
+
+        Raises:
+            Busy: a writer is in the middle of a commit.
+        """
+        return self.number("PRAGMA data_version")
+
+    def schema_version(self) -> int:
+        """Return the number by which a connection knows that its picture of the schema still holds.
+
+        Raises:
+            Busy: a writer is in the middle of a commit.
+        """
+        return self.number("PRAGMA schema_version") & 0xFFFFFFFF
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep the write lock: meanwhile no other connection has an open write transaction.
+
+        It ends with COMMIT, since ROLLBACK forgets the page cache.
+
+        Raises:
+            Busy: another connection has one.
+        """
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            try:
+                self.execute("COMMIT")
+            except (Busy, FileFailure):
+                # With a rollback journal, even an empty one waits for readers. A full disk ends it.
+                if self.in_transaction:
+                    self.execute("ROLLBACK")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep everybody else from reading and writing a file that has no log.
+
+        Rolled back at the end: what the connection has cached is not what stands in the file then.
+
+        Raises:
+            Busy: somebody reads or writes.
+        """
+        self.execute("BEGIN EXCLUSIVE")
+        try:
+            yield
+        finally:
+            self.execute("ROLLBACK")
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keep what can be read as it is: the file, or the log up to its present end.
+
+        Raises:
+            Busy: a writer is in the middle of a commit.
+        """
+        self.execute("BEGIN")
+        try:
+            self.schema_version()
+            yield
+        finally:
+            self.execute("COMMIT")
+
+    def copy_into(self, target: OwnConnection) -> None:
+        """Make the target's file equal to this one, in place, for every open connection.
+
+        SQLite's online backup raises the change counter and the schema cookie beyond all that were
+        seen, so that other connections drop what they have cached.
+
+        Raises:
+            Busy: a reader or a writer holds a lock on the target.
+        """
+
+        def give_up(status: int, _remaining: int, _total: int) -> None:
+            # Connection.backup() retries BUSY (5) and LOCKED (6) for ever.
+            if status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+                raise Busy("database is locked")
+
+        try:
+            self.backup(target, progress=give_up, sleep=0)
+        except sqlite3.DatabaseError as error:
+            raise lock_or_failure(error) from error
+
+    def copy_to_file(self, file: Path) -> None:
+        """Copy a database into one single file without side files, whatever mode it is in.
+
+        Raises:
+            Busy: a writer is in the middle of a commit.
+            FileFailure: the disk is full, for one; there is no file then.
+        """
+        try:
+            with closing(open_control(file)) as single:
+                self.copy_into(single)
+                single.execute("PRAGMA journal_mode = DELETE")
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
 
 
 def lock_or_failure(error: sqlite3.DatabaseError) -> Busy | FileFailure:
@@ -162,11 +233,6 @@ def is_full(error: BaseException | None) -> bool:
     return here or getattr(error, "sqlite_errorcode", None) in _FULL or is_full(error.__cause__)
 
 
-def version() -> str:
-    """The version of the SQLite library in this process."""
-    return sqlite3.sqlite_version
-
-
 def open_control(path: Path) -> OwnConnection:
     """Open the connection by which a live file is restored.
 
@@ -175,7 +241,7 @@ def open_control(path: Path) -> OwnConnection:
 
     Raises:
         Busy: somebody has the file to itself.
-        Failed: it cannot be opened, or is no database.
+        FileFailure: it cannot be opened, or is no database.
     """
     try:
         control = OwnConnection(path, isolation_level=None, timeout=0, check_same_thread=False)
@@ -189,86 +255,19 @@ def open_control(path: Path) -> OwnConnection:
     return control
 
 
+def unchanging(path: Path) -> str:
+    """Return the URI of a file that nobody changes any more."""
+    return f"file:{quote(str(path))}?mode=ro&immutable=1"
+
+
 def open_picture(path: Path) -> OwnConnection:
     """Open a file that nobody changes any more: without locks, and without side files."""
-    uri = f"file:{quoted(path)}?mode=ro&immutable=1"
-    return OwnConnection(uri, uri=True, check_same_thread=False)
+    return OwnConnection(unchanging(path), uri=True, check_same_thread=False)
 
 
 def open_memory() -> OwnConnection:
     """Open a database that holds nothing, for any thread."""
     return OwnConnection(MEMORY, uri=True, isolation_level=None, check_same_thread=False)
-
-
-def data_version(control: OwnConnection) -> int:
-    """Return a number that moves whenever *another* connection, of any process, has committed.
-
-    Costs 2-5 µs. Own writes do not move it. https://sqlite.org/pragma.html#pragma_data_version
-
-    Raises:
-        Busy: a writer is in the middle of a commit.
-    """
-    return control.number("PRAGMA data_version")
-
-
-@contextmanager
-def writing(control: OwnConnection) -> Iterator[None]:
-    """Keep the write lock: meanwhile no other connection has an open write transaction.
-
-    It ends with COMMIT, since ROLLBACK forgets the page cache.
-
-    Raises:
-        Busy: another connection has one.
-    """
-    control.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    finally:
-        try:
-            control.execute("COMMIT")
-        except (Busy, FileFailure):  # with a rollback journal, even an empty one waits for readers
-            if control.in_transaction:  # a full disk has ended it
-                control.execute("ROLLBACK")
-
-
-@contextmanager
-def alone(control: OwnConnection) -> Iterator[None]:
-    """Keep everybody else from reading and writing a file that has no log.
-
-    Rolled back at the end: what the connection has cached is not what stands in the file then.
-
-    Raises:
-        Busy: somebody reads or writes.
-    """
-    control.execute("BEGIN EXCLUSIVE")
-    try:
-        yield
-    finally:
-        control.execute("ROLLBACK")
-
-
-@contextmanager
-def reading(control: OwnConnection) -> Iterator[None]:
-    """Keep what can be read as it is: the file, or the log up to its present end.
-
-    Raises:
-        Busy: a writer is in the middle of a commit.
-    """
-    control.execute("BEGIN")
-    try:
-        schema_version(control)
-        yield
-    finally:
-        control.execute("COMMIT")
-
-
-def schema_version(control: OwnConnection) -> int:
-    """Return the number by which a connection knows that its picture of the schema still holds.
-
-    Raises:
-        Busy: a writer is in the middle of a commit.
-    """
-    return control.number("PRAGMA schema_version") & 0xFFFFFFFF
 
 
 def leave_wal_alone(connection: sqlite3.Connection) -> None:
@@ -279,47 +278,10 @@ def leave_wal_alone(connection: sqlite3.Connection) -> None:
     sqlite3.Connection.execute(connection, "PRAGMA wal_autocheckpoint = 0").close()
 
 
-def copy_into(source: OwnConnection, target: OwnConnection) -> None:
-    """Make the target's file equal to the source's, in place, for every open connection.
-
-    SQLite's online backup raises the change counter and the schema cookie beyond all that were
-    seen, so that other connections drop what they have cached.
-
-    Raises:
-        Busy: a reader or a writer holds a lock on the target.
-    """
-
-    def give_up(status: int, _remaining: int, _total: int) -> None:
-        # Connection.backup() retries BUSY (5) and LOCKED (6) for ever.
-        if status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-            raise Busy("database is locked")
-
-    try:
-        source.backup(target, progress=give_up, sleep=0)
-    except sqlite3.DatabaseError as error:
-        raise lock_or_failure(error) from error
-
-
-def copy_to_file(source: OwnConnection, file: Path) -> None:
-    """Copy a database into one single file without side files, whatever mode it is in.
-
-    Raises:
-        Busy: a writer is in the middle of a commit.
-        Failed: the disk is full, for one; there is no file then.
-    """
-    try:
-        with closing(open_control(file)) as single:
-            copy_into(source, single)
-            single.execute("PRAGMA journal_mode = DELETE")
-    except BaseException:
-        file.unlink(missing_ok=True)
-        raise
-
-
 def finish_file(source: Path, target: Path) -> None:
     """Copy a database file, with what its side files hold, into one single file."""
     with closing(open_control(source)) as control:
-        copy_to_file(control, target)
+        control.copy_to_file(target)
 
 
 def main_file(dbapi_connection: Any) -> str:
@@ -327,10 +289,10 @@ def main_file(dbapi_connection: Any) -> str:
     cursor = dbapi_connection.cursor()
     try:
         cursor.execute("PRAGMA database_list")
-        row = cursor.fetchall()[
-            0
-        ]  # `main` is the first, whatever the app's row_factory makes of it
-        return os.fsdecode((list(row.values()) if isinstance(row, dict) else list(row))[2] or "")
+        main = cursor.fetchall()[0]
+        # Whatever the app's row_factory makes of it.
+        values = list(main.values()) if isinstance(main, dict) else list(main)
+        return os.fsdecode(values[2] or "")
     finally:
         cursor.close()
 

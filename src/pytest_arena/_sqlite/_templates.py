@@ -81,7 +81,7 @@ class FileTarget:
         """Whether somebody keeps the lock of whoever writes."""
         with contextlib.closing(sql.open_control(self.path)) as control:
             try:
-                with sql.writing(control):
+                with control.writing():
                     return False
             except sql.Busy:
                 return True
@@ -138,7 +138,7 @@ class FileShelves:
 
     def identity(self) -> str:
         """The version of the library in this process."""
-        return f"sqlite {sql.version()}"
+        return f"sqlite {sqlite3.sqlite_version}"
 
     def templates(self, shelf: str) -> list[Template[Path]]:
         """Those whose manifest is there, and the file with it."""
@@ -195,7 +195,7 @@ class FileShelves:
 
     def scratch(self) -> FileTarget:
         """A file of this process that is not there yet."""
-        return FileTarget(self.home.file(f"scratch-{uuid.uuid4().hex}"))
+        return FileTarget(self.home.path / f"scratch-{uuid.uuid4().hex}")
 
     def finish(self, target: Target, shelf: str, manifest: Manifest) -> Path:
         """Into one file, without side files."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack, closing, contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +35,7 @@ _ROWS = "SELECT * FROM a ORDER BY id"
 _QUERIES = ("SELECT sql FROM sqlite_master", _ROWS)
 
 
-class _NoRoom(Exception):
-    """The disk is full, which says nothing of a way."""
+_tried: dict[tuple[type[Way], Path], bool] = {}
 
 
 def works(way: type[Way], folder: Path) -> bool | None:
@@ -47,23 +45,17 @@ def works(way: type[Way], folder: Path) -> bool | None:
     look at them again, which is not. So it is looked at, before it is relied on. None where
     there is no room for that now: it is tried again the next time.
     """
-    try:
-        return _passes(way, folder)
-    except _NoRoom:
-        return None
-
-
-@cache
-def _passes(way: type[Way], folder: Path) -> bool:
-    try:
-        with ExitStack() as stack:
-            scratch = tempfile.TemporaryDirectory(dir=folder, prefix="trial-")
-            file = Path(stack.enter_context(scratch)) / "trial.db"
-            return _Trial(way, file, stack).passes()
-    except Exception as error:
-        if sql.is_full(error):
-            raise _NoRoom from error  # not to be remembered
-        return False  # whatever it is, this way is not for this system
+    if (way, folder) not in _tried:
+        try:
+            with ExitStack() as stack:
+                scratch = tempfile.TemporaryDirectory(dir=folder, prefix="trial-")
+                file = Path(stack.enter_context(scratch)) / "trial.db"
+                _tried[way, folder] = _Trial(way, file, stack).passes()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the way is not for this system
+            if sql.is_full(error):
+                return None
+            _tried[way, folder] = False
+    return _tried[way, folder]
 
 
 class _Trial:
@@ -88,7 +80,7 @@ class _Trial:
     def passes(self) -> bool:
         """Whether it goes back to where it was, for connections that look and that have slept."""
         before, parent = self._states(), Backup(self._live).take()
-        self._way.settle(parent, sql.data_version(self._live.control))
+        self._way.settle(parent, self._live.control.data_version())
         self._change()
         middle, upper = self._states(), self._way.take()
         return (
@@ -122,7 +114,7 @@ class _Trial:
         return False
 
     def _restore(self, picture: Picture) -> None:
-        self._way.restore(picture, sql.data_version(self._live.control))
+        self._way.restore(picture, self._live.control.data_version())
 
     def _change(self) -> None:
         """Change rows and the schema, in as many commits each time, and never in the same way."""

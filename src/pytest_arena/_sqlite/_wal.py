@@ -49,8 +49,8 @@ class LiveLog:
 
     def __init__(self, live: LiveFile) -> None:
         self._live = live
-        self.path = Path(sql.wal_of(live.path))
-        self._index_path = sql.shm_of(live.path)
+        self.path = Path(f"{live.path}-wal")
+        self._index_path = f"{live.path}-shm"
 
     def seal(self) -> None:
         """Give the file a time of its own, so that the next write to it can be seen.
@@ -120,7 +120,7 @@ class WalPicture(Picture):
 
     def _make(self) -> Path:
         file = self._live.new_file()
-        with whole_or_none(file), whole_or_none(Path(sql.wal_of(file))) as wal:
+        with whole_or_none(file), whole_or_none(Path(f"{file}-wal")) as wal:
             shutil.copyfile(self._below.file(), file)
             shutil.copyfile(self._start, wal)
             with file.open("r+b") as stream:  # else SQLite would look for no log
@@ -167,7 +167,7 @@ class Wal:
             return
         try:
             mark = self._new_mark()
-            still_so = sql.data_version(self._control) == version
+            still_so = self._control.data_version() == version
         except (sql.Busy, sql.FileFailure, OSError):
             return
         if mark is not None and still_so:
@@ -183,7 +183,7 @@ class Wal:
         # Every empty log looks like any other. One frame of our own, a commit that changes nothing,
         # gives this one its random salts, by which a connection that slept through the change of
         # the file knows of it.
-        with sql.writing(self._control):
+        with self._control.writing():
             number = self._control.number("PRAGMA user_version")
             self._control.execute(f"PRAGMA user_version = {number}")
         with self._log.locked():
@@ -197,8 +197,8 @@ class Wal:
         """Copy the log, and note where it ends."""
         if self.parent is None:
             raise Unfit
-        with sql.reading(self._control), whole_or_none(self._live.new_file()) as start:
-            index, cookie = self._log.index(), sql.schema_version(self._control)
+        with self._control.reading(), whole_or_none(self._live.new_file()) as start:
+            index, cookie = self._log.index(), self._control.schema_version()
             size = self._checked_size(index, index.frames)
             with self._log.path.open("rb") as log:
                 copy_start(log.fileno(), start, size)
@@ -217,7 +217,7 @@ class Wal:
             # Whoever reads has a snapshot, which a backup would leave alone; a writer stops both.
             raise Unfit from error
         # Have the log's index made anew, and every connection read a schema that has moved.
-        frames, version = mark.frames, sql.data_version(self._control)
+        frames, version = mark.frames, self._control.data_version()
         if self._highest != mark.cookie:
             # The next test's changes must not lead to a cookie that somebody has seen.
             self._highest += 1
@@ -233,7 +233,7 @@ class Wal:
     def _cut_back(self, mark: Mark) -> None:
         # Readers have to be looked for before the control connection becomes one.
         before = self._log.index()
-        self._highest = max(self._highest, sql.schema_version(self._control))
+        self._highest = max(self._highest, self._control.schema_version())
         with self._log.locked():
             index = self._log.index()
             size = self._checked_size(index, mark.frames)

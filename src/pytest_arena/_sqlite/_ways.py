@@ -12,7 +12,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
@@ -32,7 +32,6 @@ __all__ = [
     "WAL_MODE",
     "Backup",
     "LiveFile",
-    "MemoryPicture",
     "Pages",
     "Picture",
     "Unfit",
@@ -169,7 +168,6 @@ class Picture:
 
     def __init__(self, file: Path | None = None, parent: Picture | None = None) -> None:
         self._file, self.parent = file, parent
-        self._source: sql.OwnConnection | None = None
 
     def file(self) -> Path:
         """Return the whole content as one file."""
@@ -180,41 +178,10 @@ class Picture:
     def _make(self) -> Path:
         raise NotImplementedError
 
-    def source(self) -> sql.OwnConnection:
-        """Return a connection to the file."""
-        if self._source is None:
-            self._source = sql.open_picture(self.file())
-        return self._source
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._source is not None:
-            self._source.close()
-            self._source = None
-
     def remove(self) -> None:
-        """Close the connection, and remove the file. Not for a picture in somebody else's file."""
-        self.close()
+        """Remove the file. Not for a picture in somebody else's file."""
         if self._file is not None:
             self._file.unlink(missing_ok=True)
-
-
-class MemoryPicture(Picture):
-    """The content of a small database, in memory until somebody compares it."""
-
-    def __init__(self, live: LiveFile) -> None:
-        super().__init__()
-        self._live, self._source = live, sql.open_memory()
-        try:
-            sql.copy_into(live.control, self._source)
-        except BaseException:
-            self.close()
-            raise
-
-    def _make(self) -> Path:
-        file = self._live.new_file()
-        sql.copy_to_file(self.source(), file)
-        return file
 
 
 class Way(Protocol):
@@ -261,12 +228,13 @@ class Backup:
     def take(self) -> Picture:
         """Copy what stands into a file."""
         file = self._live.new_file()
-        sql.copy_to_file(self._live.control, file)
+        self._live.control.copy_to_file(file)
         return Picture(file)
 
     def restore(self, picture: Picture, version: int) -> int:
         """Copy the picture into the live file. What the control connection writes moves nothing."""
-        sql.copy_into(picture.source(), self._live.control)
+        with closing(sql.open_picture(picture.file())) as source:
+            source.copy_into(self._live.control)
         return version
 
 
@@ -293,7 +261,7 @@ class Pages:
     def take(self) -> Picture:
         """Copy the file."""
         live = self._live
-        with sql.reading(live.control), whole_or_none(live.new_file()) as file:
+        with live.control.reading(), whole_or_none(live.new_file()) as file:
             header = self._header()
             copy_start(live.descriptor, file, os.fstat(live.descriptor).st_size)
         picture = Picture(file)
@@ -302,7 +270,7 @@ class Pages:
 
     def restore(self, picture: Picture, version: int) -> int:
         """Write back what differs, while nobody else reads or writes."""
-        with sql.alone(self._live.control):
+        with self._live.control.alone():
             header, wanted = self._header(), self._map(picture)
             described = Header.of(wanted[:_HEADER_BYTES])
             if described is None or described.page_size != header.page_size:
@@ -319,7 +287,7 @@ class Pages:
             first[28:32] = (len(wanted) // header.page_size).to_bytes(4, "big")
             first[40:44] = cookie.to_bytes(4, "big")
             self._live.write(bytes(first), 0)
-        version = sql.data_version(self._live.control)
+        version = self._live.control.data_version()
         now = self._live.header()
         # Somebody may have committed since the lock was given back.
         return version if now is not None and now.counter == counter else NEVER
