@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pytest_arena._product import Aim, Asked, Live
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._guard import EngineFactory, watch_raw_connections
+from pytest_arena._sqlite._guard import EngineFactory, is_outside, watch_raw_connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,10 +51,7 @@ class SQLiteHandle:
         """Whether it has begun to write; a SELECT begins nothing."""
         return self._asked(lambda raw: raw.in_transaction, otherwise=False)
 
-    @property
-    def is_begun(self) -> bool:
-        """As ``in_transaction``: nobody has to be asked."""
-        return self.in_transaction
+    is_begun = in_transaction  # nobody has to be asked
 
     def changes(self) -> int:
         """What SQLite counts, what triggers have changed included."""
@@ -165,7 +162,7 @@ class SQLiteConnections:
         if raw is None:
             return None
         file = sql.main_file(dbapi_connection)
-        if file and not core.is_inside(file) and not core.files.is_free(file):
+        if is_outside(core, file):
             raise core.ledger.refused(messages.unknown_file(file))
         if not file:
             core.ledger.note(messages.kept_memory())

@@ -37,19 +37,19 @@ def _quoted(name: str) -> str:
     return f'"{doubled}"'
 
 
-def content(connection: sqlite3.Connection) -> dict[str, str]:
-    """Return a digest of each thing in the database that the connection is on.
+def content(file: Path) -> dict[str, str]:
+    """Return a digest of each thing in a database, as a connection sees it that is new to it.
 
     Equal digests mean equal content: of a table its rows as a multiset, with their ``rowid`` and
     the types of their values; of AUTOINCREMENT its number; of everything else its definition. A
     table that only the app's own functions or modules can read is told as its pages are not: its
     definition counts, and for a virtual one the rows of its shadow tables.
 
-    The connection is arena's own, in autocommit mode. Cost: all rows are read, 1 s for a million.
+    Cost: all rows are read, 1 s for a million.
 
     Example::
 
-        content(connection)
+        content(Path("live.db"))
         # {"table orders": "3 rows, …", "sequence orders": "4", "definition of table orders": "…",
         #  "user_version": "0"}
 
@@ -57,18 +57,13 @@ def content(connection: sqlite3.Connection) -> dict[str, str]:
         Busy: somebody is in the middle of a commit.
         FileFailure: it cannot be read.
     """
-    ask = connection.cursor().execute
     try:
-        ask("BEGIN")  # all of one moment
-        # Text as it is stored, whether or not it is UTF-8; and never equal to a blob.
-        connection.text_factory = lambda raw: ("text", raw)
-        return dict(_digests(ask))
+        with closing(sql.open_control(file)) as connection, connection.reading():
+            # Text as it is stored, whether or not it is UTF-8; and never equal to a blob.
+            connection.text_factory = lambda raw: ("text", raw)
+            return dict(_digests(connection.cursor().execute))
     except sqlite3.DatabaseError as error:
         raise sql.lock_or_failure(error) from error
-    finally:
-        connection.text_factory = str
-        with suppress(sqlite3.DatabaseError):  # what comes from above tells of it
-            ask("COMMIT")
 
 
 def _digests(ask: Ask) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,6 @@ from pytest_arena._sqlite._ways import (
     Picture,
     Unfit,
     is_supported,
-    whole_or_none,
 )
 from pytest_arena.errors import IsolationError
 
@@ -80,6 +79,7 @@ class Copy:
         self._owed: Picture | None = None  # what stands at the path still has to become this
         with self._telling():
             self._file = Restorer(live, base, self.fast, tell)
+        self.restored = self._file.restored
         self._levels: list[Picture] = []
         self._starts = [self._file.first]  # what each level began with, that of no level first
 
@@ -92,11 +92,6 @@ class Copy:
     def generation(self) -> int:
         """How often the file was opened again."""
         return self._file.generation
-
-    @property
-    def restored(self) -> Counter[str]:
-        """How often the file was brought back by each way."""
-        return self._file.restored
 
     def enter(self) -> None:
         """Open a level above the state that stands now."""
@@ -183,10 +178,8 @@ class Copy:
 
     def content(self) -> dict[str, str]:
         """Return digests of all that stands now, as a connection sees it that is new to it."""
-        if not self.live.exists():
-            return {}
-        with self._telling(), closing(sql.open_control(self.live)) as connection:
-            return content(connection)
+        with self._telling():
+            return content(self.live) if self.live.exists() else {}
 
     def moment(self, *, exact: bool = False) -> Moment | None:
         """Return this point in time, for ``rows_changed``; None where that is not cheap.
@@ -400,7 +393,7 @@ class Restorer:
 
     def put_in_place(self, picture: Picture) -> None:
         """Put a new file, with the content of a picture, in the place of the one that is there."""
-        with whole_or_none(self._live.new_file()) as file:
+        with sql.whole_or_none(self._live.new_file()) as file:
             # First what may fail: as long as the copy is not whole, nothing is given up for it.
             shutil.copyfile(picture.file(), file)
             self._live.close()

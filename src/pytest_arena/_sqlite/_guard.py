@@ -10,7 +10,7 @@ import sqlite3.dbapi2
 import sys
 from dataclasses import dataclass
 from functools import cache, partial, wraps
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _process
 from pytest_arena._origin import frames
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_arena._product import Aim, Core
     from pytest_arena.errors import RefusedError
 
-__all__ = ["EngineFactory", "lead_attached", "watch_raw_connections"]
+__all__ = ["EngineFactory", "is_outside", "lead_attached", "watch_raw_connections"]
 
 _MOST_ATTACHED = 125  # SQLite takes its own maximum, 10 unless it was compiled otherwise
 _BEFORE_FACTORY = 5  # how many parameters of sqlite3.connect stand before `factory`
@@ -211,6 +211,11 @@ def _led(
     return tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
 
 
+def is_outside(core: Core, file: str) -> bool:
+    """Whether a file is neither the arena's nor one that tests may open themselves."""
+    return bool(file) and not core.is_inside(file) and not core.files.is_free(file)
+
+
 def _is_the_apps(core: Core, name: str) -> bool:
     file = sql.file_of(name)
     return bool(file) and not core.is_inside(file) and core.files.belongs_to_app(file)
@@ -254,7 +259,7 @@ class EngineFactory:
         __tracebackhide__ = True
         core = self.core
         file = sql.file_of(os.fsdecode(database), uri=bool(kwargs.get("uri")))
-        if file and not core.is_inside(file) and not core.files.is_free(file):
+        if is_outside(core, file):
             of_app = core.files.belongs_to_app(file)
             raise core.ledger.refused(messages.unknown_file(file, of_app=of_app))
         kwargs.pop("factory", None)
@@ -325,7 +330,7 @@ def _admit(core: Core, database: Any) -> None:
     if not isinstance(database, str | bytes | os.PathLike):
         return  # SQLite's own words for it are the best
     file = _raw_file(database)
-    if not file or core.is_inside(file) or core.files.is_free(file):
+    if not is_outside(core, file):
         return
     of_app = core.files.belongs_to_app(file)
     if _an_engine_opens():
@@ -361,18 +366,12 @@ def _module(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", ""))
 
 
-class _Token(NamedTuple):
-    kind: str
-    text: str
-    start: int
-
-
 def _may_attach(script: str) -> bool:
     """Whether a script attaches a file: VACUUM does so, too. Costs 0.2 µs where neither word is."""
     lowered = script.lower()
     if ("attach" not in lowered and "vacuum" not in lowered) or not _WORD.search(lowered):
         return False
-    return any(tokens[0].text.upper() in {"ATTACH", "VACUUM"} for tokens in _statements(script))
+    return any(tokens[0][0].upper() in {"ATTACH", "VACUUM"} for tokens in _statements(script))
 
 
 def lead_attached(
@@ -384,7 +383,7 @@ def lead_attached(
     returns the name to put in its place, None to leave it. It is asked for the last one first.
     """
     for tokens in reversed([*_statements(script)]):
-        words = [token.text.upper() for token in tokens]
+        words = [token[0].upper() for token in tokens]
         if words[0] != "ATTACH":
             continue
         at = 2 if words[1:2] == ["DATABASE"] else 1
@@ -392,20 +391,20 @@ def lead_attached(
         file = lead(_value_of(name, parameters) if name else None)
         if name is None or file is None:
             continue
-        if name.kind == "bound":
-            parameters = _with_value(name.text, parameters, file)
+        if name.lastgroup == "bound":
+            parameters = _with_value(name[0], parameters, file)
         else:
             doubled = file.replace("'", "''")
-            script = f"{script[: name.start]}'{doubled}'{script[name.start + len(name.text) :]}"
+            script = f"{script[: name.start()]}'{doubled}'{script[name.end() :]}"
     return script, parameters
 
 
-def _statements(script: str) -> Iterator[list[_Token]]:
+def _statements(script: str) -> Iterator[list[re.Match[str]]]:
     """Split a script at its semicolons; comments and empty statements are left out."""
-    statement: list[_Token] = []
+    statement: list[re.Match[str]] = []
     for match in _TOKEN.finditer(script):
         if match.lastgroup not in {"end", "comment"}:
-            statement.append(_Token(str(match.lastgroup), match.group(), match.start()))
+            statement.append(match)
         elif match.lastgroup == "end" and statement:
             yield statement
             statement = []
@@ -413,12 +412,12 @@ def _statements(script: str) -> Iterator[list[_Token]]:
         yield statement
 
 
-def _value_of(token: _Token, parameters: Any) -> str | None:
-    text = token.text
-    if token.kind == "name":
+def _value_of(token: re.Match[str], parameters: Any) -> str | None:
+    text, kind = token[0], token.lastgroup
+    if kind == "name":
         return text[1:-1].replace(text[-1] * 2, text[-1])
-    if token.kind != "bound":
-        return text if token.kind == "word" and not text.isdigit() else None
+    if kind != "bound":
+        return text if kind == "word" and not text.isdigit() else None
     try:
         by_name = hasattr(parameters, "keys")
         value = parameters[text[1:]] if by_name else list(parameters)[_index_of(text)]

@@ -33,6 +33,7 @@ __all__ = [
     "open_picture",
     "renamed",
     "unchanging",
+    "whole_or_none",
 ]
 
 MEMORY = ":memory:"
@@ -83,6 +84,16 @@ def _split(database: str, *, uri: bool) -> tuple[str, dict[str, str]]:
     path = re.sub(r"^//(localhost)?(?=/)", "", path)
     # A zero byte ends the path for SQLite, and is no path at all for Python.
     return unquote(path).partition("\0")[0], dict(parse_qsl(query))
+
+
+@contextmanager
+def whole_or_none(file: Path) -> Iterator[Path]:
+    """Write a file; where that fails, what was written does not stay on a disk that is full."""
+    try:
+        yield file
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
 
 
 class Busy(Exception):
@@ -210,13 +221,9 @@ class OwnConnection(sqlite3.Connection):
             Busy: a writer is in the middle of a commit.
             FileFailure: the disk is full, for one; there is no file then.
         """
-        try:
-            with closing(open_control(file)) as single:
-                self.copy_into(single)
-                single.execute("PRAGMA journal_mode = DELETE")
-        except BaseException:
-            file.unlink(missing_ok=True)
-            raise
+        with whole_or_none(file), closing(open_control(file)) as single:
+            self.copy_into(single)
+            single.execute("PRAGMA journal_mode = DELETE")
 
 
 def lock_or_failure(error: sqlite3.DatabaseError) -> Busy | FileFailure:

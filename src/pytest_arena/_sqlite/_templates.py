@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import sqlite3
 import uuid
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,12 +74,12 @@ class FileTarget:
         """Asked of a connection of arena's own."""
         if not self.path.exists():
             return False
-        with contextlib.closing(sql.open_control(self.path)) as control:
+        with closing(sql.open_control(self.path)) as control:
             return bool(control.number("SELECT count(*) FROM sqlite_master WHERE type = 'table'"))
 
     def is_being_written(self) -> bool:
         """Whether somebody keeps the lock of whoever writes."""
-        with contextlib.closing(sql.open_control(self.path)) as control:
+        with closing(sql.open_control(self.path)) as control:
             try:
                 with control.writing():
                     return False
@@ -97,27 +97,21 @@ def _failing_line(script: str) -> int:
 
     SQLite itself does not tell. The script is run again, a statement at a time, in memory.
     """
-    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
-        for number, statement in _statements(script):
+    statement, first, lines = "", 0, script.splitlines(keepends=True)
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
+        for number, line in enumerate(lines, start=1):
+            if not statement and (not line.strip() or line.lstrip().startswith("--")):
+                continue
+            first = first if statement else number
+            statement += line
+            if not sqlite3.complete_statement(statement) and number < len(lines):
+                continue
             try:
                 memory.executescript(statement)
             except sqlite3.Error:
-                return number
+                return first
+            statement = ""
     return 0
-
-
-def _statements(script: str) -> Iterator[tuple[int, str]]:
-    """The statements of a script, each with the number of its first line."""
-    first, lines = 1, list[str]()
-    for number, line in enumerate(script.splitlines(), start=1):
-        if not lines:
-            first = number
-        if lines or (line.strip() and not line.lstrip().startswith("--")):
-            lines.append(line)
-        if sqlite3.complete_statement("\n".join(lines)):
-            yield first, "\n".join(lines)
-            lines = []
-    yield first, "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +138,7 @@ class FileShelves:
         """Those whose manifest is there, and the file with it."""
         complete = []
         for file in (self.folder / shelf).glob("*.json"):
-            with contextlib.suppress(OSError):  # collected at this moment
+            with suppress(OSError):  # collected at this moment
                 content = file.with_suffix(".sqlite")
                 manifest = read_manifest(file.read_text(encoding="utf-8"))
                 if manifest is not None and content.is_file():
@@ -157,10 +151,10 @@ class FileShelves:
 
     def used(self, template: Template[Path]) -> None:
         """By the time of its manifest."""
-        with contextlib.suppress(OSError):  # a cache that others fill, read-only here
+        with suppress(OSError):  # a cache that others fill, read-only here
             template.content.with_suffix(".json").touch()
 
-    @contextlib.contextmanager
+    @contextmanager
     def locked(self, shelf: str) -> Iterator[float]:
         """By a file, whose time is the one that no test has changed."""
         file = self.folder / shelf / "lock"

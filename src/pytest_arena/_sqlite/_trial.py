@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,6 @@ from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._ways import Backup, LiveFile, Unfit, is_supported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pytest_arena._sqlite._ways import Picture, Way
 
 __all__ = ["works"]
@@ -106,7 +104,7 @@ class _Trial:
 
     def _waits_for_readers(self, picture: Picture) -> bool:
         self._change()
-        with self._reading():
+        with self._reader.reading():
             try:
                 self._restore(picture)
             except (sql.Busy, Unfit):
@@ -124,16 +122,6 @@ class _Trial:
     def _states(self) -> list[Any]:
         """Return what each connection sees."""
         return [[_look(hand, q) for q in _QUERIES] for hand in (self._writer, self._reader)]
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """One connection is in the middle of reading."""
-        self._reader.execute("BEGIN")
-        self._reader.execute(_ROWS).fetchall()
-        try:
-            yield
-        finally:
-            self._reader.execute("COMMIT")
 
 
 def _look(hand: sql.OwnConnection, query: str) -> object:

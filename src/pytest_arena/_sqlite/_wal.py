@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._ways import NEVER, WAL_MODE, Picture, Unfit, copy_start, whole_or_none
+from pytest_arena._sqlite._ways import NEVER, WAL_MODE, Picture, Unfit, copy_start
 
 if sys.platform == "linux":
     import fcntl
@@ -115,12 +115,17 @@ class WalPicture(Picture):
     """The beginning of the log, which goes over the parent's file."""
 
     def __init__(self, live: LiveFile, parent: Picture, start: Path) -> None:
-        super().__init__(parent=parent)
-        self._live, self._below, self._start = live, parent, start
+        super().__init__(live.new_file(), parent)
+        self._below, self._start = parent, start
 
-    def _make(self) -> Path:
-        file = self._live.new_file()
-        with whole_or_none(file), whole_or_none(Path(f"{file}-wal")) as wal:
+    def file(self) -> Path:
+        """Return the whole content, which is made once."""
+        if not self._file.exists():
+            self._make(self._file)
+        return self._file
+
+    def _make(self, file: Path) -> None:
+        with sql.whole_or_none(file), sql.whole_or_none(Path(f"{file}-wal")) as wal:
             shutil.copyfile(self._below.file(), file)
             shutil.copyfile(self._start, wal)
             with file.open("r+b") as stream:  # else SQLite would look for no log
@@ -128,7 +133,6 @@ class WalPicture(Picture):
                 stream.write(WAL_MODE)
             with closing(sql.open_control(file)) as control:
                 control.execute("PRAGMA journal_mode = DELETE").fetchone()
-        return file
 
     def remove(self) -> None:
         """Remove the log as well."""
@@ -197,7 +201,7 @@ class Wal:
         """Copy the log, and note where it ends."""
         if self.parent is None:
             raise Unfit
-        with self._control.reading(), whole_or_none(self._live.new_file()) as start:
+        with self._control.reading(), sql.whole_or_none(self._live.new_file()) as start:
             index, cookie = self._log.index(), self._control.schema_version()
             size = self._checked_size(index, index.frames)
             with self._log.path.open("rb") as log:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
@@ -24,7 +24,6 @@ if sys.platform == "linux":
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = [
@@ -39,7 +38,6 @@ __all__ = [
     "copy_start",
     "is_supported",
     "is_whole",
-    "whole_or_none",
 ]
 
 NEVER = -1  # a data version that no file has: whoever compares with it sees a change
@@ -141,16 +139,6 @@ class LiveFile:
         return self._beside
 
 
-@contextmanager
-def whole_or_none(file: Path) -> Iterator[Path]:
-    """Write a file; where that fails, what was written does not stay on a disk that is full."""
-    try:
-        yield file
-    except BaseException:
-        file.unlink(missing_ok=True)
-        raise
-
-
 def copy_start(source: int, target: Path, size: int) -> None:
     """Copy so many bytes of a descriptor's file into a new one."""
     at = 0
@@ -166,22 +154,16 @@ class Picture:
     when somebody asks for it.
     """
 
-    def __init__(self, file: Path | None = None, parent: Picture | None = None) -> None:
+    def __init__(self, file: Path, parent: Picture | None = None) -> None:
         self._file, self.parent = file, parent
 
     def file(self) -> Path:
         """Return the whole content as one file."""
-        if self._file is None:
-            self._file = self._make()
         return self._file
-
-    def _make(self) -> Path:
-        raise NotImplementedError
 
     def remove(self) -> None:
         """Remove the file. Not for a picture in somebody else's file."""
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)
+        self._file.unlink(missing_ok=True)
 
 
 class Way(Protocol):
@@ -261,7 +243,7 @@ class Pages:
     def take(self) -> Picture:
         """Copy the file."""
         live = self._live
-        with live.control.reading(), whole_or_none(live.new_file()) as file:
+        with live.control.reading(), sql.whole_or_none(live.new_file()) as file:
             header = self._header()
             copy_start(live.descriptor, file, os.fstat(live.descriptor).st_size)
         picture = Picture(file)
