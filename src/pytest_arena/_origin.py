@@ -17,7 +17,7 @@ from pytest_arena._config._load import is_library
 from pytest_arena._values import CodeLine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import FrameType
 
 __all__ = ["as_own", "frames", "is_own", "line_of_coroutine", "user_line"]
@@ -29,34 +29,31 @@ def user_line() -> CodeLine | None:
     Follows greenlets (SQLAlchemy's async engines) to the coroutine that awaits them, and a
     worker thread of aiosqlite to the task that waits for it. Costs some microseconds.
     """
-    frame: Any = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
     current: Any = greenlet.getcurrent()
-    line = _line_from(frame)
-    while line is None and (current := current.parent) is not None:
-        line = _line_from(current.gr_frame)
-    return line
+    while True:
+        # Not by `_chain`, where nobody waits: each checkout walks some twenty frames.
+        while frame is not None and frame.f_code.co_name not in _DOORS:
+            if not _is_library(frame.f_code.co_filename):
+                return CodeLine(frame.f_code.co_filename, frame.f_lineno)
+            frame = frame.f_back
+        if (line := _line_in(_chain(frame))) is not None:
+            return line
+        if (current := current.parent) is None:
+            return None
+        frame = current.gr_frame
 
 
-def _line_from(frame: FrameType | None) -> CodeLine | None:
-    # Not by `_chain`, where nobody waits: each checkout walks some twenty frames.
-    while frame is not None:
+def _line_in(found: Iterable[FrameType]) -> CodeLine | None:
+    for frame in found:
         if not _is_library(frame.f_code.co_filename):
             return CodeLine(frame.f_code.co_filename, frame.f_lineno)
-        if frame.f_code.co_name in _DOORS:
-            return _line_in(_chain(frame))
-        frame = frame.f_back
     return None
-
-
-def _line_in(found: Iterator[FrameType]) -> CodeLine | None:
-    users = (one for one in found if not _is_library(one.f_code.co_filename))
-    frame = next(users, None)
-    return CodeLine(frame.f_code.co_filename, frame.f_lineno) if frame else None
 
 
 def line_of_coroutine(coroutine: object) -> CodeLine | None:
     """Return the innermost line of the user's code at which a coroutine stands."""
-    return _line_in(reversed(list(_awaited(coroutine))))
+    return _line_in(reversed([*_awaited(coroutine)]))
 
 
 _is_library = cache(is_library)
@@ -71,11 +68,14 @@ def frames() -> Iterator[FrameType]:
 
 
 def _chain(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None:
-        yield frame
-        if frame.f_code.co_name in _DOORS:
-            yield from _behind(frame)
-        frame = frame.f_back
+    """Yield the frames from here outwards, and after each door those that wait behind it."""
+    following = [frame]
+    while following:
+        if (frame := following.pop()) is not None:
+            yield frame
+            following.append(frame.f_back)
+            if frame.f_code.co_name in _DOORS:
+                following += _behind(frame)
 
 
 # Functions behind which others wait: SQLAlchemy's way into sync code, and aiosqlite's worker by
@@ -83,33 +83,19 @@ def _chain(frame: FrameType | None) -> Iterator[FrameType]:
 _DOORS = {"greenlet_spawn", "run", "_connection_worker_thread"}
 
 
-def _behind(frame: FrameType) -> Iterator[FrameType]:
-    future = frame.f_locals.get("future") if _is_worker(frame) else None
-    if isinstance(future, asyncio.Future):
-        yield from _waiting(future)
-    yield from _suspended(frame)
-
-
-def _suspended(frame: FrameType) -> Iterator[FrameType]:
-    """Yield the frames of the sync code, SQLAlchemy's, that waits for what this frame awaits."""
+def _behind(frame: FrameType) -> list[FrameType | None]:
+    """Return the frames that wait for what this one does, the innermost last."""
     if frame.f_code.co_name == "greenlet_spawn":
-        context = frame.f_locals.get("context")
-        yield from _chain(getattr(context, "gr_frame", None))
-
-
-def _is_worker(frame: FrameType) -> bool:
-    return frame.f_globals.get("__name__") == "aiosqlite.core"
-
-
-def _waiting(future: asyncio.Future[Any]) -> Iterator[FrameType]:
-    """Yield the frames, innermost first, of the task that awaits this future."""
-    for task in asyncio.all_tasks(future.get_loop()):
-        # Private, and the only thing that tells which of the tasks it is; without it the
-        # message just has no line.
-        if getattr(task, "_fut_waiter", None) is future:
-            for frame in reversed(list(_awaited(task.get_coro()))):
-                yield frame
-                yield from _suspended(frame)
+        return [getattr(frame.f_locals.get("context"), "gr_frame", None)]
+    is_worker = frame.f_globals.get("__name__") == "aiosqlite.core"
+    future = frame.f_locals.get("future") if is_worker else None
+    if not isinstance(future, asyncio.Future):
+        return []
+    # Private, and the only thing that tells which of the tasks it is; without it the message just
+    # has no line.
+    tasks = asyncio.all_tasks(future.get_loop())
+    waiting = [task for task in tasks if getattr(task, "_fut_waiter", None) is future]
+    return [each for task in waiting for each in _awaited(task.get_coro())]
 
 
 def _awaited(awaitable: Any) -> Iterator[FrameType]:
