@@ -15,7 +15,7 @@ from pytest_arena._gate._writes import (
     savepoint_in,
     written_table,
 )
-from pytest_arena._postgresql._handle import alters_session
+from pytest_arena._postgresql._connections import alters_session
 from tests.gate.lost_app import APP
 from tests.servers.postgresql import URL
 

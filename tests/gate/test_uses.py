@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._gate import Checkout, Gate, Registry
-from pytest_arena._postgresql._handle import ServerHandle
+from pytest_arena._postgresql._connections import ServerHandle
 from pytest_arena._postgresql.drivers import _statements as _drivers
 from pytest_arena._product import Aim, Key
 from tests.servers.postgresql import address, connect

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._postgresql import _arguments as arguments
-from pytest_arena._postgresql._handle import ServerHandle, driver_connection
-from pytest_arena._postgresql._identity import identity, name_of
+from pytest_arena._postgresql._identity import has_written, identity, name_of
 from pytest_arena._postgresql.drivers import _statements as drivers
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
 from pytest_arena._postgresql.moving._moving_trial import prepare
+from pytest_arena._postgresql.moving._transport import at_checkin
 from pytest_arena._product import Asked, Live
+from pytest_arena._values import STATEMENT_START as START
+from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,9 +25,10 @@ if TYPE_CHECKING:
     from pytest_arena._config import Config
     from pytest_arena._postgresql._identity import Identity
     from pytest_arena._postgresql._product import PostgreSQL
-    from pytest_arena._product import Aim, Core, Product
+    from pytest_arena._postgresql.isolation import ServerIsolation
+    from pytest_arena._product import Aim, Core, Key, Product
 
-__all__ = ["connections", "open_product"]
+__all__ = ["ServerHandle", "alters_session", "connections", "open_product"]
 
 # Arguments by which an app opens its connections itself, whatever the others say.
 _OWN_WAYS = ("connection_factory", "connection_class")
@@ -83,10 +89,8 @@ class PostgreSQLConnections:
     def end_raw(self, core: Core, serial: int) -> None:
         """Their backends."""
         for raw in drivers.raw_connections():
-            database = core.database_at(raw.aim.key) if raw.serial == serial and raw.pid else None
-            if database is not None:
-                product = cast("PostgreSQL", database.product)
-                product.end_backend(database, raw.pid, cancel=False)
+            if raw.serial == serial and raw.pid:
+                _end(core, raw.aim.key, raw.pid, cancel=False)
 
 
 def _aim_of(core: Core, found: Identity) -> Aim | None:
@@ -103,3 +107,131 @@ def open_product(core: Core, config: Config) -> Product:
     from pytest_arena._postgresql._product import PostgreSQL  # noqa: PLC0415 - as said
 
     return PostgreSQL(core, config)
+
+
+# One connection.
+
+_IDLE = 0  # libpq's PQTRANS_IDLE: no transaction is open
+
+
+class ServerHandle:
+    """A connection of asyncpg, psycopg or psycopg2.
+
+    No driver can be told anything from another thread or outside its event loop; the server can,
+    on the arena's own connection and by the number of the backend.
+    """
+
+    __slots__ = ("_core", "_key", "_pid", "_reference", "_states")
+    reads_statements = True
+
+    def __init__(self, core: Core, aim: Aim, dbapi_connection: Any) -> None:
+        driver = driver_connection(dbapi_connection)
+        self._core, self._key = core, aim.key
+        self._reference = weakref.ref(driver)
+        self._pid = drivers.pid_of(driver)
+        self._states = 0  # how many statements have changed what the session is
+
+    def is_of(self, dbapi_connection: Any) -> bool:
+        """Whether this is the very connection."""
+        return self._reference() is driver_connection(dbapi_connection)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether it has written in a transaction that is open.
+
+        Drivers begin one at the first SELECT. Only the server knows whether anything was written,
+        which is asked where the driver says that one is open.
+        """
+        isolation = _isolation_at(self._core, self._key) if self.is_begun else None
+        return isolation is not None and self._pid in isolation.writers()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the driver says that one is open, whatever was done in it."""
+        driver = self._reference()
+        return driver is not None and _is_open(driver)
+
+    def changes(self) -> int:
+        """No driver counts them."""
+        return 0
+
+    def interrupt(self) -> None:
+        """Cancel its statement."""
+        if self._reference() is not None:
+            _end(self._core, self._key, self._pid, cancel=True)
+
+    def roll_back(self) -> None:
+        """End its backend, and with it its transaction and its locks."""
+        if self._reference() is not None:
+            _end(self._core, self._key, self._pid, cancel=False)
+
+    def attached(self) -> tuple[Aim, ...]:
+        """A connection to a server has one database."""
+        return ()
+
+    def has_written(self, dbapi_connection: Any, since: int) -> bool:  # noqa: ARG002 - no driver counts
+        """Ask the server on the connection itself."""
+        return has_written(dbapi_connection)
+
+    def executing(self, statement: str) -> None:
+        """Refuse what reaches beyond; count what the session carries to its next transaction."""
+        __tracebackhide__ = True
+        if beyond := drivers.reaches_beyond(statement):
+            raise self._core.ledger.refused(drivers.refused_beyond(beyond))
+        self._states += alters_session(statement)
+
+    def returned(self) -> None:
+        """Its socket leaves the loop, if it can move to another one."""
+        at_checkin(self._reference())
+
+    def session(self) -> object:
+        """How many statements have changed it."""
+        return self._states
+
+
+def _isolation_at(core: Core, key: Key) -> ServerIsolation | None:
+    database = core.database_at(key)
+    return cast("ServerIsolation | None", database.isolation) if database else None
+
+
+def _end(core: Core, key: Key, pid: int, *, cancel: bool) -> None:
+    if (isolation := _isolation_at(core, key)) is not None:
+        with suppress(ArenaError):  # a server that is gone has ended it
+            isolation.end(pid, cancel=cancel)
+
+
+def driver_connection(dbapi_connection: Any) -> Any:
+    """Return the driver's own connection behind SQLAlchemy's adapted one."""
+    return getattr(dbapi_connection, "driver_connection", dbapi_connection)
+
+
+def _is_open(driver: Any) -> bool:
+    if (ask := getattr(driver, "is_in_transaction", None)) is not None:  # asyncpg
+        return not driver.is_closed() and bool(ask())
+    info = getattr(driver, "info", None)  # psycopg, psycopg2
+    return not getattr(driver, "closed", False) and getattr(info, "transaction_status", 0) != _IDLE
+
+
+# What outlives a transaction on a connection: settings, roles, listeners, locks, prepared things.
+# A function of the user's that does such a thing inside is not seen here.
+_ALTERING = (
+    r"(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|RESET|DISCARD|LISTEN|UNLISTEN|PREPARE|"
+    r"DECLARE|LOAD|DO\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:LOCAL\s+|GLOBAL\s+)?TEMP)"
+)
+_ALTERS = re.compile(START + _ALTERING, re.IGNORECASE | re.DOTALL)
+_ALTERS_LATER = re.compile(";" + START + _ALTERING, re.IGNORECASE | re.DOTALL)
+# What `set_config(…, true)` sets ends with the transaction: apps with row security do it in each.
+_CALLS = re.compile(
+    r"set_config\s*\((?![^()]*,\s*true\s*\))|pg_(?:try_)?advisory_lock|\bpg_temp\b|"
+    r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?\s",
+    re.IGNORECASE,
+)
+
+
+def alters_session(statement: str) -> bool:
+    """Whether a statement may change what a session carries to the next transaction. Costs 1 µs."""
+    return bool(
+        _ALTERS.match(statement)
+        or _CALLS.search(statement)
+        or (";" in statement and _ALTERS_LATER.search(statement))
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +17,7 @@ from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers import Wanted
 from pytest_arena._postgresql.servers._find import find_server
 from pytest_arena._product import Aim, Asked, Key, isolation_named
-from pytest_arena.errors import ArenaError, ConfigError, impossible
+from pytest_arena.errors import ConfigError, impossible
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -193,17 +192,6 @@ class PostgreSQL:
         self._aims.pop(database, None)
         for name in [name for name, known in self._lives.items() if known is database]:
             del self._lives[name]
-
-    def writes(self, database: Database, pid: int) -> bool:
-        """As the server says."""
-        isolation = _isolation_of(database)
-        return isolation is not None and pid in isolation.writers()
-
-    def end_backend(self, database: Database, pid: int, *, cancel: bool) -> None:
-        """By the control connection."""
-        if (isolation := _isolation_of(database)) is not None:
-            with suppress(ArenaError):  # a server that is gone has ended it
-                isolation.end(pid, cancel=cancel)
 
     def close(self) -> None:
         """Drop what this run has made; a private server goes on until it is idle."""

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql._beyond import reaches_beyond
 from pytest_arena._postgresql._control import ControlFailure, literal
+from pytest_arena._postgresql.drivers._statements import reaches_beyond
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
