@@ -12,7 +12,7 @@ from bench.work import LOOP, around, checkout, per_call, requests, test_on
 from bench.worker import serve
 from pytest_arena._app import AppRun, build_app
 from pytest_arena._config import load_config
-from pytest_arena._databases._provision import Level
+from pytest_arena._databases._resolver import Level
 from pytest_arena._ledger import Ledger
 from pytest_arena._run import ArenaRun
 from pytest_arena._run._test import NullHooks

@@ -12,7 +12,7 @@ import json
 import shlex
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from pytest_arena.errors import ConfigError
@@ -57,23 +57,18 @@ class Room(Protocol):
         """Return the product of a run. Nothing is looked for or started yet."""
 
 
-_loaded: dict[str, Room] = {}
+loaded: dict[str, Room] = {}  # the rooms that somebody has asked for
 
 
 def room(product: str) -> Room:
     """Return the room of a product of ``ROOMS``, which is imported at its first use."""
-    if product not in _loaded:
+    if product not in loaded:
         # Who waits for a driver's import would find the room half made, if the room was the first.
         drivers = [package for package, name in DRIVERS.items() if name == product]
         for package in sys.stdlib_module_names.intersection(drivers):
             importlib.import_module(package)
-        _loaded[product] = cast("Room", importlib.import_module(f"{ROOMS[product]}._connections"))
-    return _loaded[product]
-
-
-def loaded_rooms() -> list[Room]:
-    """Return the rooms that somebody has asked for."""
-    return list(_loaded.values())
+        loaded[product] = cast("Room", importlib.import_module(f"{ROOMS[product]}._connections"))
+    return loaded[product]
 
 
 class Key(NamedTuple):
@@ -201,7 +196,7 @@ class Core(Protocol):
         """
 
     def find_product(self, name: str) -> Product | None:
-        """Return the product of this name, None where an option leaves it out."""
+        """Return the product of this name, None where it is not in use."""
 
     def database_at(self, key: Key) -> Database | None:
         """Return the database of a key, None if it is gone."""
@@ -405,13 +400,12 @@ class Manifest:
     @property
     def digest(self) -> str:
         """A digest of what it was made of."""
-        content = json.dumps({"files": self.files, "folders": self.folders})
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        content = {"files": self.files, "folders": self.folders}
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def text(self) -> str:
         """Return it as it is stored."""
-        content = {"built": self.built, "files": self.files, "folders": self.folders}
-        return json.dumps(content, indent=1)
+        return json.dumps(asdict(self), indent=1)
 
 
 def read_manifest(text: str) -> Manifest | None:
@@ -583,7 +577,8 @@ class Isolation(Protocol):
     """
 
     name: str
-    check: Callable[[], None]  # called by `leave` at its end; where it raises, the level is there
+    # Called by `leave` at its end; where it raises, the level is there.
+    check: Callable[[], None] | None
 
     @property
     def generation(self) -> int:

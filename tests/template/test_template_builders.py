@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_arena._databases._builders import check_schema, seed_builder, suggested_schema
+from pytest_arena._databases._builders import schema_builder, seed_builder, suggested_schema
 from pytest_arena._values import Stage
 from pytest_arena.errors import ConfigError, TemplateError
 from tests.template.project import SEED, Project
@@ -130,7 +130,7 @@ def test_a_schema_that_cannot_be_right_is_a_mistake_of_configuration(
     """It comes out at collection, where the function stands."""
     project.write(forms=FUNCTIONS)
     with pytest.raises(ConfigError) as caught:
-        check_schema(value, project.root, source="pytest.ini:3")
+        schema_builder(value, project.root, source="pytest.ini:3")
     assert says in str(caught.value)
     assert "pytest.ini:3" in caught.value.cause or "forms.py:" in caught.value.cause
 
@@ -208,7 +208,7 @@ def test_an_ini_file_that_is_not_alembics(project: Project) -> None:
         ("pytest.ini", "it has no section [alembic]", "alembic init"),
     ):
         with pytest.raises(ConfigError) as caught:
-            check_schema(value, project.root)
+            schema_builder(value, project.root)
         assert what in caught.value.what
         assert caught.value.fix.startswith(fix)
 
@@ -313,7 +313,7 @@ def test_a_seed_of_an_app_that_takes_no_argument_is_called_without_one(project: 
     project.write(
         forms=FUNCTIONS + "def init(echo=False, drop=False):\n    assert not echo and not drop\n"
     )
-    check_schema("forms:init", project.root)
+    schema_builder("forms:init", project.root)
     project.schema = "forms:init"
     with pytest.raises(TemplateError, match="made no table"):
         project.ensure()

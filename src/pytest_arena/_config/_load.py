@@ -153,7 +153,7 @@ def load_function(
         ConfigError: as ``load_attribute``, or it cannot be called like that.
     """
     found = load_attribute(path, option=option, source=source, likely=inspect.isroutine)
-    if callable(found) and _accepts(found, arguments):
+    if callable(found) and accepts(found, *arguments):
         return found
     what = f"is of type {type(found).__name__}"
     if callable(found):
@@ -166,7 +166,8 @@ def load_function(
     )
 
 
-def _accepts(function: Callable[..., Any], arguments: tuple[str, ...]) -> bool:
+def accepts(function: Callable[..., Any], *arguments: str) -> bool:
+    """Whether it can be called with so many arguments by position."""
     try:
         inspect.signature(function).bind(*arguments)
     except TypeError:

@@ -38,7 +38,7 @@ class Products:
 
     def __init__(self, core: Core, config: Config) -> None:
         self._core, self._config = core, config
-        self._opened: dict[str, Product] = {}
+        self.opened: dict[str, Product] = {}  # those that are in use
         self._opening = threading.RLock()
 
     def __contains__(self, name: object) -> bool:
@@ -46,17 +46,9 @@ class Products:
 
     def __getitem__(self, name: str) -> Product:
         with self._opening:
-            if name not in self._opened:
-                self._opened[name] = room(name).open_product(self._core, self._config)
-            return self._opened[name]
-
-    def find(self, name: str) -> Product | None:
-        """Return a product, None where an option leaves it out."""
-        return self[name] if self.__contains__(name) else None
-
-    def opened(self) -> list[Product]:
-        """Return those that are in use."""
-        return list(self._opened.values())
+            if name not in self.opened:
+                self.opened[name] = room(name).open_product(self._core, self._config)
+            return self.opened[name]
 
 
 class AllowedFiles:

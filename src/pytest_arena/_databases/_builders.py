@@ -26,7 +26,14 @@ from sqlalchemy.schema import (
 )
 from sqlalchemy.types import SchemaType
 
-from pytest_arena._config._load import SOMEWHERE, home_of, is_library, load_attribute, nearest
+from pytest_arena._config._load import (
+    SOMEWHERE,
+    accepts,
+    home_of,
+    is_library,
+    load_attribute,
+    nearest,
+)
 from pytest_arena._product import ScriptError
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, TemplateError
@@ -149,7 +156,7 @@ def schema_builder(value: str, root: Path, *, source: str = SOMEWHERE) -> Builde
         ConfigError: the value names nothing of a form that is known.
     """
     if value.endswith(".ini"):
-        return AlembicBuilder(_existing(value, root, source))
+        return _alembic_builder(_existing(value, root, source), source)
     if value.endswith(".sql"):
         return ScriptBuilder(_existing(value, root, source))
     found = load_attribute(value, option="arena_schema", source=source, likely=is_schema)
@@ -186,13 +193,6 @@ def seed_builder(value: str, *, source: str = SOMEWHERE) -> Builder:
     )
 
 
-def check_schema(value: str, root: Path, *, source: str = SOMEWHERE) -> None:
-    """Raise a ConfigError if ``arena_schema`` cannot be right."""
-    builder = schema_builder(value, root, source=source)
-    if isinstance(builder, AlembicBuilder):
-        builder.check(source)
-
-
 def _existing(value: str, root: Path, source: str) -> Path:
     file = root / value
     if file.is_file():
@@ -218,22 +218,13 @@ def _takes_nothing(function: Callable[..., Any], option: str, given: str) -> boo
     """
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise _unfit(function, option, given, "is a generator: nobody would run it")
-    parameters = list(inspect.signature(function).parameters.values())
-    by_position = [each for each in parameters if each.kind in _BY_POSITION]
-    needed = [each for each in parameters if each.default is each.empty and each.kind not in _REST]
-    if not needed and not any(each.kind is each.VAR_POSITIONAL for each in by_position):
+    signature = inspect.signature(function)
+    takes_any = any(each.kind is each.VAR_POSITIONAL for each in signature.parameters.values())
+    if accepts(function) and not takes_any:
         return True
-    if needed not in ([], by_position[:1]):
-        raise _unfit(function, option, given, f"takes {inspect.signature(function)}")
+    if not accepts(function, given):
+        raise _unfit(function, option, given, f"takes {signature}")
     return False
-
-
-_REST = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
-_BY_POSITION = {
-    inspect.Parameter.POSITIONAL_ONLY,
-    inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    inspect.Parameter.VAR_POSITIONAL,
-}
 
 
 def _unfit(function: Callable[..., Any], option: str, given: str, problem: str) -> ConfigError:
@@ -282,43 +273,17 @@ class AlembicBuilder:
 
     ini: Path
 
-    def check(self, source: str) -> None:
-        """Raise a ConfigError if this is no project of Alembic's, or Alembic is not installed."""
-        if not is_alembic(self.ini):
-            raise ConfigError(
-                f"arena_schema = {self.ini.name}: it has no section [alembic]",
-                why="the tables are made by Alembic's migrations, which that section tells of",
-                cause=f"{self.ini}, named in {source}",
-                fix="alembic init migrations   makes an alembic.ini; or name a Base, a function "
-                "or a script",
-            )
-        try:
-            folder = self._folder()
-        except ImportError:
-            raise ConfigError(
-                f"arena_schema = {self.ini.name} needs Alembic, which is not installed",
-                why="the tables are made by its migrations",
-                cause=source,
-                fix="pip install 'pytest-arena[alembic]'",
-            ) from None
-        if not (folder / "env.py").is_file():
-            raise ConfigError(
-                f"arena_schema = {self.ini.name}: there is no {folder / 'env.py'}",
-                why="the tables are made by Alembic's migrations, which env.py runs",
-                cause=f"script_location in {self.ini}",
-                fix="script_location = %(here)s/<the folder of env.py>   in its [alembic] section",
-            )
-
     def identity(self, _ddl: Dialect) -> str:
         """The configuration, and which migrations there are; what stands in them are sources."""
-        names = [file.relative_to(self._folder()).as_posix() for file in self.sources()]
+        names = [file.relative_to(self.folder()).as_posix() for file in self.sources()]
         return "\n".join([self.ini.read_text(encoding="utf-8"), *names])
 
     def sources(self) -> list[Path]:
         """``env.py`` and every migration."""
-        return sorted(self._folder().rglob("*.py"))
+        return sorted(self.folder().rglob("*.py"))
 
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
+        """The one with its environment and its migrations."""
         from alembic.config import Config  # noqa: PLC0415 - an extra, needed by this form alone
 
         location = Config(str(self.ini)).get_main_option("script_location") or ""
@@ -335,6 +300,36 @@ class AlembicBuilder:
         # Paths in alembic.ini count from the working folder unless they say %(here)s.
         with contextlib.chdir(self.ini.parent):
             command.upgrade(Config(str(self.ini)), "heads")
+
+
+def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:
+    """Raise a ConfigError if this is no project of Alembic's, or Alembic is not installed."""
+    builder = AlembicBuilder(ini)
+    if not is_alembic(ini):
+        raise ConfigError(
+            f"arena_schema = {ini.name}: it has no section [alembic]",
+            why="the tables are made by Alembic's migrations, which that section tells of",
+            cause=f"{ini}, named in {source}",
+            fix="alembic init migrations   makes an alembic.ini; or name a Base, a function "
+            "or a script",
+        )
+    try:
+        folder = builder.folder()
+    except ImportError:
+        raise ConfigError(
+            f"arena_schema = {ini.name} needs Alembic, which is not installed",
+            why="the tables are made by its migrations",
+            cause=source,
+            fix="pip install 'pytest-arena[alembic]'",
+        ) from None
+    if not (folder / "env.py").is_file():
+        raise ConfigError(
+            f"arena_schema = {ini.name}: there is no {folder / 'env.py'}",
+            why="the tables are made by Alembic's migrations, which env.py runs",
+            cause=f"script_location in {ini}",
+            fix="script_location = %(here)s/<the folder of env.py>   in its [alembic] section",
+        )
+    return builder
 
 
 @dataclass(frozen=True, slots=True)

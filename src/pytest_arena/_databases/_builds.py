@@ -8,12 +8,12 @@ import os
 import sys
 import threading
 import weakref
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING
-from unittest import mock
+from unittest.mock import patch
 
 from pytest_arena._process import running_loop
 from pytest_arena.errors import TemplateError
@@ -75,14 +75,12 @@ def _process_as_it_was() -> Iterator[None]:
     A ``dictConfig`` or ``fileConfig`` of logging disables every logger of the app, and closes every
     handler first, pytest's as well, by ``logging.shutdown``.
     """
-    folder, path, variables = os.getcwd(), sys.path[:], dict(os.environ)  # noqa: PTH109 - as chdir
+    variables = dict(os.environ)
     states = {logger: _state(logger) for logger in _loggers()}
     try:
-        with mock.patch.object(logging, "shutdown"):
+        with chdir("."), patch.object(sys, "path", sys.path[:]), patch.object(logging, "shutdown"):
             yield
     finally:
-        os.chdir(folder)
-        sys.path[:] = path
         for name in os.environ.keys() - variables.keys():
             del os.environ[name]
         os.environ.update(variables)
@@ -159,7 +157,7 @@ class Builds:
             weakref.WeakKeyDictionary()
         )
         self._changing = threading.Lock()
-        self._marking = mock.patch.object(threading.Thread, "start", self._marked_start())
+        self._marking = patch.object(threading.Thread, "start", self._marked_start())
 
     def now(self) -> BuildAim | None:
         """Return the build that the caller is a part of."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import gc
+import os
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.engine import make_url
 
 from pytest_arena import _gate
 from pytest_arena._databases._app_databases import AllowedFiles, KnownDatabases, Products
 from pytest_arena._databases._builds import BuildAim, Builds
-from pytest_arena._databases._provision import Level, Provision
-from pytest_arena._databases._template import Recipe
+from pytest_arena._databases._template import Recipe, Store
+from pytest_arena._databases._verified import Verified
 from pytest_arena._product import Aim, Asked, Key
-from pytest_arena.errors import ArenaError
+from pytest_arena._values import Stage
+from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +30,27 @@ if TYPE_CHECKING:
 
 
 _MANY = 16  # databases, beside those in use: then engines are looked for that are garbage
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Level:
+    """A state of all databases that is entered and left.
+
+    ``serial`` is a test's or an example's own number, by which it is known what was taken in it;
+    0 for a wider fixture's.
+    """
+
+    owner: object
+    name: str
+    serial: int = 0
+    stage: Stage = Stage.SEEDED
+    isolation: str = "auto"  # as the test's marker asks for
+    is_anew: bool = False  # it begins as the template, whatever the levels below have written
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it is a test's, or an example's, and no wider fixture's."""
+        return self.serial > 0
 
 
 class Databases:
@@ -40,7 +65,7 @@ class Databases:
         self.files = AllowedFiles(config)
         self.known = KnownDatabases(config, self.products, self.files, connections)
         self._builds = Builds()
-        self.provision = Provision(config, ledger, self._builds, recipe_of=self._recipe)
+        self.provision = Provision(config, ledger, self._builds, self.known)
         self._many = _MANY
         self.levels: list[Level] = []
         self.finished = False
@@ -97,7 +122,7 @@ class Databases:
         build = self.build()
         if build is not None and (aim := build.current(key)) is not None:
             return aim
-        return database.aim if database else None
+        return database.product.aim(database) if database else None
 
     def aim_at(self, file: str) -> Aim | None:
         """Return what a connection that is open on this file aims at, None if nothing of ours."""
@@ -152,8 +177,8 @@ class Databases:
         return self._connections.usage(key)
 
     def find_product(self, name: str) -> Product | None:
-        """Return the product of this name, None where an option leaves it out."""
-        return self.products.find(name)
+        """Return the product of this name, None where it is not in use."""
+        return self.products.opened.get(name)
 
     def database_at(self, key: Key) -> Database | None:
         """Return the database of a key, None if it is gone."""
@@ -233,11 +258,101 @@ class Databases:
         isolation = database.isolation
         return self.provision.ensure(database, self.levels) if isolation is None else isolation
 
+
+class Provision:
+    """Gives a database its template's content, and lets it join the levels that stand."""
+
+    def __init__(
+        self, config: Config, ledger: Ledger, builds: Builds, known: KnownDatabases
+    ) -> None:
+        self._config, self._ledger, self._builds, self._known = config, ledger, builds, known
+        # Under `--arena-rebuild` templates older than the run's start are not good enough. The
+        # first process says when it started; its workers inherit it, and build once together.
+        since = os.environ.setdefault(_SINCE, str(time.time())) if config.rebuild else 0.0
+        self._newer_than = float(since)
+        self.stores: dict[tuple[str, str], Store[Any]] = {}  # by products and drivers
+
+    def ensure(self, database: Database, levels: list[Level]) -> Isolation:
+        """Give a database its content, once.
+
+        Raises:
+            TemplateError: the template cannot be built; in full the first time.
+            ServerError: there is no server to have it on; likewise.
+            ConfigError: the isolation that is asked for is not its product's; likewise.
+        """
+        with database.lock:
+            if database.failure is not None:
+                raise self._ledger.refused(_repeated(database.failure))
+            if database.isolation is None and not database.busy:
+                self._fill(database, levels)
+            return database.isolation  # type: ignore[return-value]  # None only inside _fill
+
+    def _fill(self, database: Database, levels: list[Level]) -> None:
+        database.busy = True
+        try:
+            template = self._template(database, Stage.SEEDED)
+            isolation = database.product.isolate(database, template)
+            if self._config.verify:
+                isolation = cast("Isolation", Verified(isolation, database.name, self._ledger))
+            for level in levels:
+                self.enter(isolation, database, level)
+            database.is_of_a_test = bool(levels) and levels[-1].is_test
+            database.isolation = isolation
+        except (ConfigError, ServerError, TemplateError) as error:
+            database.failure = error
+            raise self._ledger.refused(error) from error.__cause__
+        finally:
+            database.busy = False
+
+    def enter(self, isolation: Isolation, database: Database, level: Level) -> None:
+        """Open a level on one database, with the content that the level asks for.
+
+        Raises:
+            ConfigError: its test is marked with an isolation that this database does not have.
+            IsolationError: it has it, and there is no room for a copy.
+        """
+        is_other = level.isolation not in {"auto", isolation.name}
+        if is_other and (reason := database.product.ask_for(level.isolation, isolation)):
+            raise ConfigError(
+                f"{level.name}: isolation={level.isolation!r} is not to be had: {reason}",
+                why="a test that was isolated another way than was asked for would prove nothing",
+                cause="the test's marker, @pytest.mark.arena",
+                fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",
+            )
+        isolation.enter()
+        if level.is_anew or level.stage is not Stage.SEEDED:
+            isolation.replace(self._template(database, level.stage))
+
+    def _template(self, database: Database, stage: Stage) -> Any:
+        key = database.product.name, database.dialect.driver
+        if key not in self.stores:
+            shelves = database.product.shelves(database.dialect)
+            self.stores[key] = Store(shelves, self._config.root, self._newer_than)
+        recipe = self._recipe(database)
+        return self.stores[key].ensure(
+            recipe,
+            stage,
+            lambda target: self._builds.around(BuildAim(database, str(recipe), target)),
+        )
+
     def _recipe(self, database: Database) -> Recipe:
-        is_first = database is self.known.primary
+        is_first = database is self._known.primary
         names = (*database.tails, "") if is_first else database.tails
         schema, seed = (
             next((values[name] for name in names if name in values), "")
-            for values in (self.config.schema, self.config.seed)
+            for values in (self._config.schema, self._config.seed)
         )
         return Recipe(schema, seed)
+
+
+_SINCE = "ARENA_REBUILT_SINCE"
+
+
+def _repeated(failure: ArenaError) -> ArenaError:
+    what = f"no database, as the first test that connected says: {failure.what}"
+    why = failure.why
+    if isinstance(failure, TemplateError):
+        builder = failure.what.partition(" failed:")[0]
+        what = f"no database: {builder} failed, as the first test that connected says"
+        why = "no test can have a database before its template is built"
+    return type(failure)(what, why=why, cause=failure.cause, fix="the same as there")

@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -132,24 +133,24 @@ def _loaded(instance: Any) -> list[str]:
     return [part.key for part in state.mapper.attrs if part.key not in state.unloaded]
 
 
+@dataclass(slots=True, eq=False)
 class Sessions:
     """The sessions of one test: committed before each request, closed at the end."""
 
-    def __init__(self) -> None:
-        self._sync: list[FreshSession] = []
-        self._async: list[AsyncSession] = []
-        self._locks: weakref.WeakKeyDictionary[Any, asyncio.Lock] = weakref.WeakKeyDictionary()
-        self._turn = threading.RLock()  # sync requests that are made in several threads at once
-
-    @property
-    def is_used(self) -> bool:
-        """Whether any was opened."""
-        return bool(self._sync or self._async)
+    is_used: bool = False  # whether any was opened
+    _sync: list[FreshSession] = field(default_factory=list)
+    _async: list[AsyncSession] = field(default_factory=list)
+    _locks: weakref.WeakKeyDictionary[Any, asyncio.Lock] = field(
+        default_factory=weakref.WeakKeyDictionary
+    )
+    # Of sync requests that are made in several threads at once.
+    _turn: threading.RLock = field(default_factory=threading.RLock)
 
     def open_sync(self, engine: Engine) -> Session:
         """Open a sync session."""
         session = _session_classes(is_sqlmodel="sqlmodel" in sys.modules)[0](engine)
         self._sync.append(session)
+        self.is_used = True
         return session
 
     def open_async(self, engine: AsyncEngine) -> AsyncSession:
@@ -157,6 +158,7 @@ class Sessions:
         sync, kind = _session_classes(is_sqlmodel="sqlmodel" in sys.modules)
         session = kind(engine, sync_session_class=sync, expire_on_commit=False)
         self._async.append(session)
+        self.is_used = True
         return session
 
     async def acommit(self) -> None:
@@ -273,9 +275,7 @@ class Engines:
 
     def first_url(self) -> URL:
         """Return the URL of the app's first database, which is there on return."""
-        database = self._databases.known.first()
-        self._databases.ensure(database)
-        return self._url(database)
+        return self._url(self._databases.known.first())
 
     def shown_url(self, database: Database) -> str:
         """Return where a database is, for a command line: a file, or a URL."""

@@ -33,7 +33,7 @@ from pytest_arena._gate._registry import (
 from pytest_arena._gate._writes import LostWrites, note_errors_on_leaving, watch_writes
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._process import when_imported
-from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Live, loaded_rooms, room
+from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Live, loaded, room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +88,9 @@ class Gate:
     def _info_of_unseen(self, dbapi_connection: Any) -> ConnectionRecord:
         """Nobody has led it: its product knows it, if it is one of arena's."""
         __tracebackhide__ = True
-        found = (each.connections.recognize(self.core, dbapi_connection) for each in loaded_rooms())
+        found = (
+            each.connections.recognize(self.core, dbapi_connection) for each in [*loaded.values()]
+        )
         live = next(filter(None, found), None)
         if live is None:
             connection = getattr(dbapi_connection, "driver_connection", dbapi_connection)
@@ -157,7 +159,7 @@ class Gate:
 
     def end_raw(self, serial: int) -> None:
         """End what drivers have opened by themselves in a level that is left."""
-        for each in loaded_rooms():
+        for each in [*loaded.values()]:
             each.connections.end_raw(self.core, serial)
 
     def drop_altered(self) -> None:

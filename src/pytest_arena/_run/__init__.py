@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_arena._databases._provision import Level
+from pytest_arena._databases._resolver import Level
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._facade import Arena
 from pytest_arena._run._fixture_levels import WideFixture

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._databases._provision import Level
+from pytest_arena._databases._resolver import Level
 from pytest_arena._run._leaks import Overrides
 from pytest_arena._run._test import RunningTest
 from pytest_arena._values import Stage
@@ -91,7 +91,8 @@ class FixtureLevels:
 
     def _close_clients(self, test: RunningTest) -> None:
         with ExitStack() as stack:  # last in, first out, and one failure stops no other
-            stack.callback(test.sessions.close)
+            if test.sessions.is_used:
+                stack.callback(test.sessions.close)
             for app_run in test.app_runs:
                 stack.callback(app_run.close)
 

@@ -15,8 +15,7 @@ from pytest_arena.errors import ArenaError, impossible
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._databases._provision import Level
-    from pytest_arena._databases._resolver import Databases
+    from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate import Checkout, Gate
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, Isolation

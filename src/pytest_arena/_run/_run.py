@@ -13,7 +13,7 @@ from pytest_arena import _gate
 from pytest_arena._app import no_asyncio
 from pytest_arena._changes import Mask
 from pytest_arena._databases._app_databases import Environment
-from pytest_arena._databases._builders import check_schema, seed_builder
+from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases
 from pytest_arena._databases._sessions import Engines
 from pytest_arena._ledger import Ledger, TestFacts
@@ -84,7 +84,7 @@ class ArenaRun:
         self.apps.load()
         places = self.config.places
         for schema in self.config.schema.values():
-            check_schema(schema, self.config.root, source=places["schema"])
+            schema_builder(schema, self.config.root, source=places["schema"])
         for seed in self.config.seed.values():
             seed_builder(seed, source=places["seed"])
         self.apps.login()
@@ -152,7 +152,8 @@ class ArenaRun:
     async def aclose_test(self) -> None:
         """In the test's own loop: close what needs it."""
         if self.test is not None:
-            await self.test.sessions.aclose()
+            if self.test.sessions.is_used:
+                await self.test.sessions.aclose()
             for app_run in self.test.app_runs:
                 await app_run.aclose()
 
@@ -251,7 +252,7 @@ class ArenaRun:
         self.databases.finished = True
         if _gate.close(self.gate):
             self.environment.restore()
-        for product in self.databases.products.opened():
+        for product in self.databases.products.opened.values():
             product.close()
 
     def _leave_all(self) -> None:

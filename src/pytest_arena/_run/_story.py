@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pytest_arena._changes import Mask
-    from pytest_arena._databases._provision import Level
-    from pytest_arena._databases._resolver import Databases
+    from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate import Gate, LostWrite
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database

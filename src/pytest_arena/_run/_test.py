@@ -107,12 +107,14 @@ class RunningTest:
     async def abefore(self) -> None:
         """Before a request of an async client."""
         self.tasks.see()
-        await self.sessions.acommit()
+        if self.sessions.is_used:
+            await self.sessions.acommit()
         self.story.begin()
 
     def before(self) -> None:
         """Before a request of a sync client."""
-        self.sessions.commit()
+        if self.sessions.is_used:
+            self.sessions.commit()
         self.story.begin()
 
     def requested(self, request: Request) -> None:

@@ -96,7 +96,7 @@ class SQLite:
     def aim(self, database: Database) -> Aim:
         """The live file."""
         generation = database.isolation.generation if database.isolation else 0
-        return Aim(database.key, database.file, (database.born, generation))
+        return Aim(database.key, str(database.live), (database.born, generation))
 
     def url(self, database: Database, driver: str) -> URL:
         """The path of the live file."""

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_arena._databases._provision import Level
+from pytest_arena._databases._resolver import Level
 from pytest_arena._process import running_loop
 from pytest_arena.errors import IsolationError
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Iterable, Sequence
 
-    from pytest_arena._databases._provision import Level
+    from pytest_arena._databases._resolver import Level
     from pytest_arena._ledger import Request
     from pytest_arena._run import ArenaRun
     from pytest_arena.scenarios._breakage import Breaking

@@ -19,7 +19,7 @@ from pytest_arena.scenarios.evidence import Asserted, Facts, Requested, StepFact
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from pytest_arena._databases._provision import Level
+    from pytest_arena._databases._resolver import Level
     from pytest_arena._gate import Part
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
