@@ -11,7 +11,7 @@ import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._postgresql._arguments import (
@@ -38,9 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
-    from pytest_arena._postgresql._product import PostgreSQL
     from pytest_arena._postgresql.drivers._statements import FindCore
-    from pytest_arena._product import Aim, Core
+    from pytest_arena._product import Aim, Core, Database
     from pytest_arena._values import Address
     from pytest_arena.errors import RefusedError
 
@@ -146,8 +145,8 @@ def _asked(dialect: str, meant: ServerTarget) -> Asked:
 
 def _aim_at(core: Core, asked: Asked) -> Aim | None:
     """Return what aims at this very database, known by its name; None if it is not ours."""
-    product = cast("PostgreSQL | None", core.find_product("postgresql"))
-    database = product.live_at(asked) if product else None
+    product: Any = core.find_product("postgresql")  # its own type would lead round in a circle
+    database: Database | None = product.live_at(asked) if product else None
     return database.aim if database else None
 
 
