@@ -28,6 +28,16 @@ READ = {
     'assert x == """a\nb"""': 'x == """a\nb"""',
     "assert x == \\\n    y": "x == \\\n    y",
     "assert x == [\n    1\n]": "x == [\n    1\n]",
+    "assert x[0] == [\n    1\n]": "x[0] == [\n    1\n]",
+    "assert x == '['": "x == '['",
+    "assert (a ==\n    b), f'{a} ('": "a ==\n    b",
+    "assert a  # (": "a",
+    "assert a; assert b": "a; b",
+    "else: assert a": "a",
+    "with pytest.raises(KeyError):": "with pytest.raises(KeyError):",
+    "async with call(\n    1,\n):": "async with call(\n    1,\n):",
+    "self.assertEqual(\n    a,\n    b)": "self.assertEqual(\n    a,\n    b)",
+    "": "",
 }
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.scenarios._assertions import statement
 from pytest_arena.testing import APP
 from tests.scenarios.proving import told
 from tests.scenarios.seen import facts_of, seeing
@@ -310,28 +309,6 @@ def test_what_unittest_does_around_a_test_is_not_the_tests(run: Told) -> None:
         facts = facts_of(run, name)
         assert [one["method"] for one in facts["requests"]] == ["POST", "GET"]
         assert facts["seeded"] == {"dancers": 1}
-
-
-@pytest.mark.parametrize(
-    "lines, asserted",
-    [
-        ("assert a == b, 'why'", "a == b"),
-        ("assert (a ==\n    b), f'{a} ('", "a ==\n    b"),
-        ("    assert a  # (", "a"),
-        ("else: assert a", "a"),
-        ("with pytest.raises(KeyError):", "with pytest.raises(KeyError):"),
-        ("async with call(\n    1,\n):", "async with call(\n    1,\n):"),
-        ("self.assertEqual(\n    a,\n    b)", "self.assertEqual(\n    a,\n    b)"),
-        ("assert a; assert b", "a; b"),
-        ("", ""),
-    ],
-)
-def test_a_statement_is_read_from_its_first_line_to_its_last(
-    tmp_path: Path, lines: str, asserted: str
-) -> None:
-    """Without its message, and whatever brackets stand in texts."""
-    (tmp_path / "it.py").write_text(f"{lines}\nassert more\n")
-    assert statement(str(tmp_path / "it.py"), 1) == asserted
 
 
 SHARED = """

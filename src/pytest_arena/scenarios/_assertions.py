@@ -8,9 +8,10 @@ import functools
 import inspect
 import linecache
 import os
+import re
 import sys
 import unittest
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -218,15 +219,10 @@ def _others_too() -> Callable[[], None]:
         *((unittest.TestCase, name, _calling) for name in _asserts(unittest.TestCase, "assert")),
         *((kind, name, _calling) for kind in mocks for name in _asserts(kind, "assert_")),
     ]
-    saved = [(kind, name, vars(kind)[name]) for kind, name, _ in originals]
+    patches = ExitStack()
     for kind, name, wrap in originals:
-        setattr(kind, name, wrap(vars(kind)[name]))
-
-    def restore() -> None:
-        for kind, name, original in saved:
-            setattr(kind, name, original)
-
-    return restore
+        patches.enter_context(mock.patch.object(kind, name, wrap(vars(kind)[name])))
+    return patches.close
 
 
 def _asserts(kind: type, prefix: str) -> list[str]:
@@ -261,15 +257,23 @@ def _calling(check: Callable[..., Any]) -> Callable[..., Any]:
 # What does the line say that asserts, and may a test have asserted unheard?
 
 _LONGEST = 30  # lines of one statement
+# No message, comment or second statement, and no bracket in a text: it ends where its line does,
+# where all brackets are closed.
+_ONE_LINE = re.compile(
+    r"""assert\s+(?!\()((?:[\w\s.()\[\]=!<>%*/+-]|"[^"\\()\[\]]*"|'[^'\\()\[\]]*')+)"""
+)
 
 
 @functools.cache
 def statement(file: str, line: int) -> str:
     """Return what an ``assert`` that begins in this line asserts, without its message.
 
-    Of another statement all of it. Costs up to 100 µs, once for each line.
+    Of another statement all of it. Costs up to 100 µs, once for each line, but 5 µs for most.
     """
     first = text = linecache.getline(file, line).strip()
+    one_line = _ONE_LINE.fullmatch(first)
+    if one_line and all(first.count(a) == first.count(b) for a, b in ("()", "[]")):
+        return one_line[1]
     for number in range(line + 1, line + _LONGEST):
         if (found := _asserted(text)) is not None:
             return found
@@ -284,10 +288,7 @@ def _asserted(text: str) -> str | None:
             tree = ast.parse(whole)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
-        is_plain = isinstance(next(iter(tree.body), None), ast.Assert)
-        # Most are; to walk through one would cost as much as to read it.
-        nodes = tree.body if is_plain else ast.walk(tree)
-        found = [one.test for one in nodes if isinstance(one, ast.Assert)]
+        found = [one.test for one in ast.walk(tree) if isinstance(one, ast.Assert)]
         return "; ".join(ast.get_source_segment(whole, one) or "" for one in found) or text
     return None
 

@@ -148,20 +148,21 @@ class _Steps:
         keys = [one.key for one in self.log.scenarios]
         problems = [one for one in self.misread if one.scenario in keys]
         if wrong := next((one for one in problems if one.is_error or text in one.what), None):
-            return _misread(text, kind, wrong)
+            return _unknown(text, kind, *_misread(wrong))
         known = {_plain(step.text): (one, step) for one in self.log.scenarios for step in one.steps}
         near = difflib.get_close_matches(_plain(text), known, n=1, cutoff=_LIKE)
         if not near:
             places = ", ".join(one.place for one in self.log.scenarios)
-            return _error(text, kind, "none of them is like it", f"see {places}")
+            return _unknown(text, kind, f"{_NAMES}; none of them is like it", f"see {places}")
         scenario, step = known[near[0]]
         place = f"{scenario.spec}:{step.line}"
         at_step = (one for one in problems if (one.spec, one.line) == (scenario.spec, step.line))
         if wrong := next(at_step, None):
-            return _misread(text, kind, wrong)
-        if near[0] == _plain(text):
-            return _error(text, kind, f"it is a {step.kind.title()} step ({place})", _as_code(step))
-        return _error(text, kind, f"the nearest is {step} ({place})", _as_code(step))
+            return _unknown(text, kind, *_misread(wrong))
+        is_it = near[0] == _plain(text)
+        what = f"it is a {step.kind.title()} step" if is_it else f"the nearest is {step}"
+        fix = f"with scenario.{step.kind}({step.text!r}):"
+        return _unknown(text, kind, f"{_NAMES}; {what} ({place})", fix)
 
     def _out_of_order(self, text: str, key: str, places: list[int]) -> ScenarioError:
         scenario = next(one for one in self.log.scenarios if one.key == key)
@@ -193,11 +194,6 @@ def _plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def _as_code(step: object) -> str:
-    kind, text = getattr(step, "kind", ""), getattr(step, "text", "")
-    return f"with scenario.{kind}({text!r}):"
-
-
 def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioError:
     """The scenario that the test must mean has this step."""
     from pytest_arena.scenarios.specs import Index  # noqa: PLC0415 - what reads Gherkin costs only those who have it
@@ -213,21 +209,17 @@ def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioErr
     )
 
 
-def _misread(text: str, kind: str, problem: Problem) -> ScenarioError:
+def _misread(problem: Problem) -> tuple[str, str, str]:
     """Whatever is the nearest: the step may well be there, and the block be right."""
     place = f"{problem.spec}:{problem.line}"
-    return ScenarioError(
-        f"no {kind.title()} step of the scenario reads {text!r}",
-        why="something is wrong in the specification, where the step may stand",
-        cause=f"{user_line() or 'a step block'}\n{place}  {problem.what}",
-        fix=f"{place}: {problem.hint}" if problem.hint else f"mend {place}",
-    )
+    fix = f"{place}: {problem.hint}" if problem.hint else f"mend {place}"
+    why = "something is wrong in the specification, where the step may stand"
+    return why, fix, f"\n{place}  {problem.what}"
 
 
-def _error(text: str, kind: str, why: str, fix: str) -> ScenarioError:
-    return ScenarioError(
-        f"no {kind.title()} step of the scenario reads {text!r}",
-        why=f"a step block names the step that it does; {why}",
-        cause=str(user_line() or "a step block"),
-        fix=fix,
-    )
+_NAMES = "a step block names the step that it does"
+
+
+def _unknown(text: str, kind: str, why: str, fix: str, cause: str = "") -> ScenarioError:
+    what = f"no {kind.title()} step of the scenario reads {text!r}"
+    return ScenarioError(what, why=why, cause=f"{user_line() or 'a step block'}{cause}", fix=fix)

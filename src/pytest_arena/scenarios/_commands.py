@@ -17,6 +17,7 @@ from pytest_arena._config._project import read_project, read_setting
 from pytest_arena.errors import ConfigError, ScenarioError
 from pytest_arena.scenarios import evidence, outputs, specs
 from pytest_arena.scenarios.outputs._stubs import StubFile, stubs
+from pytest_arena.scenarios.outputs._targets import write_text, writing
 
 if TYPE_CHECKING:
     import argparse
@@ -141,15 +142,13 @@ def _given(file: StubFile, given: argparse.Namespace) -> str:
         return f"{path}: {tests} lacking"
     if not given.write:
         return f"# {path}\n{file.text}"
-    try:
+    with writing(
+        file.path,
+        why="the tests that are lacking were to go there",
+        cause=f"--write {file.path.parent}",
+        fix="arena scenarios stubs --write <a folder of tests>",
+    ):
         file.write()
-    except OSError as error:
-        raise ConfigError(
-            f"{file.path} cannot be written: {error.strerror or error}",
-            why="the tests that are lacking were to go there",
-            cause=f"--write {file.path.parent}",
-            fix="arena scenarios stubs --write <a folder of tests>",
-        ) from error
     return f"{path}: {tests} {'written' if file.is_new else 'added'}"
 
 
@@ -315,16 +314,13 @@ def _key(name: str, index: specs.Index, verb: str) -> str:
 
 def _write(path: Path, text: str, *, option: str) -> None:
     """Write a file that keeps what has been agreed to, and whose path the option names."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror or error}",
-            why="it keeps what has been agreed to",
-            cause=f"{option}, or the command line",
-            fix=f"{option} = a file in a folder that can be written to",
-        ) from error
+    with writing(
+        path,
+        why="it keeps what has been agreed to",
+        cause=f"{option}, or the command line",
+        fix=f"{option} = a file in a folder that can be written to",
+    ):
+        write_text(path, text)
 
 
 def _print(lines: Iterable[str]) -> None:

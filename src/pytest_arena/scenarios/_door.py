@@ -6,8 +6,10 @@ import functools
 import inspect
 import sys
 from collections import deque
+from contextlib import ExitStack
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
+from unittest import mock
 from weakref import WeakSet
 
 from pytest_arena._app import is_logging_in, request_sent
@@ -75,8 +77,8 @@ class AppDoor:
 
     def __init__(self, apps: Callable[[], Apps], listener: Listener) -> None:
         self._apps, self._listener = apps, listener
-        self._calls: dict[Any, Any] = {}  # their own `__call__`, None where they have none
-        self._inits: dict[Any, Any] = {}
+        self._patches = ExitStack()
+        self._watched: set[object] = set()  # methods of classes
         self._made: WeakSet[Any] = WeakSet()
         self._made_last: deque[object] = deque(maxlen=20)  # of Litestar's, which are kept alive
 
@@ -85,7 +87,7 @@ class AppDoor:
         factory = self._apps().factory
         for kind in _frameworks():
             self._watch_class(kind)
-            if factory is not None and kind not in self._inits and "__init__" in vars(kind):
+            if factory is not None and "__init__" in vars(kind):
                 self._watch_making(kind, _code_of(factory))
         if factory is None:
             self.watch(self._apps().named)
@@ -98,30 +100,26 @@ class AppDoor:
 
     def close(self) -> None:
         """Leave the classes as they were."""
-        for kind, own in self._calls.items():
-            if own is None:
-                del kind.__call__
-            else:
-                kind.__call__ = own
-        for kind, original in self._inits.items():
-            kind.__init__ = original
-        self._calls, self._inits = {}, {}
+        self._patches.close()
+        self._watched.clear()
 
     def _watch_class(self, kind: Any) -> None:
-        if kind in self._calls:
-            return
         original = kind.__call__
+        if original in self._watched:
+            return
 
         @functools.wraps(original)
         async def called(app: Any, scope: Any, receive: Any, send: Any) -> None:
             __tracebackhide__ = True
             await self.enter(app, functools.partial(original, app), scope, receive, send)
 
-        self._calls[kind] = vars(kind).get("__call__")
-        kind.__call__ = called
+        self._watched.add(called)
+        self._patches.enter_context(mock.patch.object(kind, "__call__", called))
 
     def _watch_making(self, kind: Any, code: object) -> None:
-        original = self._inits[kind] = kind.__init__
+        original = kind.__init__
+        if original in self._watched:
+            return
 
         @functools.wraps(original)
         def made(app: Any, *args: Any, **options: Any) -> None:
@@ -133,7 +131,8 @@ class AppDoor:
                 except TypeError:  # Litestar's: nobody can refer to it weakly
                     self._made_last.append(app)
 
-        kind.__init__ = made
+        self._watched.add(made)
+        self._patches.enter_context(mock.patch.object(kind, "__init__", made))
 
     # Is it the one?
 

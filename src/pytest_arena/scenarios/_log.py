@@ -125,7 +125,8 @@ def is_constant(text: str) -> bool:
 def _is_constant(node: ast.expr) -> bool:
     match node:
         case ast.BoolOp(op=ast.Or(), values=values):
-            return any(map(_is_always_true, values)) or all(map(_is_constant, values))
+            is_always_true = any(isinstance(one, ast.Constant) and one.value for one in values)
+            return is_always_true or all(map(_is_constant, values))
         case ast.BoolOp(values=values):
             return all(map(_is_constant, values))
         case ast.Tuple(elts=elements) if elements:  # `assert (x, "message")`
@@ -140,10 +141,6 @@ def _is_constant(node: ast.expr) -> bool:
 
 
 _TELLING = (ast.Name, ast.Call, ast.Attribute, ast.Subscript, ast.Await, ast.NamedExpr)
-
-
-def _is_always_true(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and bool(node.value)
 
 
 def _is_same(left: ast.expr, right: ast.expr) -> bool:

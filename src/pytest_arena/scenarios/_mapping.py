@@ -363,16 +363,19 @@ def _ignored(config: Any) -> Iterator[str]:
 
 def _is_of_testpaths(path: Path, config: Any) -> bool:
     """Whether tests may be there; anywhere, where nobody says where they are."""
-    wanted = config.getini("testpaths")
-    found = (one for text in wanted for one in config.rootpath.glob(text))
-    return not wanted or any(path.is_relative_to(one) or one.is_relative_to(path) for one in found)
+    return not config.getini("testpaths") or any(
+        path.is_relative_to(one) or one.is_relative_to(path) for one in _testpaths(config)
+    )
 
 
 def _covers_testpaths(config: Any) -> bool:
-    wanted = config.getini("testpaths")
     asked = [_path(arg, config) for arg in _paths_asked_for(config) if "::" not in arg]
-    paths = [found for one in wanted for found in sorted(config.rootpath.glob(one))]
+    paths = _testpaths(config)
     return bool(paths) and all(any(path.is_relative_to(one) for one in asked) for path in paths)
+
+
+def _testpaths(config: Any) -> list[Path]:
+    return [path for text in config.getini("testpaths") for path in config.rootpath.glob(text)]
 
 
 def _path(arg: str, config: Any) -> Path:
@@ -441,27 +444,18 @@ def check_agreed(wanted: Config, *, lists_only: bool) -> None:
     Raises:
         ConfigError: it is not there. Nothing would be said of it until something is lacking.
     """
-    if lists_only:
-        return
-    name = wanted.scenario_baseline
-    if name and not (wanted.root / name).is_file():
-        raise _missing(
-            wanted,
-            "scenario_baseline",
-            f"write it:\npytest --arena-scenario-baseline= --scenarios-out=json:scenarios.json\n"
-            f"arena scenarios report scenarios.json --baseline {name}",
-        )
-    if (
-        wanted.scenario_lock not in {"", _LOCK}
-        and not (wanted.root / wanted.scenario_lock).exists()
-    ):
-        raise _missing(wanted, "scenario_lock", "arena scenarios accept --all   writes it")
-
-
-def _missing(wanted: Config, option: str, fix: str) -> ConfigError:
-    return ConfigError(
-        f"arena_{option} names {getattr(wanted, option)}, which is not there",
-        why="a name that is misspelt would go unnoticed, and so would what was agreed on",
-        cause=wanted.places[option],
-        fix=fix,
-    )
+    hints = {
+        "scenario_baseline": "write it:\n"
+        "pytest --arena-scenario-baseline= --scenarios-out=json:scenarios.json\n"
+        "arena scenarios report scenarios.json --baseline {}",
+        "scenario_lock": "arena scenarios accept --all   writes it",
+    }
+    for option, fix in hints.items():
+        name = getattr(wanted, option)
+        if name not in {"", _LOCK} and not lists_only and not (wanted.root / name).exists():
+            raise ConfigError(
+                f"arena_{option} names {name}, which is not there",
+                why="a name that is misspelt would go unnoticed, and so would what was agreed on",
+                cause=wanted.places[option],
+                fix=fix.format(name),
+            )

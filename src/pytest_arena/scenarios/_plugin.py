@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from pytest_arena.errors import ArenaError
+from pytest_arena.scenarios import evidence, outputs, specs
 from pytest_arena.scenarios._assertions import enable, heard
 from pytest_arena.scenarios._instruments import Instruments
 from pytest_arena.scenarios._mapping import (
@@ -24,16 +25,6 @@ from pytest_arena.scenarios._mapping import (
 )
 from pytest_arena.scenarios._sabotage import SabotagePasses
 from pytest_arena.scenarios._tries import SENT, Tries, evidence_line, plain_facts, told
-from pytest_arena.scenarios.evidence import (
-    Lock,
-    Rules,
-    Sabotage,
-    judge,
-    read_baseline,
-    read_waivers,
-)
-from pytest_arena.scenarios.outputs import lines, targets, workflow_commands, write
-from pytest_arena.scenarios.specs import Index, Reference, read, require_scenarios
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -41,7 +32,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._config import Config
     from pytest_arena._run import ArenaRun
-    from pytest_arena.scenarios.evidence import Document
 
 hook = pluggy.HookimplMarker("pytest")
 
@@ -69,7 +59,7 @@ class Scenarios:
         self._is_again = False  # whether the test that runs is one of them
         self._lines: list[str] = []
         self._is_run = False
-        self.document: Document | None = None
+        self.document: evidence.Document | None = None
 
     # Before the tests.
 
@@ -96,26 +86,31 @@ class Scenarios:
                 named, and is not there.
         """
         wanted = self._wanted
-        self._targets = targets(wanted.scenarios_out)
-        self._specification = read(wanted.specs, wanted.root)
+        self._targets = outputs.targets(wanted.scenarios_out)
+        self._specification = specs.read(wanted.specs, wanted.root)
         place = f"{wanted.places['specs']}; seen from {wanted.root}"
-        require_scenarios(self._specification, wanted.specs, place=place)
+        specs.require_scenarios(self._specification, wanted.specs, place=place)
         self._rules = self._read_rules()
-        index = Index(self._specification, self._rules.lock.known())
-        self._chosen = {_key(index, name) for name in wanted.scenario}
+        index = specs.Index(self._specification, self._rules.lock.known())
+        form = "--scenario={}"
+        asked = (
+            specs.Reference(name=it, place=form.format(it), form=form) for it in wanted.scenario
+        )
+        self._chosen = {index.find(one).key for one in asked}
         self._mapper = Mapper(self._specification, index, wanted.root)
         self.instruments.specification = self._specification
 
-    def _read_rules(self) -> Rules:
+    def _read_rules(self) -> evidence.Rules:
         wanted = self._wanted
         is_list = any(getattr(self._config.option, name, False) for name in _LISTS)
         check_agreed(wanted, lists_only=is_list)
-        baseline, place = wanted.scenario_baseline, wanted.places["scenario_waive"]
-        known = read_baseline(wanted.root / baseline) if baseline else ()
-        return Rules(
+        baseline, lock = wanted.scenario_baseline, wanted.scenario_lock
+        place = wanted.places["scenario_waive"]
+        known = evidence.read_baseline(wanted.root / baseline) if baseline else ()
+        return evidence.Rules(
             evidence=wanted.scenario_evidence,
-            agreed_gaps=(*known, *read_waivers(wanted.scenario_waive, place=place)),
-            lock=Lock.read(wanted.root / wanted.scenario_lock) if wanted.scenario_lock else Lock(),
+            agreed_gaps=(*known, *evidence.read_waivers(wanted.scenario_waive, place=place)),
+            lock=evidence.Lock.read(wanted.root / lock) if lock else evidence.Lock(),
             today=datetime.now(tz=UTC).date(),
             lists_only=is_list,
         )
@@ -237,7 +232,7 @@ class Scenarios:
         if sent is not None:
             self._mappings.take_over(sent["found"])
             for test, values in sent["sabotaged"].items():
-                self._tries.add_sabotages(test, tuple(Sabotage(**one) for one in values))
+                self._tries.add_sabotages(test, tuple(evidence.Sabotage(**one) for one in values))
 
     @hook(trylast=True)
     def pytest_sessionfinish(self, session: Any) -> None:
@@ -259,8 +254,8 @@ class Scenarios:
         is_strict = self._wanted.scenarios == "strict"
         return is_strict and self.document is not None and bool(self.document.gaps)
 
-    def _judged(self, session: Any) -> Document:
-        return judge(
+    def _judged(self, session: Any) -> evidence.Document:
+        return evidence.judge(
             self._specification,
             self._mappings.all(),
             list(self._tries.all(self._mappings.names)),
@@ -273,7 +268,7 @@ class Scenarios:
     def _write(self, session: Any) -> None:
         assert self.document is not None, "it was judged"  # noqa: S101 - for the type checker
         try:
-            self._lines = write(
+            self._lines = outputs.write(
                 self._targets,
                 self.document,
                 root=self._wanted.root,
@@ -292,21 +287,18 @@ class Scenarios:
         if verbosity >= 0:
             terminalreporter.write_sep("=", "scenarios")
         strict = "--scenarios=strict" * (self._wanted.scenarios == "strict")
-        told_lines = lines(self.document, verbosity=verbosity, strict=strict)
+        told_lines = outputs.lines(self.document, verbosity=verbosity, strict=strict)
         annotations: list[str] = []
         if os.environ.get("GITHUB_ACTIONS") == "true":
             root = self._wanted.root
-            annotations = workflow_commands(self.document, root=root, is_strict=bool(strict))
+            annotations = outputs.workflow_commands(
+                self.document, root=root, is_strict=bool(strict)
+            )
         for line in [*told_lines, *self._lines, *annotations]:
             terminalreporter.write_line(line, red=self._fails and line.startswith("scenarios: "))
 
 
 _BROKEN = (3, 4)  # pytest's internal error, and its usage error
-
-
-def _key(index: Index, name: str) -> str:
-    asked = Reference(name=name, place=f"--scenario={name}", form="--scenario={}")
-    return index.find(asked).key
 
 
 def _properties(mapped: Mapped) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
+from unittest import mock
 
 import pluggy
 
@@ -105,7 +106,8 @@ class SabotagePasses:
         result = yield
         self._why_not = _why_not(session)
         if not self._why_not:
-            with _cheap_reports(self._config.option):
+            # Nobody reads the tracebacks of tests that were broken: reports without are cheap.
+            with mock.patch.object(self._config.option, "tbstyle", "no"):
                 self._run_all()
         if (output := getattr(self._config, "workeroutput", None)) is not None:
             output[_OUTPUT] = self._tests, self._runs, self._took
@@ -234,16 +236,6 @@ def _why_not(session: Any) -> str:
     if 0 < (option.maxfail or 0) <= session.testsfailed or session.shouldstop or session.shouldfail:
         return "the run was stopped"
     return ""
-
-
-@contextmanager
-def _cheap_reports(option: Any) -> Iterator[None]:
-    """Nobody reads the tracebacks of tests that were broken."""
-    style, option.tbstyle = option.tbstyle, "no"
-    try:
-        yield
-    finally:
-        option.tbstyle = style
 
 
 @contextmanager

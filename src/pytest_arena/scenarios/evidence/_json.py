@@ -59,7 +59,10 @@ def from_json(text: str, *, where: str) -> Document:
         raw = json.loads(text.removeprefix("\ufeff"))
         schema = raw["schema"]
         if schema == _SCHEMA:
-            raw["scenarios"] = [_two_again(it) for it in raw["scenarios"]]
+            # What was said of the scenario and of the verdict in one object, as two.
+            raw["scenarios"] = [
+                {**it, "scenario": {**it, "rule": it["gherkin_rule"]}} for it in raw["scenarios"]
+            ]
             document: Document = from_shape(Document, raw)
             return document
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -113,11 +116,6 @@ def _scenario(judged: JudgedScenario) -> dict[str, Any]:
     }
     rest = to_shape(scenario, but=("steps", *first))
     return first | rest | to_shape(judged, but=("scenario", *first))
-
-
-def _two_again(raw: dict[str, Any]) -> dict[str, Any]:
-    """What was said of the scenario and of the verdict in one object, as two."""
-    return {**raw, "scenario": {**raw, "rule": raw["gherkin_rule"]}}
 
 
 def _evidence(passed: list[Facts]) -> dict[str, Any]:

@@ -17,12 +17,7 @@ from pytest_arena.scenarios.evidence._document import (
     Standing,
     Status,
 )
-from pytest_arena.scenarios.evidence._verdicts import (
-    best_steps,
-    gaps,
-    judged_scenario,
-    judged_test,
-)
+from pytest_arena.scenarios.evidence._verdicts import best_steps, gaps, judged_scenario, judged_test
 from pytest_arena.scenarios.specs import Problem
 
 if TYPE_CHECKING:

@@ -7,16 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pytest_arena.scenarios.evidence import Status
-from pytest_arena.scenarios.outputs._phrases import (
-    grouped,
-    is_open,
-    judged_count,
-    one_line,
-    problem_line,
-    reason,
-    totals,
-    unsaid_gaps,
-)
+from pytest_arena.scenarios.outputs import _phrases as phrases
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,7 +34,7 @@ def summary(document: Document) -> str:
     rows = [
         # The heading stands in its first row alone.
         (judged.status, _row(judged, title if judged is same[0] else ""))
-        for title, same in grouped(document.scenarios).items()
+        for title, same in phrases.grouped(document.scenarios).items()
         for judged in same
     ]
     room = _BYTES - len(head.encode())
@@ -62,13 +53,13 @@ def summary(document: Document) -> str:
 
 
 def _head(document: Document) -> Iterator[str]:
-    yield f"## Scenarios: {totals(document)}"
+    yield f"## Scenarios: {phrases.totals(document)}"
     yield ""
     if document.partial:
-        yield f"Partial run ({_escaped(document.partial)}): {judged_count(document)}."
+        yield f"Partial run ({_escaped(document.partial)}): {phrases.judged_count(document)}."
         yield ""
-    yield from _list("Gaps", unsaid_gaps(document))
-    yield from _list("Problems", map(problem_line, document.problems))
+    yield from _list("Gaps", phrases.unsaid_gaps(document))
+    yield from _list("Problems", map(phrases.problem_line, document.problems))
 
 
 def _list(title: str, texts: Iterable[str]) -> Iterator[str]:
@@ -87,18 +78,18 @@ def _row(judged: JudgedScenario, title: str) -> str:
     tests = [_code(test.test) for test in judged.tests]
     if len(tests) > _MOST_TESTS:
         tests = [*tests[:_MOST_TESTS], f"and {len(tests) - _MOST_TESTS} more"]
-    cells = (_escaped(title), name, status, "<br>".join(tests), _escaped(reason(judged)))
+    cells = (_escaped(title), name, status, "<br>".join(tests), _escaped(phrases.reason(judged)))
     return f"| {' | '.join(cells)} |"
 
 
 def _escaped(text: str) -> str:
     """Text that Markdown shows as it is, in a cell of a table too."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", one_line(text))
+    return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", phrases.one_line(text))
 
 
 def _code(text: str) -> str:
     # A pipe ends a cell even inside of code; GitHub takes \| there.
-    text = one_line(text).replace("|", "\\|")
+    text = phrases.one_line(text).replace("|", "\\|")
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
@@ -121,14 +112,14 @@ def workflow_commands(
             commands.append(_command(level, where, f"{problem.what}{hint}"))
     for judged in sorted(document.scenarios, key=lambda it: it.status.rank):
         is_agreed = judged.is_excused or judged.status is Status.WAIVED
-        if not is_agreed and is_open(judged, document):
+        if not is_agreed and phrases.is_open(judged, document):
             scenario, status = judged.scenario, judged.status.value
             where = {
                 "file": _path(scenario.spec, folder),
                 "line": str(scenario.line),
-                "title": f"{status}: {one_line(scenario.name)}",
+                "title": f"{status}: {phrases.one_line(scenario.name)}",
             }
-            commands.append(_command(failing, where, reason(judged) or status))
+            commands.append(_command(failing, where, phrases.reason(judged) or status))
     by_level = ([it for it in commands if it.startswith(f"::{level} ")] for level in _LEVELS)
     return [command for of_level in by_level for command in of_level[:_MOST_COMMANDS]]
 
@@ -143,7 +134,7 @@ def _command(level: str, properties: dict[str, str], message: str) -> str:
         for name, text in properties.items()
         if text
     )
-    return f"::{level} {where}::{_data(one_line(message))}"
+    return f"::{level} {where}::{_data(phrases.one_line(message))}"
 
 
 def _data(text: str) -> str:

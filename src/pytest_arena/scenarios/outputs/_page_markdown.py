@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from pytest_arena.scenarios.outputs._chapters import Anchors
+from pytest_arena.scenarios.specs import is_gherkin, without_front_matter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     Gherkin = Callable[..., Markup]
 
-_OURS = re.compile(r"[\s{.]*(gherkin|feature|cucumber)\b", re.IGNORECASE)
-_FRONT_MATTER = re.compile(r"---[ \t]*\n.*?\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _UNDER_A_HEAD = re.compile(r"[\s|:-]*-[\s|:-]*")  # of a table
 _DEPTH = 2  # of a file's title
 _FIXED = {
@@ -52,10 +51,7 @@ def markdown(
         anchors: the ids of all files on the page by their paths, for links from one to another.
         gherkin: makes markup of numbered lines, a chapter and the depth of the first heading.
     """
-    text = "\n".join(chapter.lines)
-    if front := _FRONT_MATTER.match(text):
-        # Its lines stay, empty, so that those after it keep their numbers.
-        text = "\n" * front[0].count("\n") + text[front.end() :]
+    text = without_front_matter("\n".join(chapter.lines))
     blocks: list[list[Token]] = [[]]
     for token in _parser().parse(text):
         blocks[-1].append(token)
@@ -130,7 +126,7 @@ def _is_ours(token: Token, chapter: Chapter) -> bool:
     if token.type != "fence" or token.map is None:
         return False
     lines = range(token.map[0] + 1, token.map[1] + 1)
-    return any(line in chapter.ids for line in lines) or _OURS.match(token.info) is not None
+    return any(line in chapter.ids for line in lines) or is_gherkin(token)
 
 
 def _rendered(tokens: Sequence[Token], env: dict[str, Any]) -> Markup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from pytest_arena.scenarios.evidence import as_json
 from pytest_arena.scenarios.outputs._ci import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pytest_arena.scenarios.evidence import Document
@@ -89,25 +89,42 @@ def write(
     for target in targets:
         name, title = FORMS[target.form]
         text = _text(target.form, document, root)
-        path = (folder or root) / target.path
+        option = f"--scenarios-out={target.form}:"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Half of a pair of surrogates, as JSON of others may hold one, is no reason to write
-            # nothing.
-            path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-        except OSError as error:
-            unwritable = ConfigError(
-                f"{target.path} cannot be written: {error.strerror or error}",
+            with writing(
+                target.path,
                 why="the scenarios were judged, and their document would be lost",
-                cause=f"--scenarios-out={target.form}:{target.path}",
-                fix=f"--scenarios-out={target.form}:{name}",
-            )
-            errors.append(unwritable)
-        else:
+                cause=f"{option}{target.path}",
+                fix=f"{option}{name}",
+            ):
+                write_text((folder or root) / target.path, text)
             lines.append(f"{title} written to {target.path}")
+        except ConfigError as error:
+            errors.append(error)
     if errors:
         raise errors[0]
     return lines
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file anew, and make the folders that it needs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Half of a pair of surrogates, as JSON of others may hold one, is no reason to write nothing.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+@contextmanager
+def writing(path: object, *, why: str, cause: str, fix: str) -> Iterator[None]:
+    """Around the writing of a file.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        what = f"{path} cannot be written: {error.strerror or error}"
+        raise ConfigError(what, why=why, cause=cause, fix=fix) from error
 
 
 def _text(form: str, document: Document, root: Path) -> str:

@@ -8,20 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pytest_arena.scenarios.evidence import Status
-from pytest_arena.scenarios.outputs._phrases import (
-    counted,
-    grouped,
-    heading,
-    is_open,
-    judged_count,
-    middle_cut,
-    one_line,
-    problem_line,
-    reason,
-    stays_green,
-    totals,
-    unsaid_gaps,
-)
+from pytest_arena.scenarios.outputs import _phrases as phrases
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -68,18 +55,13 @@ def lines(document: Document, *, verbosity: int = 0, strict: str = "") -> list[s
     ones too, with their tests, why these prove nothing, and warnings. ``strict`` is the option by
     which gaps fail this run.
     """
-    shown = [it for it in document.scenarios if verbosity > 0 or is_open(it, document)]
-    gaps = [f"gap: {gap}" for gap in unsaid_gaps(document)]
+    shown = [it for it in document.scenarios if verbosity > 0 or phrases.is_open(it, document)]
+    gaps = [f"gap: {gap}" for gap in phrases.unsaid_gaps(document)]
     end = [*_partial_lines(document), _totals_line(document, strict), *_next_lines(document)]
     if verbosity < -1:
         return [_totals_line(document, strict)]
     if verbosity >= 0:
-        return [
-            *_problem_lines(document, shown),
-            *_scenario_lines(shown, verbosity),
-            *gaps,
-            *end,
-        ]
+        return [*_problem_lines(document, shown), *_scenario_lines(shown, verbosity), *gaps, *end]
     if not document.gaps:
         return end
     shown = [it for it in shown if not it.is_excused and it.status is not Status.WAIVED]
@@ -98,12 +80,12 @@ def _problem_lines(document: Document, shown: list[JudgedScenario]) -> Iterator[
     reasons = {judged.scenario.key: judged.reason for judged in shown}
     for problem in document.problems:
         if problem.what not in reasons.get(problem.scenario, ""):
-            yield problem_line(problem)
+            yield phrases.problem_line(problem)
 
 
 def _scenario_lines(shown: list[JudgedScenario], verbosity: int) -> Iterator[str]:
     width = _width(shown)
-    for title, same in grouped(shown).items():
+    for title, same in phrases.grouped(shown).items():
         yield title
         for judged in same:
             yield f"  {_line(judged, width)}"
@@ -112,9 +94,9 @@ def _scenario_lines(shown: list[JudgedScenario], verbosity: int) -> Iterator[str
 
 def _details(judged: JudgedScenario) -> Iterator[str]:
     for test in judged.tests:
-        why = f"  {one_line(test.reason)}" * (len(judged.tests) > 1 and bool(test.reason))
+        why = f"  {phrases.one_line(test.reason)}" * (len(judged.tests) > 1 and bool(test.reason))
         yield f"      {test.status.value:<{_STATUS}}  {test.test}{why}"
-    yield from (f"      warning: {one_line(text)}" for text in judged.warnings)
+    yield from (f"      warning: {phrases.one_line(text)}" for text in judged.warnings)
 
 
 def _width(shown: list[JudgedScenario]) -> int:
@@ -122,31 +104,31 @@ def _width(shown: list[JudgedScenario]) -> int:
 
 
 def _line(judged: JudgedScenario, width: int) -> str:
-    name = middle_cut(one_line(judged.scenario.name), _NAME)
-    why = f"  {reason(judged)}".rstrip()
+    name = phrases.middle_cut(phrases.one_line(judged.scenario.name), _NAME)
+    why = f"  {phrases.reason(judged)}".rstrip()
     return f"{judged.scenario.place:<{width}}  {judged.status.value:<{_STATUS}}  {name}{why}"
 
 
 def _partial_lines(document: Document) -> Iterator[str]:
-    whole = len(document.scenarios)
+    whole, judged = len(document.scenarios), phrases.judged_count(document)
     # Where all were judged it is no news, and the reason is long.
-    if document.partial and judged_count(document) != f"{whole} of {whole} judged":
-        yield f"partial run ({one_line(document.partial)}): {judged_count(document)}"
+    if document.partial and judged != f"{whole} of {whole} judged":
+        yield f"partial run ({phrases.one_line(document.partial)}): {judged}"
 
 
 def _totals_line(document: Document, strict: str) -> str:
     count = len(document.gaps)
     fails = f": this run fails ({strict})" if strict else ", on which --scenarios=strict would fail"
-    gaps = f"; {counted(count, 'gap')}{fails}" * bool(count)
-    return f"scenarios: {totals(document)}{gaps}"
+    gaps = f"; {phrases.counted(count, 'gap')}{fails}" * bool(count)
+    return f"scenarios: {phrases.totals(document)}{gaps}"
 
 
 def _next_lines(document: Document) -> Iterator[str]:
     """What a person does next, where that is not said by the reason: once, not at each line."""
-    shown = [it for it in document.scenarios if is_open(it, document) and not it.is_excused]
+    shown = [it for it in document.scenarios if phrases.is_open(it, document) and not it.is_excused]
     if any(judged.status is Status.UNMAPPED for judged in shown):
         yield "next: arena scenarios stubs --write tests   begins the lacking tests"
-    if text := stays_green(shown):
+    if text := phrases.stays_green(shown):
         yield f"next: {text}; see docs/explanation/sabotage.md of pytest-arena"
 
 
@@ -159,11 +141,11 @@ def explained(judged: JudgedScenario, *, marker: str, is_list: bool = False) -> 
     scenario = judged.scenario
     key = shlex.quote(scenario.key)
     tags = [f"  tags  {' '.join(scenario.tags)}"] if scenario.tags else []
-    verdict = ": ".join(filter(None, [judged.status.value, reason(judged)]))
+    verdict = ": ".join(filter(None, [judged.status.value, phrases.reason(judged)]))
     if is_list and judged.status is Status.NOT_RUN:
-        has = f"has {counted(len(judged.tests), 'test')}"
+        has = f"has {phrases.counted(len(judged.tests), 'test')}"
         verdict = f"{has}; none was run to explain it, and --json FILE shows what they did in a run"
-    hint = stays_green([judged]) or _NEXT[judged.status]
+    hint = phrases.stays_green([judged]) or _NEXT[judged.status]
     if judged.status is Status.PROVEN and any(test.sabotages for test in judged.tests):
         hint = "nothing: it was tried with things broken, too"
     hint = hint.format(key=key, place=scenario.place, marker=marker)
@@ -171,8 +153,8 @@ def explained(judged: JudgedScenario, *, marker: str, is_list: bool = False) -> 
     # As the rows stand in the table.
     tests = sorted(judged.tests, key=lambda it: order.index(it.row) if it.row in order else -1)
     return [
-        one_line(scenario.name),
-        f"  {scenario.place}  {heading(scenario)}",
+        phrases.one_line(scenario.name),
+        f"  {scenario.place}  {phrases.heading(scenario)}",
         f"  key   {scenario.key}",
         f"  rev   {scenario.rev}",
         *tags,
@@ -182,7 +164,7 @@ def explained(judged: JudgedScenario, *, marker: str, is_list: bool = False) -> 
         *_step_lines(judged),
         *(line for test in tests for line in _test_lines(test)),
         *([""] if judged.warnings else []),
-        *(f"warning: {one_line(text)}" for text in judged.warnings),
+        *(f"warning: {phrases.one_line(text)}" for text in judged.warnings),
         "",
         *(f"next: {hint}".replace("\n", "\n      ").splitlines()),
     ]
@@ -193,24 +175,24 @@ def _step_lines(judged: JudgedScenario) -> Iterator[str]:
         verdict = judged.steps[number] if number < len(judged.steps) else None
         status = f"  {verdict.status.value}" if verdict and verdict.status else ""
         why = f" ({verdict.reason})" if status and verdict and verdict.reason else ""
-        yield f"  {step.line:>5}  {one_line(str(step))}{status}{why}"
+        yield f"  {step.line:>5}  {phrases.one_line(str(step))}{status}{why}"
     for row in judged.scenario.rows:
         yield f"  {row.line:>5}  {_row(row.values)}"
 
 
 def _row(values: Iterable[tuple[str, str]]) -> str:
-    return one_line(", ".join(f"{name}={value}" for name, value in values))
+    return phrases.one_line(", ".join(f"{name}={value}" for name, value in values))
 
 
 def _test_lines(test: JudgedTest) -> Iterator[str]:
     yield ""
     yield f"{test.test}{f'  [{_row(test.row)}]' * bool(test.row)}"
-    verdict = ": ".join(filter(None, [test.status.value, one_line(test.reason)]))
+    verdict = ": ".join(filter(None, [test.status.value, phrases.one_line(test.reason)]))
     yield f"  {test.place}  {verdict}"
     if test.facts is not None:
         yield from (f"  {name:<9}  {what}" for name, what in _facts(test.facts))
     for sabotage in test.sabotages:
-        why = f": {one_line(sabotage.why)}" * bool(sabotage.why)
+        why = f": {phrases.one_line(sabotage.why)}" * bool(sabotage.why)
         yield f"  sabotage   {sabotage.kind}  {sabotage.result}{why}"
 
 
@@ -231,7 +213,10 @@ def _facts(facts: Facts) -> Iterator[tuple[str, str]]:
             after = "after the last request"
         times = f", {asserted.times} times" * (asserted.times > 1)
         constant = ", which cannot fail" * asserted.is_constant
-        yield "asserted", f"{one_line(asserted.text)}  ({asserted.place}, {after}{times}{constant})"
+        yield (
+            "asserted",
+            f"{phrases.one_line(asserted.text)}  ({asserted.place}, {after}{times}{constant})",
+        )
     for name, why in facts.off:
         yield "off", f"{name}: {why}"
 
@@ -242,7 +227,7 @@ def _counts(counts: tuple[tuple[str, int], ...]) -> str:
 
 def _request(request: Requested) -> str:
     status = "no answer" if request.status is None else str(request.status)
-    parts = [one_line(f"{request.method} {request.path}  {status}")]
+    parts = [phrases.one_line(f"{request.method} {request.path}  {status}")]
     parts += [f"route {request.route}"] * (request.route not in {"", request.path})
     parts += [f"as {request.role}"] * bool(request.role)
     parts += [f"changed {_counts(request.changed)}"] if request.changed else []
@@ -256,18 +241,20 @@ def listing(specification: Specification) -> list[str]:
     width = max((len(scenario.place) for scenario in scenarios), default=0)
     text = []
     for (_, feature), same in groupby(scenarios, key=lambda it: (it.spec, it.feature)):
-        text.append(one_line(f"Feature: {feature}"))
+        text.append(phrases.one_line(f"Feature: {feature}"))
         for it in same:
-            rows = f", {counted(len(it.rows), 'row')}" * it.is_outline
+            rows = f", {phrases.counted(len(it.rows), 'row')}" * it.is_outline
             under = ", ".join(filter(None, [it.requirement, f"rule {it.rule}" * bool(it.rule)]))
-            name = one_line(f"{it.name}  [{under}]" if under else it.name)
-            text.append(f"  {it.place:<{width}}  {counted(len(it.steps), 'step')}{rows}  {name}")
+            name = phrases.one_line(f"{it.name}  [{under}]" if under else it.name)
+            text.append(
+                f"  {it.place:<{width}}  {phrases.counted(len(it.steps), 'step')}{rows}  {name}"
+            )
     counts = (
-        counted(len(specification.features), "feature"),
-        counted(len(scenarios), "scenario"),
+        phrases.counted(len(specification.features), "feature"),
+        phrases.counted(len(scenarios), "scenario"),
         # An Outline's steps count once, however many rows there are.
-        counted(sum(len(it.steps) for it in scenarios), "step"),
+        phrases.counted(sum(len(it.steps) for it in scenarios), "step"),
     )
-    total = f"{', '.join(counts)} in {counted(len(specification.files), 'file')}"
-    more = f"; {counted(len(problems), 'problem')}" * bool(problems)
-    return [*text, *map(problem_line, problems), f"{total}{more}"]
+    total = f"{', '.join(counts)} in {phrases.counted(len(specification.files), 'file')}"
+    more = f"; {phrases.counted(len(problems), 'problem')}" * bool(problems)
+    return [*text, *map(phrases.problem_line, problems), f"{total}{more}"]

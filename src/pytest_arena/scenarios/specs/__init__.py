@@ -1,5 +1,6 @@
 """What do the specifications say?"""
 
+from pytest_arena.scenarios.specs._fences import is_gherkin, without_front_matter
 from pytest_arena.scenarios.specs._index import Index
 from pytest_arena.scenarios.specs._reader import files_in, parse, read, require_scenarios
 from pytest_arena.scenarios.specs._references import Reference, reference, row_proven
@@ -29,6 +30,7 @@ __all__ = [
     "Specification",
     "Step",
     "files_in",
+    "is_gherkin",
     "literals",
     "parse",
     "paths",
@@ -39,4 +41,5 @@ __all__ = [
     "row_proven",
     "similarity",
     "step_lines",
+    "without_front_matter",
 ]

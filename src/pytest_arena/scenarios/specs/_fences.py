@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _INFO = r"[\s{.]*(?:gherkin|feature|cucumber)(?![\w-])"
 _GHERKIN = re.compile(_INFO, re.IGNORECASE)
 _MARKED = re.compile(rf"(?:```|~~~){_INFO}", re.IGNORECASE)
+_FRONT_MATTER = re.compile(r"---[ \t]*\n.*?\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _OPENING = re.compile(rf"^[\s>]*(`{{3,}}|~{{3,}}){_INFO}", re.IGNORECASE)
 _LANGUAGE = re.compile(r"^[ \t]*#[ \t]*language[ \t]*:[ \t]*([a-zA-Z\-_]+)[ \t]*$", re.MULTILINE)
 _SHOWN = 5
@@ -44,7 +45,7 @@ def fences(text: str, spec: str, code: str) -> tuple[list[GherkinText], list[Pro
     suspects = _suspects(text)
     if not suspects and not _MARKED.search(text):
         return [], []
-    page = _Page(spec=spec, lines=_without_front_matter(text).split("\n"), code=code)
+    page = _Page(spec=spec, lines=without_front_matter(text).split("\n"), code=code)
     # What stands within a paragraph is nobody's business here, and takes most of the time.
     tokens = MarkdownIt("commonmark").disable("inline").parse("\n".join(page.lines))
     problems = [problem for token in tokens for problem in page.misread(token)]
@@ -54,11 +55,13 @@ def fences(text: str, spec: str, code: str) -> tuple[list[GherkinText], list[Pro
     return blocks, sorted(problems, key=lambda problem: problem.line)
 
 
-def _without_front_matter(text: str) -> str:
-    """Markdown would take the last line of it for a heading."""
-    if not text.startswith("---\n") or (end := text.find("\n---\n", 3)) < 0:
-        return text
-    return "\n" * text[: end + 5].count("\n") + text[end + 5 :]
+def without_front_matter(text: str) -> str:
+    """Return it with the lines of its front matter empty: all others keep their numbers.
+
+    Markdown would take the last line of it for a heading.
+    """
+    front = _FRONT_MATTER.match(text)
+    return "\n" * front[0].count("\n") + text[front.end() :] if front else text
 
 
 def _span(token: Token) -> range:
@@ -66,7 +69,8 @@ def _span(token: Token) -> range:
     return range(*(token.map or (0, 0)))
 
 
-def _is_gherkin(token: Token) -> bool:
+def is_gherkin(token: Token) -> bool:
+    """Whether it is a fence that is marked as Gherkin."""
     return token.type == "fence" and bool(_GHERKIN.match(token.info))
 
 
@@ -74,7 +78,7 @@ def _is_foreign(token: Token) -> bool:
     """Whether it says that it is something else than scenarios, or has been read."""
     name = (token.info.split() or [""])[0].strip("{.,}").casefold()
     is_named = bool(name) and not get_close_matches(name, ["gherkin"])
-    is_other = token.type == "fence" and (is_named or _is_gherkin(token))
+    is_other = token.type == "fence" and (is_named or is_gherkin(token))
     return token.type == "html_block" or is_other
 
 
@@ -99,7 +103,7 @@ def _sectioned(tokens: Sequence[Token]) -> Iterator[tuple[Token, str, str]]:
             is_bold = token.level == 0 and text.startswith(("**", "__"))
             if (quotes or is_bold) and (rule := requirement_in(text)):
                 sections[-1] = (*sections[-1][:2], rule)
-        elif _is_gherkin(token):
+        elif is_gherkin(token):
             rules = (rule for _, _, rule in reversed(sections) if rule)
             yield token, sections[-1][1], next(rules, "")
 
@@ -141,7 +145,7 @@ class _Page:
         last = self.lines[span.stop - 1].lstrip(" >\t").rstrip()
         is_closed = len(span) > 1 and last.startswith(token.markup) and not last.strip(last[0])
         inside = self._swallowed(token)
-        if not is_closed and (_is_gherkin(token) or inside):
+        if not is_closed and (is_gherkin(token) or inside):
             yield self._problem(
                 span.start,
                 "the fence that begins here is never closed: all that follows is in it",
@@ -154,7 +158,7 @@ class _Page:
                 "this Gherkin is read as a part of it",
                 f"close that one with a line {token.markup}",
             )
-        elif _is_gherkin(token):
+        elif is_gherkin(token):
             yield from self._misread_gherkin(token)
 
     def _swallowed(self, token: Token) -> int:
