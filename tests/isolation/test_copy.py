@@ -14,9 +14,8 @@ import pytest
 from pytest_arena._product import Held
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._sql import OwnConnection
-from pytest_arena._sqlite._trial import works
 from pytest_arena._sqlite._wal import LiveLog, Wal
-from pytest_arena._sqlite._ways import LiveFile, Pages
+from pytest_arena._sqlite._ways import LiveFile, Pages, works
 from tests.isolation import conformance
 from tests.isolation.conformance import CHECKS, ROLLING_BACK, new_world
 

@@ -8,6 +8,7 @@ import sqlite3
 import weakref
 from collections import Counter
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,7 +16,6 @@ from pytest_arena import _process
 from pytest_arena._product import Held, to_nobody
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._content import changed_rows, content
-from pytest_arena._sqlite._trial import works
 from pytest_arena._sqlite._wal import Wal
 from pytest_arena._sqlite._ways import (
     NEVER,
@@ -25,6 +25,7 @@ from pytest_arena._sqlite._ways import (
     Picture,
     Unfit,
     is_supported,
+    works,
 )
 from pytest_arena.errors import IsolationError
 
@@ -43,16 +44,15 @@ _PATIENCE, _STEP = 0.2, 0.002  # a commit is over in less
 _SMALL = 1024 * 1024
 
 
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Moment:
     """A point in time, for whoever asks later what has changed since.
 
     ``at`` are the turn and the data version of the file; the picture shows what it held.
     """
 
-    __slots__ = ("__weakref__", "at", "picture")
-
-    def __init__(self, picture: Picture, at: tuple[int, int]) -> None:
-        self.picture, self.at = picture, at
+    picture: Picture
+    at: tuple[int, int]
 
 
 class Copy:

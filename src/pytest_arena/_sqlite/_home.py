@@ -16,7 +16,6 @@ from pytest_arena.errors import ServerError
 
 __all__ = ["Home", "homes", "kept_file", "written_at"]
 
-PLACE = "ARENA_FILES"  # the environment's: another place for the folders of all runs
 # Files in memory save the syncs of the app's own commits (3 ms a test on ext4). Containers often
 # give 64 MB; below this it is not worth the risk of running full.
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, used with a folder that only this user enters
@@ -81,7 +80,7 @@ def _parent() -> Path:
 def _parents() -> list[Path]:
     """Return where the folders of this user's runs may be, the best place first."""
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    asked = os.environ.get(PLACE)
+    asked = os.environ.get("ARENA_FILES")  # another place for the folders of all runs
     places = [Path(asked)] if asked else [_MEMORY, Path(tempfile.gettempdir()).resolve()]
     return [place / f"pytest-arena-{user}" for place in dict.fromkeys(places)]
 

@@ -16,7 +16,6 @@ from pytest_arena._product import Aim, Asked, Database, Key, isolation_named
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._home import Home, kept_file
 from pytest_arena._sqlite._templates import FileShelves
-from pytest_arena.errors import impossible
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -87,7 +86,7 @@ class SQLite:
     def isolate(self, database: Database, content: Any) -> Isolation:
         """``copy``, which is all that SQLite has."""
         kind: type[Copy] = isolation_named(self._config, {"auto": Copy, "copy": Copy}, self.shown)
-        return kind(live_of(database), content, tell=self._core.ledger.note)
+        return kind(Path(database.file), content, tell=self._core.ledger.note)
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
         """There is copy alone."""
@@ -104,7 +103,7 @@ class SQLite:
 
     def keep(self, database: Database, title: str) -> str:
         """A copy in the user's cache."""
-        file = kept_file(self._config.cache, title, live_of(database).name)
+        file = kept_file(self._config.cache, title, Path(database.file).name)
         if database.isolation is not None:
             database.isolation.save(file)
         return str(file)
@@ -113,17 +112,10 @@ class SQLite:
         """The live file, its side files and pictures."""
         if database.isolation is not None:
             database.isolation.close()
-            live = live_of(database)
+            live = Path(database.file)
             for file in live.parent.glob(f"{glob.escape(live.name)}*"):
                 file.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Remove the folder."""
         self._home.close()
-
-
-def live_of(database: Database) -> Path:
-    """Return the live file of a database that has one."""
-    if database.live is None:
-        raise impossible(f"{database.name}: no file, and asked for it")
-    return database.live

@@ -120,11 +120,9 @@ class WalPicture(Picture):
 
     def file(self) -> Path:
         """Return the whole content, which is made once."""
-        if not self._file.exists():
-            self._make(self._file)
-        return self._file
-
-    def _make(self, file: Path) -> None:
+        file = self._file
+        if file.exists():
+            return file
         with sql.whole_or_none(file), sql.whole_or_none(Path(f"{file}-wal")) as wal:
             shutil.copyfile(self._below.file(), file)
             shutil.copyfile(self._start, wal)
@@ -133,6 +131,7 @@ class WalPicture(Picture):
                 stream.write(WAL_MODE)
             with closing(sql.open_control(file)) as control:
                 control.execute("PRAGMA journal_mode = DELETE").fetchone()
+        return file
 
     def remove(self) -> None:
         """Remove the log as well."""

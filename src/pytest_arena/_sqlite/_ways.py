@@ -1,7 +1,8 @@
 """How is a database file brought back to what it was? By SQLite's backup, or page by page.
 
 A picture is taken of a live file, and the file is brought back to it: by ``Backup`` on each system
-and in each mode, with a rollback journal by ``Pages``, with a write-ahead log by ``Wal``.
+and in each mode, with a rollback journal by ``Pages``, with a write-ahead log by ``Wal``. These two
+are tried out before they are first used.
 
 https://sqlite.org/fileformat.html is where each offset is from. What stands in a file beside
 SQLite is seen on Linux only: locks that belong to a descriptor are not portable.
@@ -12,19 +13,18 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from contextlib import closing
+import tempfile
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from pytest_arena._sqlite import _sql as sql
 
 if sys.platform == "linux":
     import fcntl
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = [
     "NEVER",
@@ -38,6 +38,7 @@ __all__ = [
     "copy_start",
     "is_supported",
     "is_whole",
+    "works",
 ]
 
 NEVER = -1  # a data version that no file has: whoever compares with it sees a change
@@ -47,6 +48,24 @@ _MAGIC = b"SQLite format 3\0"
 WAL_MODE = b"\2\2"
 _LARGEST_PAGE = 65536  # its size does not fit into two bytes, and is written as 1
 _numbers = count(1)
+
+# What a way is tried out with.
+_CONTENT = """
+BEGIN;
+CREATE TABLE a (id INTEGER PRIMARY KEY, text);
+CREATE INDEX by_text ON a (text);
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20)
+INSERT INTO a (text) SELECT hex(zeroblob(600)) || i FROM n;
+COMMIT;
+"""
+_CHANGE = """
+INSERT INTO a (text) VALUES ({0});
+UPDATE a SET text = 'x{0}' WHERE id = 3;
+ALTER TABLE a ADD COLUMN c{0};
+CREATE TABLE t{0} (a);
+"""
+_ROWS = "SELECT * FROM a ORDER BY id"
+_QUERIES = ("SELECT sql FROM sqlite_master", _ROWS)
 
 
 class Unfit(Exception):
@@ -116,10 +135,6 @@ class LiveFile:
     def header(self) -> Header | None:
         """Return what the first page says; None where there is none yet. Costs 3 µs."""
         return Header.of(os.pread(self.descriptor, _HEADER_BYTES, 0))
-
-    def read_into(self, buffer: bytearray, offset: int) -> int:
-        """Fill a buffer from the file; returns how many bytes there were."""
-        return os.preadv(self.descriptor, [buffer], offset)
 
     def write(self, data: bytes | memoryview, offset: int) -> None:
         """Write to the file, whose write lock the caller has."""
@@ -294,7 +309,8 @@ class Pages:
         there = bytearray(min(_CHUNK, len(wanted)))
         for start in range(0, len(wanted), _CHUNK):
             chunk = wanted[start : start + _CHUNK]
-            del there[min(self._live.read_into(there, start), len(chunk)) :]
+            read = os.preadv(self._live.descriptor, [there], start)
+            del there[min(read, len(chunk)) :]
             if there == chunk:  # in this order: a memoryview would compare number by number
                 continue
             for at in range(0, len(chunk), page_size):
@@ -302,3 +318,100 @@ class Pages:
                 if start + at and there[at : at + page_size] != page:
                     self._live.write(page, start + at)
         self._live.truncate(len(wanted))
+
+
+_tried: dict[tuple[type[Way], Path], bool] = {}
+
+
+def works(way: type[Way], folder: Path) -> bool | None:
+    """Try a way out in a scratch file, once for each folder. Costs some milliseconds.
+
+    Fast ways rest on what SQLite's files hold, which is documented, and on when its connections
+    look at them again, which is not. So it is looked at, before it is relied on. None where
+    there is no room for that now: it is tried again the next time.
+    """
+    if (way, folder) not in _tried:
+        try:
+            with ExitStack() as stack:
+                scratch = tempfile.TemporaryDirectory(dir=folder, prefix="trial-")
+                file = Path(stack.enter_context(scratch)) / "trial.db"
+                _tried[way, folder] = _Trial(way, file, stack).passes()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the way is not for this system
+            if sql.is_full(error):
+                return None
+            _tried[way, folder] = False
+    return _tried[way, folder]
+
+
+class _Trial:
+    """Some pages of tables and an index; one connection writes, the other one only looks."""
+
+    def __init__(self, way: type[Way], file: Path, stack: ExitStack) -> None:
+        self._writer, self._reader = (
+            stack.enter_context(closing(sql.OwnConnection(file, isolation_level=None, timeout=0)))
+            for _ in range(2)
+        )
+        for hand in (self._writer, self._reader):
+            hand.execute("PRAGMA synchronous = OFF")
+            sql.leave_wal_alone(hand)
+        self._writer.execute(f"PRAGMA journal_mode = {'wal' if way.has_wal else 'delete'}").close()
+        self._writer.executescript(_CONTENT)
+        self._changes = 0
+        if not is_supported():
+            raise Unfit
+        self._live = stack.enter_context(closing(LiveFile(file)))
+        self._way = way(self._live)
+
+    def passes(self) -> bool:
+        """Whether it goes back to where it was, for connections that look and that have slept."""
+        before, parent = self._states(), Backup(self._live).take()
+        self._way.settle(parent, self._live.control.data_version())
+        self._change()
+        middle, upper = self._states(), self._way.take()
+        return (
+            self._goes_back(upper, middle)
+            and self._waits_for_readers(upper)
+            and self._goes_back(parent, before)
+            and self._reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        )
+
+    def _goes_back(self, picture: Picture, states: list[Any]) -> bool:
+        """Go back three times. One connection sleeps through each, and looks after each change.
+
+        What a way puts back wrongly is seen where a number comes again that stood for something
+        else: in the third turn, at the latest.
+        """
+        for _ in range(3):
+            self._change()
+            first, second = self._states()
+            if first != second or first == states[0]:
+                return False
+            self._restore(picture)
+        return self._states() == states
+
+    def _waits_for_readers(self, picture: Picture) -> bool:
+        self._change()
+        with self._reader.reading():
+            try:
+                self._restore(picture)
+            except (sql.Busy, Unfit):
+                return True
+        return False
+
+    def _restore(self, picture: Picture) -> None:
+        self._way.restore(picture, self._live.control.data_version())
+
+    def _change(self) -> None:
+        """Change rows and the schema, in as many commits each time, and never in the same way."""
+        self._changes += 1
+        self._writer.executescript(_CHANGE.format(self._changes))
+
+    def _states(self) -> list[Any]:
+        """Return what each connection sees."""
+        return [[_look(hand, q) for q in _QUERIES] for hand in (self._writer, self._reader)]
+
+
+def _look(hand: sql.OwnConnection, query: str) -> object:
+    cursor = hand.execute(query)
+    # A stale schema may have as many columns: their names tell.
+    return [column[0] for column in cursor.description], cursor.fetchall()
