@@ -249,6 +249,21 @@ def test_accept_shows_the_difference_and_keeps_it(arena: Arena, project: Path) -
     assert (project / "scenarios.lock").read_text("utf-8") != lock
 
 
+@pytest.mark.parametrize("steps", ["it is over", "it is overdone"])
+def test_a_marker_with_a_former_name_is_told_the_present_one(
+    arena: Arena, project: Path, steps: str
+) -> None:
+    """By the lock file: also where a word of its steps has changed at once."""
+    tests = project / "tests" / "test_battles.py"
+    tests.write_text(TESTS.replace(', rev="1:00000000"', ""), "utf-8")
+    assert arena("accept", "--all")[0] == 0
+    renamed = SPEC.replace("Scenario: Stop", "Scenario: The end").replace("it is over", steps)
+    (project / "docs" / "battles.md").write_text(renamed, "utf-8")
+    _, output, _ = arena("check")
+    assert "no scenario is called 'Stop'; it was renamed to 'The end'" in output
+    assert '@pytest.mark.scenario("The end")' in output
+
+
 def test_a_marker_that_names_an_older_version_has_to_be_changed(
     arena: Arena, project: Path
 ) -> None:

@@ -59,12 +59,11 @@ def test_no_file_is_an_empty_lock(tmp_path: Path) -> None:
     assert Lock.read(tmp_path / "none.lock") == Lock(place="none.lock")
 
 
-def test_known_is_what_the_index_asks_for() -> None:
-    """Rev and steps, by key."""
-    lock, _ = accepted(Lock(), START)
-    rev, steps = lock.known()["Battles :: Start"]
-    assert rev == "1:aaaaaaaa"
-    assert steps[2] == "Then its status is ACTIVE"
+def test_a_former_name_leads_to_the_present_one() -> None:
+    """What is still called so has none, and neither has what is gone for good."""
+    lock, _ = accepted(Lock(), START, STOP)
+    assert lock.former_names([scenario("Begin"), STOP]) == {START.key: "Battles :: Begin"}
+    assert lock.former_names([START]) == {}
 
 
 def test_accepting_shows_the_steps_that_are_accepted() -> None:

@@ -6,6 +6,7 @@ import os
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -91,7 +92,8 @@ class Scenarios:
         place = f"{wanted.places['specs']}; seen from {wanted.root}"
         specs.require_scenarios(self._specification, wanted.specs, place=place)
         self._rules = self._read_rules()
-        index = specs.Index(self._specification, self._rules.lock.known())
+        scenarios = self._specification.scenarios
+        index = specs.Index(self._specification, partial(self._rules.lock.former_names, scenarios))
         form = "--scenario={}"
         asked = (
             specs.Reference(name=it, place=form.format(it), form=form) for it in wanted.scenario

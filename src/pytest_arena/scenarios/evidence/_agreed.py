@@ -163,9 +163,10 @@ class Lock:
         lines = (to_shape(entry) for _, entry in sorted(self.entries.items()))
         return _LOCK_HEAD + "".join(f"\n{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
 
-    def known(self) -> dict[str, tuple[str, tuple[str, ...]]]:
-        """Return for each key the accepted rev and the lines of its steps."""
-        return {key: (entry.rev, entry.steps) for key, entry in self.entries.items()}
+    def former_names(self, scenarios: Sequence[ScenarioSpec]) -> dict[str, str]:
+        """Return, by the key under which it was accepted, the key that a scenario has now."""
+        gone = self._gone(scenario.key for scenario in scenarios)
+        return {former.key: key for key, former in self._renames(scenarios, gone).items()}
 
     def accepted(
         self, document: Document, keys: Sequence[str] = ()

@@ -8,16 +8,14 @@ from difflib import SequenceMatcher, get_close_matches
 from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios.specs._specification import canonical, similarity, step_lines
+from pytest_arena.scenarios.specs._specification import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping
 
     from pytest_arena.scenarios.specs._references import Reference
     from pytest_arena.scenarios.specs._specification import ScenarioSpec, Specification
 
-_LIKE = 0.6
-"""How like two scenarios are if one has become the other. Others are below 0.5."""
 _CANDIDATES = 20
 _SHOWN = 3
 _NAMED_LIKE = 0.75
@@ -31,19 +29,19 @@ class Index:
 
     Args:
         specification: all that was read.
-        known: what was reviewed, from the lock file: of each key its version and its step lines.
-            By these a scenario that was renamed is found again.
+        former: says what was accepted under another name: that key, and the present one. It is
+            asked where nobody has a name.
     """
 
     def __init__(
         self,
         specification: Specification,
-        known: Mapping[str, tuple[str, tuple[str, ...]]] | None = None,
+        former: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._scenarios = specification.scenarios
         self._files = specification.files
         self._unread = [problem for problem in specification.problems if problem.is_error]
-        self._known = known or {}
+        self._former = former
         self._by_name: dict[str, list[ScenarioSpec]] = {}
         for scenario in self._scenarios:
             for name in _names(scenario):
@@ -123,11 +121,14 @@ class Index:
         self, what: str, lack: str, reference: Reference, named: Collection[str]
     ) -> ScenarioError:
         near, place = self._nearest(reference, named), reference.place or "the marker"
-        rev, steps = self._reviewed(canonical(reference.name))
-        if renamed := self._renamed(rev or reference.rev, steps):
-            near = [renamed]
-            was = "it was renamed to" if steps else "its steps are those of"
-            what += f"; {was} {renamed.name!r}"
+        name, keys = canonical(reference.name), self._former()
+        found = {keys[key] for key in keys if name in {key, key.rpartition(" :: ")[2]}}
+        renamed = [scenario for scenario in self._scenarios if scenario.key in found]
+        alike = [scenario for scenario in self._scenarios if scenario.rev == reference.rev]
+        if len(same := renamed or alike) == 1:
+            near = same
+            was = "it was renamed to" if renamed else "its steps are those of"
+            what += f"; {was} {same[0].name!r}"
         if not near and self._unread:
             # What belongs to no scenario may have taken in any of them.
             wrong = min(self._unread, key=lambda problem: bool(problem.scenario))
@@ -158,27 +159,6 @@ class Index:
         if reference.form:
             return reference.form.format(shlex.quote(self._shortest(scenario) or scenario.key))
         return self.marker(scenario, rev=reference.rev, row=reference.row)
-
-    def _reviewed(self, name: str) -> tuple[str, tuple[str, ...]]:
-        keys = [name, *(key for key in self._known if key.rpartition(" :: ")[2] == name)]
-        return next((self._known[key] for key in keys if key in self._known), ("", ()))
-
-    def _renamed(self, rev: str, steps: Sequence[str]) -> ScenarioSpec | None:
-        """The new scenario that has the steps which were reviewed under a name, or nearly so."""
-        new = [scenario for scenario in self._scenarios if scenario.key not in self._known]
-        same = [scenario for scenario in new if rev and scenario.rev == rev]
-        if same:
-            return same[0] if len(same) == 1 else None
-        words = {*" ".join(steps).split()}
-
-        def shared(scenario: ScenarioSpec) -> float:
-            others = {*" ".join(step_lines(scenario)).split()}
-            return len(words & others) / (len(words | others) or 1)
-
-        likest = sorted(new, key=shared)[-_CANDIDATES:] if steps else []
-        rated = [(similarity(step_lines(match), steps), match.key, match) for match in likest]
-        best = max(rated, default=None, key=lambda each: each[:2])
-        return best[2] if best and best[0] > _LIKE else None
 
     def _nearest(self, reference: Reference, named: Collection[str]) -> list[ScenarioSpec]:
         """Those whose name is much like it; where one is nearly the same, that alone."""
