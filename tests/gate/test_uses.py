@@ -103,7 +103,7 @@ def test_others_may_take_connections_while_they_are_looked_through(gate: Any, wa
     """As sync endpoints do, in threads: the question is the test's, and so would be the error."""
     (known_to, look), others = WALKS[walk], [Other(), Other()]
     known = known_to(gate)
-    value = _drivers._Opened(_drivers.Admitted(), None, 0)
+    value = _drivers.Admitted()
 
     def take_another() -> None:
         others.append(Other())

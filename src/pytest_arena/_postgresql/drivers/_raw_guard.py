@@ -27,7 +27,6 @@ from pytest_arena._postgresql.drivers._statements import (
     Admitted,
     guard_cursors,
     note_opened,
-    owner_of,
     replace_function,
 )
 from pytest_arena._process import when_imported
@@ -220,7 +219,7 @@ def _guard_inner_psycopg(guard: _Guard, kind: Any) -> None:
 
         return _connect_gen
 
-    replace_function(owner_of(kind, "_connect_gen"), "_connect_gen", make)
+    replace_function(kind, "_connect_gen", make)
 
 
 def _guard_generators(guard: _Guard, module: ModuleType) -> None:
@@ -321,7 +320,6 @@ _UNREAD = "statements that somebody sends by {}, past an engine, are not looked 
 # The guard's words
 
 _UNSEEN = "no line of yours is on the stack: a pool's own task or thread connects"
-_REDIRECT = "arena_drivers = redirect   (it then lands in the test's database)"
 
 
 def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> RefusedError:
@@ -332,7 +330,8 @@ def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> Refus
         why="arena leads engines into the test's database; what this connection does would stay "
         "in a database that may be a real one",
         cause=str(user_line() or _UNSEEN),
-        fix=f"{_REDIRECT}\nor use the app's engine, db_session or arena.url{_allowing(target)}",
+        fix="arena_drivers = redirect   (it then lands in the test's database)\n"
+        f"or use the app's engine, db_session or arena.url{_allowing(target)}",
     )
 
 

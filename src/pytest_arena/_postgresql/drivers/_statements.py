@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from pytest_arena._product import Aim, Core
-    from pytest_arena._values import Address, CodeLine
+    from pytest_arena._values import Address
 
     FindCore: TypeAlias = Callable[[], Core | None]
 
@@ -30,7 +30,6 @@ __all__ = [
     "admitted",
     "guard_cursors",
     "note_opened",
-    "owner_of",
     "pid_of",
     "pooled",
     "raw_connections",
@@ -49,7 +48,6 @@ class RawConnection:
     """
 
     aim: Aim
-    line: CodeLine | None
     serial: int
     pid: int  # of its backend; 0 where that is not known
 
@@ -63,22 +61,15 @@ class Admitted:
 
     address: Address | None = None
     aim: Aim | None = None
+    serial: int = 0  # of the level in which it was opened
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    admitted: Admitted
-    line: CodeLine | None
-    serial: int
-
-
-_opened: weakref.WeakKeyDictionary[Any, _Opened] = weakref.WeakKeyDictionary()
+_opened: weakref.WeakKeyDictionary[Any, Admitted] = weakref.WeakKeyDictionary()
 
 
 def note_opened(core: Core, admitted: Admitted, connection: Any) -> None:
     """Keep in mind why a connection was let through, and use its database if it is ours."""
-    line = user_line() if admitted.aim else None  # an engine's own have theirs elsewhere
-    _opened[connection] = _Opened(admitted, line, core.serial())
+    _opened[connection] = replace(admitted, serial=core.serial())
     if admitted.aim is not None:
         core.opened_raw(admitted.aim.key)
 
@@ -86,26 +77,25 @@ def note_opened(core: Core, admitted: Admitted, connection: Any) -> None:
 def admitted(driver_connection: Any) -> Admitted | None:
     """Return why this very connection was let through; None for one that was not seen."""
     try:
-        opened = _opened.get(driver_connection)
+        return _opened.get(driver_connection)
     except TypeError:  # an object of somebody's that cannot be looked up
         return None
-    return opened.admitted if opened else None
 
 
 def pooled(driver_connection: Any) -> None:
     """An engine's pool has this connection from here on: it does not end with a level."""
     opened = _opened.get(driver_connection)
     if opened is not None:
-        _opened[driver_connection] = replace(opened, admitted=Admitted(opened.admitted.address))
+        _opened[driver_connection] = replace(opened, aim=None)
 
 
 def raw_connections() -> list[RawConnection]:
     """Return those that are open."""
     return [
-        RawConnection(opened.admitted.aim, opened.line, opened.serial, pid_of(connection))
+        RawConnection(opened.aim, opened.serial, pid_of(connection))
         for connection in alive(_opened)
         if (opened := _opened.get(connection)) is not None
-        and opened.admitted.aim is not None
+        and opened.aim is not None
         and not _is_closed(connection)
     ]
 
@@ -226,27 +216,18 @@ def refused_beyond(statement: str) -> ProductionDatabaseError:
 def replace_function(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     """Put what ``make`` returns in the place of a function of a driver's, once and for all.
 
+    ``owner`` is a module or a class, which may have it from one that it is made from.
+
     Raises:
         KeyError: this version of the driver has no such function.
     """
+    owner = next((kind for kind in getattr(owner, "__mro__", ()) if name in vars(kind)), owner)
     original = vars(owner)[name]
     function = getattr(original, "__func__", original)
     if not hasattr(function, "arena_guards"):
         guarded: Any = wraps(function)(make(function))
         guarded.arena_guards = True
         setattr(owner, name, classmethod(guarded) if function is not original else guarded)
-
-
-def owner_of(kind: type, name: str) -> Any:
-    """Return the class that a method is written in.
-
-    Raises:
-        AttributeError: this version of the driver has no such method.
-    """
-    for base in kind.__mro__:
-        if name in vars(base):
-            return base
-    raise AttributeError(name)
 
 
 def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
@@ -274,7 +255,7 @@ def _guard_psycopg(core: FindCore, module: ModuleType) -> None:
         return _convert_query
 
     # Of all cursors, sync, async and on the server, and of COPY: they have nothing else in common.
-    replace_function(owner_of(module.Cursor, "_convert_query"), "_convert_query", make)
+    replace_function(module.Cursor, "_convert_query", make)
 
 
 def guard_cursors(core: FindCore, extensions: Any, connection: Any) -> None:

@@ -36,8 +36,10 @@ def prepare(dialect: Dialect, cparams: dict[str, Any], *, tell: Callable[[str], 
     """
     if isinstance(cparams.get("async_creator_fn"), MovingConnect):
         del cparams["async_creator_fn"]  # another loop's, in a dictionary that is used again
+    # An app's own function may not know the argument, and its own loop is what it wants.
+    has_own_way = any(map(cparams.get, ("async_creator_fn", "loop")))
     loop = running_loop()
-    if loop is None or not _is_wanted(dialect, cparams):
+    if loop is None or has_own_way or (dialect.is_async, dialect.driver) != (True, "asyncpg"):
         return
     driver: Any = dialect.dbapi
     kind = type(loop)
@@ -48,12 +50,6 @@ def prepare(dialect: Dialect, cparams: dict[str, Any], *, tell: Callable[[str], 
         return
     on_tls = partial(tell, _stays("TLS"))
     cparams["async_creator_fn"] = MovingConnect(driver.asyncpg.connect, on_tls)
-
-
-def _is_wanted(dialect: Dialect, cparams: dict[str, Any]) -> bool:
-    # An app's own function may not know the argument, and its own loop is what it wants.
-    own = ("async_creator_fn", "loop")
-    return dialect.is_async and dialect.driver == "asyncpg" and not any(map(cparams.get, own))
 
 
 def _stays(reason: str) -> str:
