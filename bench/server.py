@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from platformdirs import user_cache_path
 from sqlalchemy import URL
 
-from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.journal._capture import fitting_schema, install
+from pytest_arena._postgresql.journal._capture import install
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers import Wanted
 from pytest_arena._postgresql.servers._find import find_server
@@ -74,8 +73,7 @@ def databases() -> Iterator[ServerRegistry]:
 
 def add_journal(address: Address) -> None:
     """Install a change journal in a database."""
-    with closing(open_control(address)) as control:
-        found = install(control, fitting_schema(control))
+    found = install(address)
     assert not any(one.is_fatal for one in found), found
 
 

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import create_engine, inspect
 
 from pytest_arena._postgresql._control import ControlFailure
-from pytest_arena._postgresql.journal._journal_templates import install
+from pytest_arena._postgresql.journal._capture import install
 from pytest_arena._postgresql.journal._server import ServerJournal
 from tests.journal.world import DONE, database, journaled, schema_of_journal
 from tests.servers.postgresql import address, connect, rows

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from pytest_arena._postgresql._control import ControlFailure
-from pytest_arena._postgresql.journal._journal_templates import install
+from pytest_arena._postgresql.journal._capture import install
 from tests.journal.world import World, database, journaled
 from tests.servers.postgresql import address, rows, run
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._postgresql.journal._journal_templates import install
+from pytest_arena._postgresql.journal._capture import install
 from tests.journal.world import DONE, World, database, journaled, knows_xml
 from tests.servers.postgresql import address, run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_arena._postgresql.journal._journal_templates import install
+from pytest_arena._postgresql.journal._capture import install
 from tests.journal.world import World, database, knows_xml, schema_of_journal
 from tests.servers.postgresql import address, rows, run
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from pytest_arena._postgresql._control import ControlFailure
-from pytest_arena._postgresql.journal._journal_templates import install
+from pytest_arena._postgresql.journal._capture import install
 from tests.journal.random_history import HOSTILE, Schema
 from tests.journal.world import World, database, journaled, knows_xml, tamper
 from tests.servers.postgresql import address, connect, run

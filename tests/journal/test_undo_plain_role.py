@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql._control import ControlFailure
-from pytest_arena._postgresql.journal._journal_templates import install, lacking
+from pytest_arena._postgresql.journal._capture import install
+from pytest_arena._postgresql.journal._journal_templates import lacking
 from pytest_arena._postgresql.journal._server import Restoration, ServerJournal
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena.errors import ServerError

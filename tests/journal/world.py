@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pytest_arena._postgresql.journal._journal_templates import install
+from pytest_arena._postgresql.journal._capture import install
 from pytest_arena._postgresql.journal._server import Restoration, ServerJournal
 from tests.servers.postgresql import address, connect, rows, run
 

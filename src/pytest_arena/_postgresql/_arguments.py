@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._values import Address
 
-__all__ = ["Led", "ServerTarget", "is_led", "knows", "lead", "name_outright", "target"]
 
 _PORT = "5432"
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql._control import Control
 
-__all__ = ["content", "in_batches", "one_snapshot"]
-
 
 def content(control: Control) -> dict[str, str]:
     """Return a digest of each thing in the database that the connection is on.

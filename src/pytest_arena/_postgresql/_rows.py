@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql._control import Control
 
-__all__ = ["Rows", "compared", "read_digests", "read_rows"]
-
 
 class _CatalogTable(NamedTuple):
     """A table of the app's, as the catalog has it."""

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql._control import Control
 
-__all__ = ["ScriptFailed", "run_script"]
-
 
 class ScriptFailed(Exception):
     """A statement of a script failed, or is not for arena to run. ``fix`` is "" if not known."""

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from pytest_arena._product import Target
     from pytest_arena._values import Address
 
-__all__ = ["DatabaseShelves"]
 
 _DESCRIBED = """
 SELECT current_setting('server_version_num')::int / 10000,

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
     from pytest_arena.errors import RefusedError
 
-__all__ = ["watch_drivers"]
-
 
 class _Guard:
     """Decides on each connection before a socket is opened."""

@@ -24,20 +24,6 @@ if TYPE_CHECKING:
 
     FindCore: TypeAlias = Callable[[], Core | None]
 
-__all__ = [
-    "SEAMS",
-    "Admitted",
-    "admitted",
-    "guard_cursors",
-    "note_opened",
-    "pid_of",
-    "pooled",
-    "raw_connections",
-    "reaches_beyond",
-    "refused_beyond",
-    "replace_function",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class RawConnection:

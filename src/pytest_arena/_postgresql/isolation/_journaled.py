@@ -18,7 +18,8 @@ from pytest_arena._postgresql.isolation._server_levels import (
     ServerMoment,
     Snapshot,
 )
-from pytest_arena._postgresql.journal._journal_templates import check_fit, install, journaled
+from pytest_arena._postgresql.journal._capture import install
+from pytest_arena._postgresql.journal._journal_templates import check_fit, journaled
 from pytest_arena._postgresql.journal._server import Look, Restoration, ServerJournal
 from pytest_arena._product import Held, held_by
 from pytest_arena.errors import ArenaError

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql.journal._tables import JournalTable
 
-__all__ = ["CONTRADICTION", "apply_function", "taking_functions"]
 
 CONTRADICTION = "AR001"  # the SQLSTATE of a journal that contradicts its table
 
@@ -137,12 +136,8 @@ def _inserts(table: JournalTable) -> str:
     return f"INSERT INTO {into} SELECT {values} FROM unnest({images}::{table.quoted}[]) u"
 
 
-def taking_functions(schema: str, tables: Sequence[JournalTable]) -> str:
-    """Write a function for each table without a key: as many rows of an image as it is given go."""
-    return "".join(_taking(schema, table) for table in tables if not table.key)
-
-
-def _taking(schema: str, table: JournalTable) -> str:
+def taking_function(schema: str, table: JournalTable) -> str:
+    """Write the function of a table without a key: as many rows of an image as it is given go."""
     # The connection does without these plans; here a table has to be read whole. Parameters have no
     # names that a column may have, too.
     return f"""

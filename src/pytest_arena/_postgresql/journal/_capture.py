@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from pytest_arena._postgresql._control import ControlFailure, identifier, literal
+from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
 from pytest_arena._postgresql.journal._functions import undo_script
 from pytest_arena._postgresql.journal._state import EXACT_SEQUENCES, content, event_triggers, layout
 from pytest_arena._postgresql.journal._tables import (
@@ -15,6 +15,7 @@ from pytest_arena._postgresql.journal._tables import (
     HIDDEN_SCHEMA,
     PLAIN_SCHEMA,
     JournalGap,
+    find_schema,
     read_canon,
     read_sequences,
     read_tables,
@@ -28,19 +29,10 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._control import Control
     from pytest_arena._postgresql.journal._tables import JournalTable, Setting
     from pytest_arena._postgresql.journal._triggers import Capture
-
-__all__ = ["capture_new", "fitting_schema", "install", "uninstall"]
-
-
-def fitting_schema(control: Control) -> str:
-    """Return where the role that is connected may install one."""
-    is_superuser = control.rows(
-        "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
-    )
-    return HIDDEN_SCHEMA if is_superuser[0][0] else PLAIN_SCHEMA
+    from pytest_arena._values import Address
 
 
-def install(control: Control, schema: str) -> list[JournalGap]:
+def install(address: Address) -> list[JournalGap]:
     """Make a journal in a database, or bring it up to date with a schema that has changed.
 
     From then on each change of a row is in it, and each change of the schema leaves a mark. It is
@@ -55,6 +47,19 @@ def install(control: Control, schema: str) -> list[JournalGap]:
         Failed: the role lacks rights, or somebody holds a table locked for a second. Of some
             hundreds of tables, some may have their triggers then.
     """
+    with closing(open_control(address)) as control:
+        return _installed(control, find_schema(control) or _fitting_schema(control))
+
+
+def _fitting_schema(control: Control) -> str:
+    """Return where the role that is connected may install one."""
+    is_superuser = control.rows(
+        "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+    )
+    return HIDDEN_SCHEMA if is_superuser[0][0] else PLAIN_SCHEMA
+
+
+def _installed(control: Control, schema: str) -> list[JournalGap]:
     found: list[JournalGap] = []
     try:
         with _transaction(control):
@@ -216,7 +221,8 @@ class _Found(NamedTuple):
         lacking = [one for one in wanted if _fact(one) not in there]
         statements = [*_changed(schema, there, wanted, lacking)]
         if not there and table.oid not in self.installed:
-            statements += [standing(table, one, schema) for one in table.relations if one.is_leaf]
+            new = [one for one in table.relations if one.is_leaf]
+            statements += [f"{standing(table, one, schema)};" for one in new]
         return "".join(statements)
 
 

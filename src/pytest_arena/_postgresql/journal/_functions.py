@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import literal
-from pytest_arena._postgresql.journal._apply import apply_function, taking_functions
+from pytest_arena._postgresql.journal._apply import apply_function, taking_function
 from pytest_arena._postgresql.journal._state import (
     forestall,
     latest,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql.journal._tables import JournalTable
 
-__all__ = ["ALTERED", "CRASHED", "undo_script"]
 
 CRASHED = "the server was restarted, and its journal is gone"
 ALTERED = "the schema was changed"
@@ -85,7 +84,7 @@ def undo_script(
             shape_function(schema),
             state_table(schema, sequences),
             restart_function(schema),
-            taking_functions(schema, tables),
+            *(taking_function(schema, table) for table in tables if not table.key),
             apply_function(schema, tables),
             *(part.format(**text) for part in parts),
             f"SELECT {schema}.settle();",

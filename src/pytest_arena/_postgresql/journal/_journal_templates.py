@@ -9,54 +9,40 @@ import hashlib
 import json
 from contextlib import closing
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from pytest_arena._postgresql._control import ControlFailure, identifier, open_control
 from pytest_arena._postgresql._templates import DatabaseShelves
-from pytest_arena._postgresql.journal._capture import fitting_schema
-from pytest_arena._postgresql.journal._capture import install as install_by
+from pytest_arena._postgresql.journal._capture import install
 from pytest_arena._postgresql.journal._server import BE_REPLICA
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
     from pytest_arena._postgresql.journal._tables import JournalGap
     from pytest_arena._postgresql.registry import ServerRegistry
-    from pytest_arena._values import Address
 
-__all__ = [
-    "Unjournaled",
-    "check_fit",
-    "install",
-    "journaled",
-    "lacking",
-    "remarks",
-    "what_would_do",
-]
 
 _GRANT_SINCE = 15  # a version of PostgreSQL
 _WHOSE = "SELECT current_user::text, current_setting('server_version_num')::int / 10000"
-# Whether a trigger catches what a replica writes, on a table that nobody else sees. An exception
-# takes back all that a block has done: the last one is caught, and is no failure.
+# Whether a trigger catches what a replica writes, on a table that nobody else sees.
 _TRIAL = """
-DO $trial$
+CREATE TEMP TABLE arena_trial (n int) ON COMMIT DROP;
+CREATE FUNCTION pg_temp.arena_catch() RETURNS trigger LANGUAGE plpgsql AS $catch$
 BEGIN
-    CREATE TEMP TABLE arena_trial (n int) ON COMMIT DROP;
-    CREATE TEMP TABLE arena_caught (n int) ON COMMIT DROP;
-    CREATE FUNCTION pg_temp.arena_catch() RETURNS trigger LANGUAGE plpgsql AS $catch$
-    BEGIN
-        INSERT INTO pg_temp.arena_caught SELECT came.n FROM came;
-        RETURN NULL;
-    END $catch$;
-    CREATE TRIGGER arena_trial AFTER INSERT ON pg_temp.arena_trial REFERENCING NEW TABLE AS came
-        FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.arena_catch();
-    ALTER TABLE pg_temp.arena_trial ENABLE ALWAYS TRIGGER arena_trial;
-    INSERT INTO pg_temp.arena_trial VALUES (1);
-    IF NOT EXISTS (SELECT FROM pg_temp.arena_caught WHERE n = 1) THEN
+    PERFORM set_config('arena.caught', came.n::text, true) FROM came;
+    RETURN NULL;
+END $catch$;
+CREATE TRIGGER arena_trial AFTER INSERT ON pg_temp.arena_trial REFERENCING NEW TABLE AS came
+    FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.arena_catch();
+ALTER TABLE pg_temp.arena_trial ENABLE ALWAYS TRIGGER arena_trial;
+INSERT INTO pg_temp.arena_trial VALUES (1);
+DO $check$ BEGIN
+    IF current_setting('arena.caught', true) IS DISTINCT FROM '1' THEN
         RAISE EXCEPTION 'a trigger that is enabled always did not fire';
     END IF;
-END $trial$
+END $check$
 """
 
 
@@ -88,12 +74,6 @@ def journaled(own: ServerRegistry, template: str | None) -> str:
         return found
     with DatabaseShelves(own, None).locked(shelf):
         return _found(own, shelf) or _built(own, template, shelf)
-
-
-def install(address: Address) -> list[JournalGap]:
-    """Install a journal in a database, by a connection that is made for it."""
-    with closing(open_control(address)) as control:
-        return install_by(control, fitting_schema(control))
 
 
 def remarks(own: ServerRegistry, template: str | None) -> list[str]:
@@ -148,12 +128,8 @@ def _shelf(template: str | None) -> str:
 @cache
 def _layout() -> str:
     """The code that writes the journal's functions: those of other code are not to be called."""
-    digest = hashlib.sha256()
-    folder = files("pytest_arena._postgresql.journal")
-    for file in sorted(folder.iterdir(), key=lambda file: file.name):
-        if file.name.endswith(".py"):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 # Rights

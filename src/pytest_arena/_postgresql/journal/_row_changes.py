@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql._control import Control
 
-__all__ = ["Entries", "rows_changed"]
 
 _DEFAULT = "public"
 _RAW = ("row",)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql.journal._capture import (
     capture_new,
-    fitting_schema,
     install,
     uninstall,
 )
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.journal._tables import JournalGap
     from pytest_arena._values import Address, TableRows
 
-__all__ = ["Look", "Restoration", "ServerJournal"]
 
 _BUSY, _DEADLOCK = "55P03", "40P01"
 # So many bytes of dead entries are looked through in no time; more are given back, seldom: that
@@ -381,11 +379,10 @@ class ServerJournal:
         Raises:
             Failed: somebody holds a table, or the server is gone.
         """
-        with closing(open_control(self._address)) as control:
-            schema = self._schema or fitting_schema(control)
-            found = install(control, schema)
+        found = install(self._address)
         if not any(one.is_fatal for one in found):
-            self._schema, self._missed, self._alterations, self._shape = schema, [], 0, None
+            self._schema = find_schema(self._control)
+            self._missed, self._alterations, self._shape = [], 0, None
             self._use()
         return found
 

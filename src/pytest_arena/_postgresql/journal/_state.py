@@ -21,19 +21,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql.journal._tables import JournalTable, Setting
 
-__all__ = [
-    "EXACT_SEQUENCES",
-    "content",
-    "event_triggers",
-    "forestall",
-    "latest",
-    "layout",
-    "now",
-    "restart_function",
-    "set_back",
-    "shape_function",
-    "state_table",
-]
 
 # Up to so many are read themselves, each for 2 µs. Of more, an uncalled one's number is not known:
 # `setval(…, false)` on it is not seen.

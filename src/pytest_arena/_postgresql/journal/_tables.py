@@ -13,21 +13,6 @@ from pytest_arena._postgresql._control import identifier, literal
 if TYPE_CHECKING:
     from pytest_arena._postgresql._control import Control
 
-__all__ = [
-    "APPS_OWN",
-    "HIDDEN_SCHEMA",
-    "OURS",
-    "PLAIN_SCHEMA",
-    "JournalGap",
-    "JournalTable",
-    "Relation",
-    "Setting",
-    "find_schema",
-    "read_canon",
-    "read_sequences",
-    "read_tables",
-    "settled_canon",
-]
 
 # A schema that reflection and alembic pass over; only a superuser may make one of such a name.
 HIDDEN_SCHEMA = "pg_arena"

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql.journal._tables import JournalTable, Relation, Setting
 
-__all__ = ["Capture", "captures", "standing"]
-
 
 @dataclass(frozen=True, slots=True)
 class Capture:
@@ -58,12 +56,8 @@ def captures(table: JournalTable, schema: str, canon: Sequence[Setting]) -> Iter
             yield _of_truncate(table, relation, schema, settings)
 
 
-def standing(table: JournalTable, relation: Relation, schema: str) -> str:
+def standing(table: JournalTable, relation: Relation, schema: str, operation: int = 1) -> str:
     """Write down what stands in a table, or in a partition of it, as come."""
-    return _standing(table, relation, schema, 1) + ";"
-
-
-def _standing(table: JournalTable, relation: Relation, schema: str, operation: int) -> str:
     entry = _entry(table, operation, _image(table, relation, "r"))
     return f"INSERT INTO {schema}.j {entry} FROM ONLY {relation.quoted} AS r"
 
@@ -146,7 +140,7 @@ def _of_truncate(
         "IF pg_catalog.current_setting('transaction_isolation') IN "
         "('repeatable read', 'serializable') "
         f"THEN INSERT INTO {schema}.ddl VALUES ({mark}); END IF; "
-        f"{_standing(table, relation, schema, -1)}; RETURN NULL; END"
+        f"{standing(table, relation, schema, -1)}; RETURN NULL; END"
     )
     return Capture(
         relation=relation,
@@ -173,10 +167,7 @@ def _needed(canon: Sequence[Setting], table: JournalTable) -> list[Setting]:
 
 def _is_set(setting: Setting) -> str:
     found = f"pg_catalog.current_setting({literal(setting.name)})"
-    values = {setting.value, *setting.same}
-    if len(values) == 1:
-        return f"{found} OPERATOR(pg_catalog.=) {literal(setting.value)}"
-    same = ", ".join(map(literal, sorted(values)))
+    same = ", ".join(map(literal, sorted({setting.value, *setting.same})))
     return f"{found} OPERATOR(pg_catalog.=) ANY (ARRAY[{same}])"
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-__all__ = ["prepare", "why_not"]
 
 _SECONDS: Final = 10
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     Factory = Callable[[], Any]
     Made = tuple[Any, Any]
 
-__all__ = ["MovingConnect", "MovingTransport", "RunningLoop", "at_checkin"]
 
 _AT_ONCE: Final = 256 * 1024  # bytes: what asyncio's own transports read at once
 _SECONDS_BETWEEN_LOOKS: Final = 1.0

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._values import Address
 
-__all__ = ["Server", "Unavailable", "Wanted"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:

@@ -28,21 +28,6 @@ from pytest_arena._postgresql.servers._programs import Account, Programs, accoun
 from pytest_arena._process import until
 from pytest_arena._values import Address
 
-__all__ = [
-    "IDLE",
-    "OTHER_CLIENTS",
-    "Cluster",
-    "address_of",
-    "find_cluster",
-    "is_running",
-    "make_data",
-    "reachable",
-    "remove",
-    "stop",
-    "top_folders",
-]
-
-
 # Asked by the keeper, too.
 OTHER_CLIENTS = """
 SELECT count(*) FROM pg_catalog.pg_stat_activity

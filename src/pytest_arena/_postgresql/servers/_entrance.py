@@ -20,7 +20,6 @@ from pytest_arena.errors import redact
 if TYPE_CHECKING:
     from pytest_arena._values import Address
 
-__all__ = ["Answer", "Elsewhere", "Knocked", "enter", "knock", "refusal"]
 
 # One row: what the server is, and what this role may do on it.
 _LOGIN = """

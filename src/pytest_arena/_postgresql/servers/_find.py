@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql.servers._programs import Programs
 
-__all__ = ["find_server", "installed_server", "local_service", "read_url", "wheel_server"]
 
 _WHY = "arena makes a database for each test, on a server where it may create some"
 _FORM = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"

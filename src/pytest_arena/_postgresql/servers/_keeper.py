@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["WELCOME", "NotPostgreSQL", "Wire", "is_held", "locked"]
 
 _PROTOCOL = 3 << 16
 _SHORTEST = 4  # a length counts itself

@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql.servers._programs import Account
 
-__all__ = [
-    "ClusterFolder",
-    "SharedLock",
-    "attempt",
-    "cluster_folder",
-    "cluster_parents",
-    "exclusive",
-]
 
 HOME = "ARENA_CLUSTERS"  # another folder for all clusters
 

@@ -17,16 +17,6 @@ from pytest_arena._postgresql.servers import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = [
-    "OLDEST",
-    "Account",
-    "Programs",
-    "account",
-    "environment",
-    "folders",
-    "programs_of_wheel",
-    "read_programs",
-]
 
 OLDEST = 13  # DROP DATABASE … WITH (FORCE)
 _SECONDS = 60
