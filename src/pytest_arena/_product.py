@@ -74,7 +74,8 @@ def room(product: str) -> Room:
 class Key(NamedTuple):
     """What tells two databases apart. A tuple, since each checkout looks some up."""
 
-    # file, memory, shared memory, server; expected before any engine; building a template
+    # file, memory, shared memory, server; building a template; expected: only an option or a test
+    # has named it, and no engine has meant it yet
     kind: str
     name: str
 
@@ -316,11 +317,6 @@ class Database:
     is_of_a_test: bool = False  # made in a test, after which it is as its template again
     born: int = 0  # one that is dropped and made again lands elsewhere than before
     lock: threading.RLock = field(default_factory=threading.RLock)
-
-    @property
-    def is_expected(self) -> bool:
-        """Whether only an option or a test has named it, and no engine has meant it yet."""
-        return self.key.kind == "expected"
 
     @property
     def file(self) -> str:

@@ -299,7 +299,8 @@ class KnownDatabases:
         Raises:
             ConfigError: nobody knows this name, or several databases have it.
         """
-        found = [database for database in self.by_key.values() if name in database.tails]
+        every = list(self.by_key.values())
+        found = [database for database in every if name in database.tails]
         if len(found) == 1:
             return found[0]
         if found:
@@ -312,9 +313,7 @@ class KnownDatabases:
             )
         if name in self.named_by_options():
             return self._expected(name)
-        names = sorted(
-            {*(one.name for one in self.by_key.values()), *self.named_by_options()} - {""}
-        )
+        names = sorted({*(one.name for one in every), *self.named_by_options()} - {""})
         raise ConfigError(
             f"there is no database {name!r}",
             why="each database of the app has the name of its file, without its ending, or the one "

@@ -13,8 +13,7 @@ from sqlalchemy.engine import make_url
 
 from pytest_arena import _gate
 from pytest_arena._databases._app_databases import AllowedFiles, KnownDatabases, Products
-from pytest_arena._databases._builds import BuildAim, Builds
-from pytest_arena._databases._template import Recipe, Store
+from pytest_arena._databases._template import BuildAim, Builds, Recipe, Store
 from pytest_arena._databases._verified import Verified
 from pytest_arena._product import Aim, Asked, Key
 from pytest_arena._values import Stage
@@ -234,7 +233,7 @@ class Databases:
         if database.key.kind == "memory":
             return True
         is_asked_for = (
-            database.is_expected
+            database.key.kind == "expected"
             or database.attached
             or not database.file  # on a server: its name means it for good
             or database is self.known.primary

@@ -177,7 +177,7 @@ class Sessions:
             PendingWorkError: the work is in an async session, which cannot be awaited here.
         """
         self.commit_sync_sessions()
-        if any(_pending(session) for session in self._async):
+        if any(_fresh(session).has_pending_work for session in self._async):
             raise PendingWorkError(
                 "a sync request inside an async test, while db_session has work not committed",
                 why="the request would not see it: a sync client cannot await the commit",
@@ -217,10 +217,8 @@ class Sessions:
 
     def pending(self) -> int:
         """Return how many instances wait to be written."""
-        sessions = [*self._sync, *(session.sync_session for session in self._async)]
-        return sum(
-            len(session.new) + len(session.dirty) + len(session.deleted) for session in sessions
-        )
+        sessions = [*self._sync, *map(_fresh, self._async)]
+        return sum(len(each.new) + len(each.dirty) + len(each.deleted) for each in sessions)
 
     def roll_back(self) -> None:
         """Give up what is pending in sync sessions."""
@@ -255,14 +253,11 @@ def _said_whose(flush: str) -> Iterator[None]:
 
 
 def _has_work(session: AsyncSession | FreshSession) -> bool:
-    if isinstance(session, AsyncSession):
-        return session.in_transaction() or _pending(session)
-    return session.in_transaction() or session.has_pending_work
+    return session.in_transaction() or _fresh(session).has_pending_work
 
 
-def _pending(session: AsyncSession) -> bool:
-    sync = session.sync_session
-    return isinstance(sync, FreshSession) and sync.has_pending_work
+def _fresh(session: AsyncSession | FreshSession) -> FreshSession:
+    return cast("FreshSession", getattr(session, "sync_session", session))
 
 
 class Engines:

@@ -33,7 +33,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
             f"{file} was changed during this run, by another process: arena leads only those into "
             "the test's database that read its URL from the environment"
         )
-    meant = [one for one in databases.known.by_key.values() if not one.is_expected]
+    meant = [one for one in databases.known.by_key.values() if one.key.kind != "expected"]
     known = tuple(sorted(one.name for one in meant))
     asked = {tail for one in meant for tail in one.tails}
     used = databases.provisioned()
