@@ -189,7 +189,7 @@ class OwnConnection(sqlite3.Connection):
         """
         self.execute("BEGIN")
         try:
-            self.schema_version()
+            self.execute("PRAGMA schema_version").fetchall()
             yield
         finally:
             self.execute("COMMIT")
