@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 import sys
 import tempfile
 from contextlib import ExitStack, closing
@@ -43,7 +44,8 @@ __all__ = [
 
 NEVER = -1  # a data version that no file has: whoever compares with it sees a change
 _CHUNK = 256 * 1024  # a multiple of each page size, and smaller than a processor's cache
-_HEADER_BYTES = 100
+# What it is, the size of its pages, its mode; how often it has changed, how many pages, the schema.
+_HEADER = struct.Struct(">16sH2s4xII8xI56x")
 _MAGIC = b"SQLite format 3\0"
 WAL_MODE = b"\2\2"
 _LARGEST_PAGE = 65536  # its size does not fit into two bytes, and is written as 1
@@ -85,20 +87,19 @@ class Header:
     @classmethod
     def of(cls, raw: bytes) -> Header | None:
         """Read it from a file's first bytes; None where there is no database yet."""
-        if len(raw) < _HEADER_BYTES or not raw.startswith(_MAGIC):
+        if len(raw) < _HEADER.size:
             return None
-        page_size = int.from_bytes(raw[16:18], "big")
-        if not page_size:
+        magic, page_size, mode, counter, pages, cookie = _HEADER.unpack(raw)
+        if magic != _MAGIC or not page_size:
             return None
         page_size = _LARGEST_PAGE if page_size == 1 else page_size
-        counter, pages, cookie = (int.from_bytes(raw[at : at + 4], "big") for at in (24, 28, 40))
-        return cls(page_size, pages, counter, cookie, raw[18:20] == WAL_MODE)
+        return cls(page_size, pages, counter, cookie, mode == WAL_MODE)
 
 
 def is_whole(file: Path) -> bool:
     """Whether a finished file has the length that its header says: not one that was cut off."""
     with file.open("rb") as stream:
-        header = Header.of(stream.read(_HEADER_BYTES))
+        header = Header.of(stream.read(_HEADER.size))
     return header is not None and file.stat().st_size == header.page_size * header.pages
 
 
@@ -134,7 +135,7 @@ class LiveFile:
 
     def header(self) -> Header | None:
         """Return what the first page says; None where there is none yet. Costs 3 µs."""
-        return Header.of(os.pread(self.descriptor, _HEADER_BYTES, 0))
+        return Header.of(os.pread(self.descriptor, _HEADER.size, 0))
 
     def write(self, data: bytes | memoryview, offset: int) -> None:
         """Write to the file, whose write lock the caller has."""
@@ -269,7 +270,7 @@ class Pages:
         """Write back what differs, while nobody else reads or writes."""
         with self._live.control.alone():
             header, wanted = self._header(), self._map(picture)
-            described = Header.of(wanted[:_HEADER_BYTES])
+            described = Header.of(wanted[: _HEADER.size])
             if described is None or described.page_size != header.page_size:
                 raise Unfit
             self._write_back(memoryview(wanted), header.page_size)
