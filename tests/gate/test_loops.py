@@ -558,7 +558,7 @@ class TestAbandoned:
         """The item is there for the next loop, and the waiter is gone."""
         queue: AnyLoopQueue[str] = AnyLoopQueue()
         assert self.attack(queue, loops) == ["item"]
-        assert not queue._getters._rows
+        assert not queue._rows
 
     def test_an_abandoned_waiter_takes_nothing_twin(self, plain_loops: Loops) -> None:
         """`asyncio.Queue` wants to wake it in its closed loop."""
@@ -1067,7 +1067,7 @@ class TestQueue:
             assert loop.call(meet_with_an_item()) == 1
             with pytest.raises(Empty):
                 loop.call(meet())
-        assert not queue._getters._rows
+        assert not queue._rows
 
     def test_no_timer_is_left(self) -> None:
         """Whichever way a wait ends."""
@@ -1161,24 +1161,27 @@ class TestQueue:
         thread.join(FOR_EVER)
         assert queue.qsize() == 1
 
-    @pytest.mark.parametrize("amid", [1, 2])
-    def test_amid_a_look_nothing_is_missed_pitfall_017(self, loops: Loops, amid: int) -> None:
+    @pytest.mark.parametrize("amid", [1, 2, 3])
+    def test_amid_a_look_nothing_is_missed_pitfall_017(
+        self, loops: Loops, amid: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """What comes back between "nothing there" and "so I wait", at the first look or later."""
         queue: AnyLoopQueue[int] = AnyLoopQueue()
-        looks: list[None] = []
+        get_nowait, looks = queue.get_nowait, []
 
         def look() -> int:
             looks.append(None)
             try:
-                return queue.get_nowait()
+                return get_nowait()
             finally:
                 if len(looks) == amid:
                     queue.put_nowait(1)
 
         async def wait() -> int:
-            asyncio.get_running_loop().call_soon(queue._getters.tell)
-            return await queue._getters.wait(look, None)
+            asyncio.get_running_loop().call_soon(queue._tell)
+            return await queue.aget()
 
+        monkeypatch.setattr(queue, "get_nowait", look)
         with loops.here() as loop:
             assert loop.call(wait()) == 1
         assert len(looks) == amid + 1
@@ -1225,7 +1228,7 @@ class TestQueue:
             for thread in threads:
                 thread.join(FOR_EVER)
         assert sorted([queue.get_nowait(), queue.get_nowait()]) == [0, 1]
-        assert not queue._getters._rows
+        assert not queue._rows
 
 
 @pytest.mark.parametrize("make", [asyncio.Lock, AnyLoopMutex])

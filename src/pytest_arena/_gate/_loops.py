@@ -18,16 +18,16 @@ from sqlalchemy.util import await_only  # 2.1 calls it await_, and keeps this na
 from sqlalchemy.util.concurrency import AsyncAdaptedLock
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full, QueueCommon
 
+from pytest_arena._process import running_loop
+
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
-    from collections.abc import Callable
 
     from sqlalchemy.pool import Pool
 
 __all__ = ["AnyLoopMutex", "AnyLoopQueue", "adopt", "free_locks", "install"]
 
 _T = TypeVar("_T")
-_R = TypeVar("_R")
 
 # Two threads that adopt one pool at once would each give it a queue of its own. (Reentrant: garbage
 # collection may check a connection in, and the gate listens.)
@@ -110,7 +110,12 @@ class AnyLoopQueue(QueueCommon[_T]):
         self.use_lifo = use_lifo
         self._items: deque[_T] | list[_T] = deque()
         self._guard = threading.RLock()
-        self._getters = _Queue(self._guard)
+        # Who waits, by loops. What holds between any two steps: in each row, as many are told to
+        # look as there are things to take, or all of them.
+        self._rows: dict[AbstractEventLoop, _Row] = {}
+        # Who waited in a queue that was taken over: asyncio seats them here, and they look for
+        # themselves.
+        self._elders: deque[Future[None]] = deque()
 
     @classmethod
     def heir_of(cls, queue: AsyncAdaptedQueue[_T]) -> AnyLoopQueue[_T]:
@@ -118,7 +123,7 @@ class AnyLoopQueue(QueueCommon[_T]):
         inner: Any = queue._queue  # noqa: SLF001 - nothing public reaches those who wait
         heir = cls(queue.maxsize, queue.use_lifo)
         heir._items = inner._queue  # noqa: SLF001 - as above; a list in asyncio's LifoQueue
-        heir._getters.elders = inner._getters  # noqa: SLF001 - as above
+        heir._elders = inner._getters  # noqa: SLF001 - as above
         return heir
 
     def empty(self) -> bool:
@@ -136,7 +141,11 @@ class AnyLoopQueue(QueueCommon[_T]):
     def get_nowait(self) -> _T:
         """Take an item, or raise `Empty`."""
         with self._guard:
-            return self._take()
+            # Tried, not asked first: a waiter of a queue taken over takes without our guard.
+            try:
+                return self._items.pop() if self.use_lifo else self._items.popleft()  # type: ignore[union-attr]  # a list is always LIFO
+            except IndexError:
+                raise Empty from None
 
     def put_nowait(self, item: _T) -> None:
         """Add an item, or raise `Full`. Needs no loop."""
@@ -144,34 +153,92 @@ class AnyLoopQueue(QueueCommon[_T]):
             if self.full():
                 raise Full
             self._items.append(item)
-        self._getters.tell()
-
-    def get(self, block: bool = True, timeout: float | None = None) -> _T:  # noqa: FBT001, FBT002 - SQLAlchemy's signature
-        """Take an item, in SQLAlchemy's greenlet if it has to be waited for."""
-        if not block:
-            return self.get_nowait()
-        if self._getters.is_clear():
-            with suppress(Empty):
-                return self.get_nowait()
-        return await_only(self._getters.wait(self.get_nowait, timeout))
+        self._tell()
 
     def put(self, item: _T, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002, FBT001, FBT002 - SQLAlchemy's signature
         """Add an item, or raise `Full` at once, whether to block or not."""
         self.put_nowait(item)
 
-    async def aget(self) -> _T:
-        """Take an item, however long that takes."""
-        if self._getters.is_clear():
+    def get(self, block: bool = True, timeout: float | None = None) -> _T:  # noqa: FBT001, FBT002 - SQLAlchemy's signature
+        """Take an item, in SQLAlchemy's greenlet if it has to be waited for."""
+        if not block:
+            return self.get_nowait()
+        if self._is_clear():
             with suppress(Empty):
                 return self.get_nowait()
-        return await self._getters.wait(self.get_nowait, None)
+        return await_only(self.aget(timeout))
 
-    def _take(self) -> _T:
-        # Tried, not asked first: a waiter of a queue taken over takes without our guard.
+    async def aget(self, seconds: float | None = None) -> _T:
+        """Take an item, however long that takes, or raise `Empty` when the time is up."""
+        if self._is_clear():
+            with suppress(Empty):
+                return self.get_nowait()
+        seat = _Seat(asyncio.get_running_loop(), seconds)
         try:
-            return self._items.pop() if self.use_lifo else self._items.popleft()  # type: ignore[union-attr]  # a list is always LIFO
-        except IndexError:
-            raise Empty from None
+            if self._sit_down(seat):
+                await seat.turn
+            while (found := self._look(seat)) is None:
+                await seat.turn
+            return found[0]
+        except BaseException:
+            self._stand_up(seat)
+            self._tell()  # we may have been told, and take nothing
+            raise
+        finally:
+            seat.close()
+
+    def _is_clear(self) -> bool:
+        """Tell whether nobody of the running loop waits."""
+        return not self._rows or running_loop() not in self._rows
+
+    def _tell(self) -> None:
+        """Let one waiter of each loop look, and every elder."""
+        if not (self._rows or self._elders):
+            return
+        with self._guard:
+            gone = [self._rows.pop(loop, None) for loop in tuple(self._rows) if loop.is_closed()]
+            for row in tuple(self._rows.values()):
+                row.tell()
+            while (elder := _first_of(self._elders)) is not None:
+                _call(elder)
+        del gone  # not under the guard: an abandoned task ends here, and runs what code it likes
+
+    def _sit_down(self, seat: _Seat) -> bool:
+        """Take the last place; tell whether others have been told, who look first."""
+        with self._guard:
+            row = self._rows.setdefault(seat.loop, _Row())
+            row.untold.append(seat.turn)
+            if others_first := bool(row.told):
+                row.tell()
+            return others_first
+
+    def _look(self, seat: _Seat) -> tuple[_T] | None:
+        """Take an item; None where there is to be another look."""
+        with self._guard:
+            if seat.turn.done():
+                self._sit_in_front(seat)
+            try:
+                found = (
+                    self.get_nowait()
+                )  # after sitting down: nothing that comes amid it is missed
+            except Empty:
+                if seat.late:
+                    raise
+                return None
+            self._stand_up(seat)
+            return (found,)
+
+    def _sit_in_front(self, seat: _Seat) -> None:
+        row = self._rows[seat.loop]
+        row.forget(seat.turn)
+        seat.turn = seat.loop.create_future()
+        row.untold.appendleft(seat.turn)
+
+    def _stand_up(self, seat: _Seat) -> None:
+        with self._guard:
+            row = self._rows.get(seat.loop)
+            if row is not None and row.forget(seat.turn):
+                del self._rows[seat.loop]
 
 
 @final
@@ -207,92 +274,6 @@ class AnyLoopMutex:
 
     async def __aexit__(self, *_: object) -> None:
         self.release()
-
-
-@final
-class _Queue:
-    """Those who wait for the same thing: a row for each loop, first come, first told.
-
-    What holds between any two steps: in each row, as many are told to look as there are things to
-    take, or all of them.
-    """
-
-    def __init__(self, guard: threading.RLock) -> None:
-        self._guard = guard
-        self._rows: dict[AbstractEventLoop, _Row] = {}
-        # Who waited in a queue that was taken over: asyncio seats them here, and they look for
-        # themselves.
-        self.elders: deque[Future[None]] = deque()
-
-    def is_clear(self) -> bool:
-        """Tell whether nobody of the running loop waits."""
-        try:
-            return asyncio.get_running_loop() not in self._rows
-        except RuntimeError:
-            return True
-
-    async def wait(self, attempt: Callable[[], _R], seconds: float | None) -> _R:
-        """Make the attempt whenever told to, until it does not raise `Empty`."""
-        seat = _Seat(asyncio.get_running_loop(), seconds)
-        try:
-            if self._sit_down(seat):
-                await seat.turn
-            while (found := self._look(seat, attempt)) is None:
-                await seat.turn
-            return found[0]
-        except BaseException:
-            self._stand_up(seat)
-            self.tell()  # we may have been told, and take nothing
-            raise
-        finally:
-            seat.close()
-
-    def tell(self) -> None:
-        """Let one waiter of each loop look, and every elder."""
-        if not (self._rows or self.elders):
-            return
-        with self._guard:
-            gone = [self._rows.pop(loop, None) for loop in tuple(self._rows) if loop.is_closed()]
-            for row in tuple(self._rows.values()):
-                row.tell()
-            while (elder := _first_of(self.elders)) is not None:
-                _call(elder)
-        del gone  # not under the guard: an abandoned task ends here, and runs what code it likes
-
-    def _sit_down(self, seat: _Seat) -> bool:
-        """Take the last place; tell whether others have been told, who look first."""
-        with self._guard:
-            row = self._rows.setdefault(seat.loop, _Row())
-            row.untold.append(seat.turn)
-            if others_first := bool(row.told):
-                row.tell()
-            return others_first
-
-    def _look(self, seat: _Seat, attempt: Callable[[], _R]) -> tuple[_R] | None:
-        """Give the result of the attempt, or None where there is to be another one."""
-        with self._guard:
-            if seat.turn.done():
-                self._sit_in_front(seat)
-            try:
-                found = attempt()  # after sitting down: nothing that comes amid it is missed
-            except Empty:
-                if seat.late:
-                    raise
-                return None
-            self._stand_up(seat)
-            return (found,)
-
-    def _sit_in_front(self, seat: _Seat) -> None:
-        row = self._rows[seat.loop]
-        row.forget(seat.turn)
-        seat.turn = seat.loop.create_future()
-        row.untold.appendleft(seat.turn)
-
-    def _stand_up(self, seat: _Seat) -> None:
-        with self._guard:
-            row = self._rows.get(seat.loop)
-            if row is not None and row.forget(seat.turn):
-                del self._rows[seat.loop]
 
 
 @final
