@@ -1167,7 +1167,7 @@ class TestQueue:
     ) -> None:
         """What comes back between "nothing there" and "so I wait", at the first look or later."""
         queue: AnyLoopQueue[int] = AnyLoopQueue()
-        get_nowait, looks = queue.get_nowait, []
+        get_nowait, looks = queue.get_nowait, list[None]()
 
         def look() -> int:
             looks.append(None)

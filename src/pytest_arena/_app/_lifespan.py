@@ -56,7 +56,7 @@ class Lifespan:
         self.state: dict[str, Any] = {}
         """What the app hands on to its requests, by ``scope["state"]``."""
         self._app = app
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         # Waited for in other threads and loops as well; "running" means: cannot be cancelled, as
         # a cancelled waiter would otherwise cancel it for the others.
         self._started: Future[None] = Future()
@@ -73,7 +73,7 @@ class Lifespan:
         self._start_error: LifespanError | None = None
         self._failure: LifespanError | None = None
         self._coroutine = self._live()
-        self._task = self._loop.create_task(self._coroutine, name="pytest-arena: lifespan")
+        self._task = self.loop.create_task(self._coroutine, name="pytest-arena: lifespan")
         # A loop may be closed without a word to its tasks. There is no other name for this wish;
         # asyncio.gather and run_until_complete express it in the same way.
         self._task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - see above
@@ -87,16 +87,12 @@ class Lifespan:
         """
         if self._is_stopping or self._is_left or self._start_error:
             return False
-        return self._task.done() or not self._loop.is_closed()
+        return self._task.done() or not self.loop.is_closed()
 
     @property
     def is_settled(self) -> bool:
         """Whether nothing is left to do or to say."""
         return (self._is_left or self._task.done()) and self._failure is None
-
-    def lives_in(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether it was begun in this loop."""
-        return self._loop is loop
 
     async def astarted(self) -> None:
         """Wait until the app is up, in any loop.
@@ -108,7 +104,7 @@ class Lifespan:
         __tracebackhide__ = True
         if not self._started.done():
             self._check_it_moves(blocked=None)
-            if self._loop is running_loop():
+            if self.loop is running_loop():
                 await self._started_here.wait()
             else:
                 await asyncio.wrap_future(self._started)
@@ -220,7 +216,7 @@ class Lifespan:
 
     def _check_it_moves(self, *, blocked: asyncio.AbstractEventLoop | None) -> None:
         __tracebackhide__ = True
-        if self._loop is blocked or not self._loop.is_running():
+        if self.loop is blocked or not self.loop.is_running():
             raise _app_errors.startup_stuck()
 
     def _ask(self) -> None:
@@ -237,20 +233,20 @@ class Lifespan:
     def _end_from_outside(self) -> None:
         __tracebackhide__ = True
         here = running_loop()
-        if self._loop.is_closed():
+        if self.loop.is_closed():
             self._leave()
-        elif self._loop.is_running() and self._loop is not here:
+        elif self.loop.is_running() and self.loop is not here:
             self._end_in_its_thread()
         elif here is not None:
             self._ask()  # nothing can be awaited here; it ends when its loop goes on
         else:
-            self._loop.run_until_complete(self.stop())
+            self.loop.run_until_complete(self.stop())
 
     def _end_in_its_thread(self) -> None:
         __tracebackhide__ = True
         stop = self.stop()
         try:
-            stopped = asyncio.run_coroutine_threadsafe(stop, self._loop)
+            stopped = asyncio.run_coroutine_threadsafe(stop, self.loop)
         except RuntimeError:
             stop.close()  # the loop was closed at this very moment, which has cancelled the task
             return
@@ -361,7 +357,7 @@ class SharedLifespan:
         __tracebackhide__ = True
         loop = asyncio.get_running_loop()
         for lifespan in self._lifespans:
-            if lifespan.lives_in(loop):
+            if lifespan.loop is loop:
                 await lifespan.stop()
 
     def close(self) -> None:

@@ -38,19 +38,15 @@ class Login:
         self.role = role
         self._function = function
         self._path = path
-        self._is_done = False
+        self.is_done = False
+        """Whether the client has logged in."""
         self._failure: ClientError | None = None
         self._thread_lock = threading.Lock()
         self._loop_lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
-    @property
-    def is_done(self) -> bool:
-        """Whether the client has logged in."""
-        return self._is_done
-
     def forget(self) -> None:
         """The next request logs in again."""
-        self._is_done = False
+        self.is_done = False
         self._failure = None
 
     async def aonce(self, client: object) -> None:
@@ -60,7 +56,7 @@ class Login:
             LoginError: from what the login function raised.
         """
         __tracebackhide__ = True
-        if self._is_done or self in _under_way.get():
+        if self.is_done or self in _under_way.get():
             return
         known = self._failure
         async with self._lock_of_this_loop():
@@ -70,7 +66,7 @@ class Login:
     def once(self, client: object) -> None:
         """Log this client in, if it is not. Raises as `aonce` does, and for an async function."""
         __tracebackhide__ = True
-        if self._is_done or self in _under_way.get():
+        if self.is_done or self in _under_way.get():
             return
         known = self._failure
         with self._thread_lock:
@@ -89,7 +85,7 @@ class Login:
         __tracebackhide__ = True
         if self._failure is not None and self._failure is not known:
             raise self._failure
-        return not self._is_done
+        return not self.is_done
 
     async def _alog_in(self, client: object) -> None:
         __tracebackhide__ = True
@@ -122,7 +118,7 @@ class Login:
             raise self._failure from error
         finally:
             _under_way.reset(token)
-        self._is_done = True
+        self.is_done = True
 
 
 def _forgot_to_await(error: Exception) -> bool:

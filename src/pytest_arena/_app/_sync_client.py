@@ -102,11 +102,6 @@ class SyncClient(_Base):
         if lifespan := self._arena_begun.pop():
             lifespan.close()
 
-    def _arena_bind(self, host: Host, login: Login | None) -> None:
-        self._arena_host = host
-        self._arena_login = login
-        self._arena_begun = []
-
     def _arena_ready(self) -> None:
         __tracebackhide__ = True
         self._arena_join()
@@ -141,7 +136,8 @@ def open_test_client(host: Host, login: Login | None, *, options: Mapping[str, A
         client = kind(_as_coroutine_function(host.app), **options)
     except TypeError as error:
         raise _app_errors.wrong_options(error, "the test client") from error
-    client._arena_bind(host, login)  # noqa: SLF001 - a class of this file
+    client._arena_host, client._arena_login = host, login  # noqa: SLF001 - a class of this file
+    client._arena_begun = []  # noqa: SLF001 - as above
     # Below the client, whose own `app` a test may ask for something; Litestar's asks that one.
     transport: Any = client._transport  # noqa: SLF001 - neither library has another way
     if hasattr(transport, "app"):

@@ -57,19 +57,21 @@ def _server_name(product: str, host: str, port: int | str, database: str | None)
 
 def asked_by_engine(engine: Engine) -> Asked | None:
     """Return which database an engine would ask for, None where only a connection can tell."""
-    try:
-        return describe(engine.dialect, *engine.dialect.create_connect_args(engine.url))
-    except Exception:  # noqa: BLE001 - a third-party dialect; the gate decides when it connects
-        return None
+    return _asked(engine.url, engine.dialect)
 
 
 def asked_by_url(url: str | URL) -> Asked | None:
     """Return which database a URL means, None where its driver is not installed."""
-    parsed = make_url(url)
+    return _asked(make_url(url))
+
+
+def _asked(url: URL, dialect: Dialect | None = None) -> Asked | None:
     try:
-        dialect = parsed.get_dialect()()
-        return describe(dialect, *dialect.create_connect_args(parsed))
-    except Exception:  # noqa: BLE001 - an unknown dialect, a driver that cannot be imported, a URL that it refuses
+        dialect = dialect or url.get_dialect()()
+        return describe(dialect, *dialect.create_connect_args(url))
+    # A third-party dialect, or an unknown one, a driver that cannot be imported, a URL that it
+    # refuses: the gate decides when it connects.
+    except Exception:  # noqa: BLE001 - as said
         return None
 
 

@@ -25,7 +25,6 @@ from pytest_arena._gate._registry import (
     INFO,
     Checkout,
     ConnectionRecord,
-    abandon,
     drop_quietly,
     is_foreign,
     note_owner,
@@ -44,6 +43,10 @@ if TYPE_CHECKING:
     from pytest_arena._product import Core
 
 __all__ = ["Gate", "close", "engines_in_use", "find_engines", "install", "remember_engines"]
+
+
+# What a fork left to the child: SQLite forbids to use it there, and to close it as well.
+_abandoned: list[Any] = []
 
 
 class Gate:
@@ -123,7 +126,8 @@ class Gate:
             self.connected(dbapi_connection, entry)
         info: ConnectionRecord = entry.info[INFO]
         if info.process != os.getpid():
-            abandon(entry)
+            _abandoned.append(entry.dbapi_connection)
+            entry.dbapi_connection = None
             raise DisconnectionError("this connection belongs to the process that forked this one")
         if info.handle is not None and not info.handle.is_of(dbapi_connection):
             # A listener has put another one in its place.
@@ -274,11 +278,7 @@ def _of_last_gate(method: str) -> Callable[..., None]:
 
 
 def _watch_driver(product: str, _module: object) -> None:
-    room(product).connections.watch(_core)
-
-
-def _core() -> Core | None:
-    return _gates[-1].core if _gates else None
+    room(product).connections.watch(lambda: _gates[-1].core)
 
 
 _CHILDREN = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system", "os.spawn"}
@@ -286,8 +286,8 @@ _CHILDREN = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system", "os.s
 
 def _on_child(name: str, _args: object) -> None:
     # Called for every audit event of the process: the first test must be the cheapest.
-    if name in _CHILDREN and not is_own() and (core := _core()) is not None:
-        core.before_child(forked="fork" in name)
+    if name in _CHILDREN and not is_own():
+        _gates[-1].core.before_child(forked="fork" in name)
 
 
 def close(gate: Gate) -> bool:

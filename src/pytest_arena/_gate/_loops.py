@@ -215,8 +215,11 @@ class AnyLoopQueue(QueueCommon[_T]):
     def _look(self, seat: _Seat) -> tuple[_T] | None:
         """Take an item; None where there is to be another look."""
         with self._guard:
-            if seat.turn.done():
-                self._sit_in_front(seat)
+            if seat.turn.done():  # it was told, and sits in front until it has something
+                row = self._rows[seat.loop]
+                row.forget(seat.turn)
+                seat.turn = seat.loop.create_future()
+                row.untold.appendleft(seat.turn)
             try:
                 found = (
                     self.get_nowait()
@@ -227,12 +230,6 @@ class AnyLoopQueue(QueueCommon[_T]):
                 return None
             self._stand_up(seat)
             return (found,)
-
-    def _sit_in_front(self, seat: _Seat) -> None:
-        row = self._rows[seat.loop]
-        row.forget(seat.turn)
-        seat.turn = seat.loop.create_future()
-        row.untold.appendleft(seat.turn)
 
     def _stand_up(self, seat: _Seat) -> None:
         with self._guard:
@@ -276,11 +273,8 @@ class AnyLoopMutex:
         self.release()
 
 
-@final
 class _Row:
     """The waiters of one loop: who is to be told, in turn, and who was told and is to look."""
-
-    __slots__ = ("told", "untold")
 
     def __init__(self) -> None:
         self.untold: deque[Future[None]] = deque()
@@ -301,11 +295,8 @@ class _Row:
         return not (self.told or self.untold)
 
 
-@final
 class _Seat:
     """The place of one waiter: its next turn, and whether its time is up."""
-
-    __slots__ = ("_alarm", "late", "loop", "turn")
 
     def __init__(self, loop: AbstractEventLoop, seconds: float | None) -> None:
         self.loop = loop

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._process import running_loop
@@ -40,7 +39,6 @@ __all__ = [
     "Part",
     "Registry",
     "Written",
-    "abandon",
     "drop_quietly",
     "is_foreign",
     "note_owner",
@@ -143,16 +141,6 @@ class Checkout:
         """How many statements have written in its transaction, and no savepoint has undone."""
         info = self.entry.info.get(INFO)
         return len(info.written.parts) if isinstance(info, ConnectionRecord) and info.written else 0
-
-
-# What a fork left to the child: SQLite forbids to use it there, and to close it as well.
-_abandoned: list[Any] = []
-
-
-def abandon(entry: Any) -> None:
-    """Take a connection out of its entry, and keep it from ever being closed."""
-    _abandoned.append(entry.dbapi_connection)
-    entry.dbapi_connection = None
 
 
 class Registry:
@@ -382,7 +370,7 @@ def note_owner(dbapi_connection: object) -> None:
     closed first: afterwards nothing could be said to it any more, its socket would be collected
     with a ResourceWarning, and uvloop waits for ever where that is an error.
     """
-    connection = _driver_connection(dbapi_connection)
+    connection = getattr(dbapi_connection, "driver_connection", None)
     loop = running_loop()
     if connection is None or loop is None or _is_without_loop(connection):
         return
@@ -393,9 +381,7 @@ def note_owner(dbapi_connection: object) -> None:
 
 def is_foreign(dbapi_connection: object) -> bool:
     """Whether a connection belongs to another loop than the running one. Costs about 1 µs."""
-    connection = _driver_connection(dbapi_connection)
-    if connection is None:
-        return False
+    connection = getattr(dbapi_connection, "driver_connection", None)
     with suppress(TypeError):  # as above
         owner = _owners.get(connection)
         return owner is not None and owner() is not running_loop()
@@ -433,7 +419,7 @@ def transport_of(connection: Any) -> Any:
 
 def _quiet(end: Callable[[Any], None]) -> Callable[[Any], None]:
     def close(dbapi_connection: Any) -> None:
-        connection = _driver_connection(dbapi_connection)
+        connection = dbapi_connection.driver_connection
         transport = transport_of(connection)
         if is_foreign(dbapi_connection):
             _hang_up(connection)
@@ -456,7 +442,7 @@ def _without_awaiting(end: Callable[[Any], None]) -> Callable[[Any], None]:
         if in_greenlet():
             end(dbapi_connection)
         else:
-            _driver_connection(dbapi_connection).pgconn.finish()
+            dbapi_connection.driver_connection.pgconn.finish()
 
     return close
 
@@ -515,13 +501,5 @@ def _close_those_of(loop: AbstractEventLoop) -> None:
 
 
 def _is_without_loop(connection: Any) -> bool:
-    if getattr(transport_of(connection), "moves_between_loops", False):
-        return True
-    module = type(connection).__module__.partition(".")[0]
-    return module in _WITHOUT_LOOP
-
-
-def _driver_connection(dbapi_connection: object) -> Any:
-    if isinstance(dbapi_connection, AdaptedConnection):
-        return dbapi_connection.driver_connection
-    return None
+    is_moving = getattr(transport_of(connection), "moves_between_loops", False)
+    return is_moving or type(connection).__module__.partition(".")[0] in _WITHOUT_LOOP

@@ -53,18 +53,22 @@ _WRITES = (
     r"|UPDATE(?:\s+OR\s+\w+)?(?:\s+ONLY)?)"
     rf"(?:\s+|(?=[\"`\[]))(?P<table>{_NAME}(?:\s*\.\s*{_NAME})*)"
 )
-_WRITE = re.compile(START + _WRITES, re.IGNORECASE | re.DOTALL)
-_ANY = re.compile(
-    rf"{START}(?:INSERT|REPLACE|UPDATE|DELETE|MERGE|WITH|SAVEPOINT|ROLLBACK|COMMIT|END|ABORT)\b",
-    re.IGNORECASE | re.DOTALL,
+
+
+def _at_start(pattern: str) -> re.Pattern[str]:
+    return re.compile(START + pattern, re.IGNORECASE | re.DOTALL)
+
+
+_WRITE = _at_start(_WRITES)
+_ANY = _at_start(
+    r"(?:INSERT|REPLACE|UPDATE|DELETE|MERGE|WITH|SAVEPOINT|ROLLBACK|COMMIT|END|ABORT)\b"
 )
 _INSIDE = re.compile(rf"\b{_WRITES}", re.IGNORECASE)
-_WITH = re.compile(rf"{START}WITH\b", re.IGNORECASE | re.DOTALL)
-_END = re.compile(rf"{START}(?:COMMIT|END|ROLLBACK|ABORT)\b", re.IGNORECASE | re.DOTALL)
-_SAVEPOINT = re.compile(
-    rf"{START}(?:SAVEPOINT|(?P<back>ROLLBACK(?:\s+(?:WORK|TRANSACTION))?\s+TO(?:\s+SAVEPOINT)?))"
-    rf"\s+(?P<name>{_NAME})",
-    re.IGNORECASE | re.DOTALL,
+_WITH = _at_start(r"WITH\b")
+_END = _at_start(r"(?:COMMIT|END|ROLLBACK|ABORT)\b")
+_SAVEPOINT = _at_start(
+    r"(?:SAVEPOINT|(?P<back>ROLLBACK(?:\s+(?:WORK|TRANSACTION))?\s+TO(?:\s+SAVEPOINT)?))"
+    rf"\s+(?P<name>{_NAME})"
 )
 # What reads like one inside a statement: texts, and locks on rows.
 _NO_WRITES = re.compile(r"'(?:[^']|'')*'|\bFOR\s+(?:NO\s+KEY\s+)?UPDATE\b", re.IGNORECASE)
