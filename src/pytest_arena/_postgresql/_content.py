@@ -82,6 +82,16 @@ _BEGIN_READING = """
     SET LOCAL bytea_output = 'hex';
     SET LOCAL xmloption = 'content'
 """
+# What is read of a table ``c``, and its primary key.
+COLUMNS = """ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
+        ORDER BY a.attnum)"""
+KEY = """ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i
+        CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+        WHERE i.indrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts
+        ORDER BY k.place)"""
+
 _AT_ONCE = 50  # a batch is one statement, which is planned as a whole
 
 

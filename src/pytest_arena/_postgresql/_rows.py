@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._changes import Row, limited, net
-from pytest_arena._postgresql._content import in_batches, one_snapshot
+from pytest_arena._postgresql._content import COLUMNS, KEY, in_batches, one_snapshot
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal
 from pytest_arena._values import TableRows
 
@@ -146,15 +146,10 @@ def _values(control: Control, table: _CatalogTable) -> list[tuple[str, *Row]]:
     return control.rows(table.rows(texts))
 
 
-_TABLES = """
+_TABLES = f"""
 SELECT CASE WHEN n.nspname = 'public' THEN c.relname ELSE n.nspname || '.' || c.relname END::text,
-    ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
-        ORDER BY a.attnum),
-    ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i
-        CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place)
-        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-        WHERE i.indrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts ORDER BY k.place),
+    {COLUMNS},
+    {KEY},
     CASE WHEN c.relkind = 'r' OR NOT EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) t
             JOIN pg_catalog.pg_class leaf ON leaf.oid = t.relid WHERE leaf.relkind = 'f')
         THEN ARRAY[CASE c.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END

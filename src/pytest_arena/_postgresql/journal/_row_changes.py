@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from pytest_arena._postgresql._content import COLUMNS, KEY
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal
 from pytest_arena._values import TableRows
 
@@ -104,7 +105,9 @@ def rows_changed(control: Control, entries: Entries, limit: int | None) -> list[
         Failed: the journal or the server is gone.
     """
     cut = "" if limit is None else f"WHERE p.place <= {int(limit)}"
-    question = _CHANGED.format(entries=entries.write(), cut=cut, schema=entries.schema)
+    question = _CHANGED.format(
+        entries=entries.write(), cut=cut, schema=entries.schema, columns=COLUMNS, key=KEY
+    )
     found = [_rows_of(control, _ChangedTable(*row)) for row in control.rows(question)]
     return [*found, *_marks(control, entries, limit)]
 
@@ -165,16 +168,10 @@ given AS (
     FROM every p {cut} GROUP BY p.rel),
 sums AS (SELECT n.rel, sum(abs(n.c))::int8 AS number FROM net n GROUP BY n.rel)
 SELECT s.rel::int8, m.nspname::text, c.relname::text,
-    ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-        WHERE a.attrelid = s.rel AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
-        ORDER BY a.attnum),
+    {columns},
     (SELECT count(*) FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = s.rel AND a.attnum > 0 AND NOT a.attisdropped),
-    ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i
-        CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place)
-        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-        WHERE i.indrelid = s.rel AND i.indisprimary AND k.place <= i.indnkeyatts
-        ORDER BY k.place),
+    {key},
     (SELECT count(*) FROM pg_catalog.pg_attribute a WHERE a.attrelid = s.rel AND a.attisdropped)
         <> coalesce(e.gone, 0),
     s.number, coalesce(w.gone, '{{}}'), coalesce(w.come, '{{}}')

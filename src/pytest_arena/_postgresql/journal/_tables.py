@@ -39,6 +39,7 @@ class JournalColumn:
     is_plain: bool  # equal values are the same text
     is_virtual: bool = False  # computed when it is read: there is none in what a trigger gets
     is_xml: bool = False
+    has_inner_xml: bool = False  # in an array or composite value
     varies: bool = False  # its text depends on settings of the session that asks
     has_names: bool = False  # or even on its search_path
 
@@ -250,10 +251,11 @@ col AS (
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND {APPS_OWN}
     AND a.attnum > 0 AND NOT a.attisdropped),
-within (type, part) AS (
-    SELECT DISTINCT atttypid, atttypid FROM col
+within (type, part, is_inner) AS (
+    SELECT DISTINCT atttypid, atttypid, false FROM col
     UNION
-    SELECT w.type, p.part FROM within w JOIN pg_catalog.pg_type t ON t.oid = w.part
+    SELECT w.type, p.part, w.is_inner OR t.typtype <> 'd'
+    FROM within w JOIN pg_catalog.pg_type t ON t.oid = w.part
     CROSS JOIN LATERAL (
         SELECT t.typbasetype WHERE t.typtype = 'd'
         UNION ALL SELECT t.typelem WHERE t.typinput = 'pg_catalog.array_in'::pg_catalog.regproc
@@ -267,7 +269,8 @@ kind AS (
             OR t.typinput = 'pg_catalog.array_in'::pg_catalog.regproc
             OR b.is_builtin AND t.typname = ANY ('{_STEADY}'))) AS varies,
         bool_or(b.is_builtin AND t.typname = ANY ('{_NAMES}')) AS has_names,
-        bool_or(t.oid = 'pg_catalog.xml'::pg_catalog.regtype) AS has_xml
+        bool_or(t.oid = 'pg_catalog.xml'::pg_catalog.regtype) AS has_xml,
+        bool_or(t.oid = 'pg_catalog.xml'::pg_catalog.regtype AND w.is_inner) AS has_inner_xml
     FROM within w JOIN pg_catalog.pg_type t ON t.oid = w.part
     CROSS JOIN LATERAL (
         SELECT t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AS is_builtin) b
@@ -283,6 +286,7 @@ SELECT col.attrelid::int8, col.attname::text,
         WHERE l.oid = col.attcollation AND NOT l.collisdeterministic),
     col.attgenerated = 'v',
     kind.has_xml AND t.typtype IN ('b', 'd') AND e.oid IS NULL,
+    kind.has_inner_xml,
     kind.varies,
     kind.has_names
 FROM col JOIN pg_catalog.pg_type t ON t.oid = col.atttypid
