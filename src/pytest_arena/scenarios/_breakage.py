@@ -164,13 +164,13 @@ def to_break(facts: Facts) -> dict[SabotageKind, int | str]:
 
 
 def _last_change(facts: Facts) -> int | str:
-    requests = enumerate(facts.requests)
-    changing = [at for at, one in requests if at >= facts.first and _may_have_changed(one)]
+    changing = [
+        at
+        for at, one in enumerate(facts.requests)
+        # Where it is not known, a method that may change something has done so.
+        if at >= facts.first and (one.method not in _SAFE if one.changed is None else one.changed)
+    ]
     return changing[-1] if changing else "none of its requests changes a row"
-
-
-def _may_have_changed(request: Requested) -> bool:
-    return request.method not in _SAFE if request.changed is None else bool(request.changed)
 
 
 def _why_not_emptied(last: Requested) -> str:

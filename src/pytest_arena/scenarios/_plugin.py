@@ -29,7 +29,6 @@ from pytest_arena.scenarios._tries import SENT, Tries, evidence_line, plain_fact
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from contextlib import AbstractContextManager
 
     from pytest_arena._config import Config
     from pytest_arena._run import ArenaRun
@@ -183,7 +182,8 @@ class Scenarios:
     def pytest_runtest_call(self, item: Any) -> Generator[None, object, object]:
         """Listen, while the test's own function runs."""
         try:
-            with self._heard(item):
+            is_ours = id(item) in self._tests and self.instruments.breaking is None
+            with heard(self.instruments, item) if is_ours else nullcontext():
                 result = yield
         except BaseException as error:
             if (forgotten := self._unawaited.take()) is not None:
@@ -192,10 +192,6 @@ class Scenarios:
         if (forgotten := self._unawaited.take()) is not None:
             raise forgotten
         return result
-
-    def _heard(self, item: Any) -> AbstractContextManager[None]:
-        is_ours = id(item) in self._tests and self.instruments.breaking is None
-        return heard(self.instruments, item) if is_ours else nullcontext()
 
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item: Any, call: Any) -> Generator[None, Any, Any]:
@@ -210,15 +206,12 @@ class Scenarios:
         if report.failed:
             self._failed.add(mapped.test)
         if report.when == "teardown" and (facts := self.instruments.take()) is not None:
-            sent["facts"] = plain_facts(facts) if self._is_one_of_many else self._tries.keep(facts)
+            # A worker's reports go to another process, and so do those of a fork.
+            is_sent = hasattr(self._config, "workerinput") or os.getpid() != self._process
+            sent["facts"] = plain_facts(facts) if is_sent else self._tries.keep(facts)
             report.user_properties.append(("arena_evidence", evidence_line(facts)))
         setattr(report, SENT, sent)
         return report
-
-    @property
-    def _is_one_of_many(self) -> bool:
-        """Whether its reports go to another process: a worker's do, and those of a fork."""
-        return hasattr(self._config, "workerinput") or os.getpid() != self._process
 
     @hook
     def pytest_runtest_logreport(self, report: Any) -> None:

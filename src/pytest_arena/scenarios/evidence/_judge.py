@@ -21,12 +21,17 @@ from pytest_arena.scenarios.evidence._verdicts import best_steps, gaps, judged_s
 from pytest_arena.scenarios.specs import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import date
 
     from pytest_arena.scenarios.evidence._agreed import AgreedGap
-    from pytest_arena.scenarios.evidence._document import JudgedStep, JudgedTest, Pairs, Try
-    from pytest_arena.scenarios.evidence._document import Mapping as TestMapping
+    from pytest_arena.scenarios.evidence._document import (
+        JudgedStep,
+        JudgedTest,
+        Mapping,
+        Pairs,
+        Try,
+    )
     from pytest_arena.scenarios.specs import ScenarioSpec, Specification
 
 EVIDENCE = ("seeded", "requested", "asserted")
@@ -46,7 +51,7 @@ class Rules:
 
 def judge(
     specification: Specification,
-    mappings: Iterable[TestMapping],
+    mappings: Iterable[Mapping],
     tries: Iterable[Try],
     *,
     rules: Rules,
@@ -71,7 +76,7 @@ def judge(
         set(mappings),
         key=lambda it: (it.test, it.row, it.is_deselected, it.rev, it.place, it.source),
     )
-    of_scenario = defaultdict[str, list["TestMapping"]](list)
+    of_scenario = defaultdict[str, list["Mapping"]](list)
     for mapping in mappings:
         of_scenario[mapping.scenario].append(mapping)
     of_test = defaultdict[str, list["Try"]](list)
@@ -98,10 +103,10 @@ def judge(
 
 
 def _claims(
-    scenario: ScenarioSpec, mappings: Iterable[TestMapping], rules: Rules, *, is_sabotaged: bool
+    scenario: ScenarioSpec, mappings: Iterable[Mapping], rules: Rules, *, is_sabotaged: bool
 ) -> Iterator[Claim]:
     """A test that several processes have collected, or several markers name, counts once."""
-    distinct: dict[tuple[str, Pairs], TestMapping] = {}
+    distinct: dict[tuple[str, Pairs], Mapping] = {}
     for mapping in mappings:
         distinct.setdefault((mapping.test, mapping.row), mapping)
     for mapping in distinct.values():
@@ -156,7 +161,7 @@ def _in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     return tuple(sorted(set(problems), key=lambda it: (it.spec, it.line, repr(it))))
 
 
-def _malformed(specification: Specification) -> Mapping[str, Sequence[Problem]]:
+def _malformed(specification: Specification) -> dict[str, list[Problem]]:
     """The errors in a specification, by the key of the scenario that has them."""
     problems = defaultdict[str, list[Problem]](list)
     for problem in specification.problems:
@@ -165,7 +170,7 @@ def _malformed(specification: Specification) -> Mapping[str, Sequence[Problem]]:
     return problems
 
 
-def _malformed_reason(scenario: ScenarioSpec, malformed: Mapping[str, Sequence[Problem]]) -> str:
+def _malformed_reason(scenario: ScenarioSpec, malformed: dict[str, list[Problem]]) -> str:
     """What is wrong with a scenario; of two with one key, with the one at this line."""
     every = malformed.get(scenario.key, ())
     own = [it for it in every if (it.spec, it.line) == (scenario.spec, scenario.line)]
@@ -179,9 +184,9 @@ def _malformed_reason(scenario: ScenarioSpec, malformed: Mapping[str, Sequence[P
 
 def _standing(
     scenario: ScenarioSpec,
-    mappings: Sequence[TestMapping],
+    mappings: Sequence[Mapping],
     rules: Rules,
-    malformed: Mapping[str, Sequence[Problem]],
+    malformed: dict[str, list[Problem]],
 ) -> Standing:
     """What holds for one scenario, by its marks in the tests and what was agreed."""
     gaps = [gap for gap in rules.agreed_gaps if gap.covers(scenario)]
@@ -203,7 +208,7 @@ def _standing(
     )
 
 
-def _drift(scenario: ScenarioSpec, mappings: Sequence[TestMapping], lock: Lock) -> tuple[str, str]:
+def _drift(scenario: ScenarioSpec, mappings: Sequence[Mapping], lock: Lock) -> tuple[str, str]:
     revs = {scenario.rev, *(row.rev for row in scenario.rows)}
     for mapping in mappings:
         if mapping.rev and mapping.rev not in revs:
@@ -217,7 +222,7 @@ def _drift(scenario: ScenarioSpec, mappings: Sequence[TestMapping], lock: Lock) 
 
 
 def _changed_tests(
-    scenario: ScenarioSpec, mappings: Sequence[TestMapping], lock: Lock
+    scenario: ScenarioSpec, mappings: Sequence[Mapping], lock: Lock
 ) -> Iterator[str]:
     if locked := lock.entries.get(scenario.key):
         before = dict(locked.tests)
@@ -229,7 +234,7 @@ def _changed_tests(
 
 
 def _agreement_problems(
-    scenarios: Sequence[ScenarioSpec], mappings: Sequence[TestMapping], rules: Rules
+    scenarios: Sequence[ScenarioSpec], mappings: Sequence[Mapping], rules: Rules
 ) -> Iterator[Problem]:
     """Yield what names a scenario that is not there, or has run out."""
     keys = {scenario.key for scenario in scenarios}
