@@ -98,8 +98,10 @@ def sync_twin(engine: Engine, url: URL) -> Engine:
     Listeners that need the async driver are left out.
     """
     twin = create_engine(url, execution_options=engine.get_execution_options())
-    for listener in _own_listeners(engine):
-        event.listen(twin, "connect", _where_it_works(listener))
+    for listener in engine.pool.dispatch.connect:
+        module = str(getattr(listener, "__module__", ""))
+        if not module.startswith(("sqlalchemy.", "pytest_arena.")):  # the app's own
+            event.listen(twin, "connect", _where_it_works(listener))
     _begin_alike(engine, twin)
     return twin
 
@@ -114,16 +116,6 @@ def _begin_alike(engine: Engine, like: Engine) -> None:
         # Those of the engine itself: its class has the others already.
         for listener in tuple(getattr(engine.dispatch, name).listeners):
             event.listen(like, name, listener)
-
-
-def _own_listeners(engine: Engine) -> list[Callable[..., Any]]:
-    """Return the ``connect`` listeners of the app, without SQLAlchemy's own and ours."""
-    libraries = ("sqlalchemy.", "pytest_arena.")
-    return [
-        listener
-        for listener in engine.pool.dispatch.connect
-        if not str(getattr(listener, "__module__", "")).startswith(libraries)
-    ]
 
 
 def _where_it_works(listener: Callable[..., Any]) -> Callable[[Any, Any], None]:

@@ -37,8 +37,6 @@ from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Live, loaded, room
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from typing_extensions import TypeIs
-
     from pytest_arena._gate._registry import Registry
     from pytest_arena._product import Core
 
@@ -224,17 +222,14 @@ def _made_before() -> list[Engine]:
     """Ask the garbage collector for the engines that exist, which costs some ten milliseconds."""
     # Referrers come generation by generation, the youngest first; within a generation, objects
     # stand in the order in which they were made.
-    wanted = {id(found): found for found in gc.get_referrers(Engine) if _is_engine(found)}
+    # Not isinstance, which asks a lazy proxy for its __class__: that may raise, or load something.
+    referrers = gc.get_referrers(Engine)
+    wanted = {id(found): found for found in referrers if issubclass(type(found), Engine)}
     if len(wanted) <= 1:
         return list(wanted.values())
     objects = (found for generation in (2, 1, 0) for found in gc.get_objects(generation))
     found_again = [wanted.pop(id(found)) for found in objects if id(found) in wanted]
     return [*found_again, *wanted.values()]  # a collection meanwhile moves one past the search
-
-
-def _is_engine(found: object) -> TypeIs[Engine]:
-    # Not isinstance, which asks a lazy proxy for its __class__: that may raise, or load something.
-    return issubclass(type(found), Engine)
 
 
 _gates: list[Gate] = []

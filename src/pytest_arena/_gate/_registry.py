@@ -15,7 +15,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.util.concurrency import in_greenlet
 
@@ -354,13 +354,13 @@ class DatabaseUsage:
 # Connections that cannot leave their loop.
 
 # Their connections wait with what the running loop offers, and belong to none.
-_WITHOUT_LOOP: Final = frozenset({"psycopg", "aiosqlite"})
+_WITHOUT_LOOP = frozenset({"psycopg", "aiosqlite"})
 
-_owners: Final[weakref.WeakKeyDictionary[Any, weakref.ref[AbstractEventLoop]]] = (
-    weakref.WeakKeyDictionary()
-)
-_quiet_ones: Final[weakref.WeakSet[Dialect]] = weakref.WeakSet()
-_watched_loops: Final[weakref.WeakSet[AbstractEventLoop]] = weakref.WeakSet()
+# A loop that ends when its owner lets go of it.
+_Loop = weakref.ref["AbstractEventLoop"]
+_owners: weakref.WeakKeyDictionary[Any, _Loop] = weakref.WeakKeyDictionary()
+_quiet_ones: weakref.WeakSet[Dialect] = weakref.WeakSet()
+_watched_loops: weakref.WeakSet[AbstractEventLoop] = weakref.WeakSet()
 
 
 def note_owner(dbapi_connection: object) -> None:
@@ -399,22 +399,17 @@ def drop_quietly(dialect: Dialect) -> None:
         return
     _quiet_ones.add(dialect)
     instance: Any = dialect  # its methods are replaced, its class's are not
-    if dialect.driver in _WITHOUT_LOOP:
-        instance.do_close = _without_awaiting(dialect.do_close)
-        instance.do_terminate = _without_awaiting(dialect.do_terminate)
-        return
-    ping = dialect.do_ping
-    instance.do_ping = lambda connection: not is_foreign(connection) and ping(connection)
-    instance.do_close = _quiet(dialect.do_close)
-    instance.do_terminate = _quiet(dialect.do_terminate)
+    quiet = _without_awaiting if dialect.driver in _WITHOUT_LOOP else _quiet
+    instance.do_close, instance.do_terminate = quiet(dialect.do_close), quiet(dialect.do_terminate)
+    if quiet is _quiet:
+        ping = dialect.do_ping
+        instance.do_ping = lambda connection: not is_foreign(connection) and ping(connection)
 
 
 def transport_of(connection: Any) -> Any:
     """Return the transport of a driver's connection, None where its place is not known."""
-    found = getattr(connection, "_transport", None)  # asyncpg
-    if found is None:
-        found = getattr(getattr(connection, "_writer", None), "transport", None)  # MySQL's drivers
-    return found
+    writer = getattr(connection, "_writer", None)  # of MySQL's drivers; asyncpg has none
+    return getattr(connection, "_transport", None) or getattr(writer, "transport", None)
 
 
 def _quiet(end: Callable[[Any], None]) -> Callable[[Any], None]:

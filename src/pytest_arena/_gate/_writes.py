@@ -400,7 +400,7 @@ def _end(info: ConnectionRecord) -> None:
 
 def _is_there_to_lose(info: ConnectionRecord, pooled: Any) -> bool:
     """Ask whether the app has not committed it behind SQLAlchemy's back."""
-    if info.handle is None or info.aim is None or not info.handle.is_begun:
+    if info.handle is None or not info.handle.is_begun:
         return False
     try:
         return info.handle.has_written(pooled.dbapi_connection, info.changes)
