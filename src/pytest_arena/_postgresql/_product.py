@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._postgresql._control import as_own
 from pytest_arena._postgresql._identity import identity_of_control
@@ -79,7 +80,10 @@ class PostgreSQL:
     def _check_is_not_the_apps(self, wanted: Wanted) -> None:
         if not wanted.url:
             return
-        url = make_url(wanted.url)
+        try:
+            url = make_url(wanted.url)
+        except (ArgumentError, ValueError):
+            return  # whoever looks for the server says what is wrong with it
         meant = f"{self.name}://{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
         if url.database and meant in {_with_port(name) for name in self._core.asked_names()}:
             raise ConfigError(
