@@ -11,7 +11,6 @@ import pytest
 from pytest_arena._config import (
     FLAGS,
     OPTIONS,
-    SWITCHES,
     Config,
     Option,
     load_config,
@@ -365,13 +364,10 @@ def test_the_page_of_options_is_what_the_code_says() -> None:
     page = (REFERENCE / "options.md").read_text(encoding="utf-8")
     for option in OPTIONS:
         assert described(option) in page, f"put this into options.md:\n\n{described(option)}"
-    for switch in SWITCHES:
-        assert f"## `--arena-{switch.name}`\n\n{switch.help}\n" in page
     headings = [line[4:-1] for line in page.splitlines() if line.startswith("## `")]
     for flag in FLAGS:
         assert f"## `{flag.flag}`\n\n{flag.help}\n" in page
     names = [*(option.ini for option in OPTIONS), *(flag.flag for flag in FLAGS)]
-    names += [f"--arena-{switch.name}" for switch in SWITCHES]
     assert headings == [*names, "ARENA_CACHE"]
 
 

@@ -19,7 +19,6 @@ from pytest_arena._config import (
     FLAGS,
     MARKERS,
     OPTIONS,
-    SWITCHES,
     Config,
     load_config,
     marker_values,
@@ -94,9 +93,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addini(
             option.ini, f"The same as {option.flag}.", type=kind, default=[] if option.many else ""
         )
-    for switch in SWITCHES:
-        dest = f"arena_{switch.name}"
-        group.addoption(f"--arena-{switch.name}", dest=dest, action="store_true", help=switch.help)
     for flag in FLAGS:
         kinds: dict[str, Any] = {"action": "append", "metavar": flag.metavar}
         form = kinds if flag.metavar else {"action": "store_true"}

@@ -195,7 +195,7 @@ def test_the_pools_are_the_apps_own():
 
 @pytest.mark.parametrize("turn", range(5))
 def test_an_engine_per_test_is_dropped_with_its_database(turn):
-    live = _listeners._gates[-1].core.products["sqlite"].folder
+    live = _listeners._gates[-1].core.files.live[0]
     before = len(list(live.iterdir()))
     made = create_engine("sqlite://")
     Base.metadata.create_all(made)
@@ -206,7 +206,7 @@ def test_an_engine_per_test_is_dropped_with_its_database(turn):
     assert before < 60
 
 def test_no_more_files_than_engines():
-    live = _listeners._gates[-1].core.products["sqlite"].folder
+    live = _listeners._gates[-1].core.files.live[0]
     assert len([file for file in live.iterdir() if "level" not in file.name]) == 5
 """
 

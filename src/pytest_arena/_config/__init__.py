@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pytest_arena._config._options import FLAGS, OPTIONS, SWITCHES, Option
+from pytest_arena._config._options import FLAGS, OPTIONS, Option
 from pytest_arena._config._read import MARKERS, Config, load_config, marker_values
 
 __all__ = [
     "FLAGS",
     "MARKERS",
     "OPTIONS",
-    "SWITCHES",
     "Config",
     "Option",
     "load_config",

@@ -50,11 +50,12 @@ class Flag:
     help: str
     metavar: str = ""
     """What it takes, any number of times; empty for a switch."""
+    prefix: str = "--"
 
     @property
     def flag(self) -> str:
         """The name on the command line."""
-        return f"--{self.name.replace('_', '-')}"
+        return f"{self.prefix}{self.name.replace('_', '-')}"
 
 
 # What this version can do. Names that a later one will know are refused with another word.
@@ -239,20 +240,6 @@ OPTIONS = (
         metavar="LINES",
     ),
 )
-# --arena-<name>, and ARENA_<NAME> where that is neither empty, 0, no, off nor false.
-SWITCHES = (
-    Flag(
-        "rebuild",
-        "Build the databases that tests are copied from (arena_schema and arena_seed) anew, "
-        "once, even if nothing seems to have changed.",
-    ),
-    Flag(
-        "verify",
-        "Read each database whole before and after each test, and fail a test after which it is "
-        "not as it was. Costs two readings of all rows and definitions for each test and wider "
-        "fixture.",
-    ),
-)
 FLAGS = (
     Flag(
         "scenario",
@@ -270,5 +257,19 @@ FLAGS = (
         "Run the tests of proven scenarios again with something broken: the seed removed, the "
         "app's commit taken back, the response emptied, or turned into a 500. A test that stays "
         "green is HOLLOW.",
+    ),
+    # Also ARENA_<NAME> where that is neither empty, 0, no, off nor false.
+    Flag(
+        "rebuild",
+        "Build the databases that tests are copied from (arena_schema and arena_seed) anew, "
+        "once, even if nothing seems to have changed.",
+        prefix="--arena-",
+    ),
+    Flag(
+        "verify",
+        "Read each database whole before and after each test, and fail a test after which it is "
+        "not as it was. Costs two readings of all rows and definitions for each test and wider "
+        "fixture.",
+        prefix="--arena-",
     ),
 )

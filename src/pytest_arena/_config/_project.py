@@ -7,7 +7,6 @@ import os
 import shlex
 import tomllib
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,26 +27,20 @@ _SECTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    path: Path | None
-    values: Mapping[str, object]
-
-
 def read_options(database: str | None) -> Config:
     """Read the options that say where databases are, as a run in this folder reads them.
 
     Raises:
         ConfigError: a value that cannot be right; it names where the value stands.
     """
-    file = _file()
+    path, values = _file()
     return load_config(
         flags={} if database is None else {"database": database},
         environ={name: os.environ[name] for name in _VARIABLES if name in os.environ},
-        ini=lambda name: file.values.get(name, "") if name == _DATABASE else "",
+        ini=lambda name: values.get(name, "") if name == _DATABASE else "",
         # The command is no run of a project: it may be called inside the cache.
         root=Path(Path.cwd().anchor),
-        inipath=file.path,
+        inipath=path,
     )
 
 
@@ -57,31 +50,31 @@ def read_project() -> Config:
     Raises:
         ConfigError: a value that cannot be right; it names where the value stands.
     """
-    file = _file()
+    path, values = _file()
     return load_config(
         flags={},
         environ=os.environ,
-        ini=lambda name: file.values.get(name, ""),
-        root=file.path.parent if file.path else Path.cwd(),
-        inipath=file.path,
+        ini=lambda name: values.get(name, ""),
+        root=path.parent if path else Path.cwd(),
+        inipath=path,
     )
 
 
 def read_setting(name: str) -> tuple[str, ...]:
     """Return a setting of pytest's own as words, as the project of this folder has it."""
-    value = _file().values.get(name, "")
+    value = _file()[1].get(name, "")
     return tuple(map(str, value)) if isinstance(value, list) else tuple(shlex.split(str(value)))
 
 
-def _file() -> _File:
-    """Pytest's configuration file: the first one, from this folder upwards."""
+def _file() -> tuple[Path | None, Mapping[str, object]]:
+    """Pytest's configuration file and its values: the first one, from this folder upwards."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         for name in (*_TOML, *_SECTIONS):
             path = folder / name
             if path.is_file() and (values := _read(path)) is not None:
-                return _File(path, values)
-    return _File(None, {})
+                return path, values
+    return None, {}
 
 
 def _read(path: Path) -> Mapping[str, object] | None:

@@ -44,11 +44,6 @@ class SQLite:
         self._count = count(1)
 
     @property
-    def folder(self) -> Path:
-        """That of this process."""
-        return self._home.path
-
-    @property
     def shown(self) -> str:
         """Its version."""
         return f"SQLite {sqlite3.sqlite_version}"
