@@ -12,14 +12,14 @@ NEW_ENOUGH := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 # $(1) an environment, $(2) what to install into it
 install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
 
-.PHONY: help demo demo-postgresql demo-faults test test-full test-with-sqlite capabilities walk lower map bench bench-quick format clean check test-on-others test-with-other-plugins
+.PHONY: help demo demo-postgresql demo-faults test test-full test-with-sqlite capabilities walk lower map bench bench-quick format clean style check test-on-others test-with-other-plugins
 
 help:
 	@echo "make demo         an app's suite under the plugin: what each test had, what it left alone"
 	@echo "make demo-postgresql  one app on asyncpg, a loop for each test: without the plugin and with it"
 	@echo "make demo-faults  the faults that the plugin ends, without it and with it"
 	@echo "make test         format, lint, types, floors, and the suite"
-	@echo "make test-full    the same with the slow tests, on every Python found, on the oldest libraries"
+	@echo "make test-full    the same with the slow tests; what depends on versions on every Python found, on the oldest libraries"
 	@echo "make test-with-sqlite LIB=…/libsqlite3.so.0   what concerns databases, on another SQLite (Linux)"
 	@echo "make capabilities what is kept where? Runs the stories, and writes docs/reference/capabilities.md"
 	@echo "make walk         the way of one test: files, frames, modules, time of import"
@@ -41,11 +41,30 @@ demo-faults: $(STAMP)
 
 # Most tests start processes of their own, and wait for them: a worker for each core, which takes
 # work from the others when it has none left: pages of the docs take long, and come in a row.
-test: check
-	$(BIN)/pytest -n auto --dist worksteal
+# Meanwhile types and floors are read; what they say is shown below what the suite says.
+# $(1) options of pytest.
+define suite
+	@set -u; \
+	said=$$(mktemp); \
+	trap 'rm -f "$$said"' EXIT; \
+	trap 'kill $$reading 2>/dev/null; exit 130' INT TERM; \
+	{ $(BIN)/mypy; types=$$?; $(BIN)/lint-imports; floors=$$?; exit $$((types || floors)); } >"$$said" 2>&1 & \
+	reading=$$!; \
+	echo "$(BIN)/pytest $(1)"; \
+	$(BIN)/pytest $(1); suite=$$?; \
+	wait $$reading; read=$$?; \
+	echo "$(BIN)/mypy; $(BIN)/lint-imports"; \
+	cat "$$said"; \
+	exit $$((suite || read))
+endef
 
-test-full: check
-	$(BIN)/pytest -n auto --dist worksteal -m ""
+test: style
+	$(call suite,-n auto --dist worksteal)
+
+# The slow tests run once, here. In the other environments runs what is quick, and of the slow
+# tests those of $(OF_LIBRARIES): what they hold against SQLAlchemy and drivers differs by version.
+test-full: style
+	$(call suite,-n auto --dist worksteal -m "")
 	@$(MAKE) --no-print-directory test-on-others
 
 # Linux only. The library needs FTS5, R-tree and column metadata; how it is compiled is written in
@@ -83,9 +102,11 @@ clean:
 	rm -rf $(VENV) .venvs build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests examples bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
-check: $(STAMP)
+style: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+check: style
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -116,6 +137,7 @@ $(STAMP): $(VENV)/.created pyproject.toml
 # --- the environments of test-full -----------------------------------------------------------
 
 OTHERS := 3.11 3.12 3.13 3.14
+OF_LIBRARIES := tests/app tests/gate
 # Stamps are kept, though make meets them as steps between other things.
 .PRECIOUS: .venvs/3.%/.installed
 
@@ -134,8 +156,9 @@ test-on-others: $(STAMP)
 	$(MAKE) --no-print-directory test-in-sqlalchemy-2.0 test-in-oldest test-with-other-plugins
 
 test-in-%: .venvs/%/.installed
-	@echo "--- the suite in .venvs/$*"
-	@.venvs/$*/bin/pytest -n auto -m ""
+	@echo "--- the suite in .venvs/$*; left out: slow tests, but for those of $(OF_LIBRARIES)"
+	@.venvs/$*/bin/pytest -n auto --dist worksteal
+	@.venvs/$*/bin/pytest -n auto --dist worksteal -m slow $(OF_LIBRARIES)
 
 .venvs/3.%/.installed: pyproject.toml
 	@echo "--- making .venvs/3.$*"

@@ -58,6 +58,12 @@ SKIP = re.compile(r"\s*<!--\s*skip\b:?\s*(?P<reason>.*?)\s*-->\s*")
 # Commands for the reader's machine. One that goes on after `&&`, `;` or `|` is run all the same.
 FOR_THE_READER = re.compile(r"((python3? -m )?pip install|python3? -m venv|make|git) [^&;|]*")
 
+# A command that no shell is needed for: options of ours before it, plain or quoted words after it.
+PLAIN = re.compile(
+    r"(?P<options>([A-Z_]+=[\w./-]+ )*)(?P<program>pytest|arena)"
+    r"""(?P<words>( ([\w./=:,@-]+|"[\w ./=:,@-]+"))*)"""
+)
+
 # What would make a command here write something else than at the reader's: options from outside,
 # colours, and `CI`, under which pytest prints differences in full.
 FOREIGN = re.compile(r"ARENA_|PYTEST_|PYTHON|DATABASE_URL$|(PY|FORCE)_COLORS?$|CI$|BUILD_NUMBER$")
@@ -241,13 +247,8 @@ def run_command(block: Block, command: Command, folder: Path) -> None:
 def run(block: Block, command: str, folder: Path, *, status: int) -> list[str]:
     """Run a command in the page's folder, and return the lines it writes."""
     own = environment(folder)
-    if re.fullmatch(r"pytest( [\w./=:,-]+)*", command):  # no word for a shell is in it
-        words = [
-            sys.executable,
-            str(Path(sys.executable).with_name("pytest")),
-            *command.split()[1:],
-        ]
-        ended, written = forks.run(words, folder, own, PATIENCE_SECONDS)
+    if plain := PLAIN.fullmatch(command):
+        ended, written = in_a_fork(plain, folder, own)
     else:
         ended, written = in_a_shell(command, folder, own)
     lines = [line.rstrip() for line in written.splitlines()]
@@ -257,6 +258,14 @@ def run(block: Block, command: str, folder: Path, *, status: int) -> list[str]:
             f"{shown(lines)}\nIf that is meant, say ```console exit={ended}"
         )
     return lines
+
+
+def in_a_fork(plain: re.Match[str], folder: Path, env: dict[str, str]) -> tuple[int, str]:
+    """Run pytest or arena without the start of an interpreter: its exit status, and its output."""
+    options = dict(option.split("=", 1) for option in plain["options"].split())
+    program = str(Path(sys.executable).with_name(plain["program"]))
+    command = [sys.executable, program, *shlex.split(plain["words"])]
+    return forks.run(command, folder, {**env, **options}, PATIENCE_SECONDS)
 
 
 def in_a_shell(command: str, folder: Path, env: dict[str, str]) -> tuple[int, str]:
