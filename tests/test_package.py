@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -48,7 +49,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         names = archive.namelist()
     assert "pytest_arena/py.typed" in names
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"pytest_arena"}
-    assert not [name for name in names if "__pycache__" in name or "/test" in name]
+    assert not [name for name in names if re.search("__pycache__|/tests?[_/]", name)]
     sources = {path.relative_to(ROOT / "src").as_posix() for path in ROOT.glob("src/**/*.py")}
     assert sources <= set(names)
 

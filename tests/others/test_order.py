@@ -105,5 +105,8 @@ def test_the_examples_in_random_order_pitfall_077(tmp_path: Path, name: str, see
     """P2: real suites, whose authors thought of no order."""
     shutil.copytree(EXAMPLES / name, tmp_path / name)
     suite = Example(tmp_path / name, {"mixed.py": MIXED.replace("SEED", str(seed))})
-    run = suite.run("-p", "mixed", "-o", "required_plugins=", "-q", env={"PYTHONPATH": "."})
+    # The suite starts pytest once more by itself, which has no plugin but these either.
+    options = "-o required_plugins= -p pytest_asyncio.plugin -p pytest_arena.plugin"
+    env = {"PYTHONPATH": ".", "PYTEST_ADDOPTS": options}
+    run = suite.run("-p", "mixed", "-q", env=env)
     assert run.status == 0, run.output

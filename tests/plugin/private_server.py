@@ -46,7 +46,8 @@ class PrivateServer:
     @property
     def folder(self) -> ClusterFolder:
         """Where it has its data."""
-        [used] = self.place.rglob("*.used")
+        # Not rglob: the server takes databases away while its data are walked through.
+        [used] = self.place.glob("c/*/*.used")
         return ClusterFolder(used.with_suffix(""), account())
 
     def address(self, database: str = "postgres") -> Address:
