@@ -135,7 +135,8 @@ def moved():
 
 # In a live database nobody but arena reads what the stories have in it to be read.
 _MOVED_IN_PLACE = """
-import gc
+from contextlib import suppress
+from pytest_arena._postgresql._control import ControlFailure, controls
 
 READ = {}
 LIVE = "SELECT oid, datname::text " + OWN + " AND datallowconn AND NOT datistemplate"
@@ -148,13 +149,9 @@ LOGGED = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')"
 
 
 def tell_what_was_read():
-    for each in gc.get_objects():
-        kind = type(each)
-        if kind.__module__.startswith("pytest_arena.") and kind.__name__.endswith("Control"):
-            try:
-                each.rows("SELECT pg_stat_force_next_flush()")
-            except Exception:
-                continue  # it is closed
+    for each in list(controls):
+        with suppress(ControlFailure):  # it is closed
+            each.rows("SELECT pg_stat_force_next_flush()")
 
 
 def moved():

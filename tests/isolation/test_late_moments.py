@@ -6,30 +6,30 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql.isolation._server_levels import LateMoments
-from pytest_arena.errors import IsolationError, impossible
+from pytest_arena._postgresql._control import ControlFailure
+from pytest_arena._postgresql.isolation import ServerIsolation
+from pytest_arena._postgresql.journal._server import ServerJournal
+from pytest_arena.errors import ArenaError
+from tests.servers.postgresql import run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from pytest_arena._postgresql.registry import ServerRegistry
 
 
 class Database:
     """Which is used, and asked for the time."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: ServerRegistry, template: str) -> None:
         self.uses = self.asked = 0
         self.waiting: list[Callable[[], None]] = []
         self.is_quiet = True
-        self.moments = LateMoments(self.ask, self)
+        self.isolation = ServerIsolation(own, template, "undo", uses=self, tell=print)
 
     def __call__(self) -> int:
         """How often it was used."""
         return self.uses
-
-    def ask(self) -> str:
-        """Its time is how often it was used."""
-        self.asked += 1
-        return str(self.uses)
 
     def before_next(self, call: Callable[[], None]) -> bool:
         """As the gate has it."""
@@ -37,75 +37,101 @@ class Database:
             self.waiting = [call]
         return self.is_quiet
 
-    def use(self) -> None:
+    def write(self, value: int) -> None:
         """As somebody does who takes a connection."""
         for call in self.waiting:
             call()
         self.waiting = []
         self.uses += 1
+        run(f"INSERT INTO plain VALUES ({value})", database=self.isolation.address.database)
 
-    def now(self, *, is_start: bool = False) -> object:
-        """The moment of now."""
-        return self.moments.now(self.uses, is_start=is_start)
+    def changed(self, *moments: object) -> set[object]:
+        """What has come, between two moments."""
+        tables = self.isolation.rows_changed(*moments)
+        return {value for table in tables for (value, *_) in table.come}
 
 
-def test_nobody_is_asked_until_somebody_uses_it_pitfall_066() -> None:
+@pytest.fixture
+def database(
+    own: ServerRegistry, template: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
+    """One in a level, which counts how often the server is asked for a moment."""
+    database, ask = Database(own, template), ServerJournal.moment
+
+    def counted(journal: ServerJournal) -> str:
+        database.asked += 1
+        return ask(journal)
+
+    monkeypatch.setattr(ServerJournal, "moment", counted)
+    database.isolation.enter()
+    yield database
+    database.isolation.close()
+
+
+def test_nobody_is_asked_until_somebody_uses_it_pitfall_066(database: Database) -> None:
     """Between two uses there is one moment; the last one of a level is never asked for."""
-    database = Database()
-    start = database.now(is_start=True)
-    database.use()
-    middle = database.now()
-    assert database.now() is middle
+    start = database.isolation.moment()
+    database.write(10)
+    middle = database.isolation.moment()
+    assert database.isolation.moment() is middle
     assert database.asked == 0
-    database.use()
+    database.write(11)
     assert database.asked == 1
-    end = database.now()
-    assert [database.moments.name_of(one) for one in (start, middle)] == ["", "1"]
-    database.moments.end()
-    database.use()
-    assert database.asked == 1
-    assert len({id(one) for one in (start, middle, end)}) == 3
+    end = database.isolation.moment()
+    assert database.changed(start, middle) == {10}
+    assert database.changed(middle, end) == {11}
+    asked = database.asked
+    database.write(12)
+    last = database.isolation.moment()
+    database.isolation.leave()
+    database.write(13)
+    assert database.asked == asked
+    assert len({id(moment) for moment in (start, middle, end, last)}) == 4
 
 
-def test_it_is_asked_at_once_while_somebody_may_be_using_it() -> None:
+def test_it_is_asked_at_once_while_somebody_may_be_using_it(database: Database) -> None:
     """A moment is not after what came after it."""
-    database = Database()
     database.is_quiet = False
-    moment = database.now()
+    database.write(10)
+    moment = database.isolation.moment()
     assert database.asked == 1
-    database.use()
-    assert database.moments.name_of(moment) == "0"
+    database.write(11)
+    assert database.changed(None, moment) == {10}
 
 
-def test_whoever_wants_to_know_asks() -> None:
+def test_whoever_wants_to_know_asks(database: Database) -> None:
     """Nobody has used the database since."""
-    database = Database()
-    database.use()
-    assert database.moments.name_of(database.now()) == "1"
-    database.use()
-    assert database.asked == 1
+    database.write(10)
+    moment = database.isolation.moment()
+    assert database.changed(None, moment) == {10}
+    asked = database.asked
+    database.write(11)
+    assert database.asked == asked
+    assert database.changed(moment) == {11}
 
 
-def test_moments_of_a_level_go_with_it() -> None:
+def test_moments_of_a_level_go_with_it(database: Database) -> None:
     """One that nobody knew by then is none of the next level's."""
-    database = Database()
-    database.use()
-    lost = database.now()
-    database.moments.end()
-    with pytest.raises(Exception, match="level is gone"):
-        database.moments.name_of(lost)
+    database.write(10)
+    lost = database.isolation.moment()
+    database.isolation.leave()
+    database.isolation.enter()
+    with pytest.raises(ArenaError, match="level is gone"):
+        database.changed(lost)
 
 
-def test_a_server_that_is_gone_is_told_to_whoever_wants_to_know() -> None:
+def test_a_server_that_is_gone_is_told_to_whoever_wants_to_know(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And not to whoever takes a connection."""
-    database = Database()
-    moments = LateMoments(_fail, database)
-    moment = moments.now(database.uses, is_start=False)
-    database.use()
-    with pytest.raises(IsolationError, match="gone"):
-        moments.name_of(moment)
 
+    def fail(_journal: ServerJournal) -> str:
+        raise ControlFailure("gone", "XX000")
 
-def _fail() -> str:
-    error = impossible("gone")
-    raise IsolationError("gone", why=error.why, cause=error.cause, fix=error.fix)
+    database.write(10)
+    with monkeypatch.context() as patch:
+        patch.setattr(ServerJournal, "moment", fail)
+        moment = database.isolation.moment()
+        database.write(11)
+    with pytest.raises(ArenaError, match="gone"):
+        database.changed(moment)

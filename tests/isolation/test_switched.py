@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_arena._postgresql import isolation as choosing
 from pytest_arena._postgresql.isolation import isolate
-from pytest_arena._postgresql.isolation._isolation import _KINDS
+from pytest_arena._postgresql.isolation._isolation import KINDS
 from pytest_arena._product import Held
 from pytest_arena.errors import ConfigError, IsolationError
 from tests.servers.postgresql import (
@@ -68,7 +68,7 @@ class Switching:
 
     def enter(self, name: str = "") -> None:
         """Enter a level, by an isolation that may be another."""
-        self.isolation.ask_for(name)
+        self.isolation.asked_for = name
         self.isolation.enter()
         self.generations.append(self.isolation.generation)
 
@@ -131,13 +131,13 @@ def test_such_levels_one_after_the_other_share_a_copy(
 ) -> None:
     """Unless the database below was used in between: what is there now has to be seen."""
     other, made = OTHER[switching.isolation.name], list[str]()
-    make = switching.isolation._switched
+    prepare = KINDS[other].prepare
 
-    def counted(name: str) -> object:
-        made.append(name)
-        return make(name)
+    def counted(live: Any, name: str) -> None:
+        made.append(other)
+        prepare(live, name)
 
-    monkeypatch.setattr(switching.isolation, "_switched", counted)
+    monkeypatch.setattr(KINDS[other], "prepare", counted)
     for _ in range(3):
         switching.enter(other)
         assert switching.names() == FIRST
@@ -240,7 +240,7 @@ def test_a_copy_that_cannot_be_made_changes_nothing(
         raise IsolationError("no", why="", cause="", fix="")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_KINDS[OTHER[switching.isolation.name]], "prepare", refused)
+        patch.setattr(KINDS[OTHER[switching.isolation.name]], "prepare", refused)
         with pytest.raises(IsolationError):
             switching.enter(OTHER[switching.isolation.name])
     own.rest()

@@ -14,8 +14,7 @@ from pytest_arena._postgresql import _control as controls
 from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql.isolation import ServerIsolation
 from pytest_arena._postgresql.isolation import _live as live_databases
-from pytest_arena._postgresql.isolation._journaled import JournaledDatabase
-from pytest_arena._postgresql.isolation._server_levels import RowsLost
+from pytest_arena._postgresql.isolation._snapshots import RowsLost
 from pytest_arena._postgresql.journal._journal_templates import Unjournaled
 from pytest_arena._postgresql.journal._server import ServerJournal
 from pytest_arena._product import Held
@@ -75,7 +74,7 @@ def test_a_level_that_nobody_touched_costs_nothing_pitfall_066(
     """No round trip: neither in the level, nor in one around it, nor to tell what was changed."""
     world.isolation.enter()
     moment = world.isolation.moment()
-    monkeypatch.setattr(JournaledDatabase, "ask", lambda *_: pytest.fail("the server was asked"))
+    monkeypatch.setattr(controls.ServerLine, "do", lambda *_: pytest.fail("the server was asked"))
     for _ in range(3):
         world.isolation.enter()
         assert world.isolation.is_clean()

@@ -56,7 +56,7 @@ CLONE_LIES = """
 from contextlib import closing
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.isolation import ServerIsolation
-from pytest_arena._postgresql.isolation._live import PlainDatabase
+from pytest_arena._postgresql.isolation._plain import PlainDatabase
 
 put = PlainDatabase.put
 

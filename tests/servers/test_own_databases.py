@@ -213,7 +213,7 @@ def die(own: ServerRegistry) -> None:
     """End a run as kill -9 would: its session is gone, and it does nothing more."""
     own._chores.close(10)
     own._behind.close()
-    pid = own.control.pid
+    pid = own.control.opened().pid
     own.control.close()
     own._is_closed = True
     wait_for_end(pid)
@@ -394,7 +394,7 @@ def test_a_run_goes_on_after_its_connection_was_lost(loss: str, template: str) -
             if loss == "registry dropped":
                 run(f"DROP DATABASE {name} WITH (FORCE)")
             else:
-                run(f"SELECT pg_terminate_backend({own.control.pid})")
+                run(f"SELECT pg_terminate_backend({own.control.opened().pid})")
             if loss == "taken for dead":
                 run("DELETE FROM arena.run", "DELETE FROM arena.database", database=name)
             second = own.create("live")

@@ -9,17 +9,28 @@ import threading
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from weakref import WeakSet
 
 from pytest_arena._origin import as_own, is_own
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
 
     from pytest_arena._values import Address
 
-__all__ = ["Control", "ControlFailure", "as_own", "identifier", "is_own", "literal", "open_control"]
+__all__ = [
+    "Control",
+    "ControlFailure",
+    "ServerLine",
+    "as_own",
+    "controls",
+    "identifier",
+    "is_own",
+    "literal",
+    "open_control",
+]
 
 _CONNECT_SECONDS = 10
 _TURNS = 5
@@ -83,6 +94,76 @@ class Control(Protocol):
         """Close it. Idempotent; never raises."""
 
 
+class _Closing(Protocol):
+    def close(self) -> None: ...
+
+
+_Answer = TypeVar("_Answer")
+ConnectionT = TypeVar("ConnectionT", bound=_Closing)
+
+
+class ServerLine(Generic[ConnectionT]):
+    """A connection that is made when it is needed, and once more where it was lost.
+
+    What was said is said again then, so it has to bear being said twice. ``lost`` is called before
+    that. Any thread may use it, one at a time. A forked child opens one of its own: to close its
+    parent's would end the parent's session.
+    """
+
+    def __init__(self, connect: Callable[[], ConnectionT], lost: Callable[[], object]) -> None:
+        self._connect, self._lost = connect, lost
+        self._connection: ConnectionT | None = None
+        self._turn, self._process = threading.RLock(), os.getpid()
+        self._parents: list[ConnectionT | None] = []
+        self.times = 0  # how often it was made
+
+    def do(self, say: Callable[..., _Answer], *args: Any, **options: Any) -> _Answer:
+        """Say something by it.
+
+        Raises:
+            Failed: the server refused it, or is gone.
+        """
+        with self._turn:
+            try:
+                return say(self.opened(), *args, **options)
+            except ControlFailure as error:
+                if not error.is_lost:
+                    raise
+            self.close()
+            self._lost()
+            return say(self.opened(), *args, **options)
+
+    def opened(self) -> ConnectionT:
+        """Return the connection, which is there from now on. Raises as ``do`` does."""
+        with self._turn:
+            if not self.is_open or self._connection is None:
+                self.give(self._connect())
+                self.times += 1
+            return cast("ConnectionT", self._connection)
+
+    def give(self, connection: ConnectionT) -> None:
+        """Have a connection used from here on."""
+        with self._turn:
+            self.close()
+            self._parents.append(None if self._process == os.getpid() else self._connection)
+            self._connection, self._process = connection, os.getpid()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is in use by this process."""
+        return self._connection is not None and self._process == os.getpid()
+
+    def close(self) -> None:
+        """Close it, until it is needed again. Idempotent; a forked child leaves its parent's."""
+        with self._turn:
+            if self._connection is not None and self._process == os.getpid():
+                self._connection.close()
+                self._connection = None
+
+
+controls: WeakSet[Control] = WeakSet()  # those of this process, for whoever asks what they do
+
+
 def open_control(address: Address, settings: Mapping[str, str] | None = None) -> Control:
     """Connect, by the first driver that is installed: psycopg, psycopg2, asyncpg.
 
@@ -97,7 +178,9 @@ def open_control(address: Address, settings: Mapping[str, str] | None = None) ->
         if find_spec(module) is not None:
             # One may be there and broken: without libpq, for one.
             with as_own(), _without_service(), suppress(ImportError):
-                return kind(address, settings or _NONE)
+                control = kind(address, settings or _NONE)
+                controls.add(control)
+                return control
     raise ConfigError(
         "no driver for PostgreSQL is installed",
         why="arena makes the test databases by a connection of its own",

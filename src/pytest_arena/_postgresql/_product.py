@@ -141,7 +141,7 @@ class PostgreSQL:
             return f"{self.shown} is isolated by undo or clone"
         missing = lacking(self._databases()) if name == "undo" else ""
         if not missing:
-            cast("ServerIsolation", isolation).ask_for(name)
+            cast("ServerIsolation", isolation).asked_for = name
         return missing
 
     def _say_that_it_is_slow(self, own: ServerRegistry) -> None:
@@ -171,7 +171,7 @@ class PostgreSQL:
         aim = self.aim(database)
         if aim.address is None or aim.address.database != identity.database:
             return None
-        own = identity_of_control(self._databases().control)
+        own = self._databases().control.do(identity_of_control)
         return aim if identity.server == own.server else None
 
     def url(self, database: Database, driver: str) -> URL:

@@ -41,22 +41,23 @@ def isolate(
     Raises:
         ConfigError: undo was asked for by its name, and cannot be had.
     """
+
+    def made(isolation: str) -> ServerIsolation:
+        return ServerIsolation(own, template, isolation, uses=uses, tell=tell)
+
     if asked_for == "clone":
-        return ServerIsolation(own, template, "clone", uses=uses, tell=tell)
-    if line := (reason := lacking(own)):
-        fix = what_would_do(own)
-        line += f". For undo: {fix}"
-    else:
-        try:
-            undo = ServerIsolation(own, template, "undo", uses=uses, tell=tell)
-        except Unjournaled as error:
-            # Nothing to grant: the schema would have to be another one.
-            line = reason = error.reason
-            fix = error.fix
-        else:
+        return made("clone")
+    try:
+        if not (reason := lacking(own)):
+            undo = made("undo")
             for remark in remarks(own, template):
                 tell(f"undo: {remark}")
             return undo
+        fix = what_would_do(own)
+        line = f"{reason}. For undo: {fix}"
+    except Unjournaled as error:
+        # Nothing to grant: the schema would have to be another one.
+        line, reason, fix = error.reason, error.reason, error.fix
     if asked_for == "undo":
         raise ConfigError(
             f"arena_isolation = undo: {reason}",
@@ -65,4 +66,4 @@ def isolate(
             fix=f"{fix}\nor arena_isolation = auto   (by clone, as long as undo cannot be had)",
         )
     tell(f"{shown}: tests are isolated by clone, since {line}")
-    return ServerIsolation(own, template, "clone", uses=uses, tell=tell)
+    return made("clone")

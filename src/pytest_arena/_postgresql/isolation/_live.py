@@ -1,56 +1,61 @@
-"""The database that tests work on now; and that of tests which are isolated by a copy."""
+"""The database that tests work on now; and that of tests which are undone in place."""
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pytest_arena import _process
 from pytest_arena._postgresql import _clone_sql as sql
-from pytest_arena._postgresql._content import content
-from pytest_arena._postgresql._control import Control, ControlFailure, open_control
-from pytest_arena._postgresql._rows import Rows, compared, read_digests, read_rows
-from pytest_arena._postgresql.isolation._server_levels import Archive, LateMoments, Levels, Snapshot
+from pytest_arena._postgresql._control import ControlFailure, ServerLine, literal, open_control
+from pytest_arena._postgresql.isolation._snapshots import Archive, RowsLost, Snapshot
+from pytest_arena._postgresql.journal._capture import install
+from pytest_arena._postgresql.journal._journal_templates import check_fit, journaled
 from pytest_arena._postgresql.journal._server import Look, Restoration, ServerJournal
-from pytest_arena._product import held_by
-from pytest_arena.errors import ArenaError
+from pytest_arena._product import Held, held_by
+from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import TypeAlias
 
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._values import Address, TableRows
 
-    _Reader = Callable[[Callable[[Control], Any]], Any]
+    Levels: TypeAlias = "Sequence[ServerLevel[Any]]"
+    # Returns a number that has moved since it was last asked for where the database was used: by a
+    # connection that was opened, taken from a pool, or was out all the time. It may have a method
+    # `before_next`, which has something called before the next use.
+    Uses: TypeAlias = Callable[[], int]
+    _Rows: TypeAlias = Sequence[tuple[Any, ...]]
 
-__all__ = ["NEVER", "LiveDatabase", "PlainDatabase", "Uses"]
+__all__ = ["NEVER", "JournaledDatabase", "LiveDatabase", "ServerLevel"]
 
 _Answer = TypeVar("_Answer")
+LiveT = TypeVar("LiveT", bound="LiveDatabase")
 NEVER = -1  # no number of uses
-_XIDS = 2**32
-# As many statements of arena's own may have ended that are not known to.
-_AT_ONCE = 2
-# A copy is made, or a database dropped, in the background: to wait for that costs less than to take
-# a level for changed that is not.
-_PATIENCE, _STEP, _LONGEST_STEP = 0.03, 0.0003, 0.002
-
-
-# Returns a number that has moved since it was last asked for where the database was used: by a
-# connection that was opened, taken from a pool, or was out all the time. It may have a method
-# `before_next`, which has something called before the next use.
-Uses = Callable[[], int]
+_NOTHING: Archive = []
+_LOCKED = "55P03"
+# How long a backend that was told to end may take for it, before another database is taken.
+_PATIENCE, _STEP = 1.0, 0.002
+_ROWS_KEPT = 50  # of each table, of what is told of levels below a snapshot
+# Whoever is inside a transaction has a virtual id.
+_CLIENTS_INSIDE = """
+SELECT DISTINCT a.pid FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
+WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock'
+AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
+"""
 
 
 class LiveDatabase:
     """The database that tests work on now: a copy of a snapshot, replaced by others. Any thread.
 
-    How a level is left in it is what its subclasses know. A test may end all connections to it,
-    ours too: they are made once more. A forked child has its own.
+    How a level is left in it, its subclasses know. As it stands here, each is left by a copy of
+    its snapshot, which has all that was written below it. A test may end all connections to it,
+    ours too: they are made once more.
     """
 
     isolation: ClassVar[str]  # as the configuration and markers name it
@@ -62,13 +67,9 @@ class LiveDatabase:
         self.base = 0  # levels below this one are in the snapshot
         self.seen = NEVER  # how many uses there were when nothing had changed in the top level
         self.kept_as: tuple[str, str] | None = None  # a name and a title, for when it is given up
-        self.turn = threading.RLock()
         self.is_lost = False
-        self.journal: ServerJournal | None = None  # of a database that has one
-        self.moments = LateMoments(self.now, uses)
-        self._reader: Control | None = None  # to read all that is there: warm, it takes a third
-        self._abandoned: list[object] = []  # those of a parent
-        self._process = os.getpid()
+        # To read all that is there: warm, it takes a third.
+        self.reader = ServerLine(lambda: open_control(self.address), self._lost)
 
     @property
     def address(self) -> Address:
@@ -80,34 +81,79 @@ class LiveDatabase:
         """Whether somebody may have used it since nothing had changed."""
         return self.uses() != self.seen
 
+    def _lost(self) -> None:
+        self.is_lost = True
+        self.clients_inside()  # a server that is started anew is waited for there
+
     def was_lost(self) -> bool:
         """Whether our connection was lost since this was asked: so were the app's, most likely."""
         was_lost, self.is_lost = self.is_lost, False
         return was_lost
 
-    def now(self) -> str:
-        """Return what the server calls this moment: "" where it has no history."""
-        return ""
+    def clients_inside(self) -> set[int]:
+        """Return the backends of clients inside a transaction, whether or not they wrote."""
+        asked = f"{_CLIENTS_INSIDE} AND a.datname = {literal(self.name)}"
+        return {int(pid) for (pid,) in self.own.control.rows(asked)}
 
     # From one database to the next
 
-    @contextmanager
-    def frozen(self, *, is_given_up: bool = False) -> Iterator[str]:
-        """Keep everybody out, for good where it is given up and that succeeds."""
-        self.release()
-        name, is_done = self.name, False
-        self.own.freeze(name)
+    def put(
+        self, snapshot: Snapshot, base: int = 0, number: int = 0, archive: Archive = _NOTHING
+    ) -> None:
+        """Go to the next copy, as level ``number`` began with what was archived; drop this one.
+
+        The levels below ``base`` are in the snapshot.
+
+        Raises:
+            RowsLost: what was archived cannot be had, or does not fit; this one is live.
+            ArenaError: no copy can be made; this one is live.
+        """
+        if isinstance(archive, RowsLost):
+            raise archive
+        is_first = not self.name
+        known, name = self.known(), snapshot.copy() if is_first else snapshot.take()
+        opened = self.opened(name, number, archive)
+        if not is_first:
+            self.give_up()
+        self.go_to(name, snapshot, opened, known)
+        self.base = base
+
+    def fork(self, base: int) -> None:
+        """Make what stands a snapshot, and go on with a copy of it; all connections end."""
+        known, frozen = self.known(), self.name
+        self._freeze()
         try:
-            yield name
-            is_done = True
-        finally:
-            if not (is_given_up and is_done):
-                self.own.thaw(name)
+            name = self.own.create("live", template=frozen)
+            opened = self.opened(name)
+        except BaseException:
+            self.own.thaw(frozen)
+            raise
+        self.kept_as = None  # what was to be kept goes on in the copy
+        self.go_to(name, Snapshot(self.own, frozen, is_ours=True), opened, known)
+        self.base = base
 
     def copied(self) -> str:
         """Return a copy of all that stands; all connections end."""
-        with self.frozen() as name:
-            return self.own.create("live", template=name)
+        self._freeze()
+        try:
+            return self.own.create("live", template=self.name)
+        finally:
+            self.own.thaw(self.name)
+
+    def _freeze(self) -> None:
+        self.release()
+        self.own.freeze(self.name)
+
+    def known(self) -> Any:
+        """Return what is known of now: of the start of a copy that is made next."""
+        return self.uses()
+
+    def opened(self, name: str, number: int = 0, rows: _Rows = ()) -> Any:
+        """Prepare a copy, before anybody else connects to it."""
+
+    def go_to(self, name: str, snapshot: Snapshot, opened: Any, known: Any) -> None:
+        """Have tests work on a copy that was prepared."""
+        raise NotImplementedError
 
     def give_up(self) -> None:
         """Have it dropped, or kept for a look."""
@@ -128,270 +174,360 @@ class LiveDatabase:
 
     def release(self) -> None:
         """Close our connections: somebody is about to copy it, or to drop it."""
-        with self.turn:
-            self.leave_to_parent()
-            for connection in (self.journal, self._reader):
-                if connection is not None:
-                    connection.close()
-            self.journal = self._reader = None
-
-    def leave_to_parent(self) -> None:
-        """Use no connection that a parent process has opened: closing it would end its session."""
-        if self._process != os.getpid():
-            self._abandoned += [self.journal, self._reader]
-            self.journal, self._reader, self._process = None, None, os.getpid()
-
-    # Its connections
-
-    def clients_inside(self) -> set[int]:
-        """Return the backends of clients inside a transaction, whether or not they wrote."""
-        return {int(pid) for (pid,) in self.own.control.rows(sql.waits_or_works(self.name))}
-
-    def end(self, pid: int, *, cancel: bool) -> None:
-        """End a connection to it, or only the statement that it is at."""
-        self.own.control.rows(sql.end_backend(self.name, pid, cancel=cancel))
-
-    def end_all(self) -> None:
-        """End all connections to it."""
-        self.own.control.rows(sql.end_backends(self.name))
-
-    # What stands
-
-    def content(self) -> dict[str, str]:
-        """Return digests of all that stands in it.
-
-        Raises:
-            Failed: somebody holds a lock, or the server is gone.
-        """
-        return self.read(content)
-
-    def read(self, question: Callable[[Control], _Answer]) -> _Answer:
-        """Ask over a connection that is kept, and once more where that was lost."""
-        with self.turn:
-            self.leave_to_parent()
-            kept, self._reader = self._reader, self._reader or open_control(self.address)
-            try:
-                return question(self._reader)
-            except ControlFailure as error:
-                if kept is None or not error.is_lost:
-                    raise
-            self._reader.close()
-            self._reader = open_control(self.address)
-            return question(self._reader)
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What the server says of a database at one time, and what was written by then."""
-
-    horizon: int  # the transaction id below which all have ended that are not open
-    open: frozenset[str] = frozenset()  # pid:xid, of the sessions in this database
-    held: frozenset[str] = frozenset()  # advisory locks, prepared transactions, slots
-    own: int = 0  # how many ids arena itself has used since the mark
-    writes: int = 0
-    times: int = 0
-
-    def pids(self) -> set[int]:
-        """Return the sessions that are inside a transaction with changes."""
-        return {int(one.partition(":")[0]) for one in self.open}
-
-    def xids(self) -> set[int]:
-        """Return the ids of their transactions, savepoints included."""
-        return {int(one.partition(":")[2]) for one in self.open}
-
-
-class PlainDatabase(LiveDatabase):
-    """``clone``: a level in which something was written is left by a copy of its snapshot.
-
-    Whether anything was written is asked by transaction ids, which are the whole server's: those
-    that arena itself has used are taken off, and whatever is left counts as a change. So nothing
-    that was written is missed, and on a server with other writers most levels count as changed.
-    Sequences move without an id; a second question, in the database itself, compares them.
-    """
-
-    isolation = "clone"
-
-    def __init__(self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]) -> None:
-        super().__init__(own, uses, tell)
-        self._mark = _Facts(0)
-        self._latest: _Facts | None = None  # by which a change was found
-
-    def template(self, content: str | None) -> str | None:
-        """Return the template itself."""
-        return content
-
-    def prepare(self, name: str) -> None:
-        """Take the journal out of a copy of a database that has one."""
-        with closing(ServerJournal(self.own.address_of(name))) as journal:
-            journal.uninstall()
-
-    def begin(self, snapshot: Snapshot) -> None:
-        """Go to a first copy of a snapshot."""
-        name = snapshot.copy()
-        self._go_to(name, snapshot, self._read_facts())
-
-    def put(self, snapshot: Snapshot, number: int, archive: Archive) -> None:
-        """Go to the next copy; a snapshot has all that the levels below had written."""
-        del number, archive
-        mark = self._next_mark()
-        name = snapshot.take()
-        self.give_up()
-        self._go_to(name, snapshot, mark)
-
-    def fork(self) -> None:
-        """Become a snapshot, and go on with a copy."""
-        mark = self._next_mark()
-        with self.frozen(is_given_up=True) as frozen:
-            name = self.own.create("live", template=frozen)
-        self.kept_as = None  # what was to be kept goes on in the copy
-        self._go_to(name, Snapshot(self.own, frozen, is_ours=True), mark)
-
-    def _next_mark(self) -> _Facts:
-        """Read ids before the copy: while others are made ahead, nobody knows whose they are."""
-        mark, self._latest = self._latest, None
-        return mark or self._asked_facts(self._read_facts)
-
-    def _go_to(self, name: str, snapshot: Snapshot, mark: _Facts) -> None:
-        # Nobody could write to it before now, and the ids were read before: they are its mark.
-        self.name, self.snapshot = name, snapshot
-        self._mark_at(_Facts(mark.horizon, writes=mark.writes, times=mark.times), self.uses())
-        if not snapshot.knows_sequences:
-            snapshot.sequences, snapshot.knows_sequences = self._read_sequences(), True
+        self.reader.close()
 
     # Levels
 
-    def needs_snapshot(self, levels: Levels) -> bool:
-        """Wherever something was written."""
+    def archive(self, levels: Levels) -> Archive:
+        """Return what the levels below the top one had written that is not in its snapshot."""
         del levels
-        seen, facts = self.uses(), self._facts()
-        if self._is_as_marked(facts):
-            self._mark_at(facts, seen)
-            return False
-        if facts.open:
-            raise held_by(facts.pids(), self.name)
-        self._latest = facts
-        return True
-
-    def leave(self, number: int) -> Restoration:
-        """Nothing is taken back: there is nothing to do, or a copy takes its place."""
-        del number
-        seen, facts = self.uses(), self._facts()
-        if facts.open:
-            raise held_by(facts.pids(), self.name)
-        if facts.held != self._mark.held or not self._is_as_marked(facts):
-            self._latest = facts
-            return Restoration(was_changed=True, marks=("rows",))
-        self._mark_at(facts, seen)
-        return Restoration(was_changed=False)
+        return []
 
     def leave_ended(self, number: int) -> bool:
-        """Return that a copy is needed, whoever has ended."""
+        """Leave a level whose connections were told to end; return whether that could be."""
         del number
         return False
 
     def forget(self, levels: Levels, *, is_undone: bool) -> None:
-        """Have the level below brought back by its own snapshot; sequences cannot be set back."""
+        """Let the level below have what was written in the top one; or set its sequences back."""
 
-    def archive(self, levels: Levels) -> Archive:
-        """Return nothing: each level's snapshot has all that was written below it."""
-        del levels
-        return []
+    def close_moments(self, *, are_over: bool) -> None:
+        """The top level ends, and with it its moments; or what comes next is another level's."""
+
+
+@dataclass(eq=False, slots=True)
+class ServerLevel(Generic[LiveT]):
+    """A level; the first one of all is what stands below the first that was entered.
+
+    ``live`` says how it is left: its database takes the changes back in place, or gets another copy
+    of the snapshot. Where one that takes back in place had to be replaced, the copy gets what the
+    levels from ``base`` on had written as well.
+    """
+
+    live: LiveT
+    is_elsewhere: bool = False  # in a copy of what is live in the level below, of another kind
+    snapshot: Snapshot = field(init=False)
+    base: int = field(init=False)
+    start: Snapshot = field(init=False)  # another one where the level was given other content
+    is_written: bool = False  # its journal may have changes from before a level above it
+    is_wrong: bool = False  # a check has failed: what was taken back is not what it should be
+    owed: ServerLevel[LiveT] | None = (
+        None  # one that is left, to whose start it has to be brought yet
+    )
+    archive: Archive | None = None  # the levels' below, where the live journal has it no more
+    told: list[TableRows] = field(default_factory=list)  # its changes, likewise
+
+    def __post_init__(self) -> None:
+        self.snapshot = self.start = self.live.snapshot
+        self.base = self.live.base
+
+    @property
+    def stands(self) -> bool:
+        """Whether the live database is the one that it was entered in, and can be left in place."""
+        is_same = self.archive is None and self.snapshot is self.live.snapshot
+        return is_same and not (self.live.kept_as or self.owed or self.is_wrong)
+
+
+class ServerMoment:
+    """A point in time. What the server calls it is asked when somebody wants it, or has to.
+
+    The start of a level is called "".
+    """
+
+    __hash__ = None  # type: ignore[assignment]  # it is named later
+
+    def __init__(self, ask: Callable[[], str] | None) -> None:
+        self._ask, self._turn = ask, threading.Lock()
+        self._name = None if ask else ""
+        self.failure: ArenaError | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or not isinstance(other, ServerMoment):
+            return self is other
+        return self._name is not None and self._name == other._name
+
+    def settle(self) -> None:
+        """Ask, if that was not done yet. Never raises."""
+        with self._turn:
+            ask, self._ask = self._ask, None
+            try:
+                self._name = ask() if ask else self._name
+            except ArenaError as error:
+                self.failure = error
+
+    def end(self) -> None:
+        """Its level is about to be left: it is asked for no more."""
+        with self._turn:
+            self._ask = None
+
+    @property
+    def name(self) -> str:
+        """What the server calls it.
+
+        Raises:
+            ArenaError: the server could not be asked.
+        """
+        self.settle()
+        if self.failure is not None:
+            raise self.failure
+        if self._name is None:
+            raise impossible("a moment is wanted whose level is gone")
+        return self._name
+
+
+class JournaledDatabase(LiveDatabase):
+    """``undo``: what a test has changed is read in a change journal, and taken back in place.
+
+    Triggers write each row that comes or goes into a journal in the same database. Leaving a level
+    takes its rows out and puts the others back, whatever order they were written in: the database
+    stays, and with it all connections.
+
+    What no journal can bring back, DDL above all, is noticed by it: then the level gets a copy of
+    the snapshot that it stands on, with the changes of the levels between. A level in which a wider
+    fixture has changed the schema becomes a snapshot of its own when another is entered above it.
+    """
+
+    isolation = "undo"
+
+    def __init__(self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]) -> None:
+        super().__init__(own, uses, tell)
+        self._line = ServerLine(lambda: ServerJournal(self.address), self._lost)
+        self._is_altered = False  # the journal was made anew, and there is no snapshot of it yet
+        self._before_next = getattr(uses, "before_next", lambda _call: False)
+        self._moment: tuple[int, ServerMoment] | None = None  # the last one, and the uses by then
+
+    @property
+    def may_have_changed(self) -> bool:
+        """Whether somebody may have used it, or its journal has no snapshot yet."""
+        return self._is_altered or super().may_have_changed
+
+    def template(self, content: str | None) -> str:
+        """Return the template with a journal in it."""
+        return journaled(self.own, content)
+
+    def prepare(self, name: str) -> None:
+        """Install a journal in a copy of a database that has none."""
+        check_fit(install(self.own.address_of(name)))
+
+    def opened(self, name: str, number: int = 0, rows: _Rows = ()) -> ServerJournal:
+        """Connect before anybody else: the journal remembers by that where sequences begin."""
+        with ExitStack() as stack, self.own.saying("a copy cannot be connected to"):
+            stack.callback(self.own.drop_later, name)
+            journal = stack.enter_context(closing(ServerJournal(self.own.address_of(name))))
+            if journal.look().marks:  # the server has crashed, and with it the snapshot's own
+                journal.install()
+            try:
+                if rows:
+                    journal.restore([*rows], number)
+            except ControlFailure as error:
+                raise RowsLost(error) from error
+            stack.pop_all()
+        return journal
+
+    def go_to(self, name: str, snapshot: Snapshot, opened: ServerJournal, known: int) -> None:
+        """Use the journal that was opened there."""
+        self.release()
+        self.name, self.snapshot, self.seen = name, snapshot, known
+        self._line.give(opened)
+        self._is_altered = False
+
+    def release(self) -> None:
+        """Close the journal as well."""
+        super().release()
+        self._line.close()
+
+    def keep(self, name: str, title: str, *, called: str = "") -> str:
+        """Keep a copy, or itself, without its journal. Returns its name."""
+        self.own.control.rows(sql.end_backends(name))  # they have locks on what is to go
+        with suppress(ControlFailure), closing(ServerJournal(self.own.address_of(name))) as journal:
+            journal.uninstall()  # it is as good to look at where that cannot be
+        return super().keep(name, title, called=called)
+
+    def _asked(self, question: Callable[..., _Answer], *args: Any, **options: Any) -> _Answer:
+        try:
+            return self._line.do(question, *args, **options)
+        except ControlFailure as error:
+            raise self.own.failed("the change journal cannot be asked", error) from error
 
     def look(self, number: int) -> Look:
-        """Ask for the transaction ids, and for who is inside a transaction."""
-        del number
-        facts = self._facts()
-        is_changed = not self._is_as_marked(facts)
-        held = facts.held != self._mark.held
-        return Look(is_changed, is_changed, (), frozenset(facts.pids()), (), locks=held)
+        """Look at what stands, above the start of a level.
 
-    def _mark_at(self, facts: _Facts, seen: int) -> None:
-        # A transaction that is open may be committed without anybody taking a connection.
-        self._mark, self.seen = facts, NEVER if facts.open else seen
-
-    def _facts(self) -> _Facts:
-        return self._asked_facts(self._settled_facts)
-
-    def _asked_facts(self, read: Callable[[], _Facts]) -> _Facts:
-        with self.own.saying("the live database cannot be looked at"):
-            return read()
-
-    def _settled_facts(self) -> _Facts:
-        """Ask, and once more where it may be arena's own work that cannot be told yet."""
-        end, step = _process.seconds() + _PATIENCE, _STEP
-        while True:
-            is_busy = self.own.writes.is_under_way()
-            facts = self._read_facts()
-            is_busy |= self.own.writes.is_under_way()
-            is_told = not is_busy or not 0 < self._unexplained(facts) <= _AT_ONCE
-            if is_told or _process.seconds() > end:
-                return facts
-            _process.rest(step)
-            step = min(step * 2, _LONGEST_STEP)
-
-    def _unexplained(self, facts: _Facts) -> int:
-        """How many transaction ids were used since the mark that are neither open nor arena's."""
-        used = facts.horizon - self._mark.horizon
-        still_open = sum((xid - self._mark.horizon) % _XIDS < used for xid in facts.xids())
-        return used - still_open - facts.own
-
-    def _read_facts(self) -> _Facts:
-        writes = self.own.writes
-        # What of arena's has ended by now has an id below the horizon, what it begins afterwards
-        # has none below. What is under way is counted neither here nor from here.
-        own = writes.since(self._mark.writes)
-        [(open_, held, horizon)] = self.own.control.rows(sql.facts(self.name))
-        who, times = (frozenset(open_), frozenset(held)), self.own.times
-        return _Facts(int(horizon), *who, own=own, writes=writes.mark(), times=times)
-
-    def _is_as_marked(self, facts: _Facts) -> bool:
-        """Whether nothing was committed since the mark.
-
-        What was open at the mark has an id below it: once it has ended, it may have committed.
+        Raises:
+            ArenaError: the journal or the server is gone.
         """
-        mark, sequences = self._mark, self.snapshot.sequences
-        if facts.times != mark.times or not mark.open <= facts.open or self._unexplained(facts):
-            return False
-        return sequences == "" or (sequences is not None and self._read_sequences() == sequences)
+        return self._asked(ServerJournal.look, number)
 
-    def _read_sequences(self) -> str | None:
+    # Levels
+
+    def needs_snapshot(self, levels: Levels) -> bool:
+        """Begin another level, unless the top one has done what has no entry in the journal.
+
+        Then the schema is journaled as it is now: what was journaled by then goes with the levels.
+
+        Raises:
+            ArenaError: somebody holds a lock, or the server is gone or has no room: another
+                database would be of no use; or the schema cannot be journaled.
+        """
+        seen = self.uses()
+        if not self._is_altered and self._is_beyond_the_journal(levels[-1], len(levels) - 1):
+            told = [level.told for level in levels]
+            for number in [at for at, level in enumerate(levels) if level.live is self]:
+                with suppress(ArenaError):  # a story has less to tell, and nothing is wrong
+                    told[number] = self.rows_changed(levels, number, (None, None), _ROWS_KEPT)
+            archive = self.archive(levels)
+            check_fit(self._asked(ServerJournal.install))
+            self._is_altered = True
+            levels[-1].archive = archive
+            for level, rows in zip(levels, told, strict=True):
+                level.told = rows
+        self.seen = seen
+        return self._is_altered
+
+    def _is_beyond_the_journal(self, level: ServerLevel[Any], number: int) -> bool:
         try:
-            [(found,)] = self.read(lambda control: control.rows(sql.sequences()))
-        except ControlFailure:
-            return None
-        return None if found is None else str(found)
+            has_marks = bool(self._line.do(ServerJournal.enter, number + 1))
+        except ControlFailure as error:
+            if error.sqlstate == _LOCKED or error.is_elsewhere:
+                raise self.own.failed("the change journal cannot go on", error) from error
+            has_marks = True
+        if has_marks:
+            level.is_written = True
+            return True
+        look = self.look(number)
+        level.is_written |= look.is_changed
+        return bool(look.marks)  # large objects: another copy would not have them
 
-    # Rows, for which there is no journal
+    def archive(self, levels: Levels) -> Archive:
+        """Return what is in the journal alone."""
+        top, number = levels[-1], len(levels) - 1
+        if top.archive is not None:
+            return top.archive
+        if not any(level.is_written for level in levels[top.base : number]):
+            return []
+        try:
+            return self._line.do(ServerJournal.archive, number)
+        except (ControlFailure, ArenaError) as error:
+            return RowsLost(error)
 
-    def moment(self, levels: Levels, *, exact: bool) -> Rows | None:
-        """Return None: a database has no history. ``exact`` reads its rows instead, all of them."""
-        del levels
-        with self.own.saying("the live database cannot be read"):
-            return self.read(read_rows) if exact else None
+    def leave(self, number: int) -> Restoration:
+        """Take back what the top level has written. Where there are marks, nothing was done.
+
+        Raises:
+            Held: somebody's transaction is in the way.
+            ArenaError: the server is gone.
+        """
+        seen = self.uses()
+        # Where somebody has a connection, the number moves by itself. What is at a statement now is
+        # in nobody's way, and would be committed to the level below.
+        if self.uses() != seen and (at_work := self._asked(ServerJournal.at_work)):
+            raise held_by(at_work, self.name)
+        try:
+            left = self._line.do(ServerJournal.leave, number)
+        except ControlFailure as error:
+            return self._left_after(error, number)
+        self.seen = NEVER if left.marks else seen
+        return left
+
+    def _left_after(self, error: ControlFailure, number: int) -> Restoration:
+        """Leave a level all the same; a mark for what keeps the journal from it, but for locks."""
+        if error.is_lost:
+            raise self.own.failed("the live database cannot be reached", error) from error
+        if error.sqlstate != _LOCKED:
+            self.seen = NEVER
+            mark = f"the change journal cannot be read: {error}"
+            return Restoration(was_changed=True, marks=(mark,))
+        look = self.look(number)
+        if look.writers or not look.prepared:
+            raise held_by(look.writers or self.clients_inside(), self.name)
+        # No session holds these, and whoever prepared them has forgotten them.
+        saying = self.own.saying("prepared transactions cannot be ended")
+        with saying, closing(open_control(self.address)) as control:
+            for name in look.prepared:
+                control.run(sql.rollback_prepared(name))
+        names = ", ".join(look.prepared)
+        self.tell(f"undo: {{test}} has left prepared transactions, rolled back: {names}")
+        return self.leave(number)
+
+    def leave_ended(self, number: int) -> bool:
+        """They may take some time to end."""
+        end = _process.seconds() + _PATIENCE
+        while True:
+            try:
+                return not self.leave(number).marks
+            except (Held, ArenaError) as error:
+                if isinstance(error, ArenaError) or _process.seconds() > end:
+                    return False
+            _process.rest(_STEP)
+
+    def forget(self, levels: Levels, *, is_undone: bool) -> None:
+        """In the journal."""
+        below, top, number = levels[-2], levels[-1], len(levels) - 1
+        if is_undone:
+            self._asked(ServerJournal.rewind, number)
+        if top.is_written or (self.may_have_changed and self.look(number).is_changed):
+            self._asked(ServerJournal.forget, number)
+            self.seen = NEVER
+        below.archive = below.archive or top.archive
+        below.told = _joined(below.told, top.told)
+
+    # Moments and rows
+
+    def moment(self, levels: Levels, *, exact: bool) -> ServerMoment:
+        """Return a point in time.
+
+        As long as nobody uses the database, now is the same moment: so the server is asked by
+        whoever is about to use it, before that, and not at all where nobody does.
+
+        Only an ``exact`` one tells changes of the schema from before where there are no event
+        triggers; all tell the rows.
+
+        Raises:
+            ArenaError: the server is gone.
+        """
+        if exact:
+            self._asked(ServerJournal.note_schema, len(levels) - 1)
+        top, uses = levels[-1], self.uses()
+        if self._moment is not None and self._moment[0] == uses:
+            return self._moment[1]
+        is_start = uses == self.seen and not (top.is_written or top.told)
+        moment = ServerMoment(None if is_start else partial(self._asked, ServerJournal.moment))
+        if not self._before_next(moment.settle):
+            moment.settle()
+        if moment.failure is not None:
+            raise moment.failure
+        self._moment = uses, moment
+        return moment
+
+    def close_moments(self, *, are_over: bool) -> None:
+        """Ask for the last one, if what follows is another level's."""
+        last, self._moment = self._moment, None
+        if last is not None:
+            (last[1].end if are_over else last[1].settle)()
 
     def rows_changed(
         self, levels: Levels, number: int, moments: tuple[object, object], limit: int | None
     ) -> list[TableRows]:
-        """Compare what stands with a copy of what the level began with, or with a moment.
+        """Return what the journal has of a level, and what was told of it before."""
+        since, until = (one.name if isinstance(one, ServerMoment) else None for one in moments)
+        if until == "":
+            return []
+        rows = self._asked(
+            ServerJournal.rows_changed,
+            level=number,
+            since=since or "",
+            until=until or "",
+            is_top=number == len(levels) - 1,
+            limit=limit,
+        )
+        return rows if since else _joined(levels[number].told, rows)
 
-        The server reads all rows, to tell which tables have changed; of those they are read.
-        """
-        end = None if number == len(levels) - 1 else levels[number + 1].snapshot
-        with ExitStack() as stack, self.own.saying("the databases cannot be compared"):
-            before = self._reader_of(moments[0], levels[number].start, stack)
-            after = self._reader_of(moments[1], end, stack)
-            digests = before(read_digests)
-            new = after(partial(read_rows, unlike=digests))
-            old = before(partial(read_rows, unlike=new))
-            return compared(old, new, limit=limit)
 
-    def _reader_of(self, moment: object, snapshot: Snapshot | None, stack: ExitStack) -> _Reader:
-        """What reads a moment, which was read already, a copy of a snapshot, or what is live."""
-        if isinstance(moment, Rows):
-            return lambda _: moment
-        if snapshot is None:
-            return self.read
-        name = snapshot.take()
-        stack.callback(self.own.drop_later, name)
-        control = stack.enter_context(closing(open_control(self.own.address_of(name))))
-        return lambda question: question(control)
+def _joined(first: Iterable[TableRows], second: Iterable[TableRows]) -> list[TableRows]:
+    """Return two lists of changes as one: what a row became in both is told twice."""
+    found: dict[tuple[str, tuple[str, ...]], TableRows] = {}
+    for rows in (*first, *second):
+        gone, come, more = rows.gone, rows.come, rows.more
+        if before := found.get((rows.table, rows.columns)):
+            gone, come, more = before.gone + gone, before.come + come, before.more + more
+        found[rows.table, rows.columns] = replace(rows, gone=gone, come=come, more=more)
+    return list(found.values())

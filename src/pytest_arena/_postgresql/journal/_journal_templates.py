@@ -155,7 +155,7 @@ def lacking(own: ServerRegistry) -> str:
 def _tried(own: ServerRegistry) -> str:
     [(role, _)] = own.control.rows(_WHOSE)
     try:
-        with closing(open_control(own.inside)) as control, own.writes.one():
+        with closing(open_control(own.address_of())) as control, own.writes.one():
             control.run(BE_REPLICA)
             control.run(f"BEGIN; {_TRIAL}; ROLLBACK")
     except ControlFailure as error:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,9 +29,9 @@ from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
     from datetime import datetime
 
-    from pytest_arena._postgresql._control import Control
     from pytest_arena._values import Address
 
 __all__ = ["REGISTRY", "RegistryRow", "RegistryRows", "ServerRegistry", "look", "new_name"]
@@ -127,33 +126,22 @@ class ServerRegistry:
         self._address, self._process = address, os.getpid()
         self._run = RegistryRun(address, project, registry)
         self.writes = self._run.writes
-        self.notes: list[str] = []  # what failed in the background, for whoever wants to know
         self.left: list[str] = []  # what the last sweep left alone, and why
         self._is_closed = False
-        self._chores = Background(self.notes)
+        self._chores = Background()
         self._behind = ControlLine(self._run.connect)
         with self.saying("arena's databases cannot be made"):
             if self._run.line.rows(_dead_ones(self._run.number)):
                 self._chores.do(partial(self._sweep, self._behind))
 
     @property
-    def control(self) -> Control:
+    def control(self) -> ControlLine:
         """For questions of one round trip; any thread may ask."""
         return self._run.line
 
-    @property
-    def times(self) -> int:
-        """How often the control connection was made: the server may have crashed in between."""
-        return self._run.line.times
-
-    @property
-    def inside(self) -> Address:
-        """How one logs in to the registry, which is there as long as the run."""
-        return self.address_of(self._run.name)
-
-    def address_of(self, name: str) -> Address:
-        """Return how one logs in to a database."""
-        return replace(self._address, database=name)
+    def address_of(self, name: str = "") -> Address:
+        """Return how one logs in to a database; or to the registry, which is there all the time."""
+        return replace(self._address, database=name or self._run.name)
 
     # Made
 
@@ -168,18 +156,7 @@ class ServerRegistry:
 
     def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
         """Make one in the background; it is cancelled where that has not begun in time."""
-        future: Future[str] = Future()
-
-        def make() -> None:
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(self._create(kind, template, self._behind))
-                except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
-                    future.set_exception(error)
-
-        if self._is_closed or not self._chores.do(make, urgent=True):
-            future.cancel()
-        return future
+        return self._chores.do(partial(self._create, kind, template, self._behind))
 
     def _create(self, kind: str, template: str | None, line: ControlLine) -> str:
         name = new_name(kind)
@@ -205,7 +182,10 @@ class ServerRegistry:
             with self.writes.one():
                 self.control.run(clone_sql.allow_connections(name, allowed=False))
             if not until(is_empty, within=_LEAVE_SECONDS):
-                backends = self.control.rows(clone_sql.backends(name))
+                backends = self.control.rows(
+                    "SELECT pid, coalesce(usename::text, ''), coalesce(application_name, '') "
+                    f"FROM pg_stat_activity WHERE datname = {literal(name)} ORDER BY pid"
+                )
                 who = ", ".join(f"{pid} ({role} {program})" for pid, role, program in backends)
                 raise ControlFailure(f"{who} did not end", "55006")
 
@@ -288,7 +268,7 @@ class ServerRegistry:
                 control.rows(shelf_lock)
             except ControlFailure as error:
                 if error.sqlstate != "55P03":
-                    raise messages.failed("a lock cannot be had", error, self._address) from error
+                    raise self.failed("a lock cannot be had", error) from error
                 raise TimeoutError(f"{shelf}: locked for {seconds:g} s") from error
             yield
 
@@ -315,17 +295,14 @@ class ServerRegistry:
         """Drop those that have a row of ours; returns which are gone, ``left`` says of the rest."""
         dropped: list[str] = []
         rows = []
-        try:
-            if names:
-                rows = line.rows(
-                    "SELECT d.name::text, d.kind, b.oid IS NOT NULL, "
-                    "pg_get_userbyid(b.datdba) IS NOT DISTINCT FROM current_user "
-                    "FROM arena.database d LEFT JOIN pg_database b ON b.datname = d.name "
-                    "WHERE d.owner = current_user "
-                    f"AND d.name IN ({', '.join(map(literal, names))})"
-                )
-        except (ControlFailure, ArenaError) as error:
-            self.notes.append(f"{type(error).__name__}: {error}")
+        with suppress(ControlFailure, ArenaError):  # they are swept by a later run
+            rows = line.rows(
+                "SELECT d.name::text, d.kind, b.oid IS NOT NULL, "
+                "pg_get_userbyid(b.datdba) IS NOT DISTINCT FROM current_user "
+                "FROM arena.database d LEFT JOIN pg_database b ON b.datname = d.name "
+                "WHERE d.owner = current_user "
+                f"AND d.name = ANY (ARRAY[{', '.join(map(literal, names))}]::name[])"
+            )
         for name, kind, is_there, is_ours in rows:
             if kind == "template":
                 self.left.append(f"{name}: a template, which is collected by its age alone")
@@ -416,10 +393,9 @@ class ServerRegistry:
             self._drop(share, line)
             line.close()
 
-        shares = [names[at::_AT_ONCE] for at in range(min(_AT_ONCE, len(names)))]
         threads = [
-            threading.Thread(target=drop, args=(share,), daemon=True)
-            for share in (shares if len(names) > 1 else [])
+            threading.Thread(target=drop, args=(names[at::_AT_ONCE],), daemon=True)
+            for at in range(min(_AT_ONCE, len(names)))
         ]
         with suppress(RuntimeError):  # the interpreter ends, and starts no threads any more
             for thread in threads:
@@ -434,7 +410,11 @@ class ServerRegistry:
         try:
             yield
         except ControlFailure as error:
-            raise messages.failed(what, error, self._address) from error
+            raise self.failed(what, error) from error
+
+    def failed(self, what: str, error: ControlFailure) -> ArenaError:
+        """Return the error of arena's that says what could not be, for one of the server's."""
+        return messages.failed(what, error, self._address)
 
 
 _OLD = f"d.used < clock_timestamp() - interval '{TEMPLATE_DAYS} days'"

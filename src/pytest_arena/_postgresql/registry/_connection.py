@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from bisect import bisect_right, insort
-from collections import deque
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from queue import Queue
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_arena._postgresql._control import ControlFailure
+from pytest_arena._postgresql._control import ControlFailure, ServerLine
 from pytest_arena._process import until
 
 if TYPE_CHECKING:
@@ -22,9 +22,8 @@ __all__ = ["Background", "ControlLine", "Writes"]
 
 # A server that is restarted is back within some seconds.
 _RESTART_SECONDS = 10.0
-# When as many wait, they go first: a suite that dirties databases faster than they are dropped
-# would fill the disk.
-_BACKLOG = 8
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(slots=True)
@@ -81,149 +80,83 @@ class Writes:
                     insort(self._ended, number)
 
 
-class ControlLine:
-    """A control connection. Where it was lost, the statement is said once more on a new one.
-
-    So whatever is said has to bear being said twice. A forked child opens one of its own.
-    """
+class ControlLine(ServerLine["Control"]):
+    """A control connection that waits for a server which is restarted."""
 
     def __init__(self, connect: Callable[[], Control]) -> None:
-        self._connect = connect
-        self._turn = threading.RLock()
-        self._control: Control | None = None
-        self._abandoned: list[Control] = []  # a parent's: closing them here would end its session
-        self._process = os.getpid()
-        self.pid = 0
-        self.times = 0  # how often it was made
-        self._is_given_up = False  # it was waited for in vain: it is tried, and not waited for
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it is in use by this process."""
-        return self._control is not None and self._process == os.getpid()
+        super().__init__(connect, self._wait)
+        self._waited_in_vain = -1  # for which connection: another one is tried, and not waited for
 
     def run(self, sql: str) -> None:
         """Execute one statement, or several in one transaction."""
-        self._do(lambda control: control.run(sql))
+        self.do(lambda control: control.run(sql))
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows."""
-        found: list[tuple[Any, ...]] = self._do(lambda control: control.rows(sql))
-        return found
+        return self.do(lambda control: control.rows(sql))
 
-    def ask(self, sql: str) -> str | None:
-        """Execute one statement that takes no time, and return its only value, a text."""
-        text: str | None = self._do(lambda control: control.ask(sql))
-        return text
-
-    def _do(self, say: Callable[[Control], Any]) -> Any:
-        with self._turn:
-            try:
-                return say(self._open())
-            except ControlFailure as error:
-                if not error.is_lost:
-                    raise
-            self._drop()
-            if not until(self._is_back, within=0 if self._is_given_up else _RESTART_SECONDS):
-                self._is_given_up = True
-            return say(self._open())
+    def _wait(self) -> None:
+        is_given_up = self._waited_in_vain == self.times
+        if not until(self._is_back, within=0 if is_given_up else _RESTART_SECONDS):
+            self._waited_in_vain = self.times
 
     def _is_back(self) -> bool:
         try:
-            self._open()
+            self.opened()
         except ControlFailure as error:
             if not error.is_lost:
                 raise
             return False
         return True
 
-    def _open(self) -> Control:
-        with self._turn:
-            if self._process != os.getpid():
-                self._abandoned += [self._control] if self._control else []
-                self._control, self._process = None, os.getpid()
-            if self._control is None:
-                self._control = self._connect()
-                self.pid = self._control.pid
-                self.times += 1
-                self._is_given_up = False
-            return self._control
-
-    def _drop(self) -> None:
-        control, self._control = self._control, None
-        if control is not None:
-            with suppress(Exception):  # it is gone anyway
-                control.close()
-
-    def close(self) -> None:
-        """Close it. Idempotent; a forked child leaves its parent's alone."""
-        if self._process == os.getpid():
-            self._drop()
-
 
 class Background:
-    """A thread that works jobs off, and is there from the first one to ``close``.
+    """A thread that works jobs off, one after the other: from the first one to ``close``."""
 
-    Jobs are expected to deal with their failures: ``notes`` get those of one that does not.
-    """
-
-    def __init__(self, notes: list[str]) -> None:
-        self._notes = notes
-        self._urgent: deque[Callable[[], object]] = deque()
-        self._later: deque[Callable[[], object]] = deque()
-        self._news = threading.Condition()
-        self._is_working = self._is_closed = False
+    def __init__(self) -> None:
+        self._jobs: Queue[tuple[Future[Any], Callable[[], Any]] | None] = Queue()
+        self._turn = threading.Lock()
+        self._is_closed = False
         self._thread: threading.Thread | None = None
 
-    def do(self, job: Callable[[], object], *, urgent: bool = False) -> bool:
-        """Have a job done by and by. Returns whether it will be: not after ``close``."""
-        with self._news:
+    def do(self, job: Callable[[], _Answer]) -> Future[_Answer]:
+        """Have a job done by and by; after ``close`` it is cancelled."""
+        future: Future[_Answer] = Future()
+        with self._turn:
             if self._is_closed:
-                return False
-            (self._urgent if urgent else self._later).append(job)
-            self._news.notify_all()
+                future.cancel()
+                return future
+            self._jobs.put((future, job))
             if self._thread is None:
                 # A daemon: whatever the server does, the process ends.
                 self._thread = threading.Thread(
                     target=self._work, name="pytest-arena-background", daemon=True
                 )
                 self._thread.start()
-            return True
+        return future
 
     def rest(self, seconds: float) -> bool:
         """Wait until nothing is left to do. Returns whether that came in time."""
-        with self._news:
-            return self._news.wait_for(self._is_idle, seconds)
+        return until(lambda: not self._jobs.unfinished_tasks, within=seconds)
 
     def close(self, seconds: float) -> bool:
-        """Forget what has not begun, and wait for what has. Idempotent."""
-        with self._news:
+        """Cancel what has not begun, and wait for what has. Idempotent."""
+        with self._turn:
             self._is_closed = True
-            self._urgent.clear()
-            self._later.clear()
-            self._news.notify_all()
+            self._jobs.put(None)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(seconds)
             return not self._thread.is_alive()
         return True
 
-    def _is_idle(self) -> bool:
-        return not (self._urgent or self._later or self._is_working)
-
-    def _next(self) -> Callable[[], object] | None:
-        with self._news:
-            self._is_working = False
-            self._news.notify_all()
-            self._news.wait_for(lambda: self._is_closed or self._urgent or self._later)
-            if self._is_closed:
-                return None
-            is_urgent = self._urgent and len(self._later) < _BACKLOG
-            self._is_working = True
-            return (self._urgent if is_urgent else self._later).popleft()
-
     def _work(self) -> None:
-        while (job := self._next()) is not None:
-            try:
-                job()
-            except BaseException as error:  # noqa: BLE001 - the next job may be luckier than this one
-                self._notes.append(f"{type(error).__name__}: {error}")
+        while (job := self._jobs.get()) is not None:
+            future, call = job
+            if self._is_closed:
+                future.cancel()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
+                    future.set_exception(error)
+            self._jobs.task_done()

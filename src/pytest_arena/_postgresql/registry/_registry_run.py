@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import platform
-import threading
 from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -130,11 +129,9 @@ class RegistryRun:
         self._mine: dict[str, str] = {}  # name → kind of the databases that this run has made
         self._uses: set[str] = set()  # templates
         self.writes = Writes()
-        self._lock = threading.Lock()
         self._process = os.getpid()
         self._copies_by_clone = True
-        self._settings: dict[str, clone_sql.Settings] = {}
-        self._strategies: dict[str, str] = {}
+        self._sources: dict[str, clone_sql.Source] = {}
         self.line = ControlLine(self._connect_as_run)
 
     # The session
@@ -151,9 +148,7 @@ class RegistryRun:
             control = open_control(inside)
         except ControlFailure as error:
             # asyncpg and libpq differ in whether a code comes with the refusal.
-            if error.is_lost and "does not exist" not in str(error):
-                raise
-            if not error.is_lost and error.sqlstate != "3D000":
+            if error.sqlstate != "3D000" and "does not exist" not in str(error):
                 raise
             self._create()
             control = open_control(inside)
@@ -186,7 +181,7 @@ class RegistryRun:
             raise messages.foreign_registry(self._address, self.name)
         check_layout(control, self._address)
         if self._may_copy_by_clone():
-            control.run(clone_sql.file_copy_method("clone"))
+            control.run("SET file_copy_method = clone")
 
     def _connect_as_run(self) -> Control:
         control = self.connect()
@@ -201,7 +196,7 @@ class RegistryRun:
                 self._begin(control)
             if was_lost:
                 # Also where the run was held: a server that crashed has lost what came last.
-                for name, kind in self._all_mine():
+                for name, kind in list(self._mine.items()):
                     control.run(self._row(name, kind, anew=True))
                 for template in self._uses:
                     self.use(template, control)
@@ -233,18 +228,13 @@ class RegistryRun:
 
     # Rows
 
-    def _all_mine(self) -> list[tuple[str, str]]:
-        with self._lock:
-            return list(self._mine.items())
-
     def names(self) -> list[str]:
         """Return what this run has made and not dropped."""
-        return [name for name, _ in self._all_mine()]
+        return list(self._mine)
 
     def let_go(self, name: str) -> None:
         """Forget a database: it is gone, or belongs to no run any more."""
-        with self._lock:
-            self._mine.pop(name, None)
+        self._mine.pop(name, None)
 
     def use(self, template: str, control: Control | ControlLine) -> None:
         """Say that this run uses a template. Nothing is written where it is condemned already.
@@ -275,27 +265,22 @@ class RegistryRun:
         Raises:
             Failed: there is no room, or somebody is connected to the template.
         """
-        with self._lock:
-            self._mine[name] = kind
+        self._mine[name] = kind
         run = self.number
         self._write(self._row(name, kind), line, unless="23505")
         if run != self.number:  # over which this run was taken for dead
             line.run(self._row(name, kind, anew=True))
-        strategy = self._strategy(template or "template0", line)
+        source = self._source(template or "template0", line)
         try:
-            self._copy(clone_sql.create(name, template, strategy=strategy), line)
+            self._copy(clone_sql.create(name, template, strategy=source.strategy), line)
         except ControlFailure as error:
             if template is not None or error.sqlstate != "22023":
                 raise
             # The server's locale has another encoding: an empty database is as all others there.
-            self._copy(clone_sql.create(name, "template0", strategy=strategy), line)
-        if template is not None:
-            if template not in self._settings:
-                [row] = line.rows(clone_sql.settings(template))
-                self._settings[template] = clone_sql.Settings(*row)
-            if statements := clone_sql.clone_settings(name, self._settings[template]):
-                with self.writes.one():
-                    line.run(statements)
+            self._copy(clone_sql.create(name, "template0", strategy=source.strategy), line)
+        if template is not None and source.settings:
+            with self.writes.one():
+                line.run(clone_sql.settings(name, source))
 
     def _copy(self, statement: str, line: ControlLine) -> None:
         try:
@@ -305,7 +290,7 @@ class RegistryRun:
                 raise
             # This file system cannot share blocks after all.
             self._copies_by_clone = False
-            line.run(clone_sql.file_copy_method("copy"))
+            line.run("SET file_copy_method = copy")
             self._write(statement, line, unless="42P04")
 
     def _write(self, statement: str, line: ControlLine, *, unless: str) -> None:
@@ -320,14 +305,14 @@ class RegistryRun:
     def _may_copy_by_clone(self) -> bool:
         return self._version >= _WITH_METHOD and self._copies_by_clone
 
-    def _strategy(self, source: str, line: ControlLine) -> str:
-        if self._version < _WITH_STRATEGY:
-            return ""
-        if source not in self._strategies:
-            [(size, is_synced)] = line.rows(clone_sql.source_facts(source))
+    def _source(self, name: str, line: ControlLine) -> clone_sql.Source:
+        if name not in self._sources:
+            [(size, is_synced, settings)] = line.rows(clone_sql.source(name))
             is_small = is_synced and size < _SMALL_BYTES
-            self._strategies[source] = "WAL_LOG" if is_small else "FILE_COPY"
-        return self._strategies[source]
+            strategy = "WAL_LOG" if is_small else "FILE_COPY"
+            has_strategies = self._version >= _WITH_STRATEGY
+            self._sources[name] = clone_sql.Source(strategy if has_strategies else "", settings)
+        return self._sources[name]
 
     def remove(self, name: str, line: ControlLine, *, is_there: bool, is_condemned: bool) -> None:
         """Drop a database, whoever is connected, and delete its row.
@@ -335,10 +320,8 @@ class RegistryRun:
         Raises:
             Failed: the server refuses; the row stays.
         """
-        self._settings.pop(name, None)
-        self._strategies.pop(name, None)
         if is_there and is_condemned:
-            line.run(clone_sql.unset_template(name))  # maybe it is none
+            line.run(f"ALTER DATABASE {identifier(name)} WITH IS_TEMPLATE false")
         if is_there:
             try:
                 self._drop(name, line)
@@ -360,7 +343,7 @@ class RegistryRun:
     def _drop(self, name: str, line: ControlLine) -> None:
         with self.writes.one() as write:
             try:
-                line.run(clone_sql.drop(name))
+                line.run(f"DROP DATABASE {identifier(name)} WITH (FORCE)")
             except ControlFailure as error:
                 write.counts = False
                 if error.sqlstate != "3D000":
@@ -370,7 +353,9 @@ class RegistryRun:
         """Prepared transactions have no session that could be ended, and keep the database."""
         line.run(clone_sql.allow_connections(name, allowed=True))
         with closing(open_control(replace(self._address, database=name))) as inside:
-            for (gid,) in inside.rows(clone_sql.prepared()):
+            for (gid,) in inside.rows(
+                "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
+            ):
                 with suppress(ControlFailure):
                     inside.run(clone_sql.rollback_prepared(gid))
 

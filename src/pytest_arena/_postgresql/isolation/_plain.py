@@ -1,0 +1,234 @@
+"""The live database of tests that are isolated by a copy."""
+
+# ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._postgresql._control import ControlFailure, literal, open_control
+from pytest_arena._postgresql._rows import Rows, compared, read_digests, read_rows
+from pytest_arena._postgresql.isolation._live import NEVER, LiveDatabase
+from pytest_arena._postgresql.journal._server import Look, Restoration, ServerJournal
+from pytest_arena._process import until
+from pytest_arena._product import held_by
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from pytest_arena._postgresql._control import Control
+    from pytest_arena._postgresql.isolation._live import Levels, Uses
+    from pytest_arena._postgresql.isolation._snapshots import Snapshot
+    from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._values import TableRows
+
+    _Reader: TypeAlias = Callable[[Callable[[Control], Any]], Any]
+
+__all__ = ["PlainDatabase"]
+
+_XIDS = 2**32
+# As many statements of arena's own may have ended that are not known to.
+_AT_ONCE = 2
+# A copy is made, or a database dropped, in the background: to wait for that costs less than to take
+# a level for changed that is not.
+_PATIENCE, _STEP = 0.03, 0.0003
+# Where all sequences stand: "" for none, NULL if that is hidden. ``nextval`` takes numbers without
+# a transaction id and without a record in the log, 31 times of 32.
+_SEQUENCES = """
+SELECT CASE WHEN bool_and(v.can_read) IS NOT FALSE THEN coalesce(md5(string_agg(
+    c.oid || ':' || coalesce(v.number, ''), ',' ORDER BY c.oid)), '') END
+FROM pg_catalog.pg_class c CROSS JOIN LATERAL (SELECT
+    has_sequence_privilege(c.oid, 'USAGE, SELECT') AS can_read,
+    CASE WHEN has_sequence_privilege(c.oid, 'USAGE, SELECT')
+    THEN pg_catalog.pg_sequence_last_value(c.oid)::text END AS number) v
+WHERE c.relkind = 'S' AND c.relpersistence <> 't'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the server says of a database at one time, and what was written by then."""
+
+    horizon: int  # the transaction id below which all have ended that are not open
+    open: frozenset[tuple[int, int]] = frozenset()  # sessions and their transactions, of this one
+    held: frozenset[str] = frozenset()  # advisory locks, prepared transactions, slots
+    own: int = 0  # how many ids arena itself has used since the mark
+    writes: int = 0
+    times: int = 0
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """The sessions that are inside a transaction with changes."""
+        return frozenset(pid for pid, _ in self.open)
+
+
+class PlainDatabase(LiveDatabase):
+    """``clone``: a level in which something was written is left by a copy of its snapshot.
+
+    Whether anything was written is asked by transaction ids, which are the whole server's: those
+    that arena itself has used are taken off, and whatever is left counts as a change. So nothing
+    that was written is missed, and on a server with other writers most levels count as changed.
+    Sequences move without an id; a second question, in the database itself, compares them.
+    """
+
+    isolation = "clone"
+
+    def __init__(self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]) -> None:
+        super().__init__(own, uses, tell)
+        self._mark = _Facts(0)
+        self._latest: _Facts | None = None  # by which a change was found
+
+    def template(self, content: str | None) -> str | None:
+        """Return the template itself."""
+        return content
+
+    def prepare(self, name: str) -> None:
+        """Take the journal out of a copy of a database that has one."""
+        with closing(ServerJournal(self.own.address_of(name))) as journal:
+            journal.uninstall()
+
+    def known(self) -> _Facts:
+        """Read ids before the copy: while others are made ahead, nobody knows whose they are."""
+        mark, self._latest = self._latest, None
+        return mark or self._read_facts()
+
+    def go_to(self, name: str, snapshot: Snapshot, opened: None, known: _Facts) -> None:
+        """Nobody could write to it before now, and the ids were read before: they are its mark."""
+        del opened
+        self.release()
+        self.name, self.snapshot = name, snapshot
+        self._mark_at(_Facts(known.horizon, writes=known.writes, times=known.times), self.uses())
+        if not snapshot.knows_sequences:
+            snapshot.sequences, snapshot.knows_sequences = self._read_sequences(), True
+
+    # Levels
+
+    def needs_snapshot(self, levels: Levels) -> bool:
+        """Wherever something was written."""
+        del levels
+        return self._has_changed(with_locks=False)
+
+    def leave(self, number: int) -> Restoration:
+        """Nothing is taken back: there is nothing to do, or a copy takes its place."""
+        del number
+        was_changed = self._has_changed(with_locks=True)
+        return Restoration(was_changed, ("rows",) if was_changed else ())
+
+    def _has_changed(self, *, with_locks: bool) -> bool:
+        seen, facts = self.uses(), self._facts()
+        has_changed = not self._is_as_marked(facts)
+        if with_locks:
+            has_changed |= facts.held != self._mark.held
+        if facts.open and (has_changed or with_locks):
+            raise held_by(facts.pids, self.name)
+        if has_changed:
+            self._latest = facts
+        else:
+            self._mark_at(facts, seen)
+        return has_changed
+
+    def look(self, number: int) -> Look:
+        """Ask for the transaction ids, and for who is inside a transaction."""
+        del number
+        facts = self._facts()
+        is_changed = not self._is_as_marked(facts)
+        held = facts.held != self._mark.held
+        return Look(is_changed, is_changed, (), facts.pids, (), locks=held)
+
+    def _mark_at(self, facts: _Facts, seen: int) -> None:
+        # A transaction that is open may be committed without anybody taking a connection.
+        self._mark, self.seen = facts, NEVER if facts.open else seen
+
+    def _facts(self) -> _Facts:
+        """Ask, and once more where it may be arena's own work that cannot be told yet."""
+        found: list[_Facts] = []
+
+        def is_told() -> bool:
+            is_busy = self.own.writes.is_under_way()
+            found[:] = [self._read_facts()]
+            is_busy |= self.own.writes.is_under_way()
+            return not is_busy or not 0 < self._unexplained(found[0]) <= _AT_ONCE
+
+        until(is_told, within=_PATIENCE, step=_STEP)
+        return found[0]
+
+    def _unexplained(self, facts: _Facts) -> int:
+        """How many transaction ids were used since the mark that are neither open nor arena's."""
+        used = facts.horizon - self._mark.horizon
+        still_open = sum((xid - self._mark.horizon) % _XIDS < used for _, xid in facts.open)
+        return used - still_open - facts.own
+
+    def _read_facts(self) -> _Facts:
+        writes, control = self.own.writes, self.own.control
+        # What of arena's has ended by now has an id below the horizon, what it begins afterwards
+        # has none below. What is under way is counted neither here nor from here.
+        own = writes.since(self._mark.writes)
+        with self.own.saying("the live database cannot be looked at"):
+            [(inside, held, horizon)] = control.rows(
+                f"SELECT open, held, horizon FROM arena.facts({literal(self.name)})"
+            )
+        pairs = (one.split(":") for one in inside)
+        return _Facts(
+            horizon=int(horizon),
+            open=frozenset((int(pid), int(xid)) for pid, xid in pairs),
+            held=frozenset(held),
+            own=own,
+            writes=writes.mark(),
+            times=control.times,
+        )
+
+    def _is_as_marked(self, facts: _Facts) -> bool:
+        """Whether nothing was committed since the mark.
+
+        What was open at the mark has an id below it: once it has ended, it may have committed.
+        """
+        mark, sequences = self._mark, self.snapshot.sequences
+        if facts.times != mark.times or not mark.open <= facts.open or self._unexplained(facts):
+            return False
+        return sequences == "" or (sequences is not None and self._read_sequences() == sequences)
+
+    def _read_sequences(self) -> str | None:
+        try:
+            [(found,)] = self.reader.do(lambda control: control.rows(_SEQUENCES))
+        except ControlFailure:
+            return None
+        return None if found is None else str(found)
+
+    # Rows, for which there is no journal
+
+    def moment(self, levels: Levels, *, exact: bool) -> Rows | None:
+        """Return None: a database has no history. ``exact`` reads its rows instead, all of them."""
+        del levels
+        with self.own.saying("the live database cannot be read"):
+            return self.reader.do(read_rows) if exact else None
+
+    def rows_changed(
+        self, levels: Levels, number: int, moments: tuple[object, object], limit: int | None
+    ) -> list[TableRows]:
+        """Compare what stands with a copy of what the level began with, or with a moment.
+
+        The server reads all rows, to tell which tables have changed; of those they are read.
+        """
+        end = None if number == len(levels) - 1 else levels[number + 1].snapshot
+        with ExitStack() as stack, self.own.saying("the databases cannot be compared"):
+            before = self._reader_of(moments[0], levels[number].start, stack)
+            after = self._reader_of(moments[1], end, stack)
+            digests = before(read_digests)
+            new = after(partial(read_rows, unlike=digests))
+            old = before(partial(read_rows, unlike=new))
+            return compared(old, new, limit=limit)
+
+    def _reader_of(self, moment: object, snapshot: Snapshot | None, stack: ExitStack) -> _Reader:
+        """What reads a moment, which was read already, a copy of a snapshot, or what is live."""
+        if isinstance(moment, Rows):
+            return lambda _: moment
+        if snapshot is None:
+            return self.reader.do
+        name = snapshot.take()
+        stack.callback(self.own.drop_later, name)
+        control = stack.enter_context(closing(open_control(self.own.address_of(name))))
+        return lambda question: question(control)
