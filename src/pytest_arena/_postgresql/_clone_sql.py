@@ -4,37 +4,27 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from pytest_arena._postgresql._control import identifier, literal
 
 __all__ = [
-    "Source",
+    "COPY",
     "allow_connections",
-    "create",
     "end_backends",
     "rollback_prepared",
-    "settings",
     "source",
 ]
 
 
-class Source(NamedTuple):
-    """What is copied, how that is done best, and what of it comes with no copy."""
-
-    strategy: str
-    settings: str | None  # statements for a copy that is called `_COPY`
-
-
-_COPY = "the copy"  # in quotes wherever it is written
+_COPY = "the copy"
+COPY = identifier(_COPY)  # for its name, in the settings of a copy
 
 
 def source(name: str) -> str:
     """Ask how large a database is, whether writes are synced, and for the settings of a copy.
 
     A limit of connections, rights, and settings, of roles too, belong to a database and are not
-    copied with it. As in pg_dump, the values of some settings are lists of quoted names, of all
-    others one text.
+    copied with it: what gives them to a copy are statements, None for nothing. As in pg_dump, the
+    values of some settings are lists of quoted names, of all others one text.
     """
     return f"""
 WITH d AS (SELECT * FROM pg_database WHERE datname = {literal(name)}),
@@ -67,19 +57,6 @@ statements (turn, statement) AS (
 SELECT pg_database_size({literal(name)}), current_setting('fsync') = 'on',
     (SELECT string_agg(statement, '; ' ORDER BY turn) FROM statements)
 """
-
-
-def settings(name: str, of: Source) -> str:
-    """Write all that gives a copy the settings of its source."""
-    return (of.settings or "").replace(f'"{_COPY}"', identifier(name))
-
-
-def create(name: str, template: str | None, *, strategy: str = "") -> str:
-    """Write the statement that copies a database; an empty one is UTF-8, whatever the server."""
-    ways = f" STRATEGY {strategy}" if strategy else ""
-    encoding = "" if template else " ENCODING 'UTF8'"
-    source = identifier(template or "template0")
-    return f"CREATE DATABASE {identifier(name)} TEMPLATE {source}{ways}{encoding}"
 
 
 def allow_connections(name: str, *, allowed: bool) -> str:

@@ -231,12 +231,17 @@ def _escaped(value: str) -> str:
 
 
 class _LibpqControl:
-    """By a synchronous driver of the DB-API."""
+    """By a synchronous driver of the DB-API, whose errors have PostgreSQL's in an attribute."""
 
-    def __init__(self, connection: Any, error: type[Exception], code: str) -> None:
-        self._connection, self._error, self._code = connection, error, code
-        self._turn = threading.RLock()
-        self.pid = 0
+    def __init__(self, driver: Any, code: str, options: dict[str, Any]) -> None:
+        self._error, self._code, self._turn = driver.Error, code, threading.RLock()
+        try:
+            self._connection = driver.connect(**options)
+        except driver.Error as error:
+            known = "53300" if _FULL.search(str(error)) else ""
+            raise ControlFailure(str(error).strip(), getattr(error, code) or known) from error
+        self._connection.autocommit = True
+        self.pid: int = self._connection.info.backend_pid
 
     def run(self, sql: str) -> None:
         self._execute(sql, fetch=False)
@@ -289,32 +294,14 @@ def _refused(result: Any) -> ControlFailure:
 def _psycopg(address: Address, settings: Mapping[str, str]) -> Control:
     import psycopg  # noqa: PLC0415 - an extra, and slow to import
 
-    try:
-        connection = psycopg.connect(
-            **_libpq(address, settings), autocommit=True, prepare_threshold=None
-        )
-    except psycopg.Error as error:
-        raise ControlFailure(str(error).strip(), error.sqlstate or _code(error)) from error
-    control = _PsycopgControl(connection, psycopg.Error, "sqlstate")
-    control.pid = connection.info.backend_pid
-    return control
-
-
-def _code(error: Exception) -> str:
-    return "53300" if _FULL.search(str(error)) else ""
+    options = {**_libpq(address, settings), "prepare_threshold": None}
+    return _PsycopgControl(psycopg, "sqlstate", options)
 
 
 def _psycopg2(address: Address, settings: Mapping[str, str]) -> Control:
     import psycopg2  # noqa: PLC0415 - an extra, and slow to import
 
-    try:
-        connection = psycopg2.connect(**_libpq(address, settings))
-    except psycopg2.Error as error:
-        raise ControlFailure(str(error).strip(), error.pgcode or _code(error)) from error
-    connection.autocommit = True
-    control = _LibpqControl(connection, psycopg2.Error, "pgcode")
-    control.pid = connection.get_backend_pid()
-    return control
+    return _LibpqControl(psycopg2, "pgcode", _libpq(address, settings))
 
 
 class _AsyncpgControl:

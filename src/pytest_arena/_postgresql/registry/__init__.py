@@ -174,14 +174,11 @@ class ServerRegistry:
 
     def freeze(self, name: str) -> None:
         """Let nobody in any more and end who is there: ready to be copied."""
-
-        def is_empty() -> bool:
-            return not self.control.rows(clone_sql.end_backends(name))
-
         with self.saying(f"{name} cannot be frozen"):
             with self.writes.one():
                 self.control.run(clone_sql.allow_connections(name, allowed=False))
-            if not until(is_empty, within=_LEAVE_SECONDS):
+            ended = clone_sql.end_backends(name)
+            if not until(lambda: not self.control.rows(ended), within=_LEAVE_SECONDS):
                 backends = self.control.rows(
                     "SELECT pid, coalesce(usename::text, ''), coalesce(application_name, '') "
                     f"FROM pg_stat_activity WHERE datname = {literal(name)} ORDER BY pid"
@@ -231,7 +228,7 @@ class ServerRegistry:
                 "created = clock_timestamp(), used = clock_timestamp() "
                 f"WHERE name = {literal(name)} AND owner = current_user"
             )
-        self._run.let_go(name)
+        self._run.mine.pop(name, None)
 
     def templates(self, shelf: str) -> list[tuple[str, str]]:
         """Return names and manifests of the finished templates, the newest first."""
@@ -248,7 +245,7 @@ class ServerRegistry:
     def used(self, name: str) -> None:
         """Say that this run uses a template: nobody collects it while the run lives."""
         with self.saying(f"{name} cannot be used"):
-            self._run.use(name, self._run.line)
+            self._run.use(name)
 
     @contextmanager
     def lock(self, shelf: str, *, seconds: float) -> Iterator[None]:
@@ -376,10 +373,10 @@ class ServerRegistry:
         self._is_closed = True
         has_ended = self._chores.close(_END_SECONDS)
         with suppress(ControlFailure, ArenaError):
-            mine = self._run.names()
+            mine = list(self._run.mine)
             if mine or self._run.line.is_open:  # else the registry was swept, this run included
                 self._drop_together(mine)
-                self._drop(self._run.names(), self._run.line)
+                self._drop(list(self._run.mine), self._run.line)
                 self._run.end()
         if has_ended:
             self._behind.close()

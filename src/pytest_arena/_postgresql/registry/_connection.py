@@ -6,7 +6,6 @@ import threading
 from bisect import bisect_right, insort
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from queue import Queue
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,13 +23,6 @@ __all__ = ["Background", "ControlLine", "Writes"]
 _RESTART_SECONDS = 10.0
 
 _Answer = TypeVar("_Answer")
-
-
-@dataclass(slots=True)
-class Write:
-    """A statement that is under way; it may turn out to have written nothing."""
-
-    counts: bool = True
 
 
 class Writes:
@@ -62,22 +54,19 @@ class Writes:
             return self._open > 0
 
     @contextmanager
-    def one(self) -> Iterator[Write]:
-        """Count one, if it succeeds and ``counts``."""
+    def one(self) -> Iterator[None]:
+        """Count one, if it succeeds."""
         with self._lock:
             self._begun += 1
             self._open += 1
-            number, write = self._begun, Write()
+            number = self._begun
         try:
-            yield write
-        except BaseException:
-            write.counts = False
-            raise
+            yield
+            with self._lock:
+                insort(self._ended, number)
         finally:
             with self._lock:
                 self._open -= 1
-                if write.counts:
-                    insort(self._ended, number)
 
 
 class ControlLine(ServerLine["Control"]):

@@ -20,11 +20,7 @@ _ANOTHER = "ARENA_DATABASE=own pytest …   # a private server, or the URL of an
 
 
 _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
-    "42501": (
-        ServerError,
-        "the role has too few rights on this server",
-        _GIVE_CREATEDB,
-    ),
+    "42501": (ServerError, "the role has too few rights on this server", _GIVE_CREATEDB),
     "53100": (
         IsolationError,
         "the disk of the server is full: each clone takes as much room as its template",

@@ -120,18 +120,17 @@ class RegistryRun:
 
     The run lives as long as the session of ``line`` holds its advisory lock: it ends with the
     process, whatever kills it, and on every machine. A session that was lost is taken up again,
-    and the rows of ``_mine`` are written once more, should somebody have taken the run for dead.
+    and the rows of ``mine`` are written once more, should somebody have taken the run for dead.
     """
 
     def __init__(self, address: Address, project: str, name: str) -> None:
         self._address, self._project, self.name = address, project, name
         self._version = self.number = 0
-        self._mine: dict[str, str] = {}  # name → kind of the databases that this run has made
-        self._uses: set[str] = set()  # templates
+        self.mine: dict[str, str] = {}  # kinds, by names, of what this run has made and not dropped
         self.writes = Writes()
         self._process = os.getpid()
         self._copies_by_clone = True
-        self._sources: dict[str, clone_sql.Source] = {}
+        self._sources: dict[str, tuple[str, str | None]] = {}
         self.line = ControlLine(self._connect_as_run)
 
     # The session
@@ -196,10 +195,8 @@ class RegistryRun:
                 self._begin(control)
             if was_lost:
                 # Also where the run was held: a server that crashed has lost what came last.
-                for name, kind in list(self._mine.items()):
-                    control.run(self._row(name, kind, anew=True))
-                for template in self._uses:
-                    self.use(template, control)
+                for name, kind in list(self.mine.items()):
+                    control.run(self._row(name, kind))
         except BaseException:
             control.close()
             raise
@@ -228,33 +225,24 @@ class RegistryRun:
 
     # Rows
 
-    def names(self) -> list[str]:
-        """Return what this run has made and not dropped."""
-        return list(self._mine)
-
-    def let_go(self, name: str) -> None:
-        """Forget a database: it is gone, or belongs to no run any more."""
-        self._mine.pop(name, None)
-
-    def use(self, template: str, control: Control | ControlLine) -> None:
+    def use(self, template: str) -> None:
         """Say that this run uses a template. Nothing is written where it is condemned already.
 
         In turns with whoever condemns it, so that one sees the other.
         """
-        self._uses.add(template)
         which = f"WHERE name = {literal(template)} AND kind = 'template'"
-        control.run(
+        self.line.run(
             f"SELECT pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
             f"UPDATE arena.database SET used = clock_timestamp() {which} "
             "AND owner = current_user; INSERT INTO arena.use (template, run) "
             f"SELECT name, {self.number} FROM arena.database {which} ON CONFLICT DO NOTHING"
         )
 
-    def _row(self, name: str, kind: str, *, anew: bool = False) -> str:
-        conflict = f"ON CONFLICT (name) DO UPDATE SET run = {self.number}" if anew else ""
+    def _row(self, name: str, kind: str) -> str:
         return (
             "INSERT INTO arena.database (name, kind, run, project) VALUES ("
-            f"{literal(name)}, {literal(kind)}, {self.number}, {literal(self._project)}) {conflict}"
+            f"{literal(name)}, {literal(kind)}, {self.number}, {literal(self._project)}) "
+            f"ON CONFLICT (name) DO UPDATE SET run = {self.number}"
         )
 
     # Databases
@@ -265,53 +253,57 @@ class RegistryRun:
         Raises:
             Failed: there is no room, or somebody is connected to the template.
         """
-        self._mine[name] = kind
+        self.mine[name] = kind
         run = self.number
-        self._write(self._row(name, kind), line, unless="23505")
+        with self.writes.one():
+            line.run(self._row(name, kind))
         if run != self.number:  # over which this run was taken for dead
-            line.run(self._row(name, kind, anew=True))
-        source = self._source(template or "template0", line)
+            line.run(self._row(name, kind))
+        source = template or "template0"
+        strategy, settings = self._source(source, line)
+        statement = f"CREATE DATABASE {identifier(name)} TEMPLATE {identifier(source)} {strategy}"
         try:
-            self._copy(clone_sql.create(name, template, strategy=source.strategy), line)
+            # An empty one is UTF-8, whatever the server.
+            self._copy(statement + ("" if template else " ENCODING 'UTF8'"), line)
         except ControlFailure as error:
             if template is not None or error.sqlstate != "22023":
                 raise
             # The server's locale has another encoding: an empty database is as all others there.
-            self._copy(clone_sql.create(name, "template0", strategy=source.strategy), line)
-        if template is not None and source.settings:
+            self._copy(statement, line)
+        if template is not None and settings:
             with self.writes.one():
-                line.run(clone_sql.settings(name, source))
+                line.run(settings.replace(clone_sql.COPY, identifier(name)))
 
     def _copy(self, statement: str, line: ControlLine) -> None:
         try:
-            self._write(statement, line, unless="42P04")
+            self._copy_once(statement, line)
         except ControlFailure as error:
             if not self._may_copy_by_clone() or error.sqlstate[:2] not in ("58", "0A"):
                 raise
             # This file system cannot share blocks after all.
             self._copies_by_clone = False
             line.run("SET file_copy_method = copy")
-            self._write(statement, line, unless="42P04")
+            self._copy_once(statement, line)
 
-    def _write(self, statement: str, line: ControlLine, *, unless: str) -> None:
-        # No name is used twice: it was written when the connection was lost.
-        with self.writes.one():
-            try:
+    def _copy_once(self, statement: str, line: ControlLine) -> None:
+        try:
+            with self.writes.one():
                 line.run(statement)
-            except ControlFailure as error:
-                if error.sqlstate != unless:
-                    raise
+        except ControlFailure as error:
+            # No name is used twice: it was made when the connection was lost.
+            if error.sqlstate != "42P04":
+                raise
 
     def _may_copy_by_clone(self) -> bool:
         return self._version >= _WITH_METHOD and self._copies_by_clone
 
-    def _source(self, name: str, line: ControlLine) -> clone_sql.Source:
+    def _source(self, name: str, line: ControlLine) -> tuple[str, str | None]:
+        """How a database is copied best, and the statements that give a copy its settings."""
         if name not in self._sources:
             [(size, is_synced, settings)] = line.rows(clone_sql.source(name))
-            is_small = is_synced and size < _SMALL_BYTES
-            strategy = "WAL_LOG" if is_small else "FILE_COPY"
+            strategy = "WAL_LOG" if is_synced and size < _SMALL_BYTES else "FILE_COPY"
             has_strategies = self._version >= _WITH_STRATEGY
-            self._sources[name] = clone_sql.Source(strategy if has_strategies else "", settings)
+            self._sources[name] = f"STRATEGY {strategy}" if has_strategies else "", settings
         return self._sources[name]
 
     def remove(self, name: str, line: ControlLine, *, is_there: bool, is_condemned: bool) -> None:
@@ -330,24 +322,23 @@ class RegistryRun:
                     raise
                 self._end_prepared(name, line)
                 self._drop(name, line)
-        with self.writes.one() as write:
-            write.counts = bool(
-                line.rows(
+        try:
+            with self.writes.one():
+                [_] = line.rows(
                     f"DELETE FROM arena.database WHERE name = {literal(name)} AND NOT EXISTS "
                     f"(SELECT FROM pg_database WHERE datname = {literal(name)}) RETURNING name"
                 )
-            )
-        if write.counts:
-            self.let_go(name)
+        except ValueError:  # nothing was written: it is there again, or somebody else was first
+            return
+        self.mine.pop(name, None)
 
     def _drop(self, name: str, line: ControlLine) -> None:
-        with self.writes.one() as write:
-            try:
+        try:
+            with self.writes.one():
                 line.run(f"DROP DATABASE {identifier(name)} WITH (FORCE)")
-            except ControlFailure as error:
-                write.counts = False
-                if error.sqlstate != "3D000":
-                    raise
+        except ControlFailure as error:
+            if error.sqlstate != "3D000":
+                raise
 
     def _end_prepared(self, name: str, line: ControlLine) -> None:
         """Prepared transactions have no session that could be ended, and keep the database."""
