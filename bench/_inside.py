@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 _serials = count(1)
 
 
+class NoHooks:
+    """Nobody wants to know of levels."""
+
+    def pytest_arena_enter(self, level: Level) -> None:
+        """A level begins."""
+
+    def pytest_arena_leave(self, level: Level) -> None:
+        """A level ends."""
+
+
 def main() -> None:
     """Set the gate up, import the app, connect once; then answer."""
     config = load_config(
@@ -34,8 +44,8 @@ def main() -> None:
         ini=lambda _name: "",
         root=ROOT,
     )
-    run = ArenaRun(config, Ledger())
-    run.start()
+    run = ArenaRun(config, Ledger(), NoHooks(), temporary=lambda: None)
+    run.environment.redirect()
     from bench.suite import shop  # noqa: PLC0415 - after the gate, as an app is
 
     run.check()

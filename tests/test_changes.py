@@ -16,8 +16,8 @@ from pytest_arena._expect import Expected, difference
 from pytest_arena._gate import LostWrite
 from pytest_arena._product import Key
 from pytest_arena._report import StoryPart, story_lines
-from pytest_arena._run._observer import expectations
-from pytest_arena._run._story import Moments, Story
+from pytest_arena._run._facade import expectations
+from pytest_arena._run._test import Moments, Story
 from pytest_arena._values import TableRows
 
 

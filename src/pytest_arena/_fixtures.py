@@ -1,4 +1,4 @@
-"""What a user asks for by name: plain fixtures, for every runner; the hooks for other state."""
+"""What a user asks for by name: plain fixtures, for every runner."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-    from pytest_arena._run import Level
-
 __all__ = [
     "RUN",
     "arena",
@@ -26,8 +24,6 @@ __all__ = [
     "client_as",
     "client_options",
     "db_session",
-    "pytest_arena_enter",
-    "pytest_arena_leave",
     "test_client",
     "test_client_as",
 ]
@@ -130,24 +126,3 @@ def test_client_as(
         return _arena_in_use.running().new_test_client(role=role, options=merged)
 
     return new_client
-
-
-def pytest_arena_enter(level: Level) -> None:
-    """Called when a level begins: a test's, or a wider fixture's.
-
-    ``level.name`` is the test's or the fixture's, ``level.is_test`` tells them apart. What is in
-    the process's memory (a rate limiter, a cache) or in another service is brought back here, or
-    in `pytest_arena_leave`.
-
-    Example::
-
-        def pytest_arena_enter(level):
-            limiter.reset()
-    """
-
-
-def pytest_arena_leave(level: Level) -> None:
-    """Called when a level ends, before the databases are brought back.
-
-    A failure of this hook fails the test; the databases are brought back all the same.
-    """

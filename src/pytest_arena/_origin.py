@@ -29,19 +29,12 @@ def user_line() -> CodeLine | None:
     Follows greenlets (SQLAlchemy's async engines) to the coroutine that awaits them, and a
     worker thread of aiosqlite to the task that waits for it. Costs some microseconds.
     """
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
-    current: Any = greenlet.getcurrent()
-    while True:
-        # Not by `_chain`, where nobody waits: each checkout walks some twenty frames.
-        while frame is not None and frame.f_code.co_name not in _DOORS:
-            if not _is_library(frame.f_code.co_filename):
-                return CodeLine(frame.f_code.co_filename, frame.f_lineno)
-            frame = frame.f_back
-        if (line := _line_in(_chain(frame))) is not None:
-            return line
-        if (current := current.parent) is None:
-            return None
-        frame = current.gr_frame
+    return _line_in(frames())
+
+
+def line_of_coroutine(coroutine: object) -> CodeLine | None:
+    """Return the innermost line of the user's code at which a coroutine stands."""
+    return _line_in(reversed(list(_awaited(coroutine))))
 
 
 def _line_in(found: Iterable[FrameType]) -> CodeLine | None:
@@ -51,31 +44,22 @@ def _line_in(found: Iterable[FrameType]) -> CodeLine | None:
     return None
 
 
-def line_of_coroutine(coroutine: object) -> CodeLine | None:
-    """Return the innermost line of the user's code at which a coroutine stands."""
-    return _line_in(reversed([*_awaited(coroutine)]))
-
-
 _is_library = cache(is_library)
 
 
 def frames() -> Iterator[FrameType]:
     """Yield the frames that led to the caller, innermost first, across greenlets and tasks."""
-    yield from _chain(sys._getframe(2))  # noqa: SLF001 - the documented way to a caller's frame
     current: Any = greenlet.getcurrent()
+    waiting: list[Any] = [sys._getframe(1)]  # noqa: SLF001 - the documented way to a caller's frame
     while (current := current.parent) is not None:
-        yield from _chain(current.gr_frame)
-
-
-def _chain(frame: FrameType | None) -> Iterator[FrameType]:
-    """Yield the frames from here outwards, and after each door those that wait behind it."""
-    following = [frame]
-    while following:
-        if (frame := following.pop()) is not None:
+        waiting.insert(0, current.gr_frame)
+    while waiting:
+        frame = waiting.pop()
+        if frame is not None:
             yield frame
-            following.append(frame.f_back)
+            waiting.append(frame.f_back)
             if frame.f_code.co_name in _DOORS:
-                following += _behind(frame)
+                waiting += _behind(frame)
 
 
 # Functions behind which others wait: SQLAlchemy's way into sync code, and aiosqlite's worker by
@@ -83,19 +67,21 @@ def _chain(frame: FrameType | None) -> Iterator[FrameType]:
 _DOORS = {"greenlet_spawn", "run", "_connection_worker_thread"}
 
 
-def _behind(frame: FrameType) -> list[FrameType | None]:
-    """Return the frames that wait for what this one does, the innermost last."""
+def _behind(frame: FrameType) -> list[Any]:
+    """Return the frames, the innermost last, that wait for what is done here.
+
+    That is SQLAlchemy's sync code, which waits for what ``greenlet_spawn`` awaits; or the task
+    that awaits the answer of aiosqlite's worker.
+    """
     if frame.f_code.co_name == "greenlet_spawn":
         return [getattr(frame.f_locals.get("context"), "gr_frame", None)]
     is_worker = frame.f_globals.get("__name__") == "aiosqlite.core"
     future = frame.f_locals.get("future") if is_worker else None
-    if not isinstance(future, asyncio.Future):
-        return []
+    tasks = asyncio.all_tasks(future.get_loop()) if isinstance(future, asyncio.Future) else ()
     # Private, and the only thing that tells which of the tasks it is; without it the message just
     # has no line.
-    tasks = asyncio.all_tasks(future.get_loop())
-    waiting = [task for task in tasks if getattr(task, "_fut_waiter", None) is future]
-    return [each for task in waiting for each in _awaited(task.get_coro())]
+    waiting = (task for task in tasks if getattr(task, "_fut_waiter", None) is future)
+    return [one for task in waiting for one in _awaited(task.get_coro())]
 
 
 def _awaited(awaitable: Any) -> Iterator[FrameType]:

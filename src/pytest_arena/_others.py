@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "asks_for_ours",
+    "is_forked",
     "own_function",
-    "runs_in_a_fork",
     "shadowed_fixtures",
     "suppressed_health_check",
 ]
@@ -104,9 +104,7 @@ def _is_of_a_library(fixture: Any) -> bool:
     return not _is_ours(fixture) and is_library(inspect.getfile(fixture.func))
 
 
-def runs_in_a_fork(item: Any) -> bool:
-    """Whether pytest-forked runs this test in a child of this process."""
-    if not item.config.pluginmanager.has_plugin("pytest_forked"):
-        return False
+def is_forked(item: Any) -> bool:
+    """Whether pytest-forked, where it is there, runs this test in a child of this process."""
     is_marked = item.get_closest_marker("forked") is not None
     return is_marked or bool(item.config.getoption("forked", default=False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,19 +20,15 @@ __all__ = ["rest", "run_in_new_loop", "running_loop", "seconds", "until", "when_
 
 _Answer = TypeVar("_Answer")
 
-# In a tuple: freezegun looks through all modules for clocks, and puts its own in their places.
-_REAL = (time.perf_counter, time.sleep)
 _LONGEST_STEP = 0.05
 
+# `time.perf_counter` and `time.sleep`, which a test may have frozen or replaced. As partials:
+# freezegun looks through all modules for clocks, and puts its own in their places.
+seconds = partial(time.perf_counter)
+rest = partial(time.sleep)
 
-def seconds() -> float:
-    """As ``time.perf_counter``, which a test may have frozen."""
-    return _REAL[0]()
-
-
-def rest(seconds: float) -> None:
-    """As ``time.sleep``, which a test may have replaced."""
-    _REAL[1](seconds)
+# The event loop that runs in this thread, None where none does. asyncio exports it under this name.
+running_loop = asyncio._get_running_loop  # noqa: SLF001 - as said
 
 
 def until(ask: Callable[[], _Answer], *, within: float, step: float = 0.001) -> _Answer:
@@ -45,14 +42,6 @@ def until(ask: Callable[[], _Answer], *, within: float, step: float = 0.001) -> 
         rest(step)
         step = min(step * 2, _LONGEST_STEP)
     return answer
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that runs in this thread, None where none does."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def run_in_new_loop(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -5,18 +5,12 @@ from __future__ import annotations
 import linecache
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar
 
-if TYPE_CHECKING:
-    from weakref import WeakKeyDictionary
-
-__all__ = ["STATEMENT_START", "Address", "CodeLine", "Plan", "Stage", "TableRows", "alive"]
+__all__ = ["STATEMENT_START", "Address", "CodeLine", "Plan", "Stage", "TableRows"]
 
 # A pattern of the blanks and comments before a statement's first word. There is one way only to
 # read them: if a comment could go on after its end, many would be tried in any combination.
 STATEMENT_START = r"\s*(?>--[^\n]*\n\s*|/\*(?:[^*]++|\*(?!/))*\*/\s*)*"
-
-_Key = TypeVar("_Key")
 
 
 class Stage(Enum):
@@ -88,12 +82,3 @@ class TableRows:
     gone: tuple[tuple[object, ...], ...]  # values as the database's driver gives them
     come: tuple[tuple[object, ...], ...]
     more: int = 0  # rows that a limit has cut off, gone and come together
-
-
-def alive(known: WeakKeyDictionary[_Key, Any]) -> list[_Key]:
-    """Return the keys, while other threads add some and take some away.
-
-    ``keyrefs`` reads them in one step. Whatever else walks such a dictionary runs Python between
-    two of them, and raises where it has changed by then.
-    """
-    return [key for reference in known.keyrefs() if (key := reference()) is not None]

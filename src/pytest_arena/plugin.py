@@ -9,8 +9,8 @@ import inspect
 import os
 import sys
 import unittest
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 
@@ -23,43 +23,26 @@ from pytest_arena._config import (
     load_config,
     marker_values,
 )
-from pytest_arena._fixtures import (
-    RUN,
-    _arena_in_use,
-    arena,
-    arena_app,
-    arena_lifespan,
-    client,
-    client_as,
-    client_options,
-    db_session,
-    test_client,
-    test_client_as,
-)
+from pytest_arena._fixtures import RUN
 from pytest_arena._ledger import Ledger
-from pytest_arena._run import ArenaRun, FactsOfProcesses, WideFixture, conducted
+from pytest_arena._run import (
+    ArenaRun,
+    FactsOfProcesses,
+    LevelHooks,
+    WideFixture,
+    conducted,
+    summarized,
+)
 from pytest_arena._values import CodeLine, Plan, Stage
 from pytest_arena.errors import ArenaError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from pytest_arena.scenarios._blocks import Scenario
     from pytest_arena.scenarios._plugin import Scenarios
-
-__all__ = [
-    "_arena_in_use",
-    "arena",
-    "arena_app",
-    "arena_lifespan",
-    "client",
-    "client_as",
-    "client_options",
-    "db_session",
-    "scenario",
-    "test_client",
-    "test_client_as",
-]
 
 
 @pytest.fixture
@@ -75,6 +58,7 @@ PLAN = pytest.StashKey[Plan]()
 WIDE = pytest.StashKey[dict[Any, WideFixture]]()
 FACTS = pytest.StashKey[FactsOfProcesses]()
 SCENARIOS = pytest.StashKey["Scenarios | None"]()
+TEMPORARY = pytest.StashKey[pytest.TempPathFactory]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -100,8 +84,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """The hooks of our own."""
-    pluginmanager.add_hookspecs(_fixtures)
+    """The hooks of our own, and our fixtures."""
+    pluginmanager.add_hookspecs(LevelHooks)
+    pluginmanager.register(_fixtures, "arena_fixtures")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -113,26 +98,32 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """
     try:
         config = _config_of(early_config)
-        if config.has_scenarios:
-            from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - only those who have them
-
-            require_extra(config.places["specs"])
+        scenarios = _scenarios(early_config, config) if config.has_scenarios else None
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
-    scenarios = early_config.stash[SCENARIOS] = _scenarios(early_config, config)
+    early_config.stash[SCENARIOS] = scenarios
     watch = scenarios.watch if scenarios is not None else None
-    run = ArenaRun(config, Ledger(), hooks=early_config.hook, watch=watch)
+    folder = functools.partial(_temporary_folder, early_config)
+    hooks = cast("LevelHooks", early_config.hook)
+    run = ArenaRun(config, Ledger(), hooks, temporary=folder, watch=watch)
     early_config.stash[RUN] = run
     early_config.stash[WIDE] = {}
     atexit.register(_last_words, run)
     atexit.register(run.finish)  # whatever happens between here and the session's finish
-    run.start()
+    run.environment.redirect()  # the gate stands already
 
 
-def _scenarios(config: pytest.Config, wanted: Config) -> Scenarios | None:
-    if not wanted.has_scenarios:
-        return None
-    from pytest_arena.scenarios._plugin import Scenarios  # noqa: PLC0415 - the one line that starts the wing
+def _temporary_folder(config: pytest.Config) -> Path | None:
+    """Return the folder of this run that pytest gives to tests, once one has asked for it."""
+    factory = config.stash.get(TEMPORARY, None)
+    return factory.getbasetemp().resolve() if factory is not None else None
+
+
+def _scenarios(config: pytest.Config, wanted: Config) -> Scenarios:
+    from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - only those who have them
+
+    require_extra(wanted.places["specs"])
+    from pytest_arena.scenarios._plugin import Scenarios  # noqa: PLC0415 - what starts the wing
 
     return Scenarios(config, wanted)
 
@@ -174,7 +165,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     facts = config.stash[FACTS] = FactsOfProcesses(config, config.stash[RUN].ledger)
-    config.pluginmanager.register(facts, "arena_facts")
+    if facts.travel:
+        config.pluginmanager.register(facts, "arena_facts")
     if (scenarios := config.stash[SCENARIOS]) is not None:
         config.pluginmanager.register(scenarios, "arena_scenarios")
         for name, more in scenarios.more_plugins():
@@ -232,12 +224,8 @@ def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
         isolation=values.get("isolation", run.config.isolation),
         keep=values.get("keep", run.config.keep),
         stage=stage if values.get("schema", True) else Stage.EMPTY,
-        is_async=_is_async(item),
+        is_async=inspect.iscoroutinefunction(_others.own_function(item)[2]),
     )
-
-
-def _is_async(item: pytest.Item) -> bool:
-    return inspect.iscoroutinefunction(_others.own_function(item)[2])
 
 
 # One test.
@@ -246,7 +234,7 @@ def _is_async(item: pytest.Item) -> bool:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """A test that runs in a fork shares our files, and may die in the middle of it."""
-    if not _others.runs_in_a_fork(item):
+    if not (item.config.pluginmanager.has_plugin("pytest_forked") and _others.is_forked(item)):
         return (yield)
     with item.config.stash[RUN].fixtures.another_process(item.nodeid):
         return (yield)
@@ -281,7 +269,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     run = item.config.stash[RUN]
     run.fixtures.enter_test()
     try:
-        with _others.suppressed_health_check(item), _conducted(item, run):
+        with _conducted(item, run):
             return (yield)
     except BaseException:
         run.interrupt()  # a timeout, Ctrl-C: the loop would wait for a statement without an end
@@ -291,19 +279,22 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 @contextmanager
 def _conducted(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
     """Call the test's own function as the arena wants it to be called."""
-    owner, name, function = _others.own_function(item)
+    owner, name, function = item, "obj", cast("Any", getattr(item, "obj", None))
+    around: AbstractContextManager[None] = nullcontext()
+    examples = None
+    if hasattr(function, "hypothesis"):
+        owner, name, function = _others.own_function(item)
+        around, examples = _others.suppressed_health_check(item), run.new_examples()
+        if _others.asks_for_ours(item):  # a build would count as the first example's time
+            run.databases.ensure(run.databases.known.first())
     is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
     if is_unittest and inspect.iscoroutinefunction(function):
         yield  # it has a loop of its own, which nobody else can get into
         return
-    examples = run.new_examples() if owner is not item else None
-    if examples is not None and _others.asks_for_ours(item):
-        run.databases.ensure(
-            run.databases.known.first()
-        )  # a build would count as the first example's time
     setattr(owner, name, conducted(function, run, examples))
     try:
-        yield
+        with around:
+            yield
     finally:
         setattr(owner, name, function)
 
@@ -317,7 +308,8 @@ def pytest_runtest_makereport(
     run = item.config.stash[RUN]
     if run.watcher is not None and run.watcher.is_rehearsing:
         return report  # nobody reads of it
-    item.config.stash[FACTS].attach(report)
+    if (facts := item.config.stash[FACTS]).travel:
+        facts.attach(report)
     if call.excinfo is not None:
         run.ledger.mark_reported(*_report.causes(call.excinfo.value))
         _report.show_users_lines(report, call.excinfo, item.config.option)
@@ -329,7 +321,7 @@ def pytest_runtest_makereport(
         run.ledger.mark_reported(*refused)
         _report.tell_of(report, refused)
     if report.failed and report.when != "teardown":  # then the level is gone
-        _report.show_story(report, run.test.story.parts() if run.test else [])
+        _report.show_story(report, run.story())
     report.sections += [("arena", text) for text in run.reported(report.when, report.outcome)]
     return report
 
@@ -383,7 +375,7 @@ def _set_up(fixturedef: Any, request: Any) -> Generator[None, object, object]:
     if isinstance(result, asyncio.Runner):  # pytest-asyncio's, for a scope: no task is in it yet
         run.tasks.see(result.get_loop())
     if fixturedef.argname == "tmp_path_factory":
-        run.databases.files.temporary = lambda: result.getbasetemp().resolve()  # type: ignore[attr-defined]  # pytest's own factory
+        request.config.stash[TEMPORARY] = result
     return result
 
 
@@ -439,7 +431,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Leave the levels, close the gate for good, send a worker's facts to the controller."""
     run, facts = session.config.stash[RUN], session.config.stash[FACTS]
-    summary = run.summarized()
+    summary = summarized(run.config, run.databases, run.ledger)
     run.finish()
     facts.end(summary)
     session.exitstatus = _exit_status(facts, session.exitstatus)

@@ -54,7 +54,7 @@ class Products:
 class AllowedFiles:
     """Tells files apart by where they lie, by ``arena_allow``, and by what engines have meant."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, temporary: Callable[[], Path | None]) -> None:
         below_root = (str(config.root / text) for text in config.allow)
         self._allowed = (*config.allow, *below_root)
         # Beside what is ours in the cache's folder there may be anything.
@@ -63,7 +63,7 @@ class AllowedFiles:
         self.live: tuple[Path, ...] = ()  # the folders of live databases
         # By their real paths, with what could be seen of them when an engine first meant them.
         self._of_app: dict[str, tuple[int, int] | None] = {}
-        self.temporary: Callable[[], Path | None] = lambda: None
+        self._temporary = temporary  # gives pytest's folder for tests, once there is one
 
     def add(self, file: str) -> None:
         """An engine of the app's means this file: a database of the arena stands for it."""
@@ -80,7 +80,7 @@ class AllowedFiles:
 
     def is_free(self, file: str) -> bool:
         """Whether tests may open this file themselves: pytest's folders, ``arena_allow``."""
-        temporary = self.temporary()
+        temporary = self._temporary()
         if temporary is not None and Path(real(file)).is_relative_to(temporary):
             return not self._is_link_to_app(file)
         names = {file, real(file)}

@@ -21,6 +21,7 @@ from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateEr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from pytest_arena._config import Config
     from pytest_arena._gate import Registry
@@ -58,10 +59,16 @@ class Databases:
     ledger: Ledger
     files: AllowedFiles
 
-    def __init__(self, config: Config, ledger: Ledger, connections: Registry) -> None:
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        connections: Registry,
+        temporary: Callable[[], Path | None],
+    ) -> None:
         self.config, self.ledger, self._connections = config, ledger, connections
         self.products = Products(self, config)
-        self.files = AllowedFiles(config)
+        self.files = AllowedFiles(config, temporary)
         self.known = KnownDatabases(config, self.products, self.files, connections)
         self._builds = Builds()
         self.provision = Provision(config, ledger, self._builds, self.known)

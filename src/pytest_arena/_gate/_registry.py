@@ -15,16 +15,16 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._process import running_loop
-from pytest_arena._values import alive
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterable, Iterator
+    from weakref import WeakKeyDictionary
 
     from sqlalchemy.engine import Connection, Dialect
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -50,6 +50,8 @@ INFO = "pytest_arena"  # where it stands in the dictionary ``info`` of a pool's 
 # The table, the rows that one statement wrote to it (0 where that is not known), and whether these
 # were inserted by it.
 Part = tuple[str, int, bool]
+
+_Key = TypeVar("_Key")
 
 
 @dataclass(slots=True)
@@ -141,6 +143,15 @@ class Checkout:
         """How many statements have written in its transaction, and no savepoint has undone."""
         info = self.entry.info.get(INFO)
         return len(info.written.parts) if isinstance(info, ConnectionRecord) and info.written else 0
+
+
+def alive(known: WeakKeyDictionary[_Key, Any]) -> list[_Key]:
+    """Return the keys, while other threads add some and take some away.
+
+    ``keyrefs`` reads them in one step. Whatever else walks such a dictionary runs Python between
+    two of them, and raises where it has changed by then.
+    """
+    return [key for reference in known.keyrefs() if (key := reference()) is not None]
 
 
 class Registry:

@@ -46,7 +46,6 @@ class FixtureLevels:
     ) -> None:
         self.levels, self._current, self._apps = levels, current, apps
         self._tasks, self._ledger = tasks, ledger
-        self.examples: Examples | None = None  # of the test that runs, under Hypothesis
         self._being_set_up: list[WideFixture] = []
         self._asked_for_by: dict[WideFixture, WideFixture] = {}
         self._waiting: list[WideFixture] = []  # until those that asked for them are finished
@@ -70,23 +69,23 @@ class FixtureLevels:
         if test is None or test.settled:
             return
         test.settled = True
-        steps = (
-            self._close_clients,
-            self._end_tasks,
-            self._find_leaks,
-            self._restore_overrides,  # not before: what only app.state holds would not be found
-            self._leave_test,
-        )
         broken_off: BaseException | None = None
-        for step in steps:
+        # Overrides not before leaks: what only app.state holds would not be found.
+        for step in self._close_clients, self._end_tasks, self._find_leaks, self._restore_overrides:
             try:
                 step(test)
             except Exception as error:  # noqa: BLE001 - one failure never stops the next step
                 test.errors.append(error)
             except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
                 broken_off = error
+        level = self.levels.find(test)
+        try:
+            if level is not None:
+                self.finish_above(level)
+                test.has_changed(self.levels.leave(level))
+        except Exception as error:  # noqa: BLE001 - as said
+            test.errors.append(error)
         if broken_off is not None:
-            self._leave_test(test)  # if it was broken off at that
             raise broken_off
 
     def _close_clients(self, test: RunningTest) -> None:
@@ -103,20 +102,16 @@ class FixtureLevels:
                 self._ledger.note(f"{test.plan.name} left a task running, which was ended: {line}")
 
     def _find_leaks(self, test: RunningTest) -> None:
-        if self.examples is not None:
-            self.examples.end_leaks()
-        self.levels.end_leaks(self.levels.find(test), test.serial)
+        level = self.levels.find(test)
+        for example in self.levels.above(level) if level is not None else ():
+            if example.is_test:
+                self.levels.end_leaks(example, example.serial)
+        self.levels.end_leaks(level, test.serial)
 
     def _restore_overrides(self, test: RunningTest) -> None:
         names = [name for overrides in test.overrides for name in overrides.restore()]
         if "app.dependency_overrides" in names:
             self._ledger.note(f"{test.plan.name} left app.dependency_overrides; restored")
-
-    def _leave_test(self, test: RunningTest) -> None:
-        level = self.levels.find(test)
-        if level is not None:
-            self.finish_above(level)
-            test.changed = list(dict.fromkeys([*test.changed, *self.levels.leave(level)]))
 
     # Those below.
 
@@ -238,9 +233,9 @@ class FixtureLevels:
     def leave_unfinished(self, level: Level) -> None:
         """Leave a level of which pytest knows nothing; the changes count as the test's."""
         self.finish_above(level)
-        changed, test = self.levels.leave(level), self._current.test
-        if test is not None:
-            test.changed = list(dict.fromkeys([*test.changed, *changed]))
+        changed = self.levels.leave(level)
+        if self._current.test is not None:
+            self._current.test.has_changed(changed)
 
     def _end_in_the_middle(self, test: RunningTest) -> None:
         """A fixture below a test ends before it: Ctrl-C, or somebody has finished it by hand."""
@@ -309,17 +304,13 @@ class Examples:
             ConnectionLeak: it has left a transaction or a connection.
         """
         self._test.sessions.roll_back()
-        self.end_leaks()
+        if self._level is not None:
+            self._levels.end_leaks(self._level, self._level.serial)
 
     async def aend(self) -> None:
         """As ``end``, in the loop of an async test, when its own sessions are closed."""
         await self._end_tasks()
         self.end()
-
-    def end_leaks(self) -> None:
-        """Give back what the last example has left. Raises as ``end`` does."""
-        if self._level is not None:
-            self._levels.end_leaks(self._level, self._level.serial)
 
     async def _end_tasks(self) -> None:
         await self._test.tasks.aend_of_example()

@@ -81,13 +81,6 @@ def open_transactions(gate: Gate) -> list[Checkout]:
     return [taken for taken in gate.registry.taken() if taken.in_transaction]
 
 
-def interrupt(taken: Iterable[Checkout]) -> None:
-    """End the statements that run: the test that waited for them has been broken off."""
-    for one in taken:
-        if one.handle is not None:
-            one.handle.interrupt()
-
-
 def end_transactions(leaks: Iterable[Checkout]) -> None:
     """Roll transactions back, so that no lock outlives the test; whoever holds them may go on."""
     for leak in leaks:

@@ -22,17 +22,69 @@ if TYPE_CHECKING:
 
 __all__ = ["LevelHooks", "Levels", "unbroken"]
 
-_PATIENCE, _STEP = 0.1, 0.002
+# What must not be broken off in the middle.
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGALRM") if hasattr(signal, name)]
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Have whoever rings wait until the block is done; who rings twice does not wait.
+
+    A database that is brought back by halves would be the next test's. Cost: some microseconds.
+
+    Example::
+
+        with unbroken():
+            isolation.leave()
+    """
+    if threading.current_thread() is not threading.main_thread():  # a handler never runs in others
+        yield
+        return
+    rung: dict[int, Any] = {}
+    # Those that lead into Python: what the system does itself cannot wait.
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    kept: dict[int, Any] = {number: one for number, one in handlers.items() if callable(one)}
+
+    def wait(number: int, frame: Any) -> None:
+        if number in rung:
+            kept[number](number, frame)
+        rung[number] = frame
+
+    try:
+        for number in kept:
+            signal.signal(number, wait)
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+        for number, frame in rung.items():
+            kept[number](number, frame)
 
 
 class LevelHooks(Protocol):
-    """pytest's caller of our own hooks: see `_hooks`."""
+    """Hooks of our own, for what is in the process's memory (a cache) or in another service."""
 
-    def pytest_arena_enter(self, *, level: Level) -> object:
-        """A level was entered."""
+    def pytest_arena_enter(self, level: Level) -> object:
+        """Called when a level begins: a test's, or a wider fixture's.
 
-    def pytest_arena_leave(self, *, level: Level) -> object:
-        """A level is about to be left."""
+        ``level.name`` is the test's or the fixture's, ``level.is_test`` tells them apart. What
+        the databases do not hold is brought back here, or in `pytest_arena_leave`.
+
+        Example::
+
+            def pytest_arena_enter(level):
+                limiter.reset()
+        """
+
+    def pytest_arena_leave(self, level: Level) -> object:
+        """Called when a level ends, before the databases are brought back.
+
+        A failure of this hook fails the test; the databases are brought back all the same.
+        """
+
+
+_PATIENCE, _STEP = 0.1, 0.002
 
 
 class Levels:
@@ -42,46 +94,30 @@ class Levels:
     it starts with.
     """
 
-    def __init__(
-        self, databases: Databases, gate: Gate, ledger: Ledger, hooks: LevelHooks | None
-    ) -> None:
+    def __init__(self, databases: Databases, gate: Gate, ledger: Ledger, hooks: LevelHooks) -> None:
         self._databases, self._gate, self._ledger, self._hooks = databases, gate, ledger, hooks
+        self._stack = databases.levels
         self.seconds = 0.0
         self._before: dict[Level | None, _leaks.HeldByFixtures] = {}
         self._in_the_way: list[Checkout] = []
         self._has_ended_leaks = False
 
-    @property
-    def _stack(self) -> list[Level]:
-        return self._databases.levels
-
     def find(self, owner: object) -> Level | None:
         """Return the level of a fixture or a test, None if it has none."""
-        return next((level for level in self._stack if level.owner is owner), None)
+        for level in self._stack:
+            if level.owner is owner:
+                return level
+        return None
 
     def above(self, level: Level) -> list[Level]:
         """Return the levels above this one, the top first."""
         return self._stack[: self._stack.index(level) : -1]
 
-    def is_alone(self, level: Level) -> bool:
-        """Whether no other level stands."""
-        return self._stack == [level]
-
+    @unbroken()
     def enter(self, level: Level) -> None:
         """Open a level above all that stands."""
-        with unbroken():
-            number = len(self._stack)
-            self._cut_to(number)
-            try:
-                self._enter(level)
-            except Exception:
-                raise
-            except BaseException:  # who rang twice; nobody knows of this level
-                self._cut_to(number)
-                raise
-
-    def _enter(self, level: Level) -> None:
-        started = _process.seconds()
+        number, started = len(self._stack), _process.seconds()
+        self._cut_to(number)
         entered: list[Isolation] = []
         try:
             for database in self._databases.provisioned():
@@ -96,16 +132,14 @@ class Levels:
             if not isinstance(error, Held):
                 raise
             raise _leaks.lost_error(_leaks.open_transactions(self._gate), level.name) from error
+        except BaseException:  # who rang twice; nobody knows of this level
+            self._cut_to(number)
+            raise
         self._gate.let_go_of_stale()
         self._stack.append(level)
         self._before[level] = _leaks.HeldByFixtures.now(self._gate)
         self.seconds += _process.seconds() - started
-        if self._hooks is not None:
-            self._hooks.pytest_arena_enter(level=level)
-
-    def before(self, level: Level | None) -> _leaks.HeldByFixtures:
-        """Return what wider fixtures held when a level was entered."""
-        return self._before.get(level) or _leaks.HeldByFixtures()
+        self._hooks.pytest_arena_enter(level=level)
 
     def end_leaks(self, level: Level | None, serial: int) -> None:
         """End the transactions and take back the connections that a level's owner has left.
@@ -113,13 +147,17 @@ class Levels:
         Raises:
             ConnectionLeak: there were some.
         """
-        leaks = _leaks.connection_leaks(self._gate, serial, self.before(level))
+        leaks = _leaks.connection_leaks(self._gate, serial, self._held_before(level))
         if leaks:
             self._has_ended_leaks = True
             error = _leaks.leak_error(leaks)
             _leaks.take_back([leak for leak in leaks if leak.serial == serial])
             _leaks.end_transactions([leak for leak in leaks if leak.serial != serial])
             raise error
+
+    def _held_before(self, level: Level | None) -> _leaks.HeldByFixtures:
+        """Return what wider fixtures held when a level was entered."""
+        return self._before.get(level) or _leaks.HeldByFixtures()
 
     def drop_clean_ones_of_the_test(self) -> list[Level]:
         """Forget the test's level, and its example's, while nothing was written in the top one."""
@@ -130,22 +168,39 @@ class Levels:
             dropped.append(level)
         return dropped
 
+    @unbroken()
     def drop_if_clean(self, level: Level) -> bool:
         """Forget a level in which nothing was written, if it is the top one."""
-        with unbroken():
-            return self._stack[-1] is level and self._is_dropped(level)
-
-    def _is_dropped(self, level: Level) -> bool:
         isolations = [self._databases.ensure(one) for one in self._databases.provisioned()]
-        clean = all(isolation.is_clean() for isolation in isolations)
-        if clean:
-            self._tell_of_leaving(level)
-            self._stack.pop()
-            self._before.pop(level, None)
-            for isolation in isolations:
-                isolation.forget()
-        return clean
+        if self._stack[-1] is not level or not all(one.is_clean() for one in isolations):
+            return False
+        self._hooks.pytest_arena_leave(level=level)
+        self._stack.pop()
+        self._before.pop(level, None)
+        for isolation in isolations:
+            isolation.forget()
+        return True
 
+    @unbroken()
+    def begin_anew(self, level: Level) -> None:
+        """Take back what was written in the top level, and go on in it: nobody has left it.
+
+        Raises:
+            IsolationError: an open transaction is in the way, which goes on.
+        """
+        left: list[Database] = []
+        try:
+            for database in self._databases.provisioned():
+                self._databases.ensure(database).leave()
+                left.append(database)
+        except Held as error:
+            raise _leaks.lost_error(_leaks.open_transactions(self._gate), level.name) from error
+        finally:
+            for database in left:
+                self._databases.provision.enter(self._databases.ensure(database), database, level)
+            self._gate.let_go_of_stale()
+
+    @unbroken()
     def leave(self, level: Level) -> list[str]:
         """Go back to what stood when this level, the top one, was entered.
 
@@ -155,41 +210,15 @@ class Levels:
             IsolationError: a wider fixture had to lose its open transaction for that, or there is
                 no room for it. The level is gone all the same.
         """
-        with unbroken():
-            return self._left(level)
-
-    def begin_anew(self, level: Level) -> None:
-        """Take back what was written in the top level, and go on in it: nobody has left it.
-
-        Raises:
-            IsolationError: an open transaction is in the way, which goes on.
-        """
-        with unbroken():
-            left: list[Database] = []
-            try:
-                for database in self._databases.provisioned():
-                    self._databases.ensure(database).leave()
-                    left.append(database)
-            except Held as error:
-                raise _leaks.lost_error(_leaks.open_transactions(self._gate), level.name) from error
-            finally:
-                for database in left:
-                    self._databases.provision.enter(
-                        self._databases.ensure(database), database, level
-                    )
-                self._gate.let_go_of_stale()
-
-    def _left(self, level: Level) -> list[str]:
-        started = _process.seconds()
         if self._stack[-1:] != [level]:
             raise impossible(f"{level.name}: a level was left that is not the top one")
-        number = len(self._stack) - 1
+        number, started = len(self._stack) - 1, _process.seconds()
         self._cut_to(number + 1)
         changed: list[str] = []
         failed: list[Exception] = []
         try:
             try:
-                self._tell_of_leaving(level)
+                self._hooks.pytest_arena_leave(level=level)
             except Exception as error:  # noqa: BLE001 - told when the databases are back
                 failed.append(error)
             if level.is_test:
@@ -212,10 +241,6 @@ class Levels:
             raise failed[0]
         return changed
 
-    def _tell_of_leaving(self, level: Level) -> None:
-        if self._hooks is not None:
-            self._hooks.pytest_arena_leave(level=level)
-
     def _cut_to(self, number: int) -> None:
         """Have only so many levels, on all databases: somebody was broken off at the others."""
         for database in self._databases.provisioned():
@@ -223,12 +248,16 @@ class Levels:
             while isolation.depth > number:
                 reason = f"{database.name}: arena was broken off at it (a timeout, Ctrl-C)"
                 try:
-                    self._leave_by_force(isolation, database.product.forced, reason)
+                    self._leave_by_force(isolation, database, reason)
                 except ArenaError as error:  # the level is gone, and another failure is raised
                     self._ledger.note(error.what)
         for level in self._stack[number:]:
             self._before.pop(level, None)
         del self._stack[number:]
+
+    def _leave_by_force(self, isolation: Isolation, database: Database, reason: str) -> None:
+        isolation.leave_by_force()
+        self._ledger.note(f"{reason}; {database.product.forced}")
 
     def _taken_back(self, database: Database, level: Level) -> bool:
         """Whether there was a change in a database, which is as it was before this level."""
@@ -240,22 +269,23 @@ class Levels:
             "(another process, a half-read cursor)"
         )
         try:
-            left = self._left_in_place(isolation, level)
+            # A leaked reader that wrote nothing keeps no level, and would lock the next test out.
+            if not self._has_ended_leaks or isolation.is_free():
+                with suppress(Held):
+                    return isolation.leave()
+            left = self._left_where_held(isolation, level)
         except ArenaError as error:  # a server that is gone, too
             left, reason = None, error.what
         if left is None:
-            self._leave_by_force(isolation, database.product.forced, reason)
+            self._leave_by_force(isolation, database, reason)
         return left is not False
 
-    def _leave_by_force(self, isolation: Isolation, forced: str, reason: str) -> None:
-        isolation.leave_by_force()
-        self._ledger.note(f"{reason}; {forced}")
+    def _left_where_held(self, isolation: Isolation, level: Level) -> bool | None:
+        """Whether there was a change; None where a lock keeps the database.
 
-    def _left_in_place(self, isolation: Isolation, level: Level) -> bool | None:
-        """Whether there was a change; None where a lock keeps the database."""
-        if (left := self._left_if_free(isolation)) is not None:
-            return left
-        before, now = self.before(level), _leaks.open_transactions(self._gate)
+        A fixture's transaction may stay; others end by themselves, or are ended.
+        """
+        before, now = self._held_before(level), _leaks.open_transactions(self._gate)
         is_theirs = all(one in before.transactions for one in now)
         if now and is_theirs and isolation.is_untouched():
             # Suites do that which undo their tests by savepoints in a fixture's transaction.
@@ -276,61 +306,12 @@ class Levels:
         _leaks.end_transactions(self._gate.registry.taken())
         return self._left_with_patience(isolation)
 
-    def _left_if_free(self, isolation: Isolation) -> bool | None:
-        # A leaked reader that wrote nothing keeps no level, and would lock the next test out.
-        if not self._has_ended_leaks or isolation.is_free():
-            with suppress(Held):
-                return isolation.leave()
-        return None
-
     def _left_with_patience(self, isolation: Isolation) -> bool | None:
         # A reader that polls the database holds its lock for less than a millisecond each time.
         end = _process.seconds() + _PATIENCE
-        while (left := self._left_if_free(isolation)) is None and _process.seconds() < end:
+        while _process.seconds() < end:
+            if not self._has_ended_leaks or isolation.is_free():
+                with suppress(Held):
+                    return isolation.leave()
             _process.rest(_STEP)
-        return left
-
-
-# What must not be broken off in the middle.
-
-
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGALRM") if hasattr(signal, name)]
-
-
-@contextmanager
-def unbroken() -> Iterator[None]:
-    """Have whoever rings wait until the block is done; who rings twice does not wait.
-
-    A database that is brought back by halves would be the next test's. Cost: some microseconds.
-
-    Example::
-
-        with unbroken():
-            isolation.leave()
-    """
-    if threading.current_thread() is not threading.main_thread():  # a handler never runs in others
-        yield
-        return
-    rung: dict[int, Any] = {}
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-    # Those that lead into Python: what the system does itself cannot wait.
-    kept = {number: handler for number, handler in handlers.items() if callable(handler)}
-
-    def wait(number: int, frame: Any) -> None:
-        if number in rung:
-            _ring(kept, {number: frame})
-        rung[number] = frame
-
-    try:
-        for number in kept:
-            signal.signal(number, wait)
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
-        _ring(kept, rung)
-
-
-def _ring(handlers: dict[int, Any], rung: dict[int, Any]) -> None:
-    for number, frame in rung.items():
-        handlers[number](number, frame)
+        return None

@@ -18,21 +18,22 @@ from pytest_arena._databases._resolver import Databases
 from pytest_arena._databases._sessions import Engines
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._process import running_loop
-from pytest_arena._report import Summary, kept_text
+from pytest_arena._report import kept_text
 from pytest_arena._run import _leaks
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
 from pytest_arena._run._levels import Levels
-from pytest_arena._run._observer import Observer
-from pytest_arena._run._story import Moments, Story, asked_and_answered, lost_words
-from pytest_arena._run._summary import KeptDatabases, is_to_be_kept, summarized
-from pytest_arena._run._test import ClientOptions, Current, RunningTest
+from pytest_arena._run._story import asked_and_answered, lost_words, story_parts
+from pytest_arena._run._test import ClientOptions, Current, Moments, RunningTest, Story
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from pytest_arena._config import Config
+    from pytest_arena._product import Database
+    from pytest_arena._report import StoryPart
     from pytest_arena._run._levels import LevelHooks
     from pytest_arena._run._test import Watcher
     from pytest_arena._values import Plan
@@ -47,14 +48,15 @@ class ArenaRun:
         self,
         config: Config,
         ledger: Ledger,
+        hooks: LevelHooks,
         *,
-        hooks: LevelHooks | None = None,
+        temporary: Callable[[], Path | None],
         watch: Callable[[ArenaRun], Watcher] | None = None,
     ) -> None:
         self.config, self.ledger = config, ledger
         self.watcher = watch(self) if watch is not None else None
         self.connections = _gate.Registry()
-        self.databases = Databases(config, ledger, self.connections)
+        self.databases = Databases(config, ledger, self.connections, temporary)
         self._known = self.databases.known
         self.current = Current(self.databases)
         self.environment = Environment(config.env, self._known)
@@ -64,16 +66,10 @@ class ArenaRun:
         self.apps = Apps(config, self.current, self.watcher)
         self.tasks = _leaks.Tasks()
         self.fixtures = FixtureLevels(self.levels, self.current, self.apps, self.tasks, ledger)
-        self.kept = KeptDatabases(self.databases, ledger)
         self.moments = Moments(self.databases, Mask(config.mask))
-        self.observer = Observer(self.databases, self.current, self.moments, self.watcher)
         self.serials = count(1)
         self._process = os.getpid()
         self._told_lost: set[str] = set()
-
-    def start(self) -> None:
-        """Redirect the environment. The gate stands already."""
-        self.environment.redirect()
 
     def check(self) -> None:
         """After collection: import and check what the options name, find the app's engines.
@@ -109,7 +105,6 @@ class ArenaRun:
         self.ledger.begin(plan.name)
         self.levels.seconds = 0.0
         self.connections.used.clear()
-        self.fixtures.examples = None
         self.current.test = RunningTest(
             plan,
             next(self.serials),
@@ -141,13 +136,13 @@ class ArenaRun:
 
     def new_examples(self) -> Examples:
         """Return what begins the examples of the running test."""
-        test = self.current.running()
-        self.fixtures.examples = Examples(test, self.fixtures, self.serials, self.watcher)
-        return self.fixtures.examples
+        return Examples(self.current.running(), self.fixtures, self.serials, self.watcher)
 
     def interrupt(self) -> None:
         """End the statements of a test that was broken off; harmless where none runs."""
-        _leaks.interrupt(taken for taken in self.connections.taken() if taken.serial)
+        for taken in self.connections.taken():
+            if taken.serial and taken.handle is not None:
+                taken.handle.interrupt()
 
     async def aclose_test(self) -> None:
         """In the test's own loop: close what needs it."""
@@ -215,28 +210,40 @@ class ArenaRun:
             return []
         is_failed = outcome == "failed"
         test.failed |= is_failed
-        if not is_to_be_kept(test.plan.keep, when=when, is_failed=is_failed):
+        keep = test.plan.keep
+        is_wanted = (keep == "always" and when == "call") or (keep != "never" and is_failed)
+        if when == "teardown" or not is_wanted:
             return []
-        texts = [kept_text(command) for command in self.kept.keep_used()]
+        texts = list(self._keep_used())
         if outcome == "passed":
             self.ledger.kept += texts
         return texts
+
+    def _keep_used(self) -> Iterator[str]:
+        """Copy each database that somebody has connected to; yield what is said of the copies."""
+        used = self.databases.provisioned()
+        for database in used:
+            of_which = f"({database.name})  " * (len(used) > 1)
+            try:
+                yield kept_text(of_which + database.look(self.keep(database)))
+            except Exception as error:  # noqa: BLE001 - a full disk, a lock: the test's report goes on
+                self.ledger.note(f"{self.ledger.test}: not kept: {error}")
+
+    def keep(self, database: Database) -> str:
+        """Copy a database as it is now, for a look; return the file, or the URL, of the copy."""
+        self.databases.ensure(database)
+        return database.product.keep(database, self.ledger.test or "outside")
+
+    def story(self) -> list[StoryPart]:
+        """Return what the test that runs has changed so far."""
+        return story_parts(self.test.story) if self.test is not None else []
 
     def ways_to_look(self) -> list[str]:
         """Return the commands that open the databases which somebody has connected to."""
         used = self.databases.provisioned()
         return [one.look(self.engines.shown_url(one)) for one in used]
 
-    @property
-    def isolation(self) -> str:
-        """How tests are undone on the first database, which is there then."""
-        return self.databases.ensure(self._known.first()).name
-
     # The end.
-
-    def summarized(self) -> Summary:
-        """Return what this process has to say. What was refused outside of any test is told now."""
-        return summarized(self.config, self.databases, self.ledger)
 
     def finish(self) -> None:
         """After the session: leave all levels; from here on the gate refuses everything."""
@@ -246,7 +253,9 @@ class ArenaRun:
         if self.watcher is not None:
             self.watcher.close()
         self.apps.close()
-        self._leave_all()
+        while self.databases.levels:
+            with suppress(ArenaError):  # nobody is left to be told
+                self.levels.leave(self.databases.levels[-1])
         for database in self.databases.provisioned():
             self.databases.ensure(database).close()
         self.databases.finished = True
@@ -254,11 +263,6 @@ class ArenaRun:
             self.environment.restore()
         for product in self.databases.products.opened.values():
             product.close()
-
-    def _leave_all(self) -> None:
-        while self.databases.levels:
-            with suppress(ArenaError):  # nobody is left to be told
-                self.levels.leave(self.databases.levels[-1])
 
 
 # How is the test's own function called, so that it begins and ends as a test should?

@@ -1,191 +1,37 @@
-"""What has a test changed, and when: before its requests, in each of them, after them?"""
+"""What has a test changed: before its requests, in each of them, after them?"""
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
 from pytest_arena._report import StoryPart
+from pytest_arena._run._test import FIRST, LAST
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    from pytest_arena._changes import Mask
-    from pytest_arena._databases._resolver import Databases, Level
-    from pytest_arena._gate import Gate, LostWrite
+    from pytest_arena._databases._resolver import Level
+    from pytest_arena._gate import LostWrite
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
+    from pytest_arena._run._test import Story, StoryMoment, Turn
     from pytest_arena._values import TableRows
 
-__all__ = ["Moments", "Story", "StoryMoment", "Turn", "asked_and_answered", "lost_words"]
+__all__ = ["asked_and_answered", "lost_words", "story_parts"]
 
 
-@dataclass(frozen=True, slots=True)
-class StoryMoment:
-    """A point in time between two requests, in each database that was there."""
+def story_parts(story: Story) -> list[StoryPart]:
+    """Return what the test that runs has changed so far, in its order. Never raises.
 
-    levels: tuple[Level, ...]
-    times: Mapping[Database, object]  # None where the isolation cannot tell cheaply
-
-    def time_of(self, database: Database) -> object:
-        """The time in one database; None, its beginning, where it was not there yet."""
-        return self.times.get(database)
-
-    def knows(self, database: Database) -> bool:
-        """Whether it can be told what has changed in this database since, or until then."""
-        return database not in self.times or self.times[database] is not None
-
-
-class Moments:
-    """The time as each database has it, and what has changed in between."""
-
-    def __init__(self, databases: Databases, mask: Mask) -> None:
-        self._databases, self.mask = databases, mask
-
-    def now(self) -> StoryMoment:
-        """Ask each database that somebody has connected to. Never raises."""
-        times = {one: self._time_in(one) for one in self._databases.provisioned()}
-        return StoryMoment(self.levels(), times)
-
-    def _time_in(self, database: Database) -> object:
-        try:
-            return self._databases.ensure(database).moment()
-        except Exception:  # noqa: BLE001 - a request must not fail since nobody could look at it
-            return None
-
-    def levels(self) -> tuple[Level, ...]:
-        """The levels that stand."""
-        return tuple(self._databases.levels)
-
-    def used(self) -> list[Database]:
-        """The databases that somebody has connected to."""
-        return self._databases.provisioned()
-
-    def rows(
-        self,
-        database: Database,
-        since: object = None,
-        until: object = None,
-        *,
-        depth: int = 0,
-        limit: int | None = None,
-    ) -> list[TableRows]:
-        """What has gone and come in one database; nothing where nobody has connected to it."""
-        if database.isolation is None:
-            return []
-        isolation = self._databases.ensure(database)
-        return isolation.rows_changed(since, until, depth=depth, limit=limit)
-
-
-@dataclass(slots=True, eq=False)
-class Turn:
-    """Requests that were under way together: nobody can tell which of them changed what."""
-
-    before: StoryMoment | None  # None where it is so long ago that nobody keeps it
-    after: StoryMoment | None = None  # None as long as it goes on, too
-    records: list[Request] = field(default_factory=list)
-    is_at_once: bool = False
-    lost: list[LostWrite] = field(default_factory=list)
-
-    def forget_when(self) -> None:
-        """Let go of the moments, which may hold a database's content."""
-        self.before = self.after = None
-
-    @property
-    def went_well(self) -> bool:
-        """Whether each request has an answer that is no refusal: then its app meant to commit.
-
-        One without requests has not: what ended in it had begun in an example that is over.
-        """
-        answers = [one.status for one in self.records]
-        return bool(answers) and all(one is not None and one < _REFUSAL for one in answers)
-
-
-_REFUSAL = 400
-_FIRST, _LAST = 6, 24  # turns that a report tells one by one; what lies between it tells together
-_KEPT = 100  # the last ones, of which it can be asked what they changed
-
-
-class Story:
-    """The requests of one test, and the moments around them.
-
-    Cost of a request: at most a question to each database before and after it; none where nobody
-    has used it since the last one, or uses it before the test ends.
+    Nothing where it has nothing to do with a database.
     """
-
-    def __init__(self, moments: Moments, gate: Gate) -> None:
-        self.moments, self._gate = moments, gate
-        self.turns: list[Turn] = []
-        self._under_way = 0
-        self._lock = threading.Lock()  # sync clients may be called in several threads
-
-    @property
-    def is_under_way(self) -> bool:
-        """Whether a request is."""
-        return bool(self._under_way)
-
-    def begin(self) -> None:
-        """A request is about to be sent; what is pending is committed."""
-        with self._lock:
-            if not self._under_way:
-                self._gate.lost.take()  # by the test itself, or after the last request
-                self.turns.append(Turn(self.moments.now()))
-                self._forget_the_oldest()
-            else:
-                self.turns[-1].is_at_once = True
-            self._under_way += 1
-
-    def _forget_the_oldest(self) -> None:
-        place = len(self.turns) - _KEPT
-        if place > _FIRST:
-            self.turns[place].forget_when()
-
-    def told(self, record: Request) -> None:
-        """A request has its answer, or a redirect on the way to it."""
-        with self._lock:
-            if self._under_way:
-                record.turn = self.turns[-1]
-                record.turn.records.append(record)
-
-    def end(self) -> None:
-        """A request is over, with all that the app does after its answer."""
-        with self._lock:
-            if not self._under_way:  # of an example that is over
-                return
-            self._under_way -= 1
-            if not self._under_way:
-                turn, lost = self.turns[-1], self._gate.lost.take()
-                turn.after = self.moments.now()
-                turn.lost = lost if turn.went_well else []
-
-    def begin_anew(self) -> None:
-        """The content is another one: the turn that is under way begins now."""
-        with self._lock:
-            if self._under_way:
-                self.turns[-1].before = self.moments.now()
-
-    def cut(self, number: int) -> None:
-        """Forget all turns after the first so many."""
-        with self._lock:
-            del self.turns[number:]
-            self._under_way = 0
-
-    def lost(self) -> Iterator[tuple[Request, LostWrite]]:
-        """What requests wrote and never committed, each with the first request of its turn."""
-        return ((turn.records[0], one) for turn in self.turns for one in turn.lost)
-
-    def parts(self) -> list[StoryPart]:
-        """Return what the test that runs has changed so far, in its order. Never raises.
-
-        Nothing where it has nothing to do with a database.
-        """
-        telling = _Telling(self)
-        below, own = list(telling.below()), list(telling.own())
-        has_to_do = self.turns or self._gate.registry.used or any(part.changes for part in own)
-        return [*below, *own] if has_to_do else []
+    telling = _Telling(story)
+    below, own = list(telling.below()), list(telling.own())
+    has_to_do = story.turns or story.gate.registry.used or any(part.changes for part in own)
+    return [*below, *own] if has_to_do else []
 
 
 _MOST_ROWS = 200  # of a table, and a question: more are counted
@@ -323,7 +169,7 @@ def asked_and_answered(record: Request) -> str:
 
 def _gathered(turns: list[Turn]) -> Iterator[list[Turn]]:
     """Each turn alone; where they are many, those in the middle together."""
-    middle = turns[_FIRST : len(turns) - _LAST]
+    middle = turns[FIRST : len(turns) - LAST]
     if len(middle) < 2:  # noqa: PLR2004 - one alone is told as itself
         middle = []
     for turn in turns:

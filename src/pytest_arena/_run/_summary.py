@@ -1,4 +1,4 @@
-"""What does a run have to say at its end, with its other processes; which databases are kept?"""
+"""What does a run have to say at its end, with its other processes?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
 
-__all__ = ["FactsOfProcesses", "KeptDatabases", "is_to_be_kept", "summarized"]
+__all__ = ["FactsOfProcesses", "summarized"]
 
 
 def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
@@ -76,42 +76,6 @@ def _unused(config: Config, found: list[Database], known: KnownDatabases) -> tup
     return (redact(told),)
 
 
-def is_to_be_kept(keep: str, *, when: str, is_failed: bool) -> bool:
-    """Whether ``arena_keep`` asks for the database now, after this phase of a test."""
-    if when == "teardown":
-        return False
-    return (keep == "always" and when == "call") or (keep != "never" and is_failed)
-
-
-class KeptDatabases:
-    """Copies of the databases as they are, which stay for a look."""
-
-    def __init__(self, databases: Databases, ledger: Ledger) -> None:
-        self._databases, self._ledger = databases, ledger
-
-    def keep_first(self) -> str:
-        """Copy the first database; return the file, or the URL, of the copy."""
-        return self._keep(self._databases.known.first())
-
-    def keep_used(self) -> list[str]:
-        """Copy each database that somebody has connected to; never fails a report.
-
-        Returns the commands that open the copies.
-        """
-        kept, used = [], self._databases.provisioned()
-        for database in used:
-            of_which = f"({database.name})  " * (len(used) > 1)
-            try:
-                kept.append(of_which + database.look(self._keep(database)))
-            except Exception as error:  # noqa: BLE001 - a full disk, a lock: the test's report goes on
-                self._ledger.note(f"{self._ledger.test}: not kept: {error}")
-        return kept
-
-    def _keep(self, database: Database) -> str:
-        self._databases.ensure(database)
-        return database.product.keep(database, self._ledger.test or "outside")
-
-
 _MISTAKE, _SUMMARY = "arena_mistake", "arena"  # in what a worker hands to pytest-xdist
 
 
@@ -126,6 +90,8 @@ class FactsOfProcesses:
         self._config, self._ledger = config, ledger
         self._next = 0  # the first one that no report was given: a skipped test has no facts
         self._sent: set[int] = set()
+        is_shared = hasattr(config, "workerinput") or config.getoption("dist", "no") != "no"
+        self.travel = is_shared or config.pluginmanager.has_plugin("pytest_forked")
         self.mistake = ""
         self.summary: Summary | None = None
 

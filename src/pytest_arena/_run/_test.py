@@ -1,7 +1,8 @@
-"""Which test runs now, and what belongs to it?"""
+"""Which test runs now, what belongs to it, and when were its requests made?"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,14 +11,30 @@ from pytest_arena._databases._sessions import Sessions
 from pytest_arena.errors import ArenaInternalError, ConnectionLeak
 
 if TYPE_CHECKING:
-    from pytest_arena._app import AppRun, Door
-    from pytest_arena._databases._resolver import Databases
-    from pytest_arena._ledger import Ledger, Request
-    from pytest_arena._run._leaks import Overrides, Tasks
-    from pytest_arena._run._story import Story
-    from pytest_arena._values import Plan
+    from collections.abc import Iterator
 
-__all__ = ["ClientOptions", "Current", "NullHooks", "RunningTest", "Watcher"]
+    from pytest_arena._app import AppRun, Door
+    from pytest_arena._changes import Mask
+    from pytest_arena._databases._resolver import Databases, Level
+    from pytest_arena._gate import Gate, LostWrite
+    from pytest_arena._ledger import Ledger, Request
+    from pytest_arena._product import Database
+    from pytest_arena._run._leaks import Overrides, Tasks
+    from pytest_arena._values import Plan, TableRows
+
+__all__ = [
+    "FIRST",
+    "LAST",
+    "ClientOptions",
+    "Current",
+    "Moments",
+    "NullHooks",
+    "RunningTest",
+    "Story",
+    "StoryMoment",
+    "Turn",
+    "Watcher",
+]
 
 ClientOptions = Callable[[], Mapping[str, Any]]
 
@@ -71,6 +88,153 @@ class NullHooks:
         """The app has raised instead of answering."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoryMoment:
+    """A point in time between two requests, in each database that was there."""
+
+    levels: tuple[Level, ...]
+    times: Mapping[Database, object]  # None where the isolation cannot tell cheaply
+
+    def time_of(self, database: Database) -> object:
+        """The time in one database; None, its beginning, where it was not there yet."""
+        return self.times.get(database)
+
+    def knows(self, database: Database) -> bool:
+        """Whether it can be told what has changed in this database since, or until then."""
+        return database not in self.times or self.times[database] is not None
+
+
+class Moments:
+    """The time as each database has it, and what has changed in between."""
+
+    def __init__(self, databases: Databases, mask: Mask) -> None:
+        self._databases, self.mask = databases, mask
+
+    def now(self) -> StoryMoment:
+        """Ask each database that somebody has connected to. Never raises."""
+        times: dict[Database, object] = {}
+        for database in self._databases.provisioned():
+            try:
+                times[database] = self._databases.ensure(database).moment()
+            except Exception:  # noqa: BLE001 - a request must not fail since nobody could look at it
+                times[database] = None
+        return StoryMoment(self.levels(), times)
+
+    def levels(self) -> tuple[Level, ...]:
+        """The levels that stand."""
+        return tuple(self._databases.levels)
+
+    def used(self) -> list[Database]:
+        """The databases that somebody has connected to."""
+        return self._databases.provisioned()
+
+    def rows(
+        self,
+        database: Database,
+        since: object = None,
+        until: object = None,
+        *,
+        depth: int = 0,
+        limit: int | None = None,
+    ) -> list[TableRows]:
+        """What has gone and come in one database; nothing where nobody has connected to it."""
+        if database.isolation is None:
+            return []
+        isolation = self._databases.ensure(database)
+        return isolation.rows_changed(since, until, depth=depth, limit=limit)
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """Requests that were under way together: nobody can tell which of them changed what."""
+
+    before: StoryMoment | None  # None where it is so long ago that nobody keeps it
+    after: StoryMoment | None = None  # None as long as it goes on, too
+    records: list[Request] = field(default_factory=list)
+    is_at_once: bool = False
+    lost: list[LostWrite] = field(default_factory=list)
+
+    @property
+    def went_well(self) -> bool:
+        """Whether each request has an answer that is no refusal: then its app meant to commit.
+
+        One without requests has not: what ended in it had begun in an example that is over.
+        """
+        answers = [one.status for one in self.records]
+        return bool(answers) and all(one is not None and one < _REFUSAL for one in answers)
+
+
+_REFUSAL = 400
+FIRST, LAST = 6, 24  # turns that a report tells one by one; what lies between it tells together
+_KEPT = 100  # the last ones, of which it can be asked what they changed
+
+
+class Story:
+    """The requests of one test, and the moments around them.
+
+    Cost of a request: at most a question to each database before and after it; none where nobody
+    has used it since the last one, or uses it before the test ends.
+    """
+
+    def __init__(self, moments: Moments, gate: Gate) -> None:
+        self.moments, self.gate = moments, gate
+        self.turns: list[Turn] = []
+        self._under_way = 0
+        self._lock = threading.Lock()  # sync clients may be called in several threads
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a request is."""
+        return bool(self._under_way)
+
+    def begin(self) -> None:
+        """A request is about to be sent; what is pending is committed."""
+        with self._lock:
+            if not self._under_way:
+                self.gate.lost.take()  # by the test itself, or after the last request
+                self.turns.append(Turn(self.moments.now()))
+                if (place := len(self.turns) - _KEPT) > FIRST:
+                    old = self.turns[place]
+                    old.before = old.after = None  # they may hold a database's content
+            else:
+                self.turns[-1].is_at_once = True
+            self._under_way += 1
+
+    def told(self, record: Request) -> None:
+        """A request has its answer, or a redirect on the way to it."""
+        with self._lock:
+            if self._under_way:
+                record.turn = self.turns[-1]
+                record.turn.records.append(record)
+
+    def end(self) -> None:
+        """A request is over, with all that the app does after its answer."""
+        with self._lock:
+            if not self._under_way:  # of an example that is over
+                return
+            self._under_way -= 1
+            if not self._under_way:
+                turn, lost = self.turns[-1], self.gate.lost.take()
+                turn.after = self.moments.now()
+                turn.lost = lost if turn.went_well else []
+
+    def begin_anew(self) -> None:
+        """The content is another one: the turn that is under way begins now."""
+        with self._lock:
+            if self._under_way:
+                self.turns[-1].before = self.moments.now()
+
+    def cut(self, number: int) -> None:
+        """Forget all turns after the first so many."""
+        with self._lock:
+            del self.turns[number:]
+            self._under_way = 0
+
+    def lost(self) -> Iterator[tuple[Request, LostWrite]]:
+        """What requests wrote and never committed, each with the first request of its turn."""
+        return ((turn.records[0], one) for turn in self.turns for one in turn.lost)
+
+
 @dataclass(slots=True, eq=False)
 class RunningTest:
     """What belongs to one test while it runs."""
@@ -86,7 +250,8 @@ class RunningTest:
     sessions: Sessions = field(default_factory=Sessions)
     broken: list[tuple[str, Exception]] = field(default_factory=list)  # what the app has raised
     app_runs: list[AppRun] = field(default_factory=list)  # the last one is what clients talk to
-    changed: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)  # names of databases
+    blocks: list[Callable[[], None]] = field(default_factory=list)  # of `expect_changes`: `begin`
     errors: list[Exception] = field(default_factory=list)
     failed: bool = False
     settled: bool = False
@@ -95,6 +260,16 @@ class RunningTest:
     def uses_our_fixtures(self) -> bool:
         """Whether it has an app that clients talk to, or sessions."""
         return bool(self.app_runs) or self.sessions.is_used
+
+    def has_changed(self, databases: list[str]) -> None:
+        """These had changed when one of its levels was left."""
+        self.changed += [one for one in databases if one not in self.changed]
+
+    def begin_anew(self) -> None:
+        """The content is another one: what is under way asks what has changed since now."""
+        self.story.begin_anew()
+        for begin in self.blocks:
+            begin()
 
     def untold(self) -> list[Exception]:
         """Return what went wrong besides; that a failed test has left its session is no news."""

@@ -89,7 +89,7 @@ class Breaking:
         levels = self._run.levels
         level, is_seed = levels.find(test), self._kind == "seed"
         with self._errors_kept():
-            if is_seed and level is not None and levels.is_alone(level):
+            if is_seed and level is not None and self._run.databases.levels == [level]:
                 levels.begin_anew(level)
             else:
                 serial = test.serial if is_seed else next(self._run.serials)
@@ -98,8 +98,7 @@ class Breaking:
                 levels.enter(above)
                 self._level = above
             if is_seed:  # whoever looked before this would take it for what the test has done
-                test.story.begin_anew()
-                self._run.observer.begin_anew()
+                test.begin_anew()
                 self.is_applied = True
 
     def sending(self, request: Request, send: Send) -> Send:

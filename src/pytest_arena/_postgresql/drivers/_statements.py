@@ -12,7 +12,6 @@ from functools import cache, lru_cache, wraps
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_arena._origin import user_line
-from pytest_arena._values import alive
 from pytest_arena.errors import ProductionDatabaseError
 
 if TYPE_CHECKING:
@@ -79,8 +78,9 @@ def raw_connections() -> list[RawConnection]:
     """Return those that are open."""
     return [
         RawConnection(opened.aim, opened.serial, pid_of(connection))
-        for connection in alive(_opened)
-        if (opened := _opened.get(connection)) is not None
+        for reference in _opened.keyrefs()  # other threads add some and take some away
+        if (connection := reference()) is not None
+        and (opened := _opened.get(connection)) is not None
         and opened.aim is not None
         and not _is_closed(connection)
     ]
