@@ -9,6 +9,7 @@ from pytest_arena._postgresql._control import identifier, literal
 __all__ = [
     "COPY",
     "allow_connections",
+    "clients_inside",
     "end_backends",
     "rollback_prepared",
     "source",
@@ -69,6 +70,18 @@ def end_backends(name: str) -> str:
     return (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         f"WHERE datname = {literal(name)} AND pid <> pg_backend_pid()"
+    )
+
+
+def clients_inside(name: str) -> str:
+    """Ask for the clients inside a transaction, whether or not they have written anything.
+
+    Whoever is has a virtual id.
+    """
+    return (
+        "SELECT DISTINCT pid FROM pg_stat_activity JOIN pg_locks USING (pid) "
+        f"WHERE datname = {literal(name)} AND backend_type = 'client backend' "
+        "AND locktype = 'virtualxid' AND mode = 'ExclusiveLock' AND pid <> pg_backend_pid()"
     )
 
 

@@ -136,7 +136,7 @@ class ServerLine(Generic[ConnectionT]):
     def opened(self) -> ConnectionT:
         """Return the connection, which is there from now on. Raises as ``do`` does."""
         with self._turn:
-            if not self.is_open or self._connection is None:
+            if self._connection is None or self._process != os.getpid():
                 self.give(self._connect())
                 self.times += 1
             return cast("ConnectionT", self._connection)
@@ -145,7 +145,8 @@ class ServerLine(Generic[ConnectionT]):
         """Have a connection used from here on."""
         with self._turn:
             self.close()
-            self._parents.append(None if self._process == os.getpid() else self._connection)
+            if self._process != os.getpid():
+                self._parents.append(self._connection)
             self._connection, self._process = connection, os.getpid()
 
     @property

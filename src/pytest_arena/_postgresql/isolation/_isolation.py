@@ -30,7 +30,6 @@ __all__ = ["KINDS", "ServerIsolation"]
 
 _Live = JournaledDatabase | PlainDatabase
 _Level = ServerLevel[_Live]
-_SHOWN = 3
 _UNCHANGED = Look(
     is_changed=False, has_rows=False, marks=(), writers=frozenset(), prepared=(), locks=False
 )
@@ -120,8 +119,7 @@ class ServerIsolation:
         if level.owed:
             self._bring_back(level.owed)
         if asked_for not in {"", self.name}:
-            if writers := self.writers():
-                raise held_by(writers, live.name)
+            self._check_that_nobody_writes()
             self._stack.append(self._elsewhere(asked_for))
             self.generation += 1
         else:
@@ -141,12 +139,19 @@ class ServerIsolation:
             raise impossible("a level was left that had not been entered")
         level, live = self._stack[-1], self.live
         live.close_moments(are_over=True)
-        if not level.is_elsewhere:
-            was_changed = self._is_restored(level)
-        elif writers := self.writers():
-            raise held_by(writers, live.name)
-        else:
+        was_changed = not level.stands
+        if level.is_elsewhere:
+            self._check_that_nobody_writes()
             was_changed = not self.is_clean()
+        elif not level.stands:
+            self._check_that_nobody_writes()
+            self._bring_back(level)
+        elif level.is_written or live.may_have_changed:
+            left = live.leave(self.depth)
+            was_changed = left.was_changed
+            if left.marks:
+                self._bring_back(level)
+                live.tell_of(left.marks)
         self._stack.pop()
         self.generation += level.is_elsewhere or live.was_lost()
         try:
@@ -159,22 +164,9 @@ class ServerIsolation:
         self._tidy(level if level.is_elsewhere else None)
         return was_changed
 
-    def _is_restored(self, level: _Level) -> bool:
-        """Take the top level back, and return whether there was something to do."""
-        live, marks = level.live, tuple[str, ...]()
-        if level.stands:
-            if not level.is_written and not live.may_have_changed:
-                return False
-            left = live.leave(self.depth)
-            if not left.marks:
-                return left.was_changed
-            marks = left.marks
-        elif writers := self.writers():
-            raise held_by(writers, live.name)
-        self._bring_back(level)
-        if marks and live.isolation == "undo":
-            self._tell(_replaced(marks))
-        return True
+    def _check_that_nobody_writes(self) -> None:
+        if writers := self.writers():
+            raise held_by(writers, self.live.name)
 
     def _bring_back(self, level: _Level) -> None:
         """Put a copy in place that stands as a level did at its start: the top one, or one owed.
@@ -256,15 +248,16 @@ class ServerIsolation:
         spare, self._spare = self._spare, None
         if spare is not None:
             level, uses = spare
-            self._stack.append(level)
-            try:
-                if level.live.isolation == isolation and uses == self._uses():
-                    self._is_restored(level)
-                    return ServerLevel(level.live, is_elsewhere=True)
-            except (Held, ArenaError):  # somebody goes on in it, to whom it may be left
-                pass
-            finally:
-                self._stack.pop()
+            is_same = level.live.isolation == isolation and uses == self._uses() and level.stands
+            is_as_below = False
+            self._stack.append(level)  # whoever is broken off here leaves it by force
+            with suppress(Held, ArenaError):  # somebody goes on in it, to whom it may be left
+                if is_same and level.live.leave(self.depth).marks:
+                    self._bring_back(level)
+                is_as_below = is_same
+            self._stack.pop()
+            if is_as_below:
+                return ServerLevel(level.live, is_elsewhere=True)
             level.live.give_up()
         self.generation += 1  # whoever was connected is not any more, even if this fails
         source = self.live.copied()
@@ -394,12 +387,3 @@ class ServerIsolation:
         """Return digests of all that stands in the live database now."""
         with self._own.saying("the live database cannot be read"):
             return self.live.reader.do(content)
-
-
-def _replaced(marks: tuple[str, ...]) -> str:
-    """Return the line for the summary: what no journal can take back. ``{test}`` is filled in."""
-    more = len(marks) - _SHOWN
-    # A table comes with its indexes and sequences: it is what somebody has written down.
-    first = sorted(marks, key=lambda mark: " TABLE " not in mark)
-    shown = ", ".join(first[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-    return "undo: {test}: its database was replaced: " + shown

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pytest_arena import _process
 from pytest_arena._postgresql import _clone_sql as sql
-from pytest_arena._postgresql._control import ControlFailure, ServerLine, literal, open_control
+from pytest_arena._postgresql._control import ControlFailure, ServerLine, open_control
 from pytest_arena._postgresql.isolation._snapshots import Archive, RowsLost, Snapshot
 from pytest_arena._postgresql.journal._capture import install
 from pytest_arena._postgresql.journal._journal_templates import check_fit, journaled
@@ -38,16 +38,11 @@ _Answer = TypeVar("_Answer")
 LiveT = TypeVar("LiveT", bound="LiveDatabase")
 NEVER = -1  # no number of uses
 _NOTHING: Archive = []
+_SHOWN = 3  # of what could not be taken back
 _LOCKED = "55P03"
 # How long a backend that was told to end may take for it, before another database is taken.
 _PATIENCE, _STEP = 1.0, 0.002
 _ROWS_KEPT = 50  # of each table, of what is told of levels below a snapshot
-# Whoever is inside a transaction has a virtual id.
-_CLIENTS_INSIDE = """
-SELECT DISTINCT a.pid FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
-WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock'
-AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
-"""
 
 
 class LiveDatabase:
@@ -66,6 +61,7 @@ class LiveDatabase:
         self.snapshot = Snapshot(own, None)
         self.base = 0  # levels below this one are in the snapshot
         self.seen = NEVER  # how many uses there were when nothing had changed in the top level
+        self.is_altered = False  # the journal was made anew, and there is no snapshot of it yet
         self.kept_as: tuple[str, str] | None = None  # a name and a title, for when it is given up
         self.is_lost = False
         # To read all that is there: warm, it takes a third.
@@ -78,8 +74,8 @@ class LiveDatabase:
 
     @property
     def may_have_changed(self) -> bool:
-        """Whether somebody may have used it since nothing had changed."""
-        return self.uses() != self.seen
+        """Whether somebody may have used it, or there is no snapshot yet of how it is now."""
+        return self.is_altered or self.uses() != self.seen
 
     def _lost(self) -> None:
         self.is_lost = True
@@ -92,8 +88,7 @@ class LiveDatabase:
 
     def clients_inside(self) -> set[int]:
         """Return the backends of clients inside a transaction, whether or not they wrote."""
-        asked = f"{_CLIENTS_INSIDE} AND a.datname = {literal(self.name)}"
-        return {int(pid) for (pid,) in self.own.control.rows(asked)}
+        return {int(pid) for (pid,) in self.own.control.rows(sql.clients_inside(self.name))}
 
     # From one database to the next
 
@@ -191,6 +186,9 @@ class LiveDatabase:
     def forget(self, levels: Levels, *, is_undone: bool) -> None:
         """Let the level below have what was written in the top one; or set its sequences back."""
 
+    def tell_of(self, marks: tuple[str, ...]) -> None:
+        """Tell why it was replaced, where that is not what it is for."""
+
     def close_moments(self, *, are_over: bool) -> None:
         """The top level ends, and with it its moments; or what comes next is another level's."""
 
@@ -236,8 +234,10 @@ class ServerMoment:
 
     __hash__ = None  # type: ignore[assignment]  # it is named later
 
-    def __init__(self, ask: Callable[[], str] | None) -> None:
-        self._ask, self._turn = ask, threading.Lock()
+    def __init__(
+        self, ask: Callable[[], str] | None, failed: Callable[[ControlFailure], ArenaError]
+    ) -> None:
+        self._ask, self._failed, self._turn = ask, failed, threading.Lock()
         self._name = None if ask else ""
         self.failure: ArenaError | None = None
 
@@ -252,8 +252,8 @@ class ServerMoment:
             ask, self._ask = self._ask, None
             try:
                 self._name = ask() if ask else self._name
-            except ArenaError as error:
-                self.failure = error
+            except ControlFailure as error:
+                self.failure = self._failed(error)
 
     def end(self) -> None:
         """Its level is about to be left: it is asked for no more."""
@@ -292,14 +292,8 @@ class JournaledDatabase(LiveDatabase):
     def __init__(self, own: ServerRegistry, uses: Uses, tell: Callable[[str], None]) -> None:
         super().__init__(own, uses, tell)
         self._line = ServerLine(lambda: ServerJournal(self.address), self._lost)
-        self._is_altered = False  # the journal was made anew, and there is no snapshot of it yet
         self._before_next = getattr(uses, "before_next", lambda _call: False)
         self._moment: tuple[int, ServerMoment] | None = None  # the last one, and the uses by then
-
-    @property
-    def may_have_changed(self) -> bool:
-        """Whether somebody may have used it, or its journal has no snapshot yet."""
-        return self._is_altered or super().may_have_changed
 
     def template(self, content: str | None) -> str:
         """Return the template with a journal in it."""
@@ -329,7 +323,7 @@ class JournaledDatabase(LiveDatabase):
         self.release()
         self.name, self.snapshot, self.seen = name, snapshot, known
         self._line.give(opened)
-        self._is_altered = False
+        self.is_altered = False
 
     def release(self) -> None:
         """Close the journal as well."""
@@ -347,7 +341,10 @@ class JournaledDatabase(LiveDatabase):
         try:
             return self._line.do(question, *args, **options)
         except ControlFailure as error:
-            raise self.own.failed("the change journal cannot be asked", error) from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: ControlFailure) -> ArenaError:
+        return self.own.failed("the change journal cannot be asked", error)
 
     def look(self, number: int) -> Look:
         """Look at what stands, above the start of a level.
@@ -369,19 +366,19 @@ class JournaledDatabase(LiveDatabase):
                 database would be of no use; or the schema cannot be journaled.
         """
         seen = self.uses()
-        if not self._is_altered and self._is_beyond_the_journal(levels[-1], len(levels) - 1):
+        if not self.is_altered and self._is_beyond_the_journal(levels[-1], len(levels) - 1):
             told = [level.told for level in levels]
             for number in [at for at, level in enumerate(levels) if level.live is self]:
                 with suppress(ArenaError):  # a story has less to tell, and nothing is wrong
                     told[number] = self.rows_changed(levels, number, (None, None), _ROWS_KEPT)
             archive = self.archive(levels)
             check_fit(self._asked(ServerJournal.install))
-            self._is_altered = True
+            self.is_altered = True
             levels[-1].archive = archive
             for level, rows in zip(levels, told, strict=True):
                 level.told = rows
         self.seen = seen
-        return self._is_altered
+        return self.is_altered
 
     def _is_beyond_the_journal(self, level: ServerLevel[Any], number: int) -> bool:
         try:
@@ -448,16 +445,23 @@ class JournaledDatabase(LiveDatabase):
         self.tell(f"undo: {{test}} has left prepared transactions, rolled back: {names}")
         return self.leave(number)
 
+    def tell_of(self, marks: tuple[str, ...]) -> None:
+        """A line for the summary: what no journal can take back. ``{test}`` is filled in."""
+        more = len(marks) - _SHOWN
+        # A table comes with its indexes and sequences: it is what somebody has written down.
+        first = sorted(marks, key=lambda mark: " TABLE " not in mark)
+        shown = ", ".join(first[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        self.tell("undo: {test}: its database was replaced: " + shown)
+
     def leave_ended(self, number: int) -> bool:
         """They may take some time to end."""
         end = _process.seconds() + _PATIENCE
-        while True:
-            try:
-                return not self.leave(number).marks
-            except (Held, ArenaError) as error:
-                if isinstance(error, ArenaError) or _process.seconds() > end:
-                    return False
-            _process.rest(_STEP)
+        with suppress(ArenaError):
+            while _process.seconds() <= end:
+                with suppress(Held):
+                    return not self.leave(number).marks
+                _process.rest(_STEP)
+        return False
 
     def forget(self, levels: Levels, *, is_undone: bool) -> None:
         """In the journal."""
@@ -490,7 +494,9 @@ class JournaledDatabase(LiveDatabase):
         if self._moment is not None and self._moment[0] == uses:
             return self._moment[1]
         is_start = uses == self.seen and not (top.is_written or top.told)
-        moment = ServerMoment(None if is_start else partial(self._asked, ServerJournal.moment))
+        moment = ServerMoment(
+            None if is_start else partial(self._line.do, ServerJournal.moment), self._failed
+        )
         if not self._before_next(moment.settle):
             moment.settle()
         if moment.failure is not None:

@@ -125,19 +125,15 @@ class ServerRegistry:
     def __init__(self, address: Address, *, project: str = "", registry: str = REGISTRY) -> None:
         self._address, self._process = address, os.getpid()
         self._run = RegistryRun(address, project, registry)
+        self.control = self._run.line  # for questions of one round trip; any thread may ask
         self.writes = self._run.writes
         self.left: list[str] = []  # what the last sweep left alone, and why
         self._is_closed = False
         self._chores = Background()
         self._behind = ControlLine(self._run.connect)
         with self.saying("arena's databases cannot be made"):
-            if self._run.line.rows(_dead_ones(self._run.number)):
+            if self.control.rows(_dead_ones(self._run.number)):
                 self._chores.do(partial(self._sweep, self._behind))
-
-    @property
-    def control(self) -> ControlLine:
-        """For questions of one round trip; any thread may ask."""
-        return self._run.line
 
     def address_of(self, name: str = "") -> Address:
         """Return how one logs in to a database; or to the registry, which is there all the time."""
@@ -152,7 +148,7 @@ class ServerRegistry:
             IsolationError: no room, or somebody is connected to the template.
             ServerError: the server is gone, full of connections, or refuses.
         """
-        return self._create(kind, template, self._run.line)
+        return self._create(kind, template, self.control)
 
     def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
         """Make one in the background; it is cancelled where that has not begun in time."""
@@ -244,8 +240,16 @@ class ServerRegistry:
 
     def used(self, name: str) -> None:
         """Say that this run uses a template: nobody collects it while the run lives."""
+        which = f"WHERE name = {literal(name)} AND kind = 'template'"
         with self.saying(f"{name} cannot be used"):
-            self._run.use(name)
+            # In turns with whoever condemns it, so that one sees the other.
+            self.control.run(
+                f"SELECT pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
+                f"UPDATE arena.database SET used = clock_timestamp() {which} "
+                "AND owner = current_user; INSERT INTO arena.use (template, run) "
+                f"SELECT name, {self._run.number} FROM arena.database {which} "
+                "ON CONFLICT DO NOTHING"
+            )
 
     @contextmanager
     def lock(self, shelf: str, *, seconds: float) -> Iterator[None]:
@@ -278,7 +282,7 @@ class ServerRegistry:
 
     def drop(self, *names: str) -> None:
         """Drop databases at once, whoever is connected. What fails is left to a later sweep."""
-        self._drop(list(names), self._run.line)
+        self._drop(list(names), self.control)
 
     def drop_later(self, name: str) -> None:
         """Drop a database in the background; what ``close`` comes before, it does itself."""
@@ -323,7 +327,7 @@ class ServerRegistry:
         is left in it. Returns the names; ``left`` says what was left alone, and why.
         """
         with self.saying("what dead runs have left cannot be swept"):
-            return self._sweep(self._run.line, everything=everything)
+            return self._sweep(self.control, everything=everything)
 
     def _sweep(self, line: ControlLine, *, everything: bool = False) -> list[str]:
         mine = self._run.number
@@ -357,10 +361,10 @@ class ServerRegistry:
             "SELECT NOT EXISTS (SELECT FROM arena.database) "
             f"AND NOT EXISTS (SELECT FROM arena.run WHERE id <> {self._run.number})"
         )
-        if self._run.line.rows(is_alone) == [(True,)]:
+        if self.control.rows(is_alone) == [(True,)]:
             self._run.end()
             self._behind.close()
-            self._run.line.close()
+            self.control.close()
             with closing(open_control(self._address)) as control, suppress(ControlFailure):
                 control.run(f"DROP DATABASE {identifier(self._run.name)}")
 
@@ -374,13 +378,14 @@ class ServerRegistry:
         has_ended = self._chores.close(_END_SECONDS)
         with suppress(ControlFailure, ArenaError):
             mine = list(self._run.mine)
-            if mine or self._run.line.is_open:  # else the registry was swept, this run included
-                self._drop_together(mine)
-                self._drop(list(self._run.mine), self._run.line)
+            if mine or self.control.is_open:  # else the registry was swept, this run included
+                if len(mine) > 1:
+                    self._drop_together(mine)
+                self._drop(list(self._run.mine), self.control)
                 self._run.end()
         if has_ended:
             self._behind.close()
-        self._run.line.close()
+        self.control.close()
 
     def _drop_together(self, names: list[str]) -> None:
         """Each drop waits for a checkpoint of the server's: several wait for the same one."""

@@ -225,19 +225,6 @@ class RegistryRun:
 
     # Rows
 
-    def use(self, template: str) -> None:
-        """Say that this run uses a template. Nothing is written where it is condemned already.
-
-        In turns with whoever condemns it, so that one sees the other.
-        """
-        which = f"WHERE name = {literal(template)} AND kind = 'template'"
-        self.line.run(
-            f"SELECT pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
-            f"UPDATE arena.database SET used = clock_timestamp() {which} "
-            "AND owner = current_user; INSERT INTO arena.use (template, run) "
-            f"SELECT name, {self.number} FROM arena.database {which} ON CONFLICT DO NOTHING"
-        )
-
     def _row(self, name: str, kind: str) -> str:
         return (
             "INSERT INTO arena.database (name, kind, run, project) VALUES ("
