@@ -245,6 +245,11 @@ class TestCrew:
 
     async def test_p6_with_others(self, battle, crew):
         assert {"wide battle", "wide crew"} <= {*(await names())}
+
+
+# Looked at inside of a fixture that outlives the class: whatever stands below it would end later.
+async def test_p6_after_the_class(battle):
+    assert await names() == standing()
 """
 
 FAILING_SETUP = """

@@ -214,6 +214,7 @@ class Walk(RuleBasedStateMachine):
             self.processes.kill_run()
             self.run = self.processes.run
             self.now, self.at, self.next_item = State(), "idle", ""
+            self.leaks = False  # nobody is left to tell of one
             self.levels.clear()
             self.open.clear()
             self.writing = None
