@@ -17,7 +17,7 @@ from pytest_arena._gate import LostWrite
 from pytest_arena._product import Key
 from pytest_arena._report import StoryPart, story_lines
 from pytest_arena._run._facade import expectations
-from pytest_arena._run._test import Moments, Story
+from pytest_arena._run._test import Moments, RunningTest
 from pytest_arena._values import TableRows
 
 
@@ -365,12 +365,13 @@ def test_a_request_of_an_example_that_is_over_has_lost_nothing_in_the_next() -> 
     lost = LostWrite(Key("file", "shop.db"), ("stock",), 1, "app.py:1")
     databases: Any = SimpleNamespace(provisioned=list, levels=())
     gate: Any = SimpleNamespace(lost=SimpleNamespace(take=lambda: [lost]))
-    story = Story(Moments(databases, Mask()), gate)
-    story.begin()
-    story.cut(0)
-    story.begin()
-    story.end()
-    assert list(story.lost()) == []
+    anything: Any = None
+    test = RunningTest(anything, 1, anything, Moments(databases, Mask()), gate, anything)
+    test.begins()
+    test.cut(0)
+    test.begins()
+    test.ended()
+    assert [turn.lost for turn in test.turns] == [[]]
 
 
 def test_a_table_that_is_expected_twice_is_a_mistake() -> None:

@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import accumulate, zip_longest
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -87,7 +88,7 @@ class Change:
 
     def __str__(self) -> str:
         """Return it as a line: ``+ orders id=7  total=12.50``."""
-        return _Line(self, self._mask).text()
+        return _as_line(self)
 
     def __repr__(self) -> str:  # pytest writes it into the report of a failed assertion
         return f"<Change: {self}>"
@@ -252,11 +253,7 @@ def _by_key(rows: TableRows) -> _Pairs:
     old, new = _keyed(rows.gone, places), _keyed(rows.come, places)
     pairs: _Pairs = []
     for key in {**old, **new}:
-        gone, come = old.get(key, []), new.get(key, [])
-        both = min(len(gone), len(come))
-        pairs += zip(gone[:both], come[:both], strict=True)
-        pairs += [(one, None) for one in gone[both:]]
-        pairs += [(None, one) for one in come[both:]]
+        pairs += zip_longest(old.get(key, []), new.get(key, []))
     return pairs
 
 
@@ -339,13 +336,8 @@ def limited(rows: TableRows, limit: int | None) -> TableRows:
 
 
 def _first(numbers: Counter[Hashable], limit: int) -> set[Hashable]:
-    total = 0
-    kept: set[Hashable] = set()
-    for key, number in numbers.items():
-        total += number
-        if total <= limit:
-            kept.add(key)
-    return kept
+    totals = accumulate(numbers.values())
+    return {key for key, total in zip(numbers, totals, strict=True) if total <= limit}
 
 
 def _keys(rows: Sequence[Row], places: list[int], side: str) -> list[Hashable]:
@@ -361,49 +353,40 @@ def _kept(rows: tuple[Row, ...], keys: list[Hashable], kept: set[Hashable]) -> t
 # How is it read?
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """One change as a line."""
+def _as_line(change: Change) -> str:
+    """The sign, the table, the key, then what has changed or stands there."""
+    key = " ".join(f"{name}={_shown_of(change, change.row, name)}" for name in change.key)
+    head = f"{_SIGNS[change.kind]} {change.table}" + f" {key}" * bool(key)
+    rest = _as_update(change) if change.kind == "updated" else _as_row(change)
+    # A name may hold anything; what a terminal takes for a command is no part of a line.
+    line = f"{head}  {rest}".rstrip()
+    return "".join(letter if letter.isprintable() else " " for letter in line)
 
-    change: Change
-    mask: Mask
 
-    def text(self) -> str:
-        """The sign, the table, the key, then what has changed or stands there."""
-        change = self.change
-        key = " ".join(f"{name}={self._shown(name, change.row)}" for name in change.key)
-        head = f"{_SIGNS[change.kind]} {change.table}" + f" {key}" * bool(key)
-        rest = self._update() if change.kind == "updated" else self._row()
-        return _as_one_line(f"{head}  {rest}".rstrip())
+def _as_update(change: Change) -> str:
+    steps = [
+        f"{name} {_shown_of(change, change.before, name)} → {_shown_of(change, change.after, name)}"
+        for name in change.columns
+    ]
+    return _fitting(steps, ", ") or "written anew, with the same values"
 
-    def _update(self) -> str:
-        before, after = self.change.before, self.change.after
-        steps = [
-            f"{name} {self._shown(name, before)} → {self._shown(name, after)}"
-            for name in self.change.columns
-        ]
-        return _fitting(steps, ", ") or "written anew, with the same values"
 
-    def _row(self) -> str:
-        row = self.change.row
-        others = [name for name in row if name not in self.change.key]
-        filled = [f"{name}={self._shown(name, row)}" for name in others if row[name] is not None]
-        empty = [name for name in others if row[name] is None]
-        return _fitting([*filled, *([f"NULL: {', '.join(empty)}"] if empty else [])], " ")
+def _as_row(change: Change) -> str:
+    row = change.row
+    others = [name for name in row if name not in change.key]
+    filled = [f"{name}={_shown_of(change, row, name)}" for name in others if row[name] is not None]
+    empty = [name for name in others if row[name] is None]
+    return _fitting([*filled, *([f"NULL: {', '.join(empty)}"] if empty else [])], " ")
 
-    def _shown(self, column: str, row: Mapping[str, object]) -> str:
-        if tuple(row) == _RAW:
-            return "***"
-        return self.mask.shown(self.change.table, column, row[column])
+
+def _shown_of(change: Change, row: Mapping[str, object], column: str) -> str:
+    if tuple(row) == _RAW:
+        return "***"
+    return change._mask.shown(change.table, column, row[column])  # noqa: SLF001 - of this module
 
 
 # The text of a whole row, of a table that is not what it was: all its secrets are in it.
 _RAW = ("row",)
-
-
-def _as_one_line(text: str) -> str:
-    """A name may hold anything; what a terminal takes for a command is no part of a line."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _fitting(parts: list[str], between: str) -> str:

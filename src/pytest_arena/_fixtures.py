@@ -98,13 +98,7 @@ def client(_arena_in_use: Apps, client_options: dict[str, Any]) -> Any:
 @pytest.fixture
 def client_as(_arena_in_use: Apps, client_options: dict[str, Any]) -> Callable[..., Any]:
     """`client_as("role")`: such a client, logged in through `arena_login`; several at once."""
-
-    def new_client(role: str, **options: Any) -> Any:
-        __tracebackhide__ = True
-        merged = {**client_options, **options}
-        return _arena_in_use.running().new_client(role=role, options=merged)
-
-    return new_client
+    return _for_roles(_arena_in_use.running().new_client, client_options)
 
 
 @pytest.fixture
@@ -119,10 +113,12 @@ def test_client_as(
     client_options: dict[str, Any],
 ) -> Callable[..., Any]:
     """`test_client_as("role")`: such a client, logged in through `arena_login`."""
+    return _for_roles(_arena_in_use.running().new_test_client, client_options)
 
+
+def _for_roles(new: Callable[..., Any], client_options: dict[str, Any]) -> Callable[..., Any]:
     def new_client(role: str, **options: Any) -> Any:
         __tracebackhide__ = True
-        merged = {**client_options, **options}
-        return _arena_in_use.running().new_test_client(role=role, options=merged)
+        return new(role=role, options={**client_options, **options})
 
     return new_client

@@ -17,7 +17,7 @@ from pytest_arena._config._load import is_library
 from pytest_arena._values import CodeLine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from types import FrameType
 
 __all__ = ["as_own", "frames", "is_own", "line_of_coroutine", "user_line"]
@@ -29,37 +29,40 @@ def user_line() -> CodeLine | None:
     Follows greenlets (SQLAlchemy's async engines) to the coroutine that awaits them, and a
     worker thread of aiosqlite to the task that waits for it. Costs some microseconds.
     """
-    return _line_in(frames())
+    return _line_of(next(frames(of_users=True), None))
 
 
 def line_of_coroutine(coroutine: object) -> CodeLine | None:
     """Return the innermost line of the user's code at which a coroutine stands."""
-    return _line_in(reversed(list(_awaited(coroutine))))
+    found = [one for one in _awaited(coroutine) if not _is_library(one.f_code.co_filename)]
+    return _line_of(found[-1] if found else None)
 
 
-def _line_in(found: Iterable[FrameType]) -> CodeLine | None:
-    for frame in found:
-        if not _is_library(frame.f_code.co_filename):
-            return CodeLine(frame.f_code.co_filename, frame.f_lineno)
-    return None
+def _line_of(frame: FrameType | None) -> CodeLine | None:
+    return CodeLine(frame.f_code.co_filename, frame.f_lineno) if frame is not None else None
 
 
 _is_library = cache(is_library)
 
 
-def frames() -> Iterator[FrameType]:
-    """Yield the frames that led to the caller, innermost first, across greenlets and tasks."""
+def frames(*, of_users: bool = False) -> Iterator[FrameType]:
+    """Yield the frames that led to the caller, innermost first, across greenlets and tasks.
+
+    Of the user's code alone, where they are asked for: each checkout walks some twenty.
+    """
     current: Any = greenlet.getcurrent()
     waiting: list[Any] = [sys._getframe(1)]  # noqa: SLF001 - the documented way to a caller's frame
     while (current := current.parent) is not None:
         waiting.insert(0, current.gr_frame)
     while waiting:
         frame = waiting.pop()
-        if frame is not None:
+        if frame is None:
+            continue
+        if not (of_users and _is_library(frame.f_code.co_filename)):
             yield frame
-            waiting.append(frame.f_back)
-            if frame.f_code.co_name in _DOORS:
-                waiting += _behind(frame)
+        waiting.append(frame.f_back)
+        if frame.f_code.co_name in _DOORS:
+            waiting += _behind(frame)
 
 
 # Functions behind which others wait: SQLAlchemy's way into sync code, and aiosqlite's worker by

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -55,16 +55,10 @@ class Summary:
     verified: int = 0  # how often a database was read whole, to be compared
     verified_seconds: float = 0.0
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, as a worker sends them to the controller."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Summary:
-        """Return the summary that a worker sent."""
-        lists = {name: tuple(values[name]) for name in _LISTS}
-        tests = tuple(TestFacts(**test) for test in values["tests"])
-        return cls(**{**values, **lists, "tests": tests})
+        """Return the summary that a worker sent as plain values."""
+        return cls(**{**values, "tests": tuple(TestFacts(**test) for test in values["tests"])})
 
     def __add__(self, other: Summary) -> Summary:
         """Return what two processes have to say together."""
@@ -86,12 +80,6 @@ class Summary:
             verified=self.verified + other.verified,
             verified_seconds=self.verified_seconds + other.verified_seconds,
         )
-
-
-_LISTS = (
-    *("databases", "products", "isolations", "notes", "refusals"),
-    *("built_because", "table_seconds", "known", "unasked", "unused"),
-)
 
 
 def _unused_by_both(one: Summary, other: Summary) -> tuple[str, ...]:

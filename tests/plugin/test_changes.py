@@ -194,7 +194,7 @@ def test_no_request_of_this_test(arena, test_client):
     old = arena.requests[0]
     test_client.get("/orders")
     assert not arena.changes(old)
-    del arena._run.current.test.story.turns[:]
+    del arena._run.current.test.turns[:]
     with pytest.raises(ValueError, match="GET /orders is no request of this test"):
         arena.changes(old)
     with pytest.raises(IndexError):
@@ -250,7 +250,7 @@ def test_many(arena, test_client):
     with pytest.raises(IsolationError, match="GET /orders: what this request changed") as caught:
         arena.changes(10)
     assert "of so many requests only the last hundred are known" in str(caught.value)
-    kept = [turn for turn in arena._run.current.test.story.turns if turn.before is not None]
+    kept = [turn for turn in arena._run.current.test.turns if turn.before is not None]
     assert len(kept) < 110
 """
 
@@ -284,7 +284,7 @@ def test_each_example_has_its_own(arena, vase, test_client, number):
         test_client.post("/orders/chair")
     assert len(arena.changes()["orders"].inserted) == number
     assert len(arena.changes(0)["orders"].inserted) == 1
-    assert len(arena._run.current.test.story.turns) == number
+    assert len(arena._run.current.test.turns) == number
 """
 
 

@@ -93,10 +93,13 @@ class Apps:
             test.overrides.append(_leaks.Overrides(app))
         test.app_runs.append(self._begin(app, hooks=test))
 
-    def client_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Options of a client: in a test those of the fixture, below these."""
-        test = self._current.on_top()
-        return {**(test.client_options() if test else {}), **options}
+    def new_client(
+        self, options: Mapping[str, Any], role: str | None = None, *, is_async: bool = True
+    ) -> Any:
+        """Return a client. In a test it has the options of the fixture, below these."""
+        app_run, test = self.running(), self._current.on_top()
+        new = app_run.new_client if is_async else app_run.new_test_client
+        return new(role=role, options={**(test.client_options() if test else {}), **options})
 
     def _begin_wide(self) -> AppRun:
         door = self._watcher.door if self._watcher else None

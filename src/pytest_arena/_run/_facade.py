@@ -108,7 +108,7 @@ class Arena:
 
     def client(self, **options: Any) -> Any:
         """Return an async client, as ``client`` is. ``options`` are those of ``client_options``."""
-        return self._run.apps.running().new_client(options=self._run.apps.client_options(options))
+        return self._run.apps.new_client(options)
 
     def client_as(self, role: str, **options: Any) -> Any:
         """Return an async client that logs in as ``role`` before its first request.
@@ -116,21 +116,15 @@ class Arena:
         Raises:
             LoginError: there is no ``arena_login``.
         """
-        return self._run.apps.running().new_client(
-            role=role, options=self._run.apps.client_options(options)
-        )
+        return self._run.apps.new_client(options, role)
 
     def test_client(self, **options: Any) -> Any:
         """Return a sync test client, as ``test_client`` is."""
-        return self._run.apps.running().new_test_client(
-            options=self._run.apps.client_options(options)
-        )
+        return self._run.apps.new_client(options, is_async=False)
 
     def test_client_as(self, role: str, **options: Any) -> Any:
         """Return a sync test client that logs in as ``role`` before its first request."""
-        return self._run.apps.running().new_test_client(
-            role=role, options=self._run.apps.client_options(options)
-        )
+        return self._run.apps.new_client(options, role, is_async=False)
 
     new_client = client
 
@@ -272,7 +266,7 @@ class Observer:
         test = self._current.running()
         record = test.ledger.requests[request] if isinstance(request, int) else request
         turn = record.turn
-        if turn not in test.story.turns:
+        if turn not in test.turns:
             raise ValueError(f"{record.method} {record.path} is no request of this test")
         before, after = turn.before, turn.after
         if before is None:
@@ -283,8 +277,8 @@ class Observer:
             raise _not_known(record, database, why)
         if after is not None and database not in after.times:
             return Changes.of([])  # nobody had connected to it yet
-        until = after.time_of(database) if after else None
-        return self.between(database, before.time_of(database), until)
+        until = after.times.get(database) if after else None
+        return self.between(database, before.times.get(database), until)
 
     def _why_not(self, moments: list[StoryMoment], database: Database) -> str:
         """Say why it cannot be told what has changed around these; "" where it can."""
@@ -333,22 +327,18 @@ class Observer:
             PendingWorkError: it is in an async session.
         """
         __tracebackhide__ = True
-        sessions = self._sessions()
+        test = self._current.on_top()
         try:
-            if sessions is not None:
-                sessions.commit()
+            if test is not None:
+                test.sessions.commit()
         except PendingWorkError:
             raise _pending() from None
 
     async def acommit(self) -> None:
         """Commit pending work, as before a request of an async client."""
-        sessions = self._sessions()
-        if sessions is not None:
-            await sessions.acommit()
-
-    def _sessions(self) -> Sessions | None:
         test = self._current.on_top()
-        return test.sessions if test else None
+        if test is not None:
+            await test.sessions.acommit()
 
 
 @dataclass(slots=True, eq=False)

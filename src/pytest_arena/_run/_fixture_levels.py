@@ -323,7 +323,7 @@ class Examples:
             partial(_close_since, test.app_runs, len(test.app_runs)),
             partial(_cut, test.overrides, len(test.overrides)),
             partial(_cut, test.ledger.requests, len(test.ledger.requests)),
-            partial(test.story.cut, len(test.story.turns)),
+            partial(test.cut, len(test.turns)),
         ]
         if self._watcher is not None:
             self._restores.append(self._watcher.remember())  # the last one is called first

@@ -48,10 +48,10 @@ class HeldByFixtures:
 
 def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
     """Return what a test has left: connections that it took, transactions that it began."""
-    if not _left_by(gate, serial, before):
-        return []
-    gc.collect()  # what only a reference cycle keeps is given back when the collector runs
-    return _left_by(gate, serial, before)
+    if _left_by(gate, serial, before):
+        gc.collect()  # what only a reference cycle keeps is given back when the collector runs
+        return _left_by(gate, serial, before)
+    return []
 
 
 def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
@@ -219,22 +219,17 @@ class Tasks:
 
     def end(self) -> list[str]:
         """Cancel those that still run in loops that are idle; return a line for each."""
-        return [line for loop in self._idle_loops() for line in self._end_in(loop)]
-
-    def _end_in(self, loop: asyncio.AbstractEventLoop) -> list[str]:
-        left = self._left(loop)
-        lines = [str(line_of_coroutine(task.get_coro()) or task.get_name()) for task in left]
-        for task in left:
-            task.cancel()
-        if left:
-            loop.run_until_complete(asyncio.wait(left, timeout=self._PATIENCE))
-        return lines
-
-    def _idle_loops(self) -> list[asyncio.AbstractEventLoop]:
-        """Those that this thread may run: none of another thread, and none inside another loop."""
+        lines: list[str] = []
+        # This thread may run none of another thread's, and none inside another loop.
         here = threading.get_ident() if running_loop() is None else None
-        loops = list(self._threads.items())
-        return [loop for loop, thread in loops if thread == here and not loop.is_closed()]
+        for loop, thread in list(self._threads.items()):
+            left = self._left(loop) if thread == here and not loop.is_closed() else []
+            for task in left:
+                lines.append(str(line_of_coroutine(task.get_coro()) or task.get_name()))
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.wait(left, timeout=self._PATIENCE))
+        return lines
 
     def _left(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
         return [

@@ -24,11 +24,11 @@ from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
 from pytest_arena._run._levels import Levels
 from pytest_arena._run._story import asked_and_answered, lost_words, story_parts
-from pytest_arena._run._test import ClientOptions, Current, Moments, RunningTest, Story
-from pytest_arena.errors import ArenaError
+from pytest_arena._run._test import Current, Moments, RunningTest
+from pytest_arena.errors import ArenaError, ConnectionLeak
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from pytest_arena._config import Config
@@ -97,7 +97,7 @@ class ArenaRun:
 
     # A test.
 
-    def open(self, plan: Plan, client_options: ClientOptions = dict) -> None:
+    def open(self, plan: Plan, client_options: Callable[[], Mapping[str, Any]] = dict) -> None:
         """Name the test. Nothing is connected yet."""
         self._leave_what_was_broken_off()
         if orphans := self.databases.drop_orphans():
@@ -109,7 +109,8 @@ class ArenaRun:
             plan,
             next(self.serials),
             self.tasks,
-            Story(self.moments, self.gate),
+            self.moments,
+            self.gate,
             self.ledger,
             door=self.watcher.door if self.watcher else None,
             client_options=client_options,
@@ -130,7 +131,8 @@ class ArenaRun:
         Raises:
             ConfigError: it is no loop of asyncio's, and the test uses fixtures of ours.
         """
-        if running_loop() is None and self.test is not None and self.test.uses_our_fixtures:
+        test = self.test
+        if running_loop() is None and test and (test.app_runs or test.sessions.is_used):
             raise no_asyncio()
         self.tasks.begin_call()
 
@@ -173,15 +175,18 @@ class ArenaRun:
                 self.current.test = None
                 self.ledger.end(self._facts(test))
             self.current.in_teardown = False
-        errors = test.untold() if test is not None else []
+        errors = test.errors if test is not None else []
+        if test is not None and test.failed:
+            errors = [error for error in errors if not isinstance(error, ConnectionLeak)]
         return errors if self.watcher is None else self.watcher.settled(errors)
 
     def _note_lost_writes(self, test: RunningTest) -> None:
         """Of a test that passed: a failed one's report says it itself."""
-        for request, lost in [] if test.failed else test.story.lost():
-            if lost.line not in self._told_lost:  # once: the app's line is what has to be mended
+        for turn in [] if test.failed else test.turns:
+            # Once: the app's line is what has to be mended.
+            for lost in (one for one in turn.lost if one.line not in self._told_lost):
                 self._told_lost.add(lost.line)
-                asked = asked_and_answered(request)
+                asked = asked_and_answered(turn.records[0])
                 self.ledger.note(f"{test.plan.name}: {asked} {lost_words(lost)}")
         self.gate.lost.take()  # by the test itself, or by an app that others have asked: nobody's
 
@@ -236,7 +241,7 @@ class ArenaRun:
 
     def story(self) -> list[StoryPart]:
         """Return what the test that runs has changed so far."""
-        return story_parts(self.test.story) if self.test is not None else []
+        return story_parts(self.test) if self.test is not None else []
 
     def ways_to_look(self) -> list[str]:
         """Return the commands that open the databases which somebody has connected to."""

@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from pytest_arena._gate import LostWrite
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
-    from pytest_arena._run._test import Story, StoryMoment, Turn
+    from pytest_arena._run._test import RunningTest, StoryMoment, Turn
     from pytest_arena._values import TableRows
 
 __all__ = ["asked_and_answered", "lost_words", "story_parts"]
 
 
-def story_parts(story: Story) -> list[StoryPart]:
+def story_parts(test: RunningTest) -> list[StoryPart]:
     """Return what the test that runs has changed so far, in its order. Never raises.
 
     Nothing where it has nothing to do with a database.
     """
-    telling = _Telling(story)
+    telling = _Telling(test)
     below, own = list(telling.below()), list(telling.own())
-    has_to_do = story.turns or story.gate.registry.used or any(part.changes for part in own)
+    has_to_do = test.turns or test.gate.registry.used or any(part.changes for part in own)
     return [*below, *own] if has_to_do else []
 
 
@@ -38,13 +38,13 @@ _MOST_ROWS = 200  # of a table, and a question: more are counted
 
 
 class _Telling:
-    """One reading of a story, as a report tells it."""
+    """One reading of what a test did, as a report tells it."""
 
-    def __init__(self, story: Story) -> None:
-        self._moments = story.moments
-        self._levels = story.moments.levels()
-        self._turns = [turn for turn in story.turns if self._is_here(turn)]
-        self._used = story.moments.used()
+    def __init__(self, test: RunningTest) -> None:
+        self._moments = test.moments
+        self._levels = test.moments.levels()
+        self._turns = [turn for turn in test.turns if self._is_here(turn)]
+        self._used = test.moments.used()
         self._told = [one for one in self._used if self._can_be_told(one)]
         self._failure = ""
 
@@ -109,8 +109,8 @@ class _Telling:
         """In all databases of which it can be told; None where that failed."""
         rows: list[TableRows] = []
         for database in self._told if not depth else self._used:
-            start = since.time_of(database) if since else None
-            end = until.time_of(database) if until else None
+            start = since.times.get(database) if since else None
+            end = until.times.get(database) if until else None
             was_there = until is None or database in until.times
             if was_there and (start is None or start != end):  # else nobody has used it meanwhile
                 rows += self._rows(database, start, end, depth=depth)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _gate
@@ -106,9 +106,7 @@ class FactsOfProcesses:
         number = len(self._ledger.tests) - 1
         if report.when == "teardown" and number >= self._next:
             self._next = number + 1
-            settled = self._ledger.tests[number]
-            # Flat already: asdict() would copy each value, for 12 µs a test.
-            facts = {name: getattr(settled, name) for name in TestFacts.__slots__}
+            facts = asdict(self._ledger.tests[number])
             report.arena_facts = {"process": os.getpid(), "number": number, "facts": facts}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -131,7 +129,7 @@ class FactsOfProcesses:
     def end(self, summary: Summary) -> None:
         """This process has ended its tests: add its summary, or send it to the controller."""
         if self._output is not None:
-            self._output[_SUMMARY] = replace(summary, tests=self._unsent()).as_dict()
+            self._output[_SUMMARY] = asdict(replace(summary, tests=self._unsent()))
         if self._config.pluginmanager.has_plugin("dsession"):  # a controller runs no test itself
             summary = replace(summary, unasked=self.summary.unasked if self.summary else ())
         self.summary = summary + self.summary if self.summary else summary

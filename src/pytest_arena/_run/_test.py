@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._databases._sessions import Sessions
-from pytest_arena.errors import ArenaInternalError, ConnectionLeak
+from pytest_arena.errors import impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Mapping
 
     from pytest_arena._app import AppRun, Door
     from pytest_arena._changes import Mask
@@ -25,18 +24,14 @@ if TYPE_CHECKING:
 __all__ = [
     "FIRST",
     "LAST",
-    "ClientOptions",
     "Current",
     "Moments",
     "NullHooks",
     "RunningTest",
-    "Story",
     "StoryMoment",
     "Turn",
     "Watcher",
 ]
-
-ClientOptions = Callable[[], Mapping[str, Any]]
 
 
 class Watcher(Protocol):
@@ -93,11 +88,8 @@ class StoryMoment:
     """A point in time between two requests, in each database that was there."""
 
     levels: tuple[Level, ...]
-    times: Mapping[Database, object]  # None where the isolation cannot tell cheaply
-
-    def time_of(self, database: Database) -> object:
-        """The time in one database; None, its beginning, where it was not there yet."""
-        return self.times.get(database)
+    times: Mapping[Database, object]  # None where the isolation cannot tell cheaply; those not
+    # in it were not there yet: for them it is the beginning
 
     def knows(self, database: Database) -> bool:
         """Whether it can be told what has changed in this database since, or until then."""
@@ -140,8 +132,7 @@ class Moments:
         """What has gone and come in one database; nothing where nobody has connected to it."""
         if database.isolation is None:
             return []
-        isolation = self._databases.ensure(database)
-        return isolation.rows_changed(since, until, depth=depth, limit=limit)
+        return database.isolation.rows_changed(since, until, depth=depth, limit=limit)
 
 
 @dataclass(slots=True, eq=False)
@@ -169,28 +160,55 @@ FIRST, LAST = 6, 24  # turns that a report tells one by one; what lies between i
 _KEPT = 100  # the last ones, of which it can be asked what they changed
 
 
-class Story:
-    """The requests of one test, and the moments around them.
+@dataclass(slots=True, eq=False)
+class RunningTest:
+    """What belongs to one test while it runs: clients and sessions, moments of its requests.
 
     Cost of a request: at most a question to each database before and after it; none where nobody
     has used it since the last one, or uses it before the test ends.
     """
 
-    def __init__(self, moments: Moments, gate: Gate) -> None:
-        self.moments, self.gate = moments, gate
-        self.turns: list[Turn] = []
-        self._under_way = 0
-        self._lock = threading.Lock()  # sync clients may be called in several threads
+    plan: Plan
+    serial: int
+    tasks: Tasks
+    moments: Moments
+    gate: Gate
+    ledger: Ledger
+    door: Door | None = None
+    client_options: Callable[[], Mapping[str, Any]] = dict  # asks for the fixture of that name
+    overrides: list[Overrides] = field(default_factory=list)
+    sessions: Sessions = field(default_factory=Sessions)
+    broken: list[tuple[str, Exception]] = field(default_factory=list)  # what the app has raised
+    app_runs: list[AppRun] = field(default_factory=list)  # the last one is what clients talk to
+    blocks: list[Callable[[], None]] = field(default_factory=list)  # of `expect_changes`: `begin`
+    turns: list[Turn] = field(default_factory=list)
+    under_way: int = 0  # how many requests are
+    changed: list[str] = field(default_factory=list)  # names of databases
+    errors: list[Exception] = field(default_factory=list)
+    failed: bool = False
+    settled: bool = False
+    # Sync clients may be called in several threads.
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
-    def is_under_way(self) -> bool:
-        """Whether a request is."""
-        return bool(self._under_way)
+    # What its clients tell.
 
-    def begin(self) -> None:
+    async def abefore(self) -> None:
+        """Before a request of an async client."""
+        self.tasks.see()
+        if self.sessions.is_used:
+            await self.sessions.acommit()
+        self.begins()
+
+    def before(self) -> None:
+        """Before a request of a sync client."""
+        if self.sessions.is_used:
+            self.sessions.commit()
+        self.begins()
+
+    def begins(self) -> None:
         """A request is about to be sent; what is pending is committed."""
         with self._lock:
-            if not self._under_way:
+            if not self.under_way:
                 self.gate.lost.take()  # by the test itself, or after the last request
                 self.turns.append(Turn(self.moments.now()))
                 if (place := len(self.turns) - _KEPT) > FIRST:
@@ -198,112 +216,54 @@ class Story:
                     old.before = old.after = None  # they may hold a database's content
             else:
                 self.turns[-1].is_at_once = True
-            self._under_way += 1
+            self.under_way += 1
 
-    def told(self, record: Request) -> None:
-        """A request has its answer, or a redirect on the way to it."""
-        with self._lock:
-            if self._under_way:
-                record.turn = self.turns[-1]
-                record.turn.records.append(record)
+    def requested(self, request: Request) -> None:
+        """After a request."""
+        self.ledger.requests.append(request)
+        self.answered(request)
 
-    def end(self) -> None:
-        """A request is over, with all that the app does after its answer."""
+    def answered(self, request: Request) -> None:
+        """A request has its answer, or a redirect on the way to it; by any client."""
         with self._lock:
-            if not self._under_way:  # of an example that is over
+            if self.under_way:
+                request.turn = self.turns[-1]
+                request.turn.records.append(request)
+
+    def ended(self) -> None:
+        """After a request and its redirects, with all that the app does after its answer."""
+        with self._lock:
+            if not self.under_way:  # of an example that is over
                 return
-            self._under_way -= 1
-            if not self._under_way:
+            self.under_way -= 1
+            if not self.under_way:
                 turn, lost = self.turns[-1], self.gate.lost.take()
                 turn.after = self.moments.now()
                 turn.lost = lost if turn.went_well else []
 
+    def broke(self, request: str, error: Exception) -> None:
+        """The app has raised instead of answering."""
+        self.broken.append((request, error))
+
+    # What else happens to it.
+
     def begin_anew(self) -> None:
-        """The content is another one: the turn that is under way begins now."""
+        """The content is another one: what is under way asks what has changed since now."""
         with self._lock:
-            if self._under_way:
+            if self.under_way:
                 self.turns[-1].before = self.moments.now()
+        for begin in self.blocks:
+            begin()
 
     def cut(self, number: int) -> None:
         """Forget all turns after the first so many."""
         with self._lock:
             del self.turns[number:]
-            self._under_way = 0
-
-    def lost(self) -> Iterator[tuple[Request, LostWrite]]:
-        """What requests wrote and never committed, each with the first request of its turn."""
-        return ((turn.records[0], one) for turn in self.turns for one in turn.lost)
-
-
-@dataclass(slots=True, eq=False)
-class RunningTest:
-    """What belongs to one test while it runs."""
-
-    plan: Plan
-    serial: int
-    tasks: Tasks
-    story: Story
-    ledger: Ledger
-    door: Door | None = None
-    client_options: ClientOptions = dict  # asks for the fixture of that name
-    overrides: list[Overrides] = field(default_factory=list)
-    sessions: Sessions = field(default_factory=Sessions)
-    broken: list[tuple[str, Exception]] = field(default_factory=list)  # what the app has raised
-    app_runs: list[AppRun] = field(default_factory=list)  # the last one is what clients talk to
-    changed: list[str] = field(default_factory=list)  # names of databases
-    blocks: list[Callable[[], None]] = field(default_factory=list)  # of `expect_changes`: `begin`
-    errors: list[Exception] = field(default_factory=list)
-    failed: bool = False
-    settled: bool = False
-
-    @property
-    def uses_our_fixtures(self) -> bool:
-        """Whether it has an app that clients talk to, or sessions."""
-        return bool(self.app_runs) or self.sessions.is_used
+            self.under_way = 0
 
     def has_changed(self, databases: list[str]) -> None:
         """These had changed when one of its levels was left."""
         self.changed += [one for one in databases if one not in self.changed]
-
-    def begin_anew(self) -> None:
-        """The content is another one: what is under way asks what has changed since now."""
-        self.story.begin_anew()
-        for begin in self.blocks:
-            begin()
-
-    def untold(self) -> list[Exception]:
-        """Return what went wrong besides; that a failed test has left its session is no news."""
-        return [
-            error
-            for error in self.errors
-            if not (self.failed and isinstance(error, ConnectionLeak))
-        ]
-
-    async def abefore(self) -> None:
-        """Before a request of an async client."""
-        self.tasks.see()
-        if self.sessions.is_used:
-            await self.sessions.acommit()
-        self.story.begin()
-
-    def before(self) -> None:
-        """Before a request of a sync client."""
-        if self.sessions.is_used:
-            self.sessions.commit()
-        self.story.begin()
-
-    def requested(self, request: Request) -> None:
-        """After a request."""
-        self.ledger.requests.append(request)
-        self.story.told(request)
-
-    def ended(self) -> None:
-        """After a request and its redirects."""
-        self.story.end()
-
-    def broke(self, request: str, error: Exception) -> None:
-        """The app has raised instead of answering."""
-        self.broken.append((request, error))
 
 
 class Current:
@@ -317,12 +277,7 @@ class Current:
     def running(self) -> RunningTest:
         """Return the test, where there must be one: pytest sets fixtures up in a test."""
         if self.test is None:
-            raise ArenaInternalError(
-                "no test runs",
-                why="what was asked for belongs to a test",
-                cause="a fixture was set up outside of any test",
-                fix="please report it, with the traceback",
-            )
+            raise impossible("no test runs: a fixture was set up outside of any")
         return self.test
 
     def on_top(self) -> RunningTest | None:

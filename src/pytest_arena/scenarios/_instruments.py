@@ -238,11 +238,11 @@ class Instruments:
             one.is_at_once = True
         last = log.requests[-1] if log.requests else None
         log.requests.append(request)
-        if not test.story.is_under_way:  # no client of the test's own: theirs, a wide fixture's
+        if not test.under_way:  # no client of the test's own: theirs, a wide fixture's
             log.of_others.add(request)
             request.began = now()
-            test.story.begin()
-        request.turn = test.story.turns[-1]
+            test.begins()
+        request.turn = test.turns[-1]
         if last is not None and last.turn is request.turn:  # a redirect
             request.since = last.until = self.run.moments.now()
         standing = [one for _, one in self._standing()]
@@ -268,5 +268,5 @@ class Instruments:
         if test is not None and log is not None and request in log.of_others:
             log.of_others.remove(request)
             request.seconds = now() - request.began
-            test.story.told(request)
-            test.story.end()
+            test.answered(request)
+            test.ended()
