@@ -16,7 +16,6 @@ from pytest_arena._expect import Expected, difference
 from pytest_arena._gate import LostWrite
 from pytest_arena._product import Key
 from pytest_arena._report import StoryPart, story_lines
-from pytest_arena._run._facade import expectations
 from pytest_arena._run._test import Moments, RunningTest
 from pytest_arena._values import TableRows
 
@@ -372,9 +371,3 @@ def test_a_request_of_an_example_that_is_over_has_lost_nothing_in_the_next() -> 
     test.begins()
     test.ended()
     assert [turn.lost for turn in test.turns] == [[]]
-
-
-def test_a_table_that_is_expected_twice_is_a_mistake() -> None:
-    """One of the two would be forgotten without a word."""
-    with pytest.raises(TypeError, match="orders is expected twice"):
-        expectations({"orders": inserted(1)}, {"orders": deleted(1), "stock": inserted(1)})

@@ -62,24 +62,21 @@ class Summary:
 
     def __add__(self, other: Summary) -> Summary:
         """Return what two processes have to say together."""
-        return Summary(
+        both = {name: _added(getattr(self, name), getattr(other, name)) for name in self.__slots__}
+        return replace(
+            Summary(**both),
             tests=self.tests + other.tests,
-            databases=tuple(dict.fromkeys(self.databases + other.databases)),
-            notes=tuple(dict.fromkeys(self.notes + other.notes)),
-            refusals=tuple(dict.fromkeys(self.refusals + other.refusals)),
-            built_seconds=self.built_seconds + other.built_seconds,
-            products=tuple(dict.fromkeys(self.products + other.products)),
-            isolations=tuple(dict.fromkeys(self.isolations + other.isolations)),
-            has_template=self.has_template or other.has_template,
-            built_because=tuple(dict.fromkeys(self.built_because + other.built_because)),
             table_seconds=self.table_seconds + other.table_seconds,
-            known=tuple(sorted({*self.known, *other.known})),
             unasked=tuple(name for name in self.unasked if name in other.unasked),
             unused=_unused_by_both(self, other),
-            suggestion=self.suggestion or other.suggestion,
-            verified=self.verified + other.verified,
-            verified_seconds=self.verified_seconds + other.verified_seconds,
         )
+
+
+def _added(one: Any, other: Any) -> Any:
+    """What was told once, whichever process said it; numbers in all."""
+    if isinstance(one, tuple):
+        return tuple(dict.fromkeys(one + other))
+    return one or other if isinstance(one, bool | str) else one + other
 
 
 def _unused_by_both(one: Summary, other: Summary) -> tuple[str, ...]:
@@ -117,7 +114,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     for name in summary.unasked:
         yield (
             f"no engine asked for a database {name!r}, which the options name (there are: "
-            f"{', '.join(summary.known) or 'none'})"
+            f"{', '.join(sorted(summary.known)) or 'none'})"
         )
     for refusal in summary.refusals:
         yield f"refused outside of any test: {refusal}"

@@ -358,24 +358,22 @@ def _raise(errors: list[Exception]) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, object, object]:
     """A level of its own for each fixture that outlives the test."""
-    result = yield from _set_up(fixturedef, request)
-    if fixturedef.argname == "arena_app":
-        request.config.stash[RUN].apps.give(result)
-    return result
-
-
-def _set_up(fixturedef: Any, request: Any) -> Generator[None, object, object]:
     run = request.config.stash[RUN]
     if fixturedef.scope == "function":
         with _a_refusal_is_a_failure(fixturedef):
             run.fixtures.enter_test()
-        return (yield)
-    with _a_refusal_is_a_failure(fixturedef), _as_wide_fixture(fixturedef, request, run):
         result = yield
-    if isinstance(result, asyncio.Runner):  # pytest-asyncio's, for a scope: no task is in it yet
-        run.tasks.see(result.get_loop())
+    else:
+        with _a_refusal_is_a_failure(fixturedef), _as_wide_fixture(fixturedef, request, run):
+            result = yield
+        if isinstance(
+            result, asyncio.Runner
+        ):  # pytest-asyncio's, for a scope: no task is in it yet
+            run.tasks.see(result.get_loop())
     if fixturedef.argname == "tmp_path_factory":
         request.config.stash[TEMPORARY] = result
+    if fixturedef.argname == "arena_app":
+        run.apps.give(result)
     return result
 
 

@@ -80,6 +80,8 @@ async def test_an_error_of_the_block_wins(arena, client):
 def test_what_is_no_expectation(arena):
     with pytest.raises(TypeError, match="orders=1 is no expectation: write orders=ins"):
         arena.expect_changes(orders=1)
+    with pytest.raises(TypeError, match="orders is expected twice"):
+        arena.expect_changes({"orders": inserted(1)}, orders=deleted(1))
 
 
 def test_a_block_that_connects_first(arena, db_session):

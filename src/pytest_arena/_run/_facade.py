@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import StoryMoment
 
-__all__ = ["Arena", "ExpectedChanges", "Observer", "expectations"]
+__all__ = ["Arena"]
 
 
 @dataclass(slots=True)
@@ -203,7 +203,7 @@ class Arena:
                 table is named twice.
         """
         return ExpectedChanges(
-            self._observer, expectations(expected or {}, tables), ignore, database
+            self._observer, _expectations(expected or {}, tables), ignore, database
         )
 
     @contextlib.contextmanager
@@ -399,7 +399,7 @@ class ExpectedChanges:
             self.observer.watcher.asserted(place, "arena.expect_changes(…)")
 
 
-def expectations(*given: Mapping[str, Any]) -> dict[str, Expected]:
+def _expectations(*given: Mapping[str, Any]) -> dict[str, Expected]:
     """Return what is expected of each table.
 
     Raises:

@@ -41,10 +41,6 @@ class HeldByFixtures:
         writes = sum(one.writes for one in begun)
         return cls(begun, writes, frozenset(_sessions), others)
 
-    def of_tests(self, taken: Iterable[Checkout]) -> list[Checkout]:
-        """Leave out what threads have taken that were there before."""
-        return [one for one in taken if one.thread not in self.threads]
-
 
 def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
     """Return what a test has left: connections that it took, transactions that it began."""
@@ -55,11 +51,11 @@ def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Ch
 
 
 def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
-    open_ones = before.of_tests(open_transactions(gate))
-    begun = [taken for taken in open_ones if taken not in before.transactions]
-    taken = [taken for taken in before.of_tests(gate.registry.taken()) if taken.serial == serial]
-    held = _entries_of(before.sessions) + gate.registry.entries_of_others(serial) if taken else []
-    return begun + [one for one in taken if one not in begun and one.entry not in held]
+    taken = [one for one in gate.registry.taken() if one.thread not in before.threads]
+    begun = [one for one in taken if one.in_transaction and one not in before.transactions]
+    idle = [one for one in taken if one.serial == serial and one not in begun]
+    held = _entries_of(before.sessions) + gate.registry.entries_of_others(serial) if idle else []
+    return begun + [one for one in idle if one.entry not in held]
 
 
 def _entries_of(numbers: Container[int]) -> list[object]:

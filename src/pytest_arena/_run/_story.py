@@ -13,7 +13,6 @@ from pytest_arena.errors import redact
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._databases._resolver import Level
     from pytest_arena._gate import LostWrite
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
@@ -43,14 +42,13 @@ class _Telling:
     def __init__(self, test: RunningTest) -> None:
         self._moments = test.moments
         self._levels = test.moments.levels()
-        self._turns = [turn for turn in test.turns if self._is_here(turn)]
+        # Those made on the level that stands; what is below is told as a whole.
+        self._turns = [
+            turn for turn in test.turns if turn.before is None or turn.before.levels == self._levels
+        ]
         self._used = test.moments.used()
         self._told = [one for one in self._used if self._can_be_told(one)]
         self._failure = ""
-
-    def _is_here(self, turn: Turn) -> bool:
-        """Whether it was made on the level that stands; what is below is told as a whole."""
-        return turn.before is None or turn.before.levels == self._levels
 
     def _can_be_told(self, database: Database) -> bool:
         moments = [one for turn in self._turns for one in (turn.before, turn.after) if one]
@@ -61,7 +59,10 @@ class _Telling:
         for depth in range(len(self._levels) - 1, 0, -1):
             changes = self._changes(depth=depth)
             if changes:
-                yield StoryPart(_name(self._levels[-1 - depth]), changes, rows=0)
+                level = self._levels[-1 - depth]
+                # Below a test's own level is no other test's: above it stands an example's.
+                title = "the test's fixtures" if level.is_test else level.name
+                yield StoryPart(title, changes, rows=0)
 
     def own(self) -> Iterator[StoryPart]:
         """Turn by turn, then what could only be read as a whole."""
@@ -69,7 +70,9 @@ class _Telling:
         for database in self._used:
             changes = None if database in self._told else self._of(self._rows(database))
             if changes is not None:
-                yield StoryPart(_as_a_whole(database), changes)
+                how = database.isolation.name if database.isolation else ""
+                title = f"in all (with {how} it is not known which request changed what)"
+                yield StoryPart(title, changes)
         if self._failure:
             yield StoryPart(f"what changed could not be read: {self._failure}", None)
 
@@ -133,16 +136,6 @@ class _Telling:
         if len(self._used) == 1:
             return rows
         return [replace(one, table=f"{database.name}/{one.table}") for one in rows]
-
-
-def _name(level: Level) -> str:
-    """Below a test's own level is no other test's: above it stands an example's."""
-    return "the test's fixtures" if level.is_test else level.name
-
-
-def _as_a_whole(database: Database) -> str:
-    how = database.isolation.name if database.isolation else ""
-    return f"in all (with {how} it is not known which request changed what)"
 
 
 _NAMED = 3  # of requests that were made at once

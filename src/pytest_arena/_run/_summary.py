@@ -34,7 +34,6 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
             "the test's database that read its URL from the environment"
         )
     meant = [one for one in databases.known.by_key.values() if one.key.kind != "expected"]
-    known = tuple(sorted(one.name for one in meant))
     asked = {tail for one in meant for tail in one.tails}
     used = databases.provisioned()
     stores = databases.provision.stores.values()
@@ -46,7 +45,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         has_template=bool(config.schema or config.seed),
         built_because=tuple(reason for store in stores for reason in store.reasons if reason),
         table_seconds=tuple(ledger.table_seconds.values()) if not config.schema else (),
-        known=known,
+        known=tuple(one.name for one in meant),
         unasked=tuple(name for name in named if name and name not in asked),
         unused=_unused(config, [*meant, *used], databases.known) if used else (),
         suggestion=suggested_schema(config.root) if used and not config.schema else "",
