@@ -13,12 +13,9 @@ import pytest
 from pytest_arena._postgresql import _control as controls
 from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql.isolation import ServerIsolation
-from pytest_arena._postgresql.isolation import _live as live_databases
-from pytest_arena._postgresql.isolation._snapshots import RowsLost
-from pytest_arena._postgresql.journal._journal_templates import Unjournaled
 from pytest_arena._postgresql.journal._server import ServerJournal
 from pytest_arena._product import Held
-from pytest_arena.errors import ArenaError
+from pytest_arena.errors import ArenaError, IsolationError
 from tests.isolation.server_world import Hand, ServerWorld
 from tests.isolation.test_on_server import wait_until
 from tests.servers.postgresql import connect, rows, run
@@ -430,7 +427,7 @@ def test_a_wide_fixture_that_makes_what_no_journal_can_bring_back(world: ServerW
     for statement in UNFIT:
         hand.execute(statement)
     for _ in range(2):
-        with pytest.raises(Unjournaled, match="never"):
+        with pytest.raises(IsolationError, match="never"):
             world.isolation.enter()
     assert world.isolation.leave()
     assert hand.dump() == before
@@ -442,7 +439,7 @@ def test_a_schema_that_no_journal_can_bring_back(own: ServerRegistry) -> None:
     run(*UNFIT, database=name)
     own.freeze(name)
     try:
-        with pytest.raises(Unjournaled, match="undo cannot be had") as caught:
+        with pytest.raises(IsolationError, match="undo cannot be had") as caught:
             ServerIsolation(own, name, "undo", uses=lambda: 0, tell=print)
         assert "clone" in caught.value.fix
         assert own.rest()
@@ -475,9 +472,9 @@ def test_a_dropped_journal_with_a_wide_fixtures_rows(world: ServerWorld) -> None
     world.isolation.enter()
     [(schema,)] = hand.execute(SCHEMAS).fetchall()
     hand.execute(f"DROP SCHEMA {schema} CASCADE")
-    with pytest.raises(RowsLost, match="what wider fixtures have written is lost"):
+    with pytest.raises(IsolationError, match="what wider fixtures have written is lost"):
         world.isolation.leave()
-    with pytest.raises(RowsLost):
+    with pytest.raises(IsolationError, match="is lost"):
         world.isolation.leave_by_force()
     assert hand.dump() == before
     hand.execute("DELETE FROM plain")
@@ -585,7 +582,8 @@ def test_a_reader_that_was_ended_leaves_no_thread(
 ) -> None:
     """One of asyncpg has a loop in a thread of its own, which would wait for ever."""
     [by_asyncpg] = [kind for name, kind in controls._KINDS if name == "asyncpg"]
-    monkeypatch.setattr(f"{live_databases.__name__}.open_control", lambda to: by_asyncpg(to, {}))
+    live = "pytest_arena._postgresql.isolation._live"
+    monkeypatch.setattr(f"{live}.open_control", lambda to: by_asyncpg(to, {}))
     before = world.isolation.content()
     threads = threading.active_count()
     name = world.isolation.address.database
@@ -741,11 +739,11 @@ def test_a_check_that_fails_has_the_database_replaced(world: ServerWorld) -> Non
     hand.execute("SELECT 1")
 
     def check() -> None:
-        raise RowsLost(ValueError("not as it was"))
+        raise IsolationError("not as it was", why="", cause="", fix="")
 
     world.isolation.check = check
     live = world.isolation.address
-    with pytest.raises(RowsLost):
+    with pytest.raises(IsolationError, match="not as it was"):
         world.isolation.leave()
     world.isolation.leave_by_force()
     assert world.isolation.address != live

@@ -155,7 +155,7 @@ class PostgreSQL:
 
     def aim(self, database: Database) -> Aim:
         """The live database, whose name is another one after each test that has written."""
-        isolation = _isolation_of(database)
+        isolation = cast("ServerIsolation | None", database.isolation)
         if isolation is None:
             return Aim(database.key, "", (database.born, 0))
         known = self._aims.get(database)  # asked for at each checkout
@@ -183,19 +183,17 @@ class PostgreSQL:
 
     def keep(self, database: Database, title: str) -> str:
         """A clone that stays on the server; its URL."""
-        if (isolation := _isolation_of(database)) is None:
-            raise impossible(f"{database.name}: kept before its first connection")
         # It is printed, in CI logs too: whoever looks knows the password, or PGPASSWORD does.
         url = self.url(database, "psycopg").set(drivername="postgresql", password=None)
-        return url.set(database=str(isolation.save(title))).render_as_string()
+        kept = cast("ServerIsolation", database.isolation).save(title)
+        return url.set(database=kept).render_as_string()
 
     def remove(self, database: Database) -> None:
         """Drop what is live and its pictures."""
         if database.isolation is not None:
             database.isolation.close()
         self._aims.pop(database, None)
-        for name in [name for name, known in self._lives.items() if known is database]:
-            del self._lives[name]
+        self._lives = {name: known for name, known in self._lives.items() if known is not database}
 
     def close(self) -> None:
         """Drop what this run has made; a private server goes on until it is idle."""
@@ -203,11 +201,6 @@ class PostgreSQL:
             self._own.close()
         if self._server is not None:
             self._server.close()
-
-
-def _isolation_of(database: Database) -> ServerIsolation | None:
-    """What ``isolate`` has returned."""
-    return cast("ServerIsolation | None", database.isolation)
 
 
 def _with_port(name: str) -> str:
