@@ -108,7 +108,7 @@ def difference(
     ``ignore`` are names of tables, or patterns over them, in which anything may change.
     """
     ignored = (ignore,) if isinstance(ignore, str) else ignore
-    tables = [one for one in changes.tables if not _is_any(one, ignored)]
+    tables = [one for one in changes.tables if not any(fnmatchcase(one, each) for each in ignored)]
     found = [
         _ExpectedTable(name, changes[name], expected.get(name, Expected(())))
         for name in sorted({*tables, *expected})
@@ -118,10 +118,6 @@ def difference(
         return ""
     head = "the database did not change as expected"
     return "\n".join([head, *lines, f"in all it changed: {changes.counted()}"])
-
-
-def _is_any(table: str, patterns: Collection[str]) -> bool:
-    return any(fnmatchcase(table, pattern) for pattern in patterns)
 
 
 _MOST = 20  # rows of a table in a message

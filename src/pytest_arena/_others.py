@@ -59,20 +59,21 @@ def suppressed_health_check(item: Any) -> Iterator[None]:
 
 
 def _asks_for_ours_alone(item: Any) -> bool:
-    found = [fixture for fixture in _fixtures_in_arguments(item) if fixture.scope == "function"]
+    known, names = _fixtures_of(item), inspect.signature(item.function).parameters
+    asked = [known[name][-1] for name in names if name in known]
+    found = [fixture for fixture in asked if fixture.scope == "function"]
     return bool(found) and all(map(_is_ours, found))
 
 
-def _fixtures_in_arguments(item: Any) -> list[Any]:
-    names = inspect.signature(item.function).parameters
-    known = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
-    return [known[name][-1] for name in names if known.get(name)]
+def _fixtures_of(item: Any) -> dict[str, Any]:
+    """Return the fixtures that a test uses: by name all that there are, of which the last wins."""
+    known: dict[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    return {name: fixtures for name, fixtures in known.items() if fixtures}
 
 
 def asks_for_ours(item: Any) -> bool:
     """Whether the test uses a fixture of ours, so that it will want a database."""
-    known = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
-    return any(_is_ours(fixtures[-1]) for fixtures in known.values())
+    return any(_is_ours(fixtures[-1]) for fixtures in _fixtures_of(item).values())
 
 
 # What the facade calls that which these fixtures give.
@@ -82,12 +83,12 @@ _BY_HAND["db_session"] = "session"
 
 def shadowed_fixtures(items: Iterable[Any]) -> list[str]:
     """Return a line for each fixture of ours whose name another plugin has taken from a test."""
-    known = [getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}) for item in items]
     taken = {
         (name, fixtures[-1].func.__module__)
-        for names in known
-        for name, fixtures in names.items()
-        if name in _BY_HAND and any(map(_is_ours, fixtures)) and _is_of_a_library(fixtures[-1])
+        for item in items
+        for name, fixtures in _fixtures_of(item).items()
+        if name in _BY_HAND and any(map(_is_ours, fixtures)) and not _is_ours(fixtures[-1])
+        if is_library(inspect.getfile(fixtures[-1].func))
     }
     return [
         f"the fixture {name!r} is {module}'s in this run, whose plugin came later: "
@@ -98,10 +99,6 @@ def shadowed_fixtures(items: Iterable[Any]) -> list[str]:
 
 def _is_ours(fixture: Any) -> bool:
     return bool(fixture.func.__module__.startswith(_OURS))
-
-
-def _is_of_a_library(fixture: Any) -> bool:
-    return not _is_ours(fixture) and is_library(inspect.getfile(fixture.func))
 
 
 def is_forked(item: Any) -> bool:

@@ -8,13 +8,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._load import is_library
-from pytest_arena._ledger import TestFacts
 from pytest_arena.errors import ArenaError, NotWritten, TemplateError, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from pytest_arena._changes import Changes
+    from pytest_arena._ledger import TestFacts
 
 __all__ = [
     "StoryPart",
@@ -54,11 +54,6 @@ class Summary:
     suggestion: str = ""  # the arena_schema that would make the tables once; "" if not known
     verified: int = 0  # how often a database was read whole, to be compared
     verified_seconds: float = 0.0
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Summary:
-        """Return the summary that a worker sent as plain values."""
-        return cls(**{**values, "tests": tuple(TestFacts(**test) for test in values["tests"])})
 
     def __add__(self, other: Summary) -> Summary:
         """Return what two processes have to say together."""
@@ -103,7 +98,9 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         yield _databases_line(summary)
         yield _cost_line(summary, used)
     if summary.verified:
-        yield _verified_line(summary)
+        cost = _ms(summary.verified_seconds)
+        times = f"verified {summary.verified} times"
+        yield f"{times}, by reading all that was in a database: {cost} of it"
     if used and summary.table_seconds:
         yield from _table_lines(summary)
     elif used and not summary.has_template and summary.suggestion:
@@ -155,11 +152,6 @@ def _cost_line(summary: Summary, used: list[TestFacts]) -> str:
         f"changed it; giving and taking back cost {_ms(total)} in all, {_ms(total / len(used))} a "
         "test"
     )
-
-
-def _verified_line(summary: Summary) -> str:
-    cost = _ms(summary.verified_seconds)
-    return f"verified {summary.verified} times, by reading all that was in a database: {cost} of it"
 
 
 def _table_lines(summary: Summary) -> Iterator[str]:

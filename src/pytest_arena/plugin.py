@@ -291,7 +291,7 @@ def _conducted(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
     if is_unittest and inspect.iscoroutinefunction(function):
         yield  # it has a loop of its own, which nobody else can get into
         return
-    setattr(owner, name, conducted(function, run, examples))
+    setattr(owner, name, conducted(function, run.current.running(), examples))
     try:
         with around:
             yield

@@ -296,9 +296,13 @@ class KnownDatabases:
     def named(self, name: str) -> Database:
         """Return a database by its name, which an engine or an option has given it.
 
+        Without one, the app's first.
+
         Raises:
             ConfigError: nobody knows this name, or several databases have it.
         """
+        if not name:
+            return self.first()
         every = list(self.by_key.values())
         found = [database for database in every if name in database.tails]
         if len(found) == 1:

@@ -286,8 +286,7 @@ class Engines:
         self, sessions: Sessions, name: str = "", *, wants_async: bool
     ) -> AsyncSession | Session:
         """Open a session on a database; without a name, on the app's first one."""
-        known = self._databases.known
-        database = known.named(name) if name else known.first()
+        database = self._databases.known.named(name)
         if wants_async and database.dialect.is_async:
             return sessions.open_async(self._async_on(database))
         return sessions.open_sync(self._sync_on(database))

@@ -256,7 +256,7 @@ class Observer:
             IsolationError: nobody looked around that request.
         """
         __tracebackhide__ = True
-        meant = self._meant(database)
+        meant = self._databases.known.named(database)
         if request is not None:
             return self._changes_of(request, meant)
         self.commit()
@@ -307,14 +307,10 @@ class Observer:
     def moment(self, database: str) -> tuple[Database, object]:
         """Return a database and the moment in it, whatever it costs to know it."""
         __tracebackhide__ = True
-        meant = self._meant(database)
+        meant = self._databases.known.named(database)
         if meant.isolation is None:
             return meant, None
         return meant, self._databases.ensure(meant).moment(exact=True)
-
-    def _meant(self, name: str) -> Database:
-        known = self._databases.known
-        return known.named(name) if name else known.first()
 
     def open_blocks(self) -> list[Callable[[], None]]:
         """Return what begins anew the blocks of the test that runs."""

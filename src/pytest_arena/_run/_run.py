@@ -10,14 +10,12 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _gate
-from pytest_arena._app import no_asyncio
 from pytest_arena._changes import Mask
 from pytest_arena._databases._app_databases import Environment
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases
 from pytest_arena._databases._sessions import Engines
 from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._process import running_loop
 from pytest_arena._report import kept_text
 from pytest_arena._run import _leaks
 from pytest_arena._run._apps import Apps
@@ -125,17 +123,6 @@ class ArenaRun:
             except ArenaError as error:  # it is gone all the same, and this is another test
                 self.ledger.note(error.what)
 
-    def begin_call(self) -> None:
-        """In the test's own loop, before its coroutine.
-
-        Raises:
-            ConfigError: it is no loop of asyncio's, and the test uses fixtures of ours.
-        """
-        test = self.test
-        if running_loop() is None and test and (test.app_runs or test.sessions.is_used):
-            raise no_asyncio()
-        self.tasks.begin_call()
-
     def new_examples(self) -> Examples:
         """Return what begins the examples of the running test."""
         return Examples(self.current.running(), self.fixtures, self.serials, self.watcher)
@@ -145,21 +132,6 @@ class ArenaRun:
         for taken in self.connections.taken():
             if taken.serial and taken.handle is not None:
                 taken.handle.interrupt()
-
-    async def aclose_test(self) -> None:
-        """In the test's own loop: close what needs it."""
-        if self.test is not None:
-            if self.test.sessions.is_used:
-                await self.test.sessions.aclose()
-            for app_run in self.test.app_runs:
-                await app_run.aclose()
-
-    async def aclose_failed_test(self) -> None:
-        """As ``aclose_test``; what fails is told at settling, beside the test's own failure."""
-        try:
-            await self.aclose_test()
-        except Exception as error:  # noqa: BLE001 - kept, and raised by the tear-down
-            self.current.running().errors.append(error)
 
     def settle(self) -> list[Exception]:
         """The test is over: restore, freeze its facts. Returns what somebody has to be told.
@@ -274,7 +246,7 @@ class ArenaRun:
 
 
 def conducted(
-    function: Callable[..., Any], run: ArenaRun, examples: Examples | None
+    function: Callable[..., Any], test: RunningTest, examples: Examples | None
 ) -> Callable[..., Any]:
     """Return a function that calls the test's own in its place.
 
@@ -282,25 +254,25 @@ def conducted(
     Where it is called once for each example, each of them begins like the first.
     """
     if inspect.iscoroutinefunction(function):
-        return _closing(function, run, examples)
+        return _closing(function, test, examples)
     return _beginning(function, examples) if examples is not None else function
 
 
 def _closing(
-    function: Callable[..., Any], run: ArenaRun, examples: Examples | None
+    function: Callable[..., Any], test: RunningTest, examples: Examples | None
 ) -> Callable[..., Any]:
     @functools.wraps(function)
     async def closing(*args: Any, **kwargs: Any) -> None:
         __tracebackhide__ = True
         if examples is not None:
             await examples.abegin()
-        run.begin_call()
+        test.begin_call()
         try:
             await function(*args, **kwargs)
         except BaseException:
-            await run.aclose_failed_test()
+            await test.aclose_failed()
             raise
-        await run.aclose_test()
+        await test.aclose()
         if examples is not None:
             await examples.aend()
 

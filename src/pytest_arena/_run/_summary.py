@@ -89,16 +89,12 @@ class FactsOfProcesses:
         self._config, self._ledger = config, ledger
         self._next = 0  # the first one that no report was given: a skipped test has no facts
         self._sent: set[int] = set()
-        is_shared = hasattr(config, "workerinput") or config.getoption("dist", "no") != "no"
+        # What pytest-xdist hands from a worker to the controller; None in any other process.
+        self._output: dict[str, Any] | None = getattr(config, "workeroutput", None)
+        is_shared = self._output is not None or config.getoption("dist", "no") != "no"
         self.travel = is_shared or config.pluginmanager.has_plugin("pytest_forked")
         self.mistake = ""
         self.summary: Summary | None = None
-
-    @property
-    def _output(self) -> dict[str, Any] | None:
-        """What pytest-xdist hands from a worker to the controller; None in any other process."""
-        output: dict[str, Any] | None = getattr(self._config, "workeroutput", None)
-        return output
 
     def attach(self, report: Any) -> None:
         """Have the facts of the test that was settled last travel with its report."""
@@ -142,5 +138,6 @@ class FactsOfProcesses:
         """A worker has ended: add what it has handed on."""
         self.mistake = output.get(_MISTAKE, self.mistake)
         if (values := output.get(_SUMMARY)) is not None:
-            summary = Summary.from_dict(values)
+            tests = tuple(TestFacts(**facts) for facts in values["tests"])
+            summary = Summary(**{**values, "tests": tests})
             self.summary = self.summary + summary if self.summary else summary

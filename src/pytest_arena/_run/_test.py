@@ -6,7 +6,9 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pytest_arena._app import no_asyncio
 from pytest_arena._databases._sessions import Sessions
+from pytest_arena._process import running_loop
 from pytest_arena.errors import impossible
 
 if TYPE_CHECKING:
@@ -189,6 +191,32 @@ class RunningTest:
     settled: bool = False
     # Sync clients may be called in several threads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    # Around its coroutine, in the loop that it has.
+
+    def begin_call(self) -> None:
+        """What comes now is the test's own.
+
+        Raises:
+            ConfigError: it is no loop of asyncio's, and the test uses fixtures of ours.
+        """
+        if running_loop() is None and (self.app_runs or self.sessions.is_used):
+            raise no_asyncio()
+        self.tasks.begin_call()
+
+    async def aclose(self) -> None:
+        """Close what needs the loop."""
+        if self.sessions.is_used:
+            await self.sessions.aclose()
+        for app_run in self.app_runs:
+            await app_run.aclose()
+
+    async def aclose_failed(self) -> None:
+        """As ``aclose``; what fails is told at settling, beside the test's own failure."""
+        try:
+            await self.aclose()
+        except Exception as error:  # noqa: BLE001 - kept, and raised by the tear-down
+            self.errors.append(error)
 
     # What its clients tell.
 
