@@ -277,8 +277,8 @@ class Observer:
             raise _not_known(record, database, why)
         if after is not None and database not in after.times:
             return Changes.of([])  # nobody had connected to it yet
-        until = after.times.get(database) if after else None
-        return self.between(database, before.times.get(database), until)
+        until = after.time_of(database) if after else None
+        return self.between(database, before.time_of(database), until)
 
     def _why_not(self, moments: list[StoryMoment], database: Database) -> str:
         """Say why it cannot be told what has changed around these; "" where it can."""

@@ -103,9 +103,9 @@ class FixtureLevels:
 
     def _find_leaks(self, test: RunningTest) -> None:
         level = self.levels.find(test)
-        for example in self.levels.above(level) if level is not None else ():
-            if example.is_test:
-                self.levels.end_leaks(example, example.serial)
+        for upper in self.levels.above(level) if level is not None else ():
+            if isinstance(upper.owner, Examples):
+                self.levels.end_leaks(upper, upper.serial)
         self.levels.end_leaks(level, test.serial)
 
     def _restore_overrides(self, test: RunningTest) -> None:

@@ -112,8 +112,8 @@ class _Telling:
         """In all databases of which it can be told; None where that failed."""
         rows: list[TableRows] = []
         for database in self._told if not depth else self._used:
-            start = since.times.get(database) if since else None
-            end = until.times.get(database) if until else None
+            start = since.time_of(database) if since else None
+            end = until.time_of(database) if until else None
             was_there = until is None or database in until.times
             if was_there and (start is None or start != end):  # else nobody has used it meanwhile
                 rows += self._rows(database, start, end, depth=depth)

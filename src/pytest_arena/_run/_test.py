@@ -90,8 +90,11 @@ class StoryMoment:
     """A point in time between two requests, in each database that was there."""
 
     levels: tuple[Level, ...]
-    times: Mapping[Database, object]  # None where the isolation cannot tell cheaply; those not
-    # in it were not there yet: for them it is the beginning
+    times: Mapping[Database, object]  # None where the isolation cannot tell cheaply
+
+    def time_of(self, database: Database) -> object:
+        """The time in one database; None, its beginning, where it was not there yet."""
+        return self.times.get(database)
 
     def knows(self, database: Database) -> bool:
         """Whether it can be told what has changed in this database since, or until then."""
