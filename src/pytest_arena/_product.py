@@ -557,7 +557,7 @@ def held_by(pids: Iterable[int], database: str) -> Held:
 
 
 def nothing() -> None:
-    """Check nothing: nobody has asked for it."""
+    """Do nothing: nobody has asked for it."""
 
 
 def to_nobody(_line: str) -> None:

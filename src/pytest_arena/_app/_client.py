@@ -123,7 +123,6 @@ def sending(hooks: Hooks) -> Iterator[list[Request]]:
         for request, end in zip(hops, ends, strict=True) if hops else ():
             request.seconds = end - request.began
             hooks.requested(request)
-        hooks.ended()
 
 
 def hop(method: str, path: str, login: Login | None) -> Request:
@@ -214,10 +213,13 @@ class AsyncClient(_Base):
         await self._arena_ready()
         hooks = self._arena_host.hooks
         await hooks.abefore()
-        with sending(hooks) as hops:
-            response = await super().send(request, **options)
-            if hops:  # none, where a transport of the user's asks another app
-                hops[-1].status, response.extensions["arena"] = response.status_code, hops[-1]
+        try:
+            with sending(hooks) as hops:
+                response = await super().send(request, **options)
+                if hops:  # none, where a transport of the user's asks another app
+                    hops[-1].status, response.extensions["arena"] = response.status_code, hops[-1]
+        finally:
+            hooks.ended()
         if hooks.door is not None:
             hooks.door.answered(response)
         return response

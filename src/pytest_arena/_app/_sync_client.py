@@ -85,8 +85,11 @@ class SyncClient(_Base):
         self._arena_ready()
         hooks = self._arena_host.hooks
         hooks.before()
-        with sending(hooks):
-            response = super().send(request, **options)
+        try:
+            with sending(hooks):
+                response = super().send(request, **options)
+        finally:
+            hooks.ended()
         if hooks.door is not None:
             hooks.door.answered(response)
         return response

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._process import running_loop
+from pytest_arena._product import nothing
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -194,7 +195,7 @@ class Registry:
                 if aim.address is not None:
                     key = self.key_now(aim.key)
                     self.numbers[key] += 1
-                    self._call(key)
+                    self.waiting.pop(key, nothing)()
 
     def find(self, entry: Any) -> Checkout | None:
         """Return who has taken a connection; None where it is in its pool, or gone."""
@@ -225,7 +226,7 @@ class Registry:
         with self.turn:
             self._has_others = True
             for key in list(self.waiting):
-                self._call(key)
+                self.waiting.pop(key, nothing)()
 
     def rename(self, old: Key, new: Key) -> None:
         """A database has another key from here on; who asks by the old one is told of it, too."""
@@ -234,7 +235,7 @@ class Registry:
             self.numbers[new] += self.numbers.pop(old, 0) + 1
             if old in self._unwatched:
                 self._unwatched.add(new)
-            self._call(old)
+            self.waiting.pop(old, nothing)()
 
     def usage(self, key: Key) -> DatabaseUsage:
         """Return what tells of the use of one database."""
@@ -259,11 +260,7 @@ class Registry:
         with self.turn:
             key = self.key_now(key)
             self._unwatched.add(key)
-            self._call(key)
-
-    def _call(self, key: Key) -> None:
-        if (call := self.waiting.pop(key, None)) is not None:
-            call()
+            self.waiting.pop(key, nothing)()
 
     def taken(self) -> list[Checkout]:
         """Return the connections that are out of their pools."""

@@ -262,15 +262,11 @@ class ServerJournal:
         Raises:
             Failed: the server is gone.
         """
-        moment, alterations = self._now()
-        if alterations == self._alterations:
-            return moment
-        self._know_new_tables(alterations)
-        return self._now()[0]
-
-    def _now(self) -> tuple[str, int]:
         moment, _, alterations = str(self._control.ask("EXECUTE moment")).partition(" ")
-        return moment, int(alterations)
+        if int(alterations) != self._alterations:
+            self._know_new_tables(int(alterations))
+            moment = str(self._control.ask("EXECUTE moment")).partition(" ")[0]
+        return moment
 
     def _know_new_tables(self, alterations: int) -> None:
         """From here on, changes of the tables that were made in the level are journaled as well."""
