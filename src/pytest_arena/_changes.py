@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._values import TableRows
 
-__all__ = ["Change", "Changes", "Kind", "Mask", "Row", "limited", "net", "shown"]
-
 Kind = Literal["inserted", "updated", "deleted"]
 
 _SIGNS: dict[Kind, str] = {"inserted": "+", "updated": "~", "deleted": "-"}

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._changes import Change, Changes, Kind, Mask
 
-__all__ = ["Expected", "deleted", "difference", "inserted", "updated"]
-
 
 @dataclass(frozen=True, slots=True)
 class ExpectedRows:

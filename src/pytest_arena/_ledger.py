@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from pytest_arena.errors import ArenaError
 
-__all__ = ["Ledger", "Request", "TestFacts"]
-
 _Error = TypeVar("_Error", bound="ArenaError")
 
 _TEST = "{test}"

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["as_own", "frames", "is_own", "line_of_coroutine", "user_line"]
-
 
 def user_line() -> CodeLine | None:
     """Return the innermost line of the user's code that led here, None if there is none.

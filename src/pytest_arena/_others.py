@@ -12,14 +12,6 @@ from pytest_arena._config._load import is_library
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = [
-    "asks_for_ours",
-    "is_forked",
-    "own_function",
-    "shadowed_fixtures",
-    "suppressed_health_check",
-]
-
 _OURS = "pytest_arena."
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     Change = Callable[[ModuleType], None]
 
-__all__ = ["rest", "run_in_new_loop", "running_loop", "seconds", "until", "when_imported"]
-
 _Answer = TypeVar("_Answer")
 
 _LONGEST_STEP = 0.05

@@ -16,23 +16,6 @@ if TYPE_CHECKING:
     from pytest_arena._changes import Changes
     from pytest_arena._ledger import TestFacts
 
-__all__ = [
-    "StoryPart",
-    "Summary",
-    "causes",
-    "explain",
-    "kept_notes",
-    "kept_text",
-    "lines",
-    "live_text",
-    "show_server",
-    "show_story",
-    "show_users_lines",
-    "story_lines",
-    "tell_of",
-    "users_trace",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:

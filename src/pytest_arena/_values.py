@@ -6,8 +6,6 @@ import linecache
 from dataclasses import dataclass, field
 from enum import Enum
 
-__all__ = ["STATEMENT_START", "Address", "CodeLine", "Plan", "Stage", "TableRows"]
-
 # A pattern of the blanks and comments before a statement's first word. There is one way only to
 # read them: if a comment could go on after its end, many would be tried in any combination.
 STATEMENT_START = r"\s*(?>--[^\n]*\n\s*|/\*(?:[^*]++|\*(?!/))*\*/\s*)*"

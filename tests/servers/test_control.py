@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_arena._origin import is_own
 from pytest_arena._postgresql import _control as _postgresql_control
-from pytest_arena._postgresql._control import ControlFailure, identifier, is_own, literal
+from pytest_arena._postgresql._control import ControlFailure, identifier, literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from pytest_arena._app._kind import ASGIApp
     from pytest_arena._app._lifespan import Lifespan
 
-__all__ = ["AppRun"]
-
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 # One wish that has two names: the same options serve both kinds of clients.
 _SYNC_NAMES = {"raise_app_exceptions": "raise_server_exceptions"}

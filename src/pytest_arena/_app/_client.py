@@ -30,17 +30,6 @@ else:
     # To import the library takes some 60 ms: its own class is added when a client is made.
     _Base = object
 
-__all__ = [
-    "Door",
-    "Hooks",
-    "Host",
-    "hop",
-    "open_async_client",
-    "reporting",
-    "request_sent",
-    "sending",
-]
-
 HOPS: ContextVar[list[Request]] = ContextVar("arena: what a client of ours has sent")
 
 

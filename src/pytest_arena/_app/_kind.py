@@ -12,16 +12,6 @@ from typing import Any, cast
 
 from pytest_arena._app import _app_errors
 
-__all__ = [
-    "ASGIApp",
-    "Message",
-    "Scope",
-    "build_app",
-    "check_app",
-    "is_async",
-    "is_litestar",
-]
-
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 ASGIApp = Callable[

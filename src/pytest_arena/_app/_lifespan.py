@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from pytest_arena._app._kind import ASGIApp, Message
     from pytest_arena.errors import LifespanError
 
-__all__ = ["Lifespan", "SharedLifespan", "session_lifespan"]
-
 # Seconds for a shutdown, which closes a few pools: whoever exceeds them waits for something that
 # does not come, and is cancelled, with an error.
 PATIENCE = 10.0

@@ -15,8 +15,6 @@ from pytest_arena.errors import ClientError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Login", "is_logging_in"]
-
 # The logins that the current task or thread is inside of: their own requests must not wait for
 # them. A login may use another client, which logs in by itself.
 _under_way: ContextVar[tuple[Login, ...]] = ContextVar("logins under way", default=())

@@ -27,8 +27,6 @@ else:
     # Starlette's client is an httpx2 client or an httpx one, Litestar's an httpx one.
     _Base = object
 
-__all__ = ["open_test_client"]
-
 
 class SyncClient(_Base):
     """What arena adds to a framework's test client.

@@ -15,16 +15,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect
     from sqlalchemy.orm import ORMExecuteState, Session
 
-__all__ = [
-    "asked_by_engine",
-    "asked_by_url",
-    "before_each_execution",
-    "describe",
-    "described_url",
-    "engine_like",
-    "sync_twin",
-]
-
 
 def before_each_execution(kind: type[Session], tell: Callable[[ORMExecuteState], None]) -> None:
     """Tell of what sessions of this class are about to execute, by whichever of their methods."""

@@ -6,8 +6,6 @@ from pytest_arena._origin import user_line
 from pytest_arena._product import NOWHERE, UNNAMED
 from pytest_arena.errors import AfterSessionError, UnknownDatabaseError
 
-__all__ = ["after_session", "lost_transaction", "unknown_connection"]
-
 _UNSEEN = "no line of yours is on the stack: a thread or an extension module connects"
 
 

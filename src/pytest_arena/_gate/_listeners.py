@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from pytest_arena._gate._registry import Registry
     from pytest_arena._product import Core
 
-__all__ = ["Gate", "close", "engines_in_use", "find_engines", "install", "remember_engines"]
-
 
 # What a fork left to the child: SQLite forbids to use it there, and to close it as well.
 _abandoned: list[Any] = []

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.pool import Pool
 
-__all__ = ["AnyLoopMutex", "AnyLoopQueue", "adopt", "free_locks", "install"]
-
 _T = TypeVar("_T")
 
 # Two threads that adopt one pool at once would each give it a queue of its own. (Reentrant: garbage

@@ -33,19 +33,6 @@ if TYPE_CHECKING:
     from pytest_arena._product import Aim, Handle, Key, Live
     from pytest_arena._values import CodeLine
 
-__all__ = [
-    "INFO",
-    "Checkout",
-    "ConnectionRecord",
-    "Part",
-    "Registry",
-    "Written",
-    "drop_quietly",
-    "is_foreign",
-    "note_owner",
-    "transport_of",
-]
-
 INFO = "pytest_arena"  # where it stands in the dictionary ``info`` of a pool's entry
 
 # The table, the rows that one statement wrote to it (0 where that is not known), and whether these

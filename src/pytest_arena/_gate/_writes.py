@@ -31,15 +31,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._product import Core, Key
 
-__all__ = [
-    "Doings",
-    "LostWrite",
-    "LostWrites",
-    "note_errors_on_leaving",
-    "watch_statements",
-    "watch_writes",
-]
-
 
 # What a statement says of itself.
 

@@ -6,16 +6,6 @@ from __future__ import annotations
 
 from pytest_arena._postgresql._control import identifier, literal
 
-__all__ = [
-    "COPY",
-    "allow_connections",
-    "clients_inside",
-    "end_backends",
-    "rollback_prepared",
-    "source",
-]
-
-
 _COPY = "the copy"
 COPY = identifier(_COPY)  # for its name, in the settings of a copy
 

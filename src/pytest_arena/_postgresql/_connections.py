@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.isolation import ServerIsolation
     from pytest_arena._product import Aim, Core, Key, Product
 
-__all__ = ["ServerHandle", "alters_session", "connections", "open_product"]
-
 # Arguments by which an app opens its connections itself, whatever the others say.
 _OWN_WAYS = ("connection_factory", "connection_class")
 

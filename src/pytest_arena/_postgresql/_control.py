@@ -12,25 +12,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 from weakref import WeakSet
 
-from pytest_arena._origin import as_own, is_own
+from pytest_arena._origin import as_own
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
 
     from pytest_arena._values import Address
-
-__all__ = [
-    "Control",
-    "ControlFailure",
-    "ServerLine",
-    "as_own",
-    "controls",
-    "identifier",
-    "is_own",
-    "literal",
-    "open_control",
-]
 
 _CONNECT_SECONDS = 10
 _TURNS = 5

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql._control import Control
 
-__all__ = ["Identity", "has_written", "identity", "identity_of_control", "name_of"]
-
 # When a server started, to the microsecond, is the same by every way to it (socket, tunnel,
 # pooler) and on no other one. Any role may ask, no setting of the session changes the answer.
 _QUESTION = (

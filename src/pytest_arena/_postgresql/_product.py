@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from pytest_arena._postgresql._control import as_own
+from pytest_arena._origin import as_own
 from pytest_arena._postgresql._identity import identity_of_control
 from pytest_arena._postgresql._templates import DatabaseShelves, url_of
 from pytest_arena._postgresql.isolation import isolate
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.isolation import ServerIsolation
     from pytest_arena._postgresql.servers import Server
     from pytest_arena._product import Core, Database, Isolation
-
-__all__ = ["PostgreSQL"]
 
 # By preference, where no engine has said: the async driver most apps have, then those for all.
 ISOLATIONS = {"auto": None, "undo": None, "clone": None}  # which class it is, `Choice` says

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from pytest_arena._config import Config
     from pytest_arena._run._test import Current, Watcher
 
-__all__ = ["Apps"]
-
 
 class Apps:
     """The app that ``arena_app`` names, running for the test or for a wide fixture.

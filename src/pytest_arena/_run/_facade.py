@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import StoryMoment
 
-__all__ = ["Arena"]
-
 
 @dataclass(slots=True)
 class Refused:

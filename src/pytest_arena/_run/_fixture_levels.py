@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pytest_arena._run._levels import Levels
     from pytest_arena._run._test import Current, Watcher
 
-__all__ = ["Examples", "FixtureLevels", "WideFixture"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WideFixture:

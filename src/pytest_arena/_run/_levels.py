@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, Isolation
 
-__all__ = ["LevelHooks", "Levels", "unbroken"]
-
 # What must not be broken off in the middle.
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGALRM") if hasattr(signal, name)]

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from pytest_arena._run._test import Watcher
     from pytest_arena._values import Plan
 
-__all__ = ["ArenaRun", "conducted"]
-
 
 class ArenaRun:
     """Open, run, settle: what each hook of the plugin calls, and in this order."""

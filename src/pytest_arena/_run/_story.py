@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from pytest_arena._run._test import RunningTest, StoryMoment, Turn
     from pytest_arena._values import TableRows
 
-__all__ = ["asked_and_answered", "lost_words", "story_parts"]
-
 
 def story_parts(test: RunningTest) -> list[StoryPart]:
     """Return what the test that runs has changed so far, in its order. Never raises.

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
 
-__all__ = ["FactsOfProcesses", "summarized"]
-
 
 def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     """Return the facts of this process. What was refused outside of any test is told by that."""

@@ -23,18 +23,6 @@ if TYPE_CHECKING:
     from pytest_arena._run._leaks import Overrides, Tasks
     from pytest_arena._values import Plan, TableRows
 
-__all__ = [
-    "FIRST",
-    "LAST",
-    "Current",
-    "Moments",
-    "NullHooks",
-    "RunningTest",
-    "StoryMoment",
-    "Turn",
-    "Watcher",
-]
-
 
 class Watcher(Protocol):
     """Wants to know what tests do, and may have one run again. Made only where scenarios are."""

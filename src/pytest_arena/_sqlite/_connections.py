@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pytest_arena._config import Config
     from pytest_arena._product import Core, Product
 
-__all__ = ["connections", "open_product"]
-
 _Answer = TypeVar("_Answer")
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     Ask = Callable[[str], sqlite3.Cursor]
 
-__all__ = ["changed_rows", "content"]
-
 _BEFORE, _AFTER = "before", "after"
 _ROWIDS = ("rowid", "_rowid_", "oid")  # a column of the name hides it
 _COLLATION = re.compile(r"\bCOLLATE\s+([\"'`\[]?)(\w+)", re.IGNORECASE)

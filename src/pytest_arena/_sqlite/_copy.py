@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from pytest_arena._sqlite._ways import Way
     from pytest_arena._values import TableRows
 
-__all__ = ["Copy", "Restorer"]
-
 _Answer = TypeVar("_Answer")
 _PATIENCE, _STEP = 0.2, 0.002  # a commit is over in less
 # A copy costs 0.5 ms at this size. A larger file pays its log's length where it has one, and

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pytest_arena._product import Aim, Core
     from pytest_arena.errors import RefusedError
 
-__all__ = ["EngineFactory", "is_outside", "lead_attached", "watch_raw_connections"]
-
 _MOST_ATTACHED = 125  # SQLite takes its own maximum, 10 unless it was compiled otherwise
 _BEFORE_FACTORY = 5  # how many parameters of sqlite3.connect stand before `factory`
 _TOKEN = re.compile(

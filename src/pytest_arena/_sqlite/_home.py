@@ -14,8 +14,6 @@ from filelock import FileLock, Timeout
 
 from pytest_arena.errors import ServerError
 
-__all__ = ["Home", "homes", "kept_file", "written_at"]
-
 # Files in memory save the syncs of the app's own commits (3 ms a test on ext4). Containers often
 # give 64 MB; below this it is not worth the risk of running full.
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, used with a folder that only this user enters

@@ -5,16 +5,6 @@ from __future__ import annotations
 from pytest_arena._origin import user_line
 from pytest_arena.errors import ProductionDatabaseError, RefusedError, UnknownDatabaseError
 
-__all__ = [
-    "attached",
-    "attached_unread",
-    "attached_unseen",
-    "kept_memory",
-    "production_file",
-    "unknown_file",
-    "vacuumed_into",
-]
-
 
 def production_file(file: str) -> RefusedError:
     """A connection of its own to a file that belongs to the app."""

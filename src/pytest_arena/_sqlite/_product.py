@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pytest_arena._config import Config
     from pytest_arena._product import Core, Isolation
 
-__all__ = ["SQLite"]
-
 
 class SQLite:
     """Each database is a live file; templates are files in the user's cache."""

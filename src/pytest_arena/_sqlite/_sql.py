@@ -14,28 +14,6 @@ from urllib.parse import parse_qsl, quote, unquote
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = [
-    "MEMORY",
-    "Busy",
-    "FileFailure",
-    "OwnConnection",
-    "describe_session",
-    "file_of",
-    "finish_file",
-    "is_full",
-    "is_read_only",
-    "leave_wal_alone",
-    "lock_or_failure",
-    "main_file",
-    "memory_of",
-    "open_control",
-    "open_memory",
-    "open_picture",
-    "renamed",
-    "unchanging",
-    "whole_or_none",
-]
-
 MEMORY = ":memory:"
 # SQLITE_PROTOCOL: connections that open a log at the same time have had no luck with its locks.
 _LOCKS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from pytest_arena._product import Target
     from pytest_arena._sqlite._home import Home
 
-__all__ = ["FileShelves", "FileTarget"]
-
 _LOCK_SECONDS = 600  # longer than a build takes; a dead builder's lock is free at once
 _UNUSED_SECONDS = 14 * 24 * 3600
 

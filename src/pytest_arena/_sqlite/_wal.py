@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._sqlite._ways import LiveFile
 
-__all__ = ["LiveLog", "Wal"]
-
 _SEAL = 1_000_000_000  # a second after the epoch: a time that no clock gives
 _INDEX_BYTES = 100
 # Writer, checkpoint, recovery and five kinds of readers, a byte each.

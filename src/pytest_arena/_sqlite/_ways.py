@@ -27,21 +27,6 @@ from pytest_arena._sqlite import _sql as sql
 if sys.platform == "linux":
     import fcntl
 
-__all__ = [
-    "NEVER",
-    "WAL_MODE",
-    "Backup",
-    "LiveFile",
-    "Pages",
-    "Picture",
-    "Unfit",
-    "Way",
-    "copy_start",
-    "is_supported",
-    "is_whole",
-    "works",
-]
-
 NEVER = -1  # a data version that no file has: whoever compares with it sees a change
 _CHUNK = 256 * 1024  # a multiple of each page size, and smaller than a processor's cache
 # What it is, the size of its pages, its mode; how often it has changed, how many pages, the schema.

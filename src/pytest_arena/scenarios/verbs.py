@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     # argparse has no public name for what add_subparsers() returns.
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - as above
 
-__all__ = ["add"]
 
 _ABOUT = """\
 What a specification says (its scenarios, in Gherkin), and which of that has a test.

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._values import Address, TableRows
 
-__all__ = ["KINDS", "ServerIsolation"]
-
 _Live = JournaledDatabase | PlainDatabase
 _Level = ServerLevel[_Live]
 _UNCHANGED = Look(

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     Uses: TypeAlias = Callable[[], int]
     _Rows: TypeAlias = Sequence[tuple[Any, ...]]
 
-__all__ = ["NEVER", "JournaledDatabase", "LiveDatabase", "ServerLevel"]
-
 _Answer = TypeVar("_Answer")
 LiveT = TypeVar("LiveT", bound="LiveDatabase")
 NEVER = -1  # no number of uses

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     _Reader: TypeAlias = Callable[[Callable[[Control], Any]], Any]
 
-__all__ = ["PlainDatabase"]
-
 _XIDS = 2**32
 # As many statements of arena's own may have ended that are not known to.
 _AT_ONCE = 2

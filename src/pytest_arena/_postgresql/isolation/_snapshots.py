@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql.registry import ServerRegistry
 
-__all__ = ["Archive", "RowsLost", "Snapshot"]
-
 _MOST = 2
 
 

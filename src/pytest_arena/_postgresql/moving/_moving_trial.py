@@ -9,7 +9,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_arena._postgresql._control import as_own
+from pytest_arena._origin import as_own
 from pytest_arena._postgresql.moving._transport import MovingConnect, MovingTransport, RunningLoop
 from pytest_arena._process import running_loop
 

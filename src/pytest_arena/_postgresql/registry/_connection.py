@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql._control import Control
 
-__all__ = ["Background", "ControlLine", "Writes"]
-
 # A server that is restarted is back within some seconds.
 _RESTART_SECONDS = 10.0
 

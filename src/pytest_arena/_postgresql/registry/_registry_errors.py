@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._control import ControlFailure
     from pytest_arena._values import Address
 
-__all__ = ["failed", "foreign_registry", "is_gone", "other_layout"]
-
 # What a message gives to paste.
 _GIVE_CREATEDB = 'ALTER ROLE "{role}" CREATEDB;   -- as a superuser'
 _RENAME = 'ALTER DATABASE "{name}" RENAME TO …;   -- if it may have another name'

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._control import Control
     from pytest_arena._values import Address
 
-__all__ = ["LIVING", "RUNS", "TURNS", "RegistryRun", "check_layout", "state_of_registry"]
-
 # Advisory locks are known by two numbers, and belong to the database of the session that has them.
 RUNS, TURNS = 7_264_001, 7_264_002
 # The row of a run is there only after its lock is held: whoever sees one without is dead.
