@@ -206,9 +206,12 @@ class ServerRegistry:
         with self.saying(f"{name} cannot be kept"):
             columns = f"kind = 'kept', title = {literal(title)}"
             self._rename(name, final, "WITH ALLOW_CONNECTIONS true", columns)
+            # Should this run die before they are dropped, the next one drops them.
             old = self.control.rows(
-                "SELECT name::text FROM arena.database WHERE kind = 'kept' "
-                f"AND owner = current_user ORDER BY created DESC, name OFFSET {KEPT_STAY}"
+                f"UPDATE arena.database SET kind = 'condemned', run = {self._run.number} "
+                "WHERE name IN (SELECT name FROM arena.database WHERE kind = 'kept' "
+                f"AND owner = current_user ORDER BY created DESC, name OFFSET {KEPT_STAY}) "
+                "RETURNING name::text"
             )
         for (name_of_old,) in old:
             self.drop_later(name_of_old)
