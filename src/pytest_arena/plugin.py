@@ -444,9 +444,11 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """A worker of pytest-xdist has ended: take over its facts."""
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """A worker of pytest-xdist has ended: take over its facts; one that died has left files."""
     node.config.stash[FACTS].take_over(getattr(node, "workeroutput", {}))
+    if error:
+        node.config.stash[RUN].sweep_at_the_end()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

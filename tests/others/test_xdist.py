@@ -142,7 +142,9 @@ def test_ways_to_distribute_pitfall_075(example: Example, dist: str) -> None:
 @pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_pitfall_075(example: Example) -> None:
     """P7: the next tests are whole, its facts are not lost, its files are gone at the end."""
-    run = example.with_files(test_it=TESTS + DYING, test_wide=WIDE).run(*PLUGINS, "-n2")
+    alone = {"ARENA_FILES": str(example.folder.parent)}  # where no other run cleans up
+    project = example.with_files(test_it=TESTS + DYING, test_wide=WIDE)
+    run = project.run(*PLUGINS, "-n2", env=alone)
     run.expect(status=1, passed=14, failed=2).says("replacing crashed worker")
     run.says("14 of 14 tests had a database of their own", "crashed while running")
     assert homes(run) == [False, False]
@@ -150,9 +152,10 @@ def test_a_worker_that_dies_is_replaced_pitfall_075(example: Example) -> None:
 
 @pytest.mark.slow
 def test_all_workers_die_pitfall_075(example: Example) -> None:
-    """Without a replacement: what has run is told."""
+    """Without a replacement: what has run is told, and the controller removes the files."""
+    alone = {"ARENA_FILES": str(example.folder.parent)}
     run = example.with_files(test_it=TESTS + DYING).run(
-        *PLUGINS, "-n1", "--max-worker-restart=0", "-x"
+        *PLUGINS, "-n1", "--max-worker-restart=0", "-x", env=alone
     )
     run.expect(status=1, passed=6, failed=1).says("6 of 6 tests had a database of their own")
     assert homes(run) == [False]

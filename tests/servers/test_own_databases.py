@@ -533,6 +533,38 @@ def test_killed_between_any_two_statements_pitfall_074(registry: str) -> None:
         check_nothing_is_left(registry, names)
 
 
+# Dies when a kept database that makes room was dropped, and its row is still there.
+KILLED_MAKING_ROOM = """
+import os, signal, sys
+from pytest_arena._postgresql import registry
+from pytest_arena._postgresql.registry import ServerRegistry
+from pytest_arena._postgresql.registry._registry_run import RegistryRun
+from tests.servers.postgresql import address
+
+own = ServerRegistry(address(), registry=sys.argv[1])
+own.rest()
+registry.KEPT_STAY, drop = 1, RegistryRun._drop
+
+def drop_and_die(self, name, line):
+    drop(self, name, line)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+RegistryRun._drop = drop_and_die
+for _ in range(2):
+    own.keep(own.create("live"), "title")
+own.rest()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_killed_while_a_kept_database_makes_room(registry: str) -> None:
+    """It is not listed as kept any more, and the next run deletes its row."""
+    command = [sys.executable, "-c", KILLED_MAKING_ROOM, registry]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    check_nothing_is_left(registry, set())
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_killed_at_every_statement_pitfall_074() -> None:

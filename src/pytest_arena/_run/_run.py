@@ -220,6 +220,11 @@ class ArenaRun:
 
     # The end.
 
+    def sweep_at_the_end(self) -> None:
+        """Have the files of a dead worker removed: closing does that, where SQLite was opened."""
+        with suppress(ArenaError):  # no room for files: then the next run does it
+            self.databases.products["sqlite"]
+
     def finish(self) -> None:
         """After the session: leave all levels; from here on the gate refuses everything."""
         if self.databases.finished or os.getpid() != self._process:  # a fork: all is its parent's
