@@ -1,17 +1,26 @@
-"""The command `arena`, called in this process by its entry point."""
+"""The command `arena`, called in this process by its entry point.
+
+Where it has pytest collect the tests of a project, that process is forked: see tests/forks.py.
+"""
 
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 from contextlib import chdir, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from tests import forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 __all__ = ["Called", "arena"]
 
@@ -29,12 +38,19 @@ def arena(*words: str, folder: Path | None = None) -> Called:
     """Call the command in a folder, or where the test is."""
     output, errors = io.StringIO(), io.StringIO()
     here = chdir(folder) if folder else nullcontext()
-    with here, redirect_stdout(output), redirect_stderr(errors):
+    forked = patch("pytest_arena.scenarios._commands.subprocess", SimpleNamespace(run=_run))
+    with here, forked, redirect_stdout(output), redirect_stderr(errors):
         try:
             status = _main()(words)
         except SystemExit as ended:  # what argparse does for --help and for wrong words
             status = int(ended.code or 0)
     return Called(status, output.getvalue(), errors.getvalue())
+
+
+def _run(command: Sequence[str], *, cwd: Path | None, **_: Any) -> subprocess.CompletedProcess[str]:
+    """Stand for subprocess.run, with both streams in one."""
+    status, text = forks.run(command, cwd or Path.cwd(), os.environ, seconds=120)
+    return subprocess.CompletedProcess(list(command), status, text, "")
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -31,6 +32,15 @@ def pytest_configure(config: pytest.Config) -> None:
         _server.start()
         os.environ[_URL] = _server.url
         config.add_cleanup(_server.stop)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from what is there for good: thousands of tests, all that they import.
+
+    Each full collection would walk through it, and many tests collect.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,7 @@
-"""A script: the process that runs are forked from, with their libraries and no pytest_arena."""
+"""A script: the process that runs are forked from, with their libraries.
+
+Words that it is started with are more modules to import: see tests/forks.py.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,16 @@ import warnings
 from pathlib import Path
 from typing import NoReturn
 
+from _pytest.config import default_plugins
+
 LIBRARIES = """
     pytest pytest_asyncio.plugin pygments.lexers.python pygments.formatters.terminal
+    unittest.mock pdb xml.etree.ElementTree mmap pydantic.v1
     sqlalchemy.orm sqlalchemy.ext.asyncio sqlalchemy.dialects.sqlite.aiosqlite
     sqlalchemy.dialects.postgresql.asyncpg sqlalchemy.dialects.postgresql.psycopg aiosqlite asyncpg
     psycopg fastapi.testclient starlette.middleware.sessions httpx2 pydantic filelock platformdirs
     concurrent.futures.thread multiprocessing.connection
 """
-PLUGINS = ("anyio", "pytest_asyncio", "pytest_asyncio.plugin")
 LONGEST = 1 << 20
 
 
@@ -115,20 +120,22 @@ def interpret(words: list[str]) -> None:
     exec(compile(text, name, "exec"), module.__dict__)  # noqa: S102 - this is an interpreter
 
 
-def import_libraries() -> None:
-    """Import what the runs need, and compile pytest_arena, which they do import."""
+def import_libraries(more: list[str]) -> None:
+    """Import what the runs need, and compile pytest_arena, which most of them import."""
     package = importlib.util.find_spec("pytest_arena")
     assert package
     assert package.origin
     compileall.compile_dir(Path(package.origin).parent, quiet=2)
-    for name in LIBRARIES.split():
+    for name in [*LIBRARIES.split(), *(f"_pytest.{name}" for name in default_plugins), *more]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    for name in PLUGINS:  # pytest warns of a plugin that was imported before it could rewrite it
+    # pytest warns of what a plugin brings and was imported before pytest could rewrite it.
+    packages = {name for name in sys.modules if "." not in name} - sys.stdlib_module_names
+    for name in packages.union(more, ["pytest_asyncio.plugin"]) & sys.modules.keys():
         sys.modules[name].__doc__ = f"{sys.modules[name].__doc__} PYTEST_DONT_REWRITE"
     gc.freeze()
 
 
 if __name__ == "__main__":
-    import_libraries()
+    import_libraries(sys.argv[2:])
     serve(socket.socket(fileno=int(sys.argv[1])))

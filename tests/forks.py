@@ -1,8 +1,10 @@
 """Runs of Python, forked from a process that has imported the libraries already.
 
 Most of a small run's time is the import of pytest, SQLAlchemy and FastAPI. A server for each
-process of the suite imports them once and forks for each run. It does not import pytest_arena,
-whose import belongs to what is tested. It has one thread and no event loop: a fork is safe.
+process of the suite imports them once and forks for each run. A second one has imported our plugin
+as well, for `python -m pytest`: its modules do nothing when they are imported. A third has all
+plugins that are installed, for the command `pytest`. Other runs import what is ours themselves.
+A server has one thread and no event loop: a fork is safe.
 
 A run that needs what only the start of an interpreter reads (options, ``PYTHON…`` variables) is a
 whole process, and so is every run where there is no ``pidfd`` (macOS, Windows).
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import time
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +35,15 @@ __all__ = ["run"]
 
 SERVER = Path(__file__).with_name("fork_server.py")
 whole_process = Example.execute
+# What most runs of pytest import of ours.
+OURS = (
+    "pytest_arena.plugin",
+    "pytest_arena._app",
+    "pytest_arena._sqlite._connections",
+    "pytest_arena._sqlite._product",
+    "pytest_arena._postgresql._connections",
+    "pytest_arena._postgresql._product",
+)
 READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "SQLALCHEMY_", "DISABLE_SQLALCHEMY")
 # What the forked process sets itself, and what means nothing where output goes to a pipe.
 SET_LATER = {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
@@ -45,10 +57,17 @@ def run(
     Raises:
         subprocess.TimeoutExpired: it did not end in time; it and its children are killed.
     """
-    server = _server() if hasattr(os, "pidfd_open") else None
+    server = _server(*_wanted(command)) if hasattr(os, "pidfd_open") else None
     if server is None or command[1] in {"-I", "-X"} or _start(env) != server.start:
         return whole_process(command, folder, env, seconds)
     return server.run(command, folder, env, seconds)
+
+
+def _wanted(command: Sequence[str]) -> Sequence[str]:
+    """What its server has to have imported, beside the libraries."""
+    if command[1] == str(Path(command[0]).with_name("pytest")):
+        return *OURS, *(entry.module for entry in entry_points(group="pytest11"))
+    return OURS if {"-m", "pytest"} <= set(command) else ()
 
 
 def _start(env: Mapping[str, str]) -> dict[str, str]:
@@ -59,12 +78,12 @@ def _start(env: Mapping[str, str]) -> dict[str, str]:
 class Server:
     """The process that forks, seen from the suite; it ends when this process does."""
 
-    def __init__(self) -> None:
+    def __init__(self, *more: str) -> None:
         env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         self.start = _start(env)
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process = subprocess.Popen(
-            [sys.executable, str(SERVER), str(theirs.fileno())],
+            [sys.executable, str(SERVER), str(theirs.fileno()), *more],
             pass_fds=[theirs.fileno()],
             cwd="/",
             env=env,
@@ -101,5 +120,5 @@ class Server:
 
 
 @cache
-def _server() -> Server:
-    return Server()
+def _server(*more: str) -> Server:
+    return Server(*more)
