@@ -3,7 +3,7 @@
 Most of a small run's time is the import of pytest, SQLAlchemy and FastAPI. A server for each
 process of the suite imports them once and forks for each run. A second one has imported our plugin
 as well, for `python -m pytest`: its modules do nothing when they are imported. A third has all
-plugins that are installed, for the command `pytest`. Other runs import what is ours themselves.
+plugins that are installed, for the commands `pytest` and `arena`. Others import ours themselves.
 A server has one thread and no event loop: a fork is safe.
 
 A run that needs what only the start of an interpreter reads (options, ``PYTHON…`` variables) is a
@@ -65,7 +65,7 @@ def run(
 
 def _wanted(command: Sequence[str]) -> Sequence[str]:
     """What its server has to have imported, beside the libraries."""
-    if command[1] == str(Path(command[0]).with_name("pytest")):
+    if Path(command[1]).name in {"arena", "pytest"}:
         return *OURS, *(entry.module for entry in entry_points(group="pytest11"))
     return OURS if {"-m", "pytest"} <= set(command) else ()
 

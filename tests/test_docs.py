@@ -56,7 +56,9 @@ FENCE = re.compile(r"(?P<indent>\s*)(?P<marks>`{3,}|~{3,})(?P<info>[^`]*)")
 SKIP = re.compile(r"\s*<!--\s*skip\b:?\s*(?P<reason>.*?)\s*-->\s*")
 
 # Commands for the reader's machine. One that goes on after `&&`, `;` or `|` is run all the same.
-FOR_THE_READER = re.compile(r"((python3? -m )?pip install|python3? -m venv|make|git) [^&;|]*")
+FOR_THE_READER = re.compile(
+    r"((python3? -m )?pip install|python3? -m venv|make|git) [^&;|]*(&& \. \.venv/bin/activate)?"
+)
 
 # A command that no shell is needed for: options of ours before it, plain or quoted words after it.
 PLAIN = re.compile(
