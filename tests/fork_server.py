@@ -72,6 +72,11 @@ def become(output: int, words: list[str], folder: str, env: dict[str, str]) -> N
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.closerange(3, 1024)
+    # The server's own know what they were opened on: a file perhaps, which has places to go to.
+    named, wrong = sys.stdout.encoding, sys.stderr.errors
+    sys.stdout = os.fdopen(1, "w", encoding=named, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding=named, errors=wrong, closefd=False)
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]  # a new process
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)

@@ -44,9 +44,9 @@ CREATE SEQUENCE tickets
 """
 
 
-@pytest.fixture
-def database() -> Iterator[str]:
-    """Something of everything."""
+@pytest.fixture(scope="module")
+def everything() -> Iterator[str]:
+    """Something of everything, which the databases of all tests are copies of."""
     name = f"content_{secrets.token_hex(6)}"
     run(f"CREATE DATABASE {name}")
     try:
@@ -55,6 +55,21 @@ def database() -> Iterator[str]:
         yield name
     finally:
         run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def before(everything: str) -> dict[str, str]:
+    """What is read of it."""
+    return read(everything)
+
+
+@pytest.fixture
+def database(everything: str) -> Iterator[str]:
+    """A copy of it."""
+    name = f"{everything}_copy"
+    run(f"CREATE DATABASE {name} TEMPLATE {everything}")
+    yield name
+    run(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def read(database: str) -> dict[str, str]:
@@ -137,9 +152,10 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("statements, names", CHANGES, ids=[one for one, _ in CHANGES])
-def test_a_change_is_named(database: str, statements: str, names: set[str]) -> None:
+def test_a_change_is_named(
+    database: str, before: dict[str, str], statements: str, names: set[str]
+) -> None:
     """It, and nothing else."""
-    before = read(database)
     with closing(connect(database)) as app:
         app.execute(statements)
     after = read(database)
