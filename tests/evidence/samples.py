@@ -6,19 +6,18 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena.scenarios.evidence import (
+from pytest_arena.scenarios.evidence._document import (
     Asserted,
     Document,
     Facts,
     JudgedScenario,
     Mapping,
     Requested,
-    Rules,
     StepFacts,
     Try,
-    judge,
 )
-from pytest_arena.scenarios.specs import Kind, Row, ScenarioSpec, Specification, Step
+from pytest_arena.scenarios.evidence._judge import Rules, judge
+from pytest_arena.scenarios.specs._specification import Kind, Row, ScenarioSpec, Specification, Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

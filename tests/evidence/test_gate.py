@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena.errors import ConfigError, ScenarioError
-from pytest_arena.scenarios.evidence import (
+from pytest_arena.scenarios.evidence._agreed import (
     AgreedGap,
     Lock,
-    Rules,
-    Status,
     baseline_text,
-    judge,
     read_baseline,
     read_waivers,
 )
-from pytest_arena.scenarios.specs import Problem
+from pytest_arena.scenarios.evidence._document import Status
+from pytest_arena.scenarios.evidence._judge import Rules, judge
+from pytest_arena.scenarios.specs._specification import Problem
 from tests.evidence.samples import (
     RULES,
     SPEC,

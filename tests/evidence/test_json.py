@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios.evidence import Document, Sabotage, Status, as_json, from_json, listed
-from pytest_arena.scenarios.specs import Problem, Step
+from pytest_arena.scenarios.evidence._document import Document, Sabotage, Status, as_json, from_json
+from pytest_arena.scenarios.evidence._judge import listed
+from pytest_arena.scenarios.specs._specification import Problem, Step
 from tests.evidence.samples import (
     BLOCKS,
     POST,

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import pytest
 
-from pytest_arena.scenarios.evidence import EVIDENCE, Asserted, Facts, Rules, Sabotage, Status
+from pytest_arena.scenarios.evidence._document import Asserted, Facts, Sabotage, Status
+from pytest_arena.scenarios.evidence._judge import EVIDENCE, Rules
 from tests.evidence.samples import (
     BLOCKS,
     CHECK,

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios.evidence import Lock, Locked, judge, listed
-from pytest_arena.scenarios.specs import Problem
+from pytest_arena.scenarios.evidence._agreed import Lock, Locked
+from pytest_arena.scenarios.evidence._judge import judge, listed
+from pytest_arena.scenarios.specs._specification import Problem
 from tests.evidence.samples import RULES, mapping, outline, scenario, specification, step
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.scenarios.specs import ScenarioSpec
+    from pytest_arena.scenarios.specs._specification import ScenarioSpec
 
 START = scenario()
 STOP = scenario("Stop", 30)

@@ -9,18 +9,17 @@ from typing import Any
 import pytest
 
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios.evidence import (
-    AgreedGap,
+from pytest_arena.scenarios.evidence._agreed import AgreedGap
+from pytest_arena.scenarios.evidence._document import (
     Document,
     Mapping,
     Status,
     Try,
     as_json,
     from_json,
-    judge,
-    merged,
 )
-from pytest_arena.scenarios.specs import Problem
+from pytest_arena.scenarios.evidence._judge import judge, merged
+from pytest_arena.scenarios.specs._specification import Problem
 from tests.evidence.samples import (
     BLOCKS,
     RULES,

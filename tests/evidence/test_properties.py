@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_arena.scenarios.evidence import (
-    AgreedGap,
+from pytest_arena.scenarios.evidence._agreed import AgreedGap, read_waivers
+from pytest_arena.scenarios.evidence._document import (
     Asserted,
     Facts,
     Mapping,
@@ -21,11 +21,9 @@ from pytest_arena.scenarios.evidence import (
     Try,
     as_json,
     from_json,
-    judge,
-    merged,
-    read_waivers,
 )
-from pytest_arena.scenarios.specs import Problem
+from pytest_arena.scenarios.evidence._judge import judge, merged
+from pytest_arena.scenarios.specs._specification import Problem
 from tests.evidence.samples import (
     RULES,
     attempt,
@@ -38,7 +36,7 @@ from tests.evidence.samples import (
 from tests.evidence.samples import judged as judged_alone
 
 if TYPE_CHECKING:
-    from pytest_arena.scenarios.evidence import Document
+    from pytest_arena.scenarios.evidence._document import Document
 
 A = scenario("A", 10)
 SCENARIOS = (

@@ -7,7 +7,9 @@ import re
 
 import pytest
 
-from pytest_arena.scenarios.evidence import Status, judge, row_verdict
+from pytest_arena.scenarios.evidence._document import Status
+from pytest_arena.scenarios.evidence._judge import judge
+from pytest_arena.scenarios.evidence._verdicts import row_verdict
 from tests.evidence.samples import RULES, attempt, failure, mapping, outline, specification
 from tests.outputs.documents import messages, page
 

@@ -6,8 +6,9 @@ from itertools import permutations
 
 import pytest
 
-from pytest_arena.scenarios.evidence import Mapping, Status, Try, judge, listed
-from pytest_arena.scenarios.specs import Problem
+from pytest_arena.scenarios.evidence._document import Mapping, Status, Try
+from pytest_arena.scenarios.evidence._judge import judge, listed
+from pytest_arena.scenarios.specs._specification import Problem
 from tests.evidence.samples import (
     RULES,
     SPEC,

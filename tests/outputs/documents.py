@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena.scenarios.evidence import (
+from pytest_arena.scenarios.evidence._document import (
     Asserted,
     Document,
     Facts,
@@ -19,8 +19,8 @@ from pytest_arena.scenarios.evidence import (
     Status,
     StepFacts,
 )
-from pytest_arena.scenarios.outputs import OutputTarget, write
-from pytest_arena.scenarios.specs import Problem, Row, ScenarioSpec, Step
+from pytest_arena.scenarios.outputs._targets import OutputTarget, write
+from pytest_arena.scenarios.specs._specification import Problem, Row, ScenarioSpec, Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

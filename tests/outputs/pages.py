@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from pytest_arena.scenarios.evidence import (
+from pytest_arena.scenarios.evidence._document import (
     Asserted,
     Document,
     Facts,
@@ -17,7 +17,8 @@ from pytest_arena.scenarios.evidence import (
     Status,
     StepFacts,
 )
-from pytest_arena.scenarios.specs import Problem, ScenarioSpec, parse
+from pytest_arena.scenarios.specs._reader import parse
+from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec
 
 __all__ = ["FEATURE", "MARKDOWN", "SOURCES", "document", "large", "place", "scenarios", "unread"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena.scenarios.evidence import Status
+from pytest_arena.scenarios.evidence._document import Status
 from tests.outputs.documents import page as made
 from tests.outputs.pages import SOURCES, document, large, place
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cucumber_messages import Envelope, message_converter
 
-from pytest_arena.scenarios.evidence import Document, JudgedScenario, Status
-from pytest_arena.scenarios.specs import parse
+from pytest_arena.scenarios.evidence._document import Document, JudgedScenario, Status
+from pytest_arena.scenarios.specs._reader import parse
 from tests.outputs.documents import (
     a_scenario,
     a_step,

@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_arena.scenarios.evidence import Document, Status, listed
-from pytest_arena.scenarios.specs import Problem, parse
+from pytest_arena.scenarios.evidence._document import Document, Status
+from pytest_arena.scenarios.evidence._judge import listed
+from pytest_arena.scenarios.specs._reader import parse
+from pytest_arena.scenarios.specs._specification import Problem
 from tests.outputs.documents import page
 from tests.outputs.pages import (
     FEATURE,

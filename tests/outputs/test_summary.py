@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
 
-from pytest_arena.scenarios.evidence import Document, Status
-from pytest_arena.scenarios.outputs import workflow_commands
-from pytest_arena.scenarios.specs import Problem
+from pytest_arena.scenarios.evidence._document import Document, Status
+from pytest_arena.scenarios.outputs._ci import workflow_commands
+from pytest_arena.scenarios.specs._specification import Problem
 from tests.outputs.documents import a_scenario, every_status, judged, proven, summary
 
 if TYPE_CHECKING:

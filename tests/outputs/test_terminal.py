@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_arena.scenarios.evidence import Document, Sabotage, Status
-from pytest_arena.scenarios.outputs import explained, lines, listing
-from pytest_arena.scenarios.specs import Problem, Specification, parse
+from pytest_arena.scenarios.evidence._document import Document, Sabotage, Status
+from pytest_arena.scenarios.outputs._terminal import explained, lines, listing
+from pytest_arena.scenarios.specs._reader import parse
+from pytest_arena.scenarios.specs._specification import Problem, Specification
 from tests.outputs.documents import a_scenario, a_test, every_status, judged, outline, proven
 
 HOLLOW = (

@@ -10,10 +10,13 @@ import json
 import tempfile
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytest_arena.scenarios.specs import Feature, parse
+from pytest_arena.scenarios.specs._reader import parse
 from tests.command import arena
+
+if TYPE_CHECKING:
+    from pytest_arena.scenarios.specs._specification import Feature
 
 FEATURE = "Feature: Battles\n"
 SCENARIO = "  Scenario: Start\n"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pytest_arena.scenarios.specs import ScenarioSpec, literals, parse, paths
+from pytest_arena.scenarios.specs._reader import parse
+from pytest_arena.scenarios.specs._specification import ScenarioSpec, literals, paths
 from tests.specs.samples import FEATURE
 
 

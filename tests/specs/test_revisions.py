@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_arena.scenarios.specs import ScenarioSpec, parse, rev_of, similarity, step_lines
+from pytest_arena.scenarios.specs._reader import parse
+from pytest_arena.scenarios.specs._specification import ScenarioSpec, rev_of, similarity, step_lines
 from tests.specs.samples import FEATURE, SCENARIO, STEPS, gherkin, markdown, only
 
 TEXT = (

@@ -14,7 +14,7 @@ import unittest
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -26,7 +26,6 @@ from pytest_arena._others import own_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from types import FrameType
 
     from pytest_arena.scenarios._instruments import Instruments
 

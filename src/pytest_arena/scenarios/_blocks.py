@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import difflib
-import unicodedata
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_arena._origin import user_line
 from pytest_arena.errors import NotWritten, ScenarioError
-from pytest_arena.scenarios._log import Block
+from pytest_arena.scenarios._log import Block, Log
+from pytest_arena.scenarios.specs._index import Index
+from pytest_arena.scenarios.specs._specification import (
+    Kind,
+    Problem,
+    ScenarioSpec,
+    Specification,
+    canonical,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from contextlib import AbstractContextManager
 
     from pytest_arena.scenarios._instruments import Instruments
-    from pytest_arena.scenarios._log import Log
-    from pytest_arena.scenarios.specs import Kind, Problem, ScenarioSpec, Specification
 
 _SHOWN = 3
 _LIKE = 0.4
@@ -129,7 +133,7 @@ class _Steps:
         fitting = {
             one.key: places
             for one in self.log.scenarios
-            if (places := _places(one, kind, _plain(text)))
+            if (places := _places(one, kind, canonical(text)))
         }
         if not fitting:
             raise self._unknown(kind, text)
@@ -149,8 +153,10 @@ class _Steps:
         problems = [one for one in self.misread if one.scenario in keys]
         if wrong := next((one for one in problems if one.is_error or text in one.what), None):
             return _unknown(text, kind, *_misread(wrong))
-        known = {_plain(step.text): (one, step) for one in self.log.scenarios for step in one.steps}
-        near = difflib.get_close_matches(_plain(text), known, n=1, cutoff=_LIKE)
+        known = {
+            canonical(step.text): (one, step) for one in self.log.scenarios for step in one.steps
+        }
+        near = difflib.get_close_matches(canonical(text), known, n=1, cutoff=_LIKE)
         if not near:
             places = ", ".join(one.place for one in self.log.scenarios)
             return _unknown(text, kind, f"{_NAMES}; none of them is like it", f"see {places}")
@@ -159,7 +165,7 @@ class _Steps:
         at_step = (one for one in problems if (one.spec, one.line) == (scenario.spec, step.line))
         if wrong := next(at_step, None):
             return _unknown(text, kind, *_misread(wrong))
-        is_it = near[0] == _plain(text)
+        is_it = near[0] == canonical(text)
         what = f"it is a {step.kind.title()} step" if is_it else f"the nearest is {step}"
         fix = f"with scenario.{step.kind}({step.text!r}):"
         return _unknown(text, kind, f"{_NAMES}; {what} ({place})", fix)
@@ -185,20 +191,16 @@ def _places(scenario: ScenarioSpec, kind: Kind, text: str) -> list[int]:
             place
             for steps in outlines
             for place, step in enumerate(steps)
-            if step.kind == kind and _plain(step.text) == text
+            if step.kind == kind and canonical(step.text) == text
         }
     )
 
 
-def _plain(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split())
-
-
 def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioError:
     """The scenario that the test must mean has this step."""
-    from pytest_arena.scenarios.specs import Index  # noqa: PLC0415 - what reads Gherkin costs only those who have it
-
-    likely = [one for one in specification.scenarios if _places(one, kind, _plain(text))][:_SHOWN]
+    likely = [one for one in specification.scenarios if _places(one, kind, canonical(text))][
+        :_SHOWN
+    ]
     lines = [str(user_line() or "a step block")]
     return ScenarioError(
         "no scenario is named by this test, which has a block for a step",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,11 +13,9 @@ from pytest_arena._process import running_loop
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
-
     from pytest_arena._ledger import Request
     from pytest_arena._run import ArenaRun, RunningTest
-    from pytest_arena.scenarios.evidence import Facts, Requested
+    from pytest_arena.scenarios.evidence._document import Facts, Requested
 
 
 SabotageKind = Literal["seed", "commit", "empty", "500"]

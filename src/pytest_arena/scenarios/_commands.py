@@ -15,9 +15,22 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._config._project import read_project, read_setting
 from pytest_arena.errors import ConfigError, ScenarioError
-from pytest_arena.scenarios import evidence, outputs, specs
+from pytest_arena.scenarios.evidence._agreed import Lock, baseline_text
+from pytest_arena.scenarios.evidence._document import Document, as_json, from_json
+from pytest_arena.scenarios.evidence._judge import listed, merged
+from pytest_arena.scenarios.outputs import _terminal as terminal
 from pytest_arena.scenarios.outputs._stubs import StubFile, stubs
-from pytest_arena.scenarios.outputs._targets import write_text, writing
+from pytest_arena.scenarios.outputs._targets import (
+    FORMS,
+    OutputTarget,
+    targets,
+    write,
+    write_text,
+    writing,
+)
+from pytest_arena.scenarios.specs import _reader as reader
+from pytest_arena.scenarios.specs._index import Index, Reference
+from pytest_arena.scenarios.specs._specification import Problem, Specification
 
 if TYPE_CHECKING:
     import argparse
@@ -33,10 +46,10 @@ def do_list(given: argparse.Namespace) -> int:
     """List the scenarios, and what is wrong with them."""
     example = "list docs/   or   arena_specs = docs/**/*.md"
     root, patterns = (Path.cwd(), tuple(given.paths)) if given.paths else _configured(example)
-    specification = specs.read(patterns, root)
+    specification = reader.read(patterns, root)
     problems, nothing = specification.problems, None
     try:
-        specs.require_scenarios(specification, patterns)
+        reader.require_scenarios(specification, patterns)
     except ScenarioError as error:
         nothing = error
     if given.json:
@@ -45,14 +58,12 @@ def do_list(given: argparse.Namespace) -> int:
             sys.stdout.reconfigure(encoding="utf-8")
         if nothing and all(problem.what != nothing.what for problem in problems):
             # Whoever reads the JSON alone has to see it, too.
-            problems += (specs.Problem(spec="", line=0, what=nothing.what, hint=nothing.fix),)
-        _print(
-            [evidence.as_json(evidence.listed(replace(specification, problems=problems))).rstrip()]
-        )
+            problems += (Problem(spec="", line=0, what=nothing.what, hint=nothing.fix),)
+        _print([as_json(listed(replace(specification, problems=problems))).rstrip()])
     elif nothing is None:
-        _print(outputs.listing(specification))
+        _print(terminal.listing(specification))
     elif others := tuple(problem for problem in problems if problem.what != nothing.what):
-        _print(outputs.listing(replace(specification, problems=others)))
+        _print(terminal.listing(replace(specification, problems=others)))
         cause = "what stands above"  # the error would say the first of it once more
         nothing = ScenarioError(nothing.what, why=nothing.why, cause=cause, fix=nothing.fix)
     if nothing:
@@ -67,7 +78,7 @@ def do_check(given: argparse.Namespace) -> int:
     )
     folder = None if is_seen_from_here else _configured()[0]
     document, is_whole = _collected(given.others, folder=folder)
-    _print(outputs.lines(document))
+    _print(terminal.lines(document))
     return _FAILED if document.gaps or not is_whole else 0
 
 
@@ -76,11 +87,11 @@ def do_stubs(given: argparse.Namespace) -> int:
     project = read_project()
     root, named = project.root, [str(Path.cwd() / path) for path in given.paths]
     asked = named or _configured("stubs docs/specification.md")[1]
-    wanted = specs.read(asked, root)
-    specs.require_scenarios(wanted, asked)
+    wanted = reader.read(asked, root)
+    reader.require_scenarios(wanted, asked)
     # A marker's name has to be the only one in all of them.
     patterns = (*project.specs, *named)
-    index = specs.Index(specs.read(patterns, root) if named and project.specs else wanted)
+    index = Index(reader.read(patterns, root) if named and project.specs else wanted)
     folder = Path(given.write).absolute() if given.write else None
     folders = _test_folders(root, folder)
     words = ["--arena-specs=" + "\n".join(patterns)] * bool(named)
@@ -100,7 +111,7 @@ def do_stubs(given: argparse.Namespace) -> int:
         # Outside of packages Python knows a module by its name alone.
         elsewhere={
             path.name
-            for path in chain.from_iterable(map(specs.files_in, folders))
+            for path in chain.from_iterable(map(reader.files_in, folders))
             if path.parent != folder and not (path.parent / "__init__.py").exists()
         },
     )
@@ -158,9 +169,9 @@ def do_accept(given: argparse.Namespace) -> int:
     path = config.root / config.scenario_lock
     document = _all_collected(folder=_configured()[0])
     scenarios = tuple(verdict.scenario for verdict in document.scenarios)
-    index = specs.Index(specs.Specification(scenarios=scenarios))
+    index = Index(Specification(scenarios=scenarios))
     keys = [_key(name, index, "accept") for name in given.keys]
-    before = evidence.Lock.read(path)
+    before = Lock.read(path)
     lock, difference = before.accepted(document, keys)
     outdated = list(_outdated(document, index, keys))
     _print([*outdated, *difference])
@@ -174,9 +185,7 @@ def do_accept(given: argparse.Namespace) -> int:
     return _FAILED if outdated else 0
 
 
-def _outdated(
-    document: evidence.Document, index: specs.Index, keys: Sequence[str]
-) -> Iterator[str]:
+def _outdated(document: Document, index: Index, keys: Sequence[str]) -> Iterator[str]:
     """Which markers name an older version themselves, each with the marker to paste.
 
     Their scenarios are DRIFTED until that is done, whatever the lock file says.
@@ -195,28 +204,28 @@ def do_explain(given: argparse.Namespace) -> int:
     document = _document(given.json) if given.json else _collected(folder=_configured()[0])[0]
     verdicts = {verdict.scenario.key: verdict for verdict in reversed(document.scenarios)}
     scenarios = tuple(verdict.scenario for verdict in document.scenarios)
-    index = specs.Index(specs.Specification(scenarios=scenarios))
+    index = Index(Specification(scenarios=scenarios))
     verdict = verdicts[_key(given.key, index, "explain")]
     marker = index.marker(verdict.scenario)
-    _print(outputs.explained(verdict, marker=marker, is_list=document.is_list))
+    _print(terminal.explained(verdict, marker=marker, is_list=document.is_list))
     return 0
 
 
 def do_merge(given: argparse.Namespace) -> int:
     """Judge several runs as one."""
-    wanted = outputs.targets(given.out)  # a mistake in it is told before anything else is done
-    document = evidence.merged(map(_document, given.documents), is_complete=given.strict)
-    told = outputs.lines(document, strict="--strict" * given.strict)
-    _print([*told, *outputs.write(wanted, document, root=read_project().root, folder=Path.cwd())])
+    wanted = targets(given.out)  # a mistake in it is told before anything else is done
+    document = merged(map(_document, given.documents), is_complete=given.strict)
+    told = terminal.lines(document, strict="--strict" * given.strict)
+    _print([*told, *write(wanted, document, root=read_project().root, folder=Path.cwd())])
     return _FAILED if given.strict and document.gaps else 0
 
 
 def do_report(given: argparse.Namespace) -> int:
     """Make pages and summaries of what runs have written."""
-    forms = {form: path for form in outputs.FORMS if (path := getattr(given, form))}
-    wanted = (*outputs.targets(given.out), *(outputs.OutputTarget(*form) for form in forms.items()))
-    document = evidence.merged(map(_document, given.documents))
-    written = outputs.write(wanted, document, root=read_project().root, folder=Path.cwd())
+    forms = {form: path for form in FORMS if (path := getattr(given, form))}
+    wanted = (*targets(given.out), *(OutputTarget(*form) for form in forms.items()))
+    document = merged(map(_document, given.documents))
+    written = write(wanted, document, root=read_project().root, folder=Path.cwd())
     _print(written)
     if given.baseline:
         if document.is_list:
@@ -227,10 +236,10 @@ def do_report(given: argparse.Namespace) -> int:
                 fix="pytest --scenarios-out=json:scenarios.json",
             )
         path = Path(given.baseline)
-        _write(path, evidence.baseline_text(path, document), option="arena_scenario_baseline")
+        _write(path, baseline_text(path, document), option="arena_scenario_baseline")
         _print([f"baseline written to {path}"])
     elif not written:
-        _print(outputs.lines(document))
+        _print(terminal.lines(document))
     return 0
 
 
@@ -247,9 +256,7 @@ def _configured(example: str = "list docs/") -> tuple[Path, tuple[str, ...]]:
     return config.root, config.specs
 
 
-def _collected(
-    arguments: Sequence[str] = (), *, folder: Path | None
-) -> tuple[evidence.Document, bool]:
+def _collected(arguments: Sequence[str] = (), *, folder: Path | None) -> tuple[Document, bool]:
     """Have pytest collect the tests, in a process of its own; no database is made.
 
     Returns the document, and whether all tests were seen; if not, pytest's words go to stderr.
@@ -279,10 +286,10 @@ def _collected(
             cause="what pytest says above, or arena_scenarios is off",
             fix="pytest --collect-only --scenarios=report",
         )
-    return evidence.from_json(text, where="pytest --collect-only"), is_whole
+    return from_json(text, where="pytest --collect-only"), is_whole
 
 
-def _all_collected(arguments: Sequence[str] = (), *, folder: Path) -> evidence.Document:
+def _all_collected(arguments: Sequence[str] = (), *, folder: Path) -> Document:
     document, is_whole = _collected(arguments, folder=folder)
     if is_whole:
         return document
@@ -294,7 +301,7 @@ def _all_collected(arguments: Sequence[str] = (), *, folder: Path) -> evidence.D
     )
 
 
-def _document(path: str) -> evidence.Document:
+def _document(path: str) -> Document:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
@@ -304,12 +311,12 @@ def _document(path: str) -> evidence.Document:
             cause="the command line",
             fix="pytest --scenarios-out=json:scenarios.json",
         ) from error
-    return evidence.from_json(text, where=path)
+    return from_json(text, where=path)
 
 
-def _key(name: str, index: specs.Index, verb: str) -> str:
+def _key(name: str, index: Index, verb: str) -> str:
     form = f"arena scenarios {verb} {{}}"
-    return index.find(specs.Reference(name=name, place="the command line", form=form)).key
+    return index.find(Reference(name=name, place="the command line", form=form)).key
 
 
 def _write(path: Path, text: str, *, option: str) -> None:

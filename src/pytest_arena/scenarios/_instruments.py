@@ -10,7 +10,7 @@ from pytest_arena._process import seconds as now
 from pytest_arena.scenarios._door import AppDoor, is_by_itself, request_now
 from pytest_arena.scenarios._log import Log
 from pytest_arena.scenarios._readings import Reading, better, unknown
-from pytest_arena.scenarios.specs import literals
+from pytest_arena.scenarios.specs._specification import ScenarioSpec, Specification, literals
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Request
     from pytest_arena._run import ArenaRun
     from pytest_arena.scenarios._breakage import Breaking
-    from pytest_arena.scenarios.evidence import Facts
-    from pytest_arena.scenarios.specs import ScenarioSpec, Specification
+    from pytest_arena.scenarios.evidence._document import Facts
 
     _Row = tuple[tuple[str, str], ...]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_arena._ledger import Request
-    from pytest_arena.scenarios.specs import Kind, ScenarioSpec
+    from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec
 
 
 PLAIN = (str, int, float, Decimal, date, time, Enum, UUID)

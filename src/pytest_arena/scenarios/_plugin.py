@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from pytest_arena.errors import ArenaError
-from pytest_arena.scenarios import evidence, outputs, specs
 from pytest_arena.scenarios._assertions import enable, heard
 from pytest_arena.scenarios._instruments import Instruments
 from pytest_arena.scenarios._mapping import (
@@ -26,6 +25,14 @@ from pytest_arena.scenarios._mapping import (
 )
 from pytest_arena.scenarios._sabotage import SabotagePasses
 from pytest_arena.scenarios._tries import SENT, Tries, evidence_line, plain_facts, told
+from pytest_arena.scenarios.evidence._agreed import Lock, read_baseline, read_waivers
+from pytest_arena.scenarios.evidence._document import Document, Sabotage
+from pytest_arena.scenarios.evidence._judge import Rules, judge
+from pytest_arena.scenarios.outputs import _terminal as terminal
+from pytest_arena.scenarios.outputs._ci import workflow_commands
+from pytest_arena.scenarios.outputs._targets import targets, write
+from pytest_arena.scenarios.specs import _reader as reader
+from pytest_arena.scenarios.specs._index import Index, Reference
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -59,7 +66,7 @@ class Scenarios:
         self._is_again = False  # whether the test that runs is one of them
         self._lines: list[str] = []
         self._is_run = False
-        self.document: evidence.Document | None = None
+        self.document: Document | None = None
 
     # Before the tests.
 
@@ -86,32 +93,30 @@ class Scenarios:
                 named, and is not there.
         """
         wanted = self._wanted
-        self._targets = outputs.targets(wanted.scenarios_out)
-        self._specification = specs.read(wanted.specs, wanted.root)
+        self._targets = targets(wanted.scenarios_out)
+        self._specification = reader.read(wanted.specs, wanted.root)
         place = f"{wanted.places['specs']}; seen from {wanted.root}"
-        specs.require_scenarios(self._specification, wanted.specs, place=place)
+        reader.require_scenarios(self._specification, wanted.specs, place=place)
         self._rules = self._read_rules()
         scenarios = self._specification.scenarios
-        index = specs.Index(self._specification, partial(self._rules.lock.former_names, scenarios))
+        index = Index(self._specification, partial(self._rules.lock.former_names, scenarios))
         form = "--scenario={}"
-        asked = (
-            specs.Reference(name=it, place=form.format(it), form=form) for it in wanted.scenario
-        )
+        asked = (Reference(name=it, place=form.format(it), form=form) for it in wanted.scenario)
         self._chosen = {index.find(one).key for one in asked}
         self._mapper = Mapper(self._specification, index, wanted.root)
         self.instruments.specification = self._specification
 
-    def _read_rules(self) -> evidence.Rules:
+    def _read_rules(self) -> Rules:
         wanted = self._wanted
         is_list = any(getattr(self._config.option, name, False) for name in _LISTS)
         check_agreed(wanted, lists_only=is_list)
         baseline, lock = wanted.scenario_baseline, wanted.scenario_lock
         place = wanted.places["scenario_waive"]
-        known = evidence.read_baseline(wanted.root / baseline) if baseline else ()
-        return evidence.Rules(
+        known = read_baseline(wanted.root / baseline) if baseline else ()
+        return Rules(
             evidence=wanted.scenario_evidence,
-            agreed_gaps=(*known, *evidence.read_waivers(wanted.scenario_waive, place=place)),
-            lock=evidence.Lock.read(wanted.root / lock) if lock else evidence.Lock(),
+            agreed_gaps=(*known, *read_waivers(wanted.scenario_waive, place=place)),
+            lock=Lock.read(wanted.root / lock) if lock else Lock(),
             today=datetime.now(tz=UTC).date(),
             lists_only=is_list,
         )
@@ -227,7 +232,7 @@ class Scenarios:
         if sent is not None:
             self._mappings.take_over(sent["found"])
             for test, values in sent["sabotaged"].items():
-                self._tries.add_sabotages(test, tuple(evidence.Sabotage(**one) for one in values))
+                self._tries.add_sabotages(test, tuple(Sabotage(**one) for one in values))
 
     @hook(trylast=True)
     def pytest_sessionfinish(self, session: Any) -> None:
@@ -249,8 +254,8 @@ class Scenarios:
         is_strict = self._wanted.scenarios == "strict"
         return is_strict and self.document is not None and bool(self.document.gaps)
 
-    def _judged(self, session: Any) -> evidence.Document:
-        return evidence.judge(
+    def _judged(self, session: Any) -> Document:
+        return judge(
             self._specification,
             self._mappings.all(),
             list(self._tries.all(self._mappings.names)),
@@ -263,7 +268,7 @@ class Scenarios:
     def _write(self, session: Any) -> None:
         assert self.document is not None, "it was judged"  # noqa: S101 - for the type checker
         try:
-            self._lines = outputs.write(
+            self._lines = write(
                 self._targets,
                 self.document,
                 root=self._wanted.root,
@@ -282,13 +287,11 @@ class Scenarios:
         if verbosity >= 0:
             terminalreporter.write_sep("=", "scenarios")
         strict = "--scenarios=strict" * (self._wanted.scenarios == "strict")
-        told_lines = outputs.lines(self.document, verbosity=verbosity, strict=strict)
+        told_lines = terminal.lines(self.document, verbosity=verbosity, strict=strict)
         annotations: list[str] = []
         if os.environ.get("GITHUB_ACTIONS") == "true":
             root = self._wanted.root
-            annotations = outputs.workflow_commands(
-                self.document, root=root, is_strict=bool(strict)
-            )
+            annotations = workflow_commands(self.document, root=root, is_strict=bool(strict))
         for line in [*told_lines, *self._lines, *annotations]:
             terminalreporter.write_line(line, red=self._fails and line.startswith("scenarios: "))
 

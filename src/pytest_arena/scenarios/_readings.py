@@ -10,21 +10,18 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._changes import Changes
-from pytest_arena._gate import Doings
-from pytest_arena._run import WideFixture
+from pytest_arena._gate import Doings, Part
+from pytest_arena._run import ArenaRun, WideFixture
 from pytest_arena.errors import redact
-from pytest_arena.scenarios._log import PLAIN
-from pytest_arena.scenarios.evidence import Asserted, Facts, Requested, StepFacts
+from pytest_arena.scenarios._log import PLAIN, Log
+from pytest_arena.scenarios.evidence._document import Asserted, Facts, Requested, StepFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pytest_arena._databases._resolver import Level
-    from pytest_arena._gate import Part
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
-    from pytest_arena._run import ArenaRun
-    from pytest_arena.scenarios._log import Log
 
     _Counts = tuple[tuple[str, int], ...]
 
@@ -245,9 +242,7 @@ def better(facts: Facts, other: Facts | None) -> Facts:
 
 
 def _worth(facts: Facts) -> tuple[bool, bool, bool]:
-    last = len(facts.requests)
-    is_asserted = any(one.after == last and not one.is_constant for one in facts.asserted)
-    return bool(facts.requests), is_asserted, bool(facts.seeded)
+    return bool(facts.requests), bool(facts.checks_at_the_end), bool(facts.seeded)
 
 
 def _why(error: Exception) -> str:

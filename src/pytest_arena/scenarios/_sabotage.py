@@ -17,18 +17,15 @@ import pluggy
 
 from pytest_arena import _process
 from pytest_arena.errors import ArenaError, LoginError, RefusedError
-from pytest_arena.scenarios._breakage import Breaking, to_break
-from pytest_arena.scenarios._tries import ADDRESS, told
-from pytest_arena.scenarios.evidence import Sabotage
+from pytest_arena.scenarios._breakage import Breaking, SabotageKind, to_break
+from pytest_arena.scenarios._tries import ADDRESS, Tries, told
+from pytest_arena.scenarios.evidence._document import Facts, Sabotage
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
-    from pytest_arena.scenarios._breakage import SabotageKind
     from pytest_arena.scenarios._instruments import Instruments
     from pytest_arena.scenarios._mapping import Mapped
-    from pytest_arena.scenarios._tries import Tries
-    from pytest_arena.scenarios.evidence import Facts
 
 Result = Literal["noticed", "survived", "not applicable", "unknown"]
 

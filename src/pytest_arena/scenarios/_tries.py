@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._config._load import is_library
 from pytest_arena.errors import NotWritten, redact
 from pytest_arena.scenarios._assertions import relative
-from pytest_arena.scenarios.evidence import Facts, Try, from_shape, to_shape
+from pytest_arena.scenarios.evidence._document import (
+    Facts,
+    Outcome,
+    Sabotage,
+    Try,
+    from_shape,
+    to_shape,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from pytest_arena.scenarios.evidence import Outcome, Sabotage
 
 
 SENT = "arena_scenario"
@@ -219,7 +224,7 @@ def evidence_line(facts: Facts) -> str:
     parts = {
         "seeded": "?" if facts.seeded is None else seeded or "-",
         "requested": ", ".join(requests) or "-",
-        "asserted": str(sum(one.times for one in facts.asserted if not one.is_constant)),
+        "asserted": str(sum(one.times for one in facts.checks)),
     }
     off = dict(facts.off)
     return "; ".join(f"{name}: {'?' if name in off else text}" for name, text in parts.items())

@@ -12,15 +12,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ConfigError, ScenarioError
-from pytest_arena.scenarios.evidence._document import FINE, Status
-from pytest_arena.scenarios.evidence._json import from_shape, to_shape
-from pytest_arena.scenarios.specs import Problem, similarity, step_lines
+from pytest_arena.scenarios.evidence._document import (
+    FINE,
+    Document,
+    Pairs,
+    Status,
+    from_shape,
+    to_shape,
+)
+from pytest_arena.scenarios.specs._specification import (
+    Problem,
+    ScenarioSpec,
+    similarity,
+    step_lines,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from pytest_arena.scenarios.evidence._document import Document, Pairs
-    from pytest_arena.scenarios.specs import ScenarioSpec
 
 # Above it two scenarios are one that was edited: an edited one has 0.99, the nearest other 0.38.
 _NEARLY = 0.8

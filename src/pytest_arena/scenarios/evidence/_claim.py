@@ -7,21 +7,20 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_arena.scenarios.evidence._document import JudgedStep, Status
-from pytest_arena.scenarios.specs import literals, paths
+from pytest_arena.scenarios.evidence._document import (
+    Facts,
+    JudgedStep,
+    Mapping,
+    Requested,
+    Sabotage,
+    Status,
+    StepFacts,
+)
+from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec, Step, literals, paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from pytest_arena.scenarios.evidence._document import (
-        Asserted,
-        Facts,
-        Mapping,
-        Requested,
-        Sabotage,
-        StepFacts,
-    )
-    from pytest_arena.scenarios.specs import Kind, ScenarioSpec, Step
 
 NO_SEED = "@no-seed"  # what the database holds before any test satisfies its Given
 NO_REQUEST = "@no-request"  # it is not about a request, but a command, a batch, a file
@@ -66,15 +65,6 @@ def worst(flags: Iterable[StatusReason]) -> StatusReason:
 def other_statuses(statuses: Iterable[Status], but: Status) -> tuple[Status, ...]:
     """Return each status but this one and PROVEN once, the worst first."""
     return tuple(sorted(set(statuses) - {but, Status.PROVEN}, key=lambda status: status.rank))
-
-
-def checks_at_the_end(facts: Facts) -> list[Asserted]:
-    """Return the assertions that could fail, and passed once the last request had ended."""
-    return [check for check in _real_checks(facts) if check.after >= len(facts.requests)]
-
-
-def _real_checks(facts: Facts) -> list[Asserted]:
-    return [check for check in facts.asserted if not check.is_constant]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +117,8 @@ class Claim:
         return flags + [self.flag(it.status, it.reason) for it in steps if it.status and it.reason]
 
     def _no_assertion(self, facts: Facts) -> str:
-        checks = _real_checks(facts)
-        if checks if NO_REQUEST in self.tags else checks_at_the_end(facts):
+        checks = facts.checks
+        if checks if NO_REQUEST in self.tags else facts.checks_at_the_end:
             return ""
         constant = min((check.place for check in facts.asserted), default="")
         more = f" that could fail ({constant} cannot)" if constant else ""

@@ -8,31 +8,27 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios.evidence._agreed import Lock, gap_problems
+from pytest_arena.scenarios.evidence._agreed import AgreedGap, Lock, gap_problems
 from pytest_arena.scenarios.evidence._claim import EXCUSES, Claim
 from pytest_arena.scenarios.evidence._document import (
     PASSED,
     Document,
     JudgedScenario,
+    JudgedStep,
+    JudgedTest,
+    Mapping,
+    Pairs,
     Standing,
     Status,
+    Try,
 )
 from pytest_arena.scenarios.evidence._verdicts import best_steps, gaps, judged_scenario, judged_test
-from pytest_arena.scenarios.specs import Problem
+from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec, Specification
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import date
 
-    from pytest_arena.scenarios.evidence._agreed import AgreedGap
-    from pytest_arena.scenarios.evidence._document import (
-        JudgedStep,
-        JudgedTest,
-        Mapping,
-        Pairs,
-        Try,
-    )
-    from pytest_arena.scenarios.specs import ScenarioSpec, Specification
 
 EVIDENCE = ("seeded", "requested", "asserted")
 """What can be asked for, in the order in which it happens."""

@@ -6,22 +6,25 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from pytest_arena.errors import redact
-from pytest_arena.scenarios.evidence._claim import StatusReason, other_statuses, worst
+from pytest_arena.scenarios.evidence._claim import Claim, StatusReason, other_statuses, worst
 from pytest_arena.scenarios.evidence._document import (
     FINE,
     PASSED,
+    Document,
     JudgedScenario,
     JudgedStep,
     JudgedTest,
+    Outcome,
+    Pairs,
+    Standing,
     Status,
+    Try,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from pytest_arena.scenarios.evidence._claim import Claim
-    from pytest_arena.scenarios.evidence._document import Document, Outcome, Pairs, Standing, Try
-    from pytest_arena.scenarios.specs import Row, ScenarioSpec
+    from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec
 
 # A test, after all of its tries.
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from pytest_arena.scenarios.evidence import Document, JudgedScenario
-    from pytest_arena.scenarios.specs import Problem, ScenarioSpec, Step
+    from pytest_arena.scenarios.evidence._document import Document, JudgedScenario
+    from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec, Step
 
 Kind = Literal[
     "blank",

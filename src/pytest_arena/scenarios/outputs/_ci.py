@@ -6,14 +6,13 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from pytest_arena.scenarios.evidence import Status
+from pytest_arena.scenarios.evidence._document import Document, JudgedScenario, Status
 from pytest_arena.scenarios.outputs import _phrases as phrases
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from pytest_arena.scenarios.evidence import Document, JudgedScenario
 
 # GitHub shows no summary of more than 1 MiB:
 # https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands

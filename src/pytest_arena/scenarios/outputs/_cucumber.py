@@ -22,16 +22,22 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gherkin.pickles.compiler import Compiler
 
-from pytest_arena.scenarios.evidence import JudgedStep, Status, row_verdict
+from pytest_arena.scenarios.evidence._document import (
+    Document,
+    JudgedScenario,
+    JudgedStep,
+    JudgedTest,
+    Status,
+)
+from pytest_arena.scenarios.evidence._verdicts import row_verdict
 from pytest_arena.scenarios.outputs._chapters import lines_as_read
 from pytest_arena.scenarios.outputs._phrases import reason
-from pytest_arena.scenarios.specs import parse
+from pytest_arena.scenarios.specs._reader import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pytest_arena.scenarios.evidence import Document, JudgedScenario, JudgedTest
-    from pytest_arena.scenarios.specs import Row, ScenarioSpec
+    from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec
 
 Message = dict[str, Any]
 

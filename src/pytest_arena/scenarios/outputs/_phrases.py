@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena.scenarios.evidence import Status
+from pytest_arena.scenarios.evidence._document import Document, JudgedScenario, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pytest_arena.scenarios.evidence import Document, JudgedScenario
-    from pytest_arena.scenarios.specs import Problem, ScenarioSpec
+    from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec
 
 # What a part of the tests says nothing about.
 _NOT_JUDGED = {Status.NOT_RUN, Status.UNMAPPED}

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from pytest_arena.scenarios.specs import Index, Row, ScenarioSpec, Step
+    from pytest_arena.scenarios.specs._index import Index
+    from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec, Step
 
 # Files: no line that is there is changed.
 

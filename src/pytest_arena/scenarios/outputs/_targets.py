@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._config._load import nearest
 from pytest_arena.errors import ConfigError
-from pytest_arena.scenarios.evidence import as_json
+from pytest_arena.scenarios.evidence._document import Document, as_json
 from pytest_arena.scenarios.outputs._ci import summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pytest_arena.scenarios.evidence import Document
 
 FORMS = {
     "json": ("scenarios.json", "scenarios as JSON"),

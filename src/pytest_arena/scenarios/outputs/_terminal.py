@@ -7,20 +7,20 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from pytest_arena.scenarios.evidence import Status
+from pytest_arena.scenarios.evidence._document import (
+    Document,
+    Facts,
+    JudgedScenario,
+    JudgedTest,
+    Requested,
+    Status,
+)
 from pytest_arena.scenarios.outputs import _phrases as phrases
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pytest_arena.scenarios.evidence import (
-        Document,
-        Facts,
-        JudgedScenario,
-        JudgedTest,
-        Requested,
-    )
-    from pytest_arena.scenarios.specs import Specification
+    from pytest_arena.scenarios.specs._specification import Specification
 
 # The reason, which says most, begins where a wide terminal still shows it.
 _PLACE, _STATUS, _NAME = 40, 9, 48

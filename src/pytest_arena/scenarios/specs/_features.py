@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena.scenarios.specs._specification import (
     Feature,
     GherkinText,
+    Kind,
     Row,
     ScenarioSpec,
     Step,
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pytest_arena.scenarios.specs._gherkin import Language, Node, Tree
-    from pytest_arena.scenarios.specs._specification import Kind
 
 # BR-TEST-001, REQ-12, SHOP-7. A hyphen stands in each: OAUTH2, IPV6 and ES6 are names.
 _ID = re.compile(r"\b[A-Z][A-Z0-9]+(?:-[A-Z][A-Z0-9]*)*-\d+\b(?![-.]\d)")

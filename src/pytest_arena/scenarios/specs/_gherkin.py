@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from gherkin.dialect import DIALECTS
 from gherkin.errors import CompositeParserException, ParserException
-from gherkin.parser import Parser
+from gherkin.parser import Parser, ParserContext
 from gherkin.token_matcher import TokenMatcher
 from gherkin.token_matcher_markdown import GherkinInMarkdownTokenMatcher
 from gherkin.token_scanner import TokenScanner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from gherkin.parser import ParserContext
 
     from pytest_arena.scenarios.specs._specification import GherkinText, Kind
 

@@ -8,14 +8,13 @@ from difflib import get_close_matches
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
-from pytest_arena.scenarios.specs._specification import Problem
+from pytest_arena.scenarios.specs._specification import GherkinText, Problem, ScenarioSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_arena.scenarios.specs._features import FeatureNode, ScenarioNode
     from pytest_arena.scenarios.specs._gherkin import Language, Node, Slip
-    from pytest_arena.scenarios.specs._specification import GherkinText, ScenarioSpec
 
 # A column's name: no mark-up, no address, no comparison.
 _PLACEHOLDER = re.compile(r"<([^\W\d][\w .\-]*)>")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios.specs import _fences
 from pytest_arena.scenarios.specs._features import feature_of
+from pytest_arena.scenarios.specs._gherkin import Fault, Tree, nearest, tree
 from pytest_arena.scenarios.specs._gherkin import language as language_of
-from pytest_arena.scenarios.specs._gherkin import nearest, tree
 from pytest_arena.scenarios.specs._lint import Lint
 from pytest_arena.scenarios.specs._specification import (
     GherkinText,
@@ -26,7 +26,6 @@ from pytest_arena.scenarios.specs._specification import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from pytest_arena.scenarios.specs._gherkin import Fault, Tree
 
 MEGABYTES = 5
 """A specification is text that somebody wrote: what is larger is a mistake."""
