@@ -1,7 +1,5 @@
 """Which assertions of a test have passed, what do they say, and may one have passed unheard?"""
 
-from __future__ import annotations
-
 import ast
 import dis
 import functools
@@ -11,11 +9,12 @@ import os
 import re
 import sys
 import unittest
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import _pytest.assertion.rewrite as rewriting
@@ -23,13 +22,9 @@ import _pytest.assertion.util as asserting
 
 from pytest_arena._config._load import is_library
 from pytest_arena._others import own_function
+from pytest_arena.scenarios._instruments import Instruments
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from pytest_arena.scenarios._instruments import Instruments
-
-    _Heard = Callable[[int, str, str], None]
+_Heard = Callable[[int, str, str], None]
 
 # pytest compiles test files twice, with calls for assertions that pass and without: each kind has
 # files of its own in the cache, or one of them would be silent.

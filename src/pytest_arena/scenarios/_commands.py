@@ -1,9 +1,9 @@
 """What do the verbs of ``arena scenarios`` do? Each returns its exit status."""
 
-from __future__ import annotations
-
+import argparse
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from glob import glob
@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from pytest_arena._config._project import read_project, read_setting
 from pytest_arena.errors import ConfigError, ScenarioError
@@ -31,10 +30,6 @@ from pytest_arena.scenarios.outputs._targets import (
 from pytest_arena.scenarios.specs import _reader as reader
 from pytest_arena.scenarios.specs._index import Index, Reference
 from pytest_arena.scenarios.specs._specification import Problem, Specification
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable, Iterator, Sequence
 
 _FAILED = 1
 _USAGE, _NO_TESTS = 4, 5  # pytest's own exit statuses

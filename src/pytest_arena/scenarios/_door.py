@@ -1,25 +1,20 @@
 """Which requests reach the app under test, by any client, and were the answers looked at?"""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import sys
 from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from types import FrameType
+from typing import Any, Protocol
 from unittest import mock
 from weakref import WeakSet
 
 from pytest_arena._app import is_logging_in, request_sent
 from pytest_arena._ledger import Request
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
-
-    from pytest_arena._run import Apps
+from pytest_arena._run import Apps
 
 
 class Listener(Protocol):

@@ -1,43 +1,40 @@
 """Who notes what a test does, from its first fixture to the end of its call?"""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from pytest_arena._app import is_logging_in
+from pytest_arena._databases._resolver import Level
 from pytest_arena._gate import Doings, watch_statements
+from pytest_arena._ledger import Request
 from pytest_arena._process import seconds as now
+from pytest_arena._run import ArenaRun
+from pytest_arena.scenarios._breakage import Breaking
 from pytest_arena.scenarios._door import AppDoor, is_by_itself, request_now
 from pytest_arena.scenarios._log import Log
 from pytest_arena.scenarios._readings import Reading, better, unknown
+from pytest_arena.scenarios.evidence._document import Facts
 from pytest_arena.scenarios.specs._specification import ScenarioSpec, Specification, literals
 
-if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Callable, Iterable, Sequence
-
-    from pytest_arena._databases._resolver import Level
-    from pytest_arena._ledger import Request
-    from pytest_arena._run import ArenaRun
-    from pytest_arena.scenarios._breakage import Breaking
-    from pytest_arena.scenarios.evidence._document import Facts
-
-    _Row = tuple[tuple[str, str], ...]
+_Row = tuple[tuple[str, str], ...]
 
 
 class Instruments:
     """Notes the facts of tests that prove a scenario. Never fails a test."""
+
+    breaking: Breaking | None = None  # a test is run again with something broken
+    _wide: dict[Level, Counter[str]]  # rows of wider fixtures' levels
 
     def __init__(self, run: ArenaRun) -> None:
         self.run = run
         self.door = AppDoor(lambda: run.apps, self)
         self.specification: Specification | None = None
         self.log: Log | None = None
-        self.breaking: Breaking | None = None  # a test is run again with something broken
         self.wants_bodies = False  # whether what was sent may hold one of the literals
         self._off: dict[str, str] = {}
         self._facts: Facts | None = None
-        self._wide: dict[Level, Counter[str]] = {}  # rows of wider fixtures' levels
+        self._wide = {}
         self._literals: tuple[str, ...] = ()
         self._wanted_by: dict[object, tuple[str, ...]] = {}
         self._doings: dict[Level, Doings] = {}  # of the levels that stand

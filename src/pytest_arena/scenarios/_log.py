@@ -1,23 +1,17 @@
 """What is noted of one try of one test, while it runs?"""
 
-from __future__ import annotations
-
 import ast
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING
 from uuid import UUID
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_arena._ledger import Request
-    from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec
-
+from pytest_arena._ledger import Request
+from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec
 
 PLAIN = (str, int, float, Decimal, date, time, Enum, UUID)
 """What has a text that says its value. Others' may be long, or ask a database for what it says."""

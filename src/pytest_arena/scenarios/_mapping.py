@@ -1,17 +1,17 @@
 """Which scenarios does a test say that it proves, and were all tests of scenarios run?"""
 
-from __future__ import annotations
-
 import ast
 import functools
 import inspect
 import linecache
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pytest_arena._config import Config
 from pytest_arena._others import own_function
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, ScenarioError
@@ -20,11 +20,6 @@ from pytest_arena.scenarios._tries import skip_reason
 from pytest_arena.scenarios.evidence._document import Mapping, from_shape, to_shape
 from pytest_arena.scenarios.specs._index import Index, Reference, reference, row_proven
 from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec, Specification
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from pytest_arena._config import Config
 
 
 @dataclass(frozen=True, slots=True)

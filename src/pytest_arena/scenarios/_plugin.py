@@ -1,16 +1,17 @@
 """What becomes of the scenarios in one run of pytest, from its options to its exit status?"""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Generator
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pluggy
 
+from pytest_arena._config import Config
+from pytest_arena._run import ArenaRun
 from pytest_arena.errors import ArenaError
 from pytest_arena.scenarios._assertions import enable, heard
 from pytest_arena.scenarios._instruments import Instruments
@@ -33,12 +34,6 @@ from pytest_arena.scenarios.outputs._ci import workflow_commands
 from pytest_arena.scenarios.outputs._targets import targets, write
 from pytest_arena.scenarios.specs import _reader as reader
 from pytest_arena.scenarios.specs._index import Index, Reference
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from pytest_arena._config import Config
-    from pytest_arena._run import ArenaRun
 
 hook = pluggy.HookimplMarker("pytest")
 

@@ -1,29 +1,24 @@
 """What does the log of a test amount to, as facts: rows, requests, assertions?"""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_arena._changes import Changes
+from pytest_arena._databases._resolver import Level
 from pytest_arena._gate import Doings, Part
+from pytest_arena._ledger import Request
+from pytest_arena._product import Database
 from pytest_arena._run import ArenaRun, WideFixture
 from pytest_arena.errors import redact
 from pytest_arena.scenarios._log import PLAIN, Log
 from pytest_arena.scenarios.evidence._document import Asserted, Facts, Requested, StepFacts
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from pytest_arena._databases._resolver import Level
-    from pytest_arena._ledger import Request
-    from pytest_arena._product import Database
-
-    _Counts = tuple[tuple[str, int], ...]
+_Counts = tuple[tuple[str, int], ...]
 
 _LONGEST_TEXT = 160
 _MOST_PLACES = 20  # of assertions

@@ -1,16 +1,15 @@
 """Which tests stay green though what they are about was broken?"""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import signal
 import threading
 import warnings
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from unittest import mock
 
 import pluggy
@@ -18,14 +17,10 @@ import pluggy
 from pytest_arena import _process
 from pytest_arena.errors import ArenaError, LoginError, RefusedError
 from pytest_arena.scenarios._breakage import Breaking, SabotageKind, to_break
+from pytest_arena.scenarios._instruments import Instruments
+from pytest_arena.scenarios._mapping import Mapped
 from pytest_arena.scenarios._tries import ADDRESS, Tries, told
 from pytest_arena.scenarios.evidence._document import Facts, Sabotage
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
-
-    from pytest_arena.scenarios._instruments import Instruments
-    from pytest_arena.scenarios._mapping import Mapped
 
 Result = Literal["noticed", "survived", "not applicable", "unknown"]
 

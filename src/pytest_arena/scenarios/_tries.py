@@ -1,14 +1,13 @@
 """How did each try of a test end, by what its process tells in its reports?"""
 
-from __future__ import annotations
-
 import json
 import os
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_arena._config._load import is_library
 from pytest_arena.errors import NotWritten, redact
@@ -21,10 +20,6 @@ from pytest_arena.scenarios.evidence._document import (
     from_shape,
     to_shape,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
 
 SENT = "arena_scenario"
 """The attribute of a report by which a test's process tells of it: plain values alone."""

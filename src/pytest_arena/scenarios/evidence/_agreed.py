@@ -1,15 +1,14 @@
 """What has somebody agreed to: steps and their tests, gaps of the baseline, waivers?"""
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from difflib import unified_diff
 from linecache import getlines
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Self
 
 from pytest_arena.errors import ConfigError, ScenarioError
 from pytest_arena.scenarios.evidence._document import (
@@ -26,10 +25,6 @@ from pytest_arena.scenarios.specs._specification import (
     similarity,
     step_lines,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
 
 # Above it two scenarios are one that was edited: an edited one has 0.99, the nearest other 0.38.
 _NEARLY = 0.8
@@ -87,7 +82,7 @@ class Locked:
     tests: Pairs = ()  # node ids and the hashes of their code, sorted
 
     @classmethod
-    def of(cls, scenario: ScenarioSpec, tests: Mapping[str, str]) -> Locked:
+    def of(cls, scenario: ScenarioSpec, tests: Mapping[str, str]) -> Self:
         """Return a scenario as it stands, with its tests."""
         return cls(
             key=scenario.key,
@@ -97,7 +92,7 @@ class Locked:
             rows=_row_lines(scenario),
         )
 
-    def difference(self, old: Locked | None, place: str) -> Iterator[str]:
+    def difference(self, old: "Locked | None", place: str) -> Iterator[str]:
         """Yield what has changed since: a diff of the steps, and a line for each test."""
         if old and old.key != self.key:
             yield f"renamed: {old.key} -> {self.key}"
@@ -143,7 +138,7 @@ class Lock:
     place: str = "scenarios.lock"
 
     @classmethod
-    def read(cls, path: Path) -> Lock:
+    def read(cls, path: Path) -> Self:
         """Read the file; one that is not there is an empty lock.
 
         Raises:
@@ -179,7 +174,7 @@ class Lock:
 
     def accepted(
         self, document: Document, keys: Sequence[str] = ()
-    ) -> tuple[Lock, tuple[str, ...]]:
+    ) -> "tuple[Lock, tuple[str, ...]]":
         """Accept the steps of scenarios as they stand, and their tests as they are.
 
         Args:

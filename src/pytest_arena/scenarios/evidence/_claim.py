@@ -1,11 +1,9 @@
 """What does a test have to show for its scenario, and what of it is missing?"""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from pytest_arena.scenarios.evidence._document import (
     Facts,
@@ -17,10 +15,6 @@ from pytest_arena.scenarios.evidence._document import (
     StepFacts,
 )
 from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec, Step, literals, paths
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
 
 NO_SEED = "@no-seed"  # what the database holds before any test satisfies its Given
 NO_REQUEST = "@no-request"  # it is not about a request, but a command, a batch, a file

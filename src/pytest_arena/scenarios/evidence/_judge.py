@@ -1,11 +1,11 @@
 """What is proven by this run, or by several runs together?"""
 
-from __future__ import annotations
-
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from datetime import date
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios.evidence._agreed import AgreedGap, Lock, gap_problems
@@ -24,11 +24,6 @@ from pytest_arena.scenarios.evidence._document import (
 )
 from pytest_arena.scenarios.evidence._verdicts import best_steps, gaps, judged_scenario, judged_test
 from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec, Specification
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from datetime import date
-
 
 EVIDENCE = ("seeded", "requested", "asserted")
 """What can be asked for, in the order in which it happens."""

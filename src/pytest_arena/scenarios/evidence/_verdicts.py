@@ -1,9 +1,7 @@
 """What is a test worth for its scenario, the scenario by its tests, and is it a gap?"""
 
-from __future__ import annotations
-
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_arena.errors import redact
 from pytest_arena.scenarios.evidence._claim import Claim, StatusReason, other_statuses, worst
@@ -20,11 +18,7 @@ from pytest_arena.scenarios.evidence._document import (
     Status,
     Try,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec
+from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec
 
 # A test, after all of its tries.
 

@@ -3,19 +3,15 @@
 Lines are known by what was read in them: keywords are words of 80 languages.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby, pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from pytest_arena.scenarios.evidence._document import Document, JudgedScenario
-    from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec, Step
+from pytest_arena.scenarios.evidence._document import Document, JudgedScenario
+from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec, Step
 
 Kind = Literal[
     "blank",

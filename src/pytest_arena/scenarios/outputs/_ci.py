@@ -1,18 +1,12 @@
 """What is shown where CI runs: a job's summary in Markdown, GitHub's lines at the files' own."""
 
-from __future__ import annotations
-
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from pytest_arena.scenarios.evidence._document import Document, JudgedScenario, Status
 from pytest_arena.scenarios.outputs import _phrases as phrases
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-
 
 # GitHub shows no summary of more than 1 MiB:
 # https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands

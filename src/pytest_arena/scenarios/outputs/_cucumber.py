@@ -7,18 +7,17 @@ is that of a hook at the end, which the evidence is attached to as JSON: no step
 passed that nobody has looked at.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform
 import re
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import count, groupby
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from gherkin.pickles.compiler import Compiler
 
@@ -33,11 +32,7 @@ from pytest_arena.scenarios.evidence._verdicts import row_verdict
 from pytest_arena.scenarios.outputs._chapters import lines_as_read
 from pytest_arena.scenarios.outputs._phrases import reason
 from pytest_arena.scenarios.specs._reader import parse
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec
+from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec
 
 Message = dict[str, Any]
 

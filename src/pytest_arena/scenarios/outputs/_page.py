@@ -1,21 +1,21 @@
 """What stands on the page of a specification: one file that asks for nothing from anywhere."""
 
-from __future__ import annotations
-
 import posixpath
 import re
 from base64 import b64encode
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from itertools import groupby
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
 from jinja2 import Environment, StrictUndefined, Template
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from markupsafe import Markup, escape
 
 from pytest_arena.scenarios.evidence._document import (
@@ -40,12 +40,7 @@ from pytest_arena.scenarios.outputs._phrases import counted, judged_count
 from pytest_arena.scenarios.specs._fences import is_gherkin, without_front_matter
 from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec, Step, literals
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from markdown_it.token import Token
-
-    Gherkin = Callable[..., Markup]
+Gherkin = Callable[..., Markup]
 
 
 _LANGUAGE = re.compile(r"\s*#\s*language\s*:\s*([a-z]{2,3})(?:-([A-Z]{2}))?\s*$")

@@ -1,15 +1,9 @@
 """The phrases of every output: headings, totals, reasons."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from pytest_arena.scenarios.evidence._document import Document, JudgedScenario, Status
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec
+from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec
 
 # What a part of the tests says nothing about.
 _NOT_JUDGED = {Status.NOT_RUN, Status.UNMAPPED}

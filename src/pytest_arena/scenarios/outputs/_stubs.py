@@ -1,24 +1,19 @@
 """Which tests are lacking, what do they look like, and into which files do they go?"""
 
-from __future__ import annotations
-
 import ast
 import io
 import keyword
 import re
 import tokenize
 import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-
-    from pytest_arena.scenarios.specs._index import Index
-    from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec, Step
+from pytest_arena.scenarios.specs._index import Index
+from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec, Step
 
 # Files: no line that is there is changed.
 

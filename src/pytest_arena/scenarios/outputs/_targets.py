@@ -1,20 +1,14 @@
 """Which outputs are asked for, and where do they go?"""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from pytest_arena._config._load import nearest
 from pytest_arena.errors import ConfigError
 from pytest_arena.scenarios.evidence._document import Document, as_json
 from pytest_arena.scenarios.outputs._ci import summary
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
 
 FORMS = {
     "json": ("scenarios.json", "scenarios as JSON"),

@@ -1,11 +1,9 @@
 """Which lines does a person read: after a run, of one scenario, of what the specifications say?"""
 
-from __future__ import annotations
-
 import shlex
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from pytest_arena.scenarios.evidence._document import (
     Document,
@@ -16,11 +14,7 @@ from pytest_arena.scenarios.evidence._document import (
     Status,
 )
 from pytest_arena.scenarios.outputs import _phrases as phrases
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from pytest_arena.scenarios.specs._specification import Specification
+from pytest_arena.scenarios.specs._specification import Specification
 
 # The reason, which says most, begins where a wide terminal still shows it.
 _PLACE, _STATUS, _NAME = 40, 9, 48

@@ -1,11 +1,11 @@
 """How does what the parser returns become features, scenarios, steps, and their business rules?"""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pytest_arena.scenarios.specs._gherkin import Language, Node, Tree
 from pytest_arena.scenarios.specs._specification import (
     Feature,
     GherkinText,
@@ -16,11 +16,6 @@ from pytest_arena.scenarios.specs._specification import (
     canonical,
     rev_of,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from pytest_arena.scenarios.specs._gherkin import Language, Node, Tree
 
 # BR-TEST-001, REQ-12, SHOP-7. A hyphen stands in each: OAUTH2, IPV6 and ES6 are names.
 _ID = re.compile(r"\b[A-Z][A-Z0-9]+(?:-[A-Z][A-Z0-9]*)*-\d+\b(?![-.]\d)")

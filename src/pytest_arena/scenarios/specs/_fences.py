@@ -1,25 +1,20 @@
 """Which pieces of a Markdown file are Gherkin, and which ones should have been?"""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from itertools import takewhile
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from pytest_arena.scenarios.specs._features import requirement_in
 from pytest_arena.scenarios.specs._gherkin import Language, language, languages, nearest
 from pytest_arena.scenarios.specs._specification import GherkinText, Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from markdown_it.token import Token
 
 # ```gherkin, ~~~ Gherkin title="x", ``` {.gherkin #id}
 _INFO = r"[\s{.]*(?:gherkin|feature|cucumber)(?![\w-])"

@@ -4,13 +4,12 @@ The only module that reads by the package ``gherkin-official``: its majors come 
 what they return.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from gherkin.dialect import DIALECTS
 from gherkin.errors import CompositeParserException, ParserException
@@ -19,10 +18,7 @@ from gherkin.token_matcher import TokenMatcher
 from gherkin.token_matcher_markdown import GherkinInMarkdownTokenMatcher
 from gherkin.token_scanner import TokenScanner
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pytest_arena.scenarios.specs._specification import GherkinText, Kind
+from pytest_arena.scenarios.specs._specification import GherkinText, Kind
 
 Node = dict[str, Any]
 """What the parser returns for a feature, a rule, a scenario, a step."""

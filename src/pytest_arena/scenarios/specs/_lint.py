@@ -1,20 +1,14 @@
 """What does the parser let pass that its author cannot have meant?"""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING
 
+from pytest_arena.scenarios.specs._features import FeatureNode, ScenarioNode
+from pytest_arena.scenarios.specs._gherkin import Language, Node, Slip
 from pytest_arena.scenarios.specs._specification import GherkinText, Problem, ScenarioSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from pytest_arena.scenarios.specs._features import FeatureNode, ScenarioNode
-    from pytest_arena.scenarios.specs._gherkin import Language, Node, Slip
 
 # A column's name: no mark-up, no address, no comparison.
 _PLACEHOLDER = re.compile(r"<([^\W\d][\w .\-]*)>")

@@ -1,14 +1,12 @@
 """Which files are specifications, and what do they say?"""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from glob import glob, has_magic
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios.specs import _fences
@@ -22,10 +20,6 @@ from pytest_arena.scenarios.specs._specification import (
     ScenarioSpec,
     Specification,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
 
 MEGABYTES = 5
 """A specification is text that somebody wrote: what is larger is a mistake."""

@@ -1,17 +1,13 @@
 """What stands in a specification (features, scenarios, steps), and in which version."""
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from unicodedata import normalize
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 Kind = Literal["given", "when", "then"]
 
