@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from pytest_arena._origin import user_line
 from pytest_arena.errors import NotWritten, ScenarioError
 from pytest_arena.scenarios._log import Block, Log
+from pytest_arena.scenarios.evidence._document import StepFacts
 from pytest_arena.scenarios.specs._index import Index
 from pytest_arena.scenarios.specs._specification import (
     Kind,
@@ -111,9 +112,12 @@ class Scenario:
             yield
         finally:
             block.is_open = False
-            block.wrote = max(written() - wrote, 0)
-            block.assertions = log.assertions - assertions
-            block.requests = tuple(range(requests, len(log.requests)))
+            done = {"wrote": max(written() - wrote, 0), "assertions": log.assertions - assertions}
+            during = tuple(range(requests, len(log.requests)))
+            log.steps += [
+                StepFacts(scenario=key, step=place, requests=during, **done)
+                for key, place in block.places
+            ]
 
 
 @dataclass(slots=True)
@@ -213,7 +217,7 @@ def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioErr
 
 def _misread(problem: Problem) -> tuple[str, str, str]:
     """Whatever is the nearest: the step may well be there, and the block be right."""
-    place = f"{problem.spec}:{problem.line}"
+    place = problem.place
     fix = f"{place}: {problem.hint}" if problem.hint else f"mend {place}"
     why = "something is wrong in the specification, where the step may stand"
     return why, fix, f"\n{place}  {problem.what}"

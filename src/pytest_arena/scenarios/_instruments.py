@@ -12,8 +12,7 @@ from pytest_arena._process import seconds as now
 from pytest_arena._run import ArenaRun
 from pytest_arena.scenarios._breakage import Breaking
 from pytest_arena.scenarios._door import AppDoor, is_by_itself, request_now
-from pytest_arena.scenarios._log import Log
-from pytest_arena.scenarios._readings import Reading, better, unknown
+from pytest_arena.scenarios._log import Log, Reading, better, unknown
 from pytest_arena.scenarios.evidence._document import Facts
 from pytest_arena.scenarios.specs._specification import ScenarioSpec, Specification, literals
 
@@ -67,11 +66,12 @@ class Instruments:
         if log is None:
             return list
         requests, answered, blocks = len(log.requests), log.answered, len(log.blocks)
+        steps = len(log.steps)
 
         def restore() -> None:
             self._facts = self._told(log)
-            del log.requests[requests:], log.blocks[blocks:]
-            log.answered, log.heard, log.assertions = answered, {}, 0
+            del log.requests[requests:], log.blocks[blocks:], log.steps[steps:]
+            log.answered, log.heard, log.values, log.assertions = answered, {}, {}, 0
 
         return restore
 
@@ -133,7 +133,7 @@ class Instruments:
             log.fixture_names |= frozenset(fixture_names)
             log.in_call = False
             self._facts = self._told(log)
-            log.let_go()
+            log.values = {}  # what the test still holds is nobody's any more
 
     def take(self) -> Facts | None:
         """Return the facts of the test, once; None where its call was never reached."""

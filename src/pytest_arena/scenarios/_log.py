@@ -1,16 +1,26 @@
-"""What is noted of one try of one test, while it runs?"""
+"""What is noted of one try of one test while it runs, and what do its facts amount to?"""
 
 import ast
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
+from itertools import chain, islice
+from typing import Any
 from uuid import UUID
 
+from pytest_arena._changes import Changes
+from pytest_arena._databases._resolver import Level
+from pytest_arena._gate import Doings, Part
 from pytest_arena._ledger import Request
+from pytest_arena._product import Database
+from pytest_arena._run import ArenaRun, WideFixture
+from pytest_arena.errors import redact
+from pytest_arena.scenarios.evidence._document import Asserted, Facts, Requested, StepFacts
 from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec
 
 PLAIN = (str, int, float, Decimal, date, time, Enum, UUID)
@@ -20,26 +30,11 @@ _KEPT = (*PLAIN, dict, list, tuple, set)
 
 
 @dataclass(slots=True, eq=False)
-class Heard:
-    """The assertions at one place that passed."""
-
-    place: str
-    text: str
-    after: int
-    times: int = 0
-    values: list[object] = field(default_factory=list)  # of the last time
-    is_constant: bool = False  # whether it could not have failed
-
-
-@dataclass(slots=True, eq=False)
 class Block:
-    """One step block of a test, while it stands and afterwards."""
+    """One step block of a test."""
 
     kind: Kind
     places: tuple[tuple[str, int], ...]  # the scenario's key, and the step's place in it
-    wrote: int = 0
-    assertions: int = 0
-    requests: tuple[int, ...] = ()
     is_open: bool = True
 
 
@@ -54,9 +49,11 @@ class Log:
     logins: list[Request] = field(default_factory=list)
     of_others: set[Request] = field(default_factory=set)  # by no client of ours, under way
     answered: int = 0
-    heard: dict[tuple[str, str], Heard] = field(default_factory=dict)
+    heard: dict[tuple[str, str], Asserted] = field(default_factory=dict)  # by place and whole text
+    values: dict[tuple[str, str], list[object]] = field(default_factory=dict)  # of the last time
     assertions: int = 0  # that passed, and could have failed
     blocks: list[Block] = field(default_factory=list)
+    steps: list[StepFacts] = field(default_factory=list)  # what was done in blocks, at their ends
     off: dict[str, str] = field(default_factory=dict)
     has_asked_another: bool = False  # an app that is not the one under test
 
@@ -81,19 +78,17 @@ class Log:
         self, place: str, text: str, values: Sequence[object], *, is_idle: bool = False
     ) -> None:
         """An assertion has passed."""
-        one = self.heard.get((place, text))
+        key, after = (place, text), self.answered
+        one = self.heard.get(key)
         if one is None:
-            one = Heard(place, text, self.answered, is_constant=is_idle or is_constant(text))
-            self.heard[place, text] = one
+            is_idle = is_idle or is_constant(text)
+            shown = _shortened(text)
+            one = Asserted(place=place, text=shown, after=after, is_constant=is_idle, times=0)
+            self.heard[key] = one
         one.times += 1
-        one.after = max(one.after, self.answered)
-        one.values = [value for value in values if isinstance(value, _KEPT)]
+        one.after = max(one.after, after)
+        self.values[key] = [value for value in values if isinstance(value, _KEPT)]
         self.assertions += not one.is_constant
-
-    def let_go(self) -> None:
-        """The call is over: what the test still holds is nobody's any more."""
-        for one in self.heard.values():
-            one.values = []
 
 
 # Most assertions ask something, and compare it with what is written as no name.
@@ -142,3 +137,295 @@ def _is_same(left: ast.expr, right: ast.expr) -> bool:
     calls = (ast.Call, ast.Await, ast.NamedExpr)
     is_called = any(isinstance(one, calls) for one in ast.walk(left))
     return not is_called and ast.dump(left) == ast.dump(right)
+
+
+# What does it amount to, as facts: rows, requests, assertions?
+
+
+_Counts = tuple[tuple[str, int], ...]
+
+_LONGEST_TEXT = 160
+_MOST_PLACES = 20  # of assertions
+_MOST_ROWS = 200  # of a table, and a question: more are counted
+
+
+class NotKnown(Exception):
+    """The databases cannot tell what has changed then."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """One reading of a log, while the test's level stands. Never raises for a database.
+
+    Rows are counted by the statements that were seen; where these cannot tell, the databases are
+    asked. Cost: microseconds, and where a database is asked one comparison of two of its states.
+    """
+
+    run: ArenaRun
+    log: Log
+    doings: Mapping[Level, Doings]
+    literals: tuple[str, ...]
+    wide: dict[Level, Counter[str]]  # rows of wider fixtures, once they were counted
+    off: dict[str, str]
+    values: list[Any] = field(default_factory=list)  # of rows that were read
+
+    def facts(self) -> Facts:
+        """Return all that is told."""
+        seeded = self._known("seeded", self._seeded)
+        tables = [table for table, _ in seeded or ()]
+        requests = tuple(self._requested(one, tables) for one in self.log.requests)
+        heard = sorted(self.log.heard.values(), key=lambda one: (one.is_constant, -one.after))
+        return Facts(
+            seeded=seeded,
+            requests=requests,
+            first=self.log.first,
+            asserted=tuple(heard[:_MOST_PLACES]),
+            steps=tuple(self.log.steps),
+            seen=self._seen(),
+            off=tuple(sorted(self.off.items())),
+        )
+
+    def _requested(self, one: Request, tables: list[str]) -> Requested:
+        return Requested(
+            method=one.method,
+            path=one.path,
+            route=one.route,
+            status=one.status,
+            role=one.role or "",
+            changed=self._known("changed", lambda: self._changed(one)),
+            read=_read_of(one.doings.statements, tables),
+            observed=one.is_observed,
+        )
+
+    def _known(self, name: str, count: Callable[[], Counter[str]]) -> _Counts | None:
+        try:
+            return tuple(sorted((table, rows) for table, rows in count().items() if rows))
+        except Exception as error:  # noqa: BLE001 - what cannot be read is unknown, and no failure
+            if name == "seeded" or not isinstance(error, NotKnown):
+                self.off[name] = _why(error)
+            return None
+
+    # Rows seeded: what was written before the test's first own request.
+
+    def _seeded(self) -> Counter[str]:
+        levels = self.run.moments.levels()
+        found: Counter[str] = Counter()
+        for depth, level in zip(range(len(levels) - 1, -1, -1), levels, strict=True):
+            doings = self.doings.get(level) or Doings()
+            if level.is_test:
+                found.update(self._of_the_test(doings, depth))
+            elif (
+                isinstance(level.owner, WideFixture)
+                and level.name.rpartition(" ")[2] in self.log.fixture_names
+            ):
+                if level not in self.wide:
+                    known = None if self._is_unsure(doings) else _counted(doings.written)
+                    self.wide[level] = known or self._read(depth=depth) - _by_itself(doings)
+                found.update(self.wide[level])
+        return found
+
+    def _of_the_test(self, own: Doings, depth: int) -> Counter[str]:
+        requests, first = self.log.requests, self.log.first
+        request = requests[first] if requests else None
+        # What was not committed, in a transaction that the first request took part in.
+        joined = _together(request.doings.joined()) if request is not None else Counter[str]()
+        parts = own.written[: request.marks.get(own)] if request is not None else own.written
+        sides = [own]
+        if not depth:  # what requests changed that prepare for the first one stands there, too
+            sides += [one.doings for one in requests[:first]]
+            parts = [*parts, *(part for one in sides[1:] for part in one.written)]
+        known = None if any(map(self._is_unsure, sides)) else _counted(parts)
+        if not known and (known is None or self._may_be_more()):
+            if depth:  # an example's level lies above: moments say nothing in this one
+                known = self._read(depth=depth) - _by_itself(own)
+            else:  # a reading shows what the app wrote as it started, and as clients logged in
+                logins = [part for one in self.log.logins for part in one.doings.written]
+                until = request.before if request is not None else None
+                known = self._read(None, until) - (_together(logins) + _by_itself(own))
+        return joined + known
+
+    def _may_be_more(self) -> bool:
+        """Whether more may have written than statements of engines: a driver, for one."""
+        used = self.run.moments.used()
+        return self.run.connections.has_raw or any(one.live is not None for one in used)
+
+    def _is_unsure(self, doings: Doings) -> bool:
+        return doings.is_unsure or self.run.connections.has_raw
+
+    # Rows that a request has changed.
+
+    def _changed(self, request: Request) -> Counter[str]:
+        doings = request.doings
+        if not doings.written and not doings.is_unsure and not self._has_changed(request):
+            return Counter()
+        known = None if self._is_unsure(doings) else _counted(doings.written)
+        if known:
+            return known
+        if request.is_at_once or request.before is None or request.after is None:
+            raise NotKnown("it was made at the same time as others")
+        return self._read(request.before, request.after)
+
+    def _has_changed(self, request: Request) -> bool:
+        """Whether something else may have written: a driver, where a file is not as before."""
+        if self.run.connections.has_raw:
+            return True
+        before, after = request.before, request.after
+        if request.is_at_once or before is None or after is None:
+            return False
+        files = [one for one in self.run.moments.used() if one.live is not None]
+        return any(before.time_of(one) is not after.time_of(one) for one in files)
+
+    def _read(self, since: Any = None, until: Any = None, *, depth: int = 0) -> Counter[str]:
+        """Return how many rows differ, by table, between two moments of the databases."""
+        used = self.run.moments.used()
+        found: Counter[str] = Counter()
+        for database in used:
+            rows = self._rows(database, since, until, depth)
+            prefix = f"{database.name}/" if len(used) > 1 else ""
+            found += Counter({f"{prefix}{table}": len(rows[table]) for table in rows.tables})
+            self.values += [value for one in rows for value in one.row.values()]
+        return found
+
+    def _rows(self, database: Database, since: Any, until: Any, depth: int) -> Changes:
+        moments = self.run.moments
+        for moment in filter(None, (since, until)):
+            if moment.levels != moments.levels():
+                raise NotKnown("it was made in another level")
+            if not moment.knows(database):
+                raise NotKnown("the database could not be asked then, or it would cost too much")
+        if until is not None and database not in until.times:
+            return Changes.of([])  # nobody had connected to it yet
+        start = since.time_of(database) if since else None
+        end = until.time_of(database) if until else None
+        rows = moments.rows(database, start, end, depth=depth, limit=_MOST_ROWS)
+        return Changes.of(rows, moments.mask)
+
+    # Literals of the steps that occurred.
+
+    def _seen(self) -> tuple[str, ...]:
+        """Those in rows, requests, assertions; as whole words, in any case.
+
+        What is most likely to hold them is looked at first, and no further than needed.
+        """
+        left = {one.lower() for one in self.literals}
+        if not left:
+            return ()
+        written = [value for one in self.doings.values() for value in one.values]
+        texts = (self._of_requests(), _texts([*written, *self.values]), self._of_assertions())
+        for text in chain(*texts):
+            lower = text.lower()
+            left -= {one for one in left if one in lower and _is_a_word(one, lower)}
+            if not left:
+                break
+        return tuple(one for one in self.literals if one.lower() not in left)
+
+    def _of_requests(self) -> Iterator[str]:
+        for one in self.log.requests:
+            yield f"{one.method} {one.path} {one.query} {one.role or ''} {one.status}"
+            yield (one.body or b"").decode("utf-8", "replace")
+
+    def _of_assertions(self) -> Iterator[str]:
+        for key, values in self.log.values.items():
+            yield key[1]
+            yield from _texts(values)
+
+
+def unknown(error: Exception) -> Facts:
+    """Return the facts of a test of which nothing can be told."""
+    names = ("asserted", "changed", "observed", "read", "requested", "seeded")
+    return Facts(seeded=None, off=tuple((name, _why(error)) for name in names))
+
+
+def better(facts: Facts, other: Facts | None) -> Facts:
+    """Return those of two examples' facts that show more."""
+    return facts if other is None or _worth(facts) >= _worth(other) else other
+
+
+def _worth(facts: Facts) -> tuple[bool, bool, bool]:
+    return bool(facts.requests), bool(facts.checks_at_the_end), bool(facts.seeded)
+
+
+def _why(error: Exception) -> str:
+    return redact(str(error).partition("\n")[0] or type(error).__name__)
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"
+
+
+def _counted(parts: Sequence[Part]) -> Counter[str] | None:
+    """Return how many rows statements have written, net; None where they cannot tell.
+
+    They can where a table was written to by inserts alone, or by one statement alone.
+    """
+    by_table: dict[str, list[Part]] = {}
+    for part in parts:
+        by_table.setdefault(part[0], []).append(part)
+    for found in by_table.values():
+        is_net = len(found) == 1 or all(is_insert for _, _, is_insert in found)
+        if not is_net or not all(rows for _, rows, _ in found):
+            return None
+    return Counter({table: sum(one[1] for one in found) for table, found in by_table.items()})
+
+
+def _together(parts: Iterable[Part]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for table, rows, _ in parts:
+        found[table] += rows or 1
+    return found
+
+
+def _by_itself(doings: Doings) -> Counter[str]:
+    return _together(doings.apart.written if doings.apart is not None else ())
+
+
+_INSERTS_INTO = re.compile(r"^\s*INSERT\s+INTO\s+\S+", re.IGNORECASE)
+_QUERY = re.compile(r"\bSELECT\b", re.IGNORECASE)
+_WORD = re.compile(r"\w+")
+
+
+def _read_of(statements: Iterable[str], tables: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the tables that are named in statements by which they can be read."""
+    words = frozenset[str]().union(*map(_words, statements))
+    return tuple(sorted(one for one in tables if _last_word(one) <= words))
+
+
+@lru_cache(maxsize=5_000)  # an app has so many statements, and each test runs them again
+def _words(statement: str) -> frozenset[str]:
+    rest, inserts = _INSERTS_INTO.subn(" ", statement)
+    if inserts and not _QUERY.search(rest):
+        return frozenset()  # what is named there is the row that it writes, and returns
+    return frozenset(_WORD.findall(rest.lower()))
+
+
+@lru_cache(maxsize=5_000)
+def _last_word(table: str) -> frozenset[str]:
+    """Of ``analytics/audit.log`` what a statement names in any case; a name may be of several."""
+    return frozenset(_WORD.findall(table.rpartition("/")[2].rpartition(".")[2].lower()))
+
+
+def _is_a_word(word: str, text: str) -> bool:
+    """Whether it stands in a text with nothing of a word before and after it."""
+    # To compile a pattern for each literal of each scenario would cost more than all the rest.
+    place = text.find(word)
+    while place >= 0:
+        beside = text[max(place - 1, 0) : place] + text[place + len(word) : place + len(word) + 1]
+        if not any(letter.isalnum() or letter == "_" for letter in beside):
+            return True
+        place = text.find(word, place + 1)
+    return False
+
+
+_DEPTH, _MOST, _LONGEST = 4, 100, 2_000
+
+
+def _texts(values: Iterable[Any], depth: int = _DEPTH) -> Iterator[str]:
+    """Parameters come as a mapping, a sequence, or a list of such; so do answers."""
+    for value in islice(values, _MOST):
+        if isinstance(value, PLAIN):
+            yield str(value)[:_LONGEST]
+        elif depth and isinstance(value, dict):
+            yield from _texts(value.values(), depth - 1)
+        elif depth and isinstance(value, list | tuple | set):
+            yield from _texts(value, depth - 1)

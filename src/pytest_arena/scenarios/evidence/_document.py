@@ -34,9 +34,9 @@ class Requested:
     observed: bool | None = None  # whether the test looked at the answer; None: not known
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Asserted:
-    """One assertion that passed in the test's call."""
+    """One assertion that passed in the test's call. It is counted up as long as that goes on."""
 
     place: str  # tests/test_x.py:31, from the root folder
     text: str  # as it stands in the code, shortened

@@ -168,8 +168,7 @@ def _malformed_reason(scenario: ScenarioSpec, malformed: dict[str, list[Problem]
     reasons = []
     for problem in own or every:
         line = f"line {problem.line}: " * (problem.line not in {0, scenario.line})
-        hint = f" ({problem.hint})" * bool(problem.hint)
-        reasons.append(f"{line}{problem.what}{hint}")
+        reasons.append(f"{line}{problem.advice}")
     return "; ".join(dict.fromkeys(reasons))
 
 

@@ -99,10 +99,9 @@ def workflow_commands(
     commands = []
     for problem in sorted(document.problems, key=lambda it: not it.is_error):
         if not problem.scenario:
-            hint = f" ({problem.hint})" * bool(problem.hint)
             level, line = failing if problem.is_error else "warning", str(problem.line or "")
             where = {"file": _path(problem.spec, folder), "line": line}
-            commands.append(_command(level, where, f"{problem.what}{hint}"))
+            commands.append(_command(level, where, problem.advice))
     for judged in sorted(document.scenarios, key=lambda it: it.status.rank):
         is_agreed = judged.is_excused or judged.status is Status.WAIVED
         if not is_agreed and phrases.is_open(judged, document):

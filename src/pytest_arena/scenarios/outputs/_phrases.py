@@ -57,10 +57,8 @@ def reason(judged: JudgedScenario) -> str:
 
 def problem_line(problem: Problem) -> str:
     """A problem as compilers say one: place, how bad it is, what it is, what to do."""
-    where = f"{problem.spec}:{problem.line}" if problem.line else problem.spec
     level = "" if problem.is_error else "warning"
-    hint = f" ({problem.hint})" * bool(problem.hint)
-    return one_line(": ".join(filter(None, [where, level, problem.what])) + hint)
+    return one_line(": ".join(filter(None, [problem.place, level, problem.advice])))
 
 
 def is_open(judged: JudgedScenario, document: Document) -> bool:

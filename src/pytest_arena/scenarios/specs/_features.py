@@ -1,11 +1,11 @@
 """How does what the parser returns become features, scenarios, steps, and their business rules?"""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pytest_arena.scenarios.specs._gherkin import Language, Node, Tree
+from pytest_arena.scenarios.specs._gherkin import Language, Node, Tree, line_of
 from pytest_arena.scenarios.specs._specification import (
     Feature,
     GherkinText,
@@ -36,21 +36,12 @@ def requirement_in(text: str) -> str:
     return next((name for name in ids if not _NAMES.match(name)), "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ScenarioNode:
     """One scenario, and what the parser returned for it."""
 
     node: Node
     scenario: ScenarioSpec
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureNode:
-    """One feature with its scenarios, and what the parser returned for it."""
-
-    feature: Feature
-    node: Node
-    scenarios: tuple[ScenarioNode, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +56,13 @@ class _Above:
     steps: tuple[Step, ...] = ()
 
 
-def feature_of(tree: Tree, block: GherkinText) -> FeatureNode | None:
-    """Return the feature of a block with its scenarios, in the order of their lines."""
-    if tree.feature is None:
-        return None
+def feature_of(
+    node: Node, tree: Tree, block: GherkinText
+) -> tuple[Feature, Sequence[ScenarioNode]]:
+    """Return the feature of a block, and its scenarios in the order of their lines."""
     reading = _Reading(block=block, language=tree.language)
-    value = reading.feature(tree.feature, tree.document)
-    parts = tuple(sorted(reading.parts, key=lambda part: part.scenario.line))
-    return FeatureNode(feature=value, node=tree.feature, scenarios=parts)
+    feature = reading.feature(node, tree.document)
+    return feature, sorted(reading.parts, key=lambda part: part.scenario.line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +81,7 @@ class _Reading:
         return Feature(
             name=name,
             spec=self.block.spec,
-            line=_line(node),
+            line=line_of(node),
             language=node["language"],
             requirement=self.requirement((), above),
             description=described,
@@ -105,9 +95,7 @@ class _Reading:
                 steps = (*above.steps, *self.steps(background, above.steps, is_background=True))
                 above = replace(above, steps=steps)
             elif scenario := child.get("scenario"):
-                self.parts.append(
-                    ScenarioNode(node=scenario, scenario=self.scenario(scenario, above))
-                )
+                self.parts.append(ScenarioNode(scenario, self.scenario(scenario, above)))
             elif rule := child.get("rule"):
                 self.rule(rule, above)
 
@@ -122,7 +110,7 @@ class _Reading:
         name, own = canonical(_name(node)), _tags(node)
         tags = _merged(above.tags, own)
         steps = (*above.steps, *self.steps(node, above.steps))
-        names = (*above.names, name or f"(line {_line(node)})")
+        names = (*above.names, name or f"(line {line_of(node)})")
         outlines = self.language.words["scenarioOutline"]
         is_outline = bool(node["examples"]) or node["keyword"] in outlines
         return ScenarioSpec(
@@ -131,7 +119,7 @@ class _Reading:
             rule=above.rule,
             requirement=self.requirement(own, above),
             spec=self.block.spec,
-            line=_line(node),
+            line=line_of(node),
             key=next(filter(_is_id, own), " :: ".join(filter(None, names))),
             rev=rev_of(steps),
             steps=steps,
@@ -160,7 +148,7 @@ class _Reading:
                 keyword=keyword.strip(),
                 kind=kind,
                 text=step["text"],
-                line=step["location"]["line"],
+                line=line_of(step),
                 doc_string=doc_string and doc_string["content"],
                 media_type=(doc_string and doc_string.get("mediaType")) or "",
                 table=tuple(map(_cells, step["dataTable"]["rows"])) if "dataTable" in step else (),
@@ -177,7 +165,7 @@ def _rows(node: Node, name: str, steps: tuple[Step, ...], tags: tuple[str, ...])
             filled = tuple(_filled_step(step, values) for step in steps)
             yield Row(
                 values=tuple(sorted(values.items())),
-                line=_line(row),
+                line=line_of(row),
                 name=_filled(name, values),
                 steps=filled,
                 tags=here,
@@ -211,11 +199,6 @@ def _name(node: Node) -> str:
     name: str = node.get("name") or ""
     # In Markdown the first line is the feature's name, whatever stands there.
     return name.lstrip("# ") if name.startswith("#") else name
-
-
-def _line(node: Node) -> int:
-    line: int = node["location"]["line"]
-    return line
 
 
 def _text(node: Node) -> str:

@@ -294,7 +294,7 @@ def tagged_headings(block: GherkinText, spoken: Language) -> Iterator[Problem]:
         if heading and "`@" in line and spoken.title_slip(heading[1]):
             what = f"{line.strip()!r} is read as a line of tags, and its heading is lost"
             hint = "put tags in a line of their own, above it"
-            yield Problem(spec=block.spec, line=number, what=what, hint=hint)
+            yield block.problem(number, what, hint)
 
 
 def unread_marks(block: GherkinText, spoken: Language, document: Any) -> Iterator[Problem]:
@@ -303,7 +303,7 @@ def unread_marks(block: GherkinText, spoken: Language, document: Any) -> Iterato
     for number, line in enumerate(block.lines, block.first_line):
         if fault := marks.fault(number, line):
             what, hint, is_error = fault
-            yield Problem(spec=block.spec, line=number, what=what, hint=hint, is_error=is_error)
+            yield block.problem(number, what, hint, is_error=is_error)
 
 
 def _read(node: Any, kind: str) -> Iterator[tuple[int, str]]:

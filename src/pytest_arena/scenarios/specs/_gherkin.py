@@ -18,7 +18,7 @@ from gherkin.token_matcher import TokenMatcher
 from gherkin.token_matcher_markdown import GherkinInMarkdownTokenMatcher
 from gherkin.token_scanner import TokenScanner
 
-from pytest_arena.scenarios.specs._specification import GherkinText, Kind
+from pytest_arena.scenarios.specs._specification import GherkinText, Kind, Problem
 
 Node = dict[str, Any]
 """What the parser returns for a feature, a rule, a scenario, a step."""
@@ -151,13 +151,10 @@ def nearest(code: str) -> str:
     return lower.get(next(iter(get_close_matches(wanted, lower, n=1)), wanted.split("-")[0]), "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """What the parser finds wrong in a line."""
-
-    line: int
-    what: str
-    hint: str = ""
+def line_of(node: Node) -> int:
+    """Return the line in the file that a node begins in."""
+    line: int = node["location"]["line"]
+    return line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +164,7 @@ class Tree:
     document: Node
     """The parser's own ``GherkinDocument``, with the lines of the file."""
     language: Language
-    faults: tuple[Fault, ...]
+    faults: tuple[Problem, ...]
 
     @property
     def feature(self) -> Node | None:
@@ -249,7 +246,7 @@ _LANGUAGE = re.compile(r"Language not supported: (.*)")
 _SHOWN = 120
 
 
-def _fault(error: Exception, block: GherkinText, spoken: Language, opened: int) -> Fault:
+def _fault(error: Exception, block: GherkinText, spoken: Language, opened: int) -> Problem:
     """An error as a sentence that names the line, and what was expected there."""
     message = _POSITION.sub("", str(error))
     place = (getattr(error, "location", None) or {}).get("line") or block.last_line
@@ -260,29 +257,26 @@ def _fault(error: Exception, block: GherkinText, spoken: Language, opened: int) 
     expected = _EXPECTED.search(message)
     if unknown := _LANGUAGE.search(message):
         meant = nearest(unknown.group(1))
-        return Fault(
-            line=line,
-            what=f"{unknown.group(1)!r} is no language that Gherkin knows; "
+        return block.problem(
+            line,
+            f"{unknown.group(1)!r} is no language that Gherkin knows; "
             "expected a code such as en, fr, zh-CN",
-            hint=f"did you mean `# language: {meant}`?" if meant else "",
+            f"did you mean `# language: {meant}`?" if meant else "",
         )
     if opened and is_ended:
-        return Fault(
-            line=opened,
-            what="the doc string that begins here is never closed, and takes in all that follows",
-            hint='end it with a line of the same marks, """',
-        )
+        what = "the doc string that begins here is never closed, and takes in all that follows"
+        return block.problem(opened, what, 'end it with a line of the same marks, """')
     if message.startswith("inconsistent cell count"):
         message = "a row has another number of cells than the first of its table"
     if expected is None:
-        return Fault(line=line, what=f"{message[:1].lower()}{message[1:]}, in {shown}")
+        return block.problem(line, f"{message[:1].lower()}{message[1:]}, in {shown}")
     if is_ended and (text.startswith("@") or "`@" in text):
         scenario = spoken.title("scenario")
         sentence = f"{shown} is read as tags that belong to nothing; expected {scenario} after them"
-        return Fault(line=line, what=sentence)
+        return block.problem(line, sentence)
     awaited = _awaited(expected.group(1).split(", "), spoken)
     sentence = f"the text ends after {shown}; expected {awaited}"
-    return Fault(line=line, what=sentence if is_ended else f"expected {awaited}; found {shown}")
+    return block.problem(line, sentence if is_ended else f"expected {awaited}; found {shown}")
 
 
 def _awaited(tokens: list[str], spoken: Language) -> str:

@@ -291,12 +291,11 @@ class Index:
         if not near and self._unread:
             # What belongs to no scenario may have taken in any of them.
             wrong = min(self._unread, key=lambda problem: bool(problem.scenario))
-            where = f"{wrong.spec}:{wrong.line}" if wrong.line else wrong.spec
             return ScenarioError(
                 f"{what}, of those that can be read",
                 why="a part of the specification cannot be read, and it may stand there",
-                cause=f"{place}\n{where}  {wrong.what}",
-                fix=f"{where}: {wrong.hint}" if wrong.hint else f"mend {where}",
+                cause=f"{place}\n{wrong.place}  {wrong.what}",
+                fix=f"{wrong.place}: {wrong.hint}" if wrong.hint else f"mend {wrong.place}",
             )
         lines = [f"{scenario.place}  {scenario.name}" for scenario in near]
         if named and not near:

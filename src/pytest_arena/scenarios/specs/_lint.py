@@ -1,13 +1,13 @@
 """What does the parser let pass that its author cannot have meant?"""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import chain, pairwise
 
-from pytest_arena.scenarios.specs._features import FeatureNode, ScenarioNode
-from pytest_arena.scenarios.specs._gherkin import Language, Node, Slip
+from pytest_arena.scenarios.specs._features import ScenarioNode
+from pytest_arena.scenarios.specs._gherkin import Language, Node, Slip, line_of
 from pytest_arena.scenarios.specs._specification import GherkinText, Problem, ScenarioSpec
 
 # A column's name: no mark-up, no address, no comparison.
@@ -40,20 +40,22 @@ class Lint:
     key: str = ""
     """Of the scenario that is looked at, where it is one."""
 
-    def overlooked(self, feature: FeatureNode) -> Iterator[Problem]:
+    def overlooked(self, parts: Sequence[ScenarioNode]) -> Iterator[Problem]:
         """Yield headings that doc strings and comments have taken in, with the steps below them."""
-        for part in feature.scenarios:
+        for part in parts:
             lint = replace(self, key=part.scenario.key)
             yield from lint.in_doc_strings(part.node)
             yield from lint.in_comments(part)
 
-    def problems(self, feature: FeatureNode, faulty: frozenset[str]) -> Iterator[Problem]:
+    def problems(
+        self, feature: Node, parts: Sequence[ScenarioNode], faulty: Container[str]
+    ) -> Iterator[Problem]:
         """Yield the problems of a feature and all that is in it.
 
         Of scenarios that are ``faulty`` there are none: they follow from their errors.
         """
-        yield from self._group(feature.node, len(feature.scenarios), "feature")
-        for part in feature.scenarios:
+        yield from self._group(feature, len(parts), "feature")
+        for part in parts:
             if part.scenario.key not in faulty:
                 yield from replace(self, key=part.scenario.key).scenario(part)
 
@@ -65,7 +67,9 @@ class Lint:
         """
         words = (*self.language.words["scenario"], *self.language.words["scenarioOutline"])
         headings = tuple(f"{word}:" for word in words)
-        for opening in (_line(step["docString"]) for step in node["steps"] if "docString" in step):
+        for opening in (
+            line_of(step["docString"]) for step in node["steps"] if "docString" in step
+        ):
             opened = self.block.line(opening)
             mark = opened.lstrip()[:3]
             for number in range(opening + 1, self.block.last_line + 1):
@@ -89,7 +93,7 @@ class Lint:
                 continue
             # No line of a doc string: that may hold anything.
             first = below if "docString" in above else above
-            for number in range(_line(first) + 1, _line(below)):
+            for number in range(line_of(first) + 1, line_of(below)):
                 line = self.block.line(number).strip()
                 if line.startswith("#") and line.lstrip("# \t").startswith(titles):
                     name = part.scenario.name
@@ -110,7 +114,7 @@ class Lint:
         if not scenarios and not misread:
             expected = "## " * self.block.is_markdown + title
             what = f"the {kind} has no scenario; expected a line `{expected} …`"
-            yield self._problem(_line(node), what, is_error=kind == "feature")
+            yield self._problem(line_of(node), what, is_error=kind == "feature")
         for child in node["children"]:
             if background := child.get("background"):
                 yield from self._steps_of(background, "the background has no step")
@@ -144,7 +148,7 @@ class Lint:
         for row in chain(*tables, *examples):
             if row["cells"] and all(_RULER.fullmatch(cell["value"]) for cell in row["cells"]):
                 what = "a row of dashes is a row of values: tables of Gherkin have no such line"
-                yield self._warning(_line(row), what, "remove it")
+                yield self._warning(line_of(row), what, "remove it")
         if scenario.is_outline:
             yield from self._outline(part)
         if scenario.rows or not scenario.is_outline:
@@ -171,7 +175,7 @@ class Lint:
         if misread:
             yield misread
         elif not node["steps"]:
-            yield self._problem(_line(node), lack, is_error=bool(self.key))
+            yield self._problem(line_of(node), lack, is_error=bool(self.key))
 
     def _lost_step(self, line: _DescriptionLine, steps: Sequence[Node]) -> Problem | None:
         title = self.language.title_slip(line.text)
@@ -200,11 +204,11 @@ class Lint:
             yield self._problem(scenario.line, what)
         for table in part.node["examples"]:
             if not table.get("tableBody") and scenario.rows:
-                yield self._warning(_line(table), "these Examples have no row")
+                yield self._warning(line_of(table), "these Examples have no row")
             header = (table.get("tableHeader") or {"cells": ()})["cells"]
             names = [cell["value"] for cell in header]
             for column in sorted({name for name in names if names.count(name) > 1}):
-                yield self._problem(_line(table), f"two columns are named {column!r}")
+                yield self._problem(line_of(table), f"two columns are named {column!r}")
             for line in self._described(table):
                 if line.text.lstrip(" -*").startswith("|") or "|" in line.text[1:]:
                     yield self._problem(line.number, "a row of a table is read as text")
@@ -236,7 +240,7 @@ class Lint:
         """The lines of a description, with their places in the file."""
         texts = [line.strip() for line in (node.get("description") or "").split("\n")]
         wanted = [text for text in texts if text]
-        number, is_first = _line(node), True
+        number, is_first = line_of(node), True
         signs = () if self.block.is_markdown else ("#",)
         while wanted and number < self.block.last_line:
             number += 1
@@ -263,13 +267,7 @@ class Lint:
         return self._problem(line, what, hint, is_error=False)
 
     def _problem(self, line: int, what: str, hint: str = "", *, is_error: bool = True) -> Problem:
-        spec, key = self.block.spec, self.key
-        return Problem(spec=spec, line=line, what=what, hint=hint, is_error=is_error, scenario=key)
-
-
-def _line(node: Node) -> int:
-    line: int = node["location"]["line"]
-    return line
+        return self.block.problem(line, what, hint, is_error=is_error, scenario=self.key)
 
 
 def _indent(line: str) -> int:

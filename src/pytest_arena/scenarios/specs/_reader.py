@@ -11,7 +11,7 @@ from pathlib import Path
 from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios.specs import _fences
 from pytest_arena.scenarios.specs._features import feature_of
-from pytest_arena.scenarios.specs._gherkin import Fault, Tree, nearest, tree
+from pytest_arena.scenarios.specs._gherkin import Tree, nearest, tree
 from pytest_arena.scenarios.specs._gherkin import language as language_of
 from pytest_arena.scenarios.specs._lint import Lint
 from pytest_arena.scenarios.specs._specification import (
@@ -279,10 +279,10 @@ def _joined(parts: Sequence[Specification]) -> Specification:
 
 def _block(block: GherkinText) -> Specification:
     gherkin = tree(block)
-    feature = feature_of(gherkin, block)
-    if feature is None:
+    if gherkin.feature is None:
         return Specification(problems=tuple(_unreadable(gherkin, block)))
-    scenarios = tuple(part.scenario for part in feature.scenarios)
+    feature, parts = feature_of(gherkin.feature, gherkin, block)
+    scenarios = tuple(part.scenario for part in parts)
     # Some faults of each scenario: what follows from one is not told a thousand times.
     by_scenario: dict[str, list[Problem]] = {}
     for fault in gherkin.faults:
@@ -290,15 +290,15 @@ def _block(block: GherkinText) -> Specification:
         by_scenario.setdefault(problem.scenario, []).append(problem)
     problems = [problem for several in by_scenario.values() for problem in several[:_FAULTS]]
     lint = Lint(block=block, language=gherkin.language)
-    further: list[Iterable[Problem]] = [lint.overlooked(feature)]
+    further: list[Iterable[Problem]] = [lint.overlooked(parts)]
     if block.is_markdown:
         marks = _fences.unread_marks(block, gherkin.language, gherkin.document)
         further = [_fences.tagged_headings(block, gherkin.language), marks]
-    further.append(lint.problems(feature, frozenset(problem.scenario for problem in problems)))
+    further.append(lint.problems(gherkin.feature, parts, {it.scenario for it in problems}))
     for several in further:
         lines = {problem.line for problem in problems}
         problems += [problem for problem in several if problem.line not in lines]
-    return Specification(features=(feature.feature,), scenarios=scenarios, problems=tuple(problems))
+    return Specification(features=(feature,), scenarios=scenarios, problems=tuple(problems))
 
 
 def _unreadable(gherkin: Tree, block: GherkinText) -> Iterator[Problem]:
@@ -307,7 +307,7 @@ def _unreadable(gherkin: Tree, block: GherkinText) -> Iterator[Problem]:
         yield from _fences.tagged_headings(block, gherkin.language)
     if not gherkin.faults:
         what = f"no Gherkin stands here; expected {gherkin.language.title('feature')}"
-        yield Problem(spec=block.spec, line=block.first_line, what=what)
+        yield block.problem(block.first_line, what)
     for fault in gherkin.faults[:1]:
         problem = _problem(fault, gherkin, block, ())
         slips = filter(None, map(gherkin.language.title_slip, block.lines))
@@ -317,7 +317,7 @@ def _unreadable(gherkin: Tree, block: GherkinText) -> Iterator[Problem]:
 
 
 def _problem(
-    fault: Fault, gherkin: Tree, block: GherkinText, scenarios: Sequence[ScenarioSpec]
+    fault: Problem, gherkin: Tree, block: GherkinText, scenarios: Sequence[ScenarioSpec]
 ) -> Problem:
     """A fault with the scenario that it is in; a tag is of the one below."""
     line = block.line(fault.line)
@@ -332,10 +332,5 @@ def _problem(
         hint = "a file or a fence has one Feature" * is_feature
     if line.strip().startswith("'''"):
         hint = 'mark a doc string with """'
-    return Problem(
-        spec=block.spec,
-        line=fault.line,
-        what=fault.what,
-        hint=fault.hint or hint,
-        scenario=keys[0] if keys and not is_feature else "",
-    )
+    key = keys[0] if keys and not is_feature else ""
+    return replace(fault, hint=fault.hint or hint, scenario=key)

@@ -95,9 +95,18 @@ class Problem:
     scenario: str = ""
     """The key of the scenario that it is about, where there is one."""
 
+    @property
+    def place(self) -> str:
+        """Where it is: ``docs/spec.md:180``, a whole file, or nothing."""
+        return f"{self.spec}:{self.line}" if self.line else self.spec
+
+    @property
+    def advice(self) -> str:
+        """What it is, and what to do about it."""
+        return f"{self.what} ({self.hint})" if self.hint else self.what
+
     def __str__(self) -> str:
-        where = f"{self.spec}:{self.line}" if self.line else self.spec
-        return ": ".join(filter(None, [where, self.what])) + (f" ({self.hint})" * bool(self.hint))
+        return ": ".join(filter(None, [self.place, self.advice]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +159,13 @@ class GherkinText:
         """Return the line of this number in the file; empty if it is not of this block."""
         place = number - self.first_line
         return self.lines[place] if 0 <= place < len(self.lines) else ""
+
+    def problem(
+        self, line: int, what: str, hint: str = "", *, is_error: bool = True, scenario: str = ""
+    ) -> Problem:
+        """Return what is wrong with this line of the file."""
+        about = {"what": what, "hint": hint, "scenario": scenario}
+        return Problem(spec=self.spec, line=line, is_error=is_error, **about)
 
     @property
     def last_line(self) -> int:
