@@ -193,9 +193,7 @@ class Index:
     """
 
     def __init__(
-        self,
-        specification: Specification,
-        former: Callable[[], Mapping[str, str]] = dict,
+        self, specification: Specification, former: Callable[[], Mapping[str, str]] = dict
     ) -> None:
         self._scenarios = specification.scenarios
         self._files = specification.files
