@@ -4,16 +4,15 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 from pytest_arena._databases._resolver import Level
 from pytest_arena._ledger import Request
 from pytest_arena._process import running_loop
 from pytest_arena._run import ArenaRun, RunningTest
 from pytest_arena.errors import IsolationError
-from pytest_arena.scenarios.evidence._document import Facts, Requested
+from pytest_arena.scenarios.evidence._document import Facts, Requested, SabotageKind
 
-SabotageKind = Literal["seed", "commit", "empty", "500"]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 

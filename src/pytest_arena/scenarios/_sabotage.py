@@ -9,20 +9,19 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any
 from unittest import mock
 
 import pluggy
 
 from pytest_arena import _process
 from pytest_arena.errors import ArenaError, LoginError, RefusedError
-from pytest_arena.scenarios._breakage import Breaking, SabotageKind, to_break
+from pytest_arena.scenarios._breakage import Breaking, to_break
 from pytest_arena.scenarios._instruments import Instruments
 from pytest_arena.scenarios._mapping import Mapped
 from pytest_arena.scenarios._tries import ADDRESS, Tries, told
-from pytest_arena.scenarios.evidence._document import Facts, Sabotage
-
-Result = Literal["noticed", "survived", "not applicable", "unknown"]
+from pytest_arena.scenarios.evidence._document import Facts, Sabotage, SabotageKind, SabotageResult
+from pytest_arena.scenarios.outputs._phrases import counted
 
 hook = pluggy.HookimplMarker("pytest")
 
@@ -208,14 +207,10 @@ class SabotagePasses:
     @hook
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """One line, whatever became of the tests: the scenarios say that."""
-        runs = f"{_many(self._tests, 'test')} run again {_many(self._runs, 'time')}"
+        runs = f"{counted(self._tests, 'test')} run again {counted(self._runs, 'time')}"
         done = f"{runs} in {self._took:.1f} s" if self._tests else "no test to run again"
         why_not = f" ({self._why_not})" * bool(self._why_not)
         terminalreporter.write_line(f"sabotage: {done}{why_not}")
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _why_not(session: Any) -> str:
@@ -288,7 +283,9 @@ def _alarm(breaking: Breaking) -> Iterator[None]:
 _PATIENCE = 2.0  # a coroutine is ended before, where its loop still runs
 
 
-def _judged(kind: SabotageKind, breaking: Breaking, phases: list[_Phase]) -> tuple[Result, str]:
+def _judged(
+    kind: SabotageKind, breaking: Breaking, phases: list[_Phase]
+) -> tuple[SabotageResult, str]:
     """Say what became of one run, and why."""
     noticed = next((one for one in phases if one.is_noticed), None)
     refused = [one for one in breaking.errors if isinstance(one, RefusedError)]

@@ -103,15 +103,8 @@ class Tries:
         self._add(key[1], died)
 
     def _add(self, test: str, done: _Open, *, facts: Facts | None = None) -> None:
-        one = Try(
-            test=test,
-            outcome=done.outcome,
-            reason=done.sent.get("reason", ""),
-            place=done.sent.get("place", ""),
-            facts=facts,
-            is_stub=done.sent.get("stub", False),
-            is_rerun=done.is_rerun,
-        )
+        why = {name: done.sent[name] for name in _OF_THE_WORST & done.sent.keys()}
+        one = Try(test=test, outcome=done.outcome, facts=facts, is_rerun=done.is_rerun, **why)
         self._ended.setdefault(test, []).append(one)
 
     def last(self, test: str) -> Try | None:
@@ -147,7 +140,7 @@ def _fold(one: _Open, report: Any, sent: Mapping[str, Any]) -> None:
     one.is_called |= report.when == "call"
 
 
-_OF_THE_WORST = frozenset({"reason", "place", "stub"})
+_OF_THE_WORST = frozenset({"reason", "place", "is_stub"})
 
 
 def _outcome(report: Any) -> Outcome:
@@ -181,7 +174,7 @@ def told(report: Any, excinfo: Any, item: Any) -> dict[str, Any]:
     return {
         "reason": _PREFIXES.get(report.when, "") + _one_line(ADDRESS.sub("0x…", reason)),
         "place": _place(excinfo, item.path, root) if excinfo is not None else "",
-        "stub": excinfo is not None and _is_stub(excinfo, item.path),
+        "is_stub": excinfo is not None and _is_stub(excinfo, item.path),
     }
 
 

@@ -17,6 +17,8 @@ from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec
 
 Pairs = tuple[tuple[str, str], ...]
 Counts = tuple[tuple[str, int], ...]
+SabotageKind = Literal["seed", "commit", "empty", "500"]
+SabotageResult = Literal["noticed", "survived", "not applicable", "unknown"]
 Outcome = Literal["passed", "failed", "skipped", "xfailed", "xpassed", "unfinished"]
 
 
@@ -90,8 +92,8 @@ class Facts:
 class Sabotage:
     """What became of a test that was run again with something broken."""
 
-    kind: Literal["seed", "commit", "empty", "500"]
-    result: Literal["noticed", "survived", "not applicable", "unknown"]
+    kind: SabotageKind
+    result: SabotageResult
     why: str = ""  # of one that was noticed the failure's first line
 
 

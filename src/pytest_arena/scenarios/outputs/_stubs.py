@@ -71,14 +71,15 @@ def stubs(
             names[feature] = slug_with_hash(name, feature) if name in names.values() else name
         if scenario.key not in mapped:
             lacking.setdefault(names[feature], []).append(scenario)
-    writer = TestWriter(index, runner)
     files = []
     for name, ones in lacking.items():
         place = (
             _find_place(folder, name, elsewhere) if folder else _TestModule(Path(f"test_{name}.py"))
         )
         names_there = {*place.names, "pytest"}
-        tests = "\n\n".join(writer.test(scenario, names_there) for scenario in ones)
+        tests = "\n\n".join(
+            _test(scenario, names_there, index=index, runner=runner) for scenario in ones
+        )
         # Two empty lines after imports, but one before a value: so isort has it.
         gap = "\n\n" if tests.startswith("@") else "\n"
         feature = in_triple_quotes(_feature(ones[0]))
@@ -161,52 +162,38 @@ _ROW = "example"
 _TAKEN = {"client", "db_session", "pytest", "request", "row", "scenario", "self", "table"}
 
 
-class TestWriter:
-    """Writes one test for each scenario that it is given.
-
-    Args:
-        index: says how a marker names a scenario.
-        runner: the marker without which the runner of async tests would not run one:
-            ``asyncio``, ``anyio``, or empty.
-    """
-
-    __test__ = False  # no test itself, whatever its name begins with
-
-    def __init__(self, index: Index, runner: str) -> None:
-        self._index, self._runner = index, runner
-
-    def test(self, scenario: ScenarioSpec, taken: set[str]) -> str:
-        """Return the code of a test. Its names are none of those ``taken``, and are added."""
-        name = _free(f"test_{slug(scenario.name).removeprefix('test_')}", taken)
-        taken.add(name)
-        parameters, columns = _columns(scenario)
-        tags = {*scenario.tags}
-        has_given = any(step.kind == "given" for step in scenario.steps)
-        fixtures = ["client"] * ("@no-request" not in tags)
-        fixtures += ["db_session"] * (has_given and "@no-seed" not in tags)
-        texts: list[str] = []
-        steps: list[str] = []
-        for step in scenario.steps:
-            text = ""
-            if step.doc_string is not None:  # before the test: so its lines stay as they are
-                prefix = f"{name.removeprefix('test_')}_text".upper().lstrip("0123456789_")
-                text = _free(prefix, taken)
-                taken.add(text)
-                texts += [f'{text} = """\\', f'{in_triple_quotes(step.doc_string)}"""', "", ""]
-                text += _replacements(step.doc_string, columns)
-            steps += _block(step, text, columns)
-        return "\n".join(
-            [
-                *texts,
-                *[f"@pytest.mark.{self._runner}"] * bool(self._runner),
-                self._index.marker(scenario),
-                *_parametrized(scenario.rows, parameters),
-                *_bracketed(f"async def {name}(", [*fixtures, "scenario", *parameters], "):"),
-                f'    """{in_triple_quotes(scenario.place)}"""',
-                *steps,
-                "",
-            ]
-        )
+def _test(scenario: ScenarioSpec, taken: set[str], *, index: Index, runner: str) -> str:
+    """Return the code of a test. Its names are none of those ``taken``, and are added."""
+    name = _free(f"test_{slug(scenario.name).removeprefix('test_')}", taken)
+    taken.add(name)
+    parameters, columns = _columns(scenario)
+    tags = {*scenario.tags}
+    has_given = any(step.kind == "given" for step in scenario.steps)
+    fixtures = ["client"] * ("@no-request" not in tags)
+    fixtures += ["db_session"] * (has_given and "@no-seed" not in tags)
+    texts: list[str] = []
+    steps: list[str] = []
+    for step in scenario.steps:
+        text = ""
+        if step.doc_string is not None:  # before the test: so its lines stay as they are
+            prefix = f"{name.removeprefix('test_')}_text".upper().lstrip("0123456789_")
+            text = _free(prefix, taken)
+            taken.add(text)
+            texts += [f'{text} = """\\', f'{in_triple_quotes(step.doc_string)}"""', "", ""]
+            text += _replacements(step.doc_string, columns)
+        steps += _block(step, text, columns)
+    return "\n".join(
+        [
+            *texts,
+            *[f"@pytest.mark.{runner}"] * bool(runner),
+            index.marker(scenario),
+            *_parametrized(scenario.rows, parameters),
+            *_bracketed(f"async def {name}(", [*fixtures, "scenario", *parameters], "):"),
+            f'    """{in_triple_quotes(scenario.place)}"""',
+            *steps,
+            "",
+        ]
+    )
 
 
 def _columns(scenario: ScenarioSpec) -> tuple[tuple[str, ...], dict[str, str]]:

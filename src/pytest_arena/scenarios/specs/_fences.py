@@ -27,7 +27,7 @@ _SHOWN = 5
 _LIST_MARKS = " \t-*+_>#`"
 
 
-def fences(text: str, spec: str, code: str) -> tuple[list[GherkinText], list[Problem]]:
+def fences(text: str, spec: str) -> tuple[list[GherkinText], list[Problem]]:
     """Return the Gherkin of a Markdown file, and what looks like it and is not read.
 
     A file without either is not looked at any further: it costs a search for a few words.
@@ -35,12 +35,11 @@ def fences(text: str, spec: str, code: str) -> tuple[list[GherkinText], list[Pro
     Args:
         text: the file's lines, ended by line feeds alone.
         spec: its path.
-        code: the language where a fence names none.
     """
     suspects = _suspects(text)
     if not suspects and not _MARKED.search(text):
         return [], []
-    page = _Page(spec=spec, lines=without_front_matter(text).split("\n"), code=code)
+    page = _Page(spec=spec, lines=without_front_matter(text).split("\n"))
     # What stands within a paragraph is nobody's business here, and takes most of the time.
     tokens = MarkdownIt("commonmark").disable("inline").parse("\n".join(page.lines))
     problems = [problem for token in tokens for problem in page.misread(token)]
@@ -107,11 +106,10 @@ def _sectioned(tokens: Sequence[Token]) -> Iterator[tuple[Token, str, str]]:
 class _Page:
     spec: str
     lines: list[str]
-    code: str
 
     def block(self, token: Token, heading: str, requirement: str) -> GherkinText:
         """A fence's text; where it has no ``Feature:``, one stands in the line of its mark."""
-        spoken = _language_of(token.content, self.code)
+        spoken = _language_of(token.content)
         is_titled = _is_titled(token.content, spoken)
         # Joined: a heading that is underlined may have several lines.
         title = " ".join((heading or PurePosixPath(self.spec).stem).split())
@@ -120,7 +118,7 @@ class _Page:
             spec=self.spec,
             text=above + token.content,
             first_line=_span(token).start + 2 - (not is_titled),
-            language=self.code if is_titled else spoken.code,
+            language="en" if is_titled else spoken.code,
             requirement=requirement,
             is_untitled=not is_titled,
         )
@@ -162,7 +160,7 @@ class _Page:
         return next((at for at, mark in marks if mark and mark[1].startswith(token.markup)), 0)
 
     def _misread_gherkin(self, token: Token) -> Iterator[Problem]:
-        span, spoken = _span(token), _language_of(token.content, self.code)
+        span, spoken = _span(token), _language_of(token.content)
         # A doc string's ``` closes the fence, and the rest of the scenario is prose.
         below = list(takewhile(str.strip, self.lines[span.stop :]))
         opened, closed = self.lines[span.start], self.lines[span.stop - 1]
@@ -204,10 +202,10 @@ def _first_line(text: str) -> str:
     return next((line for line in lines if not line.lstrip().startswith(("#", "@"))), "")
 
 
-def _language_of(text: str, code: str) -> Language:
-    """The language that a comment above the first other line names, else the usual one."""
+def _language_of(text: str) -> Language:
+    """The language that a comment above the first other line names, else English."""
     named = _LANGUAGE.search(text.partition(_first_line(text) or "\0")[0])
-    codes = [named[1], nearest(named[1]), code] if named else [code]
+    codes = [named[1], nearest(named[1])] if named else []
     return next(known for code in (*codes, "en") if (known := language(code)))
 
 
@@ -268,7 +266,7 @@ _RULER = re.compile(r"^[\s|:-]+$")
 _FENCE = re.compile(r'^\s*(`{3,}|~{3,}|""")')
 
 
-def headings_and_bullets(text: str, spec: str, code: str) -> GherkinText:
+def headings_and_bullets(text: str, spec: str) -> GherkinText:
     """Return a ``*.feature.md`` as one block.
 
     The parser takes the first line of all for the feature, whatever it says: what stands before
@@ -278,13 +276,8 @@ def headings_and_bullets(text: str, spec: str, code: str) -> GherkinText:
     first = next((place for place, line in enumerate(lines) if _HEADING.match(line)), 0)
     tags = (place for place, line in enumerate(lines[:first]) if line.strip().startswith("`@"))
     begin = next(tags, first)
-    return GherkinText(
-        spec=spec,
-        text="\n".join(lines[begin:]),
-        first_line=begin + 1,
-        language=code,
-        is_markdown=True,
-    )
+    block = "\n".join(lines[begin:])
+    return GherkinText(spec=spec, text=block, first_line=begin + 1, is_markdown=True)
 
 
 def tagged_headings(block: GherkinText, spoken: Language) -> Iterator[Problem]:

@@ -11,8 +11,7 @@ from pathlib import Path
 from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios.specs import _fences
 from pytest_arena.scenarios.specs._features import feature_of
-from pytest_arena.scenarios.specs._gherkin import Tree, nearest, tree
-from pytest_arena.scenarios.specs._gherkin import language as language_of
+from pytest_arena.scenarios.specs._gherkin import Tree, tree
 from pytest_arena.scenarios.specs._lint import Lint
 from pytest_arena.scenarios.specs._specification import (
     GherkinText,
@@ -30,7 +29,7 @@ _NO_FILE = "no file matches "
 _INSTALLED = "node_modules"
 
 
-def read(patterns: Sequence[str], root: Path, *, language: str = "en") -> Specification:
+def read(patterns: Sequence[str], root: Path) -> Specification:
     """Return what all files say that the patterns mean, in the order of their paths.
 
     A file's mistakes stand in ``problems``, and so do two scenarios of one name; nothing is raised
@@ -41,18 +40,7 @@ def read(patterns: Sequence[str], root: Path, *, language: str = "en") -> Specif
             ``*.feature`` and ``*.md`` files are read; a file that is named is read whatever its
             ending.
         root: what paths are told from.
-        language: the code of the language where a text names none.
-
-    Raises:
-        ScenarioError: there is no such language.
     """
-    if language_of(language) is None:
-        raise ScenarioError(
-            f"{language!r} is no language that Gherkin knows",
-            why="keywords are looked for in that language",
-            cause="the code of a language is such as en, fr, zh-CN",
-            fix=nearest(language) or "en",
-        )
     named: dict[str, bool] = {}
     problems: list[Problem] = []
     for pattern in patterns:
@@ -62,7 +50,7 @@ def read(patterns: Sequence[str], root: Path, *, language: str = "en") -> Specif
         is_single = not has_magic(pattern) and not (root / pattern).is_dir()
         for path in matched:
             named[path] = named.get(path, False) or is_single
-    files = [_file(path, root, language, is_named=named[path]) for path in _once(named, root)]
+    files = [_file(path, root, is_named=named[path]) for path in _once(named, root)]
     whole = _joined(files)
     problems += [*whole.problems, *_doubles(whole.scenarios)]
     return replace(whole, problems=tuple(problems))
@@ -181,7 +169,7 @@ def _from(root: Path, path: Path) -> str:
         return path.as_posix()
 
 
-def _file(path: str, root: Path, language: str, *, is_named: bool) -> Specification:
+def _file(path: str, root: Path, *, is_named: bool) -> Specification:
     try:
         text = _text(root / path)
     except (OSError, ValueError) as error:
@@ -191,7 +179,7 @@ def _file(path: str, root: Path, language: str, *, is_named: bool) -> Specificat
             line = bytes(error.object[: error.start]).count(b"\n") + 1
         problem = Problem(spec=path, line=line, what=_reason(error))
         return Specification(files=(path,), problems=(problem,))
-    content = parse(text, path, language=language)
+    content = parse(text, path)
     if is_named and not content.scenarios and not content.problems:
         what = "no scenario in it, and no fence that is marked as gherkin"
         hint = "write ```gherkin before the scenarios"
@@ -240,7 +228,7 @@ def _doubles(scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
             )
 
 
-def parse(text: str, spec: str, *, language: str = "en") -> Specification:
+def parse(text: str, spec: str) -> Specification:
     """Return what one file's text says; what is wrong with it stands in its problems.
 
     Args:
@@ -248,16 +236,15 @@ def parse(text: str, spec: str, *, language: str = "en") -> Specification:
         spec: the file's path from the root. Its ending decides: ``.feature`` is Gherkin,
             ``.feature.md`` is Gherkin in headings and bullets, of anything else the fences are
             read that are marked as ``gherkin``.
-        language: the code of the language where the text names none.
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     problems: list[Problem] = []
     if spec.lower().endswith(".feature"):
-        blocks = [GherkinText(spec=spec, text=text, language=language)]
+        blocks = [GherkinText(spec=spec, text=text)]
     elif spec.lower().endswith(".feature.md"):
-        blocks = [_fences.headings_and_bullets(text, spec, language)]
+        blocks = [_fences.headings_and_bullets(text, spec)]
     else:
-        blocks, problems = _fences.fences(text, spec, language)
+        blocks, problems = _fences.fences(text, spec)
     whole = _joined([*map(_block, blocks), Specification(problems=tuple(problems))])
     features = {(feature.name, feature.line): feature for feature in whole.features}
     return replace(

@@ -164,8 +164,9 @@ class GherkinText:
         self, line: int, what: str, hint: str = "", *, is_error: bool = True, scenario: str = ""
     ) -> Problem:
         """Return what is wrong with this line of the file."""
-        about = {"what": what, "hint": hint, "scenario": scenario}
-        return Problem(spec=self.spec, line=line, is_error=is_error, **about)
+        return Problem(
+            spec=self.spec, line=line, what=what, hint=hint, is_error=is_error, scenario=scenario
+        )
 
     @property
     def last_line(self) -> int:
