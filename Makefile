@@ -39,9 +39,11 @@ demo-postgresql: $(STAMP)
 demo-faults: $(STAMP)
 	@$(BIN)/python examples/faults/demo.py
 
-# Most tests start processes of their own, and wait for them: a worker for each core, which takes
-# work from the others when it has none left: pages of the docs take long, and come in a row.
+# Most tests start processes of their own, and some wait: a worker for each core and one for the
+# waits, which takes work from the others when it has none left.
 # Meanwhile types and floors are read; what they say is shown below what the suite says.
+WORKERS = $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
+
 # $(1) options of pytest.
 define suite
 	@set -u; \
@@ -59,12 +61,12 @@ define suite
 endef
 
 test: style
-	$(call suite,-n auto --dist worksteal)
+	$(call suite,-n $(WORKERS) --dist worksteal)
 
 # The slow tests run once, here. In the other environments runs what is quick, and of the slow
 # tests those of $(OF_LIBRARIES): what they hold against SQLAlchemy and drivers differs by version.
 test-full: style
-	$(call suite,-n auto --dist worksteal -m "")
+	$(call suite,-n $(WORKERS) --dist worksteal -m "")
 	@$(MAKE) --no-print-directory test-on-others
 
 # Linux only. The library needs FTS5, R-tree and column metadata; how it is compiled is written in

@@ -21,6 +21,9 @@ FOREIGN = ("ARENA_", "DATABASE_URL", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 
 Example.execute = staticmethod(forks.run)  # type: ignore[method-assign]  # for the whole suite
+# Their tests take seconds each: at the end, a worker would be alone with one of them.
+LONG = ("tests/conformance/", "tests/test_docs.py", "tests/others/", "tests/plugin/")
+
 _server = ServerBeside()
 _URL = "TESTS_POSTGRESQL"
 
@@ -32,6 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
         _server.start()
         os.environ[_URL] = _server.url
         config.add_cleanup(_server.stop)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 def pytest_collection_finish() -> None:
