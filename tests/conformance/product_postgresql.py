@@ -98,7 +98,7 @@ def ask(statement, **login):
 
 MADE = {{}}
 BUSY = '''
-SELECT count(*) FROM pg_stat_activity
+SELECT query FROM pg_stat_activity
 WHERE usename = current_user AND state = 'active'
 '''
 OWN = "FROM pg_database WHERE datdba = (SELECT oid FROM pg_roles WHERE rolname = current_user)"
@@ -106,10 +106,11 @@ OWN = "FROM pg_database WHERE datdba = (SELECT oid FROM pg_roles WHERE rolname =
 
 def settle():
     # What a test has set going in the background is on its bill, and not on the next one's.
-    quiet = 0
+    quiet, end = 0, time.monotonic() + 60
     while quiet < 10:
-        [(busy,)] = ask(BUSY)
-        quiet = quiet + 1 if busy == "1" else 0
+        busy = ask(BUSY)
+        assert time.monotonic() < end, f"the server does not come to rest: {{busy}}"
+        quiet = quiet + 1 if len(busy) == 1 else 0
         time.sleep(0.01)
 
 
