@@ -17,6 +17,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+# Now: a test may be somebody who may not read our files when it calls the command.
+from pytest_arena.scenarios import _commands
 from tests import forks
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def arena(*words: str, folder: Path | None = None) -> Called:
     """Call the command in a folder, or where the test is."""
     output, errors = io.StringIO(), io.StringIO()
     here = chdir(folder) if folder else nullcontext()
-    forked = patch("pytest_arena.scenarios._commands.subprocess", SimpleNamespace(run=_run))
+    forked = patch.object(_commands, "subprocess", SimpleNamespace(run=_run))
     with here, forked, redirect_stdout(output), redirect_stderr(errors):
         try:
             status = _main()(words)
