@@ -472,6 +472,6 @@ def test_without_the_extra_one_line_says_what_to_install(
     status, _, errors = arena("list")
     assert status == 2
     for told in (run.stderr, errors):
-        assert "scenarios need gherkin-official, which is not installed" in told
+        assert "scenarios need what is not installed: gherkin-official" in told
         assert 'pip install "pytest-arena[scenarios]"' in told
     assert f"{project}/pytest.ini" in run.stderr

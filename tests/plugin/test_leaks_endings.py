@@ -239,6 +239,7 @@ def test_leaks_fail_their_test_and_disturb_no_other(example: Example) -> None:
     run.says("test_overrides_pitfall_120 left app.dependency_overrides; restored")
 
 
+@pytest.mark.skipif(pytest.version_tuple < (9,), reason="subtests are pytest 9's own")
 def test_endings_of_every_kind_leave_a_whole_database(example: Example) -> None:
     """P2: skip, xfail, errors in set-up and tear-down, both at once, subtests."""
     run = example.with_files(test_it=ENDINGS).run()

@@ -23,8 +23,8 @@ def require_extra(place: str) -> None:
     lacking = [name for module, name in _LIBRARIES.items() if find_spec(module) is None]
     if lacking:
         raise ConfigError(
-            f"scenarios need {', '.join(lacking)}, which is not installed",
-            why="a specification that nobody reads is proven by anything",
-            cause=place,
+            f"scenarios need what is not installed: {', '.join(lacking)}",
+            why="without it no specification can be read, and the run would look green",
+            cause=f"{place} asks for scenarios",
             fix='pip install "pytest-arena[scenarios]"',
         )
