@@ -116,9 +116,11 @@ class SyncClient(_Base):
         return begun
 
     def _arena_backend(self) -> Mapping[str, Any]:
+        """Return what anyio starts the client's loop with: each framework's client knows."""
         raise NotImplementedError
 
     def _arena_enter(self, portal: BlockingPortal, state: Mapping[str, Any]) -> None:
+        """Have a framework's client work in a portal, with the state of the app's lifespan."""
         raise NotImplementedError
 
     def _arena_leave(self) -> None:

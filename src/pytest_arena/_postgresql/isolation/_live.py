@@ -145,7 +145,7 @@ class LiveDatabase:
         """Prepare a copy, before anybody else connects to it."""
 
     def go_to(self, name: str, snapshot: Snapshot, opened: Any, known: Any) -> None:
-        """Have tests work on a copy that was prepared."""
+        """Have tests work on a copy that was prepared: each isolation has a way of its own."""
         raise NotImplementedError
 
     def give_up(self) -> None:
