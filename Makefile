@@ -4,6 +4,8 @@
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Where it is set, each process of the suite compiles all tests anew: a quarter of a minute.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON_CANDIDATES := python3 python python3.14 python3.13 python3.12 python3.11
 
 # `ensurepip` is asked for as well: some distributions ship `venv` without it.
