@@ -38,7 +38,9 @@ def test_the_totals_come_last_and_alone_with_qq() -> None:
 
 def test_a_run_that_gaps_fail_says_so() -> None:
     """By which option; that the proven ones stood sabotage is said beside their number."""
-    (totals,) = lines(every_status(is_sabotaged=True), verbosity=-2, strict="--scenarios=strict")
+    told = lines(every_status(is_sabotaged=True), verbosity=-2, strict="--scenarios=strict")
+    assert HOLLOW.strip() in told, "with -qq too: a run that fails says why"
+    totals = told[-2]
     assert totals.startswith("scenarios: 1 of 15 proven under sabotage too, 1 malformed, ")
     assert totals.endswith("; 13 gaps: this run fails (--scenarios=strict)")
 
@@ -52,6 +54,8 @@ def test_the_next_step_is_said_once_at_the_end() -> None:
     document = Document(scenarios=(survived, survived, unmapped, unmapped))
     stubs, others = [line for line in lines(document) if line.startswith("next: ")]
     assert "arena scenarios stubs --write tests" in stubs
+    named = lines(document, specs=["docs/a b.md", "x.feature"])
+    assert "arena scenarios stubs 'docs/a b.md' x.feature --write tests" in named[-2]
     assert "@survives-empty; see docs/explanation/sabotage.md of" in others
     assert "next: assert on what a test stays green without" in explained(survived, marker="")[-1]
     assert lines(document, verbosity=-1)[-2:] == [stubs, others]

@@ -83,6 +83,22 @@ def test_a_report_never_changes_the_exit_status_and_a_strict_run_does(tmp_path: 
     run.says("UNMAPPED", "three")
 
 
+@pytest.mark.parametrize("quiet", ["-q", "-qq"])
+def test_a_strict_run_says_why_it_fails_however_quiet_it_is(tmp_path: Path, quiet: str) -> None:
+    """Which scenarios are gaps, and that this is the reason."""
+    run = small(tmp_path, "one", "two", "three").run(NO_EVIDENCE, "--scenarios=strict", quiet)
+    assert run.status == 1, run.output
+    run.says("UNMAPPED", "three", "this run fails (--scenarios=strict)")
+
+
+@pytest.mark.parametrize("how", ["--arena-specs=specs", "-oarena_specs=specs"])
+def test_the_next_command_names_what_no_configuration_does(tmp_path: Path, how: str) -> None:
+    """As it is printed it finds the same scenarios, from the folder of the run."""
+    bare = small(tmp_path, "one", "three").change("pytest.ini", "arena_specs = specs\n", "")
+    run = bare.run(how, "-k", "test_one or test_no").says("UNMAPPED", "three")
+    run.says("next: arena scenarios stubs specs --write tests")
+
+
 @pytest.mark.parametrize("option", ["baseline", "lock"])
 def test_a_file_that_was_named_has_to_be_there(tmp_path: Path, option: str) -> None:
     """A name that is misspelt would do nothing; where nobody has named a lock, none is needed."""

@@ -73,7 +73,7 @@ def do_check(given: argparse.Namespace) -> int:
     )
     folder = None if is_seen_from_here else _configured()[0]
     document, is_whole = _collected(given.others, folder=folder)
-    _print(terminal.lines(document))
+    _print(terminal.lines(document, specs=_specs_to_name(document)))
     return _FAILED if document.gaps or not is_whole else 0
 
 
@@ -210,7 +210,8 @@ def do_merge(given: argparse.Namespace) -> int:
     """Judge several runs as one."""
     wanted = targets(given.out)  # a mistake in it is told before anything else is done
     document = merged(map(_document, given.documents), is_complete=given.strict)
-    told = terminal.lines(document, strict="--strict" * given.strict)
+    strict = "--strict" * given.strict
+    told = terminal.lines(document, strict=strict, specs=_specs_to_name(document))
     _print([*told, *write(wanted, document, root=read_project().root, folder=Path.cwd())])
     return _FAILED if given.strict and document.gaps else 0
 
@@ -234,8 +235,13 @@ def do_report(given: argparse.Namespace) -> int:
         _write(path, baseline_text(path, document), option="arena_scenario_baseline")
         _print([f"baseline written to {path}"])
     elif not written:
-        _print(terminal.lines(document))
+        _print(terminal.lines(document, specs=_specs_to_name(document)))
     return 0
+
+
+def _specs_to_name(document: Document) -> Sequence[str]:
+    """The specifications of a document, where a command would find none in the configuration."""
+    return () if read_project().specs else document.specs
 
 
 def _configured(example: str = "list docs/") -> tuple[Path, tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Generator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -11,9 +11,10 @@ from typing import Any
 import pluggy
 
 from pytest_arena._config import Config
+from pytest_arena._config._project import read_project
 from pytest_arena._run import ArenaRun
-from pytest_arena.errors import ArenaError
-from pytest_arena.scenarios._assertions import enable, heard
+from pytest_arena.errors import ArenaError, ConfigError
+from pytest_arena.scenarios._assertions import enable, heard, relative
 from pytest_arena.scenarios._instruments import Instruments
 from pytest_arena.scenarios._mapping import (
     Mapped,
@@ -282,13 +283,22 @@ class Scenarios:
         if verbosity >= 0:
             terminalreporter.write_sep("=", "scenarios")
         strict = "--scenarios=strict" * (self._wanted.scenarios == "strict")
-        told_lines = terminal.lines(self.document, verbosity=verbosity, strict=strict)
+        specs = self._specs_to_name()
+        told_lines = terminal.lines(self.document, verbosity=verbosity, strict=strict, specs=specs)
         annotations: list[str] = []
         if os.environ.get("GITHUB_ACTIONS") == "true":
             root = self._wanted.root
             annotations = workflow_commands(self.document, root=root, is_strict=bool(strict))
         for line in [*told_lines, *self._lines, *annotations]:
             terminalreporter.write_line(line, red=self._fails and line.startswith("scenarios: "))
+
+    def _specs_to_name(self) -> list[str]:
+        """The specifications of this run alone: no command would find them in the configuration."""
+        wanted, folder = self._wanted, self._config.invocation_params.dir
+        with suppress(ConfigError):  # of this folder, which the run may have left out
+            if read_project().specs == wanted.specs:
+                return []
+        return [relative(wanted.root / pattern, folder) for pattern in wanted.specs]
 
 
 _BROKEN = (3, 4)  # pytest's internal error, and its usage error

@@ -1,7 +1,7 @@
 """Which lines does a person read: after a run, of one scenario, of what the specifications say?"""
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -41,19 +41,28 @@ _NEXT = {
 }
 
 
-def lines(document: Document, *, verbosity: int = 0, strict: str = "") -> list[str]:
+def lines(
+    document: Document, *, verbosity: int = 0, strict: str = "", specs: Sequence[str] = ()
+) -> list[str]:
     """Return problems, a line for each scenario that is not proven, gaps, totals, next steps.
 
     With ``-q`` (a verbosity of -1) only what a strict run does not let pass, which part of the
-    tests was run, the totals and the next steps; with ``-qq`` the totals alone; with ``-v`` proven
-    ones too, with their tests, why these prove nothing, and warnings. ``strict`` is the option by
-    which gaps fail this run.
+    tests was run, the totals and the next steps; with ``-qq`` the totals alone, unless the run
+    fails by its gaps; with ``-v`` proven ones too, with their tests, why these prove nothing, and
+    warnings.
+
+    Args:
+        document: what was judged.
+        verbosity: as pytest counts it.
+        strict: the option by which gaps fail this run.
+        specs: the specifications that a command has to name, as no configuration does.
     """
     shown = [it for it in document.scenarios if verbosity > 0 or phrases.is_open(it, document)]
     gaps = [f"gap: {gap}" for gap in phrases.unsaid_gaps(document)]
-    end = [*_partial_lines(document), _totals_line(document, strict), *_next_lines(document)]
-    if verbosity < -1:
-        return [_totals_line(document, strict)]
+    totals, further = _totals_line(document, strict), _next_lines(document, specs)
+    end = [*_partial_lines(document), totals, *further]
+    if verbosity < -1 and not (strict and document.gaps):
+        return [totals]
     if verbosity >= 0:
         return [*_problem_lines(document, shown), *_scenario_lines(shown, verbosity), *gaps, *end]
     if not document.gaps:
@@ -117,11 +126,12 @@ def _totals_line(document: Document, strict: str) -> str:
     return f"scenarios: {phrases.totals(document)}{gaps}"
 
 
-def _next_lines(document: Document) -> Iterator[str]:
+def _next_lines(document: Document, specs: Sequence[str]) -> Iterator[str]:
     """What a person does next, where that is not said by the reason: once, not at each line."""
     shown = [it for it in document.scenarios if phrases.is_open(it, document) and not it.is_excused]
     if any(judged.status is Status.UNMAPPED for judged in shown):
-        yield "next: arena scenarios stubs --write tests   begins the lacking tests"
+        stubs = " ".join(["stubs", *map(shlex.quote, specs), "--write tests"])
+        yield f"next: arena scenarios {stubs}   begins the lacking tests"
     if text := phrases.stays_green(shown):
         yield f"next: {text}; see docs/explanation/sabotage.md of pytest-arena"
 
