@@ -179,10 +179,10 @@ def test_words_are_searched_for_in_scenarios_and_their_evidence(opens: Opener) -
 def test_details_open_by_the_keyboard(opens: Opener) -> None:
     """One by itself, and all by a button that says whether it is pressed."""
     opened = opens("#at=docs-judging-feature-L12")
-    assert not opened.page.get_by_text("the commit of the app rolled back").is_visible()
+    assert not opened.page.get_by_text("the app's commit rolled back").is_visible()
     opened.tab_to("details.evidence > summary")
     opened.page.keyboard.press("Enter")
-    assert opened.page.get_by_text("the commit of the app rolled back").is_visible()
+    assert opened.page.get_by_text("the app's commit rolled back").is_visible()
     opened.page.locator("#expand").focus()
     opened.page.keyboard.press("Enter")
     assert opened.page.locator("#expand").get_attribute("aria-pressed") == "true"
@@ -232,7 +232,7 @@ def test_without_a_script_all_is_shown_and_no_filter(opens: Opener) -> None:
     assert opened.page.locator("input:visible, select:visible, button:visible").count() == 0
     assert opened.page.locator("#filters .badge:visible").count() == ALL
     opened.page.locator("details.evidence > summary").first.click()
-    assert opened.page.get_by_text("the commit of the app rolled back").is_visible()
+    assert opened.page.get_by_text("the app's commit rolled back").is_visible()
 
 
 @pytest.mark.parametrize("width", [320, 390])

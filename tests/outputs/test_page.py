@@ -259,8 +259,8 @@ def test_evidence_says_what_the_test_did() -> None:
         "constant: it could not have failed",
         "StepsAnd it has 3 judges · 2 seeded, 1 request, 3 assertions",
         "Never seenWinter Cup",
-        "what it had seeded removed: noticed · assert 404 == 303",
-        "the commit of the app rolled back: survived",
+        "its seed removed: noticed · assert 404 == 303",
+        "the app's commit rolled back: survived",
         "the answer emptied: not applicable · a redirect has no body",
         "the answer turned into a 500: unknown · it did not end",
     ):

@@ -18,8 +18,6 @@ def test_a_feature_with_all_there_is() -> None:
         "      But not:\n        | x \\| y | \\\\ |\n        |        | z  |\n"
     )
     assert said.problems == ()
-    (feature,) = said.features
-    assert (feature.description, feature.tags) == ("As told.", ("@SHOP-1", "@web"))
     one, two = said.scenarios
     assert (one.key, one.gherkin_rule, one.tags) == ("Battles :: One", "", ("@SHOP-1", "@web"))
     assert [(step.kind, step.is_background) for step in one.steps] == [
@@ -37,7 +35,7 @@ def test_a_feature_with_all_there_is() -> None:
     ]
     assert (two.steps[2].doc_string, two.steps[2].media_type) == ("c\n\n  d", "text/plain")
     assert two.steps[3].table == (("x | y", "\\"), ("", "z"))
-    assert {one.requirement, two.requirement, feature.requirement} == {"SHOP-1"}
+    assert {one.requirement, two.requirement} == {"SHOP-1"}
 
 
 def test_an_outline_has_rows_by_their_values() -> None:

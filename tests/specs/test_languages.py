@@ -51,7 +51,7 @@ def test_a_language_is_read_by_its_kinds(code: str) -> None:
     assert [step.kind for step in said.scenarios[0].steps] == kinds
     assert [step.line for step in said.scenarios[0].steps] == [6, 10, 11, 12, 13, 14, 15, 16]
     assert (said.scenarios[1].gherkin_rule, len(said.scenarios[1].rows)) == ("r", 1)
-    assert said.features[0].language == code
+    assert said.features[0].document["feature"]["language"] == code
 
 
 @pytest.mark.parametrize("code", LANGUAGES)

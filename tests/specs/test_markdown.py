@@ -66,7 +66,7 @@ def test_a_language_in_a_fence_without_a_feature() -> None:
     french = "# language: fr\nScénario: s\n  Soit a\n  Quand b\n"
     said = markdown(fenced(french))
     assert said.problems == ()
-    assert said.features[0].language == "fr"
+    assert said.features[0].document["feature"]["language"] == "fr"
     assert [step.kind for step in only(said).steps] == ["given", "when"]
     wrong = markdown(fenced(french.replace("fr", "frr")))
     assert errors(wrong) == [(2, "")]
@@ -219,10 +219,7 @@ def test_two_rules_of_one_file() -> None:
     said = markdown(text)
     lines = [*enumerate(text.split("\n"), 1)]
     assert said.problems == ()
-    assert [(one.name, one.line, one.requirement) for one in said.features] == [
-        ("Data", 12, "BR-TEST-001"),
-        ("Tested", 26, "BR-TEST-002"),
-    ]
+    assert [(one.name, one.line) for one in said.features] == [("Data", 12), ("Tested", 26)]
     assert [one.line for one in said.features] == [
         number for number, line in lines if line.startswith("Feature:")
     ]

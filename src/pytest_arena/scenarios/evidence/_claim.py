@@ -18,14 +18,14 @@ from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec, Step
 
 NO_SEED = "@no-seed"  # what the database holds before any test satisfies its Given
 NO_REQUEST = "@no-request"  # it is not about a request, but a command, a batch, a file
-_BROKEN = {
+BROKEN = {
     "seed": "its seed removed",
     "commit": "the app's commit rolled back",
     "empty": "the answer emptied",
     "500": "the answer turned into a 500",
 }
 # The tags by which a scenario is not asked for something.
-EXCUSES = (NO_SEED, NO_REQUEST, *(f"@survives-{kind}" for kind in _BROKEN))
+EXCUSES = (NO_SEED, NO_REQUEST, *(f"@survives-{kind}" for kind in BROKEN))
 _SHOWS = {"seeded": "seeded rows", "requested": "made a request", "asserted": "asserted anything"}
 # Of each kind of step: the instrument that has to see something in its block.
 _NEEDED: dict[Kind, tuple[str, str]] = {
@@ -134,9 +134,9 @@ class Claim:
             if self.tags & (excuses | {NO_SEED} if kind == "seed" else excuses):
                 continue
             if sabotage.result == "survived":
-                yield self.flag(Status.HOLLOW, f"stays green with {_BROKEN[kind]}")
+                yield self.flag(Status.HOLLOW, f"stays green with {BROKEN[kind]}")
             if sabotage.result == "unknown":
-                what = f"whether it notices {_BROKEN[kind]} is not known"
+                what = f"whether it notices {BROKEN[kind]} is not known"
                 yield self.flag(Status.UNKNOWN, ": ".join(filter(None, [what, sabotage.why])))
 
     def judged_steps(self, facts: Facts) -> tuple[JudgedStep, ...]:

@@ -18,6 +18,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 
+from pytest_arena.scenarios.evidence._claim import BROKEN
 from pytest_arena.scenarios.evidence._document import (
     Document,
     Facts,
@@ -45,12 +46,6 @@ Gherkin = Callable[..., Markup]
 
 _LANGUAGE = re.compile(r"\s*#\s*language\s*:\s*([a-z]{2,3})(?:-([A-Z]{2}))?\s*$")
 _PLACE = re.compile(r"([^\s:]+:\d+)")
-_SABOTAGES = {
-    "seed": "what it had seeded removed",
-    "commit": "the commit of the app rolled back",
-    "empty": "the answer emptied",
-    "500": "the answer turned into a 500",
-}
 _MEANINGS = {
     Status.MALFORMED: "It could not be read as it is written.",
     Status.UNMAPPED: "No test says that it proves it.",
@@ -162,7 +157,7 @@ def _template() -> Template:
         "row_verdict": row_verdict,
         "rows_by_line": _rows_by_line,
         "rule_of": _rule,
-        "sabotages": _SABOTAGES,
+        "sabotages": BROKEN,
         "steps_by_line": _steps_by_line,
         "title": title,
         "unseen": _unseen,

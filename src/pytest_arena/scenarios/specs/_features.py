@@ -72,22 +72,12 @@ class _Reading:
     parts: list[ScenarioNode] = field(default_factory=list)
 
     def feature(self, node: Node, document: Node) -> Feature:
-        name, tags = canonical(_name(node)), _tags(node)
-        described = _text(node)
+        name = canonical(_name(node))
         # A heading that became the name is a Markdown file's: what stands below it is nearer.
-        texts = described if self.block.is_untitled else f"{name}\n{described}"
-        above = _Above(names=(name,), tags=tags, texts=texts)
+        texts = _text(node) if self.block.is_untitled else f"{name}\n{_text(node)}"
+        above = _Above(names=(name,), tags=_tags(node), texts=texts)
         self.children(node, above)
-        return Feature(
-            name=name,
-            spec=self.block.spec,
-            line=line_of(node),
-            language=node["language"],
-            requirement=self.requirement((), above),
-            description=described,
-            tags=tags,
-            document=document,
-        )
+        return Feature(name=name, line=line_of(node), document=document)
 
     def children(self, node: Node, above: _Above) -> None:
         for child in node["children"]:

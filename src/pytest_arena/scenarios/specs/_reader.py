@@ -246,13 +246,8 @@ def parse(text: str, spec: str) -> Specification:
     else:
         blocks, problems = _fences.fences(text, spec)
     whole = _joined([*map(_block, blocks), Specification(problems=tuple(problems))])
-    features = {(feature.name, feature.line): feature for feature in whole.features}
-    return replace(
-        whole,
-        files=(spec,),
-        features=tuple(sorted(features.values(), key=lambda feature: feature.line)),
-        problems=tuple(sorted(whole.problems, key=lambda problem: (problem.line, problem.what))),
-    )
+    ordered = sorted(whole.problems, key=lambda problem: (problem.line, problem.what))
+    return replace(whole, files=(spec,), problems=tuple(ordered))
 
 
 def _joined(parts: Sequence[Specification]) -> Specification:

@@ -111,16 +111,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
-    """One feature: what is said of it before its scenarios."""
+    """One feature, as the parser has it."""
 
     name: str
-    spec: str
     line: int
-    language: str = "en"
-    requirement: str = ""
-    description: str = ""
-    tags: tuple[str, ...] = ()
-    document: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    document: Mapping[str, Any] = field(repr=False, compare=False)
     """The official parser's ``GherkinDocument``, with the lines of the file."""
 
 
