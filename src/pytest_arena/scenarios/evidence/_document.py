@@ -111,17 +111,17 @@ class Try:
     sabotages: tuple[Sabotage, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Mapping:
-    """A test says that it proves a scenario."""
+    """A test says that it proves a scenario. In order: by the test, then by the row."""
 
     test: str  # the node id
-    place: str  # where the test begins: tests/test_x.py:12
-    scenario: str  # the scenario's key
     row: Pairs = ()  # of an Outline, as Row.values; empty for the whole of it
-    rev: str = ""  # the reviewed version that its marker names
     is_deselected: bool = False
+    rev: str = ""  # the reviewed version that its marker names
+    place: str  # where the test begins: tests/test_x.py:12
     source: str = ""  # the hash of the test's own code, for the lock file
+    scenario: str  # the scenario's key
 
 
 class Status(Enum):

@@ -14,7 +14,6 @@ from pytest_arena.scenarios.evidence._document import (
     PASSED,
     Document,
     JudgedScenario,
-    JudgedStep,
     JudgedTest,
     Mapping,
     Pairs,
@@ -63,24 +62,25 @@ def judge(
         problems: markers that name no scenario, modules that could not be collected.
         is_sabotaged: whether what passed was run again with something broken.
     """
-    mappings = sorted(
-        set(mappings),
-        key=lambda it: (it.test, it.row, it.is_deselected, it.rev, it.place, it.source),
-    )
+    mappings = sorted(set(mappings))
     of_scenario = defaultdict[str, list["Mapping"]](list)
     for mapping in mappings:
         of_scenario[mapping.scenario].append(mapping)
     of_test = defaultdict[str, list["Try"]](list)
     for attempt in () if rules.lists_only else tries:
         of_test[attempt.test].append(attempt)
-    malformed, judged = _malformed(specification), []
-    for scenario in sorted(specification.scenarios, key=_scenario_order):
+    kind = {"is_partial": bool(partial), "is_list": rules.lists_only}
+    judged = []
+    for scenario, malformed in _malformed(specification):
         own = of_scenario[scenario.key]
         claims = list(_claims(scenario, own, rules, is_sabotaged=is_sabotaged))
         tests = [judged_test(claim, of_test[claim.mapping.test]) for claim in claims]
-        standing = _standing(scenario, own, rules, malformed)
-        steps = _steps(scenario, claims, tests)
-        kind = {"is_partial": bool(partial), "is_list": rules.lists_only}
+        shown = [
+            claim.judged_steps(test.facts)
+            for claim, test in zip(claims, tests, strict=True)
+            if test.facts and test.status in PASSED
+        ]
+        standing, steps = _standing(scenario, own, rules, malformed), best_steps(scenario, shown)
         judged.append(judged_scenario(scenario, standing, tests, steps, **kind))
     agreement_problems = _agreement_problems(specification.scenarios, mappings, rules)
     return _document(
@@ -104,79 +104,52 @@ def _claims(
         yield Claim(scenario, mapping, rules.evidence, is_sabotaged=is_sabotaged)
 
 
-def _steps(
-    scenario: ScenarioSpec, claims: Sequence[Claim], tests: Sequence[JudgedTest]
-) -> tuple[JudgedStep, ...]:
-    shown = [
-        claim.judged_steps(test.facts)
-        for claim, test in zip(claims, tests, strict=True)
-        if test.facts and test.status in PASSED
-    ]
-    return best_steps(scenario, shown)
-
-
 def _document(
     judged: Iterable[JudgedScenario], problems: Iterable[Problem], **values: Any
 ) -> Document:
-    document = Document(scenarios=tuple(judged), problems=_in_order(problems), **values)
+    document = Document(scenarios=tuple(judged), problems=tuple(sorted(set(problems))), **values)
     return replace(document, gaps=gaps(document))
 
 
 def listed(specification: Specification) -> Document:
     """Return what a specification says, without a word on tests: NOT-RUN or MALFORMED, no gaps."""
-    malformed, judged = _malformed(specification), []
-    for scenario in sorted(specification.scenarios, key=_scenario_order):
-        reason = _malformed_reason(scenario, malformed)
-        verdict = JudgedScenario(
+    judged = (
+        JudgedScenario(
             scenario=scenario,
             status=Status.MALFORMED if reason else Status.NOT_RUN,
             reason=reason,
             steps=best_steps(scenario, ()),
             standing=Standing(malformed=reason),
         )
-        judged.append(verdict)
-    return Document(
-        scenarios=tuple(judged),
-        problems=_in_order(specification.problems),
-        is_list=True,
-        specs=specification.files,
+        for scenario, reason in _malformed(specification)
     )
+    listing = _document(judged, specification.problems, is_list=True, specs=specification.files)
+    return replace(listing, gaps=())
 
 
 def _scenario_order(scenario: ScenarioSpec) -> tuple[str, int, str]:
     return scenario.spec, scenario.line, scenario.key
 
 
-def _in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Each problem once, by where it stands."""
-    return tuple(sorted(set(problems), key=lambda it: (it.spec, it.line, repr(it))))
-
-
-def _malformed(specification: Specification) -> dict[str, list[Problem]]:
-    """The errors in a specification, by the key of the scenario that has them."""
+def _malformed(specification: Specification) -> Iterator[tuple[ScenarioSpec, str]]:
+    """Yield the scenarios in their order, each with what is wrong with it; "" where nothing is."""
     problems = defaultdict[str, list[Problem]](list)
     for problem in specification.problems:
-        if problem.is_error and problem.scenario:
+        if problem.is_error:
             problems[problem.scenario].append(problem)
-    return problems
-
-
-def _malformed_reason(scenario: ScenarioSpec, malformed: dict[str, list[Problem]]) -> str:
-    """What is wrong with a scenario; of two with one key, with the one at this line."""
-    every = malformed.get(scenario.key, ())
-    own = [it for it in every if (it.spec, it.line) == (scenario.spec, scenario.line)]
-    reasons = []
-    for problem in own or every:
-        line = f"line {problem.line}: " * (problem.line not in {0, scenario.line})
-        reasons.append(f"{line}{problem.advice}")
-    return "; ".join(dict.fromkeys(reasons))
+    for scenario in sorted(specification.scenarios, key=_scenario_order):
+        every = problems.get(scenario.key, ())
+        # Of two with one key, with the one at this line.
+        own = [it for it in every if it.place == scenario.place]
+        reasons = []
+        for problem in own or every:
+            line = f"line {problem.line}: " * (problem.line not in {0, scenario.line})
+            reasons.append(f"{line}{problem.advice}")
+        yield scenario, "; ".join(dict.fromkeys(reasons))
 
 
 def _standing(
-    scenario: ScenarioSpec,
-    mappings: Sequence[Mapping],
-    rules: Rules,
-    malformed: dict[str, list[Problem]],
+    scenario: ScenarioSpec, mappings: Sequence[Mapping], rules: Rules, malformed: str
 ) -> Standing:
     """What holds for one scenario, by its marks in the tests and what was agreed."""
     gaps = [gap for gap in rules.agreed_gaps if gap.covers(scenario)]
@@ -187,7 +160,7 @@ def _standing(
     is_over = waiver is not None and rules.today > waiver.until
     drifted, drifted_place = _drift(scenario, mappings, rules.lock)
     return Standing(
-        malformed=_malformed_reason(scenario, malformed),
+        malformed=malformed,
         drifted=drifted,
         drifted_place=drifted_place,
         waived=str(waiver) if waiver and not is_over else "",

@@ -78,7 +78,7 @@ class ScenarioSpec:
         return f"{self.spec}:{self.line}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Problem:
     """Something in a specification, or about one, that is not as it should be."""
 
