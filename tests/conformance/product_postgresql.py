@@ -21,7 +21,7 @@ __all__ = ["PostgreSQL"]
 _POSTGRESQL = """
 import time
 import {driver} as driver
-from contextlib import closing
+from contextlib import closing, contextmanager
 import setting
 from psycopg import pq
 from sqlalchemy import event
@@ -82,18 +82,27 @@ def dump(url):
         return {{"schema": schema, "sequences": sequences, **contents}}
 
 
-def ask(statement, **login):
+@contextmanager
+def entered(**login):
     # By libpq alone, whose connections are nobody's business. Nothing, if the database has gone.
     words = {{**ENTRANCE, **login}}
     text = " ".join(f"{{name}}='{{value}}'" for name, value in words.items())
     connection = pq.PGconn.connect(text.encode())
-    result = connection.exec_(statement.encode())
-    rows = [
-        [result.get_value(row, column).decode() for column in range(result.nfields)]
-        for row in range(result.ntuples)
-    ]
+
+    def ask(statement):
+        result = connection.exec_(statement.encode())
+        return [
+            [result.get_value(row, column).decode() for column in range(result.nfields)]
+            for row in range(result.ntuples)
+        ]
+
+    yield ask
     connection.finish()
-    return rows
+
+
+def ask(statement, **login):
+    with entered(**login) as ask_there:
+        return ask_there(statement)
 
 
 MADE = {{}}
@@ -107,18 +116,20 @@ OWN = "FROM pg_database WHERE datdba = (SELECT oid FROM pg_roles WHERE rolname =
 def settle():
     # What a test has set going in the background is on its bill, and not on the next one's.
     quiet, end = 0, time.monotonic() + 60
-    while quiet < 10:
-        busy = ask(BUSY)
-        assert time.monotonic() < end, f"the server does not come to rest: {{busy}}"
-        quiet = quiet + 1 if len(busy) == 1 else 0
-        time.sleep(0.01)
+    with entered() as ask_there:
+        while quiet < 5:
+            busy = ask_there(BUSY)
+            assert time.monotonic() < end, f"the server does not come to rest: {{busy}}"
+            quiet = quiet + 1 if len(busy) == 1 else 0
+            time.sleep(0.005)
 
 
 def made():
     # What has been dropped since is not given back; one that grows was written to.
-    for (oid,) in ask("SELECT oid " + OWN):
-        for (size,) in ask(f"SELECT coalesce(pg_database_size({{oid}}), 0)"):
-            MADE[oid] = max(int(size), MADE.get(oid, 0))
+    with entered() as ask_there:
+        for (oid,) in ask_there("SELECT oid " + OWN):
+            for (size,) in ask_there(f"SELECT coalesce(pg_database_size({{oid}}), 0)"):
+                MADE[oid] = max(int(size), MADE.get(oid, 0))
     return sum(MADE.values())
 
 

@@ -141,7 +141,11 @@ class Trial:
 
 
 def promises_hold(
-    setting: Setting, folder: Path, planted: Mapping[str, str] | None = None
+    setting: Setting,
+    folder: Path,
+    planted: Mapping[str, str] | None = None,
+    *,
+    orders: tuple[str, ...] = ORDERS,
 ) -> Verdict:
     """Run all stories for a setting, and assert that every promise was kept.
 
@@ -158,7 +162,7 @@ def promises_hold(
     """
     __tracebackhide__ = True
     trial = Trial(setting, folder, planted)
-    verdict = trial.kept() + trial.killed() + trial.told() + trial.cheap()
+    verdict = trial.kept(orders) + trial.killed() + trial.told() + trial.cheap()
     return verdict.check()
 
 
