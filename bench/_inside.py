@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from bench.place import ROOT
 from bench.work import LOOP, around, checkout, per_call, requests, test_on
 from bench.worker import serve
-from pytest_arena._app import AppRun, build_app
+from pytest_arena._app._app_run import AppRun
+from pytest_arena._app._client import Hooks
+from pytest_arena._app._kind import build_app
 from pytest_arena._config import load_config
 from pytest_arena._databases._resolver import Level
 from pytest_arena._ledger import Ledger
-from pytest_arena._run import ArenaRun
-from pytest_arena._run._test import NullHooks
+from pytest_arena._run._run import ArenaRun
 from pytest_arena._sqlite._copy import Copy
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _requests(shop: Any) -> dict[str, Callable[[int], list[float]]]:
     app = build_app(shop.app)
 
     def new_run() -> AppRun:
-        return AppRun(app, hooks=NullHooks(None))
+        return AppRun(app, hooks=Hooks())
 
     async def first() -> None:
         run = new_run()

@@ -38,7 +38,7 @@ whole_process = Example.execute
 # What most runs of pytest import of ours.
 OURS = (
     "pytest_arena.plugin",
-    "pytest_arena._app",
+    "pytest_arena._app._app_run",
     "pytest_arena._sqlite._connections",
     "pytest_arena._sqlite._product",
     "pytest_arena._postgresql._connections",

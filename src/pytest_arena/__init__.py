@@ -21,7 +21,7 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
-    from pytest_arena._run import Arena
+    from pytest_arena._run._facade import Arena
     from pytest_arena.scenarios._blocks import Scenario
 
 __all__ = [
@@ -44,7 +44,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     # Imported when it is asked for: the command `arena` comes by here, and needs no SQLAlchemy.
     if name == "Arena":
-        from pytest_arena._run import Arena  # noqa: PLC0415 - as said
+        from pytest_arena._run._facade import Arena  # noqa: PLC0415 - as said
 
         return Arena
     if name == "Scenario":

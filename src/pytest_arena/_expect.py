@@ -181,11 +181,8 @@ class _ExpectedTable:
         unknown = [name for name, _ in wanted.columns if self._rows and name not in self._columns]
         if unknown:
             return f"; it has no column {', '.join(unknown)}"
-        return (
-            f"; there is only {number}"
-            if number == 1
-            else f"; there are only {number:,}" * bool(number)
-        )
+        are = "is" if number == 1 else "are"
+        return f"; there {are} only {number:,}" if number else ""
 
     @property
     def _columns(self) -> Mapping[str, object]:

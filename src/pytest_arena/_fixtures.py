@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._run import Apps, Arena, ArenaRun
+from pytest_arena._run._facade import Arena
+from pytest_arena._run._run import ArenaRun
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
+
+    from pytest_arena._run._apps import Apps
 
 __all__ = [
     "RUN",

@@ -25,14 +25,10 @@ from pytest_arena._config import (
 )
 from pytest_arena._fixtures import RUN
 from pytest_arena._ledger import Ledger
-from pytest_arena._run import (
-    ArenaRun,
-    FactsOfProcesses,
-    LevelHooks,
-    WideFixture,
-    conducted,
-    summarized,
-)
+from pytest_arena._run._fixture_levels import WideFixture
+from pytest_arena._run._levels import LevelHooks
+from pytest_arena._run._run import ArenaRun, conducted
+from pytest_arena._run._summary import FactsOfProcesses, summarized
 from pytest_arena._values import CodeLine, Plan, Stage
 from pytest_arena.errors import ArenaError, ConfigError
 
@@ -366,9 +362,8 @@ def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, objec
     else:
         with _a_refusal_is_a_failure(fixturedef), _as_wide_fixture(fixturedef, request, run):
             result = yield
-        if isinstance(
-            result, asyncio.Runner
-        ):  # pytest-asyncio's, for a scope: no task is in it yet
+        # pytest-asyncio's, for a scope: no task is in it yet.
+        if isinstance(result, asyncio.Runner):
             run.tasks.see(result.get_loop())
     if fixturedef.argname == "tmp_path_factory":
         request.config.stash[TEMPORARY] = result

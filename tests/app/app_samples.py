@@ -18,7 +18,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket as StarletteWebSocket
 
 from pytest_arena import _ledger
-from pytest_arena._app import AppRun, Door
+from pytest_arena._app._app_run import AppRun
+from pytest_arena._app._client import Door, Hooks
 
 
 class Open(Protocol):
@@ -33,7 +34,7 @@ class AppError(Exception):
 
 
 @dataclass
-class Diary:
+class Diary(Hooks):
     """Hooks that note each call, in order."""
 
     lines: list[str] = field(default_factory=list)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_arena._app import AppRun
+from pytest_arena._app._app_run import AppRun
 from tests.app.app_samples import Diary, Life, Open, starlette_app
 
 

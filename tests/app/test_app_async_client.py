@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI
 
-from pytest_arena._app import AppRun
+from pytest_arena._app._app_run import AppRun
 from pytest_arena.errors import ConfigError
 from tests.app.app_samples import AppError, Diary, Life, Open
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_arena._app import build_app, check_app
+from pytest_arena._app._kind import build_app, check_app
 from pytest_arena.errors import ConfigError
 from tests.app.app_samples import Life, fastapi_app, litestar_app, starlette_app
 

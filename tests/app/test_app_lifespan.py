@@ -10,7 +10,8 @@ from typing import Any
 import anyio
 import pytest
 
-from pytest_arena._app import AppRun, _lifespan
+from pytest_arena._app import _lifespan
+from pytest_arena._app._app_run import AppRun
 from pytest_arena.errors import LifespanError
 from tests.app.app_samples import AppError, Diary, Life, Open, Step, fail, hang, starlette_app
 

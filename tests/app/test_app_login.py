@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_arena._app import AppRun
+from pytest_arena._app._app_run import AppRun
 from pytest_arena.errors import LifespanError, LoginError, PendingWorkError
 from tests.app.app_samples import Diary, Life, Open, fail, starlette_app
 

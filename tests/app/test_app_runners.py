@@ -13,7 +13,7 @@ import anyio.from_thread
 import pytest
 
 import pytest_arena
-from pytest_arena._app import AppRun
+from pytest_arena._app._app_run import AppRun
 from tests.app.app_samples import Diary, Life, hang, starlette_app
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -154,7 +154,7 @@ INNER = '''
 import asyncio, unittest
 import pytest, pytest_asyncio
 from tests.app.app_samples import Diary, Life, starlette_app
-from pytest_arena._app import AppRun
+from pytest_arena._app._app_run import AppRun
 
 @pytest.fixture
 def anyio_backend():

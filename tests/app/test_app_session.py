@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pytest_arena._app import session_lifespan
+from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena.errors import LifespanError
 from tests.app.app_samples import AppError, Life, Open, fail, starlette_app
 

@@ -9,7 +9,7 @@ import litestar.testing
 import pytest
 import starlette.testclient
 
-from pytest_arena._app import AppRun
+from pytest_arena._app._app_run import AppRun
 from pytest_arena.errors import ConfigError, LifespanError, PendingWorkError
 from tests.app.app_samples import AppError, Diary, Life, Open, fail, litestar_app, starlette_app
 

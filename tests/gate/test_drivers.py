@@ -22,7 +22,8 @@ from types import SimpleNamespace
 from pytest_arena._postgresql.drivers import _statements as _drivers
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
 from pytest_arena._product import Aim, Key
-from pytest_arena._gate import asked_by_engine, find_engines
+from pytest_arena._gate._engines import asked_by_engine
+from pytest_arena._gate._listeners import find_engines
 from pytest_arena._ledger import Ledger
 from pytest_arena._values import Address
 from pytest_arena.errors import ProductionDatabaseError, RefusedError, UnknownDatabaseError

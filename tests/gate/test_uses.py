@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._gate import Checkout, Gate, Registry
+from pytest_arena._gate._listeners import Gate
+from pytest_arena._gate._registry import Checkout, Registry
 from pytest_arena._postgresql._connections import ServerHandle
 from pytest_arena._postgresql.drivers import _statements as _drivers
 from pytest_arena._product import Aim, Key

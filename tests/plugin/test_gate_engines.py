@@ -17,7 +17,7 @@ import sqlite3
 from unittest import mock
 import pytest
 from app import Base, Dancer, add, create_engine, engine, names, text
-from pytest_arena._gate import find_engines
+from pytest_arena._gate._listeners import find_engines
 from sqlalchemy import event, select
 from sqlalchemy.pool import StaticPool
 

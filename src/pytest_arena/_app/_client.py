@@ -49,12 +49,11 @@ class Door(Protocol):
         """A client of ours has its answer; ``response.extensions["arena"]`` is the request."""
 
 
-class Hooks(Protocol):
-    """What the arena wants around each request of our clients."""
+class Hooks:
+    """What the arena wants around each request of our clients; of a wide fixture's, nothing."""
 
-    @property
-    def door(self) -> Door | None:
-        """Whoever stands before the app."""
+    def __init__(self, door: Door | None = None) -> None:
+        self.door = door  # whoever stands before the app
 
     async def abefore(self) -> None:
         """Called before a request of an async client, in its loop: commits pending work."""

@@ -194,9 +194,9 @@ def _ago(when: datetime | None, now: datetime) -> str:
 
 
 def _cut(text: str, width: int) -> str:
-    return (
-        text if len(text) <= width else f"{text[: width // 2 - 1]}…{text[-(width - width // 2) :]}"
-    )
+    if len(text) <= width:
+        return text
+    return f"{text[: width // 2 - 1]}…{text[-(width - width // 2) :]}"
 
 
 def _headline(place: Place) -> str:

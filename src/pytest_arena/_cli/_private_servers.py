@@ -67,11 +67,9 @@ class PrivateServers:
             return []
 
     def _place(self, folder: ClusterFolder) -> Place:
-        state = (
-            ("in use" if _is_in_use(folder) else "idle")
-            if cluster.is_running(folder)
-            else "stopped"
-        )
+        state = "stopped"
+        if cluster.is_running(folder):
+            state = "in use" if _is_in_use(folder) else "idle"
         server = Thing(
             name=folder.path.name,
             what="server",

@@ -16,9 +16,10 @@ from urllib.parse import quote
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from pytest_arena import _gate
 from pytest_arena._config._load import nearest
 from pytest_arena._databases._builders import guessed_product
+from pytest_arena._gate._engines import asked_by_engine, asked_by_url, described_url
+from pytest_arena._gate._listeners import engines_in_use, find_engines
 from pytest_arena._origin import user_line
 from pytest_arena._product import NOWHERE, ROOMS, Asked, Database, Key, room
 from pytest_arena.errors import ConfigError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._config import Config
-    from pytest_arena._gate import Registry
+    from pytest_arena._gate._registry import Registry
     from pytest_arena._product import Core, Product
 
 
@@ -126,7 +127,7 @@ def real(file: str) -> str:
 
 
 def _is_meant_by_an_engine(file: str) -> bool:
-    found = [_gate.asked_by_engine(engine) for engine in _gate.find_engines()]
+    found = [asked_by_engine(engine) for engine in find_engines()]
     names = [one.name for one in found if one and one.product == "sqlite" and one.name]
     return any(real(name) == real(file) or _is_same(name, file) for name in names)
 
@@ -253,12 +254,12 @@ class KnownDatabases:
 
     def _know_engines(self) -> None:
         """Those that have not connected yet count as well."""
-        engines = _gate.engines_in_use()
-        self.choose_primary([one for one in map(_gate.asked_by_engine, engines) if one])
+        engines = engines_in_use()
+        self.choose_primary([one for one in map(asked_by_engine, engines) if one])
         if engines and self._config.database == "auto":
             if any(engine.dialect.name in self.products for engine in engines):
                 return
-            names = ", ".join(dict.fromkeys(_gate.described_url(one.url) for one in engines))
+            names = ", ".join(dict.fromkeys(described_url(one.url) for one in engines))
             raise ConfigError(
                 f"there is no database for this test: the app's engines are on {names}",
                 why="this version isolates SQLite and PostgreSQL; in a database of its own the "
@@ -414,7 +415,7 @@ class Environment:
         """Return the database that a conftest has named instead, by writing a variable anew."""
         written = (os.environ.get(name, "") for name in self._names)
         anew = (_url(text) for text in written if text and text not in self._placed.values())
-        found = (_gate.asked_by_url(url) for url in anew if url is not None)
+        found = (asked_by_url(url) for url in anew if url is not None)
         return next(filter(None, found), None)
 
     def _inside(self, text: str) -> str:
@@ -426,7 +427,7 @@ class Environment:
         return new.render_as_string(hide_password=False).replace("/file%3A", "/file:", 1)
 
     def _new_url(self, url: URL) -> URL:
-        asked = _gate.asked_by_url(url)
+        asked = asked_by_url(url)
         if url.get_backend_name() != "sqlite":
             return self._on_server(url, asked)
         if asked is None or not asked.name or self._known.files.is_free(asked.name):
@@ -440,7 +441,7 @@ class Environment:
 
         What does not ask the gate, a raw driver or another process, fails there.
         """
-        name = asked.name if asked else _gate.described_url(url)
+        name = asked.name if asked else described_url(url)
         if self._known.files.is_allowed(name):
             return url
         if asked is not None and asked.product in self._known.products:

@@ -59,9 +59,8 @@ def _has_listeners(target: Any, *names: str) -> bool:
 
 def _owner(listener: Any) -> object:
     """The object whose method it is, if it is one; SQLAlchemy wraps it in the one or other way."""
-    return getattr(getattr(listener, "func", listener), "__self__", None) or getattr(
-        listener, "target", None
-    )
+    method = getattr(listener, "func", listener)
+    return getattr(method, "__self__", None) or getattr(listener, "target", None)
 
 
 def _schemas_of(metadata: MetaData) -> list[CreateSchema]:
@@ -464,11 +463,10 @@ def guessed_product(known: Collection[str]) -> str:
     """
     found: set[str] = set()
     for _, file in _modules():
-        with contextlib.suppress(OSError):  # in a zip, or gone
-            text = (
-                file.read_text(encoding="utf-8", errors="replace") if file.suffix == ".py" else ""
-            )
-            found |= {match[1] or "postgresql" for match in _URL.finditer(text)}
+        if file.suffix == ".py":
+            with contextlib.suppress(OSError):  # in a zip, or gone
+                text = file.read_text(encoding="utf-8", errors="replace")
+                found |= {match[1] or "postgresql" for match in _URL.finditer(text)}
     likely = found & set(known)
     return likely.pop() if len(likely) == 1 else ""
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.engine import make_url
 
-from pytest_arena import _gate
 from pytest_arena._databases._app_databases import AllowedFiles, KnownDatabases, Products
 from pytest_arena._databases._template import BuildAim, Builds, Recipe, Store
 from pytest_arena._databases._verified import Verified
+from pytest_arena._gate._engines import asked_by_engine
+from pytest_arena._gate._gate_notes import after_session, unknown_connection
+from pytest_arena._gate._listeners import engines_in_use, find_engines
 from pytest_arena._product import Aim, Asked, Key
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_arena._config import Config
-    from pytest_arena._gate import Registry
+    from pytest_arena._gate._registry import Registry
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, Isolation, Product
 
@@ -82,7 +84,7 @@ class Databases:
         """Return where an engine lands, None where it may go its own way."""
         __tracebackhide__ = True
         if self.finished:
-            raise self.ledger.refused(_gate.after_session(asked.name))
+            raise self.ledger.refused(after_session(asked.name))
         is_known = asked.dialect in self.known.by_engine
         if asked.product not in self.products or not (is_known or self.known.is_the_apps(asked)):
             self._check_foreign(asked)
@@ -100,7 +102,7 @@ class Databases:
         """Return where a file lands that is attached to a connection which aims at ``beside``."""
         __tracebackhide__ = True
         if self.finished:
-            raise self.ledger.refused(_gate.after_session(file))
+            raise self.ledger.refused(after_session(file))
         if self.known.goes_its_own_way(file):
             return None
         main = self.known.by_key.get(beside.key) if beside else None  # its driver opens the file
@@ -117,14 +119,14 @@ class Databases:
         if asked.product != "sqlite" and not self.files.is_allowed(asked.name):
             option = f"arena_database = {self.config.database}"
             by = option * (self.config.database == "sqlite" and asked.product == "postgresql")
-            raise self.ledger.refused(_gate.unknown_connection(asked.name, left_out_by=by))
+            raise self.ledger.refused(unknown_connection(asked.name, left_out_by=by))
 
     def current(self, key: Key) -> Aim | None:
         """Return where a connection to this database would land now."""
         __tracebackhide__ = True
         database = self.known.by_key.get(key)
         if self.finished:
-            raise self.ledger.refused(_gate.after_session(database.name if database else ""))
+            raise self.ledger.refused(after_session(database.name if database else ""))
         build = self.build()
         if build is not None and (aim := build.current(key)) is not None:
             return aim
@@ -192,7 +194,7 @@ class Databases:
 
     def means(self, asked: Asked) -> bool:
         """Whether an engine of the app's means this database of a server, connected or not."""
-        engines = map(_gate.asked_by_engine, _gate.find_engines())
+        engines = map(asked_by_engine, find_engines())
         meant = [(engine.product, engine.database) for engine in engines if engine is not None]
         return (asked.product, asked.database) in meant
 
@@ -209,7 +211,7 @@ class Databases:
         only engines meant which are disposed of, or gone, starts from its template at its next use.
         """
         too_many = self._collect_engines()
-        used = {self.known.by_engine.get(engine.dialect) for engine in _gate.engines_in_use()}
+        used = {self.known.by_engine.get(engine.dialect) for engine in engines_in_use()}
         dropped = [
             one for one in [*self.known.by_key.values()] if one not in used and self._may_drop(one)
         ]

@@ -17,8 +17,14 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, make_transient, make_transient_to_detached
 
-from pytest_arena import _gate
 from pytest_arena._databases._app_databases import dialects
+from pytest_arena._gate._engines import (
+    asked_by_engine,
+    before_each_execution,
+    engine_like,
+    sync_twin,
+)
+from pytest_arena._gate._listeners import find_engines
 from pytest_arena._origin import user_line
 from pytest_arena._process import run_in_new_loop
 from pytest_arena._product import NOWHERE
@@ -92,7 +98,7 @@ def _read_anew(state: ORMExecuteState) -> None:
         state.update_execution_options(populate_existing=True)
 
 
-_gate.before_each_execution(FreshSession, _read_anew)
+before_each_execution(FreshSession, _read_anew)
 
 
 @cache
@@ -297,10 +303,10 @@ class Engines:
             kind = database.dialect.is_async
             like = self._engine_of_app(database, kinds=(kind, not kind))
             if like is not None and not like.dialect.is_async:
-                engine = _gate.engine_like(like, _shown_url(database, _driver(database)))
+                engine = engine_like(like, _shown_url(database, _driver(database)))
             else:
                 url = _shown_url(database, _sync_driver(database))
-                engine = create_engine(url) if like is None else _gate.sync_twin(like, url)
+                engine = create_engine(url) if like is None else sync_twin(like, url)
             self._sync[database] = engine
             self._databases.known.by_engine[engine.dialect] = database
         return self._sync[database]
@@ -309,7 +315,7 @@ class Engines:
         if database not in self._async:
             like = self._engine_of_app(database, kinds=(True,))
             url = _shown_url(database, _driver(database))
-            engine = AsyncEngine(_gate.engine_like(like, url)) if like else create_async_engine(url)
+            engine = AsyncEngine(engine_like(like, url)) if like else create_async_engine(url)
             self._async[database] = engine
             self._databases.known.by_engine[engine.dialect] = database
         return self._async[database]
@@ -321,13 +327,13 @@ class Engines:
 
     def _engine_of_app(self, database: Database, kinds: tuple[bool, ...]) -> Engine | None:
         """The oldest engine of the app's on this database, of the first of these kinds it has."""
-        engines = [engine for engine in _gate.find_engines() if self._means(engine, database)]
+        engines = [engine for engine in find_engines() if self._means(engine, database)]
         fit = [engine for engine in engines if engine.dialect.is_async in kinds]
         return min(fit, key=lambda engine: kinds.index(engine.dialect.is_async), default=None)
 
     def _means(self, engine: Engine, database: Database) -> bool:
         known = self._databases.known
-        if (asked := _gate.asked_by_engine(engine)) is None or asked.product not in known.products:
+        if (asked := asked_by_engine(engine)) is None or asked.product not in known.products:
             return False
         return known.find(asked) is database
 

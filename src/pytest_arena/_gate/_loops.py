@@ -219,9 +219,8 @@ class AnyLoopQueue(QueueCommon[_T]):
                 seat.turn = seat.loop.create_future()
                 row.untold.appendleft(seat.turn)
             try:
-                found = (
-                    self.get_nowait()
-                )  # after sitting down: nothing that comes amid it is missed
+                # After sitting down: nothing that comes amid it is missed.
+                found = self.get_nowait()
             except Empty:
                 if seat.late:
                     raise

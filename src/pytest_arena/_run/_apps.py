@@ -6,16 +6,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app import AppRun, build_app, check_app, may_be_app, session_lifespan
+from pytest_arena._app._app_run import AppRun
+from pytest_arena._app._client import Hooks
+from pytest_arena._app._kind import build_app, check_app, may_be_app
+from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._config._load import load_attribute, load_function
 from pytest_arena._run import _leaks
-from pytest_arena._run._test import NullHooks
 from pytest_arena.errors import ConfigError, LifespanError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pytest_arena._app import ASGIApp, Hooks
+    from pytest_arena._app._kind import ASGIApp
     from pytest_arena._config import Config
     from pytest_arena._run._test import Current, Watcher
 
@@ -101,7 +103,7 @@ class Apps:
 
     def _begin_wide(self) -> AppRun:
         door = self._watcher.door if self._watcher else None
-        app_run = self._begin(self.build(), hooks=NullHooks(door))
+        app_run = self._begin(self.build(), hooks=Hooks(door))
         self._wide.setdefault(self._current.owner(), []).append(app_run)
         return app_run
 

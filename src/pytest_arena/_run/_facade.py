@@ -200,9 +200,8 @@ class Arena:
             TypeError: what is expected of a table is not made by ``inserted`` and the like, or a
                 table is named twice.
         """
-        return ExpectedChanges(
-            self._observer, _expectations(expected or {}, tables), ignore, database
-        )
+        wanted = _expectations(expected or {}, tables)
+        return ExpectedChanges(self._observer, wanted, ignore, database)
 
     @contextlib.contextmanager
     def expect_refusal(self) -> Iterator[Refused]:
@@ -268,9 +267,8 @@ class Observer:
             raise ValueError(f"{record.method} {record.path} is no request of this test")
         before, after = turn.before, turn.after
         if before is None:
-            raise _not_known(
-                record, database, "of so many requests only the last hundred are known"
-            )
+            why = "of so many requests only the last hundred are known"
+            raise _not_known(record, database, why)
         if why := self._why_not([before, after] if after else [before], database):
             raise _not_known(record, database, why)
         if after is not None and database not in after.times:

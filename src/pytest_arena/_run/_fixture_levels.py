@@ -16,7 +16,7 @@ from pytest_arena.errors import ArenaError, ConnectionLeak, IsolationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from pytest_arena._app import AppRun
+    from pytest_arena._app._app_run import AppRun
     from pytest_arena._databases._sessions import Memory
     from pytest_arena._ledger import Ledger
     from pytest_arena._run._apps import Apps

@@ -19,7 +19,8 @@ from pytest_arena.errors import ConnectionLeak, IsolationError
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
 
-    from pytest_arena._gate import Checkout, Gate
+    from pytest_arena._gate._listeners import Gate
+    from pytest_arena._gate._registry import Checkout
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,8 @@ class HeldByFixtures:
     @classmethod
     def now(cls, gate: Gate) -> HeldByFixtures:
         """Look around. Costs a microsecond for each open session."""
-        others = frozenset(one.ident or 0 for one in threading.enumerate()) - {
-            threading.get_ident()
-        }
-        begun = open_transactions(gate)
+        here, begun = threading.current_thread(), open_transactions(gate)
+        others = frozenset(one.ident or 0 for one in threading.enumerate() if one is not here)
         writes = sum(one.writes for one in begun)
         return cls(begun, writes, frozenset(_sessions), others)
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena._databases._resolver import Databases, Level
-    from pytest_arena._gate import Checkout, Gate
+    from pytest_arena._gate._listeners import Gate
+    from pytest_arena._gate._registry import Checkout
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, Isolation
 

@@ -9,12 +9,15 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena import _gate
 from pytest_arena._changes import Mask
 from pytest_arena._databases._app_databases import Environment
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases
 from pytest_arena._databases._sessions import Engines
+from pytest_arena._gate import _listeners as gates
+from pytest_arena._gate._engines import asked_by_engine
+from pytest_arena._gate._loops import adopt
+from pytest_arena._gate._registry import Registry
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._report import kept_text
 from pytest_arena._run import _leaks
@@ -51,12 +54,12 @@ class ArenaRun:
     ) -> None:
         self.config, self.ledger = config, ledger
         self.watcher = watch(self) if watch is not None else None
-        self.connections = _gate.Registry()
+        self.connections = Registry()
         self.databases = Databases(config, ledger, self.connections, temporary)
         self._known = self.databases.known
         self.current = Current(self.databases)
         self.environment = Environment(config.env, self._known)
-        self.gate = _gate.install(self.databases, self.connections)
+        self.gate = gates.install(self.databases, self.connections)
         self.levels = Levels(self.databases, self.gate, ledger, hooks)
         self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current, self.watcher)
@@ -83,10 +86,10 @@ class ArenaRun:
         self._know_engines()
 
     def _know_engines(self) -> None:
-        engines = _gate.find_engines()
+        engines = gates.find_engines()
         for engine in engines:
-            _gate.adopt(engine.pool)  # those that were made before the gate
-        asked = [_gate.asked_by_engine(engine) for engine in engines]
+            adopt(engine.pool)  # those that were made before the gate
+        asked = [asked_by_engine(engine) for engine in engines]
         self._known.choose_primary([one for one in asked if one is not None])
         if (named := self.environment.written_since()) is not None:
             self._known.prefer(named)
@@ -239,7 +242,7 @@ class ArenaRun:
         for database in self.databases.provisioned():
             self.databases.ensure(database).close()
         self.databases.finished = True
-        if _gate.close(self.gate):
+        if gates.close(self.gate):
             self.environment.restore()
         for product in self.databases.products.opened.values():
             product.close()

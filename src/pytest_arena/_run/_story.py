@@ -13,7 +13,7 @@ from pytest_arena.errors import redact
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._gate import LostWrite
+    from pytest_arena._gate._writes import LostWrite
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
     from pytest_arena._run._test import RunningTest, StoryMoment, Turn

@@ -6,8 +6,9 @@ import os
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena import _gate
 from pytest_arena._databases._builders import suggested_schema
+from pytest_arena._gate._engines import asked_by_engine
+from pytest_arena._gate._listeners import find_engines
 from pytest_arena._ledger import TestFacts
 from pytest_arena._report import Summary, kept_notes
 from pytest_arena.errors import redact
@@ -64,8 +65,8 @@ def _unused(config: Config, found: list[Database], known: KnownDatabases) -> tup
     live = {one.file for one in found}
     shown = [
         str(engine.url)
-        for engine in _gate.find_engines()
-        if (one := _gate.asked_by_engine(engine)) and known.is_the_apps(one)
+        for engine in find_engines()
+        if (one := asked_by_engine(engine)) and known.is_the_apps(one)
         if engine.url.database not in live
     ]
     asked, there = config.database, ", ".join(dict.fromkeys(shown)) or found[0].name

@@ -6,7 +6,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_arena._app import no_asyncio
+from pytest_arena._app._app_errors import no_asyncio
+from pytest_arena._app._client import Hooks
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._process import running_loop
 from pytest_arena.errors import impossible
@@ -14,10 +15,12 @@ from pytest_arena.errors import impossible
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pytest_arena._app import AppRun, Door
+    from pytest_arena._app._app_run import AppRun
+    from pytest_arena._app._client import Door
     from pytest_arena._changes import Mask
     from pytest_arena._databases._resolver import Databases, Level
-    from pytest_arena._gate import Gate, LostWrite
+    from pytest_arena._gate._listeners import Gate
+    from pytest_arena._gate._writes import LostWrite
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._product import Database
     from pytest_arena._run._leaks import Overrides, Tasks
@@ -49,28 +52,6 @@ class Watcher(Protocol):
 
     def close(self) -> None:
         """The run is over: everything is as it was before."""
-
-
-class NullHooks:
-    """Requests of a client in a wide fixture: nothing is pending, and no test has made them."""
-
-    def __init__(self, door: Door | None) -> None:
-        self.door = door
-
-    async def abefore(self) -> None:
-        """Before a request of an async client."""
-
-    def before(self) -> None:
-        """Before a request of a sync client."""
-
-    def requested(self, request: Request) -> None:
-        """After a request."""
-
-    def ended(self) -> None:
-        """After a request and its redirects."""
-
-    def broke(self, request: str, error: Exception) -> None:
-        """The app has raised instead of answering."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +135,7 @@ _KEPT = 100  # the last ones, of which it can be asked what they changed
 
 
 @dataclass(slots=True, eq=False)
-class RunningTest:
+class RunningTest(Hooks):
     """What belongs to one test while it runs: clients and sessions, moments of its requests.
 
     Cost of a request: at most a question to each database before and after it; none where nobody

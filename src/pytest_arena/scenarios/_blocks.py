@@ -202,14 +202,12 @@ def _places(scenario: ScenarioSpec, kind: Kind, text: str) -> list[int]:
 
 def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioError:
     """The scenario that the test must mean has this step."""
-    likely = [one for one in specification.scenarios if _places(one, kind, canonical(text))][
-        :_SHOWN
-    ]
+    likely = [one for one in specification.scenarios if _places(one, kind, canonical(text))]
     lines = [str(user_line() or "a step block")]
     return ScenarioError(
         "no scenario is named by this test, which has a block for a step",
         why="nobody would look at what is done in it, and the scenario would be unproven",
-        cause="\n".join([*lines, *(f"{one.place}  {one.name}" for one in likely)]),
+        cause="\n".join([*lines, *(f"{one.place}  {one.name}" for one in likely[:_SHOWN])]),
         fix="\n".join(map(Index(specification).marker, likely))
         or "a marker for its scenario (arena scenarios list), or no blocks",
     )

@@ -9,7 +9,8 @@ from typing import Any
 from pytest_arena._databases._resolver import Level
 from pytest_arena._ledger import Request
 from pytest_arena._process import running_loop
-from pytest_arena._run import ArenaRun, RunningTest
+from pytest_arena._run._run import ArenaRun
+from pytest_arena._run._test import RunningTest
 from pytest_arena.errors import IsolationError
 from pytest_arena.scenarios.evidence._document import Facts, Requested, SabotageKind
 

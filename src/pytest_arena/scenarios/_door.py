@@ -12,9 +12,10 @@ from typing import Any, Protocol
 from unittest import mock
 from weakref import WeakSet
 
-from pytest_arena._app import is_logging_in, request_sent
+from pytest_arena._app._client import request_sent
+from pytest_arena._app._login import is_logging_in
 from pytest_arena._ledger import Request
-from pytest_arena._run import Apps
+from pytest_arena._run._apps import Apps
 
 
 class Listener(Protocol):

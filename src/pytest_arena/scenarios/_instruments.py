@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from pytest_arena._app import is_logging_in
+from pytest_arena._app._login import is_logging_in
 from pytest_arena._databases._resolver import Level
-from pytest_arena._gate import Doings, watch_statements
+from pytest_arena._gate._writes import Doings, watch_statements
 from pytest_arena._ledger import Request
 from pytest_arena._process import seconds as now
-from pytest_arena._run import ArenaRun
+from pytest_arena._run._run import ArenaRun
 from pytest_arena.scenarios._breakage import Breaking
 from pytest_arena.scenarios._door import AppDoor, is_by_itself, request_now
 from pytest_arena.scenarios._log import Log, Reading, better, unknown

@@ -15,10 +15,12 @@ from uuid import UUID
 
 from pytest_arena._changes import Changes
 from pytest_arena._databases._resolver import Level
-from pytest_arena._gate import Doings, Part
+from pytest_arena._gate._registry import Part
+from pytest_arena._gate._writes import Doings
 from pytest_arena._ledger import Request
 from pytest_arena._product import Database
-from pytest_arena._run import ArenaRun, WideFixture
+from pytest_arena._run._fixture_levels import WideFixture
+from pytest_arena._run._run import ArenaRun
 from pytest_arena.errors import redact
 from pytest_arena.scenarios.evidence._document import Asserted, Facts, Requested, StepFacts
 from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec

@@ -324,9 +324,8 @@ def _narrowed(config: Any) -> Iterator[str]:
         if "::" in arg or _path(arg, config) != config.rootpath
     ]
     if outside and not _covers_testpaths(config):
-        yield " ".join(_shown(arg, config) for arg in outside) + _HINT * (
-            not config.getini("testpaths")
-        )
+        hint = "" if config.getini("testpaths") else _HINT
+        yield " ".join(_shown(arg, config) for arg in outside) + hint
     yield from _ignored(config)
     for name in ("lf", "stepwise"):
         if getattr(config.option, name, False):

@@ -181,9 +181,8 @@ class SabotagePasses:
             return None
         # pytest's own module, by the name under which it is registered: it has no other way.
         runner = self._config.pluginmanager.get_plugin("runner")
-        with warnings.catch_warnings(
-            record=True
-        ):  # the filters stay, which may make errors of them
+        # The filters stay, which may make errors of them.
+        with warnings.catch_warnings(record=True):
             runner.runtestprotocol(item, log=False, nextitem=nextitem)
         return True
 
