@@ -97,7 +97,7 @@ def test_a_file_that_is_named_has_to_have_scenarios(root: Path) -> None:
     [
         (GOOD.encode() + b"# caf\xe9\n", "byte 0xe9 is no UTF-8", 6),
         (b"\xef\xbb\xbf\n\xff", "byte 0xff is no UTF-8", 2),
-        (GOOD.encode("utf-16"), "UTF-16; expected UTF-8", 0),
+        (GOOD.encode("utf-16"), "is no UTF-8; expected a text in UTF-8", 1),
         (b"PK\x03\x04\x00\x00", "not a text", 0),
         (b"Feature: f\n" + b"#" * 5_000_001, "5.0 MB are more", 0),
     ],

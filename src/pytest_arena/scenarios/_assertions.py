@@ -110,12 +110,7 @@ def _method_alone(instruments: Instruments, item: Any) -> Iterator[None]:
             yield
         return
 
-    @functools.wraps(method)
-    def called(*args: Any, **kwargs: Any) -> None:
-        with _called(instruments, item):
-            method(*args, **kwargs)
-
-    item.obj = called
+    item.obj = _called(instruments, item)(method)
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ from datetime import date, time
 from decimal import Decimal
 from enum import Enum
 from functools import cache, lru_cache
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -237,7 +237,10 @@ class Reading:
             sides += [one.doings for one in requests[:first]]
             parts = [*parts, *(part for one in sides[1:] for part in one.written)]
         known = None if any(map(self._is_unsure, sides)) else _counted(parts)
-        if not known and (known is None or self._may_be_more()):
+        used = self.run.moments.used()
+        # More may have written than statements of engines: a driver, for one.
+        may_be_more = self.run.connections.has_raw or any(one.live is not None for one in used)
+        if known is None or (not known and may_be_more):
             if depth:  # an example's level lies above: moments say nothing in this one
                 known = self._read(depth=depth) - _by_itself(own)
             else:  # a reading shows what the app wrote as it started, and as clients logged in
@@ -245,11 +248,6 @@ class Reading:
                 until = request.before if request is not None else None
                 known = self._read(None, until) - (_together(logins) + _by_itself(own))
         return joined + known
-
-    def _may_be_more(self) -> bool:
-        """Whether more may have written than statements of engines: a driver, for one."""
-        used = self.run.moments.used()
-        return self.run.connections.has_raw or any(one.live is not None for one in used)
 
     def _is_unsure(self, doings: Doings) -> bool:
         return doings.is_unsure or self.run.connections.has_raw
@@ -312,21 +310,19 @@ class Reading:
         left = {one.lower() for one in self.literals}
         if not left:
             return ()
-        written = [value for one in self.doings.values() for value in one.values]
-        texts = (self._of_requests(), _texts([*written, *self.values]), self._of_assertions())
-        for text in chain(*texts):
+        for text in self._texts():
             lower = text.lower()
             left -= {one for one in left if one in lower and _is_a_word(one, lower)}
             if not left:
                 break
         return tuple(one for one in self.literals if one.lower() not in left)
 
-    def _of_requests(self) -> Iterator[str]:
+    def _texts(self) -> Iterator[str]:
         for one in self.log.requests:
             yield f"{one.method} {one.path} {one.query} {one.role or ''} {one.status}"
             yield (one.body or b"").decode("utf-8", "replace")
-
-    def _of_assertions(self) -> Iterator[str]:
+        written = [value for one in self.doings.values() for value in one.values]
+        yield from _texts([*written, *self.values])
         for key, values in self.log.values.items():
             yield key[1]
             yield from _texts(values)

@@ -285,7 +285,6 @@ _BASELINE_HEAD = """\
 """
 _KNOWN = re.compile(r"(?P<status>\S+)\s+(?P<key>\S.*)")
 _WAIVER = re.compile(r"(?P<name>\S.*?)\s+(?P<until>\d{4}-\d\d-\d\d)\s+(?P<reason>\S.*)")
-_PLACE = re.compile(r"(?P<file>.+?):(?P<line>\d+)(?:\s|$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -381,13 +380,12 @@ def _waiver(line: str, place: str) -> AgreedGap:
 
 def _place_of_waiver(place: str, waiver: str) -> tuple[str, int]:
     """A file's name and the waiver's line: where the project lies is no matter to a document."""
-    match = _PLACE.match(place)
-    if not match:
+    file, _, line = place.partition("  ")[0].rpartition(":")
+    if not line.isdecimal():
         return "", 0
-    first = int(match["line"])
-    below = enumerate(getlines(match["file"])[first - 1 :], first)
-    number = next((number for number, text in below if waiver in text), first)
-    return Path(match["file"]).name, number
+    below = enumerate(getlines(file)[int(line) - 1 :], int(line))
+    number = next((number for number, text in below if waiver in text), int(line))
+    return Path(file).name, number
 
 
 def gap_problems(

@@ -398,20 +398,16 @@ def _read(hint: Any, raw: Any) -> Any:
     arguments = get_args(hint)
     if NoneType in arguments:
         return None if raw is None else _read(arguments[0], raw)
+    if get_origin(hint) is tuple and _is_pair(arguments[0]):
+        kind = get_args(arguments[0])[1]
+        return tuple((name, _checked(it, kind)) for name, it in _checked(raw, dict).items())
     if get_origin(hint) is tuple:
-        return _read_tuple(arguments[0], raw)
+        return tuple(_read(arguments[0], it) for it in _checked(raw, list))
     if get_origin(hint) is Literal:
         return arguments[arguments.index(raw)]
     if isinstance(hint, EnumMeta):
         return hint(raw)
     return from_shape(hint, raw) if is_dataclass(hint) else _checked(raw, hint)
-
-
-def _read_tuple(inner: Any, raw: Any) -> Any:
-    if not _is_pair(inner):
-        return tuple(_read(inner, it) for it in _checked(raw, list))
-    kind = get_args(inner)[1]
-    return tuple((name, _checked(it, kind)) for name, it in _checked(raw, dict).items())
 
 
 @cache

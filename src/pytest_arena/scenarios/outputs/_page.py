@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from jinja2 import Environment, StrictUndefined, Template
 from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 
@@ -335,70 +336,49 @@ def _rendered(tokens: Sequence[Token], env: dict[str, Any]) -> Markup:
 @cache
 def _parser() -> MarkdownIt:
     # With raw HTML known as such: a fence in a comment is none, as for whoever read the scenarios.
-    parser = MarkdownIt("commonmark", {"html": True, "xhtmlOut": False})
-    parser.enable(["table", "strikethrough"])
-    rules: dict[str, Callable[..., str]] = {
-        name: _always(markup) for name, markup in _FIXED.items()
-    }
-    rules |= {
-        "fence": _fence,
-        "code_block": _code,
-        "html_block": _raw_block,
-        "html_inline": _raw,
-        "image": _image,
-        "link_open": _link,
-    }
-    for name, rule in rules.items():
-        parser.add_render_rule(name, rule)
-    return parser
+    options = {"html": True, "xhtmlOut": False}
+    parser = MarkdownIt("commonmark", options, renderer_cls=_Renderer)
+    for name, markup in _FIXED.items():
+        parser.add_render_rule(name, lambda *_, it=markup: it)
+    return parser.enable(["table", "strikethrough"])
 
 
-def _always(markup: str) -> Callable[..., str]:
-    return lambda *_: markup
+class _Renderer(RendererHTML):
+    """How each token is written; by their names, those that the library would write otherwise."""
 
+    def fence(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
+        token, chapter = tokens[idx], env["chapter"]
+        if not _is_ours(token, chapter):
+            return self.code_block(tokens, idx, options, env)
+        first = (token.map or [0])[0] + 2
+        lines = list(enumerate(token.content.split("\n"), first))
+        return str(env["gherkin"](lines, chapter, env["depth"] + 1))
 
-def _fence(
-    _self: object, tokens: Sequence[Token], place: int, _options: object, env: dict[str, Any]
-) -> str:
-    token, chapter = tokens[place], env["chapter"]
-    if not _is_ours(token, chapter):
-        return _code(_self, tokens, place)
-    first = (token.map or [0])[0] + 2
-    lines = list(enumerate(token.content.split("\n"), first))
-    return str(env["gherkin"](lines, chapter, env["depth"] + 1))
+    def code_block(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
+        return f'<pre class="wide">\n{escape(tokens[idx].content)}</pre>'
 
+    def html_block(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
+        # Comments are for those who write.
+        text = re.sub(r"<!--.*?(?:-->|\Z)", "", tokens[idx].content, flags=re.DOTALL).strip()
+        return f'<pre class="wide">\n{escape(text)}</pre>' if text else ""
 
-def _code(_self: object, tokens: Sequence[Token], place: int, *_: object) -> str:
-    return f'<pre class="wide">\n{escape(tokens[place].content)}</pre>'
+    def html_inline(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
+        text = tokens[idx].content
+        if re.fullmatch(r"<br\s*/?>", text, re.IGNORECASE):
+            return "<br>"
+        return "" if text.startswith("<!--") else str(escape(text))
 
+    def image(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
+        # Nothing is fetched: its words stand for it.
+        return f'<span class="image">[{escape(tokens[idx].content or "image")}]</span>'
 
-def _raw_block(_self: object, tokens: Sequence[Token], place: int, *_: object) -> str:
-    # Comments are for those who write.
-    text = re.sub(r"<!--.*?(?:-->|\Z)", "", tokens[place].content, flags=re.DOTALL).strip()
-    return f'<pre class="wide">\n{escape(text)}</pre>' if text else ""
-
-
-def _raw(_self: object, tokens: Sequence[Token], place: int, *_: object) -> str:
-    text = tokens[place].content
-    if re.fullmatch(r"<br\s*/?>", text, re.IGNORECASE):
-        return "<br>"
-    return "" if text.startswith("<!--") else str(escape(text))
-
-
-def _image(_self: object, tokens: Sequence[Token], place: int, *_: object) -> str:
-    # Nothing is fetched: its words stand for it.
-    return f'<span class="image">[{escape(tokens[place].content or "image")}]</span>'
-
-
-def _link(
-    _self: object, tokens: Sequence[Token], place: int, _options: object, env: dict[str, Any]
-) -> str:
-    href = str(tokens[place].attrGet("href") or "")
-    if re.match(r"(?:https?|mailto):", href, re.IGNORECASE):
-        return f'<a href="{escape(href)}" rel="noreferrer">'
-    path, _, name = unquote(href).partition("#")
-    here = posixpath.dirname(env["chapter"].path)
-    anchors: dict[str, str] = env["anchors"] if path else env["ids"]
-    target = anchors.get(posixpath.normpath(posixpath.join(here, path)) if path else name)
-    # What leads nowhere from this page says where it would.
-    return f'<a href="#{escape(target)}">' if target else f'<a title="{escape(href)}">'
+    def link_open(self, tokens: Sequence[Token], idx: int, _options: Any, env: Any) -> str:
+        href = str(tokens[idx].attrGet("href") or "")
+        if re.match(r"(?:https?|mailto):", href, re.IGNORECASE):
+            return f'<a href="{escape(href)}" rel="noreferrer">'
+        path, _, name = unquote(href).partition("#")
+        here = posixpath.dirname(env["chapter"].path)
+        anchors: dict[str, str] = env["anchors"] if path else env["ids"]
+        target = anchors.get(posixpath.normpath(posixpath.join(here, path)) if path else name)
+        # What leads nowhere from this page says where it would.
+        return f'<a href="#{escape(target)}">' if target else f'<a title="{escape(href)}">'

@@ -23,6 +23,8 @@ from pytest_arena.scenarios.specs._specification import GherkinText, Kind, Probl
 Node = dict[str, Any]
 """What the parser returns for a feature, a rule, a scenario, a step."""
 
+SlipKind = Literal["exact", "case", "blank", "letters"]
+
 _TITLES = ("feature", "rule", "background", "scenario", "scenarioOutline", "examples")
 _KINDS: tuple[Kind, ...] = ("given", "when", "then")
 # Marks of lists and quotes, emphasis, numbers, and what cannot be seen: a byte order mark, blanks
@@ -39,7 +41,7 @@ class Slip:
 
     keyword: str
     """As it is written right, with the colon of a title."""
-    kind: Literal["exact", "case", "blank", "letters"]
+    kind: SlipKind
     """What is not right with it: "exact" is a keyword where the parser does not look for one."""
     title: str = ""
     """Of a title: scenario, scenarioOutline, background, examples, feature, rule."""
@@ -125,9 +127,7 @@ class Language:
             return None
         return self._title(word, "letters", head)
 
-    def _title(
-        self, word: str, kind: Literal["exact", "case", "blank", "letters"], text: str
-    ) -> Slip:
+    def _title(self, word: str, kind: SlipKind, text: str) -> Slip:
         return Slip(keyword=f"{word}:", kind=kind, title=self.titles[word], text=text)
 
 

@@ -72,18 +72,15 @@ def reference(args: Sequence[object], kwargs: Mapping[str, object], *, place: st
 
 
 def _name(args: Sequence[object], place: str) -> str:
-    if len(args) == 1 and isinstance(args[0], str):
-        if name := canonical(args[0]):
-            return name
-        raise _wrong("the marker `scenario` names nothing", place)
+    if len(args) == 1 and isinstance(args[0], str) and (name := canonical(args[0])):
+        return name
     several = list(args[0]) if len(args) == 1 and isinstance(args[0], Sequence) else list(args)
     names = [name for name in several if isinstance(name, str)]
     if len(names) > 1:
         fix = "\n".join(f'@pytest.mark.scenario("{name}")' for name in names)
         raise _wrong(f"a marker `scenario` names one scenario, not {len(names)}", place, fix)
-    if not args:
-        raise _wrong("the marker `scenario` has to name one", place)
-    raise _wrong(f"the marker `scenario` takes a name, not {args[0]!r}", place)
+    given = ", ".join(map(repr, args)) or "nothing"
+    raise _wrong(f"the marker `scenario` takes the name of one, not {given}", place)
 
 
 def _wrong(what: str, place: str, fix: str = _RIGHT) -> ScenarioError:

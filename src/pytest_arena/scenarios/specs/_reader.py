@@ -195,12 +195,10 @@ def _text(path: Path) -> str:
             f"{size / 1_000_000:.1f} MB are more than a specification has; "
             f"expected at most {MEGABYTES} MB"
         )
-    content = path.read_bytes()
-    if content[:2] in {b"\xff\xfe", b"\xfe\xff"}:
-        raise ValueError("the text is UTF-16; expected UTF-8")
-    if b"\0" in content:
+    text = path.read_bytes().decode("utf-8-sig")
+    if "\0" in text:
         raise ValueError("not a text: there are zero bytes in it")
-    return content.decode("utf-8-sig")
+    return text
 
 
 def _reason(error: OSError | ValueError) -> str:
