@@ -5,12 +5,11 @@ import dis
 import functools
 import inspect
 import linecache
-import os
 import re
 import sys
 import unittest
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
@@ -23,6 +22,7 @@ import _pytest.assertion.util as asserting
 from pytest_arena._config._load import is_library
 from pytest_arena._others import own_function
 from pytest_arena.scenarios._instruments import Instruments
+from pytest_arena.scenarios.specs._reader import relative
 
 _Heard = Callable[[int, str, str], None]
 
@@ -280,13 +280,6 @@ def _asserted(text: str) -> str | None:
         found = [one.test for one in ast.walk(tree) if isinstance(one, ast.Assert)]
         return "; ".join(ast.get_source_segment(whole, one) or "" for one in found) or text
     return None
-
-
-def relative(path: Path, root: Path) -> str:
-    """Return a path from the root folder, with ``/``: the same on each machine."""
-    with suppress(ValueError):  # Windows: on another drive
-        path = Path(os.path.relpath(path, root)) if path.is_absolute() else path
-    return path.as_posix()
 
 
 _DEPTH = 3  # helpers of helpers

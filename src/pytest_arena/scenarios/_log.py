@@ -22,7 +22,7 @@ from pytest_arena._product import Database
 from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._run import ArenaRun
 from pytest_arena.errors import redact
-from pytest_arena.scenarios.evidence._document import Asserted, Facts, Requested, StepFacts
+from pytest_arena.scenarios.evidence._document import Asserted, Counts, Facts, Requested, StepFacts
 from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec
 
 PLAIN = (str, int, float, Decimal, date, time, Enum, UUID)
@@ -144,8 +144,6 @@ def _is_same(left: ast.expr, right: ast.expr) -> bool:
 # What does it amount to, as facts: rows, requests, assertions?
 
 
-_Counts = tuple[tuple[str, int], ...]
-
 _LONGEST_TEXT = 160
 _MOST_PLACES = 20  # of assertions
 _MOST_ROWS = 200  # of a table, and a question: more are counted
@@ -199,7 +197,7 @@ class Reading:
             observed=one.is_observed,
         )
 
-    def _known(self, name: str, count: Callable[[], Counter[str]]) -> _Counts | None:
+    def _known(self, name: str, count: Callable[[], Counter[str]]) -> Counts | None:
         try:
             return tuple(sorted((table, rows) for table, rows in count().items() if rows))
         except Exception as error:  # noqa: BLE001 - what cannot be read is unknown, and no failure

@@ -15,10 +15,10 @@ from pytest_arena._config import Config
 from pytest_arena._others import own_function
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, ScenarioError
-from pytest_arena.scenarios._assertions import relative
 from pytest_arena.scenarios._tries import skip_reason
 from pytest_arena.scenarios.evidence._document import Mapping, from_shape, to_shape
 from pytest_arena.scenarios.specs._index import Index, Reference, reference, row_proven
+from pytest_arena.scenarios.specs._reader import relative
 from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec, Specification
 
 

@@ -14,7 +14,7 @@ from pytest_arena._config import Config
 from pytest_arena._config._project import read_project
 from pytest_arena._run._run import ArenaRun
 from pytest_arena.errors import ArenaError, ConfigError
-from pytest_arena.scenarios._assertions import enable, heard, relative
+from pytest_arena.scenarios._assertions import enable, heard
 from pytest_arena.scenarios._instruments import Instruments
 from pytest_arena.scenarios._mapping import (
     Mapped,
@@ -129,7 +129,10 @@ class Scenarios:
     def _map(self, items: list[Any]) -> None:
         for mapped in self._mapper.all_of(items):
             self._tests[id(mapped.item)] = mapped
-            mapped.item.user_properties += _properties(mapped)
+            # For JUnit's XML, which shows strings. At collection: so a skipped test has them too.
+            keys = [("arena_scenario", one.key) for one in mapped.scenarios]
+            revs = [("arena_scenario_rev", one.rev) for one in mapped.scenarios]
+            mapped.item.user_properties += keys + revs
 
     def _choose(self, items: list[Any]) -> None:
         """Leave the tests of the scenarios that ``--scenario`` names."""
@@ -298,14 +301,7 @@ class Scenarios:
         with suppress(ConfigError):  # of this folder, which the run may have left out
             if read_project().specs == wanted.specs:
                 return []
-        return [relative(wanted.root / pattern, folder) for pattern in wanted.specs]
+        return [reader.relative(wanted.root / pattern, folder) for pattern in wanted.specs]
 
 
 _BROKEN = (3, 4)  # pytest's internal error, and its usage error
-
-
-def _properties(mapped: Mapped) -> list[tuple[str, str]]:
-    """For JUnit's XML, which shows strings alone. At collection: so a skipped test has them too."""
-    pairs = [(one.key, one.rev) for one in mapped.scenarios]
-    names = [("arena_scenario", key) for key, _ in pairs]
-    return names + [("arena_scenario_rev", rev) for _, rev in pairs]

@@ -11,7 +11,6 @@ from typing import Any
 
 from pytest_arena._config._load import is_library
 from pytest_arena.errors import NotWritten, redact
-from pytest_arena.scenarios._assertions import relative
 from pytest_arena.scenarios.evidence._document import (
     Facts,
     Outcome,
@@ -20,6 +19,7 @@ from pytest_arena.scenarios.evidence._document import (
     from_shape,
     to_shape,
 )
+from pytest_arena.scenarios.specs._reader import relative
 
 SENT = "arena_scenario"
 """The attribute of a report by which a test's process tells of it: plain values alone."""
@@ -97,7 +97,7 @@ class Tries:
     def _broken_off(self, key: tuple[str, str], report: Any) -> None:
         """The process of a test has died in the middle of it."""
         died = self._open.pop(key, None) or self._begun(key, {})
-        died.outcome, died.sent = "unfinished", {"reason": str(report.longrepr).partition("\n")[0]}
+        died.outcome, died.sent = "unfinished", {"reason": _one_line(str(report.longrepr))}
         if report.outcome == "rerun":
             self._to_be_rerun.add(key[1])
         self._add(key[1], died)

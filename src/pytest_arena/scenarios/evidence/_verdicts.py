@@ -90,13 +90,12 @@ def _flags(
 
 
 def _try_flags(claim: Claim, attempt: Try) -> list[StatusReason]:
+    reason = redact(attempt.reason)
     if attempt.is_stub and _has_failed(attempt):
-        return [
-            StatusReason(Status.STUB, redact(attempt.reason) or "not written yet", attempt.place)
-        ]
+        return [StatusReason(Status.STUB, reason or "not written yet", attempt.place)]
     if attempt.outcome != "passed":
         status, ending = _ENDINGS[attempt.outcome]
-        return [StatusReason(status, redact(attempt.reason) or ending, attempt.place)]
+        return [StatusReason(status, reason or ending, attempt.place)]
     flags = [*claim.missing(attempt.facts), *claim.unnoticed(attempt.sabotages)]
     if not flags and claim.is_sabotaged and not attempt.sabotages:
         return [claim.flag(Status.UNKNOWN, "it was not run again with something broken")]

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from pytest_arena.scenarios.evidence._document import (
@@ -63,35 +62,35 @@ def lines(
     end = [*_partial_lines(document), totals, *further]
     if verbosity < -1 and not (strict and document.gaps):
         return [totals]
-    if verbosity >= 0:
-        return [*_problem_lines(document, shown), *_scenario_lines(shown, verbosity), *gaps, *end]
-    if not document.gaps:
-        return end
-    shown = [it for it in shown if not it.is_excused and it.status is not Status.WAIVED]
-    errors = tuple(problem for problem in document.problems if problem.is_error)
-    width = _width(shown)
-    return [
-        *_problem_lines(replace(document, problems=errors), shown),
-        *(_line(judged, width) for judged in shown),
-        *gaps,
-        *end,
-    ]
+    if verbosity < 0:
+        shown = [it for it in shown if not it.is_excused and it.status is not Status.WAIVED]
+        if not document.gaps:
+            return end
+    problems = _problem_lines(document, shown, verbosity)
+    return [*problems, *_scenario_lines(shown, verbosity), *gaps, *end]
 
 
-def _problem_lines(document: Document, shown: list[JudgedScenario]) -> Iterator[str]:
-    """Those that the line of a scenario does not say."""
+def _problem_lines(
+    document: Document, shown: list[JudgedScenario], verbosity: int
+) -> Iterator[str]:
+    """Those that the line of a scenario does not say; with ``-q`` errors alone."""
     reasons = {judged.scenario.key: judged.reason for judged in shown}
     for problem in document.problems:
-        if problem.what not in reasons.get(problem.scenario, ""):
+        is_told = problem.is_error or verbosity >= 0
+        if is_told and problem.what not in reasons.get(problem.scenario, ""):
             yield phrases.problem_line(problem)
 
 
 def _scenario_lines(shown: list[JudgedScenario], verbosity: int) -> Iterator[str]:
-    width = _width(shown)
+    """Below their headings, which ``-q`` leaves out."""
+    width = min(max((len(judged.scenario.place) for judged in shown), default=0), _PLACE)
     for title, same in phrases.grouped(shown).items():
-        yield title
+        yield from [title] * (verbosity >= 0)
         for judged in same:
-            yield f"  {_line(judged, width)}"
+            name = phrases.middle_cut(phrases.one_line(judged.scenario.name), _NAME)
+            line = f"{judged.scenario.place:<{width}}  {judged.status.value:<{_STATUS}}  {name}"
+            line = f"{line}  {phrases.reason(judged)}".rstrip()
+            yield f"  {line}" if verbosity >= 0 else line
             yield from _details(judged) if verbosity > 0 else ()
 
 
@@ -100,16 +99,6 @@ def _details(judged: JudgedScenario) -> Iterator[str]:
         why = f"  {phrases.one_line(test.reason)}" * (len(judged.tests) > 1 and bool(test.reason))
         yield f"      {test.status.value:<{_STATUS}}  {test.test}{why}"
     yield from (f"      warning: {phrases.one_line(text)}" for text in judged.warnings)
-
-
-def _width(shown: list[JudgedScenario]) -> int:
-    return min(max((len(judged.scenario.place) for judged in shown), default=0), _PLACE)
-
-
-def _line(judged: JudgedScenario, width: int) -> str:
-    name = phrases.middle_cut(phrases.one_line(judged.scenario.name), _NAME)
-    why = f"  {phrases.reason(judged)}".rstrip()
-    return f"{judged.scenario.place:<{width}}  {judged.status.value:<{_STATUS}}  {name}{why}"
 
 
 def _partial_lines(document: Document) -> Iterator[str]:

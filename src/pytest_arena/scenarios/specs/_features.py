@@ -101,6 +101,8 @@ class _Reading:
         tags = _merged(above.tags, own)
         steps = (*above.steps, *self.steps(node, above.steps))
         names = (*above.names, name or f"(line {line_of(node)})")
+        # What it is known by: @BTL-3, but not @BR-TEST-001.
+        ids = (tag for tag in own if _TAG.match(tag) and not _RULE_TAG.match(tag))
         outlines = self.language.words["scenarioOutline"]
         is_outline = bool(node["examples"]) or node["keyword"] in outlines
         return ScenarioSpec(
@@ -110,7 +112,7 @@ class _Reading:
             requirement=self.requirement(own, above),
             spec=self.block.spec,
             line=line_of(node),
-            key=next(filter(_is_id, own), " :: ".join(filter(None, names))),
+            key=next(ids, " :: ".join(filter(None, names))),
             rev=rev_of(steps),
             steps=steps,
             tags=tags,
@@ -178,11 +180,6 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
         for column, value in values.items():
             text = text.replace(f"<{column}>", value)
     return text
-
-
-def _is_id(tag: str) -> bool:
-    """Whether a scenario's own tag is what it is known by: ``@BTL-3``, but not ``@BR-TEST-001``."""
-    return bool(_TAG.match(tag)) and not _RULE_TAG.match(tag)
 
 
 def _name(node: Node) -> str:

@@ -31,6 +31,7 @@ _KINDS: tuple[Kind, ...] = ("given", "when", "then")
 # without width.
 _MARKS = re.compile(r"^[\s\-*+_>#\u200b\u200c\u200d\u2060\ufeff]*(?:\d+[.)]\s+)?[*_`]*")
 _ENDS = ":*_`,"
+_SHOWN = 120
 _LIKE = 0.75  # one letter of four
 _LIKE_TITLE, _LONG = 0.8, 5
 
@@ -243,7 +244,11 @@ def _ended(block: GherkinText, opened: int) -> str:
 _POSITION = re.compile(r"^\(\d+:\d+\): ")
 _EXPECTED = re.compile(r"expected: ((?:#\w+(?:, )?)+)")
 _LANGUAGE = re.compile(r"Language not supported: (.*)")
-_SHOWN = 120
+
+
+def shown(text: str) -> str:
+    """Return a line as a message quotes it."""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …")
 
 
 def _fault(error: Exception, block: GherkinText, spoken: Language, opened: int) -> Problem:
@@ -252,7 +257,6 @@ def _fault(error: Exception, block: GherkinText, spoken: Language, opened: int) 
     place = (getattr(error, "location", None) or {}).get("line") or block.last_line
     line = min(place, block.last_line)
     text = block.line(line).strip()
-    shown = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …")
     is_ended = "unexpected end of file" in message
     expected = _EXPECTED.search(message)
     if unknown := _LANGUAGE.search(message):
@@ -269,14 +273,17 @@ def _fault(error: Exception, block: GherkinText, spoken: Language, opened: int) 
     if message.startswith("inconsistent cell count"):
         message = "a row has another number of cells than the first of its table"
     if expected is None:
-        return block.problem(line, f"{message[:1].lower()}{message[1:]}, in {shown}")
+        return block.problem(line, f"{message[:1].lower()}{message[1:]}, in {shown(text)}")
     if is_ended and (text.startswith("@") or "`@" in text):
         scenario = spoken.title("scenario")
-        sentence = f"{shown} is read as tags that belong to nothing; expected {scenario} after them"
-        return block.problem(line, sentence)
+        what = f"{shown(text)} is read as tags that belong to nothing"
+        return block.problem(line, f"{what}; expected {scenario} after them")
     awaited = _awaited(expected.group(1).split(", "), spoken)
-    sentence = f"the text ends after {shown}; expected {awaited}"
-    return block.problem(line, sentence if is_ended else f"expected {awaited}; found {shown}")
+    sentence = f"the text ends after {shown(text)}; expected {awaited}"
+    return block.problem(line, sentence if is_ended else f"expected {awaited}; found {shown(text)}")
+
+
+_LINES = ("feature", "background", "scenario", "examples", "rule")
 
 
 def _awaited(tokens: list[str], spoken: Language) -> str:
@@ -284,11 +291,7 @@ def _awaited(tokens: list[str], spoken: Language) -> str:
     keywords = [next(word.strip() for word in words if word != "* ") for words in steps]
     words = {
         "#StepLine": f"a step ({', '.join(keywords)})",
-        "#FeatureLine": spoken.title("feature"),
-        "#BackgroundLine": spoken.title("background"),
-        "#ScenarioLine": spoken.title("scenario"),
-        "#ExamplesLine": spoken.title("examples"),
-        "#RuleLine": spoken.title("rule"),
+        **{f"#{title.title()}Line": spoken.title(title) for title in _LINES},
         "#TableRow": "a row of a table (| … |)",
         "#DocStringSeparator": 'a doc string (""")',
         "#TagLine": "a tag (@…)",

@@ -250,13 +250,10 @@ class Index:
         """Return the decorator to paste, by the shortest name that means this scenario alone."""
         name = self._shortest(scenario)
         arguments = [_quoted(name or _names(scenario)[-1])]
-        if not name:
-            arguments.append(f"spec={_quoted(scenario.spec)}")
-        if rev:
-            arguments.append(f"rev={_quoted(rev)}")
-        if row:
-            pairs = ", ".join(f"{_quoted(column)}: {_quoted(value)}" for column, value in row)
-            arguments.append(f"row={{{pairs}}}")
+        arguments += [f"spec={_quoted(scenario.spec)}"] * (not name)
+        arguments += [f"rev={_quoted(rev)}"] * bool(rev)
+        pairs = ", ".join(f"{_quoted(column)}: {_quoted(value)}" for column, value in row)
+        arguments += [f"row={{{pairs}}}"] * bool(row)
         return f"@pytest.mark.scenario({', '.join(arguments)})"
 
     def _of(self, reference: Reference) -> list[ScenarioSpec]:

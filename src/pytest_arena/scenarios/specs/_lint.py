@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from itertools import chain, pairwise
 
 from pytest_arena.scenarios.specs._features import ScenarioNode
-from pytest_arena.scenarios.specs._gherkin import Language, Node, Slip, line_of
+from pytest_arena.scenarios.specs._gherkin import Language, Node, Slip, line_of, shown
 from pytest_arena.scenarios.specs._specification import GherkinText, Problem, ScenarioSpec
 
 # A column's name: no mark-up, no address, no comparison.
@@ -108,7 +108,7 @@ class Lint:
         stray = [(line, slip) for line, slip in slips if slip and slip.kind == "exact"]
         if len({self.language.steps[slip.keyword] for _, slip in stray} - {None}) > 1:
             line, _ = stray[0]
-            what = f"steps outside of a scenario are read as a description: {_shown(line.text)}"
+            what = f"steps outside of a scenario are read as a description: {shown(line.text)}"
             misread.append(self._problem(line.number, what, f"put a line `{title} …` before them"))
         yield from misread
         if not scenarios and not misread:
@@ -257,7 +257,7 @@ class Lint:
             is_first = False
 
     def _not_read(self, line: _DescriptionLine, slip: Slip, *, is_error: bool) -> Problem:
-        what = f"expected {slip.keyword}, but {_shown(line.text)} is read as a description"
+        what = f"expected {slip.keyword}, but {shown(line.text)} is read as a description"
         strange = next((char for char in line.text if char.isspace() and char != " "), "")
         if strange and slip.kind == "blank":
             what += f" (the blank after it is U+{ord(strange):04X})"
@@ -272,8 +272,3 @@ class Lint:
 
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
-
-
-def _shown(text: str) -> str:
-    limit = 80
-    return repr(text if len(text) <= limit else text[:limit] + " …")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from glob import glob, has_magic
@@ -44,7 +45,7 @@ def read(patterns: Sequence[str], root: Path) -> Specification:
     named: dict[str, bool] = {}
     problems: list[Problem] = []
     for pattern in patterns:
-        matched = {_from(root, path) for path in _matched(pattern, root, problems)}
+        matched = {relative(path, root) for path in _matched(pattern, root, problems)}
         if not matched:
             problems.append(Problem(spec="", line=0, what=f"{_NO_FILE}{pattern!r}"))
         is_single = not has_magic(pattern) and not (root / pattern).is_dir()
@@ -95,7 +96,7 @@ def _matched(pattern: str, root: Path, problems: list[Problem]) -> Iterator[Path
     """
 
     def closed(error: OSError) -> None:
-        where = _from(root, Path(error.filename or "."))
+        where = relative(Path(error.filename or "."), root)
         problems.append(Problem(spec=where, line=0, what=f"the folder {_reason(error)}"))
 
     here = root / pattern
@@ -162,11 +163,11 @@ def _once(paths: Iterable[str], root: Path) -> list[str]:
     return sorted(own)
 
 
-def _from(root: Path, path: Path) -> str:
-    try:
-        return Path(os.path.relpath(path, root)).as_posix()
-    except ValueError:  # Windows: on another drive
-        return path.as_posix()
+def relative(path: Path, root: Path) -> str:
+    """Return a path from the root folder, with ``/``: the same on each machine."""
+    with suppress(ValueError):  # Windows: on another drive
+        path = Path(os.path.relpath(path, root)) if path.is_absolute() else path
+    return path.as_posix()
 
 
 def _file(path: str, root: Path, *, is_named: bool) -> Specification:
