@@ -83,6 +83,13 @@ SILENCER = re.compile(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def trees_are_given_up() -> Iterator[None]:
+    """No tree of a file outlives these tests: later ones that collect would walk through them."""
+    yield
+    parsed.cache_clear()
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A broken rule: where, and what was found there."""
