@@ -223,15 +223,6 @@ def loops_installed() -> Iterator[None]:
 
 
 @contextmanager
-def quick_collection() -> Iterator[None]:
-    """Have the collector look at what is new alone: it is called after each test."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@contextmanager
 def setting_of(cell: Cell, caplog: pytest.LogCaptureFixture) -> Iterator[Setting]:
     """Judge what a test does: nothing is logged, no backend is left, nothing is unclosed."""
     with control():

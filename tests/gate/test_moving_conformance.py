@@ -31,7 +31,6 @@ from tests.gate.moving_setting import (
     driver_of,
     in_thread,
     pid_of,
-    quick_collection,
     setting_of,
 )
 
@@ -51,13 +50,6 @@ FIELD = [
     pytest.param(cell, id=str(cell), marks=() if cell in USUAL else pytest.mark.slow)
     for cell in itertools.starmap(Cell, itertools.product(WAYS, LOOPS, POOLS))
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    """Nothing that was there before is looked at."""
-    with quick_collection():
-        yield
 
 
 @pytest.fixture(params=FIELD)
@@ -296,13 +288,13 @@ class TestTraffic:
         for _ in range(2):
             setting.cell.run(test())
 
-    def test_thirty_megabytes_each_way(self, setting: Setting) -> None:
+    def test_sixteen_megabytes_each_way(self, setting: Setting) -> None:
         """More than any socket takes at once."""
         engine = setting.engine()
 
         async def test() -> None:
             async with engine.connect() as connection:
-                size = 30 * 1024 * 1024
+                size = 16 * 1024 * 1024
                 echo = text("SELECT CAST(:much AS text)")
                 assert len(await connection.scalar(echo, {"much": "x" * size})) == size
 

@@ -28,7 +28,6 @@ from tests.gate.moving_setting import (
     control,
     driver_of,
     pid_of,
-    quick_collection,
     setting_of,
 )
 
@@ -39,13 +38,6 @@ if TYPE_CHECKING:
 
 asyncpg: Any = pytest.importorskip("asyncpg")
 URL = SERVER.set(drivername="postgresql+asyncpg", database="postgres")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    """Nothing that was there before is looked at."""
-    with quick_collection():
-        yield
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
