@@ -23,9 +23,9 @@ CLONED = Setting(database="postgresql", isolation="clone")
 @pytest.mark.parametrize(
     "setting, examples",
     [
-        (ASYNC, 4),
+        (ASYNC, 3),
         pytest.param(SYNC, 6, marks=pytest.mark.slow),
-        (ON_SERVER, 3),
+        (ON_SERVER, 2),
         pytest.param(CLONED, 4, marks=pytest.mark.slow),
     ],
     ids=str,

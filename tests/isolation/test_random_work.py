@@ -131,7 +131,7 @@ def work(kind: tuple[str, type[Copy]], layout: str, steps: list[Step]) -> None:
 
 
 @given(layout=st.sampled_from(LAYOUTS), steps=STEPS)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_random_work_is_undone(
     kind: tuple[str, type[Copy]], layout: str, steps: list[Step]
 ) -> None:
@@ -155,7 +155,7 @@ def test_much_random_work_is_undone(
 
 @pytest.mark.parametrize(
     "seed, number",
-    [(3, 100), *(pytest.param(seed, 300, marks=pytest.mark.slow) for seed in range(10, 14))],
+    [(3, 50), *(pytest.param(seed, 300, marks=pytest.mark.slow) for seed in range(10, 14))],
 )
 @pytest.mark.parametrize("isolation", ["clone", "undo"])
 def test_random_work_on_a_server_is_undone_p87(

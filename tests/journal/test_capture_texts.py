@@ -108,7 +108,14 @@ def world() -> Iterator[World]:
         yield world
 
 
-@pytest.mark.parametrize("settings", ["", USUAL, HOSTILE], ids=["default", "usual", "hostile"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param("", id="default", marks=pytest.mark.slow),
+        pytest.param(USUAL, id="usual"),
+        pytest.param(HOSTILE, id="hostile"),
+    ],
+)
 def test_an_image_is_the_row_pitfall_036(world: World, settings: str) -> None:
     """Written by one session, taken back by another that shows values otherwise."""
     world.empty()

@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 from sqlalchemy import func, select
 from app import Dancer, app
 
-settings.register_profile("quick", deadline=None, max_examples=20)
+settings.register_profile("quick", deadline=None, max_examples=10)
 settings.load_profile("quick")
 RUNS = []
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(st.text("ab", min_size=1))
 async def test_async(db_session, client, name):
     assert (await client.get("/dancers")).json() == ["Sand"]
@@ -36,8 +36,8 @@ async def test_async(db_session, client, name):
     db_session.add(Dancer(name="pending"))
     RUNS.append(name)
 
-def test_there_were_a_hundred():
-    assert len(RUNS) == 100
+def test_there_were_forty():
+    assert len(RUNS) == 40
 
 @given(st.text("ab", min_size=1))
 def test_sync(db_session, test_client, name):

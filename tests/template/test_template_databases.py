@@ -75,9 +75,9 @@ DRIVERS = ("psycopg", "psycopg_async", "psycopg2", "asyncpg")
     "driver,schema,seed",
     [
         ("psycopg", "forms:asynchronous", "seed:seed"),
-        ("psycopg_async", "forms:sync", "later:seed"),
+        pytest.param("psycopg_async", "forms:sync", "later:seed", marks=pytest.mark.slow),
         ("psycopg2", "base:Base", "later:seed"),
-        ("asyncpg", "base:Base", "seed:seed"),
+        pytest.param("asyncpg", "base:Base", "seed:seed", marks=pytest.mark.slow),
         ("asyncpg", "forms:sync", "later:seed"),
         ("asyncpg", "all.sql", "seed:seed"),
     ],
