@@ -155,24 +155,22 @@ class _Steps:
     def _unknown(self, kind: Kind, text: str) -> ScenarioError:
         keys = [one.key for one in self.log.scenarios]
         problems = [one for one in self.misread if one.scenario in keys]
-        if wrong := next((one for one in problems if one.is_error or text in one.what), None):
-            return _unknown(text, kind, *_misread(wrong))
         known = {
             canonical(step.text): (one, step) for one in self.log.scenarios for step in one.steps
         }
         near = difflib.get_close_matches(canonical(text), known, n=1, cutoff=_LIKE)
+        places = [f"{known[text][0].spec}:{known[text][1].line}" for text in near]
+        for wrong in problems:
+            if wrong.is_error or text in wrong.what or wrong.place in places:
+                return _unknown(text, kind, *_misread(wrong))
         if not near:
-            places = ", ".join(one.place for one in self.log.scenarios)
-            return _unknown(text, kind, f"{_NAMES}; none of them is like it", f"see {places}")
-        scenario, step = known[near[0]]
-        place = f"{scenario.spec}:{step.line}"
-        at_step = (one for one in problems if (one.spec, one.line) == (scenario.spec, step.line))
-        if wrong := next(at_step, None):
-            return _unknown(text, kind, *_misread(wrong))
+            see = ", ".join(one.place for one in self.log.scenarios)
+            return _unknown(text, kind, f"{_NAMES}; none of them is like it", f"see {see}")
+        step = known[near[0]][1]
         is_it = near[0] == canonical(text)
         what = f"it is a {step.kind.title()} step" if is_it else f"the nearest is {step}"
         fix = f"with scenario.{step.kind}({step.text!r}):"
-        return _unknown(text, kind, f"{_NAMES}; {what} ({place})", fix)
+        return _unknown(text, kind, f"{_NAMES}; {what} ({places[0]})", fix)
 
     def _out_of_order(self, text: str, key: str, places: list[int]) -> ScenarioError:
         scenario = next(one for one in self.log.scenarios if one.key == key)

@@ -29,7 +29,8 @@ class Instruments:
         self.specification: Specification | None = None
         self.log: Log | None = None
         self.wants_bodies = False  # whether what was sent may hold one of the literals
-        self._off: dict[str, str] = {}
+        self.off: dict[str, str] = {}
+        """What does not work in this run, and why: what it would tell is unknown, and not no."""
         self._facts: Facts | None = None
         self._wide = {}
         self._literals: tuple[str, ...] = ()
@@ -82,10 +83,6 @@ class Instruments:
             self._end_watching = None
 
     # What the plugin calls.
-
-    def off(self, name: str, why: str) -> None:
-        """An instrument does not work in this run: what it would tell is unknown, and not no."""
-        self._off[name] = why
 
     def expect(self) -> None:
         """Tests of scenarios are to come: see what makes an app, and what wider fixtures do.
@@ -143,7 +140,7 @@ class Instruments:
             log.off.setdefault("requested", doubt)
         doings = dict(self._standing())
         self._wide = {level: rows for level, rows in self._wide.items() if level in doings}
-        off = log.off | self._off
+        off = log.off | self.off
         reading = Reading(self.run, log, doings, self._literals, wide=self._wide, off=off)
         try:
             return better(reading.facts(), self._facts)

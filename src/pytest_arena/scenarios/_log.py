@@ -23,7 +23,7 @@ from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._run import ArenaRun
 from pytest_arena.errors import redact
 from pytest_arena.scenarios.evidence._document import Asserted, Counts, Facts, Requested, StepFacts
-from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec
+from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec, grouped_by
 
 PLAIN = (str, int, float, Decimal, date, time, Enum, UUID)
 """What has a text that says its value. Others' may be long, or ask a database for what it says."""
@@ -253,25 +253,20 @@ class Reading:
     # Rows that a request has changed.
 
     def _changed(self, request: Request) -> Counter[str]:
-        doings = request.doings
-        if not doings.written and not doings.is_unsure and not self._has_changed(request):
-            return Counter()
-        known = None if self._is_unsure(doings) else _counted(doings.written)
+        doings, before, after = request.doings, request.before, request.after
+        is_unsure = self._is_unsure(doings)
+        is_alone = not request.is_at_once and before is not None and after is not None
+        if not doings.written and not is_unsure:
+            # Something else may have written: a driver, where a file is not as before.
+            files = [one for one in self.run.moments.used() if is_alone and one.live is not None]
+            if all(before.time_of(one) is after.time_of(one) for one in files):
+                return Counter()
+        known = None if is_unsure else _counted(doings.written)
         if known:
             return known
-        if request.is_at_once or request.before is None or request.after is None:
+        if not is_alone:
             raise NotKnown("it was made at the same time as others")
-        return self._read(request.before, request.after)
-
-    def _has_changed(self, request: Request) -> bool:
-        """Whether something else may have written: a driver, where a file is not as before."""
-        if self.run.connections.has_raw:
-            return True
-        before, after = request.before, request.after
-        if request.is_at_once or before is None or after is None:
-            return False
-        files = [one for one in self.run.moments.used() if one.live is not None]
-        return any(before.time_of(one) is not after.time_of(one) for one in files)
+        return self._read(before, after)
 
     def _read(self, since: Any = None, until: Any = None, *, depth: int = 0) -> Counter[str]:
         """Return how many rows differ, by table, between two moments of the databases."""
@@ -355,9 +350,7 @@ def _counted(parts: Sequence[Part]) -> Counter[str] | None:
 
     They can where a table was written to by inserts alone, or by one statement alone.
     """
-    by_table: dict[str, list[Part]] = {}
-    for part in parts:
-        by_table.setdefault(part[0], []).append(part)
+    by_table = grouped_by(parts, lambda part: part[0])
     for found in by_table.values():
         is_net = len(found) == 1 or all(is_insert for _, _, is_insert in found)
         if not is_net or not all(rows for _, rows, _ in found):

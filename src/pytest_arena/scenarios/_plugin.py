@@ -70,7 +70,7 @@ class Scenarios:
         """Return who is to watch a run, before any test file is imported."""
         self.instruments = Instruments(run)
         if why := enable(self._config):
-            self.instruments.off("asserted", why)
+            self.instruments.off["asserted"] = why
         return self.instruments
 
     def more_plugins(self) -> list[tuple[str, object]]:

@@ -1,20 +1,27 @@
 """What does a test have to show for its scenario, and what of it is missing?"""
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pytest_arena.scenarios.evidence._document import (
     Facts,
     JudgedStep,
     Mapping,
+    Pairs,
     Requested,
     Sabotage,
     Status,
     StepFacts,
 )
-from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec, Step, literals, paths
+from pytest_arena.scenarios.specs._specification import (
+    Kind,
+    ScenarioSpec,
+    Step,
+    grouped_by,
+    literals,
+    paths,
+)
 
 NO_SEED = "@no-seed"  # what the database holds before any test satisfies its Given
 NO_REQUEST = "@no-request"  # it is not about a request, but a command, a batch, a file
@@ -147,35 +154,35 @@ class Claim:
         Then needs one; a Given needs none, for a fixture may stand for it: whether rows were seeded
         is asked of the test as a whole.
         """
-        blocks = defaultdict[int, list["StepFacts"]](list)
-        for block in facts.steps:
-            if block.scenario == self.scenario.key:
-                blocks[block.step].append(block)
-        idle = self._idle_steps(facts, blocks)
+        own = (block for block in facts.steps if block.scenario == self.scenario.key)
+        blocks = grouped_by(own, lambda block: block.step)
         steps = []
         for number, step in enumerate(self.scenario.steps):
             if number in blocks:
-                steps.append(self._judged_step(step, facts, is_idle=number in idle))
+                is_idle = self._is_idle(step.kind, blocks[number], facts, blocks)
+                steps.append(self._judged_step(step, facts, is_idle=is_idle))
             elif not blocks or step.kind == "given" or step.is_background:
                 steps.append(JudgedStep())
             else:
                 steps.append(JudgedStep(status=Status.HOLLOW, reason=f'no block for "{step}"'))
         return tuple(steps)
 
-    def _idle_steps(self, facts: Facts, blocks: dict[int, list[StepFacts]]) -> set[int]:
-        """Return the steps in whose blocks nothing happened of what they are there for."""
-        given, when, then = (
-            {number for number in blocks if self.scenario.steps[number].kind == kind}
-            for kind in _NEEDED
-        )
-        idle = {number for number in then if not any(it.assertions for it in blocks[number])}
-        has_request = any(block.requests for number in when for block in blocks[number])
-        if not has_request and NO_REQUEST not in self.tags:
-            idle |= when
-        has_effect = any(it.wrote or it.requests for number in given for it in blocks[number])
-        if not (has_effect or facts.seeded) and self.asks_for_seed:
-            idle |= given
-        return idle
+    def _is_idle(
+        self, kind: Kind, own: list[StepFacts], facts: Facts, blocks: dict[int, list[StepFacts]]
+    ) -> bool:
+        """Whether nothing happened of what a step is there for: in its own blocks, or in all."""
+        if kind == "then":
+            return not any(block.assertions for block in own)
+        alike = [
+            block
+            for number, several in blocks.items()
+            for block in several
+            if self.scenario.steps[number].kind == kind
+        ]
+        if kind == "when":
+            return NO_REQUEST not in self.tags and not any(it.requests for it in alike)
+        has_effect = any(block.wrote or block.requests for block in alike)
+        return self.asks_for_seed and not (has_effect or facts.seeded)
 
     def _judged_step(self, step: Step, facts: Facts, *, is_idle: bool) -> JudgedStep:
         instrument, what = _NEEDED[step.kind]
@@ -190,15 +197,13 @@ class Claim:
 
         What could not be seen, since an instrument was off, is not remarked on.
         """
-        own_row = tuple(row for row in self.scenario.rows if row.values == self.mapping.row)
-        scenario = replace(self.scenario, rows=own_row) if own_row else self.scenario
-        off = dict(facts.off)
+        scenario, off = self.scenario, dict(facts.off)
         looks = (
             ("requested", _other_routes(scenario, facts)),
             ("read", _unread_seed(facts)),
             ("observed", _unobserved(facts)),
             ("changed", _without_effect(facts)),
-            ("", _unseen_literals(scenario, facts)),
+            ("", _unseen_literals(scenario, self.mapping.row, facts)),
         )
         return tuple(
             dict.fromkeys(text for name, look in looks if name not in off for text in look)
@@ -259,8 +264,8 @@ def _without_effect(facts: Facts) -> Iterator[str]:
             yield f"{request.method} {route} changed no row, and answered {request.status}"
 
 
-def _unseen_literals(scenario: ScenarioSpec, facts: Facts) -> Iterator[str]:
-    wanted = dict.fromkeys(literals(scenario))
+def _unseen_literals(scenario: ScenarioSpec, row: Pairs, facts: Facts) -> Iterator[str]:
+    wanted = literals(scenario, (row,))
     unseen = [literal for literal in wanted if literal not in facts.seen]
     if unseen:
         seen = f"{len(wanted) - len(unseen)} of {len(wanted)} values of the steps were seen"

@@ -1,6 +1,5 @@
 """What is proven by this run, or by several runs together?"""
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
@@ -14,7 +13,6 @@ from pytest_arena.scenarios.evidence._document import (
     PASSED,
     Document,
     JudgedScenario,
-    JudgedTest,
     Mapping,
     Pairs,
     Standing,
@@ -22,7 +20,12 @@ from pytest_arena.scenarios.evidence._document import (
     Try,
 )
 from pytest_arena.scenarios.evidence._verdicts import best_steps, gaps, judged_scenario, judged_test
-from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec, Specification
+from pytest_arena.scenarios.specs._specification import (
+    Problem,
+    ScenarioSpec,
+    Specification,
+    grouped_by,
+)
 
 EVIDENCE = ("seeded", "requested", "asserted")
 """What can be asked for, in the order in which it happens."""
@@ -63,12 +66,8 @@ def judge(
         is_sabotaged: whether what passed was run again with something broken.
     """
     mappings = sorted(set(mappings))
-    of_scenario = defaultdict[str, list["Mapping"]](list)
-    for mapping in mappings:
-        of_scenario[mapping.scenario].append(mapping)
-    of_test = defaultdict[str, list["Try"]](list)
-    for attempt in () if rules.lists_only else tries:
-        of_test[attempt.test].append(attempt)
+    of_scenario = grouped_by(mappings, lambda mapping: mapping.scenario)
+    of_test = grouped_by(() if rules.lists_only else tries, lambda attempt: attempt.test)
     kind = {"is_partial": bool(partial), "is_list": rules.lists_only}
     judged = []
     for scenario, malformed in _malformed(specification):
@@ -133,12 +132,10 @@ def _scenario_order(scenario: ScenarioSpec) -> tuple[str, int, str]:
 
 def _malformed(specification: Specification) -> Iterator[tuple[ScenarioSpec, str]]:
     """Yield the scenarios in their order, each with what is wrong with it; "" where nothing is."""
-    problems = defaultdict[str, list[Problem]](list)
-    for problem in specification.problems:
-        if problem.is_error:
-            problems[problem.scenario].append(problem)
+    errors = (problem for problem in specification.problems if problem.is_error)
+    problems = grouped_by(errors, lambda problem: problem.scenario)
     for scenario in sorted(specification.scenarios, key=_scenario_order):
-        every = problems.get(scenario.key, ())
+        every = problems[scenario.key]
         # Of two with one key, with the one at this line.
         own = [it for it in every if it.place == scenario.place]
         reasons = []
@@ -239,9 +236,8 @@ def merged(documents: Iterable[Document], *, is_complete: bool = False) -> Docum
         raise _unmergeable("there is no document to merge", "arena scenarios merge a.json b.json")
     _refuse_other_versions(every)
     partial = "" if is_complete else "; ".join(sorted({it.partial for it in every} - {""}))
-    by_place = defaultdict[tuple[str, int, str], list["JudgedScenario"]](list)
-    for judged in (judged for document in every for judged in document.scenarios):
-        by_place[_scenario_order(judged.scenario)].append(judged)
+    every_scenario = (judged for document in every for judged in document.scenarios)
+    by_place = grouped_by(every_scenario, lambda judged: _scenario_order(judged.scenario))
     return _document(
         (_joined(by_place[place], is_partial=bool(partial)) for place in sorted(by_place)),
         (problem for it in every for problem in it.problems),
@@ -253,9 +249,8 @@ def merged(documents: Iterable[Document], *, is_complete: bool = False) -> Docum
 
 
 def _joined(same: Sequence[JudgedScenario], *, is_partial: bool) -> JudgedScenario:
-    by_test = defaultdict[tuple[str, "Pairs"], list["JudgedTest"]](list)
-    for test in (test for judged in same for test in judged.tests):
-        by_test[test.test, test.row].append(test)
+    every = (test for judged in same for test in judged.tests)
+    by_test = grouped_by(every, lambda test: (test.test, test.row))
     tests = []
     for _, of_shards in sorted(by_test.items()):
         ran = [test for test in of_shards if test.status is not Status.NOT_RUN]

@@ -1,6 +1,5 @@
 """What is a test worth for its scenario, the scenario by its tests, and is it a gap?"""
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_arena.errors import redact
@@ -18,7 +17,7 @@ from pytest_arena.scenarios.evidence._document import (
     Status,
     Try,
 )
-from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec
+from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec, grouped_by
 
 # A test, after all of its tries.
 
@@ -252,9 +251,7 @@ def _worst_test(tests: Sequence[JudgedTest]) -> StatusReason:
 
 
 def _row_flags(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> list[StatusReason]:
-    by_row = defaultdict["Pairs", list["JudgedTest"]](list)
-    for test in tests:
-        by_row[test.row].append(test)
+    by_row = grouped_by(tests, lambda test: test.row)
     own = {row.values: by_row.pop(row.values, []) for row in rows}
     lacking = [values for values, of_row in own.items() if not of_row or _alternatives(of_row)]
     whole = [test for of_row in by_row.values() for test in of_row]

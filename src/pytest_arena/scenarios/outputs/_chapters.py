@@ -119,10 +119,6 @@ class Chapter:
             for line, words in expected
         )
 
-    def problems_at(self, line: int) -> list[Problem]:
-        """Return what is wrong with one line of it."""
-        return [problem for problem in self.problems if problem.line == line] if line else []
-
     def anchor_at(self, line: int) -> str:
         """Return the id of the scenario that a line may belong to, else the file's own."""
         above = [anchor for start, anchor in self.ids.items() if start <= line]

@@ -19,6 +19,7 @@ from pytest_arena.scenarios.specs._specification import (
     Problem,
     ScenarioSpec,
     Specification,
+    grouped_by,
 )
 
 MEGABYTES = 5
@@ -152,9 +153,7 @@ def files_in(folder: Path, failed: Callable[[OSError], object] | None = None) ->
 
 def _once(paths: Iterable[str], root: Path) -> list[str]:
     """Return the paths in order, without those that only lead to a file which is there anyway."""
-    by_file: dict[str, list[str]] = {}
-    for path in sorted(paths):
-        by_file.setdefault(os.path.realpath(root / path), []).append(path)
+    by_file = grouped_by(sorted(paths), lambda path: os.path.realpath(root / path))
     real = Path(os.path.realpath(root))
     own = (
         next((path for path in same if str(real / path) == file), same[0])
@@ -211,10 +210,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _doubles(scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
-    by_key: dict[str, list[ScenarioSpec]] = {}
-    for scenario in scenarios:
-        by_key.setdefault(scenario.key, []).append(scenario)
-    for key, same in by_key.items():
+    for key, same in grouped_by(scenarios, lambda scenario: scenario.key).items():
         for scenario in same if len(same) > 1 else ():
             places = [other.place for other in same if other is not scenario]
             more = f" and {len(places) - _SHOWN} more" * (len(places) > _SHOWN)
@@ -265,10 +261,8 @@ def _block(block: GherkinText) -> Specification:
     feature, parts = feature_of(gherkin.feature, gherkin, block)
     scenarios = tuple(part.scenario for part in parts)
     # Some faults of each scenario: what follows from one is not told a thousand times.
-    by_scenario: dict[str, list[Problem]] = {}
-    for fault in gherkin.faults:
-        problem = _problem(fault, gherkin, block, scenarios)
-        by_scenario.setdefault(problem.scenario, []).append(problem)
+    faults = (_problem(fault, gherkin, block, scenarios) for fault in gherkin.faults)
+    by_scenario = grouped_by(faults, lambda problem: problem.scenario)
     problems = [problem for several in by_scenario.values() for problem in several[:_FAULTS]]
     lint = Lint(block=block, language=gherkin.language)
     further: list[Iterable[Problem]] = [lint.overlooked(parts)]

@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from unicodedata import normalize
 
 Kind = Literal["given", "when", "then"]
@@ -167,6 +168,20 @@ class GherkinText:
     def last_line(self) -> int:
         """The number of its last line that says something."""
         return self.first_line + self.text.rstrip().count("\n")
+
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+def grouped_by(
+    values: Iterable[Value], key: Callable[[Value], Key]
+) -> defaultdict[Key, list[Value]]:
+    """Return lists of values by their keys; of a key that none has an empty one."""
+    groups: defaultdict[Key, list[Value]] = defaultdict(list)
+    for value in values:
+        groups[key(value)].append(value)
+    return groups
 
 
 # What `rev_of` takes in and leaves out. A change of that is another version: all that was
