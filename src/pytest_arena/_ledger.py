@@ -95,6 +95,7 @@ class Ledger:
     requests: list[Request] = field(default_factory=list)  # of the test, by clients of ours
     refusals: list[Refusal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)  # notes that with -q are told as well
     kept: list[str] = field(default_factory=list)
     table_seconds: dict[str, float] = field(default_factory=dict)  # by test, "" outside of any
     verified: int = 0

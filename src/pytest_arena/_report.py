@@ -33,6 +33,7 @@ class Summary:
     table_seconds: tuple[float, ...] = ()  # one for each test in which the app made its tables
     known: tuple[str, ...] = ()  # databases that engines have meant
     unasked: tuple[str, ...] = ()  # databases that options name, and no engine of its has meant
+    unread: tuple[str, ...] = ()  # that markers mean nothing, as no specification is read
     unused: tuple[str, ...] = ()  # that what `arena_database` names was not used
     suggestion: str = ""  # the arena_schema that would make the tables once; "" if not known
     verified: int = 0  # how often a database was read whole, to be compared
@@ -90,7 +91,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         yield "to have each test start with the tables:"
         yield f"    arena_schema = {summary.suggestion}"
     yield from summary.unused
-    yield from summary.notes
+    yield from (*summary.notes, *summary.unread)
     for name in summary.unasked:
         yield (
             f"no engine asked for a database {name!r}, which the options name (there are: "
@@ -102,7 +103,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
 
 def _quiet_lines(summary: Summary) -> Iterator[str]:
     """With ``-q``: what made the run fail, and that it was none on what was asked for."""
-    for line in summary.unused:
+    for line in (*summary.unused, *summary.unread):
         yield f"arena: {line}"
     for refusal in summary.refusals:
         yield f"arena: outside of any test {refusal}"

@@ -206,7 +206,7 @@ def _tell_of_unread(items: list[pytest.Item], run: ArenaRun) -> None:
     count = sum(item.get_closest_marker("scenario") is not None for item in items)
     if count:
         tests = f"{count} test{'s' * (count > 1)} with pytest.mark.scenario prove"
-        run.ledger.note(f"{tests}{'s' * (count == 1)} nothing: arena_specs is not set")
+        run.ledger.unread.append(f"{tests}{'s' * (count == 1)} nothing: arena_specs is not set")
 
 
 def _planned(item: pytest.Item, run: ArenaRun) -> Plan:

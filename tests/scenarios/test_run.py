@@ -91,6 +91,14 @@ def test_a_strict_run_says_why_it_fails_however_quiet_it_is(tmp_path: Path, quie
     run.says("UNMAPPED", "three", "this run fails (--scenarios=strict)")
 
 
+def test_without_specifications_a_marker_is_said_to_mean_nothing(tmp_path: Path) -> None:
+    """In one line, with ``-q`` too: its name may be anything."""
+    bare = small(tmp_path, "one").change("pytest.ini", "arena_specs = specs\n", "")
+    run = bare.run("-q").expect(passed=3)
+    run.says("arena: 2 tests with pytest.mark.scenario prove nothing: arena_specs is not set")
+    bare.run("-q", "--scenarios=off").expect(passed=3)
+
+
 @pytest.mark.parametrize("how", ["--arena-specs=specs", "-oarena_specs=specs"])
 def test_the_next_command_names_what_no_configuration_does(tmp_path: Path, how: str) -> None:
     """As it is printed it finds the same scenarios, from the folder of the run."""

@@ -41,6 +41,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
         notes=(*ledger.told(), *kept_notes(ledger.kept)),
+        unread=tuple(ledger.unread),
         has_template=bool(config.schema or config.seed),
         built_because=tuple(reason for store in stores for reason in store.reasons if reason),
         table_seconds=tuple(ledger.table_seconds.values()) if not config.schema else (),

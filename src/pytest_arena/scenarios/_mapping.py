@@ -31,8 +31,8 @@ class Mapped:
     """Its node id at collection: another plugin may change it afterwards."""
     mappings: tuple[Mapping, ...]
     scenarios: tuple[ScenarioSpec, ...]
-    error: ScenarioError | None
-    orphans: tuple[Problem, ...]
+    errors: tuple[ScenarioError, ...]
+    """Why markers of it mean no scenario."""
 
 
 class Mapper:
@@ -64,17 +64,12 @@ class Mapper:
             found += self._of_bdd(item, *template)
         if not found and not errors:
             return None
-        file, _, number = _place(item).rpartition(":")
         return Mapped(
             item=item,
             test=item.nodeid,
             mappings=tuple(dict.fromkeys(mapping for mapping, _ in found)),
             scenarios=tuple({scenario.key: scenario for _, scenario in found}.values()),
-            error=errors[0] if errors else None,
-            orphans=tuple(
-                Problem(spec=file, line=int(number), what=error.what, hint=error.fix)
-                for error in errors
-            ),
+            errors=tuple(errors),
         )
 
     def _found(self, item: Any, wanted: Reference) -> tuple[Mapping, ScenarioSpec]:
@@ -273,7 +268,10 @@ class Mappings:
         self.collectors += 1
         for test in tests:
             self.names[test.item.nodeid] = test.test
-            self.problems |= dict.fromkeys(test.orphans)
+            file, _, number = _place(test.item).rpartition(":")
+            for error in test.errors:
+                orphan = Problem(spec=file, line=int(number), what=error.what, hint=error.fix)
+                self.problems[orphan] = None
             self._add(test.mappings, is_deselected=id(test.item) not in selected)
 
     def _add(self, mappings: Iterable[Mapping], *, is_deselected: bool) -> None:

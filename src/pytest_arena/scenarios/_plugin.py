@@ -176,8 +176,8 @@ class Scenarios:
         mapped = self._tests.get(id(item))
         if mapped is None:
             return
-        if mapped.error is not None:
-            raise mapped.error
+        if mapped.errors:
+            raise mapped.errors[0]
         names = frozenset(getattr(item, "fixturenames", ()))
         rows = frozenset(one.row for one in mapped.mappings)
         self.instruments.begin_test(mapped.scenarios, names, rows=rows)

@@ -11,7 +11,7 @@ from itertools import groupby, pairwise
 from typing import Literal
 
 from pytest_arena.scenarios.evidence._document import Document, JudgedScenario
-from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec, Step
+from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec, Step, grouped_by
 
 Kind = Literal[
     "blank",
@@ -192,18 +192,16 @@ def chapters(document: Document, sources: Mapping[str, str]) -> list[Chapter]:
     anchors = Anchors()
     for reserved in ("main", "filters", "summary", "contents"):
         anchors.take(reserved)
-    by_path: dict[str, list[JudgedScenario]] = {path: [] for path in sources}
-    for judged in document.scenarios:
-        by_path.setdefault(judged.scenario.spec, []).append(judged)
+    by_path = grouped_by(document.scenarios, lambda judged: judged.scenario.spec)
     result = []
-    for path, scenarios in sorted(by_path.items()):
+    for path in sorted({*sources, *by_path}):
         anchor = anchors.take(re.sub(r"[^\w]+", "-", path.lower()).strip("-") or "file")
         chapter = Chapter(
             path=path,
             anchor=anchor,
             anchors=anchors,
             text=sources.get(path),
-            judged={anchors.take(f"{anchor}-L{it.scenario.line}"): it for it in scenarios},
+            judged={anchors.take(f"{anchor}-L{it.scenario.line}"): it for it in by_path[path]},
             problems=[problem for problem in document.problems if problem.spec == path],
         )
         result.append(chapter)

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from pathlib import Path
 
 from pytest_arena.scenarios.evidence._document import Document, JudgedScenario, Status
@@ -33,12 +34,8 @@ def summary(document: Document) -> str:
     room = _BYTES - len(head.encode())
     if sum(len(row.encode()) + 1 for _, row in rows) > room:
         rows = [(status, row) for status, row in rows if status is not Status.PROVEN]
-    fitting: list[str] = []
-    for _, row in rows:
-        room -= len(row.encode()) + 1
-        if room < 0:
-            break
-        fitting.append(row)
+    sizes = accumulate(len(row.encode()) + 1 for _, row in rows)
+    fitting = [row for (_, row), size in zip(rows, sizes, strict=True) if size <= room]
     missing = len(document.scenarios) - len(fitting)
     note = f"\n{missing} more scenarios are left out: there is no room for them here.\n"
     table = "\n".join([*_HEAD, *fitting, ""]) if fitting else ""
