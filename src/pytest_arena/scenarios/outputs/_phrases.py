@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from pytest_arena.scenarios.evidence._document import Document, JudgedScenario, Status
-from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec
+from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec, grouped_by
 
 # What a part of the tests says nothing about.
 _NOT_JUDGED = {Status.NOT_RUN, Status.UNMAPPED}
@@ -38,13 +38,10 @@ def heading(scenario: ScenarioSpec) -> str:
 
 def grouped(scenarios: Iterable[JudgedScenario]) -> dict[str, list[JudgedScenario]]:
     """Return them by their headings, those with one business rule below each other."""
-    by_rule: dict[str, dict[str, list[JudgedScenario]]] = {}
-    for judged in scenarios:
-        title = heading(judged.scenario)
-        # Without a business rule each heading stands for itself.
-        rule = judged.scenario.requirement or title
-        by_rule.setdefault(rule, {}).setdefault(title, []).append(judged)
-    return {title: same for titles in by_rule.values() for title, same in titles.items()}
+    # Without a business rule each heading stands for itself.
+    rules = grouped_by(scenarios, lambda it: it.scenario.requirement or heading(it.scenario))
+    titled = (grouped_by(same, lambda it: heading(it.scenario)) for same in rules.values())
+    return {title: same for titles in titled for title, same in titles.items()}
 
 
 def reason(judged: JudgedScenario) -> str:
