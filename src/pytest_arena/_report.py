@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._load import is_library
-from pytest_arena.errors import ArenaError, NotWritten, TemplateError, redact
+from pytest_arena.errors import ArenaError, NotWritten, TemplateError, causes, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,16 +182,6 @@ def kept_notes(texts: list[str]) -> list[str]:
     return [texts[-1] + more] if texts else []
 
 
-def kept_text(command: str) -> str:
-    """How to look at the database of a test that is over."""
-    return f"the test's database was kept: {command}"
-
-
-def live_text(command: str) -> str:
-    """How to look at the database while a debugger holds the test."""
-    return f"arena: the test's database, as it is now: {command}"
-
-
 def users_trace(error: BaseException) -> str:
     """The traceback of an error, with the user's own lines alone, and its text in full."""
     trace = traceback.TracebackException.from_exception(error)
@@ -307,13 +297,6 @@ def _show_short_name(longrepr: Any, error: ArenaError) -> None:
         crash.message = crash.message.replace(long, short, 1)
     for entry in longrepr.reprtraceback.reprentries if isinstance(error, NotWritten) else ():
         entry.lines = [line.replace(long, short, 1) for line in entry.lines]
-
-
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what it was raised from or in the course of."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def show_server(report: Any, broken: list[tuple[str, Exception]], raised: Any) -> None:

@@ -27,7 +27,10 @@ user's code, the next step. It ends with a code, whose page is ``docs/reference/
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "AfterSessionError",
@@ -227,6 +230,13 @@ class ArenaInternalError(ArenaError):
     """This should never happen: please report it."""
 
     code = "A901"
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and what it was raised from or in the course of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def impossible(what: str) -> ArenaInternalError:

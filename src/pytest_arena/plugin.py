@@ -30,7 +30,7 @@ from pytest_arena._run._levels import LevelHooks
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import FactsOfProcesses, summarized
 from pytest_arena._values import CodeLine, Plan, Stage
-from pytest_arena.errors import ArenaError, ConfigError
+from pytest_arena.errors import ArenaError, ConfigError, causes
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -256,7 +256,8 @@ def _client_options(item: pytest.Item) -> dict[str, Any]:
 def pytest_enter_pdb(config: pytest.Config) -> None:
     """Say where the database is, which stands as it is while the debugger does."""
     for command in config.stash[RUN].ways_to_look():
-        config.get_terminal_writer().line(_report.live_text(command))
+        line = f"arena: the test's database, as it is now: {command}"
+        config.get_terminal_writer().line(line)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -307,7 +308,7 @@ def pytest_runtest_makereport(
     if (facts := item.config.stash[FACTS]).travel:
         facts.attach(report)
     if call.excinfo is not None:
-        run.ledger.mark_reported(*_report.causes(call.excinfo.value))
+        run.ledger.mark_reported(*causes(call.excinfo.value))
         _report.show_users_lines(report, call.excinfo, item.config.option)
         _report.explain(report, call.excinfo.value)
     if report.failed and report.when == "call":

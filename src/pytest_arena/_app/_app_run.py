@@ -14,7 +14,6 @@ from pytest_arena._app._login import Login
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
 
     from anyio.from_thread import BlockingPortal
     from starlette.testclient import TestClient
@@ -156,7 +155,7 @@ class AppRun:
             del self._clients[number:]
             with ExitStack() as stack:
                 if self._lifespan:
-                    stack.callback(self._lifespan.close_others, lifespans)
+                    stack.callback(self._lifespan.close, lifespans)
                 for client in self._test_clients[sync_number:]:
                     stack.callback(client._arena_leave)  # noqa: SLF001 - ours, of another file
                 del self._test_clients[sync_number:]
@@ -239,25 +238,22 @@ class Portal:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._context: AbstractContextManager[BlockingPortal] | None = None
-        self._portal: BlockingPortal
+        self._end = ExitStack()
+        self._portal: BlockingPortal | None = None
 
     def open(self, backend: Mapping[str, Any]) -> BlockingPortal:
         """Return it, started if need be; ``backend`` is as `anyio.run` has it."""
         from anyio.from_thread import start_blocking_portal
 
         with self._lock:
-            if self._context is None:
-                context = start_blocking_portal(**backend)
-                self._portal = context.__enter__()
-                self._context = context
+            if self._portal is None:
+                self._portal = self._end.enter_context(start_blocking_portal(**backend))
+                # A websocket or a task that the test left open would keep the thread for ever.
+                self._end.callback(self._portal.call, self._portal.stop, True)  # noqa: FBT003 - anyio's
             return self._portal
 
     def close(self) -> None:
         """Stop it and wait for its thread. Idempotent."""
         with self._lock:
-            context, self._context = self._context, None
-            if context is not None:
-                # A websocket or a task that the test left open would keep the thread for ever.
-                self._portal.call(self._portal.stop, True)  # noqa: FBT003 - anyio's call has no names
-                context.__exit__(None, None, None)
+            self._portal = None
+            self._end.close()

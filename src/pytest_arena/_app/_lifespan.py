@@ -21,7 +21,7 @@ from pytest_arena._app import _app_errors
 from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from anyio.from_thread import BlockingPortal
 
@@ -342,14 +342,6 @@ class SharedLifespan:
         """Return the lifespans that have been begun, and have something to do or to say."""
         return list(self._lifespans)
 
-    def close_others(self, known: list[Lifespan]) -> None:
-        """Shut down what was begun since; a later request starts the app again."""
-        __tracebackhide__ = True
-        with contextlib.ExitStack() as stack:
-            for lifespan in self._lifespans:
-                if lifespan not in known:
-                    stack.callback(lifespan.close)
-
     async def aclose(self) -> None:
         """Shut down what runs in this loop."""
         __tracebackhide__ = True
@@ -358,12 +350,16 @@ class SharedLifespan:
             if lifespan.loop is loop:
                 await lifespan.stop()
 
-    def close(self) -> None:
-        """Shut down what still runs anywhere; one failure does not keep the others open."""
+    def close(self, but: Collection[Lifespan] = ()) -> None:
+        """Shut down what still runs anywhere, ``but`` these; a later request starts the app again.
+
+        One failure does not keep the others open.
+        """
         __tracebackhide__ = True
         with contextlib.ExitStack() as stack:
             for lifespan in self._lifespans:
-                stack.callback(lifespan.close)
+                if lifespan not in but:
+                    stack.callback(lifespan.close)
 
 
 @contextlib.contextmanager

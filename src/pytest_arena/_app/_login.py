@@ -58,8 +58,12 @@ class Login:
             return
         known = self._failure
         async with self._lock_of_this_loop():
-            if self._is_open_since(known):
-                await self._alog_in(client)
+            if not self._is_open_since(known):
+                return
+            with self._attempt():
+                answer = self._function(client, self.role)
+                if inspect.isawaitable(answer):
+                    await answer
 
     def once(self, client: object) -> None:
         """Log this client in, if it is not. Raises as `aonce` does, and for an async function."""
@@ -68,8 +72,14 @@ class Login:
             return
         known = self._failure
         with self._thread_lock:
-            if self._is_open_since(known):
-                self._log_in(client)
+            if not self._is_open_since(known):
+                return
+            with self._attempt():
+                answer = self._function(client, self.role)
+                if inspect.iscoroutine(answer):
+                    answer.close()  # else Python warns that nobody awaited it
+                if inspect.isawaitable(answer):
+                    raise _app_errors.async_login(role=self.role, path=self._path)
 
     def _lock_of_this_loop(self) -> asyncio.Lock:
         """An asyncio.Lock belongs to a loop, a client may be used in several, one by one."""
@@ -84,22 +94,6 @@ class Login:
         if self._failure is not None and self._failure is not known:
             raise self._failure
         return not self.is_done
-
-    async def _alog_in(self, client: object) -> None:
-        __tracebackhide__ = True
-        with self._attempt():
-            answer = self._function(client, self.role)
-            if inspect.isawaitable(answer):
-                await answer
-
-    def _log_in(self, client: object) -> None:
-        __tracebackhide__ = True
-        with self._attempt():
-            answer = self._function(client, self.role)
-            if inspect.iscoroutine(answer):
-                answer.close()  # else Python warns that nobody awaited it
-            if inspect.isawaitable(answer):
-                raise _app_errors.async_login(role=self.role, path=self._path)
 
     @contextmanager
     def _attempt(self) -> Iterator[None]:

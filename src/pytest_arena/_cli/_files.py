@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import platform
 import re
-import shutil
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from pytest_arena._cli._lines import Place, Swept, Thing, size_of, time_of
-from pytest_arena._sqlite._home import homes
+from pytest_arena._sqlite._home import homes, lock_of, remove_dead_run, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,32 +57,15 @@ def _folders(home: Path) -> list[Path]:
     return [home / name for name in sorted(names) if _RUN.fullmatch(name)]
 
 
-def _lock_of(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.lock")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Try to hold a lock; says whether it is held. One that is not there is not made."""
-    lock = FileLock(path, timeout=0)
-    if path.exists():
-        with suppress(Timeout, OSError):
-            lock.acquire()
-    try:
-        yield lock.is_locked
-    finally:
-        lock.release()
-
-
 def _is_alive(folder: Path) -> bool:
-    with _locked(_lock_of(folder)) as is_ours:
-        return _lock_of(folder).exists() and not is_ours
+    with try_lock(lock_of(folder)) as is_ours:
+        return lock_of(folder).exists() and not is_ours
 
 
 def _oldest_run() -> datetime | None:
     """Return since when there has been a living run."""
     alive = [folder for home in homes() for folder in _folders(home) if _is_alive(folder)]
-    return min(filter(None, (time_of(_lock_of(folder)) for folder in alive)), default=None)
+    return min(filter(None, (time_of(lock_of(folder)) for folder in alive)), default=None)
 
 
 def _run(folder: Path) -> Thing:
@@ -95,24 +75,18 @@ def _run(folder: Path) -> Thing:
         state="alive" if _is_alive(folder) else "dead",
         host=platform.node(),
         pid=int(folder.name.split("-")[1]),
-        created=time_of(_lock_of(folder)) or time_of(folder),
+        created=time_of(lock_of(folder)) or time_of(folder),
         used=max(times, default=time_of(folder)),
     )
 
 
 def _removed_run(folder: Path, *, everything: bool) -> Iterator[Swept]:
-    lock = _lock_of(folder)
-    has_lock = lock.exists()
-    with _locked(lock) as is_ours:
-        if has_lock and not is_ours:
-            if everything:
-                yield Swept("live", folder.name, why="a living run works in it")
-            return
-        if folder.is_dir():
-            size = size_of(folder)
-            shutil.rmtree(folder, ignore_errors=True)
-            yield Swept("live", folder.name, size)
-        lock.unlink(missing_ok=True)
+    was_there, size = folder.is_dir(), size_of(folder)
+    if not remove_dead_run(folder):
+        if everything:
+            yield Swept("live", folder.name, why="a living run works in it")
+    elif was_there:
+        yield Swept("live", folder.name, size)
 
 
 class CachedFiles:
@@ -187,7 +161,7 @@ def _unfinished(shelf: Path) -> Iterator[Files]:
 
 def _cleared(shelf: Path, *, everything: bool) -> Iterator[Swept]:
     lock = shelf / "lock"
-    with _locked(lock) as is_ours:
+    with try_lock(lock) as is_ours:
         if not is_ours:
             if everything:
                 yield Swept("template", shelf.name[:8], why="a living run builds there")

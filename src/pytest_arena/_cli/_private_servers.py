@@ -91,15 +91,14 @@ class PrivateServers:
 
 
 def _clusters(parent: Path) -> list[ClusterFolder]:
-    return [
-        places.ClusterFolder(used.with_suffix(""), account())
-        for used in sorted(parent.glob("*.used"))
-    ]
+    paths = sorted(used.with_suffix("") for used in parent.glob("*.used"))
+    return [places.ClusterFolder(path, account()) for path in paths]
 
 
 def _is_in_use(folder: ClusterFolder) -> bool:
     """Whether a run has it, or is about to start it, or a client is connected."""
-    if any(_is_held(folder.beside(ending)) for ending in ("used", "lock")):
+    locks = map(folder.beside, ("used", "lock"))
+    if any(lock.exists() and is_held(lock) for lock in locks):
         return True
     if not cluster.is_running(folder):
         return False
@@ -108,10 +107,6 @@ def _is_in_use(folder: ClusterFolder) -> bool:
             return control.rows(cluster.OTHER_CLIENTS) != [(0,)]
     except ControlFailure:
         return True  # full, starting or ending
-
-
-def _is_held(path: Path) -> bool:
-    return path.exists() and is_held(path)
 
 
 def _removed(folder: ClusterFolder) -> Swept:

@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session, make_transient, make_transient_to_detached
 from pytest_arena._databases._app_databases import dialects
 from pytest_arena._gate._engines import (
     asked_by_engine,
-    before_each_execution,
     engine_like,
+    listen_to_sessions,
     sync_twin,
 )
 from pytest_arena._gate._listeners import find_engines
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy.engine import Engine
-    from sqlalchemy.orm import ORMExecuteState
+    from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._product import Database
@@ -72,21 +72,6 @@ class FreshSession(Session):
         self.wrote = self.has_pending_work
         super().flush(objects)
 
-    def commit(self) -> None:
-        """As ``Session.commit``."""
-        super().commit()
-        self.wrote = False
-
-    def rollback(self) -> None:
-        """As ``Session.rollback``."""
-        super().rollback()
-        self.wrote = False
-
-    def close(self) -> None:
-        """As ``Session.close``."""
-        super().close()
-        self.wrote = False
-
 
 def _read_anew(state: ORMExecuteState) -> None:
     """Whatever is about to be executed, by whichever of a session's methods."""
@@ -98,7 +83,13 @@ def _read_anew(state: ORMExecuteState) -> None:
         state.update_execution_options(populate_existing=True)
 
 
-before_each_execution(FreshSession, _read_anew)
+def _has_ended(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        cast("FreshSession", session).wrote = False
+
+
+listen_to_sessions(FreshSession, "do_orm_execute", _read_anew)
+listen_to_sessions(FreshSession, "after_transaction_end", _has_ended)
 
 
 @cache

@@ -30,7 +30,7 @@ from pytest_arena._databases._sources import (
 )
 from pytest_arena._product import ContentT, Manifest, Template
 from pytest_arena._values import Stage
-from pytest_arena.errors import ArenaError, TemplateError
+from pytest_arena.errors import ArenaError, TemplateError, causes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,10 +128,11 @@ class StageBuild(Generic[ContentT]):
 
     def failed(self, error: BaseException) -> TemplateError:
         """Return the error for one that the user's code has raised."""
+        lines = filter(None, map(blame, causes(error)))  # the user's innermost in each
         return TemplateError(
             f"{self.option} failed: {described(error)}",
             why="no test can have a database before its template is built",
-            cause=_line_in(error) or self._home(),
+            cause=str(next(lines, "") or self._home()),
             fix=self._next_step(error),
         )
 
@@ -151,15 +152,6 @@ class StageBuild(Generic[ContentT]):
 
 
 _EXAMPLE = "<module>:<Base>"  # where nothing is known that could be pasted
-
-
-def _line_in(error: BaseException | None) -> str:
-    """The innermost line of the user's in the error, or else in what it was raised from."""
-    while error is not None:
-        if line := blame(error):
-            return str(line)
-        error = error.__cause__ or error.__context__
-    return ""
 
 
 @dataclass(slots=True)
@@ -297,15 +289,12 @@ def _process_as_it_was() -> Iterator[None]:
     A ``dictConfig`` or ``fileConfig`` of logging disables every logger of the app, and closes every
     handler first, pytest's as well, by ``logging.shutdown``.
     """
-    variables = dict(os.environ)
     states = {logger: _state(logger) for logger in _loggers()}
+    path, shutdown = patch.object(sys, "path", sys.path[:]), patch.object(logging, "shutdown")
     try:
-        with chdir("."), patch.object(sys, "path", sys.path[:]), patch.object(logging, "shutdown"):
+        with chdir("."), patch.dict(os.environ), path, shutdown:
             yield
     finally:
-        for name in os.environ.keys() - variables.keys():
-            del os.environ[name]
-        os.environ.update(variables)
         for logger in _loggers():
             state = states.get(logger, ([], logging.NOTSET, False, True))
             logger.handlers[:], level, logger.disabled, logger.propagate = state

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine import URL, Dialect
-    from sqlalchemy.orm import ORMExecuteState, Session
+    from sqlalchemy.orm import Session
 
 
-def before_each_execution(kind: type[Session], tell: Callable[[ORMExecuteState], None]) -> None:
-    """Tell of what sessions of this class are about to execute, by whichever of their methods."""
-    event.listen(kind, "do_orm_execute", tell)
+def listen_to_sessions(kind: type[Session], name: str, tell: Callable[..., None]) -> None:
+    """Tell of an event of SQLAlchemy's in sessions of this class, for good."""
+    event.listen(kind, name, tell)
 
 
 def describe(dialect: Dialect, cargs: Any, cparams: Any) -> Asked:

@@ -127,6 +127,13 @@ class Checkout:
         return self.handle is not None and self.handle.in_transaction
 
     @property
+    def proxied(self) -> Any:
+        """What the pool has handed out."""
+        # Its entry knows it by a weak reference without a public name.
+        reference = getattr(self.entry, "fairy_ref", None)
+        return reference() if reference is not None else None
+
+    @property
     def writes(self) -> int:
         """How many statements have written in its transaction, and no savepoint has undone."""
         info = self.entry.info.get(INFO)
@@ -236,12 +243,7 @@ class Registry:
         """Whether somebody may be using a database right now."""
         if self._has_others or key in self._unwatched:
             return True
-        for reference in self._taken.keyrefs():  # as `alive` reads them
-            entry = reference()
-            taken = self._taken.get(entry) if entry is not None else None
-            if taken is not None and taken.key and self._renamed.get(taken.key, taken.key) == key:
-                return True
-        return False
+        return any(taken.key and self.key_now(taken.key) == key for taken in self.taken())
 
     def _unwatch(self, key: Key) -> None:
         with self.turn:
@@ -279,9 +281,7 @@ class Registry:
         Returns whether he was inside a transaction, which is lost: he has to roll it back first.
         """
         self._taken.pop(taken.entry, None)  # first: its holder may take it anew at once
-        reference = getattr(taken.entry, "fairy_ref", None)
-        proxied: Any = reference() if reference is not None else None
-        if proxied is None:
+        if (proxied := taken.proxied) is None:
             return False
         holders = (held for held in alive(self._holders) if _proxied(held) is proxied)
         holder = next(holders, None)

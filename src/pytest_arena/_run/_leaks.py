@@ -91,11 +91,8 @@ def take_back(leaks: list[Checkout]) -> None:
     """
     end_transactions(leaks)
     for leak in leaks:
-        # What the pool's events call the proxied connection; its record knows it by a weak
-        # reference without a public name.
-        proxied = getattr(leak.entry, "fairy_ref", None)
-        if proxied is not None and (connection := proxied()) is not None:
-            connection.invalidate()
+        if leak.proxied is not None:
+            leak.proxied.invalidate()
 
 
 def leak_error(leaks: list[Checkout]) -> ConnectionLeak:

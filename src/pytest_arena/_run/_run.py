@@ -19,7 +19,6 @@ from pytest_arena._gate._engines import asked_by_engine
 from pytest_arena._gate._loops import adopt
 from pytest_arena._gate._registry import Registry
 from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._report import kept_text
 from pytest_arena._run import _leaks
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
@@ -203,7 +202,8 @@ class ArenaRun:
         for database in used:
             of_which = f"({database.name})  " * (len(used) > 1)
             try:
-                yield kept_text(of_which + database.look(self.keep(database)))
+                way = database.look(self.keep(database))
+                yield f"the test's database was kept: {of_which}{way}"
             except Exception as error:  # noqa: BLE001 - a full disk, a lock: the test's report goes on
                 self.ledger.note(f"{self.ledger.test}: not kept: {error}")
 

@@ -8,11 +8,16 @@ import re
 import shutil
 import tempfile
 import uuid
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from pytest_arena.errors import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Files in memory save the syncs of the app's own commits (3 ms a test on ext4). Containers often
 # give 64 MB; below this it is not worth the risk of running full.
@@ -96,16 +101,38 @@ def _is_own(folder: Path) -> bool:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove what dead runs left."""
     for lock_file in parent.glob("run-*.lock"):
-        lock = FileLock(lock_file, timeout=0)
-        try:
+        remove_dead_run(lock_file.with_suffix(""))
+
+
+def remove_dead_run(folder: Path) -> bool:
+    """Remove a run's folder and the lock beside it. Returns whether it was dead: else it stays."""
+    lock_file = lock_of(folder)
+    had_lock = lock_file.exists()
+    with try_lock(lock_file) as is_ours:
+        if had_lock and not is_ours:
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+    lock_file.unlink(missing_ok=True)
+    return True
+
+
+def lock_of(folder: Path) -> Path:
+    """Return the lock that a living run holds."""
+    return folder.with_name(f"{folder.name}.lock")
+
+
+@contextmanager
+def try_lock(path: Path) -> Iterator[bool]:
+    """Try to hold a lock; says whether it is held. One that is not there is not made."""
+    lock = FileLock(path, timeout=0)
+    if path.exists():
+        with suppress(Timeout, OSError):
             lock.acquire()
-        except (Timeout, OSError):
-            continue
-        shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)
+    try:
+        yield lock.is_locked
+    finally:
         lock.release()
-        lock_file.unlink(missing_ok=True)
 
 
 def kept_file(cache: Path, test: str, database: str) -> Path:

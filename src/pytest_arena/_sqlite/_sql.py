@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote
 
+from pytest_arena.errors import causes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -210,12 +212,12 @@ def lock_or_failure(error: sqlite3.DatabaseError) -> Busy | FileFailure:
     return Busy(str(error)) if code & 0xFF in _LOCKS else FileFailure(str(error))
 
 
-def is_full(error: BaseException | None) -> bool:
+def is_full(error: BaseException) -> bool:
     """Whether an error, or what has led to it, is that there is no more room."""
-    if error is None:
-        return False
-    here = getattr(error, "errno", None) in _NO_ROOM
-    return here or getattr(error, "sqlite_errorcode", None) in _FULL or is_full(error.__cause__)
+    return any(
+        getattr(one, "errno", None) in _NO_ROOM or getattr(one, "sqlite_errorcode", None) in _FULL
+        for one in causes(error)
+    )
 
 
 def open_control(path: Path) -> OwnConnection:
