@@ -13,7 +13,7 @@ from bench.worker import serve
 from pytest_arena._app._app_run import AppRun
 from pytest_arena._app._client import Hooks
 from pytest_arena._app._kind import build_app
-from pytest_arena._config import load_config
+from pytest_arena._config._read import load_config
 from pytest_arena._databases._resolver import Level
 from pytest_arena._ledger import Ledger
 from pytest_arena._run._run import ArenaRun

@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._config import (
-    FLAGS,
-    OPTIONS,
-    Config,
-    Option,
-    load_config,
-    marker_values,
-)
 from pytest_arena._config._load import load_attribute, load_function
+from pytest_arena._config._options import FLAGS, OPTIONS, Option
+from pytest_arena._config._read import Config, load_config, marker_values
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:

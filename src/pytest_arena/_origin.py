@@ -30,6 +30,12 @@ def user_line() -> CodeLine | None:
     return _line_of(next(frames(of_users=True), None))
 
 
+def who_connects() -> str:
+    """Return that line, as the cause in a message; in words where there is none."""
+    unseen = "no line of yours is on the stack: a thread or an extension module connects"
+    return str(user_line() or unseen)
+
+
 def line_of_coroutine(coroutine: object) -> CodeLine | None:
     """Return the innermost line of the user's code at which a coroutine stands."""
     found = [one for one in _awaited(coroutine) if not _is_library(one.f_code.co_filename)]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Dialect
 
-    from pytest_arena._config import Config
+    from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
     from pytest_arena._values import Address, TableRows
     from pytest_arena.errors import ArenaError, TemplateError

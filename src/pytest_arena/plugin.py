@@ -15,14 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import pytest
 
 from pytest_arena import _fixtures, _others, _report
-from pytest_arena._config import (
-    FLAGS,
-    MARKERS,
-    OPTIONS,
-    Config,
-    load_config,
-    marker_values,
-)
+from pytest_arena._config._options import FLAGS, OPTIONS
+from pytest_arena._config._read import MARKERS, Config, load_config, marker_values
 from pytest_arena._fixtures import RUN
 from pytest_arena._ledger import Ledger
 from pytest_arena._run._fixture_levels import WideFixture

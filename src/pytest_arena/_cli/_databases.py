@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena._cli._lines import PlaceKind
-    from pytest_arena._config import Config
+    from pytest_arena._config._read import Config
     from pytest_arena._postgresql.registry import RegistryRow
     from pytest_arena._values import Address
 

@@ -18,12 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import Session, make_transient, make_transient_to_detached
 
 from pytest_arena._databases._app_databases import dialects
-from pytest_arena._gate._engines import (
-    asked_by_engine,
-    engine_like,
-    listen_to_sessions,
-    sync_twin,
-)
+from pytest_arena._gate._engines import asked_by_engine, engine_like, listen_to_sessions, sync_twin
 from pytest_arena._gate._listeners import find_engines
 from pytest_arena._origin import user_line
 from pytest_arena._process import run_in_new_loop

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_arena._origin import user_line
+from pytest_arena._origin import who_connects
 from pytest_arena._product import NOWHERE, UNNAMED
 from pytest_arena.errors import AfterSessionError, UnknownDatabaseError
-
-_UNSEEN = "no line of yours is on the stack: a thread or an extension module connects"
-
-
-def _cause() -> str:
-    return str(user_line() or _UNSEEN)
 
 
 def unknown_connection(description: str, *, left_out_by: str = "") -> UnknownDatabaseError:
@@ -36,7 +30,7 @@ def unknown_connection(description: str, *, left_out_by: str = "") -> UnknownDat
         if UNNAMED not in description:  # a name without its server would allow others, too
             fix += f"; or, if tests may reach this one:\narena_allow = {description}"
     what = f"refused: a connection to {description}"
-    return UnknownDatabaseError(what, why=why, cause=_cause(), fix=fix)
+    return UnknownDatabaseError(what, why=why, cause=who_connects(), fix=fix)
 
 
 def lost_transaction(line: object) -> str:
@@ -53,6 +47,6 @@ def after_session(name: str) -> AfterSessionError:
     return AfterSessionError(
         f"refused: a connection to {name or 'a memory database'} after the test session",
         why="the arena is closed, so that it would have reached the app's own database",
-        cause=_cause(),
+        cause=who_connects(),
         fix="close what still works (threads, atexit handlers) in a session fixture's tear-down",
     )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Dialect
 
-    from pytest_arena._config import Config
+    from pytest_arena._config._read import Config
     from pytest_arena._postgresql._identity import Identity
     from pytest_arena._postgresql.isolation import ServerIsolation
     from pytest_arena._postgresql.servers import Server

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from pytest_arena._app._kind import ASGIApp
-    from pytest_arena._config import Config
+    from pytest_arena._config._read import Config
     from pytest_arena._run._test import Current, Watcher
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from pytest_arena._config import Config
+    from pytest_arena._config._read import Config
     from pytest_arena._product import Database
     from pytest_arena._report import StoryPart
     from pytest_arena._run._levels import LevelHooks

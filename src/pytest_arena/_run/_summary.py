@@ -16,7 +16,7 @@ from pytest_arena.errors import redact
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_arena._config import Config
+    from pytest_arena._config._read import Config
     from pytest_arena._databases._app_databases import KnownDatabases
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._ledger import Ledger

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._config import Config
+    from pytest_arena._config._read import Config
     from pytest_arena._product import Core, Product
 
 _Answer = TypeVar("_Answer")

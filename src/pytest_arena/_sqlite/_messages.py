@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_arena._origin import user_line
+from pytest_arena._origin import who_connects
 from pytest_arena.errors import ProductionDatabaseError, RefusedError, UnknownDatabaseError
 
 
@@ -72,16 +72,11 @@ def kept_memory() -> str:
     """A note: an engine's own creator opened a memory database."""
     return (
         "a creator= opens a memory database, which arena cannot bring back after a test; "
-        f"give the engine a URL instead: {_cause()}"
+        f"give the engine a URL instead: {who_connects()}"
     )
 
 
 def _refused(
     what: str, why: str, fix: str, *, kind: type[RefusedError] = ProductionDatabaseError
 ) -> RefusedError:
-    return kind(f"refused: {what}", why=why, cause=_cause(), fix=fix)
-
-
-def _cause() -> str:
-    unseen = "no line of yours is on the stack: a thread or an extension module connects"
-    return str(user_line() or unseen)
+    return kind(f"refused: {what}", why=why, cause=who_connects(), fix=fix)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pluggy
 
-from pytest_arena._config import Config
 from pytest_arena._config._project import read_project
+from pytest_arena._config._read import Config
 from pytest_arena._run._run import ArenaRun
 from pytest_arena.errors import ArenaError, ConfigError
 from pytest_arena.scenarios._assertions import enable, heard
