@@ -276,7 +276,7 @@ class Pages:
         return version if now is not None and now.counter == counter else NEVER
 
     def _header(self) -> Header:
-        header = self._live.header()
+        header = Header.of(os.pread(self._live.descriptor, _HEADER.size, 0))
         if header is None or header.is_wal:
             raise Unfit
         return header
