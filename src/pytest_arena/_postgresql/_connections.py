@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._postgresql import _arguments as arguments
-from pytest_arena._postgresql._identity import has_written, identity, name_of
+from pytest_arena._postgresql._identity import driver_connection, has_written, identity, name_of
 from pytest_arena._postgresql.drivers import _statements as drivers
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
 from pytest_arena._postgresql.moving._moving_trial import prepare
@@ -86,9 +86,9 @@ class PostgreSQLConnections:
 
     def end_raw(self, core: Core, serial: int) -> None:
         """Their backends."""
-        for raw in drivers.raw_connections():
-            if raw.serial == serial and raw.pid:
-                _end(core, raw.aim.key, raw.pid, cancel=False)
+        for pid, raw in drivers.raw_connections():
+            if raw.aim is not None and raw.serial == serial and pid:
+                _end(core, raw.aim.key, pid, cancel=False)
 
 
 def _aim_of(core: Core, found: Identity) -> Aim | None:
@@ -196,11 +196,6 @@ def _end(core: Core, key: Key, pid: int, *, cancel: bool) -> None:
     if (isolation := _isolation_at(core, key)) is not None:
         with suppress(ArenaError):  # a server that is gone has ended it
             isolation.end(pid, cancel=cancel)
-
-
-def driver_connection(dbapi_connection: Any) -> Any:
-    """Return the driver's own connection behind SQLAlchemy's adapted one."""
-    return getattr(dbapi_connection, "driver_connection", dbapi_connection)
 
 
 def _is_open(driver: Any) -> bool:

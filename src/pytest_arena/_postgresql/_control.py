@@ -7,9 +7,10 @@ import os
 import re
 import threading
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
 from weakref import WeakSet
 
 from pytest_arena._origin import as_own
@@ -220,15 +221,19 @@ def _escaped(value: str) -> str:
 
 
 class _LibpqControl:
-    """By a synchronous driver of the DB-API, whose errors have PostgreSQL's in an attribute."""
+    """By psycopg2, or by a driver as synchronous as that."""
 
-    def __init__(self, driver: Any, code: str, options: dict[str, Any]) -> None:
-        self._error, self._code, self._turn = driver.Error, code, threading.RLock()
+    _module, _code = "psycopg2", "pgcode"  # which attribute of its errors has PostgreSQL's code
+    _options: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, address: Address, settings: Mapping[str, str]) -> None:
+        driver = import_module(self._module)  # an extra, and slow to import
+        self._error, self._turn = driver.Error, threading.RLock()
         try:
-            self._connection = driver.connect(**options)
+            self._connection = driver.connect(**_libpq(address, settings), **self._options)
         except driver.Error as error:
             known = "53300" if _FULL.search(str(error)) else ""
-            raise ControlFailure(str(error).strip(), getattr(error, code) or known) from error
+            raise ControlFailure(str(error).strip(), getattr(error, self._code) or known) from error
         self._connection.autocommit = True
         self.pid: int = self._connection.info.backend_pid
 
@@ -260,6 +265,9 @@ class _LibpqControl:
 class _PsycopgControl(_LibpqControl):
     """By psycopg."""
 
+    _module, _code = "psycopg", "sqlstate"
+    _options: ClassVar[dict[str, Any]] = {"prepare_threshold": None}
+
     def ask(self, sql: str) -> str | None:
         # By libpq's own call: psycopg waits in turns, so that Ctrl-C may come in between.
         with self._turn:
@@ -278,19 +286,6 @@ def _refused(result: Any) -> ControlFailure:
 
     code = result.error_field(pq.DiagnosticField.SQLSTATE) or b""
     return ControlFailure(pq.error_message(result).strip(), code.decode())
-
-
-def _psycopg(address: Address, settings: Mapping[str, str]) -> Control:
-    import psycopg  # noqa: PLC0415 - an extra, and slow to import
-
-    options = {**_libpq(address, settings), "prepare_threshold": None}
-    return _PsycopgControl(psycopg, "sqlstate", options)
-
-
-def _psycopg2(address: Address, settings: Mapping[str, str]) -> Control:
-    import psycopg2  # noqa: PLC0415 - an extra, and slow to import
-
-    return _LibpqControl(psycopg2, "pgcode", _libpq(address, settings))
 
 
 class _AsyncpgControl:
@@ -373,4 +368,4 @@ async def _open_asyncpg(address: Address, settings: Mapping[str, str]) -> Any:
     )
 
 
-_KINDS = (("psycopg", _psycopg), ("psycopg2", _psycopg2), ("asyncpg", _AsyncpgControl))
+_KINDS = (("psycopg", _PsycopgControl), ("psycopg2", _LibpqControl), ("asyncpg", _AsyncpgControl))

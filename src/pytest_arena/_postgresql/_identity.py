@@ -58,12 +58,17 @@ def _identity(row: Sequence[Any]) -> Identity:
     return Identity(server, database, int(pid))
 
 
+def driver_connection(dbapi_connection: Any) -> Any:
+    """Return the driver's own connection behind SQLAlchemy's adapted one."""
+    return getattr(dbapi_connection, "driver_connection", dbapi_connection)
+
+
 def name_of(dbapi_connection: Any, found: Identity) -> str:
     """Return the name as ``arena_allow`` has it, with ``UNNAMED`` where the server is not known.
 
     The server has said what the database is; where the server is, its driver says.
     """
-    connection = getattr(dbapi_connection, "driver_connection", dbapi_connection)
+    connection = driver_connection(dbapi_connection)
     if (place := _place(connection)) is not None:
         return ServerTarget((place,), found.database).name
     driver = type(connection).__module__.partition(".")[0]
@@ -123,7 +128,7 @@ def _ask(dbapi_connection: Any, question: str) -> Sequence[Any] | None:
     Raises:
         Exception: the driver's own, where the connection is closed or busy.
     """
-    connection = getattr(dbapi_connection, "driver_connection", dbapi_connection)
+    connection = driver_connection(dbapi_connection)
     driver = _driver_of(connection)
     if driver == "asyncpg":
 

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._origin import is_own, user_line
+from pytest_arena._origin import is_own
 from pytest_arena._postgresql._arguments import (
     Led,
     ServerTarget,
@@ -25,6 +25,7 @@ from pytest_arena._postgresql._arguments import (
 from pytest_arena._postgresql.drivers._statements import (
     SEAMS,
     Admitted,
+    cause_in_code,
     guard_cursors,
     note_opened,
     replace_function,
@@ -317,8 +318,6 @@ _UNREAD = "statements that somebody sends by {}, past an engine, are not looked 
 
 # The guard's words
 
-_UNSEEN = "no line of yours is on the stack: a pool's own task or thread connects"
-
 
 def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> RefusedError:
     """A connection by a driver itself, to a server's database outside of the arena."""
@@ -327,7 +326,7 @@ def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> Refus
         f"refused: a connection to {target.name} by {driver}, and not by the app's engine",
         why="arena leads engines into the test's database; what this connection does would stay "
         "in a database that may be a real one",
-        cause=str(user_line() or _UNSEEN),
+        cause=cause_in_code(),
         fix="arena_drivers = redirect   (it then lands in the test's database)\n"
         f"or use the app's engine, db_session or arena.url{_allowing(target)}",
     )
@@ -339,7 +338,7 @@ def _led_astray(target: ServerTarget) -> UnknownDatabaseError:
         f"refused: an engine's connection to {target.name}, which is not inside the arena",
         why="a do_connect listener of the app changed where it goes after arena had led it into "
         "the test's database; what the test did would stay there",
-        cause=str(user_line() or _UNSEEN),
+        cause=cause_in_code(),
         fix=f"set what belongs to the session alone in the listener{_allowing(target)}",
     )
 
@@ -350,7 +349,7 @@ def _made_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
         f"refused: a connection to {target.name}, which is not inside the arena",
         why="a connection_factory was asked for one to the test's database and opened another one; "
         "what it does would stay there",
-        cause=str(user_line() or _UNSEEN),
+        cause=cause_in_code(),
         fix="let the factory pass on the dsn that it is given",
     )
 

@@ -25,23 +25,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class RawConnection:
-    """A connection of somebody's to a database of the arena's, which no pool of an engine has.
-
-    It belongs to the level in which it was opened, and ends with it: by its backend, since the
-    client may be in any thread or loop.
-    """
-
-    aim: Aim
-    serial: int
-    pid: int  # of its backend; 0 where that is not known
-
-
-@dataclass(frozen=True, slots=True)
 class Admitted:
     """Why a connection was let through: to an address of ours, or as ``arena_allow`` has it.
 
-    ``aim`` is set where no engine has led it there.
+    ``aim`` is set where no engine has led it there, and no pool of an engine has it. Such a one
+    belongs to the level in which it was opened, and ends with it: by its backend, since the client
+    may be in any thread or loop.
     """
 
     address: Address | None = None
@@ -74,10 +63,10 @@ def pooled(driver_connection: Any) -> None:
         _opened[driver_connection] = replace(opened, aim=None)
 
 
-def raw_connections() -> list[RawConnection]:
-    """Return those that are open."""
+def raw_connections() -> list[tuple[int, Admitted]]:
+    """Return those that are open and no pool has, each with its backend; 0: that is not known."""
     return [
-        RawConnection(opened.aim, opened.serial, pid_of(connection))
+        (pid_of(connection), opened)
         for reference in _opened.keyrefs()  # other threads add some and take some away
         if (connection := reference()) is not None
         and (opened := _opened.get(connection)) is not None
@@ -188,15 +177,20 @@ def _refuse_beyond(core: FindCore, connection: Any, statement: str | bytes) -> N
 
 def refused_beyond(statement: str) -> ProductionDatabaseError:
     """A statement that would touch another database of the server, or all of it."""
-    unseen = "no line of yours is on the stack: a thread or an extension module connects"
     return ProductionDatabaseError(
         f"refused: {statement}, which reaches beyond the test's database",
         why="the server may have databases of yours; what is done to them, and to the server, is "
         "not taken back after the test",
-        cause=str(user_line() or unseen),
+        cause=cause_in_code(),
         fix="delete the fixture that makes a test database, and name what fills one:\n"
         "arena_schema = <module>:<Base>   (a migration names its own by current_database())",
     )
+
+
+def cause_in_code() -> str:
+    """Return the user's line that has asked for what is refused, or why there is none."""
+    unseen = "no line of yours is on the stack: a pool's own task, a thread or an extension module"
+    return str(user_line() or f"{unseen} connects")
 
 
 def replace_function(owner: Any, name: str, make: Callable[[Any], Any]) -> None:

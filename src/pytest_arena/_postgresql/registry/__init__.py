@@ -42,7 +42,6 @@ TEMPLATE_DAYS = 14
 _END_SECONDS = 10.0
 _AT_ONCE = 6  # connections that drop what is left at the end
 _LEAVE_SECONDS = 5.0
-_OPENED = "WITH ALLOW_CONNECTIONS true"
 
 _LISTED = f"""
 WITH living AS MATERIALIZED ({LIVING})
