@@ -27,8 +27,8 @@ from pytest_arena._config._project import read_options
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._cluster import find_cluster
-from pytest_arena._postgresql.servers._keeper import is_held
-from pytest_arena._postgresql.servers._places import attempt, exclusive
+from pytest_arena._postgresql.servers._keeper import attempt, is_held
+from pytest_arena._postgresql.servers._places import exclusive
 from pytest_arena._postgresql.servers._programs import account, folders, read_programs
 from tests.servers.postgresql import address, names_on_server, own_databases, own_registry
 from tests.servers.waiting import end_cluster, lives, server_pid, until

@@ -11,7 +11,7 @@ from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.servers import Unavailable
 from pytest_arena._postgresql.servers import _cluster as cluster
 from pytest_arena._postgresql.servers import _places as places
-from pytest_arena._postgresql.servers._keeper import is_held
+from pytest_arena._postgresql.servers._keeper import attempt, is_held
 from pytest_arena._postgresql.servers._programs import account
 from pytest_arena.errors import ArenaError
 
@@ -112,7 +112,7 @@ def _is_in_use(folder: ClusterFolder) -> bool:
 def _removed(folder: ClusterFolder) -> Swept:
     lock = folder.beside("lock")
     try:
-        with places.attempt(lock) as is_ours:
+        with attempt(lock) as is_ours:
             if not is_ours or not cluster.stop(folder):
                 why = "a private server that starts, or does not stop"
                 return Swept("server", folder.path.name, why=why)

@@ -69,11 +69,10 @@ class Led(str):
         return ServerTarget(((address.host, str(address.port)),), address.database)
 
 
-def _is_here(address: Address) -> bool:
+def is_here(host: str) -> bool:
     """Whether the server is on this machine: encrypting the way there would only cost time."""
-    host = address.host
     is_loopback = host.startswith("127.") and host.replace(".", "").isdigit()
-    return address.is_socket or host in {"localhost", "::1"} or is_loopback
+    return host.startswith("/") or host in {"localhost", "::1"} or is_loopback
 
 
 def _os_user() -> str:
@@ -192,7 +191,7 @@ def _asyncpg_lead(address: Address, args: list[Any], kwargs: dict[str, Any]) -> 
         "user": address.user,
         "password": address.password or None,
         "database": address.database,
-        "ssl": False if _is_here(address) else "prefer",
+        "ssl": False if is_here(address.host) else "prefer",
         "direct_tls": False,
         "target_session_attrs": "any",
     }
@@ -351,7 +350,7 @@ def _libpq_lead(driver: str, address: Address, args: list[Any], kwargs: dict[str
         "port": address.port,
         "user": address.user,
         "dbname": address.database,
-        "sslmode": "disable" if _is_here(address) else "prefer",
+        "sslmode": "disable" if is_here(address.host) else "prefer",
     }
     kwargs |= {"password": address.password} if address.password else {}
 

@@ -16,11 +16,10 @@ from typing import Any
 
 from pytest_arena._postgresql.servers import Server, Unavailable, _keeper
 from pytest_arena._postgresql.servers._entrance import Answer, knock
-from pytest_arena._postgresql.servers._keeper import is_held
+from pytest_arena._postgresql.servers._keeper import attempt, is_held
 from pytest_arena._postgresql.servers._places import (
     ClusterFolder,
     SharedLock,
-    attempt,
     cluster_folder,
     exclusive,
 )

@@ -33,14 +33,14 @@ _NO_DATABASE = "3D000"
 
 
 class Answer(Enum):
-    """What a first message is answered with."""
+    """What a first message is answered with: the words are for where there is no PostgreSQL."""
 
     OPEN = "logged in without a password"
     PASSWORD = "asks for a password"  # noqa: S105 - an answer, not a password
     REFUSED = "says no"
-    FOREIGN = "is not PostgreSQL"
-    SILENT = "does not answer"
-    NO_HOST = "is no host"
+    FOREIGN = "what answers on {0.server} is not PostgreSQL"
+    SILENT = "nothing answers on {0.server}"
+    NO_HOST = "there is no host {0.host}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,6 @@ class Knocked:
     answer: Answer
     sqlstate: str = ""
     text: str = ""
-
-
-_NO_SERVER = {
-    Answer.NO_HOST: "there is no host {0.host}",
-    Answer.SILENT: "nothing answers on {0.server}",
-    Answer.FOREIGN: "what answers on {0.server} is not PostgreSQL",
-}
 
 
 def knock(address: Address, *, seconds: float) -> Knocked:
@@ -145,9 +138,9 @@ def refusal(address: Address, knocked: Knocked, failed: ControlFailure) -> Unava
 
     How much a driver knows of it depends on the driver: so the server was asked once more.
     """
-    if knocked.answer in _NO_SERVER:
+    if knocked.answer in {Answer.FOREIGN, Answer.SILENT, Answer.NO_HOST}:
         text = f" ({knocked.text})" if knocked.text else ""
-        return Elsewhere(_NO_SERVER[knocked.answer].format(address) + text)
+        return Elsewhere(knocked.answer.value.format(address) + text)
     state = failed.sqlstate or knocked.sqlstate
     if state == _FULL:
         return Elsewhere(

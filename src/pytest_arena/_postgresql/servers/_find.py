@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from pytest_arena._postgresql._arguments import is_here
 from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql.servers import Server, Unavailable, Wanted
 from pytest_arena._postgresql.servers._entrance import Answer, Elsewhere, enter, knock, refusal
@@ -32,7 +33,6 @@ _WHY = "arena makes a database for each test, on a server where it may create so
 _FORM = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"
 _PORT, _USUAL_USER = 5432, "postgres"
 _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - where servers put theirs
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 # On this machine an answer takes a millisecond; a busy one may take some more.
 _KNOCK_SECONDS = 1.0
 
@@ -106,7 +106,7 @@ def local_service(wanted: Wanted) -> Server:
         raise Unavailable("not asked for, a private server is")
     reasons: dict[str, None] = {}
     # It may be anybody's: a server elsewhere is used only if it is named for the tests.
-    if (host := os.environ.get("PGHOST", "")) and not _is_here(host):
+    if (host := os.environ.get("PGHOST", "")) and not is_here(host):
         reasons[
             f"PGHOST={host} is another machine, which is used only if arena_database names it"
         ] = None
@@ -118,15 +118,11 @@ def local_service(wanted: Wanted) -> Server:
     raise Unavailable("; ".join(reasons))
 
 
-def _is_here(host: str) -> bool:
-    return host.startswith("/") or host in _LOOPBACK
-
-
 def _places() -> Iterator[tuple[str, int]]:
     port = _PORT
     with suppress(ValueError):
         port = int(os.environ.get("PGPORT", _PORT))
-    if (host := os.environ.get("PGHOST", "")) and _is_here(host):
+    if (host := os.environ.get("PGHOST", "")) and is_here(host):
         yield host, port
         return
     yield from ((folder, port) for folder in _socket_folders(port))

@@ -156,14 +156,11 @@ def _lives_after(seconds: float, server: subprocess.Popen[bytes]) -> bool:
 
 def _stopped(task: dict[str, Any], server: subprocess.Popen[bytes]) -> bool:
     """Stop it, unless somebody has come in the meantime. Nobody is let in while it stops."""
-    door = os.open(task["lock"], os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        if not locked(door) or _is_used(task):
+    with attempt(task["lock"]) as is_ours:
+        if not is_ours or _is_used(task):
             return False
         _stop(server)
         return True
-    finally:
-        os.close(door)
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
@@ -180,13 +177,20 @@ def _is_used(task: dict[str, Any]) -> bool:
         return True
 
 
-def is_held(path: str | os.PathLike[str]) -> bool:
-    """Whether a process holds a file now."""
+@contextlib.contextmanager
+def attempt(path: str | os.PathLike[str]) -> Iterator[bool]:
+    """Hold a file alone, if nobody else does: it says whether."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        return not locked(file)
+        yield locked(file)
     finally:
         os.close(file)
+
+
+def is_held(path: str | os.PathLike[str]) -> bool:
+    """Whether a process holds a file now."""
+    with attempt(path) as is_ours:
+        return not is_ours
 
 
 def locked(file: int) -> bool:

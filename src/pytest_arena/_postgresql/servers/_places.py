@@ -168,16 +168,6 @@ def exclusive(path: Path) -> Iterator[None]:
         os.close(file)
 
 
-@contextmanager
-def attempt(path: Path) -> Iterator[bool]:
-    """Hold a file alone, if nobody else does: it says whether."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        yield locked(file)
-    finally:
-        os.close(file)
-
-
 def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
