@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pytest_arena._postgresql._arguments import ServerTarget
 from pytest_arena._product import UNNAMED
@@ -22,22 +21,20 @@ if TYPE_CHECKING:
 # pooler) and on no other one. Any role may ask, no setting of the session changes the answer.
 _QUESTION = (
     "SELECT extract(epoch FROM pg_catalog.pg_postmaster_start_time())::pg_catalog.text, "
-    "pg_catalog.current_database()::pg_catalog.text, pg_catalog.pg_backend_pid()::pg_catalog.text"
+    "pg_catalog.current_database()::pg_catalog.text"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """Where a connection really is. ``server`` is compared only; a restart makes it another."""
 
     server: str
     database: str
-    pid: int
 
 
 def identity_of_control(control: Control) -> Identity:
     """Ask on a connection of arena's own. Raises as ``Control.rows`` does."""
-    return _identity(control.rows(_QUESTION)[0])
+    return Identity(*control.rows(_QUESTION)[0])
 
 
 def identity(dbapi_connection: Any) -> Identity | None:
@@ -50,12 +47,7 @@ def identity(dbapi_connection: Any) -> Identity | None:
         Exception: the driver's own, where the connection is closed or busy.
     """
     row = _ask(dbapi_connection, _QUESTION)
-    return _identity(row) if row is not None else None
-
-
-def _identity(row: Sequence[Any]) -> Identity:
-    server, database, pid = (str(value) for value in row)
-    return Identity(server, database, int(pid))
+    return Identity(*row) if row is not None else None
 
 
 def driver_connection(dbapi_connection: Any) -> Any:
