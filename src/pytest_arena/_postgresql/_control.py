@@ -9,7 +9,6 @@ import threading
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
 from weakref import WeakSet
 
@@ -26,7 +25,6 @@ _TURNS = 5
 _NAME = "pytest-arena"  # as pg_stat_activity shows it
 # Python has no value for what came: a date before Christ, for one.
 _UNREADABLE = (ValueError, OverflowError)
-_NONE: Mapping[str, str] = MappingProxyType({})
 # What libpq hands on of a login that was refused: the server's words, and not its code.
 _FULL = re.compile("too many (clients|connections)|connection slots are reserved")
 
@@ -46,6 +44,11 @@ class ControlFailure(Exception):
     def __init__(self, message: str, sqlstate: str = "") -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
+
+    @property
+    def first_line(self) -> str:
+        """What it said, without details, hints and whereabouts."""
+        return str(self).partition("\n")[0] or "no reason was given"
 
     @property
     def is_lost(self) -> bool:
@@ -168,7 +171,7 @@ def open_control(address: Address, settings: Mapping[str, str] | None = None) ->
         if find_spec(module) is not None:
             # One may be there and broken: without libpq, for one.
             with as_own(), _without_service(), suppress(ImportError):
-                control = kind(address, settings or _NONE)
+                control = kind(address, settings or {})
                 controls.add(control)
                 return control
     raise ConfigError(

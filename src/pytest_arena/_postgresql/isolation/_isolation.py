@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql import _clone_sql as sql
@@ -28,14 +27,8 @@ if TYPE_CHECKING:
 
 _Live = JournaledDatabase | PlainDatabase
 _Level = ServerLevel[_Live]
-_UNCHANGED = Look(
-    is_changed=False, has_rows=False, marks=(), writers=frozenset(), prepared=(), locks=False
-)
-_CHANGED = replace(_UNCHANGED, is_changed=True, has_rows=True)
-KINDS: dict[str, type[_Live]] = {
-    "undo": JournaledDatabase,
-    "clone": PlainDatabase,
-}
+_UNCHANGED, _CHANGED = Look(), Look(is_changed=True, has_rows=True)
+KINDS: dict[str, type[_Live]] = {"undo": JournaledDatabase, "clone": PlainDatabase}
 
 
 class ServerIsolation:

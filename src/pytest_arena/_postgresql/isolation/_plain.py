@@ -135,7 +135,7 @@ class PlainDatabase(LiveDatabase):
         facts = self._facts()
         is_changed = not self._is_as_marked(facts)
         held = facts.held != self._mark.held
-        return Look(is_changed, is_changed, (), facts.pids, (), locks=held)
+        return Look(is_changed, is_changed, writers=facts.pids, locks=held)
 
     def _mark_at(self, facts: _Facts, seen: int) -> None:
         # A transaction that is open may be committed without anybody taking a connection.

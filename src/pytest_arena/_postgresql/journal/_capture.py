@@ -109,7 +109,7 @@ def capture_new(control: Control, schema: str) -> list[str]:
         try:
             control.run(f"{_AS_OURS}; {_BRIEFLY}; {found.completed(table, schema, canon)}")
         except ControlFailure as error:
-            if not error.sqlstate or error.sqlstate[:2] in _LOST:
+            if error.is_lost:
                 raise
             missed.append(f"{table.schema}.{table.name}")
     return missed
@@ -132,7 +132,6 @@ _BEGIN = f"BEGIN; {_AS_OURS}; {_CALMLY}"
 # A request may be waiting for it: what cannot be had now is tried again after the next one.
 _BRIEFLY = "SET LOCAL lock_timeout = '50ms'"
 _WIDELY = "BEGIN; SET LOCAL enable_hashjoin = on; SET LOCAL enable_seqscan = on"
-_LOST = ("08", "57")
 
 
 @contextmanager

@@ -161,7 +161,7 @@ def _tried(own: ServerRegistry) -> str:
     except ControlFailure as error:
         if error.is_elsewhere:  # of which nothing follows for the rest of the run
             raise
-        return f"the role {role} may not: {str(error).partition(chr(10))[0]}"
+        return f"the role {role} may not: {error.first_line}"
     return ""
 
 

@@ -72,12 +72,13 @@ class Restoration:
 class Look:
     """What stands, without anything being done about it."""
 
-    is_changed: bool
-    has_rows: bool  # committed ones, or marks; sequences move whatever becomes of a transaction
-    marks: tuple[str, ...]
-    writers: frozenset[int]  # pids of sessions inside a transaction that has written, or is at it
-    prepared: tuple[str, ...]  # transactions prepared for a second phase
-    locks: bool  # somebody holds an advisory lock
+    is_changed: bool = False
+    has_rows: bool = False  # committed, or marks; sequences move whatever a transaction becomes
+    marks: tuple[str, ...] = ()
+    # Pids of sessions inside a transaction that has written, or is at it.
+    writers: frozenset[int] = frozenset()
+    prepared: tuple[str, ...] = ()  # transactions prepared for a second phase
+    locks: bool = False  # somebody holds an advisory lock
 
 
 class ServerJournal:
@@ -185,13 +186,13 @@ class ServerJournal:
     def _marks_of(self, error: ControlFailure) -> tuple[str, ...]:
         """Say why nothing could be done, where that is the journal's affair and nobody else's."""
         if error.sqlstate in {_BUSY, _DEADLOCK}:
-            raise ControlFailure(f"{_first_line(error)}: {self._whose()}", _BUSY) from error
+            raise ControlFailure(f"{error.first_line}: {self._whose()}", _BUSY) from error
         if error.is_elsewhere:
             raise error
         with suppress(ControlFailure):
             if marks := self._control.rows(f"SELECT DISTINCT what FROM {self._schema}.ddl"):
                 return tuple(mark for (mark,) in marks)
-        return (_first_line(error),)
+        return (error.first_line,)
 
     def _whose(self) -> str:
         found = self._control.rows(_holders(self._schema))
@@ -395,10 +396,6 @@ class ServerJournal:
     def close(self) -> None:
         """Close the connection. Idempotent; never raises."""
         self._control.close()
-
-
-def _first_line(error: ControlFailure) -> str:
-    return str(error).partition("\n")[0]
 
 
 def _as_text(answer: str) -> str:

@@ -28,7 +28,7 @@ from pytest_arena._process import until
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from concurrent.futures import Future
     from datetime import datetime
 
@@ -284,18 +284,21 @@ class ServerRegistry:
 
     def drop(self, *names: str) -> None:
         """Drop databases at once, whoever is connected. What fails is left to a later sweep."""
-        self._drop(list(names), self.control)
+        self._drop(_called(names), self.control)
 
     def drop_later(self, name: str) -> None:
         """Drop a database in the background; what ``close`` comes before, it does itself."""
-        self._chores.do(partial(self._drop, [name], self._behind))
+        self._chores.do(partial(self._drop, _called([name]), self._behind))
 
     def rest(self, seconds: float = _END_SECONDS) -> bool:
         """Wait until the background has nothing left to do."""
         return self._chores.rest(seconds)
 
-    def _drop(self, names: list[str], line: ControlLine) -> list[str]:
-        """Drop those that have a row of ours; returns which are gone, ``left`` says of the rest."""
+    def _drop(self, which: str, line: ControlLine) -> list[str]:
+        """Drop those of our rows ``d`` for which a condition holds, and return their names.
+
+        ``left`` says of the rest why it was left.
+        """
         dropped: list[str] = []
         rows = []
         with suppress(ControlFailure, ArenaError):  # they are swept by a later run
@@ -303,8 +306,7 @@ class ServerRegistry:
                 "SELECT d.name::text, d.kind, b.oid IS NOT NULL, "
                 "pg_get_userbyid(b.datdba) IS NOT DISTINCT FROM current_user "
                 "FROM arena.database d LEFT JOIN pg_database b ON b.datname = d.name "
-                "WHERE d.owner = current_user "
-                f"AND d.name = ANY (ARRAY[{', '.join(map(literal, names))}]::name[])"
+                f"WHERE d.owner = current_user AND {which}"
             )
         for name, kind, is_there, is_ours in rows:
             if kind == "template":
@@ -340,13 +342,13 @@ class ServerRegistry:
         dropped: list[str] = []
         if everything or any(run is None for run, *_ in rows):
             line.run(_condemn(mine, everything=everything))
-            dropped += self._drop(_names_of(mine, line, "AND kind = 'condemned'"), line)
+            dropped += self._drop(f"d.run = {mine} AND d.kind = 'condemned'", line)
         for dead in sorted({run for run, _, _, our in rows if run not in (None, mine) and our}):
             # One alone cleans up after a run, which cannot come back meanwhile.
             if line.rows(f"SELECT pg_try_advisory_lock({RUNS}, {dead})") != [(True,)]:
                 continue
             try:
-                dropped += self._drop(_names_of(dead, line), line)
+                dropped += self._drop(f"d.run = {dead}", line)
             finally:
                 with suppress(ControlFailure):
                     line.rows(f"SELECT pg_advisory_unlock({RUNS}, {dead})")
@@ -383,7 +385,7 @@ class ServerRegistry:
             if mine or self.control.is_open:  # else the registry was swept, this run included
                 if len(mine) > 1:
                     self._drop_together(mine)
-                self._drop(list(self._run.mine), self.control)
+                self.drop(*self._run.mine)
                 self._run.end()
         if has_ended:
             self._behind.close()
@@ -394,7 +396,7 @@ class ServerRegistry:
 
         def drop(share: list[str]) -> None:
             line = ControlLine(self._run.connect)
-            self._drop(share, line)
+            self._drop(_called(share), line)
             line.close()
 
         threads = [
@@ -454,9 +456,8 @@ def _condemn(run: int, *, everything: bool) -> str:
     )
 
 
-def _names_of(run: int, line: ControlLine, which: str = "") -> list[str]:
-    question = "SELECT name::text FROM arena.database WHERE owner = current_user"
-    return [name for (name,) in line.rows(f"{question} AND run = {run} {which}")]
+def _called(names: Iterable[str]) -> str:
+    return f"d.name = ANY (ARRAY[{', '.join(map(literal, names))}]::name[])"
 
 
 def new_name(kind: str) -> str:

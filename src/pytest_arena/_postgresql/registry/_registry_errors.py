@@ -54,9 +54,8 @@ def failed(what: str, error: ControlFailure, address: Address) -> ArenaError:
     """Return the error for a statement that was refused."""
     answer = f"the server's answer {error.sqlstate}" if error.sqlstate else "no server answers"
     kind, cause, fix = _KNOWN.get(error.sqlstate, (ServerError, answer, _ANOTHER))
-    reason = (str(error).splitlines() or ["no reason was given"])[0]
     return kind(
-        f"{address.server}: {what}: {reason}",
+        f"{address.server}: {what}: {error.first_line}",
         why=_WHY,
         cause=cause,
         fix=fix.format(role=address.user),
