@@ -543,13 +543,14 @@ from tests.servers.postgresql import address
 
 own = ServerRegistry(address(), registry=sys.argv[1])
 own.rest()
-registry.KEPT_STAY, drop = 1, RegistryRun._drop
+registry.KEPT_STAY, write = 1, RegistryRun._write
 
-def drop_and_die(self, name, line):
-    drop(self, name, line)
-    os.kill(os.getpid(), signal.SIGKILL)
+def write_and_die(self, statement, line, *, done):
+    write(self, statement, line, done=done)
+    if statement.startswith("DROP DATABASE"):
+        os.kill(os.getpid(), signal.SIGKILL)
 
-RegistryRun._drop = drop_and_die
+RegistryRun._write = write_and_die
 for _ in range(2):
     own.keep(own.create("live"), "title")
 own.rest()

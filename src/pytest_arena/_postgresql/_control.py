@@ -295,6 +295,7 @@ class _AsyncpgControl:
     """By asyncpg, on an event loop in a thread of its own."""
 
     def __init__(self, address: Address, settings: Mapping[str, str]) -> None:
+        self._driver: Any = import_module("asyncpg")  # an extra, and slow to import
         self._loop = asyncio.new_event_loop()
         self._turn = threading.RLock()
         self._thread = threading.Thread(
@@ -302,7 +303,23 @@ class _AsyncpgControl:
         )
         self._thread.start()
         try:
-            self._connection = self._wait(_open_asyncpg(address, settings))
+            self._connection = self._wait(
+                self._driver.connect(
+                    host=address.host,
+                    port=address.port,
+                    user=address.user,
+                    password=address.password or None,
+                    database=address.database,
+                    ssl=False if address.is_socket else None,
+                    timeout=_CONNECT_SECONDS,
+                    statement_cache_size=0,
+                    server_settings={
+                        "application_name": _NAME,
+                        "client_min_messages": "error",
+                        **settings,
+                    },
+                )
+            )
         except BaseException:
             self._stop()
             raise
@@ -321,18 +338,16 @@ class _AsyncpgControl:
         return cast("str | None", text)
 
     def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        import asyncpg  # noqa: PLC0415 - an extra, and slow to import
-
         try:
             with as_own():
                 return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-        except asyncpg.PostgresError as error:
+        except self._driver.PostgresError as error:
             raise ControlFailure(str(error), error.sqlstate or "") from error
         except (
             TimeoutError,
             OSError,
-            asyncpg.InterfaceError,
-            asyncpg.InternalClientError,  # a goodbye of the server crossed with our statement
+            self._driver.InterfaceError,
+            self._driver.InternalClientError,  # a goodbye of the server crossed with our statement
             *_UNREADABLE,
         ) as error:
             raise ControlFailure(str(error) or type(error).__name__) from error
@@ -353,22 +368,6 @@ async def _drain() -> None:
     # A transport that was closed or refused gives its socket back some turns of the loop later.
     for _ in range(_TURNS):
         await asyncio.sleep(0)
-
-
-async def _open_asyncpg(address: Address, settings: Mapping[str, str]) -> Any:
-    import asyncpg  # noqa: PLC0415 - an extra, and slow to import
-
-    return await asyncpg.connect(
-        host=address.host,
-        port=address.port,
-        user=address.user,
-        password=address.password or None,
-        database=address.database,
-        ssl=None if not address.is_socket else False,
-        timeout=_CONNECT_SECONDS,
-        statement_cache_size=0,
-        server_settings={"application_name": _NAME, "client_min_messages": "error", **settings},
-    )
 
 
 _KINDS = (("psycopg", _PsycopgControl), ("psycopg2", _LibpqControl), ("asyncpg", _AsyncpgControl))

@@ -38,6 +38,7 @@ NEVER = -1  # no number of uses
 _NOTHING: Archive = []
 _SHOWN = 3  # of what could not be taken back
 _LOCKED = "55P03"
+_UNANSWERED = "the change journal cannot be asked"
 # How long a backend that was told to end may take for it, before another database is taken.
 _PATIENCE, _STEP = 1.0, 0.002
 _ROWS_KEPT = 50  # of each table, of what is told of levels below a snapshot
@@ -336,13 +337,8 @@ class JournaledDatabase(LiveDatabase):
         return super().keep(name, title, called=called)
 
     def _asked(self, question: Callable[..., _Answer], *args: Any, **options: Any) -> _Answer:
-        try:
+        with self.own.saying(_UNANSWERED):
             return self._line.do(question, *args, **options)
-        except ControlFailure as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: ControlFailure) -> ArenaError:
-        return self.own.failed("the change journal cannot be asked", error)
 
     def look(self, number: int) -> Look:
         """Look at what stands, above the start of a level.
@@ -493,7 +489,8 @@ class JournaledDatabase(LiveDatabase):
             return self._moment[1]
         is_start = uses == self.seen and not (top.is_written or top.told)
         moment = ServerMoment(
-            None if is_start else partial(self._line.do, ServerJournal.moment), self._failed
+            None if is_start else partial(self._line.do, ServerJournal.moment),
+            partial(self.own.failed, _UNANSWERED),
         )
         if not self._before_next(moment.settle):
             moment.settle()

@@ -261,22 +261,25 @@ class RegistryRun:
 
     def _copy(self, statement: str, line: ControlLine) -> None:
         try:
-            self._copy_once(statement, line)
+            self._write(statement, line, done="42P04")
         except ControlFailure as error:
             if not self._may_copy_by_clone() or error.sqlstate[:2] not in ("58", "0A"):
                 raise
             # This file system cannot share blocks after all.
             self._copies_by_clone = False
             line.run("SET file_copy_method = copy")
-            self._copy_once(statement, line)
+            self._write(statement, line, done="42P04")
 
-    def _copy_once(self, statement: str, line: ControlLine) -> None:
+    def _write(self, statement: str, line: ControlLine, *, done: str) -> None:
+        """Make or drop a database. With the code ``done`` the server says that it was done already.
+
+        No name is used twice: it was done when the connection was lost.
+        """
         try:
             with self.writes.one():
                 line.run(statement)
         except ControlFailure as error:
-            # No name is used twice: it was made when the connection was lost.
-            if error.sqlstate != "42P04":
+            if error.sqlstate != done:
                 raise
 
     def _may_copy_by_clone(self) -> bool:
@@ -300,13 +303,14 @@ class RegistryRun:
         if is_there and is_condemned:
             line.run(f"ALTER DATABASE {identifier(name)} WITH IS_TEMPLATE false")
         if is_there:
+            drop = f"DROP DATABASE {identifier(name)} WITH (FORCE)"
             try:
-                self._drop(name, line)
+                self._write(drop, line, done="3D000")
             except ControlFailure as error:
                 if error.sqlstate != "55006":
                     raise
                 self._end_prepared(name, line)
-                self._drop(name, line)
+                self._write(drop, line, done="3D000")
         try:
             with self.writes.one():
                 [_] = line.rows(
@@ -316,14 +320,6 @@ class RegistryRun:
         except ValueError:  # nothing was written: it is there again, or somebody else was first
             return
         self.mine.pop(name, None)
-
-    def _drop(self, name: str, line: ControlLine) -> None:
-        try:
-            with self.writes.one():
-                line.run(f"DROP DATABASE {identifier(name)} WITH (FORCE)")
-        except ControlFailure as error:
-            if error.sqlstate != "3D000":
-                raise
 
     def _end_prepared(self, name: str, line: ControlLine) -> None:
         """Prepared transactions have no session that could be ended, and keep the database."""
