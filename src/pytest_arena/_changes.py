@@ -326,16 +326,13 @@ def limited(rows: TableRows, limit: int | None) -> TableRows:
         return rows
     places = [rows.columns.index(name) for name in rows.key]
     gone_keys, come_keys = _keys(rows.gone, places, "-"), _keys(rows.come, places, "+")
-    kept = _first(Counter([*gone_keys, *come_keys]), limit)
+    numbers = Counter([*gone_keys, *come_keys])
+    totals = accumulate(numbers.values())
+    kept = {key for key, total in zip(numbers, totals, strict=True) if total <= limit}
     gone = _kept(rows.gone, gone_keys, kept)
     come = _kept(rows.come, come_keys, kept)
     more = len(rows.gone) + len(rows.come) - len(gone) - len(come)
     return replace(rows, gone=gone, come=come, more=rows.more + more)
-
-
-def _first(numbers: Counter[Hashable], limit: int) -> set[Hashable]:
-    totals = accumulate(numbers.values())
-    return {key for key, total in zip(numbers, totals, strict=True) if total <= limit}
 
 
 def _keys(rows: Sequence[Row], places: list[int], side: str) -> list[Hashable]:

@@ -128,12 +128,9 @@ def _is_hidden(name: str) -> bool:
 
 def _source(name: str) -> str:
     """A module that comes from its compiled file depends on its source."""
-    if not name.endswith(".pyc"):
-        return name
-    try:
-        return importlib.util.source_from_cache(name)
-    except ValueError:
-        return name
+    with contextlib.suppress(ValueError):
+        return importlib.util.source_from_cache(name) if name.endswith(".pyc") else name
+    return name
 
 
 _watching: list[Watch] = []

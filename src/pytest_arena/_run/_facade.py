@@ -242,7 +242,8 @@ class Observer:
     """Commits what the test's sessions have pending, and says what has changed."""
 
     def __init__(self, run: ArenaRun) -> None:
-        self._databases, self._current, self._moments = run.databases, run.current, run.moments
+        self._databases, self._moments = run.databases, run.moments
+        self.current = run.current
         self.watcher = run.watcher
 
     def changes(self, request: Request | int | None, *, database: str) -> Changes:
@@ -260,7 +261,7 @@ class Observer:
         return self.between(meant, None, None)
 
     def _changes_of(self, request: Request | int, database: Database) -> Changes:
-        test = self._current.running()
+        test = self.current.running()
         record = test.ledger.requests[request] if isinstance(request, int) else request
         turn = record.turn
         if turn not in test.turns:
@@ -308,10 +309,6 @@ class Observer:
             return meant, None
         return meant, self._databases.ensure(meant).moment(exact=True)
 
-    def open_blocks(self) -> list[Callable[[], None]]:
-        """Return what begins anew the blocks of the test that runs."""
-        return self._current.test.blocks if self._current.test is not None else []
-
     def commit(self) -> None:
         """Commit pending work, as before a request of a sync client.
 
@@ -319,7 +316,7 @@ class Observer:
             PendingWorkError: it is in an async session.
         """
         __tracebackhide__ = True
-        test = self._current.on_top()
+        test = self.current.on_top()
         try:
             if test is not None:
                 test.sessions.commit()
@@ -328,7 +325,7 @@ class Observer:
 
     async def acommit(self) -> None:
         """Commit pending work, as before a request of an async client."""
-        test = self._current.on_top()
+        test = self.current.on_top()
         if test is not None:
             await test.sessions.acommit()
 
@@ -371,7 +368,8 @@ class ExpectedChanges:
     def _opened(self) -> Self:
         __tracebackhide__ = True
         self.begin()
-        self._blocks = self.observer.open_blocks()
+        test = self.observer.current.test
+        self._blocks = test.blocks if test is not None else []
         self._blocks.append(self.begin)
         return self
 

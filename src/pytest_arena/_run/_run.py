@@ -259,14 +259,7 @@ def conducted(
     A coroutine's clients, lifespan and sessions are closed in the loop that the runner gives it.
     Where it is called once for each example, each of them begins like the first.
     """
-    if inspect.iscoroutinefunction(function):
-        return _closing(function, test, examples)
-    return _beginning(function, examples) if examples is not None else function
 
-
-def _closing(
-    function: Callable[..., Any], test: RunningTest, examples: Examples | None
-) -> Callable[..., Any]:
     @functools.wraps(function)
     async def closing(*args: Any, **kwargs: Any) -> None:
         __tracebackhide__ = True
@@ -282,10 +275,11 @@ def _closing(
         if examples is not None:
             await examples.aend()
 
-    return closing
+    if inspect.iscoroutinefunction(function):
+        return closing
+    if examples is None:
+        return function
 
-
-def _beginning(function: Callable[..., Any], examples: Examples) -> Callable[..., Any]:
     @functools.wraps(function)
     def beginning(*args: Any, **kwargs: Any) -> None:
         __tracebackhide__ = True
