@@ -6,8 +6,7 @@ import pytest
 from sqlalchemy import create_engine, inspect
 
 from pytest_arena._postgresql._control import ControlFailure
-from pytest_arena._postgresql.journal._capture import install
-from pytest_arena._postgresql.journal._server import ServerJournal
+from pytest_arena._postgresql.journal._capture import install, uninstall
 from tests.journal.world import DONE, database, journaled, schema_of_journal
 from tests.servers.postgresql import address, connect, rows
 
@@ -37,11 +36,9 @@ def test_it_comes_and_goes_without_a_trace() -> None:
         before = set(rows(EVERYTHING, name))
         assert install(address(name)) == []
         assert set(rows(EVERYTHING, name)) > before
-        journal = ServerJournal(address(name))
         for _ in range(2):
-            journal.uninstall()
+            uninstall(address(name))
             assert set(rows(EVERYTHING, name)) == before
-        journal.close()
         assert rows("SELECT body FROM notes", name) == [("x",)]
 
 

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from pytest_arena._postgresql._control import ControlFailure
+from pytest_arena._postgresql.journal._capture import uninstall
 from pytest_arena._postgresql.journal._server import Restoration, ServerJournal
 from tests.journal.world import DONE, NOTHING, World, journaled
 from tests.servers.postgresql import address, run
@@ -414,7 +415,7 @@ def test_it_is_not_taken_out_while_somebody_works(world: World) -> None:
     """Nor is anybody waited for, for ever."""
     with world.another("BEGIN", "UPDATE dancers SET name = name || '!'") as other:
         with pytest.raises(ControlFailure) as failed:
-            world.journal.uninstall()
+            uninstall(address(world.name))
         assert failed.value.sqlstate == "55P03"
         other.execute("COMMIT")
     assert world.journal.leave(1) == DONE
@@ -422,11 +423,11 @@ def test_it_is_not_taken_out_while_somebody_works(world: World) -> None:
 
 def test_a_journal_that_is_gone_is_a_mark(world: World) -> None:
     """It may be put back."""
-    world.journal.uninstall()
+    uninstall(address(world.name))
     assert world.journal.leave(1).marks
     assert world.journal.enter(1)
     assert world.rows("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal") == []
-    world.journal.uninstall()
+    uninstall(address(world.name))
     world.journal.close()
     world.journal = ServerJournal(address(world.name))
     assert world.journal.enter(1)

@@ -12,7 +12,7 @@ from pytest_arena import _process
 from pytest_arena._postgresql import _clone_sql as sql
 from pytest_arena._postgresql._control import ControlFailure, ServerLine, open_control
 from pytest_arena._postgresql.isolation._snapshots import Archive, RowsLost, Snapshot
-from pytest_arena._postgresql.journal._capture import install
+from pytest_arena._postgresql.journal._capture import install, uninstall
 from pytest_arena._postgresql.journal._journal_templates import check_fit, journaled
 from pytest_arena._postgresql.journal._server import Look, Restoration, ServerJournal
 from pytest_arena._product import Held, held_by
@@ -332,8 +332,8 @@ class JournaledDatabase(LiveDatabase):
     def keep(self, name: str, title: str, *, called: str = "") -> str:
         """Keep a copy, or itself, without its journal. Returns its name."""
         self.own.control.rows(sql.end_backends(name))  # they have locks on what is to go
-        with suppress(ControlFailure), closing(ServerJournal(self.own.address_of(name))) as journal:
-            journal.uninstall()  # it is as good to look at where that cannot be
+        with suppress(ControlFailure):  # it is as good to look at where that cannot be
+            uninstall(self.own.address_of(name))
         return super().keep(name, title, called=called)
 
     def _asked(self, question: Callable[..., _Answer], *args: Any, **options: Any) -> _Answer:

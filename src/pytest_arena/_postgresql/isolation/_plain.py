@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql._rows import Rows, compared, read_digests, read_rows
 from pytest_arena._postgresql.isolation._live import NEVER, LiveDatabase
-from pytest_arena._postgresql.journal._server import Look, Restoration, ServerJournal
+from pytest_arena._postgresql.journal._capture import uninstall
+from pytest_arena._postgresql.journal._server import Look, Restoration
 from pytest_arena._process import until
 from pytest_arena._product import held_by
 
@@ -86,8 +87,7 @@ class PlainDatabase(LiveDatabase):
 
     def prepare(self, name: str) -> None:
         """Take the journal out of a copy of a database that has one."""
-        with closing(ServerJournal(self.own.address_of(name))) as journal:
-            journal.uninstall()
+        uninstall(self.own.address_of(name))
 
     def known(self) -> _Facts:
         """Read ids before the copy: while others are made ahead, nobody knows whose they are."""

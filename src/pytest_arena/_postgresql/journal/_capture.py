@@ -115,13 +115,16 @@ def capture_new(control: Control, schema: str) -> list[str]:
     return missed
 
 
-def uninstall(schema: str) -> str:
-    """Write what takes all of it out again: no trace is left, and the rows stay as they are.
+def uninstall(address: Address) -> None:
+    """Take all of it out of a database, if it is there: no trace is left, and the rows stay.
 
-    Several statements, to be run at once: that makes them one transaction.
+    Raises:
+        Failed: somebody is inside a transaction, or the server is gone.
     """
-    # All triggers and event triggers go with the functions that they call.
-    return f"{_AS_OURS}; DROP SCHEMA IF EXISTS {schema} CASCADE;"
+    with closing(open_control(address, {"lock_timeout": "1s"})) as control:
+        if schema := find_schema(control):
+            # All triggers and event triggers go with the functions that they call.
+            control.run(f"{_AS_OURS}; DROP SCHEMA {schema} CASCADE")
 
 
 _UNSUPPORTED = ("0A000", "42809")

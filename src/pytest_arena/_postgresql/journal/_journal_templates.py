@@ -82,7 +82,7 @@ def remarks(own: ServerRegistry, template: str | None) -> list[str]:
     return [str(one) for one in json.loads(texts[0])] if texts else []
 
 
-def check_fit(found: list[JournalGap], shown: str = "this database") -> None:
+def check_fit(found: list[JournalGap]) -> None:
     """Raise where something was found that makes a journal useless.
 
     Raises:
@@ -91,7 +91,7 @@ def check_fit(found: list[JournalGap], shown: str = "this database") -> None:
     fatal = [one.reason for one in found if one.is_fatal]
     if fatal:
         raise Unjournaled(
-            f"undo cannot be had for {shown}: {fatal[0]}",
+            f"undo cannot be had for this database: {fatal[0]}",
             why="what a test changed there would be missing in the change journal, or could not be "
             "brought back by it",
             cause="\n".join(fatal[:5]),

@@ -5,16 +5,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
-from pytest_arena._postgresql.journal._capture import (
-    capture_new,
-    install,
-    uninstall,
-)
+from pytest_arena._postgresql.journal._capture import capture_new, install
 from pytest_arena._postgresql.journal._functions import ALTERED, CRASHED
 from pytest_arena._postgresql.journal._row_changes import Entries, rows_changed
 from pytest_arena._postgresql.journal._state import latest
@@ -382,16 +378,6 @@ class ServerJournal:
             self._missed, self._alterations, self._shape = [], 0, None
             self._use()
         return found
-
-    def uninstall(self) -> None:
-        """Take it out of the database, if it is there. Only ``install`` may be called afterwards.
-
-        Raises:
-            Failed: somebody is inside a transaction, or the server is gone.
-        """
-        with closing(open_control(self._address, {"lock_timeout": "1s"})) as control:
-            if schema := find_schema(control):
-                control.run(uninstall(schema))
 
     def close(self) -> None:
         """Close the connection. Idempotent; never raises."""
