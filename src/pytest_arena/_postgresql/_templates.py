@@ -191,15 +191,12 @@ class DatabaseShelves:
 
     def begin(self, shelf: str, below: Template[str] | None) -> DatabaseTarget:  # noqa: ARG002 - on no shelf before it is finished
         """A copy of the template below, settings of its own included."""
-        return self._new(below.content if below else None)
+        name = self.own.create("building", template=below.content if below else None)
+        return DatabaseTarget(self.own, self.own.address_of(name), *_drivers(self.dialect))
 
     def scratch(self) -> DatabaseTarget:
         """With no template's content."""
-        return self._new(None)
-
-    def _new(self, template: str | None) -> DatabaseTarget:
-        address = self.own.address_of(self.own.create("building", template=template))
-        return DatabaseTarget(self.own, address, *_drivers(self.dialect))
+        return self.begin("", None)
 
     def finish(self, target: Target, shelf: str, manifest: Manifest) -> str:
         """Nobody connects to it from here on, so that it can be copied at any time."""

@@ -14,14 +14,8 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._origin import is_own
-from pytest_arena._postgresql._arguments import (
-    Led,
-    ServerTarget,
-    is_led,
-    lead,
-    name_outright,
-    target,
-)
+from pytest_arena._postgresql import _arguments as arguments
+from pytest_arena._postgresql._arguments import Led, ServerTarget
 from pytest_arena._postgresql.drivers._statements import (
     SEAMS,
     Admitted,
@@ -61,16 +55,16 @@ class _Guard:
         driver = dialect.removesuffix("_async")
         if now is None or is_own():
             return None
-        if is_led(driver, args, kwargs):
+        if arguments.is_led(driver, args, kwargs):
             return Admitted(kwargs["host"].address)
-        meant = target(driver, args, kwargs)
+        meant = arguments.target(driver, args, kwargs)
         if isinstance(kwargs.get("host"), Led):
             raise now.ledger.refused(_led_astray(meant))
         if now.config.drivers == "off":
             return None
         asked = _asked(dialect, meant)
         if (inside := _aim_at(now, asked)) is not None and inside.address is not None:
-            name_outright(driver, inside.address, kwargs)
+            arguments.name_outright(driver, inside.address, kwargs)
             return Admitted(inside.address, inside)
         return self._admit_outside(now, asked, meant, args, kwargs)
 
@@ -86,7 +80,7 @@ class _Guard:
         aim = now.aim(asked)
         if aim is None or aim.address is None:
             return Admitted()
-        lead(driver, aim.address, args, kwargs)
+        arguments.lead(driver, aim.address, args, kwargs)
         return Admitted(aim.address, aim)
 
     def admit_inner(self, dialect: str, text: Any) -> tuple[Admitted | None, Any]:
