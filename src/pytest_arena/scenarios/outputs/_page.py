@@ -22,11 +22,9 @@ from markupsafe import Markup, escape
 from pytest_arena.scenarios.evidence._claim import BROKEN
 from pytest_arena.scenarios.evidence._document import (
     Document,
-    Facts,
     JudgedScenario,
     JudgedStep,
     Status,
-    StepFacts,
 )
 from pytest_arena.scenarios.evidence._verdicts import row_verdict
 from pytest_arena.scenarios.outputs._chapters import (
@@ -40,7 +38,7 @@ from pytest_arena.scenarios.outputs._chapters import (
 )
 from pytest_arena.scenarios.outputs._phrases import counted, judged_count
 from pytest_arena.scenarios.specs._fences import is_gherkin, without_front_matter
-from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec, Step, literals
+from pytest_arena.scenarios.specs._specification import Row, Step, literals
 
 Gherkin = Callable[..., Markup]
 
@@ -89,7 +87,6 @@ def page(document: Document, sources: Mapping[str, str]) -> str:
             "by_path": {chapter.path: chapter for chapter in every},
             "counts": document.counts(),
             "document": document,
-            "headline": _headline(document),
             "linked": lambda text: [(part, places.get(part)) for part in _PLACE.split(text)],
             "policy": f"default-src 'none'; {policy}; base-uri 'none'; form-action 'none'",
             "rules": Counter(map(_rule, document.scenarios)),
@@ -101,16 +98,6 @@ def page(document: Document, sources: Mapping[str, str]) -> str:
     html = macros.page([_section(chapter, anchors, macros.gherkin) for chapter in every])
     # What cannot be written as UTF-8, and what HTML has no place for, would break the file.
     return str(html).replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-
-
-def _headline(document: Document) -> str:
-    total = len(document.scenarios)
-    if not total:
-        return "No scenarios"
-    if document.is_list:
-        tested = sum(bool(judged.tests) for judged in document.scenarios)
-        return f"{tested:,} of {counted(total, 'scenario')} with a test"
-    return f"{document.counts().get(Status.PROVEN, 0):,} of {counted(total, 'scenario')} proven"
 
 
 def _section(chapter: Chapter, anchors: Mapping[str, str], gherkin: Any) -> dict[str, Any]:
@@ -146,22 +133,19 @@ def _template() -> Template:
         "cells": cells,
         "counted": counted,
         "dedent": dedent,
-        "did": _did,
         "groups": lambda lines: [
             (kind, list(of_kind)) for kind, of_kind in groupby(lines, lambda line: line.kind)
         ],
-        "in_short": _in_short,
         "language": _language,
+        "literals": literals,
         "meanings": _MEANINGS,
         "placeholders": re.compile(r"(<[^<>]+>)").split,
-        "proven_of": _proven_of,
         "row_verdict": row_verdict,
         "rows_by_line": _rows_by_line,
         "rule_of": _rule,
         "sabotages": BROKEN,
         "steps_by_line": _steps_by_line,
         "title": title,
-        "unseen": _unseen,
     }
     # Its line ends and its indentation are for those who read the template.
     return environment.from_string("".join(map(str.strip, _file("page.html").splitlines())))
@@ -178,33 +162,9 @@ def _background(judged: JudgedScenario) -> Iterator[tuple[Step, JudgedStep]]:
             yield step, verdict
 
 
-def _did(block: StepFacts) -> str:
-    parts = [f"{block.wrote:,} seeded"] * bool(block.wrote)
-    parts += [counted(len(block.requests), "request")] * bool(block.requests)
-    parts += [counted(block.assertions, "assertion")] * bool(block.assertions)
-    return ", ".join(parts) or "nothing"
-
-
-def _in_short(judged: JudgedScenario) -> str:
-    parts = [counted(len(judged.tests), "test")]
-    if facts := [test.facts for test in judged.tests if test.facts]:
-        rows = sum(count for it in facts for _, count in it.seeded or ())
-        parts.append(f"{counted(rows, 'row')} seeded")
-        parts.append(counted(sum(len(it.requests) for it in facts), "request"))
-        times = sum(asserted.times for it in facts for asserted in it.asserted)
-        parts.append(counted(times, "assertion"))
-    parts += [counted(len(judged.warnings), "warning")] * bool(judged.warnings)
-    return ", ".join(parts)
-
-
 def _language(lines: Sequence[Line]) -> str:
     match = next(filter(None, (_LANGUAGE.match(line.text) for line in lines[:5])), None)
     return "-".join(filter(None, match.groups())) if match else ""
-
-
-def _proven_of(chapter: Chapter) -> str:
-    proven = sum(judged.status is Status.PROVEN for judged in chapter.judged.values())
-    return f"{proven:,} of {len(chapter.judged):,}"
 
 
 def _rows_by_line(judged: JudgedScenario | None) -> dict[int, Row]:
@@ -215,10 +175,6 @@ def _rows_by_line(judged: JudgedScenario | None) -> dict[int, Row]:
 def _steps_by_line(judged: JudgedScenario | None) -> dict[int, JudgedStep]:
     pairs = zip(judged.scenario.steps, judged.steps, strict=False) if judged else ()
     return {step.line: verdict for step, verdict in pairs}
-
-
-def _unseen(facts: Facts, scenario: ScenarioSpec, row: tuple[tuple[str, str], ...]) -> list[str]:
-    return [literal for literal in literals(scenario, (row,)) if literal not in facts.seen]
 
 
 # A file in Markdown, its prose included. Nothing is let through that would run, or be fetched: raw
