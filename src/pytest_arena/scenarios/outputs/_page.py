@@ -4,7 +4,7 @@ import posixpath
 import re
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -24,7 +24,6 @@ from pytest_arena.scenarios.evidence._document import (
     Document,
     JudgedScenario,
     JudgedStep,
-    Status,
 )
 from pytest_arena.scenarios.evidence._verdicts import row_verdict
 from pytest_arena.scenarios.outputs._chapters import (
@@ -38,30 +37,13 @@ from pytest_arena.scenarios.outputs._chapters import (
 )
 from pytest_arena.scenarios.outputs._phrases import counted, judged_count
 from pytest_arena.scenarios.specs._fences import is_gherkin, without_front_matter
-from pytest_arena.scenarios.specs._specification import Row, Step, literals
+from pytest_arena.scenarios.specs._specification import Row, literals
 
 Gherkin = Callable[..., Markup]
 
 
 _LANGUAGE = re.compile(r"\s*#\s*language\s*:\s*([a-z]{2,3})(?:-([A-Z]{2}))?\s*$")
 _PLACE = re.compile(r"([^\s:]+:\d+)")
-_MEANINGS = {
-    Status.MALFORMED: "It could not be read as it is written.",
-    Status.UNMAPPED: "No test says that it proves it.",
-    Status.FAILED: "A test of it failed, in its set-up, its call or its tear-down.",
-    Status.DRIFTED: "Its steps have changed since somebody reviewed its test.",
-    Status.STUB: "Its test has not been written yet.",
-    Status.XFAIL: "Its test is expected to fail, and did.",
-    Status.XPASS: "Its test is expected to fail, and passed.",
-    Status.SKIPPED: "Its test was skipped.",
-    Status.NOT_RUN: "Its test was not run.",
-    Status.FLAKY: "Its test passed only when it was run again.",
-    Status.HOLLOW: "Its test passed without doing what proves it: seed, request, assert.",
-    Status.UNKNOWN: "Its test passed, but what it did could not be seen.",
-    Status.PARTIAL: "Some rows of its examples are proven, not all.",
-    Status.PROVEN: "A test seeded, requested, asserted and passed, in this run.",
-    Status.WAIVED: "It needs no test until a date, for a reason that is written down.",
-}
 
 
 def page(document: Document, sources: Mapping[str, str]) -> str:
@@ -129,7 +111,6 @@ def _hash(text: str) -> str:
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     environment.globals |= {
-        "background": _background,
         "cells": cells,
         "counted": counted,
         "dedent": dedent,
@@ -138,7 +119,6 @@ def _template() -> Template:
         ],
         "language": _language,
         "literals": literals,
-        "meanings": _MEANINGS,
         "placeholders": re.compile(r"(<[^<>]+>)").split,
         "row_verdict": row_verdict,
         "rows_by_line": _rows_by_line,
@@ -154,12 +134,6 @@ def _template() -> Template:
 def _rule(judged: JudgedScenario) -> str:
     """What it is grouped by: the business rule's id, else the name of the Gherkin rule."""
     return judged.scenario.requirement or judged.scenario.rule
-
-
-def _background(judged: JudgedScenario) -> Iterator[tuple[Step, JudgedStep]]:
-    for step, verdict in zip(judged.scenario.steps, judged.steps, strict=False):
-        if step.is_background and verdict.status is not None:
-            yield step, verdict
 
 
 def _language(lines: Sequence[Line]) -> str:
