@@ -316,14 +316,11 @@ def what_is_left_out(session: Any, found: Mappings, broken: list[str]) -> str:
 
 def _narrowed(config: Any) -> Iterator[str]:
     """Only a part was collected."""
-    outside = [
-        arg
-        for arg in _paths_asked_for(config)
-        if "::" in arg or _path(arg, config) != config.rootpath
-    ]
-    if outside and not _covers_testpaths(config):
+    args = _paths_asked_for(config)
+    folders = [_path(arg, config) for arg in args if "::" not in arg]
+    if args and not all(any(map(path.is_relative_to, folders)) for path in _testpaths(config)):
         hint = "" if config.getini("testpaths") else _HINT
-        yield " ".join(_shown(arg, config) for arg in outside) + hint
+        yield " ".join(_shown(arg, config) for arg in args) + hint
     yield from _ignored(config)
     for name in ("lf", "stepwise"):
         if getattr(config.option, name, False):
@@ -349,25 +346,16 @@ def _ignored(config: Any) -> Iterator[str]:
     given = " ".join(map(str, config.invocation_params.args))
     ignored = [*(config.option.ignore or ()), *(config.option.ignore_glob or ())]
     for one in ignored:
-        if one in given and _is_of_testpaths(_path(one, config), config):
+        path = _path(one, config)
+        of_tests = (path.is_relative_to(it) or it.is_relative_to(path) for it in _testpaths(config))
+        if one in given and any(of_tests):
             yield f"--ignore={_shown(one, config)}"
 
 
-def _is_of_testpaths(path: Path, config: Any) -> bool:
-    """Whether tests may be there; anywhere, where nobody says where they are."""
-    return not config.getini("testpaths") or any(
-        path.is_relative_to(one) or one.is_relative_to(path) for one in _testpaths(config)
-    )
-
-
-def _covers_testpaths(config: Any) -> bool:
-    asked = [_path(arg, config) for arg in _paths_asked_for(config) if "::" not in arg]
-    paths = _testpaths(config)
-    return bool(paths) and all(any(path.is_relative_to(one) for one in asked) for path in paths)
-
-
 def _testpaths(config: Any) -> list[Path]:
-    return [path for text in config.getini("testpaths") for path in config.rootpath.glob(text)]
+    """Where all tests are: anywhere, where nobody says it."""
+    named = [path for text in config.getini("testpaths") for path in config.rootpath.glob(text)]
+    return named or [config.rootpath]
 
 
 def _path(arg: str, config: Any) -> Path:
