@@ -17,6 +17,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
+from markdown_it.tree import SyntaxTreeNode
 from markupsafe import Markup, escape
 
 from pytest_arena.scenarios.evidence._claim import BROKEN
@@ -181,37 +182,33 @@ def markdown(
         gherkin: makes markup of numbered lines, a chapter and the depth of the first heading.
     """
     text = without_front_matter("\n".join(chapter.lines))
-    blocks: list[list[Token]] = [[]]
-    for token in _parser().parse(text):
-        blocks[-1].append(token)
-        if token.level == 0 and token.nesting <= 0:
-            blocks.append([])
-    blocks.pop()
+    blocks = SyntaxTreeNode(_parser().parse(text)).children
     slugs, ids = Anchors(), dict[str, str]()
-    for first, content, *_ in (block for block in blocks if block[0].type == "heading_open"):
+    for block in (block for block in blocks if block.type == "heading"):
         # A link inside of the file knows a heading as the forges do: "#4-business-rules".
-        slug = slugs.take(re.sub(r"[^\w\- ]", "", content.content.lower()).replace(" ", "-"))
-        ids[slug] = first.meta["id"] = chapter.anchors.take(f"{chapter.anchor}--{slug}")
+        words = re.sub(r"[^\w\- ]", "", block.children[0].content.lower())
+        slug = slugs.take(words.replace(" ", "-"))
+        ids[slug] = block.meta["id"] = chapter.anchors.take(f"{chapter.anchor}--{slug}")
     env = {"chapter": chapter, "anchors": anchors, "gherkin": gherkin, "ids": ids, "depth": _DEPTH}
     title = Markup("")
-    if blocks and blocks[0][0].tag == "h1":
-        title = _rendered(blocks.pop(0)[1:2], env)
+    if blocks and blocks[0].tag == "h1":
+        title = _rendered(blocks.pop(0).children[0], env)
     return title, _sections(blocks, chapter, env)
 
 
-def _sections(blocks: list[list[Token]], chapter: Chapter, env: dict[str, Any]) -> Markup:
+def _sections(blocks: list[SyntaxTreeNode], chapter: Chapter, env: dict[str, Any]) -> Markup:
     """Put the blocks under their headings; a scenario that is a heading takes its own along."""
     markup: list[str] = []
     levels: list[int] = []  # of the headings, in the file, that we are below
     prose, after = False, 0  # whether prose is open; the line that a scenario's block ends before
     for block in blocks:
-        first, start = block[0], (block[0].map or [0])[0]
+        start = block.map[0] if block.map else 0
         if start < after:
             continue
-        is_heading = first.type == "heading_open"
+        is_heading = block.type == "heading"
         is_scenario = is_heading and start + 1 in chapter.ids
-        is_ours = is_scenario or any(_is_ours(token, chapter) for token in block)
-        if prose != (is_prose := not (is_heading or is_ours)):
+        is_prose = not (is_heading or any(map(is_gherkin, block.to_tokens())))
+        if prose != is_prose:
             markup.append('<div class="prose" dir="auto">' if is_prose else "</div>")
             prose = is_prose
         if is_scenario:
@@ -219,13 +216,13 @@ def _sections(blocks: list[list[Token]], chapter: Chapter, env: dict[str, Any]) 
             lines = _plain_gherkin(chapter, start, after)
             markup.append(env["gherkin"](lines, chapter, env["depth"] + 1))
         elif is_heading:
-            level = int(first.tag[1])
+            level = int(block.tag[1])
             while levels and levels[-1] >= level:
                 levels.pop()
                 markup.append("</section>")
             name = f"h{min(_DEPTH + len(levels) + 1, 6)}"
-            attributes = Markup('id="{}" dir="auto"').format(first.meta["id"])
-            text = _rendered(block[1:2], env)
+            attributes = Markup('id="{}" dir="auto"').format(block.meta["id"])
+            text = _rendered(block.children[0], env)
             markup.append(f'<section class="part"><{name} {attributes}>{text}</{name}>')
             levels.append(level)
             env["depth"] = _DEPTH + len(levels)
@@ -235,11 +232,11 @@ def _sections(blocks: list[list[Token]], chapter: Chapter, env: dict[str, Any]) 
     return Markup("".join(markup))  # noqa: S704 - as in _rendered
 
 
-def _end_of_scenario(blocks: list[list[Token]], chapter: Chapter, start: int) -> int:
+def _end_of_scenario(blocks: list[SyntaxTreeNode], chapter: Chapter, start: int) -> int:
     scenario = chapter.judged[chapter.ids[start + 1]].scenario
     lines = [*(step.line for step in scenario.steps), *(row.line for row in scenario.rows)]
     last = max([scenario.line, *lines])
-    headings = (block[0].map for block in blocks if block[0].type == "heading_open")
+    headings = (block.map for block in blocks if block.type == "heading")
     return next((at[0] for at in headings if at and at[0] >= last), len(chapter.lines))
 
 
@@ -251,16 +248,9 @@ def _plain_gherkin(chapter: Chapter, start: int, end: int) -> list[tuple[int, st
     ]
 
 
-def _is_ours(token: Token, chapter: Chapter) -> bool:
-    if token.type != "fence" or token.map is None:
-        return False
-    lines = range(token.map[0] + 1, token.map[1] + 1)
-    return any(line in chapter.ids for line in lines) or is_gherkin(token)
-
-
-def _rendered(tokens: Sequence[Token], env: dict[str, Any]) -> Markup:
+def _rendered(node: SyntaxTreeNode, env: dict[str, Any]) -> Markup:
     parser = _parser()
-    return Markup(parser.renderer.render(tokens, parser.options, env))  # noqa: S704 - the rules below escape
+    return Markup(parser.renderer.render(node.to_tokens(), parser.options, env))  # noqa: S704 - the rules below escape
 
 
 @cache
@@ -278,7 +268,7 @@ class _Renderer(RendererHTML):
 
     def fence(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
         token, chapter = tokens[idx], env["chapter"]
-        if not _is_ours(token, chapter):
+        if not is_gherkin(token):
             return self.code_block(tokens, idx, options, env)
         first = (token.map or [0])[0] + 2
         lines = list(enumerate(token.content.split("\n"), first))
