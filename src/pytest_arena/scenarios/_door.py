@@ -148,9 +148,8 @@ class AppDoor:
         if apps.named is None and apps.given is None:
             return _NO_APP
         if apps.factory is not None:
-            if has_asked_another:
-                return _ANOTHER
-            return "" if self._made or self._made_last or apps.given is not None else _UNMADE
+            has_made = self._made or self._made_last or apps.given is not None
+            return "" if has_made and not has_asked_another else _UNSEEN
         return "" if apps.named is None or _is_watchable(apps.named) else _FUNCTION
 
     # A request comes in.
@@ -203,17 +202,13 @@ class AppDoor:
 
 _REQUESTS = {"http", "websocket"}
 _NO_APP = "there is no arena_app: which app is under test? Name it: arena_app = app.main:app"
-_ANOTHER = (
-    "it asked an app that arena_app, a factory, was not seen to make: have tests ask the fixture "
-    "arena_app, or define it"
-)
 _FUNCTION = (
     "only clients of arena's are seen to ask an arena_app that is a function: use the fixtures "
     "client or test_client"
 )
-_UNMADE = (
-    "arena_app is a factory that nobody was seen to call: have tests ask the fixture arena_app, "
-    "or name the app itself"
+_UNSEEN = (
+    "arena_app is a factory that was not seen to make an app which the test asked: have tests ask "
+    "the fixture arena_app, or name the app itself"
 )
 
 
