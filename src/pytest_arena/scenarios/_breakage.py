@@ -193,25 +193,24 @@ def emptied(send: Send, done: Callable[[], object]) -> Send:
     no body passes as it is; ``done`` is called for one that had. What else an app sends, messages
     of a websocket for one, passes.
     """
-    held: list[MutableMapping[str, Any]] = []
+    begin: MutableMapping[str, Any] | None = None  # held until it is known whether a body comes
     is_over = False
 
     async def emptying(message: MutableMapping[str, Any]) -> None:
-        nonlocal is_over
+        nonlocal begin, is_over
         if message["type"] == "http.response.start" and message["status"] not in BODILESS:
-            held.append(message)
-        elif not held:
+            begin = message
+        elif begin is None:
             await send(message)
         elif is_over:
             pass
         elif message["type"] in _FILES or message.get("body"):
             is_over = True
             done()
-            about = [one for one in held[0].get("headers", ()) if one[0].lower() not in _OF_A_BODY]
-            await _send_whole(send, {**held[0], "headers": about}, b"")
+            await _send_whole(send, begin, b"")
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             is_over = True
-            await send(held[0])
+            await send(begin)
             await send(message)
 
     return emptying
@@ -240,7 +239,7 @@ def failed(send: Send, done: Callable[[], object]) -> Send:
 
 
 async def _send_whole(send: Send, start: MutableMapping[str, Any], body: bytes) -> None:
+    headers = [one for one in start.get("headers", ()) if one[0].lower() not in _OF_A_BODY]
     length = (b"content-length", str(len(body)).encode())
-    headers = [one for one in start["headers"] if one[0].lower() != length[0]]
     await send({**start, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})

@@ -47,20 +47,18 @@ def do_list(given: argparse.Namespace) -> int:
         reader.require_scenarios(specification, patterns)
     except ScenarioError as error:
         nothing = error
+        problems = tuple(problem for problem in problems if problem.what != error.what)
     if given.json:
         # JSON is UTF-8, whatever the terminal is: https://www.rfc-editor.org/rfc/rfc8259#section-8.1
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(encoding="utf-8")
-        if nothing and all(problem.what != nothing.what for problem in problems):
-            # Whoever reads the JSON alone has to see it, too.
+        if nothing:  # whoever reads the JSON alone has to see it, too
             problems += (Problem(spec="", line=0, what=nothing.what, hint=nothing.fix),)
         _print([as_json(listed(replace(specification, problems=problems))).rstrip()])
-    elif nothing is None:
-        _print(terminal.listing(specification))
-    elif others := tuple(problem for problem in problems if problem.what != nothing.what):
-        _print(terminal.listing(replace(specification, problems=others)))
-        cause = "what stands above"  # the error would say the first of it once more
-        nothing = ScenarioError(nothing.what, why=nothing.why, cause=cause, fix=nothing.fix)
+    elif problems or not nothing:
+        _print(terminal.listing(replace(specification, problems=problems)))
+        if nothing:
+            nothing.cause = "what stands above"  # it would say the first of it once more
     if nothing:
         raise nothing
     return 0
