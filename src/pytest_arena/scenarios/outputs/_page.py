@@ -63,19 +63,12 @@ def page(document: Document, sources: Mapping[str, str]) -> str:
     anchors = {chapter.path: chapter.anchor for chapter in every}
     judged = [pair for chapter in every for pair in chapter.judged.items()]
     places = {it.scenario.place: anchor for anchor, it in judged}
-    style, script = _file("page.css"), _file("page.js")
-    policy = f"style-src '{_hash(style)}'; script-src '{_hash(script)}'"
     macros: Any = _template().make_module(
         {
             "by_path": {chapter.path: chapter for chapter in every},
-            "counts": document.counts(),
             "document": document,
             "linked": lambda text: [(part, places.get(part)) for part in _PLACE.split(text)],
-            "policy": f"default-src 'none'; {policy}; base-uri 'none'; form-action 'none'",
             "rules": Counter(map(_rule, document.scenarios)),
-            "script": script,
-            "style": style,
-            "verdicts": judged_count(document),
         }
     )
     html = macros.page([_section(chapter, anchors, macros.gherkin) for chapter in every])
@@ -99,7 +92,6 @@ def _section(chapter: Chapter, anchors: Mapping[str, str], gherkin: Any) -> dict
     return {"chapter": chapter, "title": heading, "name": name, "body": body}
 
 
-@cache
 def _file(name: str) -> str:
     return (files("pytest_arena.scenarios.outputs") / name).read_text(encoding="utf-8")
 
@@ -118,6 +110,8 @@ def _template() -> Template:
         "groups": lambda lines: [
             (kind, list(of_kind)) for kind, of_kind in groupby(lines, lambda line: line.kind)
         ],
+        "hashed": _hash,
+        "judged_count": judged_count,
         "language": _language,
         "literals": literals,
         "placeholders": re.compile(r"(<[^<>]+>)").split,
@@ -125,6 +119,8 @@ def _template() -> Template:
         "rows_by_line": _rows_by_line,
         "rule_of": _rule,
         "sabotages": BROKEN,
+        "script": _file("page.js"),
+        "style": _file("page.css"),
         "steps_by_line": _steps_by_line,
         "title": title,
     }
