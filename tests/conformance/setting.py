@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["CAPABILITIES", "Setting"]
+__all__ = ["CAPABILITIES", "Setting", "every_pair"]
 
 # What a setting may declare not to keep: the name, and what the stories then leave out.
 CAPABILITIES: Mapping[str, str] = {
@@ -124,3 +125,22 @@ class Setting:
 def _check(name: str, value: str, known: Any) -> None:
     if value not in known:
         raise ValueError(f"{name} is {value!r}, and may be: {', '.join(map(repr, known))}")
+
+
+def every_pair(settings: Sequence[Setting]) -> list[Setting]:
+    """Return few of these settings, in which each two values that go together are met together.
+
+    Most faults of settings need no third value. The one with the most pairs that none before has
+    had comes next.
+    """
+    left = set().union(*map(_pairs, settings))
+    chosen: list[Setting] = []
+    while left:
+        chosen.append(max(settings, key=lambda setting: len(left & _pairs(setting))))
+        left -= _pairs(chosen[-1])
+    return chosen
+
+
+def _pairs(setting: Setting) -> set[tuple[tuple[str, str], ...]]:
+    values = [(field.name, repr(getattr(setting, field.name))) for field in fields(setting)]
+    return set(combinations(values, 2))

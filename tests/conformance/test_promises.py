@@ -6,13 +6,12 @@ that go together are met together: most faults of settings need no third one.
 
 from __future__ import annotations
 
-from dataclasses import fields
-from itertools import combinations, product
+from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from tests.conformance.setting import CAPABILITIES, Setting
+from tests.conformance.setting import CAPABILITIES, Setting, every_pair
 from tests.conformance.trial import ORDERS, Conformance, Trial, promises_hold
 
 if TYPE_CHECKING:
@@ -181,24 +180,8 @@ def matrix_on_server() -> Iterator[Setting]:
     yield on_server(runner="anyio", engine="psycopg_async", env={"PYTHONASYNCIODEBUG": "1"})
 
 
-def pairs(setting: Setting) -> set[tuple[tuple[str, str], ...]]:
-    """Each two of its values."""
-    values = [(field.name, repr(getattr(setting, field.name))) for field in fields(setting)]
-    return set(combinations(values, 2))
-
-
-def every_pair() -> Iterator[Setting]:
-    """Settings of the matrices, the ones with the most pairs that no setting before has had."""
-    settings = [*matrix(), *matrix_on_server()]
-    left = set().union(*map(pairs, settings))
-    while left:
-        best = max(settings, key=lambda setting: len(left & pairs(setting)))
-        left -= pairs(best)
-        yield best
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", [*every_pair()], ids=str)
+@pytest.mark.parametrize("setting", every_pair([*matrix(), *matrix_on_server()]), ids=str)
 def test_every_pair_of_values(setting: Setting, tmp_path: Path) -> None:
     """All stories, each setting in one of the orders."""
     order = ORDERS[len(str(setting)) % len(ORDERS)]

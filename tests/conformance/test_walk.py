@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis.errors import Flaky
 
 from tests.conformance.liars import LIARS, WALKED_INTO
-from tests.conformance.setting import Setting
+from tests.conformance.setting import Setting, every_pair
 from tests.conformance.walk import walk
 
 if TYPE_CHECKING:
@@ -36,28 +37,30 @@ def test_a_walk(setting: Setting, examples: int, tmp_path: Path) -> None:
     assert steps["test"] > 0, steps
 
 
+POOLS = ("", "one", "NullPool")
+ON_FILES = [
+    Setting(engine=engine, runner=runner, journal=journal, pool=pool)
+    for engine, runner in (("aiosqlite", "asyncio"), ("pysqlite", "plain"))
+    for journal, pool in product(("delete", "wal"), POOLS)
+]
+ON_SERVERS = [
+    Setting(database="postgresql", isolation=isolation, rights=rights, engine=engine, pool=pool)
+    for isolation, rights in (("undo", "all"), ("undo", "few"), ("clone", "few"))
+    for engine, pool in product(("asyncpg", "psycopg_async", "psycopg", "psycopg2"), POOLS)
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("pool", ["", "one", "NullPool"])
-@pytest.mark.parametrize("journal", ["delete", "wal"])
-@pytest.mark.parametrize("engine", ["aiosqlite", "pysqlite"])
-def test_a_long_walk(engine: str, journal: str, pool: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", every_pair(ON_FILES), ids=str)
+def test_a_long_walk(setting: Setting, tmp_path: Path) -> None:
     """Some ten thousand steps for each setting."""
-    runner = "asyncio" if engine == "aiosqlite" else "plain"
-    setting = Setting(engine=engine, runner=runner, journal=journal, pool=pool)
     print(walk(setting, tmp_path, examples=300, steps=50))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pool", ["", "one", "NullPool"])
-@pytest.mark.parametrize("engine", ["asyncpg", "psycopg_async", "psycopg", "psycopg2"])
-@pytest.mark.parametrize("isolation, rights", [("undo", "all"), ("undo", "few"), ("clone", "few")])
-def test_a_long_walk_on_a_server(
-    isolation: str, rights: str, engine: str, pool: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("setting", every_pair(ON_SERVERS), ids=str)
+def test_a_long_walk_on_a_server(setting: Setting, tmp_path: Path) -> None:
     """Some thousand steps for each setting."""
-    setting = Setting(
-        database="postgresql", isolation=isolation, rights=rights, engine=engine, pool=pool
-    )
     print(walk(setting, tmp_path, examples=60, steps=50))
 
 
