@@ -266,7 +266,6 @@ def from_json(text: str, *, where: str) -> Document:
     Raises:
         ScenarioError: it is no such document, or one of another version.
     """
-    fix = f"write it anew: pytest --scenarios-out=json:{where}"
     try:
         raw = json.loads(text.removeprefix("\ufeff"))
         schema = raw["schema"]
@@ -277,18 +276,14 @@ def from_json(text: str, *, where: str) -> Document:
             ]
             document: Document = from_shape(Document, raw)
             return document
+        cause = f"it is of schema {schema!r}, and this version of pytest-arena reads {_SCHEMA}"
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ScenarioError(
-            f"{where} does not hold scenarios as JSON",
-            why="verdicts that are not read in full would be other verdicts",
-            cause=f"{type(error).__name__}: {error}",
-            fix=fix,
-        ) from error
+        cause = f"{type(error).__name__}: {error}"
     raise ScenarioError(
-        f"{where} is of schema {schema!r}, and this version of pytest-arena reads {_SCHEMA}",
-        why="the same names may mean something else there",
-        cause="it was written by another version of pytest-arena",
-        fix=fix,
+        f"{where} does not hold scenarios as JSON that can be read",
+        why="verdicts that are not read in full would be other verdicts",
+        cause=cause,
+        fix=f"write it anew: pytest --scenarios-out=json:{where}",
     )
 
 
