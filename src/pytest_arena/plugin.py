@@ -393,6 +393,8 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         # A fixture that another plugin has kept from being set up is never finished.
         if fixturedef.cached_result is not None:
             fixturedef.addfinalizer(functools.partial(run.fixtures.ending, owner))
+            for asker in owner.askers[-1:]:  # by `getfixturevalue`, of which pytest does not know
+                fixturedef.addfinalizer(asker.finish)
 
 
 def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:

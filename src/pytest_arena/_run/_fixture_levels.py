@@ -14,7 +14,7 @@ from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConnectionLeak, IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Iterator
 
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._databases._sessions import Memory
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_arena._run._test import Current, Watcher
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class WideFixture:
     """A fixture that outlives the test, as the owner of a level.
 
@@ -34,6 +34,8 @@ class WideFixture:
 
     name: str
     finish: Callable[[], object]
+    askers: tuple[WideFixture, ...] = ()
+    """Those in whose set-up ``getfixturevalue`` asked for it, the innermost last."""
 
 
 class FixtureLevels:
@@ -45,8 +47,6 @@ class FixtureLevels:
         self.levels, self._current, self._apps = levels, current, apps
         self._tasks, self._ledger = tasks, ledger
         self._being_set_up: list[WideFixture] = []
-        self._asked_for_by: dict[WideFixture, WideFixture] = {}
-        self._waiting: list[WideFixture] = []  # until those that asked for them are finished
         self._ended_tasks: set[str] = set()
 
     # The test's own.
@@ -132,9 +132,8 @@ class FixtureLevels:
 
     @contextmanager
     def _set_up(self, owner: WideFixture) -> Iterator[None]:
-        """Know who asks by ``getfixturevalue`` for a fixture: pytest does not finish it first."""
-        if self._being_set_up:
-            self._asked_for_by[owner] = self._being_set_up[-1]
+        """Know who asks by ``getfixturevalue`` for a fixture."""
+        owner.askers = tuple(self._being_set_up)
         self._being_set_up.append(owner)
         try:
             yield
@@ -174,13 +173,10 @@ class FixtureLevels:
                 # Raised here it would leave pytest's fixture half torn down, for all other tests.
                 self._ledger.note(error.what)
         else:
-            asked_for = [one for one, asker in self._asked_for_by.items() if asker is owner]
-            self.finish_above(level, but=[*asked_for, *self._waiting])
+            self.finish_above(level, asker=owner)
 
     def leave(self, owner: object) -> None:
         """After a wide fixture's tear-down: its data goes. Harmless if it has no level."""
-        for fixture in [one for one, asker in self._asked_for_by.items() if asker is owner]:
-            del self._asked_for_by[fixture]
         level = self.levels.find(owner)
         if level is None:
             return
@@ -204,29 +200,24 @@ class FixtureLevels:
             if levels.find(level.owner) is not None:  # a fixture below it may have ended
                 self.leave_unfinished(level)
 
-    def finish_above(self, level: Level, *, but: Collection[object] = ()) -> None:
-        """Finish the fixtures whose levels lie above; they are set up again at their next use."""
+    def finish_above(self, level: Level, *, asker: WideFixture | None = None) -> None:
+        """Finish the fixtures whose levels lie above; they are set up again at their next use.
+
+        Those that ``asker`` asked for stay: its tear-down may need them.
+        """
         levels = self.levels
         for upper in levels.above(level):
-            if levels.find(upper.owner) is not upper or upper.owner in but:
-                continue  # gone with another one, or needed by one that is not
+            if levels.find(upper.owner) is not upper:
+                continue  # gone with another one
             match upper.owner:
                 case RunningTest() as test:
                     self._end_in_the_middle(test)
                 case WideFixture() as fixture:
-                    self._finish(fixture)
+                    if asker not in fixture.askers:
+                        fixture.finish()
+                        self.leave(fixture)
                 case _:  # an example, a fork
                     self.leave_unfinished(upper)
-
-    def _finish(self, fixture: WideFixture) -> None:
-        """Finish a fixture, after the one whose set-up asked for it and still stands on it."""
-        asker = self._asked_for_by.pop(fixture, None)
-        if asker is not None:
-            self._waiting.append(fixture)
-            self._finish(asker)
-            self._waiting.remove(fixture)
-        fixture.finish()
-        self.leave(fixture)
 
     def leave_unfinished(self, level: Level) -> None:
         """Leave a level of which pytest knows nothing; the changes count as the test's."""
