@@ -400,13 +400,11 @@ class Environment:
         inherited: dict[str, str] = json.loads(os.environ.get(_ORIGINALS, "{}"))
         set_now = {name: os.environ[name] for name in names if os.environ.get(name)}
         self._originals = {name: inherited.get(url, url) for name, url in set_now.items()}
-        self._placed: dict[str, str] = {}
 
     def redirect(self) -> None:
         """Put the new URLs in place. The first one's database is the app's first."""
         new = {name: self._inside(url) for name, url in self._originals.items()}
         os.environ.update(new)
-        self._placed = new
         self._known.exported = "\n".join(new.values())
         pairs = {url: self._originals[name] for name, url in new.items()}
         os.environ[_ORIGINALS] = json.dumps(pairs)
@@ -414,7 +412,8 @@ class Environment:
     def written_since(self) -> Asked | None:
         """Return the database that a conftest has named instead, by writing a variable anew."""
         written = (os.environ.get(name, "") for name in self._names)
-        anew = (_url(text) for text in written if text and text not in self._placed.values())
+        placed = self._known.exported.splitlines()
+        anew = (_url(text) for text in written if text and text not in placed)
         found = (asked_by_url(url) for url in anew if url is not None)
         return next(filter(None, found), None)
 

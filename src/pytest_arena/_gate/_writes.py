@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import sys
 import weakref
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, wraps
@@ -24,7 +23,7 @@ from pytest_arena._product import ROOMS
 from pytest_arena._values import STATEMENT_START as START
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from types import FrameType
 
     from sqlalchemy.engine import Dialect
@@ -439,15 +438,6 @@ def _is_leaving() -> bool:
     return _leaving.get() or sys.exc_info()[0] is not None
 
 
-@contextmanager
-def _left(*, by_error: bool) -> Iterator[None]:
-    token = _leaving.set(by_error or _is_leaving())
-    try:
-        yield
-    finally:
-        _leaving.reset(token)
-
-
 @cache
 def note_errors_on_leaving() -> None:
     """From here on note of async sessions and connections whether an error closes them.
@@ -462,7 +452,10 @@ def note_errors_on_leaving() -> None:
 def _noting(end: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(end)
     async def noted(self: Any, *error: Any) -> Any:
-        with _left(by_error=any(error)):
+        token = _leaving.set(any(error) or _is_leaving())
+        try:
             return await end(self, *error)
+        finally:
+            _leaving.reset(token)
 
     return noted
