@@ -20,6 +20,12 @@ class TestAsyncpg:
         """`connect()` and pools call it by its name in the module."""
         assert "await connect_utils._connect(" in inspect.getsource(asyncpg.connect)
 
+    def test_what_reads_the_arguments(self) -> None:
+        """`target()` asks it what they mean, and neither for a password nor for certificates."""
+        read = asyncpg.connect_utils._parse_connect_dsn_and_args
+        names = set(inspect.signature(read).parameters)
+        assert {"dsn", "host", "port", "user", "database", "password", "ssl"} <= names
+
     def test_what_each_statement_goes_through(self) -> None:
         """By the names in `_OF_ASYNCPG`: nothing else speaks to the protocol with a statement."""
         connection = asyncpg.connection.Connection

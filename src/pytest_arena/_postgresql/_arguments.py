@@ -10,13 +10,14 @@ from __future__ import annotations
 import configparser
 import getpass
 import os
-import re
 import sys
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlparse
+from urllib.parse import parse_qsl, urlparse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,15 +59,14 @@ class Led(str):
     @classmethod
     def to(cls, address: Address) -> Led:
         """The host of an address."""
-        led = cls(address.host)
+        led = cls(address.host.rstrip("/"))  # as drivers say it, of a folder
         led.address = address
         return led
 
     @property
     def target(self) -> ServerTarget:
         """What the arguments mean, as long as nobody changed them."""
-        address = self.address
-        return ServerTarget(((address.host, str(address.port)),), address.database)
+        return ServerTarget(((str(self), str(self.address.port)),), self.address.database)
 
 
 def is_here(host: str) -> bool:
@@ -164,16 +164,31 @@ _ASYNCPG_SERVER = {
     *("ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs"),
     *("krbsrvname", "gsslib"),
 }
-_FOLDER_AND_PORT = re.compile(r"(.*)/\.s\.PGSQL\.(\d+)")  # a socket may be named by its file
+# Where asyncpg tries to find a server that nobody names: on this machine.
+_ASYNCPG_USUAL = ["/run/postgresql", "/var/run/postgresql", "/tmp", "/private/tmp", "localhost"]  # noqa: S108 - names, no file is made
 
 
 def _asyncpg_target(args: Any, kwargs: dict[str, Any]) -> ServerTarget:
-    """Return which database is meant: by arguments, DSN, service, environment, in this order."""
-    layers = _layers(args, kwargs)
-    user = _first(layers, "user") or os.environ.get("PGUSER") or _os_user()
-    named = _first(layers, "database", "dbname")
-    database = os.environ.get("PGDATABASE") if named is None else named
-    return ServerTarget(_asyncpg_hosts(layers), database or user)
+    """Return which database is meant, by asyncpg's own function, so that both mean the same.
+
+    Raises:
+        Exception: asyncpg's own, for what it cannot read.
+    """
+    read: Any = import_module("asyncpg.connect_utils")._parse_connect_dsn_and_args  # noqa: SLF001 - nothing public tells it
+    given = {name: kwargs.get(name) for name in signature(read).parameters}
+    # Said outright: no file of passwords or certificates is looked into.
+    unread = {"password": "", "ssl": False, "direct_tls": False}
+    given |= {"dsn": _dsn(args, kwargs)} | {key: unread[key] for key in unread if key in given}
+    addresses, found = read(**given)
+    hosts = [_asyncpg_host(address) for address in addresses]
+    if [host for host, _ in hosts] == _ASYNCPG_USUAL:
+        hosts = hosts[-1:]
+    return ServerTarget(tuple(hosts), found.database or found.user)
+
+
+def _asyncpg_host(address: Any) -> tuple[str, str]:
+    host, port = address if isinstance(address, tuple) else address.rsplit("/.s.PGSQL.", 1)
+    return str(host), str(port)
 
 
 def _asyncpg_lead(address: Address, args: list[Any], kwargs: dict[str, Any]) -> None:
@@ -203,84 +218,6 @@ def _dsn(args: Any, kwargs: Mapping[str, Any]) -> str:
 
 def _query(dsn: str) -> dict[str, str]:
     return dict(parse_qsl(urlparse(dsn).query))
-
-
-def _layers(args: Any, kwargs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What is said at each place, the strongest first."""
-    dsn = _dsn(args, kwargs)
-    if not dsn:  # without one, asyncpg does not look for a service
-        return [kwargs]
-    query = _query(dsn)
-    service = kwargs.get("service") or query.get("service")
-    named = {"service": service, "servicefile": kwargs.get("servicefile")}
-    return [kwargs, _place(dsn), query, _service_settings(named) if service else {}]
-
-
-def _place(dsn: str) -> dict[str, str]:
-    """The user, the hosts and the database of a DSN. There may be several hosts in it."""
-    parts = urlparse(dsn)
-    login, at, hosts = parts.netloc.partition("@")
-    said = {"host": hosts if at else login, "user": login.partition(":")[0] if at else ""}
-    found = {name: text for name, text in said.items() if text}
-    if parts.path:
-        found["database"] = parts.path.removeprefix("/")
-    return {name: text if name == "host" else unquote(text) for name, text in found.items()}
-
-
-def _first(layers: list[Mapping[str, Any]], *keys: str) -> str | None:
-    values = (layer.get(key) for layer in layers for key in keys)
-    return next((str(value) for value in values if value is not None), None)
-
-
-def _asyncpg_hosts(layers: list[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
-    arguments, *others = layers
-    hosts = _asyncpg_listed(arguments.get("host"))
-    ports = _asyncpg_listed(arguments.get("port"))
-    for layer in (*others, {"host": os.environ.get("PGHOST")}):
-        ports = ports or _split(layer.get("port"))
-        if not hosts:
-            hosts, ports = _with_ports(_split(layer.get("host")), ports)
-    ports = ports or _usual_ports()
-    hosts = hosts or ["localhost"]  # after the folders in which a socket may be
-    rows = zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=False)
-    return tuple(_socket(host, port) for host, port in rows)
-
-
-def _asyncpg_listed(value: Any) -> list[str]:
-    if isinstance(value, list | tuple):
-        return [str(part) for part in value]
-    return [str(value)] if value else []
-
-
-def _split(value: Any) -> list[str]:
-    return str(value).split(",") if value else []
-
-
-def _usual_ports() -> list[str]:
-    return _split(os.environ.get("PGPORT")) or [_PORT]
-
-
-def _with_ports(specs: list[str], ports: list[str]) -> tuple[list[str], list[str]]:
-    """Hosts that may bring their ports along, unless ports were said before."""
-    pairs = [_parted(spec) for spec in specs]
-    usual = _usual_ports()
-    usual = usual * len(pairs) if len(usual) == 1 else usual
-    own = [port or default for (_, port), default in zip(pairs, usual, strict=False)]
-    return [host for host, _ in pairs], ports or own
-
-
-def _parted(spec: str) -> tuple[str, str]:
-    if spec.startswith("/"):
-        return unquote(spec), ""
-    if (bracketed := re.match(r"\[([^\]]+)\](?::(\d+))?", spec)) is not None:
-        return bracketed[1], bracketed[2] or ""
-    host, _, port = spec.partition(":")
-    return unquote(host), unquote(port)
-
-
-def _socket(host: str, port: str) -> tuple[str, str]:
-    file = _FOLDER_AND_PORT.fullmatch(host)
-    return (file[1], file[2]) if file else (host, port)
 
 
 # libpq
