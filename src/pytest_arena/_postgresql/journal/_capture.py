@@ -19,7 +19,6 @@ from pytest_arena._postgresql.journal._tables import (
     read_canon,
     read_sequences,
     read_tables,
-    settled_canon,
 )
 from pytest_arena._postgresql.journal._triggers import captures, standing
 
@@ -103,7 +102,7 @@ def capture_new(control: Control, schema: str) -> list[str]:
             set(control.rows(_THERE.format(schema=literal(schema)))),
             {oid for (oid,) in control.rows(f"SELECT oid::int8 FROM {schema}.tables")},
         )
-        canon = settled_canon(control, schema)
+        canon = read_canon(control, f"{schema}.canon")
     missed: list[str] = []
     for table in found.incomplete():
         try:

@@ -115,6 +115,7 @@ _FIXED = (
     Setting("bytea_output", "hex"),
 )
 _OF_DATABASE = ("TimeZone", "lc_monetary")
+_NOW = "(SELECT name, reset_val AS value FROM pg_catalog.pg_settings)"
 _UTC = ("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Universal", "Zulu", "Etc/Zulu")
 _OF_NAMES = (
     Setting("search_path", "", is_of_names=True),
@@ -122,34 +123,19 @@ _OF_NAMES = (
 )
 
 
-def read_canon(control: Control) -> tuple[Setting, ...]:
+def read_canon(control: Control, of_database: str = _NOW) -> tuple[Setting, ...]:
     """Return all settings that an image depends on.
 
-    The time zone is the database's own: that is what the sessions of most apps have.
+    The time zone is the database's own: that is what the sessions of most apps have. In a journal's
+    table of them, ``of_database``, it is that of the day when the journal was installed: what an
+    image's text was made by then, it has to be compared by later.
     """
     names = ", ".join(map(literal, _OF_DATABASE))
     found = control.rows(
-        "SELECT name, reset_val FROM pg_catalog.pg_settings "
-        f"WHERE name IN ({names}) ORDER BY name DESC"
+        f"SELECT name, value FROM {of_database} s WHERE name IN ({names}) ORDER BY name DESC"
     )
-    return (*_FIXED, *(Setting(name, value, _same(value)) for name, value in found), *_OF_NAMES)
-
-
-def _same(value: str) -> tuple[str, ...]:
-    return _UTC if value in _UTC else ()
-
-
-def settled_canon(control: Control, schema: str) -> tuple[Setting, ...]:
-    """Return the same, with the values of the day when the journal was installed.
-
-    What an image's text was made by then, it has to be compared by later.
-    """
-    values = dict(control.rows(f"SELECT name, value FROM {schema}.canon"))
-    settled = ((one, values.get(one.name, one.value)) for one in read_canon(control))
-    return tuple(
-        one if value == one.value else one._replace(value=value, same=_same(value))
-        for one, value in settled
-    )
+    of_its_own = (Setting(name, text, _UTC if text in _UTC else ()) for name, text in found)
+    return (*_FIXED, *of_its_own, *_OF_NAMES)
 
 
 def find_schema(control: Control) -> str:
