@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,27 +65,15 @@ def why_not(connect: Callable[..., Any], kind: type[AbstractEventLoop]) -> str:
     sockets; used in one loop, then in a second; and closed where no loop runs. That is all of
     asyncpg's unwritten contract. Takes about 2 ms; reaches nothing outside of the process.
     """
-    found = ["it did not end"]
-
-    def work() -> None:
-        try:
-            with as_own():  # asyncpg's own function is guarded
-                _try_out(connect, kind)
-        except Exception as error:  # noqa: BLE001 - whatever does not work is a reason not to move
-            found[0] = f"{type(error).__name__}: {error}"
-        else:
-            found[0] = ""
-
     # A second loop cannot run in a thread where one does, as it does where engines connect.
-    thread = threading.Thread(target=work, name="arena: may connections move?", daemon=True)
-    thread.start()
-    thread.join(_SECONDS * 2)
-    return found[0]
+    with ThreadPoolExecutor(1) as thread:
+        error = thread.submit(_try_out, connect, kind).exception()
+    return f"{type(error).__name__}: {error}" if error else ""
 
 
 def _try_out(connect: Callable[..., Any], kind: type[AbstractEventLoop]) -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs:
+    with as_own(), ours, theirs:  # asyncpg's own function is guarded
         ours.settimeout(0)
         theirs.settimeout(0)
         connection = _run(kind, _greeted(connect, ours, theirs))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import secrets
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -395,20 +395,13 @@ class ServerRegistry:
         """Each drop waits for a checkpoint of the server's: several wait for the same one."""
 
         def drop(share: list[str]) -> None:
-            line = ControlLine(self._run.connect)
-            self._drop(_called(share), line)
-            line.close()
+            with closing(ControlLine(self._run.connect)) as line:
+                self._drop(_called(share), line)
 
-        threads = [
-            threading.Thread(target=drop, args=(names[at::_AT_ONCE],), daemon=True)
-            for at in range(min(_AT_ONCE, len(names)))
-        ]
-        with suppress(RuntimeError):  # the interpreter ends, and starts no threads any more
-            for thread in threads:
-                thread.start()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(_END_SECONDS)
+        shares = [names[at::_AT_ONCE] for at in range(min(_AT_ONCE, len(names)))]
+        # RuntimeError: the interpreter ends, and starts no threads any more.
+        with suppress(RuntimeError), ThreadPoolExecutor(_AT_ONCE) as threads:
+            threads.map(drop, shares)
 
     @contextmanager
     def saying(self, what: str) -> Iterator[None]:
