@@ -233,10 +233,8 @@ class ServerMoment:
 
     __hash__ = None  # type: ignore[assignment]  # it is named later
 
-    def __init__(
-        self, ask: Callable[[], str] | None, failed: Callable[[ControlFailure], ArenaError]
-    ) -> None:
-        self._ask, self._failed, self._turn = ask, failed, threading.Lock()
+    def __init__(self, ask: Callable[[], str] | None) -> None:
+        self._ask, self._turn = ask, threading.Lock()
         self._name = None if ask else ""
         self.failure: ArenaError | None = None
 
@@ -251,8 +249,8 @@ class ServerMoment:
             ask, self._ask = self._ask, None
             try:
                 self._name = ask() if ask else self._name
-            except ControlFailure as error:
-                self.failure = self._failed(error)
+            except ArenaError as error:
+                self.failure = error
 
     def end(self) -> None:
         """Its level is about to be left: it is asked for no more."""
@@ -488,10 +486,7 @@ class JournaledDatabase(LiveDatabase):
         if self._moment is not None and self._moment[0] == uses:
             return self._moment[1]
         is_start = uses == self.seen and not (top.is_written or top.told)
-        moment = ServerMoment(
-            None if is_start else partial(self._line.do, ServerJournal.moment),
-            partial(self.own.failed, _UNANSWERED),
-        )
+        moment = ServerMoment(None if is_start else partial(self._asked, ServerJournal.moment))
         if not self._before_next(moment.settle):
             moment.settle()
         if moment.failure is not None:

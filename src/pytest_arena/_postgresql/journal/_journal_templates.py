@@ -11,7 +11,6 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from pytest_arena._postgresql._control import ControlFailure, identifier, open_control
 from pytest_arena._postgresql._templates import DatabaseShelves
@@ -134,9 +133,8 @@ def _layout() -> str:
 
 # Rights
 
-_lacking: WeakKeyDictionary[ServerRegistry, str] = WeakKeyDictionary()
 
-
+@cache
 def lacking(own: ServerRegistry) -> str:
     """Return what keeps the role of a run from undoing tests; "" where nothing does.
 
@@ -146,23 +144,17 @@ def lacking(own: ServerRegistry) -> str:
     Raises:
         ArenaError: it cannot be tried: the server is gone, or full of connections.
     """
-    if own not in _lacking:
-        with own.saying("whether tests can be undone cannot be tried"):
-            _lacking[own] = _tried(own)
-    return _lacking[own]
-
-
-def _tried(own: ServerRegistry) -> str:
-    [(role, _)] = own.control.rows(_WHOSE)
-    try:
-        with closing(open_control(own.address_of())) as control, own.writes.one():
-            control.run(BE_REPLICA)
-            control.run(f"BEGIN; {_TRIAL}; ROLLBACK")
-    except ControlFailure as error:
-        if error.is_elsewhere:  # of which nothing follows for the rest of the run
-            raise
-        return f"the role {role} may not: {error.first_line}"
-    return ""
+    with own.saying("whether tests can be undone cannot be tried"):
+        [(role, _)] = own.control.rows(_WHOSE)
+        try:
+            with closing(open_control(own.address_of())) as control, own.writes.one():
+                control.run(BE_REPLICA)
+                control.run(f"BEGIN; {_TRIAL}; ROLLBACK")
+        except ControlFailure as error:
+            if error.is_elsewhere:  # of which nothing follows for the rest of the run
+                raise
+            return f"the role {role} may not: {error.first_line}"
+        return ""
 
 
 def what_would_do(own: ServerRegistry) -> str:
