@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import sys
 import threading
-import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +18,7 @@ from sqlalchemy.orm import Session, make_transient, make_transient_to_detached
 from pytest_arena._databases._app_databases import dialects
 from pytest_arena._gate._engines import asked_by_engine, engine_like, listen_to_sessions, sync_twin
 from pytest_arena._gate._listeners import find_engines
+from pytest_arena._gate._loops import AnyLoopMutex
 from pytest_arena._origin import user_line
 from pytest_arena._process import run_in_new_loop
 from pytest_arena._product import NOWHERE
@@ -137,9 +136,7 @@ class Sessions:
     is_used: bool = False  # whether any was opened
     _sync: list[FreshSession] = field(default_factory=list)
     _async: list[AsyncSession] = field(default_factory=list)
-    _locks: weakref.WeakKeyDictionary[Any, asyncio.Lock] = field(
-        default_factory=weakref.WeakKeyDictionary
-    )
+    _async_turn: AnyLoopMutex = field(default_factory=AnyLoopMutex)  # of gathered requests
     # Of sync requests that are made in several threads at once.
     _turn: threading.RLock = field(default_factory=threading.RLock)
 
@@ -161,8 +158,7 @@ class Sessions:
     async def acommit(self) -> None:
         """Commit pending work, so that a request sees it; also under gathered requests."""
         self.commit_sync_sessions()
-        loop = asyncio.get_running_loop()
-        async with self._locks.setdefault(loop, asyncio.Lock()):
+        async with self._async_turn:
             for session in filter(_has_work, self._async):
                 with _said_whose("await db_session.flush()"):
                     await session.commit()
