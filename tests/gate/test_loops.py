@@ -784,66 +784,6 @@ class TestAdopt:
             assert (queue_of(engine).maxsize, queue_of(engine).use_lifo) == (3, use_lifo)
             b.call(engine.dispose())
 
-    @staticmethod
-    def attack(engine: AsyncEngine, loops: Loops, adopt: Callable[[Pool], None]) -> Outcomes:
-        """Adopt a pool while three wait for it in one loop; then three wait in another."""
-        with loops.there() as a, loops.there() as b:
-            holder = a.call(take(engine))
-            waiting = [(a, a.call(start(3, lambda: query(engine))))]
-            adopt(engine.pool)
-            waiting += [(b, b.call(start(3, lambda: query(engine))))]
-            b.call(cancel(waiting[1][1][0]))
-            a.call(holder.close())
-            seen: Outcomes = [tally(loop.call(outcomes(tasks))) for loop, tasks in waiting]
-            a.call(engine.dispose())
-        return seen
-
-    def test_whoever_waits_already_is_served_pitfall_004(
-        self, loops: Loops, database: Database
-    ) -> None:
-        """As is who comes later, in whichever loop."""
-        seen = self.attack(database.engine(), loops, _loops.adopt)
-        assert seen == [{"1": 3}, {"1": 2, "cancelled": 1}]
-
-    def test_whoever_waits_already_is_served_twin_pitfall_004(
-        self, plain_loops: Loops, database: Database
-    ) -> None:
-        """Without it, the second loop may not wait."""
-        seen = self.attack(database.engine(), plain_loops, lambda _: None)
-        assert seen == [{"1": 3}, {"loop": 3}]
-
-    @pytest.mark.parametrize("delay", range(4))
-    def test_a_waiter_from_before_is_cancelled_as_the_item_comes_back(
-        self, loops: Loops, delay: int
-    ) -> None:
-        """The next one gets it, at whichever step of being woken the first is cancelled."""
-        old: AsyncAdaptedQueue[int] = AsyncAdaptedQueue()
-
-        async def meet() -> int:
-            first, second = await start(2, lambda: greenlet_spawn(old.get))
-            queue = AnyLoopQueue.heir_of(old)
-            queue.put_nowait(1)
-            await passes(delay)
-            first.cancel()
-            if await outcomes([first]) == [1]:  # it was too late to cancel
-                queue.put_nowait(1)
-            got: int = await second
-            return got
-
-        with loops.here() as loop:
-            assert loop.call(meet()) == 1
-
-    def test_a_waiter_from_before_is_abandoned(self, loops: Loops) -> None:
-        """It takes nothing, and keeps nobody from giving back."""
-        old: AsyncAdaptedQueue[int] = AsyncAdaptedQueue()
-        lost = loops.factory()
-        tasks = lost.run_until_complete(start(1, lambda: greenlet_spawn(old.get)))
-        lost.close()
-        queue = AnyLoopQueue.heir_of(old)
-        queue.put_nowait(1)
-        assert queue.get_nowait() == 1
-        forget(tasks)
-
     def test_what_is_given_back_meanwhile_arrives(self) -> None:
         """Another thread may already be in a method of the old queue."""
         pool = AsyncAdaptedQueuePool(nothing, pool_size=1)
@@ -1350,28 +1290,6 @@ class TestPrivateNames:
             assert type(getattr(inner, "_queue", None)) is items, (
                 "asyncio.Queue keeps its items elsewhere: see heir_of()"
             )
-            assert isinstance(getattr(inner, "_getters", None), deque), (
-                "asyncio.Queue keeps those who wait elsewhere: see heir_of()"
-            )
-
-    def test_an_asyncio_queue_waits_in_getters_pitfall_020(self) -> None:
-        """`AnyLoopQueue.heir_of()` tells those futures."""
-
-        async def meet() -> None:
-            inner: Any = asyncio.Queue()
-            [getter] = await start(1, inner.get)
-            [future] = inner._getters
-            assert isinstance(future, asyncio.Future), (
-                "asyncio.Queue._getters holds something else than futures: see heir_of()"
-            )
-            inner._getters.popleft()
-            inner._queue.append(1)
-            future.set_result(None)
-            assert await getter == 1, (
-                "who waits in an asyncio.Queue does not look at _queue when woken: see heir_of()"
-            )
-
-        asyncio.run(meet())
 
     def test_an_asyncio_lock_waits_in_waiters_pitfall_020(self) -> None:
         """`free_locks()` looks whether anybody does."""

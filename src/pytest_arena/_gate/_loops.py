@@ -49,10 +49,10 @@ def install() -> None:
 def adopt(pool: Pool) -> None:
     """Let any loop and thread wait for a pool that was made before `install()`.
 
-    May be called at any time, from any thread, any number of times, for any pool: the new queue
-    takes over the very containers of the old one, so that idle connections stay, whoever waits is
-    served, and what another thread is giving back at this moment arrives. A queue class that is
-    not SQLAlchemy's own stays: somebody chose it. Costs a type check once done.
+    May be called from any thread, any number of times, for any pool, as long as nobody waits for
+    it: the new queue takes over the very container of the old one, so that idle connections stay,
+    and what another thread is giving back at this moment arrives. A queue class that is not
+    SQLAlchemy's own stays: somebody chose it. Costs a type check once done.
 
     The locks of its connections are another matter: `free_locks()`.
     """
@@ -111,17 +111,13 @@ class AnyLoopQueue(QueueCommon[_T]):
         # Who waits, by loops. What holds between any two steps: in each row, as many are told to
         # look as there are things to take, or all of them.
         self._rows: dict[AbstractEventLoop, _Row] = {}
-        # Who waited in a queue that was taken over: asyncio seats them here, and they look for
-        # themselves.
-        self._elders: deque[Future[None]] = deque()
 
     @classmethod
     def heir_of(cls, queue: AsyncAdaptedQueue[_T]) -> AnyLoopQueue[_T]:
-        """Make the queue that takes over the items and waiters of one of SQLAlchemy's."""
-        inner: Any = queue._queue  # noqa: SLF001 - nothing public reaches those who wait
+        """Make the queue that takes over the items of one of SQLAlchemy's."""
+        inner: Any = queue._queue  # noqa: SLF001 - nothing public reaches the container itself
         heir = cls(queue.maxsize, queue.use_lifo)
         heir._items = inner._queue  # noqa: SLF001 - as above; a list in asyncio's LifoQueue
-        heir._elders = inner._getters  # noqa: SLF001 - as above
         return heir
 
     def empty(self) -> bool:
@@ -139,7 +135,7 @@ class AnyLoopQueue(QueueCommon[_T]):
     def get_nowait(self) -> _T:
         """Take an item, or raise `Empty`."""
         with self._guard:
-            # Tried, not asked first: a waiter of a queue taken over takes without our guard.
+            # Tried, not asked first: who is still in a queue taken over takes without our guard.
             try:
                 return self._items.pop() if self.use_lifo else self._items.popleft()  # type: ignore[union-attr]  # a list is always LIFO
             except IndexError:
@@ -190,15 +186,13 @@ class AnyLoopQueue(QueueCommon[_T]):
         return not self._rows or running_loop() not in self._rows
 
     def _tell(self) -> None:
-        """Let one waiter of each loop look, and every elder."""
-        if not (self._rows or self._elders):
+        """Let one waiter of each loop look."""
+        if not self._rows:
             return
         with self._guard:
             gone = [self._rows.pop(loop, None) for loop in tuple(self._rows) if loop.is_closed()]
             for row in tuple(self._rows.values()):
                 row.tell()
-            while (elder := _first_of(self._elders)) is not None:
-                _call(elder)
         del gone  # not under the guard: an abandoned task ends here, and runs what code it likes
 
     def _sit_down(self, seat: _Seat) -> bool:
