@@ -178,6 +178,7 @@ class Gate:
 # By their age: a number is given once. Weak, so that an engine ends when its app lets go of it.
 _known: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()
 _disposed: weakref.WeakSet[Dialect] = weakref.WeakSet()
+_wrapped: weakref.WeakSet[Dialect] = weakref.WeakSet()
 _ages = itertools.count()
 
 
@@ -211,8 +212,10 @@ def remember_engines() -> None:
 
 
 def _remember(engine: Engine) -> None:
-    drop_quietly(engine.dialect)
-    watch_writes(engine.dialect, lambda: _gates[-1].lost)
+    if engine.dialect not in _wrapped:  # several engines may have one
+        _wrapped.add(engine.dialect)
+        drop_quietly(engine.dialect)
+        watch_writes(engine.dialect, lambda: _gates[-1].lost)
     _known[next(_ages)] = engine
 
 

@@ -354,7 +354,6 @@ _WITHOUT_LOOP = frozenset({"psycopg", "aiosqlite"})
 # A loop that ends when its owner lets go of it.
 _Loop = weakref.ref["AbstractEventLoop"]
 _owners: weakref.WeakKeyDictionary[Any, _Loop] = weakref.WeakKeyDictionary()
-_quiet_ones: weakref.WeakSet[Dialect] = weakref.WeakSet()
 _watched_loops: weakref.WeakSet[AbstractEventLoop] = weakref.WeakSet()
 
 
@@ -388,11 +387,10 @@ def drop_quietly(dialect: Dialect) -> None:
 
     SQLAlchemy pings a connection *before* any listener may look at it, and terminates one by
     saying goodbye in the running loop: either fails in another loop, with tracebacks in the log.
-    Wraps three methods of the instance, once; a method call more for each ping and close.
+    Wraps three methods of the instance; a method call more for each ping and close.
     """
-    if not dialect.is_async or dialect.driver == "aiosqlite" or dialect in _quiet_ones:
+    if not dialect.is_async or dialect.driver == "aiosqlite":
         return
-    _quiet_ones.add(dialect)
     instance: Any = dialect  # its methods are replaced, its class's are not
     quiet = _without_awaiting if dialect.driver in _WITHOUT_LOOP else _quiet
     instance.do_close, instance.do_terminate = quiet(dialect.do_close), quiet(dialect.do_terminate)

@@ -103,10 +103,7 @@ class Levels:
 
     def find(self, owner: object) -> Level | None:
         """Return the level of a fixture or a test, None if it has none."""
-        for level in self._stack:
-            if level.owner is owner:
-                return level
-        return None
+        return next((level for level in self._stack if level.owner is owner), None)
 
     def above(self, level: Level) -> list[Level]:
         """Return the levels above this one, the top first."""
