@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql._scripts import ScriptFailed, run_script
+from pytest_arena._postgresql._scripts import run_script
 from pytest_arena._postgresql.drivers._statements import reaches_beyond
+from pytest_arena._product import ScriptError
 from pytest_arena._values import Stage
 from pytest_arena.errors import TemplateError
 
@@ -94,7 +95,7 @@ def test_what_is_not_for_arena_to_run_is_refused_before_anything_is(
 ) -> None:
     """``pg_dump --create --clean`` would drop the developer's own database."""
     heard = Heard()
-    with pytest.raises(ScriptFailed, match=says) as caught:
+    with pytest.raises(ScriptError, match=says) as caught:
         run_script(heard, script)
     assert caught.value.line == line
     assert caught.value.fix

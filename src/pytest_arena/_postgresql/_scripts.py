@@ -8,19 +8,12 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import ControlFailure, literal
 from pytest_arena._postgresql.drivers._statements import reaches_beyond
+from pytest_arena._product import ScriptError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena._postgresql._control import Control
-
-
-class ScriptFailed(Exception):
-    """A statement of a script failed, or is not for arena to run. ``fix`` is "" if not known."""
-
-    def __init__(self, message: str, *, line: int, sqlstate: str = "", fix: str = "") -> None:
-        super().__init__(message)
-        self.line, self.sqlstate, self.fix = line, sqlstate, fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +39,7 @@ def run_script(control: Control, script: str) -> None:
     Nothing is run if one statement reaches beyond the database, as ``DROP DATABASE`` does.
 
     Raises:
-        ScriptFailed: with the line.
+        ScriptError: with the line; "" for a next step that is not known.
     """
     statements = list(_statements(script))
     for statement in statements:
@@ -70,7 +63,7 @@ def _check(statement: _Statement) -> None:
         fix = "COPY table (columns) FROM stdin;   or: pg_dump --inserts"
     else:
         return
-    raise ScriptFailed(what, line=statement.line, fix=fix)
+    raise ScriptError(what, line=statement.line, fix=fix)
 
 
 def _run(control: Control, statement: _Statement) -> None:
@@ -83,8 +76,7 @@ def _run(control: Control, statement: _Statement) -> None:
         fix = ""
         if _NO_ROLE.search(str(error)):
             fix = "pg_dump --no-owner --no-privileges …   (a script of its own for the schema)"
-        line = _line_of(error, statement)
-        raise ScriptFailed(str(error), line=line, sqlstate=error.sqlstate, fix=fix) from error
+        raise ScriptError(str(error), line=_line_of(error, statement), fix=fix) from error
 
 
 def _line_of(error: ControlFailure, statement: _Statement) -> int:

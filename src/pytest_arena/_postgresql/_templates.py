@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import URL
 
-from pytest_arena._postgresql import _scripts as scripts
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
+from pytest_arena._postgresql._scripts import run_script
 from pytest_arena._product import Aim, Key, Manifest, ScriptError, Template, read_manifest
 from pytest_arena.errors import TemplateError
 
@@ -105,10 +105,10 @@ class DatabaseTarget:
         """On a connection of arena's own: what the script sets there ends with it."""
         with contextlib.closing(open_control(self.address)) as control:
             try:
-                scripts.run_script(control, script)
-            except scripts.ScriptFailed as error:
-                fix = error.fix or _next_step(error)
-                raise ScriptError(str(error), line=error.line, fix=fix) from error
+                run_script(control, script)
+            except ScriptError as error:
+                error.fix = error.fix or _next_step(error.__cause__)
+                raise
 
     def has_tables(self) -> bool:
         """Asked of a connection of arena's own."""
@@ -269,7 +269,7 @@ _FAILED_BY = {
 }
 
 
-def _next_step(error: BaseException) -> str:
+def _next_step(error: BaseException | None) -> str:
     """Return what to do after a statement of a build has failed; "" where it is not known."""
     kind = _FAILED_BY.get(_sqlstate(error), "")
     text = str(getattr(error, "orig", None) or error)
