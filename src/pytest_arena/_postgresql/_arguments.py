@@ -108,12 +108,8 @@ def _section(file: Path, service: str) -> dict[str, str]:
     return dict(parser[service]) if service in parser else {}
 
 
-_DRIVERS = frozenset({"asyncpg", "psycopg", "psycopg2"})
-
-
-def knows(driver: str) -> bool:
-    """Whether the arguments of this driver are understood."""
-    return driver in _DRIVERS
+# By preference, where no engine has said: the async driver most apps have, then those for all.
+DRIVERS = ("asyncpg", "psycopg", "psycopg2")
 
 
 def target(driver: str, args: Any, kwargs: dict[str, Any]) -> ServerTarget:

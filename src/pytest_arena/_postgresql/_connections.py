@@ -37,7 +37,7 @@ class PostgreSQLConnections:
 
     def describe(self, dialect: Dialect, cargs: Any, cparams: Any) -> Asked | None:
         """The servers and the database, as libpq and asyncpg read them."""
-        if not arguments.knows(dialect.driver):
+        if dialect.driver not in arguments.DRIVERS:
             return None
         meant = arguments.target(dialect.driver, cargs, cparams)
         return Asked(dialect, "postgresql", meant.name, database=meant.database)

@@ -10,6 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._origin import as_own
+from pytest_arena._postgresql._arguments import DRIVERS
 from pytest_arena._postgresql._identity import identity_of_control
 from pytest_arena._postgresql._templates import DatabaseShelves, url_of
 from pytest_arena._postgresql.isolation import isolate
@@ -31,9 +32,7 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.servers import Server
     from pytest_arena._product import Core, Database, Isolation
 
-# By preference, where no engine has said: the async driver most apps have, then those for all.
 ISOLATIONS = {"auto": None, "undo": None, "clone": None}  # which class it is, `Choice` says
-_DRIVERS = ("asyncpg", "psycopg", "psycopg2")
 
 
 class PostgreSQL:
@@ -94,7 +93,7 @@ class PostgreSQL:
 
     def drivers(self) -> tuple[str, ...]:
         """Those that SQLAlchemy knows and arena, too."""
-        return tuple(driver for driver in _DRIVERS if find_spec(driver) is not None)
+        return tuple(driver for driver in DRIVERS if find_spec(driver) is not None)
 
     def meant(self, asked: Asked) -> tuple[Key | None, tuple[str, ...]]:
         """The database's name: two hosts with one name are a primary and its replica."""
