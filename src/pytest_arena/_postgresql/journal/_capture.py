@@ -52,10 +52,7 @@ def install(address: Address) -> list[JournalGap]:
 
 def _fitting_schema(control: Control) -> str:
     """Return where the role that is connected may install one."""
-    is_superuser = control.rows(
-        "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
-    )
-    return HIDDEN_SCHEMA if is_superuser[0][0] else PLAIN_SCHEMA
+    return HIDDEN_SCHEMA if control.rows("SHOW is_superuser") == [("on",)] else PLAIN_SCHEMA
 
 
 def _installed(control: Control, schema: str) -> list[JournalGap]:
@@ -104,7 +101,7 @@ def capture_new(control: Control, schema: str) -> list[str]:
         )
         canon = read_canon(control, f"{schema}.canon")
     missed: list[str] = []
-    for table in found.incomplete():
+    for table in filter(found.is_incomplete, found.tables):
         try:
             control.run(f"{_AS_OURS}; {_BRIEFLY}; {found.completed(table, schema, canon)}")
         except ControlFailure as error:
@@ -196,11 +193,8 @@ class _Found(NamedTuple):
     triggers: set[_Fact]
     installed: set[int]  # the tables that there were when the journal was installed
 
-    def incomplete(self) -> list[JournalTable]:
-        """Return the tables that are new, have a new partition or are inherited since."""
-        return [table for table in self.tables if self._is_incomplete(table)]
-
-    def _is_incomplete(self, table: JournalTable) -> bool:
+    def is_incomplete(self, table: JournalTable) -> bool:
+        """Whether a table is new, has a new partition or is inherited since."""
         there = self._triggers_of(table)
         if table.by_row and any(not fact[-1] and fact[2] != _ON_TRUNCATE for fact in there):
             return True  # its children's rows would be told twice
