@@ -298,8 +298,6 @@ def environment(folder: Path) -> dict[str, str]:
         "COLUMNS": "80",
         "NO_COLOR": "1",
         "PATH": f"{programs}{os.pathsep}{kept.get('PATH', os.defpath)}",
-        # They import a second's worth into each of a hundred runs, for nothing that a page shows.
-        "PYTEST_ADDOPTS": "-p no:faker -p no:hypothesispytest",
     }
 
 

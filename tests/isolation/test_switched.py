@@ -68,7 +68,7 @@ class Switching:
 
     def enter(self, name: str = "") -> None:
         """Enter a level, by an isolation that may be another."""
-        self.isolation.asked_for = name
+        self.isolation.ask_for(name)
         self.isolation.enter()
         self.generations.append(self.isolation.generation)
 

@@ -55,26 +55,27 @@ Restorer.restore = lie
 CLONE_LIES = """
 from contextlib import closing
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.isolation import ServerIsolation
-from pytest_arena._postgresql.isolation._plain import PlainDatabase
+from pytest_arena._postgresql.isolation._isolation import ServerIsolation
 
-put = PlainDatabase.put
+bring_back = ServerIsolation._bring_back
+leave_by_force = ServerIsolation.leave_by_force
+lies = True
 
 
-def lie(self, *args):
-    put(self, *args)
-    if PlainDatabase.lies:
-        with closing(open_control(self.address)) as control:
+def lie(self, level):
+    bring_back(self, level)
+    if lies:
+        with closing(open_control(self.live.address)) as control:
             control.run({statement!r})
 
 
 def by_force(self):
-    PlainDatabase.lies = False  # from here on: another writer's work may call for a further copy
+    global lies
+    lies = False  # from here on: another writer's work may call for a further copy
     leave_by_force(self)
 
 
-leave_by_force = ServerIsolation.leave_by_force
-PlainDatabase.put, PlainDatabase.lies, ServerIsolation.leave_by_force = lie, True, by_force
+ServerIsolation._bring_back, ServerIsolation.leave_by_force = lie, by_force
 """
 
 LEFT = [

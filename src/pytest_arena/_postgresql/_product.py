@@ -138,7 +138,7 @@ class PostgreSQL:
             return f"{self.shown} is isolated by undo or clone"
         missing = lacking(self._databases()) if name == "undo" else ""
         if not missing:
-            cast("ServerIsolation", isolation).asked_for = name
+            cast("ServerIsolation", isolation).ask_for(name)
         return missing
 
     def _say_that_it_is_slow(self, own: ServerRegistry) -> None:

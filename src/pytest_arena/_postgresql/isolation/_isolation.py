@@ -38,7 +38,7 @@ class ServerIsolation:
     ``undo`` takes changes back in place, ``clone`` puts a copy in the database's place. Where
     nobody has used the database, nothing is asked: see ``uses``.
 
-    ``asked_for`` says by which isolation the next level is entered. Where that is another one than
+    ``ask_for`` says by which isolation the next level is entered. Where that is another one than
     the one in use, the live database is copied with all that stands in it, and the level is
     entered on the copy. When it is left, the database below is as it was: nobody has been led to
     it meanwhile. The copy is kept for the next such level, if that comes before anybody has used
@@ -61,7 +61,7 @@ class ServerIsolation:
     ) -> None:
         self._own, self._uses, self._tell = own, uses, tell
         self.check: Callable[[], None] = nothing
-        self.asked_for = ""
+        self._asked_for = ""
         self._snapshots: list[Snapshot] = []  # frozen by us, to be dropped by us
         # A level of another isolation that was left, and how many uses there were then.
         self._spare: tuple[_Level, int] | None = None
@@ -95,6 +95,10 @@ class ServerIsolation:
 
     # Levels
 
+    def ask_for(self, isolation: str) -> None:
+        """Have the next level isolated this way."""
+        self._asked_for = isolation
+
     def enter(self) -> None:
         """Open a level above the state that stands now.
 
@@ -104,7 +108,7 @@ class ServerIsolation:
             Held: somebody's open transaction is in the way of a copy; nothing was done.
             IsolationError: there is no room for it, or the other isolation cannot be had here.
         """
-        asked_for, self.asked_for = self.asked_for, ""
+        asked_for, self._asked_for = self._asked_for, ""
         level, live = self._stack[-1], self.live
         live.close_moments(are_over=False)
         if level.owed:
