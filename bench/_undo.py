@@ -95,7 +95,7 @@ def _isolation(own: ServerRegistry, template: str) -> Callable[[int], Any]:
     own.freeze(source)
     used = next(tests)
     isolation = ServerIsolation(own, source, "undo", uses=lambda: used, tell=print)
-    app, generation = connect(isolation.address), isolation.generation
+    app, generation = connect(isolation.live.address), isolation.generation
 
     def test(dirty: int) -> None:
         nonlocal used

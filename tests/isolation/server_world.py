@@ -84,7 +84,7 @@ class Hand:
         if self._connection is None or self._generation != isolation.generation:
             self.close()
             self._generation = isolation.generation
-            self._connection = connect(isolation.address.database)
+            self._connection = connect(isolation.live.address.database)
         return self._connection
 
     @property
@@ -149,7 +149,7 @@ class ServerWorld:
     def dump(self) -> list[object]:
         """Return all that a new connection sees."""
         self.uses.number += 1
-        with closing(connect(self.isolation.address.database)) as fresh:
+        with closing(connect(self.isolation.live.address.database)) as fresh:
             fresh.execute("SET lock_timeout = '1s'")
             return dump_of(fresh)
 

@@ -44,7 +44,7 @@ def test_a_number_taken_from_a_sequence_is_seen_without_a_record(world: ServerWo
         hand.execute("SELECT nextval('many_id_seq')")
         world.isolation.enter()
         world.uses.number += 1
-        with closing(connect(world.isolation.address.database)) as other:
+        with closing(connect(world.isolation.live.address.database)) as other:
             other.execute("SELECT nextval('many_id_seq')")
         assert not world.isolation.is_clean()
         assert world.isolation.leave()
@@ -67,7 +67,7 @@ def found_clean(world: ServerWorld, read: Callable[[], object]) -> bool:
 def test_a_level_that_was_only_read_is_clean(world: ServerWorld) -> None:
     """With sequences and without, and beside clones that are made at the same time."""
     hand = world.connect()
-    live = world.isolation.address
+    live = world.isolation.live.address
 
     def read() -> None:
         hand.execute("SELECT * FROM dancers").fetchall()
@@ -77,7 +77,7 @@ def test_a_level_that_was_only_read_is_clean(world: ServerWorld) -> None:
     world.isolation.enter()
     hand.execute("DELETE FROM plain")
     world.isolation.leave()
-    assert world.isolation.address != live
+    assert world.isolation.live.address != live
     assert found_clean(world, read)
 
 
@@ -156,7 +156,7 @@ def test_locks_and_prepared_transactions_pitfall_067_131(world: ServerWorld) -> 
     world.isolation.leave()
     [(most,)] = rows("SELECT current_setting('max_prepared_transactions')::int")
     world.isolation.enter()
-    live = world.isolation.address.database
+    live = world.isolation.live.address.database
     if most:
         hand.executescript("BEGIN; INSERT INTO plain VALUES (3); PREPARE TRANSACTION 'left'")
         assert not world.isolation.is_clean()

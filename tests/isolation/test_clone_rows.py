@@ -222,7 +222,7 @@ def test_a_lock_is_not_waited_for(world: World) -> None:
 def test_whoever_looks_leaves_nothing_and_moves_nothing(world: World, own: ServerRegistry) -> None:
     """No connection of the app's is ended, and no copy stays; a look that was ended is opened."""
     own.rest()
-    others = names_on_server(beginning="arena_live") - {world.isolation.address.database}
+    others = names_on_server(beginning="arena_live") - {world.isolation.live.address.database}
     hand = world.connect()
     world.isolation.enter()
     hand.execute("INSERT INTO plain VALUES (5)")
@@ -263,7 +263,7 @@ def test_every_driver_reads_the_same(kind: Any, world: World) -> None:
     """Whichever is installed: the same rows, and values as it has them."""
     hand = world.connect()
     hand.executescript(KINDS)
-    database = address(world.isolation.address.database)
+    database = address(world.isolation.live.address.database)
     with closing(kind(database, {})) as control:
         before = read_rows(control)
         hand.executescript(ROWS)

@@ -43,7 +43,7 @@ class Database:
             call()
         self.waiting = []
         self.uses += 1
-        run(f"INSERT INTO plain VALUES ({value})", database=self.isolation.address.database)
+        run(f"INSERT INTO plain VALUES ({value})", database=self.isolation.live.address.database)
 
     def changed(self, *moments: object) -> set[object]:
         """What has come, between two moments."""

@@ -47,7 +47,7 @@ class Switching:
     @property
     def database(self) -> str:
         """The one that is live."""
-        return self.isolation.address.database
+        return self.isolation.live.address.database
 
     def write(self, name: str) -> None:
         """Commit a row."""

@@ -44,14 +44,14 @@ def test_the_database_and_its_connections_stay(world: ServerWorld) -> None:
     """Connections are kept from test to test, which is what makes it quick."""
     hand = world.connect()
     before, pid = hand.dump(), hand.raw.info.backend_pid
-    live, generation = world.isolation.address, world.isolation.generation
+    live, generation = world.isolation.live.address, world.isolation.generation
     for _ in range(3):
         world.isolation.enter()
         hand.executescript("DELETE FROM dancers; TRUNCATE plain; SELECT nextval('tickets')")
         assert world.isolation.leave()
         assert hand.dump() == before
     assert hand.raw.info.backend_pid == pid
-    assert (world.isolation.address, world.isolation.generation) == (live, generation)
+    assert (world.isolation.live.address, world.isolation.generation) == (live, generation)
 
 
 def test_a_level_that_was_only_read_is_clean(world: ServerWorld) -> None:
@@ -101,11 +101,11 @@ def test_a_row_lock_of_an_idle_transaction_holds_the_level(world: ServerWorld) -
     world.isolation.enter()
     hand.execute("UPDATE dancers SET style = 'x'")
     locker.executescript("BEGIN; SELECT * FROM dancers FOR UPDATE")
-    live = world.isolation.address
+    live = world.isolation.live.address
     with pytest.raises(Held, match=str(locker.raw.info.backend_pid)):
         world.isolation.leave()
     world.isolation.leave_by_force()
-    assert world.isolation.address == live
+    assert world.isolation.live.address == live
     assert hand.dump() == before
 
 
@@ -144,7 +144,7 @@ def test_a_level_whose_sequences_alone_have_moved_is_untouched_pitfall_057(
 def test_prepared_transactions_pitfall_058_067(world: ServerWorld) -> None:
     """No session holds one: it is rolled back, and the database stays."""
     hand = world.connect()
-    before, live = hand.dump(), world.isolation.address
+    before, live = hand.dump(), world.isolation.live.address
     world.isolation.enter()
     hand.executescript("BEGIN; INSERT INTO plain VALUES (3); PREPARE TRANSACTION 'left'")
     hand.execute("INSERT INTO plain VALUES (4)")
@@ -152,7 +152,7 @@ def test_prepared_transactions_pitfall_058_067(world: ServerWorld) -> None:
     assert world.isolation.leave()
     assert rows("SELECT gid FROM pg_prepared_xacts WHERE gid = 'left'") == []
     assert hand.dump() == before
-    assert world.isolation.address == live
+    assert world.isolation.live.address == live
     assert world.told[-1].endswith("rolled back: left")
 
 
@@ -196,7 +196,7 @@ def sparing(
     def insert() -> object:
         uses[0] += 1
         [(number,)] = rows(
-            "INSERT INTO dancers (name) VALUES (random()) RETURNING id", undo.address.database
+            "INSERT INTO dancers (name) VALUES (random()) RETURNING id", undo.live.address.database
         )
         return number
 
@@ -303,11 +303,11 @@ def test_ddl_in_a_test_pitfall_029_030_031(world: ServerWorld, depth: int, mark:
             f"INSERT INTO plain VALUES ({number}); INSERT INTO dancers (name) VALUES ('{number}');"
             f"DELETE FROM scores WHERE round = {number}; SELECT nextval('tickets')"
         )
-    live = world.isolation.address
+    live = world.isolation.live.address
     hand.executescript(DDL[mark])
     assert world.isolation.leave()
     assert hand.dump() == states.pop()
-    assert world.isolation.address != live
+    assert world.isolation.live.address != live
     while states:
         hand.execute("INSERT INTO many (a) VALUES ('x')")
         assert world.isolation.leave()
@@ -343,7 +343,7 @@ def test_ddl_in_a_wide_level(world: ServerWorld) -> None:
     addresses = set()
     for _ in range(3):
         world.isolation.enter()
-        addresses.add(world.isolation.address)
+        addresses.add(world.isolation.live.address)
         hand.executescript("INSERT INTO notes (a) VALUES (2); UPDATE dancers SET age = 3")
         assert world.isolation.leave()
         assert hand.dump() == wide
@@ -398,7 +398,7 @@ def test_an_app_that_makes_its_tables_at_import(own: ServerRegistry) -> None:
         addresses = set()
         for _ in range(3):
             world.isolation.enter()
-            addresses.add(world.isolation.address)
+            addresses.add(world.isolation.live.address)
             hand.execute("INSERT INTO notes VALUES (2)")
             assert world.isolation.leave()
             assert hand.dump() == before
@@ -530,13 +530,13 @@ def test_what_has_nothing_to_do_with_the_schema_does_not_freeze_it(
     hand = world.connect()
     world.isolation.enter()
     hand.execute("INSERT INTO plain VALUES (7)")
-    live, generation = world.isolation.address, world.isolation.generation
+    live, generation = world.isolation.live.address, world.isolation.generation
     with monkeypatch.context() as patched:
         patched.setattr(ServerJournal, "enter", refuse)
         with pytest.raises(ArenaError, match="the change journal cannot go on: no"):
             world.isolation.enter()
     is_usable_as_it_was(world, hand)
-    assert (world.isolation.address, world.isolation.generation) == (live, generation)
+    assert (world.isolation.live.address, world.isolation.generation) == (live, generation)
 
 
 def test_a_lock_on_what_a_level_is_compared_by_is_told(world: ServerWorld) -> None:
@@ -564,7 +564,7 @@ def is_usable_as_it_was(world: ServerWorld, hand: Hand) -> None:
 def test_all_connections_ended_by_a_test(world: ServerWorld, *, is_written: bool) -> None:
     """The journal's own is made once more; its journal is still whole."""
     hand = world.connect()
-    before, live = hand.dump(), world.isolation.address
+    before, live = hand.dump(), world.isolation.live.address
     world.isolation.enter()
     if is_written:
         hand.execute("DELETE FROM plain")
@@ -574,7 +574,7 @@ def test_all_connections_ended_by_a_test(world: ServerWorld, *, is_written: bool
     assert world.isolation.leave() is is_written
     assert world.isolation.generation > generation  # the app's are gone, too
     assert hand.dump() == before
-    assert world.isolation.address == live
+    assert world.isolation.live.address == live
 
 
 def test_a_reader_that_was_ended_leaves_no_thread(
@@ -586,7 +586,7 @@ def test_a_reader_that_was_ended_leaves_no_thread(
     monkeypatch.setattr(f"{live}.open_control", lambda to: by_asyncpg(to, {}))
     before = world.isolation.content()
     threads = threading.active_count()
-    name = world.isolation.address.database
+    name = world.isolation.live.address.database
     run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
     assert world.isolation.content() == before
     assert threading.active_count() == threads
@@ -611,7 +611,7 @@ def test_a_forked_child_has_a_connection_of_its_own_pitfall_078(world: ServerWor
 def is_undone_by_a_child(world: ServerWorld) -> bool:
     """Work on one's own connections; the parent's are not to be touched."""
     world.isolation.enter()
-    with closing(connect(world.isolation.address.database)) as mine:
+    with closing(connect(world.isolation.live.address.database)) as mine:
         world.uses.number += 1
         mine.execute("DELETE FROM plain")
         is_left = world.isolation.leave()
@@ -732,8 +732,8 @@ def test_a_check_that_fails_has_the_database_replaced(world: ServerWorld) -> Non
     hand = world.connect()
     before = hand.dump()
     world.isolation.enter()
-    run("SET session_replication_role = replica", database=world.isolation.address.database)
-    with closing(connect(world.isolation.address.database)) as past:
+    run("SET session_replication_role = replica", database=world.isolation.live.address.database)
+    with closing(connect(world.isolation.live.address.database)) as past:
         past.execute("SET arena.undo = 1")  # as the journal's own connection is set
         past.execute("DELETE FROM plain")
     hand.execute("SELECT 1")
@@ -742,11 +742,11 @@ def test_a_check_that_fails_has_the_database_replaced(world: ServerWorld) -> Non
         raise IsolationError("not as it was", why="", cause="", fix="")
 
     world.isolation.check = check
-    live = world.isolation.address
+    live = world.isolation.live.address
     with pytest.raises(IsolationError, match="not as it was"):
         world.isolation.leave()
     world.isolation.leave_by_force()
-    assert world.isolation.address != live
+    assert world.isolation.live.address != live
     assert hand.dump() == before
 
 
@@ -804,9 +804,9 @@ def test_an_open_writer_that_ends_by_itself(world: ServerWorld) -> None:
     for _ in range(2):
         world.isolation.enter()
         writer.executescript("BEGIN; DELETE FROM dancers")
-        live, generation = world.isolation.address, world.isolation.generation
+        live, generation = world.isolation.live.address, world.isolation.generation
         world.isolation.leave_by_force()
-        assert world.isolation.address == live
+        assert world.isolation.live.address == live
         assert world.isolation.generation > generation
         wait_until(lambda: not world.isolation.writers())
         assert hand.dump() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import threading
 from contextlib import contextmanager
@@ -9,7 +10,6 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
-from pytest_arena._gate._loops import AnyLoopMutex
 from pytest_arena.errors import ClientError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Login:
         """Whether the client has logged in."""
         self._failure: ClientError | None = None
         self._thread_lock = threading.Lock()
-        self._loop_lock = AnyLoopMutex()  # a client may be used in several loops, one by one
+        self._loop_lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     def forget(self) -> None:
         """The next request logs in again."""
@@ -57,7 +57,7 @@ class Login:
         if self.is_done or self in _under_way.get():
             return
         known = self._failure
-        async with self._loop_lock:
+        async with self._lock_of_this_loop():
             if not self._is_open_since(known):
                 return
             with self._attempt():
@@ -80,6 +80,13 @@ class Login:
                     answer.close()  # else Python warns that nobody awaited it
                 if inspect.isawaitable(answer):
                     raise _app_errors.async_login(role=self.role, path=self._path)
+
+    def _lock_of_this_loop(self) -> asyncio.Lock:
+        """An asyncio.Lock belongs to a loop, a client may be used in several, one by one."""
+        loop = asyncio.get_running_loop()
+        if self._loop_lock is None or self._loop_lock[0] is not loop:
+            self._loop_lock = loop, asyncio.Lock()
+        return self._loop_lock[1]
 
     def _is_open_since(self, known: ClientError | None) -> bool:
         """Whether it is our turn; if somebody failed while we waited, that is our failure, too."""

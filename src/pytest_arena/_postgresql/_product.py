@@ -158,7 +158,7 @@ class PostgreSQL:
         known = self._aims.get(database)  # asked for at each checkout
         generation = database.born, isolation.generation  # before the address, which moves first
         if known is None or known.generation != generation or known.key != database.key:
-            address = isolation.address
+            address = isolation.live.address
             self._lives.setdefault(address.database, database)
             known = self._aims[database] = Aim(database.key, "", generation, address)
         return known

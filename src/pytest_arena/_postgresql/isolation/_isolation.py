@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql.isolation._live import Uses
     from pytest_arena._postgresql.registry import ServerRegistry
-    from pytest_arena._values import Address, TableRows
+    from pytest_arena._values import TableRows
 
 _Live = JournaledDatabase | PlainDatabase
 _Level = ServerLevel[_Live]
@@ -82,11 +82,6 @@ class ServerIsolation:
     def name(self) -> str:
         """That of the isolation in use."""
         return self.live.isolation
-
-    @property
-    def address(self) -> Address:
-        """How one logs in to the live database now."""
-        return self.live.address
 
     @property
     def depth(self) -> int:
