@@ -32,8 +32,8 @@ def user_line() -> CodeLine | None:
 
 def who_connects() -> str:
     """Return that line, as the cause in a message; in words where there is none."""
-    unseen = "no line of yours is on the stack: a thread or an extension module connects"
-    return str(user_line() or unseen)
+    unseen = "no line of yours is on the stack: a pool's own task, a thread or an extension module"
+    return str(user_line() or f"{unseen} connects")
 
 
 def line_of_coroutine(coroutine: object) -> CodeLine | None:

@@ -50,7 +50,10 @@ class Door(Protocol):
 
 
 class Hooks:
-    """What the arena wants around each request of our clients; of a wide fixture's, nothing."""
+    """What the arena wants around each request of our clients.
+
+    As they stand here they do nothing: so for a client of a wide fixture, which no test has made.
+    """
 
     def __init__(self, door: Door | None = None) -> None:
         self.door = door  # whoever stands before the app

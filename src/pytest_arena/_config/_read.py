@@ -233,11 +233,20 @@ def _line_of(name: str, inipath: Path | None) -> str:
 def _check_choice(given: OptionValue, choices: tuple[str, ...]) -> None:
     if not choices or given.text in choices:
         return
+    if given.text in LATER:
+        raise ConfigError(
+            f"{given.written(given.text)}: this version of pytest-arena isolates SQLite by copy, "
+            "and PostgreSQL by undo or clone",
+            why="tests that ran on another database, or another way, than was asked for would "
+            "prove nothing",
+            cause=given.place,
+            fix=given.written("auto"),
+        )
     raise ConfigError(
         f"{given.written(given.text)} is none of: {', '.join(choices)}",
         why="the run would not do what was asked for",
-        cause=f"a value that this version does not know, in {given.place}",
-        fix=given.written("auto" if given.text in LATER else nearest(given.text, choices)),
+        cause=f"a misspelt value in {given.place}",
+        fix=given.written(nearest(given.text, choices)),
     )
 
 

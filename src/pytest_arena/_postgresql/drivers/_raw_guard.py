@@ -13,13 +13,12 @@ from contextvars import ContextVar
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._origin import is_own
+from pytest_arena._origin import is_own, who_connects
 from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql._arguments import Led, ServerTarget
 from pytest_arena._postgresql.drivers._statements import (
     SEAMS,
     Admitted,
-    cause_in_code,
     guard_cursors,
     note_opened,
     replace_function,
@@ -320,7 +319,7 @@ def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> Refus
         f"refused: a connection to {target.name} by {driver}, and not by the app's engine",
         why="arena leads engines into the test's database; what this connection does would stay "
         "in a database that may be a real one",
-        cause=cause_in_code(),
+        cause=who_connects(),
         fix="arena_drivers = redirect   (it then lands in the test's database)\n"
         f"or use the app's engine, db_session or arena.url{_allowing(target)}",
     )
@@ -332,7 +331,7 @@ def _led_astray(target: ServerTarget) -> UnknownDatabaseError:
         f"refused: an engine's connection to {target.name}, which is not inside the arena",
         why="a do_connect listener of the app changed where it goes after arena had led it into "
         "the test's database; what the test did would stay there",
-        cause=cause_in_code(),
+        cause=who_connects(),
         fix=f"set what belongs to the session alone in the listener{_allowing(target)}",
     )
 
@@ -343,7 +342,7 @@ def _made_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
         f"refused: a connection to {target.name}, which is not inside the arena",
         why="a connection_factory was asked for one to the test's database and opened another one; "
         "what it does would stay there",
-        cause=cause_in_code(),
+        cause=who_connects(),
         fix="let the factory pass on the dsn that it is given",
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache, wraps
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pytest_arena._origin import user_line
+from pytest_arena._origin import who_connects
 from pytest_arena.errors import ProductionDatabaseError
 
 if TYPE_CHECKING:
@@ -181,16 +181,10 @@ def refused_beyond(statement: str) -> ProductionDatabaseError:
         f"refused: {statement}, which reaches beyond the test's database",
         why="the server may have databases of yours; what is done to them, and to the server, is "
         "not taken back after the test",
-        cause=cause_in_code(),
+        cause=who_connects(),
         fix="delete the fixture that makes a test database, and name what fills one:\n"
         "arena_schema = <module>:<Base>   (a migration names its own by current_database())",
     )
-
-
-def cause_in_code() -> str:
-    """Return the user's line that has asked for what is refused, or why there is none."""
-    unseen = "no line of yours is on the stack: a pool's own task, a thread or an extension module"
-    return str(user_line() or f"{unseen} connects")
 
 
 def replace_function(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
