@@ -65,14 +65,6 @@ class Request:
         return self.until or (self.turn.after if self.turn else None)
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """An error that the gate or the template raised into somebody's code."""
-
-    error: ArenaError
-    test: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestFacts:
     """What one test did, when all is settled. Times are seconds."""
@@ -93,7 +85,8 @@ class Ledger:
     test: str = ""
     tests: list[TestFacts] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)  # of the test, by clients of ours
-    refusals: list[Refusal] = field(default_factory=list)
+    # Errors that the gate or a template raised into somebody's code, each with its test.
+    refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)  # notes that with -q are told as well
     kept: list[str] = field(default_factory=list)
@@ -116,7 +109,7 @@ class Ledger:
 
     def refused(self, error: _Error) -> _Error:
         """Keep an error that an ``except Exception`` of the app may swallow, and return it."""
-        self.refusals.append(Refusal(error, self.test))
+        self.refusals.append((error, self.test))
         return error
 
     def mark(self) -> int:
@@ -125,7 +118,7 @@ class Ledger:
 
     def since(self, mark: int) -> list[ArenaError]:
         """Return what was refused after a mark."""
-        return [refusal.error for refusal in self.refusals[mark:]]
+        return [error for error, _ in self.refusals[mark:]]
 
     def mark_reported(self, *errors: BaseException) -> None:
         """Somebody was told of these: they failed a test, or were expected."""
@@ -134,9 +127,9 @@ class Ledger:
     def unreported(self, test: str) -> list[ArenaError]:
         """Return what was refused in this test ("" for outside of any) and nobody was told of."""
         return [
-            refusal.error
-            for refusal in self.refusals
-            if refusal.test == test and id(refusal.error) not in self._reported
+            error
+            for error, where in self.refusals
+            if where == test and id(error) not in self._reported
         ]
 
     @contextmanager

@@ -69,8 +69,9 @@ def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
     """Return what is told at the end: with ``-v`` a line for each test as well."""
     if summary is None:
         return []
-    if verbosity < 0:
-        return list(_quiet_lines(summary))
+    if verbosity < 0:  # what made the run fail, and that it was none on what was asked for
+        outside = [f"outside of any test {refusal}" for refusal in summary.refusals]
+        return [f"arena: {line}" for line in (*summary.unused, *summary.unread, *outside)]
     told = list(_summary_lines(summary))
     return [*told, *_test_lines(summary)] if told and verbosity > 0 else told
 
@@ -90,8 +91,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     elif used and not summary.has_template and summary.suggestion:
         yield "to have each test start with the tables:"
         yield f"    arena_schema = {summary.suggestion}"
-    yield from summary.unused
-    yield from (*summary.notes, *summary.unread)
+    yield from (*summary.unused, *summary.notes, *summary.unread)
     for name in summary.unasked:
         yield (
             f"no engine asked for a database {name!r}, which the options name (there are: "
@@ -99,14 +99,6 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         )
     for refusal in summary.refusals:
         yield f"refused outside of any test: {refusal}"
-
-
-def _quiet_lines(summary: Summary) -> Iterator[str]:
-    """With ``-q``: what made the run fail, and that it was none on what was asked for."""
-    for line in (*summary.unused, *summary.unread):
-        yield f"arena: {line}"
-    for refusal in summary.refusals:
-        yield f"arena: outside of any test {refusal}"
 
 
 def _databases_line(summary: Summary) -> str:

@@ -64,11 +64,8 @@ def check_app(app: object, path: str) -> bool:
 def may_be_app(thing: object) -> bool:
     """Whether it could be what somebody meant by ``arena_app``: an app, or a function."""
     is_instance = callable(thing) and not inspect.isclass(thing)
-    return is_instance and _kind_of(thing) not in _REFUSALS and not _is_a_session_maker(thing)
-
-
-def _is_a_session_maker(thing: object) -> bool:
-    return type(thing).__module__.startswith("sqlalchemy.")
+    is_session_maker = type(thing).__module__.startswith("sqlalchemy.")
+    return is_instance and not is_session_maker and _kind_of(thing) not in _REFUSALS
 
 
 def build_app(app: object) -> ASGIApp:

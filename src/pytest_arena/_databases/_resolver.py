@@ -58,7 +58,6 @@ class Level:
 class Databases:
     """The resolver that the gate asks, and the databases with all that stands in them."""
 
-    ledger: Ledger
     files: AllowedFiles
 
     def __init__(

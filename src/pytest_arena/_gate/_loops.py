@@ -273,8 +273,9 @@ class _Row:
 
     def tell(self) -> None:
         """Tell the first who does not know."""
-        first = _first_of(self.untold)
-        if first is not None:
+        # In one step: a garbage collection between "is there one" and "take it" may take it.
+        with suppress(IndexError):
+            first = self.untold.popleft()
             self.told.add(first)
             _call(first)
 
@@ -304,14 +305,6 @@ class _Seat:
         """Forget the time."""
         if self._alarm is not None:
             self._alarm.cancel()
-
-
-def _first_of(futures: deque[Future[None]]) -> Future[None] | None:
-    # In one step: a garbage collection between "is there one" and "take it" may take it.
-    try:
-        return futures.popleft()
-    except IndexError:
-        return None
 
 
 def _call(turn: Future[None]) -> None:

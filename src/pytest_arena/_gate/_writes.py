@@ -180,12 +180,6 @@ def _noted_write(context: Any, statement: str, parameters: Any, part: tuple[str,
     return table, rows, is_insert
 
 
-def _note_doubt() -> None:
-    """Something has happened that statements do not tell: the database has to be asked."""
-    if (doings := _doings()) is not None:
-        doings.is_unsure = True
-
-
 _NOBODY_COUNTED, _COUNTED = 0, "_arena_counted"
 
 
@@ -266,7 +260,8 @@ class LostWrites:
         info = _info_of(pooled)
         if info is None or info.written is None:
             return
-        _note_doubt()  # with AUTOCOMMIT it stands all the same
+        if (doings := _doings()) is not None:
+            doings.is_unsure = True  # with AUTOCOMMIT it stands all the same
         if not (_is_asked_for(sys._getframe()) or _is_leaving()):  # noqa: SLF001 - the documented way to a frame
             self._look_at(info, info.written, pooled)
         _end(info)

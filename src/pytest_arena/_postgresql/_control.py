@@ -81,6 +81,8 @@ class Control(Protocol):
 
         Raises as ``run`` does. Cost: with psycopg half of what ``rows`` costs; Ctrl-C has to wait.
         """
+        [(text,)] = self.rows(sql)
+        return cast("str | None", text)
 
     def close(self) -> None:
         """Close it. Idempotent; never raises."""
@@ -223,7 +225,7 @@ def _escaped(value: str) -> str:
     return re.sub(r"([\\\s])", r"\\\1", value)
 
 
-class _LibpqControl:
+class _LibpqControl(Control):
     """By psycopg2, or by a driver as synchronous as that."""
 
     _module, _code = "psycopg2", "pgcode"  # which attribute of its errors has PostgreSQL's code
@@ -245,10 +247,6 @@ class _LibpqControl:
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self._execute(sql, fetch=True)
-
-    def ask(self, sql: str) -> str | None:
-        [(text,)] = self._execute(sql, fetch=True)
-        return cast("str | None", text)
 
     def _execute(self, sql: str, *, fetch: bool) -> list[tuple[Any, ...]]:
         with self._turn:
@@ -291,7 +289,7 @@ def _refused(result: Any) -> ControlFailure:
     return ControlFailure(pq.error_message(result).strip(), code.decode())
 
 
-class _AsyncpgControl:
+class _AsyncpgControl(Control):
     """By asyncpg, on an event loop in a thread of its own."""
 
     def __init__(self, address: Address, settings: Mapping[str, str]) -> None:
@@ -332,10 +330,6 @@ class _AsyncpgControl:
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         with self._turn:
             return [tuple(row) for row in self._wait(self._connection.fetch(sql))]
-
-    def ask(self, sql: str) -> str | None:
-        [(text,)] = self.rows(sql)
-        return cast("str | None", text)
 
     def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         try:

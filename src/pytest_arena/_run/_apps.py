@@ -64,7 +64,10 @@ class Apps:
         """Return the app of the running test, or of the wide fixture that is being set up."""
         test = self._current.on_top()
         if test is None:
-            return self._begin_wide()
+            door = self._watcher.door if self._watcher else None
+            app_run = self._begin(self.build(), hooks=Hooks(door))
+            self._wide.setdefault(self._current.owner(), []).append(app_run)
+            return app_run
         if not test.app_runs:
             self.use(self.build())
         return test.app_runs[-1]
@@ -100,12 +103,6 @@ class Apps:
         app_run, test = self.running(), self._current.on_top()
         new = app_run.new_client if is_async else app_run.new_test_client
         return new(role=role, options={**(test.client_options() if test else {}), **options})
-
-    def _begin_wide(self) -> AppRun:
-        door = self._watcher.door if self._watcher else None
-        app_run = self._begin(self.build(), hooks=Hooks(door))
-        self._wide.setdefault(self._current.owner(), []).append(app_run)
-        return app_run
 
     def _begin(self, app: ASGIApp, *, hooks: Hooks) -> AppRun:
         if self._watcher is not None:

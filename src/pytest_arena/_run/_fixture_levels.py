@@ -180,14 +180,13 @@ class FixtureLevels:
         level = self.levels.find(owner)
         if level is None:
             return
-        levels = self.levels
         try:
             self.finish_above(level)
             self._apps.close_of(owner)
         finally:
-            for broken_off in levels.above(level):  # by Ctrl-C, while they were finished
-                levels.leave(broken_off)
-            levels.leave(level)
+            for broken_off in self.levels.above(level):  # by Ctrl-C, while they were finished
+                self.levels.leave(broken_off)
+            self.levels.leave(level)
 
     @contextmanager
     def another_process(self, name: str) -> Iterator[None]:
@@ -205,9 +204,8 @@ class FixtureLevels:
 
         Those that ``asker`` asked for stay: its tear-down may need them.
         """
-        levels = self.levels
-        for upper in levels.above(level):
-            if levels.find(upper.owner) is not upper:
+        for upper in self.levels.above(level):
+            if self.levels.find(upper.owner) is not upper:
                 continue  # gone with another one
             match upper.owner:
                 case RunningTest() as test:
@@ -281,7 +279,7 @@ class Examples:
             await self._test.sessions.acommit()
             self._sessions = self._remember()
         else:
-            await self._end_tasks()
+            await self._test.tasks.aend_of_example()
             self._leave()
             await self._test.sessions.arestore(self._sessions)
         self._enter()
@@ -298,11 +296,8 @@ class Examples:
 
     async def aend(self) -> None:
         """As ``end``, in the loop of an async test, when its own sessions are closed."""
-        await self._end_tasks()
-        self.end()
-
-    async def _end_tasks(self) -> None:
         await self._test.tasks.aend_of_example()
+        self.end()
 
     def _remember(self) -> Memory:
         test = self._test

@@ -45,12 +45,9 @@ class _Telling:
             turn for turn in test.turns if turn.before is None or turn.before.levels == self._levels
         ]
         self._used = test.moments.used()
-        self._told = [one for one in self._used if self._can_be_told(one)]
-        self._failure = ""
-
-    def _can_be_told(self, database: Database) -> bool:
         moments = [one for turn in self._turns for one in (turn.before, turn.after) if one]
-        return all(one.knows(database) for one in moments)
+        self._told = [used for used in self._used if all(one.knows(used) for one in moments)]
+        self._failure = ""
 
     def below(self) -> Iterator[StoryPart]:
         """What the levels below have written, the lowest first."""

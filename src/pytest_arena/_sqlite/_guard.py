@@ -135,9 +135,8 @@ def _guarded_cursor(base: type[sqlite3.Cursor]) -> Any:
 @cache
 def _guarded(factory: Any) -> Any:
     """Return an app's own class that is guarded below: what it overrides is called as before."""
-    if not isinstance(factory, type) or not issubclass(factory, sqlite3.Connection):
-        return factory
-    if issubclass(factory, GuardedConnection):
+    is_kind = isinstance(factory, type) and issubclass(factory, sqlite3.Connection)
+    if not is_kind or issubclass(factory, GuardedConnection):
         return factory
     bases = (GuardedConnection,) if factory is sqlite3.Connection else (factory, GuardedConnection)
     return type(factory.__name__, bases, {"__module__": factory.__module__})
