@@ -92,6 +92,7 @@ class Chapter:
     judged: Mapping[str, JudgedScenario]  # by the ids of their elements
     problems: Sequence[Problem] = ()
     shown: set[str] = field(default_factory=set)  # ids
+    headings: dict[str, str] = field(default_factory=dict)  # ids by names, as forges make them
 
     @cached_property
     def lines(self) -> list[str]:

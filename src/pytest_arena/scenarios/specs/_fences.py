@@ -109,7 +109,7 @@ class _Page:
 
     def block(self, token: Token, heading: str, requirement: str) -> GherkinText:
         """A fence's text; where it has no ``Feature:``, one stands in the line of its mark."""
-        spoken = _language_of(token.content)
+        spoken = language_of(token.content)
         is_titled = _is_titled(token.content, spoken)
         # Joined: a heading that is underlined may have several lines.
         title = " ".join((heading or PurePosixPath(self.spec).stem).split())
@@ -160,7 +160,7 @@ class _Page:
         return next((at for at, mark in marks if mark and mark[1].startswith(token.markup)), 0)
 
     def _misread_gherkin(self, token: Token) -> Iterator[Problem]:
-        span, spoken = _span(token), _language_of(token.content)
+        span, spoken = _span(token), language_of(token.content)
         # A doc string's ``` closes the fence, and the rest of the scenario is prose.
         below = list(takewhile(str.strip, self.lines[span.stop :]))
         opened, closed = self.lines[span.start], self.lines[span.stop - 1]
@@ -202,8 +202,8 @@ def _first_line(text: str) -> str:
     return next((line for line in lines if not line.lstrip().startswith(("#", "@"))), "")
 
 
-def _language_of(text: str) -> Language:
-    """The language that a comment above the first other line names, else English."""
+def language_of(text: str) -> Language:
+    """Return the language that a comment above the first other line names, else English."""
     named = _LANGUAGE.search(text.partition(_first_line(text) or "\0")[0])
     codes = [named[1], nearest(named[1])] if named else []
     return next(known for code in (*codes, "en") if (known := language(code)))
