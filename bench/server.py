@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from platformdirs import user_cache_path
 from sqlalchemy import URL
 
+from pytest_arena._config._read import load_config
 from pytest_arena._postgresql.journal._capture import install
 from pytest_arena._postgresql.registry import ServerRegistry
-from pytest_arena._postgresql.servers import Wanted
 from pytest_arena._postgresql.servers._find import find_server
 from pytest_arena.errors import ServerError
 
@@ -41,7 +43,10 @@ CACHE = user_cache_path("pytest-arena")
 def find() -> Server:
     """Find it, or start it. It goes on while somebody holds it, and some minutes longer."""
     url = os.environ.get(NAMED, "")
-    return find_server(Wanted(url=url, own=not url, cache=CACHE, place=NAMED))
+    config = load_config(
+        flags={"database": url or "own"}, environ={}, ini=lambda _: "", root=Path.cwd()
+    )
+    return find_server(replace(config, cache=CACHE, places={"database": NAMED}))
 
 
 def has_server() -> bool:

