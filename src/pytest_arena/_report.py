@@ -215,20 +215,14 @@ def story_lines(parts: list[StoryPart]) -> list[str]:
         room -= len(rows)
         bodies.append([*rows, *part.lost])
     titles = [_cut_title(part.title) for part in parts]
-    width = _width(titles, parts)
+    # Of those that have something beside them, without the widest ones.
+    beside = [title for title, part in zip(titles, parts, strict=True) if part.changes is not None]
+    width = max((len(title) for title in beside if len(title) <= _WIDEST_TITLE), default=0)
     told: list[str] = []
     for part, title, body in zip(parts, titles, reversed(bodies), strict=True):
         counted = "" if part.changes is None else part.changes.counted()
         told += [f"{title:<{width}}  {counted}".rstrip(), *(f"    {line}" for line in body)]
     return told
-
-
-def _width(titles: list[str], parts: list[StoryPart]) -> int:
-    """How wide the titles are that have something beside them, without the widest ones."""
-    beside = (
-        len(title) for title, part in zip(titles, parts, strict=True) if part.changes is not None
-    )
-    return max((width for width in beside if width <= _WIDEST_TITLE), default=0)
 
 
 def _joined(parts: list[StoryPart]) -> Iterator[StoryPart]:

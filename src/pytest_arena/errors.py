@@ -27,6 +27,7 @@ user's code, the next step. It ends with a code, whose page is ``docs/reference/
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -104,16 +105,13 @@ class ArenaError(Exception):
 
     def __str__(self) -> str:
         parts = (("why", self.why), ("cause", self.cause), ("next", self.fix))
-        lines = [f"  {name + ':':<6} {_indented(text)}" for name, text in parts]
+        indented = "\n         "
+        lines = [f"  {name + ':':<6} {indented.join(text.splitlines())}" for name, text in parts]
         return "\n".join([self.what, *lines, f"  [{self.code}]"])
 
     def __reduce__(self) -> tuple[object, ...]:
         """An error can cross to another process, keyword arguments and all."""
-        return _remade, (type(self), self.what, self.why, self.cause, self.fix)
-
-
-def _remade(kind: type[ArenaError], what: str, why: str, cause: str, fix: str) -> ArenaError:
-    return kind(what, why=why, cause=cause, fix=fix)
+        return partial(type(self), self.what, why=self.why, cause=self.cause, fix=self.fix), ()
 
 
 def _short(text: str, part: str) -> str:
@@ -126,10 +124,6 @@ def _short(text: str, part: str) -> str:
 
 def _cut(line: str) -> str:
     return line if len(line) <= _LETTERS else line[:_LETTERS] + " …"
-
-
-def _indented(text: str) -> str:
-    return text.replace("\n", "\n         ")
 
 
 class ConfigError(ArenaError):

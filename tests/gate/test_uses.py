@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._gate._listeners import Gate
-from pytest_arena._gate._registry import Checkout, Registry
+from pytest_arena._gate._registry import Checkout, DatabaseUsage, Registry
 from pytest_arena._postgresql._connections import ServerHandle
 from pytest_arena._postgresql.drivers import _statements as _drivers
 from pytest_arena._product import Aim, Key
@@ -49,7 +49,7 @@ def _gate(entry: Any) -> Iterator[Any]:
     resolver: Any = None  # is asked for nothing here
     gate: Any = Gate(resolver, Registry())
     gate.registry._taken = AskedMeanwhile()
-    gate.registry._taken.ask = gate.registry.usage(KEY)
+    gate.registry._taken.ask = DatabaseUsage(gate.registry, KEY)
     with closing(connect("postgres")) as connection:
         handle = ServerHandle(resolver, Aim(KEY, "", (0, 0), address()), connection)
         gate.registry._taken[entry] = Checkout(entry, handle, KEY, None, 0)
@@ -59,7 +59,7 @@ def _gate(entry: Any) -> Iterator[Any]:
 @pytest.mark.parametrize("end", ["checked_in", "detached"])
 def test_what_is_not_out_any_more_is_counted_by_then(gate: Any, entry: Any, end: str) -> None:
     """Between the two a level would be left with a commit in it, as one in which nothing was."""
-    seen = gate.registry.usage(KEY)()
+    seen = DatabaseUsage(gate.registry, KEY)()
     getattr(gate, end)(None, entry)
     assert not gate.registry.taken()
     assert gate.registry._taken.answer > seen
@@ -121,7 +121,7 @@ def test_a_database_that_gets_another_key_is_counted_on() -> None:
     registry = Registry()
     entry: Any = Entry()
     old, called, aim = Key("expected", ""), [], Aim(KEY, "", (0, 0), address())
-    asked = registry.usage(old)
+    asked = DatabaseUsage(registry, old)
     assert asked.before_next(lambda: called.append("now"))
     numbers = [asked()]
     registry.rename(old, KEY)
@@ -130,7 +130,7 @@ def test_a_database_that_gets_another_key_is_counted_on() -> None:
     taken = Checkout(entry, None, old, None, 0)
     registry.take(taken, [aim])
     numbers.append(asked())
-    assert not registry.usage(KEY).before_next(called.clear)
+    assert not DatabaseUsage(registry, KEY).before_next(called.clear)
     numbers.append(asked())
     registry.give_back(taken)
     numbers.append(asked())

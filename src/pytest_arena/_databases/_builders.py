@@ -12,18 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import MetaData, create_engine
+from sqlalchemy import MetaData, create_engine, schema
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
-from sqlalchemy.schema import (
-    CreateIndex,
-    CreateSchema,
-    CreateSequence,
-    CreateTable,
-    SetColumnComment,
-    SetTableComment,
-)
 from sqlalchemy.types import SchemaType
 
 from pytest_arena._config._load import (
@@ -63,29 +55,29 @@ def _owner(listener: Any) -> object:
     return getattr(method, "__self__", None) or getattr(listener, "target", None)
 
 
-def _schemas_of(metadata: MetaData) -> list[CreateSchema]:
+def _schemas_of(metadata: MetaData) -> list[schema.CreateSchema]:
     """Return what makes the schemas in which tables, types and sequences stand."""
     types = (column.type for table in metadata.tables.values() for column in table.columns)
     named = [*metadata.tables.values(), *metadata._sequences.values(), *types]  # noqa: SLF001 - there is no public way
     names = {getattr(each, "schema", None) for each in named}
-    return [CreateSchema(name, if_not_exists=True) for name in sorted(filter(None, names))]
+    return [schema.CreateSchema(name, if_not_exists=True) for name in sorted(filter(None, names))]
 
 
 def _all_ddl(metadata: MetaData, dialect: Dialect) -> Iterator[ExecutableDDLElement]:
     """Yield all that ``create_all`` executes, beside what listeners of the user's do."""
     if dialect.supports_sequences:
         for _, sequence in sorted(metadata._sequences.items()):  # noqa: SLF001 - there is no public way
-            yield CreateSequence(sequence)
+            yield schema.CreateSequence(sequence)
     for _, table in sorted(metadata.tables.items()):  # sorted_tables warns of a circle
         for column in table.columns:
             yield from _types(column.type, dialect)
-        yield CreateTable(table)
-        yield from (CreateIndex(index) for index in sorted(table.indexes, key=str))
+        yield schema.CreateTable(table)
+        yield from (schema.CreateIndex(index) for index in sorted(table.indexes, key=str))
         if dialect.supports_comments and not dialect.inline_comments:
             if table.comment is not None:
-                yield SetTableComment(table)
+                yield schema.SetTableComment(table)
             commented = (column for column in table.columns if column.comment is not None)
-            yield from map(SetColumnComment, commented)
+            yield from map(schema.SetColumnComment, commented)
 
 
 def _types(given: Any, dialect: Dialect) -> Iterator[ExecutableDDLElement]:
@@ -259,8 +251,8 @@ class MetadataBuilder:
         def create(connection: Connection) -> None:
             # Whoever listens makes them himself, perhaps in another way.
             if target.has_schemas and not _has_listeners(self.metadata, "before_create"):
-                for schema in _schemas_of(self.metadata):
-                    connection.execute(schema)
+                for statement in _schemas_of(self.metadata):
+                    connection.execute(statement)
             self.metadata.create_all(connection)
 
         _fill(target, create)

@@ -17,6 +17,7 @@ from pytest_arena._databases._verified import Verified
 from pytest_arena._gate._engines import asked_by_engine
 from pytest_arena._gate._gate_notes import after_session, unknown_connection
 from pytest_arena._gate._listeners import engines_in_use, find_engines
+from pytest_arena._gate._registry import DatabaseUsage, Registry
 from pytest_arena._product import Aim, Asked, Key
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_arena._config._read import Config
-    from pytest_arena._gate._registry import Registry
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, Isolation, Product
 
@@ -181,7 +181,7 @@ class Databases:
 
     def uses(self, key: Key) -> Callable[[], int]:
         """Return what gives a number that has moved where the database may have been used."""
-        return self._connections.usage(key)
+        return DatabaseUsage(self._connections, key)
 
     def find_product(self, name: str) -> Product | None:
         """Return the product of this name, None where it is not in use."""

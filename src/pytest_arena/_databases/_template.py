@@ -20,14 +20,8 @@ from unittest.mock import patch
 
 from pytest_arena import _process
 from pytest_arena._config._load import blame, described, home_of
+from pytest_arena._databases import _sources
 from pytest_arena._databases._builders import schema_builder, seed_builder, suggested_schema
-from pytest_arena._databases._sources import (
-    digest_files,
-    digest_folders,
-    first_change,
-    imported_by,
-    watching,
-)
 from pytest_arena._product import ContentT, Manifest, Template
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, TemplateError, causes
@@ -204,7 +198,7 @@ class Store(Generic[ContentT]):
     def _find(self, shelf: str) -> Template[ContentT] | None:
         for template in self.shelves.templates(shelf):
             manifest = template.manifest
-            if manifest.built >= self.newer_than and not first_change(manifest, self.root):
+            if manifest.built >= self.newer_than and not _sources.first_change(manifest, self.root):
                 self.shelves.used(template)  # not to be collected, if it is still there
                 if self.shelves.is_whole(template):
                     return template
@@ -215,17 +209,17 @@ class Store(Generic[ContentT]):
     ) -> Template[ContentT]:
         started = _process.seconds()
         newest = next(iter(self.shelves.templates(shelf)), None)
-        changed = first_change(newest.manifest, self.root) if newest else ""
+        changed = _sources.first_change(newest.manifest, self.root) if newest else ""
         # Why the templates that are there are not good enough.
         self.reasons.append(f"{build.option}: {changed} has changed" if changed else "")
         self.shelves.clear(shelf)
         target = self.shelves.begin(shelf, build.below)
         try:
-            with watching(self.shelves.folder) as watch, aimed_at(target):
+            with _sources.watching(self.shelves.folder) as watch, aimed_at(target):
                 build.run(target)
-            sources = imported_by(build.builder().sources()) | watch.files(self.root)
-            files, folders = digest_files(sources, self.root), digest_folders(watch, self.root)
-            manifest = Manifest(now, files, folders)
+            sources = _sources.imported_by(build.builder().sources()) | watch.files(self.root)
+            files = _sources.digest_files(sources, self.root)
+            manifest = Manifest(now, files, _sources.digest_folders(watch, self.root))
             content = self.shelves.finish(target, shelf, manifest)
         except BaseException:  # Ctrl-C as well
             target.remove()

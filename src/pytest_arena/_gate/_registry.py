@@ -231,10 +231,6 @@ class Registry:
                 self._unwatched.add(new)
             self.waiting.pop(old, nothing)()
 
-    def usage(self, key: Key) -> DatabaseUsage:
-        """Return what tells of the use of one database."""
-        return DatabaseUsage(self, key)
-
     def key_now(self, key: Key) -> Key:
         """Return the key that a database has by now."""
         return self._renamed.get(key, key)
