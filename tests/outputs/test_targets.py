@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena.errors import ConfigError
+from pytest_arena.scenarios import FORMS
 from pytest_arena.scenarios.evidence._document import Document, Status
-from pytest_arena.scenarios.outputs._targets import FORMS, OutputTarget, targets, write
+from pytest_arena.scenarios.outputs._targets import OutputTarget, targets, write
 from tests.outputs.documents import every_status, judged
 
 if TYPE_CHECKING:

@@ -162,7 +162,10 @@ class _Steps:
         places = [f"{known[text][0].spec}:{known[text][1].line}" for text in near]
         for wrong in problems:
             if wrong.is_error or text in wrong.what or wrong.place in places:
-                return _unknown(text, kind, *_misread(wrong))
+                # Whatever is the nearest: the step may well be there, and the block be right.
+                why = "something is wrong in the specification, where the step may stand"
+                fix = f"{wrong.place}: {wrong.hint}" if wrong.hint else f"mend {wrong.place}"
+                return _unknown(text, kind, why, fix, f"\n{wrong.place}  {wrong.what}")
         if not near:
             see = ", ".join(one.place for one in self.log.scenarios)
             return _unknown(text, kind, f"{_NAMES}; none of them is like it", f"see {see}")
@@ -209,14 +212,6 @@ def _unnamed(kind: Kind, text: str, specification: Specification) -> ScenarioErr
         fix="\n".join(map(Index(specification).marker, likely))
         or "a marker for its scenario (arena scenarios list), or no blocks",
     )
-
-
-def _misread(problem: Problem) -> tuple[str, str, str]:
-    """Whatever is the nearest: the step may well be there, and the block be right."""
-    place = problem.place
-    fix = f"{place}: {problem.hint}" if problem.hint else f"mend {place}"
-    why = "something is wrong in the specification, where the step may stand"
-    return why, fix, f"\n{place}  {problem.what}"
 
 
 _NAMES = "a step block names the step that it does"

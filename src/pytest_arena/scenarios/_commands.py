@@ -14,13 +14,13 @@ from tempfile import TemporaryDirectory
 
 from pytest_arena._config._project import read_project, read_setting
 from pytest_arena.errors import ConfigError, ScenarioError
+from pytest_arena.scenarios import FORMS
 from pytest_arena.scenarios.evidence._agreed import Lock, baseline_text
 from pytest_arena.scenarios.evidence._document import Document, as_json, from_json
 from pytest_arena.scenarios.evidence._judge import listed, merged
 from pytest_arena.scenarios.outputs import _terminal as terminal
 from pytest_arena.scenarios.outputs._stubs import StubFile, stubs
 from pytest_arena.scenarios.outputs._targets import (
-    FORMS,
     OutputTarget,
     targets,
     write,

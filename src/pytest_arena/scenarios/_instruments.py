@@ -13,8 +13,8 @@ from pytest_arena._run._run import ArenaRun
 from pytest_arena.scenarios._breakage import Breaking
 from pytest_arena.scenarios._door import AppDoor, is_by_itself, request_now
 from pytest_arena.scenarios._log import Log, Reading, better, unknown
-from pytest_arena.scenarios.evidence._document import Facts, Pairs
-from pytest_arena.scenarios.specs._specification import ScenarioSpec, Specification, literals
+from pytest_arena.scenarios.evidence._document import Facts
+from pytest_arena.scenarios.specs._specification import Pairs, ScenarioSpec, Specification, literals
 
 
 class Instruments:

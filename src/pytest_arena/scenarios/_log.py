@@ -67,8 +67,8 @@ class Log:
     @property
     def first(self) -> int:
         """The place of the first request that is no preparation; of the first, where all are."""
-        places = [place for place, one in enumerate(self.requests) if not one.is_preparation]
-        return places[0] if places else 0
+        places = (place for place, one in enumerate(self.requests) if not one.is_preparation)
+        return next(places, 0)
 
     @property
     def has_asserted(self) -> bool:

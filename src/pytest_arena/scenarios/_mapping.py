@@ -73,9 +73,7 @@ class Mapper:
         )
 
     def _found(self, item: Any, wanted: Reference) -> tuple[Mapping, ScenarioSpec]:
-        scenario = self._index.only(wanted)
-        if scenario is None:
-            scenario = self._index.find(wanted, named=self._named_by_all())
+        scenario = self._index.find(wanted, named=self._named_by_all)
         mapping = Mapping(
             test=item.nodeid,
             place=_place(item),

@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena.scenarios import require_extra
+from pytest_arena.scenarios import FORMS, require_extra
 
 if TYPE_CHECKING:
     # argparse has no public name for what add_subparsers() returns.
@@ -49,12 +49,6 @@ Without an output the lines are shown that pytest shows. --baseline writes the g
 that there are into the file that arena_scenario_baseline names; a file that is
 there only becomes shorter."""
 
-_FORMS = {
-    "html": "a page that is one file",
-    "md": "a summary in Markdown",
-    "messages": "Cucumber Messages",
-    "json": "JSON",
-}
 _SHAPE: dict[str, Any] = {
     "formatter_class": argparse.RawDescriptionHelpFormatter,
     "allow_abbrev": False,
@@ -106,14 +100,14 @@ def add(commands: Verbs) -> None:
     _add_documents(parser)
     about = "make a page of what runs have written"
     parser = verb("report", about, _REPORT, "a file cannot be read")
-    for form, what in _FORMS.items():
+    for form, (_, what) in FORMS.items():
         parser.add_argument(f"--{form}", metavar="PATH", help=f"write {what}")
     parser.add_argument("--baseline", metavar="PATH", help="write the gaps there are, as known")
     _add_documents(parser)
 
 
 def _add_documents(parser: argparse.ArgumentParser) -> None:
-    forms = ", ".join(f"{form}:PATH" for form in sorted(_FORMS)) + ", with commas between them"
+    forms = ", ".join(f"{form}:PATH" for form in sorted(FORMS)) + ", with commas between them"
     parser.add_argument("--out", default="", metavar="FORM:PATH", help=f"write {forms}")
     parser.add_argument("documents", nargs="+", metavar="JSON", help="what a run has written")
 

@@ -14,12 +14,12 @@ from pytest_arena.errors import ConfigError, ScenarioError
 from pytest_arena.scenarios.evidence._document import (
     FINE,
     Document,
-    Pairs,
     Status,
     from_shape,
     to_shape,
 )
 from pytest_arena.scenarios.specs._specification import (
+    Pairs,
     Problem,
     ScenarioSpec,
     similarity,

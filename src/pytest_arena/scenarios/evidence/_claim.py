@@ -8,7 +8,6 @@ from pytest_arena.scenarios.evidence._document import (
     Facts,
     JudgedStep,
     Mapping,
-    Pairs,
     Requested,
     Sabotage,
     Status,
@@ -16,6 +15,7 @@ from pytest_arena.scenarios.evidence._document import (
 )
 from pytest_arena.scenarios.specs._specification import (
     Kind,
+    Pairs,
     ScenarioSpec,
     Step,
     grouped_by,

@@ -13,9 +13,8 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios.specs._specification import Problem, ScenarioSpec
+from pytest_arena.scenarios.specs._specification import Pairs, Problem, ScenarioSpec
 
-Pairs = tuple[tuple[str, str], ...]
 Counts = tuple[tuple[str, int], ...]
 SabotageKind = Literal["seed", "commit", "empty", "500"]
 SabotageResult = Literal["noticed", "survived", "not applicable", "unknown"]

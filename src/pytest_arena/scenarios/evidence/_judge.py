@@ -14,13 +14,13 @@ from pytest_arena.scenarios.evidence._document import (
     Document,
     JudgedScenario,
     Mapping,
-    Pairs,
     Standing,
     Status,
     Try,
 )
 from pytest_arena.scenarios.evidence._verdicts import best_steps, gaps, judged_scenario, judged_test
 from pytest_arena.scenarios.specs._specification import (
+    Pairs,
     Problem,
     ScenarioSpec,
     Specification,

@@ -12,12 +12,11 @@ from pytest_arena.scenarios.evidence._document import (
     JudgedStep,
     JudgedTest,
     Outcome,
-    Pairs,
     Standing,
     Status,
     Try,
 )
-from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec, grouped_by
+from pytest_arena.scenarios.specs._specification import Pairs, Row, ScenarioSpec, grouped_by
 
 # A test, after all of its tries.
 

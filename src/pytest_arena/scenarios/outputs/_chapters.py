@@ -28,7 +28,6 @@ Kind = Literal[
 ]
 _KINDS: dict[str, Kind] = {"": "blank", "#": "comment", "@": "tag", "|": "row"}
 _TITLE = re.compile(r"[ \t]*(?:#+[ \t]+)?([^\s:|\"@#][^:|\"]{0,40}):(?=\s|$)(.*)", re.DOTALL)
-_CELL = re.compile(r"((?:\\.|[^\\|])*)\|")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +53,6 @@ def title(text: str) -> tuple[str, str]:
     match = _TITLE.match(text)
     keyword, name = match.groups() if match else ("", text)
     return keyword.strip(), " ".join(name.split())
-
-
-def cells(text: str) -> list[str]:
-    r"""Return the cells of a table's line, as they are meant.
-
-    >>> cells(r"  | a | b\|c |")
-    ['a', 'b|c']
-    """
-    return [
-        re.sub(r"\\([\\|n])", lambda match: match[1].replace("n", "\n"), cell.strip())
-        for cell in _CELL.findall(text.strip()[1:])
-    ]
 
 
 class Anchors:

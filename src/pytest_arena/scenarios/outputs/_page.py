@@ -30,13 +30,13 @@ from pytest_arena.scenarios.evidence._verdicts import row_verdict
 from pytest_arena.scenarios.outputs._chapters import (
     Anchors,
     Chapter,
-    cells,
     chapters,
     lines_as_read,
     title,
 )
 from pytest_arena.scenarios.outputs._phrases import counted, judged_count
 from pytest_arena.scenarios.specs._fences import is_gherkin, language_of, without_front_matter
+from pytest_arena.scenarios.specs._gherkin import cells
 from pytest_arena.scenarios.specs._specification import Row, literals
 
 _UNDER_A_HEAD = re.compile(r"[\s|:-]*-[\s|:-]*")  # of a table in Markdown

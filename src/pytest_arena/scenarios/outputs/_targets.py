@@ -7,16 +7,9 @@ from pathlib import Path
 
 from pytest_arena._config._load import nearest
 from pytest_arena.errors import ConfigError
+from pytest_arena.scenarios import FORMS
 from pytest_arena.scenarios.evidence._document import Document, as_json
 from pytest_arena.scenarios.outputs._ci import summary
-
-FORMS = {
-    "json": ("scenarios.json", "scenarios as JSON"),
-    "html": ("scenarios.html", "scenarios as a page"),
-    "md": ("scenarios.md", "scenarios as Markdown"),
-    "messages": ("scenarios.ndjson", "scenarios as Cucumber messages"),
-}
-"""The usual file of each form, and what it is called."""
 
 
 @dataclass(frozen=True, slots=True)

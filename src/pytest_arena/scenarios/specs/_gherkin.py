@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 
 from gherkin.dialect import DIALECTS
 from gherkin.errors import CompositeParserException, ParserException
+from gherkin.gherkin_line import GherkinLine
 from gherkin.parser import Parser, ParserContext
 from gherkin.token_matcher import TokenMatcher
 from gherkin.token_matcher_markdown import GherkinInMarkdownTokenMatcher
@@ -150,6 +151,15 @@ def nearest(code: str) -> str:
     lower = {known.casefold(): known for known in DIALECTS}
     wanted = code.casefold().replace("_", "-")
     return lower.get(next(iter(get_close_matches(wanted, lower, n=1)), wanted.split("-")[0]), "")
+
+
+def cells(text: str) -> list[str]:
+    r"""Return the cells of a table's line, as they are meant.
+
+    >>> cells(r"  | a | b\|c |")
+    ['a', 'b|c']
+    """
+    return [cell["text"] for cell in GherkinLine(text, 0).table_cells]
 
 
 def line_of(node: Node) -> int:

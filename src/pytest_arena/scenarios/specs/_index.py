@@ -10,7 +10,13 @@ from difflib import SequenceMatcher, get_close_matches
 from enum import Enum
 
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec, Specification, canonical
+from pytest_arena.scenarios.specs._specification import (
+    Pairs,
+    Row,
+    ScenarioSpec,
+    Specification,
+    canonical,
+)
 
 _OPTIONS = ("spec", "rev", "row")
 _REV = re.compile(r"\d+:[0-9a-f]+$")
@@ -27,7 +33,7 @@ class Reference:
     """The file, or the end of its path."""
     rev: str = ""
     """The version that was reviewed."""
-    row: tuple[tuple[str, str], ...] = ()
+    row: Pairs = ()
     """Pairs of column and value, sorted."""
     place: str = ""
     """Where the test begins: ``tests/test_x.py:12``."""
@@ -92,7 +98,6 @@ def _wrong(what: str, place: str, fix: str = _RIGHT) -> ScenarioError:
     )
 
 
-Values = tuple[tuple[str, str], ...]
 _WORDS: dict[object, tuple[str, ...]] = {
     True: ("true", "yes", "on"),
     False: ("false", "no", "off"),
@@ -100,9 +105,7 @@ _WORDS: dict[object, tuple[str, ...]] = {
 }
 
 
-def row_proven(
-    scenario: ScenarioSpec, reference: Reference, params: Mapping[str, object]
-) -> Values:
+def row_proven(scenario: ScenarioSpec, reference: Reference, params: Mapping[str, object]) -> Pairs:
     """Return the row that a test with these values proves; nothing means the whole outline.
 
     ``row=`` of the marker names it, else the values of the parameters that are named as columns
@@ -206,13 +209,15 @@ class Index:
         meant = self._of(reference)
         return meant[0] if len(meant) == 1 else None
 
-    def find(self, reference: Reference, *, named: Collection[str] = ()) -> ScenarioSpec:
+    def find(
+        self, reference: Reference, *, named: Callable[[], Collection[str]] = tuple
+    ) -> ScenarioSpec:
         """Return the scenario that a test means.
 
         Args:
             reference: what the test says.
-            named: the keys of those that other tests name. Where it is not known which is meant,
-                one of the others is likelier.
+            named: says the keys of those that other tests name. It is asked where it is not known
+                which is meant: one of the others is likelier.
 
         Raises:
             ScenarioError: there is none, or more than one (with all places). What to paste is said
@@ -233,7 +238,7 @@ class Index:
         asked = f"called {reference.name!r}" + f" in {reference.spec}" * bool(reference.spec)
         who = "is asked for" if reference.form else "the test proves"
         if not meant:
-            raise self._unknown(f"no scenario is {asked}", f"what {who}", reference, named)
+            raise self._unknown(f"no scenario is {asked}", f"what {who}", reference, named())
         fixes = [self._pasted(match, reference) for match in meant if not self._is_double(match)]
         if len(fixes) < len(meant):
             fixes = ["rename one of them, or give each a tag of its own, such as @SHOP-1"]
@@ -244,9 +249,7 @@ class Index:
             fix="\n".join(fixes),
         )
 
-    def marker(
-        self, scenario: ScenarioSpec, *, rev: str = "", row: tuple[tuple[str, str], ...] = ()
-    ) -> str:
+    def marker(self, scenario: ScenarioSpec, *, rev: str = "", row: Pairs = ()) -> str:
         """Return the decorator to paste, by the shortest name that means this scenario alone."""
         name = self._shortest(scenario)
         arguments = [_quoted(name or _names(scenario)[-1])]

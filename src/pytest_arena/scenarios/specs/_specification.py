@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from unicodedata import normalize
 
 Kind = Literal["given", "when", "then"]
+Pairs = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,7 @@ class Step:
 class Row:
     """One row of a Scenario Outline's Examples."""
 
-    values: tuple[tuple[str, str], ...]
+    values: Pairs
     """Pairs of column and value, sorted: what a row is known by, wherever it stands."""
     line: int
     name: str
