@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from contextlib import closing
 from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -47,11 +48,8 @@ def run_in_new_loop(coroutine: Coroutine[Any, Any, None]) -> None:
 
     Unlike asyncio.run, it leaves the main thread's event loop to the user.
     """
-    loop = asyncio.new_event_loop()
-    try:
+    with closing(asyncio.new_event_loop()) as loop:
         loop.run_until_complete(coroutine)
-    finally:
-        loop.close()
 
 
 def when_imported(name: str, change: Change) -> None:

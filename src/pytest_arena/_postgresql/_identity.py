@@ -152,11 +152,10 @@ def _asked_of_psycopg2(connection: Any, question: str) -> tuple[Any, ...]:
     library = sys.modules["psycopg2.extensions"]  # an extra; the connection is its own
     was_idle = connection.info.transaction_status == library.TRANSACTION_STATUS_IDLE
     # The bare class: the app's cursors may give rows of any kind.
-    cursor = library.cursor(connection)
     try:
-        cursor.execute(question)
-        return tuple(cursor.fetchone())
+        with library.cursor(connection) as cursor:
+            cursor.execute(question)
+            return tuple(cursor.fetchone())
     finally:
-        cursor.close()
         if was_idle and not connection.autocommit:
             connection.rollback()

@@ -89,10 +89,7 @@ def _parents() -> list[Path]:
 
 
 def _has_room(folder: Path) -> bool:
-    if not hasattr(os, "statvfs") or not os.access(folder, os.W_OK):
-        return False
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize >= _ROOM_NEEDED
+    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free >= _ROOM_NEEDED
 
 
 def _is_own(folder: Path) -> bool:

@@ -273,15 +273,12 @@ def finish_file(source: Path, target: Path) -> None:
 
 def main_file(dbapi_connection: Any) -> str:
     """Return the file that a live connection (sync, or adapted async) is on; "" for memory."""
-    cursor = dbapi_connection.cursor()
-    try:
+    with closing(dbapi_connection.cursor()) as cursor:
         cursor.execute("PRAGMA database_list")
         main = cursor.fetchall()[0]
-        # Whatever the app's row_factory makes of it.
-        values = list(main.values()) if isinstance(main, dict) else list(main)
-        return os.fsdecode(values[2] or "")
-    finally:
-        cursor.close()
+    # Whatever the app's row_factory makes of it.
+    values = list(main.values()) if isinstance(main, dict) else list(main)
+    return os.fsdecode(values[2] or "")
 
 
 _SETTINGS = (

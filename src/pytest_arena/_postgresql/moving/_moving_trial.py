@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,11 +88,8 @@ def _try_out(connect: Callable[..., Any], kind: type[AbstractEventLoop]) -> None
 
 
 def _run(kind: type[AbstractEventLoop], work: Coroutine[Any, Any, Any]) -> Any:
-    loop = kind()
-    try:
+    with closing(kind()) as loop:
         return loop.run_until_complete(asyncio.wait_for(work, _SECONDS))
-    finally:
-        loop.close()
 
 
 async def _greeted(connect: Callable[..., Any], ours: socket.socket, theirs: socket.socket) -> Any:

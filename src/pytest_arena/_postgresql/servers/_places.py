@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,10 +111,7 @@ def _own_name() -> str:
 
 
 def _has_room(folder: Path) -> bool:
-    if not os.access(folder, os.W_OK):
-        return False
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize >= _ROOM_NEEDED
+    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free >= _ROOM_NEEDED
 
 
 def _is_own(folder: Path, owners: set[int]) -> bool:
