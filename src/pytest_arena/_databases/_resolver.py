@@ -198,7 +198,7 @@ class Databases:
         return (asked.product, asked.database) in meant
 
     def opened_raw(self, key: Key) -> None:
-        """Somebody has opened a connection to a database without an engine."""
+        """Somebody has opened a connection to a database without an engine, or may do so."""
         self._connections.opened_raw(key)
 
     # What the run asks.

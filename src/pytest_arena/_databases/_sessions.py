@@ -262,8 +262,14 @@ class Engines:
         self._async: dict[Database, AsyncEngine] = {}
 
     def first_url(self) -> URL:
-        """Return the URL of the app's first database, which is there on return."""
-        return self._url(self._databases.known.first())
+        """Return the URL of the app's first database, which is there on return.
+
+        From here on anybody may write to it, at any time, and no engine tells of it.
+        """
+        database = self._databases.known.first()
+        url = self._url(database)
+        self._databases.opened_raw(database.key)
+        return url
 
     def shown_url(self, database: Database) -> str:
         """Return where a database is, for a command line: a file, or a URL."""

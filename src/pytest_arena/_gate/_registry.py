@@ -210,7 +210,7 @@ class Registry:
         self._taken.pop(taken.entry, None)
 
     def opened_raw(self, key: Key) -> None:
-        """Somebody has opened a connection without an engine."""
+        """Somebody has opened a connection without an engine, or may do so: in another process."""
         self.has_raw = True
         self.used.add(key)
         self._unwatch(key)
