@@ -88,7 +88,6 @@ class Ledger:
     # Errors that the gate or a template raised into somebody's code, each with its test.
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)  # notes that with -q are told as well
     kept: list[str] = field(default_factory=list)
     table_seconds: dict[str, float] = field(default_factory=dict)  # by test, "" outside of any
     verified: int = 0

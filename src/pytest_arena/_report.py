@@ -25,6 +25,7 @@ class Summary:
     databases: tuple[str, ...]
     notes: tuple[str, ...]
     refusals: tuple[str, ...]
+    spoiled: tuple[str, ...]  # files of the app's own that were changed
     built_seconds: float
     products: tuple[str, ...]
     isolations: tuple[str, ...]
@@ -33,7 +34,6 @@ class Summary:
     table_seconds: tuple[float, ...] = ()  # one for each test in which the app made its tables
     known: tuple[str, ...] = ()  # databases that engines have meant
     unasked: tuple[str, ...] = ()  # databases that options name, and no engine of its has meant
-    unread: tuple[str, ...] = ()  # that markers mean nothing, as no specification is read
     unused: tuple[str, ...] = ()  # that what `arena_database` names was not used
     suggestion: str = ""  # the arena_schema that would make the tables once; "" if not known
     verified: int = 0  # how often a database was read whole, to be compared
@@ -69,9 +69,11 @@ def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
     """Return what is told at the end: with ``-v`` a line for each test as well."""
     if summary is None:
         return []
-    if verbosity < 0:  # what made the run fail, and that it was none on what was asked for
-        outside = [f"outside of any test {refusal}" for refusal in summary.refusals]
-        return [f"arena: {line}" for line in (*summary.unused, *summary.unread, *outside)]
+    if verbosity < 0:  # all but the figures: what was lost or cut off is no less so there
+        spoiled = map(_spoiled_line, summary.spoiled)
+        outside = (f"outside of any test {refusal}" for refusal in summary.refusals)
+        told = [*summary.unused, *summary.notes, *spoiled, *outside]
+        return [f"arena: {line}" for line in told]
     told = list(_summary_lines(summary))
     return [*told, *_test_lines(summary)] if told and verbosity > 0 else told
 
@@ -91,14 +93,22 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     elif used and not summary.has_template and summary.suggestion:
         yield "to have each test start with the tables:"
         yield f"    arena_schema = {summary.suggestion}"
-    yield from (*summary.unused, *summary.notes, *summary.unread)
+    yield from (*summary.unused, *summary.notes)
     for name in summary.unasked:
         yield (
             f"no engine asked for a database {name!r}, which the options name (there are: "
             f"{', '.join(sorted(summary.known)) or 'none'})"
         )
+    yield from map(_spoiled_line, summary.spoiled)
     for refusal in summary.refusals:
         yield f"refused outside of any test: {refusal}"
+
+
+def _spoiled_line(file: str) -> str:
+    return (
+        f"{file} was changed during this run, by another process or past any driver: arena leads "
+        "only those into the test's database that read its URL from the environment"
+    )
 
 
 def _databases_line(summary: Summary) -> str:

@@ -12,7 +12,8 @@
     ├─ TemplateError                   A401  the schema or the seed could not be built
     ├─ IsolationError                  A501  this database cannot be given or taken back
     ├─ LeakError                             something was left behind
-    │   └─ ConnectionLeak              A602  a connection was not given back
+    │   ├─ ConnectionLeak              A602  a connection was not given back
+    │   └─ LostWriteError              A603  the app has written and never committed
     ├─ ClientError                           a client of ours cannot do what it is asked for
     │   ├─ PendingWorkError            A701  a sync request would miss uncommitted work
     │   ├─ LifespanError               A702  the app's start-up or shutdown failed
@@ -44,6 +45,7 @@ __all__ = [
     "LeakError",
     "LifespanError",
     "LoginError",
+    "LostWriteError",
     "PendingWorkError",
     "ProductionDatabaseError",
     "RefusedError",
@@ -180,6 +182,12 @@ class ConnectionLeak(LeakError):
     """A test ended with a connection that it had not given back, or inside a transaction."""
 
     code = "A602"
+
+
+class LostWriteError(LeakError):
+    """The app has answered as if all were well, and never committed what it had written."""
+
+    code = "A603"
 
 
 class ClientError(ArenaError):

@@ -200,7 +200,7 @@ def _tell_of_unread(items: list[pytest.Item], run: ArenaRun) -> None:
     count = sum(item.get_closest_marker("scenario") is not None for item in items)
     if count:
         tests = f"{count} test{'s' * (count > 1)} with pytest.mark.scenario prove"
-        run.ledger.unread.append(f"{tests}{'s' * (count == 1)} nothing: arena_specs is not set")
+        run.ledger.note(f"{tests}{'s' * (count == 1)} nothing: arena_specs is not set")
 
 
 def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
@@ -431,8 +431,9 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
     """What arena alone knows to be wrong makes a run fail that pytest finds right."""
     if facts.mistake:
         return pytest.ExitCode.USAGE_ERROR
-    is_refused = facts.summary is not None and facts.summary.refusals
-    return pytest.ExitCode.TESTS_FAILED if is_refused and status == pytest.ExitCode.OK else status
+    told = facts.summary
+    is_wrong = told is not None and bool(told.refusals or told.spoiled)
+    return pytest.ExitCode.TESTS_FAILED if is_wrong and status == pytest.ExitCode.OK else status
 
 
 @pytest.hookimpl(optionalhook=True)

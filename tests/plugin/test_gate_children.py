@@ -76,5 +76,5 @@ def test_a_change_of_the_apps_own_file_by_another_process_is_told(example: Examp
     tests = example.with_files(cli=CLI, test_cli=KNOWS_THE_FILE, make_dev=MAKE_DEV)
     tests.python("make_dev.py")
     os.utime(tests.folder / "dev.db", (1, 1))
-    run = tests.run().expect(passed=1)
-    run.says(f"{tests.folder / 'dev.db'} was changed during this run, by another process")
+    run = tests.run("-q").expect(1, passed=1)
+    run.says(f"arena: {tests.folder / 'dev.db'} was changed during this run, by another process")

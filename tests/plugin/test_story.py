@@ -243,6 +243,22 @@ def test_a_commit_that_the_app_forgot_is_named(example: Example, how: str) -> No
     run.says(f"test_it.py::test_that_passes[0]: POST /pay/1 200 {lost}")
 
 
+def test_a_forgotten_commit_is_told_under_q_or_fails_its_test_or_is_not_told(
+    example: Example,
+) -> None:
+    """As `arena_lost_writes` says; a test that failed for another reason has one failure."""
+    passing = shop(example, test_it=LOST)
+    only = ("-k", "passes")
+    lost = "POST /pay/1 200 wrote orders (1 row)"
+    quiet = passing.run(*only, "-qq")
+    quiet.says(f"arena: test_it.py::test_that_passes[0]: {lost}")
+    assert quiet.status == 0, quiet.output
+    failing = passing.run("--arena-lost-writes=fail", "-q").expect(1, passed=3, failed=1, errors=3)
+    failing.says(f"LostWriteError: {lost}, and the app never committed it", "[A603]")
+    failing.says("app.py:66  await db.flush()")
+    passing.run(*only, "--arena-lost-writes=off").expect(passed=3).never_says("never committed")
+
+
 REFUSED = """
 from app import Visit, maker
 

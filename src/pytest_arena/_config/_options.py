@@ -115,6 +115,16 @@ OPTIONS = (
         metavar="WHEN",
     ),
     Option(
+        "lost_writes",
+        "warn",
+        "What becomes of a test whose request was answered well (below 400), and the app had "
+        "written rows that it never committed: warn (default) tells it at the end, fail makes the "
+        "test fail, off tells it in the report of a failed test alone.",
+        "fail",
+        ("warn", "fail", "off"),
+        metavar="WHAT",
+    ),
+    Option(
         "isolation",
         "auto",
         "How the database is brought back after each test: auto (default) by copy on SQLite, and "

@@ -37,6 +37,7 @@ class Config:
     drivers: str
     login: str
     lifespan: str
+    lost_writes: str
     keep: str
     mask: tuple[str, ...]
     env: tuple[str, ...]

@@ -23,7 +23,7 @@ from pytest_arena._run import _leaks
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
 from pytest_arena._run._levels import Levels
-from pytest_arena._run._story import asked_and_answered, lost_words, story_parts
+from pytest_arena._run._story import asked_and_answered, lost_words, lost_write, story_parts
 from pytest_arena._run._test import Current, Moments, RunningTest
 from pytest_arena.errors import ArenaError, ConnectionLeak
 
@@ -143,7 +143,8 @@ class ArenaRun:
             self.fixtures.settle_test()
         finally:
             if test is not None:
-                self._note_lost_writes(test)
+                self._tell_lost_writes(test)
+                self.gate.lost.take()  # by the test itself, or an app that others have asked
                 self.current.test = None
                 self.ledger.end(self._facts(test))
             self.current.in_teardown = False
@@ -152,15 +153,18 @@ class ArenaRun:
             errors = [error for error in errors if not isinstance(error, ConnectionLeak)]
         return errors if self.watcher is None else self.watcher.settled(errors)
 
-    def _note_lost_writes(self, test: RunningTest) -> None:
+    def _tell_lost_writes(self, test: RunningTest) -> None:
         """Of a test that passed: a failed one's report says it itself."""
-        for turn in [] if test.failed else test.turns:
-            # Once: the app's line is what has to be mended.
-            for lost in (one for one in turn.lost if one.line not in self._told_lost):
-                self._told_lost.add(lost.line)
-                asked = asked_and_answered(turn.records[0])
-                self.ledger.note(f"{test.plan.name}: {asked} {lost_words(lost)}")
-        self.gate.lost.take()  # by the test itself, or by an app that others have asked: nobody's
+        is_told = not test.failed and self.config.lost_writes != "off"
+        lost = [(turn.records[0], one) for turn in test.turns for one in turn.lost if is_told]
+        if lost and self.config.lost_writes == "fail":
+            test.errors.append(lost_write(*lost[0]))
+            return
+        for request, one in lost:
+            if one.line not in self._told_lost:  # once: the app's line is what has to be mended
+                self._told_lost.add(one.line)
+                told = f"{asked_and_answered(request)} {lost_words(one)}"
+                self.ledger.note(f"{test.plan.name}: {told}")
 
     def _facts(self, test: RunningTest) -> TestFacts:
         provisioned = self.databases.provisioned()

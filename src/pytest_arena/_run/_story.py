@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_arena._changes import Changes
 from pytest_arena._report import StoryPart
 from pytest_arena._run._test import FIRST, LAST
-from pytest_arena.errors import redact
+from pytest_arena.errors import LostWriteError, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,3 +171,16 @@ def lost_words(lost: LostWrite) -> str:
     """What was lost, and where: ``wrote stock (1 row) and never committed it: lost``."""
     rows = f"{lost.rows:,} row{'s' * (lost.rows != 1)}"
     return f"wrote {', '.join(lost.tables)} ({rows}) and never committed it: lost ({lost.line})"
+
+
+def lost_write(request: Request, lost: LostWrite) -> LostWriteError:
+    """Return the error of a test whose request was answered well, and what it wrote is nowhere."""
+    rows = f"{lost.rows:,} row{'s' * (lost.rows != 1)}"
+    return LostWriteError(
+        f"{asked_and_answered(request)} wrote {', '.join(lost.tables)} ({rows}), and the app never "
+        "committed it",
+        why="who asked was told that it was done; in production it would be lost as well",
+        cause=str(lost.line),
+        fix="await session.commit() before the answer; where it is meant to be lost, roll back: "
+        "session.rollback()",
+    )

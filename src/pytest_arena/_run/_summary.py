@@ -27,11 +27,6 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     """Return the facts of this process. What was refused outside of any test is told by that."""
     refused = ledger.unreported("")
     ledger.mark_reported(*refused)
-    for file in databases.files.changed():
-        ledger.note(
-            f"{file} was changed during this run, by another process: arena leads only those into "
-            "the test's database that read its URL from the environment"
-        )
     meant = [one for one in databases.known.by_key.values() if one.key.kind != "expected"]
     asked = {tail for one in meant for tail in one.tails}
     used = databases.provisioned()
@@ -41,7 +36,6 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
         notes=(*ledger.told(), *kept_notes(ledger.kept)),
-        unread=tuple(ledger.unread),
         has_template=bool(config.schema or config.seed),
         built_because=tuple(reason for store in stores for reason in store.reasons if reason),
         table_seconds=tuple(ledger.table_seconds.values()) if not config.schema else (),
@@ -49,6 +43,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         unasked=tuple(name for name in named if name and name not in asked),
         unused=_unused(config, [*meant, *used], databases.known) if used else (),
         suggestion=suggested_schema(config.root) if used and not config.schema else "",
+        spoiled=tuple(databases.files.changed()),
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
         built_seconds=sum(store.built_seconds for store in stores),
         products=tuple(dict.fromkeys(one.product.shown for one in used)),
