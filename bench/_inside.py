@@ -46,7 +46,7 @@ def main() -> None:
         root=ROOT,
     )
     run = ArenaRun(config, Ledger(), NoHooks(), temporary=lambda: None)
-    run.environment.redirect()
+    run.databases.environment.redirect()
     from bench.suite import shop  # noqa: PLC0415 - after the gate, as an app is
 
     run.check()

@@ -100,7 +100,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     early_config.stash[WIDE] = {}
     atexit.register(_last_words, run)
     atexit.register(run.finish)  # whatever happens between here and the session's finish
-    run.environment.redirect()  # the gate stands already
+    run.databases.environment.redirect()  # the gate stands already
 
 
 def _temporary_folder(config: pytest.Config) -> Path | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from tests.plugin.test_postgresql_story import on_postgresql
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -32,6 +34,15 @@ import subprocess, sys
 
 def test_a_child_that_has_the_file_from_elsewhere(test_client):
     subprocess.run([sys.executable, "cli.py", "dev.db"], check=True)
+"""
+
+BY_WAL = """
+import subprocess, sys
+
+def test_a_child_whose_commits_wait_in_the_wal(test_client):
+    code = "import os, sqlite3; db = sqlite3.connect('dev.db');"
+    code += "db.execute('DELETE FROM dancers'); db.commit(); os._exit(0)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 """
 
 MAKE_DEV = """
@@ -78,3 +89,66 @@ def test_a_change_of_the_apps_own_file_by_another_process_is_told(example: Examp
     os.utime(tests.folder / "dev.db", (1, 1))
     run = tests.run("-q").expect(1, passed=1)
     run.says(f"arena: {tests.folder / 'dev.db'} was changed during this run, by another process")
+
+
+def test_a_change_that_stands_in_the_wal_is_told(example: Example) -> None:
+    """The file itself is as it was."""
+    tests = example.with_files(
+        test_cli=BY_WAL, make_dev=MAKE_DEV + 'db.execute("PRAGMA journal_mode=wal")'
+    )
+    tests.python("make_dev.py")
+    os.utime(tests.folder / "dev.db", (1, 1))
+    tests.run().expect(1, passed=1).says(f"{tests.folder / 'dev.db'} was changed during this run")
+    assert (tests.folder / "dev.db").stat().st_mtime == 1
+
+
+DEFAULTS = """
+import os, sys
+from sqlalchemy import create_engine, text
+url = os.environ.get(sys.argv[1], "sqlite:///dev.db").replace("+aiosqlite", "")
+url = url.replace("+asyncpg", "+psycopg")
+with create_engine(url).begin() as connection:
+    connection.execute(text("INSERT INTO dancers (name) VALUES ('Child')"))
+"""
+
+UNSET = """
+import subprocess, sys
+import pytest
+
+def child(name):
+    command = [sys.executable, "cli.py", name]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode, done.stderr.strip().splitlines()[-2:]
+
+@pytest.mark.parametrize("turn", range(2))
+def test_a_child_has_the_tests_database_by_the_name_that_nobody_has_set(test_client, turn):
+    assert child("SHOP_URL") == (0, [])
+    assert test_client.get("/dancers").json() == ["Sand", "Child"]
+
+def test_and_by_another_name_none(test_client):
+    status, told = child("OTHER_URL")
+    assert status and "unable to open database file" in told[0]
+"""
+
+
+def test_a_variable_that_nobody_has_set_is_set_for_children(example: Example) -> None:
+    """They would fall back to the app's default, which is the developer's own database."""
+    tests = example.with_files(cli=DEFAULTS, test_cli=UNSET, make_dev=MAKE_DEV)
+    tests.python("make_dev.py")
+    tests.run("--arena-env=SHOP_URL, OTHER_URL").expect(passed=3).never_says("was changed")
+
+
+ON_A_SERVER = """
+import subprocess, sys
+
+def test_a_child_reaches_nobody(test_client):
+    command = [sys.executable, "cli.py", "DATABASE_URL"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode and "arena.invalid" in done.stderr
+"""
+
+
+def test_on_a_server_such_a_child_reaches_nobody(example: Example) -> None:
+    """The database may have another name in the next test: `arena.url` says it."""
+    tests = on_postgresql(example, cli=DEFAULTS, test_cli=ON_A_SERVER)
+    tests.run("test_cli.py").expect(passed=1)

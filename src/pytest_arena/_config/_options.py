@@ -148,7 +148,9 @@ OPTIONS = (
         "env",
         "DATABASE_URL",
         "Names of environment variables that hold the app's database URLs. Where one is set, it "
-        "leads to the tests' database before any of your code is imported. Default: DATABASE_URL.",
+        "leads to the tests' database before any of your code is imported. One that is not set is "
+        "set once the app's engine is known, for the processes that tests start: the first name "
+        "to the app's first database, any other one to nowhere. Default: DATABASE_URL.",
         "SHOP_DATABASE_URL",
         form="list",
         metavar="NAMES",

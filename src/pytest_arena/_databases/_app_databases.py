@@ -8,6 +8,7 @@ import os
 import re
 import threading
 import weakref
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +64,7 @@ class AllowedFiles:
         self._folders = (cache / "templates", cache / "kept")
         self.live: tuple[Path, ...] = ()  # the folders of live databases
         # By their real paths, with what could be seen of them when an engine first meant them.
-        self._of_app: dict[str, tuple[int, int] | None] = {}
+        self._of_app: dict[str, list[tuple[int, int]]] = {}
         self._temporary = temporary  # gives pytest's folder for tests, once there is one
 
     def add(self, file: str) -> None:
@@ -139,12 +140,15 @@ def _is_same(one: str, other: str) -> bool:
         return False
 
 
-def _signature(file: str) -> tuple[int, int] | None:
-    try:
-        status = Path(file).stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
+def _signature(file: str) -> list[tuple[int, int]]:
+    """What can be seen of a file from outside, and of its WAL, where commits wait at first."""
+    found = []
+    for path in (file, f"{file}-wal"):
+        with suppress(OSError):
+            status = Path(path).stat()
+            if status.st_size or path == file:  # whoever only reads makes an empty WAL
+                found.append((status.st_mtime_ns, status.st_size))
+    return found
 
 
 class KnownDatabases:
@@ -373,6 +377,22 @@ def dialects(product: Product) -> list[type[Dialect]]:
     return [make_url(f"{name}://").get_dialect() for name in names or [product.name]]
 
 
+def driver_of(database: Database) -> str:
+    """Return the name of the app's driver; "" for SQLite's own, which its URLs do not name."""
+    is_named = database.dialect.is_async or not database.file
+    return database.dialect.driver if is_named else ""
+
+
+def led_url(database: Database, driver: str) -> URL:
+    """Return the URL of an engine that the gate leads to a database.
+
+    On a server it is of no place: the live database has no name at first, and another one later.
+    """
+    name = f"{database.product.name}+{driver}" if driver else database.product.name
+    host = None if database.file else NOWHERE
+    return URL.create(name, host=host, database=database.file or database.name)
+
+
 def _another_product(database: Database, product: str) -> ConfigError:
     products = {database.product.name, product} - {"sqlite"}
     return ConfigError(
@@ -391,23 +411,46 @@ _ORIGINALS = "ARENA_ORIGINAL_URLS"
 
 
 class Environment:
-    """Redirects the variables of ``arena_env``, and gives them back."""
+    """Redirects the variables of ``arena_env``, and gives them back.
+
+    One that nobody has set is set as well, once the app's first database is known: another process
+    would fall back to the app's default, which is no test's database.
+    """
 
     def __init__(self, names: tuple[str, ...], known: KnownDatabases) -> None:
         self._known = known
         self._before = {name: os.environ.get(name) for name in (*names, _ORIGINALS)}
         self._names = names
-        inherited: dict[str, str] = json.loads(os.environ.get(_ORIGINALS, "{}"))
+        inherited = _inherited()
         set_now = {name: os.environ[name] for name in names if os.environ.get(name)}
         self._originals = {name: inherited.get(url, url) for name, url in set_now.items()}
+        self._unset = [name for name in names if not self._originals.get(name)]
 
     def redirect(self) -> None:
         """Put the new URLs in place. The first one's database is the app's first."""
-        new = {name: self._inside(url) for name, url in self._originals.items()}
+        self._put({name: self._inside(url) for name, url in self._originals.items() if url})
+        for name in self._unset:
+            os.environ.pop(name, None)
+
+    def complete(self) -> None:
+        """Set what nobody has set, if it is known by now which database the app's engines mean.
+
+        The first name of all means the app's first database; any other one leads nowhere.
+        """
+        first = self._known.primary
+        if not self._unset or first is None or first.key.kind == "expected":
+            return
+        url = led_url(first, driver_of(first))
+        nowhere = url.set(database=f"/{NOWHERE}/nowhere" if first.file else NOWHERE)
+        missing = [name for name in self._unset if not os.environ.get(name)]
+        self._unset = []
+        self._put({name: str(url if name == self._names[0] else nowhere) for name in missing})
+
+    def _put(self, new: dict[str, str]) -> None:
         os.environ.update(new)
-        self._known.exported = "\n".join(new.values())
-        pairs = {url: self._originals[name] for name, url in new.items()}
-        os.environ[_ORIGINALS] = json.dumps(pairs)
+        self._known.exported = "\n".join([*self._known.exported.splitlines(), *new.values()])
+        pairs = {url: self._originals.get(name, "") for name, url in new.items()}
+        os.environ[_ORIGINALS] = json.dumps({**_inherited(), **pairs})
 
     def written_since(self) -> Asked | None:
         """Return the database that a conftest has named instead, by writing a variable anew."""
@@ -455,6 +498,12 @@ class Environment:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _inherited() -> dict[str, str]:
+    """What stood there at first, "" for nothing, by the URLs in its place."""
+    found: dict[str, str] = json.loads(os.environ.get(_ORIGINALS, "{}"))
+    return found
 
 
 def _url(text: str) -> URL | None:

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.engine import make_url
 
-from pytest_arena._databases._app_databases import AllowedFiles, KnownDatabases, Products
+from pytest_arena._databases._app_databases import (
+    AllowedFiles,
+    Environment,
+    KnownDatabases,
+    Products,
+)
 from pytest_arena._databases._template import BuildAim, Builds, Recipe, Store
 from pytest_arena._databases._verified import Verified
 from pytest_arena._gate._engines import asked_by_engine
@@ -71,6 +76,7 @@ class Databases:
         self.products = Products(self, config)
         self.files = AllowedFiles(config, temporary)
         self.known = KnownDatabases(config, self.products, self.files, connections)
+        self.environment = Environment(config.env, self.known)
         self._builds = Builds()
         self.provision = Provision(config, ledger, self._builds, self.known)
         self._many = _MANY
@@ -151,6 +157,7 @@ class Databases:
         fails is left to the first connection, which says it.
         """
         self._connections.open_to_others()
+        self.environment.complete()
         if not self.serial() or self.finished:
             return
         for database in [*self.known.by_key.values()]:

@@ -11,23 +11,21 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Delete, Insert, TextClause, Update, create_engine, inspect
-from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, make_transient, make_transient_to_detached
 
-from pytest_arena._databases._app_databases import dialects
+from pytest_arena._databases._app_databases import dialects, driver_of, led_url
 from pytest_arena._gate._engines import asked_by_engine, engine_like, listen_to_sessions, sync_twin
 from pytest_arena._gate._listeners import find_engines
 from pytest_arena._gate._loops import AnyLoopMutex
 from pytest_arena._origin import user_line
 from pytest_arena._process import run_in_new_loop
-from pytest_arena._product import NOWHERE
 from pytest_arena.errors import ConfigError, PendingWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine import URL, Engine
     from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 
     from pytest_arena._databases._resolver import Databases
@@ -296,9 +294,9 @@ class Engines:
             kind = database.dialect.is_async
             like = self._engine_of_app(database, kinds=(kind, not kind))
             if like is not None and not like.dialect.is_async:
-                engine = engine_like(like, _shown_url(database, _driver(database)))
+                engine = engine_like(like, led_url(database, driver_of(database)))
             else:
-                url = _shown_url(database, _sync_driver(database))
+                url = led_url(database, _sync_driver(database))
                 engine = create_engine(url) if like is None else sync_twin(like, url)
             self._sync[database] = engine
             self._databases.known.by_engine[engine.dialect] = database
@@ -307,7 +305,7 @@ class Engines:
     def _async_on(self, database: Database) -> AsyncEngine:
         if database not in self._async:
             like = self._engine_of_app(database, kinds=(True,))
-            url = _shown_url(database, _driver(database))
+            url = led_url(database, driver_of(database))
             engine = AsyncEngine(engine_like(like, url)) if like else create_async_engine(url)
             self._async[database] = engine
             self._databases.known.by_engine[engine.dialect] = database
@@ -316,7 +314,7 @@ class Engines:
     def _url(self, database: Database) -> URL:
         """The URL under which anybody reaches the database, by the app's own driver."""
         self._databases.ensure(database)
-        return database.product.url(database, _driver(database))
+        return database.product.url(database, driver_of(database))
 
     def _engine_of_app(self, database: Database, kinds: tuple[bool, ...]) -> Engine | None:
         """The oldest engine of the app's on this database, of the first of these kinds it has."""
@@ -349,19 +347,3 @@ def _sync_driver(database: Database) -> str:
             fix="pip install 'psycopg[binary]'   (or make the test async)",
         )
     return "" if database.file else sync.driver
-
-
-def _driver(database: Database) -> str:
-    """The name of the app's driver; "" for SQLite's own, which its URLs do not name."""
-    is_named = database.dialect.is_async or not database.file
-    return database.dialect.driver if is_named else ""
-
-
-def _shown_url(database: Database, driver: str) -> URL:
-    """The URL of an engine of ours, which the gate leads.
-
-    On a server it is of no place: the live database has no name at first, and another one later.
-    """
-    name = f"{database.product.name}+{driver}" if driver else database.product.name
-    host = None if database.file else NOWHERE
-    return URL.create(name, host=host, database=database.file or database.name)

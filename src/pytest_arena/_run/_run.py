@@ -10,7 +10,6 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._changes import Mask
-from pytest_arena._databases._app_databases import Environment
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases
 from pytest_arena._databases._sessions import Engines
@@ -57,7 +56,6 @@ class ArenaRun:
         self.databases = Databases(config, ledger, self.connections, temporary)
         self._known = self.databases.known
         self.current = Current(self.databases)
-        self.environment = Environment(config.env, self._known)
         self.gate = gates.install(self.databases, self.connections)
         self.levels = Levels(self.databases, self.gate, ledger, hooks)
         self.engines = Engines(self.databases)
@@ -90,8 +88,9 @@ class ArenaRun:
             adopt(engine.pool)  # those that were made before the gate
         asked = [asked_by_engine(engine) for engine in engines]
         self._known.choose_primary([one for one in asked if one is not None])
-        if (named := self.environment.written_since()) is not None:
+        if (named := self.databases.environment.written_since()) is not None:
             self._known.prefer(named)
+        self.databases.environment.complete()
 
     # A test.
 
@@ -100,6 +99,7 @@ class ArenaRun:
         self._leave_what_was_broken_off()
         if orphans := self.databases.drop_orphans():
             self.engines.close(orphans)
+        self.databases.environment.complete()
         self.ledger.begin(plan.name)
         self.levels.seconds = 0.0
         self.connections.used.clear()
@@ -247,7 +247,7 @@ class ArenaRun:
             self.databases.ensure(database).close()
         self.databases.finished = True
         if gates.close(self.gate):
-            self.environment.restore()
+            self.databases.environment.restore()
         for product in self.databases.products.opened.values():
             product.close()
 
