@@ -348,9 +348,16 @@ def draw_map(files: list[Source], text: str) -> str:
     return f"{before}\n## Rooms\n\n" + "\n\n".join(tables) + "\n" + rest[rest.index("\n## ") :]
 
 
+# What a capability that came later may take beside the budget of the house as it was rebuilt.
+FURTHER = {"what a green test may be believed for": 700}
+
 MEASURES = (
-    Measure("code lines", 23_500, lines),
-    Measure("code lines of the core", 17_000, lambda files: lines(wing(files, within=False))),
+    Measure("code lines", 23_500 + sum(FURTHER.values()), lines),
+    Measure(
+        "code lines of the core",
+        17_000 + sum(FURTHER.values()),
+        lambda files: lines(wing(files, within=False)),
+    ),
     Measure("code lines of the wing", 6_500, lambda files: lines(wing(files, within=True))),
     Measure("modules", 180, len),
     Measure("folders with many modules", 0, wide_folders),
