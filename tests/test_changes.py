@@ -365,7 +365,8 @@ def test_a_request_of_an_example_that_is_over_has_lost_nothing_in_the_next() -> 
     databases: Any = SimpleNamespace(provisioned=list, levels=())
     gate: Any = SimpleNamespace(lost=SimpleNamespace(take=lambda: [lost]))
     anything: Any = None
-    test = RunningTest(anything, 1, anything, Moments(databases, Mask()), gate, anything)
+    moments = Moments(databases, Mask())
+    test = RunningTest(anything, 1, anything, anything, moments, gate, anything)
     test.begins()
     test.cut(0)
     test.begins()

@@ -27,7 +27,7 @@ def user_line() -> CodeLine | None:
     Follows greenlets (SQLAlchemy's async engines) to the coroutine that awaits them, and a
     worker thread of aiosqlite to the task that waits for it. Costs some microseconds.
     """
-    return _line_of(next(frames(of_users=True), None))
+    return line_of(next(frames(of_users=True), None))
 
 
 def who_connects() -> str:
@@ -39,10 +39,21 @@ def who_connects() -> str:
 def line_of_coroutine(coroutine: object) -> CodeLine | None:
     """Return the innermost line of the user's code at which a coroutine stands."""
     found = [one for one in _awaited(coroutine) if not _is_library(one.f_code.co_filename)]
-    return _line_of(found[-1] if found else None)
+    return line_of(found[-1] if found else None)
 
 
-def _line_of(frame: FrameType | None) -> CodeLine | None:
+def users_frames(top: FrameType | None) -> list[FrameType]:
+    """Return the frames of the user's code on a thread's stack, innermost first."""
+    found = []
+    while top is not None:
+        if not _is_library(top.f_code.co_filename):
+            found.append(top)
+        top = top.f_back
+    return found
+
+
+def line_of(frame: FrameType | None) -> CodeLine | None:
+    """Return the line at which a frame stands."""
     return CodeLine(frame.f_code.co_filename, frame.f_lineno) if frame is not None else None
 
 

@@ -13,7 +13,8 @@
     ├─ IsolationError                  A501  this database cannot be given or taken back
     ├─ LeakError                             something was left behind
     │   ├─ ConnectionLeak              A602  a connection was not given back
-    │   └─ LostWriteError              A603  the app has written and never committed
+    │   ├─ LostWriteError              A603  the app has written and never committed
+    │   └─ LateWorkError               A604  work of a request has outlived its test
     ├─ ClientError                           a client of ours cannot do what it is asked for
     │   ├─ PendingWorkError            A701  a sync request would miss uncommitted work
     │   ├─ LifespanError               A702  the app's start-up or shutdown failed
@@ -42,6 +43,7 @@ __all__ = [
     "ConfigError",
     "ConnectionLeak",
     "IsolationError",
+    "LateWorkError",
     "LeakError",
     "LifespanError",
     "LoginError",
@@ -188,6 +190,12 @@ class LostWriteError(LeakError):
     """The app has answered as if all were well, and never committed what it had written."""
 
     code = "A603"
+
+
+class LateWorkError(LeakError):
+    """Work that a request had begun still went on, or was cut off, when its test had ended."""
+
+    code = "A604"
 
 
 class ClientError(ArenaError):

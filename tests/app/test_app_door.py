@@ -36,6 +36,7 @@ class Hooks:
     door = None
     async def abefore(self): pass
     def before(self): pass
+    def serving(self): pass
     def requested(self, record): print(record.method, record.status)
     def ended(self): pass
     def broke(self, request, error): ...

@@ -64,6 +64,9 @@ class Hooks:
     def before(self) -> None:
         """Called before a request of a sync client, in its thread."""
 
+    def serving(self) -> None:
+        """Called in the app's loop before it answers."""
+
     def requested(self, request: Request) -> None:
         """Called after each request, also after one that raised."""
 
@@ -138,6 +141,7 @@ def reporting(
 
     async def reporting_app(scope: Any, receive: Any, send: Any) -> None:
         __tracebackhide__ = True
+        hooks.serving()
         if begin is not None:
             send = begin(scope, send)
         try:

@@ -16,7 +16,7 @@ class Option:
     choices: tuple[str, ...] = ()
     form: str = "text"
     """How its text is read: ``text``, ``databases`` (a line ``name = value`` for each), ``list``
-    (at commas and lines), ``words`` (at blanks as well), ``lines``."""
+    (at commas and lines), ``words`` (at blanks as well), ``lines``, ``seconds``."""
     metavar: str = "VALUE"
     short: str = ""
     """Another name on the command line."""
@@ -122,6 +122,25 @@ OPTIONS = (
         "test fail, off tells it in the report of a failed test alone.",
         "fail",
         ("warn", "fail", "off"),
+        metavar="WHAT",
+    ),
+    Option(
+        "settle",
+        "1",
+        "How many seconds a test that passed waits at its end for the work that its requests have "
+        "begun and that goes on after their answers: tasks, and threads that are in your code. 1 "
+        "(default); 0 waits for nothing. It waits only where something still works.",
+        "5",
+        form="seconds",
+        metavar="SECONDS",
+    ),
+    Option(
+        "late",
+        "warn",
+        "What becomes of a test whose requests have begun work that has not ended by then, and is "
+        "cut off: warn (default) tells it at the end, fail makes the test fail.",
+        "fail",
+        ("warn", "fail"),
         metavar="WHAT",
     ),
     Option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,8 @@ class Config:
     login: str
     lifespan: str
     lost_writes: str
+    settle: float
+    late: str
     keep: str
     mask: tuple[str, ...]
     env: tuple[str, ...]
@@ -128,6 +131,13 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.replace(",", " ").split())
 
 
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def _lines(text: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
@@ -142,6 +152,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 
 _FORMS: dict[str, Callable[[str], Any]] = {
     "text": str,
+    "seconds": _seconds,
     "databases": lambda text: dict(_pairs(text)),
     "list": _listed,
     "words": _words,
@@ -309,6 +320,13 @@ def _check_values(config: Config, given: Mapping[str, OptionValue]) -> None:
                 cause=given["seed"].place,
                 fix=given["seed"].written("tests.seed:seed"),
             )
+    if not 0 <= config.settle < math.inf:
+        raise ConfigError(
+            f"{given['settle'].written(given['settle'].text)} is no number of seconds",
+            why="a test would wait for what its requests have begun for no time, or for ever",
+            cause=given["settle"].place,
+            fix=given["settle"].written("1"),
+        )
     for name in config.env:
         if not name.isidentifier():
             raise ConfigError(

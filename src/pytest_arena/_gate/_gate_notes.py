@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_arena._origin import who_connects
 from pytest_arena._product import NOWHERE, UNNAMED
-from pytest_arena.errors import AfterSessionError, UnknownDatabaseError
+from pytest_arena.errors import AfterSessionError, LateWorkError, UnknownDatabaseError
 
 
 def unknown_connection(description: str, *, left_out_by: str = "") -> UnknownDatabaseError:
@@ -39,6 +39,16 @@ def lost_transaction(line: object) -> str:
         f"a fixture holds a connection inside a transaction over its tests ({line}): after a test "
         "that wrote, it has to roll back before it can go on; commit, or roll back, before the "
         "fixture's `yield`"
+    )
+
+
+def late_work() -> LateWorkError:
+    """A thread that a request of an earlier test has started, and that goes on."""
+    return LateWorkError(
+        "refused: a connection for work that a request of an earlier test had begun",
+        why="that test is over: what this writes would be the next one's",
+        cause=who_connects(),
+        fix="arena.settled()   in that test, before it ends (or a longer arena_settle)",
     )
 
 

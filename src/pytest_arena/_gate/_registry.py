@@ -25,6 +25,7 @@ from pytest_arena._product import nothing
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterable, Iterator
+    from types import FrameType
     from weakref import WeakKeyDictionary
 
     from sqlalchemy.engine import Connection, Dialect
@@ -167,6 +168,7 @@ class Registry:
         self._taken: weakref.WeakKeyDictionary[Any, Checkout] = weakref.WeakKeyDictionary()
         self._entries: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
         self._holders: weakref.WeakKeyDictionary[Connection, int] = weakref.WeakKeyDictionary()
+        self.late: dict[int, FrameType] = {}  # threads whose test is over, by what they are in
         self._has_others = False
         self._unwatched: set[Key] = set()
         self._renamed: dict[Key, Key] = {}

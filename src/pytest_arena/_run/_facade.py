@@ -15,7 +15,7 @@ from pytest_arena._process import running_loop
 from pytest_arena.errors import IsolationError, PendingWorkError, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Mapping
 
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -125,6 +125,33 @@ class Arena:
         return self._run.apps.new_client(options, role, is_async=False)
 
     new_client = client
+
+    def settled(self, patience: float = 10.0) -> Awaitable[None]:
+        """Wait until the work that this test's requests have begun is finished, all of it.
+
+        Tasks, threads that are in your code, and what they begin in turn. Await it in an async
+        test; in a sync one it has waited when it returns. Costs next to nothing where nothing
+        works.
+
+        Example::
+
+            async def test_mail(arena, client):
+                await client.post("/orders")  # answers, and goes on in a task
+                await arena.settled()
+                assert (await client.get("/outbox")).json() == ["order 1"]
+
+        Args:
+            patience: seconds.
+
+        Raises:
+            LateWorkError: something still works after this time; it goes on.
+        """
+        __tracebackhide__ = True
+        late_work = self._run.current.running().late_work
+        if running_loop() is not None:
+            return late_work.asettled(patience)
+        late_work.settled(patience)
+        return _Settled()
 
     def keep(self) -> Path | str:
         """Copy the database as it is now, so that it stays; return the file, on a server the URL.
@@ -435,3 +462,10 @@ def _not_known(record: Request, database: Database, why: str) -> IsolationError:
         cause=str(user_line() or "arena.changes(request)"),
         fix="with arena.expect_changes(...):   around the request: there it is read",
     )
+
+
+class _Settled:
+    """What a sync test may await as well: it has waited."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from ()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._resolver import Level
-from pytest_arena._run._leaks import Overrides
+from pytest_arena._run._leaks import Overrides, late_error
 from pytest_arena._run._test import RunningTest
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConnectionLeak, IsolationError
@@ -42,10 +43,17 @@ class FixtureLevels:
     """The levels of fixtures that outlive the test, of the test above them, and of its examples."""
 
     def __init__(
-        self, levels: Levels, current: Current, apps: Apps, tasks: Tasks, ledger: Ledger
+        self,
+        levels: Levels,
+        current: Current,
+        apps: Apps,
+        tasks: Tasks,
+        ledger: Ledger,
+        *,
+        late: str,
     ) -> None:
         self.levels, self._current, self._apps = levels, current, apps
-        self._tasks, self._ledger = tasks, ledger
+        self._tasks, self._ledger, self._late = tasks, ledger, late
         self._being_set_up: list[WideFixture] = []
         self._ended_tasks: set[str] = set()
 
@@ -69,7 +77,13 @@ class FixtureLevels:
         test.settled = True
         broken_off: BaseException | None = None
         # Overrides not before leaks: what only app.state holds would not be found.
-        for step in self._close_clients, self._end_tasks, self._find_leaks, self._restore_overrides:
+        for step in (
+            self._await_late_work,
+            self._close_clients,
+            self._end_tasks,
+            self._find_leaks,
+            self._restore_overrides,
+        ):
             try:
                 step(test)
             except Exception as error:  # noqa: BLE001 - one failure never stops the next step
@@ -86,6 +100,24 @@ class FixtureLevels:
         if broken_off is not None:
             raise broken_off
 
+    def _await_late_work(self, test: RunningTest) -> None:
+        late_work = test.late_work
+        if late_work.cut_off is None and not test.failed:  # a coroutine has waited in its loop
+            deque(late_work.waiting(), maxlen=0)
+        frames = ((ident, stack[-1]) for ident, stack in late_work.threads().items())
+        test.gate.registry.late.update(frames)
+        lines = late_work.cut_off or []
+        told = f"{test.plan.name} has ended, and work that a request had begun was cut off"
+        if lines and self._late == "fail":
+            raise late_error(lines, told)
+        self._note_once(lines, told)
+
+    def _note_once(self, lines: list[str], told: str) -> None:
+        for line in lines:
+            if line not in self._ended_tasks:  # once: an app may do it in each of a thousand tests
+                self._ended_tasks.add(line)
+                self._ledger.note(f"{told}: {line}")
+
     def _close_clients(self, test: RunningTest) -> None:
         with ExitStack() as stack:  # last in, first out, and one failure stops no other
             if test.sessions.is_used:
@@ -94,10 +126,8 @@ class FixtureLevels:
                 stack.callback(app_run.close)
 
     def _end_tasks(self, test: RunningTest) -> None:
-        for line in self._tasks.end():
-            if line not in self._ended_tasks:  # once: an app may do it in each of a thousand tests
-                self._ended_tasks.add(line)
-                self._ledger.note(f"{test.plan.name} left a task running, which was ended: {line}")
+        left = self._tasks.end()
+        self._note_once(left, f"{test.plan.name} left a task running, which was ended")
 
     def _find_leaks(self, test: RunningTest) -> None:
         level = self.levels.find(test)

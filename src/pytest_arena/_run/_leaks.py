@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,12 +14,13 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy.orm.session import _sessions
 
-from pytest_arena._origin import line_of_coroutine
-from pytest_arena._process import running_loop
-from pytest_arena.errors import ConnectionLeak, IsolationError
+from pytest_arena._origin import line_of, line_of_coroutine, users_frames
+from pytest_arena._process import rest, running_loop, seconds
+from pytest_arena.errors import ConnectionLeak, IsolationError, LateWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
+    from types import FrameType
 
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
@@ -160,6 +163,100 @@ def _mutable_parts(app: object) -> list[tuple[str, dict[Any, Any]]]:
     return [(name, part) for name, part in parts.items() if isinstance(part, dict)]
 
 
+class LateWork:
+    """The work that the requests of one test have begun, and that goes on after their answers.
+
+    That is tasks in the loops in which the app has answered, and threads with the user's code on
+    their stacks: one that waits for work, as an executor's do, has none. What was at work when the
+    first request came is the app's own, or a fixture's.
+    """
+
+    def __init__(self, patience: float, endless: set[str]) -> None:
+        self._patience = patience  # seconds
+        self._endless = endless  # lines that were waited for in vain: once is enough for a run
+        self._tasks_before: dict[asyncio.AbstractEventLoop, WeakSet[asyncio.Task[Any]]] = {}
+        self._threads_before: frozenset[int] = frozenset()
+        self.cut_off: list[str] | None = None
+
+    def serving(self) -> None:
+        """In the app's loop, before it answers."""
+        loop = running_loop()
+        if loop is not None and loop not in self._tasks_before:
+            if not self._tasks_before:
+                self._threads_before = frozenset(_threads_at_work())
+            self._tasks_before[loop] = WeakSet(asyncio.all_tasks(loop))
+
+    def lines(self) -> list[str]:
+        """Return where each stands that still works."""
+        here = asyncio.current_task() if running_loop() else None
+        tasks = [
+            task
+            for loop, before in self._tasks_before.items()
+            if not loop.is_closed()
+            for task in asyncio.all_tasks(loop)
+            if task not in before and task is not here and task.get_name() != Tasks.OURS
+        ]
+        of_tasks = [line_of_coroutine(task.get_coro()) or task.get_name() for task in tasks]
+        return list(map(str, [*of_tasks, *(line_of(one[0]) for one in self.threads().values())]))
+
+    def threads(self) -> dict[int, list[FrameType]]:
+        """Return the threads that still work, with the frames of the user's code."""
+        found = _threads_at_work() if self._tasks_before else {}
+        return {key: found[key] for key in found if key not in self._threads_before}
+
+    def settled(self, patience: float) -> None:
+        """Wait for it. Raises a LateWorkError where it goes on."""
+        __tracebackhide__ = True
+        deque(self.waiting(patience), maxlen=0)
+        self._check_nothing_works(patience)
+
+    async def asettled(self, patience: float) -> None:
+        """Wait for it in a loop. Raises a LateWorkError where it goes on."""
+        __tracebackhide__ = True
+        for _ in self.waiting(patience):
+            await asyncio.sleep(0)
+        self._check_nothing_works(patience)
+
+    def _check_nothing_works(self, patience: float) -> None:
+        __tracebackhide__ = True
+        if lines := self.lines():
+            raise late_error(lines, f"work that a request had begun goes on after {patience:g} s")
+
+    def waiting(self, patience: float | None = None) -> Iterator[None]:
+        """Pause shortly, as long as something works and the time is not up.
+
+        Without a time of its own it is the end of the test: what works then is cut off.
+        """
+        endless = self._endless if patience is None else ()
+        end = seconds() + (self._patience if patience is None else patience)
+        while seconds() < end and any(line not in endless for line in self.lines()):
+            rest(_STEP)  # the loop's own clock may be one that a test has stopped
+            yield
+        if patience is None:
+            self.cut_off = self.lines()
+            self._endless.update(self.cut_off)
+
+
+_STEP = 0.0002  # seconds
+
+
+def _threads_at_work() -> dict[int, list[FrameType]]:
+    here = threading.get_ident()
+    tops = sys._current_frames()  # noqa: SLF001 - the documented way to the stacks of threads
+    found = {ident: users_frames(top) for ident, top in tops.items() if ident != here}
+    return {ident: stack for ident, stack in found.items() if stack}
+
+
+def late_error(lines: Iterable[str], what: str) -> LateWorkError:
+    """Return the error that names the work which a request had begun."""
+    return LateWorkError(
+        what,
+        why="what it had still to write is missing, and no test has seen whether it works",
+        cause="\n".join(sorted(set(lines))[:4]),
+        fix="await arena.settled()   before you look at what it does (or a longer arena_settle)",
+    )
+
+
 class Tasks:
     """The tasks that tests, and what they called, start in their event loops.
 
@@ -169,7 +266,7 @@ class Tasks:
     """
 
     _PATIENCE = 1.0  # seconds for a task to end that is cancelled
-    _OURS = "pytest-arena: lifespan"  # of a wide fixture's client; it ends with the fixture
+    OURS = "pytest-arena: lifespan"  # of a wide fixture's client; it ends with the fixture
 
     def __init__(self) -> None:
         self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
@@ -227,7 +324,7 @@ class Tasks:
         return [
             task
             for task in asyncio.all_tasks(loop)
-            if task not in self._known and task.get_name() != self._OURS
+            if task not in self._known and task.get_name() != self.OURS
         ]
 
     def _present(self) -> Iterator[asyncio.Task[Any]]:

@@ -61,11 +61,14 @@ class ArenaRun:
         self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current, self.watcher)
         self.tasks = _leaks.Tasks()
-        self.fixtures = FixtureLevels(self.levels, self.current, self.apps, self.tasks, ledger)
+        self.fixtures = FixtureLevels(
+            self.levels, self.current, self.apps, self.tasks, ledger, late=config.late
+        )
         self.moments = Moments(self.databases, Mask(config.mask))
         self.serials = count(1)
         self._process = os.getpid()
         self._told_lost: set[str] = set()
+        self._endless: set[str] = set()
 
     def check(self) -> None:
         """After collection: import and check what the options name, find the app's engines.
@@ -107,6 +110,7 @@ class ArenaRun:
             plan,
             next(self.serials),
             self.tasks,
+            _leaks.LateWork(self.config.settle, self._endless),
             self.moments,
             self.gate,
             self.ledger,
@@ -272,6 +276,7 @@ def conducted(
         test.begin_call()
         try:
             await function(*args, **kwargs)
+            await test.asettle()
         except BaseException:
             await test.aclose_failed()
             raise

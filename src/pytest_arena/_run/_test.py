@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._writes import LostWrite
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._product import Database
-    from pytest_arena._run._leaks import Overrides, Tasks
+    from pytest_arena._run._leaks import LateWork, Overrides, Tasks
     from pytest_arena._values import Plan, TableRows
 
 
@@ -145,6 +146,7 @@ class RunningTest(Hooks):
     plan: Plan
     serial: int
     tasks: Tasks
+    late_work: LateWork
     moments: Moments
     gate: Gate
     ledger: Ledger
@@ -175,6 +177,11 @@ class RunningTest(Hooks):
         if running_loop() is None and (self.app_runs or self.sessions.is_used):
             raise no_asyncio()
         self.tasks.begin_call()
+
+    async def asettle(self) -> None:
+        """Wait for the work that its requests have begun, at the end of its coroutine."""
+        for _ in self.late_work.waiting():
+            await asyncio.sleep(0)
 
     async def aclose(self) -> None:
         """Close what needs the loop."""
@@ -217,6 +224,10 @@ class RunningTest(Hooks):
             else:
                 self.turns[-1].is_at_once = True
             self.under_way += 1
+
+    def serving(self) -> None:
+        """In the app's loop, before it answers."""
+        self.late_work.serving()
 
     def requested(self, request: Request) -> None:
         """After a request."""

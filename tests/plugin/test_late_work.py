@@ -1,0 +1,214 @@
+"""Work that goes on after its request was answered: waited for, or named and cut off."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.test_postgresql_story import on_postgresql
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+LATE = """
+import asyncio
+import threading
+
+from sqlalchemy import create_engine, text
+
+from app import Dancer, app, maker
+
+GATE = threading.Event()  # opened by a test
+TASKS = set()
+sync_engine = create_engine("SYNC_URL")
+
+
+async def add(name):
+    async with maker() as session:
+        session.add(Dancer(name=name))
+        await session.commit()
+
+
+def add_in_a_thread(name):
+    with sync_engine.begin() as connection:
+        connection.execute(text("INSERT INTO dancers (name) VALUES (:name)"), {"name": name})
+
+
+async def slowly(name):
+    await asyncio.sleep(0.02)
+    TASKS.add(asyncio.create_task(add(name)))  # and that begins another one
+
+
+def after_the_gate(name):
+    GATE.wait(60)
+    add_in_a_thread(name)
+
+
+async def for_ever():
+    await asyncio.Event().wait()
+
+
+@app.post("/task/{name}", status_code=202)
+async def task(name: str):
+    TASKS.add(asyncio.create_task(slowly(name)))
+
+
+@app.post("/thread/{name}", status_code=202)
+async def thread(name: str):
+    threading.Thread(target=add_in_a_thread, args=(name,)).start()
+
+
+@app.post("/executor/{name}", status_code=202)
+async def executor(name: str):
+    asyncio.get_running_loop().run_in_executor(None, add_in_a_thread, name)
+
+
+@app.post("/gate/{name}", status_code=202)
+async def gate(name: str):
+    threading.Thread(target=after_the_gate, args=(name,), daemon=True).start()
+
+
+@app.post("/endless", status_code=202)
+async def endless():
+    TASKS.add(asyncio.create_task(for_ever()))
+"""
+
+SETTLED = """
+import pytest
+from pytest_arena.errors import LateWorkError
+
+WAYS = ("task", "thread", "executor")
+
+
+@pytest.mark.parametrize("turn", range(2))
+@pytest.mark.parametrize("way", WAYS)
+async def test_async(arena, client, way, turn):
+    assert (await client.post(f"/{way}/Late")).status_code == 202
+    await arena.settled()
+    assert (await client.get("/dancers")).json() == ["Sand", "Late"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_sync(arena, test_client, way):
+    assert test_client.post(f"/{way}/Late").status_code == 202
+    arena.settled()
+    assert test_client.get("/dancers").json() == ["Sand", "Late"]
+
+
+async def test_nothing_to_wait_for(arena, client):
+    await arena.settled()
+    assert (await client.get("/dancers")).json() == ["Sand"]
+
+
+async def test_it_goes_on(arena, client):
+    await client.post("/endless")
+    with pytest.raises(LateWorkError, match="a request had begun goes on after 0.1 s") as told:
+        await arena.settled(0.1)
+    assert "late.py" in told.value.cause
+"""
+
+UNSETTLED = """
+import pytest
+from pytest_arena.errors import LateWorkError
+
+
+@pytest.mark.parametrize("way", ["task", "thread", "executor"])
+async def test_does_not_ask(client, way):
+    await client.post(f"/{way}/Late")
+
+
+@pytest.mark.parametrize("way", ["task", "thread", "executor"])
+def test_does_not_ask_either(test_client, way):
+    test_client.post(f"/{way}/Late")
+
+
+async def test_nothing_has_come_here(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+CUT_OFF = """
+import pytest
+import late
+
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_leaves_a_task(client, turn):
+    await client.post("/endless")
+
+
+async def test_leaves_a_thread(client):
+    await client.post("/gate/Ghost")
+
+
+async def test_the_next_one(client):
+    threads = [one for one in late.threading.enumerate() if "after_the_gate" in one.name]
+    late.GATE.set()
+    for thread in threads:
+        thread.join(10)
+    assert threads
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+
+def late_app(example: Example, how: str, **files: str) -> Example:
+    """An app that goes on after it has answered."""
+    if how == "copy":
+        url, found = "sqlite:///dev.db", example.with_files(**files)
+    else:
+        url, found = "postgresql+psycopg://me@db.example.org/shop", on_postgresql(example, **files)
+    late = found.change("pytest.ini", "app:app", "late:app")
+    return late.with_files(late=LATE.replace("SYNC_URL", url))
+
+
+EACH = pytest.mark.parametrize(
+    "how", ["copy", "undo", pytest.param("clone", marks=pytest.mark.slow)]
+)
+
+
+@EACH
+def test_settled_waits_for_all_that_requests_have_begun(example: Example, how: str) -> None:
+    """In tasks, threads and executors, in async tests and sync ones."""
+    run = late_app(example, how, test_late=SETTLED).run(*isolation(how))
+    run.expect(passed=11).says("cut off: ").never_says("refused")
+
+
+@EACH
+def test_the_end_of_a_test_waits_for_a_while(example: Example, how: str) -> None:
+    """What is done by then is told nobody; nothing comes into the next test."""
+    run = late_app(example, how, test_late=UNSETTLED).run(*isolation(how))
+    run.expect(passed=7).never_says("cut off")
+
+
+@EACH
+def test_what_goes_on_is_cut_off_and_named_once(example: Example, how: str) -> None:
+    """A thread cannot be ended: its next connection is refused, as its test is over."""
+    project = late_app(example, how, test_late=CUT_OFF)
+    options = (*isolation(how), "-W", "ignore::pytest.PytestUnhandledThreadExceptionWarning", "-q")
+    run = project.run("--arena-settle=0.2", *options).expect(passed=5)
+    told = "has ended, and work that a request had begun was cut off: "
+    run.says(f"arena: test_late.py::test_leaves_a_task[0] {told}", "late.py:36 await asyncio")
+    run.says(f"arena: test_late.py::test_leaves_a_thread {told}", "late.py:31 GATE.wait(60)")
+    run.says("arena: refused: a connection for work that a request of an earlier test had begun: ")
+    run.says("late.py:21 with sync_engine.begin()")
+    assert run.output.count(told) == 2
+
+
+def test_late_work_fails_its_test_where_that_is_asked_for(example: Example) -> None:
+    """Each test, not the first one alone; a bound of nothing waits for nothing."""
+    project = late_app(example, "copy", test_late=CUT_OFF)
+    run = project.run("-k", "task", "--arena-late=fail", "--arena-settle=0")
+    run.expect(1, passed=3, errors=3).says("[A604]", "next:  await arena.settled()")
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "inf"])
+def test_a_bound_that_is_no_number_of_seconds(example: Example, text: str) -> None:
+    """Refused before any test."""
+    run = example.run(f"--arena-settle={text}")
+    run.says(f"--arena-settle={text} is no number of seconds", "[A101]")
+    assert run.status == 4
+
+
+def isolation(how: str) -> tuple[str, ...]:
+    """The option, where it is not what the product has by itself."""
+    return ("--arena-isolation=clone",) if how == "clone" else ()
