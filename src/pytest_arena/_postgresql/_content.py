@@ -62,13 +62,20 @@ def _digest(relation: _Relation) -> str:
     # A sum does not ask for an order, and counts a row that is there twice as two. Two numbers of
     # 64 bits: what is different by accident is never equal in both.
     image = ", ".join(f"{identifier(column)}::text" for column in relation.columns)
-    first, second = (f"coalesce(sum(hashtextextended(image, {seed})), 0)" for seed in (0, 1))
+    digest = "coalesce(sum(pg_catalog.hashtextextended(image, {})), 0)"
+    first, second = map(digest.format, (0, 1))
     return (
         f"SELECT {key}, count(*) || ' rows, ' || {first} || ' ' || {second} "
         f'FROM (SELECT ROW({image})::text COLLATE "C" AS image FROM ONLY {relation.quoted}) AS r'
     )
 
 
+# The app's functions may name things without a schema: the path of role and database leads to them,
+# until the transaction ends. A name that is PostgreSQL's own comes first, whatever that path says.
+LIKE_THE_APP = """
+SET LOCAL search_path TO DEFAULT;
+SELECT pg_catalog.set_config('search_path', pg_catalog.rtrim(pg_catalog.concat(
+    'pg_catalog, ', pg_catalog.current_setting('search_path')), ', '), true)"""
 # One moment, in which one value has one text, whatever login, database and connection are set to;
 # and in which names are ours.
 _BEGIN_READING = """
@@ -107,7 +114,8 @@ def one_snapshot(control: Control, begin: str = _BEGIN_READING) -> Iterator[None
 
 
 def in_batches(control: Control, questions: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Return the rows of many questions, in few round trips."""
+    """Return the rows of many questions, in few round trips; what follows reads like the app."""
+    control.run(LIKE_THE_APP)
     for start in range(0, len(questions), _AT_ONCE):
         yield from control.rows(" UNION ALL ".join(questions[start : start + _AT_ONCE]))
 

@@ -35,7 +35,7 @@ class _CatalogTable(NamedTuple):
     def digest(self) -> str:
         """Write a query of how many rows there are, and of a number that they have in common."""
         # A sum does not ask for an order, and counts a row that is there twice as two.
-        total = "coalesce(sum(hashtextextended(image, 0)), 0)::text"
+        total = "coalesce(sum(pg_catalog.hashtextextended(image, 0)), 0)::text"
         return f"SELECT {literal(self.name)}, count(*), {total} FROM ({self.rows('')}) AS images"
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.journal._tables import JournalTable
 
 
+# These functions work with the app's path: what is PostgreSQL's own is named in full.
+_EQUALS = "OPERATOR(pg_catalog.=)"
 CONTRADICTION = "AR001"  # the SQLSTATE of a journal that contradicts its table
 
 # An image that came and went as often is not there. `j` is not read where only an archive counts.
@@ -28,17 +30,17 @@ _NET = """
             EXISTS (SELECT FROM {s}.tables e WHERE e.oid = n.rel AND e.was_empty)
             AND NOT EXISTS (SELECT FROM {s}.filled f WHERE f.rel = n.rel AND f.level < begun)
             AND begun IS NOT NULL AS was_empty,
-            array_agg(n.r) FILTER (WHERE n.c > 0) AS gone,
-            array_agg(n.c) FILTER (WHERE n.c > 0) AS gone_times,
-            array_agg(n.r) FILTER (WHERE n.c < 0) AS come,
-            array_agg(-n.c) FILTER (WHERE n.c < 0) AS come_times,
-            max(abs(n.c)) AS most
+            pg_catalog.array_agg(n.r) FILTER (WHERE n.c > 0) AS gone,
+            pg_catalog.array_agg(n.c) FILTER (WHERE n.c > 0) AS gone_times,
+            pg_catalog.array_agg(n.r) FILTER (WHERE n.c < 0) AS come,
+            pg_catalog.array_agg(-n.c) FILTER (WHERE n.c < 0) AS come_times,
+            pg_catalog.max(pg_catalog.abs(n.c)) AS most
         FROM (
-            SELECT m.rel, m.r, sum(m.op) AS c
+            SELECT m.rel, m.r, pg_catalog.sum(m.op) AS c
             FROM (SELECT j.rel, j.op, j.r FROM {s}.j WHERE with_j
                 UNION ALL
                 SELECT o.rel, o.op, o.r FROM {s}.jold o WHERE o.level BETWEEN lowest AND highest) m
-            GROUP BY m.rel, m.r HAVING sum(m.op) <> 0) n
+            GROUP BY m.rel, m.r HAVING pg_catalog.sum(m.op) <> 0) n
         GROUP BY n.rel
 """
 
@@ -53,7 +55,7 @@ def apply_function(schema: str, tables: Sequence[JournalTable]) -> str:
     known = sorted(tables, key=lambda table: table.oid)
     return f"""
 CREATE OR REPLACE FUNCTION {schema}.apply(with_j bool, lowest int, highest int, begun int)
-RETURNS void LANGUAGE plpgsql AS $arena$
+RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $arena$
 DECLARE
     t record;
     n int8;
@@ -105,21 +107,21 @@ def _alone(table: JournalTable) -> str:
 
 def _number(table: JournalTable) -> str:
     if table.key:
-        return "cardinality(t.gone)"
-    return "(SELECT sum(a.c) FROM unnest(t.gone_times) a(c))"
+        return "pg_catalog.cardinality(t.gone)"
+    return "(SELECT pg_catalog.sum(a.c) FROM pg_catalog.unnest(t.gone_times) a(c))"
 
 
 def _deletes(schema: str, table: JournalTable) -> Iterator[str]:
-    rows = f"unnest(t.gone::{table.quoted}[]) u"
+    rows = f"pg_catalog.unnest(t.gone::{table.quoted}[]) u"
     keys = [identifier(name) for name in table.key]
     if not keys:
         yield f"n := {schema}.take_{table.oid}(t.gone, t.gone_times);"
         return
     if len(keys) == 1:
         # Three times as quick as a join.
-        which = f"WHERE x.{keys[0]} = ANY (ARRAY(SELECT u.{keys[0]} FROM {rows}))"
+        which = f"WHERE x.{keys[0]} {_EQUALS} ANY (ARRAY(SELECT u.{keys[0]} FROM {rows}))"
     else:
-        which = f"USING {rows} WHERE " + " AND ".join(f"x.{key} = u.{key}" for key in keys)
+        which = f"USING {rows} WHERE " + " AND ".join(f"x.{key} {_EQUALS} u.{key}" for key in keys)
     yield f"DELETE FROM {_alone(table)} x {which};"
     yield "GET DIAGNOSTICS n = ROW_COUNT;"
 
@@ -129,26 +131,29 @@ def _inserts(table: JournalTable) -> str:
     images = "t.come"
     if not table.key:
         images = (
-            "ARRAY(SELECT w.r FROM unnest(t.come, t.come_times) w(r, c), generate_series(1, w.c))"
+            "ARRAY(SELECT w.r FROM ROWS FROM (pg_catalog.unnest(t.come), pg_catalog.unnest("
+            "t.come_times)) w(r, c), pg_catalog.generate_series(1, w.c))"
         )
     into = f"{table.quoted} ({', '.join(names)}) OVERRIDING SYSTEM VALUE" if names else table.quoted
     values = ", ".join(f"u.{name}" for name in names)
-    return f"INSERT INTO {into} SELECT {values} FROM unnest({images}::{table.quoted}[]) u"
+    rows = f"pg_catalog.unnest({images}::{table.quoted}[]) u"
+    return f"INSERT INTO {into} SELECT {values} FROM {rows}"
 
 
 def taking_function(schema: str, table: JournalTable) -> str:
     """Write the function of a table without a key: as many rows of an image as it is given go."""
     # The connection does without these plans; here a table has to be read whole. Parameters have no
     # names that a column may have, too.
+    path = "SET search_path = ''" if table.has_names else "SET search_path FROM CURRENT"
     return f"""
 CREATE OR REPLACE FUNCTION {schema}.take_{table.oid}(text[], int8[]) RETURNS int8
-LANGUAGE plpgsql SET enable_hashjoin = on SET enable_seqscan = on AS $arena$
+LANGUAGE plpgsql SET enable_hashjoin = on SET enable_seqscan = on {path} AS $arena$
 DECLARE
     n int8;
 BEGIN
     WITH found AS (
         SELECT c.ctid AS place, c.tableoid AS part, w.times,
-            row_number() OVER (PARTITION BY w.image) AS number
+            pg_catalog.row_number() OVER (PARTITION BY w.image) AS number
         FROM {_alone(table)} c JOIN {_wanted(table)}
     )
     {_taken(table)};
@@ -162,15 +167,15 @@ $arena$;
 def _wanted(table: JournalTable) -> str:
     """Rows are found by the columns that have an equality of their own, and told by their image."""
     same = [
-        f"c.{identifier(column.name)} = w.v{number}"
+        f"c.{identifier(column.name)} {_EQUALS} w.v{number}"
         for number, column in enumerate(table.columns)
         if column.is_plain and column.not_null and not column.generated
     ]
     same.append(f"{table.image('c')} = w.image")
     names = ", ".join(["image", "times", *(f"v{number}" for number in range(len(table.columns)))])
-    source = "unnest($1), unnest($2)"
+    source = "pg_catalog.unnest($1), pg_catalog.unnest($2)"
     if table.columns:
-        source += f", unnest($1::{table.quoted}[])"
+        source += f", pg_catalog.unnest($1::{table.quoted}[])"
     return f"ROWS FROM ({source}) w({names}) ON {' AND '.join(same)}"
 
 

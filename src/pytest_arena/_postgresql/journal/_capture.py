@@ -7,6 +7,7 @@ from __future__ import annotations
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from pytest_arena._postgresql._content import LIKE_THE_APP
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
 from pytest_arena._postgresql.journal._functions import undo_script
 from pytest_arena._postgresql.journal._state import EXACT_SEQUENCES, content, event_triggers, layout
@@ -102,8 +103,9 @@ def capture_new(control: Control, schema: str) -> list[str]:
         canon = read_canon(control, f"{schema}.canon")
     missed: list[str] = []
     for table in filter(found.is_incomplete, found.tables):
+        path = "" if table.has_names else f"{LIKE_THE_APP};"
         try:
-            control.run(f"{_AS_OURS}; {_BRIEFLY}; {found.completed(table, schema, canon)}")
+            control.run(f"{_AS_OURS}; {_BRIEFLY}; {path}{found.completed(table, schema, canon)}")
         except ControlFailure as error:
             if error.is_lost:
                 raise
@@ -126,8 +128,8 @@ def uninstall(address: Address) -> None:
 _UNSUPPORTED = ("0A000", "42809")
 # An app's own event triggers might forbid what we do, or note it.
 _AS_OURS = "SET LOCAL session_replication_role = replica; SET LOCAL arena.undo = 1"
-_CALMLY = "SET LOCAL search_path = ''; SET LOCAL lock_timeout = '1s'; SET LOCAL jit = off"
-_BEGIN = f"BEGIN; {_AS_OURS}; {_CALMLY}"
+_CALMLY = "SET LOCAL lock_timeout = '1s'; SET LOCAL jit = off"
+_BEGIN = f"BEGIN; {_AS_OURS}; {_CALMLY}; {LIKE_THE_APP}"
 # A request may be waiting for it: what cannot be had now is tried again after the next one.
 _BRIEFLY = "SET LOCAL lock_timeout = '50ms'"
 _WIDELY = "BEGIN; SET LOCAL enable_hashjoin = on; SET LOCAL enable_seqscan = on"
@@ -266,10 +268,11 @@ def _unfit(
         f"{len(sequences)} sequences, more than are read one by one: setval(…, false) on one that "
         "was never used is not seen"
     )
+    uncallable = [*_uncallable(control, tables)]  # by whoever reads such a table, too
     return [
         *_inner_xml(tables),
         *(JournalGap(*row) for row in control.rows(_GAPS)),
-        *_violated(control),
+        *(uncallable or _violated(control)),
         *_without_key(control, tables),
         *([JournalGap(many)] if len(sequences) > EXACT_SEQUENCES else []),
     ]
@@ -285,6 +288,26 @@ def _inner_xml(tables: Sequence[JournalTable]) -> Iterator[JournalGap]:
                     "composite value, which cannot be brought back to the letter",
                     is_fatal=True,
                 )
+
+
+def _uncallable(control: Control, tables: Sequence[JournalTable]) -> Iterator[JournalGap]:
+    """Try what is called when a row is put back: another path than ours may lead to what it names.
+
+    Images of names are written and read without a path, and so are the tables that have them.
+    """
+    path = "SET LOCAL search_path = ''" if any(one.has_names for one in tables) else LIKE_THE_APP
+    for name, values in control.rows(_CALLED):
+        try:
+            control.run(f"SAVEPOINT arena_trial; {path}; SELECT {name}({values})")
+        except ControlFailure as error:
+            if error.sqlstate in _UNKNOWN_NAMES:
+                reason = (
+                    f"{name}, called by an index, a check or a generated column, names without "
+                )
+                reason += f"a schema what is not found: {error.first_line} (ALTER FUNCTION {name} "
+                reason += "SET search_path = … mends that)"
+                yield JournalGap(reason, is_fatal=True)
+        control.run("ROLLBACK TO SAVEPOINT arena_trial")
 
 
 def _violated(control: Control) -> Iterator[JournalGap]:
@@ -357,6 +380,25 @@ _FATAL, _OTHERS = (_TRIGGERS, _RULES, _HIDDEN), (_FOREIGN, _OBJECTS)
 _GAPS = " UNION ALL ".join(
     f"(SELECT gap.reason, {ask in _FATAL} FROM ({ask}) gap(reason))" for ask in (*_FATAL, *_OTHERS)
 )
+# Of a function, a table, a type or setting, a schema.
+_UNKNOWN_NAMES = ("42883", "42P01", "42704", "3F000")
+# What is called when a row is put back, in a language that names things; with values of its types.
+_CALLED = """
+SELECT p.pronamespace::regnamespace || '.' || quote_ident(p.proname), array_to_string(ARRAY(
+    SELECT CASE t.typcategory WHEN 'S' THEN '''''' WHEN 'N' THEN '0' WHEN 'A' THEN '''{}'''
+        WHEN 'D' THEN '''epoch''' ELSE 'NULL' END
+        || '::' || t.typnamespace::regnamespace || '.' || quote_ident(t.typname)
+    FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY a(type, place)
+    JOIN pg_catalog.pg_type t ON t.oid = a.type ORDER BY a.place), ', ')
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE l.lanname NOT IN ('internal', 'c') AND p.prokind = 'f' AND p.provariadic = 0
+AND NOT p.proargtypes::oid[] && ARRAY(SELECT t.oid FROM pg_catalog.pg_type t WHERE t.typtype = 'p')
+AND EXISTS (SELECT FROM pg_catalog.pg_depend d
+    WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid = p.oid
+    AND (d.classid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_constraint'::regclass)
+        OR d.classid = 'pg_catalog.pg_attrdef'::regclass AND p.provolatile = 'i'))
+ORDER BY 1
+"""
 _NOT_VALID = f"""
 SELECT n.nspname::text, c.relname::text, k.conname::text,
     CASE WHEN k.contype = 'c' THEN pg_catalog.pg_get_expr(k.conbin, k.conrelid)

@@ -87,7 +87,7 @@ def undo_script(
             *(taking_function(schema, table) for table in tables if not table.key),
             apply_function(schema, tables),
             *(part.format(**text) for part in parts),
-            f"SELECT {schema}.settle();",
+            f"SET LOCAL search_path = ''; SELECT {schema}.settle();",
         ]
     )
 

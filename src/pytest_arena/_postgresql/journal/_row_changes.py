@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._postgresql._content import COLUMNS, KEY
+from pytest_arena._postgresql._content import COLUMNS, KEY, LIKE_THE_APP, one_snapshot
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal
 from pytest_arena._values import TableRows
 
@@ -142,9 +144,12 @@ def _rows_of(control: Control, table: _ChangedTable) -> TableRows:
 def _cast(
     control: Control, table: _ChangedTable
 ) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    for to in ("", "::pg_catalog.text"):
+    is_whole = table.name is not None and not table.has_lost_columns
+    # A domain's check may need the app's path. Asked without it first, which costs no transaction.
+    begins = ("", f"BEGIN; {LIKE_THE_APP}") if is_whole else ()
+    for begin, to in product(begins, ("", "::pg_catalog.text")):
         try:
-            if table.name is not None and not table.has_lost_columns:
+            with one_snapshot(control, begin) if begin else nullcontext():
                 return tuple(table.columns), control.rows(table.write_cast(to=to))
         except ControlFailure as error:
             # Without a code it is the driver that knows no value of Python's for one of them, or

@@ -43,7 +43,6 @@ _SETTINGS = {
     "max_parallel_workers_per_gather": "0",
     "row_security": "off",
     "xmloption": "content",
-    "search_path": "",
     "work_mem": "64MB",
     # Shorter than deadlock_timeout: if one has to give way, it is not the app.
     "lock_timeout": "500ms",
@@ -115,7 +114,8 @@ class ServerJournal:
             raise
 
     def _begin(self) -> None:
-        self._control.run(BE_REPLICA)
+        # The path is no option of the login: what that had without it is asked for by DEFAULT.
+        self._control.run(f"{BE_REPLICA}; SET search_path = ''")
         self._schema = find_schema(self._control)
         if self._schema:
             self._use()

@@ -82,6 +82,11 @@ class JournalTable(Relation):
         """All that statements may name."""
         return self.partitions or (self,)
 
+    @property
+    def has_names(self) -> bool:
+        """Whether its images depend on the search_path."""
+        return any(column.has_names for column in self.columns)
+
     def image(self, alias: str) -> str:
         """Write the text that stands for a row, given an alias of the table in a FROM.
 

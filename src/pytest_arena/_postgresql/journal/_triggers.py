@@ -132,7 +132,7 @@ def _of_truncate(
     """
     name = f"{relation.schema}.{relation.name}"
     # A function's own settings: dear, and so for what is rare.
-    values = {"row_security": "off", "search_path": ""} | {one.name: one.value for one in settings}
+    values = {"row_security": "off"} | {one.name: one.value for one in settings}
     fixed = "".join(f" SET {identifier(key)} TO {literal(to)}" for key, to in values.items())
     mark = literal(f"TRUNCATE {name} in a transaction that keeps its snapshot")
     body = (
@@ -148,7 +148,7 @@ def _of_truncate(
         function=f"t{relation.oid}",
         body=body,
         event="BEFORE TRUNCATE",
-        options=f" SECURITY DEFINER{fixed}",
+        options=f" SECURITY DEFINER SET search_path FROM CURRENT{fixed}",
     )
 
 
@@ -161,8 +161,7 @@ def _needed(canon: Sequence[Setting], table: JournalTable) -> list[Setting]:
     """Return those that the text of this table's rows depends on."""
     if not any(column.varies for column in table.columns):
         return []
-    has_names = any(column.has_names for column in table.columns)
-    return [one for one in canon if has_names or not one.is_of_names]
+    return [one for one in canon if table.has_names or not one.is_of_names]
 
 
 def _is_set(setting: Setting) -> str:
