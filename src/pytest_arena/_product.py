@@ -185,7 +185,7 @@ class Core(Protocol):
         """Whether an engine of the app's means this database of a server, connected or not."""
 
     def opened_raw(self, key: Key) -> None:
-        """Somebody has opened a connection to a database without an engine, or may do so."""
+        """Somebody has opened a connection to a database without an engine."""
 
     def asked_names(self) -> list[str]:
         """Return the databases on servers, as the app's engines and variables ask for them."""

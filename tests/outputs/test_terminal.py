@@ -31,7 +31,10 @@ def test_the_totals_come_last_and_alone_with_qq() -> None:
     """They name each status, and how many gaps there are."""
     document = every_status()
     totals = lines(document)[-2]
-    assert totals.startswith("scenarios: 1 of 15 proven, 1 malformed, 1 unmapped, 1 failed")
+    assert totals.startswith(
+        "scenarios: 1 of 15 proven (not tried: --scenarios-sabotage), 1 malformed, 1 unmapped, "
+        "1 failed"
+    )
     assert totals.endswith("; 13 gaps, on which --scenarios=strict would fail")
     assert lines(document, verbosity=-2) == [totals]
 
@@ -90,7 +93,7 @@ def test_a_part_of_the_tests_says_nothing_of_the_others(verbosity: int) -> None:
     scenarios = (proven(a_scenario("Fine")), *others)
     assert lines(Document(scenarios=scenarios, partial="-k fine"), verbosity=verbosity) == [
         "partial run (-k fine): 1 of 3 judged",
-        "scenarios: 1 of 3 proven",
+        "scenarios: 1 of 3 proven (not tried: --scenarios-sabotage)",
     ]
 
 
@@ -98,7 +101,7 @@ def test_with_v_proven_ones_are_told_too_with_tests_and_warnings() -> None:
     """And what the gate does not ask for."""
     one = proven(a_scenario("Fine"), warnings=("`8` was never seen",))
     document = Document(scenarios=(one,))
-    assert lines(document) == ["scenarios: 1 of 1 proven"]
+    assert lines(document) == ["scenarios: 1 of 1 proven (not tried: --scenarios-sabotage)"]
     assert lines(document, verbosity=1)[1:4] == [
         "  docs/battles.md:10  PROVEN     Fine",
         "      PROVEN     tests/test_battles.py::test_start",
@@ -130,7 +133,7 @@ def test_what_a_part_of_the_tests_leaves_out_is_not_told_of() -> None:
     assert "UNMAPPED" not in told
     assert "partial run (-k start): 13 of 15 judged" in told
     fine = Document(scenarios=(proven(a_scenario("Fine")),), partial="-k start")
-    assert lines(fine) == ["scenarios: 1 of 1 proven"]
+    assert lines(fine) == ["scenarios: 1 of 1 proven (not tried: --scenarios-sabotage)"]
 
 
 def test_a_list_does_not_tell_of_tests_that_did_not_run() -> None:

@@ -205,8 +205,12 @@ class Databases:
         return (asked.product, asked.database) in meant
 
     def opened_raw(self, key: Key) -> None:
-        """Somebody has opened a connection to a database without an engine, or may do so."""
+        """Somebody has opened a connection to a database without an engine."""
         self._connections.opened_raw(key)
+
+    def given_out(self, key: Key) -> None:
+        """Somebody has the address of a database, and may have others use it, at any time."""
+        self._connections.may_be_used(key)
 
     # What the run asks.
 

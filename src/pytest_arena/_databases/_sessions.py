@@ -266,7 +266,7 @@ class Engines:
         """
         database = self._databases.known.first()
         url = self._url(database)
-        self._databases.opened_raw(database.key)
+        self._databases.given_out(database.key)
         return url
 
     def shown_url(self, database: Database) -> str:

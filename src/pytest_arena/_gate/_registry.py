@@ -212,8 +212,12 @@ class Registry:
         self._taken.pop(taken.entry, None)
 
     def opened_raw(self, key: Key) -> None:
-        """Somebody has opened a connection without an engine, or may do so: in another process."""
+        """Somebody has opened a connection without an engine."""
         self.has_raw = True
+        self.may_be_used(key)
+
+    def may_be_used(self, key: Key) -> None:
+        """Somebody may use a database from here on, at any time, and no pool tells of it."""
         self.used.add(key)
         self._unwatch(key)
 

@@ -74,15 +74,17 @@ def is_open(judged: JudgedScenario, document: Document) -> bool:
 def totals(document: Document) -> str:
     """Return how many there are, and of which statuses: ``38 of 40 proven, 2 hollow``.
 
-    Of a run of some tests without those that it says nothing of.
+    Of a run of some tests without those that it says nothing of. That an assertion ran does not
+    say that it could have failed: what has not been tried under sabotage is called so.
     """
     counts = document.counts()
     for status in _NOT_JUDGED if document.partial and not document.is_list else ():
         counts.pop(status, None)
     whole = len(document.scenarios)
     if not document.is_list:
-        sabotaged = " under sabotage too" * document.is_sabotaged
-        first = f"{counts.pop(Status.PROVEN, 0)} of {whole} proven{sabotaged}"
+        proven = counts.pop(Status.PROVEN, 0)
+        tried = " under sabotage too" if document.is_sabotaged else _NOT_TRIED * bool(proven)
+        first = f"{proven} of {whole} proven{tried}"
     else:
         tested = whole - sum(counts.get(status, 0) for status in _UNTESTED)
         counts.pop(Status.NOT_RUN, None)
@@ -91,6 +93,7 @@ def totals(document: Document) -> str:
     return ", ".join([first, *rest])
 
 
+_NOT_TRIED = " (not tried: --scenarios-sabotage)"
 _UNTESTED = (Status.MALFORMED, Status.UNMAPPED, Status.PARTIAL, Status.WAIVED)
 
 
