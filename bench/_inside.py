@@ -51,7 +51,7 @@ def main() -> None:
 
     run.check()
     LOOP.run_until_complete(test_on(shop.engine))
-    isolation = run.databases.ensure(run.databases.known.first())
+    isolation = run.databases.ensure(run.databases.known.named(""))
     assert isinstance(isolation, Copy), "as this is SQLite"
     try:
         serve(

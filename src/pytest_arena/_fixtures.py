@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,15 +83,20 @@ def client_options() -> dict[str, Any]:
 
 
 @pytest.fixture
-def db_session(pytestconfig: pytest.Config) -> AsyncSession | Session:
+def db_session(
+    pytestconfig: pytest.Config, request: pytest.FixtureRequest
+) -> AsyncSession | Session:
     """A session on the test's database: an `AsyncSession` in async tests of async apps.
 
     Pending work is committed before each request of `client` and `test_client`; every query
     reads what stands in the database. It has an engine of its own.
     """
     run = pytestconfig.stash[RUN]
-    test = run.current.running()
-    return run.engines.open_session(test.sessions, wants_async=test.plan.is_async)
+    if not run.databases.known.know_engines():  # whoever gives the app, it makes them
+        with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
+            request.getfixturevalue("_arena_in_use")
+    test, meant = run.current.running(), run.database()
+    return run.engines.open_session(test.sessions, meant, wants_async=test.plan.is_async)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import inspect
 import os
 import sys
 import unittest
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
@@ -277,7 +277,8 @@ def _conducted(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
         owner, name, function = _others.own_function(item)
         around, examples = _others.suppressed_health_check(item), run.new_examples()
         if _others.asks_for_ours(item):  # a build would count as the first example's time
-            run.databases.ensure(run.databases.known.first())
+            with suppress(ConfigError):  # an app without a database
+                run.databases.ensure(run.database())
     is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
     if is_unittest and inspect.iscoroutinefunction(function):
         yield  # it has a loop of its own, which nobody else can get into

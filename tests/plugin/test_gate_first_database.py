@@ -68,6 +68,9 @@ async def dancers():
 SESSION_FIRST = """
 from sqlalchemy import text
 
+async def test_the_client_comes_first(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+
 async def test_the_session_comes_first(db_session, client):
     await db_session.execute(text("INSERT INTO dancers (name) VALUES ('Grain')"))
     assert (await client.get("/dancers")).json() == ["Sand", "Grain"]
@@ -106,7 +109,8 @@ def test_a_named_database_is_first_though_its_engine_is_made_later(example: Exam
     named = tests.change("pytest.ini", "= app:Base", "= dev = models:Base").change(
         "pytest.ini", "= seed:seed", "= dev = seed:seed"
     )
-    named.run().expect(passed=1)
+    named.run("-k", "the_session").expect(passed=1)
+    named.run("-p", "no:randomly").expect(passed=2)
 
 
 def test_an_app_that_makes_its_tables_while_it_is_imported_pitfall_081(example: Example) -> None:

@@ -159,7 +159,8 @@ OPTIONS = (
         "auto",
         "What the test databases are: auto (default) whatever the app's engine asks for; sqlite; "
         "postgresql; own (a private PostgreSQL server, never a local service); or the URL of a "
-        "server on which arena may create databases.",
+        "server on which arena may create databases. A test that asks for a database before the "
+        "app has made an engine needs another value than auto.",
         "postgresql://postgres@localhost:5432/postgres",
         metavar="WHAT",
     ),

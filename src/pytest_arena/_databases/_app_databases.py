@@ -18,8 +18,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._config._load import nearest
-from pytest_arena._databases._builders import guessed_product
 from pytest_arena._gate._engines import asked_by_engine, asked_by_url, described_url
+from pytest_arena._gate._gate_notes import another_product
 from pytest_arena._gate._listeners import engines_in_use, find_engines
 from pytest_arena._origin import user_line
 from pytest_arena._product import NOWHERE, ROOMS, Asked, Database, Key, room
@@ -28,7 +28,7 @@ from pytest_arena.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine import Dialect, Engine
 
     from pytest_arena._config._read import Config
     from pytest_arena._gate._registry import Registry
@@ -168,9 +168,15 @@ class KnownDatabases:
         self._registering = threading.RLock()
         # The database that each engine has; one of ours means it, whatever its URL says.
         self.by_engine: weakref.WeakKeyDictionary[Dialect, Database] = weakref.WeakKeyDictionary()
+        self.own: weakref.WeakSet[Engine] = weakref.WeakSet()  # they keep no database in use
         self.asked: dict[str, None] = {}  # on servers, as they were asked for
         self._count = itertools.count(1)
         self.primary: Database | None = None
+        # Whether the app makes its engines when it starts; what was the first one until its
+        # engine ended tells how the next one will be.
+        self.is_late = False
+        self._former: Database | None = None
+        self.tried = ""  # to find the app's engines, where none is known
         self.exported = ""  # the redirected variables, one a line
 
     def at_file(self, file: str) -> Database | None:
@@ -195,7 +201,7 @@ class KnownDatabases:
         with self._registering:
             database = self.find(asked) or self._add(asked)
             if database.product.name != asked.product:
-                raise _another_product(database, asked.product)
+                raise another_product(database, asked.product)
             self.by_engine.setdefault(asked.dialect, database)
             if asked.dialect.is_async:  # an app with engines of both kinds is an async one
                 database.dialect = type(asked.dialect)
@@ -211,8 +217,14 @@ class KnownDatabases:
             self.asked[asked.name] = None
         elif asked.name:
             self.files.add(asked.name)
-        self.primary = self.primary or database
+        if self.primary is None and self._may_be_first(tails):
+            self.primary = database
         return database
+
+    def _may_be_first(self, tails: tuple[str, ...]) -> bool:
+        """Of engines that are made at the start, one that the options name, if they name any."""
+        names = self.named_by_options()
+        return not (self.is_late and names) or any(name in ("", *tails) for name in names)
 
     def _new(self, key: Key, tails: tuple[str, ...], asked: Asked) -> Database:
         product = self.products[asked.product]
@@ -237,41 +249,25 @@ class KnownDatabases:
         """Nothing will ask for this database as it is now."""
         del self.by_key[database.key]
         if self.primary is database:
-            self.primary = None  # the next engine's takes its place
+            self.primary, self._former = None, database  # the next engine's takes its place
         for dialect in [one for one, known in self.by_engine.items() if known is database]:
             del self.by_engine[dialect]
 
+    def add_own(self, engine: Engine, database: Database) -> None:
+        """An engine of ours means this database, whatever its URL says."""
+        self.own.add(engine)
+        self.by_engine[engine.dialect] = database
+
     # Before any engine.
 
-    def first(self) -> Database:
-        """Return the app's first database; the next engine's, where none is known yet.
+    def know_engines(self) -> bool:
+        """Look for the app's engines; those that have not connected yet count as well.
 
-        Raises:
-            ConfigError: all engines of the app are on other products.
+        Returns whether it is known on which product the app is.
         """
         if self.primary is None:
-            self._know_engines()
-        if self.primary is None:
-            names = self.named_by_options()
-            self.primary = self._expected("" if "" in names else next(iter(names), ""))
-        return self.primary
-
-    def _know_engines(self) -> None:
-        """Those that have not connected yet count as well."""
-        engines = engines_in_use()
-        self.choose_primary([one for one in map(asked_by_engine, engines) if one])
-        if engines and self._config.database == "auto":
-            if any(engine.dialect.name in self.products for engine in engines):
-                return
-            names = ", ".join(dict.fromkeys(described_url(one.url) for one in engines))
-            raise ConfigError(
-                f"there is no database for this test: the app's engines are on {names}",
-                why="this version isolates SQLite and PostgreSQL; in a database of its own the "
-                "test would not see what the app does",
-                cause=str(user_line() or "db_session, or a fixture of arena's"),
-                fix="an SQLite URL for tests; or, if db_session is to have a database beside the "
-                "app's:\narena_database = sqlite",
-            )
+            self.choose_primary([one for one in map(asked_by_engine, engines_in_use()) if one])
+        return self.primary is not None or self._former is not None
 
     def choose_primary(self, asked: list[Asked]) -> None:
         """Make known the databases of engines that exist: one in memory comes last."""
@@ -301,13 +297,17 @@ class KnownDatabases:
     def named(self, name: str) -> Database:
         """Return a database by its name, which an engine or an option has given it.
 
-        Without one, the app's first.
+        Without one, the app's first; the next engine's, where none is known yet.
 
         Raises:
-            ConfigError: nobody knows this name, or several databases have it.
+            ConfigError: no engine is known, or all are on products that arena has not; nobody
+                knows this name, or several databases have it.
         """
         if not name:
-            return self.first()
+            names = self.named_by_options()
+            first = "" if "" in names else next(iter(names), "")
+            self.primary = self.primary or self._expected(first)
+            return self.primary
         every = list(self.by_key.values())
         found = [database for database in every if name in database.tails]
         if len(found) == 1:
@@ -338,29 +338,30 @@ class KnownDatabases:
         """
         key = Key("expected", name)
         if key not in self.by_key:
-            wanted, shown = self._config.database, name or "app"
-            if wanted == "auto":
-                product = self.products[guessed_product(ROOMS) or "sqlite"]
-            else:
-                product = self.products["sqlite" if wanted == "sqlite" else "postgresql"]
-            live, dialect = self._new_file(product, f"{shown}.db"), dialects(product)[0]
+            shown, (product, dialect) = name or "app", self._product_of_engines()
+            live = self._new_file(product, f"{shown}.db")
             self.by_key[key] = Database(key, shown, (shown,), product, dialect, live=live)
         return self.by_key[key]
 
+    def _product_of_engines(self) -> tuple[Product, type[Dialect]]:
+        """Return that of engines that are or were there; else the one that is asked for."""
+        known = self.primary or next(iter(self.by_key.values()), self._former)
+        if known is not None:
+            return known.product, known.dialect
+        if self._config.database == "auto":
+            raise _unknown_product(self.tried)
+        wanted = "sqlite" if self._config.database == "sqlite" else "postgresql"
+        return self.products[wanted], dialects(self.products[wanted])[0]
+
     def _adopted(self, key: Key, tails: tuple[str, ...], asked: Asked) -> Database | None:
-        product = self.products[asked.product]
         name = next((each for each in (*tails, "") if Key("expected", each) in self.by_key), None)
         if name is None:
             return None
         expected = self.by_key[Key("expected", name)]
-        is_other = expected.product is not product
-        if is_other and expected.isolation is not None:
-            raise _another_product(expected, asked.product)
+        if expected.product.name != asked.product:
+            raise another_product(expected, asked.product)
         # Before it stands among the others, whose names it must not have.
         del self.by_key[expected.key]
-        if is_other:  # a guess, as long as nobody connected to it
-            expected.product, expected.dialect = product, type(asked.dialect)
-            expected.live = self._new_file(product, expected.name)
         expected.name = name or (self._free_name(tails) if tails else expected.name)
         self._connections.rename(expected.key, key)  # one may be in use by now
         expected.key, expected.tails = key, tails or expected.tails
@@ -393,16 +394,15 @@ def led_url(database: Database, driver: str) -> URL:
     return URL.create(name, host=host, database=database.file or database.name)
 
 
-def _another_product(database: Database, product: str) -> ConfigError:
-    products = {database.product.name, product} - {"sqlite"}
+def _unknown_product(tried: str) -> ConfigError:
+    engines = dict.fromkeys(described_url(one.url) for one in engines_in_use())
+    made = f"the app's engines are on {', '.join(engines)}" if engines else "no engine is known"
     return ConfigError(
-        f"the database {database.name!r} is meant by an engine on {product}, and by one on "
-        f"{database.product.name}",
-        why="db_session was asked for before the app had made any engine, so that arena guessed "
-        "the product; the test would not see what the app does",
-        cause=str(user_line() or "the app makes its engine when it starts up"),
-        fix=f"arena_database = {next(iter(products), 'sqlite')}   (or set DATABASE_URL to the "
-        "app's URL)",
+        f"there is no database for this test: {made}",
+        why="arena has SQLite and PostgreSQL, and guesses neither: on another product than the "
+        "app's the test would not see what the app does",
+        cause=tried,
+        fix="arena_database = sqlite   (or postgresql, or the URL of a server)",
     )
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import importlib
 import inspect
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
 
     from sqlalchemy.engine import Connection, Dialect
@@ -441,26 +440,6 @@ def _metadata_of(value: Any) -> MetaData | None:
         return None  # a model; its base is meant
     metadata = getattr(value, "metadata", None) if isinstance(value, type) else value
     return metadata if isinstance(metadata, MetaData) else None
-
-
-_URL = re.compile(r"\b(sqlite|postgresql)(?:\+\w+)?://|\b(postgres)://")
-
-
-def guessed_product(known: Collection[str]) -> str:
-    """Return the only product that URLs in the app's code name; "" if there is none or several.
-
-    An app that makes its engine when it starts up has no engine before its first client. What
-    stands in the modules that are loaded is read, settings and default values among it. Costs
-    some milliseconds, once.
-    """
-    found: set[str] = set()
-    for _, file in _modules():
-        if file.suffix == ".py":
-            with contextlib.suppress(OSError):  # in a zip, or gone
-                text = file.read_text(encoding="utf-8", errors="replace")
-                found |= {match[1] or "postgresql" for match in _URL.finditer(text)}
-    likely = found & set(known)
-    return likely.pop() if len(likely) == 1 else ""
 
 
 def _modules() -> Iterator[tuple[ModuleType, Path]]:

@@ -97,6 +97,7 @@ class Databases:
         if (build := self.build()) is not None:
             return build.aim(self.known.find(asked))
         try:
+            self.known.know_engines()  # the oldest is the first, whichever connects first
             database = self.known.register(asked)
         except ArenaError as error:
             raise self.ledger.refused(error) from None
@@ -221,17 +222,25 @@ class Databases:
         only engines meant which are disposed of, or gone, starts from its template at its next use.
         """
         too_many = self._collect_engines()
-        used = {self.known.by_engine.get(engine.dialect) for engine in engines_in_use()}
+        engines = [engine for engine in engines_in_use() if engine not in self.known.own]
+        used = {self.known.by_engine.get(engine.dialect) for engine in engines}
         dropped = [
             one for one in [*self.known.by_key.values()] if one not in used and self._may_drop(one)
         ]
         # Somebody keeps the engines: a cache of the framework's, a list of the app's. One that is
         # used again lands in a database that is as this one is now.
         dropped += [one for one in too_many if one not in dropped]
-        for database in dropped:
+        self._drop(dropped)
+        return dropped
+
+    def drop_those_in_memory(self) -> None:
+        """Their engines are gone, or are not the ones that the next start of the app makes."""
+        self._drop([one for one in self.known.by_key.values() if one.key.kind == "memory"])
+
+    def _drop(self, databases: list[Database]) -> None:
+        for database in databases:
             self.known.forget(database)
             database.product.remove(database)
-        return dropped
 
     def _collect_engines(self) -> list[Database]:
         """An engine that was never disposed of waits for the garbage collector.

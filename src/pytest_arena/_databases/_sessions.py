@@ -259,12 +259,11 @@ class Engines:
         self._sync: dict[Database, Engine] = {}
         self._async: dict[Database, AsyncEngine] = {}
 
-    def first_url(self) -> URL:
-        """Return the URL of the app's first database, which is there on return.
+    def given_url(self, database: Database) -> URL:
+        """Return the URL of a database, which is there on return.
 
         From here on anybody may write to it, at any time, and no engine tells of it.
         """
-        database = self._databases.known.first()
         url = self._url(database)
         self._databases.given_out(database.key)
         return url
@@ -274,16 +273,14 @@ class Engines:
         url = self._url(database).set(drivername=database.product.name, password=None)
         return database.file or url.render_as_string()
 
-    def first_engine(self) -> Engine | AsyncEngine:
-        """Return the engine on the app's first database, of the kind of the app's."""
-        database = self._databases.known.first()
+    def engine(self, database: Database) -> Engine | AsyncEngine:
+        """Return the engine on a database, of the kind of the app's."""
         return self._async_on(database) if database.dialect.is_async else self._sync_on(database)
 
     def open_session(
-        self, sessions: Sessions, name: str = "", *, wants_async: bool
+        self, sessions: Sessions, database: Database, *, wants_async: bool
     ) -> AsyncSession | Session:
-        """Open a session on a database; without a name, on the app's first one."""
-        database = self._databases.known.named(name)
+        """Open a session on a database."""
         if wants_async and database.dialect.is_async:
             return sessions.open_async(self._async_on(database))
         return sessions.open_sync(self._sync_on(database))
@@ -299,7 +296,7 @@ class Engines:
                 url = led_url(database, _sync_driver(database))
                 engine = create_engine(url) if like is None else sync_twin(like, url)
             self._sync[database] = engine
-            self._databases.known.by_engine[engine.dialect] = database
+            self._databases.known.add_own(engine, database)
         return self._sync[database]
 
     def _async_on(self, database: Database) -> AsyncEngine:
@@ -308,7 +305,7 @@ class Engines:
             url = led_url(database, driver_of(database))
             engine = AsyncEngine(engine_like(like, url)) if like else create_async_engine(url)
             self._async[database] = engine
-            self._databases.known.by_engine[engine.dialect] = database
+            self._databases.known.add_own(engine.sync_engine, database)
         return self._async[database]
 
     def _url(self, database: Database) -> URL:

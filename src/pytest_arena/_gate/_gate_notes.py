@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from pytest_arena._origin import who_connects
+from typing import TYPE_CHECKING
+
+from pytest_arena._origin import user_line, who_connects
 from pytest_arena._product import NOWHERE, UNNAMED
-from pytest_arena.errors import AfterSessionError, LateWorkError, UnknownDatabaseError
+from pytest_arena.errors import (
+    AfterSessionError,
+    ConfigError,
+    LateWorkError,
+    UnknownDatabaseError,
+)
+
+if TYPE_CHECKING:
+    from pytest_arena._product import Database
 
 
 def unknown_connection(description: str, *, left_out_by: str = "") -> UnknownDatabaseError:
@@ -59,4 +69,18 @@ def after_session(name: str) -> AfterSessionError:
         why="the arena is closed, so that it would have reached the app's own database",
         cause=who_connects(),
         fix="close what still works (threads, atexit handlers) in a session fixture's tear-down",
+    )
+
+
+def another_product(database: Database, product: str) -> ConfigError:
+    """Return the error for an engine whose database is another product's by now."""
+    products = {database.product.name, product} - {"sqlite"}
+    return ConfigError(
+        f"the database {database.name!r} is meant by an engine on {product}, and by one on "
+        f"{database.product.name}",
+        why="the test's session would be on the one, and the app on the other: it would not see "
+        "what the app does",
+        cause=f"db_session was asked for before this engine was made\n{user_line() or ''}".strip(),
+        fix=f"arena_database = {next(iter(products), 'sqlite')}   (or set DATABASE_URL to the "
+        "app's URL)",
     )

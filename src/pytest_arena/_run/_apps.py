@@ -89,6 +89,13 @@ class Apps:
             return build_app(self.factory)
         return self.named  # type: ignore[return-value]  # which `check_app` has looked at
 
+    def at_hand(self) -> ASGIApp | None:
+        """Return the app of the running test, or else the one that ``arena_app`` names, if any."""
+        test = self._current.test
+        if test is not None and test.app_runs:
+            return test.app_runs[-1].app
+        return self.build() if self._config.app else None
+
     def use(self, app: ASGIApp) -> None:
         """Clients of the running test talk to this app."""
         test = self._current.running()

@@ -63,7 +63,9 @@ class Arena:
         Raises:
             TemplateError: the schema or the seed cannot be built.
         """
-        return self._run.engines.first_url().render_as_string(hide_password=False)
+        return self._run.engines.given_url(self._run.database()).render_as_string(
+            hide_password=False
+        )
 
     @property
     def engine(self) -> Engine | AsyncEngine:
@@ -71,13 +73,12 @@ class Arena:
 
         It never takes the app's connections. Do not dispose of it; it is kept from test to test.
         """
-        return self._run.engines.first_engine()
+        return self._run.engines.engine(self._run.database())
 
     @property
     def isolation(self) -> str:
         """How tests are undone: ``copy`` on SQLite, ``undo`` or ``clone`` on PostgreSQL."""
-        databases = self._run.databases
-        return databases.ensure(databases.known.first()).name
+        return self._run.databases.ensure(self._run.database()).name
 
     @property
     def requests(self) -> tuple[Request, ...]:
@@ -102,7 +103,8 @@ class Arena:
         test = self._run.current.on_top()  # a wide fixture closes its sessions itself
         sessions = test.sessions if test else Sessions()
         wants_async = running_loop() is not None
-        return self._run.engines.open_session(sessions, database, wants_async=wants_async)
+        meant = self._run.database(database)
+        return self._run.engines.open_session(sessions, meant, wants_async=wants_async)
 
     def client(self, **options: Any) -> Any:
         """Return an async client, as ``client`` is. ``options`` are those of ``client_options``."""
@@ -158,7 +160,7 @@ class Arena:
 
         Costs one copy of the database.
         """
-        where = self._run.keep(self._run.databases.known.first())
+        where = self._run.keep(self._run.database())
         return where if "://" in where else Path(where)
 
     def changes(self, request: Request | int | None = None, /, *, database: str = "") -> Changes:
@@ -270,6 +272,7 @@ class Observer:
 
     def __init__(self, run: ArenaRun) -> None:
         self._databases, self._moments = run.databases, run.moments
+        self._database = run.database
         self.current = run.current
         self.watcher = run.watcher
 
@@ -281,7 +284,7 @@ class Observer:
             IsolationError: nobody looked around that request.
         """
         __tracebackhide__ = True
-        meant = self._databases.known.named(database)
+        meant = self._database(database)
         if request is not None:
             return self._changes_of(request, meant)
         self.commit()
@@ -331,7 +334,7 @@ class Observer:
     def moment(self, database: str) -> tuple[Database, object]:
         """Return a database and the moment in it, whatever it costs to know it."""
         __tracebackhide__ = True
-        meant = self._databases.known.named(database)
+        meant = self._database(database)
         if meant.isolation is None:
             return meant, None
         return meant, self._databases.ensure(meant).moment(exact=True)

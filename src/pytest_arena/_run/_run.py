@@ -9,9 +9,10 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._changes import Mask
 from pytest_arena._databases._builders import schema_builder, seed_builder
-from pytest_arena._databases._resolver import Databases
+from pytest_arena._databases._resolver import Databases, Level
 from pytest_arena._databases._sessions import Engines
 from pytest_arena._gate import _listeners as gates
 from pytest_arena._gate._engines import asked_by_engine
@@ -24,7 +25,7 @@ from pytest_arena._run._fixture_levels import Examples, FixtureLevels
 from pytest_arena._run._levels import Levels
 from pytest_arena._run._story import asked_and_answered, lost_words, lost_write, story_parts
 from pytest_arena._run._test import Current, Moments, RunningTest
-from pytest_arena.errors import ArenaError, ConnectionLeak
+from pytest_arena.errors import ArenaError, ConnectionLeak, LifespanError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -91,6 +92,7 @@ class ArenaRun:
             adopt(engine.pool)  # those that were made before the gate
         asked = [asked_by_engine(engine) for engine in engines]
         self._known.choose_primary([one for one in asked if one is not None])
+        self._known.is_late = self._known.primary is None
         if (named := self.databases.environment.written_since()) is not None:
             self._known.prefer(named)
         self.databases.environment.complete()
@@ -182,6 +184,38 @@ class ArenaRun:
         )
 
     # What the plugin and fixtures ask.
+
+    def database(self, name: str = "") -> Database:
+        """Return the database of this name, or the app's first; what makes its engines has run.
+
+        Raises:
+            ConfigError: no engine is known, or none on a database of this name.
+        """
+        if not self._known.know_engines():
+            self._known.tried = self._start_app()
+        return self._known.named(name)
+
+    def _start_app(self) -> str:
+        """Start the app for its engines, and shut it down; what it writes meanwhile goes.
+
+        Returns what is said where no engine is known even then.
+        """
+        app = self.apps.at_hand()
+        if app is None:
+            return "there is no arena_app that could make one"
+        if self._known.know_engines() or self.config.lifespan == "off":
+            return "the app was imported; it was not started, as arena_lifespan = off"
+        level = Level(object(), "the start of the app")
+        self.levels.enter(level)
+        try:
+            with session_lifespan(app):
+                self._known.know_engines()
+        except LifespanError as error:
+            return error.what
+        finally:
+            self.fixtures.leave(level.owner)
+            self.databases.drop_those_in_memory()
+        return "the app was imported and started, and has made none"
 
     @property
     def test(self) -> RunningTest | None:

@@ -1,0 +1,347 @@
+"""An engine that nobody has made before the app starts: its product is found out, not guessed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy.engine import make_url
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+CONFIG = """
+[pytest]
+arena_app = app:app
+arena_schema = models:Base
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
+pythonpath = .
+"""
+
+MODELS = """
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+class Base(DeclarativeBase):
+    pass
+
+class Dancer(Base):
+    __tablename__ = "dancers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+"""
+
+# As pydantic-settings reads it: no URL stands in the code, and the environment goes before.
+SETTINGS = """
+import os
+from pathlib import Path
+
+class Settings:
+    def __init__(self):
+        of_file = dict(line.split("=", 1) for line in Path(".env").read_text().splitlines())
+        self.database_url = os.environ.get("DATABASE_URL") or of_file["DATABASE_URL"]
+"""
+
+APP = """
+from contextlib import asynccontextmanager
+from fastapi import FastAPI
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from models import Dancer
+from settings import Settings
+
+@asynccontextmanager
+async def lifespan(app):
+    engine = create_async_engine(Settings().database_url)
+    app.state.maker = async_sessionmaker(engine)
+    async with app.state.maker() as session:
+        session.add(Dancer(name="Host"))
+        await session.commit()
+    yield
+    await engine.dispose()
+
+app = FastAPI(lifespan=lifespan)
+
+@app.get("/dancers")
+async def dancers():
+    async with app.state.maker() as session:
+        return [dancer.name for dancer in await session.scalars(select(Dancer))]
+
+@app.post("/dancers/{name}")
+async def add(name: str):
+    async with app.state.maker() as session:
+        session.add(Dancer(name=name))
+        await session.commit()
+"""
+
+SYNC_APP = """
+from contextlib import asynccontextmanager
+from fastapi import FastAPI
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import sessionmaker
+from models import Dancer
+from settings import Settings
+
+@asynccontextmanager
+async def lifespan(app):
+    engine = create_engine(Settings().database_url)
+    app.state.maker = sessionmaker(engine)
+    with app.state.maker() as session:
+        session.add(Dancer(name="Host"))
+        session.commit()
+    yield
+    engine.dispose()
+
+app = FastAPI(lifespan=lifespan)
+
+@app.get("/dancers")
+def dancers():
+    with app.state.maker() as session:
+        return [dancer.name for dancer in session.scalars(select(Dancer))]
+
+@app.post("/dancers/{name}")
+def add(name: str):
+    with app.state.maker() as session:
+        session.add(Dancer(name=name))
+        session.commit()
+"""
+
+TESTS = """
+import inspect
+import sqlalchemy
+from sqlalchemy import func, select
+from models import Dancer
+
+async def value(found):
+    return await found if inspect.isawaitable(found) else found
+
+async def test_session(db_session):
+    assert await value(db_session.scalar(select(func.count(Dancer.id)))) == 0
+
+def test_session_in_a_sync_test(db_session):
+    assert db_session.scalar(select(func.count(Dancer.id))) == 0
+
+async def test_session_and_client(db_session, client):
+    db_session.add(Dancer(name="Dune"))
+    assert sorted((await client.get("/dancers")).json()) == ["Dune", "Host"]
+    await client.post("/dancers/Sand")
+    assert await value(db_session.scalar(select(func.count(Dancer.id)))) == 3
+
+def test_session_and_test_client(db_session, test_client):
+    db_session.add(Dancer(name="Dune"))
+    assert sorted(test_client.get("/dancers").json()) == ["Dune", "Host"]
+
+async def test_client(client):
+    await client.post("/dancers/Sand")
+    assert (await client.get("/dancers")).json() == ["Host", "Sand"]
+
+def test_test_client(test_client):
+    assert test_client.get("/dancers").json() == ["Host"]
+
+def test_changes(arena, test_client):
+    with arena.expect_changes(ignore=["dancers"]):
+        test_client.post("/dancers/Sand")
+    assert arena.changes()["dancers"].inserted[-1].after["name"] == "Sand"
+
+def test_url_and_engine(arena):
+    url = sqlalchemy.make_url(arena.url)
+    assert url.get_backend_name() == arena.engine.dialect.name
+"""
+
+ORDERS = {
+    "session-first": ["test_session", "test_client", "test_session_and_client"],
+    "sync-session-first": ["test_session_in_a_sync_test", "test_session", "test_test_client"],
+    "both-first": ["test_session_and_client", "test_session", "test_client"],
+    "sync-both-first": ["test_session_and_test_client", "test_session", "test_client"],
+    "url-first": ["test_url_and_engine", "test_session_and_client"],
+    "changes-first": ["test_changes", "test_session_and_client"],
+    "client-first": ["test_client", "test_session", "test_session_and_client"],
+    "sync-client-first": ["test_test_client", "test_session", "test_changes"],
+}
+URLS = {
+    "file": (APP, "sqlite+aiosqlite:///dev.db"),
+    "memory": (APP, "sqlite+aiosqlite://"),
+    "sync-file": (SYNC_APP, "sqlite:///dev.db"),
+    "asyncpg": (APP, "postgresql+asyncpg://me:s3cret@db.example.org/shop"),
+    "psycopg2": (SYNC_APP, "postgresql+psycopg2://me:s3cret@db.example.org/shop"),
+}
+
+
+def late(example: Example, kind: str) -> Example:
+    """An app whose engine is made when it starts, with a URL from a file ``.env``."""
+    app, url = URLS[kind]
+    files = {"app.py": app, "models.py": MODELS, "settings.py": SETTINGS, "test_it.py": TESTS}
+    project = type(example)(example.folder, {**files, "pytest.ini": CONFIG}, example.env)
+    return project.with_paths({".env": f"DATABASE_URL={url}\n"})
+
+
+def server() -> dict[str, str]:
+    """The server of these tests is found as a developer's is."""
+    url = make_url(os.environ["TESTS_POSTGRESQL"])
+    return {"PGHOST": str(url.host), "PGPORT": str(url.port), "PGUSER": str(url.username)}
+
+
+KINDS = [
+    pytest.param(kind, marks=[pytest.mark.slow] * (kind not in {"memory", "asyncpg"}))
+    for kind in URLS
+]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_tests_decides_nothing_pitfall_145(
+    example: Example, kind: str, order: str
+) -> None:
+    """Whatever comes first, session and app are on one database, of the product that it names."""
+    tests = [f"test_it.py::{name}" for name in ORDERS[order]]
+    project = late(example, kind)
+    product = "SQLite" if "file" in kind or kind == "memory" else "PostgreSQL"
+    run = project.run("-p", "no:randomly", *tests, env=server()).expect(passed=len(tests))
+    run.says(f"on {product}").never_says("was not used")
+
+
+# The engine is made when a request first needs it, which no start of the app does.
+LAZY = """
+from functools import lru_cache
+from fastapi import FastAPI
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import Session
+from models import Dancer
+from settings import Settings
+
+@lru_cache
+def engine():
+    return create_engine(Settings().database_url)
+
+app = FastAPI()
+
+@app.get("/dancers")
+def dancers():
+    with Session(engine()) as session:
+        return [dancer.name for dancer in session.scalars(select(Dancer))]
+"""
+
+LAZY_TESTS = """
+from models import Dancer
+
+def test_session(db_session):
+    assert db_session.query(Dancer).all() == []
+
+def test_both(db_session, test_client):
+    db_session.add(Dancer(name="Dune"))
+    assert test_client.get("/dancers").json() == ["Dune"]
+
+def test_client(test_client):
+    assert test_client.get("/dancers").json() == []
+"""
+
+SESSION_NAMES = ["test_session", "test_session_in_a_sync_test"]
+SESSION_FIRST = ["test_it.py::test_session", "test_it.py::test_both", "test_it.py::test_client"]
+CLIENT_FIRST = SESSION_FIRST[::-1]
+
+
+def lazy(example: Example, kind: str) -> Example:
+    """An app whose engine is made by the first request."""
+    return late(example, kind).with_paths({"app.py": LAZY, "test_it.py": LAZY_TESTS})
+
+
+@pytest.mark.parametrize("kind", ["sync-file", "psycopg2"])
+def test_an_engine_that_no_start_makes_is_named_by_an_option(example: Example, kind: str) -> None:
+    """Without it whoever comes before the engine is refused, and nothing is guessed."""
+    project = lazy(example, kind)
+    run = project.run("-p", "no:randomly", *SESSION_FIRST, env=server())
+    run.expect(1, passed=1, errors=2)
+    run.says("there is no database for this test: no engine is known", "[A101]")
+    run.says("arena_database = sqlite (or postgresql, or the URL of a server)")
+    named = "sqlite" if kind == "sync-file" else "postgresql"
+    for order in SESSION_FIRST, CLIENT_FIRST:
+        run = project.run("-p", "no:randomly", f"--arena-database={named}", *order, env=server())
+        run.expect(passed=3)
+
+
+def test_an_option_that_is_wrong_is_told_so(example: Example) -> None:
+    """The engine is refused by both names; it never looks for a host that is the other's file."""
+    project = lazy(example, "sync-file")
+    own = project.run(
+        "-p", "no:randomly", "--arena-database=postgresql", *SESSION_FIRST, env=server()
+    )
+    own.expect(1, passed=1, failed=2)
+    own.says("the database 'app' is meant by an engine on sqlite, and by one on postgresql")
+    other = lazy(example, "psycopg2").run("--arena-database=sqlite", *SESSION_FIRST)
+    other.expect(1, passed=1, failed=2)
+    other.says("arena_database = sqlite gives tests no database in its place")
+    other.never_says("could not translate host name", "app.db")
+
+
+FACTORY = """
+from app import lifespan
+from fastapi import FastAPI
+
+def create_app(prefix):
+    app = FastAPI(lifespan=lifespan)
+    app.state.prefix = prefix
+    return app
+"""
+
+GIVEN = """
+import pytest
+from factory import create_app
+
+@pytest.fixture
+def arena_app(tmp_path):
+    return create_app("/api")
+"""
+
+
+def test_the_app_that_a_fixture_gives_is_the_one_that_is_started(example: Example) -> None:
+    """No option names it; a fixture that needs the session to make it is refused."""
+    project = late(example, "asyncpg").change("pytest.ini", "arena_app = app:app\n", "")
+    given = project.with_files(factory=FACTORY, conftest=GIVEN)
+    tests = [f"test_it.py::{name}" for name in SESSION_NAMES]
+    given.run("-p", "no:randomly", *tests, env=server()).expect(passed=2)
+    circle = GIVEN.replace("(tmp_path)", "(db_session)")
+    run = project.with_files(factory=FACTORY, conftest=circle).run(*tests, env=server())
+    run.expect(1, errors=2).says("no engine is known", "arena_database = sqlite")
+
+
+def test_a_start_that_fails_is_the_cause(example: Example) -> None:
+    """Whoever reads that no engine is known reads why."""
+    broken = late(example, "file").change("app.py", "engine = create", "1 / 0\n    engine = create")
+    run = broken.run("test_it.py::test_session").expect(1, errors=1)
+    run.says("no engine is known", "the app's start-up failed: ZeroDivisionError")
+
+
+def test_a_template_that_cannot_be_built_is_told_in_full(example: Example) -> None:
+    """Also where only the start of the app has met it."""
+    broken = late(example, "file").change("pytest.ini", "models:Base", "build.sql")
+    run = broken.with_paths({"build.sql": "CREATE nonsense;"}).run("test_it.py::test_session")
+    run.says("arena_schema = build.sql failed", 'near "nonsense"')
+    assert run.status == 1, run.output
+
+
+COUNTED = """
+import app
+
+def test_first(db_session): pass
+def test_second(db_session): pass
+def test_third(db_session, test_client):
+    test_client.get("/dancers")
+    assert app.starts == 2
+"""
+
+
+def test_the_app_is_started_once_for_its_engines(example: Example) -> None:
+    """In the process, however many tests there are; a session's lifespan is that of its tests."""
+    app = APP.replace(
+        "    engine = create", "    global starts\n    starts += 1\n    engine = create"
+    )
+    project = late(example, "file").with_paths(
+        {"app.py": "starts = 0\n" + app, "test_it.py": COUNTED}
+    )
+    project.run("-p", "no:randomly").expect(passed=3)
+    session = project.change("test_it.py", "starts == 2", "starts == 1")
+    session.run("-p", "no:randomly", "--arena-lifespan=session").expect(passed=3)
+    off = project.run("--arena-lifespan=off", "-k", "first").expect(1, errors=1)
+    off.says("no engine is known")
