@@ -111,8 +111,14 @@ def _spoiled_line(file: str) -> str:
     )
 
 
+_MOST_NAMES = 6  # of databases: a suite may have one in memory for each test
+
+
 def _databases_line(summary: Summary) -> str:
-    names = ", ".join(summary.databases)
+    more = f" and {len(summary.databases) - _MOST_NAMES} more" * (
+        len(summary.databases) > _MOST_NAMES
+    )
+    names = ", ".join(summary.databases[:_MOST_NAMES]) + more
     products, isolations = " and ".join(summary.products), " and ".join(summary.isolations)
     where = f"{names} on {products}, isolation {isolations}"
     return f"database {where}; {_template_words(summary)}"

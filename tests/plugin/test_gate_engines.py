@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from tests.plugin.developer import small_example, untouched
@@ -244,7 +245,9 @@ def test_databases_of_engines_that_are_made_for_one_test_do_not_pile_up(tmp_path
     example = small_example(tmp_path, test_each=EACH)
     with untouched(example, "dev.db", "same.db", "wide.db", "pooled.db"):
         # From Python 3.13 on an engine that nobody disposes of is complained of.
-        example.run("-W", "ignore").expect(passed=93)
+        run = example.run("-W", "ignore").expect(passed=93)
+    [line] = [line for line in run.output.splitlines() if line.startswith("database ")]
+    assert re.search(r"database (\S+, ){5}\S+ and \d+ more on SQLite ", line), line
 
 
 FOREIGN = """
