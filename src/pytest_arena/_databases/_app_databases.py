@@ -245,13 +245,14 @@ class KnownDatabases:
             self.files.live = (live.parent,)
         return live
 
-    def forget(self, database: Database) -> None:
+    def drop(self, database: Database) -> None:
         """Nothing will ask for this database as it is now."""
         del self.by_key[database.key]
         if self.primary is database:
             self.primary, self._former = None, database  # the next engine's takes its place
         for dialect in [one for one, known in self.by_engine.items() if known is database]:
             del self.by_engine[dialect]
+        database.product.remove(database)
 
     def add_own(self, engine: Engine, database: Database) -> None:
         """An engine of ours means this database, whatever its URL says."""

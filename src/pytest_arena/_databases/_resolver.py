@@ -230,17 +230,9 @@ class Databases:
         # Somebody keeps the engines: a cache of the framework's, a list of the app's. One that is
         # used again lands in a database that is as this one is now.
         dropped += [one for one in too_many if one not in dropped]
-        self._drop(dropped)
+        for database in dropped:
+            self.known.drop(database)
         return dropped
-
-    def drop_those_in_memory(self) -> None:
-        """Their engines are gone, or are not the ones that the next start of the app makes."""
-        self._drop([one for one in self.known.by_key.values() if one.key.kind == "memory"])
-
-    def _drop(self, databases: list[Database]) -> None:
-        for database in databases:
-            self.known.forget(database)
-            database.product.remove(database)
 
     def _collect_engines(self) -> list[Database]:
         """An engine that was never disposed of waits for the garbage collector.

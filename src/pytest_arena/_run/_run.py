@@ -214,7 +214,10 @@ class ArenaRun:
             return error.what
         finally:
             self.fixtures.leave(level.owner)
-            self.databases.drop_those_in_memory()
+            # The next start of the app makes engines, and databases in memory, of its own.
+            for database in [*self._known.by_key.values()]:
+                if database.key.kind == "memory":
+                    self._known.drop(database)
         return "the app was imported and started, and has made none"
 
     @property
