@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
-    from pytest_arena._values import Address, TableRows
+    from pytest_arena._values import Address, ServerLogin, TableRows
     from pytest_arena.errors import ArenaError, TemplateError
 
 # A name that no resolver answers (RFC 2606): in the place of a server that may not be reached.
@@ -94,6 +94,7 @@ class Asked:
     name: str
     memory: str = ""
     database: str = ""
+    login: ServerLogin | None = field(default=None, compare=False)  # where one is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +188,11 @@ class Core(Protocol):
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection to a database without an engine."""
 
-    def asked_names(self) -> list[str]:
-        """Return the databases on servers, as the app's engines and variables ask for them."""
+    def asked(self) -> tuple[list[str], set[str]]:
+        """Return the databases on servers, as engines and variables of the app have asked for them.
+
+        And the users that they name, also those of engines that have not connected yet.
+        """
 
     def uses(self, key: Key) -> Callable[[], int]:
         """Return what gives a number that has moved where the database may have been used.
@@ -314,6 +318,7 @@ class Database:
     failure: ArenaError | None = None
     busy: bool = False
     attached: bool = False  # also to connections that no engine of its own has opened
+    login: ServerLogin | None = None  # that of the first engine which has named one
     is_of_a_test: bool = False  # made in a test, after which it is as its template again
     born: int = 0  # one that is dropped and made again lands elsewhere than before
     lock: threading.RLock = field(default_factory=threading.RLock)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 # A pattern of the blanks and comments before a statement's first word. There is one way only to
@@ -43,6 +43,14 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerLogin:
+    """As whom one logs in to a server. The password is shown to nobody."""
+
+    user: str
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
     """A database on a server, and how one logs in there. Its password is shown to nobody.
 
@@ -65,6 +73,10 @@ class Address:
     def server(self) -> str:
         """Where the server is, as a message shows it: ``host:port``."""
         return f"{self.host}:{self.port}"
+
+    def as_(self, login: ServerLogin) -> Address:
+        """The same database for somebody else."""
+        return replace(self, user=login.user, password=login.password)
 
 
 @dataclass(frozen=True, slots=True)

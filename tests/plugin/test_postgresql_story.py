@@ -88,7 +88,7 @@ async def test_a_wide_fixture(crew, client, turn):
 
 
 def test_the_environment_leads_nowhere_and_names_the_same():
-    assert os.environ["DATABASE_URL"] == "postgresql+asyncpg://arena.invalid/shop"
+    assert os.environ["DATABASE_URL"] == "postgresql+asyncpg://me@arena.invalid/shop"
 """
 
 

@@ -185,6 +185,15 @@ OPTIONS = (
         metavar="PATTERNS",
     ),
     Option(
+        "roles",
+        "",
+        "Roles that a PostgreSQL schema grants something to, beside the users of the app's "
+        "engines: made on a private server, to be there on any other. off: as arena's login.",
+        "shop_readers",
+        form="words",
+        metavar="NAMES",
+    ),
+    Option(
         "drivers",
         "refuse",
         "Connections that no SQLAlchemy engine opens, by asyncpg, psycopg or psycopg2: refuse "

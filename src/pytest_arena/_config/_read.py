@@ -45,6 +45,7 @@ class Config:
     mask: tuple[str, ...]
     env: tuple[str, ...]
     allow: tuple[str, ...]
+    roles: tuple[str, ...]
     rebuild: bool
     verify: bool
     root: Path

@@ -203,6 +203,7 @@ class KnownDatabases:
             if database.product.name != asked.product:
                 raise another_product(database, asked.product)
             self.by_engine.setdefault(asked.dialect, database)
+            database.login = database.login or asked.login
             if asked.dialect.is_async:  # an app with engines of both kinds is an async one
                 database.dialect = type(asked.dialect)
             return database
@@ -490,7 +491,7 @@ class Environment:
         if asked is not None and asked.product in self._known.products:
             self._known.register(asked)
         query = url.difference_update_query(_ELSEWHERE | _SECRET).query
-        return URL.create(url.drivername, host=NOWHERE, database=url.database, query=query)
+        return URL.create(url.drivername, url.username, None, NOWHERE, None, url.database, query)
 
     def restore(self) -> None:
         """Give the variables back."""

@@ -183,9 +183,11 @@ class Databases:
         if self.known.at_file(file) is not None:
             self.ledger.made_table(started, ended)
 
-    def asked_names(self) -> list[str]:
-        """Return the databases on servers, as engines and variables have asked for them."""
-        return list(self.known.asked)
+    def asked(self) -> tuple[list[str], set[str]]:
+        """Return the databases on servers that were asked for, and the users that engines name."""
+        found: list[Database | Asked | None] = [*map(asked_by_engine, find_engines())]
+        found += self.known.by_key.values()
+        return list(self.known.asked), {one.login.user for one in found if one and one.login}
 
     def uses(self, key: Key) -> Callable[[], int]:
         """Return what gives a number that has moved where the database may have been used."""

@@ -11,16 +11,21 @@ import configparser
 import getpass
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlparse
+from urllib.parse import parse_qsl, unquote, urlparse
+
+from pytest_arena._product import Asked
+from pytest_arena._values import ServerLogin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from sqlalchemy.engine import Dialect
 
     from pytest_arena._values import Address
 
@@ -34,6 +39,7 @@ class ServerTarget:
 
     hosts: tuple[tuple[str, str], ...]  # name, number or folder of the socket; port
     database: str
+    login: ServerLogin | None = field(default=None, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -108,6 +114,15 @@ def _section(file: Path, service: str) -> dict[str, str]:
     return dict(parser[service]) if service in parser else {}
 
 
+def asked(dialect: Dialect, meant: ServerTarget) -> Asked:
+    """Return the database that arguments mean, as the core knows it."""
+    return Asked(dialect, "postgresql", meant.name, database=meant.database, login=meant.login)
+
+
+def _login(user: Any, password: Any) -> ServerLogin | None:
+    return ServerLogin(str(user), str(password or "")) if user else None
+
+
 # By preference, where no engine has said: the async driver most apps have, then those for all.
 DRIVERS = ("asyncpg", "psycopg", "psycopg2")
 
@@ -126,7 +141,7 @@ def target(driver: str, args: Any, kwargs: dict[str, Any]) -> ServerTarget:
 def lead(driver: str, address: Address, args: list[Any], kwargs: dict[str, Any]) -> None:
     """Put an address in the place of the one that is meant; the session stays as the app wants it.
 
-    The user is the address's: the app's need not exist there. Of the environment's variables
+    The user is the address's: who that is, ``_roles`` says. Of the environment's variables
     only those that say nothing of the server are still read, and, where the address has no
     password, those that know one.
     """
@@ -179,7 +194,10 @@ def _asyncpg_target(args: Any, kwargs: dict[str, Any]) -> ServerTarget:
     hosts = [_asyncpg_host(address) for address in addresses]
     if [host for host, _ in hosts] == _ASYNCPG_USUAL:
         hosts = hosts[-1:]
-    return ServerTarget(tuple(hosts), found.database or found.user)
+    dsn = urlparse(_dsn(args, kwargs))
+    user = kwargs.get("user") or unquote(dsn.username or "")
+    login = _login(user, kwargs.get("password") or unquote(dsn.password or ""))
+    return ServerTarget(tuple(hosts), found.database or found.user, login)
 
 
 def _asyncpg_host(address: Any) -> tuple[str, str]:
@@ -255,10 +273,11 @@ def _libpq_target(driver: str, args: Any, kwargs: dict[str, Any]) -> ServerTarge
     """
     given = _libpq_given(driver, args, kwargs)
     variables = {key: os.environ[name] for key, name in _VARIABLES.items() if name in os.environ}
-    said = {**variables, **_service_settings(given), **given}
-    return ServerTarget(
-        _libpq_hosts(said), str(said.get("dbname") or said.get("user") or _os_user())
-    )
+    named = {**_service_settings(given), **given}
+    said = {**variables, **named}
+    database = str(said.get("dbname") or said.get("user") or _os_user())
+    login = _login(named.get("user"), named.get("password"))
+    return ServerTarget(_libpq_hosts(said), database, login)
 
 
 def _libpq_lead(driver: str, address: Address, args: list[Any], kwargs: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from pytest_arena._postgresql.drivers import _statements as drivers
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
 from pytest_arena._postgresql.moving._moving_trial import prepare
 from pytest_arena._postgresql.moving._transport import at_checkin
-from pytest_arena._product import Asked, Live
+from pytest_arena._product import Live
 from pytest_arena._values import STATEMENT_START as START
 from pytest_arena.errors import ArenaError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._identity import Identity
     from pytest_arena._postgresql._product import PostgreSQL
     from pytest_arena._postgresql.isolation import ServerIsolation
-    from pytest_arena._product import Aim, Core, Key, Product
+    from pytest_arena._product import Aim, Asked, Core, Key, Product
 
 # Arguments by which an app opens its connections itself, whatever the others say.
 _OWN_WAYS = ("connection_factory", "connection_class")
@@ -40,7 +40,7 @@ class PostgreSQLConnections:
         if dialect.driver not in arguments.DRIVERS:
             return None
         meant = arguments.target(dialect.driver, cargs, cparams)
-        return Asked(dialect, "postgresql", meant.name, database=meant.database)
+        return arguments.asked(dialect, meant)
 
     def lead(
         self,
@@ -52,7 +52,9 @@ class PostgreSQLConnections:
     ) -> Callable[[Any], Live | None]:
         """By the address; asyncpg's move between loops from here on."""
         if aim is not None and aim.address is not None:
-            arguments.lead(dialect.driver, aim.address, cargs, cparams)
+            login = arguments.target(dialect.driver, cargs, cparams).login
+            address = cast("PostgreSQL", core.find_product("postgresql")).entrance(aim, login)
+            arguments.lead(dialect.driver, address, cargs, cparams)
             prepare(dialect, cparams, tell=core.ledger.note)
         # What this listener sets up holds, unless another one has the last word after it.
         has_own_way = any(map(cparams.get, _OWN_WAYS))

@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError
 from pytest_arena._origin import as_own
 from pytest_arena._postgresql._arguments import DRIVERS
 from pytest_arena._postgresql._identity import identity_of_control
+from pytest_arena._postgresql._roles import Roles
 from pytest_arena._postgresql._templates import DatabaseShelves, url_of
 from pytest_arena._postgresql.isolation import isolate
 from pytest_arena._postgresql.journal._journal_templates import lacking
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.isolation import ServerIsolation
     from pytest_arena._postgresql.servers import Server
     from pytest_arena._product import Core, Database, Isolation
+    from pytest_arena._values import Address, ServerLogin
 
 ISOLATIONS = {"auto": None, "undo": None, "clone": None}  # which class it is, `Choice` says
 
@@ -48,6 +50,7 @@ class PostgreSQL:
         self._shelves: dict[str, DatabaseShelves] = {}  # by the driver that builds
         self._lives: dict[str, Database] = {}  # by the names that their databases have had
         self._aims: dict[Database, Aim] = {}
+        self._roles: Roles  # with the server
 
     @property
     def shown(self) -> str:
@@ -62,6 +65,8 @@ class PostgreSQL:
                     self._server = find_server(self._config)
                     project = self._config.root.name
                     self._own = ServerRegistry(self._server.address, project=project)
+                    is_private = self._server.is_private
+                    self._roles = Roles(self._core, self._own, is_private=is_private)
             return self._own
 
     def _check_is_not_the_apps(self) -> None:
@@ -70,7 +75,7 @@ class PostgreSQL:
         except (ArgumentError, ValueError):
             return  # there is none; or whoever looks for the server says what is wrong with it
         meant = f"{self.name}://{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
-        if url.database and meant in {_with_port(name) for name in self._core.asked_names()}:
+        if url.database and meant in {_with_port(name) for name in self._core.asked()[0]}:
             raise ConfigError(
                 f"arena_database names the app's own database: {meant}",
                 why="arena makes databases of its own on that server, and has to enter by one that "
@@ -101,6 +106,7 @@ class PostgreSQL:
         """On the server; what is built there is built by the app's own driver."""
         if dialect.driver not in self._shelves:
             self._shelves[dialect.driver] = DatabaseShelves(self._databases(), dialect())
+            self._roles.prepare()
         return self._shelves[dialect.driver]
 
     def isolate(self, database: Database, content: Any) -> Isolation:
@@ -111,6 +117,7 @@ class PostgreSQL:
             own,
             self._config.isolation,
             content,
+            given=self._roles.begin(database),
             shown=self.shown,
             place=self._config.places["isolation"],
             uses=self._core.uses(database.key),
@@ -118,6 +125,7 @@ class PostgreSQL:
         )
         if isolation.name == "clone":
             self._say_that_it_is_slow(own)
+        self._roles.tell_of_policies(database.login, isolation.live.name)
         return cast("Isolation", isolation)
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
@@ -151,6 +159,15 @@ class PostgreSQL:
             known = self._aims[database] = Aim(database.key, "", generation, address)
         return known
 
+    def entrance(self, aim: Aim, login: ServerLogin | None = None) -> Address:
+        """Return how a connection that was to log in gets there; whoever builds is arena's own."""
+        address = cast("Address", aim.address)
+        database = self._core.database_at(aim.key)
+        if database is None:
+            return address
+        found = self._roles.login_of(database, login, address.database)
+        return address.as_(found) if found else address
+
     def aim_of(self, database: Database, identity: Identity) -> Aim | None:
         """By what server it is, and what the live database is called there."""
         aim = self.aim(database)
@@ -160,18 +177,18 @@ class PostgreSQL:
         return aim if identity.server == own.server else None
 
     def url(self, database: Database, driver: str) -> URL:
-        """With the server's own login."""
-        address = self.aim(database).address
-        if address is None:
+        """With the app's first login, so that whoever comes by it sees what the app does."""
+        aim = self.aim(database)
+        if aim.address is None:
             raise impossible(f"{database.name}: no address before its first connection")
-        return url_of(address, driver)
+        return url_of(self.entrance(aim), driver)
 
     def keep(self, database: Database, title: str) -> str:
         """A clone that stays on the server; its URL."""
         # It is printed, in CI logs too: whoever looks knows the password, or PGPASSWORD does.
-        url = self.url(database, "psycopg").set(drivername="postgresql", password=None)
         kept = cast("ServerIsolation", database.isolation).save(title)
-        return url.set(database=kept).render_as_string()
+        url = url_of(self._databases().address_of(kept), "psycopg")
+        return url.set(drivername="postgresql", password=None).render_as_string()
 
     def remove(self, database: Database) -> None:
         """Drop what is live and its pictures."""

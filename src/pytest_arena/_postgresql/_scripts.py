@@ -73,10 +73,7 @@ def _run(control: Control, statement: _Statement) -> None:
         for sql in _insertions(statement) if statement.is_copy else (statement.sql,):
             control.run(sql)
     except ControlFailure as error:
-        fix = ""
-        if _NO_ROLE.search(str(error)):
-            fix = "pg_dump --no-owner --no-privileges …   (a script of its own for the schema)"
-        raise ScriptError(str(error), line=_line_of(error, statement), fix=fix) from error
+        raise ScriptError(str(error), line=_line_of(error, statement), fix="") from error
 
 
 def _line_of(error: ControlFailure, statement: _Statement) -> int:
@@ -87,9 +84,6 @@ def _line_of(error: ControlFailure, statement: _Statement) -> int:
     if not position or statement.is_copy:
         return statement.line
     return statement.line + statement.sql[: int(position) - 1].count("\n")
-
-
-_NO_ROLE = re.compile(r'role "[^"]*" does not exist')
 
 
 # Rows of pg_dump's. Each driver has an interface of its own for COPY; INSERT is the same in all.

@@ -20,7 +20,7 @@ from pytest_arena._product import Aim, Key, Manifest, ScriptError, Template, rea
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine import Dialect
 
@@ -224,6 +224,45 @@ class DatabaseShelves:
         )
 
 
+def derived(
+    own: ServerRegistry, template: str | None, shelf: str, change: Callable[[Address], str]
+) -> str:
+    """Return the template that is a copy of another one, or of none, with a change made to it.
+
+    It is built once for all runs and workers on a server, which costs a copy of the database; where
+    it is there, a round trip or two. ``change`` returns its manifest.
+
+    Raises:
+        TemplateError: another process has been building it all the time.
+        IsolationError, ServerError: no copy can be made. Whatever ``change`` raises.
+    """
+    if found := _found(own, shelf):
+        return found
+    with DatabaseShelves(own, None).locked(shelf):
+        return _found(own, shelf) or _changed(own, template, shelf, change)
+
+
+def _found(own: ServerRegistry, shelf: str) -> str:
+    names = [name for name, _ in own.templates(shelf)]
+    if names:
+        own.used(names[0])
+    return names[0] if names else ""
+
+
+def _changed(
+    own: ServerRegistry, template: str | None, shelf: str, change: Callable[[Address], str]
+) -> str:
+    name = own.create("building", template=template)
+    try:
+        with own.saying(f"no template {shelf}"):
+            manifest = change(own.address_of(name))
+        own.freeze(name)
+        return own.finish_template(name, shelf=shelf, manifest=manifest)
+    except BaseException:
+        own.drop_later(name)
+        raise
+
+
 # The app's own driver comes first: what it makes of a value, the app reads back.
 _SYNC = ("psycopg", "psycopg2", "pg8000")
 _ASYNC = ("psycopg", "asyncpg")
@@ -266,6 +305,7 @@ _FAILED_BY = {
     "58P01": "extension",  # undefined_file: could not open extension control file
     "42501": "rights",  # insufficient_privilege
     "42710": "role",  # duplicate_object
+    "42704": "no role",  # undefined_object
 }
 
 
@@ -273,8 +313,8 @@ def _next_step(error: BaseException | None) -> str:
     """Return what to do after a statement of a build has failed; "" where it is not known."""
     kind = _FAILED_BY.get(_sqlstate(error), "")
     text = str(getattr(error, "orig", None) or error)
-    if kind in {"extension", "role"} and kind not in text:  # the code means other things too
-        return ""
+    if kind in {"extension", "role", "no role"} and kind.removeprefix("no ") not in text:
+        return ""  # the code means other things too
     name = re.search(r'"([^"]+)"', text)
     return _STEPS.get(kind, "").format(name=name[1] if name else "…")
 
@@ -287,5 +327,7 @@ _STEPS = {
     "server)",
     "role": "DO $$ BEGIN CREATE ROLE {name}; EXCEPTION WHEN duplicate_object THEN NULL; END $$\n"
     "(a role is the server's, and is there from the build before)",
+    "no role": "arena_roles = {name}   (made on a private server, to be there on any other)\n"
+    "or, of a dump: pg_dump --no-owner --no-privileges …",
     "rights": "arena_database = own   (a private server, on which the app may do anything)",
 }

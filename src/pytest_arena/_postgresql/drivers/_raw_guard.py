@@ -24,7 +24,7 @@ from pytest_arena._postgresql.drivers._statements import (
     replace_function,
 )
 from pytest_arena._process import when_imported
-from pytest_arena._product import NOWHERE, Asked
+from pytest_arena._product import NOWHERE
 from pytest_arena.errors import ProductionDatabaseError, UnknownDatabaseError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from pytest_arena._postgresql.drivers._statements import FindCore
-    from pytest_arena._product import Aim, Core, Database
+    from pytest_arena._product import Aim, Asked, Core, Database
     from pytest_arena._values import Address
     from pytest_arena.errors import RefusedError
 
@@ -79,7 +79,8 @@ class _Guard:
         aim = now.aim(asked)
         if aim is None or aim.address is None:
             return Admitted()
-        arguments.lead(driver, aim.address, args, kwargs)
+        product: Any = now.find_product("postgresql")
+        arguments.lead(driver, product.entrance(aim, meant.login), args, kwargs)
         return Admitted(aim.address, aim)
 
     def admit_inner(self, dialect: str, text: Any) -> tuple[Admitted | None, Any]:
@@ -131,7 +132,7 @@ def _asked(dialect: str, meant: ServerTarget) -> Asked:
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
 
     kind = make_url(f"postgresql+{dialect}://").get_dialect()
-    return Asked(kind(), "postgresql", meant.name, database=meant.database)
+    return arguments.asked(kind(), meant)
 
 
 def _aim_at(core: Core, asked: Asked) -> Aim | None:

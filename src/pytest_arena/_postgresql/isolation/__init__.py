@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql.isolation._isolation import ServerIsolation
+from pytest_arena._postgresql.isolation._isolation import ServerIsolation, as_built
 from pytest_arena._postgresql.journal._journal_templates import (
     Unjournaled,
     lacking,
@@ -27,6 +27,7 @@ def isolate(
     asked_for: str,
     template: str | None,
     *,
+    given: Callable[[str | None], str | None] = as_built,
     shown: str,
     place: str,
     uses: Uses,
@@ -34,8 +35,9 @@ def isolate(
 ) -> ServerIsolation:
     """Return the isolation of a database that begins with a template's content.
 
-    ``auto`` is undo; where that cannot be had, it is clone, and a line says why. ``shown`` is the
-    server in messages, ``place`` where ``arena_isolation`` stands. ``tell`` is given lines for the
+    ``auto`` is undo; where that cannot be had, it is clone, and a line says why. ``given``
+    returns the template in which the app's role has what is its own. ``shown`` is the server in
+    messages, ``place`` where ``arena_isolation`` stands. ``tell`` is given lines for the
     summary.
 
     Raises:
@@ -43,14 +45,14 @@ def isolate(
     """
 
     def made(isolation: str) -> ServerIsolation:
-        return ServerIsolation(own, template, isolation, uses=uses, tell=tell)
+        return ServerIsolation(own, template, isolation, given=given, uses=uses, tell=tell)
 
     if asked_for == "clone":
         return made("clone")
     try:
         if not (reason := lacking(own)):
             undo = made("undo")
-            for remark in remarks(own, template):
+            for remark in remarks(own, given(template)):
                 tell(f"undo: {remark}")
             return undo
         fix = what_would_do(own)

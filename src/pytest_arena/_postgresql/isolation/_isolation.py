@@ -31,6 +31,11 @@ _UNCHANGED, _CHANGED = Look(), Look(is_changed=True, has_rows=True)
 KINDS: dict[str, type[_Live]] = {"undo": JournaledDatabase, "clone": PlainDatabase}
 
 
+def as_built(template: str | None) -> str | None:
+    """Return a template itself: nobody has to be given anything in it."""
+    return template
+
+
 class ServerIsolation:
     """The isolation for databases on a server.
 
@@ -56,17 +61,18 @@ class ServerIsolation:
         template: str | None,
         isolation: str,
         *,
+        given: Callable[[str | None], str | None] = as_built,
         uses: Uses,
         tell: Callable[[str], None],
     ) -> None:
-        self._own, self._uses, self._tell = own, uses, tell
+        self._own, self._given, self._uses, self._tell = own, given, uses, tell
         self.check: Callable[[], None] = nothing
         self._asked_for = ""
         self._snapshots: list[Snapshot] = []  # frozen by us, to be dropped by us
         # A level of another isolation that was left, and how many uses there were then.
         self._spare: tuple[_Level, int] | None = None
         live = KINDS[isolation](own, uses, tell)
-        first = Snapshot(own, live.template(template))
+        first = Snapshot(own, live.template(given(template)))
         self._templates = {(isolation, template): first}
         with own.saying("no database for the first test"):
             live.put(first)
@@ -221,7 +227,7 @@ class ServerIsolation:
         archive = live.archive(self._stack)
         key = live.isolation, content
         if key not in self._templates:
-            self._templates[key] = Snapshot(self._own, live.template(content))
+            self._templates[key] = Snapshot(self._own, live.template(self._given(content)))
         live.put(self._templates[key], self.depth, self.depth, [])
         self.generation += 1
         level.archive, level.start = archive, self._templates[key]

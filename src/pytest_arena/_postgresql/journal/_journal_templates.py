@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import ControlFailure, identifier, open_control
-from pytest_arena._postgresql._templates import DatabaseShelves
+from pytest_arena._postgresql._templates import derived
 from pytest_arena._postgresql.journal._capture import install
 from pytest_arena._postgresql.journal._server import BE_REPLICA
 from pytest_arena.errors import IsolationError
@@ -21,6 +21,7 @@ from pytest_arena.errors import IsolationError
 if TYPE_CHECKING:
     from pytest_arena._postgresql.journal._tables import JournalGap
     from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._values import Address
 
 
 _GRANT_SINCE = 15  # a version of PostgreSQL
@@ -60,19 +61,21 @@ class Unjournaled(IsolationError):
 def journaled(own: ServerRegistry, template: str | None) -> str:
     """Return the template that is a copy of another one, or of none, with the journal in it.
 
-    It is built once for all runs and workers on a server. Cost: a round trip or two where it is
-    there, else a copy of the database and the journal's installation, 3 ms a table.
+    Cost: as of any template that is derived, and the journal's installation, 3 ms a table.
 
     Raises:
         Unjournaled: the database has something that no journal brings back.
         TemplateError: another process has been building it all the time.
         IsolationError, ServerError: no copy can be made.
     """
-    shelf = _shelf(template)
-    if found := _found(own, shelf):
-        return found
-    with DatabaseShelves(own, None).locked(shelf):
-        return _found(own, shelf) or _built(own, template, shelf)
+
+    def change(address: Address) -> str:
+        with own.saying("the change journal cannot be installed"):
+            found = install(address)
+        check_fit(found)
+        return json.dumps([one.reason for one in found])
+
+    return derived(own, template, _shelf(template), change)
 
 
 def remarks(own: ServerRegistry, template: str | None) -> list[str]:
@@ -96,27 +99,6 @@ def check_fit(found: list[JournalGap]) -> None:
             cause="\n".join(fatal[:5]),
             fix='ARENA_ISOLATION=clone pytest …   or: @pytest.mark.arena(isolation="clone")',
         )
-
-
-def _found(own: ServerRegistry, shelf: str) -> str:
-    names = [name for name, _ in own.templates(shelf)]
-    if names:
-        own.used(names[0])
-    return names[0] if names else ""
-
-
-def _built(own: ServerRegistry, template: str | None, shelf: str) -> str:
-    name = own.create("building", template=template)
-    try:
-        with own.saying("the change journal cannot be installed"):
-            found = install(own.address_of(name))
-        check_fit(found)
-        own.freeze(name)
-        manifest = json.dumps([one.reason for one in found])
-        return own.finish_template(name, shelf=shelf, manifest=manifest)
-    except BaseException:
-        own.drop_later(name)
-        raise
 
 
 def _shelf(template: str | None) -> str:

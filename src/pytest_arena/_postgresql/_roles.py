@@ -1,0 +1,217 @@
+"""As whom does the app work on a server? As a role like its own, with what the schema gives it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
+from pytest_arena._postgresql._templates import derived
+from pytest_arena._postgresql.registry._registry_run import TURNS
+from pytest_arena._values import ServerLogin
+from pytest_arena.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._product import Core, Database
+    from pytest_arena._values import Address
+
+
+class Roles:
+    """The roles of one server that the app's connections work as.
+
+    On a server that arena has started they have the very names that the app's engines name, are
+    made where they are missing, and stay. On any other server those are used that are there.
+
+    The first login of a database owns what the schema's builder has made, unless the schema grants
+    something to the login itself: then, as any other one, it has what it was granted, and no more.
+    Groups do not count for the first: it may be in them for the sake of SET ROLE.
+    """
+
+    def __init__(self, core: Core, own: ServerRegistry, *, is_private: bool) -> None:
+        self._core, self._own, self._is_private = core, own, is_private
+        self._ours, self._names = own.address_of(), core.config.roles
+        self._is_off = self._names == ("off",)
+        self._found: dict[str, ServerLogin | None] = {}  # by users
+        self._refused: dict[str, str] = {}  # why the app cannot work as a user
+        self._first: dict[Database, ServerLogin | None] = {}
+        self._entered: dict[tuple[Database, str], ServerLogin | None] = {}
+
+    # Before a template is built
+
+    def prepare(self) -> None:
+        """Have the roles there that a schema may grant something to.
+
+        Raises:
+            ConfigError: ``arena_roles`` names one that is not there and cannot be made.
+        """
+        for name in () if self._is_off else self._names:
+            try:
+                self._make(name, "")
+            except ControlFailure as error:
+                raise ConfigError(
+                    f"arena_roles names {name}, which cannot be had: {error.first_line}",
+                    why="arena makes roles on a private server alone: they are the whole server's",
+                    cause=self._core.config.places["roles"],
+                    fix=f"CREATE ROLE {identifier(name)};   or arena_database = own",
+                ) from error
+        for user in sorted(self._core.asked()[1]) if self._is_private else ():
+            self._usable(ServerLogin(user))
+
+    def _make(self, name: str, attribute: str = "LOGIN") -> None:
+        """Make a role, on a private server alone: those of others are looked at."""
+        is_there = f"EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(name)}"
+        is_fit = f"{is_there} AND (rolcanlogin OR {not attribute}))"
+        if self._own.control.rows(f"SELECT {is_fit}") == [(True,)]:
+            return
+        if not self._is_private:
+            where = f"{self._ours.server} (arena_database = own would make it)"
+            raise ControlFailure(f"there is no role {name} on {where}")
+        make = (
+            f"BEGIN PERFORM pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
+            f"IF {is_there}) THEN ALTER ROLE {identifier(name)} {attribute}; "
+            f"ELSE CREATE ROLE {identifier(name)} {attribute}; END IF; END"
+        )
+        with self._own.writes.one():
+            self._own.control.run(f"DO {literal(make)}")
+
+    def _usable(self, login: ServerLogin | None) -> ServerLogin | None:
+        """Return the login by which the app can work as its own role; None for arena's own."""
+        if login is None or login.user == self._ours.user or self._is_off:
+            return None
+        if login.user not in self._found:
+            found = None
+            try:
+                found = self._looked_for(login)
+            except ControlFailure as error:
+                self._refused[login.user] = error.first_line
+            self._found[login.user] = found
+        return self._found[login.user]
+
+    def _looked_for(self, login: ServerLogin) -> ServerLogin:
+        self._make(login.user)
+        if self._is_private:
+            return ServerLogin(login.user)
+        if self._own.control.rows("SHOW is_superuser") != [("on",)]:
+            raise ControlFailure(f"{self._ours.user} is no superuser, and can give it nothing")
+        with closing(open_control(self._ours.as_(login))):
+            return login
+
+    # A database, and who owns what is in it
+
+    def begin(self, database: Database) -> Callable[[str | None], str | None]:
+        """Choose its first login; return what gives that its own, in a template."""
+        first = self._first[database] = self._usable(database.login)
+        return partial(self._given, first)
+
+    def _given(self, login: ServerLogin | None, template: str | None) -> str | None:
+        if login is None or (template and self._is_named(login.user, template, by_groups=False)):
+            return template
+        script = _GIVE.format(user=literal(login.user))
+
+        def give(address: Address) -> str:
+            # The app's own event triggers are for what the app does.
+            with closing(open_control(address, {"session_replication_role": "replica"})) as control:
+                control.run(script)
+            return ""
+
+        return derived(self._own, template, f"given {login.user} {template or 'empty'}", give)
+
+    def _is_named(self, user: str, database: str, *, by_groups: bool = True) -> bool:
+        """Whether a schema grants a role something, by a policy too, or has it own something."""
+        which = f"pg_catalog.pg_has_role({literal(user)}, r.oid, 'USAGE')"
+        question = _NAMED.format(
+            database=literal(database), which=which if by_groups else f"r.rolname = {literal(user)}"
+        )
+        with self._own.saying("grants cannot be read"):
+            return self._own.control.rows(question) == [(True,)]
+
+    # Its connections
+
+    def login_of(
+        self, database: Database, login: ServerLogin | None, live: str
+    ) -> ServerLogin | None:
+        """Return as whom a connection works that was to log in; None for arena's own login."""
+        first = self._first.get(database)
+        if login is None or (first and first.user == login.user):
+            return first
+        key = database, login.user
+        if key not in self._entered:
+            self._entered[key] = self._another(login, first, live)
+        return self._entered[key]
+
+    def _another(
+        self, login: ServerLogin, first: ServerLogin | None, live: str
+    ) -> ServerLogin | None:
+        found = self._usable(login)
+        if found is None:
+            self.tell_of_policies(login, live)
+        elif not self._is_named(login.user, live):
+            works_as = (first or self._ours).user
+            self._core.ledger.note(
+                f"the schema grants nothing to {login.user}, which works as {works_as} in tests; "
+                f"next: GRANT … TO {identifier(login.user)} in the schema"
+            )
+            return first
+        return found
+
+    def tell_of_policies(self, login: ServerLogin | None, live: str) -> None:
+        """Tell which tables' policies do not act for whoever asks for a login."""
+        user = (self._usable(login) or self._ours).user
+        saying = self._own.saying("the policies cannot be read")
+        with saying, closing(open_control(self._own.address_of(live))) as control:
+            idle = control.rows(_IDLE.format(user=literal(user)))
+        if idle:
+            names, refused = ", ".join(name for name, _ in idle), login and login.user
+            reason = self._refused.get(refused or "", "")
+            self._core.ledger.note(
+                f"policies do not act on {names}: the app works as {user}, which {idle[0][1]}"
+                + (f"; as {refused} it cannot: {reason}" if reason else "")
+            )
+
+
+# All rights, owners and policies of a database stand in one catalog of the server's.
+_NAMED = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_shdepend s
+    JOIN pg_catalog.pg_database d ON d.oid = s.dbid AND d.datname = {database}
+    JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND {which}
+    WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass)
+"""
+_IDLE = """
+SELECT c.oid::pg_catalog.regclass::text,
+    CASE WHEN r.rolsuper THEN 'is a superuser' WHEN r.rolbypassrls THEN 'has BYPASSRLS'
+    ELSE 'owns what they are on, without FORCE ROW LEVEL SECURITY' END
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.rolname = {user}
+WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND (r.rolsuper OR r.rolbypassrls
+    OR NOT c.relforcerowsecurity AND pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE'))
+ORDER BY 1
+"""
+# As if the app had made it. An extension's things stay its own, a column's sequence goes with its
+# table. What initdb has made is granted: whose it is cannot be changed, or must not.
+_GIVE = """
+DO $arena$ DECLARE change text; BEGIN
+    FOR change IN
+        SELECT format('ALTER %s %s OWNER TO %I',
+            regexp_replace(i.type, 'function|procedure|aggregate', 'routine'), i.identity, {user})
+        FROM (SELECT 'pg_class'::regclass AS kind, oid, relowner AS owner FROM pg_class c
+            WHERE relkind IN ('r', 'p', 'v', 'm', 'f') OR relkind = 'S' AND NOT EXISTS (SELECT
+                FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid
+                AND deptype IN ('a', 'i'))
+            UNION ALL SELECT 'pg_proc'::regclass, oid, proowner FROM pg_proc
+            UNION ALL SELECT 'pg_type'::regclass, oid, typowner FROM pg_type WHERE typtype = ANY (
+                '{{e,d,r}}') OR (SELECT relkind FROM pg_class c WHERE c.oid = typrelid) = 'c'
+            UNION ALL SELECT 'pg_namespace'::regclass, oid, nspowner FROM pg_namespace
+            WHERE nspname !~ '^pg_'
+            UNION ALL SELECT 'pg_largeobject'::regclass, oid, lomowner FROM pg_largeobject_metadata
+            ) o CROSS JOIN LATERAL pg_identify_object(o.kind, o.oid, 0) i
+        WHERE o.oid >= 16384 AND o.owner = current_user::regrole AND NOT EXISTS (SELECT
+            FROM pg_depend WHERE classid = o.kind AND objid = o.oid AND deptype = 'e')
+        UNION ALL SELECT format('GRANT ALL ON DATABASE %I TO %I', current_database(), {user})
+        UNION ALL SELECT format('GRANT ALL ON SCHEMA public TO %I', {user})
+        WHERE to_regnamespace('public') IS NOT NULL
+    LOOP EXECUTE change; END LOOP;
+END $arena$
+"""

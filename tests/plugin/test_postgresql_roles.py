@@ -1,0 +1,262 @@
+"""As whom does the app work on PostgreSQL, and do its policies, grants and ownership act?"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena._postgresql._control import open_control
+from tests.plugin.private_server import PrivateServer, private_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena.testing import Example, Run
+
+URL = "postgresql+asyncpg://shop_app:s3cret@db.example.org/shop"
+
+APP = """
+from fastapi import Depends, FastAPI, Header
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+engine = create_async_engine("URL")
+replica = create_async_engine("READER")
+app = FastAPI()
+
+
+async def tenant_db(tenant: str = Header()):
+    async with AsyncSession(engine) as db:
+        await db.execute(text("SELECT set_config('app.tenant', :t, true)"), {"t": tenant})
+        yield db
+
+
+@app.get("/docs-of-all")
+async def titles(db=Depends(tenant_db)):
+    return list(await db.scalars(text("SELECT title FROM docs ORDER BY id")))
+
+
+@app.post("/docs-of-all/{title}", status_code=201)
+async def add(title: str, tenant: str = Header(), db=Depends(tenant_db)):
+    await db.execute(text("INSERT INTO docs (tenant, title) VALUES (:n, :t)"),
+        {"n": tenant, "t": title})
+    await db.commit()
+
+
+@app.post("/sql")
+async def sql(statement: str, by: str = "engine"):
+    async with AsyncSession(globals()[by]) as db:
+        found = await db.execute(text(statement))
+        rows = [list(row) for row in found] if found.returns_rows else []
+        await db.commit()
+    return rows
+"""
+
+TABLES = """
+CREATE TABLE docs (id serial PRIMARY KEY, tenant text NOT NULL, title text NOT NULL);
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON docs USING (tenant = current_setting('app.tenant', true));
+INSERT INTO docs (tenant, title) VALUES ('a', 'A1'), ('b', 'B1');
+"""
+FORCED = TABLES + "ALTER TABLE docs FORCE ROW LEVEL SECURITY;"
+GRANTED = TABLES + (
+    "GRANT SELECT, INSERT ON docs TO shop_app; GRANT USAGE ON SEQUENCE docs_id_seq TO shop_app;"
+    "GRANT SELECT ON docs TO shop_reader;"
+)
+
+
+TENANTS = """
+import pytest
+
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_one_tenant_does_not_see_another(client, turn):
+    async def seen(tenant):
+        return (await client.get("/docs-of-all", headers={"tenant": tenant})).json()
+
+    assert await seen("c") == []
+    assert await seen("a") == ["A1"]
+    assert (await client.post("/docs-of-all/A2", headers={"tenant": "a"})).status_code == 201
+    assert await seen("a") == ["A1", "A2"]
+    assert await seen("b") == ["B1"]
+    whose = "SELECT current_user, session_user"
+    assert (await client.post("/sql", params={"statement": whose})).json() == [["shop_app"] * 2]
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PrivateServer]:
+    """One for all tests here."""
+    with private_server() as found:
+        yield found
+
+
+def shop(
+    example: Example, schema: str, tests: str, *, url: str = URL, replica: str = ""
+) -> Example:
+    """An app of two engines, whose tables a script makes."""
+    app = APP.replace("URL", url).replace("READER", replica or url)
+    options = ("arena_schema = app:Base\narena_seed = seed:seed", "arena_schema = schema.sql")
+    files = {"app.py": app, "schema.sql": schema, "test_it.py": tests}
+    return example.change("pytest.ini", *options).with_paths(files)
+
+
+def run(project: Example, server: PrivateServer, *words: str, **env: str) -> Run:
+    """Run its tests on the server."""
+    return project.run("test_it.py", *words, env={**server.env, **env})
+
+
+def test_policies_that_do_not_act_are_told(example: Example, server: PrivateServer) -> None:
+    """Whoever sees all may not be taken for somebody whose policy hides nothing; under -q too."""
+    tests = "async def test_it(client):\n    await client.post('/sql?statement=SELECT 1')\n"
+    as_superuser = shop(example, FORCED, tests, url=URL.replace("shop_app", "postgres"))
+    told = "policies do not act on docs: the app works as postgres, which is a superuser"
+    run(as_superuser, server, "-q").expect(passed=1).says(told)
+    without = FORCED.partition("ALTER")[0]
+    as_superuser = as_superuser.with_paths({"schema.sql": without})
+    run(as_superuser, server).expect(passed=1).never_says("do not act")
+
+
+@pytest.mark.parametrize("isolation", ["undo", "clone"])
+@pytest.mark.parametrize("schema", [FORCED, GRANTED], ids=["owner", "grants"])
+def test_a_policy_hides_the_other_tenant_s_rows(
+    example: Example, server: PrivateServer, schema: str, isolation: str
+) -> None:
+    """Whether the app's role owns the table, or was granted it: as in production."""
+    project = shop(example, schema, TENANTS, replica=URL.replace("shop_app", "shop_reader"))
+    found = run(project, server, f"--arena-isolation={isolation}").expect(passed=3)
+    found.never_says("policies do not act")
+    server.check_clean(found.output)
+
+
+GRANTS = """
+from sqlalchemy import text
+
+READ, WRITE = "SELECT title FROM docs", "INSERT INTO docs (tenant, title) VALUES ('a', 'A2')"
+
+
+async def sql(client, statement, **by):
+    return await client.post("/sql", params={"statement": statement, **by})
+
+
+async def test_each_engine_may_do_what_it_was_granted(client):
+    assert (await sql(client, "SELECT current_user", by="replica")).json() == [["shop_reader"]]
+    assert (await sql(client, READ, by="replica")).json() == []
+    assert "permission denied for table docs" in (await sql(client, WRITE, by="replica")).text
+    assert "row-level security" in (await sql(client, WRITE)).text
+    assert "permission denied for schema public" in (await sql(client, "CREATE TABLE t ()")).text
+
+
+async def test_a_role_that_was_set_ends_with_the_test(client):
+    assert (await sql(client, "SET ROLE shop_group")).status_code == 200
+    assert (await sql(client, "SELECT current_user")).json() == [["shop_group"]]
+
+
+async def test_which_it_has(client, db_session, arena):
+    assert (await sql(client, "SELECT current_user")).json() == [["shop_app"]]
+    assert await db_session.scalar(text("SELECT current_user")) == "shop_app"
+    assert arena.url.split("://")[1].startswith("shop_app@")
+"""
+
+
+def test_each_engine_has_the_grants_of_its_own_login(
+    example: Example, server: PrivateServer
+) -> None:
+    """Roles of groups are named by an option, where nothing but the schema names them."""
+    schema = GRANTED + "GRANT shop_group TO shop_app;"
+    project = shop(example, schema, GRANTS, replica=URL.replace("shop_app", "shop_reader"))
+    project = project.change("app.py", "async with AsyncSession(globals", RESCUED)
+    missing = run(project, server).expect(1, failed=3)
+    missing.says('role "shop_group" does not exist', "arena_roles = shop_group")
+    found = run(project, server, "--arena-roles=shop_group").expect(passed=3)
+    found.never_says("do not act", "grants nothing")
+
+
+# What the server says is the answer.
+RESCUED = """try:
+        return await said(statement, by)
+    except Exception as error:
+        return str(error)
+
+
+async def said(statement, by):
+    async with AsyncSession(globals"""
+
+OWN_TABLES = """
+from sqlalchemy import text
+
+
+async def test_it_makes_what_it_needs_by_itself(client, arena):
+    for statement in (
+        "CREATE TABLE docs (id serial PRIMARY KEY, tenant text)",
+        "CREATE SCHEMA acme",
+        "CREATE TABLE acme.notes AS SELECT 1 AS id",
+        "INSERT INTO docs (tenant) VALUES ('a')",
+        "TRUNCATE docs RESTART IDENTITY",
+        "DROP TABLE docs",
+    ):
+        assert (await client.post("/sql", params={"statement": statement})).status_code == 200
+    by = {"statement": "SELECT current_user", "by": "replica"}
+    assert (await client.post("/sql", params=by)).json() == [["shop_app"]]
+
+
+async def test_and_nothing_of_it_stays(client):
+    found = "SELECT to_regclass('docs')::text, to_regnamespace('acme')::text"
+    assert (await client.post("/sql", params={"statement": found})).json() == [[None, None]]
+"""
+
+
+@pytest.mark.parametrize("isolation", ["undo", "clone"])
+def test_who_is_granted_nothing_owns_the_database_or_works_as_its_owner(
+    example: Example, server: PrivateServer, isolation: str
+) -> None:
+    """As in a production where the app makes its own tables; a line tells of the other login."""
+    project = shop(example, "", OWN_TABLES, replica=URL.replace("shop_app", "shop_stranger"))
+    project = project.change("pytest.ini", "arena_schema = schema.sql", "")
+    found = run(project, server, f"--arena-isolation={isolation}").expect(passed=2)
+    found.says("grants nothing to shop_stranger, which works as shop_app")
+
+
+WHO = """
+async def test_who(client):
+    assert (await client.post("/sql?statement=SELECT current_user")).json() == [["EXPECTED"]]
+"""
+
+
+@pytest.mark.parametrize("driver", ["psycopg", pytest.param("asyncpg", marks=pytest.mark.slow)])
+def test_a_worker_of_xdist_has_the_same_roles(
+    example: Example, server: PrivateServer, driver: str
+) -> None:
+    """Made by whoever comes first; each driver names its user in its own way."""
+    tests = WHO.replace("EXPECTED", "shop_twin") + "\n\n" + WHO.replace("EXPECTED", "shop_twin")
+    url = URL.replace("shop_app", "shop_twin").replace("asyncpg", driver)
+    project = shop(example, FORCED, tests.replace("test_who", "test_too", 1), url=url)
+    run(project, server, "-p", "xdist.plugin", "-n", "2").expect(passed=2).never_says(
+        "do not act", "grants nothing"
+    )
+
+
+def test_on_a_server_of_ones_own_roles_are_used_that_are_there(
+    example: Example, server: PrivateServer
+) -> None:
+    """None is made or changed: where one is missing, the tables are named whose policies rest."""
+    run(shop(example, FORCED, WHO.replace("EXPECTED", "shop_app")), server).expect(passed=1)
+    named = {"ARENA_DATABASE": server.url}
+    with closing(open_control(server.address())) as control:
+        control.run("CREATE ROLE there LOGIN")
+    for user, expected in (("there", "there"), ("missing", "postgres")):
+        url = URL.replace("shop_app", user)
+        project = shop(example, FORCED, WHO.replace("EXPECTED", expected), url=url)
+        found = run(project, server, **named).expect(passed=1)
+        line = "policies do not act on docs: the app works as postgres, which is a superuser; as"
+        assert (line in found.output) == (expected == "postgres"), found.output
+    found.says("as missing it cannot: there is no role missing on")
+    off = run(project.change("app.py", "missing", "there"), server, "--arena-roles=off", **named)
+    off.expect(passed=1)
+    lacking = run(project, server, "--arena-rebuild", "--arena-roles=nobodys", **named)
+    lacking.expect(1, failed=1).says(
+        "arena_roles names nobodys", 'CREATE ROLE "nobodys";', "arena_database = own"
+    )
+    assert server.rows("SELECT FROM pg_roles WHERE rolname IN ('missing', 'nobodys')") == []
