@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sqlalchemy.orm.session import _sessions
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._process import running_loop
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from weakref import WeakKeyDictionary
 
     from sqlalchemy.engine import Connection, Dialect
+    from sqlalchemy.orm import Session
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from pytest_arena._product import Aim, Handle, Key, Live
@@ -275,12 +277,13 @@ class Registry:
     def entries_of_others(self, serial: int) -> list[object]:
         """Return the pool's entries whose holders were made in another level than this one."""
         older = [held for held in alive(self._holders) if self._holders.get(held) != serial]
-        return [getattr(_proxied(held), "_connection_record", None) for held in older]
+        return [entry_of(held) for held in older]
 
     def give_up(self, taken: Checkout) -> bool:
         """Take a connection away: its holder opens another one when he goes on.
 
         Returns whether he was inside a transaction, which is lost: he has to roll it back first.
+        For a session that is done, and nothing is lost where it has only read.
         """
         self._taken.pop(taken.entry, None)  # first: its holder may take it anew at once
         if (proxied := taken.proxied) is None:
@@ -290,7 +293,29 @@ class Registry:
         if holder is None:
             proxied.invalidate()
             return False
-        return _reconnected(holder)
+        sessions = [session for session, held in held_by_sessions() if held is holder]
+        is_lost, has_written = _reconnected(holder), taken.writes > 0
+        for session in sessions:
+            session.rollback()
+        return is_lost and (has_written or not sessions)
+
+
+def held_by_sessions() -> list[tuple[Session, Connection]]:
+    """Return the sessions that have begun a transaction, with each connection that it is on.
+
+    SQLAlchemy has no public way from one to the other.
+    """
+    return [
+        (session, connection)
+        for session in list(_sessions.values())
+        if (transaction := session.get_transaction()) is not None
+        for connection, *_ in set(transaction._connections.values())  # noqa: SLF001 - as above
+    ]
+
+
+def entry_of(connection: Connection) -> object:
+    """Return the pool's entry of the connection that somebody has by this one."""
+    return getattr(_proxied(connection), "_connection_record", None)
 
 
 def _reconnected(holder: Connection) -> bool:

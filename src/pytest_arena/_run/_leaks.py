@@ -7,20 +7,23 @@ import gc
 import sys
 import threading
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy.orm.session import _sessions
 
+from pytest_arena._gate._registry import entry_of, held_by_sessions
 from pytest_arena._origin import line_of, line_of_coroutine, users_frames
 from pytest_arena._process import rest, running_loop, seconds
 from pytest_arena.errors import ConnectionLeak, IsolationError, LateWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Collection, Container, Iterable, Iterator
     from types import FrameType
+
+    from sqlalchemy.orm import Session
 
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
@@ -36,12 +39,19 @@ class HeldByFixtures:
     threads: frozenset[int] = frozenset()  # a server's, a worker's: they go on over the tests
 
     @classmethod
-    def now(cls, gate: Gate) -> HeldByFixtures:
-        """Look around. Costs a microsecond for each open session."""
+    def now(cls, gate: Gate, sessions_of_tests: Collection[int] = ()) -> HeldByFixtures:
+        """Look around. Costs a microsecond for each open session.
+
+        One that an earlier test has left, in a registry, is no fixture's.
+        """
         here, begun = threading.current_thread(), open_transactions(gate)
         others = frozenset(one.ident or 0 for one in threading.enumerate() if one is not here)
         writes = sum(one.writes for one in begun)
-        return cls(begun, writes, frozenset(_sessions), others)
+        return cls(begun, writes, frozenset(_sessions).difference(sessions_of_tests), others)
+
+    def sessions_since(self) -> set[int]:
+        """Return those that are there now and were not there then."""
+        return {*_sessions}.difference(self.sessions)
 
 
 def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
@@ -64,14 +74,14 @@ def _entries_of(numbers: Container[int]) -> list[object]:
     """Return the pool's entries that sessions of these numbers hold.
 
     A session takes its connection when it is used: one that a wide fixture has made takes it in
-    a test, and keeps it after a SELECT. SQLAlchemy has no public way from one to the other.
+    a test, and keeps it after a SELECT.
     """
-    return [
-        getattr(connection._dbapi_connection, "_connection_record", None)  # noqa: SLF001 - as above
-        for number, session in list(_sessions.items())
-        if number in numbers and (transaction := session.get_transaction()) is not None
-        for connection, *_ in set(transaction._connections.values())  # noqa: SLF001 - as above
-    ]
+    return [entry_of(held) for session, held in held_by_sessions() if session.hash_key in numbers]
+
+
+def _sessions_on(leaks: list[Checkout]) -> list[Session]:
+    entries = [leak.entry for leak in leaks]
+    return [session for session, held in held_by_sessions() if entry_of(held) in entries]
 
 
 def open_transactions(gate: Gate) -> list[Checkout]:
@@ -90,12 +100,17 @@ def end_transactions(leaks: Iterable[Checkout]) -> None:
 def take_back(leaks: list[Checkout]) -> None:
     """Close leaked connections, and give their places back to the pools.
 
-    Else the pool would be one short, and the garbage collector complain in a later test.
+    Else the pool would be one short, and the garbage collector complain in a later test. A session
+    that somebody keeps begins anew: it would not know that its connection is gone.
     """
+    sessions = _sessions_on(leaks)
     end_transactions(leaks)
     for leak in leaks:
         if leak.proxied is not None:
             leak.proxied.invalidate()
+    for session in sessions:
+        with suppress(Exception):  # a thread of the test's is inside it
+            session.close()
 
 
 def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
@@ -103,12 +118,13 @@ def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
     wrote = [leak for leak in leaks if leak.in_transaction]
     what = "an open transaction" if wrote else "a connection that was not given back"
     lines = sorted({str(leak.line or "a line that cannot be seen") for leak in wrote or leaks})
+    scoped = "; of a scoped_session: Session.remove()" if _sessions_on(leaks) else ""
     return ConnectionLeak(
         f"the test ended with {what}" + (f" ({len(lines)} places)" if len(lines) > 1 else ""),
         why="the next test would wait for its lock, or lose the connection from the app's pool",
         cause="\n".join(lines[:4]),
         fix="`async with session:` / `with engine.connect() as connection:`, or close it in a "
-        "fixture's tear-down",
+        f"fixture's tear-down{scoped}",
     )
 
 

@@ -98,6 +98,7 @@ class Levels:
         self._stack = databases.levels
         self.seconds = 0.0
         self._before: dict[Level | None, _leaks.HeldByFixtures] = {}
+        self._sessions_of_tests: set[int] = set()  # that outlive them
         self._in_the_way: list[Checkout] = []
         self._has_ended_leaks = False
 
@@ -133,7 +134,7 @@ class Levels:
             raise
         self._gate.let_go_of_stale()
         self._stack.append(level)
-        self._before[level] = _leaks.HeldByFixtures.now(self._gate)
+        self._before[level] = _leaks.HeldByFixtures.now(self._gate, self._sessions_of_tests)
         self.seconds += _process.seconds() - started
         self._hooks.pytest_arena_enter(level=level)
 
@@ -143,6 +144,8 @@ class Levels:
         Raises:
             ConnectionLeak: there were some.
         """
+        if level is not None:
+            self._sessions_of_tests = self._held_before(level).sessions_since()
         leaks = _leaks.connection_leaks(self._gate, serial, self._held_before(level))
         if leaks:
             self._has_ended_leaks = True
