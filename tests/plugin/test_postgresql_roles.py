@@ -165,7 +165,8 @@ def test_each_engine_has_the_grants_of_its_own_login(
     example: Example, server: PrivateServer
 ) -> None:
     """Roles of groups are named by an option, where nothing but the schema names them."""
-    schema = GRANTED + "GRANT shop_group TO shop_app;"
+    schema = GRANTED + "CREATE POLICY none ON docs TO shop_group USING (false);"
+    schema += "GRANT shop_group TO shop_app;"
     project = shop(example, schema, GRANTS, replica=URL.replace("shop_app", "shop_reader"))
     project = project.change("app.py", "async with AsyncSession(globals", RESCUED)
     missing = run(project, server).expect(1, failed=3)

@@ -163,9 +163,7 @@ class PostgreSQL:
         """Return how a connection that was to log in gets there; whoever builds is arena's own."""
         address = cast("Address", aim.address)
         database = self._core.database_at(aim.key)
-        if database is None:
-            return address
-        found = self._roles.login_of(database, login, address.database)
+        found = self._roles.login_of(database, login, address.database) if database else None
         return address.as_(found) if found else address
 
     def aim_of(self, database: Database, identity: Identity) -> Aim | None:

@@ -14,10 +14,13 @@ from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._product import Core, Database
     from pytest_arena._values import Address
+
+    _Login: TypeAlias = ServerLogin | None  # None: arena's own, or that nobody has named one
 
 
 class Roles:
@@ -35,10 +38,10 @@ class Roles:
         self._core, self._own, self._is_private = core, own, is_private
         self._ours, self._names = own.address_of(), core.config.roles
         self._is_off = self._names == ("off",)
-        self._found: dict[str, ServerLogin | None] = {}  # by users
+        self._found: dict[str, _Login] = {}  # by users
         self._refused: dict[str, str] = {}  # why the app cannot work as a user
-        self._first: dict[Database, ServerLogin | None] = {}
-        self._entered: dict[tuple[Database, str], ServerLogin | None] = {}
+        self._first: dict[Database, _Login] = {}
+        self._entered: dict[tuple[Database, str], _Login] = {}
 
     # Before a template is built
 
@@ -78,7 +81,7 @@ class Roles:
         with self._own.writes.one():
             self._own.control.run(f"DO {literal(make)}")
 
-    def _usable(self, login: ServerLogin | None) -> ServerLogin | None:
+    def _usable(self, login: _Login) -> _Login:
         """Return the login by which the app can work as its own role; None for arena's own."""
         if login is None or login.user == self._ours.user or self._is_off:
             return None
@@ -107,7 +110,7 @@ class Roles:
         first = self._first[database] = self._usable(database.login)
         return partial(self._given, first)
 
-    def _given(self, login: ServerLogin | None, template: str | None) -> str | None:
+    def _given(self, login: _Login, template: str | None) -> str | None:
         if login is None or (template and self._is_named(login.user, template, by_groups=False)):
             return template
         script = _GIVE.format(user=literal(login.user))
@@ -131,9 +134,7 @@ class Roles:
 
     # Its connections
 
-    def login_of(
-        self, database: Database, login: ServerLogin | None, live: str
-    ) -> ServerLogin | None:
+    def login_of(self, database: Database, login: _Login, live: str) -> _Login:
         """Return as whom a connection works that was to log in; None for arena's own login."""
         first = self._first.get(database)
         if login is None or (first and first.user == login.user):
@@ -143,9 +144,7 @@ class Roles:
             self._entered[key] = self._another(login, first, live)
         return self._entered[key]
 
-    def _another(
-        self, login: ServerLogin, first: ServerLogin | None, live: str
-    ) -> ServerLogin | None:
+    def _another(self, login: ServerLogin, first: _Login, live: str) -> _Login:
         found = self._usable(login)
         if found is None:
             self.tell_of_policies(login, live)
@@ -158,7 +157,7 @@ class Roles:
             return first
         return found
 
-    def tell_of_policies(self, login: ServerLogin | None, live: str) -> None:
+    def tell_of_policies(self, login: _Login, live: str) -> None:
         """Tell which tables' policies do not act for whoever asks for a login."""
         user = (self._usable(login) or self._ours).user
         saying = self._own.saying("the policies cannot be read")

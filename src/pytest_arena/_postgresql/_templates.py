@@ -329,5 +329,5 @@ _STEPS = {
     "(a role is the server's, and is there from the build before)",
     "no role": "arena_roles = {name}   (made on a private server, to be there on any other)\n"
     "or, of a dump: pg_dump --no-owner --no-privileges …",
-    "rights": "arena_database = own   (a private server, on which the app may do anything)",
+    "rights": "arena_database = own   (a private server, on which a schema may do anything)",
 }
