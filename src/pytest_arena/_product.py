@@ -397,6 +397,7 @@ class Manifest:
     built: float
     files: dict[str, list[str]]  # digests, by paths from the project's root
     folders: dict[str, list[str]]
+    title: str = ""  # what it is for a person, and of what it is another version
 
     @property
     def digest(self) -> str:

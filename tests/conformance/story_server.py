@@ -48,7 +48,7 @@ AND datname = current_database() AND backend_type = 'client backend'
 """
 _OWNED = """
 SELECT d.datname::text, d.datistemplate FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba
-WHERE r.rolname = %s AND d.datname <> 'arena_registry'
+WHERE r.rolname = %s AND d.datname !~ '^arena_registry'
 """
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import ControlFailure, open_control
+from pytest_arena._postgresql.registry import REGISTRY
 from pytest_arena._postgresql.servers._places import ClusterFolder
 from pytest_arena._postgresql.servers._programs import account, folders
 from pytest_arena._values import Address
@@ -89,7 +90,7 @@ class PrivateServer:
         return self.rows(
             "SELECT id::text, project FROM arena.run UNION ALL "
             "SELECT name, kind FROM arena.database WHERE kind <> 'template'",
-            "arena_registry",
+            REGISTRY,
         )
 
     def is_clean(self) -> bool:
@@ -135,7 +136,7 @@ class PrivateServer:
 
 
 _OTHERS = (
-    "SELECT pid FROM pg_stat_activity WHERE datname = 'arena_registry' "
+    f"SELECT pid FROM pg_stat_activity WHERE datname = '{REGISTRY}' "
     "OR query ~ '^(CREATE|ALTER|DROP) DATABASE'"
 )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql.registry import REGISTRY
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
 from tests.servers.waiting import server_pid
 
@@ -282,7 +283,7 @@ def test_killed_at_random_pitfall_063(project: Project, isolation: str) -> None:
 def test_a_registry_in_the_making_pitfall_074(example: Example, own_server: PrivateServer) -> None:
     """The first run of all on a server dies before there is a registry, or while it gets tables."""
     project = Project(example, own_server)
-    for statement in ('CREATE DATABASE "arena_registry"', "DO .layout", "WITH me AS"):
+    for statement in (f'CREATE DATABASE "{REGISTRY}"', "DO .layout", "WITH me AS"):
         for moment in ("before", "during", "after"):
             assert is_killed(project.killed_at(statement, moment)), (statement, moment)
             own_server.wait_until_forgotten()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.plugin.private_server import on_postgresql, private_server
 
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
@@ -125,3 +129,30 @@ def test_a_lifespan_that_makes_tables_over_a_template_costs_no_word_pitfall_119(
     project = example.change("app.py", "app = FastAPI()\n", IN_THE_LIFESPAN)
     run = project.with_files(test_own=tests).run().expect(passed=2)
     run.never_says("made its tables itself")
+
+
+USED = "def test_one(test_client):\n    assert test_client.get('/dancers').json() == ['Sand']\n"
+
+
+@pytest.mark.slow
+def test_each_project_keeps_its_last_two_templates_on_a_server(example: Example) -> None:
+    """Of schema, seeded rows, what the role is given, the journal: also where names are equal."""
+    ours = on_postgresql(example, test_it=USED)
+    theirs = replace(ours, folder=ours.folder.parent / "elsewhere" / ours.folder.name)
+    column = "    name: Mapped[str] = mapped_column(unique=True)\n"
+    theirs = theirs.change("app.py", column, f"{column}    of_theirs: Mapped[str | None]\n")
+    with private_server() as server:
+        theirs.run(env=server.env).expect(passed=1)
+        for turn in range(4):
+            version = ours.change(
+                "app.py", column, f"{column}    more_{turn}: Mapped[str | None]\n"
+            )
+            version.run(env=server.env).expect(passed=1)
+        server.arena("sweep")
+        found = [(one["project"], one["title"].split()[0]) for one in server.listed()]
+        projects = sorted({project for project, _ in found})
+        assert all(re.fullmatch(r"project-[0-9a-f]{6}", project) for project in projects)
+        assert sorted(Counter(found).values()) == [1] * 4 + [2] * 4
+        lines = server.arena("list").splitlines()
+        names = [line.split()[2] for line in lines if line.startswith("  arena_template_")]
+        assert names == sorted(names, key=projects.index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -279,6 +280,34 @@ def test_templates_in_use_are_not_collected_pitfall_090() -> None:
                 own.create("live", template=template)
 
 
+def finished(own: ServerRegistry, title: str) -> str:
+    """Build a version of what has this title."""
+    name = own.create("building")
+    own.freeze(name)
+    return own.finish_template(name, shelf="shop", manifest="", title=title)
+
+
+def test_the_last_two_templates_of_a_project_stay() -> None:
+    """Of each kind, by their last use: one for each of two branches, and no third."""
+    with own_registry() as registry:
+        with own_databases(registry, project="shop-1") as own:
+            first, second, third = (finished(own, "schema app:Base") for _ in range(3))
+            seeds = [finished(own, "seeded app:seed") for _ in range(2)]
+            journals = [finished(own, f"journal 1a2b {name}") for name in (first, second)]
+            own.used(first)
+            with own_databases(registry, project="shop-1") as other:
+                assert other.sweep() == []  # a living run uses them
+        with own_databases(registry, project="shop-2") as own:
+            others = finished(own, "schema app:Base")
+        with own_databases(registry, project="shop-1") as own:
+            own.rest()  # it sweeps by itself as it begins
+            assert not exists(second)
+            own.sweep()
+            assert not exists(journals[1])  # nobody can find it without what it is a copy of
+            left = {one.name for one in own.listed()}
+            assert left == {first, third, *seeds, journals[0], others}
+
+
 def grow_old(registry: str) -> None:
     """Nobody has used a template for fifteen days."""
     run("UPDATE arena.database SET used = now() - interval '15 days'", database=registry)
@@ -359,13 +388,19 @@ def test_a_registry_that_was_left_half_made_is_finished() -> None:
             assert own.listed() == []
 
 
-def test_a_registry_of_another_version_is_not_misread(registry: str) -> None:
-    """It says which databases may be dropped."""
-    with own_registry() as name:
-        with own_databases(name):
-            run("UPDATE arena.layout SET version = 99", database=name)
-        with pytest.raises(ServerError, match="layout 99"):
-            ServerRegistry(address(), registry=name)
+def test_a_registry_of_another_version_is_not_misread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says which databases may be dropped: other tables have another name, and are told of."""
+    assert re.fullmatch(r"arena_registry_[0-9a-f]{8}", databases.REGISTRY)
+    other = f"arena_registry_{secrets.token_hex(4)}"
+    with own_registry() as name, own_databases(name) as own:
+        run(f"CREATE DATABASE {other}")
+        try:
+            assert other in databases.look(address(), registry=name).others
+            assert name not in databases.look(address(), registry=name).others
+            assert own.sweep(everything=True) == []
+            assert exists(other)
+        finally:
+            run(f"DROP DATABASE {other}")
 
 
 def test_a_sweep_of_everything_leaves_nothing() -> None:

@@ -123,13 +123,18 @@ class ServerDatabases:
     def look(self) -> Iterator[Place]:
         """Say what is there."""
         seen = look(self._address, registry=self._registry)
-        things = tuple(map(_thing, seen.databases)) if seen else ()
-        yield Place(shown=self._shown, where=self._address.server, things=things)
+        others = ", ".join(seen.others)
+        yield Place(
+            shown=self._shown,
+            where=self._address.server,
+            things=tuple(map(_thing, seen.databases)),
+            note=f"another version of arena has databases there: see {others}" if others else "",
+        )
 
     def sweep(self, *, everything: bool) -> Iterator[Swept]:
         """Have it swept by a run of our own, and say what is not there any more."""
         before = look(self._address, registry=self._registry)
-        if before is None:
+        if before.bytes is None:
             return
         project = "arena databases"
         with closing(
@@ -139,13 +144,13 @@ class ServerDatabases:
             run.sweep(everything=everything)
             left = {name: why for name, _, why in (line.partition(": ") for line in run.left)}
         after = look(self._address, registry=self._registry)
-        there = {row.name for row in after.databases} if after else set()
+        there = {row.name for row in after.databases}
         for row in before.databases:
             if row.name not in there and not row.alive:
                 yield Swept(row.kind, row.name, row.bytes)
             elif row.name in there and (everything or row.name in left):
                 yield Swept(row.kind, row.name, why=left.get(row.name) or self._why_left(row))
-        if after is None:
+        if after.bytes is None:
             yield Swept("registry", self._registry, before.bytes)
 
     def _why_left(self, row: RegistryRow) -> str:

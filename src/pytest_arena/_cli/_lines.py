@@ -142,9 +142,9 @@ def size_shown(count: int) -> str:
 
 
 def _sorted(things: Iterable[Thing]) -> list[Thing]:
-    def order(thing: Thing) -> tuple[int, datetime, str]:
+    def order(thing: Thing) -> tuple[str, int, datetime, str]:
         place = _ORDER.index(thing.what) if thing.what in _ORDER else len(_ORDER)
-        return place, thing.created or datetime.min.replace(tzinfo=UTC), thing.name
+        return thing.project, place, thing.created or datetime.min.replace(tzinfo=UTC), thing.name
 
     return sorted(things, key=order)
 

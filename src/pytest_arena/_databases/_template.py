@@ -78,12 +78,17 @@ class StageBuild(Generic[ContentT]):
         name = "arena_schema" if self._is_schema else "arena_seed"
         return f"{name} = {self.recipe.value(self.stage)}"
 
+    @property
+    def title(self) -> str:
+        """What is built, the same for each version of it."""
+        return f"{self.stage.value} {Path(self.recipe.value(self.stage)).name}"
+
     def fingerprint(self) -> str:
         """A digest of all that can be known before the build; no path of this machine is in it."""
         parts = (
             f"pytest-arena {version('pytest-arena')}",
             f"{self.shelves.identity()} sqlalchemy {version('sqlalchemy')}",
-            f"{self.stage.value} {Path(self.recipe.value(self.stage)).name}",
+            self.title,
             self.builder().identity(self.shelves.ddl),
             self.below.digest if self.below else "",
         )
@@ -219,7 +224,8 @@ class Store(Generic[ContentT]):
                 build.run(target)
             sources = _sources.imported_by(build.builder().sources()) | watch.files(self.root)
             files = _sources.digest_files(sources, self.root)
-            manifest = Manifest(now, files, _sources.digest_folders(watch, self.root))
+            folders = _sources.digest_folders(watch, self.root)
+            manifest = Manifest(now, files, folders, build.title)
             content = self.shelves.finish(target, shelf, manifest)
         except BaseException:  # Ctrl-C as well
             target.remove()

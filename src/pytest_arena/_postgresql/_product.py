@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from hashlib import sha256
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
@@ -63,7 +64,8 @@ class PostgreSQL:
                 with as_own():  # the programs that are looked for and started are no test's
                     self._check_is_not_the_apps()
                     self._server = find_server(self._config)
-                    project = self._config.root.name
+                    root = self._config.root
+                    project = f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}"
                     self._own = ServerRegistry(self._server.address, project=project)
                     is_private = self._server.is_private
                     self._roles = Roles(self._core, self._own, is_private=is_private)

@@ -202,7 +202,8 @@ class DatabaseShelves:
         """Nobody connects to it from here on, so that it can be copied at any time."""
         name = cast("DatabaseTarget", target).address.database
         self.own.freeze(name)
-        return self.own.finish_template(name, shelf=shelf, manifest=manifest.text())
+        text, title = manifest.text(), manifest.title
+        return self.own.finish_template(name, shelf=shelf, manifest=text, title=title)
 
     def advice(self, error: BaseException) -> str:
         """By the server's code for it."""
@@ -257,7 +258,7 @@ def _changed(
         with own.saying(f"no template {shelf}"):
             manifest = change(own.address_of(name))
         own.freeze(name)
-        return own.finish_template(name, shelf=shelf, manifest=manifest)
+        return own.finish_template(name, shelf=shelf, manifest=manifest, title=shelf)
     except BaseException:
         own.drop_later(name)
         raise

@@ -18,10 +18,10 @@ from pytest_arena._postgresql.registry import _registry_errors as messages
 from pytest_arena._postgresql.registry._connection import Background, ControlLine
 from pytest_arena._postgresql.registry._registry_run import (
     LIVING,
+    REGISTRY,
     RUNS,
     TURNS,
     RegistryRun,
-    check_layout,
     state_of_registry,
 )
 from pytest_arena._process import until
@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["REGISTRY", "RegistryRow", "RegistryRows", "ServerRegistry", "look", "new_name"]
 
-REGISTRY = "arena_registry"  # the database's name
 KEPT_STAY = 20
-TEMPLATE_DAYS = 14
+TEMPLATE_DAYS, TEMPLATES_STAY = 14, 2
 _END_SECONDS = 10.0
 _AT_ONCE = 6  # connections that drop what is left at the end
 _LEAVE_SECONDS = 5.0
@@ -78,30 +77,35 @@ class RegistryRow:
 
 @dataclass(frozen=True, slots=True)
 class RegistryRows:
-    """What a server's registry holds, and its own size."""
+    """What a server's registry holds, and its own size: None where there is none."""
 
-    databases: tuple[RegistryRow, ...]
-    bytes: int
+    databases: tuple[RegistryRow, ...] = ()
+    bytes: int | None = None
+    others: tuple[str, ...] = ()  # registries of other versions of arena
 
 
-def look(address: Address, *, registry: str = REGISTRY) -> RegistryRows | None:
-    """Read the registry of a server; None where there is none. Nothing is made or changed.
+def look(address: Address, *, registry: str = REGISTRY) -> RegistryRows:
+    """Read the registry of a server. Nothing is made or changed.
 
     Raises:
-        ServerError: no server, or a registry that this version does not know.
+        ServerError: no server.
     """
-    is_there = f"SELECT EXISTS (SELECT FROM pg_database WHERE datname = {literal(registry)})"
+    registries = "SELECT datname::text FROM pg_database WHERE datname ^@ 'arena_registry'"
     try:
         # Asked first: a login to a missing database fails in words that differ.
         with closing(open_control(address)) as control:
-            if control.rows(is_there) != [(True,)]:
-                return None
+            own = f"{registries} OR datname = {literal(registry)}"
+            there = {name for (name,) in control.rows(own)}
+        others = tuple(sorted(there - {registry}))
+        if registry not in there:
+            return RegistryRows(others=others)
         with closing(open_control(replace(address, database=registry))) as control:
             if state_of_registry(control) != "made":
-                return None  # somebody else's database of that name, or one that is being made
-            check_layout(control, address)
+                # Somebody else's database of that name, or one that is being made.
+                return RegistryRows(others=others)
             [(size,)] = control.rows("SELECT pg_database_size(current_database())")
-            return RegistryRows(tuple(RegistryRow(*row) for row in control.rows(_LISTED)), size)
+            rows = tuple(RegistryRow(*row) for row in control.rows(_LISTED))
+            return RegistryRows(rows, size, others)
     except ControlFailure as error:
         raise messages.failed("arena's databases cannot be listed", error, address) from error
 
@@ -109,7 +113,7 @@ def look(address: Address, *, registry: str = REGISTRY) -> RegistryRows | None:
 class ServerRegistry:
     """The databases on a server that arena has made, and may drop.
 
-    A small database, ``arena_registry``, has a row for each. It is committed before the database
+    A small database, ``arena_registry_…``, has a row for each. It is committed before the database
     is created and deleted after it was dropped, so that nothing is ever judged by its name alone;
     what has no row, a row of another role's, or another owner is left alone. A run is alive while
     its control connection holds its advisory lock there.
@@ -186,10 +190,14 @@ class ServerRegistry:
         with self.saying(f"{name} cannot be opened"), self.writes.one():
             self.control.run(clone_sql.allow_connections(name, allowed=True))
 
-    def finish_template(self, name: str, *, shelf: str, manifest: str) -> str:
-        """Make a frozen database a template, all at once. Returns its name from now on."""
+    def finish_template(self, name: str, *, shelf: str, manifest: str, title: str = "") -> str:
+        """Make a frozen database a template, all at once. Returns its name from now on.
+
+        Of those of one project and title, the last two that were used stay.
+        """
         final = new_name("template")
         columns = f"shelf = {literal(shelf)}, manifest = {literal(manifest)}"
+        columns += f", title = {literal(title)}"
         with self.saying(f"{name} cannot be made a template"):
             self._rename(name, final, "WITH IS_TEMPLATE true", f"kind = 'template', {columns}")
         self.used(final)
@@ -340,9 +348,11 @@ class ServerRegistry:
             f"{name}: belongs to the role {role}" for _, name, role, our in rows if name and not our
         ]
         dropped: list[str] = []
-        if everything or any(run is None for run, *_ in rows):
+        has_old = everything or any(run is None for run, *_ in rows)
+        while has_old:  # what was derived from them is old by then
             line.run(_condemn(mine, everything=everything))
-            dropped += self._drop(f"d.run = {mine} AND d.kind = 'condemned'", line)
+            gone = self._drop(f"d.run = {mine} AND d.kind = 'condemned'", line)
+            dropped, has_old = dropped + gone, bool(gone)
         for dead in sorted({run for run, _, _, our in rows if run not in (None, mine) and our}):
             # One alone cleans up after a run, which cannot come back meanwhile.
             if line.rows(f"SELECT pg_try_advisory_lock({RUNS}, {dead})") != [(True,)]:
@@ -416,7 +426,14 @@ class ServerRegistry:
         return messages.failed(what, error, self._address)
 
 
-_OLD = f"d.used < clock_timestamp() - interval '{TEMPLATE_DAYS} days'"
+# Templates that nobody has used for long; those with newer ones of their kind; and what was derived
+# from one that is gone.
+_OLD = f"""(d.used < clock_timestamp() - interval '{TEMPLATE_DAYS} days' OR d.name IN (
+    SELECT o.name FROM (
+        SELECT t.name, row_number() OVER (PARTITION BY project, title ORDER BY used DESC) AS place
+        FROM arena.database t WHERE kind = 'template' AND title <> '' AND owner = current_user) o
+    WHERE o.place > {TEMPLATES_STAY}) OR d.title ~ ' arena_template_' AND NOT EXISTS (
+    SELECT FROM arena.database b WHERE b.name = substring(d.title, 'arena_template_[0-9a-f]+$')))"""
 
 
 def _dead_ones(run: int) -> str:

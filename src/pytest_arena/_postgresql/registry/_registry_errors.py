@@ -72,17 +72,6 @@ def foreign_registry(address: Address, name: str) -> ServerError:
     )
 
 
-def other_layout(address: Address, found: object) -> ServerError:
-    """Return the error for a registry of another version of arena's."""
-    return ServerError(
-        f"{address.server}: arena's registry there has layout {found}, which this version "
-        "does not know",
-        why="it says which databases may be dropped, which must not be misread",
-        cause="another version of pytest-arena uses this server",
-        fix="arena databases sweep --all   # with that version, or use the same one",
-    )
-
-
 def is_gone(name: str) -> IsolationError:
     """Return the error for a template that is not there any more."""
     return IsolationError(

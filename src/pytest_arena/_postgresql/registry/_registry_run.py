@@ -8,6 +8,7 @@ import os
 import platform
 from contextlib import closing, suppress
 from dataclasses import replace
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql import _clone_sql as clone_sql
@@ -33,7 +34,6 @@ _WITH_STRATEGY, _WITH_METHOD = 150000, 180000
 _SMALL_BYTES = 16 * 1024 * 1024
 _CREATION_SECONDS = 2.0
 _MARK = "pytest-arena: which databases of this server are arena's own, and whose"
-_LAYOUT = 2
 
 # Nothing hangs, and a client that died without a word is noticed. Rows need not be on disk at once:
 # CREATE DATABASE and DROP DATABASE flush all that was committed before them.
@@ -87,8 +87,6 @@ _MAKE = f"""DO $layout$ BEGIN
     PERFORM pg_catalog.pg_advisory_xact_lock({TURNS}, 0);
     IF pg_catalog.to_regnamespace('arena') IS NOT NULL THEN RETURN; END IF;
     CREATE SCHEMA arena;
-    CREATE TABLE arena.layout (version int NOT NULL);
-    INSERT INTO arena.layout VALUES ({_LAYOUT});
     CREATE SEQUENCE arena.runs AS int CYCLE;
     CREATE TABLE arena.run (
         id int PRIMARY KEY, owner name NOT NULL DEFAULT current_user, project text NOT NULL,
@@ -111,6 +109,8 @@ _MAKE = f"""DO $layout$ BEGIN
     EXECUTE format('COMMENT ON DATABASE %I IS %L', current_database(), {literal(_MARK)});
 END $layout$
 """
+# The database's name. Versions of arena with other tables do not meet.
+REGISTRY = f"arena_registry_{sha256(_MAKE.encode()).hexdigest()[:8]}"
 
 
 class RegistryRun:
@@ -176,7 +176,6 @@ class RegistryRun:
             control.run(_MAKE)
         elif state != "made":
             raise messages.foreign_registry(self._address, self.name)
-        check_layout(control, self._address)
         if self._may_copy_by_clone():
             control.run("SET file_copy_method = clone")
 
@@ -336,14 +335,3 @@ def state_of_registry(control: Control) -> str:
     """Return what the connection's database is: made, new, foreign, or "" for a while."""
     [(state,)] = control.rows(_STATE)
     return str(state)
-
-
-def check_layout(control: Control, address: Address) -> None:
-    """Read no tables that this version does not know.
-
-    Raises:
-        ServerError: another version of arena has made them.
-    """
-    layout = control.rows("SELECT version FROM arena.layout")
-    if layout != [(_LAYOUT,)]:
-        raise messages.other_layout(address, layout[0][0] if layout else "none")
