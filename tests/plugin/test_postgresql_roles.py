@@ -261,3 +261,28 @@ def test_on_a_server_of_ones_own_roles_are_used_that_are_there(
         "arena_roles names nobodys", 'CREATE ROLE "nobodys";', "arena_database = own"
     )
     assert server.rows("SELECT FROM pg_roles WHERE rolname IN ('missing', 'nobodys')") == []
+
+
+@pytest.mark.slow
+def test_on_a_server_of_ones_own_a_role_logs_in_by_its_own_password(example: Example) -> None:
+    """That of the engine's URL, also where a variable has named it, from which it is taken out."""
+    with private_server() as server:
+        at_first = shop(example, FORCED, WHO.replace("EXPECTED", "shop_app"))
+        run(at_first, server).expect(passed=1)
+        rules = server.folder.data / "pg_hba.conf"
+        rules.write_text(f"local all sealed scram-sha-256\n{rules.read_text()}")
+        with closing(open_control(server.address())) as control:
+            control.run("CREATE ROLE sealed LOGIN PASSWORD 's3cret'; SELECT pg_reload_conf()")
+        named = {"ARENA_DATABASE": server.url}
+        url = URL.replace("shop_app", "sealed")
+        project = shop(example, FORCED, WHO.replace("EXPECTED", "sealed"), url=url)
+        run(project, server, **named).expect(passed=1).never_says("do not act")
+        by_variable = project.change("app.py", f'engine("{url}")', 'engine(os.environ["WHERE"])')
+        by_variable = by_variable.change("app.py", "\nfrom fastapi", "\nimport os\nfrom fastapi")
+        by_variable = by_variable.change("pytest.ini", "[pytest]", "[pytest]\narena_env = WHERE")
+        found = run(by_variable, server, **named, WHERE=url).expect(passed=1)
+        found.never_says("do not act")
+        tests, url = WHO.replace("EXPECTED", "postgres"), url.replace("s3cret", "guessed")
+        wrong = shop(example, FORCED, tests, url=url)
+        told = run(wrong, server, **named).expect(passed=1)
+        told.says("policies do not act on docs", "as sealed it cannot:", "password authentication")
