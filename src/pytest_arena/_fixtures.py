@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from pytest_arena._run._facade import Arena
 from pytest_arena._run._run import ArenaRun
-from pytest_arena.errors import ArenaError
+from pytest_arena.errors import ArenaError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,14 +101,20 @@ def db_session(
 
 
 @pytest.fixture
-def client(_arena_in_use: Apps, client_options: dict[str, Any]) -> Any:
+def client(
+    _arena_in_use: Apps, client_options: dict[str, Any], request: pytest.FixtureRequest
+) -> Any:
     """An async HTTP client bound to the app in this process; lifespan run, cookies kept."""
+    _check_awaited(request)
     return _arena_in_use.running().new_client(options=client_options)
 
 
 @pytest.fixture
-def client_as(_arena_in_use: Apps, client_options: dict[str, Any]) -> Callable[..., Any]:
+def client_as(
+    _arena_in_use: Apps, client_options: dict[str, Any], request: pytest.FixtureRequest
+) -> Callable[..., Any]:
     """`client_as("role")`: such a client, logged in through `arena_login`; several at once."""
+    _check_awaited(request)
     return _for_roles(_arena_in_use.running().new_client, client_options)
 
 
@@ -124,6 +131,19 @@ def test_client_as(
 ) -> Callable[..., Any]:
     """`test_client_as("role")`: such a client, logged in through `arena_login`."""
     return _for_roles(_arena_in_use.running().new_test_client, client_options)
+
+
+def _check_awaited(request: pytest.FixtureRequest) -> None:
+    """A plain function cannot await; a fixture of its, which asks for the client, may."""
+    is_async = request.config.stash[RUN].current.running().plan.is_async
+    name, test = request.fixturename, getattr(request, "function", None)
+    if test is not None and not is_async and name in inspect.signature(test).parameters:
+        raise ConfigError(
+            f"the fixture `{name}` in a plain `def` test: its requests have to be awaited",
+            why="a request that nobody awaits is never made",
+            cause=f"{request.node.nodeid} is no `async def`",
+            fix=f"test_{name} in place of {name}   (or make the test `async def`)",
+        )
 
 
 def _for_roles(new: Callable[..., Any], client_options: dict[str, Any]) -> Callable[..., Any]:

@@ -94,7 +94,7 @@ def test_cov(example: Example, more: tuple[str, ...]) -> None:
 NAMES = """
 import pytest
 
-def test_client_of_another_plugin(client):
+async def test_client_of_another_plugin(client):
     assert type(client).__module__ == {module!r}
 
 async def test_by_the_facade(arena):

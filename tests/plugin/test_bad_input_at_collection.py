@@ -79,7 +79,7 @@ def test_a_misspelt_name_in_the_file_is_no_silence(example: Example) -> None:
 
 def test_a_login_that_is_missing_is_said_where_it_is_needed(example: Example) -> None:
     """At the line that asks for a role: a suite without roles needs none."""
-    text = "def test_one(client_as):\n    client_as('admin')\n"
+    text = "def test_one(test_client_as):\n    test_client_as('admin')\n"
     run = example.with_files(test_one=text).run().expect(status=1, failed=1)
     run.says("test_one.py:2", "nobody can be logged in as 'admin'", "[A703]")
     expect_one_message(example.run("--arena-login=app:engine"), "called with (client, role)")
@@ -91,6 +91,27 @@ def test_a_mistake_beside_a_test_file_that_does_not_import_hides_neither(example
     run = project.run("--arena-app=aap:app")
     assert run.status == 4
     run.says("No module named 'nothing_here'", "No module named 'aap'")
+
+
+PLAIN = """
+import pytest
+
+@pytest.fixture
+async def dune(client):
+    await client.post("/dancers/Dune")
+
+def test_one(client): pass
+def test_several(client_as): pass
+def test_by_a_fixture(dune, test_client):
+    assert test_client.get("/dancers").json() == ["Sand", "Dune"]
+"""
+
+
+def test_a_client_that_a_plain_function_cannot_await_names_the_other_one(example: Example) -> None:
+    """A coroutine has no status_code; that says little."""
+    run = example.with_files(test_one=PLAIN).run().expect(status=1, errors=2, passed=1)
+    run.says("the fixture `client` in a plain `def` test", "test_client in place of client")
+    run.says("the fixture `client_as` in a plain", "test_client_as in place of client_as", "[A101]")
 
 
 def test_a_client_without_an_app_is_said_where_it_is_needed(example: Example) -> None:

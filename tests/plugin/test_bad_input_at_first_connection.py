@@ -109,6 +109,26 @@ def test_an_apps_own_init_db_builds_the_template(example: Example) -> None:
     assert not (run.folder / "dev.db").exists()
 
 
+RETURNS = """
+from app import Base
+
+def metadata():
+    return Base.metadata
+
+def tables(connection):
+    return Base.metadata
+"""
+
+
+@pytest.mark.parametrize("name", ["metadata", "tables"])
+def test_a_function_that_returns_a_metadata_is_told_so(example: Example, name: str) -> None:
+    """It has made no table: nobody runs what it returns."""
+    project = example.with_files(schema=RETURNS, test_one="def test_one(arena): arena.url")
+    project = project.change("pytest.ini", "app:Base", f"schema:{name}")
+    run = project.run()
+    run.expect(1, failed=1).says(f"{name}() returned a MetaData", "name that in arena_schema")
+
+
 KEEPING = """
 from sqlalchemy import create_engine, text
 from app import Base

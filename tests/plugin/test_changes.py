@@ -180,6 +180,15 @@ def test_of_a_sync_client(arena, test_client):
     assert arena.changes(1).tables == ("orders", "stock")
 
 
+async def test_by_the_answers_of_both_kinds(arena, client, test_client):
+    first, second = await client.post("/orders/lamp"), test_client.get("/orders")
+    assert arena.changes(first).tables == ("orders", "stock")
+    assert not arena.changes(second)
+    del second.extensions["arena"]  # as that of a client of another's
+    with pytest.raises(ValueError, match="GET http.*/orders is no request of this test"):
+        arena.changes(second)
+
+
 @pytest.fixture
 async def ordered(client):
     await client.post("/orders/lamp")
@@ -205,7 +214,7 @@ def test_no_request_of_this_test(arena, test_client):
 @pytest.mark.parametrize("how", ["copy", "undo"])
 def test_what_a_request_has_changed(example: Example, how: str) -> None:
     """Whichever client made it, and whatever else was done between two of them."""
-    shop(example, test_it=OF_A_REQUEST).run(env=env_of(how)).expect(passed=6)
+    shop(example, test_it=OF_A_REQUEST).run(env=env_of(how)).expect(passed=7)
 
 
 NOT_KNOWN = """

@@ -376,6 +376,11 @@ class CodeBuilder:
             result = self.function() if self.takes_nothing else self.function(given)
             if not is_async and inspect.isawaitable(result):
                 self._refuse(result)
+            if isinstance(result, MetaData):
+                raise TypeError(
+                    f"{self.function.__name__}() returned a MetaData, which makes no tables by "
+                    "itself: name that in arena_schema, or call its create_all(connection)"
+                )
             return result
 
         _fill(target, call, is_async=is_async, in_session=self.in_session)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pytest_arena._changes import Changes
 from pytest_arena._databases._sessions import Sessions
@@ -32,6 +32,14 @@ class Refused:
     """What ``expect_refusal`` caught; ``error`` is there when its block has ended."""
 
     error: RefusedError | None = None
+
+
+class Response(Protocol):
+    """A response of the HTTP library's."""
+
+    @property
+    def extensions(self) -> Any:
+        """What others have put there."""
 
 
 class Arena:
@@ -163,13 +171,15 @@ class Arena:
         where = self._run.keep(self._run.database())
         return where if "://" in where else Path(where)
 
-    def changes(self, request: Request | int | None = None, /, *, database: str = "") -> Changes:
+    def changes(
+        self, request: Request | Response | int | None = None, /, *, database: str = ""
+    ) -> Changes:
         """Return what has changed, row by row: since the level that stands began, or in a request.
 
         Without a request it is what the test and its own fixtures have changed so far; in a wider
         fixture what that has. Pending work of ``db_session`` is committed first. ``request`` is one
-        of ``arena.requests``, or its place there. Requests that were under way at the same time
-        have their changes together.
+        of ``arena.requests``, its place there, or the response that a client of ours returned.
+        Requests that were under way at the same time have their changes together.
 
         Committed changes, whoever made them: other connections and processes too. Cost: with
         ``undo`` a question to the server and the rows themselves; with ``copy`` and ``clone`` the
@@ -276,7 +286,7 @@ class Observer:
         self.current = run.current
         self.watcher = run.watcher
 
-    def changes(self, request: Request | int | None, *, database: str) -> Changes:
+    def changes(self, request: Request | Response | int | None, *, database: str) -> Changes:
         """Return what the level that stands has changed, or one request of the test.
 
         Raises:
@@ -290,12 +300,15 @@ class Observer:
         self.commit()
         return self.between(meant, None, None)
 
-    def _changes_of(self, request: Request | int, database: Database) -> Changes:
+    def _changes_of(self, request: Request | Response | int, database: Database) -> Changes:
         test = self.current.running()
-        record = test.ledger.requests[request] if isinstance(request, int) else request
-        turn = record.turn
+        record: Any = test.ledger.requests[request] if isinstance(request, int) else request
+        record = getattr(record, "extensions", {}).get("arena", record)  # of an answer
+        turn = getattr(record, "turn", None)
         if turn not in test.turns:
-            raise ValueError(f"{record.method} {record.path} is no request of this test")
+            asked = getattr(record, "request", record)
+            shown = getattr(asked, "path", None) or asked.url
+            raise ValueError(f"{asked.method} {shown} is no request of this test")
         before, after = turn.before, turn.after
         if before is None:
             why = "of so many requests only the last hundred are known"
