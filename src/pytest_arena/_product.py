@@ -244,8 +244,11 @@ class Handle(Protocol):
     def interrupt(self) -> None:
         """End the statement that runs on it. Harmless where none does."""
 
+    def alone(self, seconds: float = 0) -> AbstractContextManager[bool]:
+        """Keep everybody else out of it; wait so long for who is inside. Gives whether it is so."""
+
     def roll_back(self) -> None:
-        """End its transaction, from any thread; the connection may be unusable afterwards."""
+        """End its transaction, alone; the connection may be unusable afterwards."""
 
     def attached(self) -> tuple[Aim, ...]:
         """Other databases that it has been led to, beside its own."""

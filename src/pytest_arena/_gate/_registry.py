@@ -261,14 +261,17 @@ class Registry:
         return [taken for taken in found if taken is not None]
 
     def idle(self) -> Iterator[ConnectionRecord]:
-        """Yield what is known of the connections that are in their pools."""
+        """Yield what is known of the connections that are in their pools, and stay there so long.
+
+        One that somebody takes, or closes, in a thread of its own must not be touched.
+        """
         for entry in alive(self._entries):
             record: ConnectionRecord | None = entry.info.get(INFO)
-            # One that is being closed, in a thread of its own, must not be touched: SQLite would
-            # crash. Its entry knows no connection any more.
-            is_there = entry not in self._taken and entry.dbapi_connection is not None
-            if record is not None and is_there:
-                yield record
+            if record is None or record.handle is None:
+                continue
+            with record.handle.alone() as is_alone:
+                if is_alone and entry not in self._taken and entry.dbapi_connection is not None:
+                    yield record
 
     def hold(self, connection: Connection, serial: int) -> None:
         """Somebody has called ``engine.connect()``, or a session has, in this level."""

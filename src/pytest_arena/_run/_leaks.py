@@ -7,7 +7,7 @@ import gc
 import sys
 import threading
 from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
+
+
+_PATIENCE = 1.0  # seconds for whoever is inside of a connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +92,28 @@ def open_transactions(gate: Gate) -> list[Checkout]:
     return [taken for taken in gate.registry.taken() if taken.in_transaction]
 
 
-def end_transactions(leaks: Iterable[Checkout]) -> None:
-    """Roll transactions back, so that no lock outlives the test; whoever holds them may go on."""
-    for leak in leaks:
-        if leak.handle is not None:
-            leak.handle.roll_back()
-        leak.entry.invalidate(soft=True)
+def end_transactions(leaks: Iterable[Checkout], *, is_closed: bool = False) -> bool:
+    """Roll transactions back, so that no lock outlives the test; whoever holds them may go on.
+
+    His statement is ended, and waited for: a connection is not touched while he is inside of it.
+    Returns whether nobody is.
+    """
+    inside = [leak for leak in leaks if not _is_ended(leak, 0, is_closed=is_closed)]
+    # Who waited for the lock of one of the others has it by now.
+    return all([_is_ended(leak, _PATIENCE, is_closed=is_closed) for leak in inside])
+
+
+def _is_ended(leak: Checkout, seconds: float, *, is_closed: bool) -> bool:
+    handle = leak.handle
+    if handle is not None:
+        handle.interrupt()
+    with handle.alone(seconds) if handle else nullcontext(enter_result=True) as is_alone:
+        if handle is not None and is_alone:
+            handle.roll_back()
+        if is_closed and is_alone and leak.proxied is not None:
+            leak.proxied.invalidate()
+    leak.entry.invalidate(soft=True)
+    return is_alone
 
 
 def take_back(leaks: list[Checkout]) -> None:
@@ -104,13 +123,10 @@ def take_back(leaks: list[Checkout]) -> None:
     that somebody keeps begins anew: it would not know that its connection is gone.
     """
     sessions = _sessions_on(leaks)
-    end_transactions(leaks)
-    for leak in leaks:
-        if leak.proxied is not None:
-            leak.proxied.invalidate()
-    for session in sessions:
-        with suppress(Exception):  # a thread of the test's is inside it
-            session.close()
+    if end_transactions(leaks, is_closed=True):
+        for session in sessions:
+            with suppress(Exception):  # a thread of the test's is inside it
+                session.close()
 
 
 def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
@@ -199,7 +215,7 @@ class LateWork:
         loop = running_loop()
         if loop is not None and loop not in self._tasks_before:
             if not self._tasks_before:
-                self._threads_before = frozenset(_threads_at_work())
+                self._threads_before = frozenset({*_threads_at_work(), *_threads_in_greenlets()})
             self._tasks_before[loop] = WeakSet(asyncio.all_tasks(loop))
 
     def lines(self) -> list[str]:
@@ -263,6 +279,16 @@ def _threads_at_work() -> dict[int, list[FrameType]]:
     return {ident: stack for ident, stack in found.items() if stack}
 
 
+def _threads_in_greenlets() -> Iterator[int]:
+    """Those of which only SQLAlchemy's part is seen: the user's code that calls it is below."""
+    for ident, top in sys._current_frames().items():  # noqa: SLF001 - as above
+        root = top
+        while root.f_back is not None:
+            root = root.f_back
+        if root.f_code.co_name != "_bootstrap":
+            yield ident
+
+
 def late_error(lines: Iterable[str], what: str) -> LateWorkError:
     """Return the error that names the work which a request had begun."""
     return LateWorkError(
@@ -321,6 +347,16 @@ class Tasks:
                 task.cancel()
             if left:
                 await asyncio.wait(left, timeout=self._PATIENCE)
+
+    def go_on(self) -> bool:
+        """Let idle loops of this thread do what they have to do now. Returns whether there are."""
+        here = threading.get_ident() if running_loop() is None else None
+        mine = [loop for loop, thread in self._threads.items() if thread == here]
+        idle = [loop for loop in mine if not loop.is_closed()]
+        for loop in idle:
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        return bool(idle)
 
     def end(self) -> list[str]:
         """Cancel those that still run in loops that are idle; return a line for each."""

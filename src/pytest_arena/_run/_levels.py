@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pytest_arena import _process
 from pytest_arena._product import Held
@@ -13,13 +15,16 @@ from pytest_arena._run import _leaks
 from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, Isolation
+    from pytest_arena._run._leaks import Tasks
+
+_Answer = TypeVar("_Answer")
 
 # What must not be broken off in the middle.
 
@@ -84,6 +89,7 @@ class LevelHooks(Protocol):
 
 
 _PATIENCE, _STEP = 0.1, 0.002
+_PATIENCE_WITH_OTHERS = 1.0  # who works in another thread, or in a loop, comes to an end
 
 
 class Levels:
@@ -93,9 +99,11 @@ class Levels:
     it starts with.
     """
 
-    def __init__(self, databases: Databases, gate: Gate, ledger: Ledger, hooks: LevelHooks) -> None:
+    def __init__(
+        self, databases: Databases, gate: Gate, ledger: Ledger, hooks: LevelHooks, tasks: Tasks
+    ) -> None:
         self._databases, self._gate, self._ledger, self._hooks = databases, gate, ledger, hooks
-        self._stack = databases.levels
+        self._stack, self._tasks = databases.levels, tasks
         self.seconds = 0.0
         self._before: dict[Level | None, _leaks.HeldByFixtures] = {}
         self._sessions_of_tests: set[int] = set()  # that outlive them
@@ -119,7 +127,8 @@ class Levels:
         try:
             for database in self._databases.provisioned():
                 isolation = self._databases.ensure(database)
-                self._databases.provision.enter(isolation, database, level)
+                enter = partial(self._databases.provision.enter, isolation, database, level)
+                self._with_patience(enter, _PATIENCE_WITH_OTHERS)
                 entered.append(isolation)
                 # A wider fixture may write to it, and then it is that fixture's as well.
                 database.is_of_a_test &= level.serial > 0
@@ -294,23 +303,40 @@ class Levels:
             )
             isolation.forget(is_undone=sum(one.writes for one in now) <= before.writes)
             return False
-        here = threading.get_ident()
-        if any(one.thread != here for one in now):  # that is about to commit, most likely
-            left = self._left_with_patience(isolation)
+        here, taken = threading.get_ident(), self._gate.registry.taken()
+        if any(one.thread != here for one in taken) or (taken and self._tasks.go_on()):
+            left = self._left_with_patience(isolation, _PATIENCE_WITH_OTHERS)
             if left is not None:
                 return left
+        # A half-read cursor that only a cycle keeps has the lock of its connection, closed or not.
+        gc.collect()
+        if (left := self._left_with_patience(isolation, 0)) is not None:
+            return left
         # Whoever holds them; of a wider fixture's it is said that they were lost.
         now = _leaks.open_transactions(self._gate)
         self._in_the_way += [one for one in now if one in before.transactions]
         _leaks.end_transactions(self._gate.registry.taken())
-        return self._left_with_patience(isolation)
+        return self._left_with_patience(isolation, _PATIENCE)
 
-    def _left_with_patience(self, isolation: Isolation) -> bool | None:
+    def _left_with_patience(self, isolation: Isolation, seconds: float) -> bool | None:
         # A reader that polls the database holds its lock for less than a millisecond each time.
-        end = _process.seconds() + _PATIENCE
-        while _process.seconds() < end:
-            if not self._has_ended_leaks or isolation.is_free():
-                with suppress(Held):
-                    return isolation.leave()
-            _process.rest(_STEP)
+        def leave() -> bool:
+            if self._has_ended_leaks and not isolation.is_free():
+                raise Held
+            return isolation.leave()
+
+        with suppress(Held):
+            return self._with_patience(leave, seconds)
         return None
+
+    def _with_patience(self, call: Callable[[], _Answer], seconds: float) -> _Answer:
+        """Call until nobody is in the way; whoever works in a loop of this thread goes on."""
+        end = _process.seconds() + seconds
+        while True:
+            try:
+                return call()
+            except Held:
+                if _process.seconds() > end:
+                    raise
+            self._tasks.go_on()
+            _process.rest(_STEP)

@@ -58,10 +58,10 @@ class ArenaRun:
         self._known = self.databases.known
         self.current = Current(self.databases)
         self.gate = gates.install(self.databases, self.connections)
-        self.levels = Levels(self.databases, self.gate, ledger, hooks)
+        self.tasks = _leaks.Tasks()
+        self.levels = Levels(self.databases, self.gate, ledger, hooks, self.tasks)
         self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current, self.watcher)
-        self.tasks = _leaks.Tasks()
         self.fixtures = FixtureLevels(
             self.levels, self.current, self.apps, self.tasks, ledger, late=config.late
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import weakref
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +15,7 @@ from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guard import EngineFactory, is_outside, watch_raw_connections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine import Dialect
 
@@ -63,9 +64,20 @@ class SQLiteHandle:
         """End its statement."""
         self._asked(sqlite3.Connection.interrupt, otherwise=None)
 
+    @contextmanager
+    def alone(self, seconds: float = 0) -> Iterator[bool]:
+        """By the lock that is around each call of the app's, in whichever thread."""
+        turn = getattr(self.reference(), "arena_turn", None)
+        acquire = getattr(turn, "acquire", None)  # a connection from before the gate has none
+        is_alone = acquire is None or acquire(timeout=seconds)
+        try:
+            yield is_alone
+        finally:
+            if turn is not None and acquire is not None and is_alone:
+                turn.release()
+
     def roll_back(self) -> None:
         """End its transaction. One that is bound to a thread keeps its lock, which is seen then."""
-        self.interrupt()
         self._asked(sqlite3.Connection.rollback, otherwise=None)
 
     def attached(self) -> tuple[Aim, ...]:

@@ -1,0 +1,256 @@
+"""An app that works by itself: it polls the database all the time, also between two tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.private_server import PRODUCTION
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+# An outbox that is emptied every millisecond, as people write it.
+POLLING = """
+import asyncio, contextlib, os, time
+from sqlalchemy import create_engine, update
+from sqlalchemy.orm import Session
+
+WHERE, WITH = os.environ["POLLER"].split("-")
+polling = create_engine(os.environ["SYNC_URL"])
+turns, errors = [], []
+
+
+class Outbox(Base):
+    __tablename__ = "outbox"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sent: Mapped[bool] = mapped_column(default=False)
+
+
+WAITING = select(Outbox.id).where(Outbox.sent.is_(False)).order_by(Outbox.id)
+
+
+def sent(numbers):
+    return update(Outbox).where(Outbox.id.in_(numbers)).values(sent=True)
+
+
+def empty():
+    with Session(polling) as session:
+        if numbers := session.scalars(WAITING).all():
+            session.execute(sent(numbers))
+            session.commit()
+
+
+async def aempty():
+    async with maker() as session:
+        if numbers := (await session.scalars(WAITING)).all():
+            await session.execute(sent(numbers))
+            await session.commit()
+
+
+async def poll(is_over=lambda: False):
+    while not is_over():
+        try:
+            await (aempty() if WITH == "async" else asyncio.to_thread(empty))
+        except Exception as error:
+            errors.append(error)
+        turns.append(None)
+        await asyncio.sleep(0.001)
+    await engine.dispose()
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    task = asyncio.create_task(poll()) if WHERE == "task" else None
+    yield
+    if task is not None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+app = FastAPI(lifespan=lifespan)
+"""
+
+CONFTEST = """
+import asyncio, threading
+import pytest
+import app
+
+
+@pytest.fixture(scope="session", autouse=True)
+def poller():
+    over = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(app.poll(over.is_set)))
+    if app.WHERE == "thread":
+        thread.start()
+    yield
+    over.set()
+    if app.WHERE == "thread":
+        thread.join(30)
+    app.polling.dispose()
+    assert app.errors == []
+    assert app.turns
+"""
+
+TESTS = """
+import os
+import pytest
+
+@pytest.mark.parametrize("turn", range(int(os.environ["TURNS"])))
+async def test_a_dancer(client, turn):
+    assert (await client.post(f"/dancers/{turn}")).status_code == 201
+    assert (await client.get("/dancers")).json() == ["Sand", str(turn)]
+"""
+
+# Where every boundary of a test falls into a transaction, or between two rows of an answer.
+SLOW = """
+import threading, time
+import pytest
+from sqlalchemy import create_engine, text
+from app import Dancer
+
+polling = create_engine("sqlite:///dev.db")
+errors, over = [], threading.Event()
+
+
+def write():
+    with polling.connect() as connection:
+        connection.execute(text("BEGIN EXCLUSIVE"))
+        time.sleep(0.03)
+        connection.commit()
+
+
+def read():
+    with polling.connect().execution_options(stream_results=True) as connection:
+        rows = connection.execute(text("SELECT 1 UNION ALL SELECT id FROM dancers"))
+        assert rows.fetchone() == (1,)
+        time.sleep(0.03)
+        assert rows.fetchall()
+
+
+def poll(what):
+    while not over.is_set():
+        try:
+            what()
+        except Exception as error:
+            errors.append(error)
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session", autouse=True, params=[write, read])
+def poller(request):
+    over.clear()
+    thread = threading.Thread(target=poll, args=(request.param,))
+    thread.start()
+    yield
+    over.set()
+    thread.join(30)
+    polling.dispose()
+    assert errors == []
+
+
+@pytest.mark.parametrize("turn", range(5))
+def test_a_row(db_session, turn):
+    db_session.add(Dancer(name=f"turn {turn}"))
+    db_session.commit()
+    assert [one.name for one in db_session.query(Dancer)] == ["Sand", f"turn {turn}"]
+"""
+
+# A statement that no interrupt ends, on a connection that its test has left.
+INSIDE = """
+import threading
+from sqlalchemy import create_engine, event, text
+from app import Dancer
+
+engine = create_engine("sqlite:///dev.db")
+begun, over, answers = threading.Event(), threading.Event(), []
+
+
+@event.listens_for(engine, "connect")
+def connected(connection, _):
+    connection.create_function("wait", 0, lambda: begun.set() or over.wait(30))
+
+
+def work():
+    with engine.connect() as connection:
+        connection.execute(text("INSERT INTO dancers (name) VALUES ('late')"))
+        try:
+            answers.append(connection.execute(text("SELECT wait(), name FROM dancers")).all())
+        except Exception as error:
+            answers.append(error)
+
+
+thread = threading.Thread(target=work)
+
+
+def test_leaves_a_thread():
+    thread.start()
+    assert begun.wait(30)
+
+
+def test_starts_on_a_whole_database(db_session):
+    assert [one.name for one in db_session.query(Dancer)] == ["Sand"]
+    over.set()
+    thread.join(30)
+    assert "interrupted" in str(answers[0])
+    assert [one.name for one in db_session.query(Dancer)] == ["Sand"]
+"""
+
+POLLERS = [f"{where}-{way}" for where in ("task", "thread") for way in ("async", "sync")]
+URLS = {"copy": "sqlite+aiosqlite:///dev.db", "undo": PRODUCTION, "clone": PRODUCTION}
+SYNC = {"copy": "sqlite:///dev.db"}
+
+
+def _passes(example: Example, poller: str, isolation: str, turns: int) -> None:
+    polling = (
+        example.change("app.py", "app = FastAPI()\n", POLLING)
+        .change("app.py", "db.add(Dancer(name=name))", "db.add_all([Dancer(name=name), Outbox()])")
+        .change("app.py", URLS["copy"], URLS[isolation])
+        .with_files(conftest=CONFTEST, test_it=TESTS)
+    )
+    env = {
+        "POLLER": poller,
+        "TURNS": str(turns),
+        "SYNC_URL": SYNC.get(isolation, PRODUCTION.replace("asyncpg", "psycopg")),
+        "ARENA_ISOLATION": isolation,
+    }
+    process = polling.start("-q", env=env)
+    output, _ = process.communicate(timeout=60 + turns)
+    assert process.returncode == 0, output[-8000:]
+    assert f"{turns} passed" in output
+
+
+@pytest.mark.parametrize("poller", POLLERS)
+def test_a_poller_on_a_file_pitfall_141(example: Example, poller: str) -> None:
+    """P2: what works beside the tests is waited for, and neither fails nor is ended."""
+    _passes(example, poller, "copy", 50)
+
+
+def test_a_transaction_at_each_boundary_pitfall_141(example: Example) -> None:
+    """P2: its end is waited for, and so is a reader's."""
+    run = example.with_files(test_it=SLOW).run()
+    run.expect(passed=10).never_says("a new file was put")
+
+
+def test_a_statement_that_does_not_end_pitfall_141(example: Example) -> None:
+    """P2, P5: whose it is stands in the error; nobody closes the connection under it."""
+    run = example.with_files(test_it=INSIDE).run()
+    run.expect(status=1, passed=2, errors=1)
+    run.says("ConnectionLeak: the test ended with an open transaction", "test_it.py:16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("poller", POLLERS)
+def test_a_poller_on_a_file_over_many_tests_pitfall_141(example: Example, poller: str) -> None:
+    """P2, P5: a connection that one thread closes while another one enters it is a crash."""
+    _passes(example, poller, "copy", 5000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isolation", ["undo", "clone"])
+@pytest.mark.parametrize("poller", POLLERS)
+def test_a_poller_on_a_server_pitfall_141(example: Example, poller: str, isolation: str) -> None:
+    """P2: as on a file; what a copy takes away under it is opened anew."""
+    _passes(example, poller, isolation, 1000)
