@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pytest_arena._changes import Changes
 from pytest_arena._databases._sessions import Sessions
@@ -32,14 +32,6 @@ class Refused:
     """What ``expect_refusal`` caught; ``error`` is there when its block has ended."""
 
     error: RefusedError | None = None
-
-
-class Response(Protocol):
-    """A response of the HTTP library's."""
-
-    @property
-    def extensions(self) -> Any:
-        """What others have put there."""
 
 
 class Arena:
@@ -171,9 +163,7 @@ class Arena:
         where = self._run.keep(self._run.database())
         return where if "://" in where else Path(where)
 
-    def changes(
-        self, request: Request | Response | int | None = None, /, *, database: str = ""
-    ) -> Changes:
+    def changes(self, request: object = None, /, *, database: str = "") -> Changes:
         """Return what has changed, row by row: since the level that stands began, or in a request.
 
         Without a request it is what the test and its own fixtures have changed so far; in a wider
@@ -286,7 +276,7 @@ class Observer:
         self.current = run.current
         self.watcher = run.watcher
 
-    def changes(self, request: Request | Response | int | None, *, database: str) -> Changes:
+    def changes(self, request: object, *, database: str) -> Changes:
         """Return what the level that stands has changed, or one request of the test.
 
         Raises:
@@ -300,7 +290,7 @@ class Observer:
         self.commit()
         return self.between(meant, None, None)
 
-    def _changes_of(self, request: Request | Response | int, database: Database) -> Changes:
+    def _changes_of(self, request: object, database: Database) -> Changes:
         test = self.current.running()
         record: Any = test.ledger.requests[request] if isinstance(request, int) else request
         record = getattr(record, "extensions", {}).get("arena", record)  # of an answer
