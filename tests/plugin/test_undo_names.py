@@ -54,6 +54,8 @@ async def test_each(client, arena, wide, db_session, work, turn):
     await db_session.commit()
     assert "dancers" in arena.changes().tables
 """
+OF_ROLE = """DO $$ BEGIN EXECUTE format('ALTER ROLE me IN DATABASE %I SET search_path = '
+    '"$user", public, extensions', current_database()); END $$;"""
 ORDINARY, LED = (
     '/shop"))',
     '/shop"), connect_args={"server_settings": {"search_path": "public, extensions"}})',
@@ -100,3 +102,14 @@ def test_only_the_apps_engine_leads_there_pitfall_056(
     run.says("tests are isolated by clone, since public.f_unaccent, called by an index")
     assert run.output.count("isolated by clone") == 1
     server.check_clean(run.output)
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_the_roles_path_leads_there_pitfall_056(example: Example, body: str) -> None:
+    """The app works as a role of its own, and arena's connections find what that finds."""
+    app = project(example, body, "public", "undo")
+    app = app.change("schema.sql", "\nSET search_path", f"\n{OF_ROLE}\nSET search_path")
+    with private_server() as server:
+        run = app.run(env=server.env).expect(passed=4)
+        run.never_says("isolated by clone", "not verified")
+        server.check_clean(run.output)

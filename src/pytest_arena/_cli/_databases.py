@@ -123,13 +123,9 @@ class ServerDatabases:
     def look(self) -> Iterator[Place]:
         """Say what is there."""
         seen = look(self._address, registry=self._registry)
-        others = ", ".join(seen.others)
-        yield Place(
-            shown=self._shown,
-            where=self._address.server,
-            things=tuple(map(_thing, seen.databases)),
-            note=f"another version of arena has databases there: see {others}" if others else "",
-        )
+        things, others = tuple(map(_thing, seen.databases)), ", ".join(seen.others)
+        note = f"another version of arena has databases there: see {others}" if others else ""
+        yield Place(shown=self._shown, where=self._address.server, things=things, note=note)
 
     def sweep(self, *, everything: bool) -> Iterator[Swept]:
         """Have it swept by a run of our own, and say what is not there any more."""

@@ -189,7 +189,8 @@ WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND (r.rolsuper OR r.rolbypas
 ORDER BY 1
 """
 # As if the app had made it. An extension's things stay its own, a column's sequence goes with its
-# table. What initdb has made is granted: whose it is cannot be changed, or must not.
+# table. What initdb has made is granted: whose it is cannot be changed, or must not. Arena's own
+# login has the role's search_path there: the app's functions find what they name by it.
 _GIVE = """
 DO $arena$ DECLARE change text; BEGIN
     FOR change IN
@@ -211,6 +212,12 @@ DO $arena$ DECLARE change text; BEGIN
         UNION ALL SELECT format('GRANT ALL ON DATABASE %I TO %I', current_database(), {user})
         UNION ALL SELECT format('GRANT ALL ON SCHEMA public TO %I', {user})
         WHERE to_regnamespace('public') IS NOT NULL
+        UNION ALL (SELECT format('ALTER ROLE CURRENT_USER IN DATABASE %I SET search_path TO %s',
+            current_database(), replace(substr(pair, 13), '"$user"', quote_ident({user})))
+        FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) pair WHERE s.setdatabase IN (
+            0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+        AND s.setrole = to_regrole(quote_ident({user})) AND pair ~ '^search_path=.*[[:alnum:]]'
+        ORDER BY s.setdatabase DESC LIMIT 1)
     LOOP EXECUTE change; END LOOP;
 END $arena$
 """
