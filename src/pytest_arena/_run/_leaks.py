@@ -100,7 +100,8 @@ def end_transactions(leaks: Iterable[Checkout], *, is_closed: bool = False) -> b
     """
     inside = [leak for leak in leaks if not _is_ended(leak, 0, is_closed=is_closed)]
     # Who waited for the lock of one of the others has it by now.
-    return all([_is_ended(leak, _PATIENCE, is_closed=is_closed) for leak in inside])
+    ended = [_is_ended(leak, _PATIENCE, is_closed=is_closed) for leak in inside]
+    return all(ended)
 
 
 def _is_ended(leak: Checkout, seconds: float, *, is_closed: bool) -> bool:
