@@ -111,7 +111,7 @@ def _spoiled_line(file: str) -> str:
     )
 
 
-_MOST_NAMES = 6  # of databases: a suite may have one in memory for each test
+_MOST_NAMES = 8  # of databases: a suite may have one in memory for each test
 
 
 def _databases_line(summary: Summary) -> str:

@@ -247,7 +247,7 @@ def test_databases_of_engines_that_are_made_for_one_test_do_not_pile_up(tmp_path
         # From Python 3.13 on an engine that nobody disposes of is complained of.
         run = example.run("-W", "ignore").expect(passed=93)
     [line] = [line for line in run.output.splitlines() if line.startswith("database ")]
-    assert re.search(r"database (\S+, ){5}\S+ and \d+ more on SQLite ", line), line
+    assert re.search(r"database (\S+, ){7}\S+ and \d+ more on SQLite ", line), line
 
 
 FOREIGN = """

@@ -147,12 +147,15 @@ def test_servers_get_a_host_that_reaches_nothing(name):
 
 @pytest.mark.parametrize("name, value", [
     ("WORD", "production"), ("HALF", "sqlite://dev.db"), ("PORT", "postgresql://h:port/db"),
-    ("EMPTY", ""), ("UNKNOWN", "sqlite:///"), ("MEMORY", "sqlite+aiosqlite://"),
+    ("UNKNOWN", "sqlite:///"), ("MEMORY", "sqlite+aiosqlite://"),
     ("NAMED", "sqlite:///file:x?mode=memory&cache=shared&uri=true"),
     ("ALLOWED", "postgresql+psycopg://me:pw@ok.example.com:5432/shop"),
 ])
 def test_what_leads_nowhere_or_is_allowed_stays_as_it_is(name, value):
     assert os.environ[name] == value
+
+def test_an_empty_one_is_as_one_that_is_not_set():
+    assert make_url(os.environ["EMPTY"]).host == "arena.invalid"
 
 def test_a_uri_stays_a_uri():
     url = make_url(os.environ["URI"])
