@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from tests.plugin.developer import small_example, untouched
@@ -245,9 +244,28 @@ def test_databases_of_engines_that_are_made_for_one_test_do_not_pile_up(tmp_path
     example = small_example(tmp_path, test_each=EACH)
     with untouched(example, "dev.db", "same.db", "wide.db", "pooled.db"):
         # From Python 3.13 on an engine that nobody disposes of is complained of.
-        run = example.run("-W", "ignore").expect(passed=93)
-    [line] = [line for line in run.output.splitlines() if line.startswith("database ")]
-    assert re.search(r"database (\S+, ){7}\S+ and \d+ more on SQLite ", line), line
+        example.run("-W", "ignore").expect(passed=93)
+
+
+MANY = """
+import pytest
+from sqlalchemy import create_engine, text
+
+engines = [create_engine(f"sqlite:///shop{number}.db") for number in range(11)]
+
+
+@pytest.mark.parametrize("number", range(11))
+def test_many(number):
+    with engines[number].connect() as connection:
+        connection.execute(text("SELECT 1"))
+"""
+
+
+def test_of_many_databases_the_summary_names_eight(tmp_path: Path) -> None:
+    """A suite may have one for each test."""
+    run = small_example(tmp_path, test_many=MANY).run().expect(passed=11)
+    names = ", ".join(f"shop{number}" for number in range(8))
+    run.says(f"database {names} and 3 more on SQLite")
 
 
 FOREIGN = """
