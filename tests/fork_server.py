@@ -35,6 +35,8 @@ LIBRARIES = """
     sqlalchemy.dialects.postgresql.asyncpg sqlalchemy.dialects.postgresql.psycopg aiosqlite asyncpg
     psycopg fastapi.testclient starlette.middleware.sessions httpx2 pydantic filelock platformdirs
     concurrent.futures.thread multiprocessing.connection
+    anyio._backends._asyncio encodings.utf_8_sig faulthandler fastapi.telemetry._runtime
+    packaging.version pygments.style readline tomllib
 """
 LONGEST = 1 << 20
 

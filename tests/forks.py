@@ -43,6 +43,12 @@ OURS = (
     "pytest_arena._sqlite._product",
     "pytest_arena._postgresql._connections",
     "pytest_arena._postgresql._product",
+    # With the libraries that read specifications; a run without any goes by them.
+    "pytest_arena.scenarios._plugin",
+    "pytest_arena.scenarios._sabotage",
+    "pytest_arena.scenarios.outputs",
+    "pytest_arena.scenarios.specs",
+    "pytest_bdd.plugin",
 )
 READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "SQLALCHEMY_", "DISABLE_SQLALCHEMY")
 # What the forked process sets itself, and what means nothing where output goes to a pipe.
