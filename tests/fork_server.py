@@ -68,11 +68,20 @@ def serve(requests: socket.socket) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def become(output: int, words: list[str], folder: str, env: dict[str, str]) -> NoReturn:
-    """Turn a forked process into Python started with these words; does not return."""
-    os.setsid()
+def become(
+    output: int, words: list[str], folder: str, env: dict[str, str], *, stdin: int = 0
+) -> NoReturn:
+    """Turn a forked process into Python started with these words; does not return.
+
+    With a stdin of its own it is part of the run that it is forked from: its errors go there.
+    """
     os.dup2(output, 1)
-    os.dup2(output, 2)
+    if stdin:
+        os.dup2(stdin, 0)
+        sys.stdin = os.fdopen(0, closefd=False)
+    else:
+        os.setsid()
+        os.dup2(output, 2)
     os.closerange(3, 1024)
     # The server's own know what they were opened on: a file perhaps, which has places to go to.
     named, wrong = sys.stdout.encoding, sys.stderr.errors
@@ -84,6 +93,7 @@ def become(output: int, words: list[str], folder: str, env: dict[str, str]) -> N
     os.environ.update(env)
     time.tzset()
     sys.dont_write_bytecode = bool(env.get("PYTHONDONTWRITEBYTECODE"))
+    workers = Workers() if "xdist.plugin" in words else None
     try:
         interpret(words)
         status = 0
@@ -102,7 +112,76 @@ def become(output: int, words: list[str], folder: str, env: dict[str, str]) -> N
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+    if workers:
+        workers.end()
     os._exit(status & 0xFF)
+
+
+class Workers:
+    """Has execnet fork the workers of pytest-xdist, from a process that has begun nothing yet."""
+
+    def __init__(self) -> None:
+        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if not (pid := os.fork()):
+            self._requests.close()
+            self._serve(theirs)
+        self._pid = pid
+        theirs.close()
+        gateways: Any = importlib.import_module("execnet.gateway_io")
+        gateways.Popen2IOMaster.__init__ = lambda gateway, _, execmodel: self._open(
+            gateway, execmodel
+        )
+        self._base: Any = gateways.Popen2IO
+        self._words = ["-c", gateways.popen_bootstrapline]
+
+    def end(self) -> None:
+        """Let it end, after its last worker; the time that they took is this process's then."""
+        self._requests.close()
+        os.waitpid(self._pid, 0)
+
+    def _open(self, gateway: Any, execmodel: object) -> None:
+        """Stand for the start of a process by execnet."""
+        stdin, to_worker = os.pipe()
+        from_worker, stdout = os.pipe()
+        request = json.dumps([self._words, str(Path.cwd()), dict(os.environ)]).encode()
+        socket.send_fds(self._requests, [request], [stdin, stdout])
+        os.close(stdin)
+        os.close(stdout)
+        gateway.popen = Worker(int(self._requests.recv(32)))
+        streams = os.fdopen(to_worker, "wb"), os.fdopen(from_worker, "rb")
+        self._base.__init__(gateway, *streams, execmodel=execmodel)
+
+    @staticmethod
+    def _serve(requests: socket.socket) -> NoReturn:
+        while True:
+            request, pipes, _, _ = socket.recv_fds(requests, LONGEST, 2)
+            if not request:
+                break
+            stdin, stdout = pipes
+            if not (pid := os.fork()):
+                become(stdout, *json.loads(request), stdin=stdin)
+            os.close(stdin)
+            os.close(stdout)
+            requests.send(str(pid).encode())
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.wait()
+        os._exit(0)
+
+
+class Worker:
+    """What execnet asks of a process: of a worker that another process has forked."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self._ended = pid, os.pidfd_open(pid)
+
+    def wait(self) -> None:
+        """Return when it has ended."""
+        select.select([self._ended], [], [])
+
+    def kill(self) -> None:
+        """End it."""
+        signal.pidfd_send_signal(self._ended, signal.SIGKILL)
 
 
 def interpret(words: list[str]) -> None:

@@ -49,6 +49,8 @@ OURS = (
     "pytest_arena.scenarios.outputs",
     "pytest_arena.scenarios.specs",
     "pytest_bdd.plugin",
+    "xdist.plugin",
+    "xdist.remote",
 )
 READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "SQLALCHEMY_", "DISABLE_SQLALCHEMY")
 # What the forked process sets itself, and what means nothing where output goes to a pipe.
