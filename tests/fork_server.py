@@ -93,7 +93,8 @@ def become(
     os.environ.update(env)
     time.tzset()
     sys.dont_write_bytecode = bool(env.get("PYTHONDONTWRITEBYTECODE"))
-    workers = Workers() if "xdist.plugin" in words else None
+    spreads = any(word == "xdist.plugin" or word.startswith("-n") for word in words)
+    workers = Workers() if spreads else None
     try:
         interpret(words)
         status = 0
