@@ -1,6 +1,6 @@
 """A script: the process that runs are forked from, with their libraries.
 
-Words that it is started with are more modules to import: see tests/forks.py.
+Servers with more modules are forked from it: see tests/forks.py.
 """
 
 from __future__ import annotations
@@ -58,6 +58,11 @@ def serve(requests: socket.socket) -> None:
         request, pipes, _, _ = socket.recv_fds(requests, LONGEST, 2)
         if not request:
             break
+        if len(pipes) == 1:
+            if not os.fork():
+                serve_more(requests, pipes[0], json.loads(request))
+            os.close(pipes[0])
+            continue
         output, status = pipes
         if not (pid := os.fork()):
             become(output, *json.loads(request))
@@ -66,6 +71,19 @@ def serve(requests: socket.socket) -> None:
         children[os.pidfd_open(pid)] = pid, status
     for pid, _ in children.values():
         os.killpg(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:  # servers that were forked, which nobody can ask any more either
+            os.wait()
+
+
+def serve_more(requests: socket.socket, own: int, more: list[str]) -> NoReturn:
+    """Be another server, with more modules imported; does not return."""
+    os.closerange(requests.detach(), own)
+    os.closerange(own + 1, 1024)
+    os.setsid()
+    import_modules(more)
+    serve(socket.socket(fileno=own))
+    os._exit(0)
 
 
 def become(
@@ -231,22 +249,27 @@ def run(command: list[str], *, cwd: Path | None, **_: object) -> subprocess.Comp
     return subprocess.CompletedProcess(command, status, text, "")
 
 
-def import_libraries(more: list[str]) -> None:
-    """Import what the runs need, and compile pytest_arena, which most of them import."""
+def import_libraries() -> None:
+    """Import what all runs need, and compile pytest_arena, which most of them import."""
     package = importlib.util.find_spec("pytest_arena")
     assert package
     assert package.origin
     compileall.compile_dir(Path(package.origin).parent, quiet=2)
-    for name in [*LIBRARIES.split(), *(f"_pytest.{name}" for name in default_plugins), *more]:
+    import_modules([*LIBRARIES.split(), *(f"_pytest.{name}" for name in default_plugins)])
+
+
+def import_modules(names: list[str]) -> None:
+    """Import what there is of them."""
+    for name in names:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     # pytest warns of what a plugin brings and was imported before pytest could rewrite it.
     packages = {name for name in sys.modules if "." not in name} - sys.stdlib_module_names
-    for name in packages.union(more, ["pytest_asyncio.plugin"]) & sys.modules.keys():
+    for name in packages.union(names) & sys.modules.keys():
         sys.modules[name].__doc__ = f"{sys.modules[name].__doc__} PYTEST_DONT_REWRITE"
     gc.freeze()
 
 
 if __name__ == "__main__":
-    import_libraries(sys.argv[2:])
+    import_libraries()
     serve(socket.socket(fileno=int(sys.argv[1])))
