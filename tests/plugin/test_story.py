@@ -122,7 +122,7 @@ then, outside of requests  orders +1
     + orders id=9  item='last' status='new' NULL: note, api_token"""
 
 
-@pytest.mark.parametrize("how", ["copy", "undo"])
+@pytest.mark.parametrize("how", ["copy", pytest.param("undo", marks=pytest.mark.slow)])
 def test_a_failed_test_tells_request_by_request(example: Example, how: str) -> None:
     """Only where it has to do with a database, and only of tests that fail."""
     run = shop(example, test_it=FAILING).run(env=env_of(how))
