@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from pytest_arena.testing import Example, fastapi_example
 from tests import forks
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 # What a developer's shell may hold and a test must not see: it would change what arena is told.
 FOREIGN = ("ARENA_", "DATABASE_URL", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
+
+# How long an example takes says more about the machine than about what is tested.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 Example.execute = staticmethod(forks.run)  # type: ignore[method-assign]  # for the whole suite
 # Their tests take seconds each: at the end, a worker would be alone with one of them.
