@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from pytest_arena.testing import Example, fastapi_example
 from tests import forks
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 FOREIGN = ("ARENA_", "DATABASE_URL", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 
+# How long an example takes says more about the machine than about what is tested.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
 Example.execute = staticmethod(forks.run)  # type: ignore[method-assign]  # for the whole suite
 # Their tests take seconds each: at the end, a worker would be alone with one of them.
 LONG = ("tests/conformance/", "tests/test_docs.py", "tests/others/", "tests/plugin/")
@@ -31,6 +36,8 @@ _URL = "TESTS_POSTGRESQL"
 def pytest_configure(config: pytest.Config) -> None:
     """Start a server for the tests of this process: nobody else writes on it meanwhile."""
     runs_tests = hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
+    if runs_tests:
+        gc.disable()
     if runs_tests and _URL not in os.environ:
         _server.start()
         os.environ[_URL] = _server.url
@@ -45,10 +52,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Keep the collector from what is there for good: thousands of tests, all that they import.
 
-    Each full collection would walk through it, and many tests collect.
+    Each full collection would walk through it, and many tests collect. Until now, it had nothing to
+    do: all that is imported and collected stays.
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

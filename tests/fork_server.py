@@ -1,6 +1,6 @@
 """A script: the process that runs are forked from, with their libraries.
 
-Words that it is started with are more modules to import: see tests/forks.py.
+Servers with more modules are forked from it: see tests/forks.py.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ LIBRARIES = """
     sqlalchemy.dialects.postgresql.asyncpg sqlalchemy.dialects.postgresql.psycopg aiosqlite asyncpg
     psycopg fastapi.testclient starlette.middleware.sessions httpx2 pydantic filelock platformdirs
     concurrent.futures.thread multiprocessing.connection
+    anyio._backends._asyncio encodings.utf_8_sig faulthandler fastapi.telemetry._runtime
+    packaging.version pygments.style readline tomllib
 """
 LONGEST = 1 << 20
 
@@ -56,6 +58,11 @@ def serve(requests: socket.socket) -> None:
         request, pipes, _, _ = socket.recv_fds(requests, LONGEST, 2)
         if not request:
             break
+        if len(pipes) == 1:
+            if not os.fork():
+                serve_more(requests, pipes[0], json.loads(request))
+            os.close(pipes[0])
+            continue
         output, status = pipes
         if not (pid := os.fork()):
             become(output, *json.loads(request))
@@ -64,13 +71,35 @@ def serve(requests: socket.socket) -> None:
         children[os.pidfd_open(pid)] = pid, status
     for pid, _ in children.values():
         os.killpg(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:  # servers that were forked, which nobody can ask any more either
+            os.wait()
 
 
-def become(output: int, words: list[str], folder: str, env: dict[str, str]) -> NoReturn:
-    """Turn a forked process into Python started with these words; does not return."""
+def serve_more(requests: socket.socket, own: int, more: list[str]) -> NoReturn:
+    """Be another server, with more modules imported; does not return."""
+    os.closerange(requests.detach(), own)
+    os.closerange(own + 1, 1024)
     os.setsid()
+    import_modules(more)
+    serve(socket.socket(fileno=own))
+    os._exit(0)
+
+
+def become(
+    output: int, words: list[str], folder: str, env: dict[str, str], *, stdin: int = 0
+) -> NoReturn:
+    """Turn a forked process into Python started with these words; does not return.
+
+    With a stdin of its own it is part of the run that it is forked from: its errors go there.
+    """
     os.dup2(output, 1)
-    os.dup2(output, 2)
+    if stdin:
+        os.dup2(stdin, 0)
+        sys.stdin = os.fdopen(0, closefd=False)
+    else:
+        os.setsid()
+        os.dup2(output, 2)
     os.closerange(3, 1024)
     # The server's own know what they were opened on: a file perhaps, which has places to go to.
     named, wrong = sys.stdout.encoding, sys.stderr.errors
@@ -82,6 +111,8 @@ def become(output: int, words: list[str], folder: str, env: dict[str, str]) -> N
     os.environ.update(env)
     time.tzset()
     sys.dont_write_bytecode = bool(env.get("PYTHONDONTWRITEBYTECODE"))
+    spreads = any(word == "xdist.plugin" or word.startswith("-n") for word in words)
+    workers = Workers() if spreads else None
     try:
         interpret(words)
         status = 0
@@ -100,7 +131,76 @@ def become(output: int, words: list[str], folder: str, env: dict[str, str]) -> N
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+    if workers:
+        workers.end()
     os._exit(status & 0xFF)
+
+
+class Workers:
+    """Has execnet fork the workers of pytest-xdist, from a process that has begun nothing yet."""
+
+    def __init__(self) -> None:
+        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if not (pid := os.fork()):
+            self._requests.close()
+            self._serve(theirs)
+        self._pid = pid
+        theirs.close()
+        gateways: Any = importlib.import_module("execnet.gateway_io")
+        gateways.Popen2IOMaster.__init__ = lambda gateway, _, execmodel: self._open(
+            gateway, execmodel
+        )
+        self._base: Any = gateways.Popen2IO
+        self._words = ["-c", gateways.popen_bootstrapline]
+
+    def end(self) -> None:
+        """Let it end, after its last worker; the time that they took is this process's then."""
+        self._requests.close()
+        os.waitpid(self._pid, 0)
+
+    def _open(self, gateway: Any, execmodel: object) -> None:
+        """Stand for the start of a process by execnet."""
+        stdin, to_worker = os.pipe()
+        from_worker, stdout = os.pipe()
+        request = json.dumps([self._words, str(Path.cwd()), dict(os.environ)]).encode()
+        socket.send_fds(self._requests, [request], [stdin, stdout])
+        os.close(stdin)
+        os.close(stdout)
+        gateway.popen = Worker(int(self._requests.recv(32)))
+        streams = os.fdopen(to_worker, "wb"), os.fdopen(from_worker, "rb")
+        self._base.__init__(gateway, *streams, execmodel=execmodel)
+
+    @staticmethod
+    def _serve(requests: socket.socket) -> NoReturn:
+        while True:
+            request, pipes, _, _ = socket.recv_fds(requests, LONGEST, 2)
+            if not request:
+                break
+            stdin, stdout = pipes
+            if not (pid := os.fork()):
+                become(stdout, *json.loads(request), stdin=stdin)
+            os.close(stdin)
+            os.close(stdout)
+            requests.send(str(pid).encode())
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.wait()
+        os._exit(0)
+
+
+class Worker:
+    """What execnet asks of a process: of a worker that another process has forked."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self._ended = pid, os.pidfd_open(pid)
+
+    def wait(self) -> None:
+        """Return when it has ended."""
+        select.select([self._ended], [], [])
+
+    def kill(self) -> None:
+        """End it."""
+        signal.pidfd_send_signal(self._ended, signal.SIGKILL)
 
 
 def interpret(words: list[str]) -> None:
@@ -149,22 +249,27 @@ def run(command: list[str], *, cwd: Path | None, **_: object) -> subprocess.Comp
     return subprocess.CompletedProcess(command, status, text, "")
 
 
-def import_libraries(more: list[str]) -> None:
-    """Import what the runs need, and compile pytest_arena, which most of them import."""
+def import_libraries() -> None:
+    """Import what all runs need, and compile pytest_arena, which most of them import."""
     package = importlib.util.find_spec("pytest_arena")
     assert package
     assert package.origin
     compileall.compile_dir(Path(package.origin).parent, quiet=2)
-    for name in [*LIBRARIES.split(), *(f"_pytest.{name}" for name in default_plugins), *more]:
+    import_modules([*LIBRARIES.split(), *(f"_pytest.{name}" for name in default_plugins)])
+
+
+def import_modules(names: list[str]) -> None:
+    """Import what there is of them."""
+    for name in names:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     # pytest warns of what a plugin brings and was imported before pytest could rewrite it.
     packages = {name for name in sys.modules if "." not in name} - sys.stdlib_module_names
-    for name in packages.union(more, ["pytest_asyncio.plugin"]) & sys.modules.keys():
+    for name in packages.union(names) & sys.modules.keys():
         sys.modules[name].__doc__ = f"{sys.modules[name].__doc__} PYTEST_DONT_REWRITE"
     gc.freeze()
 
 
 if __name__ == "__main__":
-    import_libraries(sys.argv[2:])
+    import_libraries()
     serve(socket.socket(fileno=int(sys.argv[1])))

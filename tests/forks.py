@@ -1,9 +1,10 @@
 """Runs of Python, forked from a process that has imported the libraries already.
 
 Most of a small run's time is the import of pytest, SQLAlchemy and FastAPI. A server for each
-process of the suite imports them once and forks for each run. A second one has imported our plugin
-as well, for `python -m pytest`: its modules do nothing when they are imported. A third has all
-plugins that are installed, for the commands `pytest` and `arena`. Others import ours themselves.
+process of the suite imports them once and forks for each run. A second one, forked from it, has
+imported our plugin as well, for `python -m pytest`: its modules do nothing when they are imported.
+A third has all plugins that are installed, for the commands `pytest` and `arena`. Others import
+ours themselves.
 A server has one thread and no event loop: a fork is safe.
 
 A run that needs what only the start of an interpreter reads (options, ``PYTHON…`` variables) is a
@@ -43,6 +44,14 @@ OURS = (
     "pytest_arena._sqlite._product",
     "pytest_arena._postgresql._connections",
     "pytest_arena._postgresql._product",
+    # With the libraries that read specifications; a run without any goes by them.
+    "pytest_arena.scenarios._plugin",
+    "pytest_arena.scenarios._sabotage",
+    "pytest_arena.scenarios.outputs",
+    "pytest_arena.scenarios.specs",
+    "pytest_bdd.plugin",
+    "xdist.plugin",
+    "xdist.remote",
 )
 READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "SQLALCHEMY_", "DISABLE_SQLALCHEMY")
 # What the forked process sets itself, and what means nothing where output goes to a pipe.
@@ -78,24 +87,33 @@ def _start(env: Mapping[str, str]) -> dict[str, str]:
 class Server:
     """The process that forks, seen from the suite; it ends when this process does."""
 
+    start: dict[str, str]  # what was read of the environment at its start
+
     def __init__(self, *more: str) -> None:
-        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-        self.start = _start(env)
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._process = subprocess.Popen(
-            [sys.executable, str(SERVER), str(theirs.fileno()), *more],
-            pass_fds=[theirs.fileno()],
-            cwd="/",
-            env=env,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._process: subprocess.Popen[bytes] | None = None
+        if more:
+            first = _server()
+            self.start = first.start
+            socket.send_fds(first._requests, [json.dumps(more).encode()], [theirs.fileno()])
+        else:
+            env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+            self.start = _start(env)
+            self._process = subprocess.Popen(
+                [sys.executable, str(SERVER), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                cwd="/",
+                env=env,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         theirs.close()
-        atexit.register(self._end)
+        atexit.register(self._end)  # the last one first: the first waits for the others
 
     def _end(self) -> None:
         self._requests.close()
-        self._process.wait()
+        if self._process:
+            self._process.wait()
 
     def run(
         self, command: Sequence[str], folder: Path, env: Mapping[str, str], seconds: float

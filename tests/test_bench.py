@@ -19,7 +19,7 @@ def test_every_measure_runs_and_fills_its_tables() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr

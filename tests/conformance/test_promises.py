@@ -64,10 +64,10 @@ VERIFIED = {"ARENA_VERIFY": "1"}
 
 OTHERS = (
     Setting(runner="anyio", journal="wal", pool="one", env=VERIFIED),
-    Setting(runner="asyncio-auto", loop="session", pool="NullPool", pre_ping=True),
     *(
         pytest.param(setting, marks=pytest.mark.slow)
         for setting in (
+            Setting(runner="asyncio-auto", loop="session", pool="NullPool", pre_ping=True),
             Setting(runner="asyncio", engine="pysqlite", journal="wal"),  # for a sync app
             on_server(engine="psycopg", runner="plain", pool="NullPool", env=VERIFIED),
             on_server(isolation="clone", engine="psycopg_async", runner="anyio"),

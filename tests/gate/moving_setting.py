@@ -155,7 +155,7 @@ class Setting:
 
     def is_left_clean(self) -> bool:
         """Whether the server has soon nobody to serve: it hears of the end by itself."""
-        end = time.monotonic() + 5
+        end = time.monotonic() + 30
         while self.backends():
             if time.monotonic() > end:
                 return False
@@ -237,7 +237,9 @@ def setting_of(cell: Cell, caplog: pytest.LogCaptureFixture) -> Iterator[Setting
         cell.run(dispose(setting.engines))
     setting.engines.clear()
     gc.collect()  # whatever is unclosed says so now, and pytest makes an error of it
-    loud = [str(one) for one in caplog.get_records("call") if one.levelno >= logging.WARNING]
+    warned = [one for one in caplog.get_records("call") if one.levelno >= logging.WARNING]
+    # In debug mode asyncio complains of each callback that took long: that is about the machine.
+    loud = [one.getMessage() for one in warned if " took " not in one.getMessage()]
     assert not loud
     assert setting.is_left_clean(), f"{len(setting.backends())} backends are left"
 

@@ -217,7 +217,7 @@ def run_on(example: Example, **options: str) -> None:
         "[pytest]", f"[pytest]\narena_database = {options['on']}"
     )
     project = example.with_files(app=APP, seed=SEED, test_it=IT).with_paths({"pytest.ini": ini})
-    env = {"DRIVERS": options["drivers"], "REST": options["rest"], "PYTHONWARNINGS": ""}
+    env = {"DRIVERS": options["drivers"], "REST": options["rest"]}
     run = project.run("-q", "-W", "ignore", env=env)
     errors = run.outcomes.get("errors", 0)
     assert set(run.outcomes) <= {"passed", "skipped", "errors"}, run.output

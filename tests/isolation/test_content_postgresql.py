@@ -10,7 +10,7 @@ import pytest
 
 from pytest_arena._postgresql._content import content
 from pytest_arena._postgresql._control import ControlFailure, open_control
-from tests.servers.postgresql import address, connect, run
+from tests.servers.postgresql import address, connect, create_database, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ CREATE SEQUENCE tickets
 def everything() -> Iterator[str]:
     """Something of everything, which the databases of all tests are copies of."""
     name = f"content_{secrets.token_hex(6)}"
-    run(f"CREATE DATABASE {name}")
+    create_database(name)
     try:
         with closing(connect(name)) as app:
             app.execute(SCHEMA)
@@ -67,7 +67,7 @@ def before(everything: str) -> dict[str, str]:
 def database(everything: str) -> Iterator[str]:
     """A copy of it."""
     name = f"{everything}_copy"
-    run(f"CREATE DATABASE {name} TEMPLATE {everything}")
+    create_database(name, everything)
     yield name
     run(f"DROP DATABASE {name} WITH (FORCE)")
 

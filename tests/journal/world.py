@@ -13,7 +13,7 @@ import psycopg
 
 from pytest_arena._postgresql.journal._capture import install
 from pytest_arena._postgresql.journal._server import Restoration, ServerJournal
-from tests.servers.postgresql import address, connect, rows, run
+from tests.servers.postgresql import address, connect, create_database, rows, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -194,10 +194,10 @@ def schema_of_journal(name: str) -> str:
 
 
 @contextmanager
-def database(*statements: str, template: str = "") -> Iterator[str]:
+def database(*statements: str, template: str = "template1") -> Iterator[str]:
     """A database of the test's own, and what it begins with."""
     name = f"arena_test_{secrets.token_hex(6)}"
-    run(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+    create_database(name, template)
     try:
         run(*map(_with_known_types, statements), database=name)
         yield name
@@ -208,7 +208,7 @@ def database(*statements: str, template: str = "") -> Iterator[str]:
 @contextmanager
 def journaled(*statements: str, template: str = "") -> Iterator[World]:
     """Such a database, with a journal: a template has it already."""
-    with database(*statements, template=template) as name:
+    with database(*statements, template=template or "template1") as name:
         if not template:
             found = install(address(name))
             assert not any(unfit.is_fatal for unfit in found), found

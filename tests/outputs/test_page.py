@@ -357,6 +357,35 @@ Some **prose**.
     assert "a bullet" not in found.of("scenario")[0].text
 
 
+def test_a_scenario_takes_its_examples_along_and_leaves_other_headings() -> None:
+    """Of whichever depth they are: in headings and bullets it says nothing."""
+    text = """# Feature: A
+
+### Scenario Outline: B <n>
+* Given <n>
+
+## Examples:
+  | n |
+  | --- |
+  | 2 |
+
+#### Notes
+
+* a bullet
+
+## Scenario: C
+* Given d
+"""
+    found = read({"a.feature.md": text})
+    assert [one.text.split("line ")[0] for one in found.of("scenario")] == [
+        "NOT-RUN Scenario Outline: B <n>",
+        "NOT-RUN Scenario: C",
+    ]
+    assert "n2" in found.of("scenario")[0].text
+    assert [one.text for one in found.named("li")] == ["a bullet"]
+    assert "Notes" in [one.text for one in found.named("h3", "h4")]
+
+
 def test_gherkin_of_any_language_is_known_by_what_was_read_in_it() -> None:
     """Keywords are told apart, and the language is named for those who hear the page."""
     text = """# language: fr

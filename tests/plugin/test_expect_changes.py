@@ -127,7 +127,7 @@ def test_nothing_at_all(arena, test_client):
 """
 
 
-@pytest.mark.parametrize("how", ["copy", "undo"])
+@pytest.mark.parametrize("how", ["copy", pytest.param("undo", marks=pytest.mark.slow)])
 def test_a_block_that_does_something_else_fails_and_says_in_what(
     example: Example, how: str
 ) -> None:

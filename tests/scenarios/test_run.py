@@ -30,6 +30,8 @@ def test_no_scenario():
 """
 IN_A_WORKER_TOO = [(), pytest.param((*XDIST, "-n", "1"), marks=pytest.mark.slow)]
 MARKERS = "markers = other\n"
+# Not `-m pytest`: its runs are forked from a process that has imported the readers.
+PYTEST = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
 
 
 def small(folder: Path, *names: str) -> Example:
@@ -49,8 +51,10 @@ def pytest_sessionfinish():
     assert not [name for name in names if name in sys.modules]
 """
     example = small(tmp_path).change("pytest.ini", "arena_specs = specs\n", "")
-    example.with_files(conftest=conftest).run("--strict-markers").expect(passed=3)
-    run = small(tmp_path).with_files(conftest=conftest).run("--scenarios=off").expect(passed=3)
+    started = ("-c", PYTEST, "-p", "pytest_asyncio.plugin", "-p", "pytest_arena.plugin")
+    example.with_files(conftest=conftest).python(*started, "--strict-markers").expect(passed=3)
+    example = small(tmp_path).with_files(conftest=conftest)
+    run = example.python(*started, "--scenarios=off").expect(passed=3)
     run.never_says("scenario", "PROVEN", "HOLLOW")
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "URL",
     "address",
     "connect",
+    "create_database",
     "names_on_server",
     "own_databases",
     "own_registry",
@@ -67,6 +68,16 @@ def connect(database: str) -> psycopg.Connection[tuple[object, ...]]:
         dbname=database,
         autocommit=True,
     )
+
+
+def create_database(name: str, template: str = "template1") -> None:
+    """Create one, by copying files: where nothing is synced, a third of the time of pages."""
+    with closing(open_control(address())) as control:
+        [(version,)] = control.rows("SELECT current_setting('server_version_num')::int")
+        strategy = "STRATEGY FILE_COPY" if int(str(version)) >= 150000 else ""
+        control.run(
+            f"CREATE DATABASE {identifier(name)} TEMPLATE {identifier(template)} {strategy}"
+        )
 
 
 def names_on_server(*, beginning: str = "arena_") -> set[str]:

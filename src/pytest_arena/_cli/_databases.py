@@ -104,9 +104,8 @@ def _server(config: Config, registry: str) -> list[PlaceKind]:
     try:
         found = find_server(config) if config.server_url else local_service(config)
     except (Unavailable, ConfigError) as reason:
-        if config.server_url and isinstance(
-            reason, ConfigError
-        ):  # no driver: that is no wrong option
+        # No driver: that is no wrong option.
+        if config.server_url and isinstance(reason, ConfigError):
             what, why, cause, fix = reason.what, reason.why, reason.cause, reason.fix
             raise ServerError(what, why=why, cause=cause, fix=fix) from reason
         note = " ".join(str(getattr(reason, "what", reason)).split())

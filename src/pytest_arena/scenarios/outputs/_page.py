@@ -154,16 +154,21 @@ def _steps_by_line(judged: JudgedScenario | None) -> dict[int, JudgedStep]:
 
 
 def _blocks(chapter: Chapter, parser: MarkdownIt) -> list[SyntaxTreeNode]:
-    """Its blocks, whose headings have got their ids."""
+    """Its blocks, whose headings have got their ids, and what they may be below."""
     text = without_front_matter("\n".join(chapter.lines))
     blocks = SyntaxTreeNode(parser.parse(text)).children
-    slugs = Anchors()
+    # Nothing stands below a scenario but its own lines, and nothing begins inside of it.
+    slugs, levels = Anchors(), dict.fromkeys(chapter.ids, "h6")
+    for scenario in (judged.scenario for judged in chapter.judged.values()):
+        lines = [0, *(step.line for step in scenario.steps), *(row.line for row in scenario.rows)]
+        levels |= dict.fromkeys(range(scenario.line + 1, max(lines)), "h7")
     for block in (block for block in blocks if block.type == "heading"):
         # A link inside of the file knows a heading as the forges do: "#4-business-rules".
         words = re.sub(r"[^\w\- ]", "", block.children[0].content.lower())
         slug = slugs.take(words.replace(" ", "-"))
         block.meta["id"] = chapter.anchors.take(f"{chapter.anchor}--{slug}")
         chapter.headings[slug] = block.meta["id"]
+        block.meta["level"] = levels.get((block.map or (0, 0))[0] + 1, block.tag)
     return blocks
 
 
@@ -172,9 +177,9 @@ def _below_headings(blocks: Sequence[SyntaxTreeNode]) -> Iterator[list[SyntaxTre
     part: list[SyntaxTreeNode] = []
     highest = "h6"
     for block in blocks:
-        if block.type == "heading" and block.tag <= highest:
+        if block.type == "heading" and block.meta["level"] <= highest:
             yield part
-            part, highest = [], block.tag
+            part, highest = [], block.meta["level"]
         part.append(block)
     yield part
 

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from itertools import count
 from pathlib import Path, PurePosixPath
 
-from pytest_arena.scenarios.specs._index import Index
+from pytest_arena.scenarios.specs._index import Index, printable, quoted
 from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec, Step
 
 # Files: no line that is there is changed.
@@ -206,7 +206,7 @@ def _columns(scenario: ScenarioSpec) -> tuple[tuple[str, ...], dict[str, str]]:
     names = dict.fromkeys(re.sub(r"\W+", "_", column.strip()).casefold() for column in columns)
     if len(names) == len(columns) and all(map(_is_parameter, names)):
         return tuple(names), dict(zip(columns, names, strict=True))
-    return (_ROW,), {column: f"{_ROW}[{_quoted(column)}]" for column in columns}
+    return (_ROW,), {column: f"{_ROW}[{quoted(column)}]" for column in columns}
 
 
 def _is_parameter(name: str) -> bool:
@@ -218,18 +218,18 @@ def _parametrized(rows: Sequence[Row], parameters: Sequence[str]) -> Iterator[st
     if not rows:
         return
     yield "@pytest.mark.parametrize("
-    names = ", ".join(map(_quoted, parameters))
+    names = ", ".join(map(quoted, parameters))
     yield f"    {names if len(parameters) == 1 else f'({names})'},"
     yield "    ["
     ids: set[str] = set()
     for values in dict.fromkeys(row.values for row in rows):
         # Its values, and a number where that says the same of two.
-        name = _free("-".join(_shown(cell) for _, cell in values)[:_LETTERS] or "empty", ids)
+        name = _free("-".join(printable(cell) for _, cell in values)[:_LETTERS] or "empty", ids)
         ids.add(name)
-        cells = [_quoted(cell) for _, cell in values]
+        cells = [quoted(cell) for _, cell in values]
         if tuple(parameters) == (_ROW,):
             cells = [f"{{{', '.join(_pairs(dict(values), {}))}}}"]
-        yield from _bracketed("pytest.param(", [*cells, f"id={_quoted(name)}"], "),", indent=8)
+        yield from _bracketed("pytest.param(", [*cells, f"id={quoted(name)}"], "),", indent=8)
     yield "    ],"
     yield ")"
 
@@ -246,7 +246,7 @@ def _block(step: Step, text: str, columns: Mapping[str, str]) -> Iterator[str]:
             for row in step.table:
                 yield from _bracketed("[", [_filled(cell, columns) for cell in row], "],", indent=8)
         yield "    ]"
-    yield from _bracketed(f"with scenario.{step.kind}(", [_quoted(step.text)], "):", indent=4)
+    yield from _bracketed(f"with scenario.{step.kind}(", [quoted(step.text)], "):", indent=4)
     indent = " " * 8
     if step.table:
         yield f"{indent}for row in table:"
@@ -266,43 +266,31 @@ def _bracketed(opening: str, items: Iterable[str], closing: str, *, indent: int 
 
 
 def _pairs(row: Mapping[str, str], columns: Mapping[str, str]) -> list[str]:
-    return [f"{_quoted(name)}: {_filled(cell, columns)}" for name, cell in row.items()]
+    return [f"{quoted(name)}: {_filled(cell, columns)}" for name, cell in row.items()]
 
 
 def _filled(text: str, columns: Mapping[str, str]) -> str:
     """The code for a text with an Outline's placeholders."""
     if text.startswith("<") and text[1:-1] in columns and text.endswith(">"):
         return columns[text[1:-1]]
-    return _quoted(text) + _replacements(text, columns)
+    return quoted(text) + _replacements(text, columns)
 
 
 def _replacements(text: str, columns: Mapping[str, str]) -> str:
     """The calls that put a row's values in the place of the placeholders."""
     return "".join(
-        f".replace({_quoted(f'<{column}>')}, {code})"
+        f".replace({quoted(f'<{column}>')}, {code})"
         for column, code in columns.items()
         if f"<{column}>" in text
     )
 
 
-def _quoted(text: str) -> str:
-    """A string literal: in double quotes, unless these would need more backslashes."""
-    quote = "'" if text.count('"') > text.count("'") else '"'
-    escaped = text.replace("\\", r"\\").replace(quote, f"\\{quote}")
-    return f"{quote}{_shown(escaped)}{quote}"
-
-
 def in_triple_quotes(text: str) -> str:
     """Return what stands for ``text`` between triple quotes, over as many lines as it has."""
     lines = (
-        re.sub(r" $", r"\\x20", _shown(line.replace("\\", r"\\"))) for line in text.split("\n")
+        re.sub(r" $", r"\\x20", printable(line.replace("\\", r"\\"))) for line in text.split("\n")
     )
     return re.sub(r'"(?="")|"\Z', r"\"", "\n".join(lines))
-
-
-def _shown(text: str) -> str:
-    """A text with what cannot be seen written as an escape; it is one line then."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def slug(text: str) -> str:

@@ -1,6 +1,5 @@
 """Which scenario, or row of one, is meant by a name, and how is it named in a test?"""
 
-import json
 import re
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -233,7 +232,7 @@ class Index:
                 f"no specification is called {reference.spec!r}",
                 why="the test proves a scenario that is nowhere written down",
                 cause=place,
-                fix="\n".join(f"spec={_quoted(path)}" for path in near) or "leave spec= out",
+                fix="\n".join(f"spec={quoted(path)}" for path in near) or "leave spec= out",
             )
         asked = f"called {reference.name!r}" + f" in {reference.spec}" * bool(reference.spec)
         who = "is asked for" if reference.form else "the test proves"
@@ -252,10 +251,10 @@ class Index:
     def marker(self, scenario: ScenarioSpec, *, rev: str = "", row: Pairs = ()) -> str:
         """Return the decorator to paste, by the shortest name that means this scenario alone."""
         name = self._shortest(scenario)
-        arguments = [_quoted(name or _names(scenario)[-1])]
-        arguments += [f"spec={_quoted(scenario.spec)}"] * (not name)
-        arguments += [f"rev={_quoted(rev)}"] * bool(rev)
-        pairs = ", ".join(f"{_quoted(column)}: {_quoted(value)}" for column, value in row)
+        arguments = [quoted(name or _names(scenario)[-1])]
+        arguments += [f"spec={quoted(scenario.spec)}"] * (not name)
+        arguments += [f"rev={quoted(rev)}"] * bool(rev)
+        pairs = ", ".join(f"{quoted(column)}: {quoted(value)}" for column, value in row)
         arguments += [f"row={{{pairs}}}"] * bool(row)
         return f"@pytest.mark.scenario({', '.join(arguments)})"
 
@@ -354,5 +353,13 @@ def _is_in(path: str, asked: str) -> bool:
     return path == asked or path.endswith("/" + asked)
 
 
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+def quoted(text: str) -> str:
+    """Return a string literal: in double quotes, unless these would need more backslashes."""
+    quote = "'" if text.count('"') > text.count("'") else '"'
+    escaped = text.replace("\\", r"\\").replace(quote, f"\\{quote}")
+    return f"{quote}{printable(escaped)}{quote}"
+
+
+def printable(text: str) -> str:
+    """Return a text with what cannot be seen written as an escape; it is one line then."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
