@@ -65,6 +65,9 @@ DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'clerk') THEN CREATE ROLE clerk; END IF;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'me') THEN
         GRANT clerk TO me;
+        IF current_setting('server_version_num')::int >= 150000 THEN
+            EXECUTE 'GRANT SET ON PARAMETER session_replication_role TO me';
+        END IF;
     END IF;
 END $$;
 ALTER TABLE documents ENABLE ROW LEVEL SECURITY;

@@ -175,6 +175,20 @@ def test_each_engine_has_the_grants_of_its_own_login(
     found.never_says("do not act", "grants nothing")
 
 
+def test_an_owner_whose_groups_are_granted_something_is_told(
+    example: Example, server: PrivateServer
+) -> None:
+    """It may set their roles; what they may not is no limit to it, nor are its own policies."""
+    schema = TABLES + "GRANT SELECT ON docs TO shop_clerk; GRANT shop_clerk TO shop_owner;"
+    url = URL.replace("shop_app", "shop_owner")
+    project = shop(example, schema, WHO.replace("EXPECTED", "shop_owner"), url=url)
+    found = run(project, server, "-q", "--arena-roles=shop_clerk").expect(passed=1)
+    found.says(
+        "shop_owner owns what the schema makes, whatever its groups are granted; next: GRANT",
+        "policies do not act on docs: the app works as shop_owner, which owns what they are on",
+    )
+
+
 # What the server says is the answer.
 RESCUED = """try:
         return await said(statement, by)
@@ -196,7 +210,8 @@ async def test_it_makes_what_it_needs_by_itself(client, arena):
         "CREATE TABLE acme.notes AS SELECT 1 AS id",
         "INSERT INTO docs (tenant) VALUES ('a')",
         "TRUNCATE docs RESTART IDENTITY",
-        "DROP TABLE docs",
+        "DROP SCHEMA public CASCADE",
+        "CREATE SCHEMA public",
     ):
         assert (await client.post("/sql", params={"statement": statement})).status_code == 200
     by = {"statement": "SELECT current_user", "by": "replica"}

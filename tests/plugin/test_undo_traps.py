@@ -209,7 +209,8 @@ def test_rows(example: Example, server: PrivateServer, driver: str, order: dict[
 
 SCHEMAS = """
 import pytest
-from sqlalchemy import text
+from sqlalchemy import NullPool, text
+from sqlalchemy.ext.asyncio import create_async_engine
 from app import engine
 
 DDL = {
@@ -249,7 +250,9 @@ DDL = {
 
 @pytest.mark.parametrize("ddl", DDL.values(), ids=DDL.keys())
 async def test_ddl_pitfall_029_030_031_032_034(ddl):
-    async with engine.begin() as connection:
+    # Whose the database is, the app's login is not: one that may do all of it comes beside.
+    owner = create_async_engine(engine.url.set(username="postgres"), poolclass=NullPool)
+    async with (owner if "ALTER DATABASE" in ddl else engine).begin() as connection:
         for statement in ddl.split("; "):
             await connection.execute(text(statement))
 

@@ -66,20 +66,18 @@ class Roles:
 
     def _make(self, name: str, attribute: str = "LOGIN") -> None:
         """Make a role, on a private server alone: those of others are looked at."""
-        is_there = f"EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(name)}"
-        is_fit = f"{is_there} AND (rolcanlogin OR {not attribute}))"
-        if self._own.control.rows(f"SELECT {is_fit}") == [(True,)]:
-            return
-        if not self._is_private:
+        is_there = f"EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(name)})"
+        if self._is_private:
+            role = f"ROLE {identifier(name)} {attribute}"
+            make = (
+                f"BEGIN PERFORM pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
+                f"IF {is_there} THEN ALTER {role}; ELSE CREATE {role}; END IF; END"
+            )
+            with self._own.writes.one():
+                self._own.control.run(f"DO {literal(make)}")
+        elif self._own.control.rows(f"SELECT {is_there}") != [(True,)]:
             where = f"{self._ours.server} (arena_database = own would make it)"
             raise ControlFailure(f"there is no role {name} on {where}")
-        make = (
-            f"BEGIN PERFORM pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
-            f"IF {is_there}) THEN ALTER ROLE {identifier(name)} {attribute}; "
-            f"ELSE CREATE ROLE {identifier(name)} {attribute}; END IF; END"
-        )
-        with self._own.writes.one():
-            self._own.control.run(f"DO {literal(make)}")
 
     def _usable(self, login: _Login) -> _Login:
         """Return the login by which the app can work as its own role; None for arena's own."""
@@ -113,6 +111,11 @@ class Roles:
     def _given(self, login: _Login, template: str | None) -> str | None:
         if login is None or (template and self._is_named(login.user, template, by_groups=False)):
             return template
+        if template and self._is_named(login.user, template):
+            self._core.ledger.note(
+                f"{login.user} owns what the schema makes, whatever its groups are granted; next: "
+                f"GRANT … TO {identifier(login.user)} itself, or ALTER … OWNER TO it, in the schema"
+            )
         script = _GIVE.format(user=literal(login.user))
 
         def give(address: Address) -> str:
@@ -189,8 +192,8 @@ WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND (r.rolsuper OR r.rolbypas
 ORDER BY 1
 """
 # As if the app had made it. An extension's things stay its own, a column's sequence goes with its
-# table. What initdb has made is granted: whose it is cannot be changed, or must not. Arena's own
-# login has the role's search_path there: the app's functions find what they name by it.
+# table. The database is known as arena's by its owner: rights on it are granted. Arena's own login
+# has the role's search_path there: the app's functions find what they name by it.
 _GIVE = """
 DO $arena$ DECLARE change text; BEGIN
     FOR change IN
@@ -210,7 +213,7 @@ DO $arena$ DECLARE change text; BEGIN
         WHERE o.oid >= 16384 AND o.owner = current_user::regrole AND NOT EXISTS (SELECT
             FROM pg_depend WHERE classid = o.kind AND objid = o.oid AND deptype = 'e')
         UNION ALL SELECT format('GRANT ALL ON DATABASE %I TO %I', current_database(), {user})
-        UNION ALL SELECT format('GRANT ALL ON SCHEMA public TO %I', {user})
+        UNION ALL SELECT format('ALTER SCHEMA public OWNER TO %I', {user})
         WHERE to_regnamespace('public') IS NOT NULL
         UNION ALL (SELECT format('ALTER ROLE CURRENT_USER IN DATABASE %I SET search_path TO %s',
             current_database(), replace(substr(pair, 13), '"$user"', quote_ident({user})))
