@@ -38,8 +38,7 @@ class Roles:
         self._core, self._own, self._is_private = core, own, is_private
         self._ours, self._names = own.address_of(), core.config.roles
         self._is_off = self._names == ("off",)
-        self._found: dict[str, _Login] = {}  # by users
-        self._refused: dict[str, str] = {}  # why the app cannot work as a user
+        self._found: dict[str, tuple[_Login, str]] = {}  # by users; why it cannot be had
         self._first: dict[Database, _Login] = {}
         self._entered: dict[tuple[Database, str], _Login] = {}
 
@@ -84,13 +83,11 @@ class Roles:
         if login is None or login.user == self._ours.user or self._is_off:
             return None
         if login.user not in self._found:
-            found = None
             try:
-                found = self._looked_for(login)
+                self._found[login.user] = self._looked_for(login), ""
             except ControlFailure as error:
-                self._refused[login.user] = error.first_line
-            self._found[login.user] = found
-        return self._found[login.user]
+                self._found[login.user] = None, error.first_line
+        return self._found[login.user][0]
 
     def _looked_for(self, login: ServerLogin) -> ServerLogin:
         self._make(login.user)
@@ -152,10 +149,9 @@ class Roles:
         if found is None:
             self.tell_of_policies(login, live)
         elif not self._is_named(login.user, live):
-            works_as = (first or self._ours).user
             self._core.ledger.note(
-                f"the schema grants nothing to {login.user}, which works as {works_as} in tests; "
-                f"next: GRANT … TO {identifier(login.user)} in the schema"
+                f"the schema grants nothing to {login.user}, which works as "
+                f"{(first or self._ours).user} in tests; next: GRANT … TO it in the schema"
             )
             return first
         return found
@@ -167,12 +163,11 @@ class Roles:
         with saying, closing(open_control(self._own.address_of(live))) as control:
             idle = control.rows(_IDLE.format(user=literal(user)))
         if idle:
-            names, refused = ", ".join(name for name, _ in idle), login and login.user
-            reason = self._refused.get(refused or "", "")
-            self._core.ledger.note(
-                f"policies do not act on {names}: the app works as {user}, which {idle[0][1]}"
-                + (f"; as {refused} it cannot: {reason}" if reason else "")
-            )
+            names = ", ".join(name for name, _ in idle)
+            told = f"policies do not act on {names}: the app works as {user}, which {idle[0][1]}"
+            if login and (reason := self._found.get(login.user, ("", ""))[1]):
+                told += f"; as {login.user} it cannot: {reason}"
+            self._core.ledger.note(told)
 
 
 # All rights, owners and policies of a database stand in one catalog of the server's.
