@@ -221,6 +221,13 @@ HARM = {
     "query_only": "PRAGMA query_only = ON",
     "recursive_triggers": "PRAGMA recursive_triggers = ON",
 }
+RARE = {
+    **{"busy_timeout": 1, "synchronous": 0, "cache_size": 7, "temp_store": 2},
+    **{"max_page_count": 1000, "mmap_size": 65536, "reverse_unordered_selects": 1},
+    **{"full_column_names": 1, "short_column_names": 0, "trusted_schema": 0},
+    **{"legacy_alter_table": 1, "automatic_index": 0, "cell_size_check": 1, "count_changes": 1},
+}
+HARM.update((name, f"PRAGMA {name} = {value}") for name, value in RARE.items())
 
 def pristine(connection):
     ask = lambda sql: connection.exec_driver_sql(sql).fetchall()
@@ -228,6 +235,8 @@ def pristine(connection):
     assert len(ask("PRAGMA database_list")) <= 2
     for setting in ("foreign_keys", "query_only", "recursive_triggers"):
         assert ask(f"PRAGMA {setting}") == [(0,)]
+    for setting, value in RARE.items():
+        assert ask(f"PRAGMA {setting}") != [(value,)]
 
 @pytest.fixture(autouse=True)
 def silent(caplog, recwarn):
@@ -269,7 +278,57 @@ def test_altered_connections_are_dropped_quietly_pitfall_132_002(tmp_path: Path)
     """Temporary tables, settings and ATTACH end with their test; no record, no warning."""
     example = small_example(tmp_path, test_altered=ALTERED)
     with untouched(example):
-        example.run("-p", "no:randomly").expect(passed=23)
+        example.run("-p", "no:randomly").expect(passed=79)
+
+
+SWITCHED = """
+import pytest
+from app import add, engine, names, text
+from sqlalchemy import event
+
+@event.listens_for(engine, "connect")
+def connected(connection, _):
+    connection.execute("PRAGMA journal_mode = DELETE").fetchall()
+
+def switch():
+    with engine.connect() as connection:
+        connection.execute(text("PRAGMA journal_mode = WAL")).all()
+        connection.commit()
+
+def mode():
+    with engine.connect() as connection:
+        return connection.scalar(text("PRAGMA journal_mode"))
+
+@pytest.mark.parametrize("turn", range(3))
+def test_turns_the_log_on(turn):
+    assert mode() == "delete"
+    switch()
+    add(engine, "in the log")
+    assert mode() == "wal"
+
+def test_of_its_own_connection():
+    engine.dispose()
+    add(engine, "mine")
+    assert (mode(), names(engine)) == ("delete", ["mine"])
+
+@pytest.fixture(scope="module")
+def log():
+    switch()
+
+@pytest.mark.parametrize("turn", range(2))
+def test_below_a_fixture(log, turn):
+    add(engine, "one")
+    assert names(engine) == ["one"]
+
+def test_after_it():
+    assert mode() == "delete"
+"""
+
+
+def test_the_journal_mode_is_taken_back_pitfall_132(tmp_path: Path) -> None:
+    """What a test has switched is as it was, also where each connection sets it."""
+    run = small_example(tmp_path, test_switched=SWITCHED).run("-p", "no:randomly")
+    run.expect(passed=7).never_says("a new file was put")
 
 
 FORK = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import weakref
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._postgresql import _arguments as arguments
@@ -18,7 +18,8 @@ from pytest_arena._values import STATEMENT_START as START
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from sqlalchemy.engine import Dialect
 
@@ -160,10 +161,9 @@ class ServerHandle:
         if self._reference() is not None:
             _end(self._core, self._key, self._pid, cancel=True)
 
-    @contextmanager
-    def alone(self, seconds: float = 0) -> Iterator[bool]:  # noqa: ARG002 - the server lets anybody in
+    def alone(self, seconds: float = 0) -> AbstractContextManager[bool]:  # noqa: ARG002 - it is never busy
         """It is never entered from here."""
-        yield True
+        return nullcontext(enter_result=True)
 
     def roll_back(self) -> None:
         """End its backend, and with it its transaction and its locks."""

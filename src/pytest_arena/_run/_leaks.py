@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from traceback import walk_stack
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._registry import Checkout
 
 
-_PATIENCE = 1.0  # seconds for whoever is inside of a connection
+_PATIENCE = 1.0  # seconds for who is inside of a connection, or for a task that is cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +101,7 @@ def end_transactions(leaks: Iterable[Checkout], *, is_closed: bool = False) -> b
     """
     inside = [leak for leak in leaks if not _is_ended(leak, 0, is_closed=is_closed)]
     # Who waited for the lock of one of the others has it by now.
-    ended = [_is_ended(leak, _PATIENCE, is_closed=is_closed) for leak in inside]
-    return all(ended)
+    return not [one for one in inside if not _is_ended(one, _PATIENCE, is_closed=is_closed)]
 
 
 def _is_ended(leak: Checkout, seconds: float, *, is_closed: bool) -> bool:
@@ -280,14 +280,10 @@ def _threads_at_work() -> dict[int, list[FrameType]]:
     return {ident: stack for ident, stack in found.items() if stack}
 
 
-def _threads_in_greenlets() -> Iterator[int]:
+def _threads_in_greenlets() -> set[int]:
     """Those of which only SQLAlchemy's part is seen: the user's code that calls it is below."""
-    for ident, top in sys._current_frames().items():  # noqa: SLF001 - as above
-        root = top
-        while root.f_back is not None:
-            root = root.f_back
-        if root.f_code.co_name != "_bootstrap":
-            yield ident
+    roots = {ident: [*walk_stack(top)][-1][0] for ident, top in sys._current_frames().items()}  # noqa: SLF001 - as above
+    return {ident for ident, root in roots.items() if root.f_code.co_name != "_bootstrap"}
 
 
 def late_error(lines: Iterable[str], what: str) -> LateWorkError:
@@ -308,7 +304,6 @@ class Tasks:
     is there when a loop is first seen, or comes with a wider fixture, stays.
     """
 
-    _PATIENCE = 1.0  # seconds for a task to end that is cancelled
     OURS = "pytest-arena: lifespan"  # of a wide fixture's client; it ends with the fixture
 
     def __init__(self) -> None:
@@ -347,13 +342,13 @@ class Tasks:
             for task in left:
                 task.cancel()
             if left:
-                await asyncio.wait(left, timeout=self._PATIENCE)
+                await asyncio.wait(left, timeout=_PATIENCE)
 
     def go_on(self) -> bool:
         """Let idle loops of this thread do what they have to do now. Returns whether there are."""
         here = threading.get_ident() if running_loop() is None else None
-        mine = [loop for loop, thread in self._threads.items() if thread == here]
-        idle = [loop for loop in mine if not loop.is_closed()]
+        known = list(self._threads.items())
+        idle = [loop for loop, thread in known if thread == here and not loop.is_closed()]
         for loop in idle:
             loop.call_soon(loop.stop)
             loop.run_forever()
@@ -370,7 +365,7 @@ class Tasks:
                 lines.append(str(line_of_coroutine(task.get_coro()) or task.get_name()))
                 task.cancel()
             if left:
-                loop.run_until_complete(asyncio.wait(left, timeout=self._PATIENCE))
+                loop.run_until_complete(asyncio.wait(left, timeout=_PATIENCE))
         return lines
 
     def _left(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:

@@ -88,8 +88,8 @@ class LevelHooks(Protocol):
         """
 
 
-_PATIENCE, _STEP = 0.1, 0.002
-_PATIENCE_WITH_OTHERS = 1.0  # who works in another thread, or in a loop, comes to an end
+# Seconds; others work in another thread, or in a loop, and come to an end.
+_PATIENCE, _PATIENCE_WITH_OTHERS, _STEP = 0.1, 1.0, 0.002
 
 
 class Levels:
@@ -304,10 +304,10 @@ class Levels:
             isolation.forget(is_undone=sum(one.writes for one in now) <= before.writes)
             return False
         here, taken = threading.get_ident(), self._gate.registry.taken()
-        if any(one.thread != here for one in taken) or (taken and self._tasks.go_on()):
-            left = self._left_with_patience(isolation, _PATIENCE_WITH_OTHERS)
-            if left is not None:
-                return left
+        others = any(one.thread != here for one in taken) or (taken and self._tasks.go_on())
+        patience = _PATIENCE_WITH_OTHERS if others else 0
+        if (left := self._left_with_patience(isolation, patience)) is not None:
+            return left
         # A half-read cursor that only a cycle keeps has the lock of its connection, closed or not.
         gc.collect()
         if (left := self._left_with_patience(isolation, 0)) is not None:

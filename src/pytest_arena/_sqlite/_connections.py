@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,13 +68,12 @@ class SQLiteHandle:
     @contextmanager
     def alone(self, seconds: float = 0) -> Iterator[bool]:
         """By the lock that is around each call of the app's, in whichever thread."""
-        turn = getattr(self.reference(), "arena_turn", None)
-        acquire = getattr(turn, "acquire", None)  # a connection from before the gate has none
-        is_alone = acquire is None or acquire(timeout=seconds)
+        turn = getattr(self.reference(), "arena_turn", None) or threading.RLock()
+        is_alone = turn.acquire(timeout=seconds)
         try:
             yield is_alone
         finally:
-            if turn is not None and acquire is not None and is_alone:
+            if is_alone:
                 turn.release()
 
     def roll_back(self) -> None:

@@ -107,7 +107,11 @@ class Copy:
         """Go back to the state at the matching ``enter``."""
         with self._telling():
             self._file.check_place()
-            changed = self._file.restore(self._levels[-1])
+            # The journal mode goes back with a new file: of an open one nobody could change it.
+            if is_switched := str(self.live) in sql.switched:
+                sql.switched.discard(str(self.live))
+                self._put_in_place(self._levels[-1])
+            changed = is_switched or self._file.restore(self._levels[-1])
         if self.check is not None:
             self.check()
         self._owed = None

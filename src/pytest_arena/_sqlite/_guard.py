@@ -9,7 +9,6 @@ import sqlite3
 import sqlite3.dbapi2
 import sys
 import threading
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial, wraps
 from operator import attrgetter
@@ -76,11 +75,12 @@ class GuardedConnection(sqlite3.Connection):
     arena_leads: Callable[[str], Aim | None] | None = None  # where a file lands that it attaches
     arena_aims: tuple[Aim, ...] = ()  # of what it has attached
     arena_authorizer: Callable[..., int] | None = None  # the app's own
-    arena_turn: Any = nullcontext()  # who is inside of it has this lock
+    arena_settings: tuple[Any, ...] | None = None  # None: it is new; (): some may have changed
+    arena_turn = threading.RLock()  # who is inside of it has this lock: each has one of its own
 
-    commit, rollback, close = (
-        _in_turn(getattr(sqlite3.Connection, name)) for name in ("commit", "rollback", "close")
-    )
+    commit = _in_turn(sqlite3.Connection.commit)
+    rollback = _in_turn(sqlite3.Connection.rollback)
+    close = _in_turn(sqlite3.Connection.close)
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
         """As ``sqlite3.Connection.cursor``."""
@@ -123,6 +123,8 @@ class _GuardedCursor:
         statement = _statement(args, kwargs)
         if _may_attach(statement):
             return _run_attaching(self.connection, run, args, kwargs)
+        if "PRAGMA" in statement or "pragma" in statement:
+            return _run_setting(self.connection, run, args, kwargs)
         started = _process.seconds()
         try:
             with self.connection.arena_turn:
@@ -144,8 +146,7 @@ class _GuardedCursor:
         run = super().executescript  # type: ignore[misc]  # the mixed-in one
         if _may_attach(_statement(args, kwargs)):
             return _run_attaching(self.connection, run, args, kwargs)
-        with self.connection.arena_turn:
-            return run(*args, **kwargs)
+        return _run_setting(self.connection, run, args, kwargs)
 
     def _check_file(self) -> None:
         __tracebackhide__ = True
@@ -176,12 +177,7 @@ def _statement(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     return first if isinstance(first, str) else ""
 
 
-def _run_attaching(
-    connection: GuardedConnection,
-    run: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
+def _run_attaching(connection: GuardedConnection, run: Any, args: Any, kwargs: Any) -> Any:
     """Run a script whose files are led, and let SQLite attach them meanwhile.
 
     It names each file that it attaches: also the one that VACUUM INTO writes.
@@ -213,9 +209,17 @@ def _run_attaching(
         sqlite3.Connection.set_authorizer(connection, own)
 
 
-def _led(
-    core: Core, connection: GuardedConnection, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _run_setting(connection: GuardedConnection, run: Any, args: Any, kwargs: Any) -> Any:
+    """Run a script that may set something. A new connection's settings are the app's own."""
+    if connection.arena_settings is not None:
+        connection.arena_settings = ()
+        if "journal_mode" in _statement(args, kwargs).lower():
+            sql.switched.add(sql.main_file(connection))
+    with connection.arena_turn:
+        return run(*args, **kwargs)
+
+
+def _led(core: Core, connection: GuardedConnection, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """The arguments, with the arena's files in the places of those that the script attaches."""
     __tracebackhide__ = True
     leads = connection.arena_leads

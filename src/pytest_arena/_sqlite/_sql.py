@@ -285,7 +285,17 @@ _SETTINGS = (
     *("foreign_keys", "query_only", "ignore_check_constraints", "recursive_triggers"),
     "locking_mode",  # one that has the file to itself would keep the next test from it
 )
+# Asked of a new connection, and of one on which a PRAGMA was sent since.
+_RARE_SETTINGS = (
+    *("busy_timeout", "synchronous", "cache_size", "temp_store", "max_page_count", "mmap_size"),
+    *("reverse_unordered_selects", "full_column_names", "short_column_names", "trusted_schema"),
+    *("legacy_alter_table", "automatic_index", "cell_size_check", "count_changes"),
+)
 _TEMP = 1  # the number of the database of temporary tables
+
+
+# Files whose journal mode a statement may have set, on a connection that was not new.
+switched: set[str] = set()
 
 
 def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
@@ -294,11 +304,17 @@ def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
     Temporary tables hide real ones; attached files and settings change what a statement does.
     """
     ask = sqlite3.Cursor(connection).execute  # a cursor without the app's row_factory
+    # Of sqlite3's very own class it is not noticed when they are set.
+    rare = getattr(connection, "arena_settings", _RARE_SETTINGS)
     try:
         # Reads the schema again, if a restore has changed it: SQLite would first refuse a statement
         # that has too few values for a table as it was ("table a has 4 columns but 3 values").
         ask("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+        if not rare:
+            rare = tuple(tuple(ask(f"PRAGMA {setting}")) for setting in _RARE_SETTINGS)
+            connection.arena_settings = rare  # type: ignore[attr-defined]  # of a guarded one
         return (
+            rare,
             *(ask(f"PRAGMA {setting}").fetchone()[0] for setting in _SETTINGS),
             tuple(row[1:] for row in ask("PRAGMA database_list") if row[0] != _TEMP),
             tuple(ask("SELECT name, sql FROM sqlite_temp_master")),
