@@ -209,11 +209,14 @@ def _run_attaching(connection: GuardedConnection, run: Any, args: Any, kwargs: A
         sqlite3.Connection.set_authorizer(connection, own)
 
 
+_SETS_JOURNAL_MODE = re.compile(r"journal_mode\s*[=(]", re.IGNORECASE)
+
+
 def _run_setting(connection: GuardedConnection, run: Any, args: Any, kwargs: Any) -> Any:
     """Run a script that may set something. A new connection's settings are the app's own."""
     if connection.arena_settings is not None:
         connection.arena_settings = ()
-        if "journal_mode" in _statement(args, kwargs).lower():
+        if _SETS_JOURNAL_MODE.search(_statement(args, kwargs)):
             sql.switched.add(sql.main_file(connection))
     with connection.arena_turn:
         return run(*args, **kwargs)
