@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
@@ -88,8 +89,9 @@ class ServerProject(Project):
         assert target.aim.address is not None
         url = _url(target.aim.address, "psycopg")
         as_text = url.set(host="", query={"host": url.host or ""})  # a folder, for a socket
-        os.environ["SHOP_URL"] = as_text.render_as_string(hide_password=False)
-        yield
+        named = {"SHOP_URL": as_text.render_as_string(hide_password=False)}
+        with patch.dict(os.environ, named):
+            yield
 
     def shelf(self) -> str:
         """Where the template of the schema stands."""
