@@ -79,7 +79,7 @@ def schema(used: str, body: str, where: str) -> list[str]:
     return [*bare, AT.format(path), f"SET search_path = {path}", called, used, STANDS]
 
 
-@pytest.mark.parametrize("where", ["public", "extensions"])
+@pytest.mark.parametrize("where", ["extensions", pytest.param("public", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("use", USES)
 def test_they_are_called_as_the_app_calls_them(use: str, body: str, where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import TYPE_CHECKING
 
@@ -183,14 +184,16 @@ def server() -> dict[str, str]:
     return {"PGHOST": str(url.host), "PGPORT": str(url.port), "PGUSER": str(url.username)}
 
 
-KINDS = [
-    pytest.param(kind, marks=[pytest.mark.slow] * (kind not in {"memory", "asyncpg"}))
-    for kind in URLS
-]
+EVERYDAY = {("asyncpg", order) for order in ORDERS} | {("memory", "session-first")}
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind, order",
+    [
+        pytest.param(*each, marks=[pytest.mark.slow] * (each not in EVERYDAY))
+        for each in itertools.product(URLS, ORDERS)
+    ],
+)
 def test_the_order_of_tests_decides_nothing_pitfall_145(
     example: Example, kind: str, order: str
 ) -> None:
