@@ -253,4 +253,4 @@ def test_a_poller_on_a_file_over_many_tests_pitfall_141(example: Example, poller
 @pytest.mark.parametrize("poller", POLLERS)
 def test_a_poller_on_a_server_pitfall_141(example: Example, poller: str, isolation: str) -> None:
     """P2: as on a file; what a copy takes away under it is opened anew."""
-    _passes(example, poller, isolation, 1000)
+    _passes(example, poller, isolation, 300)
