@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -152,3 +153,24 @@ def test_on_a_server_such_a_child_reaches_nobody(example: Example) -> None:
     """The database may have another name in the next test: `arena.url` says it."""
     tests = on_postgresql(example, cli=DEFAULTS, test_cli=ON_A_SERVER)
     tests.run("test_cli.py").expect(passed=1)
+
+
+IN_A_CHILD_RUN = """
+import os
+
+AT_IMPORT = "DATABASE_URL" in os.environ
+
+def test_the_app_has_found_no_variable(test_client):
+    assert not AT_IMPORT
+    assert test_client.get("/dancers").json() == ["Sand"]
+"""
+
+
+def test_a_child_run_of_arenas_finds_the_variable_unset_as_its_parent_did(
+    example: Example,
+) -> None:
+    """What stands there is the parent's own: the app would take it for another database."""
+    live = f"sqlite+aiosqlite:///{example.folder}/of_parent.db"
+    env = {"DATABASE_URL": live, "ARENA_ORIGINAL_URLS": json.dumps({live: ""})}
+    example.with_files(test_it=IN_A_CHILD_RUN).run(env=env).expect(passed=1)
+    assert not (example.folder / "of_parent.db").exists()

@@ -127,6 +127,30 @@ async def test_nothing_has_come_here(client):
     assert (await client.get("/dancers")).json() == ["Sand"]
 """
 
+TEARDOWN = """
+import pytest
+
+
+@pytest.fixture
+def cleans_up(test_client):
+    yield
+    test_client.post("/gate/Ghost")
+
+
+def test_whose_fixture_asks_last(cleans_up, test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+
+
+@pytest.fixture
+async def acleans_up(client):
+    yield
+    await client.post("/gate/Ghost")
+
+
+async def test_whose_async_fixture_asks_last(acleans_up, client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
 CUT_OFF = """
 import pytest
 import late
@@ -192,6 +216,14 @@ def test_what_goes_on_is_cut_off_and_named_once(example: Example, how: str) -> N
     run.says("arena: refused: a connection for work that a request of an earlier test had begun: ")
     run.says("late.py:21 with sync_engine.begin()")
     assert run.output.count(told) == 2
+
+
+def test_what_a_fixtures_tear_down_has_begun_counts(example: Example) -> None:
+    """It is the test's, whose coroutine has ended by then."""
+    project = late_app(example, "copy", test_late=TEARDOWN)
+    run = project.run("--arena-late=fail", "--arena-settle=0.1").expect(1, passed=2, errors=2)
+    run.says("test_whose_fixture_asks_last has ended, and work", "late.py:31  GATE.wait(60)")
+    run.says("test_whose_async_fixture_asks_last has ended, and work")
 
 
 def test_late_work_fails_its_test_where_that_is_asked_for(example: Example) -> None:

@@ -431,8 +431,8 @@ class Environment:
     def redirect(self) -> None:
         """Put the new URLs in place. The first one's database is the app's first."""
         self._put({name: self._inside(url) for name, url in self._originals.items() if url})
-        for name in self._unset:
-            os.environ.pop(name, None)
+        for name in [name for name, url in self._originals.items() if not url]:
+            del os.environ[name]  # the run that this one is a child of has set it
 
     def complete(self) -> None:
         """Set what nobody has set, if it is known by now which database the app's engines mean.

@@ -102,11 +102,12 @@ class FixtureLevels:
 
     def _await_late_work(self, test: RunningTest) -> None:
         late_work = test.late_work
-        if late_work.cut_off is None and not test.failed:  # a coroutine has waited in its loop
+        if not test.failed:  # a coroutine has waited in its loop, and not for its fixtures
             deque(late_work.waiting(), maxlen=0)
-        frames = ((ident, stack[-1]) for ident, stack in late_work.threads().items())
-        test.gate.registry.late.update(frames)
-        lines = late_work.cut_off or []
+        lines = late_work.cut_off
+        if lines or test.failed:
+            frames = ((ident, stack[-1]) for ident, stack in late_work.threads().items())
+            test.gate.registry.late.update(frames)
         told = f"{test.plan.name} has ended, and work that a request had begun was cut off"
         if lines and self._late == "fail":
             raise late_error(lines, told)

@@ -209,7 +209,7 @@ class LateWork:
         self._endless = endless  # lines that were waited for in vain: once is enough for a run
         self._tasks_before: dict[asyncio.AbstractEventLoop, WeakSet[asyncio.Task[Any]]] = {}
         self._threads_before: frozenset[int] = frozenset()
-        self.cut_off: list[str] | None = None
+        self.cut_off: list[str] = []
 
     def serving(self) -> None:
         """In the app's loop, before it answers."""
@@ -260,14 +260,14 @@ class LateWork:
 
         Without a time of its own it is the end of the test: what works then is cut off.
         """
-        endless = self._endless if patience is None else ()
+        endless = self._endless if patience is None else set()
         end = seconds() + (self._patience if patience is None else patience)
-        while seconds() < end and any(line not in endless for line in self.lines()):
+        while not endless.issuperset(left := self.lines()) and seconds() < end:
             rest(_STEP)  # the loop's own clock may be one that a test has stopped
             yield
         if patience is None:
-            self.cut_off = self.lines()
-            self._endless.update(self.cut_off)
+            self.cut_off += left
+            self._endless.update(left)
 
 
 _STEP = 0.0002  # seconds
