@@ -349,16 +349,26 @@ def draw_map(files: list[Source], text: str) -> str:
 
 
 # What a capability that came later may take beside the budget of the house as it was rebuilt.
-FURTHER = {"what a green test may be believed for": 700}
+FURTHER = {
+    "what a green test may be believed for": 700,
+    "streams and websockets that a test reads": 180,
+    "requests of the reader's own clients, and locks that they wait for": 150,
+    "what a failed test is told of caches and cookies": 50,
+}
+FURTHER_OF_THE_WING = {"assertions that hang on the answer, policies that are switched off": 150}
 
 MEASURES = (
-    Measure("code lines", 23_500 + sum(FURTHER.values()), lines),
+    Measure("code lines", 23_500 + sum((FURTHER | FURTHER_OF_THE_WING).values()), lines),
     Measure(
         "code lines of the core",
         17_000 + sum(FURTHER.values()),
         lambda files: lines(wing(files, within=False)),
     ),
-    Measure("code lines of the wing", 6_500, lambda files: lines(wing(files, within=True))),
+    Measure(
+        "code lines of the wing",
+        6_500 + sum(FURTHER_OF_THE_WING.values()),
+        lambda files: lines(wing(files, within=True)),
+    ),
     Measure("modules", 180, len),
     Measure("folders with many modules", 0, wide_folders),
     Measure("classes with many methods", 0, wide_classes),
