@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import atexit
 import functools
@@ -69,7 +70,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         )
     for flag in FLAGS:
         kinds: dict[str, Any] = {"action": "append", "metavar": flag.metavar}
-        form = kinds if flag.metavar else {"action": "store_true"}
+        switch = {"action": argparse.BooleanOptionalAction if flag.has_no else "store_true"}
+        form = kinds if flag.metavar else switch
         group.addoption(flag.flag, dest=f"arena_{flag.name}", help=flag.help, **form)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.plugin.private_server import on_postgresql, private_server
-from tests.scenarios.proving import RERUNS, XDIST
+from tests.scenarios.proving import RERUNS, XDIST, told
 from tests.scenarios.sabotaged import (
     FOREIGN,
     HONEST,
@@ -27,6 +27,7 @@ from tests.scenarios.sabotaged import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_arena.testing import Example
     from tests.scenarios.proving import Told
 
 ALL = (HONEST, TWINS, FOREIGN, WIDE)
@@ -134,6 +135,50 @@ def test_a_rerun_does_not_follow_a_failure_that_is_wanted(tmp_path: Path) -> Non
     expected = {name: one for name, one in RESULTS.items() if name.startswith("wide")}
     assert results(found) == {**expected, "after": "--NN"}
     found.run.expect(0, passed=5)
+
+
+_BY_ITSELF = "(strict in CI; off: --no-scenarios-sabotage)"
+
+
+@pytest.fixture(scope="module")
+def hollow(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    """A suite of hollow tests alone, which all prove their scenarios as long as nobody tries."""
+    return suite(tmp_path_factory.mktemp("hollow"), TWINS)
+
+
+def test_a_strict_run_in_ci_tries_each_proof_unless_it_is_told_not_to(hollow: Example) -> None:
+    """It is the gate of a merge: what could not fail there lets all pass."""
+    found = told(hollow, "--scenarios=strict", env={"CI": "true"})
+    assert set(found.statuses.values()) == {"HOLLOW"}
+    assert found.run.status == 1
+    found.run.says("sabotage: 6 tests run again ", _BY_ITSELF)
+    plain = told(hollow, "--scenarios=strict", "--no-scenarios-sabotage", env={"CI": "true"})
+    assert set(plain.statuses.values()) == {"PROVEN"}
+    assert plain.run.status == 0
+    plain.run.says("(not tried: --scenarios-sabotage)").never_says("sabotage: ", _BY_ITSELF)
+
+
+@pytest.mark.parametrize(
+    "args,env",
+    [
+        (["--scenarios=report"], {"CI": "true"}),
+        (["--scenarios=strict"], {"CI": "false"}),
+        (["--scenarios=strict"], {}),
+    ],
+)
+def test_nobody_else_is_made_to_wait_for_it(
+    hollow: Example, args: list[str], env: dict[str, str]
+) -> None:
+    """Who only reads the verdicts, and who runs the tests at a desk."""
+    found = told(hollow, *args, env=env)
+    assert set(found.statuses.values()) == {"PROVEN"}
+    found.run.never_says("sabotage: ", _BY_ITSELF)
+
+
+def test_who_asks_for_it_is_not_told_why(hollow: Example) -> None:
+    """The line names what was not asked for."""
+    found = sabotaged(hollow, "--scenarios=strict", env={"CI": "true"})
+    found.run.says("sabotage: 6 tests run again ").never_says(_BY_ITSELF)
 
 
 def test_a_run_that_is_stopped_breaks_nothing(tmp_path: Path) -> None:

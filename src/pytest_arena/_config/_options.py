@@ -51,6 +51,8 @@ class Flag:
     metavar: str = ""
     """What it takes, any number of times; empty for a switch."""
     prefix: str = "--"
+    has_no: bool = False
+    """Of a switch: whether ``--no-…`` says that it is not wanted."""
 
     @property
     def flag(self) -> str:
@@ -297,7 +299,8 @@ FLAGS = (
         "scenarios_sabotage",
         "Run the tests of proven scenarios again with something broken: the seed removed, the "
         "app's commit taken back, the response emptied, or turned into a 500. A test that stays "
-        "green is HOLLOW.",
+        "green is HOLLOW. Default: on where scenarios are strict and CI is set, else off.",
+        has_no=True,
     ),
     # Also ARENA_<NAME> where that is neither empty, 0, no, off nor false.
     Flag(

@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import platformdirs
 
@@ -59,7 +59,7 @@ class Config:
     scenario_waive: tuple[str, ...]
     scenario: tuple[str, ...]
     scenarios_out: str
-    scenarios_sabotage: bool
+    scenarios_sabotage: bool | None  # None: nobody has said
 
     @property
     def server_url(self) -> str:
@@ -117,7 +117,7 @@ def load_config(
         places={name: redact(value.place) for name, value in given.items()},
         scenario=_given(flags, "scenario"),
         scenarios_out=",".join(_given(flags, "scenarios_out")),
-        scenarios_sabotage=bool(flags.get("scenarios_sabotage")),
+        scenarios_sabotage=cast("bool | None", flags.get("scenarios_sabotage")),
     )
     _check_values(config, given)
     _check_scenarios(config)

@@ -67,6 +67,7 @@ class SabotagePasses:
         self._tests = self._runs = 0
         self._took = 0.0
         self._why_not = ""
+        self.cause = ""  # why it is done where nobody has asked for it
 
     # The tests as they are.
 
@@ -208,8 +209,8 @@ class SabotagePasses:
         """One line, whatever became of the tests: the scenarios say that."""
         runs = f"{counted(self._tests, 'test')} run again {counted(self._runs, 'time')}"
         done = f"{runs} in {self._took:.1f} s" if self._tests else "no test to run again"
-        why_not = f" ({self._why_not})" * bool(self._why_not)
-        terminalreporter.write_line(f"sabotage: {done}{why_not}")
+        remarks = "; ".join(filter(None, [self._why_not, self.cause]))
+        terminalreporter.write_line(f"sabotage: {done}" + f" ({remarks})" * bool(remarks))
 
 
 def _why_not(session: Any) -> str:
