@@ -548,6 +548,15 @@ class Product(Protocol):
     def keep(self, database: Database, title: str) -> str:
         """Keep what stands now; return where: a file, or a URL."""
 
+    def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
+        """Return the tables on which policies act for the app's roles, by their names.
+
+        With ``is_off`` they act no more, until the level that stands now is left.
+
+        Raises:
+            ArenaError: somebody holds a lock on one of them; or the server is gone.
+        """
+
     def remove(self, database: Database) -> None:
         """A database is asked for no more: its isolation is closed, and nothing of it stays."""
 

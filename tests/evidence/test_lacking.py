@@ -25,7 +25,7 @@ from tests.evidence.samples import (
     step,
 )
 
-Kind = Literal["seed", "commit", "empty", "500"]
+Kind = Literal["seed", "commit", "policy", "empty", "500"]
 Result = Literal["noticed", "survived", "not applicable", "unknown"]
 
 CONSTANT = Asserted(place="tests/test_b.py:16", text="True", after=1, is_constant=True)
@@ -250,11 +250,11 @@ def test_blocks_of_another_scenario_of_the_same_test_do_not_count() -> None:
 
 # --- sabotage ---------------------------------------------------------------------------------
 
-KINDS: tuple[Kind, ...] = ("seed", "commit", "empty", "500")
+KINDS: tuple[Kind, ...] = ("seed", "commit", "policy", "empty", "500")
 
 
 def noticed(but: Kind | None = None, result: Result = "noticed") -> tuple[Sabotage, ...]:
-    """All four kinds were noticed, but for one."""
+    """All kinds were noticed, but for one."""
     return tuple(Sabotage(kind=kind, result=result if kind == but else "noticed") for kind in KINDS)
 
 
@@ -275,6 +275,7 @@ def test_a_test_that_notices_every_sabotage_is_proven() -> None:
     [
         ("seed", "its seed removed"),
         ("commit", "the app's commit rolled back"),
+        ("policy", "the policies of its tables off"),
         ("empty", "the answer emptied"),
         ("500", "the answer turned into a 500"),
     ],

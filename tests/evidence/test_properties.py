@@ -91,7 +91,7 @@ all_facts = st.builds(
 )
 sabotages = st.builds(
     Sabotage,
-    kind=st.sampled_from(("seed", "commit", "empty", "500")),
+    kind=st.sampled_from(("seed", "commit", "policy", "empty", "500")),
     result=st.sampled_from(("noticed", "survived", "not applicable", "unknown")),
     why=TEXT,
 )

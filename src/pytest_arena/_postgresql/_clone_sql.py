@@ -4,7 +4,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pytest_arena._postgresql._control import identifier, literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _COPY = "the copy"
 COPY = identifier(_COPY)  # for its name, in the settings of a copy
@@ -73,6 +78,17 @@ def clients_inside(name: str) -> str:
         f"WHERE datname = {literal(name)} AND backend_type = 'client backend' "
         "AND locktype = 'virtualxid' AND mode = 'ExclusiveLock' AND pid <> pg_backend_pid()"
     )
+
+
+def without_policies(tables: Iterable[str]) -> str:
+    """Have no policy act on tables. Whoever holds a lock on one is waited for a second.
+
+    No journal notes it as a change of the schema that a test has made.
+    """
+    changes = " ".join(f"ALTER TABLE {one} DISABLE ROW LEVEL SECURITY;" for one in tables)
+    settings = "('lock_timeout', '1s'), ('arena.undo', '1')"
+    set_ = f"PERFORM pg_catalog.set_config(k, v, true) FROM (VALUES {settings}) s(k, v);"
+    return f"DO $arena$ BEGIN {set_} {changes} END $arena$"
 
 
 def rollback_prepared(gid: str) -> str:

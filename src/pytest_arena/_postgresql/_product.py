@@ -190,6 +190,11 @@ class PostgreSQL:
         url = url_of(self._databases().address_of(kept), "psycopg")
         return url.set(drivername="postgresql", password=None).render_as_string()
 
+    def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
+        """By the users of the app's engines."""
+        live = cast("ServerIsolation", database.isolation).live
+        return live.policed(self._roles.policed(database), is_off=is_off)
+
     def remove(self, database: Database) -> None:
         """Drop what is live and its pictures."""
         if database.isolation is not None:

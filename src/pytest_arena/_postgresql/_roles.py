@@ -156,12 +156,18 @@ class Roles:
             return first
         return found
 
+    def policed(self, database: Database) -> str:
+        """Write the query of the tables of a database on which policies act for the app."""
+        entered = (one for (known, _), one in self._entered.items() if known is database)
+        logins = [self._first.get(database), *entered]
+        return _ACTING.format(users=", ".join(literal((one or self._ours).user) for one in logins))
+
     def tell_of_policies(self, login: _Login, live: str) -> None:
         """Tell which tables' policies do not act for whoever asks for a login."""
         user = (self._usable(login) or self._ours).user
         saying = self._own.saying("the policies cannot be read")
         with saying, closing(open_control(self._own.address_of(live))) as control:
-            idle = control.rows(_IDLE.format(user=literal(user)))
+            idle = control.rows(_IDLE.format(users=literal(user)))
         if idle:
             names = ", ".join(name for name, _ in idle)
             told = f"policies do not act on {names}: the app works as {user}, which {idle[0][1]}"
@@ -177,14 +183,18 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_shdepend s
     JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND {which}
     WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass)
 """
-_IDLE = """
+_POLICED = """
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.rolname IN ({users}) CROSS JOIN LATERAL (
+    SELECT r.rolsuper OR r.rolbypassrls OR NOT c.relforcerowsecurity
+    AND pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE') AS is_free) s
+WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND
+"""
+_ACTING = f"SELECT DISTINCT c.oid::pg_catalog.regclass::text {_POLICED} NOT s.is_free ORDER BY 1"
+_IDLE = f"""
 SELECT c.oid::pg_catalog.regclass::text,
     CASE WHEN r.rolsuper THEN 'is a superuser' WHEN r.rolbypassrls THEN 'has BYPASSRLS'
     ELSE 'owns what they are on, without FORCE ROW LEVEL SECURITY' END
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.rolname = {user}
-WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND (r.rolsuper OR r.rolbypassrls
-    OR NOT c.relforcerowsecurity AND pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE'))
-ORDER BY 1
+{_POLICED} s.is_free ORDER BY 1
 """
 # As if the app had made it. An extension's things stay its own, a column's sequence goes with its
 # table. The database is known as arena's by its owner: rights on it are granted. Arena's own login

@@ -102,6 +102,11 @@ class SQLite:
             database.isolation.save(file)
         return str(file)
 
+    def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
+        """SQLite has none."""
+        del database, is_off
+        return ()
+
     def remove(self, database: Database) -> None:
         """The live file, its side files and pictures."""
         if database.isolation is not None:

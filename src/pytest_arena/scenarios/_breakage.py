@@ -12,6 +12,7 @@ from pytest_arena._process import running_loop
 from pytest_arena._run._run import ArenaRun
 from pytest_arena._run._test import RunningTest
 from pytest_arena.errors import IsolationError
+from pytest_arena.scenarios._log import read_of
 from pytest_arena.scenarios.evidence._document import Facts, Requested, SabotageKind
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -25,6 +26,8 @@ class Breaking:
       test's own level is left; without them that level is emptied.
     - ``commit``: what the app has committed is taken back when the request is over, and what those
       have that were under way together with it; its answer stays.
+    - ``policy``: before the request the policies of all tables (row-level security) are switched
+      off, until the level that stands then is left.
     - ``empty``, ``500``: the answer comes without its body, or as a plain 500; the work stays.
     - None: nothing is broken, to compare others with.
 
@@ -42,6 +45,8 @@ class Breaking:
         self.is_timed_out = False
         self.is_late_since: int | None = None
         """The request that was under way already: what was to be done needs a quiet moment."""
+        self.policed: tuple[str, ...] = ()  # tables whose policies are off
+        self.touched = set[str]()  # those of them that requests have read since
         self.errors: list[Exception] = []
         self._lock = threading.Lock()  # sync clients may be called in several threads
         self._under_way = 0
@@ -74,18 +79,19 @@ class Breaking:
                 self._change_databases(self._run.current.running())
 
     def _change_databases(self, test: RunningTest) -> None:
-        if self._kind not in {"seed", "commit"}:
+        if self._kind not in {"seed", "commit", "policy"}:
             return
         if self._under_way > 1:
             self.is_late_since = self._first
             return
-        levels = self._run.levels
+        levels, standing = self._run.levels, self._run.databases.levels
         level, is_seed = levels.find(test), self._kind == "seed"
+        is_top = level is not None and standing[-1] is level
         with self._errors_kept():
-            if is_seed and level is not None and self._run.databases.levels == [level]:
+            if is_seed and level is not None and standing == [level]:
                 levels.begin_anew(level)
-            else:
-                serial = test.serial if is_seed else next(self._run.serials)
+            elif self._kind != "policy" or not is_top:
+                serial = next(self._run.serials) if self._kind == "commit" else test.serial
                 name, stage = f"{test.plan.name}, sabotaged", test.plan.stage
                 above = Level(self, name, serial, stage, is_anew=is_seed)
                 levels.enter(above)
@@ -93,6 +99,9 @@ class Breaking:
             if is_seed:  # whoever looked before this would take it for what the test has done
                 test.begin_anew()
                 self.is_applied = True
+            elif self._kind == "policy":
+                self.policed = policed(self._run, is_off=True)
+                self.is_applied = bool(self.policed)
 
     def sending(self, request: Request, send: Send) -> Send:
         """Return what the app is to send its answer by."""
@@ -106,6 +115,7 @@ class Breaking:
         if request.is_login:
             return
         with self._lock, self._errors_kept():
+            self.touched.update(read_of(request.doings.statements, self.policed))
             self._under_way -= 1
             if not self._under_way and self._kind == "commit" and self._level is not None:
                 level, self._level = self._level, None
@@ -130,26 +140,34 @@ class Breaking:
             self.errors.append(error)
 
 
+def policed(run: ArenaRun, *, is_off: bool = False) -> tuple[str, ...]:
+    """Return the tables of all databases on which policies act for the app."""
+    known = run.databases.provisioned()
+    return tuple(name for one in known for name in one.product.policed(one, is_off=is_off))
+
+
 _SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}
 _REFUSAL, _ERROR = 400, 500
 
 
-def to_break(facts: Facts) -> dict[SabotageKind, int | str]:
+def to_break(facts: Facts, *, has_policies: bool) -> dict[SabotageKind, int | str]:
     """Return of each kind the number of the request around which it is done, or why it is not.
 
     - ``seed``: the first request that is no preparation, where rows were written before it.
     - ``commit``: the last one that changed rows, those of the preparation left out.
+    - ``policy``: the first one, too; ``has_policies``: where some act for the app.
     - ``empty``: the last one, where its answer may have a body. That of a refusal (4xx) says no
       more than its status does.
     - ``500``: the last one, where it has an answer.
     """
     if not facts.requests:
-        return dict.fromkeys(("seed", "commit", "empty", "500"), "it makes no request")
+        return dict.fromkeys(("seed", "commit", "policy", "empty", "500"), "it makes no request")
     last = facts.requests[-1]
     number = len(facts.requests) - 1
     return {
         "seed": "it writes no row before its first request" if facts.seeded == () else facts.first,
         "commit": _last_change(facts),
+        "policy": facts.first if has_policies else "no policy acts on what the app does",
         "empty": _why_not_emptied(last) or number,
         "500": _why_not_failed(last) or number,
     }

@@ -193,7 +193,7 @@ class Reading:
             status=one.status,
             role=one.role or "",
             changed=self._known("changed", lambda: self._changed(one)),
-            read=_read_of(one.doings.statements, tables),
+            read=read_of(one.doings.statements, tables),
             observed=one.is_observed,
         )
 
@@ -374,7 +374,7 @@ _QUERY = re.compile(r"\bSELECT\b", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
 
 
-def _read_of(statements: Iterable[str], tables: Iterable[str]) -> tuple[str, ...]:
+def read_of(statements: Iterable[str], tables: Iterable[str]) -> tuple[str, ...]:
     """Return those of the tables that are named in statements by which they can be read."""
     words = frozenset[str]().union(*map(_words, statements))
     return tuple(sorted(one for one in tables if _last_word(one) <= words))

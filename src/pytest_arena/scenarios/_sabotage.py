@@ -16,7 +16,7 @@ import pluggy
 
 from pytest_arena import _process
 from pytest_arena.errors import ArenaError, LoginError, RefusedError
-from pytest_arena.scenarios._breakage import Breaking, to_break
+from pytest_arena.scenarios._breakage import Breaking, policed, to_break
 from pytest_arena.scenarios._instruments import Instruments
 from pytest_arena.scenarios._mapping import Mapped
 from pytest_arena.scenarios._tries import ADDRESS, Tries, told
@@ -124,7 +124,7 @@ class SabotagePasses:
 
     def _sabotages(self, item: Any, facts: Facts, following: Any) -> Iterator[Sabotage]:
         """Run a test once for each kind that applies to it."""
-        plan = to_break(facts)
+        plan = to_break(facts, has_policies=bool(policed(self._instruments.run)))
         kinds = [kind for kind, planned in plan.items() if isinstance(planned, int)]
         lacks = self._lacks(item) if kinds else ""
         for kind, planned in plan.items():
@@ -293,7 +293,9 @@ def _judged(
         return "noticed", _ENDLESS if breaking.is_timed_out else noticed.reason
     if said := _unknown(breaking, phases, noticed):
         return "unknown", said.partition("\n")[0]
-    return ("survived", "") if breaking.is_applied else ("not applicable", _NOTHING_THERE[kind])
+    is_about = breaking.touched if kind == "policy" else breaking.is_applied
+    tables = ", ".join(sorted(breaking.touched))
+    return ("survived", tables) if is_about else ("not applicable", _NOTHING_THERE[kind])
 
 
 def _unknown(breaking: Breaking, phases: list[_Phase], noticed: _Phase | None) -> str:
@@ -312,6 +314,7 @@ _ENDLESS = "it waited without an end, and was ended"
 _NOTHING_THERE: dict[SabotageKind, str] = {
     "seed": "there was no moment to remove it",
     "commit": "the request changed no row",
+    "policy": "no request reads a table that has policies",
     "empty": "its last answer has no body",
     "500": "its last request has no answer",
 }

@@ -63,6 +63,7 @@ class LiveDatabase:
         self.is_altered = False  # the journal was made anew, and there is no snapshot of it yet
         self.kept_as: tuple[str, str] | None = None  # a name and a title, for when it is given up
         self.is_lost = False
+        self.is_spoiled = False  # by us: whatever the level is asked, a copy takes its place
         # To read all that is there: warm, it takes a third.
         self.reader = ServerLine(lambda: open_control(self.address), self._lost)
 
@@ -89,6 +90,19 @@ class LiveDatabase:
         """Return the backends of clients inside a transaction, whether or not they wrote."""
         return {int(pid) for (pid,) in self.own.control.rows(sql.clients_inside(self.name))}
 
+    def policed(self, question: str, *, is_off: bool) -> tuple[str, ...]:
+        """Return the tables that a question finds.
+
+        With ``is_off`` their policies do not act until the top level is left.
+        """
+        with self.own.saying("the policies cannot be read, or switched off"):
+            rows = self.reader.do(lambda control: control.rows(question))
+            tables = tuple(name for (name,) in rows)
+            if tables and is_off:
+                self.is_spoiled = True  # first: nothing of it stays, whatever comes
+                self.reader.do(lambda control: control.run(sql.without_policies(tables)))
+        return tables
+
     # From one database to the next
 
     def put(
@@ -110,7 +124,7 @@ class LiveDatabase:
         if not is_first:
             self.give_up()
         self.go_to(name, snapshot, opened, known)
-        self.base = base
+        self.base, self.is_spoiled = base, False
 
     def fork(self, base: int) -> None:
         """Make what stands a snapshot, and go on with a copy of it; all connections end."""
@@ -222,7 +236,8 @@ class ServerLevel(Generic[LiveT]):
     def stands(self) -> bool:
         """Whether the live database is the one that it was entered in, and can be left in place."""
         is_same = self.archive is None and self.snapshot is self.live.snapshot
-        return is_same and not (self.live.kept_as or self.owed or self.is_wrong)
+        is_given_up = self.live.kept_as or self.live.is_spoiled
+        return is_same and not (is_given_up or self.owed or self.is_wrong)
 
 
 class ServerMoment:

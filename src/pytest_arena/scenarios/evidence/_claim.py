@@ -28,6 +28,7 @@ NO_REQUEST = "@no-request"  # it is not about a request, but a command, a batch,
 BROKEN = {
     "seed": "its seed removed",
     "commit": "the app's commit rolled back",
+    "policy": "the policies of its tables off",
     "empty": "the answer emptied",
     "500": "the answer turned into a 500",
 }
@@ -134,14 +135,15 @@ class Claim:
         """Yield HOLLOW for each kind that the test survived, UNKNOWN for each that says nothing.
 
         A tag on the scenario excuses one kind: ``@survives-seed`` (and ``@no-seed``),
-        ``@survives-commit``, ``@survives-empty``, ``@survives-500``.
+        ``@survives-commit``, ``@survives-policy``, ``@survives-empty``, ``@survives-500``.
         """
         for sabotage in sabotages:
             kind, excuses = sabotage.kind, {f"@survives-{sabotage.kind}"}
             if self.tags & (excuses | {NO_SEED} if kind == "seed" else excuses):
                 continue
             if sabotage.result == "survived":
-                yield self.flag(Status.HOLLOW, f"stays green with {BROKEN[kind]}")
+                what = f"stays green with {BROKEN[kind]}"
+                yield self.flag(Status.HOLLOW, ": ".join(filter(None, [what, sabotage.why])))
             if sabotage.result == "unknown":
                 what = f"whether it notices {BROKEN[kind]} is not known"
                 yield self.flag(Status.UNKNOWN, ": ".join(filter(None, [what, sabotage.why])))

@@ -16,7 +16,7 @@ from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios.specs._specification import Pairs, Problem, ScenarioSpec
 
 Counts = tuple[tuple[str, int], ...]
-SabotageKind = Literal["seed", "commit", "empty", "500"]
+SabotageKind = Literal["seed", "commit", "policy", "empty", "500"]
 SabotageResult = Literal["noticed", "survived", "not applicable", "unknown"]
 Outcome = Literal["passed", "failed", "skipped", "xfailed", "xpassed", "unfinished"]
 
@@ -93,7 +93,8 @@ class Sabotage:
 
     kind: SabotageKind
     result: SabotageResult
-    why: str = ""  # of one that was noticed the failure's first line
+    # Of one that was noticed the failure's first line; of policies that were not, their tables.
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
