@@ -298,9 +298,9 @@ FLAGS = (
     Flag(
         "scenarios_sabotage",
         "Run the tests of proven scenarios again with something broken: the seed removed, the "
-        "app's commit taken back, PostgreSQL's policies off, the response emptied, or turned into a "
-        "500. A test that stays green is HOLLOW. Default: on where scenarios are strict and CI is "
-        "set, else off.",
+        "app's commit taken back, PostgreSQL's policies off, the response emptied, or turned into "
+        "a 500. A test that stays green is HOLLOW. Default: on where scenarios are strict and CI "
+        "is set, else off.",
         has_no=True,
     ),
     # Also ARENA_<NAME> where that is neither empty, 0, no, off nor false.
