@@ -90,6 +90,7 @@ class Ledger:
     notes: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     table_seconds: dict[str, float] = field(default_factory=dict)  # by test, "" outside of any
+    isolation_seconds: float = 0.0  # of the test
     verified: int = 0
     verified_seconds: float = 0.0
     _table_at: float = 0.0
@@ -98,7 +99,7 @@ class Ledger:
 
     def begin(self, test: str) -> None:
         """From here on facts belong to this test."""
-        self.test, self.requests = test, []
+        self.test, self.requests, self.isolation_seconds = test, [], 0.0
 
     def end(self, facts: TestFacts | None = None) -> None:
         """The test is settled; what follows belongs to no test."""

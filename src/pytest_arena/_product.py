@@ -179,9 +179,6 @@ class Core(Protocol):
     def serial(self) -> int:
         """The serial of the level that stands now, in which connections are taken."""
 
-    def made_table(self, file: str, started: float, ended: float) -> None:
-        """A statement made a table in a file; times are of ``_process.seconds``."""
-
     def means(self, asked: Asked) -> bool:
         """Whether an engine of the app's means this database of a server, connected or not."""
 

@@ -224,6 +224,9 @@ def memory():
 def test_an_engine_in_memory_for_each_test_that_nobody_disposes_of(memory, turn):
     add(memory, "Ruby")
     assert names(memory) == ["Ruby"]
+    with memory.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "memory"
+    assert not memory._has_events  # each statement would pay for it
     assert len(provisioned()) <= 20
 
 KEPT = []

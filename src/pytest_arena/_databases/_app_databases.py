@@ -124,7 +124,7 @@ _HOSTS = re.compile(r"(\w+://)([^/]+)(/.*)")
 
 def real(file: str) -> str:
     """Return a file's path without links, by which it is known."""
-    return str(Path(file).resolve())
+    return os.path.realpath(file)
 
 
 def _is_meant_by_an_engine(file: str) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.engine import make_url
 
+from pytest_arena import _process
 from pytest_arena._databases._app_databases import (
     AllowedFiles,
     Environment,
@@ -178,11 +179,6 @@ class Databases:
         """Return the build of a template that the caller is a part of."""
         return self._builds.now() if self._builds.running else None
 
-    def made_table(self, file: str, started: float, ended: float) -> None:
-        """Keep what it costs that the app, and no template, makes the tables."""
-        if self.known.at_file(file) is not None:
-            self.ledger.made_table(started, ended)
-
     def asked(self) -> tuple[list[str], set[str]]:
         """Return the databases on servers that were asked for, and the users that engines name."""
         found: list[Database | Asked | None] = [*map(asked_by_engine, find_engines())]
@@ -312,11 +308,13 @@ class Provision:
         database.busy = True
         try:
             template = self._template(database, Stage.SEEDED)
+            started = _process.seconds()
             isolation = database.product.isolate(database, template)
             if self._config.verify:
                 isolation = cast("Isolation", Verified(isolation, database.name, self._ledger))
             for level in levels:
                 self.enter(isolation, database, level)
+            self._ledger.isolation_seconds += _process.seconds() - started
             database.is_of_a_test = bool(levels) and levels[-1].is_test
             database.isolation = isolation
         except (ConfigError, ServerError, TemplateError) as error:

@@ -104,7 +104,6 @@ class Levels:
     ) -> None:
         self._databases, self._gate, self._ledger, self._hooks = databases, gate, ledger, hooks
         self._stack, self._tasks = databases.levels, tasks
-        self.seconds = 0.0
         self._before: dict[Level | None, _leaks.HeldByFixtures] = {}
         self._sessions_of_tests: set[int] = set()  # that outlive them
         self._in_the_way: list[Checkout] = []
@@ -144,7 +143,7 @@ class Levels:
         self._gate.let_go_of_stale()
         self._stack.append(level)
         self._before[level] = _leaks.HeldByFixtures.now(self._gate, self._sessions_of_tests)
-        self.seconds += _process.seconds() - started
+        self._ledger.isolation_seconds += _process.seconds() - started
         self._hooks.pytest_arena_enter(level=level)
 
     def end_leaks(self, level: Level | None, serial: int) -> None:
@@ -241,7 +240,7 @@ class Levels:
             self._has_ended_leaks = False
             self._gate.let_go_of_stale()
             self._gate.drop_altered()
-            self.seconds += _process.seconds() - started
+            self._ledger.isolation_seconds += _process.seconds() - started
         lost, self._in_the_way = self._in_the_way, []
         if lost:
             raise _leaks.lost_error(lost, level.name)

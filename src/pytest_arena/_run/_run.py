@@ -106,7 +106,6 @@ class ArenaRun:
             self.engines.close(orphans)
         self.databases.environment.complete()
         self.ledger.begin(plan.name)
-        self.levels.seconds = 0.0
         self.connections.used.clear()
         self.current.test = RunningTest(
             plan,
@@ -180,7 +179,7 @@ class ArenaRun:
             databases=tuple(dict.fromkeys([*used, *test.changed])),
             changed=tuple(test.changed),
             requests=len(self.ledger.requests),
-            isolation_seconds=self.levels.seconds,
+            isolation_seconds=self.ledger.isolation_seconds,
         )
 
     # What the plugin and fixtures ask.

@@ -9,6 +9,7 @@ import weakref
 from collections import Counter
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -308,7 +309,10 @@ class Restorer:
         if base is not None:
             shutil.copyfile(base, live)
         self._open()
-        self.first = Picture(base) if base else self._kept(self._backup.take())
+        if base is None and live.stat().st_size:
+            self.first = self._kept(self._backup.take())
+        else:
+            self.first = Picture(base or _nothing(live.parent))
         self._settle(self.first, self.control.data_version())
 
     def _open(self) -> None:
@@ -452,6 +456,15 @@ class Restorer:
         for way in self._ways:
             way.settle(picture, version)
         self._stands_at(picture, version)
+
+
+@cache
+def _nothing(folder: Path) -> Path:
+    """Return a database that holds nothing: each engine in memory begins with it."""
+    file = folder / "~nothing"  # no database is called so
+    with closing(sql.open_memory()) as memory:
+        memory.copy_to_file(file)
+    return file
 
 
 def _identity(file: Path) -> tuple[int, int] | None:

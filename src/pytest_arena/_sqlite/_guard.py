@@ -300,7 +300,7 @@ class EngineFactory:
         connection: sqlite3.Connection = _guarded(self.base)(database, *args, **kwargs)
         _guard(core, connection)
         if isinstance(connection, GuardedConnection):
-            connection.arena_made_table = partial(core.made_table, file)
+            connection.arena_made_table = core.ledger.made_table if self.aim else None
             connection.arena_leads = partial(core.aim_attached, beside=self.aim)
         self.made(connection)
         return connection
