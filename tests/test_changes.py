@@ -13,6 +13,7 @@ import pytest
 from pytest_arena import Changes, deleted, inserted, updated
 from pytest_arena._changes import Mask, shown
 from pytest_arena._expect import Expected, difference
+from pytest_arena._gate._registry import Registry
 from pytest_arena._gate._writes import LostWrite
 from pytest_arena._product import Key
 from pytest_arena._report import StoryPart, story_lines
@@ -355,7 +356,7 @@ def test_a_request_that_is_made_again_and_again_is_one_line() -> None:
 
 def test_what_was_lost_stands_below_its_request() -> None:
     """Whether it changed anything or not."""
-    part = StoryPart("POST /pay 200", Changes.of([]), lost=("wrote stock (1 row): lost",))
+    part = StoryPart("POST /pay 200", Changes.of([]), notes=("wrote stock (1 row): lost",))
     assert story_lines([part]) == ["POST /pay 200  nothing", "    wrote stock (1 row): lost"]
 
 
@@ -363,7 +364,8 @@ def test_a_request_of_an_example_that_is_over_has_lost_nothing_in_the_next() -> 
     """It was under way when Hypothesis went on; its answer is nobody's, and so is what it lost."""
     lost = LostWrite(Key("file", "shop.db"), ("stock",), 1, "app.py:1")
     databases: Any = SimpleNamespace(provisioned=list, levels=())
-    gate: Any = SimpleNamespace(lost=SimpleNamespace(take=lambda: [lost]))
+    losses = SimpleNamespace(take=lambda: [lost])
+    gate: Any = SimpleNamespace(lost=losses, registry=Registry())
     anything: Any = None
     moments = Moments(databases, Mask())
     test = RunningTest(anything, 1, anything, anything, moments, gate, anything)

@@ -38,6 +38,7 @@ class Request:
     """From the call to the answer, the app's background tasks included."""
     began: float = field(default=0.0, repr=False)
     turn: Any = field(default=None, repr=False)  # of the test's story
+    unsent: str = field(default="", repr=False)  # cookies that the client has, and did not send
     # What is noted of a request of a test that proves a scenario.
     number: int = field(default=-1, repr=False)  # its place among the test's; a login's has none
     query: str = field(default="", repr=False)

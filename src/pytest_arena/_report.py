@@ -211,7 +211,7 @@ class StoryPart:
     title: str
     changes: Changes | None
     rows: int = 8
-    lost: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 _WIDEST_TITLE = 48  # of those that stand below each other
@@ -224,12 +224,12 @@ def story_lines(parts: list[StoryPart]) -> list[str]:
     Where there are too many rows those of the last parts are shown: a test fails at its end.
     """
     parts = list(_joined(parts))
-    room = _MOST_LINES - len(parts) - sum(len(part.lost) for part in parts)
+    room = _MOST_LINES - len(parts) - sum(len(part.notes) for part in parts)
     bodies: list[list[str]] = []
     for part in reversed(parts):
         rows = _rows_within(part, max(room, 0))
         room -= len(rows)
-        bodies.append([*rows, *part.lost])
+        bodies.append([*rows, *part.notes])
     titles = [_cut_title(part.title) for part in parts]
     # Of those that have something beside them, without the widest ones.
     beside = [title for title, part in zip(titles, parts, strict=True) if part.changes is not None]
@@ -252,7 +252,7 @@ def _joined(parts: list[StoryPart]) -> Iterator[StoryPart]:
 
 
 def _sameness(part: StoryPart) -> tuple[str, bool, bool]:
-    return part.title, bool(part.changes or part.lost), part.changes is None
+    return part.title, bool(part.changes or part.notes), part.changes is None
 
 
 def _rows_within(part: StoryPart, room: int) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.shop import env_of, shop
+from tests.plugin.shop import HOWS, env_of, shop
 
 if TYPE_CHECKING:
     from pytest_arena.testing import Example, Run
@@ -409,3 +409,99 @@ def test_workers_send_the_story_along(example: Example) -> None:
     """A report's sections are the controller's to print."""
     run = shop(example, test_it=FAILING).run("-p", "xdist.plugin", "-n", "1")
     assert len(stories(run)) == 4, run.output
+
+
+CACHED = """
+import pytest
+from app import Order, app, maker
+from functools import cache
+from sqlalchemy import select
+
+remembered = {}
+
+
+@app.get("/prices")
+async def prices():
+    if not remembered:
+        async with maker() as session:
+            remembered["items"] = list(await session.scalars(select(Order.item)))
+    return remembered["items"]
+
+
+@app.get("/about")
+async def about():
+    return "a shop"
+
+
+async def test_first(client):
+    assert (await client.get("/prices")).json() == []
+
+
+async def test_then(client, db_session):
+    db_session.add(Order(item="vase"))
+    await client.get("/about")
+    assert (await client.get("/prices")).json() == ["vase"]
+
+
+def test_in_its_thread(test_client):
+    test_client.post("/orders/chair")
+    assert test_client.get("/prices").json() == ["chair"]
+"""
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_an_answer_that_may_be_of_a_cache(example: Example, how: str) -> None:
+    """It shows what another test has written, and sends no statement."""
+    run = shop(example, test_it=CACHED).run(env=env_of(how)).expect(1, passed=1, failed=2)
+    hint = "sent no statement; in test_it.py::test_first it did: from a cache?"
+    assert [story.count(hint) for story in stories(run)] == [1, 1], run.output
+
+
+UNSENT = """
+import pytest
+from app import app
+from fastapi import HTTPException, Request, Response
+
+
+@app.post("/login")
+async def login(response: Response):
+    response.set_cookie("session", "s3cret", secure=True)
+    response.set_cookie("theme", "dark")
+
+
+@app.get("/me")
+async def me(request: Request):
+    if "session" not in request.cookies:
+        raise HTTPException(401)
+
+
+async def test_logged_in(client):
+    await client.post("/login")
+    assert (await client.get("/me")).status_code == 200
+
+
+def test_logged_in_with_the_sync_client(test_client):
+    test_client.post("/login")
+    assert test_client.get("/me").status_code == 200
+
+
+class TestSecure:
+    @pytest.fixture
+    def client_options(self):
+        return {"base_url": "https://testserver"}
+
+    test_logged_in = staticmethod(test_logged_in)
+    test_with_the_sync_client = staticmethod(test_logged_in_with_the_sync_client)
+
+
+async def test_a_stranger(client):
+    assert (await client.get("/me")).status_code == 200
+"""
+
+
+def test_a_secure_cookie_that_http_is_not_sent(example: Example) -> None:
+    """By its name alone, where the request was refused."""
+    run = shop(example, test_it=UNSENT).run().expect(1, passed=2, failed=3)
+    hint = 'came without session: Secure cookies want base_url="https://testserver"'
+    assert [story.count(hint) for story in stories(run)] == [1, 1, 0], run.output
+    assert "s3cret" not in "".join(stories(run))

@@ -119,6 +119,14 @@ def sending(hooks: Hooks) -> Iterator[list[Request]]:
             hooks.requested(request)
 
 
+def note_unsent(client: httpx.Client | httpx.AsyncClient, response: httpx.Response) -> None:
+    """Note the cookies that a login has set for https alone, where a request was not let in."""
+    request: Request | None = response.extensions.get("arena")
+    is_let_in = response.is_success or response.request.url.scheme == "https"
+    if request is not None and not is_let_in:
+        request.unsent = ", ".join(cookie.name for cookie in client.cookies.jar if cookie.secure)
+
+
 def hop(method: str, path: str, login: Login | None) -> Request:
     """Make the record of a request that is about to be sent."""
     role = login.role if login is not None else None
@@ -215,6 +223,7 @@ class AsyncClient(_Base):
                     hops[-1].status, response.extensions["arena"] = response.status_code, hops[-1]
         finally:
             hooks.ended()
+        note_unsent(self, response)
         if hooks.door is not None:
             hooks.door.answered(response)
         return response

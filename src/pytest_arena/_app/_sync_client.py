@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._client import Host, hop, reporting, sending
+from pytest_arena._app._client import Host, hop, note_unsent, reporting, sending
 from pytest_arena._app._kind import ASGIApp, is_async, is_litestar
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class SyncClient(_Base):
                 response = super().send(request, **options)
         finally:
             hooks.ended()
+        note_unsent(self, response)
         if hooks.door is not None:
             hooks.door.answered(response)
         return response

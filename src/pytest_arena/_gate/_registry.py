@@ -166,6 +166,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.used: set[Key] = set()  # keys of the databases since somebody cleared it
+        self.checkouts = 0
         self.has_raw = False  # whether anybody has ever opened a connection without an engine
         self._taken: weakref.WeakKeyDictionary[Any, Checkout] = weakref.WeakKeyDictionary()
         self._entries: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
@@ -186,6 +187,7 @@ class Registry:
     def take(self, checkout: Checkout, aims: Iterable[Aim]) -> None:
         """Somebody is about to be handed out a connection."""
         self.used.update([aim.key for aim in aims])
+        self.checkouts += 1
         self._taken[checkout.entry] = checkout
         with self.turn:
             for aim in aims:
@@ -212,6 +214,10 @@ class Registry:
         if taken.key is not None:
             self._unwatch(taken.key)  # first, as above
         self._taken.pop(taken.entry, None)
+
+    def quiet_since(self) -> int | None:
+        """Return how many were taken so far; None where one may be used without being taken."""
+        return None if self._taken or self.has_raw or self._has_others else self.checkouts
 
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection without an engine."""

@@ -70,6 +70,8 @@ class ArenaRun:
         self._process = os.getpid()
         self._told_lost: set[str] = set()
         self._endless: set[str] = set()
+        # Which test was the first whose request has sent a statement, by method and path.
+        self._asked: dict[tuple[str, str], str] = {}
 
     def check(self) -> None:
         """After collection: import and check what the options name, find the app's engines.
@@ -116,6 +118,7 @@ class ArenaRun:
             self.gate,
             self.ledger,
             door=self.watcher.door if self.watcher else None,
+            asked=self._asked,
             client_options=client_options,
         )
 
@@ -149,6 +152,9 @@ class ArenaRun:
         finally:
             if test is not None:
                 self._tell_lost_writes(test)
+                asked = [one for turn in test.turns if not turn.is_quiet for one in turn.records]
+                for one in asked:
+                    self._asked.setdefault((one.method, one.path), test.plan.name)
                 self.gate.lost.take()  # by the test itself, or an app that others have asked
                 self.current.test = None
                 self.ledger.end(self._facts(test))

@@ -11,7 +11,7 @@ from pytest_arena._run._test import FIRST, LAST
 from pytest_arena.errors import LostWriteError, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from pytest_arena._gate._writes import LostWrite
     from pytest_arena._ledger import Request
@@ -38,7 +38,7 @@ class _Telling:
     """One reading of what a test did, as a report tells it."""
 
     def __init__(self, test: RunningTest) -> None:
-        self._moments = test.moments
+        self._moments, self._asked = test.moments, test.asked
         self._levels = test.moments.levels()
         # Those made on the level that stands; what is below is told as a whole.
         self._turns = [
@@ -99,7 +99,8 @@ class _Telling:
         if len(turns) > 1:
             return StoryPart(f"{len(turns):,} requests more, together", changes, rows=0)
         [turn] = turns
-        return StoryPart(_requests(turn), changes, lost=tuple(map(lost_words, turn.lost)))
+        told = (*map(lost_words, turn.lost), *_hints(turn, self._asked))
+        return StoryPart(_requests(turn), changes, notes=told)
 
     def _changes(
         self, since: StoryMoment | None = None, until: StoryMoment | None = None, *, depth: int = 0
@@ -165,6 +166,16 @@ def _gathered(turns: list[Turn]) -> Iterator[list[Turn]]:
             yield [turn]
         elif turn is middle[0]:
             yield middle
+
+
+def _hints(turn: Turn, asked: Mapping[tuple[str, str], str]) -> Iterator[str]:
+    """What may have come from a cache of the process, and which cookies did not go out."""
+    for record in turn.records:
+        first = asked.get((record.method, record.path))
+        if first is not None and turn.is_quiet and turn.went_well:
+            yield f"sent no statement; in {first} it did: from a cache? Empty it by a hook"
+        if record.unsent:
+            yield f'came without {record.unsent}: Secure cookies want base_url="https://testserver"'
 
 
 def lost_words(lost: LostWrite) -> str:

@@ -118,6 +118,8 @@ class Turn:
     after: StoryMoment | None = None  # None as long as it goes on, too
     records: list[Request] = field(default_factory=list)
     is_at_once: bool = False
+    quiet_since: int | None = None  # connections that were taken before it
+    is_quiet: bool = False  # it has sent no statement
     lost: list[LostWrite] = field(default_factory=list)
 
     @property
@@ -151,6 +153,7 @@ class RunningTest(Hooks):
     gate: Gate
     ledger: Ledger
     door: Door | None = None
+    asked: Mapping[tuple[str, str], str] = field(default_factory=dict)  # before, and by whom
     client_options: Callable[[], Mapping[str, Any]] = dict  # asks for the fixture of that name
     overrides: list[Overrides] = field(default_factory=list)
     sessions: Sessions = field(default_factory=Sessions)
@@ -217,7 +220,8 @@ class RunningTest(Hooks):
         with self._lock:
             if not self.under_way:
                 self.gate.lost.take()  # by the test itself, or after the last request
-                self.turns.append(Turn(self.moments.now()))
+                quiet_since = self.gate.registry.quiet_since()
+                self.turns.append(Turn(self.moments.now(), quiet_since=quiet_since))
                 if (place := len(self.turns) - _KEPT) > FIRST:
                     old = self.turns[place]
                     old.before = old.after = None  # they may hold a database's content
@@ -251,6 +255,7 @@ class RunningTest(Hooks):
                 turn, lost = self.turns[-1], self.gate.lost.take()
                 turn.after = self.moments.now()
                 turn.lost = lost if turn.went_well else []
+                turn.is_quiet = turn.quiet_since == self.gate.registry.checkouts
 
     def broke(self, request: str, error: Exception) -> None:
         """The app has raised instead of answering."""
