@@ -59,22 +59,28 @@ def arena_app(pytestconfig: pytest.Config) -> Any:
 
 
 @pytest.fixture(scope=_app_scope)
-def arena_lifespan(pytestconfig: pytest.Config, arena_app: Any) -> Iterator[None]:
-    """Runs the app's lifespan where `arena_lifespan = session`; else the clients run it."""
+def arena_lifespan(
+    pytestconfig: pytest.Config, arena_app: Any, request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """Has the app's lifespan run, where no client asks for it; once under `session`."""
     run = pytestconfig.stash[RUN]
-    if run.config.lifespan != "session":
-        yield
+    if run.config.lifespan == "session":
+        with run.apps.session_lifespan(arena_app):
+            yield
         return
-    with run.apps.session_lifespan(arena_app):
-        yield
+    request.getfixturevalue("_arena_in_use").start()
+    yield
 
 
 @pytest.fixture
-def _arena_in_use(pytestconfig: pytest.Config, arena_app: Any, arena_lifespan: None) -> Apps:
-    del arena_lifespan
-    apps = pytestconfig.stash[RUN].apps
-    apps.use(arena_app)
-    return apps
+def _arena_in_use(
+    pytestconfig: pytest.Config, arena_app: Any, request: pytest.FixtureRequest
+) -> Apps:
+    run = pytestconfig.stash[RUN]
+    if run.config.lifespan == "session":
+        request.getfixturevalue("arena_lifespan")
+    run.apps.use(arena_app)
+    return run.apps
 
 
 @pytest.fixture

@@ -326,3 +326,55 @@ def test_every_way_of_transaction_control_pitfall_101(example: Example) -> None:
     run = example.with_files(test_control=CONTROL).run()
     assert run.status == 0, run.output
     run.never_says("open transaction")
+
+
+ASKED = """
+from contextlib import asynccontextmanager
+import pytest
+from fastapi import FastAPI
+
+life = []
+
+
+@asynccontextmanager
+async def lifespan(app):
+    life.append("up")
+    yield
+    life.append("down")
+
+
+asked = FastAPI(lifespan=lifespan)
+
+
+@pytest.fixture
+def arena_app():
+    return asked
+
+
+@pytest.mark.usefixtures("arena_lifespan")
+async def test_up_in_the_tests_loop():
+    assert life == ["up"]
+
+
+def test_up_in_a_thread(arena_lifespan):
+    assert life == ["up", "down", "up"]
+
+
+async def test_once_with_a_client(arena_lifespan, client):
+    await client.get("/")
+    assert life == ["up", "down"] * 2 + ["up"]
+
+
+def test_nobody_asks():
+    assert life == ["up", "down"] * 3
+
+
+@pytest.mark.usefixtures("client")
+async def test_a_client_that_asks_nothing():
+    assert life == ["up", "down"] * 3
+"""
+
+
+def test_the_app_is_up_where_its_lifespan_is_asked_for(example: Example) -> None:
+    """In the loop of the coroutine, or in a thread's; without a client."""
+    example.with_files(test_asked=ASKED).run().expect(passed=5)

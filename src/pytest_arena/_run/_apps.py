@@ -103,6 +103,14 @@ class Apps:
             test.overrides.append(_leaks.Overrides(app))
         test.app_runs.append(self._begin(app, hooks=test))
 
+    def start(self) -> None:
+        """Start the app of the running test: a coroutine's in its loop, just before it."""
+        test, app_run = self._current.running(), self.running()
+        if test.plan.is_async:
+            test.is_to_be_started = True
+        else:
+            app_run.join({"backend": "asyncio"})
+
     def new_client(
         self, options: Mapping[str, Any], role: str | None = None, *, is_async: bool = True
     ) -> Any:

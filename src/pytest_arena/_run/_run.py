@@ -317,6 +317,7 @@ def conducted(
             await examples.abegin()
         test.begin_call()
         try:
+            await test.astart()
             await function(*args, **kwargs)
             await test.asettle()
         except BaseException:

@@ -161,6 +161,7 @@ class RunningTest(Hooks):
     app_runs: list[AppRun] = field(default_factory=list)  # the last one is what clients talk to
     blocks: list[Callable[[], None]] = field(default_factory=list)  # of `expect_changes`: `begin`
     turns: list[Turn] = field(default_factory=list)
+    is_to_be_started: bool = False  # its app, whether or not a client asks it
     under_way: int = 0  # how many requests are
     changed: list[str] = field(default_factory=list)  # names of databases
     errors: list[Exception] = field(default_factory=list)
@@ -180,6 +181,11 @@ class RunningTest(Hooks):
         if running_loop() is None and (self.app_runs or self.sessions.is_used):
             raise no_asyncio()
         self.tasks.begin_call()
+
+    async def astart(self) -> None:
+        """Start its app, if somebody has asked for that."""
+        if self.is_to_be_started:
+            await self.app_runs[-1].ajoin()
 
     async def asettle(self) -> None:
         """Wait for the work that its requests have begun, at the end of its coroutine."""
