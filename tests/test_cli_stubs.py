@@ -229,6 +229,17 @@ def test_a_project_whose_runner_wants_a_marker_gets_it(project: Path) -> None:
     assert stubs().output.count("@pytest.mark.asyncio\n") == 2
 
 
+def test_a_suite_of_plain_functions_gets_plain_functions(project: Path) -> None:
+    """Also methods; one coroutine among them, and the suite is async."""
+    written = project / "tests/test_there.py"
+    written.write_text("class TestThere:\n    def test_it(self):\n        assert 1\n")
+    output = stubs().output
+    assert "\ndef test_a_dancer_is_added(test_client, db_session, scenario):\n" in output
+    assert "async" not in output
+    written.write_text("async def test_it():\n    assert 1\n\n\ndef test_that():\n    assert 1\n")
+    assert stubs().output.count("async def test_") == 2
+
+
 def test_what_is_written_fails_as_a_stub(tmp_path: Path) -> None:
     """Each test, and each row of an Outline; nothing passes before somebody has written it."""
     example = fastapi_example(tmp_path).with_paths({"specs/dancers.md": SPEC})

@@ -1,6 +1,7 @@
 """What do the verbs of ``arena scenarios`` do? Each returns its exit status."""
 
 import argparse
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -87,6 +88,7 @@ def do_stubs(given: argparse.Namespace) -> int:
     index = Index(reader.read(patterns, root) if named and project.specs else wanted)
     folder = Path(given.write).absolute() if given.write else None
     folders = _test_folders(root, folder)
+    files_there = list(chain.from_iterable(map(reader.files_in, folders)))
     words = ["--arena-specs=" + "\n".join(patterns)] * bool(named)
     document = _all_collected([*words, *map(str, folders)], folder=root)
     orphans = [problem for problem in document.problems if "pytest.mark.scenario(" in problem.hint]
@@ -100,11 +102,11 @@ def do_stubs(given: argparse.Namespace) -> int:
         index=index,
         mapped={*mapped, *(problem.scenario for problem in malformed)},
         folder=Path(given.write) if given.write else None,
-        runner=_runner(),
+        runner=None if _are_sync(files_there) else _runner(),
         # Outside of packages Python knows a module by its name alone.
         elsewhere={
             path.name
-            for path in chain.from_iterable(map(reader.files_in, folders))
+            for path in files_there
             if path.parent != folder and not (path.parent / "__init__.py").exists()
         },
     )
@@ -129,6 +131,16 @@ def _test_folders(root: Path, folder: Path | None) -> list[Path]:
     named = [str(root / path) for path in read_setting("testpaths")]
     paths = [Path(path) for name in named for path in glob(name, recursive=True)]  # noqa: PTH207 - absolute, too
     return [*(paths or [root]), *([folder] if folder and folder.is_dir() else [])]
+
+
+def _are_sync(files: Iterable[Path]) -> bool:
+    """Whether there are tests, and none of them is a coroutine."""
+    texts = [file.read_text("utf-8", "replace") for file in files if file.match("test_*.py")]
+    tests = [words for text in texts for words in _TESTS.findall(text)]
+    return bool(tests) and not any(words.startswith("async") for words in tests)
+
+
+_TESTS = re.compile(r"^[ \t]*((?:async )?def test_)", re.MULTILINE)
 
 
 def _runner() -> str:

@@ -45,12 +45,12 @@ def stubs(
     index: Index,
     mapped: Collection[str] = (),
     folder: Path | None = None,
-    runner: str = "",
+    runner: str | None = "",
     elsewhere: Collection[str] = (),
 ) -> list[StubFile]:
     """Return what is to be written for each scenario to have a test.
 
-    One file for each feature, one async test for each scenario. Each fails as a stub until it is
+    One file for each feature, one test for each scenario. Each fails as a stub until it is
     written. Nothing is written here, and nothing that is there would be changed: tests are added
     at the end of a feature's file, or go into one with a number where it cannot take them.
 
@@ -59,7 +59,8 @@ def stubs(
         index: says how a marker names a scenario.
         mapped: keys of the scenarios that get none.
         folder: where the files are, or will be; None for those of an empty folder.
-        runner: the marker that async tests need to be run: ``asyncio``, ``anyio`` or none.
+        runner: the marker that async tests need to be run: ``asyncio``, ``anyio`` or "" for none.
+            None: the project's tests are no coroutines.
         elsewhere: names of test modules in other folders.
     """
     names: dict[str, str] = {}  # of files, by features; the first of two that are like has its own
@@ -160,16 +161,18 @@ _LETTERS = 60
 _ROW = "example"
 # What a stub uses itself.
 _TAKEN = {"client", "db_session", "pytest", "request", "row", "scenario", "self", "table"}
+_TAKEN |= {"test_client"}
 
 
-def _test(scenario: ScenarioSpec, taken: set[str], *, index: Index, runner: str) -> str:
+def _test(scenario: ScenarioSpec, taken: set[str], *, index: Index, runner: str | None) -> str:
     """Return the code of a test. Its names are none of those ``taken``, and are added."""
     name = _free(f"test_{slug(scenario.name).removeprefix('test_')}", taken)
     taken.add(name)
     parameters, columns = _columns(scenario)
     tags = {*scenario.tags}
     has_given = any(step.kind == "given" for step in scenario.steps)
-    fixtures = ["client"] * ("@no-request" not in tags)
+    client, function = ("client", "async def") if runner is not None else ("test_client", "def")
+    fixtures = [client] * ("@no-request" not in tags)
     fixtures += ["db_session"] * (has_given and "@no-seed" not in tags)
     texts: list[str] = []
     steps: list[str] = []
@@ -188,7 +191,7 @@ def _test(scenario: ScenarioSpec, taken: set[str], *, index: Index, runner: str)
             *[f"@pytest.mark.{runner}"] * bool(runner),
             index.marker(scenario),
             *_parametrized(scenario.rows, parameters),
-            *_bracketed(f"async def {name}(", [*fixtures, "scenario", *parameters], "):"),
+            *_bracketed(f"{function} {name}(", [*fixtures, "scenario", *parameters], "):"),
             f'    """{in_triple_quotes(scenario.place)}"""',
             *steps,
             "",
