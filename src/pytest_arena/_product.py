@@ -182,6 +182,9 @@ class Core(Protocol):
     def means(self, asked: Asked) -> bool:
         """Whether an engine of the app's means this database of a server, connected or not."""
 
+    def refuse_late(self) -> None:
+        """Raise a LateWorkError for work whose test is over."""
+
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection to a database without an engine."""
 

@@ -50,6 +50,7 @@ class Resolver:
     def means(self, asked):
         engines = map(asked_by_engine, find_engines())
         return asked.database in [engine.database for engine in engines]
+    def refuse_late(self): ...
     def opened_raw(self, key):
         self.opened.append(key)
     def serial(self):

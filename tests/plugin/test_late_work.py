@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 LATE = """
 import asyncio
+import sqlite3
 import threading
 
+import psycopg
 from sqlalchemy import create_engine, text
 
 from app import Dancer, app, maker
@@ -45,6 +47,16 @@ def after_the_gate(name):
     add_in_a_thread(name)
 
 
+def raw_after_the_gate(url):
+    GATE.wait(60)
+    if url.startswith("sqlite"):
+        connection = sqlite3.connect(url.partition("///")[2])
+    else:
+        connection = psycopg.connect(url.replace("+asyncpg", ""))
+    connection.execute("INSERT INTO dancers (name) VALUES ('Raw')")
+    connection.commit()
+
+
 async def for_ever():
     await asyncio.Event().wait()
 
@@ -52,6 +64,11 @@ async def for_ever():
 @app.post("/task/{name}", status_code=202)
 async def task(name: str):
     TASKS.add(asyncio.create_task(slowly(name)))
+
+
+@app.post("/raw", status_code=202)
+async def raw(url: str):
+    threading.Thread(target=raw_after_the_gate, args=(url,)).start()
 
 
 @app.post("/thread/{name}", status_code=202)
@@ -165,6 +182,10 @@ async def test_leaves_a_thread(client):
     await client.post("/gate/Ghost")
 
 
+async def test_leaves_a_raw_one(arena, client):
+    await client.post("/raw", params={"url": arena.url})
+
+
 async def test_the_next_one(client):
     threads = [one for one in late.threading.enumerate() if "after_the_gate" in one.name]
     late.GATE.set()
@@ -209,20 +230,21 @@ def test_what_goes_on_is_cut_off_and_named_once(example: Example, how: str) -> N
     """A thread cannot be ended: its next connection is refused, as its test is over."""
     project = late_app(example, how, test_late=CUT_OFF)
     options = (*isolation(how), "-W", "ignore::pytest.PytestUnhandledThreadExceptionWarning", "-q")
-    run = project.run("--arena-settle=0.2", *options).expect(passed=5)
+    run = project.run("--arena-settle=0.2", *options).expect(passed=6)
     told = "has ended, and work that a request had begun was cut off: "
-    run.says(f"arena: test_late.py::test_leaves_a_task[0] {told}", "late.py:36 await asyncio")
-    run.says(f"arena: test_late.py::test_leaves_a_thread {told}", "late.py:31 GATE.wait(60)")
+    run.says(f"arena: test_late.py::test_leaves_a_task[0] {told}", "late.py:48 await asyncio")
+    run.says(f"arena: test_late.py::test_leaves_a_thread {told}", "late.py:33 GATE.wait(60)")
+    run.says(f"test_leaves_a_raw_one {told}", "late.py:38 GATE.wait(60)")
     run.says("arena: refused: a connection for work that a request of an earlier test had begun: ")
-    run.says("late.py:21 with sync_engine.begin()")
-    assert run.output.count(told) == 2
+    run.says("late.py:23 with sync_engine.begin()", ".connect(url")
+    assert run.output.count(told) == 3
 
 
 def test_what_a_fixtures_tear_down_has_begun_counts(example: Example) -> None:
     """It is the test's, whose coroutine has ended by then."""
     project = late_app(example, "copy", test_late=TEARDOWN)
     run = project.run("--arena-late=fail", "--arena-settle=0.1").expect(1, passed=2, errors=2)
-    run.says("test_whose_fixture_asks_last has ended, and work", "late.py:31  GATE.wait(60)")
+    run.says("test_whose_fixture_asks_last has ended, and work", "late.py:33  GATE.wait(60)")
     run.says("test_whose_async_fixture_asks_last has ended, and work")
 
 

@@ -7,6 +7,7 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.engine import make_url
@@ -21,9 +22,10 @@ from pytest_arena._databases._app_databases import (
 from pytest_arena._databases._template import BuildAim, Builds, Recipe, Store
 from pytest_arena._databases._verified import Verified
 from pytest_arena._gate._engines import asked_by_engine
-from pytest_arena._gate._gate_notes import after_session, unknown_connection
+from pytest_arena._gate._gate_notes import after_session, late_work, unknown_connection
 from pytest_arena._gate._listeners import engines_in_use, find_engines
 from pytest_arena._gate._registry import DatabaseUsage, Registry
+from pytest_arena._origin import frames
 from pytest_arena._product import Aim, Asked, Key
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
@@ -206,6 +208,20 @@ class Databases:
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection to a database without an engine."""
         self._connections.opened_raw(key)
+
+    def refuse_late(self) -> None:
+        """Raise a LateWorkError for work whose test is over, in a thread that nobody can end."""
+        __tracebackhide__ = True
+        late = self._connections.late
+        frame = late.get(get_ident()) if late else None
+        if frame is None:
+            return
+        if frame not in frames(of_users=True):  # it is done; its thread may do another's work
+            del late[get_ident()]
+            return
+        error = late_work()
+        self.ledger.note(f"{error.what}: {error.cause}")
+        raise error
 
     def given_out(self, key: Key) -> None:
         """Somebody has the address of a database, and may have others use it, at any time."""

@@ -30,7 +30,7 @@ from pytest_arena._gate._registry import (
     note_owner,
 )
 from pytest_arena._gate._writes import LostWrites, note_errors_on_leaving, watch_writes
-from pytest_arena._origin import frames, is_own, user_line
+from pytest_arena._origin import is_own, user_line
 from pytest_arena._process import when_imported
 from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Live, loaded, room
 
@@ -61,7 +61,7 @@ class Gate:
         """Decide where a connection goes, before it is opened."""
         __tracebackhide__ = True
         _disposed.discard(dialect)
-        self._check_it_is_not_late()
+        self.core.refuse_late()
         asked = describe(dialect, cargs, cparams)
         info = ConnectionRecord(self.core.aim(asked))
         if entry is not None:
@@ -106,7 +106,7 @@ class Gate:
         """Drop a stale connection, quietly: SQLAlchemy's pool opens another one at once."""
         __tracebackhide__ = True
         _loops.free_locks(dbapi_connection)
-        self._check_it_is_not_late()
+        self.core.refuse_late()
         if is_foreign(dbapi_connection):
             raise DisconnectionError("this connection belongs to another event loop")
         info = self._info_of(dbapi_connection, entry)
@@ -116,18 +116,6 @@ class Gate:
         info.begin_use()
         checkout = Checkout(entry, info.handle, info.key, user_line(), self.core.serial())
         self.registry.take(checkout, aims)
-
-    def _check_it_is_not_late(self) -> None:
-        __tracebackhide__ = True
-        frame = self.registry.late.get(get_ident()) if self.registry.late else None
-        if frame is None:
-            return
-        if frame not in frames(of_users=True):  # it is done; its thread may do another's work
-            del self.registry.late[get_ident()]
-            return
-        error = _gate_notes.late_work()
-        self.core.ledger.note(f"{error.what}: {error.cause}")
-        raise error
 
     def _info_of(self, dbapi_connection: Any, entry: Any) -> ConnectionRecord:
         """What is known of a connection that is taken, of which there may be another one now."""

@@ -365,6 +365,7 @@ def _admit(core: Core, database: Any) -> None:
         return  # SQLite's own words for it are the best
     file = _raw_file(database)
     if not is_outside(core, file):
+        core.refuse_late()
         return
     of_app = core.files.belongs_to_app(file)
     if _an_engine_opens():

@@ -61,6 +61,7 @@ class _Guard:
             raise now.ledger.refused(_led_astray(meant))
         if now.config.drivers == "off":
             return None
+        now.refuse_late()
         asked = _asked(dialect, meant)
         if (inside := _aim_at(now, asked)) is not None and inside.address is not None:
             arguments.name_outright(driver, inside.address, kwargs)
