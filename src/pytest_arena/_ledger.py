@@ -85,7 +85,7 @@ class Ledger:
 
     test: str = ""
     tests: list[TestFacts] = field(default_factory=list)
-    requests: list[Request] = field(default_factory=list)  # of the test, by clients of ours
+    requests: list[Request] = field(default_factory=list)  # of the test, to the app under test
     # Errors that the gate or a template raised into somebody's code, each with its test.
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -316,6 +316,12 @@ def show_story(report: Any, parts: list[StoryPart]) -> None:
         report.sections.append((_STORY, "\n".join(story_lines(parts))))
 
 
+def show_uncommitted(report: Any, lines: list[str]) -> None:
+    """Show what no request has seen, nor will."""
+    if lines:
+        report.sections.append(("arena: not committed", "\n".join(lines)))
+
+
 _STORY = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
 
 

@@ -50,7 +50,7 @@ class Diary(Hooks):
         if self.refusal:
             raise self.refusal
 
-    def before(self) -> None:
+    def before(self, *, refuses: bool = True) -> None:  # noqa: ARG002 - of a client of ours
         """Note the same for a sync client."""
         self.lines.append("before_sync")
         if self.refusal:

@@ -153,6 +153,11 @@ def test_in_a_function(storm):
 
 
 @proves
+def test_of_a_function(storm):
+    asked(made.function)
+
+
+@proves
 def test_in_middleware(storm):
     asked(made.create_wrapped())
 
@@ -209,7 +214,8 @@ def of(run: Told, status: str) -> set[str]:
 def test_the_app_is_known_whoever_asks_it(tmp_path: Path) -> None:
     """The object itself, also inside of middleware, and no other one of the same routers."""
     run = ran(tmp_path, "made:cors")
-    its_own = {"of_the_module", "overridden", "in_a_function", "of_two", "of_the_fixture"}
+    its_own = {"of_the_module", "overridden", "in_a_function", "of_a_function", "of_two"}
+    its_own |= {"of_the_fixture"}
     assert of(run, "PROVEN") == its_own, run.run.output
     assert of(run, "HOLLOW") >= {"of_nobody", "of_another", "put_together"}
     [one] = facts_of(run, "of_the_module")["requests"]
@@ -238,8 +244,9 @@ def test_without_an_app_it_is_unknown_which_is_under_test(tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("app", ["made:function", "made:create_raw"])
 def test_where_calls_cannot_be_seen_it_is_unknown_and_never_no(tmp_path: Path, app: str) -> None:
-    """A function's are not, nor those of what a factory makes that nobody has called."""
-    run = ran(tmp_path, app, "-k", "of_the_module or of_nobody or of_another")
+    """A function's are not by all clients, nor what a factory makes that nobody has called."""
+    run = ran(tmp_path, app, "-k", "of_the_module or of_nobody or of_another or of_a_function")
+    assert of(run, "PROVEN") == {"of_a_function"} & {app.replace("made:", "of_a_")}
     assert {run.statuses[one] for one in ("of_the_module", "of_another", "of_nobody")} == {
         "UNKNOWN"
     }
@@ -297,4 +304,4 @@ atexit.register(lambda: print("SAME" if files() == before else files()))
 """
     example = project(tmp_path).with_files(watcher=check)
     args = ("-p", "watcher", "-k", "of_the_factory", "-o", "arena_app=made:create_app")
-    example.run(*args).says("SAME", "1 of 14 proven")
+    example.run(*args).says("SAME", "1 of 15 proven")

@@ -65,7 +65,7 @@ def arena_app(request):
 
 @proves
 @pytest.mark.parametrize("arena_app", ["shop"], indirect=True)
-def test_all_ways(arena_app):
+def test_all_ways(arena_app, arena):
     client = TestClient(arena_app, raise_server_exceptions=False)
     client.post("/v1/items/7", content=b"chair")
     client.get("/below/all/old?a=b")
@@ -73,6 +73,7 @@ def test_all_ways(arena_app):
     client.get("/broken")
     with client.websocket_connect("/live/one"):
         pass
+    assert len(arena.requests) == 5  # the test's own story knows the same ones, once
 
 
 @proves

@@ -20,7 +20,7 @@ import asyncio, threading, unittest
 import httpx2
 from starlette.testclient import TestClient
 import checks, heard, stranger
-from app import Dancer, app, get_db
+from app import Dancer, app, get_db, maker
 
 @pytest.fixture
 def storm(db_session):
@@ -90,24 +90,27 @@ async def test_helper_too_early(client, storm):
     heard.is_fine(await client.get("/dancers"))
     await client.get("/dancers")
 
+@pytest.fixture
+async def session():
+    async with maker() as session:
+        session.add(Dancer(name="Storm"))
+        await session.flush()
+        yield session
+        await session.rollback()
+
 @proves
-async def test_pending_in_a_shared_session(db_session):
-    db_session.add(Dancer(name="Storm"))
-    await db_session.flush()
-    app.dependency_overrides[get_db] = lambda: db_session
+async def test_pending_in_a_shared_session(session):
+    app.dependency_overrides[get_db] = lambda: session
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
         assert "Storm" in (await client.get("/dancers")).json()
     app.dependency_overrides.clear()
 
 @proves
-async def test_pending_elsewhere(db_session):
-    db_session.add(Dancer(name="Storm"))
-    await db_session.flush()
+async def test_pending_elsewhere(session):
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
         assert "Storm" not in (await client.get("/dancers")).json()
-    await db_session.rollback()
 
 @proves
 def test_seeded_by_the_app_alone(test_client):

@@ -1,16 +1,17 @@
-"""What is recorded of a client's requests; and the async client: the HTTP library's own."""
+"""What is recorded of clients' requests, also of the reader's; and the library's async client."""
 
 from __future__ import annotations
 
+import copy
 import functools
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pytest_arena._app import _app_errors
 from pytest_arena._ledger import Request
-from pytest_arena._process import running_loop
+from pytest_arena._process import running_loop, when_imported
 from pytest_arena._process import seconds as now
 from pytest_arena.errors import redact
 
@@ -61,8 +62,11 @@ class Hooks:
     async def abefore(self) -> None:
         """Called before a request of an async client, in its loop: commits pending work."""
 
-    def before(self) -> None:
-        """Called before a request of a sync client, in its thread."""
+    def before(self, *, refuses: bool = True) -> None:
+        """Called before a request of a sync client, in its thread.
+
+        It refuses none of a client that the reader has made: arena is to break no suite.
+        """
 
     def serving(self) -> None:
         """Called in the app's loop before it answers."""
@@ -133,6 +137,18 @@ def hop(method: str, path: str, login: Login | None) -> Request:
     request = Request(method=method, path=path, role=role, began=now())
     HOPS.get([]).append(request)
     return request
+
+
+def hop_of(request: httpx.Request, login: Login | None) -> Request:
+    """As ``hop``, of a request as the library has it. Test clients open websockets by a GET."""
+    is_websocket = request.url.scheme in {"ws", "wss"}
+    return hop("WEBSOCKET" if is_websocket else request.method, request.url.path, login)
+
+
+def answered(sent: Request, response: httpx.Response) -> httpx.Response:
+    """Note an answer in its request, which is then known by the answer."""
+    sent.status, response.extensions["arena"] = response.status_code, sent
+    return response
 
 
 def reporting(
@@ -312,3 +328,85 @@ def _import_library() -> tuple[Any, type[Any]]:
             library = import_module(name)
             return library, type("AsyncClient", (AsyncClient, library.AsyncClient), {})
     raise _app_errors.no_http_library()
+
+
+# What do clients ask that the reader has made, `httpx2.AsyncClient(ASGITransport(app))`?
+
+
+def watch_own_clients(asked: Callable[[object], Hooks | None]) -> Callable[[], None]:
+    """Call hooks around requests of clients that are not ours, as around those of ours.
+
+    They go by a transport of the HTTP library, or by the one of a framework's test client, whose
+    classes are changed when they are imported. None of them is imported here. Cost: a microsecond
+    a request of ours.
+
+    Args:
+        asked: is given the app; returns the hooks, None where nobody wants to know of it.
+
+    Returns:
+        What leaves the classes as they were.
+    """
+    undo = ExitStack()
+    for module, names in _TRANSPORTS.items():
+        when_imported(module, functools.partial(_watch, *names, asked, undo))
+    return undo.close
+
+
+_ASYNC, _SYNC = "handle_async_request", "handle_request"
+_TRANSPORTS = {
+    "httpx2": ("ASGITransport", _ASYNC),
+    "httpx": ("ASGITransport", _ASYNC),
+    "starlette.testclient": ("_TestClientTransport", _SYNC),
+    "litestar.testing.transport": ("TestClientTransport", _SYNC),
+}
+
+
+def _watch(name: str, method: str, asked: Any, undo: ExitStack, module: object) -> None:
+    kind: Any = getattr(module, name)
+    original = getattr(kind, method)
+    ask = _aask if method == _ASYNC else _ask
+
+    @functools.wraps(original)
+    def watched(transport: Any, request: httpx.Request) -> Any:
+        __tracebackhide__ = True
+        if HOPS.get(None) is None:  # no client of ours asks, nor an app that answers
+            app = transport.app if hasattr(transport, "app") else transport.client.app
+            if (hooks := asked(app)) is not None:
+                told = copy.copy(transport)  # this one may be asked in several tests
+                told.app = reporting(app, hooks, asked=app)  # Litestar's asks its client for it
+                return ask(hooks, request, functools.partial(original, told))
+        return original(transport, request)
+
+    setattr(kind, method, watched)
+    undo.callback(setattr, kind, method, original)
+
+
+async def _aask(hooks: Hooks, request: httpx.Request, handle: Callable[..., Any]) -> Any:
+    __tracebackhide__ = True
+    await hooks.abefore()
+    with _asking(hooks, request) as sent:
+        response = answered(sent, await handle(request))
+    hooks.ended()
+    return response
+
+
+def _ask(hooks: Hooks, request: httpx.Request, handle: Callable[..., Any]) -> Any:
+    __tracebackhide__ = True
+    hooks.before(refuses=False)
+    with _asking(hooks, request) as sent:
+        response: Any = answered(sent, handle(request))
+    ending = ExitStack()  # the app may go on until its answer is read
+    ending.callback(hooks.ended)
+    ending.callback(response.stream.close)
+    response.stream.close = ending.close
+    return response
+
+
+@contextmanager
+def _asking(hooks: Hooks, request: httpx.Request) -> Iterator[Request]:
+    try:
+        with sending(hooks):
+            yield hop_of(request, None)
+    except BaseException:
+        hooks.ended()
+        raise

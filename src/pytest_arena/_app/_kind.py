@@ -6,7 +6,8 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, cast
 
@@ -141,3 +142,22 @@ def is_litestar(app: object) -> bool:
     """Whether it is a Litestar app. Imports nothing: such an app has imported Litestar."""
     litestar = sys.modules.get("litestar")
     return litestar is not None and isinstance(app, litestar.Litestar)
+
+
+def unwrapped(app: object) -> Iterator[object]:
+    """The app, and what it wraps as middleware does, by an attribute ``app``."""
+    for _ in range(_DEEPEST):  # a mock has any attribute
+        yield app
+        if (app := getattr(app, "app", None)) is None:
+            return
+
+
+def enclosed(app: object, deepest: int = 3) -> Iterator[object]:
+    """What a function encloses, as middleware that is one does."""
+    for cell in (getattr(app, "__closure__", None) or ()) if deepest else ():
+        with suppress(ValueError):  # nothing is in it yet
+            yield from unwrapped(cell.cell_contents)
+            yield from enclosed(cell.cell_contents, deepest - 1)
+
+
+_DEEPEST = 10

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._client import Host, hop, note_unsent, reporting, sending
+from pytest_arena._app._client import Host, answered, hop_of, note_unsent, reporting, sending
 from pytest_arena._app._kind import ASGIApp, is_async, is_litestar
 
 if TYPE_CHECKING:
@@ -153,12 +153,8 @@ def open_test_client(host: Host, login: Login | None, *, options: Mapping[str, A
 def _recording(handle: Callable[..., Any], login: Login | None) -> Any:
     def handle_request(request: httpx.Request) -> httpx.Response:
         __tracebackhide__ = True
-        # Test clients open a websocket by a GET that raises.
-        is_websocket = request.url.scheme in {"ws", "wss"}
-        sent = hop("WEBSOCKET" if is_websocket else request.method, request.url.path, login)
-        response: httpx.Response = handle(request)
-        sent.status, response.extensions["arena"] = response.status_code, sent
-        return response
+        sent = hop_of(request, login)
+        return answered(sent, handle(request))
 
     return handle_request
 

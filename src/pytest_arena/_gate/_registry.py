@@ -45,7 +45,7 @@ Part = tuple[str, int, bool]
 _Key = TypeVar("_Key")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Written:
     """What a transaction that is open has written by now, by statements that SQLAlchemy ran."""
 
@@ -54,6 +54,12 @@ class Written:
     parts: list[Part] = field(default_factory=list)
     savepoints: dict[str, int] = field(default_factory=dict)  # how many parts there were by then
     has_failed: bool = False  # a statement; until its savepoint is rolled back
+
+    def __str__(self) -> str:
+        rows = sum(rows or 1 for _, rows, _ in self.parts)
+        tables = ", ".join(dict.fromkeys(table for table, *_ in self.parts))
+        where = self.line or "a line that cannot be seen"
+        return f"{rows:,} uncommitted row{'s' * (rows != 1)} ({tables}), written at {where}"
 
     def mark(self, savepoint: str) -> None:
         """From here on it can be undone without the rest."""
@@ -137,10 +143,16 @@ class Checkout:
         return reference() if reference is not None else None
 
     @property
-    def writes(self) -> int:
-        """How many statements have written in its transaction, and no savepoint has undone."""
+    def written(self) -> Written | None:
+        """What stands in its transaction that nobody has committed, and no savepoint undone."""
         info = self.entry.info.get(INFO)
-        return len(info.written.parts) if isinstance(info, ConnectionRecord) and info.written else 0
+        written = info.written if isinstance(info, ConnectionRecord) else None
+        return written if written is not None and written.parts else None
+
+    @property
+    def writes(self) -> int:
+        """How many statements have written that."""
+        return len(self.written.parts) if self.written else 0
 
 
 def alive(known: WeakKeyDictionary[_Key, Any]) -> list[_Key]:
@@ -215,9 +227,10 @@ class Registry:
             self._unwatch(taken.key)  # first, as above
         self._taken.pop(taken.entry, None)
 
-    def quiet_since(self) -> int | None:
-        """Return how many were taken so far; None where one may be used without being taken."""
-        return None if self._taken or self.has_raw or self._has_others else self.checkouts
+    @property
+    def is_quiet(self) -> bool:
+        """Whether none can be used without being taken first."""
+        return not (self._taken or self.has_raw or self._has_others)
 
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection without an engine."""
@@ -265,6 +278,10 @@ class Registry:
         """Return the connections that are out of their pools."""
         found = map(self._taken.get, alive(self._taken) if self._taken else ())  # thrice a test
         return [taken for taken in found if taken is not None]
+
+    def uncommitted(self) -> set[Written]:
+        """Return what stands uncommitted on these."""
+        return {written for taken in self.taken() if (written := taken.written) is not None}
 
     def idle(self) -> Iterator[ConnectionRecord]:
         """Yield what is known of the connections that are in their pools, and stay there so long.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_run import AppRun
 from pytest_arena._app._client import Hooks
-from pytest_arena._app._kind import build_app, check_app, may_be_app
+from pytest_arena._app._kind import build_app, check_app, enclosed, may_be_app, unwrapped
 from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._config._load import load_attribute, load_function
 from pytest_arena._run import _leaks
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._app._kind import ASGIApp
     from pytest_arena._config._read import Config
-    from pytest_arena._run._test import Current, Watcher
+    from pytest_arena._run._test import Current, RunningTest, Watcher
 
 
 class Apps:
@@ -48,6 +48,24 @@ class Apps:
         yield self.given
         for app_run in chain(test.app_runs if test else (), *self._wide.values()):
             yield app_run.app
+
+    def _known(self) -> list[object]:
+        outer = (None if self.factory is not None else self.named, *self.in_use())
+        return [one for one in outer if one is not None]
+
+    def knows(self, app: object) -> bool:
+        """Whether this is the app under test, or one that calls it."""
+        inner = [part for one in self._known() for part in unwrapped(one)]
+        return any(part is one for part in (*unwrapped(app), *enclosed(app)) for one in inner)
+
+    def asked(self, app: object) -> RunningTest | None:
+        """Return the test that asks the app under test here, by a client that is not ours.
+
+        Where nobody has named the app, or what a factory makes, it is whichever app is asked.
+        """
+        test = self._current.on_top()
+        is_named = self.factory is None and self._known()
+        return None if is_named and not self.knows(app) else test
 
     def load(self) -> None:
         """Import and check the app.

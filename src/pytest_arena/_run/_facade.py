@@ -82,7 +82,7 @@ class Arena:
 
     @property
     def requests(self) -> tuple[Request, ...]:
-        """The requests that clients of ours made in this test, oldest first."""
+        """The requests to the app under test that this test made, oldest first."""
         return tuple(self._run.ledger.requests)
 
     def session(self, *, database: str = "") -> AsyncSession | Session:
@@ -168,7 +168,7 @@ class Arena:
 
         Without a request it is what the test and its own fixtures have changed so far; in a wider
         fixture what that has. Pending work of ``db_session`` is committed first. ``request`` is one
-        of ``arena.requests``, its place there, or the response that a client of ours returned.
+        of ``arena.requests``, its place there, or the response that a client returned.
         Requests that were under way at the same time have their changes together.
 
         Committed changes, whoever made them: other connections and processes too. Cost: with

@@ -9,6 +9,7 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._app._client import watch_own_clients
 from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._changes import Mask
 from pytest_arena._databases._builders import schema_builder, seed_builder
@@ -23,7 +24,13 @@ from pytest_arena._run import _leaks
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
 from pytest_arena._run._levels import Levels
-from pytest_arena._run._story import asked_and_answered, lost_words, lost_write, story_parts
+from pytest_arena._run._story import (
+    asked_and_answered,
+    lost_words,
+    lost_write,
+    story_parts,
+    uncommitted,
+)
 from pytest_arena._run._test import Current, Moments, RunningTest
 from pytest_arena.errors import ArenaError, ConnectionLeak, LifespanError
 
@@ -62,6 +69,7 @@ class ArenaRun:
         self.levels = Levels(self.databases, self.gate, ledger, hooks, self.tasks)
         self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current, self.watcher)
+        self._leave_clients = watch_own_clients(self.apps.asked)
         self.fixtures = FixtureLevels(
             self.levels, self.current, self.apps, self.tasks, ledger, late=config.late
         )
@@ -266,6 +274,11 @@ class ArenaRun:
         """Return what the test that runs has changed so far."""
         return story_parts(self.test) if self.test is not None else []
 
+    def uncommitted(self) -> list[str]:
+        """Return what the sessions of the test that runs have not committed."""
+        test = self.test
+        return (test.told or uncommitted(test)) if test is not None else []
+
     def ways_to_look(self) -> list[str]:
         """Return the commands that open the databases which somebody has connected to."""
         used = self.databases.provisioned()
@@ -285,6 +298,7 @@ class ArenaRun:
         self.settle()
         if self.watcher is not None:
             self.watcher.close()
+        self._leave_clients()
         self.apps.close()
         while self.databases.levels:
             with suppress(ArenaError):  # nobody is left to be told
@@ -321,6 +335,7 @@ def conducted(
             await function(*args, **kwargs)
             await test.asettle()
         except BaseException:
+            test.told = uncommitted(test)
             await test.aclose_failed()
             raise
         await test.aclose()

@@ -178,6 +178,20 @@ def _hints(turn: Turn, asked: Mapping[tuple[str, str], str]) -> Iterator[str]:
             yield f'came without {record.unsent}: Secure cookies want base_url="https://testserver"'
 
 
+def uncommitted(test: RunningTest) -> list[str]:
+    """Return what the test's own sessions keep from everybody else, and what would change that."""
+    pending, awaited = test.sessions.pending(), "await " * test.plan.is_async
+    told = f"{pending} object{'s' * (pending != 1)} pending in db_session"
+    lines = [f"{told}: {awaited}db_session.commit()"] * bool(pending)
+    now, turns = test.own_writes(), test.turns
+    if not turns or any(turn.is_apart for turn in turns):  # else the app's sessions are the test's
+        for written in sorted(now.union(*(turn.held for turn in turns[-1:])), key=str):
+            verb = "holds" if written in now else "held, at the last request,"
+            fix = f"commit it before the request: {awaited}session.commit()"
+            lines += [f"the test's own session {verb} {written}", f"next: {fix}"]
+    return lines
+
+
 def lost_words(lost: LostWrite) -> str:
     """What was lost, and where: ``wrote stock (1 row) and never committed it: lost``."""
     rows = f"{lost.rows:,} row{'s' * (lost.rows != 1)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,7 +12,7 @@ from pytest_arena._app._app_errors import no_asyncio
 from pytest_arena._app._client import Hooks
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._process import running_loop
-from pytest_arena.errors import impossible
+from pytest_arena.errors import PendingWorkError, impossible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_arena._changes import Mask
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
+    from pytest_arena._gate._registry import Written
     from pytest_arena._gate._writes import LostWrite
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._product import Database
@@ -118,9 +120,11 @@ class Turn:
     after: StoryMoment | None = None  # None as long as it goes on, too
     records: list[Request] = field(default_factory=list)
     is_at_once: bool = False
-    quiet_since: int | None = None  # connections that were taken before it
+    checkouts: int = 0  # of connections, before it
+    is_apart: bool = False  # it has taken one, and not the test's
     is_quiet: bool = False  # it has sent no statement
     lost: list[LostWrite] = field(default_factory=list)
+    held: set[Written] = field(default_factory=set)  # by the test, before it
 
     @property
     def went_well(self) -> bool:
@@ -167,6 +171,8 @@ class RunningTest(Hooks):
     errors: list[Exception] = field(default_factory=list)
     failed: bool = False
     settled: bool = False
+    told: list[str] | None = None  # of what is not committed, before its sessions were closed
+    _writes_of_app: set[Written] = field(default_factory=set)  # not committed, between requests
     # Sync clients may be called in several threads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -215,10 +221,11 @@ class RunningTest(Hooks):
             await self.sessions.acommit()
         self.begins()
 
-    def before(self) -> None:
+    def before(self, *, refuses: bool = True) -> None:
         """Before a request of a sync client."""
         if self.sessions.is_used:
-            self.sessions.commit()
+            with nullcontext() if refuses else suppress(PendingWorkError):
+                self.sessions.commit()
         self.begins()
 
     def begins(self) -> None:
@@ -226,8 +233,10 @@ class RunningTest(Hooks):
         with self._lock:
             if not self.under_way:
                 self.gate.lost.take()  # by the test itself, or after the last request
-                quiet_since = self.gate.registry.quiet_since()
-                self.turns.append(Turn(self.moments.now(), quiet_since=quiet_since))
+                registry = self.gate.registry
+                turn = Turn(self.moments.now(), held=self.own_writes())
+                turn.checkouts, turn.is_quiet = registry.checkouts, registry.is_quiet
+                self.turns.append(turn)
                 if (place := len(self.turns) - _KEPT) > FIRST:
                     old = self.turns[place]
                     old.before = old.after = None  # they may hold a database's content
@@ -261,13 +270,19 @@ class RunningTest(Hooks):
                 turn, lost = self.turns[-1], self.gate.lost.take()
                 turn.after = self.moments.now()
                 turn.lost = lost if turn.went_well else []
-                turn.is_quiet = turn.quiet_since == self.gate.registry.checkouts
+                turn.is_apart = self.gate.registry.checkouts > turn.checkouts
+                turn.is_quiet &= not turn.is_apart
+                self._writes_of_app |= self.own_writes() - turn.held
 
     def broke(self, request: str, error: Exception) -> None:
         """The app has raised instead of answering."""
         self.broken.append((request, error))
 
     # What else happens to it.
+
+    def own_writes(self) -> set[Written]:
+        """What it has written itself that stands uncommitted now."""
+        return self.gate.registry.uncommitted() - self._writes_of_app
 
     def begin_anew(self) -> None:
         """The content is another one: what is under way asks what has changed since now."""

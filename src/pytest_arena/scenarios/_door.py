@@ -4,7 +4,7 @@ import functools
 import inspect
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from contextvars import ContextVar
 from types import FrameType
@@ -13,6 +13,7 @@ from unittest import mock
 from weakref import WeakSet
 
 from pytest_arena._app._client import request_sent
+from pytest_arena._app._kind import unwrapped
 from pytest_arena._app._login import is_logging_in
 from pytest_arena._ledger import Request
 from pytest_arena._run._apps import Apps
@@ -90,7 +91,7 @@ class AppDoor:
 
     def watch(self, app: object) -> None:
         """See the calls of an app, and of what it wraps; a function's cannot be seen."""
-        for one in _unwrapped(app):
+        for one in unwrapped(app):
             if _is_watchable(one):
                 self._watch_class(type(one))
 
@@ -137,8 +138,7 @@ class AppDoor:
         apps = self._apps()
         if isinstance(apps.factory, type) and isinstance(app, apps.factory):
             return True
-        outer = (None if apps.factory is not None else apps.named, *apps.in_use())
-        if any(app is one for known in outer for one in _unwrapped(known)):
+        if apps.knows(app):
             return True
         return app in self._made or any(app is one for one in self._made_last)
 
@@ -203,8 +203,8 @@ class AppDoor:
 _REQUESTS = {"http", "websocket"}
 _NO_APP = "there is no arena_app: which app is under test? Name it: arena_app = app.main:app"
 _FUNCTION = (
-    "only clients of arena's are seen to ask an arena_app that is a function: use the fixtures "
-    "client or test_client"
+    "an arena_app that is a function is seen only by clients that call it in this process: use the "
+    "fixtures client or test_client"
 )
 _UNSEEN = (
     "arena_app is a factory that was not seen to make an app which the test asked: have tests ask "
@@ -221,15 +221,6 @@ def _frameworks() -> list[type[Any]]:
     )
     modules = [(sys.modules.get(module), name) for module, name in names]
     return [getattr(module, name) for module, name in modules if hasattr(module, name)]
-
-
-def _unwrapped(app: object) -> Iterator[object]:
-    """The app, and what it wraps as middleware does, by an attribute ``app``."""
-    known: list[object] = []
-    while app is not None and not any(app is one for one in known):
-        known.append(app)
-        yield app
-        app = None if isinstance(app, tuple(_frameworks())) else getattr(app, "app", None)
 
 
 def _is_watchable(app: object) -> bool:
