@@ -44,6 +44,7 @@ class FreshSession(Session):
     """
 
     wrote = False
+    reads = 0  # how often it may have read a row anew
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
@@ -73,6 +74,7 @@ class FreshSession(Session):
 def _read_anew(state: ORMExecuteState) -> None:
     """Whatever is about to be executed, by whichever of a session's methods."""
     session = cast("FreshSession", state.session)
+    session.reads += 1
     if isinstance(state.statement, Insert | Update | Delete | TextClause):
         session.wrote = True  # a text may be a SELECT: one commit too many costs little
     # Under no_autoflush a changed instance would lose its change without a word.
@@ -208,8 +210,14 @@ class Sessions:
 
     def pending(self) -> int:
         """Return how many instances wait to be written."""
-        sessions = [*self._sync, *map(_fresh, self._async)]
-        return sum(len(each.new) + len(each.dirty) + len(each.deleted) for each in sessions)
+        return sum(len(each.new) + len(each.dirty) + len(each.deleted) for each in self._all())
+
+    def reads(self) -> int:
+        """Return how often they may have read a row."""
+        return sum(each.reads for each in self._all())
+
+    def _all(self) -> list[FreshSession]:
+        return [*self._sync, *map(_fresh, self._async)]
 
     def roll_back(self) -> None:
         """Give up what is pending in sync sessions."""

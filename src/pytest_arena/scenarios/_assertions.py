@@ -21,6 +21,7 @@ import _pytest.assertion.util as asserting
 
 from pytest_arena._config._load import is_library
 from pytest_arena._others import own_function
+from pytest_arena.scenarios._idle import function_of, hangs_on_nothing
 from pytest_arena.scenarios._instruments import Instruments
 from pytest_arena.scenarios.specs._reader import relative
 
@@ -134,11 +135,7 @@ class _Listener:
         self._instruments, self._root, self._before = instruments, root, before
 
     def __bool__(self) -> bool:
-        frame = sys._getframe(2)  # noqa: SLF001 - of whoever asserts; the documented way to a frame
-        place, text = self._line_of(frame)
-        names = _variables(frame)
-        is_idle = _is_an_answer(text, names)
-        self._instruments.asserted(place, text, list(names.values()), is_idle=is_idle)
+        self._tell(sys._getframe(2))  # noqa: SLF001 - of whoever asserts; the documented way to a frame
         return self._before is not None
 
     def __call__(self, line: int, text: str, explanation: str) -> None:
@@ -150,12 +147,16 @@ class _Listener:
         while frame is not None and _is_a_tool(frame):
             frame = frame.f_back
         if frame is not None:
-            self._instruments.asserted(*self._line_of(frame))
+            self._tell(frame)
 
-    def _line_of(self, frame: FrameType) -> tuple[str, str]:
-        """Where a frame is, and what is asserted there."""
-        file, line = frame.f_code.co_filename, frame.f_lineno
-        return f"{_file(file, self._root)}:{line}", statement(file, line)
+    def _tell(self, frame: FrameType) -> None:
+        """Tell where a frame is, what is asserted there, and of what stands around it."""
+        code, line, names = frame.f_code, frame.f_lineno, _variables(frame)
+        text, place = statement(code.co_filename, line), _file(code.co_filename, self._root)
+        is_own = hangs_on_nothing(code, text, names, self._instruments.is_as_seeded)
+        is_idle = is_own or _is_an_answer(text, names)
+        values = list(names.values())
+        self._instruments.asserted(f"{place}:{line}", text, values, is_idle=is_idle)
 
 
 _listeners: list[_Listener] = []
@@ -304,13 +305,17 @@ def unheard(item: Any) -> str:
             how = f"pytest.register_assert_rewrite({one.__module__!r}) in conftest.py"
             where = f"{one.__qualname__}() asserts in a module that pytest does not rewrite"
             return f"{where}: {how}"
+        node = function_of(one.__code__)
+        if raised := _RAISED.search(ast.unparse(node) if node else ""):
+            return f"nobody hears that `{raised[1]}` is not reached: assert what it is about"
     known = {*(one.__name__ for one in used), *_HEARD}
     others = (name for name in _names(function) if name.lower().startswith("assert"))
     name = next((one for one in others if one not in known), "")
     return f"nobody hears {name}() pass: assert what it compares" if name else ""
 
 
-# `raise AssertionError` is no assertion that could pass; what unittest and mocks have is heard.
+_RAISED = re.compile(r"^ *(raise AssertionError|pytest\.fail)\b", re.MULTILINE)
+# What unittest and mocks have is heard.
 _HEARD = {"AssertionError", *dir(unittest.TestCase), *dir(mock.AsyncMock)}
 
 

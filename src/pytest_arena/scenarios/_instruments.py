@@ -4,8 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from sqlalchemy.orm import object_session
+
 from pytest_arena._app._login import is_logging_in
 from pytest_arena._databases._resolver import Level
+from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._gate._writes import Doings, watch_statements
 from pytest_arena._ledger import Request
 from pytest_arena._process import seconds as now
@@ -161,6 +164,17 @@ class Instruments:
         if log is not None and log.in_call and not is_logging_in():
             log.passed(place, text, values if self._literals else (), is_idle=is_idle)
 
+    def is_as_seeded(self, value: object) -> bool:
+        """Whether it is an instance in a session of the test's by which nobody has read since.
+
+        Neither the test itself, nor an app that works by the test's own session. Of one that is in
+        none it is not known who has read it.
+        """
+        if not hasattr(value, "_sa_instance_state") or self.log is None or self.run.test is None:
+            return False
+        is_ours = isinstance(object_session(value), FreshSession)
+        return is_ours and self.run.test.sessions.reads() == self.log.reads
+
     def written_by_test(self) -> int:
         """Rows that the test's side has written, or has pending, and clients that log in."""
         test = self.run.test
@@ -227,6 +241,8 @@ class Instruments:
         request.is_at_once = bool(under_way)
         for one in under_way:
             one.is_at_once = True
+        if all(one.is_preparation for one in log.requests):
+            log.reads = test.sessions.reads()
         last = log.requests[-1] if log.requests else None
         log.requests.append(request)
         if not test.under_way:  # no client of the test's own: theirs, a wide fixture's

@@ -1,6 +1,5 @@
 """What is noted of one try of one test while it runs, and what do its facts amount to?"""
 
-import ast
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -8,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
 from enum import Enum
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -22,6 +21,7 @@ from pytest_arena._product import Database
 from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._run import ArenaRun
 from pytest_arena.errors import redact
+from pytest_arena.scenarios._idle import is_constant
 from pytest_arena.scenarios.evidence._document import Asserted, Counts, Facts, Requested, StepFacts
 from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec, grouped_by
 
@@ -51,6 +51,7 @@ class Log:
     logins: list[Request] = field(default_factory=list)
     of_others: set[Request] = field(default_factory=set)  # by no client of ours, under way
     answered: int = 0
+    reads: int = -1  # of the test's sessions, by its first request of its own
     heard: dict[tuple[str, str], Asserted] = field(default_factory=dict)  # by place and whole text
     values: dict[tuple[str, str], list[object]] = field(default_factory=dict)  # of the last time
     assertions: int = 0  # that passed, and could have failed
@@ -79,66 +80,17 @@ class Log:
     def passed(
         self, place: str, text: str, values: Sequence[object], *, is_idle: bool = False
     ) -> None:
-        """An assertion has passed."""
-        key, after = (place, text), self.answered
-        one = self.heard.get(key)
-        if one is None:
-            is_idle = is_idle or is_constant(text)
-            shown = _shortened(text)
-            one = Asserted(place=place, text=shown, after=after, is_constant=is_idle, times=0)
-            self.heard[key] = one
+        """An assertion has passed. An idle one could not have failed by what the app does."""
+        key, after, is_idle = (place, text), self.answered, is_idle or is_constant(text)
+        new = Asserted(
+            place=place, text=_shortened(text), after=after, is_constant=is_idle, times=0
+        )
+        one = self.heard.setdefault(key, new)
         one.times += 1
-        one.after = max(one.after, after)
+        if one.is_constant or not is_idle:  # of a loop what was not idle counts
+            one.after, one.is_constant = max(one.after, after), is_idle
         self.values[key] = [value for value in values if isinstance(value, _KEPT)]
-        self.assertions += not one.is_constant
-
-
-# Most assertions ask something, and compare it with what is written as no name.
-_ASKS = re.compile(r"[\w)\]]\s*[.(\[]")
-_DOUBTFUL = re.compile(r"\bor\b|\bself\s*\.\s*assert|^\s*(?:assert\b\s*)?\(|[=!]=\s*[A-Za-z_]")
-
-
-@cache
-def is_constant(text: str) -> bool:
-    """Whether it says nothing about the app: ``True``, ``1 == 1``, ``x == x``, ``"text"``.
-
-    What cannot be read is none. Costs 50 µs, once for each text, but 1 µs for most.
-    """
-    if _ASKS.search(text) and not _DOUBTFUL.search(text):
-        return False
-    try:
-        expression = ast.parse(f"({text})", mode="eval").body  # it may be of several lines
-    except (SyntaxError, ValueError, RecursionError):
-        return False
-    return _is_constant(expression)
-
-
-def _is_constant(node: ast.expr) -> bool:
-    match node:
-        case ast.BoolOp(op=ast.Or(), values=values):
-            is_always_true = any(isinstance(one, ast.Constant) and one.value for one in values)
-            return is_always_true or all(map(_is_constant, values))
-        case ast.BoolOp(values=values):
-            return all(map(_is_constant, values))
-        case ast.Tuple(elts=elements) if elements:  # `assert (x, "message")`
-            return True
-        case ast.Compare(left=left, ops=[operator], comparators=[right]) if _is_same(left, right):
-            return not isinstance(operator, ast.NotEq | ast.Lt | ast.Gt | ast.IsNot | ast.NotIn)
-        case ast.Call(func=ast.Attribute(value=ast.Name(id="self")), args=args) if args:
-            return all(map(_is_constant, args)) or (
-                len(args) > 1 and _is_same(args[0], args[1]) and "Equal" in ast.unparse(node.func)
-            )
-    return not any(isinstance(one, _TELLING) for one in ast.walk(node))
-
-
-_TELLING = (ast.Name, ast.Call, ast.Attribute, ast.Subscript, ast.Await, ast.NamedExpr)
-
-
-def _is_same(left: ast.expr, right: ast.expr) -> bool:
-    """Both sides alike, and nothing is called: two calls may give two answers."""
-    calls = (ast.Call, ast.Await, ast.NamedExpr)
-    is_called = any(isinstance(one, calls) for one in ast.walk(left))
-    return not is_called and ast.dump(left) == ast.dump(right)
+        self.assertions += not is_idle
 
 
 # What does it amount to, as facts: rows, requests, assertions?

@@ -1,7 +1,6 @@
 """Which scenarios does a test say that it proves, and were all tests of scenarios run?"""
 
 import ast
-import functools
 import inspect
 import linecache
 import sys
@@ -15,6 +14,7 @@ from pytest_arena._config._read import Config
 from pytest_arena._others import own_function
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, ScenarioError
+from pytest_arena.scenarios._idle import function_of
 from pytest_arena.scenarios._tries import skip_reason
 from pytest_arena.scenarios.evidence._document import Mapping, from_shape, to_shape
 from pytest_arena.scenarios.specs._index import Index, Reference, reference, row_proven
@@ -129,26 +129,12 @@ def _hash_of(item: Any) -> str:
     """
     function = own_function(item)[2]
     code = getattr(inspect.unwrap(function) if function else None, "__code__", None)
-    node = _functions(code.co_filename).get(code.co_firstlineno) if code else None
+    node = function_of(code) if code else None
     if node is None:
         return ""
     body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
     text = "\n".join(map(ast.dump, body))
     return f"1:{blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
-
-
-@functools.cache
-def _functions(file: str) -> dict[int, ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Return the functions in a file by their first lines, decorators included."""
-    try:
-        tree = ast.parse(Path(file).read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return {}
-    return {
-        min([node.lineno, *(one.lineno for one in node.decorator_list)]): node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
 
 
 # What does pytest-bdd say of its tests, and which of its steps were never awaited?

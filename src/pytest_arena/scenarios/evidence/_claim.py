@@ -123,7 +123,8 @@ class Claim:
         if checks if NO_REQUEST in self.tags else facts.checks_at_the_end:
             return ""
         constant = min((check.place for check in facts.asserted), default="")
-        more = f" that could fail ({constant} cannot)" if constant else ""
+        cannot = f"{constant} cannot: assert on the answer, or on rows read since"
+        more = f" that could fail ({cannot})" if constant else ""
         if not facts.requests:
             return f"no assertion{more}"
         if early := max(checks, key=lambda check: (check.after, check.place), default=None):

@@ -1,0 +1,423 @@
+"""An assertion that cannot fail by what the app does proves nothing; what is not known counts."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena.scenarios._idle import is_constant
+from tests.scenarios.proving import told
+from tests.scenarios.seen import seeing
+
+if TYPE_CHECKING:
+    from tests.scenarios.proving import Told
+
+PREAMBLE = """
+import unittest
+from unittest import mock
+
+from app import Dancer, app, get_db, maker
+from fastapi import Depends
+from pytest_arena import inserted
+from sqlalchemy import select
+from starlette.testclient import TestClient
+
+HOOKS = {}
+
+
+@app.post("/rename/{dancer_id}/{name}")
+async def rename(dancer_id: int, name: str, db=Depends(get_db)):
+    dancer = await db.get(Dancer, dancer_id)
+    dancer.name = name
+    await db.commit()
+    HOOKS.get("renamed", str)()
+
+
+@pytest.fixture
+def storm(db_session):
+    storm = Dancer(name="Storm")
+    db_session.add(storm)
+    return storm
+
+"""
+
+IDLE = """
+@proves
+async def test_below_600(client, storm):
+    answer = await client.get("/dancers")
+    assert answer.status_code < 600
+
+@proves
+async def test_between_100_and_600(client, storm):
+    answer = await client.get("/dancers")
+    assert 100 <= answer.status_code < 600
+
+@proves
+async def test_at_least_none(client, storm):
+    answer = await client.get("/dancers")
+    assert len(answer.json()) >= 0
+
+@proves
+async def test_is_itself(client, storm):
+    names = (await client.get("/dancers")).json()
+    assert names == names
+
+@proves
+async def test_all_of_nothing(client, storm):
+    await client.get("/dancers")
+    assert all(name for name in [])
+
+@proves
+async def test_all_of_an_empty_answer(client, storm):
+    names = [name for name in (await client.get("/dancers")).json() if name == "Nobody"]
+    assert all(name == "Storm" for name in names)
+
+@proves
+async def test_a_mock_that_it_calls_itself(client, storm):
+    notify = mock.Mock()
+    notify("Storm")
+    await client.get("/dancers")
+    notify.assert_called_once_with("Storm")
+
+@proves
+async def test_a_mock_that_nobody_has(client, storm):
+    notify = mock.MagicMock()
+    await client.get("/dancers")
+    assert not notify.called
+
+@proves
+async def test_what_a_fixture_seeded(client, storm):
+    await client.get("/dancers")
+    assert storm.name == "Storm"
+
+@proves
+async def test_what_it_seeded(client, db_session):
+    dancer = Dancer(name="Storm")
+    db_session.add(dancer)
+    await client.get("/dancers")
+    assert dancer.name == "Storm" and dancer.id
+
+@proves
+def test_what_it_seeded_and_is_sync(test_client, arena):
+    session = arena.session()
+    dancer = Dancer(name="Storm")
+    session.add(dancer)
+    session.commit()
+    test_client.get("/dancers")
+    assert dancer.name == "Storm"
+
+@proves
+async def test_what_it_has_written_down(client, storm):
+    await client.get("/dancers")
+    expected = ["Sand", "Storm"]
+    assert expected == ["Sand", "Storm"]
+
+class TestIdle(unittest.TestCase):
+    def setUp(self):
+        self.client = self.enterContext(TestClient(app))
+        self.client.post("/dancers/Storm")
+
+    @proves
+    def test_below_600_by_a_method(self):
+        answer = self.client.get("/dancers")
+        self.assertLess(answer.status_code, 600)
+
+    @proves
+    def test_at_least_none_by_a_method(self):
+        answer = self.client.get("/dancers")
+        self.assertGreaterEqual(len(answer.json()), 0)
+
+    @proves
+    def test_true_by_a_method(self):
+        answer = self.client.get("/dancers")
+        self.assertTrue(len(answer.json()) >= 0)
+"""
+
+HONEST = """
+@proves
+async def test_below_500(client, storm):
+    answer = await client.get("/dancers")
+    assert answer.status_code < 500
+
+@proves
+async def test_at_least_one(client, storm):
+    answer = await client.get("/dancers")
+    assert len(answer.json()) >= 1
+
+@proves
+async def test_all_of_some(client, storm):
+    names = (await client.get("/dancers")).json()
+    assert all(name for name in names)
+
+@proves
+async def test_all_of_its_own(client, storm):
+    names = (await client.get("/dancers")).json()
+    expected = ["Sand", "Storm"]
+    assert all(name in names for name in expected)
+
+@proves
+async def test_a_flag(client, storm):
+    found = False
+    for name in (await client.get("/dancers")).json():
+        if name == "Storm":
+            found = True
+    assert found
+
+@proves
+async def test_one_flag(client, storm):
+    for name in (await client.get("/dancers")).json():
+        if name == "Storm":
+            found = True
+    assert found
+
+@proves
+async def test_a_count(client, storm):
+    count = 0
+    for name in (await client.get("/dancers")).json():
+        count += 1
+    assert count == 2
+
+@proves
+async def test_a_list_that_is_filled(client, storm):
+    found = []
+    for name in (await client.get("/dancers")).json():
+        if name == "Storm":
+            found.append("yes")
+    assert found == ["yes"]
+
+@proves
+async def test_a_list_that_is_given(client, storm):
+    async def names_of(into):
+        into.extend((await client.get("/dancers")).json())
+
+    found = []
+    await names_of(found)
+    assert found == ["Sand", "Storm"]
+
+@proves
+async def test_a_list_that_is_replaced(client, storm):
+    found = ["nobody"]
+    found[:] = (await client.get("/dancers")).json()
+    assert found == ["Sand", "Storm"]
+
+@proves
+async def test_a_list_by_two_names(client, storm):
+    found = same = []
+    same += (await client.get("/dancers")).json()
+    assert found == ["Sand", "Storm"]
+
+@proves
+async def test_a_mock_in_the_app(client, storm):
+    renamed = mock.Mock()
+    HOOKS["renamed"] = renamed
+    await client.post("/rename/1/Kite")
+    renamed.assert_called_once_with()
+
+@proves
+async def test_a_mock_that_is_patched_in(client, storm):
+    renamed = mock.Mock()
+    with mock.patch.dict(HOOKS, renamed=renamed):
+        await client.post("/rename/1/Kite")
+    assert renamed.called
+
+@proves
+async def test_a_list_that_the_app_fills(client, storm):
+    renamed = []
+    HOOKS["renamed"] = lambda: renamed.append("it")
+    await client.post("/rename/1/Kite")
+    assert renamed == ["it"]
+
+@proves
+async def test_a_flag_that_the_app_sets(client, storm):
+    is_renamed = False
+
+    def note():
+        nonlocal is_renamed
+        is_renamed = True
+
+    HOOKS["renamed"] = note
+    await client.post("/rename/1/Kite")
+    assert is_renamed
+
+@proves
+async def test_a_mock_that_is_told_the_answer(client, storm):
+    heard = mock.Mock()
+    heard((await client.get("/dancers")).json())
+    heard.assert_called_once_with(["Sand", "Storm"])
+
+@proves
+async def test_by_the_session_of_the_app(client, db_session):
+    dancer = Dancer(name="Storm")
+    db_session.add(dancer)
+    await db_session.commit()
+    app.dependency_overrides[get_db] = lambda: db_session
+    await client.post(f"/rename/{dancer.id}/Kite")
+    app.dependency_overrides.clear()
+    assert dancer.name == "Kite"
+
+@proves
+async def test_refreshed(client, db_session, storm):
+    await db_session.commit()
+    await client.post(f"/rename/{storm.id}/Kite")
+    await db_session.refresh(storm)
+    assert storm.name == "Kite"
+
+@proves
+async def test_read_again(client, db_session, storm):
+    await db_session.commit()
+    await client.post(f"/rename/{storm.id}/Kite")
+    await db_session.scalars(select(Dancer))
+    assert storm.name == "Kite"
+
+@proves
+async def test_read_before_another_request(client, db_session, storm):
+    await db_session.commit()
+    await client.post(f"/rename/{storm.id}/Kite")
+    await db_session.refresh(storm)
+    await client.get("/dancers")
+    assert storm.name == "Kite"
+
+@proves
+async def test_of_a_session_of_the_apps_own(client):
+    async with maker() as session:
+        dancer = Dancer(name="Storm")
+        session.add(dancer)
+        await session.commit()
+        await session.refresh(dancer)
+        await client.post(f"/rename/{dancer.id}/Kite")
+        await session.refresh(dancer)
+        assert dancer.name == "Kite"
+
+@proves
+async def test_read_and_let_go(client, storm):
+    await client.post("/rename/1/Kite")
+    async with maker() as session:
+        dancer = await session.get(Dancer, 1)
+    assert dancer.name == "Kite"
+
+@proves
+def test_read_and_let_go_and_is_sync(test_client, arena, storm_too):
+    test_client.post("/rename/1/Kite")
+    with arena.session() as session:
+        dancer = session.get(Dancer, 1)
+    assert dancer.name == "Kite"
+
+@proves
+async def test_beside_what_was_seeded(client, storm):
+    assert storm.name in (await client.get("/dancers")).json()
+
+@proves
+async def test_in_a_loop(client, storm):
+    expected = []
+    for _ in range(2):
+        assert (await client.get("/dancers")).json() != expected
+
+@proves
+async def test_changes_alone(client, arena, storm):
+    async with arena.expect_changes(dancers=inserted(1, name="Ann")):
+        await client.post("/dancers/Ann")
+
+class TestHonest(unittest.TestCase):
+    def setUp(self):
+        self.client = self.enterContext(TestClient(app))
+        self.client.post("/dancers/Storm")
+
+    @proves
+    def test_by_a_method(self):
+        self.assertIn("Storm", self.client.get("/dancers").json())
+
+    @proves
+    def test_equal_by_a_method(self):
+        self.assertEqual(["Sand", "Storm"], self.client.get("/dancers").json())
+"""
+
+SYNC = """
+@pytest.fixture
+def storm_too(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="Storm"))
+        session.commit()
+"""
+
+UNHEARD = """
+def must_have(name, names):
+    if name not in names:
+        raise AssertionError(name)
+
+@proves
+async def test_raises(client, storm):
+    answer = await client.get("/dancers")
+    if "Storm" not in answer.json(): raise AssertionError("Storm is not there")
+
+@proves
+async def test_raises_in_a_helper(client, storm):
+    must_have("Storm", (await client.get("/dancers")).json())
+
+@proves
+async def test_fails(client, storm):
+    answer = await client.get("/dancers")
+    if "Storm" not in answer.json():
+        pytest.fail("Storm is not there")
+"""
+
+_NAMES = re.compile(r"def test_(\w+)")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """One run of all of them."""
+    folder = tmp_path_factory.mktemp("idle")
+    return told(seeing(folder, PREAMBLE + SYNC + IDLE + HONEST + UNHEARD))
+
+
+@pytest.mark.parametrize("name", _NAMES.findall(IDLE))
+def test_what_could_not_fail_by_what_the_app_does_proves_nothing(found: Told, name: str) -> None:
+    """The line is named, and what to do."""
+    assert found.statuses[name] == "HOLLOW", found.run.output
+    assert re.search(
+        r"could fail \(test_it.py:\d+ cannot: assert on the answer", found.reason(name)
+    )
+
+
+@pytest.mark.parametrize("name", _NAMES.findall(HONEST))
+def test_nobody_is_accused_whose_values_may_be_the_apps(found: Told, name: str) -> None:
+    """Flags, lists and mocks that somebody else has; rows that were read by whomever."""
+    assert found.statuses[name] == "PROVEN", found.reason(name)
+
+
+@pytest.mark.parametrize("name", ["raises", "raises_in_a_helper", "fails"])
+def test_an_error_that_is_not_raised_is_unknown(found: Told, name: str) -> None:
+    """It may have been an assertion, and nobody hears it pass."""
+    assert found.statuses[name] == "UNKNOWN", found.reason(name)
+    assert "is not reached: assert what it is about" in found.reason(name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("len(x) >= 0", "0 <= len(x)", "r.status_code < 600"),
+        *("r.status_code <= 599", "100 <= r.status_code", "100 <= client.get(x).status_code < 600"),
+        *("all([])", "all(x for x in [])", "all([x.ok for x in ()])", "1 < 2"),
+        *("self.assertLess(r.status_code, 600)", "self.assertGreaterEqual(len(x), 0)"),
+    ],
+)
+def test_what_is_so_in_any_case_is_constant(text: str) -> None:
+    """A length is never negative, a status has three digits."""
+    assert is_constant(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("len(x) >= 1", "len(x) > 0", "0 < len(x)", "len(x) >= len(y)", "len(x) <= 0", "len(x)"),
+        *("r.status_code < 500", "r.status_code <= 600 - x", "r.status_code > 100", "x < 600"),
+        *("200 <= r.status_code < 600", "r.status_code != 600", "600 > r.status_code > x"),
+        *("all(x)", "all(x for x in y)", "all([x])", "any([])", "not all([])", "all(f())"),
+        *("self.assertLess(r.status_code, 500)", "self.assertIn(a, b)", "self.assertGreater(x, 0)"),
+    ],
+)
+def test_what_may_be_otherwise_is_not_constant(text: str) -> None:
+    """Each of them has failed in some suite."""
+    assert not is_constant(text)
