@@ -144,3 +144,54 @@ def workers(example: Example, how: str) -> Example:
     """The project, with a worker of this kind."""
     conftest = CONFTEST.replace("HOW", how)
     return on_postgresql(example, conftest=conftest, worker=WORKER, test_it=TESTS)
+
+
+FORKED = """
+import multiprocessing
+
+import pytest
+from sqlalchemy import create_engine, text
+
+engine = create_engine("postgresql+psycopg://me@db.example.org/shop")
+
+
+def add(name):
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO dancers (name) VALUES (:name)"), {"name": name})
+
+
+def new_pool():
+    pool = multiprocessing.get_context("fork").Pool(1)
+    pool.apply(int)
+    return pool
+
+
+@pytest.fixture(scope="session")
+def forked():
+    with new_pool() as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_a_fork_works_on_the_tests_database(forked, test_client, turn):
+    forked.apply(add, ["Fork"])
+    assert test_client.get("/dancers").json() == ["Sand", "Fork"]
+
+
+EARLY = new_pool()
+
+
+def test_a_fork_of_a_time_before_any_test():
+    EARLY.apply(add, ["Nobody"])
+
+
+def test_goes_nowhere(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+    EARLY.terminate()
+"""
+
+
+def test_a_fork_has_no_database_of_its_own(example: Example) -> None:
+    """It would fill one that no test sees, and nobody takes back."""
+    run = on_postgresql(example, test_it=FORKED).run("-W", "ignore").expect(1, passed=4, failed=1)
+    run.says("refused: a connection to shop in a process that was forked before", "test_it.py:11")

@@ -22,7 +22,12 @@ from pytest_arena._databases._app_databases import (
 from pytest_arena._databases._template import BuildAim, Builds, Recipe, Store
 from pytest_arena._databases._verified import Verified
 from pytest_arena._gate._engines import asked_by_engine
-from pytest_arena._gate._gate_notes import after_session, late_work, unknown_connection
+from pytest_arena._gate._gate_notes import (
+    after_session,
+    forked_before,
+    late_work,
+    unknown_connection,
+)
 from pytest_arena._gate._listeners import engines_in_use, find_engines
 from pytest_arena._gate._registry import DatabaseUsage, Registry
 from pytest_arena._origin import frames
@@ -84,6 +89,7 @@ class Databases:
         self.provision = Provision(config, ledger, self._builds, self.known)
         self._many = _MANY
         self.levels: list[Level] = []
+        self.process = os.getpid()  # that runs tests
         self.finished = False
 
     # What the gate asks.
@@ -162,7 +168,7 @@ class Databases:
         """
         self._connections.open_to_others()
         self.environment.complete()
-        if not self.serial() or self.finished:
+        if not self.levels or self.build() is not None or self.finished:
             return
         for database in [*self.known.by_key.values()]:
             if forked or self._is_exported(database):
@@ -287,9 +293,14 @@ class Databases:
             TemplateError: the template cannot be built; in full the first time.
             ServerError: there is no server to have it on.
             ConfigError: the isolation that is asked for is not its product's.
+            RefusedError: it is not there yet, and this is a fork, which runs no test.
         """
         isolation = database.isolation
-        return self.provision.ensure(database, self.levels) if isolation is None else isolation
+        if isolation is not None:
+            return isolation
+        if self.process != os.getpid():
+            raise self.ledger.refused(forked_before(database.name))
+        return self.provision.ensure(database, self.levels)
 
 
 class Provision:

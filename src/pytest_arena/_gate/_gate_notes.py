@@ -62,6 +62,16 @@ def late_work() -> LateWorkError:
     )
 
 
+def forked_before(name: str) -> UnknownDatabaseError:
+    """A fork that runs no test asks for a database that its parent has not had."""
+    return UnknownDatabaseError(
+        f"refused: a connection to {name} in a process that was forked before it was there",
+        why="the fork would fill one of its own, which no test sees and nobody takes back",
+        cause=who_connects(),
+        fix="start the workers in a fixture or a test, and not when a file is imported",
+    )
+
+
 def after_session(name: str) -> AfterSessionError:
     """A connection after the end of the test session."""
     return AfterSessionError(

@@ -112,6 +112,7 @@ class ArenaRun:
     def open(self, plan: Plan, client_options: Callable[[], Mapping[str, Any]] = dict) -> None:
         """Name the test. Nothing is connected yet."""
         self._leave_what_was_broken_off()
+        self.databases.process = os.getpid()  # a fork may run it
         if orphans := self.databases.drop_orphans():
             self.engines.close(orphans)
         self.databases.environment.complete()
