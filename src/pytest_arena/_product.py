@@ -15,7 +15,7 @@ import threading
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
-from pytest_arena.errors import ConfigError
+from pytest_arena.errors import ArenaError, ConfigError, TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
     from pytest_arena._values import Address, ServerLogin, TableRows
-    from pytest_arena.errors import ArenaError, TemplateError
 
 # A name that no resolver answers (RFC 2606): in the place of a server that may not be reached.
 NOWHERE = "arena.invalid"

@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 import unittest
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
@@ -29,7 +29,6 @@ from pytest_arena.errors import ArenaError, ConfigError, causes
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from pytest_arena.scenarios._blocks import Scenario

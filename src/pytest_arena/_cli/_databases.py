@@ -21,7 +21,7 @@ from pytest_arena._cli._lines import (
     sweep_line,
 )
 from pytest_arena._config._project import read_options
-from pytest_arena._postgresql.registry import REGISTRY, ServerRegistry, look
+from pytest_arena._postgresql.registry import REGISTRY, RegistryRow, ServerRegistry, look
 from pytest_arena._postgresql.servers import Unavailable
 from pytest_arena._postgresql.servers._find import find_server, local_service
 from pytest_arena.errors import ArenaError, ConfigError, ServerError
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._cli._lines import PlaceKind
     from pytest_arena._config._read import Config
-    from pytest_arena._postgresql.registry import RegistryRow
     from pytest_arena._values import Address
 
 

@@ -6,7 +6,7 @@ from contextlib import closing, suppress
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli._lines import Place, Swept, Thing, size_of, time_of
+from pytest_arena._cli._lines import Place, PlaceKind, Swept, Thing, size_of, time_of
 from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.servers import Unavailable
 from pytest_arena._postgresql.servers import _cluster as cluster
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from pytest_arena._cli._lines import PlaceKind
     from pytest_arena._postgresql.servers._places import ClusterFolder
     from pytest_arena._values import Address
 

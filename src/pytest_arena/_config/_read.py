@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 import platformdirs
 
 from pytest_arena._config._load import is_import_path, nearest
-from pytest_arena._config._options import DATABASES, ISOLATIONS, KEEPS, LATER, OPTIONS
+from pytest_arena._config._options import DATABASES, ISOLATIONS, KEEPS, LATER, OPTIONS, Option
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-
-    from pytest_arena._config._options import Option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, Dialect, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._config._load import nearest
@@ -22,17 +22,14 @@ from pytest_arena._gate._engines import asked_by_engine, asked_by_url, described
 from pytest_arena._gate._gate_notes import another_product
 from pytest_arena._gate._listeners import engines_in_use, find_engines
 from pytest_arena._origin import user_line
-from pytest_arena._product import NOWHERE, ROOMS, Asked, Database, Key, room
+from pytest_arena._product import NOWHERE, ROOMS, Asked, Core, Database, Key, Product, room
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import Dialect, Engine
-
     from pytest_arena._config._read import Config
     from pytest_arena._gate._registry import Registry
-    from pytest_arena._product import Core, Product
 
 
 class Products:

@@ -25,7 +25,7 @@ from pytest_arena._config._load import (
     load_attribute,
     nearest,
 )
-from pytest_arena._product import ScriptError
+from pytest_arena._product import ScriptError, Target
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, TemplateError
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, Dialect
     from sqlalchemy.sql.ddl import ExecutableDDLElement
-
-    from pytest_arena._product import Target
 
 
 def _has_listeners(target: Any, *names: str) -> bool:

@@ -31,7 +31,7 @@ from pytest_arena._gate._gate_notes import (
 from pytest_arena._gate._listeners import engines_in_use, find_engines
 from pytest_arena._gate._registry import DatabaseUsage, Registry
 from pytest_arena._origin import frames
-from pytest_arena._product import Aim, Asked, Key
+from pytest_arena._product import Aim, Asked, Database, Isolation, Key, Product
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
-    from pytest_arena._product import Database, Isolation, Product
 
 
 _MANY = 16  # databases, beside those in use: then engines are looked for that are garbage

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import weakref
-from contextlib import chdir, contextmanager
+from contextlib import AbstractContextManager, chdir, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
@@ -22,16 +22,14 @@ from pytest_arena import _process
 from pytest_arena._config._load import blame, described, home_of
 from pytest_arena._databases import _sources
 from pytest_arena._databases._builders import schema_builder, seed_builder, suggested_schema
-from pytest_arena._product import ContentT, Manifest, Template
+from pytest_arena._product import Aim, ContentT, Database, Key, Manifest, Shelves, Target, Template
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, TemplateError, causes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
 
     from pytest_arena._databases._builders import Builder
-    from pytest_arena._product import Aim, Database, Key, Shelves, Target
 
     Aimed = Callable[[Target], AbstractContextManager[None]]
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _process
-from pytest_arena._product import Held
+from pytest_arena._product import Held, Isolation
 from pytest_arena.errors import ArenaError, IsolationError
 
 if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
-    from pytest_arena._product import Isolation
 
 _Content = dict[str, str]
 

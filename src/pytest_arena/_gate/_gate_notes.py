@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pytest_arena._origin import user_line, who_connects
-from pytest_arena._product import NOWHERE, UNNAMED
+from pytest_arena._product import NOWHERE, UNNAMED, Database
 from pytest_arena.errors import (
     AfterSessionError,
     ConfigError,
     LateWorkError,
     UnknownDatabaseError,
 )
-
-if TYPE_CHECKING:
-    from pytest_arena._product import Database
 
 
 def unknown_connection(description: str, *, left_out_by: str = "") -> UnknownDatabaseError:

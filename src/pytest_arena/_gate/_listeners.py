@@ -32,13 +32,12 @@ from pytest_arena._gate._registry import (
 from pytest_arena._gate._writes import LostWrites, note_errors_on_leaving, watch_writes
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._process import when_imported
-from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Live, loaded, room
+from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Core, Live, loaded, room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_arena._gate._registry import Registry
-    from pytest_arena._product import Core
 
 
 # What a fork left to the child: SQLite forbids to use it there, and to close it as well.

@@ -13,7 +13,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
 
-from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool
 from sqlalchemy.util import await_only  # 2.1 calls it await_, and keeps this name for now
 from sqlalchemy.util.concurrency import AsyncAdaptedLock
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full, QueueCommon
@@ -23,7 +23,6 @@ from pytest_arena._process import running_loop
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
 
-    from sqlalchemy.pool import Pool
 
 _T = TypeVar("_T")
 

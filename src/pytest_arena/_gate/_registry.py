@@ -21,7 +21,7 @@ from sqlalchemy.orm.session import _sessions
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._process import running_loop
-from pytest_arena._product import nothing
+from pytest_arena._product import Aim, Handle, Key, Live, nothing
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
     from sqlalchemy.pool import ConnectionPoolEntry
 
-    from pytest_arena._product import Aim, Handle, Key, Live
     from pytest_arena._values import CodeLine
 
 INFO = "pytest_arena"  # where it stands in the dictionary ``info`` of a pool's entry

@@ -11,12 +11,10 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_arena._postgresql._control import ControlFailure, identifier, literal
+from pytest_arena._postgresql._control import Control, ControlFailure, identifier, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from pytest_arena._postgresql._control import Control
 
 
 def content(control: Control) -> dict[str, str]:

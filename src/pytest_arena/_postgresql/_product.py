@@ -7,31 +7,26 @@ from hashlib import sha256
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, Dialect, make_url
 from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._origin import as_own
 from pytest_arena._postgresql._arguments import DRIVERS
-from pytest_arena._postgresql._identity import identity_of_control
+from pytest_arena._postgresql._identity import Identity, identity_of_control
 from pytest_arena._postgresql._roles import Roles
 from pytest_arena._postgresql._templates import DatabaseShelves, url_of
-from pytest_arena._postgresql.isolation import isolate
+from pytest_arena._postgresql.isolation import ServerIsolation, isolate
 from pytest_arena._postgresql.journal._journal_templates import lacking
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._find import find_server
-from pytest_arena._product import Aim, Asked, Key, isolation_named
+from pytest_arena._product import Aim, Asked, Core, Database, Isolation, Key, isolation_named
 from pytest_arena.errors import ConfigError, impossible
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from sqlalchemy.engine import URL, Dialect
-
     from pytest_arena._config._read import Config
-    from pytest_arena._postgresql._identity import Identity
-    from pytest_arena._postgresql.isolation import ServerIsolation
     from pytest_arena._postgresql.servers import Server
-    from pytest_arena._product import Core, Database, Isolation
     from pytest_arena._values import Address, ServerLogin
 
 ISOLATIONS = {"auto": None, "undo": None, "clone": None}  # which class it is, `Choice` says

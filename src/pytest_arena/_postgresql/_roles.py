@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
 from pytest_arena._postgresql._templates import derived
 from pytest_arena._postgresql.registry._registry_run import TURNS
-from pytest_arena._values import ServerLogin
+from pytest_arena._values import Address, ServerLogin
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeAlias
 
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._product import Core, Database
-    from pytest_arena._values import Address
 
     _Login: TypeAlias = ServerLogin | None  # None: arena's own, or that nobody has named one
 

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._changes import Row, limited, net
 from pytest_arena._postgresql._content import COLUMNS, KEY, in_batches, one_snapshot
-from pytest_arena._postgresql._control import ControlFailure, identifier, literal
+from pytest_arena._postgresql._control import Control, ControlFailure, identifier, literal
 from pytest_arena._values import TableRows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from pytest_arena._postgresql._control import Control
 
 
 class _CatalogTable(NamedTuple):

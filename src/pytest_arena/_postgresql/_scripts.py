@@ -6,14 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql._control import ControlFailure, literal
+from pytest_arena._postgresql._control import Control, ControlFailure, literal
 from pytest_arena._postgresql.drivers._statements import reaches_beyond
 from pytest_arena._product import ScriptError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from pytest_arena._postgresql._control import Control
 
 
 @dataclass(frozen=True, slots=True)

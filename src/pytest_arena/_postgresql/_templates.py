@@ -12,20 +12,17 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, Dialect
 
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql._scripts import run_script
-from pytest_arena._product import Aim, Key, Manifest, ScriptError, Template, read_manifest
+from pytest_arena._product import Aim, Key, Manifest, ScriptError, Target, Template, read_manifest
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy.engine import Dialect
-
     from pytest_arena._postgresql.registry import ServerRegistry
-    from pytest_arena._product import Target
     from pytest_arena._values import Address
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_run import AppRun
 from pytest_arena._app._client import Hooks
-from pytest_arena._app._kind import build_app, check_app, enclosed, may_be_app, unwrapped
+from pytest_arena._app._kind import ASGIApp, build_app, check_app, enclosed, may_be_app, unwrapped
 from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._config._load import load_attribute, load_function
 from pytest_arena._run import _leaks
@@ -17,7 +17,6 @@ from pytest_arena.errors import ConfigError, LifespanError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pytest_arena._app._kind import ASGIApp
     from pytest_arena._config._read import Config
     from pytest_arena._run._test import Current, RunningTest, Watcher
 

@@ -9,8 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._resolver import Level
-from pytest_arena._run._leaks import Overrides, late_error
-from pytest_arena._run._test import RunningTest
+from pytest_arena._run._leaks import Overrides, Tasks, late_error
+from pytest_arena._run._test import Current, RunningTest, Watcher
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConnectionLeak, IsolationError
 
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from pytest_arena._databases._sessions import Memory
     from pytest_arena._ledger import Ledger
     from pytest_arena._run._apps import Apps
-    from pytest_arena._run._leaks import Tasks
     from pytest_arena._run._levels import Levels
-    from pytest_arena._run._test import Current, Watcher
 
 
 @dataclass(slots=True, eq=False)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pytest_arena import _process
-from pytest_arena._product import Held
+from pytest_arena._product import Database, Held, Isolation
 from pytest_arena._run import _leaks
 from pytest_arena.errors import ArenaError, impossible
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
     from pytest_arena._ledger import Ledger
-    from pytest_arena._product import Database, Isolation
     from pytest_arena._run._leaks import Tasks
 
 _Answer = TypeVar("_Answer")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._databases._builders import suggested_schema
 from pytest_arena._gate._engines import asked_by_engine
 from pytest_arena._gate._listeners import find_engines
-from pytest_arena._ledger import TestFacts
+from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._report import Summary, kept_notes
 from pytest_arena.errors import redact
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._databases._app_databases import KnownDatabases
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
 
 

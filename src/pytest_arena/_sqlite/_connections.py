@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_arena._product import Aim, Asked, Live
+from pytest_arena._product import Aim, Asked, Core, Live, Product
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guard import EngineFactory, is_outside, watch_raw_connections
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._config._read import Config
-    from pytest_arena._product import Core, Product
 
 _Answer = TypeVar("_Answer")
 

@@ -11,9 +11,9 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, Dialect
 
-from pytest_arena._product import Aim, Asked, Database, Key, isolation_named
+from pytest_arena._product import Aim, Asked, Core, Database, Isolation, Key, isolation_named
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._home import Home, kept_file
 from pytest_arena._sqlite._templates import FileShelves
@@ -21,10 +21,7 @@ from pytest_arena._sqlite._templates import FileShelves
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from sqlalchemy.engine import Dialect
-
     from pytest_arena._config._read import Config
-    from pytest_arena._product import Core, Isolation
 
 
 class SQLite:

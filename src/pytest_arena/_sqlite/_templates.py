@@ -13,22 +13,18 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from sqlalchemy import create_engine
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.pool import NullPool
 
-from pytest_arena._product import Aim, Key, Manifest, ScriptError, Template, read_manifest
+from pytest_arena._product import Aim, Key, Manifest, ScriptError, Target, Template, read_manifest
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._home import written_at
+from pytest_arena._sqlite._home import Home, written_at
 from pytest_arena._sqlite._ways import is_whole
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy.engine import Dialect
-
-    from pytest_arena._product import Target
-    from pytest_arena._sqlite._home import Home
 
 _LOCK_SECONDS = 600  # longer than a build takes; a dead builder's lock is free at once
 _UNUSED_SECONDS = 14 * 24 * 3600

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._ways import NEVER, WAL_MODE, Picture, Unfit, copy_start
+from pytest_arena._sqlite._ways import NEVER, WAL_MODE, LiveFile, Picture, Unfit, copy_start
 
 if sys.platform == "linux":
     import fcntl
@@ -24,7 +24,6 @@ if sys.platform == "linux":
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._sqlite._ways import LiveFile
 
 _SEAL = 1_000_000_000  # a second after the epoch: a time that no clock gives
 _INDEX_BYTES = 100

@@ -24,17 +24,15 @@ from pytest_arena._postgresql.drivers._statements import (
     replace_function,
 )
 from pytest_arena._process import when_imported
-from pytest_arena._product import NOWHERE
-from pytest_arena.errors import ProductionDatabaseError, UnknownDatabaseError
+from pytest_arena._product import NOWHERE, Aim, Asked, Core, Database
+from pytest_arena.errors import ProductionDatabaseError, RefusedError, UnknownDatabaseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
     from pytest_arena._postgresql.drivers._statements import FindCore
-    from pytest_arena._product import Aim, Asked, Core, Database
     from pytest_arena._values import Address
-    from pytest_arena.errors import RefusedError
 
 
 class _Guard:

@@ -6,7 +6,7 @@ import threading
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from pytest_arena import _process
 from pytest_arena._postgresql import _clone_sql as sql
@@ -20,7 +20,6 @@ from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from typing import TypeAlias
 
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._values import Address, TableRows

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena.errors import ArenaError, IsolationError
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from pytest_arena._postgresql.registry import ServerRegistry
 
 _MOST = 2

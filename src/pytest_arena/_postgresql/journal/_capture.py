@@ -21,14 +21,13 @@ from pytest_arena._postgresql.journal._tables import (
     read_sequences,
     read_tables,
 )
-from pytest_arena._postgresql.journal._triggers import captures, standing
+from pytest_arena._postgresql.journal._triggers import Capture, captures, standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_arena._postgresql._control import Control
     from pytest_arena._postgresql.journal._tables import JournalTable, Setting
-    from pytest_arena._postgresql.journal._triggers import Capture
     from pytest_arena._values import Address
 
 

@@ -9,13 +9,11 @@ from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._postgresql._content import COLUMNS, KEY, LIKE_THE_APP, one_snapshot
-from pytest_arena._postgresql._control import ControlFailure, identifier, literal
+from pytest_arena._postgresql._control import Control, ControlFailure, identifier, literal
 from pytest_arena._values import TableRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from pytest_arena._postgresql._control import Control
 
 
 _DEFAULT = "public"

@@ -14,10 +14,9 @@ from pytest_arena._postgresql.journal._capture import capture_new, install
 from pytest_arena._postgresql.journal._functions import ALTERED, CRASHED
 from pytest_arena._postgresql.journal._row_changes import Entries, rows_changed
 from pytest_arena._postgresql.journal._state import latest
-from pytest_arena._postgresql.journal._tables import find_schema
+from pytest_arena._postgresql.journal._tables import JournalGap, find_schema
 
 if TYPE_CHECKING:
-    from pytest_arena._postgresql.journal._tables import JournalGap
     from pytest_arena._values import Address, TableRows
 
 

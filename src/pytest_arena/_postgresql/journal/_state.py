@@ -14,12 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import literal
-from pytest_arena._postgresql.journal._tables import HIDDEN_SCHEMA, OURS
+from pytest_arena._postgresql.journal._tables import HIDDEN_SCHEMA, OURS, JournalTable, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from pytest_arena._postgresql.journal._tables import JournalTable, Setting
 
 
 # Up to so many are read themselves, each for 2 µs. Of more, an uncalled one's number is not known:

@@ -6,13 +6,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from pytest_arena._postgresql._control import identifier, literal
-
-if TYPE_CHECKING:
-    from pytest_arena._postgresql._control import Control
-
+from pytest_arena._postgresql._control import Control, identifier, literal
 
 # A schema that reflection and alembic pass over; only a superuser may make one of such a name.
 HIDDEN_SCHEMA = "pg_arena"

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import identifier, literal
-from pytest_arena._postgresql.journal._tables import OURS
+from pytest_arena._postgresql.journal._tables import OURS, JournalTable, Relation, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from pytest_arena._postgresql.journal._tables import JournalTable, Relation, Setting
 
 
 @dataclass(frozen=True, slots=True)

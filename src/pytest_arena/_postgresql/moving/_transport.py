@@ -9,7 +9,7 @@ import asyncio
 import select
 import socket
 import threading
-from asyncio import get_running_loop
+from asyncio import AbstractEventLoop, Future, TimerHandle, get_running_loop
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -17,7 +17,6 @@ from pytest_arena._process import running_loop
 from pytest_arena._product import nothing
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future, TimerHandle
     from collections.abc import Callable
 
     Factory = Callable[[], Any]

@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from queue import Queue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_arena._postgresql._control import ControlFailure, ServerLine
+from pytest_arena._postgresql._control import Control, ControlFailure, ServerLine
 from pytest_arena._process import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._postgresql._control import Control
 
 # A server that is restarted is back within some seconds.
 _RESTART_SECONDS = 10.0
