@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import accumulate, zip_longest
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 
 from pytest_arena.errors import redact
 
@@ -43,11 +43,25 @@ class Mask:
             for one in self.patterns
         )
 
+    def without(self, text: str, written: Iterable[NamedValues]) -> str:
+        """Return a text with ``***`` for what was written into secret columns.
+
+        What has less than four letters is in many a text that does not tell it.
+        """
+        pairs = ((table, pair) for table, rows in written for row in rows for pair in row.items())
+        values = (value for table, (name, value) in pairs if self.hides(table, name))
+        for one in (form for value in values for form in (repr(value), str(value))):
+            text = text.replace(one, "***") if len(one) >= _TELLING else text
+        return text
+
     def shown(self, table: str, column: str, value: object) -> str:
         """Return a value of a column as a person may read it."""
         return "***" if value is not None and self.hides(table, column) else shown(value)
 
 
+NamedValues: TypeAlias = "tuple[str, Sequence[Mapping[str, object]]]"
+"""Of a table, rows of values by the names of columns."""
+_TELLING = 4  # letters
 # A hashtag is none.
 _SECRET = re.compile(
     r"(?i)pass(word|wd|phrase|code)|pwd|secret|token|(api|private|secret)_?key|credential"

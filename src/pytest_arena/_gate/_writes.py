@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
+    from pytest_arena._changes import NamedValues
     from pytest_arena._product import Core, Key
 
 
@@ -110,6 +111,7 @@ class Doings:
     written: list[Part] = field(default_factory=list)  # and committed
     executed: int = 0  # rows that statements wrote, committed or not
     values: list[Any] = field(default_factory=list)  # parameters of statements that wrote
+    named: list[NamedValues] = field(default_factory=list)  # those that SQLAlchemy has names for
     is_unsure: bool = False  # whether it may be that other rows were written, too, or not these
     opened: list[tuple[ConnectionRecord, Written]] = field(default_factory=list)
     pending: dict[int, tuple[Part, ...]] = field(default_factory=dict)
@@ -177,6 +179,8 @@ def _noted_write(context: Any, statement: str, parameters: Any, part: tuple[str,
         doings.executed += rows or 1
         if len(doings.values) < _MOST_VALUES:
             doings.values.append(parameters)
+            if context.compiled is not None:
+                doings.named.append((table, context.compiled_parameters))
     return table, rows, is_insert
 
 

@@ -138,13 +138,19 @@ class Instruments:
         facts, self._facts, self.log = self._facts, None, None
         return facts
 
+    def masked(self, text: str) -> str:
+        """Return a text without what was written into secret columns, by the test or the app."""
+        asked = (*self.log.requests, *self.log.logins) if self.log else ()
+        sides = [*self._doings.values(), *(one.doings for one in asked)]
+        return self.run.moments.mask.without(text, (named for one in sides for named in one.named))
+
     def _told(self, log: Log) -> Facts:
         if not log.requests and (doubt := self.door.doubt(has_asked_another=log.has_asked_another)):
             log.off.setdefault("requested", doubt)
         doings = dict(self._standing())
         self._wide = {level: rows for level, rows in self._wide.items() if level in doings}
         off = log.off | self.off
-        reading = Reading(self.run, log, doings, self._literals, wide=self._wide, off=off)
+        reading = Reading(self.run, log, doings, self._literals, self._wide, off, self.masked)
         try:
             return better(reading.facts(), self._facts)
         except Exception as error:  # noqa: BLE001 - a test never fails by who watches it

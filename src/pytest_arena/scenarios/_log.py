@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, time
 from decimal import Decimal
 from enum import Enum
@@ -119,6 +119,7 @@ class Reading:
     literals: tuple[str, ...]
     wide: dict[Level, Counter[str]]  # rows of wider fixtures, once they were counted
     off: dict[str, str]
+    masked: Callable[[str], str]
     values: list[Any] = field(default_factory=list)  # of rows that were read
 
     def facts(self) -> Facts:
@@ -131,7 +132,9 @@ class Reading:
             seeded=seeded,
             requests=requests,
             first=self.log.first,
-            asserted=tuple(heard[:_MOST_PLACES]),
+            asserted=tuple(
+                replace(one, text=self.masked(one.text)) for one in heard[:_MOST_PLACES]
+            ),
             steps=tuple(self.log.steps),
             seen=self._seen(),
             off=tuple(sorted(self.off.items())),
@@ -140,7 +143,7 @@ class Reading:
     def _requested(self, one: Request, tables: list[str]) -> Requested:
         return Requested(
             method=one.method,
-            path=one.path,
+            path=self.masked(one.path),
             route=one.route,
             status=one.status,
             role=one.role or "",

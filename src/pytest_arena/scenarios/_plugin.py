@@ -212,7 +212,8 @@ class Scenarios:
             return report
         if report.when == "setup":
             self._is_again = mapped.test in self._failed
-        sent = {"again": self._is_again, **told(report, call.excinfo, item)}
+        why = told(report, call.excinfo, item, self.instruments.masked)
+        sent = {"again": self._is_again, **why}
         if report.failed:
             self._failed.add(mapped.test)
         if report.when == "teardown" and (facts := self.instruments.take()) is not None:

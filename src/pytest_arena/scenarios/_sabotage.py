@@ -80,8 +80,8 @@ class SabotagePasses:
                 self._seconds[item.nodeid] = call.duration
         elif report.when in {"setup", "call", "teardown"}:
             error = call.excinfo.value if call.excinfo else None
-            reason = told(report, call.excinfo, item).get("reason", "")
-            self._phases.append(_Phase(report, error, reason))
+            why = told(report, call.excinfo, item, self._instruments.masked)
+            self._phases.append(_Phase(report, error, why.get("reason", "")))
         return report
 
     @hook

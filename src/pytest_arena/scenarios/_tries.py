@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -87,11 +87,9 @@ class Tries:
         done = self._last[key] = self._open.pop(key)
         if done.outcome == "passed" and not done.is_called:
             return  # --setup-only: nothing of the test itself has run
-        facts = done.sent.get("facts")
-        if isinstance(facts, str):
-            facts = from_shape(Facts, json.loads(facts))
-        else:
-            facts = self._kept.pop(facts, None)
+        sent: Any = done.sent.get("facts")
+        is_of_another = isinstance(sent, str)
+        facts = from_shape(Facts, json.loads(sent)) if is_of_another else self._kept.pop(sent, None)
         self._add(key[1], done, facts=facts)
 
     def _broken_off(self, key: tuple[str, str], report: Any) -> None:
@@ -155,8 +153,11 @@ ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")  # another one in each run
 _PREFIXES = {"setup": "set-up: ", "teardown": "tear-down: "}
 
 
-def told(report: Any, excinfo: Any, item: Any) -> dict[str, Any]:
-    """Return why a phase did not pass, in one line, and where; nothing of one that has."""
+def told(report: Any, excinfo: Any, item: Any, masked: Callable[[str], str]) -> dict[str, Any]:
+    """Return why a phase did not pass, in one line, and where; nothing of one that has.
+
+    Of its text ``masked`` leaves what may be read.
+    """
     if hasattr(report, "wasxfail"):
         return {"reason": _one_line(str(report.wasxfail).removeprefix("reason: "))}
     if report.passed:
@@ -170,7 +171,7 @@ def told(report: Any, excinfo: Any, item: Any) -> dict[str, Any]:
         reason = excinfo.value.what  # that it is a stub says its status
     else:
         reason = str(excinfo.exconly(tryshort=True))
-    reason = reason.removeprefix("pytest_arena.errors.").replace(f"{root}{os.sep}", "")
+    reason = masked(reason).removeprefix("pytest_arena.errors.").replace(f"{root}{os.sep}", "")
     return {
         "reason": _PREFIXES.get(report.when, "") + _one_line(ADDRESS.sub("0x…", reason)),
         "place": _place(excinfo, item.path, root) if excinfo is not None else "",
