@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -36,6 +37,7 @@ class Summary:
     unasked: tuple[str, ...] = ()  # databases that options name, and no engine of its has meant
     unused: tuple[str, ...] = ()  # that what `arena_database` names was not used
     suggestion: str = ""  # the arena_schema that would make the tables once; "" if not known
+    in_memory: int = 0  # databases, which may be gone
     verified: int = 0  # how often a database was read whole, to be compared
     verified_seconds: float = 0.0
 
@@ -111,17 +113,19 @@ def _spoiled_line(file: str) -> str:
     )
 
 
-_MOST_NAMES = 8  # of databases: a suite may have one in memory for each test
+_MOST_NAMES = 8  # of databases
+_IN_MEMORY = re.compile(r"(?:\d+-)?memory")  # a suite may have one for each test
 
 
 def _databases_line(summary: Summary) -> str:
-    more = f" and {len(summary.databases) - _MOST_NAMES} more" * (
-        len(summary.databases) > _MOST_NAMES
-    )
-    names = ", ".join(summary.databases[:_MOST_NAMES]) + more
+    are_many = summary.in_memory > 1
+    names = [name for name in summary.databases if not (are_many and _IN_MEMORY.fullmatch(name))]
+    more = f" and {len(names) - _MOST_NAMES} more" * (len(names) > _MOST_NAMES)
+    named = [f"database {', '.join(names[:_MOST_NAMES])}{more}"] * bool(names)
+    named += [f"{summary.in_memory:,} databases in memory"] * are_many
     products, isolations = " and ".join(summary.products), " and ".join(summary.isolations)
-    where = f"{names} on {products}, isolation {isolations}"
-    return f"database {where}; {_template_words(summary)}"
+    where = f"{' and '.join(named)} on {products}, isolation {isolations}"
+    return f"{where}; {_template_words(summary)}"
 
 
 def _template_words(summary: Summary) -> str:

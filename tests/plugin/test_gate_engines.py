@@ -247,7 +247,8 @@ def test_databases_of_engines_that_are_made_for_one_test_do_not_pile_up(tmp_path
     example = small_example(tmp_path, test_each=EACH)
     with untouched(example, "dev.db", "same.db", "wide.db", "pooled.db"):
         # From Python 3.13 on an engine that nobody disposes of is complained of.
-        example.run("-W", "ignore").expect(passed=93)
+        run = example.run("-W", "ignore").expect(passed=93)
+    run.says("database dev and 8", " databases in memory on SQLite")
 
 
 MANY = """

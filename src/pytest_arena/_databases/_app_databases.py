@@ -167,6 +167,7 @@ class KnownDatabases:
         self.by_engine: weakref.WeakKeyDictionary[Dialect, Database] = weakref.WeakKeyDictionary()
         self.own: weakref.WeakSet[Engine] = weakref.WeakSet()  # they keep no database in use
         self.asked: dict[str, None] = {}  # on servers, as they were asked for
+        self.in_memory = 0  # how many there have been
         self._count = itertools.count(1)
         self.primary: Database | None = None
         # Whether the app makes its engines when it starts; what was the first one until its
@@ -208,6 +209,7 @@ class KnownDatabases:
     def _add(self, asked: Asked) -> Database:
         product = self.products[asked.product]
         key, tails = product.meant(asked)
+        self.in_memory += key is None
         key = key or Key("memory", str(next(self._count)))
         database = self._adopted(key, tails, asked) or self._new(key, tails, asked)
         self.by_key[key] = database

@@ -39,6 +39,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         built_because=tuple(reason for store in stores for reason in store.reasons if reason),
         table_seconds=tuple(ledger.table_seconds.values()) if not config.schema else (),
         known=tuple(one.name for one in meant),
+        in_memory=databases.known.in_memory,
         unasked=tuple(name for name in named if name and name not in asked),
         unused=_unused(config, [*meant, *used], databases.known) if used else (),
         suggestion=suggested_schema(config.root) if used and not config.schema else "",
