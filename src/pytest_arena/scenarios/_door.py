@@ -320,15 +320,12 @@ def _template_of(endpoint: object, routes: Any) -> str:
     return ""
 
 
-_LOOKS = frozenset(
-    {
-        *("status_code", "reason_phrase", "is_success", "is_error", "is_client_error"),
-        *("is_server_error", "is_redirect", "has_redirect_location", "raise_for_status"),
-        *("headers", "cookies", "links", "content", "text", "json", "read", "aread"),
-        *("iter_bytes", "iter_text", "iter_lines", "iter_raw"),
-        *("aiter_bytes", "aiter_text", "aiter_lines", "aiter_raw"),
-    }
-)
+_LOOKS = {
+    *("status_code", "reason_phrase", "is_success", "is_error", "is_client_error", "headers"),
+    *("is_server_error", "is_redirect", "has_redirect_location", "raise_for_status", "cookies"),
+    *("links", "content", "text", "json", "read", "aread", "iter_bytes", "iter_text", "iter_lines"),
+    *("iter_raw", "aiter_bytes", "aiter_text", "aiter_lines", "aiter_raw"),
+}
 
 
 @functools.cache

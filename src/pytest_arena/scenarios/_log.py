@@ -20,6 +20,7 @@ from pytest_arena._ledger import Request
 from pytest_arena._product import Database
 from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._run import ArenaRun
+from pytest_arena._values import Stage
 from pytest_arena.errors import redact
 from pytest_arena.scenarios._idle import is_constant
 from pytest_arena.scenarios.evidence._document import Asserted, Counts, Facts, Requested, StepFacts
@@ -128,13 +129,14 @@ class Reading:
         tables = [table for table, _ in seeded or ()]
         requests = tuple(self._requested(one, tables) for one in self.log.requests)
         heard = sorted(self.log.heard.values(), key=lambda one: (one.is_constant, -one.after))
+        shown = [replace(one, text=self.masked(one.text)) for one in heard[:_MOST_PLACES]]
         return Facts(
             seeded=seeded,
+            has_base=bool(self.run.config.seed)
+            and all(it.stage is Stage.SEEDED for it in self.doings),
             requests=requests,
             first=self.log.first,
-            asserted=tuple(
-                replace(one, text=self.masked(one.text)) for one in heard[:_MOST_PLACES]
-            ),
+            asserted=tuple(shown),
             steps=tuple(self.log.steps),
             seen=self._seen(),
             off=tuple(sorted(self.off.items())),

@@ -63,8 +63,7 @@ class Scenarios:
         self._lines: list[str] = []
         self._is_run = False
         # Where nobody has said, a gate that merges depend on has its tests tried as well.
-        is_gate = wanted.scenarios == "strict" and is_in_ci()
-        asked = wanted.scenarios_sabotage
+        is_gate, asked = wanted.scenarios == "strict" and is_in_ci(), wanted.scenarios_sabotage
         self._is_sabotaged = is_gate if asked is None else asked
         self.document: Document | None = None
 
@@ -82,8 +81,6 @@ class Scenarios:
         if not self._is_sabotaged:
             return []
         passes = SabotagePasses(self._config, self.instruments, self._tries, self._tests)
-        if self._wanted.scenarios_sabotage is None:
-            passes.cause = "strict in CI; off: --no-scenarios-sabotage"
         return [("arena_sabotage", passes)]
 
     def read(self) -> None:
@@ -212,8 +209,8 @@ class Scenarios:
             return report
         if report.when == "setup":
             self._is_again = mapped.test in self._failed
-        why = told(report, call.excinfo, item, self.instruments.masked)
-        sent = {"again": self._is_again, **why}
+        sent = told(report, call.excinfo, item, self.instruments.masked)
+        sent["again"] = self._is_again
         if report.failed:
             self._failed.add(mapped.test)
         if report.when == "teardown" and (facts := self.instruments.take()) is not None:

@@ -67,7 +67,6 @@ class SabotagePasses:
         self._tests = self._runs = 0
         self._took = 0.0
         self._why_not = ""
-        self.cause = ""  # why it is done where nobody has asked for it
 
     # The tests as they are.
 
@@ -209,8 +208,12 @@ class SabotagePasses:
         """One line, whatever became of the tests: the scenarios say that."""
         runs = f"{counted(self._tests, 'test')} run again {counted(self._runs, 'time')}"
         done = f"{runs} in {self._took:.1f} s" if self._tests else "no test to run again"
-        remarks = "; ".join(filter(None, [self._why_not, self.cause]))
+        unasked = _UNASKED * (self._config.option.arena_scenarios_sabotage is None)
+        remarks = "; ".join(filter(None, [self._why_not, unasked]))
         terminalreporter.write_line(f"sabotage: {done}" + f" ({remarks})" * bool(remarks))
+
+
+_UNASKED = "strict in CI; off: --no-scenarios-sabotage"
 
 
 def _why_not(session: Any) -> str:

@@ -42,6 +42,7 @@ _NEEDED: dict[Kind, tuple[str, str]] = {
     "then": ("asserted", "no assertion"),
 }
 _WRITES = {"POST", "PUT", "PATCH", "DELETE"}
+_NOTHING = re.compile(r"(?i)(?:there (?:is|are) )?(?:no|nobody|nothing|zero|0)(?!\S)")
 _PLACEHOLDER = re.compile(r"\{[^{}/]*\}|<[^<>/]*>")
 
 
@@ -84,11 +85,16 @@ class Claim:
         rows = [row.tags for row in self.scenario.rows if row.values == self.mapping.row]
         return frozenset(self.scenario.tags).union(*rows)
 
-    @property
-    def asks_for_seed(self) -> bool:
-        """Whether a Given is there for which the test has to bring rows."""
-        has_given = any(step.kind == "given" for step in self.scenario.steps)
-        return has_given and NO_SEED not in self.tags
+    def asks_for_seed(self, facts: Facts) -> bool:
+        """Whether a Given is there for which the test has to bring rows.
+
+        None that says that nothing is there; nor a Background's, where ``arena_seed`` brings some.
+        """
+        rows = [row.steps for row in self.scenario.rows if row.values == self.mapping.row]
+        given = [it for it in (*rows, self.scenario.steps)[0] if it.kind == "given"]
+        own = [it for it in given if not (it.is_background and facts.has_base)]
+        is_asked = any(not _NOTHING.match(it.text) and len(it.table) != 1 for it in own)
+        return is_asked and NO_SEED not in self.tags
 
     def flag(self, status: Status, reason: str) -> StatusReason:
         """Return a flag of the test as a whole."""
@@ -104,7 +110,7 @@ class Claim:
             return [unknown] if self.evidence else []
         has_request = bool(facts.requests) or NO_REQUEST in self.tags
         missing = {
-            "seeded": "" if facts.seeded or not self.asks_for_seed else _no_seed(facts),
+            "seeded": "" if facts.seeded or not self.asks_for_seed(facts) else _no_seed(facts),
             "requested": "" if has_request else "no request reached the app",
             "asserted": self._no_assertion(facts),
         }
@@ -185,7 +191,7 @@ class Claim:
         if kind == "when":
             return NO_REQUEST not in self.tags and not any(it.requests for it in alike)
         has_effect = any(block.wrote or block.requests for block in alike)
-        return self.asks_for_seed and not (has_effect or facts.seeded)
+        return self.asks_for_seed(facts) and not (has_effect or facts.seeded)
 
     def _judged_step(self, step: Step, facts: Facts, *, is_idle: bool) -> JudgedStep:
         instrument, what = _NEEDED[step.kind]

@@ -64,6 +64,7 @@ class Facts:
     # Rows by table, sorted, that the test, its fixtures and the wider fixtures that it uses wrote
     # before its first request. None: they could not be read.
     seeded: Counts | None = ()
+    has_base: bool = False  # `arena_seed` has written rows that it began with
     requests: tuple[Requested, ...] = ()
     # Place in requests of the first that is no preparation; requests of fixtures and of Given
     # blocks are, where others follow. What was written before it counts as seeded.
