@@ -198,7 +198,10 @@ def users_trace(error: BaseException) -> str:
     """The traceback of an error, with the user's own lines alone, and its text in full."""
     trace = traceback.TracebackException.from_exception(error)
     lines = [frame for frame in trace.stack if not is_library(frame.filename)]
-    text = "".join([*traceback.format_list(lines), *trace.format_exception_only()])
+    notes = [
+        f"{note}\n" for one in causes(error.__cause__) for note in getattr(one, "__notes__", ())
+    ]
+    text = "".join([*traceback.format_list(lines), *trace.format_exception_only(), *notes])
     return redact(text.rstrip())
 
 
@@ -318,12 +321,6 @@ def show_story(report: Any, parts: list[StoryPart]) -> None:
     """Show what the test has changed, and which of its requests did it."""
     if parts:
         report.sections.append((_STORY, "\n".join(story_lines(parts))))
-
-
-def show_uncommitted(report: Any, lines: list[str]) -> None:
-    """Show what no request has seen, nor will."""
-    if lines:
-        report.sections.append(("arena: not committed", "\n".join(lines)))
 
 
 _STORY = "arena: what this test changed (+ inserted, ~ updated, - deleted)"

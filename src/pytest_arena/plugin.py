@@ -315,7 +315,6 @@ def pytest_runtest_makereport(
         _report.tell_of(report, refused)
     if report.failed and report.when != "teardown":  # then the level is gone
         _report.show_story(report, run.story())
-        _report.show_uncommitted(report, run.uncommitted())
     report.sections += [("arena", text) for text in run.reported(report.when, report.outcome)]
     return report
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._gate._registry import INFO, ConnectionRecord
+from pytest_arena._gate._registry import INFO, ConnectionRecord, Registry
 from pytest_arena._gate._writes import (
     LostWrites,
     ends_transaction,
@@ -247,7 +247,7 @@ def test_a_driver_that_nobody_here_knows_is_asked_for_nothing() -> None:
     """Of a database that ``arena_allow`` names: what it lacks would be an error of the app's."""
     resolver: Any = None
     pooled = SimpleNamespace(info={INFO: ConnectionRecord(None)})
-    lost = LostWrites(resolver)
+    lost = LostWrites(resolver, Registry())
     context = SimpleNamespace(root_connection=SimpleNamespace(connection=pooled))
     lost.executed(context, object(), "INSERT INTO orders VALUES (1)", ())
     assert lost.take() == []

@@ -264,13 +264,15 @@ def test_a_failed_test_tells_what_it_has_not_committed(example: Example, how: st
 def not_committed(run: Run) -> dict[str, list[str]]:
     """What the report of each test says of that."""
     parts = re.split(r"^_{4,} (\w+) _{4,}$", run.output, flags=re.MULTILINE)[1:]
-    title = r"^-+ arena: not committed -+$(.*?)^(?:-{4}|_{4}|={4})"
+    told = r"^not committed\n((?:    .*\n)+)"
     found = {
-        name: re.search(title, f"{report}\n====", re.MULTILINE | re.DOTALL)
+        name: re.search(told, report, re.MULTILINE)
         for name, report in zip(parts[::2], parts[1::2], strict=True)
     }
-    lines = {name: one[1].strip().splitlines() for name, one in found.items() if one}
-    return {name: [re.sub(r"at /\S+/", "at ", one) for one in lines[name]] for name in lines}
+    lines = {name: one[1].splitlines() for name, one in found.items() if one}
+    return {
+        name: [re.sub(r"at /\S+/", "at ", one.strip()) for one in lines[name]] for name in lines
+    }
 
 
 OTHERWISE = """

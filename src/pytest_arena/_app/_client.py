@@ -34,12 +34,6 @@ else:
 HOPS: ContextVar[list[Request]] = ContextVar("arena: what a client of ours has sent")
 
 
-def request_sent() -> Request | None:
-    """Return the request, or the hop of one, that a client of ours is making here."""
-    hops = HOPS.get(None)
-    return hops[-1] if hops else None
-
-
 class Door(Protocol):
     """Stands before apps, where somebody wants to know who comes in."""
 
@@ -347,24 +341,24 @@ def watch_own_clients(asked: Callable[[object], Hooks | None]) -> Callable[[], N
         What leaves the classes as they were.
     """
     undo = ExitStack()
-    for module, names in _TRANSPORTS.items():
-        when_imported(module, functools.partial(_watch, *names, asked, undo))
+    for module, name in _TRANSPORTS.items():
+        when_imported(module, functools.partial(_watch, name, asked, undo))
     return undo.close
 
 
-_ASYNC, _SYNC = "handle_async_request", "handle_request"
 _TRANSPORTS = {
-    "httpx2": ("ASGITransport", _ASYNC),
-    "httpx": ("ASGITransport", _ASYNC),
-    "starlette.testclient": ("_TestClientTransport", _SYNC),
-    "litestar.testing.transport": ("TestClientTransport", _SYNC),
+    "httpx2": "ASGITransport",
+    "httpx": "ASGITransport",
+    "starlette.testclient": "_TestClientTransport",
+    "litestar.testing.transport": "TestClientTransport",
 }
 
 
-def _watch(name: str, method: str, asked: Any, undo: ExitStack, module: object) -> None:
+def _watch(name: str, asked: Any, undo: ExitStack, module: object) -> None:
     kind: Any = getattr(module, name)
+    is_async = name == "ASGITransport"
+    method, ask = ("handle_async_request", _aask) if is_async else ("handle_request", _ask)
     original = getattr(kind, method)
-    ask = _aask if method == _ASYNC else _ask
 
     @functools.wraps(original)
     def watched(transport: Any, request: httpx.Request) -> Any:
@@ -384,29 +378,20 @@ def _watch(name: str, method: str, asked: Any, undo: ExitStack, module: object) 
 async def _aask(hooks: Hooks, request: httpx.Request, handle: Callable[..., Any]) -> Any:
     __tracebackhide__ = True
     await hooks.abefore()
-    with _asking(hooks, request) as sent:
-        response = answered(sent, await handle(request))
-    hooks.ended()
-    return response
+    try:
+        with sending(hooks):
+            return answered(hop_of(request, None), await handle(request))
+    finally:
+        hooks.ended()
 
 
 def _ask(hooks: Hooks, request: httpx.Request, handle: Callable[..., Any]) -> Any:
     __tracebackhide__ = True
     hooks.before(refuses=False)
-    with _asking(hooks, request) as sent:
-        response: Any = answered(sent, handle(request))
-    ending = ExitStack()  # the app may go on until its answer is read
-    ending.callback(hooks.ended)
-    ending.callback(response.stream.close)
-    response.stream.close = ending.close
-    return response
-
-
-@contextmanager
-def _asking(hooks: Hooks, request: httpx.Request) -> Iterator[Request]:
-    try:
+    with ExitStack() as ending:
+        ending.callback(hooks.ended)
         with sending(hooks):
-            yield hop_of(request, None)
-    except BaseException:
-        hooks.ended()
-        raise
+            response: Any = answered(hop_of(request, None), handle(request))
+        ending.callback(response.stream.close)
+        response.stream.close = ending.pop_all().close  # the app may go on until it is read
+    return response

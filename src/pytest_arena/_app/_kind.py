@@ -146,7 +146,7 @@ def is_litestar(app: object) -> bool:
 
 def unwrapped(app: object) -> Iterator[object]:
     """The app, and what it wraps as middleware does, by an attribute ``app``."""
-    for _ in range(_DEEPEST):  # a mock has any attribute
+    for _ in range(10):  # a mock has any attribute
         yield app
         if (app := getattr(app, "app", None)) is None:
             return
@@ -158,6 +158,3 @@ def enclosed(app: object, deepest: int = 3) -> Iterator[object]:
         with suppress(ValueError):  # nothing is in it yet
             yield from unwrapped(cell.cell_contents)
             yield from enclosed(cell.cell_contents, deepest - 1)
-
-
-_DEEPEST = 10

@@ -146,6 +146,15 @@ OPTIONS = (
         metavar="WHAT",
     ),
     Option(
+        "lock_timeout",
+        "5",
+        "How many seconds a statement waits for a lock, as of a row that the test has written and "
+        "not committed; then the error names both lines. 5 (default); 0: as the database has it.",
+        "1",
+        form="seconds",
+        metavar="SECONDS",
+    ),
+    Option(
         "isolation",
         "auto",
         "How the database is brought back after each test: auto (default) by copy on SQLite, and "

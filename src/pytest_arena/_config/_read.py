@@ -39,6 +39,7 @@ class Config:
     lost_writes: str
     settle: float
     late: str
+    lock_timeout: float
     keep: str
     mask: tuple[str, ...]
     env: tuple[str, ...]
@@ -105,6 +106,8 @@ def load_config(
         value = given[option.name]
         for word in _words(value.text) if option.form == "words" else (value.text,):
             _check_choice(replace(value, text=word), option.choices)
+        if option.form == "seconds":
+            _check_seconds(value)
     _check_database(given["database"])
     config = Config(
         **{option.name: _FORMS[option.form](given[option.name].text) for option in OPTIONS},
@@ -266,6 +269,16 @@ def _check_choice(given: OptionValue, choices: tuple[str, ...]) -> None:
     )
 
 
+def _check_seconds(value: OptionValue) -> None:
+    if not 0 <= _seconds(value.text) < math.inf:
+        raise ConfigError(
+            f"{value.written(value.text)} is no number of seconds",
+            why="somebody would wait for no time, or for ever",
+            cause=value.place,
+            fix=value.written("1"),
+        )
+
+
 def _check_database(given: OptionValue) -> None:
     if "://" not in given.text:
         _check_choice(given, DATABASES)
@@ -319,13 +332,6 @@ def _check_values(config: Config, given: Mapping[str, OptionValue]) -> None:
                 cause=given["seed"].place,
                 fix=given["seed"].written("tests.seed:seed"),
             )
-    if not 0 <= config.settle < math.inf:
-        raise ConfigError(
-            f"{given['settle'].written(given['settle'].text)} is no number of seconds",
-            why="a test would wait for what its requests have begun for no time, or for ever",
-            cause=given["settle"].place,
-            fix=given["settle"].written("1"),
-        )
     for name in config.env:
         if not name.isidentifier():
             raise ConfigError(

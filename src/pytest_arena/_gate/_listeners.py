@@ -52,7 +52,7 @@ class Gate:
 
     def __init__(self, core: Core, registry: Registry) -> None:
         self.core, self.registry = core, registry
-        self.lost = LostWrites(core)
+        self.lost = LostWrites(core, registry)
 
     def connecting(
         self, dialect: Dialect, entry: Any, cargs: list[Any], cparams: dict[str, Any]

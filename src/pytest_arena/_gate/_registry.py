@@ -145,8 +145,7 @@ class Checkout:
     def written(self) -> Written | None:
         """What stands in its transaction that nobody has committed, and no savepoint undone."""
         info = self.entry.info.get(INFO)
-        written = info.written if isinstance(info, ConnectionRecord) else None
-        return written if written is not None and written.parts else None
+        return info.written if isinstance(info, ConnectionRecord) else None
 
     @property
     def writes(self) -> int:
@@ -277,10 +276,6 @@ class Registry:
         """Return the connections that are out of their pools."""
         found = map(self._taken.get, alive(self._taken) if self._taken else ())  # thrice a test
         return [taken for taken in found if taken is not None]
-
-    def uncommitted(self) -> set[Written]:
-        """Return what stands uncommitted on these."""
-        return {written for taken in self.taken() if (written := taken.written) is not None}
 
     def idle(self) -> Iterator[ConnectionRecord]:
         """Yield what is known of the connections that are in their pools, and stay there so long.

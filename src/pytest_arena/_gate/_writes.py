@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from pytest_arena._gate._registry import INFO, ConnectionRecord, Part, Written
+from pytest_arena._gate._registry import INFO, ConnectionRecord, Part, Registry, Written
 from pytest_arena._origin import user_line
 from pytest_arena._product import ROOMS
 from pytest_arena._values import STATEMENT_START as START
@@ -205,7 +205,9 @@ def _rows_inserted(context: Any) -> int:
     return len(context.compiled_parameters)
 
 
-# What is lost.
+# What is lost, and what is waited for in vain.
+
+_NEXT = "next: commit it first: await session.commit()   (or a longer arena_lock_timeout)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +226,8 @@ class LostWrites:
     The database is asked only where a transaction with writes is closed as it stands.
     """
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, core: Core, registry: Registry) -> None:
+        self._core, self._registry = core, registry
         self._found: list[tuple[int, LostWrite]] = []
 
     def take(self) -> list[LostWrite]:
@@ -258,6 +260,18 @@ class LostWrites:
         # SQLite counts what RETURNING gives only when it has been read, asyncpg never.
         known = 0 if has_rows and rows <= 0 else max(rows, times if rows < 0 else 0)
         info.written.parts.append(_noted_write(context, statement, parameters, (table, known)))
+
+    def explain(self, error: BaseException, own: ConnectionRecord | None) -> None:
+        """Say in an error who holds the lock that a statement has waited for."""
+        state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+        if state != "55P03" and "database is locked" not in str(error):  # PostgreSQL's, SQLite's
+            return
+        others = [one for one in self._registry.taken() if one.entry.info.get(INFO) is not own]
+        held = [f"holds {one.written}" for one in others if one.written]
+        begun = (one.line for one in others if one.handle and one.handle.is_begun)
+        held = held or [f"has a transaction open, and was taken at {line}" for line in begun]
+        whose = "".join(f"\nanother connection {what}" for what in held)
+        error.add_note(f"it waited in vain for a lock at {user_line()}{whose}\n{_NEXT}")
 
     def rolled_back(self, pooled: Any) -> None:
         """Its transaction is about to be rolled back, whoever wants that."""
@@ -311,8 +325,8 @@ def _executing(execute: Callable[..., Any], lost: Callable[[], LostWrites]) -> A
         context: Any = named.get("context", rest[-1] if rest else None)
         try:
             execute(cursor, statement, *rest, **named)
-        except BaseException:
-            _failed(context)
+        except BaseException as error:
+            lost().explain(error, _failed(context))
             raise
         if _finders:
             _note_statement(statement, context)
@@ -330,15 +344,16 @@ def _may_matter(context: Any, statement: str) -> bool:
     return not is_plain(statement) if context.is_text else statement.startswith(COMPILED)
 
 
-def _failed(context: Any) -> None:
+def _failed(context: Any) -> ConnectionRecord | None:
     """A statement was refused: whoever goes on has to roll back first, or wants to."""
     connection = context.root_connection if isinstance(context, DefaultExecutionContext) else None
     # One that is closed would be opened again.
     if connection is None or connection.closed or connection.invalidated:
-        return
+        return None
     info = _info_of(connection.connection)
     if info is not None and info.written is not None:
         info.written.has_failed = True
+    return info
 
 
 def _ended(pooled: Any, *, is_doubtful: bool = False) -> None:

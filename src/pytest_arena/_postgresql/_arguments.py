@@ -151,6 +151,18 @@ def lead(driver: str, address: Address, args: list[Any], kwargs: dict[str, Any])
         _libpq_lead(driver, address, args, kwargs)
 
 
+def bound_locks(driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
+    """Have a statement wait only so long for a lock, unless the app's own settings say how long.
+
+    From the connection's start on: to set it costs no round trip.
+    """
+    bound = f"{seconds * 1000:.0f}"
+    if driver == "asyncpg":
+        kwargs["server_settings"] = {"lock_timeout": bound} | (kwargs.get("server_settings") or {})
+    else:
+        kwargs["options"] = f"-c lock_timeout={bound} {kwargs.get('options') or ''}"
+
+
 def is_led(driver: str, args: Any, kwargs: dict[str, Any]) -> bool:
     """Whether the arguments were led to the arena, and nobody has led them elsewhere since."""
     host = kwargs.get("host")

@@ -56,6 +56,9 @@ class PostgreSQLConnections:
             login = arguments.target(dialect.driver, cargs, cparams).login
             address = cast("PostgreSQL", core.find_product("postgresql")).entrance(aim, login)
             arguments.lead(dialect.driver, address, cargs, cparams)
+            # Whoever builds a template has as much time as it takes.
+            if core.config.lock_timeout and core.database_at(aim.key) is not None:
+                arguments.bound_locks(dialect.driver, core.config.lock_timeout, cparams)
             prepare(dialect, cparams, tell=core.ledger.note)
         # What this listener sets up holds, unless another one has the last word after it.
         has_own_way = any(map(cparams.get, _OWN_WAYS))

@@ -62,9 +62,8 @@ class Apps:
 
         Where nobody has named the app, or what a factory makes, it is whichever app is asked.
         """
-        test = self._current.on_top()
         is_named = self.factory is None and self._known()
-        return None if is_named and not self.knows(app) else test
+        return None if is_named and not self.knows(app) else self._current.on_top()
 
     def load(self) -> None:
         """Import and check the app.

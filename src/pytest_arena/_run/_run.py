@@ -275,11 +275,6 @@ class ArenaRun:
         """Return what the test that runs has changed so far."""
         return story_parts(self.test) if self.test is not None else []
 
-    def uncommitted(self) -> list[str]:
-        """Return what the sessions of the test that runs have not committed."""
-        test = self.test
-        return (test.told or uncommitted(test)) if test is not None else []
-
     def ways_to_look(self) -> list[str]:
         """Return the commands that open the databases which somebody has connected to."""
         used = self.databases.provisioned()

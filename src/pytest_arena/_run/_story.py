@@ -27,7 +27,11 @@ def story_parts(test: RunningTest) -> list[StoryPart]:
     """
     telling = _Telling(test)
     below, own = list(telling.below()), list(telling.own())
-    has_to_do = test.turns or test.gate.registry.used or any(part.changes for part in own)
+    if kept := test.told or uncommitted(test):
+        own.append(StoryPart("not committed", None, notes=tuple(kept)))
+    has_to_do = (
+        test.turns or test.gate.registry.used or any(part.changes or part.notes for part in own)
+    )
     return [*below, *own] if has_to_do else []
 
 
@@ -184,7 +188,7 @@ def uncommitted(test: RunningTest) -> list[str]:
     told = f"{pending} object{'s' * (pending != 1)} pending in db_session"
     lines = [f"{told}: {awaited}db_session.commit()"] * bool(pending)
     now, turns = test.own_writes(), test.turns
-    if not turns or any(turn.is_apart for turn in turns):  # else the app's sessions are the test's
+    if not turns or any(turn.checkouts for turn in turns):  # else the app's sessions are the test's
         for written in sorted(now.union(*(turn.held for turn in turns[-1:])), key=str):
             verb = "holds" if written in now else "held, at the last request,"
             fix = f"commit it before the request: {awaited}session.commit()"

@@ -120,8 +120,7 @@ class Turn:
     after: StoryMoment | None = None  # None as long as it goes on, too
     records: list[Request] = field(default_factory=list)
     is_at_once: bool = False
-    checkouts: int = 0  # of connections, before it
-    is_apart: bool = False  # it has taken one, and not the test's
+    checkouts: int = 0  # of connections: before it, and once it is over, in it
     is_quiet: bool = False  # it has sent no statement
     lost: list[LostWrite] = field(default_factory=list)
     held: set[Written] = field(default_factory=set)  # by the test, before it
@@ -172,7 +171,7 @@ class RunningTest(Hooks):
     failed: bool = False
     settled: bool = False
     told: list[str] | None = None  # of what is not committed, before its sessions were closed
-    _writes_of_app: set[Written] = field(default_factory=set)  # not committed, between requests
+    _of_app: set[Written] = field(default_factory=set)  # not committed, between requests
     # Sync clients may be called in several threads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -270,9 +269,9 @@ class RunningTest(Hooks):
                 turn, lost = self.turns[-1], self.gate.lost.take()
                 turn.after = self.moments.now()
                 turn.lost = lost if turn.went_well else []
-                turn.is_apart = self.gate.registry.checkouts > turn.checkouts
-                turn.is_quiet &= not turn.is_apart
-                self._writes_of_app |= self.own_writes() - turn.held
+                turn.checkouts = self.gate.registry.checkouts - turn.checkouts
+                turn.is_quiet &= not turn.checkouts
+                self._of_app |= self.own_writes() - turn.held
 
     def broke(self, request: str, error: Exception) -> None:
         """The app has raised instead of answering."""
@@ -282,7 +281,7 @@ class RunningTest(Hooks):
 
     def own_writes(self) -> set[Written]:
         """What it has written itself that stands uncommitted now."""
-        return self.gate.registry.uncommitted() - self._writes_of_app
+        return {one.written for one in self.gate.registry.taken() if one.written} - self._of_app
 
     def begin_anew(self) -> None:
         """The content is another one: what is under way asks what has changed since now."""

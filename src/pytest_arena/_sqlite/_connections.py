@@ -159,6 +159,7 @@ class SQLiteConnections:
         cparams["factory"] = EngineFactory(core, aim, base, made)
         if aim is not None:
             cparams.pop("database", None)
+            cparams.setdefault("timeout", core.config.lock_timeout or 5.0)  # Python's own
             # uri stays: the app may attach by URI
             cargs[:1] = [sql.renamed(database, aim.file, uri=uri)]
         if dialect.is_async:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from unittest import mock
 from weakref import WeakSet
 
-from pytest_arena._app._client import request_sent
+from pytest_arena._app._client import HOPS
 from pytest_arena._app._kind import unwrapped
 from pytest_arena._app._login import is_logging_in
 from pytest_arena._ledger import Request
@@ -244,7 +244,8 @@ def _is_called(code: object, frame: FrameType | None) -> bool:
 def _request_of(scope: Any) -> Request:
     """The record that a client of ours has made; for another one's, and a websocket, a new one."""
     is_http = scope["type"] == "http"
-    sent = request_sent()
+    hops = HOPS.get(None)
+    sent = hops[-1] if hops else None
     if sent is None or sent.doings is not None or not is_http:
         method = scope["method"] if is_http else "WEBSOCKET"
         role = sent.role if sent is not None else None

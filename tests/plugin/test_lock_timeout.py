@@ -1,0 +1,156 @@
+"""Who waits for a lock of the same test's own transaction ends, and is told whose it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.shop import env_of, shop
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+WAITING = """
+import pytest
+import sqlalchemy
+from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+from app import Stock, app, maker
+
+sync_engine = sqlalchemy.create_engine("SYNC_URL")
+
+
+@app.post("/sync/{item}")
+def sync_order(item: str):
+    with Session(sync_engine) as session:
+        session.execute(text("UPDATE stock SET amount = 0 WHERE item = :item"), {"item": item})
+        session.commit()
+
+
+async def test_of_db_session(client, db_session):
+    (await db_session.get(Stock, "chair")).amount = 9
+    await db_session.flush()
+    async with maker() as session:
+        await session.execute(text("UPDATE stock SET amount = 8 WHERE item = 'chair'"))
+
+
+async def test_of_the_tests_own_session(client):
+    async with maker() as session:
+        await session.execute(text("UPDATE stock SET amount = 9 WHERE item = 'chair'"))
+        await client.post("/orders/chair")
+
+
+async def test_of_a_sync_app(client):
+    async with maker() as session:
+        await session.execute(text("UPDATE stock SET amount = 9 WHERE item = 'chair'"))
+        await client.post("/sync/chair")
+
+
+async def test_whose_app_answers_500(arena):
+    client = arena.client(raise_app_exceptions=False)
+    async with maker() as session:
+        await session.execute(text("UPDATE stock SET amount = 9 WHERE item = 'chair'"))
+        assert (await client.post("/orders/chair")).status_code == 201
+
+
+async def test_that_goes_on(client):
+    assert (await client.post("/orders/chair")).status_code == 201
+
+
+async def test_that_is_bounded_by_the_app():
+    async with maker() as session:
+        await session.execute(text("SET lock_timeout = '7s'"))
+        assert await session.scalar(text("SHOW lock_timeout")) == "7s"
+    sync = sqlalchemy.create_engine("SYNC_URL", connect_args={"options": "-c lock_timeout=3s"})
+    with sync.connect() as connection:
+        assert connection.scalar(text("SHOW lock_timeout")) == "3s"
+    sync.dispose()
+
+
+async def test_of_a_lock_without_a_write(client):
+    async with maker() as session:
+        await session.execute(text("SELECT * FROM stock FOR UPDATE"))
+        await client.post("/orders/chair")
+"""
+
+# A schema is built with as much patience as the server has.
+SCHEMA = """
+from sqlalchemy import text
+from app import Base
+
+
+def make(connection):
+    Base.metadata.create_all(connection)
+    if connection.dialect.name == "postgresql":
+        assert connection.scalar(text("SHOW lock_timeout")) == "0"
+"""
+
+HELD = "another connection holds 1 uncommitted row (stock), written at "
+UPDATE = """await session.execute(text("UPDATE stock SET amount = 9 WHERE item = 'chair'"))"""
+ROWS = f"test_it.py:{{}}  {UPDATE}"
+NEXT = "next: commit it first: await session.commit()"
+
+
+@pytest.mark.parametrize("sync", ["psycopg", "psycopg2"])
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+def test_a_statement_waits_only_so_long(example: Example, driver: str, sync: str) -> None:
+    """With both lines, of whoever waits and of whoever holds; by each driver."""
+    env = {**env_of("undo"), "ARENA_LOCK_TIMEOUT": "0.3", "ARENA_SCHEMA": "schema:make"}
+    env["DATABASE_URL"] = env["DATABASE_URL"].replace("asyncpg", driver)
+    url = env["DATABASE_URL"].replace(f"+{driver}", f"+{sync}")
+    project = shop(example, test_it=WAITING.replace("SYNC_URL", url), schema=SCHEMA)
+    run = project.run("--tb=short", env=env).expect(1, failed=5, passed=2)
+    told(run.output)
+    run.says("another connection has a transaction open, and was taken at ")
+    run.says('test_it.py:61  await session.execute(text("SELECT * FROM stock FOR UPDATE"))')
+
+
+def test_a_file_is_waited_for_as_long(example: Example) -> None:
+    """SQLite locks the whole file; the same lines come out."""
+    project = shop(example, test_it=WAITING.replace("SYNC_URL", "sqlite:///shop.db"))
+    run = project.run("--tb=short", "--arena-lock-timeout=0.3", "-k", "not bounded and not without")
+    told(run.expect(1, failed=4, passed=1).output)
+
+
+def told(output: str) -> None:
+    """Each test that failed names the line that waits and the one that holds."""
+    assert output.count(HELD) >= 4, output
+    assert "waited in vain for a lock" in output
+    for waiter in ("test_it.py:23  ", "app.py:", "test_it.py:15  "):
+        assert f"at {waiter}" in output or f"/{waiter}" in output, output
+    for holder in (28, 34, 41):
+        assert ROWS.format(holder) in output, output
+    assert NEXT in output
+
+
+UNBOUND = """
+import pytest
+from sqlalchemy import text
+from app import engine
+
+
+async def test_it(client):
+    async with engine.connect() as connection:
+        found = await connection.scalar(text("SHOW lock_timeout"))
+    assert found == "SECONDS"
+"""
+
+
+@pytest.mark.parametrize("given, seconds", [("5", "5s"), ("0", "0")])
+def test_the_bound_is_five_seconds_or_none_of_ours(
+    example: Example, given: str, seconds: str
+) -> None:
+    """A role's own setting would hold then."""
+    project = shop(example, test_it=UNBOUND.replace("SECONDS", seconds))
+    option = () if given == "5" else ("--arena-lock-timeout=0",)
+    project.run(*option, env=env_of("undo")).expect(passed=1)
+
+
+@pytest.mark.parametrize("text", ["soon", "-1"])
+def test_a_bound_that_is_no_number_of_seconds(example: Example, text: str) -> None:
+    """Refused before any test."""
+    run = example.run(f"--arena-lock-timeout={text}")
+    run.says(f"--arena-lock-timeout={text} is no number of seconds", "[A101]")
+    assert run.status == 4
