@@ -407,3 +407,10 @@ atexit.register(lambda: print("AFTER", dict(seen())))
     ).expect(passed=2)
     run.says("DURING {'httpx2': True, 'httpx': True, 'starlette.testclient': True")
     run.says("AFTER {'httpx2': False, 'httpx': False, 'starlette.testclient': False")
+
+
+@pytest.mark.usefixtures("whole_process")
+def test_a_library_that_looks_otherwise_is_imported_all_the_same(example: Example) -> None:
+    """Some of the classes have private names: what is not there is not watched."""
+    project = example.with_files(httpx="", test_it="import httpx\n\ndef test_it(): ...\n")
+    project.run("-o", "arena_app=", "-o", "arena_schema=").expect(passed=1)

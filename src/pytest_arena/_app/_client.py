@@ -355,10 +355,11 @@ _TRANSPORTS = {
 
 
 def _watch(name: str, asked: Any, undo: ExitStack, module: object) -> None:
-    kind: Any = getattr(module, name)
     is_async = name == "ASGITransport"
-    method, ask = ("handle_async_request", _aask) if is_async else ("handle_request", _ask)
-    original = getattr(kind, method)
+    call, ask = ("handle_async_request", _aask) if is_async else ("handle_request", _ask)
+    kind: Any = getattr(module, name, None)
+    if (original := getattr(kind, call, None)) is None:
+        return  # another version of the library, which is none of the reader's concern
 
     @functools.wraps(original)
     def watched(transport: Any, request: httpx.Request) -> Any:
@@ -371,8 +372,8 @@ def _watch(name: str, asked: Any, undo: ExitStack, module: object) -> None:
                 return ask(hooks, request, functools.partial(original, told))
         return original(transport, request)
 
-    setattr(kind, method, watched)
-    undo.callback(setattr, kind, method, original)
+    setattr(kind, call, watched)
+    undo.callback(setattr, kind, call, original)
 
 
 async def _aask(hooks: Hooks, request: httpx.Request, handle: Callable[..., Any]) -> Any:
