@@ -372,6 +372,18 @@ async def test_fails(client, storm):
         pytest.fail("Storm is not there")
 """
 
+UNHEARD_METHODS = """
+class TestUnheard(unittest.TestCase):
+    def setUp(self):
+        self.client = self.enterContext(TestClient(app))
+        self.client.post("/dancers/Storm")
+
+    @proves
+    def test_fails_by_a_method(self):
+        if "Storm" not in self.client.get("/dancers").json():
+            self.fail("Storm is not there")
+"""
+
 _NAMES = re.compile(r"def test_(\w+)")
 
 
@@ -379,7 +391,7 @@ _NAMES = re.compile(r"def test_(\w+)")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Told:
     """One run of all of them."""
     folder = tmp_path_factory.mktemp("idle")
-    return told(seeing(folder, PREAMBLE + SYNC + IDLE + HONEST + UNHEARD))
+    return told(seeing(folder, PREAMBLE + SYNC + IDLE + HONEST + UNHEARD + UNHEARD_METHODS))
 
 
 @pytest.mark.parametrize("name", _NAMES.findall(IDLE))
@@ -397,7 +409,7 @@ def test_nobody_is_accused_whose_values_may_be_the_apps(found: Told, name: str) 
     assert found.statuses[name] == "PROVEN", found.reason(name)
 
 
-@pytest.mark.parametrize("name", ["raises", "raises_in_a_helper", "fails"])
+@pytest.mark.parametrize("name", ["raises", "raises_in_a_helper", "fails", "fails_by_a_method"])
 def test_an_error_that_is_not_raised_is_unknown(found: Told, name: str) -> None:
     """It may have been an assertion, and nobody hears it pass."""
     assert found.statuses[name] == "UNKNOWN", found.reason(name)

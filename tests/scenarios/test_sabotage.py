@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.plugin.private_server import on_postgresql, private_server
-from tests.scenarios.proving import RERUNS, XDIST, told
+from tests.scenarios.proving import RERUNS, XDIST, project, told
 from tests.scenarios.sabotaged import (
     FOREIGN,
     HONEST,
@@ -135,6 +135,44 @@ def test_a_rerun_does_not_follow_a_failure_that_is_wanted(tmp_path: Path) -> Non
     expected = {name: one for name, one in RESULTS.items() if name.startswith("wide")}
     assert results(found) == {**expected, "after": "--NN"}
     found.run.expect(0, passed=5)
+
+
+_CLASS = """
+import pytest
+from hypothesis import given, settings, strategies as st
+
+
+class TestOfAClass:
+    @pytest.mark.scenario("in_a_class")
+    async def test_in_a_class(self, client):
+        answer = await client.get("/dancers")
+        assert answer.status_code == 200
+        assert answer.json() == ["Sand"]
+
+    @pytest.mark.scenario("last_of_a_class")
+    @settings(max_examples=3, deadline=None)
+    @given(name=st.sampled_from(["Ann", "Bob"]))
+    async def test_last_of_a_class(self, client, name):
+        answer = await client.post(f"/dancers/{name}")
+        assert answer.json() == name
+
+
+@pytest.mark.scenario("after_a_class")
+async def test_after_a_class(client):
+    answer = await client.get("/dancers")
+    assert answer.status_code == 200
+    assert answer.json() == ["Sand"]
+"""
+
+
+def test_one_that_cannot_be_run_again_is_in_nobody_s_way(tmp_path: Path) -> None:
+    """It would have been the last of its class, which is torn down all the same."""
+    names = ("in_a_class", "last_of_a_class", "after_a_class")
+    assert results(sabotaged(project(tmp_path, names, _CLASS))) == {
+        "in_a_class": "--NN",
+        "last_of_a_class": "-UUU",
+        "after_a_class": "--NN",
+    }
 
 
 _BY_ITSELF = "(strict in CI; off: --no-scenarios-sabotage)"

@@ -292,8 +292,8 @@ def unheard(item: Any) -> str:
     pytest hears those of test files, conftest files, and modules that it was told of. What others
     assert is looked for by the names that the test uses. Costs some 100 µs.
     """
-    function = own_function(item)[2]
-    function = inspect.unwrap(getattr(function, "__func__", function)) if function else None
+    function: Any = inspect.unwrap(own_function(item)[2])
+    function = getattr(function, "__func__", function)  # of unittest's, where ours is around it
     if not isinstance(function, FunctionType):
         return ""
     arguments = list(getattr(item, "funcargs", {}).values())
@@ -314,7 +314,7 @@ def unheard(item: Any) -> str:
     return f"nobody hears {name}() pass: assert what it compares" if name else ""
 
 
-_RAISED = re.compile(r"^ *(raise AssertionError|pytest\.fail)\b", re.MULTILINE)
+_RAISED = re.compile(r"^ *(raise AssertionError|pytest\.fail|self\.fail)\b", re.MULTILINE)
 # What unittest and mocks have is heard.
 _HEARD = {"AssertionError", *dir(unittest.TestCase), *dir(mock.AsyncMock)}
 

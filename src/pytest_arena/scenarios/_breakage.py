@@ -86,11 +86,10 @@ class Breaking:
             return
         levels, standing = self._run.levels, self._run.databases.levels
         level, is_seed = levels.find(test), self._kind == "seed"
-        is_top = level is not None and standing[-1] is level
         with self._errors_kept():
             if is_seed and level is not None and standing == [level]:
                 levels.begin_anew(level)
-            elif self._kind != "policy" or not is_top:
+            elif self._kind != "policy" or level is None or standing[-1] is not level:
                 serial = next(self._run.serials) if self._kind == "commit" else test.serial
                 name, stage = f"{test.plan.name}, sabotaged", test.plan.stage
                 above = Level(self, name, serial, stage, is_anew=is_seed)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import CodeType
-from typing import Any
 
 # Most assertions ask something, and compare it with what is written as no name.
 _ASKS = re.compile(r"[\w)\]]\s*[.(\[]")
@@ -76,9 +75,8 @@ def _is_always(left: ast.expr, kind: ast.cmpop, right: ast.expr) -> bool:
     if _is_same(left, right):
         return not isinstance(kind, ast.NotEq | ast.Lt | ast.Gt | ast.IsNot | ast.NotIn)
     (low, high), (least, most) = _bounds(left), _bounds(right)
-    below: dict[Any, bool] = {ast.Lt: high < least, ast.LtE: high <= least}
-    above = {ast.Gt: low > most, ast.GtE: low >= most}
-    return (below | above).get(type(kind), False)
+    is_so = {"Lt": high < least, "LtE": high <= least, "Gt": low > most, "GtE": low >= most}
+    return is_so.get(type(kind).__name__, False)
 
 
 def _is_same(left: ast.expr, right: ast.expr) -> bool:
@@ -186,9 +184,10 @@ def _own_names(code: CodeType) -> frozenset[str]:
     bound.update(one for one in strange if isinstance(one, str))
     bound.update(name for one in nodes if isinstance(one, ast.Global) for name in one.names)
     asserted = (one.test for one in nodes if isinstance(one, ast.Assert))
-    alone = (one.value for one in body if isinstance(one, ast.Expr))
-    changed = (one for one in alone if _is_written(one, but=_CALL))
-    kept = {id(one) for each in (*asserted, *changed) for one in _looked_at(each)}
+    said = (
+        it.value for it in body if isinstance(it, ast.Expr) and _is_written(it.value, but=_CALL)
+    )
+    kept = {id(one) for each in (*asserted, *said) for one in _looked_at(each)}
     given = {one.id for one in names if isinstance(one.ctx, ast.Load) and id(one) not in kept}
     own = set[str]()
     for one in body:

@@ -31,7 +31,7 @@ from pytest_arena.scenarios.evidence._agreed import Lock, read_baseline, read_wa
 from pytest_arena.scenarios.evidence._document import Document, Sabotage
 from pytest_arena.scenarios.evidence._judge import Rules, judge
 from pytest_arena.scenarios.outputs import _terminal as terminal
-from pytest_arena.scenarios.outputs._ci import is_in_ci, workflow_commands
+from pytest_arena.scenarios.outputs._ci import workflow_commands
 from pytest_arena.scenarios.outputs._targets import targets, write
 from pytest_arena.scenarios.specs import _reader as reader
 from pytest_arena.scenarios.specs._index import Index, Reference
@@ -62,9 +62,6 @@ class Scenarios:
         self._is_again = False  # whether the test that runs is one of them
         self._lines: list[str] = []
         self._is_run = False
-        # Where nobody has said, a gate that merges depend on has its tests tried as well.
-        is_gate, asked = wanted.scenarios == "strict" and is_in_ci(), wanted.scenarios_sabotage
-        self._is_sabotaged = is_gate if asked is None else asked
         self.document: Document | None = None
 
     # Before the tests.
@@ -78,7 +75,7 @@ class Scenarios:
 
     def more_plugins(self) -> list[tuple[str, object]]:
         """Return what else is to be registered in this run, with its names."""
-        if not self._is_sabotaged:
+        if not self._wanted.scenarios_sabotage:
             return []
         passes = SabotagePasses(self._config, self.instruments, self._tries, self._tests)
         return [("arena_sabotage", passes)]
@@ -265,7 +262,7 @@ class Scenarios:
             rules=self._rules,
             partial=what_is_left_out(session, self._mappings, sorted(self._broken)),
             problems=list(self._mappings.problems),
-            is_sabotaged=self._is_sabotaged,
+            is_sabotaged=self._wanted.scenarios_sabotage,
         )
 
     def _write(self, session: Any) -> None:

@@ -168,6 +168,8 @@ class SabotagePasses:
         with run.ledger.aside(), _never_rerun(item):
             self._instruments.breaking = breaking
             try:
+                # What the one before has left that could not be run: nobody was to come after it.
+                item.session._setupstate.teardown_exact(item)  # noqa: SLF001 - as pytest's runner does
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=after)
             finally:
                 breaking.errors += run.ledger.since(0)

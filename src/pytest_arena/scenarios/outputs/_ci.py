@@ -19,11 +19,6 @@ _MOST_COMMANDS = 10
 _HEAD = ("| rule | scenario | status | tests | why |", "| --- | --- | --- | --- | --- |")
 
 
-def is_in_ci() -> bool:
-    """Whether this is a run of CI, by the variable that all systems of it set."""
-    return os.environ.get("CI", "").strip().lower() not in {"", "0", "no", "off", "false"}
-
-
 def summary(document: Document) -> str:
     """Return the totals, the gaps, and a matrix: rule, scenario, status, tests.
 
