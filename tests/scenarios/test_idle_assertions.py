@@ -315,6 +315,29 @@ def test_read_and_let_go_and_is_sync(test_client, arena, storm_too):
     assert dancer.name == "Kite"
 
 @proves
+def test_expired_and_is_sync(test_client, arena):
+    session = arena.session()
+    dancer = Dancer(name="Storm")
+    session.add(dancer)
+    session.commit()
+    test_client.post(f"/rename/{dancer.id}/Kite")
+    session.expire(dancer)
+    assert dancer.name == "Kite"
+
+@proves
+async def test_refreshed_in_part(client, db_session, storm):
+    await db_session.commit()
+    await client.post(f"/rename/{storm.id}/Kite")
+    await db_session.refresh(storm, ["name"])
+    assert storm.name == "Kite"
+
+@proves
+async def test_of_a_column_alone(client, db_session, storm):
+    await client.post("/rename/1/Kite")
+    name = await db_session.scalar(select(Dancer.name).where(Dancer.id == 1))
+    assert name == "Kite"
+
+@proves
 async def test_beside_what_was_seeded(client, storm):
     assert storm.name in (await client.get("/dancers")).json()
 
