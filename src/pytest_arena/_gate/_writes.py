@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from pytest_arena._gate._registry import INFO, ConnectionRecord, Part, Registry, Written
 from pytest_arena._origin import user_line
-from pytest_arena._product import ROOMS
+from pytest_arena._product import ROOMS, Core, Key
 from pytest_arena._values import STATEMENT_START as START
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._changes import NamedValues
-    from pytest_arena._product import Core, Key
 
 
 # What a statement says of itself.

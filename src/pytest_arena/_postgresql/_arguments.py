@@ -20,14 +20,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlparse
 
 from pytest_arena._product import Asked
-from pytest_arena._values import ServerLogin
+from pytest_arena._values import Address, ServerLogin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy.engine import Dialect
-
-    from pytest_arena._values import Address
 
 
 _PORT = "5432"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import weakref
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._postgresql import _arguments as arguments
@@ -13,13 +13,12 @@ from pytest_arena._postgresql.drivers import _statements as drivers
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
 from pytest_arena._postgresql.moving._moving_trial import prepare
 from pytest_arena._postgresql.moving._transport import at_checkin
-from pytest_arena._product import Live
+from pytest_arena._product import Aim, Asked, Core, Key, Live, Product
 from pytest_arena._values import STATEMENT_START as START
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from sqlalchemy.engine import Dialect
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._identity import Identity
     from pytest_arena._postgresql._product import PostgreSQL
     from pytest_arena._postgresql.isolation import ServerIsolation
-    from pytest_arena._product import Aim, Asked, Core, Key, Product
 
 # Arguments by which an app opens its connections itself, whatever the others say.
 _OWN_WAYS = ("connection_factory", "connection_class")

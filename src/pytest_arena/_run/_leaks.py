@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy.orm.session import _sessions
 
-from pytest_arena._gate._registry import entry_of, held_by_sessions
+from pytest_arena._gate._registry import Checkout, entry_of, held_by_sessions
 from pytest_arena._origin import line_of, line_of_coroutine, users_frames
 from pytest_arena._process import rest, running_loop, seconds
 from pytest_arena.errors import ConnectionLeak, IsolationError, LateWorkError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pytest_arena._gate._listeners import Gate
-    from pytest_arena._gate._registry import Checkout
 
 
 _PATIENCE = 1.0  # seconds for who is inside of a connection, or for a task that is cancelled

@@ -23,7 +23,7 @@ from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._run import _leaks
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
-from pytest_arena._run._levels import Levels
+from pytest_arena._run._levels import LevelHooks, Levels
 from pytest_arena._run._story import (
     asked_and_answered,
     lost_words,
@@ -31,7 +31,7 @@ from pytest_arena._run._story import (
     story_parts,
     uncommitted,
 )
-from pytest_arena._run._test import Current, Moments, RunningTest
+from pytest_arena._run._test import Current, Moments, RunningTest, Watcher
 from pytest_arena.errors import ArenaError, ConnectionLeak, LifespanError
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._product import Database
     from pytest_arena._report import StoryPart
-    from pytest_arena._run._levels import LevelHooks
-    from pytest_arena._run._test import Watcher
     from pytest_arena._values import Plan
 
 

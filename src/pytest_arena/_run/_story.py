@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
 from pytest_arena._report import StoryPart
-from pytest_arena._run._test import FIRST, LAST
+from pytest_arena._run._test import FIRST, LAST, RunningTest, StoryMoment, Turn
 from pytest_arena.errors import LostWriteError, redact
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pytest_arena._gate._writes import LostWrite
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
-    from pytest_arena._run._test import RunningTest, StoryMoment, Turn
     from pytest_arena._values import TableRows
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._app._app_errors import no_asyncio
-from pytest_arena._app._client import Hooks
+from pytest_arena._app._client import Door, Hooks
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._process import running_loop
 from pytest_arena.errors import PendingWorkError, impossible
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pytest_arena._app._app_run import AppRun
-    from pytest_arena._app._client import Door
     from pytest_arena._changes import Mask
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
