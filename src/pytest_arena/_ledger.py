@@ -31,14 +31,16 @@ class Request:
     role: str | None = None
     """As whom the client is logged in."""
     status: int | None = None
-    """The answer's status; None where there was an error, and for a websocket."""
+    """The answer's status, 101 of a websocket that was accepted; None where there was an error."""
     error: str | None = None
     """What came instead of an answer, as ``Type: text`` without passwords."""
     seconds: float = 0.0
-    """From the call to the answer, the app's background tasks included."""
+    """From the call to the answer, the app's background tasks included; of a stream and a websocket
+    until it is closed."""
     began: float = field(default=0.0, repr=False)
     turn: Any = field(default=None, repr=False)  # of the test's story
     unsent: str = field(default="", repr=False)  # cookies that the client has, and did not send
+    is_open: bool = field(default=False, repr=False)  # its answer is still read
     # What is noted of a request of a test that proves a scenario.
     number: int = field(default=-1, repr=False)  # its place among the test's; a login's has none
     query: str = field(default="", repr=False)

@@ -40,6 +40,7 @@ class Diary(Hooks):
     lines: list[str] = field(default_factory=list)
     records: list[_ledger.Request] = field(default_factory=list)
     loops: list[asyncio.AbstractEventLoop] = field(default_factory=list)
+    ended_at: list[int] = field(default_factory=list)
     refusal: Exception | None = None
     door: Door | None = None
 
@@ -60,7 +61,8 @@ class Diary(Hooks):
         """The app has raised instead of answering."""
 
     def ended(self) -> None:
-        """After a request and its redirects."""
+        """Note after how many lines a request and its redirects were over."""
+        self.ended_at.append(len(self.lines))
 
     def requested(self, record: _ledger.Request) -> None:
         """Keep the record."""

@@ -44,7 +44,7 @@ run = AppRun(app, hooks=Hooks(), lifespan=False)
 """
 
 
-KNOWN = {"_app", "_config", "_ledger", "_process", "_values", "errors"}
+KNOWN = {"_app", "_config", "_ledger", "_origin", "_process", "_values", "errors"}
 
 
 def test_the_room_knows_nobody_else() -> None:

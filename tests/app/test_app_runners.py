@@ -41,7 +41,7 @@ def test_a_runner(kind: str, run: AppRun, life: Life) -> None:
 
     async def untidy() -> None:
         await _use(run)
-        run.left = asyncio.create_task(hang())  # type: ignore[attr-defined] # kept from collection
+        run.mess = asyncio.create_task(hang())  # type: ignore[attr-defined] # kept from collection
 
     with asyncio.Runner(loop_factory=loop_of(kind)) as runner:
         runner.run(_use(run))

@@ -125,7 +125,7 @@ def test_websockets(run: AppRun, diary: Diary, life: Life) -> None:
     (record,) = diary.records
     assert (record.method, record.path, record.status, record.error) == (
         *("WEBSOCKET", "/ws"),
-        *(None, None),
+        *(101, None),
     )
     assert life.counts == (1, 0)
 

@@ -167,6 +167,34 @@ def test_socket_before(test_client, storm):
     test_client.get("/dancers")
 
 
+@proves
+async def test_async_socket(client, storm):
+    async with client.websocket_connect("/socket") as socket:
+        assert "Storm" in await socket.receive_json()
+
+@proves
+async def test_async_socket_before(client, storm):
+    async with client.websocket_connect("/socket") as socket:
+        assert await socket.receive_json()
+    await client.get("/dancers")
+
+@proves
+async def test_stream(client, storm):
+    async with client.stream("GET", "/stream") as response:
+        assert "Sand" in await anext(response.aiter_lines())
+
+@proves
+async def test_stream_too_late(client, storm):
+    assert storm is None
+    async with client.stream("GET", "/stream"):
+        pass
+
+@proves
+def test_sync_stream(test_client, storm):
+    with test_client.stream("GET", "/stream") as response:
+        assert "Sand" in next(response.iter_lines())
+
+
 class TestUnit(unittest.TestCase):
     def setUp(self):
         self.client = self.enterContext(TestClient(app))
@@ -236,12 +264,22 @@ app = FastAPI(lifespan=lifespan)
 SOCKET = f"""import contextlib
 {APP.replace("app = FastAPI()", LIFESPAN)}
 from fastapi import WebSocket
+from fastapi.responses import StreamingResponse
 
 
 @app.websocket("/socket")
 async def socket(socket: WebSocket, db=Depends(get_db)):
     await socket.accept()
     await socket.send_json(list(await db.scalars(select(Dancer.name))))
+
+
+@app.get("/stream")
+async def stream(db=Depends(get_db)):
+    async def names():
+        while True:
+            for name in await db.scalars(select(Dancer.name)):
+                yield f"{{name}}\\n"
+    return StreamingResponse(names())
 """
 
 
@@ -265,7 +303,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Told:
     [
         *("message", "several_lines", "walrus", "row_that_is_there", "heard_helper"),
         *("pending_in_a_shared_session", "fixture_by_name", "socket", "socket_beside_a_request"),
-        *("unit", "async_unit", "asked_by_a_server"),
+        *("unit", "async_unit", "asked_by_a_server", "async_socket", "stream", "sync_stream"),
     ],
 )
 def test_an_honest_test_proves_its_scenario(run: Told, name: str) -> None:
@@ -283,6 +321,8 @@ def test_an_honest_test_proves_its_scenario(run: Told, name: str) -> None:
         ("pending_elsewhere", "seeded"),
         ("seeded_by_the_app_alone", "seeded"),
         ("socket_before", "is before it"),
+        ("async_socket_before", "is before it"),
+        ("stream_too_late", "is before it"),
         ("unit_without", "no assertion after GET"),
         ("async_unit_without", "no assertion after GET"),
     ],

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app._client import open_async_client
+from pytest_arena._app._exchange import Call, Exchange
 from pytest_arena._app._lifespan import SharedLifespan
 from pytest_arena._app._login import Login
+from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from pytest_arena._app._client import AsyncClient, Hooks
     from pytest_arena._app._kind import ASGIApp
     from pytest_arena._app._lifespan import Lifespan
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 # One wish that has two names: the same options serve both kinds of clients.
@@ -76,6 +80,7 @@ class AppRun:
         self._portal = Portal()
         self._clients: list[AsyncClient] = []
         self._test_clients: list[Any] = []
+        self.exchanges: list[Exchange] = []  # requests that are open
         self._is_closed = False
 
     @property
@@ -97,7 +102,6 @@ class AppRun:
             ConfigError: there is no HTTP library, or it knows no such option.
             LoginError: there is no login function.
         """
-        __tracebackhide__ = True
         options = {_ASYNC_NAMES.get(name, name): value for name, value in options.items()}
         client = open_async_client(self, self._new_login(role), options=options)
         self._clients.append(client)
@@ -118,7 +122,6 @@ class AppRun:
             ConfigError: the framework's client does not import, or knows no such option.
             LoginError: there is no login function.
         """
-        __tracebackhide__ = True
         from pytest_arena._app._sync_client import open_test_client  # for whom has one
 
         options = {_SYNC_NAMES.get(name, name): value for name, value in options.items()}
@@ -127,7 +130,6 @@ class AppRun:
         return client
 
     def _new_login(self, role: str | None) -> Login | None:
-        __tracebackhide__ = True
         if role is None:
             return None
         if self._login is None:
@@ -166,22 +168,25 @@ class AppRun:
 
     async def ajoin(self) -> None:
         """Wait until the app is up; called by async clients before each request."""
-        __tracebackhide__ = True
         self._check_it_is_open()
         if self._lifespan:
             await self._lifespan.ajoin()
 
     def join(self, backend: Mapping[str, Any]) -> tuple[BlockingPortal, Lifespan | None]:
         """Wait until the app is up, and tell where it runs for sync clients, which call this."""
-        __tracebackhide__ = True
         self._check_it_is_open()
         portal = self._portal.open(backend)
         return portal, self._lifespan.join(portal) if self._lifespan else None
 
     def _check_it_is_open(self) -> None:
-        __tracebackhide__ = True
         if self._is_closed:
             raise _app_errors.run_is_over()
+
+    async def aclose_exchanges(self) -> None:
+        """Close the requests that are open in this loop. Raises what the app raises by that."""
+        for call in [*self.exchanges]:
+            if isinstance(call, Call) and call.task.get_loop() is running_loop():
+                await call.aclose()
 
     async def aclose(self) -> None:
         """Shut the app down, if its lifespan runs in this loop; a later request starts it again.
@@ -192,7 +197,7 @@ class AppRun:
         Raises:
             LifespanError: from the app's exception.
         """
-        __tracebackhide__ = True
+        await self.aclose_exchanges()
         if self._lifespan:
             await self._lifespan.aclose()
 
@@ -206,9 +211,10 @@ class AppRun:
         Raises:
             LifespanError: a shutdown failed, now or when its loop was closed. Once.
         """
-        __tracebackhide__ = True
         self._is_closed = True
         with ExitStack() as stack:
+            for exchange in [*self.exchanges]:
+                stack.callback(exchange.end)
             stack.callback(self._portal.close)
             if self._lifespan:
                 stack.callback(self._lifespan.close)

@@ -10,14 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pytest_arena._app import _app_errors
+from pytest_arena._app import _exchange as exchanges
 from pytest_arena._ledger import Request
 from pytest_arena._process import running_loop, when_imported
 from pytest_arena._process import seconds as now
-from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
-    from types import TracebackType
 
     import httpx2 as httpx
     from anyio.from_thread import BlockingPortal
@@ -27,9 +26,19 @@ if TYPE_CHECKING:
     from pytest_arena._app._login import Login
 
     _Base = httpx.AsyncClient
+    _BaseTransport = httpx.ASGITransport
 else:
     # To import the library takes some 60 ms: its own class is added when a client is made.
-    _Base = object
+    _Base = _BaseTransport = object
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
+
+class Hops(list[Request]):
+    """What one call of a client has sent: one request, or redirects as well."""
+
+    is_stream = False  # its answer is read as it comes
+
 
 HOPS: ContextVar[list[Request]] = ContextVar("arena: what a client of ours has sent")
 
@@ -78,13 +87,12 @@ class Hooks:
 class Host(Protocol):
     """What a client needs of the run that it belongs to."""
 
-    @property
-    def app(self) -> ASGIApp:
-        """The app that answers."""
-
-    @property
-    def hooks(self) -> Hooks:
-        """What happens around each request."""
+    app: ASGIApp
+    """The app that answers."""
+    hooks: Hooks
+    """What happens around each request."""
+    exchanges: list[exchanges.Exchange]
+    """The requests that are open."""
 
     @property
     def state(self) -> Mapping[str, Any]:
@@ -98,15 +106,20 @@ class Host(Protocol):
 
 
 @contextmanager
-def sending(hooks: Hooks) -> Iterator[list[Request]]:
-    """Around a client's ``send``: tell the hooks of each hop when all of them are over."""
-    hops: list[Request] = []
+def sending(hooks: Hooks, *, is_stream: bool = False) -> Iterator[Hops]:
+    """Around a client's ``send``: tell the hooks of each hop when all of them are over.
+
+    Where that raises, the request has ended as well.
+    """
+    hops, has_ended = Hops(), True
+    hops.is_stream = is_stream
     token = HOPS.set(hops)
     try:
         yield hops
+        has_ended = False
     except BaseException as error:
-        if hops and hops[-1].method != "WEBSOCKET":
-            hops[-1].error = redact(f"{type(error).__name__}: {error}".removesuffix(": "))
+        if hops and not exchanges.is_disconnect(error):
+            hops[-1].error = exchanges.told(error)
             hops[-1].status = None  # an app may raise behind its answer
         raise
     finally:
@@ -115,6 +128,8 @@ def sending(hooks: Hooks) -> Iterator[list[Request]]:
         for request, end in zip(hops, ends, strict=True) if hops else ():
             request.seconds = end - request.began
             hooks.requested(request)
+        if has_ended:
+            hooks.ended()
 
 
 def note_unsent(client: httpx.Client | httpx.AsyncClient, response: httpx.Response) -> None:
@@ -158,7 +173,6 @@ def reporting(
     """
 
     async def reporting_app(scope: Any, receive: Any, send: Any) -> None:
-        __tracebackhide__ = True
         hooks.serving()
         if begin is not None:
             send = begin(scope, send)
@@ -168,7 +182,8 @@ def reporting(
             else:
                 await hooks.door.enter(asked, app, scope, receive, send)
         except Exception as error:
-            hooks.broke(f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}", error)
+            if not exchanges.is_disconnect(error):
+                hooks.broke(f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}", error)
             raise
 
     return reporting_app
@@ -182,8 +197,10 @@ class AsyncClient(_Base):
     else has, and logs in, if it has a role. Making one needs no loop.
 
     When a request returns, the app has finished with it: background tasks and what stands after
-    the ``yield`` of dependencies included. A response is therefore never partial, and an endless
-    stream never returns: use a live server for one.
+    the ``yield`` of dependencies included. A response is therefore never partial. What has no end
+    is read by ``stream``, and websockets by ``websocket_connect``: the app goes on in a task of its
+    own until the block ends, and is told then that nobody listens any more. The request is under
+    way as long.
 
     It may be used directly, awaited (it is then logged in), or opened with ``async with``, which
     closes the client at its end but leaves the app up.
@@ -196,6 +213,11 @@ class AsyncClient(_Base):
 
         staff = await client_as("staff")
         assert (await staff.get("/orders")).status_code == 200
+        async with staff.stream("GET", "/events") as events:
+            assert await anext(events.aiter_lines()) == "data: hello"
+        async with staff.websocket_connect("/chat") as websocket:
+            await websocket.send_text("hello")
+            assert await websocket.receive_text() == "hello"
     """
 
     _arena_host: Host
@@ -203,7 +225,6 @@ class AsyncClient(_Base):
 
     async def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:
         """Make a request; logs in first, so that the request holds what the login has set."""
-        __tracebackhide__ = True
         await self._arena_ready()
         return await super().request(method, url, **options)
 
@@ -211,53 +232,63 @@ class AsyncClient(_Base):
     async def stream(
         self, method: str, url: httpx.URL | str, **options: Any
     ) -> AsyncGenerator[httpx.Response]:
-        """Make a request and read the response in parts; logs in first."""
-        __tracebackhide__ = True
+        """Make a request and read the response as the app sends it; logs in first."""
         await self._arena_ready()
         async with super().stream(method, url, **options) as response:
             yield response
 
-    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+    @asynccontextmanager
+    async def websocket_connect(
+        self, url: httpx.URL | str, subprotocols: tuple[str, ...] | list[str] = (), **options: Any
+    ) -> AsyncGenerator[exchanges.WebSocket]:
+        """Open a websocket; logs in first. Options are those of ``stream``.
+
+        Raises:
+            WebSocketDisconnect: the app's framework's: the app refuses it, or has closed it.
+        """
+        headers = {"connection": "upgrade", "upgrade": "websocket"}
+        if subprotocols:
+            headers["sec-websocket-protocol"] = ", ".join(subprotocols)
+        options["headers"] = {**headers, **dict(options.get("headers") or {})}
+        async with self.stream("GET", url, **options) as response:
+            yield await exchanges.opened(response, self._arena_host.app)
+
+    async def send(
+        self, request: httpx.Request, *, stream: bool = False, **options: Any
+    ) -> httpx.Response:
         """Send a request, after the app has started, the client logged in, work committed.
 
         One that was built before the login does not hold what the login has set.
         """
-        __tracebackhide__ = True
         await self._arena_ready()
         hooks = self._arena_host.hooks
         await hooks.abefore()
-        try:
-            with sending(hooks) as hops:
-                response = await super().send(request, **options)
-                if hops:  # none, where a transport of the user's asks another app
-                    hops[-1].status, response.extensions["arena"] = response.status_code, hops[-1]
-        finally:
+        with sending(hooks, is_stream=stream) as hops:
+            response = await super().send(request, stream=stream, **options)
+            if hops:  # none, where a transport of the user's asks another app
+                hops[-1].status, response.extensions["arena"] = response.status_code, hops[-1]
+        call = response.extensions.get(exchanges.CALL)
+        if call is None:
             hooks.ended()
+        else:
+            call.open(hops[-1], self._arena_host)
         note_unsent(self, response)
         if hooks.door is not None:
             hooks.door.answered(response)
         return response
 
     def __await__(self) -> Generator[Any, None, Self]:
-        __tracebackhide__ = True
         return self._arena_ready().__await__()
 
     async def __aenter__(self) -> Self:
         # The library's own refuses a client that has made a request, and to log in is to make
         # one. What it opens are transports, and the one to an app has nothing to open.
-        __tracebackhide__ = True
         return await self._arena_ready()
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def _arena_ready(self) -> Self:
-        __tracebackhide__ = True
         if running_loop() is None:
             raise _app_errors.no_asyncio()
         await self._arena_host.ajoin()
@@ -268,15 +299,37 @@ class AsyncClient(_Base):
     def _arena_begin(self, scope: Scope, send: Any) -> Any:
         """The app is called: record that, and hand on the state, of which the library has none."""
         scope["state"] = dict(self._arena_host.state)
-        request = hop(scope["method"], scope["path"], self._arena_login)
+        request = hop(scope.get("method", "WEBSOCKET"), scope["path"], self._arena_login)
 
         async def noting(message: Any) -> None:
-            __tracebackhide__ = True
             if message["type"] == "http.response.start":
                 request.status = message["status"]
             await send(message)
 
         return noting
+
+
+class Transport(_BaseTransport):
+    """What arena adds to the library's ``ASGITransport``: answers that are read as they come."""
+
+    library: Any
+    body: type[Any]
+
+    def handle_async_request(self, request: httpx.Request) -> Any:
+        """Ask the app: to its end, or until it begins to answer, if somebody reads what comes."""
+        is_stream = getattr(HOPS.get(None), "is_stream", False)
+        return self.begin(request) if is_stream else super().handle_async_request(request)
+
+    async def begin(self, request: httpx.Request) -> Any:
+        """Return the answer that has begun."""
+        is_websocket = request.url.scheme.startswith("ws") or "upgrade" in request.headers
+        library, call = copy.copy(self), exchanges.Call(self.app, is_websocket=is_websocket)
+        library.app = call.answer
+        if not await call.begin(super(Transport, library).handle_async_request(request)):
+            return call.task.result()
+        headers, names = call.opening.get("headers", ()), {exchanges.CALL: call}
+        body = self.body(call)
+        return self.library.Response(call.status, headers=headers, stream=body, extensions=names)
 
 
 _OF_THE_TRANSPORT = {"raise_app_exceptions", "root_path", "client"}
@@ -290,12 +343,11 @@ def open_async_client(
     Raises:
         ConfigError: there is no HTTP library, or it knows no such option.
     """
-    __tracebackhide__ = True
-    library, kind = _import_library()
+    transport_kind, kind = _import_library()
     own = {name: options[name] for name in _OF_THE_TRANSPORT & options.keys()}
     others = {name: options[name] for name in options.keys() - own.keys()}
     try:
-        transport = library.ASGITransport(host.app, **own)
+        transport = transport_kind(host.app, **own)
         client: AsyncClient = kind(
             **{"transport": transport, "base_url": "http://testserver", **others}
         )
@@ -310,17 +362,19 @@ def open_async_client(
 
 
 @functools.cache
-def _import_library() -> tuple[Any, type[Any]]:
-    """The one that Starlette prefers, else the one that it still accepts; and its client as ours.
+def _import_library() -> tuple[type[Any], type[Any]]:
+    """Of the one that Starlette prefers, else the one that it still accepts: what is ours.
 
     Raises:
         ConfigError: neither is installed.
     """
-    __tracebackhide__ = True
     for name in ("httpx2", "httpx"):
         with suppress(ImportError):
             library = import_module(name)
-            return library, type("AsyncClient", (AsyncClient, library.AsyncClient), {})
+            body = type("Body", (exchanges.Body, library.AsyncByteStream), {})
+            names = {"library": library, "body": body}
+            transport = type("ASGITransport", (Transport, library.ASGITransport), names)
+            return transport, type("AsyncClient", (AsyncClient, library.AsyncClient), {})
     raise _app_errors.no_http_library()
 
 
@@ -363,7 +417,6 @@ def _watch(name: str, asked: Any, undo: ExitStack, module: object) -> None:
 
     @functools.wraps(original)
     def watched(transport: Any, request: httpx.Request) -> Any:
-        __tracebackhide__ = True
         if HOPS.get(None) is None:  # no client of ours asks, nor an app that answers
             app = transport.app if hasattr(transport, "app") else transport.client.app
             if (hooks := asked(app)) is not None:
@@ -377,22 +430,24 @@ def _watch(name: str, asked: Any, undo: ExitStack, module: object) -> None:
 
 
 async def _aask(hooks: Hooks, request: httpx.Request, handle: Callable[..., Any]) -> Any:
-    __tracebackhide__ = True
     await hooks.abefore()
-    try:
-        with sending(hooks):
-            return answered(hop_of(request, None), await handle(request))
-    finally:
-        hooks.ended()
+    with sending(hooks):
+        response = answered(hop_of(request, None), await handle(request))
+    hooks.ended()
+    return response
 
 
 def _ask(hooks: Hooks, request: httpx.Request, handle: Callable[..., Any]) -> Any:
-    __tracebackhide__ = True
     hooks.before(refuses=False)
-    with ExitStack() as ending:
-        ending.callback(hooks.ended)
-        with sending(hooks):
-            response: Any = answered(hop_of(request, None), handle(request))
-        ending.callback(response.stream.close)
-        response.stream.close = ending.pop_all().close  # the app may go on until it is read
+    with sending(hooks):
+        response: Any = answered(hop_of(request, None), handle(request))
+    when_closed(response, hooks.ended)  # the app may go on until its answer is read
     return response
+
+
+def when_closed(response: Any, end: Callable[[], None]) -> None:
+    """Do this when a response is closed."""
+    ending = ExitStack()
+    ending.callback(end)
+    ending.callback(response.stream.close)
+    response.stream.close = ending.close

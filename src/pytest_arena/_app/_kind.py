@@ -13,6 +13,8 @@ from typing import Any, cast
 
 from pytest_arena._app import _app_errors
 
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 ASGIApp = Callable[
@@ -83,7 +85,6 @@ def build_app(app: object) -> ASGIApp:
 
         run = AppRun(build_app(main.create_app), hooks=hooks)
     """
-    __tracebackhide__ = True
     kind = _kind_of(app)
     if kind is _Kind.FACTORY:
         made = cast("Callable[[], object]", app)()
@@ -92,7 +93,6 @@ def build_app(app: object) -> ASGIApp:
 
 
 def _as_asgi(app: object, kind: _Kind, what: str) -> ASGIApp:
-    __tracebackhide__ = True
     if kind is _Kind.ASGI:
         return cast("ASGIApp", app)
     if inspect.iscoroutine(app):

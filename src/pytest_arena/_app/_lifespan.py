@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pytest_arena._app._kind import ASGIApp, Message
     from pytest_arena.errors import LifespanError
 
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
 # Seconds for a shutdown, which closes a few pools: whoever exceeds them waits for something that
 # does not come, and is cancelled, with an error.
 PATIENCE = 10.0
@@ -99,7 +101,6 @@ class Lifespan:
             LifespanError: from the app's exception; or its loop does not run, so that waiting
                 would last for ever.
         """
-        __tracebackhide__ = True
         if not self._started.done():
             self._check_it_moves(blocked=None)
             if self.loop is running_loop():
@@ -110,7 +111,6 @@ class Lifespan:
 
     def started(self) -> None:
         """Wait until the app is up, in a thread. Raises as `astarted` does."""
-        __tracebackhide__ = True
         if not self._started.done():
             self._check_it_moves(blocked=running_loop())
             self._started.result()
@@ -122,7 +122,6 @@ class Lifespan:
         Raises:
             LifespanError: the shutdown failed, or did not end in time. Once: not again later.
         """
-        __tracebackhide__ = True
         self._ask()
         if await self._outlasts(PATIENCE):
             self._task.cancel()
@@ -136,13 +135,11 @@ class Lifespan:
         Raises:
             LifespanError: as `stop` does.
         """
-        __tracebackhide__ = True
         if not (self._is_left or self._task.done()):
             self._end_from_outside()
         self._raise_failure()
 
     async def _live(self) -> None:
-        __tracebackhide__ = True
         scope = {
             "type": "lifespan",
             "asgi": {"version": "3.0", "spec_version": "2.0"},
@@ -158,7 +155,6 @@ class Lifespan:
             self._conclude(None)
 
     async def _receive(self) -> Message:
-        __tracebackhide__ = True
         if not self._took_startup:
             self._took_startup = True
             return {"type": "lifespan.startup"}
@@ -166,7 +162,6 @@ class Lifespan:
         return {"type": "lifespan.shutdown"}
 
     async def _until_shutdown_is_asked(self) -> None:
-        __tracebackhide__ = True
         try:
             await self._shutdown_asked.wait()
         except asyncio.CancelledError:
@@ -213,7 +208,6 @@ class Lifespan:
             self._started_here.set()
 
     def _check_it_moves(self, *, blocked: asyncio.AbstractEventLoop | None) -> None:
-        __tracebackhide__ = True
         if self.loop is blocked or not self.loop.is_running():
             raise _app_errors.startup_stuck()
 
@@ -229,7 +223,6 @@ class Lifespan:
         return bool(pending)
 
     def _end_from_outside(self) -> None:
-        __tracebackhide__ = True
         here = running_loop()
         if self.loop.is_closed():
             self._leave()
@@ -241,7 +234,6 @@ class Lifespan:
             self.loop.run_until_complete(self.stop())
 
     def _end_in_its_thread(self) -> None:
-        __tracebackhide__ = True
         stop = self.stop()
         try:
             stopped = asyncio.run_coroutine_threadsafe(stop, self.loop)
@@ -272,12 +264,10 @@ class Lifespan:
                 self._coroutine.close()
 
     def _raise_start_error(self) -> None:
-        __tracebackhide__ = True
         if self._start_error is not None:
             raise self._start_error
 
     def _raise_failure(self) -> None:
-        __tracebackhide__ = True
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
@@ -316,7 +306,6 @@ class SharedLifespan:
 
     async def ajoin(self) -> None:
         """Wait until the app is up; start it in the running loop if it is not."""
-        __tracebackhide__ = True
         lifespan, _ = self._current(lambda: Lifespan(self._app))
         await lifespan.astarted()
 
@@ -325,7 +314,6 @@ class SharedLifespan:
 
         Returns the lifespan if this call started it.
         """
-        __tracebackhide__ = True
         lifespan, is_new = self._current(lambda: portal.call(Lifespan, self._app))
         lifespan.started()
         return lifespan if is_new else None
@@ -344,7 +332,6 @@ class SharedLifespan:
 
     async def aclose(self) -> None:
         """Shut down what runs in this loop."""
-        __tracebackhide__ = True
         loop = asyncio.get_running_loop()
         for lifespan in self._lifespans:
             if lifespan.loop is loop:
@@ -355,7 +342,6 @@ class SharedLifespan:
 
         One failure does not keep the others open.
         """
-        __tracebackhide__ = True
         with contextlib.ExitStack() as stack:
             for lifespan in self._lifespans:
                 if lifespan not in but:
@@ -372,7 +358,6 @@ def session_lifespan(app: ASGIApp) -> Iterator[Mapping[str, Any]]:
     Raises:
         LifespanError: from the app's exception. The thread has ended then.
     """
-    __tracebackhide__ = True
     from anyio.from_thread import start_blocking_portal  # which every client of the app needs
 
     with start_blocking_portal() as portal:

@@ -15,6 +15,8 @@ from pytest_arena.errors import ClientError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
 # The logins that the current task or thread is inside of: their own requests must not wait for
 # them. A login may use another client, which logs in by itself.
 _under_way: ContextVar[tuple[Login, ...]] = ContextVar("logins under way", default=())
@@ -53,7 +55,6 @@ class Login:
         Raises:
             LoginError: from what the login function raised.
         """
-        __tracebackhide__ = True
         if self.is_done or self in _under_way.get():
             return
         known = self._failure
@@ -67,7 +68,6 @@ class Login:
 
     def once(self, client: object) -> None:
         """Log this client in, if it is not. Raises as `aonce` does, and for an async function."""
-        __tracebackhide__ = True
         if self.is_done or self in _under_way.get():
             return
         known = self._failure
@@ -90,14 +90,12 @@ class Login:
 
     def _is_open_since(self, known: ClientError | None) -> bool:
         """Whether it is our turn; if somebody failed while we waited, that is our failure, too."""
-        __tracebackhide__ = True
         if self._failure is not None and self._failure is not known:
             raise self._failure
         return not self.is_done
 
     @contextmanager
     def _attempt(self) -> Iterator[None]:
-        __tracebackhide__ = True
         token = _under_way.set((*_under_way.get(), self))
         try:
             yield

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._client import Host, answered, hop_of, note_unsent, reporting, sending
+from pytest_arena._app import _client as clients
+from pytest_arena._app import _exchange as exchanges
 from pytest_arena._app._kind import ASGIApp, is_async, is_litestar
 
 if TYPE_CHECKING:
@@ -16,16 +17,19 @@ if TYPE_CHECKING:
 
     import httpx2 as httpx
     from anyio.from_thread import BlockingPortal
-    from starlette.testclient import TestClient
+    from starlette.testclient import TestClient, WebSocketTestSession
 
     from pytest_arena._app._kind import Scope
     from pytest_arena._app._lifespan import Lifespan
     from pytest_arena._app._login import Login
 
     _Base = httpx.Client
+    _SessionBase = WebSocketTestSession
 else:
     # Starlette's client is an httpx2 client or an httpx one, Litestar's an httpx one.
-    _Base = object
+    _Base = _SessionBase = object
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
 class SyncClient(_Base):
@@ -48,13 +52,12 @@ class SyncClient(_Base):
     """
 
     __test__ = False  # pytest would collect a class of the name TestClient
-    _arena_host: Host
+    _arena_host: clients.Host
     _arena_login: Login | None
     _arena_begun: list[Lifespan | None]
 
     def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:
         """Make a request; logs in first, so that the request holds what the login has set."""
-        __tracebackhide__ = True
         self._arena_ready()
         return super().request(method, url, **options)
 
@@ -63,55 +66,58 @@ class SyncClient(_Base):
         self, method: str, url: httpx.URL | str, **options: Any
     ) -> Generator[httpx.Response]:
         """Make a request and read the response in parts; logs in first."""
-        __tracebackhide__ = True
         self._arena_ready()
         with super().stream(method, url, **options) as response:
             yield response
 
     def websocket_connect(self, url: str, *args: Any, **options: Any) -> Any:
-        """Open a websocket; logs in first."""
-        __tracebackhide__ = True
+        """Return a websocket, which ``with`` opens; logs in first."""
         self._arena_ready()
-        return super().websocket_connect(url, *args, **options)  # type: ignore[misc] # a mixin's
+        session: Any = super().websocket_connect(url, *args, **options)  # type: ignore[misc] # a mixin's
+        session.__class__ = type("WebSocketTestSession", (_Session, session.__class__), {})
+        session.arena_client = self
+        return session
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send a request, after the app has started, the client logged in, work committed.
 
         One that was built before the login does not hold what the login has set.
         """
-        __tracebackhide__ = True
         self._arena_ready()
+        if request.url.scheme in {"ws", "wss"}:
+            with clients.sending(clients.Hooks()):  # it raises: a websocket is opened later
+                return super().send(request, **options)
         hooks = self._arena_host.hooks
         hooks.before()
-        try:
-            with sending(hooks):
-                response = super().send(request, **options)
-        finally:
+        with clients.sending(hooks):
+            response = super().send(request, **options)
+        record = response.extensions.get("arena")
+        if options.get("stream") and record is not None:
+            exchange = exchanges.Exchange()
+            exchange.open(record, self._arena_host)
+            clients.when_closed(response, exchange.end)
+        else:
             hooks.ended()
-        note_unsent(self, response)
+        clients.note_unsent(self, response)
         if hooks.door is not None:
             hooks.door.answered(response)
         return response
 
     def __enter__(self) -> Self:
-        __tracebackhide__ = True
         self._arena_begun.append(self._arena_join())
         self._arena_ready()
         return self
 
     def __exit__(self, *_: object) -> None:
-        __tracebackhide__ = True
         if lifespan := self._arena_begun.pop():
             lifespan.close()
 
     def _arena_ready(self) -> None:
-        __tracebackhide__ = True
         self._arena_join()
         if self._arena_login is not None:
             self._arena_login.once(self)
 
     def _arena_join(self) -> Lifespan | None:
-        __tracebackhide__ = True
         portal, begun = self._arena_host.join(self._arena_backend())
         self._arena_enter(portal, self._arena_host.state)
         return begun
@@ -128,13 +134,14 @@ class SyncClient(_Base):
         """Let go of what the client still holds open in the portal."""
 
 
-def open_test_client(host: Host, login: Login | None, *, options: Mapping[str, Any]) -> TestClient:
+def open_test_client(
+    host: clients.Host, login: Login | None, *, options: Mapping[str, Any]
+) -> TestClient:
     """Return a new test client of the app's framework; its options are the framework's.
 
     Raises:
         ConfigError: the framework's client does not import, or knows no such option.
     """
-    __tracebackhide__ = True
     kind = _import_litestars() if is_litestar(host.app) else _import_starlettes()
     try:
         client = kind(_as_coroutine_function(host.app), **options)
@@ -145,16 +152,38 @@ def open_test_client(host: Host, login: Login | None, *, options: Mapping[str, A
     # Below the client, whose own `app` a test may ask for something; Litestar's asks that one.
     transport: Any = client._transport  # noqa: SLF001 - neither library has another way
     if hasattr(transport, "app"):
-        transport.app = reporting(transport.app, host.hooks, asked=host.app)
+        transport.app = clients.reporting(transport.app, host.hooks, asked=host.app)
     transport.handle_request = _recording(transport.handle_request, login)
     return cast("TestClient", client)
 
 
+class _Session(_SessionBase):
+    """What arena adds to a websocket of a framework's test client: its request is under way."""
+
+    arena_client: SyncClient
+
+    def __enter__(self) -> Any:
+        host, login = self.arena_client._arena_host, self.arena_client._arena_login  # noqa: SLF001 - of this file
+        host.hooks.before()
+        with clients.sending(host.hooks):
+            request = clients.hop("WEBSOCKET", self.scope["path"], login)
+            request.status = exchanges.REFUSED
+            entered = super().__enter__()
+        request.status, self._arena_exchange = exchanges.ACCEPTED, exchanges.Exchange()
+        self._arena_exchange.open(request, host)
+        return entered
+
+    def __exit__(self, *error: object) -> Any:
+        try:
+            return super().__exit__(*error)
+        finally:
+            self._arena_exchange.end()
+
+
 def _recording(handle: Callable[..., Any], login: Login | None) -> Any:
     def handle_request(request: httpx.Request) -> httpx.Response:
-        __tracebackhide__ = True
-        sent = hop_of(request, login)
-        return answered(sent, handle(request))
+        sent = clients.hop_of(request, login)
+        return clients.answered(sent, handle(request))
 
     return handle_request
 
@@ -165,7 +194,6 @@ def _as_coroutine_function(app: ASGIApp) -> ASGIApp:
         return app
 
     async def awaited(scope: Scope, receive: Any, send: Any) -> None:
-        __tracebackhide__ = True
         await app(scope, receive, send)
 
     return awaited
@@ -173,7 +201,6 @@ def _as_coroutine_function(app: ASGIApp) -> ASGIApp:
 
 @functools.cache
 def _import_starlettes() -> type[Any]:
-    __tracebackhide__ = True
     try:
         with warnings.catch_warnings():
             # That `httpx` should be `httpx2` is for the user to hear who imports it: here it
@@ -200,7 +227,6 @@ def _import_starlettes() -> type[Any]:
 
 @functools.cache
 def _import_litestars() -> type[Any]:
-    __tracebackhide__ = True
     try:
         from litestar.testing import TestClient
     except ImportError as error:

@@ -17,14 +17,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 from sqlalchemy.types import SchemaType
 
-from pytest_arena._config._load import (
-    SOMEWHERE,
-    accepts,
-    home_of,
-    is_library,
-    load_attribute,
-    nearest,
-)
+from pytest_arena._config import _load
 from pytest_arena._product import ScriptError, Target
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, TemplateError
@@ -137,7 +130,7 @@ class Builder(Protocol):
         """Fill the target. Called in a thread without a running event loop."""
 
 
-def schema_builder(value: str, root: Path, *, source: str = SOMEWHERE) -> Builder:
+def schema_builder(value: str, root: Path, *, source: str = _load.SOMEWHERE) -> Builder:
     """Return the builder for a value of ``arena_schema``, which was given in ``source``.
 
     Raises:
@@ -147,7 +140,7 @@ def schema_builder(value: str, root: Path, *, source: str = SOMEWHERE) -> Builde
         return _alembic_builder(_existing(value, root, source), source)
     if value.endswith(".sql"):
         return ScriptBuilder(_existing(value, root, source))
-    found = load_attribute(value, option="arena_schema", source=source, likely=is_schema)
+    found = _load.load_attribute(value, option="arena_schema", source=source, likely=is_schema)
     metadata = getattr(found, "metadata", found)
     if isinstance(metadata, MetaData):
         module = importlib.import_module(value.partition(":")[0])
@@ -163,13 +156,14 @@ def schema_builder(value: str, root: Path, *, source: str = SOMEWHERE) -> Builde
     )
 
 
-def seed_builder(value: str, *, source: str = SOMEWHERE) -> Builder:
+def seed_builder(value: str, *, source: str = _load.SOMEWHERE) -> Builder:
     """Return the builder for a value of ``arena_seed``, which was given in ``source``.
 
     Raises:
         ConfigError: the value does not name a function of one session.
     """
-    found = load_attribute(value, option="arena_seed", source=source, likely=inspect.isroutine)
+    likely = inspect.isroutine
+    found = _load.load_attribute(value, option="arena_seed", source=source, likely=likely)
     if inspect.isroutine(found):
         is_bare = _takes_nothing(found, f"arena_seed = {value}", "session")
         return CodeBuilder(found, takes_nothing=is_bare, in_session=True)
@@ -191,7 +185,7 @@ def _existing(value: str, root: Path, source: str) -> Path:
         f"arena_schema = {value}: there is no file {file}",
         why="an empty database needs to know where its tables come from",
         cause=f"{source}\nthe path counts from pytest's rootdir",
-        fix=f"arena_schema = {nearest(file.name, there) if there else '<module>:<Base>'}",
+        fix=f"arena_schema = {_load.nearest(file.name, there) if there else '<module>:<Base>'}",
     )
 
 
@@ -208,9 +202,9 @@ def _takes_nothing(function: Callable[..., Any], option: str, given: str) -> boo
         raise _unfit(function, option, given, "is a generator: nobody would run it")
     signature = inspect.signature(function)
     takes_any = any(each.kind is each.VAR_POSITIONAL for each in signature.parameters.values())
-    if accepts(function) and not takes_any:
+    if _load.accepts(function) and not takes_any:
         return True
-    if not accepts(function, given):
+    if not _load.accepts(function, given):
         raise _unfit(function, option, given, f"takes {signature}")
     return False
 
@@ -220,7 +214,7 @@ def _unfit(function: Callable[..., Any], option: str, given: str, problem: str) 
     return ConfigError(
         f"{option} {problem}, and is called with one {given}",
         why="an empty database is filled by what the function does with it",
-        cause=str(home_of(function) or option),
+        cause=str(_load.home_of(function) or option),
         fix=f"def {name}({given}): …   or: async def {name}({given}): …",
     )
 
@@ -449,5 +443,5 @@ def _modules() -> Iterator[tuple[ModuleType, Path]]:
     """The modules of the project that are loaded, with their files."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and not is_library(file):
+        if isinstance(file, str) and not _load.is_library(file):
             yield module, Path(file)

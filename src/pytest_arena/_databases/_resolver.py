@@ -21,13 +21,8 @@ from pytest_arena._databases._app_databases import (
 )
 from pytest_arena._databases._template import BuildAim, Builds, Recipe, Store
 from pytest_arena._databases._verified import Verified
+from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import asked_by_engine
-from pytest_arena._gate._gate_notes import (
-    after_session,
-    forked_before,
-    late_work,
-    unknown_connection,
-)
 from pytest_arena._gate._listeners import engines_in_use, find_engines
 from pytest_arena._gate._registry import DatabaseUsage, Registry
 from pytest_arena._origin import frames
@@ -41,6 +36,8 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
 _MANY = 16  # databases, beside those in use: then engines are looked for that are garbage
@@ -95,9 +92,8 @@ class Databases:
 
     def aim(self, asked: Asked) -> Aim | None:
         """Return where an engine lands, None where it may go its own way."""
-        __tracebackhide__ = True
         if self.finished:
-            raise self.ledger.refused(after_session(asked.name))
+            raise self.ledger.refused(_gate_notes.after_session(asked.name))
         is_known = asked.dialect in self.known.by_engine
         if asked.product not in self.products or not (is_known or self.known.is_the_apps(asked)):
             self._check_foreign(asked)
@@ -114,9 +110,8 @@ class Databases:
 
     def aim_attached(self, file: str, beside: Aim | None) -> Aim | None:
         """Return where a file lands that is attached to a connection which aims at ``beside``."""
-        __tracebackhide__ = True
         if self.finished:
-            raise self.ledger.refused(after_session(file))
+            raise self.ledger.refused(_gate_notes.after_session(file))
         if self.known.goes_its_own_way(file):
             return None
         main = self.known.by_key.get(beside.key) if beside else None  # its driver opens the file
@@ -129,18 +124,16 @@ class Databases:
         return database.aim
 
     def _check_foreign(self, asked: Asked) -> None:
-        __tracebackhide__ = True
         if asked.product != "sqlite" and not self.files.is_allowed(asked.name):
             option = f"arena_database = {self.config.database}"
             by = option * (self.config.database == "sqlite" and asked.product == "postgresql")
-            raise self.ledger.refused(unknown_connection(asked.name, left_out_by=by))
+            raise self.ledger.refused(_gate_notes.unknown_connection(asked.name, left_out_by=by))
 
     def current(self, key: Key) -> Aim | None:
         """Return where a connection to this database would land now."""
-        __tracebackhide__ = True
         database = self.known.by_key.get(key)
         if self.finished:
-            raise self.ledger.refused(after_session(database.name if database else ""))
+            raise self.ledger.refused(_gate_notes.after_session(database.name if database else ""))
         build = self.build()
         if build is not None and (aim := build.current(key)) is not None:
             return aim
@@ -216,7 +209,6 @@ class Databases:
 
     def refuse_late(self) -> None:
         """Raise a LateWorkError for work whose test is over, in a thread that nobody can end."""
-        __tracebackhide__ = True
         late = self._connections.late
         frame = late.get(get_ident()) if late else None
         if frame is None:
@@ -224,7 +216,7 @@ class Databases:
         if frame not in frames(of_users=True):  # it is done; its thread may do another's work
             del late[get_ident()]
             return
-        error = late_work()
+        error = _gate_notes.late_work()
         self.ledger.note(f"{error.what}: {error.cause}")
         raise error
 
@@ -298,7 +290,7 @@ class Databases:
         if isolation is not None:
             return isolation
         if self.process != os.getpid():
-            raise self.ledger.refused(forked_before(database.name))
+            raise self.ledger.refused(_gate_notes.forked_before(database.name))
         return self.provision.ensure(database, self.levels)
 
 

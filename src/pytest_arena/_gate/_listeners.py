@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from pytest_arena._gate._registry import Registry
 
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
 
 # What a fork left to the child: SQLite forbids to use it there, and to close it as well.
 _abandoned: list[Any] = []
@@ -58,7 +60,6 @@ class Gate:
         self, dialect: Dialect, entry: Any, cargs: list[Any], cparams: dict[str, Any]
     ) -> None:
         """Decide where a connection goes, before it is opened."""
-        __tracebackhide__ = True
         _disposed.discard(dialect)
         self.core.refuse_late()
         asked = describe(dialect, cargs, cparams)
@@ -71,7 +72,6 @@ class Gate:
 
     def connected(self, dbapi_connection: Any, entry: Any) -> None:
         """Check a live connection that did not come the way of ``connecting``."""
-        __tracebackhide__ = True
         _loops.free_locks(dbapi_connection)
         note_owner(dbapi_connection)
         self.registry.add(entry)
@@ -86,7 +86,6 @@ class Gate:
 
     def _info_of_unseen(self, dbapi_connection: Any) -> ConnectionRecord:
         """Nobody has led it: its product knows it, if it is one of arena's."""
-        __tracebackhide__ = True
         found = (
             each.connections.recognize(self.core, dbapi_connection) for each in [*loaded.values()]
         )
@@ -103,7 +102,6 @@ class Gate:
 
     def checked_out(self, dbapi_connection: Any, entry: Any, _proxied: Any) -> None:
         """Drop a stale connection, quietly: SQLAlchemy's pool opens another one at once."""
-        __tracebackhide__ = True
         _loops.free_locks(dbapi_connection)
         self.core.refuse_late()
         if is_foreign(dbapi_connection):
@@ -118,7 +116,6 @@ class Gate:
 
     def _info_of(self, dbapi_connection: Any, entry: Any) -> ConnectionRecord:
         """What is known of a connection that is taken, of which there may be another one now."""
-        __tracebackhide__ = True
         if INFO not in entry.info:  # opened before the gate was there
             self.connected(dbapi_connection, entry)
         info: ConnectionRecord = entry.info[INFO]
@@ -276,7 +273,6 @@ def _listen() -> None:
 
 def _of_last_gate(method: str) -> Callable[..., None]:
     def listener(*given: Any) -> None:
-        __tracebackhide__ = True
         getattr(_gates[-1], method)(*given)
 
     return listener
@@ -318,7 +314,6 @@ def _on_engine_connect(connection: Any, *_: Any) -> None:
 
 
 def _on_statement(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-    __tracebackhide__ = True
     info = connection.connection.info.get(INFO)
     if isinstance(info, ConnectionRecord) and info.handle is not None:
         info.handle.executing(statement)

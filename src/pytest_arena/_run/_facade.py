@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import StoryMoment
 
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
 
 @dataclass(slots=True)
 class Refused:
@@ -148,7 +150,6 @@ class Arena:
         Raises:
             LateWorkError: something still works after this time; it goes on.
         """
-        __tracebackhide__ = True
         late_work = self._run.current.running().late_work
         if running_loop() is not None:
             return late_work.asettled(patience)
@@ -190,7 +191,6 @@ class Arena:
                 wrote not all are kept.
             ConfigError: no database has this name.
         """
-        __tracebackhide__ = True
         return self._observer.changes(request, database=database)
 
     def expect_changes(
@@ -245,7 +245,6 @@ class Arena:
         Raises:
             AssertionError: nothing was refused.
         """
-        __tracebackhide__ = True
         refused, before = Refused(), self._run.ledger.mark()
         try:
             yield refused
@@ -283,7 +282,6 @@ class Observer:
             PendingWorkError: an async session has pending work, which cannot be awaited here.
             IsolationError: nobody looked around that request.
         """
-        __tracebackhide__ = True
         meant = self._database(database)
         if request is not None:
             return self._changes_of(request, meant)
@@ -328,7 +326,6 @@ class Observer:
         Raises:
             IsolationError: not all rows of it are kept.
         """
-        __tracebackhide__ = True
         changes = Changes.of(self._moments.rows(database, since, until), self._moments.mask)
         if changes.counts_more:
             raise _only_counted(changes, database)
@@ -336,7 +333,6 @@ class Observer:
 
     def moment(self, database: str) -> tuple[Database, object]:
         """Return a database and the moment in it, whatever it costs to know it."""
-        __tracebackhide__ = True
         meant = self._database(database)
         if meant.isolation is None:
             return meant, None
@@ -348,7 +344,6 @@ class Observer:
         Raises:
             PendingWorkError: it is in an async session.
         """
-        __tracebackhide__ = True
         test = self.current.on_top()
         try:
             if test is not None:
@@ -375,31 +370,26 @@ class ExpectedChanges:
     _blocks: list[Callable[[], None]] = field(init=False)  # those of its test
 
     def __enter__(self) -> Self:
-        __tracebackhide__ = True
         self.observer.commit()
         return self._opened()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        __tracebackhide__ = True
         self._blocks.remove(self.begin)
         if kind is None:
             self.observer.commit()
             self._check()
 
     async def __aenter__(self) -> Self:
-        __tracebackhide__ = True
         await self.observer.acommit()
         return self._opened()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        __tracebackhide__ = True
         self._blocks.remove(self.begin)
         if kind is None:
             await self.observer.acommit()
             self._check()
 
     def _opened(self) -> Self:
-        __tracebackhide__ = True
         self.begin()
         test = self.observer.current.test
         self._blocks = test.blocks if test is not None else []
@@ -408,11 +398,9 @@ class ExpectedChanges:
 
     def begin(self) -> None:
         """What it is to change is asked for since now."""
-        __tracebackhide__ = True
         self._since = self.observer.moment(self.database)
 
     def _check(self) -> None:
-        __tracebackhide__ = True
         changes = self.observer.between(*self._since, None)
         if found := difference(changes, self.expected, ignore=self.ignore):
             raise AssertionError(found)

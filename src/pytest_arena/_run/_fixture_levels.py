@@ -101,6 +101,7 @@ class FixtureLevels:
     def _await_late_work(self, test: RunningTest) -> None:
         late_work = test.late_work
         if not test.failed:  # a coroutine has waited in its loop, and not for its fixtures
+            late_work.cut_off += test.left_open()
             deque(late_work.waiting(), maxlen=0)
         lines = late_work.cut_off
         if lines or test.failed:

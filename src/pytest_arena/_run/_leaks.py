@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import deque
 from contextlib import contextmanager, nullcontext, suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 from traceback import walk_stack
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy.orm.session import _sessions
 
+from pytest_arena._app._client import HOPS
 from pytest_arena._gate._registry import Checkout, entry_of, held_by_sessions
 from pytest_arena._origin import line_of, line_of_coroutine, users_frames
 from pytest_arena._process import rest, running_loop, seconds
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pytest_arena._gate._listeners import Gate
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
 _PATIENCE = 1.0  # seconds for who is inside of a connection, or for a task that is cancelled
@@ -226,7 +230,8 @@ class LateWork:
             for loop, before in self._tasks_before.items()
             if not loop.is_closed()
             for task in asyncio.all_tasks(loop)
-            if task not in before and task is not here and task.get_name() != Tasks.OURS
+            if task not in before and task is not here and _is_the_users(task)
+            if not any(one.is_open for one in _context_of(task).get(HOPS, ()))
         ]
         of_tasks = [line_of_coroutine(task.get_coro()) or task.get_name() for task in tasks]
         return list(map(str, [*of_tasks, *(line_of(one[0]) for one in self.threads().values())]))
@@ -238,19 +243,16 @@ class LateWork:
 
     def settled(self, patience: float) -> None:
         """Wait for it. Raises a LateWorkError where it goes on."""
-        __tracebackhide__ = True
         deque(self.waiting(patience), maxlen=0)
         self._check_nothing_works(patience)
 
     async def asettled(self, patience: float) -> None:
         """Wait for it in a loop. Raises a LateWorkError where it goes on."""
-        __tracebackhide__ = True
         for _ in self.waiting(patience):
             await asyncio.sleep(0)
         self._check_nothing_works(patience)
 
     def _check_nothing_works(self, patience: float) -> None:
-        __tracebackhide__ = True
         if lines := self.lines():
             raise late_error(lines, f"work that a request had begun goes on after {patience:g} s")
 
@@ -283,6 +285,20 @@ def _threads_in_greenlets() -> set[int]:
     """Those of which only SQLAlchemy's part is seen: the user's code that calls it is below."""
     roots = {ident: [*walk_stack(top)][-1][0] for ident, top in sys._current_frames().items()}  # noqa: SLF001 - as above
     return {ident for ident, root in roots.items() if root.f_code.co_name != "_bootstrap"}
+
+
+def _context_of(task: asyncio.Task[Any]) -> Context:
+    found = (one for one in gc.get_referents(task) if isinstance(one, Context))
+    return next(found, Context())  # from Python 3.12 on: task.get_context()
+
+
+def _is_the_users(task: asyncio.Task[Any]) -> bool:
+    """Neither ours, nor what is left of a connection of aiosqlite that was cancelled in the middle.
+
+    SQLAlchemy stops its thread, and a task of its own waits for that in vain.
+    """
+    name = getattr(task.get_coro(), "__name__", "")
+    return task.get_name() != Tasks.OURS and name != "_terminate_graceful_close"
 
 
 def late_error(lines: Iterable[str], what: str) -> LateWorkError:
@@ -371,7 +387,7 @@ class Tasks:
         return [
             task
             for task in asyncio.all_tasks(loop)
-            if task not in self._known and task.get_name() != self.OURS
+            if task not in self._known and _is_the_users(task)
         ]
 
     def _present(self) -> Iterator[asyncio.Task[Any]]:

@@ -20,17 +20,10 @@ from pytest_arena._gate._engines import asked_by_engine
 from pytest_arena._gate._loops import adopt
 from pytest_arena._gate._registry import Registry
 from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._run import _leaks
+from pytest_arena._run import _leaks, _story
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
 from pytest_arena._run._levels import LevelHooks, Levels
-from pytest_arena._run._story import (
-    asked_and_answered,
-    lost_words,
-    lost_write,
-    story_parts,
-    uncommitted,
-)
 from pytest_arena._run._test import Current, Moments, RunningTest, Watcher
 from pytest_arena.errors import ArenaError, ConnectionLeak, LifespanError
 
@@ -176,12 +169,12 @@ class ArenaRun:
         is_told = not test.failed and self.config.lost_writes != "off"
         lost = [(turn.records[0], one) for turn in test.turns for one in turn.lost if is_told]
         if lost and self.config.lost_writes == "fail":
-            test.errors.append(lost_write(*lost[0]))
+            test.errors.append(_story.lost_write(*lost[0]))
             return
         for request, one in lost:
             if one.line not in self._told_lost:  # once: the app's line is what has to be mended
                 self._told_lost.add(one.line)
-                told = f"{asked_and_answered(request)} {lost_words(one)}"
+                told = f"{_story.asked_and_answered(request)} {_story.lost_words(one)}"
                 self.ledger.note(f"{test.plan.name}: {told}")
 
     def _facts(self, test: RunningTest) -> TestFacts:
@@ -271,7 +264,7 @@ class ArenaRun:
 
     def story(self) -> list[StoryPart]:
         """Return what the test that runs has changed so far."""
-        return story_parts(self.test) if self.test is not None else []
+        return _story.story_parts(self.test) if self.test is not None else []
 
     def ways_to_look(self) -> list[str]:
         """Return the commands that open the databases which somebody has connected to."""
@@ -329,7 +322,7 @@ def conducted(
             await function(*args, **kwargs)
             await test.asettle()
         except BaseException:
-            test.told = uncommitted(test)
+            test.told = _story.uncommitted(test)
             await test.aclose_failed()
             raise
         await test.aclose()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pytest_arena._app._app_run import AppRun
+    from pytest_arena._app._exchange import Exchange
     from pytest_arena._changes import Mask
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
@@ -166,6 +167,7 @@ class RunningTest(Hooks):
     is_to_be_started: bool = False  # its app, whether or not a client asks it
     under_way: int = 0  # how many requests are
     changed: list[str] = field(default_factory=list)  # names of databases
+    of_fixtures: list[Exchange] = field(default_factory=list)  # requests that these have open
     errors: list[Exception] = field(default_factory=list)
     failed: bool = False
     settled: bool = False
@@ -185,14 +187,23 @@ class RunningTest(Hooks):
         if running_loop() is None and (self.app_runs or self.sessions.is_used):
             raise no_asyncio()
         self.tasks.begin_call()
+        self.of_fixtures = [one for app_run in self.app_runs for one in app_run.exchanges]
 
     async def astart(self) -> None:
         """Start its app, if somebody has asked for that."""
         if self.is_to_be_started:
             await self.app_runs[-1].ajoin()
 
+    def left_open(self) -> list[str]:
+        """Return what of its own requests is open, a line for each."""
+        found = [one for app_run in self.app_runs for one in app_run.exchanges]
+        return [one.shown for one in found if one not in self.of_fixtures]
+
     async def asettle(self) -> None:
-        """Wait for the work that its requests have begun, at the end of its coroutine."""
+        """At the end of its coroutine: end its requests, wait for the work that they have begun."""
+        self.late_work.cut_off += self.left_open()
+        for app_run in self.app_runs:
+            await app_run.aclose_exchanges()
         for _ in self.late_work.waiting():
             await asyncio.sleep(0)
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pytest_arena._product import Aim, Core
     from pytest_arena.errors import RefusedError
 
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
 _MOST_ATTACHED = 125  # SQLite takes its own maximum, 10 unless it was compiled otherwise
 _BEFORE_FACTORY = 5  # how many parameters of sqlite3.connect stand before `factory`
 _TOKEN = re.compile(
@@ -90,7 +92,6 @@ class GuardedConnection(sqlite3.Connection):
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
         """As ``sqlite3.Connection.execute``."""
-        __tracebackhide__ = True
         return self.cursor().execute(*args, **kwargs)
 
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
@@ -99,7 +100,6 @@ class GuardedConnection(sqlite3.Connection):
 
     def executescript(self, *args: Any, **kwargs: Any) -> Any:
         """As ``sqlite3.Connection.executescript``."""
-        __tracebackhide__ = True
         return self.cursor().executescript(*args, **kwargs)
 
     def set_authorizer(self, authorizer_callback: Any) -> None:
@@ -117,7 +117,6 @@ class _GuardedCursor:
     connection: GuardedConnection
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
         self._check_file()
         run = super().execute  # type: ignore[misc]  # the mixed-in one
         statement = _statement(args, kwargs)
@@ -135,13 +134,11 @@ class _GuardedCursor:
                 made_table(started, _process.seconds())
 
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
         self._check_file()  # an ATTACH is refused here by sqlite3 itself
         with self.connection.arena_turn:
             return super().executemany(*args, **kwargs)  # type: ignore[misc]  # the mixed-in one
 
     def executescript(self, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
         self._check_file()
         run = super().executescript  # type: ignore[misc]  # the mixed-in one
         if _may_attach(_statement(args, kwargs)):
@@ -149,7 +146,6 @@ class _GuardedCursor:
         return _run_setting(self.connection, run, args, kwargs)
 
     def _check_file(self) -> None:
-        __tracebackhide__ = True
         core, outside = self.connection.arena_core, self.connection.arena_outside
         if core is not None and outside is not None and core.files.stands_for(outside):
             raise core.ledger.refused(messages.production_file(outside))
@@ -182,7 +178,6 @@ def _run_attaching(connection: GuardedConnection, run: Any, args: Any, kwargs: A
 
     It names each file that it attaches: also the one that VACUUM INTO writes.
     """
-    __tracebackhide__ = True
     core, own = connection.arena_core, connection.arena_authorizer
     if core is None:
         return run(*args, **kwargs)
@@ -224,11 +219,9 @@ def _run_setting(connection: GuardedConnection, run: Any, args: Any, kwargs: Any
 
 def _led(core: Core, connection: GuardedConnection, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """The arguments, with the arena's files in the places of those that the script attaches."""
-    __tracebackhide__ = True
     leads = connection.arena_leads
 
     def lead(name: str | None) -> str | None:
-        __tracebackhide__ = True
         if name is None:
             raise core.ledger.refused(messages.attached_unread())
         file = sql.file_of(name)
@@ -290,7 +283,6 @@ class EngineFactory:
 
     def __call__(self, database: Any, *args: Any, **kwargs: Any) -> sqlite3.Connection:
         """Open the file."""
-        __tracebackhide__ = True
         core = self.core
         file = sql.file_of(os.fsdecode(database), uri=bool(kwargs.get("uri")))
         if is_outside(core, file):
@@ -318,14 +310,12 @@ def watch_raw_connections(core: Callable[[], Core | None]) -> None:
     def hook(event: str, args: tuple[Any, ...]) -> None:
         # Called for every audit event of the process: the first test must be the cheapest.
         if event == "sqlite3.connect" and (now := core()) is not None:
-            __tracebackhide__ = True
             _admit(now, args[0])
 
     connect = sqlite3.connect
 
     @wraps(connect)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
         factory = kwargs.get("factory", GuardedConnection)
         if isinstance(factory, EngineFactory):
             return connect(*args, **kwargs)
@@ -360,7 +350,6 @@ def _raw_file(database: Any) -> str:
 
 def _admit(core: Core, database: Any) -> None:
     """Refuse a raw connection to what may not be opened."""
-    __tracebackhide__ = True
     if not isinstance(database, str | bytes | os.PathLike):
         return  # SQLite's own words for it are the best
     file = _raw_file(database)

@@ -18,6 +18,8 @@ from pytest_arena._app._login import is_logging_in
 from pytest_arena._ledger import Request
 from pytest_arena._run._apps import Apps
 
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
 
 class Listener(Protocol):
     """Wants to know of each request. Its calls stand in the way of the app: they never raise."""
@@ -107,7 +109,6 @@ class AppDoor:
 
         @functools.wraps(original)
         async def called(app: Any, scope: Any, receive: Any, send: Any) -> None:
-            __tracebackhide__ = True
             await self.enter(app, functools.partial(original, app), scope, receive, send)
 
         self._watched.add(called)
@@ -120,7 +121,6 @@ class AppDoor:
 
         @functools.wraps(original)
         def made(app: Any, *args: Any, **options: Any) -> None:
-            __tracebackhide__ = True
             original(app, *args, **options)
             if _is_called(code, sys._getframe(1)):  # noqa: SLF001 - who makes it, says nothing else
                 try:
@@ -156,7 +156,6 @@ class AppDoor:
 
     async def enter(self, app: object, call: Any, scope: Any, receive: Any, send: Any) -> None:
         """Call an app, and tell the listener, if that is wanted and this the first app called."""
-        __tracebackhide__ = True
         if scope.get("type") == "lifespan":
             token = _alone.set(True)
             try:
@@ -170,7 +169,6 @@ class AppDoor:
             await call(scope, receive, send)
 
     async def _answer(self, app: object, call: Any, scope: Any, receive: Any, send: Any) -> None:
-        __tracebackhide__ = True
         listener, request = self._listener, _request_of(scope)
         if listener.wants_bodies:
             receive = _noting_body(request, receive)
@@ -191,6 +189,9 @@ class AppDoor:
         """Note when somebody looks at a response: until then it is of a class that sees that."""
         request = response.extensions.get("arena")
         if request is None or request.number < 0:
+            return
+        self._listener.answers(request)  # of a stream: its reader looks at what has come so far
+        if request.method == "WEBSOCKET":
             return
         request.is_observed = False
         try:
@@ -242,13 +243,12 @@ def _is_called(code: object, frame: FrameType | None) -> bool:
 
 
 def _request_of(scope: Any) -> Request:
-    """The record that a client of ours has made; for another one's, and a websocket, a new one."""
-    is_http = scope["type"] == "http"
+    """The record that a client of ours has made; for another one's a new one."""
     hops = HOPS.get(None)
     sent = hops[-1] if hops else None
-    if sent is None or sent.doings is not None or not is_http:
-        method = scope["method"] if is_http else "WEBSOCKET"
+    if sent is None or sent.doings is not None:
         role = sent.role if sent is not None else None
+        method = scope.get("method", "WEBSOCKET")
         sent = Request(method=method, path=scope.get("path", ""), role=role)
     sent.query = scope.get("query_string", b"").decode("latin-1")
     sent.is_login = is_logging_in()
@@ -257,7 +257,6 @@ def _request_of(scope: Any) -> Request:
 
 def _noting_status(request: Request, send: Any, listener: Listener) -> Any:
     async def noting(message: Any) -> None:
-        __tracebackhide__ = True
         if request.status is None:
             request.status = _status(message)
         kind = message["type"]
@@ -290,7 +289,6 @@ _MOST_BYTES = 65_536  # of a body
 
 def _noting_body(request: Request, receive: Any) -> Any:
     async def noting() -> Any:
-        __tracebackhide__ = True
         message = await receive()
         part = message.get("body") or message.get("bytes") or (message.get("text") or "").encode()
         request.body = ((request.body or b"") + part)[:_MOST_BYTES]

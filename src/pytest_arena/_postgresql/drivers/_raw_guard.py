@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.drivers._statements import FindCore
     from pytest_arena._values import Address
 
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
 
 class _Guard:
     """Decides on each connection before a socket is opened."""
@@ -47,7 +49,6 @@ class _Guard:
         Raises:
             RefusedError: it may not be opened.
         """
-        __tracebackhide__ = True
         now = self._core()
         driver = dialect.removesuffix("_async")
         if now is None or is_own():
@@ -69,7 +70,6 @@ class _Guard:
     def _admit_outside(
         self, now: Core, asked: Asked, meant: ServerTarget, args: list[Any], kwargs: dict[str, Any]
     ) -> Admitted:
-        __tracebackhide__ = True
         if all(now.files.is_allowed(name) for name in meant.names):
             return Admitted()
         driver = asked.dialect.driver
@@ -84,7 +84,6 @@ class _Guard:
 
     def admit_inner(self, dialect: str, text: Any) -> tuple[Admitted | None, Any]:
         """The same for an inner function of libpq's drivers, which has one text for all."""
-        __tracebackhide__ = True
         if _looked_at.get() == dialect.removesuffix("_async"):
             return None, text
         given, named = [text], dict[str, Any]()
@@ -97,7 +96,6 @@ class _Guard:
 
     def refuse_outside(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Refuse what would be refused when it connects."""
-        __tracebackhide__ = True
         if (now := self._core()) is not None and now.config.drivers == "refuse":
             self.admit(dialect, args, kwargs)
 
@@ -107,7 +105,6 @@ class _Guard:
         Raises:
             RefusedError: a class or a factory of the app's has opened another one.
         """
-        __tracebackhide__ = True
         now = self._core()
         if admitted is None or now is None:
             return
@@ -161,7 +158,6 @@ def _outer(guard: _Guard, dialect: str, original: Any, *, own: int = 0) -> Any:
     """Make what asks, connects and notes; the first ``own`` arguments are not the driver's."""
 
     def connect(*args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
         given = list(args[own:])
         why = guard.admit(dialect, given, kwargs)
         with _inside(dialect):
@@ -170,7 +166,6 @@ def _outer(guard: _Guard, dialect: str, original: Any, *, own: int = 0) -> Any:
         return connection
 
     async def aconnect(*args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
         given = list(args[own:])
         why = guard.admit(dialect, given, kwargs)
         with _inside(dialect):
@@ -202,7 +197,6 @@ def _guard_inner_psycopg(guard: _Guard, kind: Any) -> None:
 
     def make(original: Any) -> Any:
         def _connect_gen(cls: Any, conninfo: str = "", *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
             dialect = "psycopg_async" if hasattr(cls, "__aenter__") else "psycopg"
             why, text = guard.admit_inner(dialect, conninfo)
             connection = yield from original(cls, text, *args, **kwargs)
@@ -219,7 +213,6 @@ def _guard_generators(guard: _Guard, module: ModuleType) -> None:
 
     def make(original: Any) -> Any:
         def connect(conninfo: str, *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
             _, text = guard.admit_inner("psycopg", conninfo)
             return (yield from original(text, *args, **kwargs))
 
@@ -231,7 +224,6 @@ def _guard_generators(guard: _Guard, module: ModuleType) -> None:
 def _guard_psycopg2(guard: _Guard, module: ModuleType) -> None:
     def make_inner(original: Any) -> Any:
         def connect(dsn: str = "", *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
             why, text = guard.admit_inner("psycopg2", dsn)
             _looked_at.set("")  # a connection_factory of the app's may open others
             connection = original(text, *args, **kwargs)
@@ -263,7 +255,6 @@ def _guard_pools(guard: _Guard, module: ModuleType) -> None:
 
 def _refusing_open(guard: _Guard, dialect: str, original: Any) -> Any:
     def _open(pool: Any) -> Any:
-        __tracebackhide__ = True
         text, options = pool.conninfo, pool.kwargs or {}
         # Either may be a function, which is then called for each connection.
         if isinstance(text, str) and isinstance(options, dict):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     FindCore: TypeAlias = Callable[[], Core | None]
 
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
@@ -163,7 +165,6 @@ def _refuse_beyond(core: FindCore, connection: Any, statement: str | bytes) -> N
 
     What ``arena_allow`` has let through is asked nothing, nor is the arena's own connection.
     """
-    __tracebackhide__ = True
     text = statement if isinstance(statement, str) else statement.decode(errors="replace")
     if (
         not (beyond := reaches_beyond(text))
@@ -207,7 +208,6 @@ def replace_function(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
 def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
     def make(original: Any) -> Any:
         async def ask_first(connection: Any, query: str, *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
             _refuse_beyond(core, connection, query)
             return await original(connection, query, *args, **kwargs)
 
@@ -221,7 +221,6 @@ def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
 def _guard_psycopg(core: FindCore, module: ModuleType) -> None:
     def make(original: Any) -> Any:
         def _convert_query(cursor: Any, *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
             converted = original(cursor, *args, **kwargs)
             _refuse_beyond(core, cursor._conn, converted.query)  # noqa: SLF001 - `connection` is the same, slower
             return converted
@@ -259,7 +258,6 @@ def _asking_cursor(core: FindCore, kind: Any) -> Any:
 
     def make(name: str, parameter: str) -> Any:
         def ask_first(self: Any, *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
             sent = args[0] if args else kwargs.get(parameter, "")
             if name == "callproc":
                 sent = f"{sent}("

@@ -5,12 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql.isolation._isolation import ServerIsolation, as_built
-from pytest_arena._postgresql.journal._journal_templates import (
-    Unjournaled,
-    lacking,
-    remarks,
-    what_would_do,
-)
+from pytest_arena._postgresql.journal import _journal_templates as templates
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,14 +45,14 @@ def isolate(
     if asked_for == "clone":
         return made("clone")
     try:
-        if not (reason := lacking(own)):
+        if not (reason := templates.lacking(own)):
             undo = made("undo")
-            for remark in remarks(own, given(template)):
+            for remark in templates.remarks(own, given(template)):
                 tell(f"undo: {remark}")
             return undo
-        fix = what_would_do(own)
+        fix = templates.what_would_do(own)
         line = f"{reason}. For undo: {fix}"
-    except Unjournaled as error:
+    except templates.Unjournaled as error:
         # Nothing to grant: the schema would have to be another one.
         line, reason, fix = error.reason, error.reason, error.fix
     if asked_for == "undo":
