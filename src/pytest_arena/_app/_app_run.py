@@ -188,6 +188,12 @@ class AppRun:
             if isinstance(call, Call) and call.task.get_loop() is running_loop():
                 await call.aclose()
 
+    def end_exchanges(self) -> None:
+        """What is still open is nobody's any more."""
+        for exchange in [*self.exchanges]:
+            exchange.hang_up()
+            exchange.end()
+
     async def aclose(self) -> None:
         """Shut the app down, if its lifespan runs in this loop; a later request starts it again.
 
@@ -213,13 +219,12 @@ class AppRun:
         """
         self._is_closed = True
         with ExitStack() as stack:
-            for exchange in [*self.exchanges]:
-                stack.callback(exchange.end)
             stack.callback(self._portal.close)
             if self._lifespan:
                 stack.callback(self._lifespan.close)
             for client in self._test_clients:
                 stack.callback(client._arena_leave)  # noqa: SLF001 - ours, of another file
+            stack.callback(self.end_exchanges)
 
 
 def _state_of(client: Any) -> Callable[[], None]:

@@ -39,6 +39,7 @@ class Exchange:
     error: BaseException | None = None  # what the app has raised, and nobody has been told of
     is_over = False  # the app has finished
     way = "with"
+    hang_up: Any = staticmethod(bool)  # what tells the app of a sync client's websocket
 
     def open(self, request: Request, host: Any) -> None:
         """The answer is there, to be read."""
@@ -89,7 +90,7 @@ class Call(Exchange):
         self.inbox: asyncio.Queue[Message] = asyncio.Queue()  # a websocket's
         self._outbox: asyncio.Queue[Message | None] = asyncio.Queue()
         self._room = asyncio.Semaphore()
-        self._hang_up: Any = None
+        self._finish: Any = None
         self._is_closing, self._unheard = False, 0
 
     async def begin(self, answering: Coroutine[Any, Any, Any]) -> bool:
@@ -118,7 +119,7 @@ class Call(Exchange):
             self.inbox.put_nowait({"type": "websocket.connect"})
             await self._app(_as_websocket(scope), self.inbox.get, self._put)
             return
-        self._hang_up = send
+        self._finish = send
 
         async def sending(message: Message) -> None:
             await self._room.acquire()
@@ -130,7 +131,7 @@ class Call(Exchange):
                 return
             await send({**message, "body": b""})
             if message["type"] == _LAST["type"] and not message.get("more_body"):
-                self._hang_up = None
+                self._finish = None
             is_head = scope["method"] == "HEAD"
             self._outbox.put_nowait({**message, "body": b""} if is_head else message)
 
@@ -174,8 +175,8 @@ class Call(Exchange):
         self._room.release()
         self.inbox.put_nowait({"type": "websocket.disconnect", "code": _ENDED, "reason": ""})
         try:
-            if self._hang_up is not None and not self.task.done():
-                await self._hang_up(_LAST)
+            if self._finish is not None and not self.task.done():
+                await self._finish(_LAST)
             for _ in range(2):
                 end = now() + _PATIENCE
                 while not self.is_over and now() < end:

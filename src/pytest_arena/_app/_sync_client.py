@@ -171,6 +171,7 @@ class _Session(_SessionBase):
             entered = super().__enter__()
         request.status, self._arena_exchange = exchanges.ACCEPTED, exchanges.Exchange()
         self._arena_exchange.open(request, host)
+        self._arena_exchange.hang_up = self.close
         return entered
 
     def __exit__(self, *error: object) -> Any:

@@ -102,6 +102,8 @@ class FixtureLevels:
         late_work = test.late_work
         if not test.failed:  # a coroutine has waited in its loop, and not for its fixtures
             late_work.cut_off += test.left_open()
+            for app_run in test.app_runs:
+                app_run.end_exchanges()  # in the middle of a statement it could not be ended
             deque(late_work.waiting(), maxlen=0)
         lines = late_work.cut_off
         if lines or test.failed:

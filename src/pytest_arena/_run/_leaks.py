@@ -230,8 +230,9 @@ class LateWork:
             for loop, before in self._tasks_before.items()
             if not loop.is_closed()
             for task in asyncio.all_tasks(loop)
-            if task not in before and task is not here and _is_the_users(task)
-            if not any(one.is_open for one in _context_of(task).get(HOPS, ()))
+            # What serves the first request is there when that is begun.
+            if (hops := _context_of(task).get(HOPS, [])) or task not in before
+            if task is not here and _is_the_users(task) and not any(one.is_open for one in hops)
         ]
         of_tasks = [line_of_coroutine(task.get_coro()) or task.get_name() for task in tasks]
         return list(map(str, [*of_tasks, *(line_of(one[0]) for one in self.threads().values())]))
