@@ -352,7 +352,7 @@ def draw_map(files: list[Source], text: str) -> str:
 FURTHER = {
     "what a green test may be believed for": 700,
     "streams and websockets that a test reads": 180,
-    "requests of the reader's own clients, and locks that they wait for": 184,
+    "requests of the reader's own clients, and locks that they wait for": 150,
     "what a failed test is told of caches and cookies": 50,
 }
 FURTHER_OF_THE_WING = {"assertions that hang on the answer, policies that are switched off": 150}

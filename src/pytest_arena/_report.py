@@ -124,8 +124,8 @@ def _databases_line(summary: Summary) -> str:
     named = [f"database {', '.join(names[:_MOST_NAMES])}{more}"] * bool(names)
     named += [f"{summary.in_memory:,} databases in memory"] * are_many
     products, isolations = " and ".join(summary.products), " and ".join(summary.isolations)
-    where = f"{' and '.join(named)} on {products}, isolation {isolations}"
-    return f"{where}; {_template_words(summary)}"
+    how = f"on {products}, isolation {isolations}; {_template_words(summary)}"
+    return f"{' and '.join(named)} {how}"
 
 
 def _template_words(summary: Summary) -> str:

@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._client import open_async_client
+from pytest_arena._app._client import AsyncClient, Hooks, open_async_client
 from pytest_arena._app._exchange import Call, Exchange
-from pytest_arena._app._lifespan import SharedLifespan
+from pytest_arena._app._lifespan import Lifespan, SharedLifespan
 from pytest_arena._app._login import Login
 from pytest_arena._process import running_loop
 
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
     from starlette.testclient import TestClient
 
-    from pytest_arena._app._client import AsyncClient, Hooks
     from pytest_arena._app._kind import ASGIApp
-    from pytest_arena._app._lifespan import Lifespan
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 

@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app._kind import is_litestar
+from pytest_arena._app._kind import ASGIApp, Message, Scope, is_litestar
 from pytest_arena._origin import user_line
 from pytest_arena._process import rest
 from pytest_arena._process import seconds as now
@@ -17,7 +17,6 @@ from pytest_arena.errors import redact
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
-    from pytest_arena._app._kind import ASGIApp, Message, Scope
     from pytest_arena._ledger import Request
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line

@@ -118,15 +118,14 @@ def _arity(app: Callable[..., object]) -> tuple[int, float]:
     except ValueError:
         # Something written in C, without a signature: only its being async tells anything.
         return 0, math.inf
-    required = [each for each in parameters if each.default is each.empty and not _is_rest(each)]
+    required = [one for one in parameters if one.default is one.empty and one.kind not in _REST]
     by_position = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
     if any(each.kind is each.VAR_POSITIONAL for each in parameters):
         return len(required), math.inf
     return len(required), sum(each.kind in by_position for each in parameters)
 
 
-def _is_rest(parameter: inspect.Parameter) -> bool:
-    return parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
+_REST = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
 
 def is_async(app: object) -> bool:

@@ -103,7 +103,9 @@ class Login:
             self._failure = error
             raise
         except Exception as error:
-            words = _app_errors.sync_login if _forgot_to_await(error) else _app_errors.login_failed
+            # It took an attribute, or an item, of what it should have awaited.
+            is_sync = isinstance(error, AttributeError | TypeError) and _COROUTINE in str(error)
+            words = _app_errors.sync_login if is_sync else _app_errors.login_failed
             self._failure = words(error, role=self.role, path=self._path)
             raise self._failure from error
         finally:
@@ -111,6 +113,4 @@ class Login:
         self.is_done = True
 
 
-def _forgot_to_await(error: Exception) -> bool:
-    """Whether somebody took an attribute, or an item, of what he should have awaited."""
-    return isinstance(error, AttributeError | TypeError) and "'coroutine' object" in str(error)
+_COROUTINE = "'coroutine' object"

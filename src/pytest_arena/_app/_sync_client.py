@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from pytest_arena._app import _app_errors
 from pytest_arena._app import _client as clients
 from pytest_arena._app import _exchange as exchanges
-from pytest_arena._app._kind import ASGIApp, is_async, is_litestar
+from pytest_arena._app._kind import ASGIApp, Scope, is_async, is_litestar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
     from starlette.testclient import TestClient, WebSocketTestSession
 
-    from pytest_arena._app._kind import Scope
     from pytest_arena._app._lifespan import Lifespan
     from pytest_arena._app._login import Login
 

@@ -10,16 +10,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pytest_arena._cli import _lines as lines
 from pytest_arena._cli._files import CachedFiles, LiveFiles
-from pytest_arena._cli._lines import (
-    Place,
-    Swept,
-    Thing,
-    as_json,
-    as_lines,
-    closing_line,
-    sweep_line,
-)
 from pytest_arena._config._project import read_options
 from pytest_arena._postgresql.registry import REGISTRY, RegistryRow, ServerRegistry, look
 from pytest_arena._postgresql.servers import Unavailable
@@ -30,7 +22,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from pytest_arena._cli._lines import PlaceKind
     from pytest_arena._config._read import Config
     from pytest_arena._values import Address
 
@@ -39,13 +30,13 @@ if TYPE_CHECKING:
 class Nothing:
     """A place that nobody can look at, and why."""
 
-    place: Place
+    place: lines.Place
 
-    def look(self) -> Iterator[Place]:
+    def look(self) -> Iterator[lines.Place]:
         """Say why."""
         yield self.place
 
-    def sweep(self, *, everything: bool) -> Iterator[Swept]:
+    def sweep(self, *, everything: bool) -> Iterator[lines.Swept]:
         """Nothing is there."""
         del everything
         yield from ()
@@ -60,8 +51,8 @@ def list_or_sweep(given: argparse.Namespace) -> int:
         ConfigError: a value that cannot be right.
         ServerError: the server that is named cannot be used.
     """
-    places: list[Place] = []
-    done: list[Swept] = []
+    places: list[lines.Place] = []
+    done: list[lines.Swept] = []
     failures: list[ArenaError] = []
     for room in _rooms(given.database):
         try:
@@ -71,19 +62,20 @@ def list_or_sweep(given: argparse.Namespace) -> int:
                 places += room.look()
         except ArenaError as error:
             failures.append(error)
-    shown = as_json(places) if given.json else "\n".join(as_lines(places, now=datetime.now(UTC)))
-    print(closing_line(done) if given.sweeps else shown)  # noqa: T201 - a command prints
+    text = "\n".join(lines.as_lines(places, now=datetime.now(UTC)))
+    shown = lines.as_json(places) if given.json else text
+    print(lines.closing_line(done) if given.sweeps else shown)  # noqa: T201 - a command prints
     sys.stderr.writelines(f"{failure}\n" for failure in failures)
     return 1 if failures else 0
 
 
-def _printed(things: Iterator[Swept]) -> Iterator[Swept]:
+def _printed(things: Iterator[lines.Swept]) -> Iterator[lines.Swept]:
     for thing in things:
-        print(sweep_line(thing), flush=True)  # noqa: T201 - a command prints
+        print(lines.sweep_line(thing), flush=True)  # noqa: T201 - a command prints
         yield thing
 
 
-def _rooms(database: str | None) -> list[PlaceKind]:
+def _rooms(database: str | None) -> list[lines.PlaceKind]:
     """Return all that are to be looked at, in the order in which they are shown."""
     config = read_options(database)
     registry = os.environ.get("ARENA_REGISTRY") or REGISTRY  # for tests: the others' is left alone
@@ -97,7 +89,7 @@ def _rooms(database: str | None) -> list[PlaceKind]:
     return [*rooms, CachedFiles(config.cache)]
 
 
-def _server(config: Config, registry: str) -> list[PlaceKind]:
+def _server(config: Config, registry: str) -> list[lines.PlaceKind]:
     if config.database in {"own", "sqlite"}:
         return []
     try:
@@ -108,7 +100,7 @@ def _server(config: Config, registry: str) -> list[PlaceKind]:
             what, why, cause, fix = reason.what, reason.why, reason.cause, reason.fix
             raise ServerError(what, why=why, cause=cause, fix=fix) from reason
         note = " ".join(str(getattr(reason, "what", reason)).split())
-        return [Nothing(Place(shown="PostgreSQL", where="a local service", note=note))]
+        return [Nothing(lines.Place(shown="PostgreSQL", where="a local service", note=note))]
     return [ServerDatabases(found.address, found.shown, registry=registry)]
 
 
@@ -118,14 +110,14 @@ class ServerDatabases:
     def __init__(self, address: Address, shown: str, *, registry: str) -> None:
         self._address, self._shown, self._registry = address, shown, registry
 
-    def look(self) -> Iterator[Place]:
+    def look(self) -> Iterator[lines.Place]:
         """Say what is there."""
         seen = look(self._address, registry=self._registry)
         things, others = tuple(map(_thing, seen.databases)), ", ".join(seen.others)
         note = f"another version of arena has databases there: see {others}" if others else ""
-        yield Place(shown=self._shown, where=self._address.server, things=things, note=note)
+        yield lines.Place(shown=self._shown, where=self._address.server, things=things, note=note)
 
-    def sweep(self, *, everything: bool) -> Iterator[Swept]:
+    def sweep(self, *, everything: bool) -> Iterator[lines.Swept]:
         """Have it swept by a run of our own, and say what is not there any more."""
         before = look(self._address, registry=self._registry)
         if before.bytes is None:
@@ -141,11 +133,11 @@ class ServerDatabases:
         there = {row.name for row in after.databases}
         for row in before.databases:
             if row.name not in there and not row.alive:
-                yield Swept(row.kind, row.name, row.bytes)
+                yield lines.Swept(row.kind, row.name, row.bytes)
             elif row.name in there and (everything or row.name in left):
-                yield Swept(row.kind, row.name, why=left.get(row.name) or self._why_left(row))
+                yield lines.Swept(row.kind, row.name, why=left.get(row.name) or self._why_left(row))
         if after.bytes is None:
-            yield Swept("registry", self._registry, before.bytes)
+            yield lines.Swept("registry", self._registry, before.bytes)
 
     def _why_left(self, row: RegistryRow) -> str:
         if row.alive:
@@ -159,6 +151,6 @@ class ServerDatabases:
 _SAME = ("name", "project", "host", "pid", "created", "used", "bytes", "title")
 
 
-def _thing(row: RegistryRow) -> Thing:
+def _thing(row: RegistryRow) -> lines.Thing:
     state = ("alive" if row.alive else "dead") if row.pid else ""
-    return Thing(what=row.kind, state=state, **{name: getattr(row, name) for name in _SAME})
+    return lines.Thing(what=row.kind, state=state, **{name: getattr(row, name) for name in _SAME})

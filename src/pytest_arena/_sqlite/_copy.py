@@ -16,24 +16,14 @@ from typing import TYPE_CHECKING, TypeVar
 from pytest_arena import _process
 from pytest_arena._product import Held, to_nobody
 from pytest_arena._sqlite import _sql as sql
+from pytest_arena._sqlite import _ways as ways
 from pytest_arena._sqlite._content import changed_rows, content
 from pytest_arena._sqlite._wal import Wal
-from pytest_arena._sqlite._ways import (
-    NEVER,
-    Backup,
-    LiveFile,
-    Pages,
-    Picture,
-    Unfit,
-    is_supported,
-    works,
-)
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from pytest_arena._sqlite._ways import Way
     from pytest_arena._values import TableRows
 
 _Answer = TypeVar("_Answer")
@@ -50,7 +40,7 @@ class Moment:
     ``at`` are the turn and the data version of the file; the picture shows what it held.
     """
 
-    picture: Picture
+    picture: ways.Picture
     at: tuple[int, int]
 
 
@@ -66,7 +56,7 @@ class Copy:
     """
 
     name = "copy"
-    fast: tuple[type[Way], ...] = (Pages, Wal)
+    fast: tuple[type[ways.Way], ...] = (ways.Pages, Wal)
 
     def __init__(
         self, live: Path, base: Path | None, *, tell: Callable[[str], None] = to_nobody
@@ -75,11 +65,11 @@ class Copy:
         self.check: Callable[[], None] | None = None
         self._moments: weakref.WeakSet[Moment] = weakref.WeakSet()  # those that somebody still has
         self._moment: Moment | None = None  # the last one
-        self._owed: Picture | None = None  # what stands at the path still has to become this
+        self._owed: ways.Picture | None = None  # what stands at the path still has to become this
         with self._telling():
             self._file = Restorer(live, base, self.fast, tell)
         self.restored = self._file.restored
-        self._levels: list[Picture] = []
+        self._levels: list[ways.Picture] = []
         self._starts = [self._file.first]  # what each level began with, that of no level first
 
     @property
@@ -131,7 +121,7 @@ class Copy:
             self._put_in_place(self._owed)
         self._remove_unused()
 
-    def _put_in_place(self, picture: Picture) -> None:
+    def _put_in_place(self, picture: ways.Picture) -> None:
         self._file.put_in_place(picture)
         self._owed = None
 
@@ -298,12 +288,12 @@ class Restorer:
         self,
         live: Path,
         base: Path | None,
-        fast: tuple[type[Way], ...],
+        fast: tuple[type[ways.Way], ...],
         tell: Callable[[str], None],
     ) -> None:
         self.live, self._fast, self._tell = live, fast, tell
         self.restored: Counter[str] = Counter()  # how often by each way
-        self._taken: list[Picture] = []  # those that are ours to remove
+        self._taken: list[ways.Picture] = []  # those that are ours to remove
         self._proven: set[str] = set()  # ways that have passed their trials
         self.turn = self.generation = 0
         if base is not None:
@@ -312,15 +302,15 @@ class Restorer:
         if base is None and live.stat().st_size:
             self.first = self._kept(self._backup.take())
         else:
-            self.first = Picture(base or _nothing(live.parent))
+            self.first = ways.Picture(base or _nothing(live.parent))
         self._settle(self.first, self.control.data_version())
 
     def _open(self) -> None:
-        self._live = LiveFile(self.live)
+        self._live = ways.LiveFile(self.live)
         self.control = self._live.control
         sql.leave_wal_alone(self.control)
-        self._backup = Backup(self._live)
-        self._ways = [way(self._live) for way in self._fast] if is_supported() else []
+        self._backup = ways.Backup(self._live)
+        self._ways = [way(self._live) for way in self._fast] if ways.is_supported() else []
         self._identity = _identity(self.live)
 
     def close(self) -> None:
@@ -333,7 +323,7 @@ class Restorer:
         """Go on with the file that is at the path now."""
         self._live.close()
         self._open()
-        self._stands_at(self.now, NEVER)
+        self._stands_at(self.now, ways.NEVER)
         self.generation += 1
 
     def is_in_place(self) -> bool:
@@ -354,7 +344,7 @@ class Restorer:
         with self.control.writing():
             return self.control.data_version()
 
-    def take(self) -> Picture:
+    def take(self) -> ways.Picture:
         """Return a picture of what stands, which is the last one if nobody has committed since."""
         # First the number, then the picture: what is committed in between is in the picture and
         # moves the number, which costs a picture too many, and never one too few.
@@ -362,13 +352,13 @@ class Restorer:
         if version == self.version:
             return self.now
         for way in self._trusted():
-            with suppress(Unfit, OSError):
+            with suppress(ways.Unfit, OSError):
                 self._stands_at(self._kept(way.take()), version)
                 return self.now
         self._settle(self._kept(self._backup.take()), version)
         return self.now
 
-    def glance(self, *, exact: bool) -> Picture | None:
+    def glance(self, *, exact: bool) -> ways.Picture | None:
         """Return a picture of what stands, by which nothing is to be brought back.
 
         None where that is not cheap, and need not be exact.
@@ -376,11 +366,11 @@ class Restorer:
         is_cheap = exact or self.live.stat().st_size <= _SMALL
         for way in self._trusted():
             if way.has_wal or is_cheap:
-                with suppress(Unfit, OSError):
+                with suppress(ways.Unfit, OSError):
                     return self._kept(way.take())
         return self._kept(self._backup.take()) if is_cheap else None
 
-    def restore(self, picture: Picture) -> bool:
+    def restore(self, picture: ways.Picture) -> bool:
         """Bring the file back to a picture. Returns whether there was a change."""
         # Own writes do not move the number. One taken before them makes somebody's commit after
         # the lock was given back count as a change, which one taken afterwards would hide.
@@ -390,7 +380,7 @@ class Restorer:
             if version == self.version:
                 return False
         for way in self._trusted():
-            with suppress(Unfit, OSError):
+            with suppress(ways.Unfit, OSError):
                 self._stands_at(picture, way.restore(picture, version))
                 self.restored[way.name] += 1
                 return True
@@ -398,7 +388,7 @@ class Restorer:
         self.restored[self._backup.name] += 1
         return True
 
-    def put_in_place(self, picture: Picture) -> None:
+    def put_in_place(self, picture: ways.Picture) -> None:
         """Put a new file, with the content of a picture, in the place of the one that is there."""
         with sql.whole_or_none(self._live.new_file()) as file:
             # First what may fail: as long as the copy is not whole, nothing is given up for it.
@@ -416,9 +406,9 @@ class Restorer:
         source.copy_into(self.control)
         self._settle(self._kept(self._backup.take()), version)
 
-    def remove_unused(self, pictures: Iterable[Picture | None]) -> None:
+    def remove_unused(self, pictures: Iterable[ways.Picture | None]) -> None:
         """Remove the pictures that are none of these, unless these are made of them."""
-        used: set[Picture] = set()
+        used: set[ways.Picture] = set()
         pending = [self.now, *pictures, *(way.parent for way in self._ways)]
         while pending:
             picture = pending.pop()
@@ -429,14 +419,14 @@ class Restorer:
             self._taken.remove(picture)
             picture.remove()
 
-    def _kept(self, picture: Picture) -> Picture:
+    def _kept(self, picture: ways.Picture) -> ways.Picture:
         self._taken.append(picture)
         return picture
 
-    def _trusted(self) -> Iterator[Way]:
+    def _trusted(self) -> Iterator[ways.Way]:
         """The fast ways that do on this system what they are meant to do: tried out when needed."""
         for way in [*self._ways]:
-            passed = way.name in self._proven or works(type(way), self.live.parent)
+            passed = way.name in self._proven or ways.works(type(way), self.live.parent)
             if passed:
                 self._proven.add(way.name)
                 yield way
@@ -447,11 +437,11 @@ class Restorer:
                     f"{sqlite3.sqlite_version}; tests are undone by whole copies"
                 )
 
-    def _stands_at(self, picture: Picture, version: int) -> None:
+    def _stands_at(self, picture: ways.Picture, version: int) -> None:
         self.now, self.version = picture, version
         self.turn += 1
 
-    def _settle(self, picture: Picture, version: int) -> None:
+    def _settle(self, picture: ways.Picture, version: int) -> None:
         """The file stands at a picture by SQLite's own doing; the fast ways go on from there."""
         for way in self._ways:
             way.settle(picture, version)

@@ -18,16 +18,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import literal
+from pytest_arena._postgresql.journal import _state as state
 from pytest_arena._postgresql.journal._apply import apply_function, taking_function
-from pytest_arena._postgresql.journal._state import (
-    forestall,
-    latest,
-    now,
-    restart_function,
-    set_back,
-    shape_function,
-    state_table,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,11 +56,13 @@ def undo_script(
     """
     text = {
         "s": schema,
-        "k": _WAS_AND_NOW.format(latest=latest(schema, "top"), now=now(schema, sequences)),
+        "k": _WAS_AND_NOW.format(
+            latest=state.latest(schema, "top"), now=state.now(schema, sequences)
+        ),
         "unseen": _unseen(),
         "crashed": CRASHED,
-        "set_back": set_back(schema, sequences),
-        "forestall": forestall(schema, sequences),
+        "set_back": state.set_back(schema, sequences),
+        "forestall": state.forestall(schema, sequences),
         "size_j": f"pg_relation_size('{schema}.j') + pg_relation_size({schema}.toast())",
         "large": str(_LARGE),
         "rows": str(_PART_ROWS),
@@ -81,9 +75,9 @@ def undo_script(
             f"DELETE FROM {schema}.j; DELETE FROM {schema}.jold; DELETE FROM {schema}.filled;",
             f"DELETE FROM {schema}.ddl;",
             _TOAST.format(s=schema),
-            shape_function(schema),
-            state_table(schema, sequences),
-            restart_function(schema),
+            state.shape_function(schema),
+            state.state_table(schema, sequences),
+            state.restart_function(schema),
             *(taking_function(schema, table) for table in tables if not table.key),
             apply_function(schema, tables),
             *(part.format(**text) for part in parts),

@@ -15,14 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from pytest_arena._postgresql.servers import Server, Unavailable, _keeper
+from pytest_arena._postgresql.servers import _places as places
 from pytest_arena._postgresql.servers._entrance import Answer, knock
 from pytest_arena._postgresql.servers._keeper import attempt, is_held
-from pytest_arena._postgresql.servers._places import (
-    ClusterFolder,
-    SharedLock,
-    cluster_folder,
-    exclusive,
-)
 from pytest_arena._postgresql.servers._programs import Account, Programs, account, environment
 from pytest_arena._process import until
 from pytest_arena._values import Address
@@ -78,8 +73,8 @@ _SETTINGS = {
 class Cluster(Server):
     """A cluster that runs. While this is open, in any process, it goes on running."""
 
-    folder: ClusterFolder = field(kw_only=True)
-    held: SharedLock = field(kw_only=True)
+    folder: places.ClusterFolder = field(kw_only=True)
+    held: places.SharedLock = field(kw_only=True)
 
     def close(self) -> None:
         """This process is done with it. It lives on until nobody has used it for a while."""
@@ -92,10 +87,10 @@ def find_cluster(programs: Programs, *, cache: Path) -> Cluster:
     Raises:
         Unavailable: it cannot be started; the reason is the server's own.
     """
-    folder = cluster_folder(programs.key(FORM), cache=cache, account=account())
+    folder = places.cluster_folder(programs.key(FORM), cache=cache, account=account())
     folder.ensure()
     # Whoever comes second, of several processes that start at once, finds what the first started.
-    with exclusive(folder.beside("lock")):
+    with places.exclusive(folder.beside("lock")):
         folder.ensure()  # whoever had the lock may have removed it
         used, keeper = folder.beside("used"), folder.beside("keeper")
         used.touch()
@@ -106,16 +101,16 @@ def find_cluster(programs: Programs, *, cache: Path) -> Cluster:
         if not _answers(folder):
             _start(folder, programs)
         shown = f"PostgreSQL {programs.version}, a private server from {programs.shown}"
-        held = SharedLock(used)
+        held = places.SharedLock(used)
         return Cluster(address_of(folder), shown, is_private=True, folder=folder, held=held)
 
 
-def is_running(folder: ClusterFolder) -> bool:
+def is_running(folder: places.ClusterFolder) -> bool:
     """Whether its server says anything, if only that it starts or ends."""
     return knock(address_of(folder), seconds=_KNOCK_SECONDS).answer is not Answer.SILENT
 
 
-def stop(folder: ClusterFolder) -> bool:
+def stop(folder: places.ClusterFolder) -> bool:
     """Stop its server, whoever is connected. Returns whether it has ended, and its keeper.
 
     Raises:
@@ -127,18 +122,18 @@ def stop(folder: ClusterFolder) -> bool:
     return until(lambda: not (is_running(folder) or is_held(keeper)), within=_START_SECONDS)
 
 
-def address_of(folder: ClusterFolder) -> Address:
+def address_of(folder: places.ClusterFolder) -> Address:
     """Return its maintenance database, by its socket."""
     return Address("postgresql", str(folder.socket_folder), 5432, _USER, "postgres")
 
 
-def _answers(folder: ClusterFolder) -> bool:
+def _answers(folder: places.ClusterFolder) -> bool:
     # A server may be full and live; one that starts or ends says so with a code of its own.
     knocked = knock(address_of(folder), seconds=_KNOCK_SECONDS)
     return knocked.answer is Answer.OPEN or knocked.sqlstate == "53300"
 
 
-def _start(folder: ClusterFolder, programs: Programs) -> None:
+def _start(folder: places.ClusterFolder, programs: Programs) -> None:
     programs = reachable(programs, folder)
     boot = folder.beside("boot")
     # Without fsync nobody knows what of data from before the machine's start has reached the disk.
@@ -159,12 +154,12 @@ def _boot() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603 - macOS' own program
 
 
-def _run(folder: ClusterFolder, programs: Programs) -> None:
+def _run(folder: places.ClusterFolder, programs: Programs) -> None:
     """Start the server and wait until it answers."""
     folder.beside("log").unlink(missing_ok=True)
     keeper = folder.beside("keeper")
     # The keeper of a server that has died ends by itself, some moments later.
-    with exclusive(keeper):
+    with places.exclusive(keeper):
         pass
     done = subprocess.run(  # noqa: S603 - a file of ours, by the Python that runs us
         [sys.executable, "-I", "-S", _keeper.__file__],
@@ -183,7 +178,7 @@ def _run(folder: ClusterFolder, programs: Programs) -> None:
         raise Unavailable(f"{programs.shown} did not start: {_last_words(folder.beside('log'))}")
 
 
-def _task(folder: ClusterFolder, programs: Programs) -> dict[str, Any]:
+def _task(folder: places.ClusterFolder, programs: Programs) -> dict[str, Any]:
     # In quotes: a comma in it would begin another folder.
     settings = {**_SETTINGS, "unix_socket_directories": f'"{folder.socket_folder}"'}
     arguments = [part for name, text in settings.items() for part in ("-c", f"{name}={text}")]
@@ -200,7 +195,7 @@ def _task(folder: ClusterFolder, programs: Programs) -> dict[str, Any]:
     }
 
 
-def server_pid(folder: ClusterFolder) -> int:
+def server_pid(folder: places.ClusterFolder) -> int:
     """Return the server's process id, by its own file, which names the folder as well.
 
     Raises:
@@ -220,7 +215,7 @@ def _last_words(log: Path) -> str:
     return (fatal or lines or ["it said nothing"])[-1]
 
 
-def make_data(folder: ClusterFolder, programs: Programs) -> None:
+def make_data(folder: places.ClusterFolder, programs: Programs) -> None:
     """Fill the folder with the data of a fresh cluster.
 
     Raises:
@@ -251,7 +246,7 @@ def make_data(folder: ClusterFolder, programs: Programs) -> None:
     raise Unavailable(f"initdb of {programs.shown} failed: {failed}")
 
 
-def reachable(programs: Programs, folder: ClusterFolder) -> Programs:
+def reachable(programs: Programs, folder: places.ClusterFolder) -> Programs:
     """Return the programs, or a copy of them that the server's user can run.
 
     Raises:
@@ -267,7 +262,7 @@ def reachable(programs: Programs, folder: ClusterFolder) -> Programs:
     raise Unavailable(f"{programs.folder} is closed to the user that PostgreSQL runs as")
 
 
-def _home_of_programs(folder: ClusterFolder) -> Path:
+def _home_of_programs(folder: places.ClusterFolder) -> Path:
     """Return where a copy is. Memory may be closed to programs: Docker mounts it so."""
     return Path("/var/tmp", *folder.path.parts[-2:], "programs")  # noqa: S108 - with a folder that nobody else enters
 
@@ -298,7 +293,7 @@ def _copied(programs: Path, home: Path, account: Account) -> Path:
     installed, package = programs.parent, programs.parent.parent
     target = home / package.name / installed.name
     libraries = package.with_name(f"{package.name}.libs")
-    ClusterFolder(home.parent, account).ensure()
+    places.ClusterFolder(home.parent, account).ensure()
     shutil.copytree(installed, target, dirs_exist_ok=True, symlinks=True)
     if libraries.is_dir():
         shutil.copytree(libraries, home / libraries.name, dirs_exist_ok=True)
@@ -307,18 +302,18 @@ def _copied(programs: Path, home: Path, account: Account) -> Path:
     return target / programs.name
 
 
-def _sweep(folder: ClusterFolder) -> None:
+def _sweep(folder: places.ClusterFolder) -> None:
     """Remove the clusters that nobody has used for two weeks: those of older programs."""
     for used in folder.path.parent.glob("*.used"):
         if time.time() - used.stat().st_mtime < _OLD_SECONDS:
             continue
-        other = ClusterFolder(used.with_suffix(""), folder.account)
+        other = places.ClusterFolder(used.with_suffix(""), folder.account)
         with attempt(other.beside("lock")) as is_ours:
             if is_ours and not (is_held(other.beside("keeper")) or is_running(other)):
                 remove(other)
 
 
-def remove(folder: ClusterFolder) -> None:
+def remove(folder: places.ClusterFolder) -> None:
     """Remove a cluster that does not run, with all that is beside it but its lock.
 
     Somebody may wait for the lock: whoever comes later has to wait for the same file.
@@ -329,7 +324,7 @@ def remove(folder: ClusterFolder) -> None:
         folder.beside(ending).unlink(missing_ok=True)
 
 
-def top_folders(folder: ClusterFolder) -> list[Path]:
+def top_folders(folder: places.ClusterFolder) -> list[Path]:
     """Return the folders that are made for a cluster and stay without it."""
     home = _home_of_programs(folder).parent
     return [folder.socket_folder.parent, folder.path, home, home.parent]
