@@ -93,8 +93,13 @@ ROWS = f"test_it.py:{{}}  {UPDATE}"
 NEXT = "next: commit it first: await session.commit()"
 
 
-@pytest.mark.parametrize("sync", ["psycopg", "psycopg2"])
-@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize(
+    ("driver", "sync"),
+    [
+        ("asyncpg", "psycopg2"),
+        pytest.param("psycopg", "psycopg", marks=pytest.mark.slow),
+    ],
+)
 def test_a_statement_waits_only_so_long(example: Example, driver: str, sync: str) -> None:
     """With both lines, of whoever waits and of whoever holds; by each driver."""
     env = {**env_of("undo"), "ARENA_LOCK_TIMEOUT": "0.3", "ARENA_SCHEMA": "schema:make"}
