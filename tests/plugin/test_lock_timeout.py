@@ -94,7 +94,7 @@ NEXT = "next: commit it first: await session.commit()"
 
 
 @pytest.mark.parametrize(
-    ("driver", "sync"),
+    "driver, sync",
     [
         ("asyncpg", "psycopg2"),
         pytest.param("psycopg", "psycopg", marks=pytest.mark.slow),
