@@ -176,7 +176,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.used: set[Key] = set()  # keys of the databases since somebody cleared it
-        self.checkouts = 0
+        self.checkouts = 0  # how often one was taken
         self.has_raw = False  # whether anybody has ever opened a connection without an engine
         self._taken: weakref.WeakKeyDictionary[Any, Checkout] = weakref.WeakKeyDictionary()
         self._entries: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()

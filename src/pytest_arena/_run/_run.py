@@ -70,7 +70,7 @@ class ArenaRun:
         self._told_lost: set[str] = set()
         self._endless: set[str] = set()
         # Which test was the first whose request has sent a statement, by method and path.
-        self._asked: dict[tuple[str, str], str] = {}
+        self._askers: dict[tuple[str, str], str] = {}
 
     def check(self) -> None:
         """After collection: import and check what the options name, find the app's engines.
@@ -118,7 +118,7 @@ class ArenaRun:
             self.gate,
             self.ledger,
             door=self.watcher.door if self.watcher else None,
-            asked=self._asked,
+            askers=self._askers,
             client_options=client_options,
         )
 
@@ -154,7 +154,7 @@ class ArenaRun:
                 self._tell_lost_writes(test)
                 asked = [one for turn in test.turns if not turn.is_quiet for one in turn.records]
                 for one in asked:
-                    self._asked.setdefault((one.method, one.path), test.plan.name)
+                    self._askers.setdefault((one.method, one.path), test.plan.name)
                 self.gate.lost.take()  # by the test itself, or an app that others have asked
                 self.current.test = None
                 self.ledger.end(self._facts(test))
@@ -322,7 +322,7 @@ def conducted(
             await function(*args, **kwargs)
             await test.asettle()
         except BaseException:
-            test.told = _story.uncommitted(test)
+            test.uncommitted = _story.uncommitted(test)
             await test.aclose_failed()
             raise
         await test.aclose()

@@ -26,7 +26,7 @@ def story_parts(test: RunningTest) -> list[StoryPart]:
     """
     telling = _Telling(test)
     below, own = list(telling.below()), list(telling.own())
-    if kept := test.told or uncommitted(test):
+    if kept := test.uncommitted or uncommitted(test):
         own.append(StoryPart("not committed", None, notes=tuple(kept)))
     has_to_do = (
         test.turns or test.gate.registry.used or any(part.changes or part.notes for part in own)
@@ -41,7 +41,7 @@ class _Telling:
     """One reading of what a test did, as a report tells it."""
 
     def __init__(self, test: RunningTest) -> None:
-        self._moments, self._asked = test.moments, test.asked
+        self._moments, self._askers = test.moments, test.askers
         self._levels = test.moments.levels()
         # Those made on the level that stands; what is below is told as a whole.
         self._turns = [
@@ -102,7 +102,7 @@ class _Telling:
         if len(turns) > 1:
             return StoryPart(f"{len(turns):,} requests more, together", changes, rows=0)
         [turn] = turns
-        told = (*map(lost_words, turn.lost), *_hints(turn, self._asked))
+        told = (*map(lost_words, turn.lost), *_hints(turn, self._askers))
         return StoryPart(_requests(turn), changes, notes=told)
 
     def _changes(
@@ -171,10 +171,10 @@ def _gathered(turns: list[Turn]) -> Iterator[list[Turn]]:
             yield middle
 
 
-def _hints(turn: Turn, asked: Mapping[tuple[str, str], str]) -> Iterator[str]:
+def _hints(turn: Turn, askers: Mapping[tuple[str, str], str]) -> Iterator[str]:
     """What may have come from a cache of the process, and which cookies did not go out."""
     for record in turn.records:
-        first = asked.get((record.method, record.path))
+        first = askers.get((record.method, record.path))
         if first is not None and turn.is_quiet and turn.went_well:
             yield f"sent no statement; in {first} it did: from a cache? Empty it by a hook"
         if record.unsent:

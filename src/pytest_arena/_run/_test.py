@@ -156,7 +156,7 @@ class RunningTest(Hooks):
     gate: Gate
     ledger: Ledger
     door: Door | None = None
-    asked: Mapping[tuple[str, str], str] = field(default_factory=dict)  # before, and by whom
+    askers: Mapping[tuple[str, str], str] = field(default_factory=dict)  # before, and by whom
     client_options: Callable[[], Mapping[str, Any]] = dict  # asks for the fixture of that name
     overrides: list[Overrides] = field(default_factory=list)
     sessions: Sessions = field(default_factory=Sessions)
@@ -171,7 +171,7 @@ class RunningTest(Hooks):
     errors: list[Exception] = field(default_factory=list)
     failed: bool = False
     settled: bool = False
-    told: list[str] | None = None  # of what is not committed, before its sessions were closed
+    uncommitted: list[str] | None = None  # lines, from before its sessions were closed
     _of_app: set[Written] = field(default_factory=set)  # not committed, between requests
     # Sync clients may be called in several threads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
