@@ -1,10 +1,17 @@
 """Who notes what a test does, from its first fixture to the end of its call?"""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from itertools import islice
 from typing import Any
 
+from sqlalchemy import Column, ColumnElement, Integer, Select, String, Table, TypeDecorator, Uuid
+from sqlalchemy import Enum as EnumType
+from sqlalchemy.engine.cursor import CursorFetchStrategy
 from sqlalchemy.orm import object_session
+from sqlalchemy.types import TypeEngine
 
 from pytest_arena._app._login import is_logging_in
 from pytest_arena._databases._resolver import Level
@@ -15,7 +22,7 @@ from pytest_arena._process import seconds as now
 from pytest_arena._run._run import ArenaRun
 from pytest_arena.scenarios._breakage import Breaking
 from pytest_arena.scenarios._door import AppDoor, is_by_itself, request_now
-from pytest_arena.scenarios._log import Log, Reading, better, unknown
+from pytest_arena.scenarios._log import MOST_ROWS, Log, Reading, Row, bare, better, unknown
 from pytest_arena.scenarios.evidence._document import Facts
 from pytest_arena.scenarios.specs._specification import Pairs, ScenarioSpec, Specification, literals
 
@@ -226,7 +233,7 @@ class Instruments:
 
     def begins(self, request: Request) -> None:
         """A request is about to be answered."""
-        request.doings = Doings()
+        request.doings = Doings(answers=Answers())
         try:
             self._note(request)
         except Exception as error:  # noqa: BLE001 - a request never fails by who watches it
@@ -283,3 +290,105 @@ class Instruments:
             request.seconds = now() - request.began
             test.answered(request)
             test.ended()
+
+
+# What are the queries of a request given?
+
+_Columns = tuple[tuple[int, str, str], ...]  # of a row: place, table, key
+
+
+@dataclass(slots=True, eq=False)
+class Answers:
+    """The rows that the queries of one request were given, as far as they can be heard."""
+
+    given: dict[str, list[dict[str, dict[str, object]]]] = field(default_factory=dict)
+    """By statements: of each row, by tables, what it holds of their columns."""
+
+    def listen(self, statement: str, context: Any) -> None:
+        """A statement has been run: note what is fetched of a query."""
+        if type(getattr(context, "cursor_fetch_strategy", None)) is not CursorFetchStrategy:
+            return  # rows that are not read from a cursor
+        if not (context.is_crud or _STREAMED & context.execution_options.keys()):
+            columns = _columns(context.compiled)
+            context.cursor_fetch_strategy = _Heard(partial(self._hear, statement, columns))
+
+    def _hear(self, statement: str, columns: _Columns, rows: Iterable[Sequence[object]]) -> None:
+        given = self.given.setdefault(statement, [])
+        for row in islice(rows, MOST_ROWS):
+            found: dict[str, dict[str, object]] = defaultdict(dict)
+            for place, table, key in columns:
+                found[table][key] = row[place]
+            given.append(found)
+
+    def may_hold(self, statement: str, table: str, seeded: Sequence[Row]) -> bool:
+        """Whether a statement may have been given one of the rows of a table."""
+        given = self.given.get(statement)
+        if given is None or len(given) >= MOST_ROWS:
+            return True
+        held = [row.get(table, {}) for row in given]
+        return any(_are_alike(row, one) for row in held for one in seeded or [{}])
+
+
+class _Heard(CursorFetchStrategy):
+    """Fetches as SQLAlchemy does, and tells of the rows."""
+
+    __slots__ = ("_hear",)
+
+    def __init__(self, hear: Callable[[Iterable[Any]], None]) -> None:
+        self._hear = hear
+
+    def fetchone(self, *args: Any, **named: Any) -> Any:
+        row = super().fetchone(*args, **named)
+        self._hear([] if row is None else [row])
+        return row
+
+    def fetchmany(self, *args: Any, **named: Any) -> Any:
+        rows = super().fetchmany(*args, **named)
+        self._hear(rows)
+        return rows
+
+    def fetchall(self, *args: Any) -> Any:
+        rows = super().fetchall(*args)
+        self._hear(rows)
+        return rows
+
+
+_STREAMED = frozenset({"stream_results", "yield_per"})
+
+
+@lru_cache(maxsize=1_000)  # SQLAlchemy keeps what it has compiled as well
+def _columns(compiled: Any) -> _Columns:
+    """Return of which tables' columns a query gives the values as they stand."""
+    if not isinstance(getattr(compiled, "statement", None), Select):
+        return ()  # a text, a union
+    found = ((place, _column(one.objects)) for place, one in enumerate(compiled._result_columns))  # noqa: SLF001 - nothing public tells
+    columns = [(place, one) for place, one in found if one is not None]
+    if len({one for _, one in columns}) < len(columns):
+        return ()  # a table that is joined with itself
+    return tuple((place, bare(one.table.name), one.key) for place, one in columns)
+
+
+def _column(objects: Iterable[object]) -> Column[Any] | None:
+    elements = (one for one in objects if isinstance(one, ColumnElement))
+    match [*{base for one in elements for base in one.base_columns}]:
+        case [Column(table=Table()) as column] if _is_plain(column.type):
+            return column
+    return None  # what is computed, or of several columns
+
+
+def _is_plain(kind: TypeEngine[Any]) -> bool:
+    """Whether what is read has the text of what was written."""
+    if isinstance(kind, TypeDecorator):
+        changes = type(kind).process_bind_param is not TypeDecorator.process_bind_param
+        return not changes and _is_plain(kind.impl_instance)
+    return isinstance(kind, String | Integer | Uuid) and not isinstance(kind, EnumType)
+
+
+def _are_alike(row: Row, seeded: Row) -> bool:
+    """Whether no column tells them apart."""
+    return all(_plain(row[key]) == _plain(seeded[key]) for key in row.keys() & seeded.keys())
+
+
+def _plain(value: object) -> str:
+    """SQLite has a UUID without hyphens, PostgreSQL fills a CHAR up."""
+    return str(value).replace("-", "").rstrip()

@@ -28,6 +28,7 @@ from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec, grou
 
 PLAIN = (str, int, float, Decimal, date, time, Enum, UUID)
 """What has a text that says its value. Others' may be long, or ask a database for what it says."""
+Row = Mapping[str, object]
 # A test that is watched has to be the same test: what it lets go of must not live on here.
 _KEPT = (*PLAIN, dict, list, tuple, set)
 
@@ -99,7 +100,7 @@ class Log:
 
 _LONGEST_TEXT = 160
 _MOST_PLACES = 20  # of assertions
-_MOST_ROWS = 200  # of a table, and a question: more are counted
+MOST_ROWS = 200  # of a table, and a question: more are counted
 
 
 class NotKnown(Exception):
@@ -122,11 +123,13 @@ class Reading:
     off: dict[str, str]
     masked: Callable[[str], str]
     values: list[Any] = field(default_factory=list)  # of rows that were read
+    rows: dict[str, list[Row]] = field(default_factory=dict)  # that were seeded, by table
 
     def facts(self) -> Facts:
         """Return all that is told."""
         seeded = self._known("seeded", self._seeded)
-        tables = [table for table, _ in seeded or ()]
+        tables = sorted(table for table, _ in seeded or ())
+        self.rows = {table: self._rows_of(table, count) for table, count in seeded or ()}
         requests = tuple(self._requested(one, tables) for one in self.log.requests)
         heard = sorted(self.log.heard.values(), key=lambda one: (one.is_constant, -one.after))
         shown = [replace(one, text=self.masked(one.text)) for one in heard[:_MOST_PLACES]]
@@ -150,7 +153,7 @@ class Reading:
             status=one.status,
             role=one.role or "",
             changed=self._known("changed", lambda: self._changed(one)),
-            read=read_of(one.doings.statements, tables),
+            read=tuple(it for it in tables if self._may_have_read(one, it)),
             observed=one.is_observed,
         )
 
@@ -161,6 +164,22 @@ class Reading:
             if name == "seeded" or not isinstance(error, NotKnown):
                 self.off[name] = _why(error)
             return None
+
+    # Whether a request has read what was seeded.
+
+    def _may_have_read(self, request: Request, table: str) -> bool:
+        naming = (it for it in request.doings.statements if read_of([it], [table]))
+        answers, rows = request.doings.answers, self.rows[table]
+        return any(answers.may_hold(it, bare(table), rows) for it in naming)
+
+    def _rows_of(self, table: str, count: int) -> list[Row]:
+        """Return the rows as they were inserted; none where it is not known of each."""
+        sides = [*self.doings.values(), *(one.doings for one in self.log.requests)]
+        parts = [part for side in sides for part in side.written if bare(part[0]) == bare(table)]
+        named = (it for side in sides[: len(self.doings) + self.log.first] for it in side.named)
+        rows = [row for name, several in named if bare(name) == bare(table) for row in several]
+        is_told = len(rows) >= count and all(is_insert for *_, is_insert in parts)
+        return [*rows] if is_told else []
 
     # Rows seeded: what was written before the test's first own request.
 
@@ -247,7 +266,7 @@ class Reading:
             return Changes.of([])  # nobody had connected to it yet
         start = since.time_of(database) if since else None
         end = until.time_of(database) if until else None
-        rows = moments.rows(database, start, end, depth=depth, limit=_MOST_ROWS)
+        rows = moments.rows(database, start, end, depth=depth, limit=MOST_ROWS)
         return Changes.of(rows, moments.mask)
 
     # Literals of the steps that occurred.
@@ -347,8 +366,12 @@ def _words(statement: str) -> frozenset[str]:
 
 @lru_cache(maxsize=5_000)
 def _last_word(table: str) -> frozenset[str]:
-    """Of ``analytics/audit.log`` what a statement names in any case; a name may be of several."""
-    return frozenset(_WORD.findall(table.rpartition("/")[2].rpartition(".")[2].lower()))
+    return frozenset(_WORD.findall(bare(table)))  # a name may be of several
+
+
+def bare(table: str) -> str:
+    """Return of ``analytics/audit.log`` what a statement names in any case."""
+    return table.rpartition("/")[2].rpartition(".")[2].lower()
 
 
 def _is_a_word(word: str, text: str) -> bool:
