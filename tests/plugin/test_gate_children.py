@@ -145,7 +145,9 @@ import subprocess, sys
 def test_a_child_reaches_nobody(test_client):
     command = [sys.executable, "cli.py", "DATABASE_URL"]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode and "arena.invalid" in done.stderr
+    assert done.returncode
+    # An older psycopg does not say the name.
+    assert "arena.invalid" in done.stderr or "Name or service not known" in done.stderr
 """
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.libraries import GIVES_BACK_WHAT_IS_CANCELLED
 from tests.plugin.private_server import PRODUCTION
 
 if TYPE_CHECKING:
@@ -204,6 +205,8 @@ SYNC = {"copy": "sqlite:///dev.db"}
 
 
 def _passes(example: Example, poller: str, isolation: str, turns: int) -> None:
+    if poller == "task-async" and not GIVES_BACK_WHAT_IS_CANCELLED:
+        pytest.skip("SQLAlchemy before 2.0.55 loses the connection of a task that is cancelled")
     polling = (
         example.change("app.py", "app = FastAPI()\n", POLLING)
         .change("app.py", "db.add(Dancer(name=name))", "db.add_all([Dancer(name=name), Outbox()])")

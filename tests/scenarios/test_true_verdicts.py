@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena.testing import APP
+from tests.libraries import GIVES_BACK_WHAT_IS_CANCELLED
 from tests.scenarios.proving import told
 from tests.scenarios.seen import facts_of, seeing
 
@@ -293,9 +294,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Told:
         heard=CHECKS,
         conftest="import pytest\npytest.register_assert_rewrite('heard')",
     )
-    found = told(example)
+    args = () if GIVES_BACK_WHAT_IS_CANCELLED else ("--deselect", "test_it.py::test_stream")
+    found = told(example, *args)
     assert "failed" not in found.run.output.splitlines()[-1], found.run.output
     return found
+
+
+def _needs_what_is_cancelled(name: str) -> None:
+    if name.startswith("stream") and not GIVES_BACK_WHAT_IS_CANCELLED:
+        pytest.skip("SQLAlchemy before 2.0.55 loses the connection of a stream that is left")
 
 
 @pytest.mark.parametrize(
@@ -308,6 +315,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Told:
 )
 def test_an_honest_test_proves_its_scenario(run: Told, name: str) -> None:
     """However it is written."""
+    _needs_what_is_cancelled(name)
     assert run.statuses[name] == "PROVEN", run.reason(name)
 
 
@@ -329,6 +337,7 @@ def test_an_honest_test_proves_its_scenario(run: Told, name: str) -> None:
 )
 def test_a_hollow_one_does_not(run: Told, name: str, reason: str) -> None:
     """However honest it looks."""
+    _needs_what_is_cancelled(name)
     assert run.statuses[name] == "HOLLOW", run.reason(name)
     assert reason in run.reason(name)
 
