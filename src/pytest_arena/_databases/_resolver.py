@@ -150,7 +150,7 @@ class Databases:
         is_settled = self.finished or self.build() is not None
         if (database := self.known.at_file(file)) is not None and not is_settled:
             self.ensure(database)
-        return self.files.is_ours(file)
+        return database is not None or self.files.is_ours(file)
 
     def before_child(self, *, forked: bool) -> None:
         """A test starts another process: what it finds has to be there.

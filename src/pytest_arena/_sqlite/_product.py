@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 import sqlite3
 from importlib.util import find_spec
@@ -108,9 +107,8 @@ class SQLite:
         """The live file, its side files and pictures."""
         if database.isolation is not None:
             database.isolation.close()
-            live = Path(database.file)
-            for file in live.parent.glob(f"{glob.escape(live.name)}*"):
-                file.unlink(missing_ok=True)
+            for ending in ("", "-wal", "-shm", "-journal"):
+                Path(f"{database.file}{ending}").unlink(missing_ok=True)
 
     def close(self) -> None:
         """Remove the folder."""
