@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_arena._gate import _registry
 from pytest_arena._gate._listeners import Gate
 from pytest_arena._gate._registry import Checkout, DatabaseUsage, Registry
 from pytest_arena._postgresql._connections import ServerHandle
 from pytest_arena._postgresql.drivers import _statements as _drivers
 from pytest_arena._product import Aim, Key
 from tests.servers.postgresql import address, connect
+from tests.servers.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,6 +97,7 @@ def another_thread(at_once: Callable[[], None]) -> Iterator[None]:
 WALKS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "taken": (lambda gate: gate.registry._taken, lambda gate: gate.registry.taken()),
     "pooled": (lambda gate: gate.registry._entries, lambda gate: gate.drop_altered()),
+    "inside": (lambda gate: gate.registry.inside, lambda gate: gate.registry.busy()),
     "held": (lambda gate: gate.registry._holders, lambda gate: gate.registry.entries_of_others(1)),
     "raw": (lambda _: _drivers._opened, lambda _: _drivers.raw_connections()),
 }
@@ -132,6 +136,106 @@ def test_a_database_that_gets_another_key_is_counted_on() -> None:
     numbers.append(asked())
     assert not DatabaseUsage(registry, KEY).before_next(called.clear)
     numbers.append(asked())
-    registry.give_back(taken)
+    registry.give_back(entry)
     numbers.append(asked())
     assert numbers == sorted(set(numbers))
+
+
+# Another database takes the place of this one.
+
+
+@pytest.fixture(name="registry")
+def _registry_of_patience(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    monkeypatch.setattr(_registry, "_SHORT", None)  # whoever waits in vain waits for ever
+    return Registry()
+
+
+@pytest.fixture(name="thread")
+def _thread() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as threads:
+        yield threads
+
+
+def wait_for(registry: Registry, entry: Entry) -> None:
+    """Go on when somebody has come for this connection."""
+    until(lambda: entry in registry.inside, "a connection is opened")
+
+
+def wait_for_waiting(registry: Any) -> None:
+    """Go on when somebody waits for others, or for the next database."""
+    until(lambda: registry.turn._waiters, "somebody waits")
+
+
+def test_who_opens_a_connection_is_waited_for(
+    registry: Registry, thread: ThreadPoolExecutor
+) -> None:
+    """The server would refuse it: its database is given up just then."""
+    entry, seen = Entry(), list[str]()
+
+    def open_one() -> None:
+        registry.come(entry)
+        wait_for_waiting(registry)
+        seen.append("opened")
+        registry.give_back(entry)
+
+    opened = thread.submit(open_one)
+    wait_for(registry, entry)
+    with DatabaseUsage(registry, KEY).alone():
+        seen.append("replaced")
+    opened.result()
+    assert seen == ["opened", "replaced"]
+
+
+def test_who_comes_waits_for_the_next_database(
+    registry: Registry, thread: ThreadPoolExecutor
+) -> None:
+    """Whoever replaces it may connect himself, and replace another one meanwhile."""
+    entry, seen = Entry(), list[str]()
+
+    def open_one() -> None:
+        registry.come(entry)
+        seen.append("opened")
+
+    with DatabaseUsage(registry, KEY).alone():
+        opened = thread.submit(open_one)
+        wait_for_waiting(registry)
+        with DatabaseUsage(registry, KEY).alone():
+            registry.come(Entry())
+        seen.append("replaced")
+    opened.result()
+    assert seen == ["replaced", "opened"]
+
+
+def test_who_has_one_connection_gets_another(
+    registry: Registry, thread: ThreadPoolExecutor
+) -> None:
+    """A session inside a session: neither would come to an end."""
+    one, another = Entry(), Entry()
+
+    def open_both() -> None:
+        registry.come(one)
+        wait_for_waiting(registry)
+        registry.come(another)
+        registry.give_back(another)
+        registry.give_back(one)
+
+    opened = thread.submit(open_both)
+    wait_for(registry, one)
+    with DatabaseUsage(registry, KEY).alone():
+        assert not registry.busy()
+    opened.result()
+
+
+def test_who_keeps_a_connection_is_waited_for_once(
+    registry: Registry, thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listener of the app's has one all the time, and opens another where it loses that."""
+    one, another = Entry(), Entry()
+    thread.submit(registry.come, one).result()
+    with monkeypatch.context() as patch:
+        patch.setattr(_registry, "_SHORT", 0)
+        with DatabaseUsage(registry, KEY).alone():
+            assert not registry.busy()
+    thread.submit(registry.come, another).result()
+    with DatabaseUsage(registry, KEY).alone():
+        assert not registry.busy()

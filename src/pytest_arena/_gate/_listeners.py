@@ -61,6 +61,8 @@ class Gate:
     ) -> None:
         """Decide where a connection goes, before it is opened."""
         _disposed.discard(dialect)
+        if entry is not None:
+            self.registry.come(entry)
         self.core.refuse_late()
         asked = describe(dialect, cargs, cparams)
         info = ConnectionRecord(self.core.aim(asked))
@@ -103,6 +105,7 @@ class Gate:
     def checked_out(self, dbapi_connection: Any, entry: Any, _proxied: Any) -> None:
         """Drop a stale connection, quietly: SQLAlchemy's pool opens another one at once."""
         _loops.free_locks(dbapi_connection)
+        self.registry.come(entry)
         self.core.refuse_late()
         if is_foreign(dbapi_connection):
             raise DisconnectionError("this connection belongs to another event loop")
@@ -130,10 +133,9 @@ class Gate:
 
     def checked_in(self, _dbapi_connection: Any, entry: Any) -> None:
         """The connection is back in its pool, or is gone."""
-        if (taken := self.registry.find(entry)) is not None:
-            if taken.handle is not None:
-                taken.handle.returned()
-            self.registry.give_back(taken)
+        if (taken := self.registry.find(entry)) is not None and taken.handle is not None:
+            taken.handle.returned()
+        self.registry.give_back(entry)
 
     def detached(self, _dbapi_connection: Any, entry: Any) -> None:
         """Somebody keeps the connection for good: no pool tells when it is used."""

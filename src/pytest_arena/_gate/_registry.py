@@ -12,7 +12,7 @@ import socket
 import threading
 import weakref
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from pytest_arena._values import CodeLine
 
 INFO = "pytest_arena"  # where it stands in the dictionary ``info`` of a pool's entry
+
+# Seconds. So long whoever is at a database may go on before another takes its place, and so long
+# whoever comes waits for that.
+_SHORT, _LONG = 1.0, 10.0
 
 # The table, the rows that one statement wrote to it (0 where that is not known), and whether these
 # were inserted by it.
@@ -185,14 +189,33 @@ class Registry:
         self._has_others = False
         self._unwatched: set[Key] = set()
         self._renamed: dict[Key, Key] = {}
+        # Threads, by the entries that they open or have taken; those that keep one for long; and
+        # the one that puts another database in a database's place.
+        self.inside: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self.slow: set[int | None] = {None}  # an entry's that is gone by now
+        self.mover: int | None = None
         # What `DatabaseUsage` hands out, and whom it calls.
-        self.turn = threading.RLock()
+        self.turn = threading.Condition()
         self.numbers: Counter[Key] = Counter()
         self.waiting: dict[Key, Callable[[], None]] = {}
 
     def add(self, entry: Any) -> None:
         """A pool has a new connection."""
         self._entries[entry] = None
+
+    def come(self, entry: Any) -> None:
+        """Somebody is about to open or to take a connection: to no database that goes just now.
+
+        Who has another one may need both to come to an end, and is let through.
+        """
+        here = threading.get_ident()
+        with self.turn:
+            self.turn.wait_for(lambda: self.mover in {None, here} or here in self.busy(), _LONG)
+            self.inside[entry] = here
+
+    def busy(self) -> set[int | None]:
+        """Return the threads that open a connection or have one, and do not keep it for long."""
+        return {*map(self.inside.get, alive(self.inside))} - self.slow
 
     def take(self, checkout: Checkout, aims: Iterable[Aim]) -> None:
         """Somebody is about to be handed out a connection."""
@@ -211,13 +234,15 @@ class Registry:
         """Return who has taken a connection; None where it is in its pool, or gone."""
         return self._taken.get(entry)
 
-    def give_back(self, taken: Checkout) -> None:
+    def give_back(self, entry: Any) -> None:
         """The connection is in its pool again, or gone: it may have been used until now."""
         # Another thread may ask right now, and must not find it neither out nor counted.
-        if taken.key is not None:
-            with self.turn:
+        with self.turn:
+            if (taken := self.find(entry)) is not None and taken.key is not None:
                 self.numbers[self.key_now(taken.key)] += 1
-        self._taken.pop(taken.entry, None)
+            self._taken.pop(entry, None)
+            self.inside.pop(entry, None)
+            self.turn.notify_all()
 
     def keep(self, taken: Checkout) -> None:
         """Somebody keeps the connection for good: no pool tells when it is used."""
@@ -262,9 +287,8 @@ class Registry:
 
     def may_be_in_use(self, key: Key) -> bool:
         """Whether somebody may be using a database right now."""
-        if self._has_others or key in self._unwatched:
-            return True
-        return any(taken.key and self.key_now(taken.key) == key for taken in self.taken())
+        keys = (self.key_now(taken.key) for taken in self.taken() if taken.key)
+        return self._has_others or key in self._unwatched or key in keys
 
     def _unwatch(self, key: Key) -> None:
         with self.turn:
@@ -296,8 +320,7 @@ class Registry:
 
     def entries_of_others(self, serial: int) -> list[object]:
         """Return the pool's entries whose holders were made in another level than this one."""
-        older = [held for held in alive(self._holders) if self._holders.get(held) != serial]
-        return [entry_of(held) for held in older]
+        return [entry_of(one) for one in alive(self._holders) if self._holders.get(one) != serial]
 
     def give_up(self, taken: Checkout) -> bool:
         """Take a connection away: its holder opens another one when he goes on.
@@ -374,8 +397,7 @@ class DatabaseUsage:
         registry = self.registry
         with registry.turn:
             key = registry.key_now(self.key)
-            if registry.may_be_in_use(key):
-                registry.numbers[key] += 1
+            registry.numbers[key] += registry.may_be_in_use(key)
             return registry.numbers[key]
 
     def before_next(self, call: Callable[[], None]) -> bool:
@@ -387,10 +409,27 @@ class DatabaseUsage:
         registry = self.registry
         with registry.turn:
             key = registry.key_now(self.key)
-            is_quiet = not registry.may_be_in_use(key)
-            if is_quiet:
+            if is_quiet := not registry.may_be_in_use(key):
                 registry.waiting[key] = call
             return is_quiet
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Put another in its place: other threads have no connection meanwhile, and open none.
+
+        A thread that keeps one for longer than a second loses it, and is not waited for again.
+        """
+        registry, here = self.registry, threading.get_ident()
+        before, registry.mover = registry.mover, here
+        try:
+            with registry.turn:
+                registry.turn.wait_for(lambda: registry.busy() <= {here}, _SHORT)
+                registry.slow |= registry.busy() - {here}
+            yield
+        finally:
+            with registry.turn:
+                registry.mover = before
+                registry.turn.notify_all()
 
 
 # Connections that cannot leave their loop.

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql import _clone_sql as sql
@@ -66,6 +66,8 @@ class ServerIsolation:
         tell: Callable[[str], None],
     ) -> None:
         self._own, self._given, self._uses, self._tell = own, given, uses, tell
+        # Whoever connected until the generation moves would be led to a database that is gone.
+        self._alone = getattr(uses, "alone", nullcontext)
         self.check: Callable[[], None] = nothing
         self._asked_for = ""
         self._snapshots: list[Snapshot] = []  # frozen by us, to be dropped by us
@@ -116,15 +118,17 @@ class ServerIsolation:
             self._bring_back(level.owed)
         if asked_for not in {"", self.name}:
             self._check_that_nobody_writes()
-            self._stack.append(self._elsewhere(asked_for))
-            self.generation += 1
+            with self._alone():
+                self._stack.append(self._elsewhere(asked_for))
+                self.generation += 1
         else:
             if live.may_have_changed and live.needs_snapshot(self._stack):
-                self.generation += 1  # whoever was connected is not any more, even if this fails
-                live.fork(self.depth)
-                self._snapshots.append(live.snapshot)
-                level.is_written = False
-                self.generation += 1
+                with self._alone():
+                    self.generation += 1  # whoever was connected is not any more, even if it fails
+                    live.fork(self.depth)
+                    self._snapshots.append(live.snapshot)
+                    level.is_written = False
+                    self.generation += 1
             self.generation += live.was_lost()
             self._stack.append(ServerLevel(live))
         self._tidy()
@@ -176,16 +180,17 @@ class ServerIsolation:
         number, archive = len(levels) - 1, live.archive(levels)
         if not isinstance(archive, RowsLost):
             level.archive = archive  # should this be broken off: what is live may be gone by then
-        try:
-            live.put(level.snapshot, level.base, number, archive)
-            top.owed = None
-        except RowsLost:
-            if level is not top:
-                live.put(level.snapshot, level.base, number, [])
+        with self._alone():
+            try:
+                live.put(level.snapshot, level.base, number, archive)
                 top.owed = None
-            raise
-        finally:
-            self.generation += 1
+            except RowsLost:
+                if level is not top:
+                    live.put(level.snapshot, level.base, number, [])
+                    top.owed = None
+                raise
+            finally:
+                self.generation += 1
 
     def leave_by_force(self) -> None:
         """Go back without asking who is inside a transaction: all connections are ended."""
@@ -228,8 +233,9 @@ class ServerIsolation:
         key = live.isolation, content
         if key not in self._templates:
             self._templates[key] = Snapshot(self._own, live.template(self._given(content)))
-        live.put(self._templates[key], self.depth, self.depth, [])
-        self.generation += 1
+        with self._alone():
+            live.put(self._templates[key], self.depth, self.depth, [])
+            self.generation += 1
         level.archive, level.start = archive, self._templates[key]
         level.is_written, level.told = False, []
         self._tidy()
@@ -294,8 +300,9 @@ class ServerIsolation:
         live = self.live
         with self._own.saying("the database cannot be kept"):
             if live.kept_as is None and not live.clients_inside():
-                self.generation += 1
-                return live.keep(live.copied(), title)
+                with self._alone():
+                    self.generation += 1
+                    return live.keep(live.copied(), title)
         live.kept_as = live.kept_as or (new_name("kept"), title)
         return live.kept_as[0]
 
