@@ -321,3 +321,49 @@ def test_the_story_tells_what_they_wrote_and_what_they_lost(example: Example, ho
 def _titles(story: str) -> list[str]:
     lines = [line for line in story.splitlines() if not line.startswith(" ")]
     return [re.sub(r"(?<=\S)  +", "  ", line) for line in lines]
+
+
+# Whoever leaves it, leaves it in a statement, as likely as not.
+ALWAYS_IN_A_STATEMENT = """
+from fastapi.responses import StreamingResponse
+from fastapi import WebSocket
+
+
+@app.get("/names")
+async def names(db=Depends(get_db)):
+    async def endless():
+        while True:
+            for name in await db.scalars(select(Dancer.name)):
+                yield name
+    return StreamingResponse(endless())
+
+
+@app.websocket("/names")
+async def live(socket: WebSocket, db=Depends(get_db)):
+    await socket.accept()
+    while True:
+        await socket.send_text((await db.scalars(select(Dancer.name))).first())
+"""
+
+LEAVES_IT = """
+import pytest
+
+@pytest.mark.parametrize("turn", range(15))
+def test_a_stream(test_client, turn):
+    with test_client.stream("GET", "/names") as response:
+        assert next(response.iter_text()) == "Sand"
+
+@pytest.mark.parametrize("turn", range(15))
+def test_a_websocket(test_client, turn):
+    with test_client.websocket_connect("/names") as socket:
+        assert socket.receive_text() == "Sand"
+"""
+
+
+def test_what_is_left_in_a_statement_ends(example: Example) -> None:
+    """P5: a driver's thread that was cancelled again and again would be waited for, for ever."""
+    example = example.with_files(test_it=LEAVES_IT)
+    example = example.change("app.py", "@app.get", f"{ALWAYS_IN_A_STATEMENT}\n\n@app.get")
+    process = example.start("-q")
+    output, _ = process.communicate(timeout=60)
+    assert "30 passed" in output, output[-8000:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,37 @@ CALL = "arena_call"  # in a response's extensions
 ACCEPTED, REFUSED = 101, 403  # what a server answers to who asks for a websocket
 _PATIENCE = 1.0  # seconds for an app that is told, or made, to end
 _STEP = 0.0002  # seconds
+_STATEMENT = 0.02  # seconds, until an app that is left comes to a place where it can be cancelled
 _SELDOM = 100  # messages that nobody hears, until an app that makes no pause has to
 _ENDED, _LOST = 1000, 1006  # codes of a websocket's end
+
+
+async def read_in_parts(app: ASGIApp, scope: Scope, receive: Any, send: Any) -> None:
+    """Call an app whose reader may leave it, by a scope of anyio's: it is cancelled as it sends.
+
+    Such a scope cancels whatever a clean-up waits for, again and again: where it meets a statement,
+    the driver's thread may be left in it, and who waits for that waits for ever.
+    """
+    from anyio import CancelScope
+
+    is_left, is_sending = False, asyncio.Event()
+
+    async def sending(message: Message) -> None:
+        is_sending.set()
+        await (asyncio.Event().wait() if is_left else send(message))
+        is_sending.clear()
+
+    task = asyncio.ensure_future(app(scope, receive, sending))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        is_left = True
+        with CancelScope(shield=True):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(is_sending.wait(), _STATEMENT)
+            task.cancel()
+            await asyncio.wait([task], timeout=_PATIENCE)
+        raise
 
 
 class Exchange:

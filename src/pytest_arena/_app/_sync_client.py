@@ -88,7 +88,7 @@ class SyncClient(_Base):
                 return super().send(request, **options)
         hooks = self._arena_host.hooks
         hooks.before()
-        with clients.sending(hooks):
+        with clients.sending(hooks, is_stream=bool(options.get("stream"))):
             response = super().send(request, **options)
         record = response.extensions.get("arena")
         if options.get("stream") and record is not None:
@@ -151,7 +151,8 @@ def open_test_client(
     # Below the client, whose own `app` a test may ask for something; Litestar's asks that one.
     transport: Any = client._transport  # noqa: SLF001 - neither library has another way
     if hasattr(transport, "app"):
-        transport.app = clients.reporting(transport.app, host.hooks, asked=host.app)
+        own = _read_in_parts(transport.app)
+        transport.app = clients.reporting(own, host.hooks, asked=host.app)
     transport.handle_request = _recording(transport.handle_request, login)
     return cast("TestClient", client)
 
@@ -186,6 +187,16 @@ def _recording(handle: Callable[..., Any], login: Login | None) -> Any:
         return clients.answered(sent, handle(request))
 
     return handle_request
+
+
+def _read_in_parts(app: ASGIApp) -> ASGIApp:
+    async def answering(scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket" or getattr(clients.HOPS.get(), "is_stream", False):
+            await exchanges.read_in_parts(app, scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return answering
 
 
 def _as_coroutine_function(app: ASGIApp) -> ASGIApp:
