@@ -172,9 +172,10 @@ class Ledger:
 
     def told(self) -> list[str]:
         """Return the lines for the summary."""
-        return [line.replace(_TEST, _some(self._noted_in.get(line, []))) for line in self.notes]
+        return [_told_of(line, self._noted_in.get(line, [])) for line in self.notes]
 
 
-def _some(tests: list[str]) -> str:
-    first = tests[0] if tests and tests[0] else "outside of any test"
-    return first + (f" and {len(tests) - 1} more" if len(tests) > 1 else "")
+def _told_of(line: str, tests: list[str]) -> str:
+    first, *others = tests or [""]
+    more = f"; so in {len(others):,} more" if others else ""
+    return line.replace(_TEST, first or "outside of any test") + more

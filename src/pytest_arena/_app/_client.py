@@ -421,12 +421,30 @@ def _watch(name: str, asked: Any, undo: ExitStack, module: object) -> None:
             app = transport.app if hasattr(transport, "app") else transport.client.app
             if (hooks := asked(app)) is not None:
                 told = copy.copy(transport)  # this one may be asked in several tests
-                told.app = reporting(app, hooks, asked=app)  # Litestar's asks its client for it
+                have_called(told, reporting(app, hooks, asked=app))
                 return ask(hooks, request, functools.partial(original, told))
         return original(transport, request)
 
     setattr(kind, call, watched)
     undo.callback(setattr, kind, call, original)
+
+
+class _Calling:
+    """A client of Litestar's, whose transport is to call another app than a test asks it for."""
+
+    def __init__(self, client: Any, app: Any) -> None:
+        self._client, self.app = client, app
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+def have_called(transport: Any, app: Any) -> None:
+    """Have a transport call this app: one that has none asks its client."""
+    if hasattr(transport, "app"):
+        transport.app = app
+    else:
+        transport.client = _Calling(transport.client, app)
 
 
 async def _aask(hooks: Hooks, request: httpx.Request, handle: Callable[..., Any]) -> Any:

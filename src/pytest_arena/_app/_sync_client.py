@@ -148,11 +148,10 @@ def open_test_client(
         raise _app_errors.wrong_options(error, "the test client") from error
     client._arena_host, client._arena_login = host, login  # noqa: SLF001 - a class of this file
     client._arena_begun = []  # noqa: SLF001 - as above
-    # Below the client, whose own `app` a test may ask for something; Litestar's asks that one.
+    # Below the client, whose own `app` a test may ask for something.
     transport: Any = client._transport  # noqa: SLF001 - neither library has another way
-    if hasattr(transport, "app"):
-        own = _read_in_parts(transport.app)
-        transport.app = clients.reporting(own, host.hooks, asked=host.app)
+    app = _read_in_parts(_as_coroutine_function(host.app))
+    clients.have_called(transport, clients.reporting(app, host.hooks, asked=host.app))
     transport.handle_request = _recording(transport.handle_request, login)
     return cast("TestClient", client)
 

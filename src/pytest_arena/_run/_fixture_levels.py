@@ -53,7 +53,6 @@ class FixtureLevels:
         self.levels, self._current, self._apps = levels, current, apps
         self._tasks, self._ledger, self._late = tasks, ledger, late
         self._being_set_up: list[WideFixture] = []
-        self._ended_tasks: set[str] = set()
 
     # The test's own.
 
@@ -109,16 +108,11 @@ class FixtureLevels:
         if lines or test.failed:
             frames = ((ident, stack[-1]) for ident, stack in late_work.threads().items())
             test.gate.registry.late.update(frames)
-        told = f"{test.plan.name} has ended, and work that a request had begun was cut off"
+        told = "has ended, and work that a request had begun was cut off"
         if lines and self._late == "fail":
-            raise late_error(lines, told)
-        self._note_once(lines, told)
-
-    def _note_once(self, lines: list[str], told: str) -> None:
+            raise late_error(lines, f"{test.plan.name} {told}")
         for line in lines:
-            if line not in self._ended_tasks:  # once: an app may do it in each of a thousand tests
-                self._ended_tasks.add(line)
-                self._ledger.note(f"{told}: {line}")
+            self._ledger.note(f"{{test}} {told}: {line}")
 
     def _close_clients(self, test: RunningTest) -> None:
         with ExitStack() as stack:  # last in, first out, and one failure stops no other
@@ -128,8 +122,8 @@ class FixtureLevels:
                 stack.callback(app_run.close)
 
     def _end_tasks(self, test: RunningTest) -> None:
-        left = self._tasks.end()
-        self._note_once(left, f"{test.plan.name} left a task running, which was ended")
+        for line in set(self._tasks.end()).difference(test.late_work.cut_off):
+            self._ledger.note(f"{{test}} left a task running, which was ended: {line}")
 
     def _find_leaks(self, test: RunningTest) -> None:
         level = self.levels.find(test)

@@ -67,7 +67,7 @@ class ArenaRun:
         self.moments = Moments(self.databases, Mask(config.mask))
         self.serials = count(1)
         self._process = os.getpid()
-        self._told_lost: set[str] = set()
+        self._told_lost: dict[str, str] = {}
         self._endless: set[str] = set()
         # Which test was the first whose request has sent a statement, by method and path.
         self._askers: dict[tuple[str, str], str] = {}
@@ -172,10 +172,9 @@ class ArenaRun:
             test.errors.append(_story.lost_write(*lost[0]))
             return
         for request, one in lost:
-            if one.line not in self._told_lost:  # once: the app's line is what has to be mended
-                self._told_lost.add(one.line)
-                told = f"{_story.asked_and_answered(request)} {_story.lost_words(one)}"
-                self.ledger.note(f"{test.plan.name}: {told}")
+            told = f"{_story.asked_and_answered(request)} {_story.lost_words(one)}"
+            # Once: the app's line is what has to be mended.
+            self.ledger.note(f"{{test}}: {self._told_lost.setdefault(one.line, told)}")
 
     def _facts(self, test: RunningTest) -> TestFacts:
         provisioned = self.databases.provisioned()

@@ -1,0 +1,111 @@
+"""Is a Litestar app asked by its own test client what another app is asked?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+APP = """
+import asyncio
+import threading
+
+from litestar import Litestar, get, post
+from sqlalchemy import create_engine, func, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+engine = create_engine("sqlite:///dev.db")
+GATE, TASKS = threading.Event(), set()  # the gate is opened by a test
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Dancer(Base):
+    __tablename__ = "dancers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+def add(name):
+    with Session(engine) as session:
+        session.add(Dancer(name=name))
+        session.commit()
+
+
+def after_the_gate():
+    GATE.wait(60)
+    add("Late")
+
+
+async def slowly():
+    await asyncio.sleep(0.02)
+    TASKS.add(asyncio.create_task(asyncio.to_thread(add, "Storm")))
+
+
+@post("/task")
+async def task() -> None:
+    TASKS.add(asyncio.create_task(slowly()))
+
+
+@post("/thread", sync_to_thread=False)
+def thread() -> None:
+    threading.Thread(target=after_the_gate).start()
+
+
+@get("/count", sync_to_thread=True)
+def count() -> int:
+    with Session(engine) as session:
+        return session.scalar(select(func.count(Dancer.id)))
+
+
+app = Litestar([task, thread, count], logging_config=None)
+"""
+
+TESTS = """
+import threading
+
+import pytest
+from litestar.testing import TestClient
+from app import GATE, app
+
+
+@pytest.fixture
+def own_client():
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.mark.parametrize("name", ["test_client", "own_client"])
+def test_settles(request, arena, name):
+    client = request.getfixturevalue(name)
+    client.post("/task")
+    arena.settled()
+    assert client.get("/count").json() == 1
+
+
+@pytest.mark.parametrize("name", ["test_client", "own_client"])
+def test_leaves_a_thread(request, name):
+    assert request.getfixturevalue(name).post("/thread").status_code == 201
+
+
+def test_does_not_meet_what_it_writes(test_client):
+    late = [one for one in threading.enumerate() if "after_the_gate" in one.name]
+    GATE.set()
+    for one in late:
+        one.join(30)
+    assert len(late) == 2
+    assert test_client.get("/count").json() == 0
+"""
+
+
+def test_what_a_request_has_begun_is_waited_for_or_named(example: Example) -> None:
+    """P5: also where the framework's client asks its own attribute for the app."""
+    seed = "def seed(session):\n    pass\n"
+    tests = example.with_files(app=APP, seed=seed, test_it=TESTS)
+    run = tests.run("-q", "--arena-settle=0.05", "-p", "no:threadexception")
+    run.expect(passed=5)
+    told = "has ended, and work that a request had begun was cut off:"
+    run.says(f"test_leaves_a_thread[test_client] {told}", "GATE.wait(60); so in 1 more")
