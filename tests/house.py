@@ -350,9 +350,9 @@ def draw_map(files: list[Source], text: str) -> str:
 
 # What a capability that came later may take beside the budget of the house as it was rebuilt.
 FURTHER = {
-    "what a green test may be believed for": 730,
-    "streams and websockets that a test reads": 180,
-    "requests of the reader's own clients, and locks that they wait for": 150,
+    "what a green test may be believed for": 737,
+    "streams and websockets that a test reads": 200,
+    "requests of the reader's own clients, and locks that they wait for": 160,
     "what a failed test is told of caches and cookies": 50,
 }
 FURTHER_OF_THE_WING = {

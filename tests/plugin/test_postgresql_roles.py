@@ -241,6 +241,31 @@ async def test_who(client):
 """
 
 
+DEFAULTS = """DO $$ BEGIN
+  EXECUTE format('ALTER ROLE shop_app IN DATABASE %I SET statement_timeout = 7000',
+    current_database());
+END $$;"""
+KEEPS_DEFAULTS = """
+import pytest
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_the_roles_default_acts(client, turn):
+    await client.post("/docs-of-all/A2", headers={"tenant": "a"})
+    shown = await client.post("/sql", params={"statement": "SHOW statement_timeout"})
+    assert shown.json() == [["7s"]]
+"""
+
+
+@pytest.mark.parametrize("isolation", ["undo", "clone"])
+def test_defaults_of_the_role_act(example: Example, server: PrivateServer, isolation: str) -> None:
+    """Those of this database: the server's, and whose they are besides, are not the template's."""
+    project = shop(example, FORCED + DEFAULTS, KEEPS_DEFAULTS)
+    run(project, server, ARENA_ISOLATION=isolation).expect(passed=3)
+    of_the_server = {"schema.sql": FORCED + "ALTER ROLE shop_app SET statement_timeout = 7000;"}
+    refused = run(project.with_paths(of_the_server), server, ARENA_ISOLATION=isolation)
+    refused.expect(status=1, failed=3).says("ALTER ROLE reaches beyond", "ALTER ROLE … IN DATABASE")
+
+
 @pytest.mark.parametrize("driver", ["psycopg", pytest.param("asyncpg", marks=pytest.mark.slow)])
 def test_a_worker_of_xdist_has_the_same_roles(
     example: Example, server: PrivateServer, driver: str

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import Control, ControlFailure, literal
-from pytest_arena._postgresql.drivers._statements import reaches_beyond
+from pytest_arena._postgresql.drivers._statements import INSTEAD, reaches_beyond
 from pytest_arena._product import ScriptError
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def _check(statement: _Statement) -> None:
         fix = f"take the line with {name} out; the database is there, and connected to"
     elif beyond := reaches_beyond(statement.sql):
         what = f"{beyond} reaches beyond the database that is being made"
-        fix = "take it out of the script (pg_dump without --create and --clean)"
+        out = "take it out of the script (pg_dump without --create and --clean)"
+        fix = INSTEAD.get(beyond, out)
     elif statement.is_copy and not _PLAIN_COPY.match(statement.sql):
         what = "COPY … FROM stdin in another form than pg_dump's own"
         fix = "COPY table (columns) FROM stdin;   or: pg_dump --inserts"

@@ -122,8 +122,9 @@ class FixtureLevels:
                 stack.callback(app_run.close)
 
     def _end_tasks(self, test: RunningTest) -> None:
-        for line in set(self._tasks.end()).difference(test.late_work.cut_off):
-            self._ledger.note(f"{{test}} left a task running, which was ended: {line}")
+        for line in self._tasks.end():
+            if line not in test.late_work.cut_off:  # else it is told
+                self._ledger.note(f"{{test}} left a task running, which was ended: {line}")
 
     def _find_leaks(self, test: RunningTest) -> None:
         level = self.levels.find(test)

@@ -176,6 +176,18 @@ def _refuse_beyond(core: FindCore, connection: Any, statement: str | bytes) -> N
         raise now.ledger.refused(refused_beyond(beyond))
 
 
+_DEFAULT = (
+    "a role's default, in this database alone:\n"
+    "DO $$ BEGIN EXECUTE format('ALTER ROLE … IN DATABASE %I SET …', current_database()); END $$"
+)
+# What does the same, and reaches no further.
+INSTEAD = {"ALTER ROLE": _DEFAULT, "ALTER USER": _DEFAULT}
+_FILL = (
+    "delete the fixture that makes a test database, and name what fills one:\n"
+    "arena_schema = <module>:<Base>   (a migration names its own by current_database())"
+)
+
+
 def refused_beyond(statement: str) -> ProductionDatabaseError:
     """A statement that would touch another database of the server, or all of it."""
     return ProductionDatabaseError(
@@ -183,8 +195,7 @@ def refused_beyond(statement: str) -> ProductionDatabaseError:
         why="the server may have databases of yours; what is done to them, and to the server, is "
         "not taken back after the test",
         cause=who_connects(),
-        fix="delete the fixture that makes a test database, and name what fills one:\n"
-        "arena_schema = <module>:<Base>   (a migration names its own by current_database())",
+        fix=INSTEAD.get(statement, _FILL),
     )
 
 
