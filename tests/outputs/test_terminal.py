@@ -101,7 +101,9 @@ def test_with_v_proven_ones_are_told_too_with_tests_and_warnings() -> None:
     """And what the gate does not ask for."""
     one = proven(a_scenario("Fine"), warnings=("`8` was never seen",))
     document = Document(scenarios=(one,))
-    assert lines(document) == ["scenarios: 1 of 1 proven (not tried: --scenarios-sabotage)"]
+    assert lines(document) == [
+        "scenarios: 1 of 1 proven (not tried: --scenarios-sabotage); 1 warning: -v"
+    ]
     assert lines(document, verbosity=1)[1:4] == [
         "  docs/battles.md:10  PROVEN     Fine",
         "      PROVEN     tests/test_battles.py::test_start",

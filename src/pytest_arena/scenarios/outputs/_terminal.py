@@ -112,7 +112,9 @@ def _totals_line(document: Document, strict: str) -> str:
     count = len(document.gaps)
     fails = f": this run fails ({strict})" if strict else ", on which --scenarios=strict would fail"
     gaps = f"; {phrases.counted(count, 'gap')}{fails}" * bool(count)
-    return f"scenarios: {phrases.totals(document)}{gaps}"
+    odd = sum(len(judged.warnings) for judged in document.scenarios)
+    warnings = f"; {phrases.counted(odd, 'warning')}: -v" * bool(odd)
+    return f"scenarios: {phrases.totals(document)}{warnings}{gaps}"
 
 
 def _next_lines(document: Document, specs: Sequence[str]) -> Iterator[str]:
