@@ -147,9 +147,156 @@ def test_reads_and_others_write(turn):
     assert query() == ["crew", f"other {turn}"]
 """
 
+# Factories only add, as is factory_boy's default: no session is on a connection.
+PENDING = """
+import factory
+import pytest
+from sqlalchemy.orm import scoped_session, sessionmaker
+from app import Dancer, engine, names
+
+Session = scoped_session(sessionmaker(engine, expire_on_commit=False, close_resets_only=False))
+KEPT = []
+
+class DancerFactory(factory.alchemy.SQLAlchemyModelFactory):
+    class Meta:
+        model = Dancer
+        sqlalchemy_session = Session
+
+def query():
+    with Session.begin():
+        return sorted(dancer.name for dancer in Session.query(Dancer))
+
+def test_1_leaves_what_it_made():
+    DancerFactory(name="left")
+    assert names(engine) == []
+
+def test_2_finds_nothing_of_it():
+    assert query() == []
+
+def test_3_leaves_two():
+    KEPT.extend(DancerFactory.create_batch(2, name="left"))
+
+def test_4_leaves_what_it_has_committed():
+    KEPT.append(DancerFactory(name="left"))
+    Session.commit()
+
+def test_5_reads_none_of_that():
+    with Session.begin():
+        assert Session.get(Dancer, "left") is None
+
+def test_6_asks_too_early():
+    DancerFactory(name="never written")
+    assert names(engine) == ["never written"]
+
+def test_7_changes_what_it_has_read():
+    KEPT.append(DancerFactory(name="left"))
+    Session.commit()
+    KEPT[-1].name = "changed"
+
+def test_8_leaves_a_transaction():
+    DancerFactory(name="flushed")
+    Session.flush()
+
+def test_9_cleans_up():
+    assert query() == []
+    DancerFactory(name="left")
+    Session.remove()
+"""
+
+ASYNC_PENDING = """
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import async_scoped_session, async_sessionmaker, create_async_engine
+from app import Dancer, engine
+
+aengine = create_async_engine(engine.url.set(drivername=DRIVER))
+Session = async_scoped_session(async_sessionmaker(aengine), scopefunc=lambda: "all")
+
+async def test_1_leaves_what_it_made():
+    Session.add(Dancer(name="left"))
+
+async def test_2_finds_nothing_of_it():
+    async with Session.begin():
+        assert (await Session.scalars(select(Dancer))).all() == []
+
+async def test_3_asks_too_early():
+    Session.add(Dancer(name="never written"))
+    assert not Session.new
+"""
+
+# Once for a wider fixture's session, whose instances stay, once for its thread, that is at work.
+WIDE_PENDING = """
+import threading
+import pytest
+from sqlalchemy.orm import scoped_session, sessionmaker
+from app import Dancer, engine, names
+
+Session = scoped_session(sessionmaker(engine))
+begin, added, go_on = [threading.Event() for _ in range(3)]
+
+def work():
+    begin.wait()
+    with sessionmaker(engine)() as session:
+        session.add(Dancer(name="worker"))
+        added.set()
+        go_on.wait()
+        session.commit()
+
+@pytest.fixture(scope="module", autouse=True)
+def crew():
+    crew = Dancer(name="crew")
+    Session.add(crew)
+    Session.commit()
+    Session.add(Dancer(name="the fixture's own"))
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    yield crew, thread
+    Session.remove()
+
+def test_1_leaves_what_it_made(crew):
+    Session.add(Dancer(name="left"))
+    begin.set()
+    added.wait()
+
+def test_2_finds_what_the_fixture_has_made(crew):
+    assert [dancer.name for dancer in Session.new] == ["the fixture's own"]
+    assert crew[0] in Session
+    go_on.set()
+    crew[1].join()
+    assert names(engine) == ["crew", "worker"]
+"""
+
+OF_EXAMPLES = """
+from hypothesis import given, settings, strategies as st
+from sqlalchemy.orm import scoped_session, sessionmaker
+from app import Dancer, engine
+
+Session = scoped_session(sessionmaker(engine))
+
+@settings(max_examples=5, database=None)
+@given(number=st.integers())
+def test_leaves_one_in_each_example(number):
+    assert not Session.new
+    Session.add(Dancer(name=str(number)))
+
+@settings(max_examples=5, database=None)
+@given(number=st.integers())
+async def test_leaves_one_in_each_async_example(number):
+    assert not Session.new
+    Session.add(Dancer(name=str(number)))
+"""
+
+LOCAL = """
+from sqlalchemy.orm import Session
+from app import Dancer, engine, names
+
+def test_1_drops_a_session():
+    Session(engine).add(Dancer(name="left"))
+"""
+
 TOLD = "in a fixture's tear-down; of a scoped_session: Session.remove()"
 ISOLATIONS = ["copy", "undo", pytest.param("clone", marks=pytest.mark.slow)]
 LATER = [pytest.param(each, marks=pytest.mark.slow) for each in ("copy", "clone")]
+LIVES_ON = "pending in a session that lives on"
 SERVER = "postgresql+psycopg://me:s3cret@db.example.org/shop"
 
 
@@ -194,3 +341,38 @@ def test_a_scoped_session_of_a_wide_fixture_goes_on_pitfall_146(
 ) -> None:
     """It has only read in the test: in the next one it is on that one's database."""
     run_of(tmp_path, isolation, WIDE).expect(passed=3).never_says("a fixture holds a connection")
+
+
+def test_what_is_pending_in_a_scoped_session_goes_with_its_test_pitfall_146(tmp_path: Path) -> None:
+    """Told once for a class, and where a test fails: what has not been written may be why."""
+    run = run_of(tmp_path, "copy", PENDING).expect(1, passed=8, failed=1, errors=1)
+    run.says(f"test_1_leaves_what_it_made left Dancer {LIVES_ON}", "fixture; so in 2 more")
+    run.says(f"    1 object {LIVES_ON}: Dancer", "test_8_leaves_a_transaction")
+    run.never_says("permanently closed")
+
+
+@pytest.mark.parametrize("isolation", ["undo", *LATER])
+def test_what_is_pending_in_an_async_scoped_session_pitfall_147(
+    tmp_path: Path, isolation: str
+) -> None:
+    """It is emptied outside of any loop: nothing is asked of a connection."""
+    run = run_of(tmp_path, isolation, ASYNC_PENDING).expect(1, passed=2, failed=1)
+    run.says(f"test_1_leaves_what_it_made left Dancer {LIVES_ON}")
+    run.says(f"    1 object {LIVES_ON}: Dancer")
+
+
+def test_what_a_wide_fixture_has_pending_stays(tmp_path: Path) -> None:
+    """Its instances do, and what its thread has not committed yet; what a test has added goes."""
+    run = run_of(tmp_path, "undo", WIDE_PENDING).expect(passed=2)
+    run.says(f"test_1_leaves_what_it_made left Dancer {LIVES_ON}")
+
+
+def test_what_is_pending_goes_with_its_example(tmp_path: Path) -> None:
+    """That of the last one is told."""
+    run = run_of(tmp_path, "copy", OF_EXAMPLES).expect(passed=2)
+    run.says(f"test_leaves_one_in_each_example left Dancer {LIVES_ON}", "so in 1 more")
+
+
+def test_a_session_that_nobody_keeps_is_no_news(tmp_path: Path) -> None:
+    """It is not closed, and a cycle keeps it until the collector runs."""
+    run_of(tmp_path, "copy", LOCAL).expect(passed=1).never_says("lives on")

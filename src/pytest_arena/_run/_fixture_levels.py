@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._resolver import Level
-from pytest_arena._run._leaks import Overrides, Tasks, late_error
+from pytest_arena._run._leaks import Overrides, Tasks, empty_sessions, late_error
 from pytest_arena._run._test import Current, RunningTest, Watcher
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConnectionLeak, IsolationError
@@ -91,6 +91,7 @@ class FixtureLevels:
         try:
             if level is not None:
                 self.finish_above(level)
+                self._empty_sessions(test, level)
                 test.has_changed(self.levels.leave(level))
         except Exception as error:  # noqa: BLE001 - as said
             test.errors.append(error)
@@ -132,6 +133,12 @@ class FixtureLevels:
             if isinstance(upper.owner, Examples):
                 self.levels.end_leaks(upper, upper.serial)
         self.levels.end_leaks(level, test.serial)
+
+    def _empty_sessions(self, test: RunningTest, level: Level) -> None:
+        # The report of a failed one says it itself.
+        for kind in empty_sessions(self.levels.held_before(level)) * (not test.failed):
+            told = f"{{test}} left {kind} pending in a session that lives on, never written: "
+            self._ledger.note(f"{told}commit it, or Session.remove() in an autouse fixture")
 
     def _restore_overrides(self, test: RunningTest) -> None:
         names = [name for overrides in test.overrides for name in overrides.restore()]
@@ -353,6 +360,7 @@ class Examples:
         if level is not None:
             with suppress(ConnectionLeak):  # of an example that failed, which says more
                 self._levels.end_leaks(level, level.serial)
+            empty_sessions(self._levels.held_before(level))
             self._fixtures.leave_unfinished(level)
 
 

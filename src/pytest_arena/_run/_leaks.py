@@ -14,7 +14,7 @@ from traceback import walk_stack
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy.orm.session import _sessions
+from sqlalchemy.orm.session import _sessions  # close_all_sessions, its public user, closes them all
 
 from pytest_arena._app._client import HOPS
 from pytest_arena._gate._registry import Checkout, entry_of, held_by_sessions
@@ -44,6 +44,8 @@ class HeldByFixtures:
     writes: int = 0  # in these
     sessions: frozenset[int] = frozenset()
     threads: frozenset[int] = frozenset()  # a server's, a worker's: they go on over the tests
+    # Ids of the instances in each session that is in use.
+    instances: dict[int, frozenset[int]] = field(default_factory=dict)
 
     @classmethod
     def now(cls, gate: Gate, sessions_of_tests: Collection[int] = ()) -> HeldByFixtures:
@@ -54,7 +56,8 @@ class HeldByFixtures:
         here, begun = threading.current_thread(), open_transactions(gate)
         others = frozenset(one.ident or 0 for one in threading.enumerate() if one is not here)
         writes = sum(one.writes for one in begun)
-        return cls(begun, writes, frozenset(_sessions).difference(sessions_of_tests), others)
+        held = {one.hash_key: frozenset(map(id, one)) for one in sessions_in_use()}
+        return cls(begun, writes, frozenset(_sessions).difference(sessions_of_tests), others, held)
 
     def sessions_since(self) -> set[int]:
         """Return those that are there now and were not there then."""
@@ -130,7 +133,40 @@ def take_back(leaks: list[Checkout]) -> None:
     if end_transactions(leaks, is_closed=True):
         for session in sessions:
             with suppress(Exception):  # a thread of the test's is inside it
-                session.close()
+                session.reset()
+
+
+def sessions_in_use() -> list[Session]:
+    """Return those in which something is, or a transaction has begun."""
+    return [one for one in [*_sessions.values()] if one.in_transaction() or one.identity_map]
+
+
+def unflushed(sessions: Iterable[Session]) -> list[object]:
+    """Return the instances that wait to be written."""
+    return [one for each in sessions for one in (*each.new, *each.dirty, *each.deleted)]
+
+
+def empty_sessions(before: HeldByFixtures) -> list[str]:
+    """Have the sessions of a test begin anew: the next one would write what waits in them.
+
+    Returns its classes. A session that nobody keeps, but for its own transaction, is gone then.
+    """
+    emptied = [each for one in sessions_in_use() for each in _emptied(one, before)]
+    return [kind for number, kind in emptied if number in _sessions]
+
+
+def _emptied(session: Session, before: HeldByFixtures) -> list[tuple[int, str]]:
+    frames = (frame for stack in _threads_at_work().values() for frame in stack)
+    if any(session is one for frame in frames for one in [*frame.f_locals.values()]):
+        return []  # a thread goes on with it over the test's end
+    held = before.instances.get(session.hash_key)
+    waiting = [one for one in unflushed([session]) if id(one) not in (held or ())]
+    with suppress(Exception):  # a task is inside it
+        if held is None and session not in [one for one, _ in held_by_sessions()]:
+            session.reset()  # asks nobody, as no connection is there
+        # A wider fixture's goes on with what that has put there.
+        deque(map(session.expunge, filter(session.__contains__, waiting)), maxlen=0)
+    return [(session.hash_key, type(one).__name__) for one in waiting]
 
 
 def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
@@ -276,9 +312,9 @@ _STEP = 0.0002  # seconds
 
 
 def _threads_at_work() -> dict[int, list[FrameType]]:
-    here = threading.get_ident()
     tops = sys._current_frames()  # noqa: SLF001 - the documented way to the stacks of threads
-    found = {ident: users_frames(top) for ident, top in tops.items() if ident != here}
+    del tops[threading.get_ident()]  # this very frame: a cycle, which would keep its callers' too
+    found = {ident: users_frames(top) for ident, top in tops.items()}
     return {ident: stack for ident, stack in found.items() if stack}
 
 
@@ -353,8 +389,7 @@ class Tasks:
         loop = running_loop()
         if loop is not None:
             here = asyncio.current_task()
-            found = [task for task in self._left(loop) if task is not here]
-            left = [task for task in found if task not in self._of_fixtures]
+            left = [one for one in self._left(loop) if one not in {here, *self._of_fixtures}]
             for task in left:
                 task.cancel()
             if left:
@@ -385,11 +420,8 @@ class Tasks:
         return lines
 
     def _left(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
-        return [
-            task
-            for task in asyncio.all_tasks(loop)
-            if task not in self._known and _is_the_users(task)
-        ]
+        users = filter(_is_the_users, asyncio.all_tasks(loop))
+        return [task for task in users if task not in self._known]
 
     def _present(self) -> Iterator[asyncio.Task[Any]]:
         for loop in list(self._threads):

@@ -152,8 +152,8 @@ class Levels:
             ConnectionLeak: there were some.
         """
         if level is not None:
-            self._sessions_of_tests = self._held_before(level).sessions_since()
-        leaks = _leaks.connection_leaks(self._gate, serial, self._held_before(level))
+            self._sessions_of_tests = self.held_before(level).sessions_since()
+        leaks = _leaks.connection_leaks(self._gate, serial, self.held_before(level))
         if leaks:
             self._has_ended_leaks = True
             error = _leaks.leak_error(leaks)
@@ -161,7 +161,7 @@ class Levels:
             _leaks.end_transactions([leak for leak in leaks if leak.serial != serial])
             raise error
 
-    def _held_before(self, level: Level | None) -> _leaks.HeldByFixtures:
+    def held_before(self, level: Level | None) -> _leaks.HeldByFixtures:
         """Return what wider fixtures held when a level was entered."""
         return self._before.get(level) or _leaks.HeldByFixtures()
 
@@ -291,7 +291,7 @@ class Levels:
 
         A fixture's transaction may stay; others end by themselves, or are ended.
         """
-        before, now = self._held_before(level), _leaks.open_transactions(self._gate)
+        before, now = self.held_before(level), _leaks.open_transactions(self._gate)
         is_theirs = all(one in before.transactions for one in now)
         if now and is_theirs and isolation.is_untouched():
             # Suites do that which undo their tests by savepoints in a fixture's transaction.

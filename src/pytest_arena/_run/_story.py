@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
 from pytest_arena._report import StoryPart
+from pytest_arena._run._leaks import sessions_in_use, unflushed
 from pytest_arena._run._test import FIRST, LAST, RunningTest, StoryMoment, Turn
 from pytest_arena.errors import LostWriteError, redact
 
@@ -184,8 +185,11 @@ def _hints(turn: Turn, askers: Mapping[tuple[str, str], str]) -> Iterator[str]:
 def uncommitted(test: RunningTest) -> list[str]:
     """Return what the test's own sessions keep from everybody else, and what would change that."""
     pending, awaited = test.sessions.pending(), "await " * test.plan.is_async
-    told = f"{pending} object{'s' * (pending != 1)} pending in db_session"
-    lines = [f"{told}: {awaited}db_session.commit()"] * bool(pending)
+    where = f"db_session: {awaited}db_session.commit()"
+    if not pending and (others := unflushed(sessions_in_use())):
+        kinds = ", ".join(sorted({type(one).__name__ for one in others}))
+        pending, where = len(others), f"a session that lives on: {kinds} (commit it first)"
+    lines = [f"{pending} object{'s' * (pending != 1)} pending in {where}"] * bool(pending)
     now, turns = test.own_writes(), test.turns
     if not turns or any(turn.checkouts for turn in turns):  # else the app's sessions are the test's
         for written in sorted(now.union(*(turn.held for turn in turns[-1:])), key=str):
