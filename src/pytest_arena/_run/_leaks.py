@@ -386,10 +386,9 @@ class Tasks:
 
     async def aend_of_example(self) -> None:
         """In the loop, between two examples of one test: cancel those that the example began."""
-        loop = running_loop()
-        if loop is not None:
-            here = asyncio.current_task()
-            left = [one for one in self._left(loop) if one not in {here, *self._of_fixtures}]
+        if (loop := running_loop()) is not None:
+            kept = {asyncio.current_task(), *self._of_fixtures}
+            left = [task for task in self._left(loop) if task not in kept]
             for task in left:
                 task.cancel()
             if left:
