@@ -1,13 +1,15 @@
-"""Which line of the user's code is behind what happens, or is it arena itself?"""
+"""Which line of the user's code is behind what happens, which test's request, or arena itself?"""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import sys
+from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
+from threading import Thread, get_ident
 from types import AsyncGeneratorType, CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from pytest_arena._config._load import is_library
 from pytest_arena._values import CodeLine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def user_line() -> CodeLine | None:
@@ -136,3 +138,69 @@ def as_own() -> Iterator[None]:
         yield
     finally:
         _opening.reset(token)
+
+
+# For which test's requests is something done, whichever thread does it, and whenever?
+
+WORK: ContextVar[Any] = ContextVar("arena: the `LateWork` that this is a part of", default=None)
+
+
+class Piece:
+    """What is to be done: all that a thread does, one job of a pool's, a call at some time."""
+
+    def __init__(self, work: Any, function: Any, cancel: Any = bool) -> None:
+        self.work, self._function, self.cancel, self.thread = work, function, cancel, 0
+        work.pieces[self] = user_line()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Do it. What it begins is a part of the same work."""
+        self.thread, token = get_ident(), WORK.set(self.work)
+        try:
+            return self._function(*args, **kwargs)
+        finally:
+            WORK.reset(token)
+            self.work.pieces.pop(self, None)
+
+
+def watch_what_is_begun() -> Callable[[], None]:
+    """Know what is given, as a part of some work, to threads, to pools of them, to a loop's clock.
+
+    A library's own threads and callbacks are none. Costs 0.1 µs where no request is under way.
+
+    Returns:
+        What leaves the classes as they were.
+    """
+    kept: Any = Thread.start, ThreadPoolExecutor.submit, asyncio.BaseEventLoop.call_at
+
+    def start(thread: Any) -> None:
+        task = getattr(thread, "function", None) or thread._target or thread.run  # noqa: SLF001 - no other name
+        if (work := WORK.get()) and _is_the_users(task):
+            thread.run = Piece(work, thread.run, getattr(thread, "cancel", bool))
+        kept[0](thread)
+
+    def put(functions: Any) -> None:
+        Thread.start, ThreadPoolExecutor.submit, asyncio.BaseEventLoop.call_at = functions  # type: ignore[method-assign] # put back at the end
+
+    put((start, _giving(kept[1], 1), _giving(kept[2], 2, is_clock=True)))
+    return partial(put, kept)
+
+
+def _giving(give: Any, place: int, *, is_clock: bool = False) -> Any:
+    """As ``give``, whose argument at this place somebody is to call."""
+
+    def given(*args: Any, **kwargs: Any) -> Any:
+        work = args[place:] and WORK.get()
+        # What a library has a pool do may be what the user has asked for; a loop's clock wakes all.
+        if not work or (is_clock and not _is_the_users(args[place])):
+            return give(*args, **kwargs)
+        piece = Piece(work, args[place])
+        begun = give(*args[:place], piece, *args[place + 1 :], **kwargs)
+        piece.cancel = begun.cancel
+        return begun
+
+    return given
+
+
+def _is_the_users(function: Any) -> bool:
+    inner = getattr(function, "func", getattr(function, "__wrapped__", function))
+    return not _is_library(getattr(getattr(inner, "__code__", None), "co_filename", "<"))

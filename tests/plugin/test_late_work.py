@@ -15,6 +15,7 @@ LATE = """
 import asyncio
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 from sqlalchemy import create_engine, text
@@ -23,6 +24,8 @@ from app import Dancer, app, maker
 
 GATE = threading.Event()  # opened by a test
 TASKS = set()
+TIMERS = []
+POOL = ThreadPoolExecutor(1)
 sync_engine = create_engine("SYNC_URL")
 
 
@@ -57,6 +60,16 @@ def raw_after_the_gate(url):
     connection.commit()
 
 
+def that_begins_another(name):
+    GATE.wait(60)
+    POOL.submit(add_in_a_thread, name)
+
+
+async def task_after_the_gate(name):
+    await asyncio.to_thread(GATE.wait, 60)
+    await add(name)
+
+
 async def for_ever():
     await asyncio.Event().wait()
 
@@ -86,6 +99,45 @@ async def gate(name: str):
     threading.Thread(target=after_the_gate, args=(name,), daemon=True).start()
 
 
+@app.post("/timer/{name}", status_code=202)
+def timer(name: str, seconds: float = 0.02):
+    TIMERS.append(threading.Timer(seconds, add_in_a_thread, (name,)))
+    TIMERS[-1].start()
+
+
+@app.post("/timer_after_the_gate/{name}", status_code=202)
+async def timer_after_the_gate(name: str):
+    threading.Timer(0, after_the_gate, (name,)).start()
+
+
+@app.post("/later/{name}", status_code=202)
+async def later(name: str, seconds: float = 0.02):
+    TIMERS.append(asyncio.get_running_loop().call_later(seconds, add_in_a_thread, name))
+
+
+@app.post("/jobs/{name}", status_code=202)
+def jobs(name: str):
+    POOL.submit(int)
+    POOL.submit(add_in_a_thread, name)
+
+
+@app.post("/jobs_after_the_gate/{name}", status_code=202)
+def jobs_after_the_gate(name: str):
+    POOL.submit(that_begins_another, name)
+    for _ in range(3):
+        POOL.submit(after_the_gate, name)
+
+
+@app.post("/running_job/{name}", status_code=202)
+async def running_job(name: str):
+    asyncio.get_running_loop().run_in_executor(POOL, after_the_gate, name)
+
+
+@app.post("/task_after_the_gate/{name}", status_code=202)
+async def begin_task_after_the_gate(name: str):
+    TASKS.add(asyncio.create_task(task_after_the_gate(name)))
+
+
 @app.post("/endless", status_code=202)
 async def endless():
     TASKS.add(asyncio.create_task(for_ever()))
@@ -95,7 +147,7 @@ SETTLED = """
 import pytest
 from pytest_arena.errors import LateWorkError
 
-WAYS = ("task", "thread", "executor")
+WAYS = ("task", "thread", "executor", "timer", "later", "jobs")
 
 
 @pytest.mark.parametrize("turn", range(2))
@@ -195,6 +247,84 @@ async def test_the_next_one(client):
     assert (await client.get("/dancers")).json() == ["Sand"]
 """
 
+WAITING = """
+import pytest
+import late
+
+
+@pytest.mark.parametrize("way", ["timer", "later"])
+async def test_leaves(client, way):
+    await client.post(f"/{way}/Ghost?seconds=600")
+
+
+@pytest.mark.parametrize("way", ["timer", "later"])
+def test_leaves_it_too(test_client, way):
+    test_client.post(f"/{way}/Ghost?seconds=600")
+
+
+def test_none_is_waiting():
+    timers = [one for one in late.TIMERS if isinstance(one, late.threading.Timer)]
+    assert len(timers) == 2 and all(one.finished.is_set() for one in timers)
+    assert all(one.cancelled() for one in late.TIMERS if one not in timers)
+"""
+
+QUEUED = """
+import pytest
+import late
+
+WAYS = ("jobs_after_the_gate", "running_job", "timer_after_the_gate")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_leaves(client, way):
+    await client.post(f"/{way}/Ghost")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_leaves_it_too(test_client, way):
+    test_client.post(f"/{way}/Ghost")
+
+
+def test_that_fails(test_client):
+    test_client.post("/jobs_after_the_gate/Ghost")
+    raise ZeroDivisionError
+
+
+async def test_the_next_one(arena, client):
+    threads = [one for one in late.threading.enumerate() if isinstance(one, late.threading.Timer)]
+    late.GATE.set()
+    for thread in threads:
+        thread.join(10)
+    for _ in range(2):  # what the jobs of those before have put there comes in between
+        late.POOL.submit(int).result(10)
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    await client.post("/jobs/Late")  # the same thread, for this test
+    await arena.settled()
+    assert (await client.get("/dancers")).json() == ["Sand", "Late"]
+"""
+
+WIDE = """
+import pytest
+from starlette.testclient import TestClient
+import late
+
+
+@pytest.fixture(scope="module")
+def own():
+    with TestClient(late.app) as own:
+        yield own
+
+
+def test_leaves_a_task(own):
+    own.post("/task_after_the_gate/Ghost")
+
+
+def test_the_next_one(own):
+    own.portal.call(late.GATE.set)
+    own.portal.call(late.asyncio.wait, late.TASKS)
+    assert own.get("/dancers").json() == ["Sand"]
+"""
+
 
 def late_app(example: Example, how: str, **files: str) -> Example:
     """An app that goes on after it has answered."""
@@ -215,7 +345,7 @@ EACH = pytest.mark.parametrize(
 def test_settled_waits_for_all_that_requests_have_begun(example: Example, how: str) -> None:
     """In tasks, threads and executors, in async tests and sync ones."""
     run = late_app(example, how, test_late=SETTLED).run(*isolation(how))
-    run.expect(passed=11).says("cut off: ").never_says("refused")
+    run.expect(passed=20).says("cut off: ").never_says("refused")
 
 
 @EACH
@@ -232,19 +362,44 @@ def test_what_goes_on_is_cut_off_and_named_once(example: Example, how: str) -> N
     options = (*isolation(how), "-W", "ignore::pytest.PytestUnhandledThreadExceptionWarning", "-q")
     run = project.run("--arena-settle=0.2", *options).expect(passed=6)
     told = "has ended, and work that a request had begun was cut off: "
-    run.says(f"arena: test_late.py::test_leaves_a_task[0] {told}", "late.py:48 await asyncio")
-    run.says(f"arena: test_late.py::test_leaves_a_thread {told}", "late.py:33 GATE.wait(60)")
-    run.says(f"test_leaves_a_raw_one {told}", "late.py:38 GATE.wait(60)")
+    run.says(f"arena: test_late.py::test_leaves_a_task[0] {told}", "late.py:61 await asyncio")
+    run.says(f"arena: test_late.py::test_leaves_a_thread {told}", "late.py:36 GATE.wait(60)")
+    run.says(f"test_leaves_a_raw_one {told}", "late.py:41 GATE.wait(60)")
     run.says("arena: refused: a connection for work that a request of an earlier test had begun: ")
-    run.says("late.py:23 with sync_engine.begin()", ".connect(url")
+    run.says("late.py:26 with sync_engine.begin()", ".connect(url")
     assert run.output.count(told) == 3
+
+
+@EACH
+def test_what_waits_for_its_time_is_named_and_cancelled(example: Example, how: str) -> None:
+    """Nothing of it is on any stack."""
+    project = late_app(example, how, test_late=WAITING)
+    run = project.run(*isolation(how), "--arena-settle=0.1", "--arena-late=fail")
+    run.expect(1, passed=5, errors=4).says("late.py:102  TIMERS.append(")
+    run.says("late.py:92  TIMERS[-1].start()", "test_leaves_it_too[later] has ended, and work")
+
+
+@EACH
+def test_a_job_is_its_tests_whichever_thread_does_it(example: Example, how: str) -> None:
+    """Those that nobody has begun are cancelled; a thread that goes on may do the next test's."""
+    project = late_app(example, how, test_late=QUEUED)
+    options = (*isolation(how), "-W", "ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    run = project.run("--arena-settle=0.1", *options).expect(1, passed=7, failed=1)
+    run.says("work that a request had begun was cut off: ", "POOL.submit(after_the_gate, name)")
+    run.says("refused: a connection for work that a request of an earlier test had begun: ")
+
+
+def test_a_task_in_a_loop_that_goes_on_is_refused(example: Example) -> None:
+    """Of a client that the reader has made, and keeps."""
+    run = late_app(example, "copy", test_late=WIDE).run("--arena-settle=0.1").expect(passed=2)
+    run.says("test_leaves_a_task has ended, and work", "refused: a connection for work")
 
 
 def test_what_a_fixtures_tear_down_has_begun_counts(example: Example) -> None:
     """It is the test's, whose coroutine has ended by then."""
     project = late_app(example, "copy", test_late=TEARDOWN)
     run = project.run("--arena-late=fail", "--arena-settle=0.1").expect(1, passed=2, errors=2)
-    run.says("test_whose_fixture_asks_last has ended, and work", "late.py:33  GATE.wait(60)")
+    run.says("test_whose_fixture_asks_last has ended, and work", "late.py:36  GATE.wait(60)")
     run.says("test_whose_async_fixture_asks_last has ended, and work")
 
 

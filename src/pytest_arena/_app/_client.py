@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from pytest_arena._app import _app_errors
 from pytest_arena._app import _exchange as exchanges
 from pytest_arena._ledger import Request
+from pytest_arena._origin import WORK, watch_what_is_begun
 from pytest_arena._process import running_loop, when_imported
 from pytest_arena._process import seconds as now
 
@@ -113,7 +114,7 @@ def sending(hooks: Hooks, *, is_stream: bool = False) -> Iterator[Hops]:
     """
     hops, has_ended = Hops(), True
     hops.is_stream = is_stream
-    token = HOPS.set(hops)
+    token, work = HOPS.set(hops), WORK.set(getattr(hooks, "late_work", None))  # a test's
     try:
         yield hops
         has_ended = False
@@ -124,6 +125,7 @@ def sending(hooks: Hooks, *, is_stream: bool = False) -> Iterator[Hops]:
         raise
     finally:
         HOPS.reset(token)
+        WORK.reset(work)
         ends = [*(request.began for request in hops[1:]), now()]
         for request, end in zip(hops, ends, strict=True) if hops else ():
             request.seconds = end - request.began
@@ -384,6 +386,8 @@ def _import_library() -> tuple[type[Any], type[Any]]:
 def watch_own_clients(asked: Callable[[object], Hooks | None]) -> Callable[[], None]:
     """Call hooks around requests of clients that are not ours, as around those of ours.
 
+    And know what is begun in any of them.
+
     They go by a transport of the HTTP library, or by the one of a framework's test client, whose
     classes are changed when they are imported. None of them is imported here. Cost: a microsecond
     a request of ours.
@@ -395,6 +399,7 @@ def watch_own_clients(asked: Callable[[object], Hooks | None]) -> Callable[[], N
         What leaves the classes as they were.
     """
     undo = ExitStack()
+    undo.callback(watch_what_is_begun())
     for module, name in _TRANSPORTS.items():
         when_imported(module, functools.partial(_watch, name, asked, undo))
     return undo.close

@@ -130,7 +130,7 @@ OPTIONS = (
         "settle",
         "1",
         "How many seconds a test that passed waits at its end for the work that its requests have "
-        "begun and that goes on after their answers: tasks, and threads that are in your code. 1 "
+        "begun and that goes on after their answers: tasks, threads, timers, jobs of pools. 1 "
         "(default); 0 waits for nothing. It waits only where something still works.",
         "5",
         form="seconds",

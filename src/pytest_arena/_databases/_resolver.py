@@ -25,7 +25,7 @@ from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import asked_by_engine
 from pytest_arena._gate._listeners import engines_in_use, find_engines
 from pytest_arena._gate._registry import DatabaseUsage, Registry
-from pytest_arena._origin import frames
+from pytest_arena._origin import WORK, frames, user_line
 from pytest_arena._product import Aim, Asked, Database, Isolation, Key, Product
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
@@ -208,17 +208,16 @@ class Databases:
         self._connections.opened_raw(key)
 
     def refuse_late(self) -> None:
-        """Raise a LateWorkError for work whose test is over, in a thread that nobody can end."""
-        late = self._connections.late
-        frame = late.get(get_ident()) if late else None
-        if frame is None:
-            return
-        if frame not in frames(of_users=True):  # it is done; its thread may do another's work
-            del late[get_ident()]
-            return
-        error = _gate_notes.late_work()
-        self.ledger.note(f"{error.what}: {error.cause}")
-        raise error
+        """Raise a LateWorkError for work whose test is over, and that nobody can end."""
+        work, late = WORK.get(), self._connections.late
+        # A library's task, which a request has begun, may serve later ones.
+        is_late = work and work.is_over and (not _process.running_loop() or user_line())
+        if (frame := late.get(get_ident())) and frame not in frames(of_users=True):
+            del late[get_ident()]  # it is done; a library's thread may do another's work
+        if is_late or get_ident() in late:
+            error = _gate_notes.late_work()
+            self.ledger.note(f"{error.what}: {error.cause}")
+            raise error
 
     def given_out(self, key: Key) -> None:
         """Somebody has the address of a database, and may have others use it, at any time."""

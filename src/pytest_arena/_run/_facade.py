@@ -133,7 +133,7 @@ class Arena:
     def settled(self, patience: float = 10.0) -> Awaitable[None]:
         """Wait until the work that this test's requests have begun is finished, all of it.
 
-        Tasks, threads that are in your code, and what they begin in turn. Await it in an async
+        Tasks, threads, timers, jobs of pools, and what they begin in turn. Await it in an async
         test; in a sync one it has waited when it returns. Costs next to nothing where nothing
         works.
 

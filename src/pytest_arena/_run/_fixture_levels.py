@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -104,11 +103,8 @@ class FixtureLevels:
             late_work.cut_off += test.left_open()
             for app_run in test.app_runs:
                 app_run.end_exchanges()  # in the middle of a statement it could not be ended
-            deque(late_work.waiting(), maxlen=0)
+            late_work.settled()
         lines = late_work.cut_off
-        if lines or test.failed:
-            frames = ((ident, stack[-1]) for ident, stack in late_work.threads().items())
-            test.gate.registry.late.update(frames)
         told = "has ended, and work that a request had begun was cut off"
         if lines and self._late == "fail":
             raise late_error(lines, f"{test.plan.name} {told}")
@@ -123,6 +119,8 @@ class FixtureLevels:
                 stack.callback(app_run.close)
 
     def _end_tasks(self, test: RunningTest) -> None:
+        # Not earlier: a request that is closed may need its database.
+        test.late_work.end(test.gate.registry.late)
         for line in self._tasks.end():
             if line not in test.late_work.cut_off:  # else it is told
                 self._ledger.note(f"{{test}} left a task running, which was ended: {line}")

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from sqlalchemy.orm.session import _sessions  # close_all_sessions, its public user, closes them all
 
 from pytest_arena._app._client import HOPS
-from pytest_arena._gate._registry import Checkout, entry_of, held_by_sessions
+from pytest_arena._gate._registry import Checkout, alive, entry_of, held_by_sessions
 from pytest_arena._origin import line_of, line_of_coroutine, users_frames
 from pytest_arena._process import rest, running_loop, seconds
 from pytest_arena.errors import ConnectionLeak, IsolationError, LateWorkError
@@ -238,12 +238,14 @@ def _mutable_parts(app: object) -> list[tuple[str, dict[Any, Any]]]:
 class LateWork:
     """The work that the requests of one test have begun, and that goes on after their answers.
 
-    That is tasks in the loops in which the app has answered, and threads with the user's code on
-    their stacks: one that waits for work, as an executor's do, has none. What was at work when the
-    first request came is the app's own, or a fixture's.
+    That is tasks in the loops in which the app has answered, and what was given to threads, also
+    what still waits for one, or for its time. A library's own thread is known by the user's code
+    on its stack. What was at work when the first request came is the app's own, or a fixture's.
     """
 
     def __init__(self, patience: float, endless: set[str]) -> None:
+        self.is_over = False  # the test is
+        self.pieces: WeakKeyDictionary[Any, object] = WeakKeyDictionary()  # begun where
         self._patience = patience  # seconds
         self._endless = endless  # lines that were waited for in vain: once is enough for a run
         self._tasks_before: dict[asyncio.AbstractEventLoop, WeakSet[asyncio.Task[Any]]] = {}
@@ -271,32 +273,41 @@ class LateWork:
             if task is not here and _is_the_users(task) and not any(one.is_open for one in hops)
         ]
         of_tasks = [line_of_coroutine(task.get_coro()) or task.get_name() for task in tasks]
-        return list(map(str, [*of_tasks, *(line_of(one[0]) for one in self.threads().values())]))
+        at_work = {thread: line_of(one[0]) for thread, one in self.threads().items()}
+        begun = [self.pieces.get(one) for one in alive(self.pieces) if one.thread not in at_work]
+        return list(map(str, [*of_tasks, *at_work.values(), *filter(None, begun)]))
+
+    def end(self, late: dict[int, FrameType]) -> None:
+        """The test is over: nothing of it begins any more, and what goes on has no connection.
+
+        ``late`` is told at what a thread is that somebody else has begun: a library's.
+        """
+        self.is_over = True
+        late.update({thread: stack[-1] for thread, stack in self.threads().items()})
+        for piece in alive(self.pieces):
+            piece.cancel()
 
     def threads(self) -> dict[int, list[FrameType]]:
         """Return the threads that still work, with the frames of the user's code."""
         found = _threads_at_work() if self._tasks_before else {}
         return {key: found[key] for key in found if key not in self._threads_before}
 
-    def settled(self, patience: float) -> None:
-        """Wait for it. Raises a LateWorkError where it goes on."""
+    def settled(self, patience: float | None = None) -> None:
+        """As ``waiting``."""
         deque(self.waiting(patience), maxlen=0)
-        self._check_nothing_works(patience)
 
-    async def asettled(self, patience: float) -> None:
-        """Wait for it in a loop. Raises a LateWorkError where it goes on."""
+    async def asettled(self, patience: float | None = None) -> None:
+        """As ``waiting``, in a loop."""
         for _ in self.waiting(patience):
             await asyncio.sleep(0)
-        self._check_nothing_works(patience)
-
-    def _check_nothing_works(self, patience: float) -> None:
-        if lines := self.lines():
-            raise late_error(lines, f"work that a request had begun goes on after {patience:g} s")
 
     def waiting(self, patience: float | None = None) -> Iterator[None]:
         """Pause shortly, as long as something works and the time is not up.
 
         Without a time of its own it is the end of the test: what works then is cut off.
+
+        Raises:
+            LateWorkError: it goes on after the time that was given.
         """
         endless = self._endless if patience is None else set()
         end = seconds() + (self._patience if patience is None else patience)
@@ -306,6 +317,8 @@ class LateWork:
         if patience is None:
             self.cut_off += left
             self._endless.update(left)
+        elif left:
+            raise late_error(left, f"work that a request had begun goes on after {patience:g} s")
 
 
 _STEP = 0.0002  # seconds
@@ -325,8 +338,8 @@ def _threads_in_greenlets() -> set[int]:
 
 
 def _context_of(task: asyncio.Task[Any]) -> Context:
-    found = (one for one in gc.get_referents(task) if isinstance(one, Context))
-    return next(found, Context())  # from Python 3.12 on: task.get_context()
+    # From Python 3.12 on: task.get_context().
+    return next((one for one in gc.get_referents(task) if isinstance(one, Context)), Context())
 
 
 def _is_the_users(task: asyncio.Task[Any]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -204,8 +203,7 @@ class RunningTest(Hooks):
         self.late_work.cut_off += self.left_open()
         for app_run in self.app_runs:
             await app_run.aclose_exchanges()
-        for _ in self.late_work.waiting():
-            await asyncio.sleep(0)
+        await self.late_work.asettled()
 
     async def aclose(self) -> None:
         """Close what needs the loop."""
