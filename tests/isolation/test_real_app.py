@@ -120,6 +120,7 @@ from app import app
 
 with socket.socket() as listening:
     listening.bind(("127.0.0.1", 0))
+    listening.listen()  # or who asks before uvicorn does is refused
     print(listening.getsockname()[1], flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listening])
 """
