@@ -56,6 +56,8 @@ async def read_in_parts(app: ASGIApp, scope: Scope, receive: Any, send: Any) -> 
                 await asyncio.wait_for(is_sending.wait(), _STATEMENT)
             task.cancel()
             await asyncio.wait([task], timeout=_PATIENCE)
+        if task.done():
+            task.result()  # what its clean-up has raised is the test's to hear
         raise
 
 
