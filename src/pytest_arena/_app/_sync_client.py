@@ -190,7 +190,7 @@ def _recording(handle: Callable[..., Any], login: Login | None) -> Any:
 
 def _read_in_parts(app: ASGIApp) -> ASGIApp:
     async def answering(scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] == "websocket" or getattr(clients.HOPS.get(), "is_stream", False):
+        if scope["type"] == "websocket" or getattr(clients.HOPS.get(None), "is_stream", False):
             await exchanges.read_in_parts(app, scope, receive, send)
         else:
             await app(scope, receive, send)
