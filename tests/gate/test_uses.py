@@ -68,6 +68,18 @@ def test_what_is_not_out_any_more_is_counted_by_then(gate: Any, entry: Any, end:
     assert gate.registry._taken.answer > seen
 
 
+def test_one_that_goes_back_inside_a_transaction_may_be_used_at_any_time(
+    gate: Any, entry: Any
+) -> None:
+    """Its pool rolls nothing back: whoever takes it next may commit what was written before."""
+    usage, driver = DatabaseUsage(gate.registry, KEY), gate.registry.find(entry).handle._reference()
+    driver.execute("BEGIN")
+    gate.checked_in(None, entry)
+    driver.execute("ROLLBACK")
+    assert not usage.before_next(lambda: None)
+    assert usage() < usage()
+
+
 class Other(Entry):
     """Whatever another thread has meanwhile: taken from a pool, or opened without one."""
 

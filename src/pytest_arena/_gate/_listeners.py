@@ -134,6 +134,8 @@ class Gate:
     def checked_in(self, _dbapi_connection: Any, entry: Any) -> None:
         """The connection is back in its pool, or is gone."""
         if (taken := self.registry.find(entry)) is not None and taken.handle is not None:
+            if taken.key and taken.handle.is_begun:  # its pool does not roll back
+                self.registry.may_be_used(taken.key)
             taken.handle.returned()
         self.registry.give_back(entry)
 

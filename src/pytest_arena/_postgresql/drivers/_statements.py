@@ -159,6 +159,14 @@ def _beyond(statement: str) -> str:
 
 _remembered = lru_cache(maxsize=1024)(_beyond)
 
+_MAKES = ("create ", "create\n", "alter ", "alter\n", "prepare transaction")
+
+
+def may_make_tables(statement: str) -> bool:
+    """Whether it may make a table, or leave a transaction to others. Costs half a microsecond."""
+    lowered = statement.lower()
+    return any(words in lowered for words in _MAKES)
+
 
 def _refuse_beyond(core: FindCore, connection: Any, statement: str | bytes) -> None:
     """Refuse a statement that reaches beyond the arena's database that it is run in.
@@ -166,14 +174,20 @@ def _refuse_beyond(core: FindCore, connection: Any, statement: str | bytes) -> N
     What ``arena_allow`` has let through is asked nothing, nor is the arena's own connection.
     """
     text = statement if isinstance(statement, str) else statement.decode(errors="replace")
+    beyond, makes_tables = reaches_beyond(text), may_make_tables(text)
     if (
-        not (beyond := reaches_beyond(text))
+        not (beyond or makes_tables)
         or (why := admitted(connection)) is None
         or why.address is None
+        or (now := core()) is None
     ):
         return
-    if (now := core()) is not None:
+    if beyond:
         raise now.ledger.refused(refused_beyond(beyond))
+    for database in now.provisioned():
+        isolation: Any = database.isolation
+        if database.product.name == "postgresql" and isolation is not None:
+            isolation.live.is_to_be_asked = True
 
 
 _DEFAULT = (

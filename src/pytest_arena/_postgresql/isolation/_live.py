@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,9 +13,9 @@ from pytest_arena._postgresql._control import ControlFailure, ServerLine, open_c
 from pytest_arena._postgresql.isolation._snapshots import Archive, RowsLost, Snapshot
 from pytest_arena._postgresql.journal._capture import install, uninstall
 from pytest_arena._postgresql.journal._journal_templates import check_fit, journaled
-from pytest_arena._postgresql.journal._server import Look, Restoration, ServerJournal
+from pytest_arena._postgresql.journal._server import Look, Restoration, ServerJournal, ServerMoment
 from pytest_arena._product import Held, held_by
-from pytest_arena.errors import ArenaError, impossible
+from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -62,6 +61,7 @@ class LiveDatabase:
         self.is_altered = False  # the journal was made anew, and there is no snapshot of it yet
         self.kept_as: tuple[str, str] | None = None  # a name and a title, for when it is given up
         self.is_lost = False
+        self.is_to_be_asked = False  # for moments: tables may be made in this level
         self.is_spoiled = False  # by us: whatever the level is asked, a copy takes its place
         # To read all that is there: warm, it takes a third.
         self.reader = ServerLine(lambda: open_control(self.address), self._lost)
@@ -237,53 +237,6 @@ class ServerLevel(Generic[LiveT]):
         is_same = self.archive is None and self.snapshot is self.live.snapshot
         is_given_up = self.live.kept_as or self.live.is_spoiled
         return is_same and not (is_given_up or self.owed or self.is_wrong)
-
-
-class ServerMoment:
-    """A point in time. What the server calls it is asked when somebody wants it, or has to.
-
-    The start of a level is called "".
-    """
-
-    __hash__ = None  # type: ignore[assignment]  # it is named later
-
-    def __init__(self, ask: Callable[[], str] | None) -> None:
-        self._ask, self._turn = ask, threading.Lock()
-        self._name = None if ask else ""
-        self.failure: ArenaError | None = None
-
-    def __eq__(self, other: object) -> bool:
-        if self is other or not isinstance(other, ServerMoment):
-            return self is other
-        return self._name is not None and self._name == other._name
-
-    def settle(self) -> None:
-        """Ask, if that was not done yet. Never raises."""
-        with self._turn:
-            ask, self._ask = self._ask, None
-            try:
-                self._name = ask() if ask else self._name
-            except ArenaError as error:
-                self.failure = error
-
-    def end(self) -> None:
-        """Its level is about to be left: it is asked for no more."""
-        with self._turn:
-            self._ask = None
-
-    @property
-    def name(self) -> str:
-        """What the server calls it.
-
-        Raises:
-            ArenaError: the server could not be asked.
-        """
-        self.settle()
-        if self.failure is not None:
-            raise self.failure
-        if self._name is None:
-            raise impossible("a moment is wanted whose level is gone")
-        return self._name
 
 
 class JournaledDatabase(LiveDatabase):
@@ -485,8 +438,9 @@ class JournaledDatabase(LiveDatabase):
     def moment(self, levels: Levels, *, exact: bool) -> ServerMoment:
         """Return a point in time.
 
-        As long as nobody uses the database, now is the same moment: so the server is asked by
-        whoever is about to use it, before that, and not at all where nobody does.
+        As long as nobody uses the database, now is the same moment, and this machine's clock names
+        it where that is the server's, too. Else the server is asked by whoever is about to use it,
+        before that, and not at all where nobody does.
 
         Only an ``exact`` one tells changes of the schema from before where there are no event
         triggers; all tell the rows.
@@ -501,15 +455,23 @@ class JournaledDatabase(LiveDatabase):
             return self._moment[1]
         is_start = uses == self.seen and not (top.is_written or top.told)
         moment = ServerMoment(None if is_start else partial(self._asked, ServerJournal.moment))
-        if not self._before_next(moment.settle):
-            moment.settle()
+        is_quiet = self._before_next(moment.settle)
+        # Read after that: whoever is about to use it from here on asks, or comes later than this.
+        now = self._by_clock() if is_quiet and not is_start else ""
+        if now or not is_quiet:
+            moment.settle(now)
         if moment.failure is not None:
             raise moment.failure
         self._moment = uses, moment
         return moment
 
+    def _by_clock(self) -> str:
+        is_known = self._line.is_open and not self.is_to_be_asked
+        return self._line.do(ServerJournal.now) if is_known else ""
+
     def close_moments(self, *, are_over: bool) -> None:
         """Ask for the last one, if what follows is another level's."""
+        self.is_to_be_asked = False
         last, self._moment = self._moment, None
         if last is not None:
             (last[1].end if are_over else last[1].settle)()

@@ -168,6 +168,8 @@ def _to_be_set(sequences: Sequence[tuple[int, str]], to: str) -> str:
 _IMAGES = (
     "WITH (autovacuum_enabled = false, toast.autovacuum_enabled = false, toast_tuple_target = 8160)"
 )
+# When its transaction was begun.
+_BEGUN = "t timestamptz NOT NULL DEFAULT pg_catalog.now()"
 _SMALL = "WITH (autovacuum_enabled = false)"
 
 
@@ -177,12 +179,13 @@ def layout(schema: str) -> str:
     return f"""{hidden}
 CREATE SCHEMA IF NOT EXISTS {schema};
 CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.j
-    (rel oid NOT NULL, op int4 NOT NULL, x xid8 NOT NULL, r text NOT NULL) {_IMAGES};
+    (rel oid NOT NULL, op int4 NOT NULL, x xid8 NOT NULL, r text NOT NULL, {_BEGUN}) {_IMAGES};
 CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.jold
     (level int4 NOT NULL, rel oid NOT NULL, op int4 NOT NULL, r text NOT NULL) {_IMAGES};
 CREATE INDEX IF NOT EXISTS jold_level ON {schema}.jold (level);
 CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.ddl
-    (what text NOT NULL, x xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id()) {_SMALL};
+    (what text NOT NULL, x xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(), {_BEGUN})
+    {_SMALL};
 CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.filled
     (level int4 NOT NULL, rel oid NOT NULL) {_SMALL};
 CREATE TABLE IF NOT EXISTS {schema}.tables

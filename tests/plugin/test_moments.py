@@ -1,0 +1,306 @@
+"""Which request changed what is told without asking the server around each of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.shop import APP, env_of, shop
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+# Tells what was said on connections of arena's own since the last test.
+COUNTED = """
+from pytest_arena._postgresql import _control
+
+asked = []
+
+
+def counting(kind, name):
+    say = getattr(kind, name)
+
+    def said(control, sql, *args, **options):
+        asked.append(sql)
+        return say(control, sql, *args, **options)
+
+    setattr(kind, name, said)
+
+
+counting(_control._PsycopgControl, "ask")
+counting(_control._LibpqControl, "_execute")
+
+
+def pytest_runtest_logfinish(nodeid):
+    said = [sql.partition("(")[0].strip()[:30] for sql in asked]
+    print(f"\\n{nodeid.partition('::')[2]} asked {said}")
+    asked.clear()
+"""
+# Another machine's, which goes half a second after this one's.
+ANOTHER_CLOCK = """
+from pytest_arena import _process
+
+read = _process.machine.read
+_process.machine.read = lambda: read() + 500_000
+"""
+
+REQUESTS = """
+import pytest
+from app import Order
+
+
+async def test_first(client):
+    await client.post("/orders/chair")
+
+
+@pytest.mark.parametrize("number", [1, 3, 10])
+async def test_writes(client, number):
+    for _ in range(number):
+        assert (await client.post("/orders/chair")).status_code == 201
+
+
+@pytest.mark.parametrize("number", [1, 10])
+async def test_reads(client, number):
+    for _ in range(number):
+        await client.get("/orders")
+
+
+async def test_between(client, db_session):
+    for item in ("chair", "lamp"):
+        db_session.add(Order(item="vase"))
+        await client.post(f"/orders/{item}")
+
+
+def test_sync(test_client):
+    for _ in range(3):
+        test_client.post("/orders/chair")
+
+
+def test_none(arena):
+    pass
+"""
+
+
+def test_a_test_that_used_its_database_asks_once(example: Example) -> None:
+    """Whatever its requests: to take back what it wrote. One that did not use it asks nothing."""
+    env = {**env_of("undo"), "ARENA_VERIFY": ""}
+    run = shop(example, conftest=COUNTED, test_it=REQUESTS).run("-s", env=env).expect(passed=9)
+    names = [f"writes[{number}]" for number in (1, 3, 10)]
+    names += ["reads[1]", "reads[10]", "between", "sync"]
+    run.says(*(f"test_{name} asked ['EXECUTE leave']" for name in names), "test_none asked []")
+
+
+def test_another_machines_clock_is_not_gone_by(example: Example) -> None:
+    """Then the server is asked, by whoever is about to use it."""
+    env = {**env_of("undo"), "ARENA_VERIFY": ""}
+    counted = shop(example, conftest=ANOTHER_CLOCK + COUNTED, test_it=REQUESTS)
+    run = counted.run("-s", env=env).expect(passed=9)
+    twice = "'EXECUTE moment', 'EXECUTE moment'"
+    run.says(f"test_writes[3] asked [{twice}, 'EXECUTE leave']", "test_none asked []")
+
+
+MORE_OF_THE_APP = """
+
+import asyncio
+from sqlalchemy import text
+
+tasks, go = [], []
+INSERT = text("INSERT INTO made VALUES (7)")
+
+
+async def late(item, may_end):
+    async with maker() as session:
+        session.add(Order(item=item))
+        await session.flush()
+        tasks[0].set_result(None)
+        await may_end.wait()
+        await session.commit()
+
+
+@app.post("/late/{item}")
+async def begin(item: str):
+    tasks[:], go[:] = [asyncio.get_running_loop().create_future()], [asyncio.Event()]
+    tasks.append(asyncio.create_task(late(item, go[0])))
+    await tasks[0]
+
+
+@app.post("/end")
+async def end():
+    go[0].set()
+    await tasks[1]
+
+
+@app.post("/prepare/{name}")
+async def prepare(name: str):
+    async with engine.connect() as connection:
+        await connection.execute(text("INSERT INTO orders (item, status) VALUES ('vase', 'new')"))
+        await connection.execute(text(f"PREPARE TRANSACTION '{name}'"))
+
+
+@app.post("/commit/{name}")
+async def commit(name: str):
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text(f"COMMIT PREPARED '{name}'"))
+
+
+@app.post("/make/{how}")
+async def make(how: str):
+    async with engine.begin() as connection:
+        if how == "text":
+            await connection.execute(text("CREATE TABLE made (n int)"))
+        elif how == "driver":
+            raw = await connection.get_raw_connection()
+            await raw.driver_connection.execute("SELECT 1; CREATE  TABLE made (n int)")
+        else:
+            await connection.execute(text("SELECT make()"))
+
+
+@app.post("/fill")
+async def fill():
+    async with engine.begin() as connection:
+        await connection.execute(INSERT)
+"""
+EXACT = """
+import asyncio
+import uuid
+import pytest
+from app import Order, go, maker, tasks
+
+
+def items(changes):
+    return sorted(row.after["item"] for row in changes["orders"].inserted)
+
+
+async def test_requests_one_by_one_at_once_and_what_comes_between(arena, client, db_session):
+    for item in ("chair", "lamp"):
+        db_session.add(Order(item="between"))
+        await client.post(f"/orders/{item}")
+    await asyncio.gather(*(client.post("/orders/chair") for _ in range(3)))
+    await client.get("/orders")
+    for _ in range(2):
+        assert [items(arena.changes(place)) for place in range(6)] == [
+            ["chair"], ["lamp"], *[["chair"] * 3] * 3, []
+        ]
+    assert len(items(arena.changes())) == 7
+
+
+async def test_an_open_transaction_over_requests(arena, client):
+    await client.post("/orders/lamp")
+    async with maker() as session:
+        session.add(Order(item="kept"))
+        await session.flush()
+        await client.post("/orders/chair")
+        await client.get("/orders")
+        await session.commit()
+    await client.post("/orders/lamp")
+    found = [items(arena.changes(place)) for place in range(4)]
+    assert found == [["lamp"], ["chair"], [], ["lamp"]]
+    assert items(arena.changes()) == ["chair", "kept", "lamp", "lamp"]
+
+
+async def test_a_task_that_commits_in_a_later_request(arena, client):
+    await client.post("/late/vase")
+    await client.post("/orders/chair")
+    await client.post("/end")
+    await client.post("/orders/lamp")
+    found = [items(arena.changes(place)) for place in range(4)]
+    assert found == [[], ["chair"], ["vase"], ["lamp"]]
+
+
+async def test_a_task_that_commits_between_two_requests(arena, client):
+    await client.post("/late/vase")
+    await client.post("/orders/chair")
+    go[0].set()
+    await tasks[1]
+    await client.post("/orders/lamp")
+    assert [items(arena.changes(place)) for place in range(3)] == [[], ["chair"], ["lamp"]]
+    assert items(arena.changes()) == ["chair", "lamp", "vase"]
+
+
+@pytest.mark.parametrize("how", ["text", "driver"])
+async def test_rows_of_a_table_that_a_request_made(arena, client, how):
+    for path in ("/orders/chair", f"/make/{how}", "/fill", "/orders/lamp", "/fill"):
+        await client.post(path)
+    found = [arena.changes(place).tables for place in range(5)]
+    orders = ("orders", "stock")
+    assert found == [orders, ("the schema",), ("made",), orders, ("made",)]
+
+
+async def test_a_transaction_that_is_prepared_and_committed_later(arena, client):
+    name = uuid.uuid4().hex
+    for path in (f"/prepare/{name}", "/orders/chair", f"/commit/{name}", "/orders/lamp"):
+        await client.post(path)
+    found = [items(arena.changes(place)) for place in range(4)]
+    assert found == [[], ["chair"], ["vase"], ["lamp"]]
+
+
+async def test_blocks(arena, client):
+    from pytest_arena import inserted, updated
+
+    await client.post("/orders/lamp")
+    async with arena.expect_changes(orders=inserted(1, item="chair"), stock=updated()):
+        await client.post("/orders/chair")
+    await client.post("/orders/lamp")
+
+
+def test_of_a_sync_client(arena, test_client):
+    for item in ("chair", "lamp", "chair"):
+        test_client.post(f"/orders/{item}")
+    assert [items(arena.changes(place)) for place in range(3)] == [["chair"], ["lamp"], ["chair"]]
+"""
+FROZEN = """
+import freezegun
+import pytest
+import time_machine
+
+
+@pytest.fixture(autouse=True, params=[freezegun.freeze_time, time_machine.travel])
+def frozen(request):
+    with request.param("2001-01-01"):
+        yield
+"""
+
+
+@pytest.mark.parametrize("conftest", ["", ANOTHER_CLOCK], ids=["clock", "asked"])
+def test_who_changed_what_is_exact(example: Example, conftest: str) -> None:
+    """By the clock and by asking, and by both in one test."""
+    files = shop(example, conftest=conftest, test_it=EXACT).with_files(app=APP + MORE_OF_THE_APP)
+    files.run(env=env_of("undo")).expect(passed=9)
+
+
+def test_in_a_test_whose_time_stands_still(example: Example) -> None:
+    """What the test is told is not what the server says."""
+    files = shop(example, conftest=FROZEN, test_it=EXACT).with_files(app=APP + MORE_OF_THE_APP)
+    files.run(env=env_of("undo")).expect(passed=18)
+
+
+UNHEARD = """
+import pytest
+from sqlalchemy import text
+
+
+@pytest.fixture(scope="module")
+def made(arena):
+    with arena.session() as session:
+        session.execute(text(
+            "CREATE FUNCTION make() RETURNS void LANGUAGE sql AS 'CREATE TABLE made (n int)'"
+        ))
+        session.commit()
+
+
+async def test_it(arena, client, made):
+    await client.post("/make/function")
+    await client.post("/fill")
+    await client.get("/orders")
+    print(arena.changes())
+    assert arena.changes()["made"].inserted[0].after["n"] == 7
+"""
+
+
+def test_a_table_that_is_made_unheard_is_told_with_a_word(example: Example) -> None:
+    """By a function: its rows come when somebody looks, and the story says so."""
+    files = shop(example, test_it=UNHEARD).with_files(app=APP + MORE_OF_THE_APP)
+    run = files.run("-s", env=env_of("undo")).expect(passed=1)
+    run.says("the schema changed='rows of new tables may be told late'")
