@@ -89,7 +89,7 @@ class Look:
 
 
 class ServerMoment:
-    """A point in time. What the server calls it is asked when somebody wants it, or has to.
+    """A point in time, by our clock; or what the server calls it is asked by whoever has to know.
 
     The start of a level is called "".
     """
