@@ -227,6 +227,34 @@ async def test_1(wide, client, db_session):
 async def test_2(wide, client): ...
 """
 
+# The worker of a connection that is taken back ends when the loop is closed, as it may at any time.
+CLOSED_LOOP = """
+import asyncio, sqlite3, threading
+from sqlalchemy.ext.asyncio import create_async_engine
+
+runner, closed, kept = asyncio.Runner(), threading.Event(), []
+
+class Slow(sqlite3.Connection):
+    def close(self):
+        closed.wait(60)
+        super().close()
+
+engine = create_async_engine("sqlite+aiosqlite:///dev.db", connect_args={"factory": Slow})
+
+async def leave():
+    kept.append(await engine.connect())
+    return await kept[0].get_raw_connection()
+
+def test_leaves_a_connection():
+    kept.append(runner.run(leave()).driver_connection._thread)
+
+def test_closes_its_loop():
+    runner.close()
+    closed.set()
+    kept[-1].join(60)
+    assert not kept[-1].is_alive()
+"""
+
 
 def test_leaks_fail_their_test_and_disturb_no_other(example: Example) -> None:
     """P2, P7: the line that took it is named; a failed test is not told of its leaks as well."""
@@ -309,3 +337,9 @@ def test_runs_that_run_no_test(example: Example) -> None:
     assert off.status == 0, off.output
     late = project.with_paths({"conftest.py": "pytest_plugins = ['pytest_arena.plugin']"})
     assert late.run(plugin=False).says("was loaded too late").status == 4
+
+
+def test_what_ends_a_connection_answers_no_loop_pitfall_148(example: Example) -> None:
+    """P2: its loop may be closed by then, and the worker's failure be another test's."""
+    run = example.with_files(test_it=CLOSED_LOOP).run().expect(1, passed=2, errors=1)
+    run.says("ERROR at teardown of test_leaves_a_connection", "kept.append(await engine.connect())")

@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import weakref
+from _thread import start_new_thread
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from weakref import WeakKeyDictionary
 
-    from sqlalchemy.engine import Connection, Dialect
+    from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Session
     from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -468,21 +469,20 @@ def is_foreign(dbapi_connection: object) -> bool:
     return False
 
 
-def drop_quietly(dialect: Dialect) -> None:
+def drop_quietly(dialect: Any) -> None:
     """Have the pools of a dialect drop what belongs to another loop, instead of talking to it.
 
     SQLAlchemy pings a connection *before* any listener may look at it, and terminates one by
     saying goodbye in the running loop: either fails in another loop, with tracebacks in the log.
-    Wraps three methods of the instance; a method call more for each ping and close.
+    Wraps three methods of the dialect, none of its class; a call more for each ping and close.
     """
-    if not dialect.is_async or dialect.driver == "aiosqlite":
+    if not dialect.is_async:
         return
-    instance: Any = dialect  # its methods are replaced, its class's are not
     quiet = _without_awaiting if dialect.driver in _WITHOUT_LOOP else _quiet
-    instance.do_close, instance.do_terminate = quiet(dialect.do_close), quiet(dialect.do_terminate)
+    dialect.do_close, dialect.do_terminate = quiet(dialect.do_close), quiet(dialect.do_terminate)
     if quiet is _quiet:
         ping = dialect.do_ping
-        instance.do_ping = lambda connection: not is_foreign(connection) and ping(connection)
+        dialect.do_ping = lambda connection: not is_foreign(connection) and ping(connection)
 
 
 def transport_of(connection: Any) -> Any:
@@ -510,11 +510,17 @@ def _quiet(end: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def _without_awaiting(end: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Psycopg's connections are closed by awaiting alone; libpq's can be, anywhere."""
+    """Psycopg's connections are closed by awaiting alone; libpq's can be, anywhere.
+
+    The worker of aiosqlite's answers the loop in which it is stopped, and that may be closed by
+    then. A thread has none; threading's own waits for a lock, which the collector may come upon.
+    """
 
     def close(dbapi_connection: Any) -> None:
         if in_greenlet():
             end(dbapi_connection)
+        elif stop := getattr(dbapi_connection.driver_connection, "stop", None):
+            start_new_thread(stop, ())
         else:
             dbapi_connection.driver_connection.pgconn.finish()
 
@@ -523,8 +529,7 @@ def _without_awaiting(end: Callable[[Any], None]) -> Callable[[Any], None]:
 
 def _hang_up(connection: Any) -> None:
     """End a connection that belongs to another loop, whatever that one does."""
-    reference = _owners.get(connection)
-    owner = reference() if reference is not None else None
+    owner = _owners.get(connection, nothing)()
     if owner is None or owner.is_closed():
         _force_close(connection)
         return
@@ -563,8 +568,7 @@ def _watch(loop: AbstractEventLoop) -> None:
 
 
 def _close_those_of(loop: AbstractEventLoop) -> None:
-    known = alive(_owners)
-    mine = [each for each in known if (owner := _owners.get(each)) is not None and owner() is loop]
+    mine = [each for each in alive(_owners) if _owners.get(each, nothing)() is loop]
     for connection in mine:
         _force_close(connection)
     with suppress(RuntimeError):  # another loop runs in this thread
