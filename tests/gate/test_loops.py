@@ -340,6 +340,9 @@ class TestOneLoopAfterAnother:
 
         with loops.here() as loop:
             found = loop.call(wait())
+        for thread in threading.enumerate():  # aiosqlite's has told the loop that it ends
+            if "_connection_worker_thread" in thread.name:
+                thread.join(FOR_EVER)
         del loop
         gc.collect()
         assert found() is None
