@@ -265,6 +265,53 @@ def test_2_finds_what_the_fixture_has_made(crew):
     assert names(engine) == ["crew", "worker"]
 """
 
+# What the test holds when its wide fixture is set up at last is the test's all the same.
+LATE = """
+import pytest
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from app import Dancer, engine
+
+Scoped = scoped_session(sessionmaker(engine))
+FIRST, KEPT = Dancer(name="the first fixture's"), []
+
+@pytest.fixture(scope="module", autouse=True)
+def first():
+    Scoped.add(FIRST)
+    yield
+    Scoped.remove()
+
+@pytest.fixture(scope="module")
+def late():
+    Scoped.add(Dancer(name="of a late one"))
+
+def test_1_leaves_what_it_made(request):
+    KEPT.append(Session(engine))
+    KEPT[-1].add(Dancer(name="left"))
+    Scoped.add(Dancer(name="left"))
+    request.getfixturevalue("late")
+
+def test_2_finds_what_the_fixtures_have_made(late):
+    assert not KEPT[-1].new
+    assert {dancer.name for dancer in Scoped.new} == {"the first fixture's", "of a late one"}
+
+def test_3_leaves_a_connection(request):
+    KEPT.append(Session(engine))
+    KEPT[-1].connection()
+    request.getfixturevalue("later")
+
+@pytest.fixture(scope="module")
+def later(): ...
+
+def test_4_leaves_a_transaction(request):
+    KEPT.append(Session(engine))
+    KEPT[-1].add(Dancer(name="left"))
+    KEPT[-1].flush()
+    request.getfixturevalue("latest")
+
+@pytest.fixture(scope="module")
+def latest(): ...
+"""
+
 OF_EXAMPLES = """
 from hypothesis import given, settings, strategies as st
 from sqlalchemy.orm import scoped_session, sessionmaker
@@ -364,6 +411,16 @@ def test_what_is_pending_in_an_async_scoped_session_pitfall_147(
 def test_what_a_wide_fixture_has_pending_stays(tmp_path: Path) -> None:
     """Its instances do, and what its thread has not committed yet; what a test has added goes."""
     run = run_of(tmp_path, "undo", WIDE_PENDING).expect(passed=2)
+    run.says(f"test_1_leaves_what_it_made left Dancer {LIVES_ON}")
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_what_a_test_holds_when_a_wide_fixture_comes_late_is_its_own(
+    tmp_path: Path, isolation: str
+) -> None:
+    """What the fixture adds is the fixture's; the rest goes with the test, and is told."""
+    run = run_of(tmp_path, isolation, LATE).expect(1, passed=4, errors=2)
+    run.says("ERROR at teardown of test_3", "ERROR at teardown of test_4")
     run.says(f"test_1_leaves_what_it_made left Dancer {LIVES_ON}")
 
 

@@ -189,7 +189,7 @@ class FixtureLevels:
             yield
         finally:
             for level in reversed(slipped):
-                levels.enter(level)
+                levels.enter(level, slipped[level])
             if untouched and any(level.owner is test for level in slipped):
                 test.overrides = [overrides.anew() for overrides in test.overrides]
 

@@ -59,6 +59,15 @@ class HeldByFixtures:
         held = {one.hash_key: frozenset(map(id, one)) for one in sessions_in_use()}
         return cls(begun, writes, frozenset(_sessions).difference(sessions_of_tests), others, held)
 
+    def without(self, others: HeldByFixtures) -> HeldByFixtures:
+        """Return what is held here and not there."""
+        begun = [one for one in self.transactions if one not in others.transactions]
+        writes, known = sum(one.writes for one in begun), others.instances
+        left = {key: held - known.get(key, frozenset()) for key, held in self.instances.items()}
+        left = {key: held for key, held in left.items() if held or key not in known}
+        sessions, threads = self.sessions - others.sessions, self.threads - others.threads
+        return HeldByFixtures(begun, writes, sessions, threads, left)
+
     def sessions_since(self) -> set[int]:
         """Return those that are there now and were not there then."""
         return {*_sessions}.difference(self.sessions)

@@ -117,8 +117,8 @@ class Levels:
         return self._stack[: self._stack.index(level) : -1]
 
     @unbroken()
-    def enter(self, level: Level) -> None:
-        """Open a level above all that stands."""
+    def enter(self, level: Level, of_the_test: _leaks.HeldByFixtures | None = None) -> None:
+        """Open a level above all that stands; a test may hold something by then."""
         number, started = len(self._stack), _process.seconds()
         self._cut_to(number)
         entered: list[Isolation] = []
@@ -141,7 +141,8 @@ class Levels:
             raise
         self._gate.let_go_of_stale()
         self._stack.append(level)
-        self._before[level] = _leaks.HeldByFixtures.now(self._gate, self._sessions_of_tests)
+        held = _leaks.HeldByFixtures.now(self._gate, self._sessions_of_tests)
+        self._before[level] = held.without(of_the_test) if of_the_test else held
         self._ledger.isolation_seconds += _process.seconds() - started
         self._hooks.pytest_arena_enter(level=level)
 
@@ -165,13 +166,18 @@ class Levels:
         """Return what wider fixtures held when a level was entered."""
         return self._before.get(level) or _leaks.HeldByFixtures()
 
-    def drop_clean_ones_of_the_test(self) -> list[Level]:
-        """Forget the test's level, and its example's, while nothing was written in the top one."""
-        dropped: list[Level] = []
+    def drop_clean_ones_of_the_test(self) -> dict[Level, _leaks.HeldByFixtures]:
+        """Forget the test's level, and its example's, while nothing was written in the top one.
+
+        Returns what was taken in each, and is held.
+        """
+        dropped: dict[Level, _leaks.HeldByFixtures] = {}
+        now = _leaks.HeldByFixtures.now(self._gate)
         for level in self._stack[::-1]:
+            held = now.without(self.held_before(level))
             if not level.serial or not self.drop_if_clean(level):
                 break
-            dropped.append(level)
+            dropped[level] = held
         return dropped
 
     @unbroken()
