@@ -9,7 +9,8 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
-from threading import Thread, get_ident
+from threading import Thread, get_ident, main_thread
+from threading import enumerate as all_threads
 from types import AsyncGeneratorType, CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from pytest_arena._config._load import is_library
 from pytest_arena._values import CodeLine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
 
 def user_line() -> CodeLine | None:
@@ -162,6 +163,17 @@ class Piece:
             self.work.pieces.pop(self, None)
 
 
+def is_of(thread: int, others: Container[int]) -> bool:
+    """Whether a thread is one of these, or one of them has started it, as a pool that grows does.
+
+    What the main thread has started, or any in a test's request, is nobody's else.
+    """
+    starters = {one.ident: getattr(one, "arena_starter", 0) for one in all_threads()}
+    while thread and thread not in others:
+        thread = starters.pop(thread, 0)  # numbers are given anew
+    return bool(thread)
+
+
 def watch_what_is_begun() -> Callable[[], None]:
     """Know what is given, as a part of some work, to threads, to pools of them, to a loop's clock.
 
@@ -174,7 +186,9 @@ def watch_what_is_begun() -> Callable[[], None]:
 
     def start(thread: Any) -> None:
         task = getattr(thread, "function", None) or thread._target or thread.run  # noqa: SLF001 - no other name
-        if (work := WORK.get()) and _is_the_users(task):
+        work, here = WORK.get(), get_ident()
+        thread.arena_starter = 0 if work or here == main_thread().ident else here
+        if work and _is_the_users(task):
             thread.run = Piece(work, thread.run, getattr(thread, "cancel", bool))
         kept[0](thread)
 

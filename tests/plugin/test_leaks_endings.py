@@ -227,6 +227,27 @@ async def test_1(wide, client, db_session):
 async def test_2(wide, client): ...
 """
 
+WIDE_CLIENT = """
+import pytest
+from starlette.testclient import TestClient
+from sqlalchemy import create_engine
+from app import app
+
+engine, KEPT = create_engine("sqlite:///dev.db"), []
+
+@app.post("/kept")
+def keep():
+    KEPT.append(engine.connect())
+
+@pytest.fixture(scope="module")
+def own():
+    with TestClient(app) as own:
+        yield own
+
+def test_leaves_a_connection(own):
+    own.post("/kept")
+"""
+
 # The worker of a connection that is taken back ends when the loop is closed, as it may at any time.
 CLOSED_LOOP = """
 import asyncio, sqlite3, threading
@@ -337,6 +358,12 @@ def test_runs_that_run_no_test(example: Example) -> None:
     assert off.status == 0, off.output
     late = project.with_paths({"conftest.py": "pytest_plugins = ['pytest_arena.plugin']"})
     assert late.run(plugin=False).says("was loaded too late").status == 4
+
+
+def test_what_a_request_of_a_wide_client_keeps_is_the_tests(example: Example) -> None:
+    """The client's thread is the fixture's, and it starts the one in which the endpoint works."""
+    run = example.with_files(test_it=WIDE_CLIENT).run().expect(1, passed=1, errors=1)
+    run.says("ERROR at teardown of test_leaves_a_connection", "KEPT.append(engine.connect())")
 
 
 def test_what_ends_a_connection_answers_no_loop_pitfall_148(example: Example) -> None:

@@ -199,6 +199,60 @@ def test_starts_on_a_whole_database(db_session):
     assert [one.name for one in db_session.query(Dancer)] == ["Sand"]
 """
 
+# A pool of a fixture's thread that begins a thread in the middle of each test.
+GROWS = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+import pytest
+from sqlalchemy import create_engine, text
+
+polling = create_engine("sqlite:///dev.db")
+begin, begun, go_on = [threading.Semaphore(0) for _ in range(3)]
+answers = []
+
+
+def read():
+    with polling.connect() as connection:
+        begun.release()
+        assert go_on.acquire(timeout=30)
+        answers.append(connection.scalars(text("SELECT name FROM dancers")).all())
+    with polling.connect():  # it is refused none
+        answers.append(None)
+
+
+def work():
+    for _ in range(2):
+        with ThreadPoolExecutor() as pool:
+            begin.acquire(timeout=30)
+            pool.submit(read)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def poller():
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    thread.join(30)
+    polling.dispose()
+    assert answers == [["Sand"], None, ["Sand"], None]
+
+
+def test_reads_nothing():
+    begin.release()
+    assert begun.acquire(timeout=30)
+
+
+def test_asks(test_client):
+    go_on.release()
+    assert test_client.get("/dancers").json() == ["Sand"]
+    begin.release()
+    assert begun.acquire(timeout=30)
+
+
+def test_the_next_one():
+    go_on.release()
+"""
+
 POLLERS = [f"{where}-{way}" for where in ("task", "thread") for way in ("async", "sync")]
 URLS = {"copy": "sqlite+aiosqlite:///dev.db", "undo": PRODUCTION, "clone": PRODUCTION}
 SYNC = {"copy": "sqlite:///dev.db"}
@@ -235,6 +289,12 @@ def test_a_transaction_at_each_boundary_pitfall_141(example: Example) -> None:
     """P2: its end is waited for, and so is a reader's."""
     run = example.with_files(test_it=SLOW).run()
     run.expect(passed=10).never_says("a new file was put")
+
+
+def test_a_pool_that_grows_in_a_test_pitfall_141(example: Example) -> None:
+    """P2: whose thread has begun a thread, his it is, also where that outlives the test."""
+    run = example.with_files(test_it=GROWS).run().expect(passed=3)
+    run.never_says("cut off", "refused")
 
 
 def test_a_statement_that_does_not_end_pitfall_141(example: Example) -> None:

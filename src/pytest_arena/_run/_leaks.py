@@ -18,7 +18,7 @@ from sqlalchemy.orm.session import _sessions  # close_all_sessions, its public u
 
 from pytest_arena._app._client import HOPS
 from pytest_arena._gate._registry import Checkout, alive, entry_of, held_by_sessions
-from pytest_arena._origin import line_of, line_of_coroutine, users_frames
+from pytest_arena._origin import is_of, line_of, line_of_coroutine, users_frames
 from pytest_arena._process import rest, running_loop, seconds
 from pytest_arena.errors import ConnectionLeak, IsolationError, LateWorkError
 
@@ -82,7 +82,7 @@ def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Ch
 
 
 def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
-    taken = [one for one in gate.registry.taken() if one.thread not in before.threads]
+    taken = [one for one in gate.registry.taken() if not is_of(one.thread, before.threads)]
     begun = [one for one in taken if one.in_transaction and one not in before.transactions]
     idle = [one for one in taken if one.serial == serial and one not in begun]
     held = _entries_of(before.sessions) + gate.registry.entries_of_others(serial) if idle else []
@@ -299,7 +299,7 @@ class LateWork:
     def threads(self) -> dict[int, list[FrameType]]:
         """Return the threads that still work, with the frames of the user's code."""
         found = _threads_at_work() if self._tasks_before else {}
-        return {key: found[key] for key in found if key not in self._threads_before}
+        return {key: found[key] for key in found if not is_of(key, self._threads_before)}
 
     def settled(self, patience: float | None = None) -> None:
         """As ``waiting``."""
