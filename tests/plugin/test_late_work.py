@@ -196,6 +196,38 @@ async def test_nothing_has_come_here(client):
     assert (await client.get("/dancers")).json() == ["Sand"]
 """
 
+EXAMPLES = """
+from hypothesis import given, settings, strategies as st
+import late
+
+settings.register_profile("few", deadline=None, max_examples=3, database=None)
+settings.load_profile("few")
+
+
+def finish():
+    for timer in late.TIMERS:
+        timer.join(10)
+
+
+@given(st.integers())
+def test_sync(test_client, number):
+    finish()
+    assert test_client.get("/dancers").json() == ["Sand"]
+    test_client.post("/timer/Late?seconds=0.2")
+
+
+@given(st.integers())
+async def test_async(client, number):
+    finish()
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    await client.post("/timer/Late?seconds=0.2")
+
+
+@given(st.integers())
+def test_is_cut_off(test_client, number):
+    test_client.post("/timer/Ghost?seconds=600")
+"""
+
 TEARDOWN = """
 import pytest
 
@@ -393,6 +425,13 @@ def test_a_task_in_a_loop_that_goes_on_is_refused(example: Example) -> None:
     """Of a client that the reader has made, and keeps."""
     run = late_app(example, "copy", test_late=WIDE).run("--arena-settle=0.1").expect(passed=2)
     run.says("test_leaves_a_task has ended, and work", "refused: a connection for work")
+
+
+def test_each_example_is_waited_for(example: Example) -> None:
+    """What one has begun is not done in the next one; what is cut off is told of the test."""
+    run = late_app(example, "copy", test_late=EXAMPLES).run().expect(passed=3)
+    run.says("test_is_cut_off has ended, and work that a request had begun was cut off")
+    assert run.output.count("cut off: ") == 1
 
 
 def test_what_a_fixtures_tear_down_has_begun_counts(example: Example) -> None:

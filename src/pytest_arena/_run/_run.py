@@ -338,6 +338,7 @@ def conducted(
         __tracebackhide__ = True
         examples.begin()
         function(*args, **kwargs)
+        test.late_work.settled()
         examples.end()
 
     return beginning
