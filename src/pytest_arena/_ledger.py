@@ -92,6 +92,7 @@ class Ledger:
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    filled: dict[tuple[str, str], None] = field(default_factory=dict)  # products, with isolations
     table_seconds: dict[str, float] = field(default_factory=dict)  # by test, "" outside of any
     isolation_seconds: float = 0.0  # of the test
     verified: int = 0

@@ -321,7 +321,7 @@ class Database:
     busy: bool = False
     attached: bool = False  # also to connections that no engine of its own has opened
     login: ServerLogin | None = None  # that of the first engine which has named one
-    is_of_a_test: bool = False  # made in a test, after which it is as its template again
+    level: object = None  # that it was made in, if no wider fixture's has begun since
     born: int = 0  # one that is dropped and made again lands elsewhere than before
     lock: threading.RLock = field(default_factory=threading.RLock)
 

@@ -123,6 +123,7 @@ def _databases_line(summary: Summary) -> str:
     more = f" and {len(names) - _MOST_NAMES} more" * (len(names) > _MOST_NAMES)
     named = [f"database {', '.join(names[:_MOST_NAMES])}{more}"] * bool(names)
     named += [f"{summary.in_memory:,} databases in memory"] * are_many
+    named = named or ["a database in memory"]  # it ended with its test
     products, isolations = " and ".join(summary.products), " and ".join(summary.isolations)
     how = f"on {products}, isolation {isolations}; {_template_words(summary)}"
     return f"{' and '.join(named)} {how}"

@@ -227,7 +227,7 @@ def test_an_engine_in_memory_for_each_test_that_nobody_disposes_of(memory, turn)
     with memory.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "memory"
     assert not memory._has_events  # each statement would pay for it
-    assert len(provisioned()) <= 20
+    assert len(provisioned()) <= 5
 
 KEPT = []
 
@@ -238,7 +238,7 @@ def test_an_engine_in_memory_for_each_test_that_somebody_keeps(memory, turn):
         Base.metadata.create_all(kept)
         add(kept, f"Ruby {turn}")
         assert names(kept) == [f"Ruby {turn}"]
-    assert len(provisioned()) <= 22
+    assert len(provisioned()) <= 8
 """
 
 
@@ -248,7 +248,7 @@ def test_databases_of_engines_that_are_made_for_one_test_do_not_pile_up(tmp_path
     with untouched(example, "dev.db", "same.db", "wide.db", "pooled.db"):
         # From Python 3.13 on an engine that nobody disposes of is complained of.
         run = example.run("-W", "ignore").expect(passed=93)
-    run.says("database dev and 8", " databases in memory on SQLite")
+    run.says("database dev and 1", " databases in memory on SQLite")
 
 
 MANY = """

@@ -208,7 +208,7 @@ def test_an_engine_per_test_is_dropped_with_its_database(turn):
 def test_no_more_files_than_engines():
     live = _listeners._gates[-1].core.files.live[0]
     names = [file.name for file in live.iterdir()]
-    assert len([name for name in names if "level" not in name and "~" not in name]) == 5
+    assert len([name for name in names if "level" not in name and "~" not in name]) <= 5
 """
 
 

@@ -228,36 +228,31 @@ class Databases:
     def drop_orphans(self) -> list[Database]:
         """Between tests: drop the databases that nothing will ask for as they are now.
 
-        Those in memory end with their engines, or when there are too many. On a file, one that
-        only engines meant which are disposed of, or gone, starts from its template at its next use.
+        Those in memory end with their engines, if not with a level. On a file, one that only
+        engines meant which are disposed of, or gone, starts from its template at its next use.
         """
-        too_many = self._collect_engines()
+        if len(self.provisioned()) >= self._many:
+            gc.collect()  # an engine that was never disposed of waits for it
+            self._many = len(self.provisioned()) + _MANY
         engines = [engine for engine in engines_in_use() if engine not in self.known.own]
         used = {self.known.by_engine.get(engine.dialect) for engine in engines}
         dropped = [
             one for one in [*self.known.by_key.values()] if one not in used and self._may_drop(one)
         ]
-        # Somebody keeps the engines: a cache of the framework's, a list of the app's. One that is
-        # used again lands in a database that is as this one is now.
-        dropped += [one for one in too_many if one not in dropped]
         for database in dropped:
             self.known.drop(database)
         return dropped
 
-    def _collect_engines(self) -> list[Database]:
-        """An engine that was never disposed of waits for the garbage collector.
+    def drop_with_level(self, database: Database) -> bool:
+        """Drop a database in memory with the level that it was made in. Returns whether it was.
 
-        Each keeps three descriptors of its database, so that these are counted. Returns the
-        databases of tests gone by that are in memory, where there are too many of all; never the
-        first one, which ``db_session`` means.
+        It was nowhere before, and whoever keeps its engine has a new one at its next use. Not the
+        app's first one, nor one that a session of ours is on.
         """
-        if len(self.provisioned()) < self._many:
-            return []
-        gc.collect()
-        others = [one for one in [*self.known.by_key.values()] if one is not self.known.primary]
-        of_tests = [one for one in others if one.is_of_a_test and one.key.kind == "memory"]
-        self._many = len(self.provisioned()) - len(of_tests) + _MANY
-        return of_tests
+        ours = [self.known.by_engine.get(engine.dialect) for engine in self.known.own]
+        if is_over := database.key.kind == "memory" and database not in [self.known.primary, *ours]:
+            self.known.drop(database)
+        return is_over
 
     def _may_drop(self, database: Database) -> bool:
         if database.key.kind == "memory":
@@ -332,8 +327,9 @@ class Provision:
             for level in levels:
                 self.enter(isolation, database, level)
             self._ledger.isolation_seconds += _process.seconds() - started
-            database.is_of_a_test = bool(levels) and levels[-1].is_test
+            database.level = levels[-1] if levels else None
             database.isolation = isolation
+            self._ledger.filled[database.product.shown, isolation.name] = None
         except (ConfigError, ServerError, TemplateError) as error:
             database.failure = error
             raise self._ledger.refused(error) from error.__cause__

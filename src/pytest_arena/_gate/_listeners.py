@@ -170,6 +170,8 @@ class Gate:
         A test's temporary table would hide a real one from the next test; its lock would block it.
         """
         for record in self.registry.idle():
+            if record.aim and self.core.current(record.aim.key) is None:
+                continue  # its database is gone: it is not looked at, and never taken again
             # Its pool drops it at its next checkout, which may be never; its advisory locks and
             # what it listens to would go on until then.
             is_new = record.end_use() and record.key and record.process == os.getpid()

@@ -129,7 +129,7 @@ class Levels:
                 self._with_patience(enter, _PATIENCE_WITH_OTHERS)
                 entered.append(isolation)
                 # A wider fixture may write to it, and then it is that fixture's as well.
-                database.is_of_a_test &= level.serial > 0
+                database.level = database.level if level.is_test else None
         except (Held, ArenaError) as error:
             for isolation in entered:
                 isolation.forget()
@@ -276,6 +276,8 @@ class Levels:
         isolation = self._databases.ensure(database)
         if isolation.depth < len(self._stack):
             return False  # it was done when somebody broke in
+        if database.level is level and self._databases.drop_with_level(database):
+            return True
         reason = (
             f"{database.name}: locked by a connection that arena does not know or cannot end "
             "(another process, a half-read cursor)"

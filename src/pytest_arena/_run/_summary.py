@@ -42,14 +42,14 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         in_memory=databases.known.in_memory,
         unasked=tuple(name for name in named if name and name not in asked),
         unused=_unused(config, [*meant, *used], databases.known) if used else (),
-        suggestion=suggested_schema(config.root) if used and not config.schema else "",
+        suggestion=suggested_schema(config.root) if ledger.filled and not config.schema else "",
         spoiled=tuple(databases.files.changed()),
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
         built_seconds=sum(store.built_seconds for store in stores),
-        products=tuple(dict.fromkeys(one.product.shown for one in used)),
+        products=tuple(dict.fromkeys(product for product, _ in ledger.filled)),
         verified=ledger.verified,
         verified_seconds=ledger.verified_seconds,
-        isolations=tuple(dict.fromkeys(one.isolation.name for one in used if one.isolation)),
+        isolations=tuple(dict.fromkeys(isolation for _, isolation in ledger.filled)),
     )
 
 
