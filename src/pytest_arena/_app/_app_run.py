@@ -223,6 +223,7 @@ class AppRun:
             for client in self._test_clients:
                 stack.callback(client._arena_leave)  # noqa: SLF001 - ours, of another file
             stack.callback(self.end_exchanges)
+        self._clients.clear()  # they know us, and the collector would have to find that out
 
 
 def _state_of(client: Any) -> Callable[[], None]:

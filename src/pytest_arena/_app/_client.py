@@ -298,18 +298,6 @@ class AsyncClient(_Base):
             await self._arena_login.aonce(self)
         return self
 
-    def _arena_begin(self, scope: Scope, send: Any) -> Any:
-        """The app is called: record that, and hand on the state, of which the library has none."""
-        scope["state"] = dict(self._arena_host.state)
-        request = hop(scope.get("method", "WEBSOCKET"), scope["path"], self._arena_login)
-
-        async def noting(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                request.status = message["status"]
-            await send(message)
-
-        return noting
-
 
 class Transport(_BaseTransport):
     """What arena adds to the library's ``ASGITransport``: answers that are read as they come."""
@@ -358,9 +346,22 @@ def open_async_client(
     client._arena_host, client._arena_login = host, login  # noqa: SLF001 - a class of this file
     transport = client._transport  # noqa: SLF001 - the library has no other way
     if hasattr(transport, "app"):
-        begin = client._arena_begin  # noqa: SLF001 - as above
+        begin = functools.partial(_begin, host, login)  # not the client's: a cycle would keep it
         transport.app = reporting(transport.app, host.hooks, asked=host.app, begin=begin)
     return client
+
+
+def _begin(host: Host, login: Login | None, scope: Scope, send: Any) -> Any:
+    """The app is called: record that, and hand on the state, of which the library has none."""
+    scope["state"] = dict(host.state)
+    request = hop(scope.get("method", "WEBSOCKET"), scope["path"], login)
+
+    async def noting(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            request.status = message["status"]
+        await send(message)
+
+    return noting
 
 
 @functools.cache

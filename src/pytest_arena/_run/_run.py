@@ -158,6 +158,8 @@ class ArenaRun:
                 self.gate.lost.take()  # by the test itself, or an app that others have asked
                 self.current.test = None
                 self.ledger.end(self._facts(test))
+                test.cut(0)  # no cycle is left: what it has had is gone now, at no collection
+                test.app_runs.clear()
             self.current.in_teardown = False
         errors = test.errors if test is not None else []
         if test is not None and test.failed:

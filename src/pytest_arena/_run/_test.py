@@ -302,6 +302,8 @@ class RunningTest(Hooks):
     def cut(self, number: int) -> None:
         """Forget all turns after the first so many."""
         with self._lock:
+            for turn in self.turns[number:]:
+                turn.records.clear()  # each knows its turn
             del self.turns[number:]
             self.under_way = 0
 
