@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal as signals  # type: ignore[import-not-found]  # `signal` takes ten times as long: enums
 import gc
 import signal
 import threading
@@ -46,7 +47,7 @@ def unbroken() -> Iterator[None]:
         return
     rung: dict[int, Any] = {}
     # Those that lead into Python: what the system does itself cannot wait.
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    handlers = {number: signals.getsignal(number) for number in _SIGNALS}
     kept: dict[int, Any] = {number: one for number, one in handlers.items() if callable(one)}
 
     def wait(number: int, frame: Any) -> None:
@@ -56,11 +57,11 @@ def unbroken() -> Iterator[None]:
 
     try:
         for number in kept:
-            signal.signal(number, wait)
+            signals.signal(number, wait)
         yield
     finally:
         for number, handler in kept.items():
-            signal.signal(number, handler)
+            signals.signal(number, handler)
         for number, frame in rung.items():
             kept[number](number, frame)
 

@@ -311,6 +311,8 @@ def conducted(
     A coroutine's clients, lifespan and sessions are closed in the loop that the runner gives it.
     Where it is called once for each example, each of them begins like the first.
     """
+    if not inspect.iscoroutinefunction(function):
+        return function if examples is None else _beginning(function, examples)
 
     @functools.wraps(function)
     async def closing(*args: Any, **kwargs: Any) -> None:
@@ -330,11 +332,10 @@ def conducted(
         if examples is not None:
             await examples.aend()
 
-    if inspect.iscoroutinefunction(function):
-        return closing
-    if examples is None:
-        return function
+    return closing
 
+
+def _beginning(function: Callable[..., Any], examples: Examples) -> Callable[..., Any]:
     @functools.wraps(function)
     def beginning(*args: Any, **kwargs: Any) -> None:
         __tracebackhide__ = True
