@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from functools import cache, partial
 from threading import Thread, get_ident, main_thread
 from threading import enumerate as all_threads
+from traceback import walk_stack
 from types import AsyncGeneratorType, CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -44,14 +45,9 @@ def line_of_coroutine(coroutine: object) -> CodeLine | None:
     return line_of(found[-1] if found else None)
 
 
-def users_frames(top: FrameType | None) -> list[FrameType]:
+def users_frames(top: FrameType) -> list[FrameType]:
     """Return the frames of the user's code on a thread's stack, innermost first."""
-    found = []
-    while top is not None:
-        if not _is_library(top.f_code.co_filename):
-            found.append(top)
-        top = top.f_back
-    return found
+    return [one for one, _ in walk_stack(top) if not _is_library(one.f_code.co_filename)]
 
 
 def line_of(frame: FrameType | None) -> CodeLine | None:
@@ -73,13 +69,13 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
         waiting.insert(0, current.gr_frame)
     while waiting:
         frame = waiting.pop()
-        if frame is None:
-            continue
-        if not (of_users and _is_library(frame.f_code.co_filename)):
-            yield frame
-        waiting.append(frame.f_back)
-        if frame.f_code.co_name in _DOORS:
-            waiting += _behind(frame)
+        while frame is not None:
+            if not (of_users and _is_library(frame.f_code.co_filename)):
+                yield frame
+            if frame.f_code.co_name in _DOORS:
+                waiting += [frame.f_back, *_behind(frame)]
+                break
+            frame = frame.f_back
 
 
 # Functions behind which others wait: SQLAlchemy's way into sync code, and aiosqlite's worker by

@@ -322,6 +322,7 @@ class Transport(_BaseTransport):
         return self.library.Response(call.status, headers=headers, stream=body, extensions=names)
 
 
+_SERVER = {"base_url": "http://testserver"}
 _OF_THE_TRANSPORT = {"raise_app_exceptions", "root_path", "client"}
 
 
@@ -338,9 +339,7 @@ def open_async_client(
     others = {name: options[name] for name in options.keys() - own.keys()}
     try:
         transport = transport_kind(host.app, **own)
-        client: AsyncClient = kind(
-            **{"transport": transport, "base_url": "http://testserver", **others}
-        )
+        client: AsyncClient = kind(**{"transport": transport} | _SERVER | others)
     except TypeError as error:
         raise _app_errors.wrong_options(error, "the async client") from error
     client._arena_host, client._arena_login = host, login  # noqa: SLF001 - a class of this file

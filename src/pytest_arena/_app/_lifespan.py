@@ -101,7 +101,7 @@ class Lifespan:
             LifespanError: from the app's exception; or its loop does not run, so that waiting
                 would last for ever.
         """
-        if not self._started.done():
+        if not (self._is_up or self._started.done()):  # each request asks twice
             self._check_it_moves(blocked=None)
             if self.loop is running_loop():
                 await self._started_here.wait()

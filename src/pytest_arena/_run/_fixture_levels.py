@@ -315,6 +315,7 @@ class Examples:
             self._leave()
             await self._test.sessions.arestore(self._sessions)
         self._enter()
+        self._test.tasks.begin_example()
 
     def end(self) -> None:
         """After an example that went well.

@@ -336,7 +336,7 @@ _STEP = 0.0002  # seconds
 def _threads_at_work() -> dict[int, list[FrameType]]:
     tops = sys._current_frames()  # noqa: SLF001 - the documented way to the stacks of threads
     del tops[threading.get_ident()]  # this very frame: a cycle, which would keep its callers' too
-    found = {ident: users_frames(top) for ident, top in tops.items()}
+    found = dict(zip(tops, map(users_frames, tops.values()), strict=True))
     return {ident: stack for ident, stack in found.items() if stack}
 
 
@@ -401,7 +401,7 @@ class Tasks:
         finally:
             self._known.update(task for task in self._present() if task not in before)
 
-    def begin_call(self) -> None:
+    def begin_example(self) -> None:
         """In the test's own loop, before its coroutine: what runs already is its fixtures'."""
         self.see()
         self._of_fixtures = WeakSet(self._present())

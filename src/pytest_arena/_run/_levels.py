@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import _signal as signals  # type: ignore[import-not-found]  # `signal` takes ten times as long: enums
+import _signal as signal  # type: ignore[import-not-found]  # without enums, which take ten times as long
 import gc
-import signal
 import threading
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -47,8 +46,7 @@ def unbroken() -> Iterator[None]:
         return
     rung: dict[int, Any] = {}
     # Those that lead into Python: what the system does itself cannot wait.
-    handlers = {number: signals.getsignal(number) for number in _SIGNALS}
-    kept: dict[int, Any] = {number: one for number, one in handlers.items() if callable(one)}
+    kept: dict[int, Any] = {one: now for one in _SIGNALS if callable(now := signal.getsignal(one))}
 
     def wait(number: int, frame: Any) -> None:
         if number in rung:
@@ -57,11 +55,11 @@ def unbroken() -> Iterator[None]:
 
     try:
         for number in kept:
-            signals.signal(number, wait)
+            signal.signal(number, wait)
         yield
     finally:
         for number, handler in kept.items():
-            signals.signal(number, handler)
+            signal.signal(number, handler)
         for number, frame in rung.items():
             kept[number](number, frame)
 
@@ -277,8 +275,10 @@ class Levels:
         isolation = self._databases.ensure(database)
         if isolation.depth < len(self._stack):
             return False  # it was done when somebody broke in
-        if database.level is level and self._databases.drop_with_level(database):
-            return True
+        if database.level is level:
+            database.level = None  # it would keep the test
+            if self._databases.drop_with_level(database):
+                return True
         reason = (
             f"{database.name}: locked by a connection that arena does not know or cannot end "
             "(another process, a half-read cursor)"

@@ -185,7 +185,7 @@ class RunningTest(Hooks):
         """
         if running_loop() is None and (self.app_runs or self.sessions.is_used):
             raise no_asyncio()
-        self.tasks.begin_call()
+        self.tasks.see()
         self.of_fixtures = [one for app_run in self.app_runs for one in app_run.exchanges]
 
     async def astart(self) -> None:
