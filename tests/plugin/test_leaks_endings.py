@@ -370,3 +370,26 @@ def test_what_ends_a_connection_answers_no_loop_pitfall_148(example: Example) ->
     """P2: its loop may be closed by then, and the worker's failure be another test's."""
     run = example.with_files(test_it=CLOSED_LOOP).run().expect(1, passed=2, errors=1)
     run.says("ERROR at teardown of test_leaves_a_connection", "kept.append(await engine.connect())")
+
+
+FREED = """
+import gc, weakref
+
+SEEN = []
+
+async def test_1_asks(client):
+    gc.disable()
+    assert (await client.post("/dancers/x")).status_code == 201
+    SEEN.append(weakref.ref(client))
+
+def test_2_finds_nothing_of_it():
+    running = [one for one in gc.get_objects() if type(one).__name__ == "RunningTest"]
+    gc.enable()
+    assert SEEN[0]() is None
+    assert len(running) == 1
+"""
+
+
+def test_what_a_test_has_had_waits_for_no_garbage_collection(example: Example) -> None:
+    """Else each test would leave hundreds of objects to it, which is slow, and late."""
+    example.with_files(test_freed=FREED).run().expect(passed=2)

@@ -377,8 +377,8 @@ def _reconnected(holder: Connection) -> bool:
 
 
 def _proxied(connection: Connection) -> object:
-    # Its property would open another one where there is none, or none yet.
-    return getattr(connection, "_dbapi_connection", None)
+    # Its property would open another one where there is none.
+    return connection._dbapi_connection  # noqa: SLF001 - as said
 
 
 @dataclass(frozen=True, slots=True)

@@ -312,7 +312,7 @@ def conducted(
     Where it is called once for each example, each of them begins like the first.
     """
     if not inspect.iscoroutinefunction(function):
-        return function if examples is None else _beginning(function, examples)
+        return function if examples is None else _beginning(function, test, examples)
 
     @functools.wraps(function)
     async def closing(*args: Any, **kwargs: Any) -> None:
@@ -335,7 +335,7 @@ def conducted(
     return closing
 
 
-def _beginning(function: Callable[..., Any], examples: Examples) -> Callable[..., Any]:
+def _beginning(function: Callable[..., Any], test: RunningTest, examples: Examples) -> Any:
     @functools.wraps(function)
     def beginning(*args: Any, **kwargs: Any) -> None:
         __tracebackhide__ = True
