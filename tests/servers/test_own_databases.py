@@ -32,6 +32,8 @@ from tests.servers.postgresql import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.servers.crowded import Crowded
+
 
 @pytest.fixture(scope="module")
 def registry() -> Iterator[str]:
@@ -69,7 +71,8 @@ def exists(name: str) -> bool:
 
 SETTINGS = """
 SELECT d.datconnlimit, d.datacl::text,
-    (SELECT s.setconfig::text FROM pg_db_role_setting s WHERE s.setdatabase = d.oid)
+    (SELECT array_remove(s.setconfig, 'synchronous_commit=off')::text
+     FROM pg_db_role_setting s WHERE s.setdatabase = d.oid)
 FROM pg_database d WHERE d.datname = '{}'
 """
 
@@ -84,6 +87,21 @@ def test_a_copy_has_the_settings_and_grants_of_its_template_pitfall_088(
         with connect(copy) as app:
             assert app.execute("SHOW search_path").fetchone() == ('"$user", public, "od d"',)
             assert app.execute("SELECT a FROM t").fetchall() == [("x",)]
+
+
+@pytest.mark.parametrize("own_setting", ["", "local"])
+def test_no_commit_in_a_copy_waits_for_the_disk(crowded: Crowded, own_setting: str) -> None:
+    """Its rows are gone after the test. What the schema sets for its database is kept."""
+    with closing(ServerRegistry(crowded.by_socket, project="shop", registry="arena_sync")) as own:
+        name = own.create("building")
+        with closing(open_control(own.address_of(name))) as control:
+            assert control.ask("SHOW synchronous_commit") == "on"
+            if own_setting:
+                control.run(f"ALTER DATABASE {name} SET synchronous_commit = {own_setting}")
+        own.freeze(name)
+        template = own.finish_template(name, shelf="s", manifest=own_setting)
+        with closing(open_control(own.address_of(own.create("live", template=template)))) as app:
+            assert app.ask("SHOW synchronous_commit") == (own_setting or "off")
 
 
 def test_names_are_unique_short_and_ours(registry: str, template: str) -> None:

@@ -20,7 +20,8 @@ def source(name: str) -> str:
 
     A limit of connections, rights, and settings, of roles too, belong to a database and are not
     copied with it: what gives them to a copy are statements, None for nothing. As in pg_dump, the
-    values of some settings are lists of quoted names, of all others one text.
+    values of some settings are lists of quoted names, of all others one text. Nothing that a test
+    commits has to outlive the server: in a copy nobody waits for the disk.
     """
     return f"""
 WITH d AS (SELECT * FROM pg_database WHERE datname = {literal(name)}),
@@ -31,6 +32,9 @@ pairs AS (
     LEFT JOIN pg_roles r ON r.oid = s.setrole CROSS JOIN unnest(s.setconfig) pair
     WHERE s.setrole = 0 OR r.oid IS NOT NULL),
 statements (turn, statement) AS (
+    SELECT 0, format('ALTER DATABASE %I SET synchronous_commit TO off', '{_COPY}')
+    FROM pg_settings WHERE name = 'synchronous_commit' AND reset_val <> 'off'
+    UNION ALL
     SELECT 1, format('ALTER DATABASE %I WITH CONNECTION LIMIT %s', '{_COPY}', datconnlimit)
     FROM d WHERE datconnlimit >= 0
     UNION ALL
