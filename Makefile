@@ -14,7 +14,7 @@ NEW_ENOUGH := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 # $(1) an environment, $(2) what to install into it
 install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
 
-.PHONY: help demo demo-postgresql demo-faults test test-full test-with-sqlite capabilities walk lower map bench bench-quick format clean style check test-on-others test-with-other-plugins
+.PHONY: help demo demo-postgresql demo-faults test test-full test-with-sqlite capabilities walk lower map bench bench-quick bench-endurance format clean style check test-on-others test-with-other-plugins
 
 help:
 	@echo "make demo         an app's suite under the plugin: what each test had, what it left alone"
@@ -28,6 +28,7 @@ help:
 	@echo "make lower        lowers the exceptions to the house's measures to what they are"
 	@echo "make map          a row for each new module in docs/explanation/the-house.md"
 	@echo "make bench        how fast is it? Measures for some minutes, and writes docs/explanation/speed.md"
+	@echo "make bench-endurance  does a long run stay as quick as it began? 5,000 tests, three times"
 	@echo "make bench-quick  the same within a minute, for a first look; writes nothing"
 	@echo "make format       rewrite the code as 'make test' wants it"
 	@echo "make clean        remove everything that these targets made"
@@ -94,6 +95,9 @@ map: $(STAMP)
 
 bench: .venvs/bench/.installed
 	@.venvs/bench/bin/python -m bench
+
+bench-endurance: .venvs/bench/.installed
+	@.venvs/bench/bin/python -m bench --only endurance
 
 bench-quick: .venvs/bench/.installed
 	@.venvs/bench/bin/python -m bench --quick

@@ -1,4 +1,7 @@
-"""The command: `python -m bench [--quick | --smoke] [--only NAME] [--json FILE]`."""
+"""The command: `python -m bench [--quick | --smoke] [--only NAME] [--json FILE]`.
+
+What lasts long, `LASTING`, is measured where it is named alone.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from bench import (
     calls,
     effort,
     end_to_end,
+    endurance,
     evidence,
     loops,
     scenarios,
@@ -39,6 +43,7 @@ MEASURES = {
     "suites-postgresql": suites_postgresql.measure,
     "evidence": evidence.measure,
 }
+LASTING = {"endurance": endurance.measure}
 PAGE = ROOT / "docs" / "explanation" / "speed.md"
 
 
@@ -49,17 +54,20 @@ def main() -> None:
     where = ", ".join(filter(None, (machine(), named())))
     parts, tables = [f"{datetime.now(UTC):%Y-%m-%d}, {where}.\n"], []
     print(parts[0])
-    for name in given.only or MEASURES:
+    everything = MEASURES | LASTING
+    for name in given.only or (everything if given.smoke else MEASURES):
         started = perf_counter()
-        for table in MEASURES[name](chosen):
+        for table in everything[name](chosen):
             tables.append({"measure": name, **asdict(table)})
             parts.append(table.markdown())
             print(parts[-1])
         print(f"({name}: {perf_counter() - started:.0f} s)\n", file=sys.stderr)
     if given.json:
         given.json.write_text(json.dumps({"where": where, "tables": tables}, indent=2))
-    if chosen is effort.FULL and not given.only:
-        replace_tables(PAGE, "\n".join(parts))
+    is_lasting = given.only == [*LASTING]
+    if chosen is effort.FULL and (is_lasting or not given.only):
+        target = "bench-endurance" if is_lasting else "bench"
+        replace_tables(PAGE, "\n".join(parts), target=target)
         print(f"written to {PAGE.relative_to(ROOT)}")
 
 
@@ -68,7 +76,9 @@ def _arguments() -> argparse.Namespace:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="within a minute; writes nothing")
     size.add_argument("--smoke", action="store_true", help="does it run at all? No number is right")
-    parser.add_argument("--only", action="append", choices=list(MEASURES), help="may be repeated")
+    parser.add_argument(
+        "--only", action="append", choices=[*MEASURES, *LASTING], help="may be repeated"
+    )
     parser.add_argument("--json", type=Path, help="write the tables to this file as well")
     return parser.parse_args()
 

@@ -19,6 +19,7 @@ class Effort:
     boundary_rounds: int
     start_rounds: int
     call_rounds: int
+    endurance_tests: int
     wide: bool
     """Also the other sizes and both journal modes, and the slow alternatives at each."""
 
@@ -31,6 +32,7 @@ FULL = Effort(
     boundary_rounds=8,
     start_rounds=15,
     call_rounds=20,
+    endurance_tests=5000,
     wide=True,
 )
 QUICK = Effort(
@@ -41,6 +43,7 @@ QUICK = Effort(
     boundary_rounds=5,
     start_rounds=5,
     call_rounds=8,
+    endurance_tests=500,
     wide=False,
 )
 SMOKE = Effort(
@@ -51,5 +54,6 @@ SMOKE = Effort(
     boundary_rounds=1,
     start_rounds=1,
     call_rounds=1,
+    endurance_tests=10,
     wide=False,
 )

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BEGIN", "END", "Table", "milliseconds", "replace_tables"]
 
-BEGIN = "<!-- written by `make bench`, from here -->"
+BEGIN = "<!-- written by `make {}`, from here -->"
 END = "<!-- to here -->"
 
 
@@ -40,10 +40,11 @@ def _digits(seconds: float) -> int:
     return 1 if milliseconds >= 10 else 2 if milliseconds >= 1 else 3  # noqa: PLR2004 - three digits
 
 
-def replace_tables(page: Path, text: str) -> None:
-    """Put the text between the page's marks; what stands around them is written by hand."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+def replace_tables(page: Path, text: str, *, target: str = "bench") -> None:
+    """Put the text between the marks of a make target; what stands around is written by hand."""
+    mark = BEGIN.format(target)
+    before, begin, rest = page.read_text(encoding="utf-8").partition(mark)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"{page} has not both marks: {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+        raise ValueError(f"{page} has not both marks: {mark} and {END}")
+    page.write_text(f"{before}{mark}\n\n{text}\n{END}{after}", encoding="utf-8")
