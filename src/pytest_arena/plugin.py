@@ -241,11 +241,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         scenarios.begin(item)
 
 
-def _client_options(item: pytest.Item) -> dict[str, Any]:
+def _client_options(item: pytest.Item) -> Any:
     """Return the value of that fixture for a test that need not ask for it."""
     request = getattr(item, "_request", None)  # `arena` is of the session's scope: it has no other
-    options: dict[str, Any] = request.getfixturevalue("client_options") if request else {}
-    return options
+    return request.getfixturevalue("client_options") if request else {}
 
 
 def pytest_enter_pdb(config: pytest.Config) -> None:
@@ -352,32 +351,25 @@ def _raise(errors: list[Exception]) -> None:
 def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, object, object]:
     """A level of its own for each fixture that outlives the test."""
     run = request.config.stash[RUN]
-    if fixturedef.scope == "function":
-        with _a_refusal_is_a_failure(fixturedef):
+    try:
+        if fixturedef.scope == "function":
             run.fixtures.enter_test()
-        result = yield
-    else:
-        with _a_refusal_is_a_failure(fixturedef), _as_wide_fixture(fixturedef, request, run):
             result = yield
-        # pytest-asyncio's, for a scope: no task is in it yet.
-        if isinstance(result, asyncio.Runner):
-            run.tasks.see(result.get_loop())
+        else:
+            with _as_wide_fixture(fixturedef, request, run):
+                result = yield
+    except BaseException as error:  # a refusal, a timeout: as pytest does where a set-up fails
+        if fixturedef.cached_result is None:  # else no later test could set this fixture up
+            fixturedef.cached_result = (None, None, (error, None))
+        raise
+    # pytest-asyncio's, for a scope: no task is in it yet.
+    if isinstance(result, asyncio.Runner) and fixturedef.scope != "function":
+        run.tasks.see(result.get_loop())
     if fixturedef.argname == "tmp_path_factory":
         request.config.stash[TEMPORARY] = result
     if fixturedef.argname == "arena_app":
         run.apps.give(result)
     return result
-
-
-@contextmanager
-def _a_refusal_is_a_failure(fixturedef: Any) -> Iterator[None]:
-    """As pytest does where a set-up fails: else no later test could set this fixture up."""
-    try:
-        yield
-    except BaseException as error:  # a timeout as well
-        if fixturedef.cached_result is None:
-            fixturedef.cached_result = (None, None, (error, None))
-        raise
 
 
 @contextmanager
@@ -401,8 +393,7 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
 
 def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
     """What the fixture wrote, in its tear-down too, goes."""
-    owner = request.config.stash[WIDE].pop(fixturedef, None)
-    if owner is not None:
+    if (owner := request.config.stash[WIDE].pop(fixturedef, None)) is not None:
         request.config.stash[RUN].fixtures.leave(owner)
 
 
