@@ -41,12 +41,11 @@ def unbroken() -> Iterator[None]:
         with unbroken():
             isolation.leave()
     """
-    if threading.current_thread() is not threading.main_thread():  # a handler never runs in others
-        yield
-        return
     rung: dict[int, Any] = {}
+    is_main = threading.get_ident() == threading.main_thread().ident  # handlers run in no other
     # Those that lead into Python: what the system does itself cannot wait.
-    kept: dict[int, Any] = {one: now for one in _SIGNALS if callable(now := signal.getsignal(one))}
+    signals = _SIGNALS * is_main
+    kept: dict[int, Any] = {one: now for one in signals if callable(now := signal.getsignal(one))}
 
     def wait(number: int, frame: Any) -> None:
         if number in rung:
