@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-    from pytest_arena._run._apps import Apps
+    from pytest_arena._app._app_run import AppRun
 
 __all__ = [
     "RUN",
@@ -68,17 +68,20 @@ def arena_lifespan(
         with run.apps.session_lifespan(arena_app):
             yield
         return
-    request.getfixturevalue("_arena_in_use").start()
+    _app_run(request, arena_app)
+    run.apps.start()
     yield
 
 
-@pytest.fixture
-def _arena_in_use(arena_app: Any, request: pytest.FixtureRequest) -> Apps:
+def _app_run(request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
+    """Return what clients talk to. No fixture: that costs a test 330 calls in pytest."""
     run = request.config.stash[RUN]
-    if run.config.lifespan == "session":
-        request.getfixturevalue("arena_lifespan")
-    run.apps.use(arena_app)
-    return run.apps
+    if not (test := run.current.running()).has_app:
+        if run.config.lifespan == "session":
+            request.getfixturevalue("arena_lifespan")
+        run.apps.use(arena_app)
+        test.has_app = True
+    return run.apps.running()
 
 
 @pytest.fixture
@@ -99,42 +102,41 @@ def db_session(
     run = pytestconfig.stash[RUN]
     if not run.databases.known.know_engines():  # whoever gives the app, it makes them
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
-            request.getfixturevalue("_arena_in_use")
+            _app_run(request, request.getfixturevalue("arena_app"))
     test, meant = run.current.running(), run.database()
     return run.engines.open_session(test.sessions, meant, wants_async=test.plan.is_async)
 
 
 @pytest.fixture
-def client(
-    _arena_in_use: Apps, client_options: dict[str, Any], request: pytest.FixtureRequest
-) -> Any:
+def client(arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest) -> Any:
     """An async HTTP client bound to the app in this process; lifespan run, cookies kept."""
     _check_awaited(request)
-    return _arena_in_use.running().new_client(options=client_options)
+    return _app_run(request, arena_app).new_client(options=client_options)
 
 
 @pytest.fixture
 def client_as(
-    _arena_in_use: Apps, client_options: dict[str, Any], request: pytest.FixtureRequest
+    arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
 ) -> Callable[..., Any]:
     """`client_as("role")`: such a client, logged in through `arena_login`; several at once."""
     _check_awaited(request)
-    return _for_roles(_arena_in_use.running().new_client, client_options)
+    return _for_roles(_app_run(request, arena_app).new_client, client_options)
 
 
 @pytest.fixture
-def test_client(_arena_in_use: Apps, client_options: dict[str, Any]) -> Any:  # noqa: PT019 - its value is used
+def test_client(
+    arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
+) -> Any:
     """The sync test client of Starlette, FastAPI or Litestar; lifespan run, cookies kept."""
-    return _arena_in_use.running().new_test_client(options=client_options)
+    return _app_run(request, arena_app).new_test_client(options=client_options)
 
 
 @pytest.fixture
 def test_client_as(
-    _arena_in_use: Apps,  # noqa: PT019 - its value is used
-    client_options: dict[str, Any],
+    arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
 ) -> Callable[..., Any]:
     """`test_client_as("role")`: such a client, logged in through `arena_login`."""
-    return _for_roles(_arena_in_use.running().new_test_client, client_options)
+    return _for_roles(_app_run(request, arena_app).new_test_client, client_options)
 
 
 def _check_awaited(request: pytest.FixtureRequest) -> None:

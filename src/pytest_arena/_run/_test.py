@@ -163,6 +163,7 @@ class RunningTest(Hooks):
     app_runs: list[AppRun] = field(default_factory=list)  # the last one is what clients talk to
     blocks: list[Callable[[], None]] = field(default_factory=list)  # of `expect_changes`: `begin`
     turns: list[Turn] = field(default_factory=list)
+    has_app: bool = False  # clients talk to what the fixture `arena_app` is
     is_to_be_started: bool = False  # its app, whether or not a client asks it
     under_way: int = 0  # how many requests are
     changed: list[str] = field(default_factory=list)  # names of databases
