@@ -63,7 +63,8 @@ class Copy:
     ) -> None:
         self.live = live
         self.check: Callable[[], None] | None = None
-        self._moments: weakref.WeakSet[Moment] = weakref.WeakSet()  # those that somebody still has
+        # Those that somebody still has; to walk a `WeakSet` would cost ten times as much.
+        self._moments: weakref.WeakKeyDictionary[Moment, None] = weakref.WeakKeyDictionary()
         self._moment: Moment | None = None  # the last one
         self._owed: ways.Picture | None = None  # what stands at the path still has to become this
         with self._telling():
@@ -187,9 +188,10 @@ class Copy:
         """
         if exact:
             return self._read(lambda: self._moment_now(exact=True))
-        with suppress(sql.Busy, sql.FileFailure, OSError):
+        try:  # `suppress` would cost as much as half of the rest
             return self._moment_now(exact=False)
-        return None
+        except (sql.Busy, sql.FileFailure, OSError):
+            return None
 
     def _moment_now(self, *, exact: bool) -> Moment | None:
         file = self._file
@@ -200,7 +202,7 @@ class Copy:
             if picture is None:
                 return None
             self._moment = Moment(picture, at)
-            self._moments.add(self._moment)
+            self._moments[self._moment] = None
             self._remove_unused()
         return self._moment
 
@@ -255,7 +257,7 @@ class Copy:
 
     def _remove_unused(self) -> None:
         """Remove the pictures of levels and moments that are gone."""
-        moments = [moment.picture for moment in self._moments]
+        moments = [one.picture for known in self._moments.keyrefs() if (one := known())]
         self._file.remove_unused([self._owed, *self._levels, *self._starts, *moments])
 
     @contextmanager
