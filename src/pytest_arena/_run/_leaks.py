@@ -70,7 +70,7 @@ class HeldByFixtures:
 
     def sessions_since(self) -> set[int]:
         """Return those that are there now and were not there then."""
-        return {*_sessions}.difference(self.sessions)
+        return {one.key for one in _sessions.valuerefs()}.difference(self.sessions)
 
 
 def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
@@ -147,7 +147,8 @@ def take_back(leaks: list[Checkout]) -> None:
 
 def sessions_in_use() -> list[Session]:
     """Return those in which something is, or a transaction has begun."""
-    return [one for one in [*_sessions.values()] if one.in_transaction() or one.identity_map]
+    there = [one for reference in _sessions.valuerefs() if (one := reference())]
+    return [one for one in there if one.in_transaction() or one.identity_map]
 
 
 def unflushed(sessions: Iterable[Session]) -> list[object]:
@@ -270,16 +271,19 @@ class LateWork:
             self._tasks_before[loop] = WeakSet(asyncio.all_tasks(loop))
 
     def lines(self) -> list[str]:
-        """Return where each stands that still works."""
+        """Return where each stands that still works: none, where no request was served."""
+        if not (self._tasks_before or self.pieces):
+            return []
         here = asyncio.current_task() if running_loop() else None
         tasks = [
             task
             for loop, before in self._tasks_before.items()
             if not loop.is_closed()
             for task in asyncio.all_tasks(loop)
+            if task is not here and _is_the_users(task)
             # What serves the first request is there when that is begun.
             if (hops := _context_of(task).get(HOPS, [])) or task not in before
-            if task is not here and _is_the_users(task) and not any(one.is_open for one in hops)
+            if not any(one.is_open for one in hops)
         ]
         of_tasks = [line_of_coroutine(task.get_coro()) or task.get_name() for task in tasks]
         at_work = {thread: line_of(one[0]) for thread, one in self.threads().items()}
@@ -342,8 +346,10 @@ def _threads_at_work() -> dict[int, list[FrameType]]:
 
 def _threads_in_greenlets() -> set[int]:
     """Those of which only SQLAlchemy's part is seen: the user's code that calls it is below."""
-    roots = {ident: [*walk_stack(top)][-1][0] for ident, top in sys._current_frames().items()}  # noqa: SLF001 - as above
-    return {ident for ident, root in roots.items() if root.f_code.co_name != "_bootstrap"}
+    main = threading.main_thread().ident or 0  # its stack is pytest's, and deep
+    # No name for the frames: this very one is among them, as above.
+    roots = {n: [*walk_stack(top)][-1][0] for n, top in sys._current_frames().items() if n != main}  # noqa: SLF001 - as above
+    return {main, *(n for n, root in roots.items() if root.f_code.co_name != "_bootstrap")}
 
 
 def _context_of(task: asyncio.Task[Any]) -> Context:
@@ -441,8 +447,7 @@ class Tasks:
         return lines
 
     def _left(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
-        users = filter(_is_the_users, asyncio.all_tasks(loop))
-        return [task for task in users if task not in self._known]
+        return [it for it in asyncio.all_tasks(loop) if it not in self._known and _is_the_users(it)]
 
     def _present(self) -> Iterator[asyncio.Task[Any]]:
         for loop in list(self._threads):
