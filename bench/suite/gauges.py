@@ -73,7 +73,7 @@ def _beside(database: Database) -> tuple[float, float]:
 def _on_server(database: Database) -> tuple[float, float]:
     """The size of a database, and of the change journal in it, if there is one."""
     from pytest_arena._postgresql._control import open_control  # noqa: PLC0415 - SQLite has none
-    from pytest_arena._postgresql.journal._tables import HIDDEN_SCHEMA  # noqa: PLC0415 - likewise
+    from pytest_arena._postgresql.journal._tables import HIDDEN_SCHEMA  # noqa: PLC0415 - SQLite has none
 
     address = database.aim.address
     assert address is not None, "a database on a server has one"
