@@ -188,6 +188,7 @@ def test_a_database_of_another_role_is_left_alone_pitfall_138(registry: str) -> 
 def test_a_login_that_may_not_create_databases_pitfall_092(registry: str) -> None:
     """It is told so, and what to do."""
     role = f"arena_test_{secrets.token_hex(4)}"
+    ServerRegistry(address(), registry=registry).close()  # the role may not make that one, either
     run(f"CREATE ROLE {role} LOGIN")
     try:
         theirs = ServerRegistry(replace(address(), user=role), registry=registry)
@@ -230,7 +231,9 @@ def test_two_roles_on_one_server_pitfall_076_140(registry: str, template: str) -
 
 def die(own: ServerRegistry) -> None:
     """End a run as kill -9 would: its session is gone, and it does nothing more."""
-    own._chores.close(10)
+    own._makes.close(10)
+    own._drops.close(10)
+    own._ahead.close()
     own._behind.close()
     pid = own.control.opened().pid
     own.control.close()

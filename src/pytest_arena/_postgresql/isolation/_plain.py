@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     _Reader: TypeAlias = Callable[[Callable[[Control], Any]], Any]
 
 _XIDS = 2**32
-# As many statements of arena's own may have ended that are not known to.
-_AT_ONCE = 2
+# As many statements of arena's own may have ended that are not known to: of a caller, of the copies
+# ahead, of those that drop.
+_AT_ONCE = 10
 # A copy is made, or a database dropped, in the background: to wait for that costs less than to take
 # a level for changed that is not.
 _PATIENCE, _STEP = 0.03, 0.0003

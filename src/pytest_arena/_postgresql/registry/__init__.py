@@ -10,7 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql import _clone_sql as clone_sql
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
@@ -38,7 +39,9 @@ __all__ = ["REGISTRY", "RegistryRow", "RegistryRows", "ServerRegistry", "look", 
 KEPT_STAY = 20
 TEMPLATE_DAYS, TEMPLATES_STAY = 14, 2
 _END_SECONDS = 10.0
-_AT_ONCE = 6  # connections that drop what is left at the end
+# Databases that are dropped at once, each by a connection of its own: a drop waits for a checkpoint
+# of the server's, which syncs what is left of all the others. Together they wait for the same one.
+_AT_ONCE = 8
 _LEAVE_SECONDS = 5.0
 
 _LISTED = f"""
@@ -117,8 +120,8 @@ class ServerRegistry:
     what has no row, a row of another role's, or another owner is left alone. A run is alive while
     its control connection holds its advisory lock there.
 
-    Beside the caller works one thread with a connection of its own: it drops, sweeps and makes
-    clones ahead. A forked child may ask, and leaves the rest to its parent.
+    Beside the caller work two threads with a connection each: one makes clones ahead, one drops
+    and sweeps. A forked child may ask, and leaves the rest to its parent.
 
     Raises:
         ServerError: no server, no right to create databases, or one that is too old.
@@ -131,11 +134,12 @@ class ServerRegistry:
         self.writes = self._run.writes
         self.left: list[str] = []  # what the last sweep left alone, and why
         self._is_closed = False
-        self._chores = Background()
-        self._behind = ControlLine(self._run.connect)
+        self._makes, self._drops = Background(), Background()
+        self._ahead, self._behind = ControlLine(self._run.connect), ControlLine(self._run.connect)
+        self._waiting: list[str] = []  # to be dropped together
         with self.saying("arena's databases cannot be made"):
             if self.control.rows(_dead_ones(self._run.number)):
-                self._chores.do(partial(self._sweep, self._behind))
+                self._drops.do(partial(self._sweep, self._behind))
 
     def address_of(self, name: str = "") -> Address:
         """Return how one logs in to a database; or to the registry, which is there all the time."""
@@ -154,7 +158,7 @@ class ServerRegistry:
 
     def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
         """Make one in the background; it is cancelled where that has not begun in time."""
-        return self._chores.do(partial(self._create, kind, template, self._behind))
+        return self._makes.do(partial(self._create, kind, template, self._ahead))
 
     def _create(self, kind: str, template: str | None, line: ControlLine) -> str:
         name = new_name(kind)
@@ -294,40 +298,53 @@ class ServerRegistry:
         self._drop(_called(names), self.control)
 
     def drop_later(self, name: str) -> None:
-        """Drop a database in the background; what ``close`` comes before, it does itself."""
-        self._chores.do(partial(self._drop, _called([name]), self._behind))
+        """End who is connected to a database, in the background, and drop it there with others.
+
+        What ``close`` comes before, it does itself.
+        """
+        self._drops.do(partial(self._drop_with_others, name))
 
     def rest(self, seconds: float = _END_SECONDS) -> bool:
         """Wait until the background has nothing left to do."""
-        return self._chores.rest(seconds)
+        has_made = self._makes.rest(seconds)  # which may drop one that nobody wants any more
+        self._drops.do(self._drop_with_others)
+        return self._drops.rest(seconds) and has_made
+
+    def _drop_with_others(self, *names: str) -> None:
+        self._waiting += names
+        if len(self._waiting) < _AT_ONCE and names:
+            with suppress(ControlFailure, ArenaError):
+                self._behind.rows(clone_sql.end_backends(names[0]))
+        else:
+            names, self._waiting = tuple(self._waiting), []
+            self._drop(_called(names), self._behind)
 
     def _drop(self, which: str, line: ControlLine) -> list[str]:
         """Drop those of our rows ``d`` for which a condition holds, and return their names.
 
         ``left`` says of the rest why it was left.
         """
-        dropped: list[str] = []
-        rows = []
+        rows: list[tuple[Any, ...]] = []
         with suppress(ControlFailure, ArenaError):  # they are swept by a later run
             rows = line.rows(
-                "SELECT d.name::text, d.kind, b.oid IS NOT NULL, "
-                "pg_get_userbyid(b.datdba) IS NOT DISTINCT FROM current_user "
+                "SELECT d.name::text, d.kind, b.oid IS NOT NULL, CASE WHEN d.kind = 'template' "
+                "THEN 'a template, which is collected by its age alone' "
+                "WHEN pg_get_userbyid(b.datdba) <> current_user "
+                "THEN 'another role has become its owner' ELSE '' END "
                 "FROM arena.database d LEFT JOIN pg_database b ON b.datname = d.name "
                 f"WHERE d.owner = current_user AND {which}"
             )
-        for name, kind, is_there, is_ours in rows:
-            if kind == "template":
-                self.left.append(f"{name}: a template, which is collected by its age alone")
-            elif is_there and not is_ours:
-                self.left.append(f"{name}: another role has become its owner")
-            else:
-                is_condemned = kind == "condemned"
-                try:
-                    self._run.remove(name, line, is_there=is_there, is_condemned=is_condemned)
-                    dropped.append(name)
-                except (ControlFailure, ArenaError) as error:
-                    self.left.append(f"{name}: {error}")
-        return dropped
+
+        def drop(share: list[tuple[Any, ...]]) -> list[str]:
+            with closing(ControlLine(self._run.connect)) as own:
+                return [row[0] for row in share if self._run.has_removed(row, own, self.left)]
+
+        shares = [rows[at::_AT_ONCE] for at in range(min(_AT_ONCE, len(rows)))]
+        # RuntimeError: the interpreter ends, and starts no threads any more.
+        with suppress(RuntimeError), ThreadPoolExecutor(_AT_ONCE) as threads:
+            if len(shares) > 1:
+                return list(chain(*threads.map(drop, shares)))
+        return [row[0] for row in rows if self._run.has_removed(row, line, self.left)]
 
     # Swept
 
@@ -388,29 +405,14 @@ class ServerRegistry:
         if self._is_closed or self._process != os.getpid():
             return
         self._is_closed = True
-        has_ended = self._chores.close(_END_SECONDS)
+        behind = {self._makes: self._ahead, self._drops: self._behind}
+        ended = [line for thread, line in behind.items() if thread.close(_END_SECONDS)]
         with suppress(ControlFailure, ArenaError):
-            mine = list(self._run.mine)
-            if mine or self.control.is_open:  # else the registry was swept, this run included
-                if len(mine) > 1:
-                    self._drop_together(mine)
+            if self._run.mine or self.control.is_open:  # else the registry was swept, and this run
                 self.drop(*self._run.mine)
                 self._run.end()
-        if has_ended:
-            self._behind.close()
-        self.control.close()
-
-    def _drop_together(self, names: list[str]) -> None:
-        """Each drop waits for a checkpoint of the server's: several wait for the same one."""
-
-        def drop(share: list[str]) -> None:
-            with closing(ControlLine(self._run.connect)) as line:
-                self._drop(_called(share), line)
-
-        shares = [names[at::_AT_ONCE] for at in range(min(_AT_ONCE, len(names)))]
-        # RuntimeError: the interpreter ends, and starts no threads any more.
-        with suppress(RuntimeError), ThreadPoolExecutor(_AT_ONCE) as threads:
-            threads.map(drop, shares)
+        for line in (*ended, self.control):
+            line.close()
 
     @contextmanager
     def saying(self, what: str) -> Iterator[None]:

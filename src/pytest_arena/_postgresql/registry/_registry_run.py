@@ -9,13 +9,14 @@ import platform
 from contextlib import closing, suppress
 from dataclasses import replace
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql import _clone_sql as clone_sql
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
 from pytest_arena._postgresql.registry import _registry_errors as messages
 from pytest_arena._postgresql.registry._connection import ControlLine, Writes
 from pytest_arena._process import until
+from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from pytest_arena._postgresql._control import Control
@@ -293,12 +294,23 @@ class RegistryRun:
             self._sources[name] = f"STRATEGY {strategy}" if has_strategies else "", settings
         return self._sources[name]
 
-    def remove(self, name: str, line: ControlLine, *, is_there: bool, is_condemned: bool) -> None:
-        """Drop a database, whoever is connected, and delete its row.
+    def has_removed(self, row: tuple[Any, ...], line: ControlLine, left: list[str]) -> bool:
+        """Drop a database, whoever is connected, and delete its row. What is ``left`` says why.
 
-        Raises:
-            Failed: the server refuses; the row stays.
+        Of a row are known its name, its kind, whether there is a database, and why it is left, if
+        it is.
         """
+        name, kind, is_there, why = row
+        try:
+            if not why:
+                self._remove(name, line, is_there=is_there, is_condemned=kind == "condemned")
+        except (ControlFailure, ArenaError) as error:
+            why = str(error)
+        if why:
+            left.append(f"{name}: {why}")
+        return not why
+
+    def _remove(self, name: str, line: ControlLine, *, is_there: bool, is_condemned: bool) -> None:
         if is_there and is_condemned:
             line.run(f"ALTER DATABASE {identifier(name)} WITH IS_TEMPLATE false")
         if is_there:
