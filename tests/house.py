@@ -356,6 +356,7 @@ FURTHER = {
     "what a failed test is told of caches and cookies": 50,
     "a moment that is not asked for": 68,
     "commits and drops that wait for no disk": 11,
+    "the app under a real server, in this process": 270,
 }
 FURTHER_OF_THE_WING = {
     "assertions that hang on the answer, policies that are switched off": 150,

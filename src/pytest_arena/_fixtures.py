@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pytest_arena._app._app_run import AppRun
+    from pytest_arena._app._live_server import LiveServer
 
 __all__ = [
     "RUN",
@@ -30,6 +31,7 @@ __all__ = [
     "client_as",
     "client_options",
     "db_session",
+    "live_server",
     "test_client",
     "test_client_as",
 ]
@@ -137,6 +139,14 @@ def test_client_as(
 ) -> Callable[..., Any]:
     """`test_client_as("role")`: such a client, logged in through `arena_login`."""
     return _for_roles(_app_run(request, arena_app).new_test_client, client_options)
+
+
+@pytest.fixture
+def live_server(arena_app: Any, request: pytest.FixtureRequest) -> LiveServer:
+    """The app under uvicorn on a free port, in this process: `.url`, `.ws_url`, `.client()`."""
+    app_run, server = _app_run(request, arena_app), request.config.stash[RUN].apps.live_server()
+    server.start(app_run)
+    return server
 
 
 def _check_awaited(request: pytest.FixtureRequest) -> None:

@@ -159,6 +159,12 @@ class Piece:
             self.work.pieces.pop(self, None)
 
 
+OUR_TASK = "pytest-arena: a task of its own"
+SERVER_THREAD = "pytest-arena-live-server"
+# Threads that go on over the tests, and are no fixture's: the server's, and its endpoints'.
+NOBODYS = (SERVER_THREAD, "AnyIO worker thread")
+
+
 def is_of(thread: int, others: Container[int]) -> bool:
     """Whether a thread is one of these, or one of them has started it, as a pool that grows does.
 

@@ -194,6 +194,26 @@ def no_http_library() -> ConfigError:
     )
 
 
+def no_server() -> ConfigError:
+    """The server is an extra."""
+    return ConfigError(
+        "the live server needs uvicorn, which is not installed",
+        why="it is the server that the app runs under; in-process clients need none",
+        cause="it is no dependency of pytest-arena: not every suite needs it",
+        fix='pip install "pytest-arena[live]"',
+    )
+
+
+def server_failed(error: BaseException | None) -> ConfigError:
+    """It has not begun to listen."""
+    return ConfigError(
+        "the live server has not begun",
+        why="its requests would wait for ever",
+        cause=f"uvicorn: {error!r}" if error is not None else "uvicorn does not say why",
+        fix="python -m uvicorn YOUR_APP   to see whether it runs alone",
+    )
+
+
 def no_test_client(error: ImportError | RuntimeError) -> ConfigError:
     """The framework, or the HTTP library that its test client needs, is not installed."""
     return ConfigError(

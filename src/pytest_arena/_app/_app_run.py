@@ -79,6 +79,7 @@ class AppRun:
         self._clients: list[AsyncClient] = []
         self._test_clients: list[Any] = []
         self.exchanges: list[Exchange] = []  # requests that are open
+        self.by_socket: list[Any] = []  # clients of the live server
         self._is_closed = False
 
     @property
@@ -202,6 +203,9 @@ class AppRun:
             LifespanError: from the app's exception.
         """
         await self.aclose_exchanges()
+        for client in self.by_socket:
+            if hasattr(client, "aclose"):
+                await client.aclose()
         if self._lifespan:
             await self._lifespan.aclose()
 
@@ -223,6 +227,8 @@ class AppRun:
             for client in self._test_clients:
                 stack.callback(client._arena_leave)  # noqa: SLF001 - ours, of another file
             stack.callback(self.end_exchanges)
+            for client in self.by_socket:
+                stack.callback(getattr(client, "close", bool))
         self._clients.clear()  # they know us, and the collector would have to find that out
 
 

@@ -72,6 +72,12 @@ class Hooks:
         It refuses none of a client that the reader has made: arena is to break no suite.
         """
 
+    async def aserves(self) -> None:
+        """Called in a server's loop, before a request by a socket: commits pending work."""
+
+    def begins(self) -> None:
+        """Called before each request, when what is pending is committed."""
+
     def serving(self) -> None:
         """Called in the app's loop before it answers."""
 
@@ -128,7 +134,7 @@ def sending(hooks: Hooks, *, is_stream: bool = False) -> Iterator[Hops]:
         WORK.reset(work)
         ends = [*(request.began for request in hops[1:]), now()]
         for request, end in zip(hops, ends, strict=True) if hops else ():
-            request.seconds = end - request.began
+            request.seconds, request.is_open = end - request.began, False
             hooks.requested(request)
         if has_ended:
             hooks.ended()
@@ -365,18 +371,23 @@ def _begin(host: Host, login: Login | None, scope: Scope, send: Any) -> Any:
 
 @functools.cache
 def _import_library() -> tuple[type[Any], type[Any]]:
-    """Of the one that Starlette prefers, else the one that it still accepts: what is ours.
+    """Return what is ours, on top of the library's. Raises as ``http_library`` does."""
+    library = http_library()
+    body = type("Body", (exchanges.Body, library.AsyncByteStream), {})
+    names = {"library": library, "body": body}
+    transport = type("ASGITransport", (Transport, library.ASGITransport), names)
+    return transport, type("AsyncClient", (AsyncClient, library.AsyncClient), {})
+
+
+def http_library() -> Any:
+    """Return the one that Starlette prefers, else the one that it still accepts.
 
     Raises:
         ConfigError: neither is installed.
     """
     for name in ("httpx2", "httpx"):
         with suppress(ImportError):
-            library = import_module(name)
-            body = type("Body", (exchanges.Body, library.AsyncByteStream), {})
-            names = {"library": library, "body": body}
-            transport = type("ASGITransport", (Transport, library.ASGITransport), names)
-            return transport, type("AsyncClient", (AsyncClient, library.AsyncClient), {})
+            return import_module(name)
     raise _app_errors.no_http_library()
 
 

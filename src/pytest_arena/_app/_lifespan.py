@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
+from pytest_arena._origin import OUR_TASK
 from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Lifespan:
         self._start_error: LifespanError | None = None
         self._failure: LifespanError | None = None
         self._coroutine = self._live()
-        self._task = self.loop.create_task(self._coroutine, name="pytest-arena: lifespan")
+        self._task = self.loop.create_task(self._coroutine, name=OUR_TASK)
         # A loop may be closed without a word to its tasks. There is no other name for this wish;
         # asyncio.gather and run_until_complete express it in the same way.
         self._task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - see above

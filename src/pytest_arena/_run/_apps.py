@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from pytest_arena.errors import ConfigError, LifespanError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from pytest_arena._app._live_server import LiveServer
     from pytest_arena._config._read import Config
     from pytest_arena._run._test import Current, RunningTest, Watcher
 
@@ -33,6 +35,7 @@ class Apps:
         self.factory: object = None  # the same, where it makes apps: to look costs 50 µs
         self._session_state: Mapping[str, Any] | None = None
         self._wide: dict[object, list[AppRun]] = {}  # by the fixture that made the client
+        self._live: LiveServer | None = None
         self.given: object = None  # what the fixture `arena_app` was last, whoever defines it
 
     def give(self, app: object) -> None:
@@ -135,6 +138,34 @@ class Apps:
         new = app_run.new_client if is_async else app_run.new_test_client
         return new(role=role, options={**(test.client_options() if test else {}), **options})
 
+    def open(self) -> AppRun | None:
+        """Return the app that answers what comes by a socket now; None between two tests."""
+        test = self._current.test
+        if test is None or test.settled:
+            return None
+        of_fixture = self._wide.get(self._current.owner())
+        return of_fixture[-1] if of_fixture else self.running()
+
+    def commit(self) -> None:
+        """Commit what sync sessions of the test have pending."""
+        test = self._current.on_top()
+        if test is not None and test.sessions.is_used:
+            test.sessions.commit_sync_sessions()
+
+    def live_server(self) -> LiveServer:
+        """Return the server, which is begun when it is first asked for."""
+        if self._live is None or self._live.process != os.getpid():
+            from pytest_arena._app._live_server import LiveServer  # noqa: PLC0415 - for whom has one
+
+            self._live = LiveServer(self)
+        return self._live
+
+    def drain(self, *, is_short: bool) -> list[str]:
+        """End the requests that came by a socket, and go on; return a line for each."""
+        if self._live is None:
+            return []
+        return self._live.drain(0 if is_short else self._config.settle)
+
     def _begin(self, app: ASGIApp, *, hooks: Hooks) -> AppRun:
         if self._watcher is not None:
             self._watcher.uses_app(app)
@@ -175,7 +206,9 @@ class Apps:
                 stack.callback(app_run.close)
 
     def close(self) -> None:
-        """Close those of all wide fixtures."""
+        """Close those of all wide fixtures, and the server."""
+        if self._live is not None:
+            self._live.close()
         for owner in list(self._wide):
             with suppress(LifespanError):  # nobody is left to be told
                 self.close_of(owner)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
     from sqlalchemy.orm import Session
 
+    from pytest_arena._app._live_server import LiveServer
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
     from pytest_arena._run._run import ArenaRun
@@ -129,6 +130,20 @@ class Arena:
         return self._run.apps.new_client(options, role, is_async=False)
 
     new_client = client
+
+    def live_server(self) -> LiveServer:
+        """Return the app under a real server, as ``live_server`` is; also in wide fixtures.
+
+        Example::
+
+            @pytest.fixture(scope="session")
+            def base_url(arena):  # of pytest-base-url, which pytest-playwright asks
+                return arena.live_server().url
+
+        Raises:
+            ConfigError: uvicorn is not installed.
+        """
+        return self._run.apps.live_server()
 
     def settled(self, patience: float = 10.0) -> Awaitable[None]:
         """Wait until the work that this test's requests have begun is finished, all of it.

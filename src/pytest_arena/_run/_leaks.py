@@ -18,7 +18,7 @@ from sqlalchemy.orm.session import _sessions  # close_all_sessions, its public u
 
 from pytest_arena._app._client import HOPS
 from pytest_arena._gate._registry import Checkout, alive, entry_of, held_by_sessions
-from pytest_arena._origin import is_of, line_of, line_of_coroutine, users_frames
+from pytest_arena._origin import NOBODYS, OUR_TASK, is_of, line_of, line_of_coroutine, users_frames
 from pytest_arena._process import rest, running_loop, seconds
 from pytest_arena.errors import ConnectionLeak, IsolationError, LateWorkError
 
@@ -54,7 +54,8 @@ class HeldByFixtures:
         One that an earlier test has left, in a registry, is no fixture's.
         """
         here, begun = threading.current_thread(), open_transactions(gate)
-        others = frozenset(one.ident or 0 for one in threading.enumerate() if one is not here)
+        threads = [one for one in threading.enumerate() if one.name not in NOBODYS]
+        others = frozenset(one.ident or 0 for one in threads if one is not here)
         writes = sum(one.writes for one in begun)
         held = {one.hash_key: frozenset(map(id, one)) for one in sessions_in_use()}
         return cls(begun, writes, frozenset(_sessions).difference(sessions_of_tests), others, held)
@@ -363,7 +364,7 @@ def _is_the_users(task: asyncio.Task[Any]) -> bool:
     SQLAlchemy stops its thread, and a task of its own waits for that in vain.
     """
     name = getattr(task.get_coro(), "__name__", "")
-    return task.get_name() != Tasks.OURS and name != "_terminate_graceful_close"
+    return task.get_name() != OUR_TASK and name != "_terminate_graceful_close"
 
 
 def late_error(lines: Iterable[str], what: str) -> LateWorkError:
@@ -383,8 +384,6 @@ class Tasks:
     them write into the next test: what a test has started ends with it, whatever the loop. What
     is there when a loop is first seen, or comes with a wider fixture, stays.
     """
-
-    OURS = "pytest-arena: lifespan"  # of a wide fixture's client; it ends with the fixture
 
     def __init__(self) -> None:
         self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pytest_arena._process import running_loop
 from pytest_arena.errors import PendingWorkError, impossible
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Mapping
 
     from pytest_arena._app._app_run import AppRun
@@ -135,6 +137,7 @@ class Turn:
 
 
 _REFUSAL = 400
+_PATIENCE = 1.0  # seconds
 FIRST, LAST = 6, 24  # turns that a report tells one by one; what lies between it tells together
 _KEPT = 100  # the last ones, of which it can be asked what they changed
 
@@ -171,6 +174,7 @@ class RunningTest(Hooks):
     errors: list[Exception] = field(default_factory=list)
     failed: bool = False
     settled: bool = False
+    loop: AbstractEventLoop | None = None  # of its coroutine
     uncommitted: list[str] | None = None  # lines, from before its sessions were closed
     _of_app: set[Written] = field(default_factory=set)  # not committed, between requests
     # Sync clients may be called in several threads.
@@ -187,6 +191,7 @@ class RunningTest(Hooks):
         if running_loop() is None and (self.app_runs or self.sessions.is_used):
             raise no_asyncio()
         self.tasks.see()
+        self.loop = running_loop()
         self.of_fixtures = [one for app_run in self.app_runs for one in app_run.exchanges]
 
     async def astart(self) -> None:
@@ -235,6 +240,17 @@ class RunningTest(Hooks):
             with nullcontext() if refuses else suppress(PendingWorkError):
                 self.sessions.commit()
         self.begins()
+
+    async def aserves(self) -> None:
+        """Before a request by a socket: an async session is committed in the loop of the test.
+
+        Not where that stands still, as in a test that waits for a sync client: it can never be.
+        """
+        if self.sessions.is_used and self.loop is not None and self.loop.is_running():
+            commit = asyncio.run_coroutine_threadsafe(self.sessions.acommit(), self.loop)
+            done, _ = await asyncio.wait({asyncio.wrap_future(commit)}, timeout=_PATIENCE)
+            for one in done:
+                one.result()
 
     def begins(self) -> None:
         """A request is about to be sent; what is pending is committed."""
