@@ -357,6 +357,7 @@ FURTHER = {
     "a moment that is not asked for": 68,
     "commits and drops that wait for no disk": 11,
     "the app under a real server, in this process": 270,
+    "other programs on the test's database": 152,
 }
 FURTHER_OF_THE_WING = {
     "assertions that hang on the answer, policies that are switched off": 150,

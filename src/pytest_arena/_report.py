@@ -318,6 +318,11 @@ def show_server(report: Any, broken: list[tuple[str, Exception]], raised: Any) -
             report.sections.append((title, users_trace(error)))
 
 
+def show_processes(report: Any, outputs: list[tuple[str, str]]) -> None:
+    """Show the end of what other programs on the test's database have written."""
+    report.sections += [(f"arena: the output of {command}", text) for command, text in outputs]
+
+
 def show_story(report: Any, parts: list[StoryPart]) -> None:
     """Show what the test has changed, and which of its requests did it."""
     if parts:

@@ -309,6 +309,7 @@ def pytest_runtest_makereport(
     if report.failed and report.when == "call":
         raised = call.excinfo.value if call.excinfo else None
         _report.show_server(report, run.test.broken if run.test else [], raised)
+        _report.show_processes(report, run.outputs())
     if refused := run.ledger.unreported(item.nodeid):
         run.ledger.mark_reported(*refused)
         _report.tell_of(report, refused)

@@ -447,6 +447,10 @@ class Environment:
         self._unset = []
         self._put({name: str(url if name == self._names[0] else nowhere) for name in missing})
 
+    def originals(self) -> dict[str, URL | None]:
+        """Return what each of them named before; None where it was not set, or is no URL."""
+        return {name: _url(self._originals.get(name) or "") for name in self._names}
+
     def _put(self, new: dict[str, str]) -> None:
         os.environ.update(new)
         self._known.exported = "\n".join([*self._known.exported.splitlines(), *new.values()])

@@ -15,7 +15,15 @@ from pytest_arena._process import running_loop
 from pytest_arena.errors import IsolationError, PendingWorkError, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Mapping
+    from collections.abc import (
+        Awaitable,
+        Callable,
+        Collection,
+        Generator,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
     from pytest_arena._app._live_server import LiveServer
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
+    from pytest_arena._run._processes import Process
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import StoryMoment
 
@@ -170,6 +179,44 @@ class Arena:
             return late_work.asettled(patience)
         late_work.settled(patience)
         return _Settled()
+
+    def process(
+        self,
+        command: Sequence[str],
+        *,
+        ready: str | Callable[[], object] = "",
+        env: Mapping[str, str] | None = None,
+        cwd: Path | str = "",
+        patience: float = 10.0,
+    ) -> Process:
+        """Begin another program on the test's database: a queue's worker, a script, a server.
+
+        It finds the database by the variables of ``arena_env``, with the driver that their URLs
+        name. It ends with the test or the fixture that began it, before the database is taken
+        back; a failed test's report has the end of its output. One that has ended by itself with an
+        error, or had to be killed, is told in the summary.
+
+        Example::
+
+            def test_worker(arena, test_client):
+                with arena.process(["arq", "app.jobs.Worker"], ready="Starting worker"):
+                    job = test_client.post("/reports").json()
+                    ...
+
+        Args:
+            command: the program and its arguments.
+            ready: what it writes when it is ready, or what is true then; as long the test waits.
+            env: variables beside those of this process.
+            cwd: its folder; else this one.
+            patience: seconds.
+
+        Raises:
+            ConfigError: it was not ready in time, or has ended before.
+            OSError: there is no such program.
+        """
+        process = self._run.begin_process(command, env or {}, Path(cwd or Path.cwd()))
+        process.until_ready(ready, patience=patience)
+        return process
 
     def keep(self) -> Path | str:
         """Copy the database as it is now, so that it stays; return the file, on a server the URL.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._run._apps import Apps
     from pytest_arena._run._levels import Levels
+    from pytest_arena._run._processes import Process
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +52,7 @@ class FixtureLevels:
     ) -> None:
         self.levels, self._current, self._apps = levels, current, apps
         self._tasks, self._ledger, self._late = tasks, ledger, late
+        self.processes: dict[object, list[Process]] = {}  # by who has begun them
         self._being_set_up: list[WideFixture] = []
 
     # The test's own.
@@ -74,6 +76,7 @@ class FixtureLevels:
         broken_off: BaseException | None = None
         # Overrides not before leaks: what only app.state holds would not be found.
         for step in (
+            self.end_processes,
             self._await_late_work,
             self._close_clients,
             self._end_tasks,
@@ -96,6 +99,13 @@ class FixtureLevels:
             test.errors.append(error)
         if broken_off is not None:
             raise broken_off
+
+    def end_processes(self, owner: object) -> None:
+        """End the programs that a test or a wider fixture has begun, the last first."""
+        for process in reversed(self.processes.pop(owner, [])):
+            process.stop()
+            if process.complaint:
+                self._ledger.note(f"{{test}}: `{process.command}` {process.complaint}")
 
     def _await_late_work(self, test: RunningTest) -> None:
         late_work = test.late_work
@@ -215,6 +225,7 @@ class FixtureLevels:
             return
         try:
             self.finish_above(level)
+            self.end_processes(owner)
             self._apps.close_of(owner)
         finally:
             for broken_off in self.levels.above(level):  # by Ctrl-C, while they were finished

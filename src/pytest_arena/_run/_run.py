@@ -28,12 +28,13 @@ from pytest_arena._run._test import Current, Moments, RunningTest, Watcher
 from pytest_arena.errors import ArenaError, ConnectionLeak, LifespanError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pytest_arena._config._read import Config
     from pytest_arena._product import Database
     from pytest_arena._report import StoryPart
+    from pytest_arena._run._processes import Process
     from pytest_arena._values import Plan
 
 
@@ -263,6 +264,22 @@ class ArenaRun:
         self.databases.ensure(database)
         return database.product.keep(database, self.ledger.test or "outside")
 
+    def begin_process(self, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> Process:
+        """Begin another program on the database; it ends with the test, or the wide fixture."""
+        from pytest_arena._run._processes import Process, variables  # noqa: PLC0415 - for whom has one
+
+        self.database()
+        names = variables(self.databases.environment, self._known, self.engines.given_url)
+        process = Process(command, env={**os.environ, **names, **env}, cwd=cwd)
+        owner = self.current.on_top() or self.current.owner()
+        self.fixtures.processes.setdefault(owner, []).append(process)
+        return process
+
+    def outputs(self) -> list[tuple[str, str]]:
+        """Return what other programs on the database have written, each with its command."""
+        every = [one for some in self.fixtures.processes.values() for one in some]
+        return [(one.command, shown) for one in every if (shown := one.shown)]
+
     def story(self) -> list[StoryPart]:
         """Return what the test that runs has changed so far."""
         return _story.story_parts(self.test) if self.test is not None else []
@@ -288,6 +305,8 @@ class ArenaRun:
             self.watcher.close()
         self._leave_clients()
         self.apps.close()
+        for owner in list(self.fixtures.processes):
+            self.fixtures.end_processes(owner)
         while self.databases.levels:
             with suppress(ArenaError):  # nobody is left to be told
                 self.levels.leave(self.databases.levels[-1])
