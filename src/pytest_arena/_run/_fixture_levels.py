@@ -109,9 +109,9 @@ class FixtureLevels:
 
     def _await_late_work(self, test: RunningTest) -> None:
         late_work = test.late_work
-        late_work.cut_off += self._apps.drain(is_short=test.failed)
+        by_socket = self._apps.drain(is_short=test.failed)
         if not test.failed:  # a coroutine has waited in its loop, and not for its fixtures
-            late_work.cut_off += test.left_open()
+            late_work.cut_off += [*by_socket, *test.left_open()]
             for app_run in test.app_runs:
                 app_run.end_exchanges()  # in the middle of a statement it could not be ended
             late_work.settled()
