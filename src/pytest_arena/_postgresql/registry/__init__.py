@@ -337,7 +337,10 @@ class ServerRegistry:
 
         def drop(share: list[tuple[Any, ...]]) -> list[str]:
             with closing(ControlLine(self._run.connect)) as own:
-                return [row[0] for row in share if self._run.has_removed(row, own, self.left)]
+                with suppress(ControlFailure, ArenaError):  # the server has no connection free
+                    own.opened()
+                free = own if own.is_open else line
+                return [row[0] for row in share if self._run.has_removed(row, free, self.left)]
 
         shares = [rows[at::_AT_ONCE] for at in range(min(_AT_ONCE, len(rows)))]
         # RuntimeError: the interpreter ends, and starts no threads any more.
