@@ -247,6 +247,29 @@ def test_workers_have_a_server_each(example: Example) -> None:
     shop(example, test_live=WIDE).run("-p", "xdist", "-n", "2").expect(passed=3)
 
 
+GUARDED = """
+def test_past_the_engine(live_server, arena):
+    with arena.expect_refusal() as refused:
+        assert live_server.client().get("/past").status_code == 500
+    assert "shop.db" in str(refused.error)
+"""
+PAST = """
+
+@app.get("/past")
+def past():
+    import sqlite3
+    sqlite3.connect("shop.db").execute("CREATE TABLE t (a)")
+"""
+
+
+def test_the_guard_stands_before_it_pitfall_126(example: Example) -> None:
+    """P3: what an endpoint opens past the app's engine is refused there as well."""
+    suite = shop(example, test_live=GUARDED)
+    run = suite.change("app.py", "app = FastAPI()\n", "app = FastAPI()\n" + PAST).run()
+    run.expect(passed=1)
+    assert not (run.folder / "shop.db").exists()
+
+
 BROKEN = """
 import pytest
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app._client import hop, http_library, reporting, sending
-from pytest_arena._origin import OUR_TASK, SERVER_THREAD, as_own
+from pytest_arena._origin import OUR_TASK, SERVER_THREAD
 from pytest_arena._process import running_loop, until
 
 if TYPE_CHECKING:
@@ -159,8 +159,7 @@ class LiveServer:
 
     def _run(self) -> None:
         try:
-            with as_own():
-                asyncio.run(self._serve())
+            asyncio.run(self._serve())
         except BaseException as error:  # noqa: BLE001 - SystemExit is uvicorn's way to say it
             self._failure = error
 
@@ -171,7 +170,6 @@ class LiveServer:
     # A request.
 
     async def _answer(self, scope: Scope, receive: Any, send: Any) -> None:
-        app_run = self._turnstile.open()
         task: Any = asyncio.current_task()
         begun: list[Message] = []
 
@@ -180,12 +178,12 @@ class LiveServer:
                 begun.append(message)
             await send(message)
 
-        if app_run is None:
-            await _refuse(scope, send)
-            return
-        self._under_way[task] = _shown(scope)
+        self._under_way[task] = _shown(scope)  # first: who ends the test waits for it from here on
         try:
-            await _ask(app_run, scope, receive, sending_on)
+            if (app_run := self._turnstile.open()) is not None:
+                await _ask(app_run, scope, receive, sending_on)
+            else:
+                await _refuse(scope, send)
         except asyncio.CancelledError:
             if task not in self._ended:
                 raise
