@@ -111,7 +111,7 @@ STREAM = 'yield f"data: {number}\\n\\n"'
 def test_a_browser_on_the_tests_database_pitfall_126(example: Example, how: str) -> None:
     """P1, P2, P9: what it writes is seen, told, and goes; its sockets and streams end with it."""
     suite = shop(example, test_it=TESTS, conftest=CONFTEST).with_files(app=LIVE + PAGE)
-    plugins = ("-p", "pytest_base_url.plugin", "-p", "pytest_playwright.pytest_playwright")
+    plugins = ("-p", "pytest_playwright.pytest_playwright")
     run = suite.change("app.py", STREAM, f"{STREAM}; await asyncio.sleep(0.1)").run(
         *plugins, env=env_of(how)
     )

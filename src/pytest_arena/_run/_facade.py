@@ -146,7 +146,7 @@ class Arena:
         Example::
 
             @pytest.fixture(scope="session")
-            def base_url(arena):  # of pytest-base-url, which pytest-playwright asks
+            def base_url(arena):  # which pytest-playwright asks
                 return arena.live_server().url
 
         Raises:

@@ -320,7 +320,9 @@ class RunningTest(Hooks):
         """Forget all turns after the first so many."""
         with self._lock:
             for turn in self.turns[number:]:
-                turn.records.clear()  # each knows its turn
+                for record in turn.records:  # which an answer may keep until it is collected
+                    record.turn = None
+                turn.records.clear()
             del self.turns[number:]
             self.under_way = 0
 
