@@ -69,10 +69,11 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
         waiting.insert(0, current.gr_frame)
     while waiting:
         frame = waiting.pop()
-        while frame is not None:
-            if not (of_users and _is_library(frame.f_code.co_filename)):
+        # Its code is read once: that is an event for the audit hooks of the whole process.
+        while frame is not None and (code := frame.f_code):
+            if not (of_users and _is_library(code.co_filename)):
                 yield frame
-            if frame.f_code.co_name in _DOORS:
+            if code.co_name in _DOORS:
                 waiting += [frame.f_back, *_behind(frame)]
                 break
             frame = frame.f_back
