@@ -8,9 +8,11 @@ import socket
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakSet
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app._client import hop, http_library, reporting, sending
+from pytest_arena._app._exchange import ACCEPTED, REFUSED
 from pytest_arena._origin import OUR_TASK, SERVER_THREAD
 from pytest_arena._process import running_loop, until
 
@@ -71,7 +73,7 @@ class LiveServer:
     def __init__(self, turnstile: Turnstile) -> None:
         self._turnstile = turnstile
         self._under_way: dict[asyncio.Task[Any], str] = {}
-        self._ended: set[asyncio.Task[Any]] = set()  # by us
+        self._ended: WeakSet[asyncio.Task[Any]] = WeakSet()  # by us
         self.process = os.getpid()
         self._socket = socket.create_server((_HOST, 0))
         self._server = self._uvicorn()
@@ -115,8 +117,8 @@ class LiveServer:
         if running_loop() is not None:
             kind, commit = library.AsyncClient, self._acommit
         client = kind(**{"base_url": self.url, "trust_env": False} | options)  # by no proxy
-        hooks = {"request": [commit, *client.event_hooks["request"]]}
-        client.event_hooks = {**client.event_hooks, **hooks}
+        hooks = client.event_hooks
+        client.event_hooks = {**hooks, "request": [commit, *hooks["request"]]}
         if app_run is not None:
             app_run.by_socket.append(client)
         return client
@@ -190,7 +192,6 @@ class LiveServer:
             if not begun:
                 await _refuse(scope, send)
         finally:
-            self._ended.discard(task)
             self._under_way.pop(task, None)
 
     def drain(self, patience: float) -> list[str]:
@@ -201,9 +202,8 @@ class LiveServer:
             self._ended.add(task)
             self.loop.call_soon_threadsafe(task.cancel)
         until(lambda: not self._under_way.keys() & left, within=_PATIENCE)
-        for task in left:  # what goes on all the same is no request of the next test's
-            self._under_way.pop(task, None)
-        return [f"{asked}, by a socket" for asked in left.values()]
+        # What goes on all the same is no request of the next test's.
+        return [f"{self._under_way.pop(task, asked)}, by a socket" for task, asked in left.items()]
 
     def close(self) -> None:
         """Have it end. Idempotent."""
@@ -280,7 +280,7 @@ def _begin(app_run: AppRun, scope: Scope, send: Any) -> Any:
     return noting
 
 
-_OF_WEBSOCKETS = {"websocket.accept": 101, "websocket.close": 403}
+_OF_WEBSOCKETS = {"websocket.accept": ACCEPTED, "websocket.close": REFUSED}
 _NO_TEST = b"no test runs: what is asked between two tests has no database\n"
 
 
