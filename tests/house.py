@@ -358,6 +358,7 @@ FURTHER = {
     "commits and drops that wait for no disk": 14,
     "the app under a real server, in this process": 270,
     "other programs on the test's database": 152,
+    "an app and its database, for tests in other languages": 323,
 }
 FURTHER_OF_THE_WING = {
     "assertions that hang on the answer, policies that are switched off": 150,

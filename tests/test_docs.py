@@ -49,7 +49,7 @@ ATTRIBUTES: dict[str, set[str]] = {
     "mermaid": set(),
     "python": {"title", "exec"},
     **{name: {"title"} for name in ("css", "gherkin", "html", "ini", "jinja", "json", "mako")},
-    **{name: {"title"} for name in ("markdown", "sql", "text", "toml", "yaml")},
+    **{name: {"title"} for name in ("markdown", "sql", "text", "toml", "typescript", "yaml")},
 }
 
 FENCE = re.compile(r"(?P<indent>\s*)(?P<marks>`{3,}|~{3,})(?P<info>[^`]*)")

@@ -204,6 +204,16 @@ def no_server() -> ConfigError:
     )
 
 
+def no_port(port: int, error: OSError) -> ConfigError:
+    """Somebody else has it."""
+    return ConfigError(
+        f"port {port} of this machine cannot be listened on: {error.strerror}",
+        why="tests would talk to somebody else, or to nobody",
+        cause="another program has it, perhaps an `arena serve` that still runs",
+        fix="--port 0 --control-port 0   any two that are free; the first line says which",
+    )
+
+
 def server_failed(error: BaseException | None) -> ConfigError:
     """It has not begun to listen."""
     return ConfigError(

@@ -70,12 +70,15 @@ class LiveServer:
 
     __module__ = "pytest_arena"
 
-    def __init__(self, turnstile: Turnstile) -> None:
+    def __init__(self, turnstile: Turnstile, *, port: int = 0) -> None:
         self._turnstile = turnstile
         self._under_way: dict[asyncio.Task[Any], str] = {}
         self._ended: WeakSet[asyncio.Task[Any]] = WeakSet()  # by us
         self.process = os.getpid()
-        self._socket = socket.create_server((_HOST, 0))
+        try:
+            self._socket = socket.create_server((_HOST, port))
+        except OSError as error:
+            raise _app_errors.no_port(port, error) from None
         self._server = self._uvicorn()
         self._begin()
 

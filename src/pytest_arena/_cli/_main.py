@@ -42,6 +42,18 @@ does the same by itself. What a living run uses is left alone, and so is whateve
 arena has not made. Nothing is asked.
 
 {_WHERE}"""
+_SERVE = """\
+Serve the app of arena_app, and its database, to tests in another language: to those
+of Playwright's own runner, say. They say by HTTP when a test begins and when it ends;
+in between the app has a database of its own, which is taken back then.
+
+Printed is one line of JSON: where the app is, and where the control interface. What
+pytest says goes to stderr. ARENA_SERVE_TOKEN is the secret that each request to the
+control interface names: Authorization: Bearer ...
+
+Other arguments go to pytest: a folder, whose conftest.py acts, and options; addopts of
+the configuration file do not count. It ends on SIGTERM and Ctrl-C, and when the process
+is gone that began it."""
 _STATUS = "exit status: 0; 1 where a server cannot be used; 2 for wrong options"
 
 
@@ -96,8 +108,35 @@ def _parser() -> argparse.ArgumentParser:
             metavar="URL",
             help="the server, as in arena_database: a URL, own, sqlite, postgresql or auto",
         )
+    _add_serve(commands)
     scenarios.add(commands)
     return parser
+
+
+def _add_serve(commands: Any) -> None:
+    status = "exit status: 0; 1 where a level had a problem; 2 for wrong options"
+    parser = commands.add_parser(
+        "serve",
+        help="the app and its database, for tests in another language",
+        usage="arena serve [-h] [--port N] [--control-port N] [--seeds MODULE] [PYTEST ARGUMENTS]",
+        description=_SERVE,
+        epilog=status,
+        **_SHAPE,
+    )
+    parser.add_argument(
+        "--port", type=int, default=0, metavar="N", help="the app's; else a free one"
+    )
+    about = "that of the control interface; else a free one"
+    parser.add_argument("--control-port", type=int, default=0, metavar="N", help=about)
+    about = "the module whose functions POST /seed/NAME calls, with a session"
+    parser.add_argument("--seeds", default="", metavar="MODULE", help=about)
+    parser.set_defaults(do=_do_serve, takes_others=True)
+
+
+def _do_serve(given: argparse.Namespace) -> int:
+    from pytest_arena._cli._serve import serve  # noqa: PLC0415 - it imports pytest
+
+    return serve(given)
 
 
 def _do_databases(given: argparse.Namespace) -> int:

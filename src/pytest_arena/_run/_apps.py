@@ -36,6 +36,7 @@ class Apps:
         self._session_state: Mapping[str, Any] | None = None
         self._wide: dict[object, list[AppRun]] = {}  # by the fixture that made the client
         self._live: LiveServer | None = None
+        self.port = 0  # of the live server; 0 for a free one
         self.given: object = None  # what the fixture `arena_app` was last, whoever defines it
 
     def give(self, app: object) -> None:
@@ -157,7 +158,7 @@ class Apps:
         if self._live is None or self._live.process != os.getpid():
             from pytest_arena._app._live_server import LiveServer  # noqa: PLC0415 - for whom has one
 
-            self._live = LiveServer(self)
+            self._live = LiveServer(self, port=self.port)
         return self._live
 
     def drain(self, *, is_short: bool) -> list[str]:
