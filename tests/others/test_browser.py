@@ -202,7 +202,7 @@ def test_two_roles_in_two_browsers_pitfall_126(battle_d: Path, packages: Path) -
     (battle_d / "tests" / "test_browser.py").write_text(EVENT)
     done = call(
         *(sys.executable, "-m", "pytest", "tests/test_browser.py", "--scenarios=off"),
-        *("-p", "pytest_playwright.pytest_playwright", "--screenshot", "only-on-failure"),
+        *("--screenshot", "only-on-failure"),
         folder=battle_d,
     )
     assert "1 failed, 3 passed" in done.stdout, done.stdout
