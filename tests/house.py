@@ -359,6 +359,7 @@ FURTHER = {
     "the app under a real server, in this process": 270,
     "other programs on the test's database": 152,
     "an app and its database, for tests in other languages": 323,
+    "runs that wait for their turn on a crowded server": 120,
 }
 FURTHER_OF_THE_WING = {
     "assertions that hang on the answer, policies that are switched off": 150,

@@ -193,6 +193,9 @@ class Core(Protocol):
         And the users that they name, also those of engines that have not connected yet.
         """
 
+    def spare(self) -> None:
+        """End the connections to servers that nobody uses now: others, or we, wait for one."""
+
     def uses(self, key: Key) -> Callable[[], int]:
         """Return what gives a number that has moved where the database may have been used.
 

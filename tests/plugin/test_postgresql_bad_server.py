@@ -6,12 +6,14 @@ import re
 import shutil
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_arena._postgresql.servers._programs import folders, read_programs
+from pytest_arena.testing import fastapi_example
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
 from tests.servers.crowded import PASSWORD, Crowded
 from tests.servers.stand_ins import StandIn, says
@@ -39,12 +41,26 @@ def test_without():
 @pytest.fixture(scope="module")
 def crowded() -> Iterator[Crowded]:
     """A server with passwords and five connections."""
+    with server_of(5) as server:
+        yield server
+
+
+@pytest.fixture
+def roomy() -> Iterator[Crowded]:
+    """One that has some more."""
+    with server_of(20) as server:
+        yield server
+
+
+@contextmanager
+def server_of(connections: int) -> Iterator[Crowded]:
+    """A server with passwords, and so many connections."""
     memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
     place = Path(tempfile.mkdtemp(prefix="arena-", dir=memory if memory.exists() else None))
     place.chmod(0o711)
     programs = read_programs(folders()[0], str(folders()[0]))
     try:
-        with Crowded(place / "crowded", programs) as server:
+        with Crowded(place / "crowded", programs, connections) as server:
             yield server
     finally:
         shutil.rmtree(place)
@@ -60,7 +76,8 @@ def untouched(crowded: Crowded) -> Iterator[Crowded]:
 
 def refused(example: Example, url: str) -> Run:
     """Run on that server: tests that need it fail, and the first of them says why."""
-    run = on_postgresql(example, test_it=TESTS).run(env={"ARENA_DATABASE": url})
+    env = {"ARENA_DATABASE": url, "ARENA_TURN_TIMEOUT": "0"}
+    run = on_postgresql(example, test_it=TESTS).run(env=env)
     run.expect(1, passed=1, failed=2).never_says(PASSWORD, "most recent call last")
     parts = re.findall(r"^E? *(?:  )(why|cause|next): ", run.output, re.MULTILINE)
     assert parts[:3] == ["why", "cause", "next"], run.output
@@ -138,7 +155,7 @@ async def seed(session):
 
 def crowd(example: Example, server: Crowded, *, version: int = 0) -> Run:
     """Run tests that need many connections, and build a template before."""
-    env = {"ARENA_DATABASE": server.url(f"maker:{PASSWORD}")}
+    env = {"ARENA_DATABASE": server.url(f"maker:{PASSWORD}"), "ARENA_TURN_TIMEOUT": "0"}
     seed = SEED.replace("{version}", str(version))
     project = on_postgresql(example, test_it=CROWD, seed=seed)
     return project.run("--tb=short", env=env).never_says(PASSWORD, "INTERNALERROR")
@@ -170,6 +187,41 @@ def test_few_connections_are_free_pitfall_091(
     run.says("all connections of the server are taken", "max_connections")
     run.never_says("Exception ignored")
     assert not [name for name in crowded.databases() if name.startswith("arena_live")]
+
+
+CHECKOUT = """
+import asyncio
+import pytest
+from sqlalchemy import func, select
+from app import Dancer
+
+
+@pytest.mark.parametrize("turn", range(6))
+async def test_one(client, db_session, turn):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    await asyncio.gather(*(client.post(f"/dancers/{number}") for number in range(4)))
+    assert await db_session.scalar(select(func.count(Dancer.id))) == 5
+"""
+
+
+@pytest.mark.slow
+def test_three_checkouts_at_once_pitfall_091(tmp_path: Path, roomy: Crowded) -> None:
+    """P3, P7: of one project, two by two workers, on a server that has room for two processes.
+
+    They wait for their turns, and say so; nothing is shared by name, and nothing stays.
+    """
+    env = {"ARENA_DATABASE": roomy.url(f"maker:{PASSWORD}"), "ARENA_TURN_TIMEOUT": "120"}
+    workers = ["-p", "xdist.plugin", "-n", "2"]
+    processes = []
+    for number, options in enumerate([workers, workers, []]):
+        example = fastapi_example(tmp_path / str(number))
+        checkout = on_postgresql(example, test_it=CHECKOUT, seed=SEED.replace("{version}", "9"))
+        processes.append(checkout.start(*options, env=env))
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    assert all("6 passed" in output for output in outputs), "\n".join(outputs)
+    assert any("waited for its turn" in output for output in outputs), "\n".join(outputs)
+    assert not any(PASSWORD in output for output in outputs)
+    assert not [name for name in roomy.databases() if name.startswith("arena_live")]
 
 
 FULL = """

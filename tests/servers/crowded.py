@@ -45,7 +45,8 @@ host all all 127.0.0.1/32 trust
 class Crowded:
     """Starts it, and stops it."""
 
-    def __init__(self, path: Path, programs: Programs) -> None:
+    def __init__(self, path: Path, programs: Programs, connections: int = CONNECTIONS) -> None:
+        self._connections = connections
         self._folder = ClusterFolder(path / programs.key("crowded"), account())
         self._programs = programs
         self.port = free_port()
@@ -76,7 +77,12 @@ class Crowded:
         return [
             *("-c", "listen_addresses=127.0.0.1", "-c", f"port={self.port}", "-c", "fsync=off"),
             *("-c", f'unix_socket_directories="{self._folder.path}"'),
-            *("-c", f"max_connections={CONNECTIONS}", "-c", "superuser_reserved_connections=1"),
+            *(
+                "-c",
+                f"max_connections={self._connections}",
+                "-c",
+                "superuser_reserved_connections=1",
+            ),
             *("-c", "max_wal_senders=0", "-c", "wal_level=minimal", "-c", "autovacuum=off"),
         ]
 
@@ -97,7 +103,7 @@ class Crowded:
     def fill(self) -> list[Control]:
         """Take all connections."""
         boss = replace(self.address, user="boss", password="")
-        return [open_control(boss) for _ in range(CONNECTIONS)]
+        return [open_control(boss) for _ in range(self._connections)]
 
     def databases(self) -> list[str]:
         """The names of all that are there."""

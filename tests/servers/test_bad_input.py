@@ -108,7 +108,7 @@ def test_a_server_without_a_free_connection(config: Config, untouched: Crowded) 
     """What to raise is named."""
     taken = untouched.fill()
     try:
-        error = told(config, untouched.url(f"maker:{PASSWORD}"))
+        error = told(replace(config, turn_timeout=0), untouched.url(f"maker:{PASSWORD}"))
     finally:
         for control in taken:
             control.close()

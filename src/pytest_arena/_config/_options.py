@@ -155,6 +155,15 @@ OPTIONS = (
         metavar="SECONDS",
     ),
     Option(
+        "turn_timeout",
+        "30",
+        "How many seconds a process waits for its turn on a server that has no connection or no "
+        "lock free, since other runs have them: 30 (default); 0: it fails at once.",
+        "120",
+        form="seconds",
+        metavar="SECONDS",
+    ),
+    Option(
         "isolation",
         "auto",
         "How the database is brought back after each test: auto (default) by copy on SQLite, and "

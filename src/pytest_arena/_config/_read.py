@@ -40,6 +40,7 @@ class Config:
     settle: float
     late: str
     lock_timeout: float
+    turn_timeout: float
     keep: str
     mask: tuple[str, ...]
     env: tuple[str, ...]

@@ -90,6 +90,13 @@ class Databases:
 
     # What the gate asks.
 
+    def spare(self) -> None:
+        """End idle connections to servers; their pools open others."""
+        for record in self._connections.idle():
+            if record.key and record.handle is not None and not record.stale:
+                record.stale = True
+                record.handle.roll_back()
+
     def aim(self, asked: Asked) -> Aim | None:
         """Return where an engine lands, None where it may go its own way."""
         if self.finished:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import weakref
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, cast
 
+from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
+
 from pytest_arena._postgresql import _arguments as arguments
+from pytest_arena._postgresql._control import FULL, WAITED
 from pytest_arena._postgresql._identity import driver_connection, has_written, identity, name_of
 from pytest_arena._postgresql.drivers import _statements as drivers
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
 from pytest_arena._postgresql.moving._moving_trial import prepare
 from pytest_arena._postgresql.moving._transport import at_checkin
+from pytest_arena._process import rest, seconds
 from pytest_arena._product import Aim, Asked, Core, Key, Live, Product
 from pytest_arena._values import STATEMENT_START as START
 from pytest_arena.errors import ArenaError
@@ -58,6 +64,7 @@ class PostgreSQLConnections:
             if core.config.lock_timeout and core.database_at(aim.key) is not None:
                 arguments.bound_locks(dialect.driver, core.config.lock_timeout, cparams)
             prepare(dialect, cparams, tell=core.ledger.note)
+            _connect_in_turn(dialect, core)
         # What this listener sets up holds, unless another one has the last word after it.
         has_own_way = any(map(cparams.get, _OWN_WAYS))
         is_last = len(dialect.dispatch.do_connect) == 1 and not has_own_way
@@ -93,6 +100,40 @@ class PostgreSQLConnections:
         for pid, raw in drivers.raw_connections():
             if raw.aim is not None and raw.serial == serial and pid:
                 _end(core, raw.aim.key, pid, cancel=False)
+
+
+_in_turn: weakref.WeakSet[Dialect] = weakref.WeakSet()
+_STEP = 0.1  # seconds
+
+
+def _connect_in_turn(dialect: Dialect, core: Core) -> None:
+    """Have an engine wait for a connection where the server has none free, as arena does."""
+    if dialect in _in_turn:
+        return
+    _in_turn.add(dialect)
+    connect = dialect.connect
+
+    def connecting(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        end = seconds() + core.config.turn_timeout
+        while True:
+            try:
+                return connect(*args, **kwargs)
+            except Exception as error:
+                if not FULL.search(str(error)) or seconds() > end:
+                    raise
+            _wait(core)
+
+    dialect.connect = connecting  # type: ignore[method-assign]  # of this one instance
+
+
+def _wait(core: Core) -> None:
+    core.ledger.note(WAITED)
+    if in_greenlet():
+        core.spare()  # in another thread somebody might take one of them at this moment
+        await_only(asyncio.sleep(_STEP))
+    else:
+        rest(_STEP)
 
 
 def _aim_of(core: Core, found: Identity) -> Aim | None:

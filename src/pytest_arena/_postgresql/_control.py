@@ -7,12 +7,14 @@ import os
 import re
 import threading
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
 from weakref import WeakSet
 
 from pytest_arena._origin import as_own
+from pytest_arena._process import rest, seconds
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,10 +28,17 @@ _NAME = "pytest-arena"  # as pg_stat_activity shows it
 # Python has no value for what came: a date before Christ, for one.
 _UNREADABLE = (ValueError, OverflowError)
 # What libpq hands on of a login that was refused: the server's words, and not its code.
-_FULL = re.compile("too many (clients|connections)|connection slots are reserved")
+FULL = re.compile("too many (clients|connections)|connection slots are reserved")
 
 # The server is shutting down, has crashed, is starting: a new connection may do.
 _LOST = ("57P01", "57P02", "57P03")
+# No connection, no memory for a lock.
+_CROWDED = ("53300", "53200")
+_STEP = 0.1  # seconds
+WAITED = (
+    "the server had no connection to spare for a while, and this run waited for its turn: "
+    "pytest -n 2, a smaller pool_size, or a larger max_connections there"
+)
 # Classes of SQLSTATE: the connection, no more room, the operator, the system.
 _ELSEWHERE = ("", "08", "53", "57", "58")
 
@@ -54,6 +63,11 @@ class ControlFailure(Exception):
     def is_lost(self) -> bool:
         """Whether the connection is gone, rather than a statement refused."""
         return self.sqlstate in ("", *_LOST) or self.sqlstate.startswith("08")
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether the server has no connection, or no room for a lock, as long as others have."""
+        return self.sqlstate in _CROWDED
 
     @property
     def is_elsewhere(self) -> bool:
@@ -101,11 +115,18 @@ class ServerLine(Generic[ConnectionT]):
 
     What was said is said again then, so it has to bear being said twice. ``lost`` is called before
     that. Any thread may use it, one at a time. A forked child opens one of its own: to close its
-    parent's would end the parent's session.
+    parent's would end the parent's session. Where the server is crowded it waits for its turn, as
+    long as ``patience`` says.
     """
 
-    def __init__(self, connect: Callable[[], ConnectionT], lost: Callable[[], object]) -> None:
-        self._connect, self._lost = connect, lost
+    def __init__(
+        self,
+        connect: Callable[[], ConnectionT],
+        lost: Callable[[], object],
+        *,
+        patience: float = 0.0,
+    ) -> None:
+        self._connect, self._lost, self._patience = connect, lost, patience
         self._connection: ConnectionT | None = None
         self._turn, self._process = threading.RLock(), os.getpid()
         self._parents: list[ConnectionT | None] = []
@@ -121,11 +142,13 @@ class ServerLine(Generic[ConnectionT]):
             try:
                 return say(self.opened(), *args, **options)
             except ControlFailure as error:
-                if not error.is_lost:
+                if not (error.is_lost or error.is_crowded):
                     raise
-            self.close()
-            self._lost()
-            return say(self.opened(), *args, **options)
+                was_lost = error.is_lost
+            if was_lost:
+                self.close()
+                self._lost()
+            return in_turn(lambda: say(self.opened(), *args, **options), self._patience)
 
     def opened(self) -> ConnectionT:
         """Return the connection, which is there from now on. Raises as ``do`` does."""
@@ -159,8 +182,26 @@ class ServerLine(Generic[ConnectionT]):
 controls: WeakSet[Control] = WeakSet()  # those of this process, for whoever asks what they do
 
 
+def in_turn(do: Callable[[], _Answer], patience: float) -> _Answer:
+    """Do something, again and again as long as the server is crowded and the patience lasts.
+
+    Raises:
+        Failed: it is crowded still, or something else is the matter.
+    """
+    end = seconds() + patience
+    while True:
+        try:
+            return do()
+        except ControlFailure as error:
+            if not error.is_crowded or seconds() > end:
+                raise
+        rest(_STEP)
+
+
 def open_control(address: Address, settings: Mapping[str, str] | None = None) -> Control:
     """Connect, by the first driver that is installed: psycopg, psycopg2, asyncpg.
+
+    Where the server has no connection free it waits for one, as long as the address says.
 
     ``settings`` are the server's (``lock_timeout``, …) and hold from the connection's first moment
     on. The libpq settings of the environment (PGOPTIONS, PGSERVICE, …) do not reach it.
@@ -173,7 +214,8 @@ def open_control(address: Address, settings: Mapping[str, str] | None = None) ->
         if find_spec(module) is not None:
             # One may be there and broken: without libpq, for one.
             with as_own(), _without_service(), suppress(ImportError):
-                control = kind(address, settings or {})
+                connect = partial(cast("Callable[..., Control]", kind), address, settings or {})
+                control = in_turn(connect, address.patience)
                 controls.add(control)
                 return control
     raise ConfigError(
@@ -237,7 +279,7 @@ class _LibpqControl(Control):
         try:
             self._connection = driver.connect(**_libpq(address, settings), **self._options)
         except driver.Error as error:
-            known = "53300" if _FULL.search(str(error)) else ""
+            known = "53300" if FULL.search(str(error)) else ""
             raise ControlFailure(str(error).strip(), getattr(error, self._code) or known) from error
         self._connection.autocommit = True
         self.pid: int = self._connection.info.backend_pid

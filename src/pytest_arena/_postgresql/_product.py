@@ -61,7 +61,8 @@ class PostgreSQL:
                     self._server = find_server(self._config)
                     root = self._config.root
                     project = f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}"
-                    self._own = ServerRegistry(self._server.address, project=project)
+                    tell = self._core.ledger.note
+                    self._own = ServerRegistry(self._server.address, project=project, tell=tell)
                     is_private = self._server.is_private
                     self._roles = Roles(self._core, self._own, is_private=is_private)
             return self._own

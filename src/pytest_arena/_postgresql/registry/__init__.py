@@ -29,7 +29,7 @@ from pytest_arena._process import until
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
     from pytest_arena._values import Address
@@ -127,9 +127,16 @@ class ServerRegistry:
         ServerError: no server, no right to create databases, or one that is too old.
     """
 
-    def __init__(self, address: Address, *, project: str = "", registry: str = REGISTRY) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        project: str = "",
+        registry: str = REGISTRY,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._address, self._process = address, os.getpid()
-        self._run = RegistryRun(address, project, registry)
+        self._run = RegistryRun(address, project, registry, tell)
         self.control = self._run.line  # for questions of one round trip; any thread may ask
         self.writes = self._run.writes
         self.left: list[str] = []  # what the last sweep left alone, and why

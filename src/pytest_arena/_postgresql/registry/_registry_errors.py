@@ -24,6 +24,11 @@ _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
         "the disk of the server is full: each clone takes as much room as its template",
         "arena databases sweep --all   # and make room on the server's disk",
     ),
+    "53200": (
+        ServerError,
+        "the server has no room for one more lock: many tables, or many runs at once",
+        "pytest -n 2 …   # or a larger max_locks_per_transaction on the server",
+    ),
     "53300": (
         ServerError,
         (

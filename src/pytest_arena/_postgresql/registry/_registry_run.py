@@ -12,13 +12,21 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql import _clone_sql as clone_sql
-from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
+from pytest_arena._postgresql._control import (
+    WAITED,
+    ControlFailure,
+    identifier,
+    literal,
+    open_control,
+)
 from pytest_arena._postgresql.registry import _registry_errors as messages
 from pytest_arena._postgresql.registry._connection import ControlLine, Writes
-from pytest_arena._process import until
+from pytest_arena._process import rest, seconds, until
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_arena._postgresql._control import Control
     from pytest_arena._values import Address
 
@@ -30,6 +38,20 @@ LIVING = (
     "ON r.oid = l.database WHERE r.datname = pg_catalog.current_database() "
     f"AND l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.classid = {RUNS}"
 )
+_STEP = 0.1  # seconds
+_ME = "me AS MATERIALIZED (SELECT nextval('arena.runs')::int AS id)"
+# A process takes some six connections: three of arena's, those of a small pool. One begins if there
+# are as many for all that go on, or if it is alone. Who begins at the same moment waits for it.
+_IN_TURN = f"""
+WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock({TURNS}, 1) IS NOT NULL AS taken),
+living AS MATERIALIZED (SELECT (SELECT count(*) FROM ({LIVING}) AS one WHERE taken) FROM turn),
+others AS MATERIALIZED (SELECT count(*) FROM pg_stat_activity
+    WHERE datid IS NOT NULL AND NOT datname ^@ 'arena_'),
+me AS MATERIALIZED (SELECT nextval('arena.runs')::int AS id FROM living, others
+    WHERE living.count = 0 OR 6 * (living.count + 1) + others.count
+        <= current_setting('max_connections')::int
+            - current_setting('superuser_reserved_connections')::int)
+"""
 _WITH_STRATEGY, _WITH_METHOD = 150000, 180000
 # Where writes are synced, copying files costs a checkpoint, and copying pages their log.
 _SMALL_BYTES = 16 * 1024 * 1024
@@ -122,15 +144,17 @@ class RegistryRun:
     and the rows of ``mine`` are written once more, should somebody have taken the run for dead.
     """
 
-    def __init__(self, address: Address, project: str, name: str) -> None:
-        self._address, self._project, self.name = address, project, name
+    def __init__(
+        self, address: Address, project: str, name: str, tell: Callable[[str], None]
+    ) -> None:
+        self._address, self._project, self.name, self._tell = address, project, name, tell
         self._version = self.number = 0
         self.mine: dict[str, str] = {}  # kinds, by names, of what this run has made and not dropped
         self.writes = Writes()
         self._process = os.getpid()
         self._copies_by_clone = True
         self._sources: dict[str, tuple[str, str | None]] = {}
-        self.line = ControlLine(self._connect_as_run)
+        self.line = ControlLine(self._connect_as_run, patience=address.patience)
 
     # The session
 
@@ -205,13 +229,17 @@ class RegistryRun:
         # The kernel's name of the machine: what a test makes of time or sockets does not matter.
         values = f"{literal(self._project)}, {literal(platform.node())}, {os.getpid()}"
         with self.writes.one():
-            [(self.number,)] = control.rows(
-                "WITH me AS MATERIALIZED (SELECT nextval('arena.runs')::int AS id), "
+            begin = (
                 "locked AS MATERIALIZED "
                 f"(SELECT id, pg_try_advisory_lock({RUNS}, id) AS had FROM me) "
                 "INSERT INTO arena.run (id, project, host, pid) "
                 f"SELECT id, {values} FROM locked WHERE had RETURNING id"
             )
+            end = seconds() + self._address.patience
+            while not (begun := control.rows(f"{_IN_TURN}, {begin}")) and seconds() < end:
+                self._tell(WAITED)
+                rest(_STEP)
+            [(self.number,)] = begun or control.rows(f"WITH {_ME}, {begin}")
 
     def end(self) -> None:
         """Strike the run, if it has left nothing; else the next run cleans up after it."""

@@ -18,7 +18,13 @@ from urllib.parse import unquote
 from pytest_arena._postgresql._arguments import is_here
 from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql.servers import Server, Unavailable
-from pytest_arena._postgresql.servers._entrance import Answer, Elsewhere, enter, knock, refusal
+from pytest_arena._postgresql.servers._entrance import (
+    Answer,
+    Elsewhere,
+    enter,
+    knock,
+    refusal,
+)
 from pytest_arena._postgresql.servers._programs import folders, programs_of_wheel, read_programs
 from pytest_arena._values import Address
 from pytest_arena.errors import ServerError, redact
@@ -113,7 +119,7 @@ def local_service(config: Config) -> Server:
         ] = None
     for host, port in _places():
         try:
-            return _service(host, port)
+            return _service(host, port, config.turn_timeout)
         except Unavailable as reason:
             reasons[str(reason)] = None
     raise Unavailable("; ".join(reasons))
@@ -134,7 +140,7 @@ def _socket_folders(port: int) -> list[str]:
     return [folder for folder in _SOCKETS if Path(folder, f".s.PGSQL.{port}").exists()]
 
 
-def _service(host: str, port: int) -> Server:
+def _service(host: str, port: int, patience: float) -> Server:
     own_name = ""
     with suppress(KeyError, OSError):  # a container's user may have no name
         own_name = getpass.getuser()
@@ -143,11 +149,11 @@ def _service(host: str, port: int) -> Server:
         if not user:
             continue
         password = os.environ.get("PGPASSWORD", "")
-        address = Address("postgresql", host, port, user, "postgres", password)
+        address = Address("postgresql", host, port, user, "postgres", password, patience)
         # A driver waits ten seconds for what does not answer, and takes longer to say no.
         knocked = knock(address, seconds=_KNOCK_SECONDS)
         try:
-            if knocked.answer in {Answer.OPEN, Answer.PASSWORD}:
+            if knocked.answer in {Answer.OPEN, Answer.PASSWORD} or knocked.sqlstate == "53300":
                 return enter(address, f", a local service on {address.server}")
             raise refusal(address, knocked, ControlFailure(knocked.text, knocked.sqlstate))
         except Elsewhere:
@@ -161,7 +167,7 @@ def _named_server(config: Config) -> Server:
     """Where one is named, nothing else is tried: by its URL's database, then the usual ones."""
     refused = Unavailable("")
     try:
-        named = read_url(config.server_url)
+        named = replace(read_url(config.server_url), patience=config.turn_timeout)
         for name in dict.fromkeys((named.database or "postgres", "postgres", "template1")):
             try:
                 where = f" on {named.server}, from {config.places['database']}"
