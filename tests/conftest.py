@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ _URL = "TESTS_POSTGRESQL"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start a server for the tests of this process: nobody else writes on it meanwhile."""
+    # A shell has what it begins in the background ignore Ctrl-C, and whatever that begins.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     runs_tests = hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
     if runs_tests:
         gc.disable()

@@ -125,7 +125,7 @@ class Process:
         return ConfigError(
             f"{self.command} {what}: {ended}" if status is None else f"{self.command} {ended}",
             why="the test would go on without it",
-            cause=self.shown or "it has written nothing",
+            cause="\n".join(self.shown.splitlines()[-3:]) or "it has written nothing",
             fix=f"{self.command}   by hand, with the database's URL in its environment",
         )
 
