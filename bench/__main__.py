@@ -20,6 +20,7 @@ from bench import (
     end_to_end,
     endurance,
     evidence,
+    live_server,
     loops,
     scenarios,
     start,
@@ -42,6 +43,7 @@ MEASURES = {
     "undo": undo.measure,
     "suites-postgresql": suites_postgresql.measure,
     "evidence": evidence.measure,
+    "live-server": live_server.measure,
 }
 LASTING = {"endurance": endurance.measure}
 PAGE = ROOT / "docs" / "explanation" / "speed.md"

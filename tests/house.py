@@ -356,7 +356,7 @@ FURTHER = {
     "what a failed test is told of caches and cookies": 50,
     "a moment that is not asked for": 68,
     "commits and drops that wait for no disk": 14,
-    "the app under a real server, in this process": 270,
+    "the app under a real server, in this process": 275,
     "other programs on the test's database": 152,
     "an app and its database, for tests in other languages": 323,
     "runs that wait for their turn on a crowded server": 120,
