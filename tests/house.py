@@ -354,7 +354,7 @@ FURTHER = {
     "streams and websockets that a test reads": 202,
     "requests of the reader's own clients, and locks that they wait for": 160,
     "what a failed test is told of caches and cookies": 50,
-    "a moment that is not asked for": 68,
+    "a moment that is not asked for": 78,
     "commits and drops that wait for no disk": 14,
     "the app under a real server, in this process": 275,
     "other programs on the test's database": 152,

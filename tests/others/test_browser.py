@@ -99,6 +99,20 @@ def test_two_at_once(new_context):
     other.get_by_text("chair", exact=True).wait_for()
 
 
+def test_dies(page):
+    page.goto("/shop")
+    page.get_by_role("button").click()
+    page.get_by_text("chair", exact=True).wait_for()
+    with pytest.raises(Exception, match="crash"):
+        page.goto("chrome://crash")
+
+
+def test_the_next_one_stands_on_clean_ground(page):
+    page.goto("/shop")
+    page.get_by_text("by a socket").wait_for()
+    assert page.get_by_text("chair", exact=True).count() == 0
+
+
 def test_fails(page):
     page.goto("/shop")
     page.get_by_role("button").click()
@@ -118,7 +132,7 @@ def test_a_browser_on_the_tests_database_pitfall_126(example: Example, how: str)
     run = suite.change("app.py", STREAM, f"{STREAM}; await asyncio.sleep(0.1)").run(
         *plugins, env=env_of(how)
     )
-    run.expect(status=1, passed=4, failed=1).never_says("cut off", "left a task")
+    run.expect(status=1, passed=6, failed=1).never_says("cut off", "left a task")
     run.says("console: there are", "POST /orders/chair 201", "+ orders")
 
 

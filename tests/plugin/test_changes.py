@@ -211,6 +211,55 @@ def test_no_request_of_this_test(arena, test_client):
 """
 
 
+# What a request has taken and goes on with is given back before the next one begins.
+BETWEEN = """
+
+import asyncio
+GO, TASKS = asyncio.Event(), []
+
+
+@app.post("/later")
+async def later():
+    session = maker()
+    session.add(Visit(path="/later"))
+    await session.flush()
+
+    async def goes_on():
+        await GO.wait()
+        await session.commit()
+        await session.close()
+
+    TASKS.append(asyncio.create_task(goes_on()))
+
+
+@app.get("/hello")
+async def hello():
+    return "hello"
+"""
+BETWEEN_REQUESTS = """
+import app
+
+
+async def test_it(arena, client):
+    assert (await client.post("/later")).status_code == 200
+    app.GO.set()
+    await arena.settled()
+    await client.get("/orders")
+    await client.get("/hello")
+    await client.get("/hello")
+    assert arena.changes().tables == ("visits",)
+    assert [bool(arena.changes(place)) for place in range(4)] == [False] * 4
+"""
+
+
+@pytest.mark.parametrize("how", ["copy", "undo"])
+def test_what_is_written_between_two_requests_is_no_ones(example: Example, how: str) -> None:
+    """A request begins when the last one ended only where nobody can have written meanwhile."""
+    files = shop(example, test_it=BETWEEN_REQUESTS)
+    files = files.with_files(app=files.files["app.py"] + BETWEEN)
+    files.run(env=env_of(how)).expect(passed=1)
+
+
 @pytest.mark.parametrize("how", ["copy", "undo"])
 def test_what_a_request_has_changed(example: Example, how: str) -> None:
     """Whichever client made it, and whatever else was done between two of them."""

@@ -69,16 +69,37 @@ def test_events(live_server):
         assert next(events.iter_lines()) == "data: 1"
 
 
+def test_upload(live_server, db_session):
+    asked = live_server.client().post("/upload", content=(b"x" * 60_000 for _ in range(20)))
+    assert asked.json() == 1_200_000
+    assert db_session.scalars(select(Order.item)).all() == ["1200000 bytes"]
+
+
 def test_nothing_is_left(live_server):
     assert live_server.client().get("/orders").json() == []
+"""
+
+UPLOAD = """
+
+from fastapi import Request
+
+
+@app.post("/upload")
+async def upload(request: Request, db=Depends(get_db)):
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+    db.add(Order(item=f"{size} bytes"))
+    await db.commit()
+    return size
 """
 
 
 @pytest.mark.parametrize("how", HOWS)
 def test_a_server_on_the_tests_database_pitfall_126(example: Example, how: str) -> None:
     """P1, P2: what is pending is seen, what it writes is told, and goes with the test."""
-    run = shop(example, test_live=STORY).with_files(app=LIVE).run(env=env_of(how))
-    run.expect(passed=10).never_says("cut off", "left a task")
+    run = shop(example, test_live=STORY).with_files(app=LIVE + UPLOAD).run(env=env_of(how))
+    run.expect(passed=11).never_says("cut off", "left a task")
 
 
 # What stands in the way of the next test.

@@ -176,6 +176,7 @@ class RunningTest(Hooks):
     settled: bool = False
     loop: AbstractEventLoop | None = None  # of its coroutine
     uncommitted: list[str] | None = None  # lines, from before its sessions were closed
+    _seen: int = -1  # how many checkouts there were when the last request ended
     _of_app: set[Written] = field(default_factory=set)  # not committed, between requests
     # Sync clients may be called in several threads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -258,8 +259,13 @@ class RunningTest(Hooks):
             if not self.under_way:
                 self.gate.lost.take()  # by the test itself, or after the last request
                 registry = self.gate.registry
-                turn = Turn(self.moments.now(), held=self.own_writes())
-                turn.checkouts, turn.is_quiet = registry.checkouts, registry.is_quiet
+                is_quiet, last = registry.is_quiet, self.turns[-1].after if self.turns else None
+                # If nothing can have happened since the last request ended, that is the time.
+                is_same = last is not None and is_quiet and registry.checkouts == self._seen
+                if last is None or not is_same or last.levels != self.moments.levels():
+                    last = self.moments.now()
+                turn = Turn(last, held=self.own_writes())
+                turn.checkouts, turn.is_quiet = registry.checkouts, is_quiet
                 self.turns.append(turn)
                 if (place := len(self.turns) - _KEPT) > FIRST:
                     old = self.turns[place]
@@ -292,9 +298,13 @@ class RunningTest(Hooks):
             self.under_way -= 1
             if not self.under_way:
                 turn, lost = self.turns[-1], self.gate.lost.take()
+                registry = self.gate.registry
+                # In this order: what is taken from here on is counted, and what is out is seen.
+                self._seen = registry.checkouts
+                self._seen = self._seen if registry.is_quiet else -1
                 turn.after = self.moments.now()
                 turn.lost = lost if turn.went_well else []
-                turn.checkouts = self.gate.registry.checkouts - turn.checkouts
+                turn.checkouts = registry.checkouts - turn.checkouts
                 turn.is_quiet &= not turn.checkouts
                 self._of_app |= self.own_writes() - turn.held
 
@@ -311,6 +321,7 @@ class RunningTest(Hooks):
     def begin_anew(self) -> None:
         """The content is another one: what is under way asks what has changed since now."""
         with self._lock:
+            self._seen = -1
             if self.under_way:
                 self.turns[-1].before = self.moments.now()
         for begin in self.blocks:
