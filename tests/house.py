@@ -352,7 +352,7 @@ def draw_map(files: list[Source], text: str) -> str:
 FURTHER = {
     "what a green test may be believed for": 825,
     "streams and websockets that a test reads": 202,
-    "requests of the reader's own clients, and locks that they wait for": 160,
+    "requests of the reader's own clients, and locks that they wait for": 173,
     "what a failed test is told of caches and cookies": 50,
     "a moment that is not asked for": 78,
     "commits and drops that wait for no disk": 14,

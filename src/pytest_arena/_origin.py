@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import greenlet
 
 from pytest_arena._config._load import is_library
+from pytest_arena._process import running_loop
 from pytest_arena._values import CodeLine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
 
 
 def user_line() -> CodeLine | None:
@@ -79,26 +80,46 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
             frame = frame.f_back
 
 
-# Functions behind which others wait: SQLAlchemy's way into sync code, and aiosqlite's worker by
-# its names since 0.20.
-_DOORS = {"greenlet_spawn", "run", "_connection_worker_thread"}
+# Functions behind which others wait: SQLAlchemy's way into sync code, a step of asyncio's loop, and
+# aiosqlite's worker by its names since 0.20.
+_DOORS = {"greenlet_spawn", "_run", "run", "_connection_worker_thread"}
 
 
 def _behind(frame: FrameType) -> list[Any]:
     """Return the frames, the innermost last, that wait for what is done here.
 
-    That is SQLAlchemy's sync code, which waits for what ``greenlet_spawn`` awaits; or the task
-    that awaits the answer of aiosqlite's worker.
+    That is SQLAlchemy's sync code, which waits for what ``greenlet_spawn`` awaits; whoever leaves
+    a block of its sessions, which ends in a task of its own; or the task that awaits the answer of
+    aiosqlite's worker.
     """
-    if frame.f_code.co_name == "greenlet_spawn":
+    name = frame.f_code.co_name
+    if name == "greenlet_spawn":
         return [getattr(frame.f_locals.get("context"), "gr_frame", None)]
+    if name == "_run":
+        loop = running_loop()
+        return _shielding(asyncio.current_task(loop), asyncio.all_tasks(loop)) if loop else []
     is_worker = frame.f_globals.get("__name__") == "aiosqlite.core"
     future = frame.f_locals.get("future") if is_worker else None
     tasks = asyncio.all_tasks(future.get_loop()) if isinstance(future, asyncio.Future) else ()
     # Private, and the only thing that tells which of the tasks it is; without it the message just
     # has no line.
-    waiting = (task for task in tasks if getattr(task, "_fut_waiter", None) is future)
-    return [one for task in waiting for one in _awaited(task.get_coro())]
+    waiting = [task for task in tasks if getattr(task, "_fut_waiter", None) is future]
+    shielding = [one for task in waiting for one in _shielding(task, tasks)]
+    return [*shielding, *(one for task in waiting for one in _awaited(task.get_coro()))]
+
+
+def _shielding(inner: object, tasks: Iterable[Any]) -> list[FrameType]:
+    """Return the frames that wait for a task behind ``asyncio.shield``, the innermost last.
+
+    Which those are, a callback of the future between the two knows alone.
+    """
+    found: list[FrameType] = []
+    for task in tasks:
+        callbacks = getattr(getattr(task, "_fut_waiter", None), "_callbacks", None) or ()
+        cells = (cell for one, *_ in callbacks for cell in getattr(one, "__closure__", None) or ())
+        if any(cell.cell_contents is inner for cell in cells):
+            found += _awaited(task.get_coro())
+    return found
 
 
 def _awaited(awaitable: Any) -> Iterator[FrameType]:
