@@ -25,13 +25,13 @@ class Effort:
 
 
 FULL = Effort(
-    suite_rounds=6,
-    suite_tests=75,
-    server_rounds=3,
+    suite_rounds=4,
+    suite_tests=60,
+    server_rounds=2,
     server_tests=200,
-    boundary_rounds=8,
-    start_rounds=15,
-    call_rounds=20,
+    boundary_rounds=6,
+    start_rounds=10,
+    call_rounds=14,
     endurance_tests=5000,
     wide=True,
 )
