@@ -31,7 +31,7 @@ NAMES = {
     "recipe": "create_all, drop_all",
     "recipe_on_disk": "the same on disk",
 }
-_SLOW_ROUNDS = 3
+_SLOW_ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True)
