@@ -358,7 +358,7 @@ FURTHER = {
     "commits and drops that wait for no disk": 14,
     "the app under a real server, in this process": 275,
     "other programs on the test's database": 152,
-    "an app and its database, for tests in other languages": 323,
+    "an app and its database, for tests in other languages": 325,
     "runs that wait for their turn on a crowded server": 120,
 }
 FURTHER_OF_THE_WING = {

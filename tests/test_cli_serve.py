@@ -49,6 +49,11 @@ def broken(session):
     raise LookupError("by purpose")
 
 
+def untold(session):
+    session.add(Order(item="told"))
+    return {(1, 2): object()}
+
+
 def _secret(session):
     raise AssertionError("nobody may call it")
 """
@@ -229,6 +234,8 @@ def test_nobody_else_asks(served_shop: Example) -> None:
         assert "seeds.py" in answer["error"]
         assert "site-packages" not in answer["error"]
         assert served.done("/changes") == {"changes": []}
+        status, answer = served.ask("/seed/untold")
+        assert (status, "TypeError: keys must be" in answer["error"]) == (500, True)
         assert served.done("/level/leave") == {"problems": []}
         assert served.end(signal.SIGINT) == 0
 

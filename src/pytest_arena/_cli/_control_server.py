@@ -30,7 +30,7 @@ class Reply:
     """What is said to who has asked: a status of HTTP, and JSON."""
 
     status: int
-    content: object
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,15 @@ class Command:
     answered: Future[Reply] = field(default_factory=Future)
 
     def answer(self, status: int, content: object) -> None:
-        """Answer it, unless that is done."""
+        """Answer it, unless that is done.
+
+        What JSON does not know, a date or a Decimal, is its text.
+
+        Raises:
+            TypeError: it cannot be told even so.
+        """
         if not self.answered.done():
-            self.answered.set_result(Reply(status, content))
+            self.answered.set_result(Reply(status, json.dumps(content, default=str)))
 
 
 class ControlServer(socketserver.ThreadingTCPServer):
@@ -112,22 +118,21 @@ class _Handler(BaseHTTPRequestHandler):
         size = int(self.headers.get("Content-Length") or 0)
         if size > _LARGEST:
             self.close_connection = True
-            return Reply(413, {"error": f"a body has at most {_LARGEST:,} bytes"})
+            return _refusal(413, f"a body has at most {_LARGEST:,} bytes")
         body = self.rfile.read(size)
         given = self.headers.get("Authorization", "").encode()
         if not hmac.compare_digest(given, f"Bearer {self.server.token}".encode()):
-            return Reply(401, {"error": f"Authorization: Bearer …, with the value of {TOKEN}"})
+            return _refusal(401, f"Authorization: Bearer …, with the value of {TOKEN}")
         try:
             arguments = json.loads(body or "{}")
         except ValueError as error:
-            return Reply(400, {"error": f"the body is no JSON: {error}"})
+            return _refusal(400, f"the body is no JSON: {error}")
         if not isinstance(arguments, dict):
-            return Reply(400, {"error": "the body is no JSON object"})
+            return _refusal(400, "the body is no JSON object")
         return self.server.ask(Command(self.command, self.path, arguments))
 
     def _say(self, answer: Reply) -> None:
-        # What JSON does not know, a date or a Decimal, is its text.
-        body = f"{json.dumps(answer.content, default=str)}\n".encode()
+        body = f"{answer.text}\n".encode()
         self.send_response(answer.status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -136,3 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Whoever asks knows what."""
+
+
+def _refusal(status: int, why: str) -> Reply:
+    return Reply(status, json.dumps({"error": why}))
