@@ -32,8 +32,8 @@ FULL = re.compile("too many (clients|connections)|connection slots are reserved"
 
 # The server is shutting down, has crashed, is starting: a new connection may do.
 _LOST = ("57P01", "57P02", "57P03")
-# No connection, no memory for a lock.
-_CROWDED = ("53300", "53200")
+_NO_LOCK = "53200"  # no memory for one more
+_CROWDED = ("53300", _NO_LOCK)
 _STEP = 0.1  # seconds
 WAITED = (
     "the server had no connection to spare for a while, and this run waited for its turn: "
@@ -115,8 +115,8 @@ class ServerLine(Generic[ConnectionT]):
 
     What was said is said again then, so it has to bear being said twice. ``lost`` is called before
     that. Any thread may use it, one at a time. A forked child opens one of its own: to close its
-    parent's would end the parent's session. Where the server is crowded it waits for its turn, as
-    long as ``patience`` says.
+    parent's would end the parent's session. Where the server has no room for a lock it is said
+    again, as long as ``patience`` lasts.
     """
 
     def __init__(
@@ -142,7 +142,8 @@ class ServerLine(Generic[ConnectionT]):
             try:
                 return say(self.opened(), *args, **options)
             except ControlFailure as error:
-                if not (error.is_lost or error.is_crowded):
+                # Whoever opens it has waited for a connection already.
+                if not (error.is_lost or error.sqlstate == _NO_LOCK):
                     raise
                 was_lost = error.is_lost
             if was_lost:

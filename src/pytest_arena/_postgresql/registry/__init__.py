@@ -282,7 +282,7 @@ class ServerRegistry:
         shelf_lock = f"SELECT pg_advisory_lock(hashtextextended({literal(shelf)}, {TURNS}))"
         # By a connection of its own: whoever waits keeps nobody from asking, and what dies lets go.
         with self.saying("no connection for a lock"):
-            control = self._run.connect()
+            control = self._run.connect(patience=self._address.patience)
         with closing(control):
             try:
                 control.run(f"SET lock_timeout = {patience}; SET statement_timeout = 0")

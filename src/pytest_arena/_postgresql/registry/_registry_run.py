@@ -158,14 +158,16 @@ class RegistryRun:
 
     # The session
 
-    def connect(self) -> Control:
+    def connect(self, *, patience: float = 0.0) -> Control:
         """Open a connection to the registry, which is made if there is none.
+
+        Where the server has none free it waits so many seconds: nobody in the background does.
 
         Raises:
             Failed: there is no server, or it refuses.
             ServerError: the login may not create databases, or the server cannot be used.
         """
-        inside = replace(self._address, database=self.name)
+        inside = replace(self._address, database=self.name, patience=patience)
         try:
             control = open_control(inside)
         except ControlFailure as error:
@@ -205,7 +207,7 @@ class RegistryRun:
             control.run("SET file_copy_method = clone")
 
     def _connect_as_run(self) -> Control:
-        control = self.connect()
+        control = self.connect(patience=self._address.patience)
         if self._process != os.getpid():
             return control  # a forked child asks; the run is its parent's
         try:

@@ -18,13 +18,7 @@ from urllib.parse import unquote
 from pytest_arena._postgresql._arguments import is_here
 from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql.servers import Server, Unavailable
-from pytest_arena._postgresql.servers._entrance import (
-    Answer,
-    Elsewhere,
-    enter,
-    knock,
-    refusal,
-)
+from pytest_arena._postgresql.servers._entrance import Answer, Elsewhere, enter, knock, refusal
 from pytest_arena._postgresql.servers._programs import folders, programs_of_wheel, read_programs
 from pytest_arena._values import Address
 from pytest_arena.errors import ServerError, redact
