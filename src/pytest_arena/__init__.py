@@ -1,12 +1,13 @@
 """pytest-arena: end-to-end tests of web apps, every test in a database of its own.
 
 The plugin registers itself with pytest; a test needs no import. What stands here is for type
-annotations (:class:`Arena`, :class:`Changes`, :class:`Scenario`), for what a block is expected to
-change, and for those who catch an error by its class.
+annotations (:class:`Arena`, :class:`AsyncClient`, :class:`Changes` and the like), for what a block
+is expected to change, and for those who catch an error by its class.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Change, Changes
@@ -21,34 +22,50 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
+    from pytest_arena._app._client import AsyncClient, ClientAs
+    from pytest_arena._app._live_server import LiveServer
+    from pytest_arena._app._sync_client import TestClient
+    from pytest_arena._ledger import Request
     from pytest_arena._run._facade import Arena
+    from pytest_arena._run._processes import Process
     from pytest_arena.scenarios._blocks import Scenario
 
 __all__ = [
     "Arena",
     "ArenaError",
+    "AsyncClient",
     "Change",
     "Changes",
+    "ClientAs",
     "ConfigError",
     "IsolationError",
     "LeakError",
+    "LiveServer",
+    "Process",
     "RefusedError",
+    "Request",
     "Scenario",
     "TemplateError",
+    "TestClient",
     "deleted",
     "inserted",
     "updated",
 ]
 
+# Imported when it is asked for: the command `arena` comes by here, and needs no SQLAlchemy.
+_ROOMS = {
+    "Arena": "_run._facade",
+    "AsyncClient": "_app._client",
+    "ClientAs": "_app._client",
+    "LiveServer": "_app._live_server",
+    "Process": "_run._processes",
+    "Request": "_ledger",
+    "Scenario": "scenarios._blocks",
+    "TestClient": "_app._sync_client",
+}
+
 
 def __getattr__(name: str) -> object:
-    # Imported when it is asked for: the command `arena` comes by here, and needs no SQLAlchemy.
-    if name == "Arena":
-        from pytest_arena._run._facade import Arena  # noqa: PLC0415 - as said
-
-        return Arena
-    if name == "Scenario":
-        from pytest_arena.scenarios._blocks import Scenario  # noqa: PLC0415 - as said
-
-        return Scenario
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)

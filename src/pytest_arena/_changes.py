@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import accumulate, zip_longest
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, overload
 
 from pytest_arena.errors import redact
 
@@ -96,7 +96,7 @@ class Change:
     """The columns of the primary key; none where the table has none."""
     _mask: Mask = field(default=Mask(), compare=False)
 
-    __hash__ = None  # type: ignore[assignment]  # its values may be lists
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # its values may be lists
 
     def __str__(self) -> str:
         """Return it as a line: ``+ orders id=7  total=12.50``."""
@@ -146,7 +146,8 @@ class Changes:
     __module__ = "pytest_arena"
 
     def __init__(self, changes: Iterable[Change], mask: Mask, more: Mapping[str, int]) -> None:
-        self._all, self.mask, self._more = tuple(changes), mask, dict(more)
+        self._all, self._more = tuple(changes), dict(more)
+        self.mask: Mask = mask
 
     @classmethod
     def of(cls, tables: Iterable[TableRows], mask: Mask | None = None) -> Changes:
@@ -213,7 +214,7 @@ class Changes:
             return NotImplemented
         return (self._all, self._more) == (other._all, other._more)
 
-    __hash__ = None  # type: ignore[assignment]  # its values may be lists
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # its values may be lists
 
     def __repr__(self) -> str:
         return f"<Changes: {self.counted()}>"

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pytest_arena._app._app_run import AppRun
+    from pytest_arena._app._client import AsyncClient, ClientAs
     from pytest_arena._app._live_server import LiveServer
+    from pytest_arena._app._sync_client import TestClient
 
 __all__ = [
     "RUN",
@@ -110,7 +112,9 @@ def db_session(
 
 
 @pytest.fixture
-def client(arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest) -> Any:
+def client(
+    arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
+) -> AsyncClient:
     """An async HTTP client bound to the app in this process; lifespan run, cookies kept."""
     _check_awaited(request)
     return _app_run(request, arena_app).new_client(options=client_options)
@@ -119,7 +123,7 @@ def client(arena_app: Any, client_options: dict[str, Any], request: pytest.Fixtu
 @pytest.fixture
 def client_as(
     arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
-) -> Callable[..., Any]:
+) -> ClientAs:
     """`client_as("role")`: such a client, logged in through `arena_login`; several at once."""
     _check_awaited(request)
     return _for_roles(_app_run(request, arena_app).new_client, client_options)
@@ -128,7 +132,7 @@ def client_as(
 @pytest.fixture
 def test_client(
     arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
-) -> Any:
+) -> TestClient:
     """The sync test client of Starlette, FastAPI or Litestar; lifespan run, cookies kept."""
     return _app_run(request, arena_app).new_test_client(options=client_options)
 
@@ -136,7 +140,7 @@ def test_client(
 @pytest.fixture
 def test_client_as(
     arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
-) -> Callable[..., Any]:
+) -> ClientAs[TestClient]:
     """`test_client_as("role")`: such a client, logged in through `arena_login`."""
     return _for_roles(_app_run(request, arena_app).new_test_client, client_options)
 

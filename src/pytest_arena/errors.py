@@ -103,8 +103,10 @@ class ArenaError(Exception):
     __module__ = "pytest_arena.errors"
 
     def __init__(self, what: str, *, why: str, cause: str, fix: str) -> None:
-        self.what, self.why = _short(what, "what"), _short(why, "why")
-        self.cause, self.fix = _short(cause, "cause"), _short(fix, "fix")
+        self.what: str = _short(what, "what")
+        self.why: str = _short(why, "why")
+        self.cause: str = _short(cause, "cause")
+        self.fix: str = _short(fix, "fix")
         super().__init__(self.what)
 
     def __str__(self) -> str:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from anyio.from_thread import BlockingPortal
-    from starlette.testclient import TestClient
 
     from pytest_arena._app._kind import ASGIApp
+    from pytest_arena._app._sync_client import TestClient
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import httpx2 as httpx
     from anyio.from_thread import BlockingPortal
+    from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
 
     from pytest_arena._app._kind import ASGIApp, Scope
     from pytest_arena._app._lifespan import Lifespan
@@ -28,7 +29,11 @@ if TYPE_CHECKING:
 
     _Base = httpx.AsyncClient
     _BaseTransport = httpx.ASGITransport
+    C_co = TypeVar("C_co", covariant=True, default="AsyncClient")
 else:
+    from typing import TypeVar
+
+    C_co = TypeVar("C_co", covariant=True)
     # To import the library takes some 60 ms: its own class is added when a client is made.
     _Base = _BaseTransport = object
 
@@ -228,8 +233,8 @@ class AsyncClient(_Base):
             assert await websocket.receive_text() == "hello"
     """
 
-    _arena_host: Host
-    _arena_login: Login | None
+    _arena_host: Any
+    _arena_login: Any
 
     async def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:
         """Make a request; logs in first, so that the request holds what the login has set."""
@@ -303,6 +308,19 @@ class AsyncClient(_Base):
         if self._arena_login is not None:
             await self._arena_login.aonce(self)
         return self
+
+
+class ClientAs(Protocol[C_co]):
+    """What the fixture ``client_as`` is: ``ClientAs[TestClient]`` is ``test_client_as``.
+
+    Example::
+
+        async def test_roles(client_as: ClientAs) -> None:
+            staff, guest = client_as("staff"), client_as("guest")
+    """
+
+    def __call__(self, role: str, **options: Any) -> C_co:
+        """Return a client, which logs in as ``role`` before its first request."""
 
 
 class Transport(_BaseTransport):

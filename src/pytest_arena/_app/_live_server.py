@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 from weakref import WeakSet
 
 from pytest_arena._app import _app_errors
@@ -19,8 +19,17 @@ from pytest_arena._process import running_loop, until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import httpx2 as httpx
+    from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
+
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._kind import Message, Scope
+
+    C = TypeVar("C", bound="httpx.AsyncClient | httpx.Client", default="httpx.Client")
+else:
+    from typing import TypeVar
+
+    C = TypeVar("C")
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -42,7 +51,7 @@ class Turnstile(Protocol):
         """Commit what the sync sessions of the test have pending; called in its thread."""
 
 
-class LiveServer:
+class LiveServer(Generic[C]):
     """The app, served by uvicorn on a free port of this machine, in a thread of this process.
 
     Each request is answered by the app of the test that runs, on that test's database: recorded,
@@ -58,6 +67,9 @@ class LiveServer:
 
     Cost: some 100 ms once, then nothing for a test that does not use it.
 
+    To a type checker ``client()`` returns a ``Client``; that of ``LiveServer[httpx2.AsyncClient]``
+    the other.
+
     Example::
 
         def test_order(live_server, page):  # of pytest-playwright
@@ -70,11 +82,11 @@ class LiveServer:
 
     __module__ = "pytest_arena"
 
-    def __init__(self, turnstile: Turnstile, *, port: int = 0) -> None:
-        self._turnstile = turnstile
+    def __init__(self, turnstile: Any, *, port: int = 0) -> None:
+        self._turnstile: Turnstile = turnstile
         self._under_way: dict[asyncio.Task[Any], str] = {}
         self._ended: WeakSet[asyncio.Task[Any]] = WeakSet()  # by us
-        self.process = os.getpid()
+        self.process: int = os.getpid()
         try:
             self._socket = socket.create_server((_HOST, port))
         except OSError as error:
@@ -109,7 +121,7 @@ class LiveServer:
         """
         asyncio.run_coroutine_threadsafe(app_run.ajoin(), self.loop).result()
 
-    def client(self, **options: Any) -> Any:
+    def client(self, **options: Any) -> C:
         """Return a client of the HTTP library, closed at the test's end.
 
         An ``AsyncClient`` where an event loop runs, else a ``Client``, with that class's options.
@@ -128,7 +140,7 @@ class LiveServer:
         client.event_hooks = {**hooks, "request": [commit, *hooks["request"]]}
         if app_run is not None:
             app_run.by_socket.append(client)
-        return client
+        return cast("C", client)
 
     def _commit(self, _: object) -> None:
         self._turnstile.commit()
@@ -173,7 +185,7 @@ class LiveServer:
             self._failure = error
 
     async def _serve(self) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         await self._server.serve(sockets=[self._socket])
 
     # A request.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import httpx2 as httpx
     from anyio.from_thread import BlockingPortal
-    from starlette.testclient import TestClient, WebSocketTestSession
+    from starlette.testclient import WebSocketTestSession
 
     from pytest_arena._app._lifespan import Lifespan
     from pytest_arena._app._login import Login
@@ -31,7 +31,7 @@ else:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
-class SyncClient(_Base):
+class TestClient(_Base):
     """What arena adds to a framework's test client.
 
     It is the framework's client with its defaults. Its first request starts the app's lifespan in
@@ -69,13 +69,13 @@ class SyncClient(_Base):
         with super().stream(method, url, **options) as response:
             yield response
 
-    def websocket_connect(self, url: str, *args: Any, **options: Any) -> Any:
+    def websocket_connect(self, url: str, *args: Any, **options: Any) -> WebSocketTestSession:
         """Return a websocket, which ``with`` opens; logs in first."""
         self._arena_ready()
         session: Any = super().websocket_connect(url, *args, **options)  # type: ignore[misc] # a mixin's
         session.__class__ = type("WebSocketTestSession", (_Session, session.__class__), {})
         session.arena_client = self
-        return session
+        return cast("WebSocketTestSession", session)
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send a request, after the app has started, the client logged in, work committed.
@@ -159,7 +159,7 @@ def open_test_client(
 class _Session(_SessionBase):
     """What arena adds to a websocket of a framework's test client: its request is under way."""
 
-    arena_client: SyncClient
+    arena_client: TestClient
 
     def __enter__(self) -> Any:
         host, login = self.arena_client._arena_host, self.arena_client._arena_login  # noqa: SLF001 - of this file
@@ -216,11 +216,11 @@ def _import_starlettes() -> type[Any]:
             # That `httpx` should be `httpx2` is for the user to hear who imports it: here it
             # would be an error of a test that has no line to mend.
             warnings.simplefilter("ignore")
-            from starlette.testclient import TestClient
+            from starlette.testclient import TestClient as StarletteClient
     except (ImportError, RuntimeError) as error:  # the latter for want of an HTTP library
         raise _app_errors.no_test_client(error) from None
 
-    class ArenaStarletteClient(SyncClient, TestClient):
+    class ArenaStarletteClient(TestClient, StarletteClient):
         def _arena_backend(self) -> Mapping[str, Any]:
             return self.async_backend
 
@@ -238,11 +238,11 @@ def _import_starlettes() -> type[Any]:
 @functools.cache
 def _import_litestars() -> type[Any]:
     try:
-        from litestar.testing import TestClient
+        from litestar.testing import TestClient as LitestarClient
     except ImportError as error:
         raise _app_errors.no_test_client(error) from None
 
-    class ArenaLitestarClient(SyncClient, TestClient[Any]):  # type: ignore[misc] # as above
+    class ArenaLitestarClient(TestClient, LitestarClient[Any]):  # type: ignore[misc] # as above
         def _arena_backend(self) -> Mapping[str, Any]:
             options = dict(self.backend_options or {})
             return {"backend": self.backend, "backend_options": options}

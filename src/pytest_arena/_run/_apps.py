@@ -18,7 +18,9 @@ from pytest_arena.errors import ConfigError, LifespanError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from pytest_arena._app._client import AsyncClient
     from pytest_arena._app._live_server import LiveServer
+    from pytest_arena._app._sync_client import TestClient
     from pytest_arena._config._read import Config
     from pytest_arena._run._test import Current, RunningTest, Watcher
 
@@ -131,13 +133,17 @@ class Apps:
         else:
             app_run.join({"backend": "asyncio"})
 
-    def new_client(
-        self, options: Mapping[str, Any], role: str | None = None, *, is_async: bool = True
-    ) -> Any:
+    def new_client(self, options: Mapping[str, Any], role: str | None = None) -> AsyncClient:
         """Return a client. In a test it has the options of the fixture, below these."""
-        app_run, test = self.running(), self._current.on_top()
-        new = app_run.new_client if is_async else app_run.new_test_client
-        return new(role=role, options={**(test.client_options() if test else {}), **options})
+        return self.running().new_client(role=role, options=self._with_fixtures(options))
+
+    def new_test_client(self, options: Mapping[str, Any], role: str | None = None) -> TestClient:
+        """As ``new_client``, for plain functions."""
+        return self.running().new_test_client(role=role, options=self._with_fixtures(options))
+
+    def _with_fixtures(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        test = self._current.on_top()
+        return {**(test.client_options() if test else {}), **options}
 
     def open(self) -> AppRun | None:
         """Return the app that answers what comes by a socket now; None between two tests."""

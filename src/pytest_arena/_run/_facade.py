@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
 from pytest_arena._changes import Changes
 from pytest_arena._databases._sessions import Sessions
@@ -28,13 +28,22 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
     from sqlalchemy.orm import Session
+    from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
 
+    from pytest_arena._app._client import AsyncClient
     from pytest_arena._app._live_server import LiveServer
+    from pytest_arena._app._sync_client import TestClient
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
     from pytest_arena._run._processes import Process
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import StoryMoment
+
+    S = TypeVar("S", bound="AsyncSession | Session", default="AsyncSession")
+else:
+    from typing import TypeVar
+
+    S = TypeVar("S")
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -46,16 +55,19 @@ class Refused:
     error: RefusedError | None = None
 
 
-class Arena:
+class Arena(Generic[S]):
     """The test's database and app, from fixtures of any scope.
 
     It is made by the plugin; ask for the fixture ``arena``. Everything that it gives is about
     the level that stands: inside a test the test's, inside a wider fixture that fixture's.
 
+    To a type checker ``session()`` returns an ``AsyncSession``, of ``Arena[Session]`` a
+    ``Session``; name SQLModel's where the app has those.
+
     Example::
 
         @pytest.fixture(scope="module")
-        def dancers(arena):
+        def dancers(arena: Arena[Session]):
             with arena.session() as session:
                 session.add(Dancer(name="B-Boy Sand"))
                 session.commit()
@@ -63,8 +75,9 @@ class Arena:
 
     __module__ = "pytest_arena"
 
-    def __init__(self, run: ArenaRun) -> None:
-        self._run, self._observer = run, Observer(run)
+    def __init__(self, run: Any) -> None:  # Any: what is inside is no type of the reader's
+        self._run: ArenaRun = run
+        self._observer = Observer(run)
 
     @property
     def url(self) -> str:
@@ -97,7 +110,7 @@ class Arena:
         """The requests to the app under test that this test made, oldest first."""
         return tuple(self._run.ledger.requests)
 
-    def session(self, *, database: str = "") -> AsyncSession | Session:
+    def session(self, *, database: str = "") -> S:
         """Open a session on the database, as ``db_session`` is; close it yourself in a fixture.
 
         Async where the app's engine is async and an event loop is running, else sync. An app with
@@ -116,13 +129,14 @@ class Arena:
         sessions = test.sessions if test else Sessions()
         wants_async = running_loop() is not None
         meant = self._run.database(database)
-        return self._run.engines.open_session(sessions, meant, wants_async=wants_async)
+        session = self._run.engines.open_session(sessions, meant, wants_async=wants_async)
+        return cast("S", session)
 
-    def client(self, **options: Any) -> Any:
+    def client(self, **options: Any) -> AsyncClient:
         """Return an async client, as ``client`` is. ``options`` are those of ``client_options``."""
         return self._run.apps.new_client(options)
 
-    def client_as(self, role: str, **options: Any) -> Any:
+    def client_as(self, role: str, **options: Any) -> AsyncClient:
         """Return an async client that logs in as ``role`` before its first request.
 
         Raises:
@@ -130,13 +144,13 @@ class Arena:
         """
         return self._run.apps.new_client(options, role)
 
-    def test_client(self, **options: Any) -> Any:
+    def test_client(self, **options: Any) -> TestClient:
         """Return a sync test client, as ``test_client`` is."""
-        return self._run.apps.new_client(options, is_async=False)
+        return self._run.apps.new_test_client(options)
 
-    def test_client_as(self, role: str, **options: Any) -> Any:
+    def test_client_as(self, role: str, **options: Any) -> TestClient:
         """Return a sync test client that logs in as ``role`` before its first request."""
-        return self._run.apps.new_client(options, role, is_async=False)
+        return self._run.apps.new_test_client(options, role)
 
     new_client = client
 
@@ -424,7 +438,7 @@ class Observer:
 class ExpectedChanges:
     """A block of a test, and what it is to change: ``with`` or ``async with``."""
 
-    observer: Observer
+    observer: Any  # an `Observer`; its inside is no type of the reader's
     expected: Mapping[str, Expected]
     ignore: Collection[str]
     database: str

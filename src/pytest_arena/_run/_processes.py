@@ -40,9 +40,9 @@ class Process:
     __module__ = "pytest_arena"
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
-        self.command = shlex.join(command)
+        self.command: str = shlex.join(command)
         self._status_before: int | None = None  # it was told to end
-        self.was_killed = False
+        self.was_killed: bool = False
         # A file: nobody reads a pipe while the test goes on.
         number, name = tempfile.mkstemp(prefix="arena-process-")
         self._log = Path(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_arena._origin import user_line
 from pytest_arena.errors import NotWritten, ScenarioError
@@ -52,8 +52,8 @@ class Scenario:
 
     __module__ = "pytest_arena"
 
-    def __init__(self, instruments: Instruments | None) -> None:
-        self._instruments = instruments
+    def __init__(self, instruments: Any) -> None:  # Any: what is inside is no type of the reader's
+        self._instruments: Instruments | None = instruments
 
     def given(self, text: str) -> AbstractContextManager[None]:
         """Return the block of a Given step, or of an And after one.
