@@ -241,8 +241,7 @@ class Databases:
         if len(self.provisioned()) >= self._many:
             gc.collect()  # an engine that was never disposed of waits for it
             self._many = len(self.provisioned()) + _MANY
-        engines = [engine for engine in engines_in_use() if engine not in self.known.own]
-        used = {self.known.by_engine.get(engine.dialect) for engine in engines}
+        used = self._used_by_the_app()
         dropped = [
             one for one in [*self.known.by_key.values()] if one not in used and self._may_drop(one)
         ]
@@ -254,12 +253,21 @@ class Databases:
         """Drop a database in memory with the level that it was made in. Returns whether it was.
 
         It was nowhere before, and whoever keeps its engine has a new one at its next use. Not the
-        app's first one, nor one that a session of ours is on.
+        app's first one, as long as its engine is in use, nor one that a session of ours is on.
         """
+        if database.key.kind != "memory":
+            return False
         ours = [self.known.by_engine.get(engine.dialect) for engine in self.known.own]
-        if is_over := database.key.kind == "memory" and database not in [self.known.primary, *ours]:
+        is_first = database is self.known.primary
+        if is_over := database not in ours and not (
+            is_first and database in self._used_by_the_app()
+        ):
             self.known.drop(database)
         return is_over
+
+    def _used_by_the_app(self) -> set[Database | None]:
+        engines = [engine for engine in engines_in_use() if engine not in self.known.own]
+        return {self.known.by_engine.get(engine.dialect) for engine in engines}
 
     def _may_drop(self, database: Database) -> bool:
         if database.key.kind == "memory":
