@@ -14,7 +14,7 @@ NEW_ENOUGH := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 # $(1) an environment, $(2) what to install into it
 install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
 
-.PHONY: help demo demo-postgresql demo-faults test test-full test-with-sqlite capabilities walk lower map bench bench-quick bench-endurance format clean style check test-on-others test-with-other-plugins
+.PHONY: help demo demo-postgresql demo-faults test test-full test-with-sqlite capabilities walk lower map bench bench-quick bench-endurance docs docs-links format clean style check test-on-others test-with-other-plugins
 
 help:
 	@echo "make demo         an app's suite under the plugin: what each test had, what it left alone"
@@ -30,6 +30,8 @@ help:
 	@echo "make bench        how fast is it? Measures for some minutes, and writes docs/explanation/speed.md"
 	@echo "make bench-endurance  does a long run stay as quick as it began? 5,000 tests, three times"
 	@echo "make bench-quick  the same within a minute, for a first look; writes nothing"
+	@echo "make docs         the site of docs/, in build/docs: half a minute, and no warning is let pass"
+	@echo "make docs-links   do the links to other sites lead somewhere? Asks each of them"
 	@echo "make format       rewrite the code as 'make test' wants it"
 	@echo "make clean        remove everything that these targets made"
 
@@ -101,6 +103,13 @@ bench-endurance: .venvs/bench/.installed
 
 bench-quick: .venvs/bench/.installed
 	@.venvs/bench/bin/python -m bench --quick
+
+docs: .venvs/docs/.installed
+	@.venvs/docs/bin/sphinx-build -q -E -W --keep-going -b html -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
+
+docs-links: .venvs/docs/.installed
+	@.venvs/docs/bin/sphinx-build -q -W --keep-going -b linkcheck -d build/doctrees docs build/docs-links
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix-only .
@@ -200,6 +209,13 @@ test-with-other-plugins: .venvs/others/.installed
 	@$(BIN)/python -m venv --clear .venvs/bench
 	@$(call install,.venvs/bench,--upgrade pip)
 	@$(call install,.venvs/bench,--editable '.[all]' --group bench)
+	@touch $@
+
+.venvs/docs/.installed: pyproject.toml $(STAMP)
+	@echo "--- making .venvs/docs"
+	@$(BIN)/python -m venv --clear .venvs/docs
+	@$(call install,.venvs/docs,--upgrade pip)
+	@$(call install,.venvs/docs,--group docs)
 	@touch $@
 
 # The oldest of everything that pyproject.toml promises to work with: each `>=` read as `==`.

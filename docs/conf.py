@@ -1,0 +1,146 @@
+"""How is the site made of these pages? By Sphinx and MyST: `make docs`.
+
+The pages are plain Markdown, for a code host as well. What a site needs beyond that is added as
+each page is read: the navigation, the names of files above their blocks, addresses for what is
+not part of the site.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SOURCE = PROJECT.get("urls", {}).get("Source", "https://github.com/pytest-arena/pytest-arena")
+
+# Below which page, under which heading, stand which others? Each page once; `*` are all in order.
+NAVIGATION = {
+    "index": {
+        "": ["tutorial"],
+        "How-to": [
+            "how-to/existing-suite",
+            "how-to/for-agents",
+            "how-to/settings-and-apps",
+            "how-to/logins",
+            "how-to/factories",
+            "how-to/wide-fixtures",
+            "how-to/alembic",
+            "how-to/postgresql",
+            "how-to/shared-server",
+            "how-to/several-databases",
+            "how-to/tenants",
+            "how-to/late-work",
+            "how-to/streams",
+            "how-to/workers",
+            "how-to/live-server",
+            "how-to/other-languages",
+            "how-to/changes",
+            "how-to/look-at-a-failed-test",
+            "how-to/scenarios",
+            "how-to/stubs",
+            "how-to/xdist",
+            "how-to/ci",
+            "how-to/other-plugins",
+            "how-to/test-a-variant",
+        ],
+        "Reference": [
+            "reference/options",
+            "reference/fixtures",
+            "reference/command-line",
+            "reference/scenarios",
+            "reference/capabilities",
+            "reference/rights",
+            "reference/hooks",
+            "reference/errors/README",
+            "glossary",
+        ],
+        "Explanation": [
+            "explanation/how-it-works",
+            "explanation/why-the-row-is-invisible",
+            "explanation/what-the-guard-cannot-see",
+            "explanation/limits",
+            "explanation/speed",
+            "explanation/how-copy-works",
+            "explanation/how-undo-works",
+            "explanation/how-clone-works",
+            "explanation/evidence",
+            "explanation/sabotage",
+            "explanation/public-suites",
+            "explanation/pitfalls",
+            "explanation/the-house",
+            "explanation/decisions/README",
+        ],
+        "Problems": ["problems/README"],
+    },
+    "reference/errors/README": {"": ["reference/errors/A*"]},
+    "explanation/decisions/README": {"": ["explanation/decisions/0*"]},
+    "problems/README": {"": ["problems/*"]},
+}
+
+project = "pytest-arena"
+version = release = PROJECT["version"]
+author = PROJECT["authors"][0]["name"]
+copyright = author  # noqa: A001 - Sphinx's name for it
+extensions = ["myst_parser"]
+root_doc = "index"
+exclude_patterns = ["_static"]
+templates_path: list[str] = []
+myst_heading_anchors = 6  # by the names that code hosts give to headings
+nitpicky = True
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_copy_source = html_show_sphinx = False
+html_theme_options = {
+    "source_repository": f"{SOURCE}/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
+linkcheck_ignore = [
+    re.escape(SOURCE)
+]  # links into the checkout are followed by tests/test_links.py
+linkcheck_timeout = 20
+
+_TITLED = re.compile(r'^( *)(`{3,})(\w+) title="?([^"\s]+)"?.*$', re.MULTILINE)
+_LINK = re.compile(r"\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]+)?\)")
+_EXAMPLE = re.compile(r"^```python title=.*?(?=^## )", re.MULTILINE | re.DOTALL)
+_README = "The [README](../README.md) shows the smallest complete test."
+
+
+def setup(app: Any) -> None:
+    """Have each page changed as it is read."""
+    app.connect("source-read", as_a_page_of_the_site)
+
+
+def as_a_page_of_the_site(_: object, page: str, source: list[str]) -> None:
+    """Add to a page what only a site has."""
+    text = source[0].replace(_README, smallest_test()) if page == root_doc else source[0]
+    text = _TITLED.sub(r"\1\2{code-block} \3\n\1:caption: \4\n", text)
+    text = _LINK.sub(lambda link: address(link, (DOCS / page).parent), text)
+    source[0] = text + "".join(
+        toctree(caption, pages, page) for caption, pages in NAVIGATION.get(page, {}).items()
+    )
+
+
+def smallest_test() -> str:
+    """The README's first example: it stands on the start page as well."""
+    found = _EXAMPLE.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert found, "the README begins with an example"
+    return found[0]
+
+
+def address(link: re.Match[str], folder: Path) -> str:
+    """A link as it is; one to a file that is no page leads to the code host."""
+    target = (folder / link[1]).resolve()
+    if target.is_relative_to(DOCS):
+        return link[0]
+    return f"]({SOURCE}/blob/main/{target.relative_to(ROOT).as_posix()}{link[2] or ''})"
+
+
+def toctree(caption: str, pages: list[str], page: str) -> str:
+    """A part of the navigation, by the names of pages."""
+    up = "/".join([".."] * page.count("/")) or "."
+    entries = "\n".join(f"{up}/{each}" for each in pages)
+    heading = f":caption: {caption}\n" if caption else ""
+    return f"\n\n```{{toctree}}\n:hidden:\n:glob:\n{heading}\n{entries}\n```\n"
