@@ -127,7 +127,7 @@ def smallest_test() -> str:
     """The README's first example: it stands on the start page as well."""
     found = _EXAMPLE.search((ROOT / "README.md").read_text(encoding="utf-8"))
     assert found, "the README begins with an example"
-    return found[0]
+    return f"\n\n{found[0]}"
 
 
 def address(link: re.Match[str], folder: Path) -> str:

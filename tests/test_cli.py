@@ -180,6 +180,31 @@ def test_the_command_is_installed_with_the_package() -> None:
     assert EntryPoint("arena", project["scripts"]["arena"], "console_scripts").load() is main
 
 
+def test_the_page_for_agents_and_those_of_errors_are_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As they stand in the docs; the code in either case."""
+    for words, page in (
+        ([], "how-to/for-agents.md"),
+        (["A203"], "reference/errors/A203.md"),
+        (["a603"], "reference/errors/A603.md"),
+    ):
+        assert main(["explain", *words]) == 0
+        assert capsys.readouterr().out == (ROOT / "docs" / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("code", ["A999", "README", "../A203"])
+def test_a_code_that_no_error_has_is_wrong_usage(
+    code: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The codes that there are stand below it."""
+    assert main(["explain", code]) == 2
+    written = capsys.readouterr()
+    assert not written.out
+    assert "A101, A201" in written.err
+    assert "[A101]" in written.err
+
+
 @pytest.mark.parametrize("name", ["nosql", "mysql", "http://example.org"])
 def test_a_value_that_cannot_be_right_is_wrong_usage(
     name: str, capsys: pytest.CaptureFixture[str]

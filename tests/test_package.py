@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -52,6 +53,25 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert not [name for name in names if re.search("__pycache__|/tests?[_/]", name)]
     sources = {path.relative_to(ROOT / "src").as_posix() for path in ROOT.glob("src/**/*.py")}
     assert sources <= set(names)
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_prints_the_pages_that_it_holds(wheel: Path, tmp_path: Path) -> None:
+    """Those for agents and of errors, and no others; there is no checkout beside it."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    program = "import sys; from pytest_arena._cli import main; sys.exit(main(['explain', 'A203']))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert done.stdout == (ROOT / "docs/reference/errors/A203.md").read_text(encoding="utf-8")
+    pages = {page.relative_to(tmp_path).parts[1:] for page in tmp_path.rglob("*.md")}
+    assert {page[:-1] for page in pages} == {("docs", "how-to"), ("docs", "reference", "errors")}
+    assert ("docs", "how-to", "for-agents.md") in pages
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena.errors import ArenaError, ConfigError
@@ -54,6 +55,10 @@ control interface names: Authorization: Bearer ...
 Other arguments go to pytest: a folder, whose conftest.py acts, and options; addopts of
 the configuration file do not count. It ends on SIGTERM and Ctrl-C, and when the process
 is gone that began it."""
+_EXPLAIN = """\
+Print the page for coding agents: how tests are written in a project that uses
+pytest-arena, what not to write, and how a failure is read. With the code that stands at
+the end of an error, print that error's page. Neither needs a network."""
 _STATUS = "exit status: 0; 1 where a server cannot be used; 2 for wrong options"
 
 
@@ -109,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
             help="the server, as in arena_database: a URL, own, sqlite, postgresql or auto",
         )
     _add_serve(commands)
+    _add_explain(commands)
     scenarios.add(commands)
     return parser
 
@@ -131,6 +137,43 @@ def _add_serve(commands: Any) -> None:
     about = "the module whose functions POST /seed/NAME calls, with a session"
     parser.add_argument("--seeds", default="", metavar="MODULE", help=about)
     parser.set_defaults(do=_do_serve, takes_others=True)
+
+
+def _add_explain(commands: Any) -> None:
+    status = "exit status: 0; 2 for a code that no error has"
+    about = "the page for coding agents, or that of an error"
+    parser = commands.add_parser(
+        "explain", help=about, description=_EXPLAIN, epilog=status, **_SHAPE
+    )
+    parser.add_argument(
+        "code",
+        nargs="?",
+        type=str.upper,
+        default="for-agents",
+        metavar="CODE",
+        help="such as A203; else the page for agents",
+    )
+    parser.set_defaults(do=_do_explain)
+
+
+def _do_explain(given: argparse.Namespace) -> int:
+    names = ("how-to/for-agents.md", "reference/errors/A*.md")
+    pages = {page.stem.upper(): page for name in names for page in sorted(_docs().glob(name))}
+    if given.code not in pages:
+        raise ConfigError(
+            f"arena explain {given.code}: no error has this code",
+            why="each error of arena ends with its code, in brackets",
+            cause="the command line",
+            fix=f"one of {', '.join(pages)}",
+        )
+    print(pages[given.code].read_text(encoding="utf-8"), end="")  # noqa: T201 - a command prints
+    return 0
+
+
+def _docs() -> Path:
+    """Return the folder of the pages: the wheel has a part of them, an editable install all."""
+    package, checkout = (Path(__file__).parents[up] / "docs" for up in (1, 3))
+    return package if package.is_dir() else checkout
 
 
 def _do_serve(given: argparse.Namespace) -> int:
