@@ -13,7 +13,8 @@ words after a fence's backticks say what a block is:
 - ` ```text ` and ` ```mermaid ` are pictures.
 
 `pip install`, `python -m venv`, `make` and `git` are left out, and after a `git clone` the rest of
-its block. `<!-- skip: reason -->` before a fence leaves out any other block.
+its block. `<!-- skip: reason -->` before a fence leaves out any other block. The PostgreSQL server of the
+reader's, `postgresql+asyncpg://me@localhost/app`, is the one that the suite has started.
 """
 
 import ast
@@ -379,6 +380,12 @@ def pages() -> list[Path]:
     return [*ROOT.glob("README.md"), *sorted(ROOT.glob("docs/**/*.md"))]
 
 
+def on_the_suites_server(text: str) -> str:
+    """A page that shows a fault on a server of the reader's: here that is the suite's."""
+    own = os.environ["TESTS_POSTGRESQL"].replace("postgresql:", "postgresql+asyncpg:", 1)
+    return text.replace("postgresql+asyncpg://me@localhost/app", own)
+
+
 def name_of(page: Path) -> str:
     """A page's path in the project."""
     return page.relative_to(ROOT).as_posix()
@@ -415,7 +422,7 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
     try:
-        run_page(name_of(page), page.read_text(encoding="utf-8"), folder)
+        run_page(name_of(page), on_the_suites_server(page.read_text(encoding="utf-8")), folder)
     except PageError as error:
         # The page is at fault: a traceback through this file would not help.
         raise pytest.fail.Exception(str(error), pytrace=False) from None
