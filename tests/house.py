@@ -362,7 +362,7 @@ FURTHER = {
     "runs that wait for their turn on a crowded server": 120,
     "a suite's faults, found without importing it": 900,
     "a project set up by one command": 850,
-    "types that an editor knows, and a page for agents": 150,
+    "types that an editor knows, and a page for agents": 126,
 }
 FURTHER_OF_THE_WING = {
     "assertions that hang on the answer, policies that are switched off": 150,

@@ -13,8 +13,8 @@ words after a fence's backticks say what a block is:
 - ` ```text ` and ` ```mermaid ` are pictures.
 
 `pip install`, `python -m venv`, `make` and `git` are left out, and after a `git clone` the rest of
-its block. `<!-- skip: reason -->` before a fence leaves out any other block. The PostgreSQL server of the
-reader's, `postgresql+asyncpg://me@localhost/app`, is the one that the suite has started.
+its block. `<!-- skip: reason -->` before a fence leaves out any other block. The PostgreSQL server
+of the reader's, `postgresql+asyncpg://me@localhost/app`, is the one that the suite has started.
 """
 
 import ast
