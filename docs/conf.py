@@ -92,6 +92,7 @@ nitpicky = True
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_copy_source = html_show_sphinx = False
+html_search_scorer = str(DOCS / "scorer.js")
 html_theme_options = {
     "source_repository": f"{SOURCE}/",
     "source_branch": "main",
