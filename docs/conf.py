@@ -89,6 +89,7 @@ exclude_patterns = ["_static"]
 templates_path: list[str] = []
 myst_heading_anchors = 6  # by the names that code hosts give to headings
 nitpicky = True
+html_baseurl = PROJECT.get("urls", {}).get("Documentation", "")  # the one that search engines keep
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_copy_source = html_show_sphinx = False
