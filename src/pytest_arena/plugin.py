@@ -332,6 +332,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
         raise
     if errors := run.settle():
         _raise(errors)
+    if (others := item.config.pluginmanager.get_plugin("unraisableexception")) is not None:
+        others.pytest_runtest_teardown(item)  # what settling has collected is this test's still
     return result
 
 
