@@ -20,6 +20,7 @@ NAVIGATION = {
     "index": {
         "": ["tutorial"],
         "How-to": [
+            "how-to/set-a-project-up",
             "how-to/existing-suite",
             "how-to/for-agents",
             "how-to/settings-and-apps",

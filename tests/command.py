@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 # Now: a test may be somebody who may not read our files when it calls the command.
+from pytest_arena._cli.init import _guarded
 from pytest_arena.scenarios import _commands
 from tests import forks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["Called", "arena"]
 
@@ -41,7 +42,9 @@ def arena(*words: str, folder: Path | None = None) -> Called:
     output, errors = io.StringIO(), io.StringIO()
     here = chdir(folder) if folder else nullcontext()
     forked = patch.object(_commands, "subprocess", SimpleNamespace(run=_run))
-    with here, forked, redirect_stdout(output), redirect_stderr(errors):
+    names = vars(subprocess) | {"run": _run}
+    looked = patch.object(_guarded, "subprocess", SimpleNamespace(**names))
+    with here, forked, looked, redirect_stdout(output), redirect_stderr(errors):
         try:
             status = _main()(words)
         except SystemExit as ended:  # what argparse does for --help and for wrong words
@@ -49,9 +52,17 @@ def arena(*words: str, folder: Path | None = None) -> Called:
     return Called(status, output.getvalue(), errors.getvalue())
 
 
-def _run(command: Sequence[str], *, cwd: Path | None, **_: Any) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: Sequence[str],
+    *,
+    cwd: Path | None,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    **_: Any,
+) -> subprocess.CompletedProcess[str]:
     """Stand for subprocess.run, with both streams in one."""
-    status, text = forks.run(command, cwd or Path.cwd(), os.environ, seconds=120)
+    seconds = timeout or 120
+    status, text = forks.run(command, cwd or Path.cwd(), env or os.environ, seconds=seconds)
     return subprocess.CompletedProcess(list(command), status, text, "")
 
 

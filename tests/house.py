@@ -361,8 +361,8 @@ FURTHER = {
     "an app and its database, for tests in other languages": 325,
     "runs that wait for their turn on a crowded server": 120,
     "a suite's faults, found without importing it": 900,
-    "a project set up by one command": 850,
     "types that an editor knows, and a page for agents": 126,
+    "a project set up by one command": 878,
 }
 FURTHER_OF_THE_WING = {
     "assertions that hang on the answer, policies that are switched off": 150,

@@ -59,6 +59,11 @@ _EXPLAIN = """\
 Print the page for coding agents: how tests are written in a project that uses
 pytest-arena, what not to write, and how a failure is read. With the code that stands at
 the end of an error, print that error's page. Neither needs a network."""
+_INIT = """\
+Look at the project of this folder without importing it, then import its app once, under
+the guard; show the options that it lacks and a first test, and write them after a yes.
+With --check, run the suite with the plugin and without it, and tell what differs, why,
+and what to do. The run without it (-p no:arena) may reach your own databases."""
 _STATUS = "exit status: 0; 1 where a server cannot be used; 2 for wrong options"
 
 
@@ -115,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     _add_serve(commands)
     _add_explain(commands)
+    _add_init(commands)
     scenarios.add(commands)
     return parser
 
@@ -180,6 +186,28 @@ def _do_serve(given: argparse.Namespace) -> int:
     from pytest_arena._cli._serve import serve  # noqa: PLC0415 - it imports pytest
 
     return serve(given)
+
+
+def _add_init(commands: Any) -> None:
+    about = "set a project up: its options, and a first test"
+    status = "exit status: 0; 1 where nothing was written, or tests differ; 2 for wrong options"
+    parser = commands.add_parser("init", help=about, description=_INIT, epilog=status, **_SHAPE)
+    app, seconds = {"default": "", "metavar": "MODULE:NAME"}, {"default": 60, "metavar": "SECONDS"}
+    parser.add_argument("--app", help="the app, where several are found, or none", **app)
+    parser.add_argument("--yes", action="store_true", help="ask nothing: write, or run")
+    parser.add_argument("--check", action="store_true", help="compare the suite with and without")
+    about = "how long the app may take to be imported, and to be asked: 60 each"
+    parser.add_argument("--timeout", type=float, help=about, **seconds)
+    parser.set_defaults(do=_do_init)
+
+
+def _do_init(given: argparse.Namespace) -> int:
+    from pytest_arena._cli.init._compare import check  # noqa: PLC0415 - it imports pytest
+    from pytest_arena._cli.init._init import init  # noqa: PLC0415 - as above
+
+    if given.check:
+        return check(is_agreed=given.yes)
+    return init(given.app, is_agreed=given.yes, seconds=given.timeout)
 
 
 def _do_databases(given: argparse.Namespace) -> int:

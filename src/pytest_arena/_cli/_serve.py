@@ -95,7 +95,7 @@ class Serving:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Have a level for whoever asks, until told to end."""
-        run, self._module = session.config.stash[RUN], _module(session)
+        run, self._module = session.config.stash[RUN], module_in(session, _COMMAND)
         run.apps.port = self._port
         try:
             server = run.apps.live_server()
@@ -150,12 +150,12 @@ class Serving:
                 self._problems = []
 
 
-def _module(session: pytest.Session) -> pytest.Module:
+def module_in(session: pytest.Session, name: str) -> pytest.Module:
     """Return a module in the folder that the run is about, whose fixtures its tests have."""
     config = session.config
     folder = config.invocation_params.dir / config.args[0].partition("::")[0]
     inside = pytest.Dir.from_parent(session, path=folder)
-    module: pytest.Module = pytest.Module.from_parent(inside, path=folder / _COMMAND)
+    module: pytest.Module = pytest.Module.from_parent(inside, path=folder / name)
     module.obj = ModuleType("served")  # there is no file to import
     return module
 

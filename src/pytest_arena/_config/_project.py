@@ -33,7 +33,7 @@ def read_options(database: str | None) -> Config:
     Raises:
         ConfigError: a value that cannot be right; it names where the value stands.
     """
-    path, values = _file()
+    path, values = pytest_file()
     return load_config(
         flags={} if database is None else {"database": database},
         environ={name: os.environ[name] for name in _VARIABLES if name in os.environ},
@@ -50,7 +50,7 @@ def read_project() -> Config:
     Raises:
         ConfigError: a value that cannot be right; it names where the value stands.
     """
-    path, values = _file()
+    path, values = pytest_file()
     return load_config(
         flags={},
         environ=os.environ,
@@ -62,11 +62,11 @@ def read_project() -> Config:
 
 def read_setting(name: str) -> tuple[str, ...]:
     """Return a setting of pytest's own as words, as the project of this folder has it."""
-    value = _file()[1].get(name, "")
+    value = pytest_file()[1].get(name, "")
     return tuple(map(str, value)) if isinstance(value, list) else tuple(shlex.split(str(value)))
 
 
-def _file() -> tuple[Path | None, Mapping[str, object]]:
+def pytest_file() -> tuple[Path | None, Mapping[str, object]]:
     """Pytest's configuration file and its values: the first one, from this folder upwards."""
     here = Path.cwd()
     for folder in (here, *here.parents):

@@ -397,7 +397,7 @@ def suggested_schema(root: Path) -> str:
     """
     if is_alembic(root / "alembic.ini"):
         return "alembic.ini"
-    every = list(_candidates())
+    every = list(candidates())
     near = [each for each in every if root in each.file.parents] or every
     best = min(near, key=lambda it: (not it.is_at_home, it.name.count("."), it.name), default=None)
     return best.name if best and all(each.metadata is best.metadata for each in near) else ""
@@ -415,21 +415,23 @@ def is_schema(value: Any) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
+class Candidate:
+    """What may stand after ``arena_schema =``, and what it makes."""
+
     name: str
     metadata: MetaData
     file: Path
     is_at_home: bool  # made in this module, and not imported there
 
 
-def _candidates() -> Iterator[_Candidate]:
+def candidates() -> Iterator[Candidate]:
     """Whatever makes tables in the modules that are loaded."""
     for module, file in _modules():
         for name, value in list(vars(module).items()):
             metadata = _metadata_of(value)
             if metadata is not None and metadata.tables and not name.startswith("_"):
                 at_home = getattr(value, "__module__", "") == module.__name__
-                yield _Candidate(f"{module.__name__}:{name}", metadata, file, at_home)
+                yield Candidate(f"{module.__name__}:{name}", metadata, file, at_home)
 
 
 def _metadata_of(value: Any) -> MetaData | None:

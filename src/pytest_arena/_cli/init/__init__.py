@@ -1,0 +1,1 @@
+"""How does a project get its configuration and its first test?"""

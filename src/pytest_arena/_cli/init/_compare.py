@@ -1,0 +1,112 @@
+"""`arena init --check`: the suite with the plugin and without it, and what differs."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from pytest_arena._cli.init._guarded import run_python
+from pytest_arena._cli.init._init import agreed, say
+from pytest_arena._cli.init._look import FIXTURES, look_at
+from pytest_arena._cli.init._outcomes import FILE
+from pytest_arena.errors import redact
+
+Outcomes = dict[str, tuple[str, str]]
+
+_FAILED = 1
+_FEW = 5  # differences that are told in full: those of one suite have few causes
+_GONE = ("gone", "it was not collected, or its file does not import")
+_ENDED = (0, 1)  # pytest's own exit statuses: the suite has run
+_OURS = re.compile(rf"fixture '({'|'.join((*FIXTURES, 'make', 'scenario'))})' not found")
+# What a failure with the plugin says; why that is, and what to do.
+_CAUSES = {
+    r"no such table|relation .* does not exist": "its tables were made before the run, elsewhere\n"
+    "arena_schema = alembic.ini   or module:Base: what makes them",
+    r"(table|relation) .* already exists": "a fixture makes tables that arena_schema has made\n"
+    "delete that fixture, or leave arena_schema out",
+    r"UNIQUE constraint|UniqueViolation|duplicate key": "arena_seed, or a wider fixture, has made "
+    "the row\nfind it in place of adding it",
+    r"lock timeout|database is locked": "it waits for a row that the test has not committed\n"
+    "commit before the request, or a longer arena_lock_timeout",
+    "": "it relied on rows that another test or run had left, or on a session shared with the app\n"
+    "make its rows in a fixture or in arena_seed; read anew what the app has changed",
+}
+
+
+def check(*, is_agreed: bool) -> int:
+    """Run the suite twice, and tell. Returns 1 where a test passes without the plugin alone."""
+    here = Path.cwd()
+    say(
+        "The suite runs twice: with the plugin, and without it (-p no:arena).",
+        "The second goes wherever the tests lead by themselves, and may change its databases:",
+        *(f"  {one.name}   {one.place}" for one in look_at(here).all("engine")[:_FEW]),
+    )
+    command = "arena init --check --yes"
+    if not agreed("Run both?", otherwise="nothing is run", command=command, already=is_agreed):
+        return _FAILED
+    runs = []
+    for shown, words in (("with the plugin:", ()), ("without it:     ", ("-p", "no:arena"))):
+        began = time.monotonic()
+        outcomes, status, output = _run(here, *words)
+        seconds = time.monotonic() - began
+        counts = Counter(outcome for outcome, _ in outcomes.values())
+        told = ", ".join(f"{counts[name]} {name}" for name in sorted(counts, reverse=True))
+        say(f"{shown} {told or 'no tests'} in {seconds:.1f} s")
+        if status not in _ENDED:
+            say(*output.splitlines()[-20:], f"pytest ended with {status}: nothing to compare")
+            return _FAILED
+        runs.append(outcomes)
+    return _told(*runs)
+
+
+def _run(folder: Path, *words: str) -> tuple[Outcomes, int, str]:
+    with tempfile.TemporaryDirectory(prefix="arena-init-") as temporary:
+        file = Path(temporary, "outcomes")
+        words = ("-m", "pytest", "-q", "--override-ini=required_plugins=", *words)
+        plugin = ("-p", "pytest_arena._cli.init._outcomes")
+        status, output = run_python(folder, *words, *plugin, env={FILE: str(file)})
+        outcomes = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return outcomes, status, output
+
+
+def _told(after: Outcomes, before: Outcomes) -> int:
+    bad, was_bad = _bad(after), _bad(before)
+    ours = {name for name in was_bad if _OURS.search(before[name][1])}
+    if ours:
+        say(f"tests with fixtures of the plugin, which cannot run without it: {len(ours)}")
+    for name in sorted(was_bad - bad - ours):
+        say(f"passes with the plugin alone: {name}", f"  without: {_last(before[name][1])}")
+    for name in sorted(was_bad & bad):
+        say(f"fails either way: {name}", f"  {_last(after[name][1])}")
+    worse = sorted((bad - was_bad) | (before.keys() - after.keys()))
+    for name in worse[:_FEW]:
+        told = after.get(name, _GONE)[1]
+        why, _, fix = _why(told).partition("\n")
+        say(f"passes without the plugin alone: {name}", f"  with: {_last(told)}")
+        say(f"  why:  {why}", f"  next: {fix}")
+    more = len(worse) - _FEW
+    say(*[f"and {more} more pass without the plugin alone; mend these first"] * (more > 0))
+    say(*["same passes: no test passes without the plugin alone"] * (not worse))
+    return _FAILED if worse else 0
+
+
+def _bad(outcomes: Outcomes) -> set[str]:
+    return {name for name, (outcome, _) in outcomes.items() if outcome in {"failed", "error"}}
+
+
+def _last(told: str) -> str:
+    """The line of a failure that says what is wrong."""
+    lines = [line for line in told.splitlines() if line.startswith("E  ")] or told.splitlines()
+    return redact(" ".join(lines[:1]).removeprefix("E").strip())
+
+
+def _why(told: str) -> str:
+    """Say why a test fails with the plugin, and what to do, by what it says."""
+    parts = dict(re.findall(r"^(?:E\s+)?\s*(why|next):\s+(.*)$", told, re.MULTILINE))
+    if re.search(r"\[A\d{3}\]", told) and len(parts) > 1:
+        return f"{parts['why']}\n{parts['next']}"
+    return next(_CAUSES[words] for words in _CAUSES if re.search(words, told))

@@ -1,0 +1,365 @@
+"""Does `arena init` find its way in projects as people have them, and harm none?"""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import forks
+from tests.command import arena
+from tests.init.projects import FACTORY, KINDS, SQLMODEL, stripped
+from tests.servers.postgresql import address
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_arena.testing import Example
+    from tests.command import Called
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+OPTIONS = {
+    "sqlmodel": ["pythonpath = .", "arena_app = main:app", "arena_schema = main:SQLModel"],
+    "full_stack": [
+        'pythonpath = ["."]',
+        'arena_app = "app.main:app"',
+        'arena_schema = "alembic.ini"',
+        'arena_env = ["SQLALCHEMY_DATABASE_URI"]',
+    ],
+    "factory": [
+        'pythonpath = ["src"]',
+        'arena_app = "shop.app:create_app"',
+        'arena_schema = "shop.models:Base"',
+        'arena_env = ["SHOP_DATABASE_URL"]',
+    ],
+    "litestar": ["pythonpath = .", "arena_app = app.asgi:app", "arena_schema = app.models:Base"],
+    "starlette": [
+        "pythonpath = .",
+        "arena_app = notes.web:app",
+        "arena_schema = notes.web:metadata",
+    ],
+    "several": [
+        "pythonpath = .",
+        "arena_app = app:app",
+        *("arena_schema =", "    shop = app:Base", "    analytics = app:AnalyticsBase"),
+        *("arena_env =", "    SHOP_DB_URL", "    ANALYTICS_DB_URL"),
+    ],
+}
+BROKEN = """
+from fastapi import FastAPI
+
+app = FastAPI()
+raise RuntimeError("no sand left")
+"""
+
+
+def init(folder: Path, *words: str) -> Called:
+    """Call the command in a folder."""
+    return arena("init", *words, folder=folder)
+
+
+def project(folder: Path, files: Mapping[str, str]) -> Path:
+    """Write a project, with the ends of lines that it has."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What stands in the files of a folder, but for what Python and pytest keep for themselves."""
+    found = (path for path in folder.rglob("*") if path.is_file() and "cache" not in str(path))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def suite(folder: Path, *words: str) -> tuple[int, str]:
+    """Run the suite of a folder, as its owner does."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words]
+    return forks.run(command, folder, {"PYTHONDONTWRITEBYTECODE": "1"}, seconds=120)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_it_writes_runs_green(tmp_path: Path, kind: str) -> None:
+    """Each line that was there stays, the first test passes, and a second call writes nothing."""
+    folder = project(tmp_path, KINDS[kind])
+    before = contents(folder)
+
+    called = init(folder, "--yes")
+
+    assert called.status == 0, called.output + called.errors
+    assert "1 passed" in called.output
+    after = contents(folder)
+    assert before.keys() <= after.keys()
+    changed = {name for name in after if before.get(name) != after[name]}
+    (configuration,) = changed - {"tests/test_arena.py"}
+    old = before.get(configuration, b"").decode().splitlines(keepends=True)
+    new = after[configuration].decode().splitlines(keepends=True)
+    told = [line for line in difflib.ndiff(old, new) if line[0] != " "]
+    assert {line[0] for line in told} == {"+"}
+    assert ("\r\n" in told[0]) is ("\r\n" in "".join(old))
+    head = {"", "[pytest]", "[tool.pytest.ini_options]"}
+    added = [line[2:].rstrip("\r\n") for line in told]
+    assert [line for line in added if line not in head] == OPTIONS[kind]
+    status, output = suite(folder)
+    assert status == 0, output
+    again = init(folder, "--yes")
+    assert (again.status, again.output.startswith("all is there")) == (0, True), again.output
+    assert contents(folder) == after
+
+
+@pytest.mark.parametrize("name,schema", [("battle_d", "alembic.ini"), ("faults", "app:Base")])
+def test_an_example_without_its_tests_gets_a_first_one(
+    tmp_path: Path, name: str, schema: str
+) -> None:
+    """As if it had none yet."""
+    folder = tmp_path / name
+    ignored = shutil.ignore_patterns("test*", "hollow", "demo.py", "late_app.py", "*.db")
+    shutil.copytree(EXAMPLES / name, folder, ignore=ignored)
+    file = folder / "pyproject.toml"
+    file.write_text(stripped(file.read_text()).replace('testpaths = ["tests"]\n', ""))
+
+    called = init(folder, "--yes")
+
+    assert called.status == 0, called.output + called.errors
+    options = tomllib.loads(file.read_text())["tool"]["pytest"]["ini_options"]
+    assert options["arena_schema"] == schema
+    assert "1 passed" in called.output
+
+
+def test_an_example_with_its_tests_gets_options_alone(tmp_path: Path) -> None:
+    """Its suite passes with them, and no file of tests is added."""
+    folder = tmp_path / "invoices"
+    shutil.copytree(EXAMPLES / "invoices", folder, ignore=shutil.ignore_patterns("*.db"))
+    file = folder / "pyproject.toml"
+    file.write_text(stripped(file.read_text()))
+    before = contents(folder)
+
+    called = init(folder, "--yes")
+
+    assert called.status == 0, called.output + called.errors
+    assert {name for name, text in contents(folder).items() if before.get(name) != text} == {
+        "pyproject.toml"
+    }
+    status, output = suite(folder)
+    assert status == 0, output
+
+
+def test_an_app_on_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked on a server for tests, and its own is not reached."""
+    server = address()
+    folder = tmp_path / "api_keys"
+    ignored = shutil.ignore_patterns("test*", "demo.py", "without_arena.py")
+    shutil.copytree(EXAMPLES / "api_keys", folder, ignore=ignored)
+    file = folder / "pyproject.toml"
+    file.write_text(stripped(file.read_text()))
+    monkeypatch.setenv(
+        "ARENA_DATABASE",
+        f"postgresql://{server.user}:{server.password}@{server.host}:{server.port}/postgres",
+    )
+
+    called = init(folder, "--yes")
+
+    assert called.status == 0, called.output + called.errors
+    assert "api_keys (postgresql+asyncpg)" in called.output
+    assert 'arena_schema = "api_keys.models:Base"' in file.read_text()
+
+
+def test_without_a_yes_nothing_is_written(tmp_path: Path) -> None:
+    """It is shown, and the next step is said."""
+    folder = project(tmp_path, FACTORY)
+    before = contents(folder)
+    called = init(folder)
+    assert called.status == 1
+    assert "+async def test_get_items(client):" in called.output
+    assert called.output.endswith(
+        "nothing is written: nobody can be asked here\nnext: arena init --yes\n"
+    )
+    assert contents(folder) == before
+
+
+def test_no_app(tmp_path: Path) -> None:
+    """What could be meant is named, and how to say it."""
+    folder = project(tmp_path, {"lib.py": "x = 1"})
+    called = init(folder, "--yes")
+    assert called.status == 2
+    assert "no app was found" in called.errors
+    assert "arena init --app module:attribute" in called.errors
+    assert contents(folder) == {"lib.py": b"x = 1"}
+
+
+def test_a_factory_that_needs_arguments_is_told(tmp_path: Path) -> None:
+    """It cannot be named, and a function without arguments can."""
+    text = "from fastapi import FastAPI\n\n\ndef make(name):\n    app = FastAPI()\n    return app\n"
+    called = init(project(tmp_path, {"app.py": text}), "--yes")
+    assert called.status == 2
+    assert "app.py:4  app:make: needs arguments" in called.errors
+
+
+def test_two_apps_are_listed_and_one_is_named(tmp_path: Path) -> None:
+    """Nobody but the reader knows which."""
+    admin = "from starlette.applications import Starlette\n\nadmin = Starlette()\n"
+    folder = project(tmp_path, {**SQLMODEL, "back.py": admin})
+    called = init(folder, "--yes")
+    assert called.status == 2
+    assert "2 apps: back:admin, main:app" in called.errors
+    assert "arena init --app main:app" in called.errors
+    assert contents(folder).keys() == {"main.py", "back.py"}
+    assert "arena_app = main:app" in init(folder, "--app", "main:app").output
+
+
+def test_an_app_that_cannot_be_imported(tmp_path: Path) -> None:
+    """Its line is told; what is known without it is written, and no test."""
+    folder = project(tmp_path, {"app.py": BROKEN, "models.py": "metadata = 1"})
+    called = init(folder, "--yes")
+    assert called.status == 0, called.output + called.errors
+    assert "the app was not imported, so that no test is written" in called.output
+    assert 'app.py:5  raise RuntimeError("no sand left")' in called.output
+    assert contents(folder)["pytest.ini"] == b"[pytest]\npythonpath = .\narena_app = app:app\n"
+    assert not (folder / "tests").exists()
+
+
+def test_a_factory_that_raises(tmp_path: Path) -> None:
+    """Its module imports; its line is told all the same, and the tables are those of the files."""
+    old = "    settings = settings or Settings()\n"
+    text = FACTORY["src/shop/app.py"].replace(old, '    raise RuntimeError("no settings")\n')
+    called = init(project(tmp_path, {**FACTORY, "src/shop/app.py": text}))
+    assert "RuntimeError: no settings" in called.output
+    assert 'app.py:21  raise RuntimeError("no settings")' in called.output
+    assert '+arena_schema = "shop.models:Base"' in called.output
+    assert "test_arena.py" not in called.output
+
+
+def test_an_app_that_never_ends(tmp_path: Path) -> None:
+    """It is given up in time."""
+    endless = BROKEN.replace('raise RuntimeError("no sand left")', "from threading import Event")
+    folder = project(tmp_path, {"app.py": f"{endless}Event().wait()\n"})
+    called = init(folder, "--timeout", "3")
+    assert "it did not end within 3 s: --timeout gives it more" in called.output
+
+
+def test_a_conftest_that_fails_is_told_and_the_app_is_asked_all_the_same(tmp_path: Path) -> None:
+    """It is another's fault."""
+    folder = project(tmp_path, {**FACTORY, "tests/conftest.py": "1 / 0\n"})
+    called = init(folder)
+    assert "pytest could not begin with your conftest.py" in called.output
+    assert "ZeroDivisionError" in called.output
+    assert "GET /items → 200, from the database" in called.output
+
+
+def test_migrations_that_fail_are_told_and_the_models_are_taken(tmp_path: Path) -> None:
+    """The second likeliest is tried."""
+    ini = "[alembic]\nscript_location = nowhere\n"
+    called = init(project(tmp_path, {**FACTORY, "alembic.ini": ini}))
+    assert "arena_schema = alembic.ini:" in called.output
+    assert '+arena_schema = "shop.models:Base"' in called.output
+
+
+def test_where_the_second_file_cannot_be_written_the_first_is_not(tmp_path: Path) -> None:
+    """A folder `tests` that is a file, as any other reason."""
+    folder = project(tmp_path, {**SQLMODEL, "tests": "a file"})
+    called = init(folder, "--yes")
+    assert called.status == 2
+    assert "cannot be written" in called.errors
+    assert contents(folder) == {name: text.encode() for name, text in SQLMODEL.items()} | {
+        "tests": b"a file"
+    }
+
+
+def test_the_developers_database_is_not_reached(tmp_path: Path) -> None:
+    """Not by the import, not by the requests, not by the first test."""
+    folder = project(tmp_path, SQLMODEL)
+    (folder / "database.db").write_bytes(b"")
+    assert init(folder, "--yes").status == 0
+    assert (folder / "database.db").read_bytes() == b""
+
+
+LEFTOVERS = """
+from sqlmodel import Session, select
+
+from main import Hero, create_db_and_tables, engine
+
+
+def test_a_hero_is_added():
+    create_db_and_tables()
+    with Session(engine) as session:
+        session.add(Hero(name="Deadpond", secret_name="Dive Wilson"))
+        session.commit()
+
+
+def test_the_hero_is_there():
+    with Session(engine) as session:
+        assert session.exec(select(Hero.name)).all() == ["Deadpond"]
+
+
+def test_one_is_one():
+    assert 1 == 1
+"""
+CONFIG = "[pytest]\npythonpath = .\narena_app = main:app\narena_schema = main:SQLModel\n"
+STRICT = f"{CONFIG}addopts = --strict-config --arena-keep=never\nrequired_plugins = pytest-arena\n"
+FIRST = """
+def test_heroes(test_client):
+    assert test_client.get("/heroes/").json() == []
+"""
+
+
+def check(folder: Path, *words: str) -> Called:
+    """Compare both runs of the suite in a folder."""
+    return init(folder, "--check", *words)
+
+
+def test_what_differs_is_told_with_its_cause(tmp_path: Path) -> None:
+    """A test that needs what another one leaves fails with the plugin, and alone."""
+    files = {**SQLMODEL, "pytest.ini": CONFIG, "test_heroes.py": LEFTOVERS}
+    called = check(project(tmp_path, files), "--yes")
+    assert called.status == 1
+    assert "with the plugin: 2 passed, 1 failed in" in called.output
+    assert "without it:      3 passed in" in called.output
+    told = called.output.partition("passes without the plugin alone: ")[2].splitlines()
+    assert told[0] == "test_heroes.py::test_the_hero_is_there"
+    assert "assert [] == ['Deadpond']" in told[1]
+    assert "it relied on rows that another test or run had left" in told[2]
+    assert "make its rows in a fixture or in arena_seed" in told[3]
+
+
+def test_tests_of_the_plugin_are_no_difference(tmp_path: Path) -> None:
+    """They have no run without it, whatever the configuration demands of the plugin."""
+    lone = LEFTOVERS.partition("def test_the_hero")[0]
+    files = {**SQLMODEL, "pytest.ini": STRICT, "test_heroes.py": lone, "test_first.py": FIRST}
+    called = check(project(tmp_path, files), "--yes")
+    assert called.status == 0, called.output
+    assert "tests with fixtures of the plugin, which cannot run without it: 1" in called.output
+    assert called.output.endswith("same passes: no test passes without the plugin alone\n")
+
+
+def test_nothing_is_run_without_a_yes(tmp_path: Path) -> None:
+    """The run without the plugin may reach what is the developer's."""
+    folder = project(tmp_path, {**SQLMODEL, "pytest.ini": CONFIG, "test_heroes.py": LEFTOVERS})
+    called = check(folder)
+    assert called.status == 1
+    assert "may change its databases:\n  sqlite:///   main.py:31\n" in called.output
+    assert called.output.endswith("next: arena init --check --yes\n")
+    assert not (folder / "database.db").exists()
+
+
+def test_a_suite_that_cannot_begin_is_told(tmp_path: Path) -> None:
+    """Nothing is compared."""
+    files = {**SQLMODEL, "pytest.ini": CONFIG, "conftest.py": "1 / 0\n"}
+    called = check(project(tmp_path, files), "--yes")
+    assert called.status == 1
+    assert "ZeroDivisionError" in called.output
+    assert "pytest ended with 4: nothing to compare" in called.output
+
+
+def test_the_same_suite_as_an_example(example: Example) -> None:
+    """An error of ours names its own next step."""
+    raw = "import sqlite3\n\n\ndef test_raw():\n    sqlite3.connect('dev.db').close()\n"
+    called = check(example.with_files(test_raw=raw).write(), "--yes")
+    assert called.status == 1, called.output
+    assert "passes without the plugin alone: test_raw.py::test_raw" in called.output
+    assert "next: " in called.output

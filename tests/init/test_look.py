@@ -1,0 +1,113 @@
+"""Does `arena init` find what is in files that it only reads?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_arena._cli.init._look import look_at
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILES = {
+    "web/__init__.py": "",
+    "web/parts.py": "import fastapi\n\nadmin = fastapi.FastAPI()\n",
+    "web/made.py": """
+from starlette.applications import Starlette
+
+
+def create_app(debug=False) -> Starlette: ...
+
+
+async def later() -> Starlette: ...
+
+
+def _hidden() -> Starlette: ...
+""",
+    "web/main.py": """
+import os
+from .made import create_app
+from .parts import admin as back
+
+app = create_app()
+app.mount("/admin", back)
+url = os.environ["SHOP_DB_URL"]
+key = os.getenv("API_URL")
+
+if __name__ == "__main__":
+    other = create_app()
+""",
+    "web/config.py": """
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="shop_")
+    database_url: str = "postgresql+asyncpg://me:s3cret@db/shop"
+    name: str
+
+
+settings = Settings()
+""",
+    "web/db.py": """
+import sqlalchemy as sa
+from sqlalchemy import orm
+from sqlalchemy.ext.asyncio import create_async_engine as make
+
+from web.config import settings
+
+engine = make(settings.database_url)
+mapper = orm.registry()
+Base = orm.declarative_base()
+
+
+class Other(orm.DeclarativeBase): ...
+""",
+    "old.py": "print 'no'\n",
+    ".venv/pyvenv.cfg": "",
+    "env/pyvenv.cfg": "",
+    "env/lib.py": "import fastapi\nx = fastapi.FastAPI()\n",
+    "examples/app.py": "import fastapi\nx = fastapi.FastAPI()\n",
+    "tests/conftest.py": """
+import pytest
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+@pytest.fixture
+def db_session(): ...
+
+
+@pytest.fixture
+def name(): ...
+""",
+    "tests/test_a.py": "def test_a(db_session): ...\n\n\ndef test_b(client, name): ...\n",
+}
+
+
+def test_all_is_found_with_its_place(tmp_path: Path) -> None:
+    """By what names mean, and not by how they are written."""
+    for name, text in FILES.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    project = look_at(tmp_path)
+    assert {(one.kind, one.name, one.place) for one in project.found} == {
+        ("app", "web.main:app", "web/main.py:6"),
+        ("tables", "web.db:Base", "web/db.py:10"),
+        ("tables", "web.db:Other", "web/db.py:13"),
+        ("tables", "web.db:mapper.metadata", "web/db.py:9"),
+        ("engine", "postgresql+asyncpg://me:***@db/shop", "web/db.py:8"),
+        ("fixture", "db_session", "tests/conftest.py:9"),
+        ("test", "test_a", "tests/test_a.py:1"),
+        ("test", "test_b", "tests/test_a.py:4"),
+        ("unfit", "web.made:later", "web/made.py:8"),
+        ("variable", "SHOP_DATABASE_URL", "web/config.py:5"),
+        ("variable", "SHOP_DB_URL", "web/main.py:8"),
+    }
+    assert project.unread == ["old.py:1"]
+    first = project.first_test
+    assert first is not None
+    assert first.name == "test_b"  # the other one asks for a fixture of its own
+    assert project.roots["web.main"] == tmp_path
