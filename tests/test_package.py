@@ -9,12 +9,19 @@ import sys
 import tomllib
 import venv
 import zipfile
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
 
+from pytest_arena._postgresql.servers._programs import OLDEST
+from tests.test_links import LINK, PAGES
+
 ROOT = Path(__file__).parent.parent
-EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+PROJECT = tomllib.loads(PYPROJECT)["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 # What a user's own environment shows of it; run without pytest's plugins, without its dependencies.
 LOOK = """
@@ -87,6 +94,18 @@ def test_the_wheel_installs_and_pytest_finds_the_plugin(wheel: Path, tmp_path: P
 
 
 @pytest.mark.slow
+def test_the_description_has_no_relative_link(wheel: Path) -> None:
+    """It is the README, whose links lead to the files of this version; its code is as it was."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        description = str(Parser().parsestr(archive.read(name).decode()).get_payload())
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert FENCE.findall(description) == FENCE.findall(readme)
+    assert LINK.findall(FENCE.sub("", readme))
+    assert LINK.findall(FENCE.sub("", description)) == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", sorted(EXTRAS))
 def test_each_extra_installs_from_wheels_alone(wheel: Path, tmp_path: Path, extra: str) -> None:
     """Nobody needs a compiler."""
@@ -97,10 +116,34 @@ def test_each_extra_installs_from_wheels_alone(wheel: Path, tmp_path: Path, extr
     assert list(tmp_path.glob("*.whl"))
 
 
+def test_the_address_is_written_in_one_place() -> None:
+    """In pyproject.toml, where each is the same one; pages and code have relative links."""
+    home = PROJECT["urls"]["Source"]
+    host, owner, name = home.removeprefix("https://").split("/")
+    address = re.compile(rf"{re.escape(host)}/[\w-]+/{name}\b")
+    assert set(address.findall(PYPROJECT)) == {f"{host}/{owner}/{name}"}
+    files = [*PAGES, *ROOT.glob("src/**/*.py"), *ROOT.glob("docs/**/*.py")]
+    assert [file for file in files if address.search(file.read_text(encoding="utf-8"))] == []
+
+
+def test_the_page_of_support_says_what_the_metadata_say() -> None:
+    """Its Pythons, the lowest versions, the servers that the suite is run on."""
+    page = (ROOT / "docs/reference/support.md").read_text(encoding="utf-8")
+    pythons = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
+    servers = re.findall(r"^POSTGRESQL_(\d+) :=", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert f"| Python | CPython {', '.join(pythons)} |" in page
+    assert f"| PostgreSQL | {', '.join(servers)} |" in page
+    assert int(servers[0]) == OLDEST
+    wanted = [*PROJECT["dependencies"], *EXTRAS["sqlite"], *EXTRAS["postgresql"]]
+    lowest = {re.split(r"[>\[]", line)[0]: line.rpartition(">=")[2] for line in wanted}
+    for name, shown in {"sqlalchemy": "SQLAlchemy |", "pytest": "pytest |"}.items():
+        assert f"| {shown} {lowest[name]} and later" in page
+    for name in ("aiosqlite", "psycopg"):
+        assert f"{name} {lowest[name]}," in page
+
+
 def test_extras_name_what_the_messages_tell_users_to_install() -> None:
     """`pip install 'pytest-arena[…]'` in a message is an extra that there is."""
-    import re  # noqa: PLC0415 - for this alone
-
     told = {
         extra
         for file in ROOT.glob("src/**/*.py")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.others.conftest import BATTLE_D, BROWSER, PROGRAMS, ROOT, call
-from tests.test_docs import read_blocks, write_file
+from tests.pages import read_blocks, write_file
 
 if TYPE_CHECKING:
     import subprocess
