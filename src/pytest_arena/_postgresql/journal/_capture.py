@@ -212,14 +212,22 @@ class _Found(NamedTuple):
         return {fact for fact in self.triggers if fact[:2] in names}
 
     def completed(self, table: JournalTable, schema: str, canon: Sequence[Setting]) -> str:
-        """Write what gives a table the triggers that it lacks, and notes its rows if it is new."""
+        """Write what gives a table the triggers that it lacks, and notes rows that none has seen.
+
+        Those of a new table; of a new partition, where its root sees no row itself.
+        """
         there, wanted = self._triggers_of(table), list(captures(table, schema, canon))
         lacking = [one for one in wanted if _fact(one) not in there]
-        statements = [*_changed(schema, there, wanted, lacking)]
-        if not there and table.oid not in self.installed:
-            new = [one for one in table.relations if one.is_leaf]
-            statements += [f"{standing(table, one, schema)};" for one in new]
-        return "".join(statements)
+        seen = {fact[:2] for fact in there}
+        unseen = [
+            one
+            for one in table.relations
+            if one.is_leaf
+            and one.oid not in self.installed
+            and (not there or (table.by_row and (one.schema, one.name) not in seen))
+        ]
+        noted = [f"{standing(table, one, schema)};" for one in unseen]
+        return "".join([*_changed(schema, there, wanted, lacking), *noted])
 
 
 _ON_TRUNCATE = "!arena_t"
