@@ -241,7 +241,7 @@ class Databases:
         if len(self.provisioned()) >= self._many:
             gc.collect()  # an engine that was never disposed of waits for it
             self._many = len(self.provisioned()) + _MANY
-        used = self._used_by_the_app()
+        used = _used_by_the_app(self.known)
         dropped = [
             one for one in [*self.known.by_key.values()] if one not in used and self._may_drop(one)
         ]
@@ -260,14 +260,10 @@ class Databases:
         ours = [self.known.by_engine.get(engine.dialect) for engine in self.known.own]
         is_first = database is self.known.primary
         if is_over := database not in ours and not (
-            is_first and database in self._used_by_the_app()
+            is_first and database in _used_by_the_app(self.known)
         ):
             self.known.drop(database)
         return is_over
-
-    def _used_by_the_app(self) -> set[Database | None]:
-        engines = [engine for engine in engines_in_use() if engine not in self.known.own]
-        return {self.known.by_engine.get(engine.dialect) for engine in engines}
 
     def _may_drop(self, database: Database) -> bool:
         if database.key.kind == "memory":
@@ -301,6 +297,11 @@ class Databases:
         if self.process != os.getpid():
             raise self.ledger.refused(_gate_notes.forked_before(database.name))
         return self.provision.ensure(database, self.levels)
+
+
+def _used_by_the_app(known: KnownDatabases) -> set[Database | None]:
+    engines = [engine for engine in engines_in_use() if engine not in known.own]
+    return {known.by_engine.get(engine.dialect) for engine in engines}
 
 
 class Provision:
