@@ -64,6 +64,15 @@ Look at the project of this folder without importing it, then import its app onc
 the guard; show the options that it lacks and a first test, and write them after a yes.
 With --check, run the suite with the plugin and without it, and tell what differs, why,
 and what to do. The run without it (-p no:arena) may reach your own databases."""
+_DOCTOR = """\
+Find what is wrong in a test suite, without importing it: tests that reach a database which
+is not theirs, that mix event loops, that hang on each other, or that are green whatever
+the app does. Read are test_*.py, *_test.py, conftest.py, and whatever else is in a folder
+named tests or test; not what stands in hidden folders, environments, build, dist and
+node_modules.
+
+A comment on the line waives a fault, with a reason: # arena: ignore[ARD602] why it is right
+For a whole file: # arena: ignore-file[ARD602] why it is right"""
 _STATUS = "exit status: 0; 1 where a server cannot be used; 2 for wrong options"
 
 
@@ -121,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_explain(commands)
     _add_init(commands)
+    _add_doctor(commands)
     scenarios.add(commands)
     return parser
 
@@ -180,6 +190,39 @@ def _docs() -> Path:
     """Return the folder of the pages: the wheel has a part of them, an editable install all."""
     package, checkout = (Path(__file__).parents[up] / "docs" for up in (1, 3))
     return package if package.is_dir() else checkout
+
+
+def _add_doctor(commands: Any) -> None:
+    status = "exit status: 0; 1 where there are faults; 2 for wrong options, or no test found"
+    parser = commands.add_parser(
+        "doctor",
+        help="what is wrong in a test suite, without importing it",
+        description=_DOCTOR,
+        epilog=status,
+        **_SHAPE,
+    )
+    parser.add_argument("paths", nargs="*", default=["."], metavar="PATH", help="a folder or file")
+    for word, about in (("select", "only rules"), ("ignore", "no rules")):
+        parser.add_argument(
+            f"--{word}",
+            default=[],
+            type=lambda text: [each.strip() for each in text.split(",") if each.strip()],
+            metavar="CODES",
+            help=f"{about} whose codes begin so: ARD1,ARD602",
+        )
+    parser.add_argument("--explain", metavar="CODE", help="what a rule is about, with its example")
+    parser.add_argument("--statistics", action="store_true", help="how many of each rule")
+    forms = ("text", "json", "sarif", "github")
+    parser.add_argument("--output-format", choices=forms, default="text", help="text, if not said")
+    parser.add_argument("--fix", action="store_true", help="repair what can be repaired safely")
+    parser.add_argument("--diff", action="store_true", help="what --fix would do; write nothing")
+    parser.set_defaults(do=_do_doctor)
+
+
+def _do_doctor(given: argparse.Namespace) -> int:
+    from pytest_arena._cli.doctor._doctor import doctor  # noqa: PLC0415 - as said below
+
+    return doctor(given)
 
 
 def _do_serve(given: argparse.Namespace) -> int:

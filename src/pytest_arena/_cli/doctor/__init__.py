@@ -1,0 +1,1 @@
+"""What is wrong in a test suite, found without importing it?"""

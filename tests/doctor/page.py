@@ -1,0 +1,77 @@
+"""The page of the rules, as their docstrings say it; ``python -m tests.doctor.page`` writes it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_arena._cli.doctor import _examine
+from pytest_arena._cli.doctor._rule import RULES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._cli.doctor._rule import Rule
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "reference" / "doctor.md"
+BEGIN = "<!-- the rules: written by python -m tests.doctor.page -->\n"
+GROUPS = {
+    "0": "What could not be examined",
+    "1": "A database that is not the tests'",
+    "2": "Overrides, clients, the lifespan",
+    "3": "Event loops",
+    "4": "Tables, engines and sessions",
+    "5": "Green whatever the app does",
+    "6": "Order and time",
+}
+ROOMS = _examine.ROOMS  # imported, so that all rules are known
+
+
+def rules_of_the_page() -> str:
+    """The table of all rules, and a section for each."""
+    return "".join(_group(number, title) for number, title in GROUPS.items())
+
+
+def _group(number: str, title: str) -> str:
+    rules = [rule for code, rule in sorted(RULES.items()) if code[3] == number]
+    rows = "".join(
+        f"| [{rule.code}](#{rule.code.lower()}-{rule.name}) | {rule.title} | "
+        f"{'ends it' if rule.ended else ''} |\n"
+        for rule in rules
+    )
+    sections = "".join(map(_section, rules))
+    table = f"| code | what is wrong | pytest-arena |\n| --- | --- | --- |\n{rows}"
+    return f"\n## {title}\n\n{table}{sections}"
+
+
+def _section(rule: Rule) -> str:
+    fails = "".join(_blocks(rule.twin("Fails")))
+    passes = "".join(_blocks(rule.twin("Passes")))
+    return (
+        f"\n### {rule.code} {rule.name}\n\n{rule.title}.\n\n{rule.why}\n\n"
+        f"Instead: {rule.step}\n{fails}\nIt passes like this:\n{passes}"
+    )
+
+
+def _blocks(files: dict[str, str]) -> Iterator[str]:
+    for path, text in files.items():
+        shown = "" if path == "tests/test_it.py" else f"\n`{path}`:\n"
+        yield f"{shown}\n```{_language(path, text)}\n{text.strip()}\n```\n"
+
+
+def _language(path: str, text: str) -> str:
+    try:
+        compile(text, path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    except SyntaxError:
+        return "text"
+    return "python"
+
+
+def written(text: str) -> str:
+    """The page with the rules of today."""
+    return text.partition(BEGIN)[0] + BEGIN + rules_of_the_page()
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

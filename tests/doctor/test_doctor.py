@@ -1,0 +1,431 @@
+"""Does `arena doctor` find what is wrong in a suite, and nothing else?"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_arena._cli.doctor._edits import repaired
+from pytest_arena._cli.doctor._examine import examine, suite_files
+from pytest_arena._cli.doctor._rule import RULES, Replacement
+from tests.command import arena
+from tests.doctor.page import PAGE, written
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.command import Called
+
+    Doctor = Callable[..., Called]
+
+OLD_CLIENT = """\
+from httpx import AsyncClient\t# kept  as it is
+async def test_root(app):
+    async with AsyncClient( app=app,base_url="http://é.test" ) as client :
+        assert (await client.get("/")).status_code == 200"""
+SLEEPS = """\
+import time
+def test_it():
+    start()
+    time.sleep(1){waiver}
+"""
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    """Write files below a folder."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def codes(output: str) -> list[str]:
+    """The codes of the faults in a text."""
+    return re.findall(r"^\S+:\d+:\d+: (ARD\d+)", output, re.MULTILINE)
+
+
+@pytest.fixture
+def doctor(tmp_path: Path) -> Doctor:
+    """Write files, and call the command in their folder."""
+
+    def call(files: dict[str, str], *words: str) -> Called:
+        write(tmp_path, files)
+        return arena("doctor", *words, folder=tmp_path)
+
+    return call
+
+
+# The rules
+
+
+@pytest.mark.parametrize("code", sorted(RULES))
+def test_a_rule_finds_its_failing_twin_and_passes_the_other(code: str, tmp_path: Path) -> None:
+    """Both stand in its docstring, which is its page."""
+    rule = RULES[code]
+    for heading, expected in (("Fails", {code}), ("Passes", set[str]())):
+        folder = tmp_path / heading
+        write(folder, {"pytest.ini": "[pytest]\n", **rule.twin(heading)})
+        files = list(suite_files([folder]))
+        assert files
+        assert {each.code for each in examine(files, [rule], processes=1)} == expected
+
+
+def test_there_are_rules_enough_and_each_says_what_to_do() -> None:
+    """A title in one line, why, the next step; no other tool's codes."""
+    assert len(RULES) >= 25 + 3
+    for code, rule in RULES.items():
+        assert re.fullmatch(r"ARD\d{3}", code)
+        assert rule.title
+        assert rule.why
+        assert rule.step
+        assert "\n" not in rule.title
+        assert rule.twin("Fails")
+        assert rule.twin("Passes")
+    names = [rule.name for rule in RULES.values()]
+    assert len(set(names)) == len(names)
+
+
+def test_no_code_is_one_of_ruffs() -> None:
+    """Else `# noqa` and `select` would mean both."""
+    listed = subprocess.run(
+        [Path(sys.executable).with_name("ruff"), "linter"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    prefixes = re.findall(r"^\s*([A-Z][A-Z0-9/]*) ", listed.stdout, re.MULTILINE)
+    assert "ARG" in prefixes
+    assert not [each for each in prefixes if "ARD".startswith(tuple(each.split("/")))] or (
+        # pydocstyle's D and others of one letter: ruff reads the longest prefix, with digits.
+        all(len(each) == 1 for each in prefixes if "ARD".startswith(tuple(each.split("/"))))
+    )
+
+
+def test_the_page_has_the_rules_of_today() -> None:
+    """`python -m tests.doctor.page` writes it; ruff formats its blocks."""
+    text = PAGE.read_text(encoding="utf-8")
+    assert re.sub(r"\s+", " ", text) == re.sub(r"\s+", " ", written(text))
+
+
+@pytest.mark.parametrize(
+    "name, files, expected",
+    [
+        (
+            "a parameter hides the app",
+            {
+                "tests/test_a.py": """
+from app.main import app
+from fastapi.testclient import TestClient
+def test_it(app):
+    client = TestClient(app)
+""",
+                "app/main.py": "app = FastAPI(lifespan=run)\n",
+            },
+            [],
+        ),
+        (
+            "exported again",
+            {
+                "tests/test_a.py": """
+from app import engine
+def test_it():
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM dancers"))
+""",
+                "app/__init__.py": "from .db import make, engine\n",
+                "app/db.py": "engine = create_engine(URL)\n",
+            },
+            ["ARD102"],
+        ),
+        (
+            "in src, beside the tests",
+            {
+                "tests/test_a.py": """
+from shop.db import session_maker
+def test_it():
+    with session_maker.begin() as session:
+        session.add(Dancer())
+""",
+                "src/shop/db.py": "session_maker: Maker = sessionmaker(engine)\n",
+            },
+            ["ARD101"],
+        ),
+        (
+            "status codes as names of tests",
+            {
+                "tests/test_a.py": """
+def test_401_without_token(): assert get() == 401
+def test_404_for_nobody(): assert get() == 404
+"""
+            },
+            [],
+        ),
+        (
+            "a helper asserts",
+            {
+                "tests/test_a.py": """
+def test_it(client):
+    response = client.get("/")
+    is_right(response)
+"""
+            },
+            [],
+        ),
+        (
+            "a poll",
+            {
+                "tests/test_a.py": """
+import time
+def test_it():
+    while not done():
+        time.sleep(0.1)
+"""
+            },
+            [],
+        ),
+        (
+            "automatic mode",
+            {
+                "pytest.ini": "[pytest]\nasyncio_mode = auto\n",
+                "tests/test_a.py": """
+async def test_it():
+    assert await get()
+""",
+            },
+            [],
+        ),
+        (
+            "nothing of pytest-asyncio",
+            {
+                "pytest.ini": "[pytest]\n",
+                "tests/test_a.py": """
+async def test_it():
+    assert await get()
+""",
+            },
+            [],
+        ),
+        ("no test at all", {"tests/helper.py": "import time\ndef wait(): time.sleep(1)\n"}, []),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_looks_alike_is_told_apart(
+    name: str, files: dict[str, str], expected: list[str], doctor: Doctor
+) -> None:
+    """Each of these was, or would be, a false alarm or a miss."""
+    assert codes(doctor({"pytest.ini": "[pytest]\n", **files}).output) == expected, name
+
+
+def test_rules_are_off_that_arena_ends(doctor: Doctor) -> None:
+    """Where it is configured; the others go on."""
+    files = RULES["ARD301"].twin("Fails") | {"tests/test_a.py": SLEEPS.format(waiver="")}
+    without = {f"a/{name}": text for name, text in files.items()}
+    assert set(codes(doctor({"a/pytest.ini": "[pytest]\n", **without}, "a").output)) == {
+        "ARD301",
+        "ARD602",
+    }
+    with_it = {f"b/{name}": text for name, text in files.items()}
+    called = doctor({"b/pytest.ini": "[pytest]\narena_app = shop:app\n", **with_it}, "b")
+    assert codes(called.output) == ["ARD602"]
+    assert "rules are off: pytest-arena is configured" in called.errors
+
+
+# Waivers
+
+
+@pytest.mark.parametrize(
+    "waiver, expected",
+    [
+        ("  # arena: ignore[ARD602] the device needs it", []),
+        ("  # arena: ignore[ARD602]", ["ARD003"]),
+        ("  # arena: ignore[ARD101] of another rule", ["ARD003", "ARD602"]),
+        ("  # arena: ignore[ARD999] of no rule", ["ARD003", "ARD602"]),
+        ("  # arena: ignore[ARD602, ARD101] one too many", ["ARD003"]),
+        ('; "# arena: ignore[ARD602] in a text"', ["ARD602"]),
+        ("\n# arena: ignore-file[ARD602] all of it", []),
+    ],
+)
+def test_a_comment_with_a_reason_waives(waiver: str, expected: list[str], doctor: Doctor) -> None:
+    """One without a reason, or for nothing, is told itself."""
+    called = doctor({"test_a.py": SLEEPS.format(waiver=waiver)})
+    assert sorted(codes(called.output)) == expected
+    assert called.status == bool(expected)
+
+
+# The command
+
+
+def test_faults_are_selected_and_ignored(doctor: Doctor) -> None:
+    """By codes and their beginnings; an unknown one is a wrong word."""
+    files = {"test_a.py": SLEEPS.format(waiver=""), "test_b.py": "("}
+    assert codes(doctor(files).output) == ["ARD602", "ARD001"]
+    assert codes(doctor({}, "--select", "ARD6").output) == ["ARD602"]
+    assert codes(doctor({}, "--ignore", "ARD602,ARD5").output) == ["ARD001"]
+    called = doctor({}, "--select", "ARD9")
+    assert called.status == 2
+    assert "[A101]" in called.errors
+
+
+def test_what_cannot_be_read_is_told_and_stops_nothing(doctor: Doctor, tmp_path: Path) -> None:
+    """A syntax error, an encoding that is none, bytes that are no text, a link to nowhere."""
+    (tmp_path / "test_a.py").write_text("# coding: no-such\n")
+    (tmp_path / "test_b.py").write_bytes(b"x = '\xff'\n")
+    (tmp_path / "test_c.py").symlink_to(tmp_path / "nowhere.py")
+    (tmp_path / "test_d.py").write_bytes(b"x = 1\0\n")
+    (tmp_path / "test_e.py").write_text("x = " + "(" * 300)
+    (tmp_path / "test_f.py").write_text("")
+    called = doctor({"test_z.py": SLEEPS.format(waiver="")})
+    assert codes(called.output) == [*["ARD002"] * 3, *["ARD001"] * 2, "ARD602"]
+    assert called.status == 1
+
+
+def test_which_files_are_examined(tmp_path: Path) -> None:
+    """Those of a suite; none of an environment, a build or a hidden folder."""
+    inside = {"tests/helper.py", "tests/api/test_a.py", "shop/test_b.py", "shop/c_test.py"}
+    outside = {".venv/lib/test_x.py", "build/test_x.py", "node_modules/a/test_x.py", "shop/x.py"}
+    environment = {"python/test_x.py", "python/pyvenv.cfg"}
+    write(tmp_path, dict.fromkeys(inside | outside | environment, ""))
+    found = {each.relative_to(tmp_path).as_posix() for each in suite_files([tmp_path])}
+    assert found == inside
+    assert list(suite_files([tmp_path / "shop/x.py"])) == [tmp_path / "shop/x.py"]
+
+
+@pytest.mark.parametrize("words", [["nowhere"], ["empty"]])
+def test_nothing_to_examine_is_wrong_usage(words: list[str], doctor: Doctor) -> None:
+    """Else a wrong path in CI would be a good suite for ever."""
+    called = doctor({"empty/x.py": ""}, *words)
+    assert called.status == 2
+    assert all(part in called.errors for part in ("why:", "cause:", "next:", "[A101]"))
+
+
+def test_a_rule_is_explained(doctor: Doctor) -> None:
+    """With why, the next step, and both twins."""
+    called = doctor({}, "--explain", "ARD207")
+    assert called.status == 0
+    for part in ("client-app-argument", "Instead:", "Fails:", "Passes:", "ASGITransport"):
+        assert part in called.output
+    assert doctor({}, "--explain", "ARD2").status == 2
+
+
+def test_the_forms_say_the_same(doctor: Doctor) -> None:
+    """Text, JSON, SARIF and GitHub's; a letter of several bytes is one column."""
+    files = {"test_a.py": "import time\ndef test_é():\n    é = 1; time.sleep(1)\n"}
+    assert doctor(files).output.startswith("test_a.py:3:12: ARD602 A test sleeps: `time.sleep(1)`")
+    (fault,) = json.loads(doctor({}, "--output-format", "json").output)
+    assert (fault["file"], fault["line"], fault["column"]) == ("test_a.py", 3, 12)
+    assert fault["page"] == "docs/reference/doctor.md#ard602-sleep"
+    run: dict[str, Any]
+    (run,) = json.loads(doctor({}, "--output-format", "sarif").output)["runs"]
+    assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == sorted(RULES)
+    (result,) = run["results"]
+    place = result["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "test_a.py"
+    assert place["region"] == {"startLine": 3, "startColumn": 12, "endLine": 3}
+    github = doctor({}, "--output-format", "github")
+    assert github.output == (
+        "::error file=test_a.py,line=3,endLine=3,col=12,title=ARD602::"
+        "A test sleeps: `time.sleep(1)`\n"
+    )
+    assert github.errors == ""
+    assert doctor({}, "--statistics").output == "    1  ARD602  A test sleeps\n"
+
+
+# Repairs
+
+
+@pytest.mark.parametrize("newline, mark", [("\n", ""), ("\r\n", ""), ("\n", "\ufeff")])
+def test_a_repair_leaves_all_other_bytes(
+    newline: str, mark: str, doctor: Doctor, tmp_path: Path
+) -> None:
+    """Odd spaces, ends of lines, a byte order mark, no end of line at the end."""
+    file = tmp_path / "test_a.py"
+    old = (mark + OLD_CLIENT.replace("\n", newline)).encode()
+    file.write_bytes(old)
+    shown = doctor({}, "--diff")
+    assert shown.status == 1
+    assert "transport=ASGITransport(app=app)" in shown.output
+    assert file.read_bytes() == old
+    assert doctor({}, "--fix").status == 0
+    new = old.replace(b"import A", b"import ASGITransport, A")
+    assert file.read_bytes() == new.replace(b"app=app", b"transport=ASGITransport(app=app)")
+    assert doctor({}, "--diff").status == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from httpx import *\nc = AsyncClient(app=app)\n",
+        "from httpx import AsyncClient\nc = AsyncClient(app=make(\n    1))\n",
+        "from httpx import AsyncClient\nc = AsyncClient(app=app, transport=other)\n",
+        "from other import AsyncClient\nc = AsyncClient(app=app)\n",
+    ],
+)
+def test_what_is_not_sure_is_not_repaired(text: str, doctor: Doctor, tmp_path: Path) -> None:
+    """The file stays as it is."""
+    doctor({"test_a.py": text}, "--fix")
+    assert (tmp_path / "test_a.py").read_text() == text
+
+
+def test_a_fixture_is_repaired_where_its_maker_is_imported(doctor: Doctor, tmp_path: Path) -> None:
+    """With its arguments; where the module is not imported, the fault is told alone."""
+    files = RULES["ARD306"].twin("Fails")
+    files["tests/conftest.py"] = files["tests/conftest.py"].replace(
+        "@pytest.fixture", '@pytest.fixture(name="x")'
+    )
+    assert "1 repaired" in doctor(files, "--fix").errors
+    text = (tmp_path / "tests/conftest.py").read_text()
+    assert '\n@pytest_asyncio.fixture(name="x")\nasync def' in text
+    other = (
+        "import pytest\npytestmark = pytest.mark.asyncio\n\n@pytest.fixture\nasync def x(): ...\n"
+    )
+    assert doctor({"tests/test_a.py": other}, "--fix").status == 1
+    assert (tmp_path / "tests/test_a.py").read_text() == other
+
+
+def test_a_repair_that_finds_something_else_changes_nothing() -> None:
+    """Not a byte: the file is another one by now."""
+    edits = {Replacement(1, 0, "a", "b"), Replacement(1, 4, "x", "y")}
+    assert repaired(b"a = z\n", edits) == b"a = z\n"
+    assert repaired(b"a = x\n", edits) == b"b = y\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+def test_a_file_that_cannot_be_written_is_told(doctor: Doctor, tmp_path: Path) -> None:
+    """And nothing is half written."""
+    (tmp_path / "test_a.py").write_text(OLD_CLIENT)
+    (tmp_path / "test_a.py").chmod(0o444)
+    called = doctor({}, "--fix")
+    assert called.status == 2
+    assert "cannot be written" in called.errors
+
+
+# Many files
+
+
+def test_a_thousand_files_are_examined_by_several_processes(tmp_path: Path) -> None:
+    """With the same faults, in the same order, as by one."""
+    texts = {
+        f"tests/test_{n}.py": SLEEPS.format(waiver="") if n % 7 == 0 else "" for n in range(1000)
+    }
+    write(tmp_path, texts)
+    files = list(suite_files([tmp_path]))
+    rules = list(RULES.values())
+    faults = examine(files, rules, processes=2)
+    assert len(faults) == 143
+    assert faults == examine(files, rules, processes=1)
+
+
+def test_nothing_of_a_run_is_imported() -> None:
+    """Neither pytest nor SQLAlchemy: the command is quick, and works where the suite does not."""
+    program = (
+        "import sys; from pytest_arena._cli.doctor import _doctor\n"
+        "assert not {'sqlalchemy', 'pytest', '_pytest', 'httpx'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
