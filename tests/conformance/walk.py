@@ -8,12 +8,15 @@ model says.
 from __future__ import annotations
 
 import copy
+import sys
+import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
@@ -81,6 +84,7 @@ class Walk(RuleBasedStateMachine):
 
     processes: ClassVar[Processes]
     steps: ClassVar[Counter[str]] = Counter()
+    errors: ClassVar[list[str]] = []
 
     def __init__(self) -> None:
         super().__init__()
@@ -227,6 +231,8 @@ class Walk(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Walk to the end of the run's fixtures: what stands then is what stood at first."""
+        if isinstance(sys.exception(), Exception):  # of the step that failed
+            self.errors.append(traceback.format_exc())
         try:
             self._walk_to_the_end()
             self.failed = False
@@ -347,9 +353,14 @@ def walk(
         suppress_health_check=list(HealthCheck),
     )
     processes, counted = Processes(setting, folder, planted or {}), Counter[str]()
-    machine = type("Walk", (Walk,), {"processes": processes, "steps": counted})
+    errors: list[str] = []
+    own = {"processes": processes, "steps": counted, "errors": errors}
+    machine = type("Walk", (Walk,), own)
     try:
         run_state_machine_as_test(machine, settings=profile)
+    except Flaky as flaky:  # it says where two walks parted, and not why the first one did
+        flaky.add_note("\n".join(["what failed once:", *errors]))
+        raise
     finally:
         processes.kill_run()
     return counted

@@ -267,7 +267,9 @@ def test_a_server_whose_folder_was_removed_ends(
     monkeypatch.setenv(IDLE, QUICK)
     with closing(again()) as found:
         pid, keeper = server_pid(found.folder), keeper_pid(found.folder)
-        shutil.rmtree(found.folder.path)
+        # In one step: the server goes on writing into it meanwhile.
+        removed = found.folder.path.rename(clusters_alone / "removed")
+        shutil.rmtree(removed, ignore_errors=True)
         until(lambda: not lives(pid), "the server ends")
         until(lambda: not lives(keeper), "the keeper ends")
     with closing(again()) as found:
