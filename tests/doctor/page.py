@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 from pytest_arena._cli.doctor import _examine
@@ -45,13 +47,19 @@ def _group(number: str, title: str) -> str:
     return f"\n## {title}\n\n{table}{sections}"
 
 
+def twin(rule: Rule, heading: str) -> dict[str, str]:
+    """The files of the example below `Fails` or `Passes`, by their paths."""
+    _, fails, passes = re.split(r"\n\n(?:Fails|Passes):\n\n", rule.page)
+    text = dedent({"Fails": fails, "Passes": passes}[heading])
+    first, *others = re.split(r"^# file: (\S+)\n", text, flags=re.MULTILINE)
+    files = dict(zip(others[::2], others[1::2], strict=True))
+    return {"tests/test_it.py": first, **files} if first.strip() else files
+
+
 def _section(rule: Rule) -> str:
-    fails = "".join(_blocks(rule.twin("Fails")))
-    passes = "".join(_blocks(rule.twin("Passes")))
-    return (
-        f"\n### {rule.code} {rule.name}\n\n{rule.title}.\n\n{rule.why}\n\n"
-        f"Instead: {rule.step}\n{fails}\nIt passes like this:\n{passes}"
-    )
+    about = rule.page.partition("\n\nFails:")[0]
+    fails, passes = ("".join(_blocks(twin(rule, each))) for each in ("Fails", "Passes"))
+    return f"\n### {rule.code} {rule.name}\n\n{about}\n{fails}\nIt passes like this:\n{passes}"
 
 
 def _blocks(files: dict[str, str]) -> Iterator[str]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from iniconfig import IniConfig
 
-from pytest_arena._cli.init._edit import Edit, with_values, write
+from pytest_arena._cli._file_changes import FileChange, write_all
+from pytest_arena._cli.init._edit import with_values
 from pytest_arena.errors import ConfigError
 
 VALUES: dict[str, str | list[str]] = {
@@ -121,7 +122,7 @@ def test_a_link_stays_one_and_keeps_its_rights(tmp_path: Path) -> None:
     real.write_bytes(b"[pytest]\n")
     real.chmod(0o640)
     link.symlink_to(real)
-    write([with_values(link, {"arena_app": "main:app"})])
+    write_all([with_values(link, {"arena_app": "main:app"})])
     assert link.is_symlink()
     assert real.read_bytes() == b"[pytest]\narena_app = main:app\n"
     assert real.stat().st_mode & 0o777 == 0o640
@@ -134,7 +135,7 @@ def test_a_file_that_has_changed_meanwhile_is_not_written(tmp_path: Path) -> Non
     edit = with_values(file, {"arena_app": "main:app"})
     file.write_bytes(b"[pytest]\naddopts = -q\n")
     with pytest.raises(ConfigError, match="it has changed meanwhile"):
-        write([edit])
+        write_all([edit])
     assert list(tmp_path.iterdir()) == [file]
     assert file.read_bytes() == b"[pytest]\naddopts = -q\n"
 
@@ -145,32 +146,40 @@ def test_where_one_cannot_be_moved_to_its_place_the_other_is_taken_back(tmp_path
     first.write_bytes(b"[pytest]\n")
     second.symlink_to(second.with_name("loop"))
     second.with_name("loop").symlink_to(second)
-    edits = [with_values(first, {"arena_app": "main:app"}), Edit(second, None, b"x")]
+    edits = [with_values(first, {"arena_app": "main:app"}), FileChange(second, None, b"x")]
     with pytest.raises((ConfigError, RuntimeError)):
-        write(edits)
+        write_all(edits)
     assert first.read_bytes() == b"[pytest]\n"
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="folders are read-only in another way here")
-def test_a_read_only_tree_is_told() -> None:
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files are read-only in another way here")
+@pytest.mark.parametrize("folder_mode, file_mode", [(0o555, 0o666), (0o777, 0o444)])
+def test_what_is_read_only_is_told(folder_mode: int, file_mode: int) -> None:
     """Nothing is half written; root, whom no rights hold, becomes somebody else for it."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "pytest.ini")
-        file.write_bytes(b"[pytest]\n")
-        Path(folder).chmod(0o555)
-        edit, user = with_values(file, {"arena_app": "main:app"}), os.geteuid()
+    with tempfile.TemporaryDirectory() as name:
+        folder, user = Path(name), os.geteuid()
+        first, file = folder / "first" / "pytest.ini", folder / "second" / "pytest.ini"
+        for each in (first, file):
+            each.parent.mkdir()
+            each.write_bytes(b"[pytest]\n")
+        folder.chmod(0o777)
+        first.parent.chmod(0o777)
+        first.chmod(0o666)
+        file.chmod(file_mode)
+        file.parent.chmod(folder_mode)
+        changes = [with_values(each, {"arena_app": "main:app"}) for each in (first, file)]
         if user == 0:
             os.seteuid(65534)
         try:
             with pytest.raises(
                 ConfigError, match=r"pytest\.ini cannot be written: Permission denied"
             ):
-                write([edit])
+                write_all(changes)
         finally:
             os.seteuid(user)
-        Path(folder).chmod(0o755)
-        assert list(Path(folder).iterdir()) == [file]
-        assert file.read_bytes() == b"[pytest]\n"
+        file.parent.chmod(0o755)
+        assert sorted(each for each in folder.rglob("*") if each.is_file()) == [first, file]
+        assert first.read_bytes() == file.read_bytes() == b"[pytest]\n"
 
 
 def test_what_configparser_cannot_read_is_refused(tmp_path: Path) -> None:

@@ -193,30 +193,24 @@ def _docs() -> Path:
 
 
 def _add_doctor(commands: Any) -> None:
+    about = "what is wrong in a test suite, without importing it"
     status = "exit status: 0; 1 where there are faults; 2 for wrong options, or no test found"
-    parser = commands.add_parser(
-        "doctor",
-        help="what is wrong in a test suite, without importing it",
-        description=_DOCTOR,
-        epilog=status,
-        **_SHAPE,
-    )
+    parser = commands.add_parser("doctor", help=about, description=_DOCTOR, epilog=status, **_SHAPE)
     parser.add_argument("paths", nargs="*", default=["."], metavar="PATH", help="a folder or file")
-    for word, about in (("select", "only rules"), ("ignore", "no rules")):
-        parser.add_argument(
-            f"--{word}",
-            default=[],
-            type=lambda text: [each.strip() for each in text.split(",") if each.strip()],
-            metavar="CODES",
-            help=f"{about} whose codes begin so: ARD1,ARD602",
-        )
-    parser.add_argument("--explain", metavar="CODE", help="what a rule is about, with its example")
-    parser.add_argument("--statistics", action="store_true", help="how many of each rule")
+    several = {"default": [], "metavar": "CODES", "type": _codes}
+    parser.add_argument("--select", help="only rules whose codes begin so: ARD1,ARD602", **several)
+    parser.add_argument("--ignore", help="no rules whose codes begin so: ARD1,ARD602", **several)
+    about = "what a rule is about, with its example; a beginning of codes: all of these"
+    parser.add_argument("--explain", metavar="CODE", help=about)
     forms = ("text", "json", "sarif", "github")
     parser.add_argument("--output-format", choices=forms, default="text", help="text, if not said")
     parser.add_argument("--fix", action="store_true", help="repair what can be repaired safely")
     parser.add_argument("--diff", action="store_true", help="what --fix would do; write nothing")
     parser.set_defaults(do=_do_doctor)
+
+
+def _codes(text: str) -> list[str]:
+    return [each.strip() for each in text.split(",") if each.strip()]
 
 
 def _do_doctor(given: argparse.Namespace) -> int:

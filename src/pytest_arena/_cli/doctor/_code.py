@@ -6,17 +6,19 @@ import ast
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from pytest_arena._cli.doctor._surroundings import surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from pytest_arena._cli.doctor._surroundings import Surroundings
-
 AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
+AnyWith = ast.With | ast.AsyncWith
 SCOPES = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef
 WIDE = {"session", "package", "module", "class"}
+Node = TypeVar("Node", bound=ast.AST)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,24 +27,16 @@ class Function:
 
     node: AnyFunction
     fixture: ast.expr | None  # the decorator that makes it one
-    owner: ast.ClassDef | None
-
-    @property
-    def is_async(self) -> bool:
-        """Whether it is a coroutine function."""
-        return isinstance(self.node, ast.AsyncFunctionDef)
 
     @property
     def scope(self) -> str:
         """The scope of a fixture, as far as it is written down."""
         return text_of(keyword(self.fixture, "scope")) or "function"
 
-    @cached_property
+    @property
     def parameters(self) -> set[str]:
         """The names of its parameters."""
-        arguments = self.node.args
-        every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-        return {each.arg for each in every} - {"self", "cls"}
+        return {each.arg for each in ast.walk(self.node.args) if isinstance(each, ast.arg)}
 
     @cached_property
     def nodes(self) -> list[ast.AST]:
@@ -52,13 +46,13 @@ class Function:
     @cached_property
     def own_nodes(self) -> list[ast.AST]:
         """All below its body, but for what stands in functions and classes within it."""
-        return [node for statement in self.node.body for node in walk_scope(statement)]
-
-    def calls(self, *names: str) -> Iterator[ast.Call]:
-        """Its calls of functions with these last names."""
-        for node in self.nodes:
-            if isinstance(node, ast.Call) and last_name(node.func) in names:
-                yield node
+        nodes: list[ast.AST] = [*self.node.body]
+        own = []
+        for each in nodes:
+            if not isinstance(each, SCOPES):
+                own.append(each)
+                nodes.extend(children(each))
+        return own
 
 
 class Code:
@@ -66,13 +60,19 @@ class Code:
 
     Attributes:
         calls: all calls, by the last name of what is called.
+        defined: all functions, by their names; the first, the outermost, of a name.
+        functions: the tests and the fixtures, by their nodes.
+        imports: where each imported name comes from.
     """
 
-    def __init__(self, path: Path, text: str, tree: ast.Module, around: Surroundings) -> None:
-        self.path, self.text, self.tree, self.around = path, text, tree, around
+    def __init__(self, path: Path, text: str, tree: ast.Module) -> None:
+        self.path, self.text, self.tree = path, text, tree
+        self.around = surroundings(path.absolute().parent)
+        self.is_collected = path.name.startswith("test_") or path.name.endswith("_test.py")
         self.calls: dict[str, list[ast.Call]] = defaultdict(list)
         self.parents: dict[ast.AST, ast.AST] = {}
-        self.functions: list[Function] = []
+        self.functions: dict[ast.AST, Function] = {}
+        self.defined: dict[str, AnyFunction] = {}
         self.imports: dict[str, str] = {}
         self.import_lines: dict[str, ast.stmt] = {}
         self._locals_by_function: dict[AnyFunction, set[str]] = {}
@@ -94,12 +94,12 @@ class Code:
                 self._read_import(node)
 
     def _read_function(self, node: AnyFunction) -> None:
+        self.defined.setdefault(node.name, node)
         owner = self.parents[node]
         fixture = next((d for d in node.decorator_list if last_name(d) == "fixture"), None)
-        cls = owner if isinstance(owner, ast.ClassDef) else None
-        outer = isinstance(owner, ast.Module) or cls in self.tree.body
+        outer = owner is self.tree or (isinstance(owner, ast.ClassDef) and owner in self.tree.body)
         if fixture is not None or (node.name.startswith("test") and outer and self.is_collected):
-            self.functions.append(Function(node, fixture, cls))
+            self.functions[node] = Function(node, fixture)
 
     def _read_import(self, node: ast.Import | ast.ImportFrom) -> None:
         origin = ""
@@ -111,27 +111,31 @@ class Code:
             self.imports[name] = name if plain else origin + alias.name
             self.import_lines[name] = node
 
-    @cached_property
-    def is_collected(self) -> bool:
-        """Whether pytest looks for tests in it, by its name."""
-        return self.path.name.startswith("test_") or self.path.name.endswith("_test.py")
-
     @property
     def tests(self) -> list[Function]:
         """The tests of the file."""
-        return [each for each in self.functions if each.fixture is None]
+        return [each for each in self.functions.values() if each.fixture is None]
 
     @property
     def fixtures(self) -> list[Function]:
         """The fixtures of the file."""
-        return [each for each in self.functions if each.fixture is not None]
+        return [each for each in self.functions.values() if each.fixture is not None]
 
     def called(self, *names: str) -> Iterator[ast.Call]:
         """The calls of functions with these last names."""
         for name in names:
             yield from self.calls.get(name, ())
 
-    def origin(self, expression: ast.expr) -> str:
+    def every(self, kind: type[Node]) -> Iterator[Node]:
+        """All nodes of a kind."""
+        return of_kind(kind, self.parents)
+
+    def in_tests(self, kind: type[Node]) -> Iterator[Node]:
+        """The nodes of a kind in the tests, but for functions within them."""
+        for test in self.tests:
+            yield from of_kind(kind, test.own_nodes)
+
+    def origin(self, expression: ast.AST | None) -> str:
         """Where a name comes from: ``httpx.AsyncClient``, however it was imported.
 
         A parameter or a variable of a function around comes from nowhere: its own name is returned.
@@ -145,14 +149,11 @@ class Code:
     def _locals(self, function: AnyFunction) -> set[str]:
         if function not in self._locals_by_function:
             nodes = all_below(function)
-            arguments = {each.arg for each in nodes if isinstance(each, ast.arg)}
-            stored = {
-                e.id for e in nodes if isinstance(e, ast.Name) and isinstance(e.ctx, ast.Store)
-            }
-            self._locals_by_function[function] = arguments | stored
+            arguments = {each.arg for each in of_kind(ast.arg, nodes)}
+            self._locals_by_function[function] = arguments | stored_in(nodes)
         return self._locals_by_function[function]
 
-    def around_of(self, node: ast.AST) -> Iterator[ast.AST]:
+    def around_of(self, node: ast.AST | None) -> Iterator[ast.AST]:
         """What a node stands in, the innermost first."""
         while node in self.parents:
             node = self.parents[node]
@@ -164,8 +165,13 @@ class Code:
 
     def test_of(self, node: ast.AST) -> Function | None:
         """The test or fixture that a node stands in."""
-        outer = {each for each in self.around_of(node) if isinstance(each, AnyFunction)}
-        return next((each for each in self.functions if each.node in outer), None)
+        around = [each for each in self.around_of(node) if each in self.functions]
+        return self.functions[around[-1]] if around else None
+
+    def own_test_of(self, node: ast.AST) -> Function | None:
+        """The test or fixture that a node stands in, and in no function within it."""
+        test = self.test_of(node)
+        return test if test and test.node is self.function_of(node) else None
 
     def is_at_import(self, node: ast.AST) -> bool:
         """Whether it is run when the file is imported."""
@@ -173,22 +179,19 @@ class Code:
 
     def statement_of(self, node: ast.AST) -> ast.stmt:
         """The statement that a node is part of."""
-        around = (node, *self.around_of(node))
-        return next(each for each in around if isinstance(each, ast.stmt))
+        return next(of_kind(ast.stmt, (node, *self.around_of(node))))
 
-    def assigned(self, name: str) -> ast.expr | None:
-        """What a name is given at the level of the module."""
+    def url_of(self, call: ast.Call) -> ast.expr | None:
+        """The URL of an engine, as it is written; a name of the module stands for its value."""
+        url = argument(call, "url")
         for statement in self.tree.body:
             match statement:
-                case ast.Assign(targets=[ast.Name(id=target)], value=value) if target == name:
+                case (
+                    ast.Assign(targets=[ast.Name(id=name)], value=value)
+                    | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+                ) if isinstance(url, ast.Name) and url.id == name:
                     return value
-                case ast.AnnAssign(target=ast.Name(id=target), value=value) if target == name:
-                    return value
-        return None
-
-    def has(self, *words: str) -> bool:
-        """Whether the text of the file has one of these words."""
-        return any(word in self.text for word in words)
+        return url
 
 
 def dotted(node: ast.AST | None) -> str:
@@ -215,9 +218,18 @@ def last_name(node: ast.AST | None) -> str:
 
 def keyword(node: ast.AST | None, name: str) -> ast.expr | None:
     """The value of a keyword argument of a call."""
-    if not isinstance(node, ast.Call):
-        return None
-    return next((each.value for each in node.keywords if each.arg == name), None)
+    words = node.keywords if isinstance(node, ast.Call) else []
+    return next((each.value for each in words if each.arg == name), None)
+
+
+def argument(call: ast.Call, name: str) -> ast.expr | None:
+    """The first argument of a call, which may also be given by this name."""
+    return call.args[0] if call.args else keyword(call, name)
+
+
+def given(call: ast.Call) -> list[ast.expr]:
+    """All that a call is given, by place and by name."""
+    return [*call.args, *(each.value for each in call.keywords)]
 
 
 def text_of(node: ast.AST | None) -> str:
@@ -230,13 +242,9 @@ def text_of(node: ast.AST | None) -> str:
     return ""
 
 
-def walk_scope(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below one, without what stands in functions and classes of their own."""
-    nodes = [node]
-    for each in nodes:
-        if not isinstance(each, SCOPES):
-            yield each
-            nodes.extend(children(each))
+def target_of(statement: ast.AST) -> str:
+    """The name that a statement assigns to, "" where it is none that does."""
+    return dotted(statement.targets[0]) if isinstance(statement, ast.Assign) else ""
 
 
 def all_below(*nodes: ast.AST) -> list[ast.AST]:
@@ -261,12 +269,21 @@ def children(node: ast.AST) -> list[ast.AST]:
     return found
 
 
+def of_kind(kind: type[Node], nodes: Iterable[ast.AST]) -> Iterator[Node]:
+    """Those of a kind among nodes."""
+    return (each for each in nodes if isinstance(each, kind))
+
+
 def names_in(*nodes: ast.AST | None) -> set[str]:
     """The names that are read or written below these nodes."""
-    every = (each for node in nodes if node is not None for each in ast.walk(node))
-    return {each.id for each in every if isinstance(each, ast.Name)}
+    return {each.id for each in of_kind(ast.Name, all_below(*filter(None, nodes)))}
 
 
-def call_names(nodes: list[ast.AST]) -> set[str]:
-    """The last names of all that is called among these nodes."""
-    return {last_name(each.func) for each in nodes if isinstance(each, ast.Call)}
+def stored_in(nodes: Iterable[ast.AST]) -> set[str]:
+    """The names that are given a value among these nodes."""
+    return {each.id for each in of_kind(ast.Name, nodes) if isinstance(each.ctx, ast.Store)}
+
+
+def call_names(nodes: Iterable[ast.AST]) -> set[str]:
+    """The dotted names of all that is called among these nodes."""
+    return {dotted(each.func) for each in of_kind(ast.Call, nodes)}

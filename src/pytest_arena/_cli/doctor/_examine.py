@@ -13,37 +13,32 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli.doctor import (
-    _rules_app,
-    _rules_database,
-    _rules_loops,
-    _rules_order,
-    _rules_proof,
-    _rules_state,
-)
+from pytest_arena._cli.doctor import _rules_app, _rules_database, _rules_proof
 from pytest_arena._cli.doctor._code import Code
-from pytest_arena._cli.doctor._rule import RULES, Fault, rule
-from pytest_arena._cli.doctor._surroundings import TEST_FOLDERS, Surroundings
+from pytest_arena._cli.doctor._rule import RULES, Fault, Findings, rule
+from pytest_arena._cli.doctor._surroundings import TEST_FOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pytest_arena._cli.doctor._rule import Finding, Rule
+    from pytest_arena._cli.doctor._rule import Rule
 
 __all__ = ["examine", "examine_file", "suite_files"]
 
-ROOMS = (_rules_app, _rules_database, _rules_loops, _rules_order, _rules_proof, _rules_state)
+ROOMS = (_rules_app, _rules_database, _rules_proof)
 _SKIPPED = {"node_modules", "build", "dist", "site-packages", "venv", "env", "__pycache__"}
+_OF_SUITE = re.compile(r"(?:test_.*|.*_test|conftest)\.py")
 _WAIVER = re.compile(r"#\s*arena:\s*ignore(?P<file>-file)?\[(?P<codes>[\w\s,]*)\](?P<reason>.*)")
 _QUOTED = 60  # letters
 _ONE_PROCESS = 150  # files: a second process is worth its start above that
 
 
-@rule("ARD001", "syntax-error", words=())
-def syntax_error(_: Code) -> Iterator[Finding]:
+@rule("ARD001", "syntax-error")
+def syntax_error(_: Code) -> Findings:
     """A file is no Python that this Python can read.
 
     Nothing in it was examined, and a pytest of the same Python will not import it.
@@ -63,8 +58,8 @@ def syntax_error(_: Code) -> Iterator[Finding]:
     yield from ()
 
 
-@rule("ARD002", "unreadable-file", words=())
-def unreadable_file(_: Code) -> Iterator[Finding]:
+@rule("ARD002", "unreadable-file")
+def unreadable_file(_: Code) -> Findings:
     """A file cannot be read.
 
     Nothing in it was examined: its rights, its encoding, or a link without an end.
@@ -82,8 +77,8 @@ def unreadable_file(_: Code) -> Iterator[Finding]:
     yield from ()
 
 
-@rule("ARD003", "waiver-without-reason", words=())
-def waiver_without_reason(_: Code) -> Iterator[Finding]:
+@rule("ARD003", "waiver-without-reason")
+def waiver_without_reason(_: Code) -> Findings:
     """A waiver gives no reason, or waives nothing.
 
     Whoever reads it later cannot know whether it still holds.
@@ -119,12 +114,12 @@ def suite_files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if not path.is_dir():
             yield path
-            continue
         for folder, folders, files in os.walk(path):
             place = Path(folder)
             folders[:] = sorted(each for each in folders if not _is_skipped(place / each))
             in_tests = TEST_FOLDERS.intersection(place.absolute().parts)
-            yield from (place / name for name in sorted(files) if _is_of_suite(name, in_tests))
+            pattern = re.compile(r".*\.py") if in_tests else _OF_SUITE
+            yield from (place / name for name in sorted(filter(pattern.fullmatch, files)))
 
 
 def _is_skipped(folder: Path) -> bool:
@@ -132,132 +127,88 @@ def _is_skipped(folder: Path) -> bool:
     return name.startswith(".") or name in _SKIPPED or (folder / "pyvenv.cfg").exists()
 
 
-def _is_of_suite(name: str, in_tests: set[str]) -> bool:
-    by_name = name.startswith("test_") or name.endswith("_test.py") or name == "conftest.py"
-    return name.endswith(".py") and (by_name or bool(in_tests))
-
-
-def examine(files: list[Path], rules: list[Rule], *, processes: int) -> list[Fault]:
-    """Examine files with rules; the faults in the order of the files and their lines."""
-    codes = [each.code for each in rules]
-    if len(files) < _ONE_PROCESS or processes == 1:
-        return _examine_all(codes, files)
-    size = 1 + len(files) // (4 * processes)
-    batches = [files[at : at + size] for at in range(0, len(files), size)]
-    with ProcessPoolExecutor(processes) as pool:
-        results = pool.map(partial(_examine_all, codes), batches)
-        return [fault for faults in results for fault in faults]
-
-
-def _examine_all(codes: list[str], files: Iterable[Path]) -> list[Fault]:
-    rules = [RULES[each] for each in codes]
-    with without_collector():
-        return [fault for file in files for fault in examine_file(file, rules)]
-
-
 @contextmanager
-def without_collector() -> Iterator[None]:
+def _without_collector() -> Iterator[None]:
     """Without the garbage collector: it would walk each syntax tree several times."""
     was = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
-            gc.enable()
+        (gc.enable if was else gc.disable)()
+
+
+def examine(files: list[Path], rules: list[Rule], *, processes: int) -> list[Fault]:
+    """Examine files with rules; the faults in the order of the files and their lines."""
+    one = partial(examine_file, rules=rules)
+    if len(files) < _ONE_PROCESS or processes == 1:
+        with _without_collector():
+            return list(chain.from_iterable(map(one, files)))
+    size = 1 + len(files) // (4 * processes)
+    with ProcessPoolExecutor(processes, initializer=gc.disable) as pool:
+        return list(chain.from_iterable(pool.map(one, files, chunksize=size)))
 
 
 def examine_file(file: Path, rules: list[Rule]) -> list[Fault]:
     """Examine one file. One that cannot be read or parsed is a fault itself."""
     codes = {each.code for each in rules}
+    return sorted(each for each in _faults(file, rules) if each.code in codes)
+
+
+def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
     try:
-        text = _decoded(file.read_bytes())
+        content = file.read_bytes()
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+        text = content.decode(encoding)
     except (OSError, UnicodeDecodeError, SyntaxError) as error:  # the last: an unknown encoding
-        return _unexamined(file, "ARD002", str(error), 1, codes)
+        return [_of_file(file, "ARD002", str(error))]
     try:
         with warnings.catch_warnings(action="ignore"):
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         version = ".".join(map(str, sys.version_info[:2]))
         why = f"Python {version}: {getattr(error, 'msg', error)}"
-        return _unexamined(file, "ARD001", why, getattr(error, "lineno", None) or 1, codes)
-    lines = text.splitlines()
-    faults = {
-        _fault(file, lines, each, found) for each, found in _findings(file, text, tree, rules)
-    }
-    ordered = sorted(faults, key=lambda each: (each.line, each.column, each.code))
-    return _waived(file, text, ordered, codes) if "arena: ignore" in text else ordered
-
-
-def _decoded(content: bytes) -> str:
-    encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
-    return content.decode(encoding)
-
-
-def _unexamined(file: Path, code: str, why: str, line: int, codes: set[str]) -> list[Fault]:
-    if code not in codes:
-        return []
-    return [Fault(str(file), line, 1, line, code, f"{RULES[code].title}: {why}")]
-
-
-def _findings(
-    file: Path, text: str, tree: ast.Module, rules: list[Rule]
-) -> Iterator[tuple[Rule, Finding]]:
+        return [_of_file(file, "ARD001", why, line=getattr(error, "lineno", None) or 1)]
     concerned = [each for each in rules if any(word in text for word in each.words)]
-    if not concerned:
-        return
-    around = Surroundings(file.absolute().parent)
-    code = Code(file, text, tree, around)
-    for each in concerned:
-        if not (each.ended and around.uses_arena):
-            yield from ((each, found) for found in each.check(code))
+    faults = _found(Code(file, text, tree), concerned) if concerned else set[Fault]()
+    return _waived(file, text, faults, rules) if "arena: ignore" in text else faults
 
 
-def _fault(file: Path, lines: list[str], each: Rule, found: Finding) -> Fault:
-    node = found.node
-    if not isinstance(node, ast.expr | ast.stmt):
-        raise TypeError(node)  # the others have no place
-    quoted = " ".join(found.quoted.split())
-    short = quoted if len(quoted) <= _QUOTED else f"{quoted[: _QUOTED - 1]}…"
-    line = lines[node.lineno - 1] if node.lineno <= len(lines) else ""
-    column = len(line.encode()[: node.col_offset].decode(errors="replace")) + 1
-    message = f"{each.title}: `{short}`" if short else each.title
-    return Fault(
-        str(file),
-        node.lineno,
-        column,
-        node.end_lineno or node.lineno,
-        each.code,
-        message,
-        found.edits,
-    )
+def _of_file(file: Path, code: str, why: str, *, line: int = 1, column: int = 1) -> Fault:
+    return Fault(str(file), line, column, code, f"{RULES[code].title}: {why}", line)
 
 
-def _waived(file: Path, text: str, faults: list[Fault], codes: set[str]) -> list[Fault]:
+def _found(code: Code, rules: list[Rule]) -> set[Fault]:
+    lines, arena = code.text.splitlines(), code.around.uses_arena
+    faults = set()
+    for each in rules:
+        for found in each.check(code) if not (each.ended and arena) else ():
+            node, quoted = found.node, " ".join(found.quoted.split())
+            short = quoted if len(quoted) <= _QUOTED else f"{quoted[: _QUOTED - 1]}…"
+            message = f"{each.title}: `{short}`" if short else each.title
+            before = "".join(lines[node.lineno - 1 : node.lineno]).encode()[: node.col_offset]
+            column = len(before.decode(errors="replace")) + 1
+            place = (str(code.path), node.lineno, column)
+            end = node.end_lineno or node.lineno
+            faults.add(Fault(*place, each.code, message, end, found.edits))
+    return faults
+
+
+def _waived(file: Path, text: str, faults: set[Fault], rules: list[Rule]) -> Iterator[Fault]:
     """Leave out what a comment waives; a comment without a reason, or for nothing, is a fault."""
-    kept, told = list(faults), []
+    kept, codes = set(faults), {each.code for each in rules}
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         waiver = _WAIVER.match(token.string) if token.type == tokenize.COMMENT else None
         if waiver is None:
             continue
         line, column = token.start
-        named = re.findall(r"\w+", waiver["codes"])
-        meant = [
-            each
-            for each in faults
-            if each.code in named and (waiver["file"] or _covers(each, line))
-        ]
-        kept = [each for each in kept if each not in meant]
-        unknown = [each for each in named if each not in RULES]
-        unused = bool(unknown) or (
-            codes.issuperset(named) and {each.code for each in meant} != set(named)
-        )
-        if "ARD003" in codes and (unused or not waiver["reason"].strip(" :-")):
-            message = f"{RULES['ARD003'].title}: `{token.string.strip()}`"
-            told.append(Fault(str(file), line, column + 1, line, "ARD003", message))
-    return sorted([*kept, *told], key=lambda each: (each.line, each.column))
-
-
-def _covers(fault: Fault, line: int) -> bool:
-    """Whether a comment on a line speaks of a fault: on its first line or its last."""
-    return line in {fault.line, fault.end_line}
+        named = set(re.findall(r"\w+", waiver["codes"]))
+        near = faults if waiver["file"] else {e for e in faults if line in {e.line, e.end_line}}
+        meant = {each for each in near if each.code in named}
+        kept -= meant
+        unused = named - {each.code for each in meant}
+        is_unused = unused and (named <= codes or unused - RULES.keys())
+        if is_unused or not waiver["reason"].strip(" :-"):
+            why = f"`{token.string.strip()}`"
+            yield _of_file(file, "ARD003", why, line=line, column=column + 1)
+    yield from kept

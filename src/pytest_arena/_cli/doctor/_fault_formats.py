@@ -1,18 +1,23 @@
+# Apart: forms that other programs read are kept from what is found.
 """Writes faults as text, as JSON, as SARIF 2.1.0, and as workflow commands of GitHub's."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pytest_arena._cli.doctor._rule import PAGE, RULES
+from pytest_arena._cli.doctor._rule import RULES
 
 if TYPE_CHECKING:
     from pytest_arena._cli.doctor._rule import Fault, Rule
+
+_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+_DATA = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
+_PROPERTY = _DATA | str.maketrans({":": "%3A", ",": "%2C"})
 
 
 def as_text(faults: list[Fault]) -> str:
@@ -21,93 +26,58 @@ def as_text(faults: list[Fault]) -> str:
     for fault in faults:
         lines.append(f"{fault.file}:{fault.line}:{fault.column}: {fault.code} {fault.message}")
         if fault.code not in explained:
-            step = " ".join(RULES[fault.code].step.split())
-            lines.append(f"    next: {step}")
+            lines.append(f"    next: {RULES[fault.code].step}")
             explained.add(fault.code)
     return "".join(f"{line}\n" for line in lines)
 
 
-def as_counts(faults: list[Fault]) -> str:
-    """How many faults each rule has found, the most frequent first."""
-    counts = Counter(fault.code for fault in faults).most_common()
-    return "".join(f"{n:5}  {code}  {RULES[code].title}\n" for code, n in counts)
-
-
 def as_json(faults: list[Fault]) -> str:
     """A list of objects, in which nothing is shortened but what the message quotes."""
-    things = [
-        {
-            "code": fault.code,
-            "name": RULES[fault.code].name,
-            "message": fault.message,
-            "next": " ".join(RULES[fault.code].step.split()),
-            "file": fault.file,
-            "line": fault.line,
-            "column": fault.column,
-            "end_line": fault.end_line,
-            "fixable": bool(fault.edits),
-            "page": f"{PAGE}#{fault.code.lower()}-{RULES[fault.code].name}",
-        }
-        for fault in faults
-    ]
-    return json.dumps(things, indent=1, ensure_ascii=False) + "\n"
+    things = []
+    for fault in faults:
+        rule, thing = RULES[fault.code], asdict(fault)
+        page = f"docs/reference/doctor.md#{rule.code.lower()}-{rule.name}"
+        fixable = bool(thing.pop("edits"))
+        things.append(thing | {"name": rule.name, "next": rule.step, "fixable": fixable})
+        things[-1]["page"] = page
+    return _dumped(things)
 
 
 def as_sarif(faults: list[Fault]) -> str:
     """SARIF 2.1.0, as code scanning takes it."""
-    driver = {
-        "name": "arena doctor",
-        "version": version("pytest-arena"),
-        "rules": [_sarif_rule(each) for _, each in sorted(RULES.items())],
-    }
-    run = {
-        "tool": {"driver": driver},
-        "columnKind": "unicodeCodePoints",
-        "results": [_sarif_result(each) for each in faults],
-    }
-    schema = "https://json.schemastore.org/sarif-2.1.0.json"
-    log = {"$schema": schema, "version": "2.1.0", "runs": [run]}
-    return json.dumps(log, indent=1, ensure_ascii=False) + "\n"
+    rules = [_sarif_rule(each) for _, each in sorted(RULES.items())]
+    driver = {"name": "arena doctor", "version": version("pytest-arena"), "rules": rules}
+    results = [_sarif_result(each) for each in faults]
+    run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
+    return _dumped({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
+
+
+def _dumped(thing: Any) -> str:
+    return json.dumps(thing, indent=1, ensure_ascii=False) + "\n"
 
 
 def _sarif_rule(rule: Rule) -> dict[str, Any]:
-    return {
-        "id": rule.code,
-        "name": rule.name,
-        "shortDescription": {"text": rule.title},
-        "fullDescription": {"text": rule.why},
-        "help": {"text": rule.step},
-    }
+    texts = (("shortDescription", rule.title), ("fullDescription", rule.why), ("help", rule.step))
+    return {"id": rule.code, "name": rule.name, **{name: {"text": text} for name, text in texts}}
 
 
 def _sarif_result(fault: Fault) -> dict[str, Any]:
     region = {"startLine": fault.line, "startColumn": fault.column, "endLine": fault.end_line}
     file = Path(fault.file)
     uri = file.as_uri() if file.is_absolute() else quote(file.as_posix())
-    place = {"artifactLocation": {"uri": uri}, "region": region}
-    return {
-        "ruleId": fault.code,
-        "level": "warning",
-        "message": {"text": fault.message},
-        "locations": [{"physicalLocation": place}],
-    }
+    place = {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": region}}
+    result = {"ruleId": fault.code, "level": "warning", "message": {"text": fault.message}}
+    return {**result, "locations": [place]}
 
 
 def as_github(faults: list[Fault]) -> str:
     """Workflow commands: GitHub shows each at its line of a pull request."""
     return "".join(
-        f"::error file={_property(fault.file)},line={fault.line},endLine={fault.end_line},"
-        f"col={fault.column},title={fault.code}::{_data(fault.message)}\n"
+        f"::error file={fault.file.translate(_PROPERTY)},line={fault.line},"
+        f"endLine={fault.end_line},col={fault.column},title={fault.code}"
+        f"::{fault.message.translate(_DATA)}\n"
         for fault in faults
     )
-
-
-def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
 FORMATS = {"text": as_text, "json": as_json, "sarif": as_sarif, "github": as_github}

@@ -1,4 +1,4 @@
-"""Tests that can reach a database which is not theirs."""
+"""Tests that reach a database which is not theirs, or whose own outlives them or costs too much."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ import ast
 import re
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli.doctor._code import dotted, keyword, last_name, text_of
-from pytest_arena._cli.doctor._rule import Finding, rule
+from pytest_arena._cli.doctor._code import (
+    WIDE,
+    AnyWith,
+    Code,
+    dotted,
+    given,
+    last_name,
+    of_kind,
+    target_of,
+    text_of,
+)
+from pytest_arena._cli.doctor._rule import Finding, Findings, rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pytest_arena._cli.doctor._code import Code
+    from collections.abc import Callable, Iterator
 
 URL_NAME = re.compile(
     r"(?i)(?:^|_)(?:database|db|postgres\w*|sqlalchemy|mysql|sqlite)_(?:\w+_)?(?:url|uri|dsn)$"
@@ -24,19 +32,22 @@ _OURS = re.compile(
     r"(?i)^(?:[^.]+|[\d.]+|.*\.(?:local|localhost|test|internal|invalid|example)|(?:.*\.)?example\.\w+)$"
 )
 _WIPE = re.compile(r"(?i)^\s*(?:TRUNCATE|DROP\s+(?:TABLE|SCHEMA|DATABASE)|DELETE\s+FROM)\b")
+_PURGE = re.compile(r"(?:\w+_)?(?:drop|reset|purge|clear|truncate|delete|wipe)_")
 _CHANGE = re.compile(
     r"\benviron(?:\[[^]]*\] =|\.(?:pop|update|clear|setdefault)\()|del os\.environ|putenv\("
 )
+_RESTORED = re.compile(r"patch\.dict|environ\.copy\(\)|dict\(os\.environ|delenv")
+_OPENINGS = (".begin(", ".connect(", "ession(", "_maker(", "ocal(")
+_WIPING = ("drop_all", "delete(", "TRUNCATE", "DELETE", "DROP", "truncate", "delete from")
+_PURGES = ("drop_", "reset_", "purge_", "clear_", "truncate_", "delete_", "wipe_")
 _ENGINES = ("create_engine", "create_async_engine")
+_MEMORY = re.compile(r"sqlite(?:\+\w+)?://(?:/?:memory:.*|/?)$")
+_UNDONE = re.compile(r"drop_all|rollback|begin_nested|delete|DELETE|TRUNCATE|create_savepoint")
+_SESSION = re.compile(r"(?:^|\.)(?:\w*[Ss]ession_?(?:[Mm]aker|[Ll]ocal|[Ff]actory)?)$")
 
 
-@rule(
-    "ARD101",
-    "app-session-in-test",
-    ended=True,
-    words=(".begin(", ".connect(", "ession(", "_maker(", "ocal("),
-)
-def app_session_in_test(code: Code) -> Iterator[Finding]:
+@rule("ARD101", "app-session-in-test", *_OPENINGS, ended=True)
+def app_session_in_test(code: Code) -> Findings:
     """A test opens a session or a connection by the app's own maker or engine.
 
     It is bound to the database that the app's settings name: on a developer's machine the
@@ -74,13 +85,8 @@ def app_session_in_test(code: Code) -> Iterator[Finding]:
             yield Finding(opening, dotted(opening))
 
 
-@rule(
-    "ARD102",
-    "app-database-wiped",
-    ended=True,
-    words=("drop_all", "delete(", "TRUNCATE", "DELETE", "DROP", "truncate", "delete from"),
-)
-def app_database_wiped(code: Code) -> Iterator[Finding]:
+@rule("ARD102", "app-database-wiped", *_WIPING, ended=True)
+def app_database_wiped(code: Code) -> Findings:
     """A test or a fixture empties the database of the app's own engine.
 
     The engine's URL comes from the app's settings. Whoever runs the tests without the right
@@ -117,12 +123,11 @@ def app_database_wiped(code: Code) -> Iterator[Finding]:
             engine.dispose()
     """
     for call in code.called("drop_all"):
-        bound = [*call.args, *(each.value for each in call.keywords)]
-        if any(code.around.made_by(code.origin(each)) for each in bound):
+        if any(code.around.made_by(code.origin(each)) for each in given(call)):
             yield Finding(code.statement_of(call), dotted(call))
     for opening in _openings(code):
-        block = next((each for each in code.around_of(opening) if isinstance(each, ast.stmt)), None)
-        if isinstance(block, ast.With | ast.AsyncWith) and any(map(_wipes, ast.walk(block))):
+        block = code.statement_of(opening)
+        if isinstance(block, AnyWith) and any(map(_wipes, ast.walk(block))):
             yield Finding(block, dotted(opening))
 
 
@@ -130,16 +135,10 @@ def _openings(code: Code) -> Iterator[ast.Call]:
     """The calls that open a session or a connection of the app's."""
     for call in code.called(*code.imports, "begin", "connect", "Session", "AsyncSession"):
         receiver = call.func.value if isinstance(call.func, ast.Attribute) else call.func
-        bound = [each.value for each in call.keywords if each.arg == "bind"]
         makes = last_name(call) in {"Session", "AsyncSession"}
-        places = [*call.args, *bound] if makes else [receiver]
-        if any(isinstance(each, ast.Name) and _is_apps(code, each) for each in places):
+        places = given(call) if makes else [receiver]
+        if any(code.around.made_by(code.origin(each)) for each in of_kind(ast.Name, places)):
             yield call
-
-
-def _is_apps(code: Code, name: ast.Name) -> bool:
-    origin = code.imports.get(name.id, "")
-    return bool(origin and code.around.made_by(origin)) and code.origin(name) == origin
 
 
 def _wipes(node: ast.AST) -> bool:
@@ -148,18 +147,11 @@ def _wipes(node: ast.AST) -> bool:
             return True
         case ast.Call(func=ast.Name(id="delete"), args=[ast.Name(id=model)]):
             return model[:1].isupper()  # delete(User), with or without `where`
-        case ast.Constant(value=str(text)):
-            return bool(_WIPE.match(text))
-    return False
+    return bool(_WIPE.match(text_of(node)))
 
 
-@rule(
-    "ARD103",
-    "app-purge-called",
-    words=("drop_", "reset_", "purge_", "clear_", "truncate_", "delete_", "wipe_"),
-    ended=True,
-)
-def app_purge_called(code: Code) -> Iterator[Finding]:
+@rule("ARD103", "app-purge-called", *_PURGES, ended=True)
+def app_purge_called(code: Code) -> Findings:
     """A test or a fixture calls a function of the app's that drops or empties tables.
 
     Such a function works on the app's own engine. As an autouse fixture it purges the development
@@ -201,17 +193,15 @@ def app_purge_called(code: Code) -> Iterator[Finding]:
             async with engine.begin() as connection:
                 await connection.run_sync(Base.metadata.create_all)
     """
-    verb = re.compile(r"(?:\w+_)?(?:drop|reset|purge|clear|truncate|delete|wipe)_")
-    for name in filter(verb.match, code.imports):
+    for name in filter(_PURGE.match, code.imports):
         for call in code.called(name) if code.around.wipes(code.imports[name]) else ():
             # With an argument it may be told which database is meant.
-            plain = isinstance(call.func, ast.Name) and not (call.args or call.keywords)
-            if plain and code.test_of(call):
+            if isinstance(call.func, ast.Name) and not given(call) and code.test_of(call):
                 yield Finding(call, name)
 
 
-@rule("ARD104", "url-set-after-import", words=("environ", "putenv"), ended=True)
-def url_set_after_import(code: Code) -> Iterator[Finding]:
+@rule("ARD104", "url-set-after-import", "environ", "putenv", ended=True)
+def url_set_after_import(code: Code) -> Findings:
     """The variable with the database's URL is set after the app was imported.
 
     The app has read its settings by then, and its engine has the URL of before. The tests run on
@@ -246,29 +236,30 @@ def url_set_after_import(code: Code) -> Iterator[Finding]:
     own = [
         statement.lineno
         for name, statement in code.import_lines.items()
-        if code.is_at_import(statement) and code.around.is_own(code.imports[name])
+        if code.is_at_import(statement) and code.around.defining(code.imports[name])[0]
     ]
     for node, name in _changed_variables(code):
-        late = own and min(own) < code.statement_of(node).lineno
+        late = own and min(own) < node.lineno
         if late and URL_NAME.search(name) and code.is_at_import(node):
             yield Finding(node, name)
 
 
-def _changed_variables(code: Code) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
+def _changed_variables(code: Code) -> Iterator[tuple[ast.expr, str]]:
     """Where the environment is changed, and the variable, where it is written down."""
-    for node in code.parents:
+    for node in code.every(ast.expr):
         match node:
             case ast.Subscript(value=value, slice=name, ctx=ast.Store()):
-                if dotted(value) in {"os.environ", "environ"}:
-                    yield node, text_of(name)
-            case ast.Call(func=ast.Attribute(value=value, attr=attr), args=args):
-                changes = attr in {"setdefault", "update"}
-                if changes and dotted(value) in {"os.environ", "environ"}:
-                    yield node, text_of(args[0]) if args else ""
+                pass
+            case ast.Call(func=ast.Attribute(value=value, attr="setdefault" | "update")):
+                name = next(iter(node.args), ast.Constant(""))
+            case _:
+                continue
+        if dotted(value) in {"os.environ", "environ"}:
+            yield node, text_of(name)
 
 
-@rule("ARD105", "environment-not-restored", words=("environ",))
-def environment_not_restored(code: Code) -> Iterator[Finding]:
+@rule("ARD105", "environment-not-restored", "environ")
+def environment_not_restored(code: Code) -> Findings:
     """A test or a fixture changes `os.environ`, and does not change it back.
 
     Every later test has the variable, also when this one fails half-way. Whether they pass then
@@ -291,23 +282,17 @@ def environment_not_restored(code: Code) -> Iterator[Finding]:
             monkeypatch.setenv("DEBUG", "1")
             assert settings().debug
     """
-    changes = list(_changed_variables(code))
-    for node, name in changes:
-        test = code.test_of(node)
-        if test is None or code.function_of(node) is not test.node or test.scope == "session":
-            continue
-        whole = ast.unparse(test.node)
-        # It is changed a second time, or saved and restored as a whole.
-        again = len(_CHANGE.findall(whole)) > 1
-        saved = any(
-            each in whole for each in ("patch.dict", "environ.copy()", "dict(os.environ", "delenv")
-        )
-        if not again and not saved:
-            yield Finding(node, name or "os.environ")
+    for node, name in _changed_variables(code):
+        test = code.own_test_of(node)
+        if test and test.scope != "session":
+            whole = ast.unparse(test.node)
+            # It is changed a second time, or saved and restored as a whole.
+            if len(_CHANGE.findall(whole)) <= 1 and not _RESTORED.search(whole):
+                yield Finding(node, name or "os.environ")
 
 
-@rule("ARD106", "production-url", words=("postgres", "mysql", "mariadb", "mssql", "oracle"))
-def production_url(code: Code) -> Iterator[Finding]:
+@rule("ARD106", "production-url", "postgres", "mysql", "mariadb", "mssql", "oracle")
+def production_url(code: Code) -> Findings:
     """The URL of a database on a real host stands in the tests.
 
     Whoever can reach that host and runs the tests writes to it. A password in the URL is in the
@@ -324,15 +309,15 @@ def production_url(code: Code) -> Iterator[Finding]:
 
         engine = create_engine("postgresql://app:secret@localhost/shop_test")
     """
-    for call in code.called(*_ENGINES, "setenv", "setdefault"):
-        for each in call.args[:2]:
-            if host := real_host(text_of(each)):
-                yield Finding(call, host)
-    for statement in code.tree.body:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if URL_NAME.search(name):
-                if host := real_host(text_of(value)):
-                    yield Finding(statement, host)
+    calls = code.called(*_ENGINES, "setenv", "setdefault")
+    texts: list[tuple[ast.expr | ast.stmt, ast.expr]]
+    texts = [(call, each) for call in calls for each in call.args[:2]]
+    for statement in of_kind(ast.Assign, code.tree.body):
+        if URL_NAME.search(target_of(statement)):
+            texts.append((statement, statement.value))
+    for node, text in texts:
+        if host := real_host(text_of(text)):
+            yield Finding(node, host)
 
 
 def real_host(url: str) -> str:
@@ -341,39 +326,8 @@ def real_host(url: str) -> str:
     return found[1] if found and not _OURS.match(found[1]) else ""
 
 
-@rule("ARD107", "developers-env-file", words=("load_dotenv", "env_file"), ended=True)
-def developers_env_file(code: Code) -> Iterator[Finding]:
-    """The tests read the developer's own `.env`.
-
-    What stands there differs from machine to machine, and names the developer's database. A test
-    passes for one and fails for another, and a clean-up empties what it should not.
-
-    Instead: name a file of the tests: `load_dotenv("tests/.env")`; or let pytest-arena set the URL
-    (`arena_env`).
-
-    Fails:
-
-        # file: tests/conftest.py
-        from dotenv import load_dotenv
-
-        load_dotenv()
-
-    Passes:
-
-        # file: tests/conftest.py
-        from dotenv import load_dotenv
-
-        load_dotenv("tests/.env.test")
-    """
-    of_pytest = code.is_collected or code.path.name == "conftest.py"
-    for call in code.called("load_dotenv") if of_pytest else ():
-        path = call.args[0] if call.args else keyword(call, "dotenv_path")
-        if path is None or text_of(path) == ".env":
-            yield Finding(call, ".env")
-
-
-@rule("ARD108", "file-in-working-folder", words=("sqlite",), ended=True)
-def file_in_working_folder(code: Code) -> Iterator[Finding]:
+@rule("ARD108", "file-in-working-folder", "sqlite", ended=True)
+def file_in_working_folder(code: Code) -> Findings:
     """The tests' database is an SQLite file in the folder that they are started in.
 
     All tests and all workers of pytest-xdist share the file, it stays when the run is over, and
@@ -397,9 +351,210 @@ def file_in_working_folder(code: Code) -> Iterator[Finding]:
             engine.dispose()
     """
     for call in code.called(*_ENGINES):
-        url = call.args[0] if call.args else keyword(call, "url")
-        if isinstance(url, ast.Name):
-            url = code.assigned(url.id)
-        text = text_of(url)
+        text = text_of(code.url_of(call))
         if re.match(r"sqlite(?:\+\w+)?:///(?:\./)?[\w.-]+$", text) and "memory" not in text:
             yield Finding(call, text)
+
+
+@rule("ARD402", "memory-engine-at-import", "sqlite", ended=True)
+def memory_engine_at_import(code: Code) -> Findings:
+    """One database in memory, made at import, serves all tests, and nothing empties it.
+
+    What a test has committed is there in all later ones. They pass alone and fail together, or the
+    other way round.
+
+    Instead: with pytest-arena each test has a database of its own; delete the engine. Without it:
+    an engine for each test, in a fixture, on a file below `tmp_path`.
+
+    Fails:
+
+        engine = create_async_engine("sqlite+aiosqlite:///:memory:", poolclass=StaticPool)
+
+        async def test_create(tables):
+            async with AsyncSession(engine, expire_on_commit=False) as session:
+                session.add(Dancer(name="ada"))
+                await session.commit()
+
+    Passes:
+
+        import pytest
+
+        @pytest.fixture
+        async def engine(tmp_path):
+            engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/test.db")
+            yield engine
+            await engine.dispose()
+    """
+    is_kept = re.search(r"commit\(|Client|create_all", code.text) and not _UNDONE.search(code.text)
+    for call in code.called(*_ENGINES) if is_kept else ():
+        text = text_of(code.url_of(call))
+        wrong_driver = last_name(call) == "create_engine" and "aiosqlite" in text
+        if code.is_at_import(call) and _MEMORY.match(text) and not wrong_driver:
+            yield Finding(call, ast.unparse(call))
+
+
+def _for_each_test(code: Code, is_meant: Callable[[ast.AST], bool]) -> Findings:
+    """The fixtures for one test each in which something of a kind stands, at its first place."""
+    for fixture in code.fixtures:
+        first = next(filter(is_meant, fixture.nodes), None)
+        if fixture.scope == "function" and isinstance(first, ast.expr | ast.stmt):
+            yield Finding(first, fixture.node.name)
+
+
+@rule("ARD403", "tables-for-each-test", "create_all", ended=True)
+def tables_for_each_test(code: Code) -> Findings:
+    """A fixture makes all tables for each test.
+
+    It costs as much as the schema is large, again for each test: most of a suite's time, often.
+
+    Instead: with pytest-arena `arena_schema = "shop.models:Base"`: they are made once, and each
+    test has a copy. Without it: a fixture with `scope="session"`.
+
+    Fails:
+
+        import pytest
+
+        @pytest.fixture(autouse=True)
+        def tables(engine):
+            Base.metadata.create_all(engine)
+            yield engine
+            Base.metadata.drop_all(engine)
+
+    Passes:
+
+        import pytest
+
+        @pytest.fixture(scope="session", autouse=True)
+        def tables(engine):
+            Base.metadata.create_all(engine)
+    """
+    yield from _for_each_test(code, _creates)
+
+
+def _creates(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and dotted(node).endswith("metadata.create_all")
+
+
+@rule("ARD404", "drops-what-settings-name", "drop_all", "drop_database", ended=True)
+def drops_what_settings_name(code: Code) -> Findings:
+    """The tests drop the database that a setting names, or all of its tables.
+
+    The setting is the app's, or a variable of the environment with the app's name. Where it is not
+    set for the tests, it names the development database.
+
+    Instead: with pytest-arena no URL and no clean-up: delete both. Without it: a setting of the
+    tests' own, with `test` in its name, and a check of the database's name before the first
+    statement.
+
+    Fails:
+
+        import os, pytest
+
+        @pytest.fixture(scope="session")
+        def engine():
+            engine = create_engine(os.environ["DATABASE_URL"])
+            Base.metadata.drop_all(engine)
+            yield engine
+            engine.dispose()
+
+    Passes:
+
+        import os, pytest
+
+        @pytest.fixture(scope="session")
+        def engine():
+            engine = create_engine(os.environ["TEST_DATABASE_URL"])
+            Base.metadata.drop_all(engine)
+            yield engine
+            engine.dispose()
+    """
+    drops = any(each.attr == "drop_all" for each in code.every(ast.Attribute))
+    for call in code.called(*(_ENGINES if drops else ()), "drop_database"):
+        url = ast.unparse(code.url_of(call) or ast.Constant(""))
+        setting = re.search(r"(?i)\bsettings\b|\bconfig\b|environ\b|getenv", url)
+        if setting and "test" not in url.lower():
+            yield Finding(call, url)
+
+
+@rule("ARD405", "emptied-by-hand", "sorted_tables", "TRUNCATE", "truncate", ended=True)
+def emptied_by_hand(code: Code) -> Findings:
+    """A fixture empties all tables for each test.
+
+    It costs a statement for each table, also for those that nobody has written to. Rows of the
+    seed are gone, too, and sequences go on where they were.
+
+    Instead: delete it: with pytest-arena the database is back where it was when the test ends,
+    with seed and sequences, at the price of what the test has changed.
+
+    Fails:
+
+        import pytest
+
+        @pytest.fixture(autouse=True)
+        def clean(session):
+            yield session
+            for table in reversed(Base.metadata.sorted_tables):
+                session.execute(table.delete())
+            session.commit()
+
+    Passes:
+
+        import pytest
+
+        @pytest.fixture
+        def dancer(session):
+            session.add(Dancer(name="ada"))
+            session.commit()
+    """
+    yield from _for_each_test(code, _empties)
+
+
+def _empties(node: ast.AST) -> bool:
+    """Whether a statement goes through all tables and deletes, or a `TRUNCATE` is sent."""
+    match node:
+        case ast.For(iter=over):
+            deletes = re.search(r"(?i)delete|truncate", ast.unparse(node))
+            return "sorted_tables" in ast.unparse(over) and bool(deletes)
+        case ast.Call(args=[sent, *_], func=function):
+            sends = last_name(function) in {"text", "execute", "exec_driver_sql", "exec"}
+            return sends and bool(re.match(r"(?i)\s*TRUNCATE\s", text_of(sent)))
+    return False
+
+
+@rule("ARD408", "session-for-many-tests", "scope=", ended=True)
+def session_for_many_tests(code: Code) -> Findings:
+    """One database session serves many tests.
+
+    Objects that one test has loaded are what the next one is given, however the rows are by then.
+    An error in one leaves a transaction that all later ones fail in.
+
+    Instead: a session for each test: `db_session` of pytest-arena; data that is shared stays in a
+    wide fixture, with a session of its own.
+
+    Fails:
+
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def db():
+            with Session(engine) as session:
+                yield session
+
+    Passes:
+
+        import pytest
+
+        @pytest.fixture
+        def db():
+            with Session(engine) as session:
+                yield session
+    """
+    http = re.search(r"aiohttp|requests|ClientSession", code.text)
+    for fixture in [each for each in code.fixtures if each.scope in WIDE and not http]:
+        items = of_kind(ast.withitem, fixture.own_nodes)
+        opened = [item for item in items if _SESSION.search(dotted(item.context_expr))]
+        sessions = {dotted(item.optional_vars) for item in opened}
+        for node in of_kind(ast.Yield, fixture.own_nodes):
+            name = dotted(node.value)
+            if name in sessions and re.search(r"(?i)session|db", name):
+                yield Finding(node, fixture.node.name)

@@ -1,23 +1,21 @@
-"""Adds lines to pytest's configuration file, and writes files whole or not at all."""
+# Apart: the forms that configuration files have are read on their own.
+"""Adds lines to pytest's configuration file, and changes nothing else of it."""
 
 from __future__ import annotations
 
 import configparser
-import difflib
 import json
-import os
 import re
-import shutil
 import tomllib
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._cli._file_changes import FileChange
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 Values = dict[str, str | list[str]]
 Place = tuple[str, int, list[str]]
@@ -25,23 +23,7 @@ _TABLES: dict[str, tuple[str, ...]] = {"setup.cfg": ("tool:pytest",)}
 _TABLES["pyproject.toml"] = ("tool.pytest.ini_options", "tool.pytest")
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """A file before and after. ``before`` is None where there is none yet."""
-
-    path: Path
-    before: bytes | None
-    after: bytes
-
-    def diff(self, folder: Path) -> Iterator[str]:
-        """Yield the lines of a unified diff."""
-        name = Path(os.path.relpath(self.path, folder)).as_posix()
-        old, new = ((text or b"").decode().splitlines() for text in (self.before, self.after))
-        source = "/dev/null" if self.before is None else f"a/{name}"
-        yield from difflib.unified_diff(old, new, source, f"b/{name}", lineterm="")
-
-
-def with_values(path: Path, values: Values) -> Edit:
+def with_values(path: Path, values: Values) -> FileChange:
     """Add values to a configuration file of pytest's; every byte that is there stays.
 
     The new text is parsed and compared: the old values, these, and nothing else.
@@ -58,7 +40,7 @@ def with_values(path: Path, values: Values) -> Edit:
         wanted = _merged(old, _parsed("\n".join([f"[{table}]", *lines]), is_toml=is_toml))
         after = _inserted(text, at, new)
         if old is not None and _parsed(after, is_toml=is_toml) == wanted:
-            return Edit(path, before, after.encode())
+            return FileChange(path, before, after.encode())
     raise ConfigError(
         f"{path.name}: no place was found where the lines can be added safely",
         why="a configuration is changed only where nothing else of it changes",
@@ -117,38 +99,3 @@ def _written(name: str, value: str | list[str], *, is_toml: bool) -> list[str]:
     if len(several) == 1:
         return [f"{name} = {several[0]}"]
     return [f"{name} =", *(f"    {one}" for one in several)]
-
-
-def write(edits: list[Edit]) -> None:
-    """Write all files, or none: each is written beside its place first, and moved there.
-
-    Raises:
-        ConfigError: a file cannot be written, or has changed since it was read.
-    """
-    new: list[Path] = []
-    old: list[Edit] = []
-    try:
-        for edit in edits:
-            path = edit.path.resolve()  # a link stays one
-            if (path.read_bytes() if path.exists() else None) != edit.before:
-                raise OSError("it has changed meanwhile")  # noqa: TRY301 - as any other reason
-            path.parent.mkdir(parents=True, exist_ok=True)
-            new.append(path.with_name(f".{path.name}.{os.getpid()}"))
-            new[-1].write_bytes(edit.after)
-            if edit.before is not None:
-                shutil.copymode(path, new[-1])
-        for edit, file in zip(edits, new, strict=True):
-            file.replace(edit.path.resolve())
-            old.append(edit)
-    except OSError as error:
-        for done in old:
-            done.path.unlink() if done.before is None else done.path.write_bytes(done.before)
-        raise ConfigError(
-            f"{edit.path} cannot be written: {error.strerror or error}",
-            why="nothing was written: neither the configuration nor a test",
-            cause="the folder is read-only, belongs to somebody else, or was changed meanwhile",
-            fix="arena init   where files can be written; or paste the lines of the diff",
-        ) from error
-    finally:
-        for file in new:
-            file.unlink(missing_ok=True)

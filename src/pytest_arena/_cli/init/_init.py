@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli.init._edit import Edit, write
+from pytest_arena._cli._file_changes import FileChange, write_all
 from pytest_arena._cli.init._guarded import guarded, run_python
 from pytest_arena._cli.init._look import Project, look_at
 from pytest_arena._cli.init._proposal import Proposal, chosen_app, proposed, schemas
@@ -52,14 +52,14 @@ def init(app: str, *, is_agreed: bool, seconds: float) -> int:
     edits = proposed(plan)
     if plan.unsure:
         say("", "Not sure:", *(f"  {line}" for one in plan.unsure for line in one.splitlines()))
-    say("", *(line for edit in edits for line in edit.diff(here)), "")
+    say("", "".join(line for edit in edits for line in edit.diff(here)))
     if not edits:
         say("nothing is to be written")
         return 0
     words = {"otherwise": "nothing is written", "command": "arena init --yes"}
     if not agreed("Write this?", already=is_agreed, **words):
         return _FAILED
-    write(edits)
+    write_all(edits)
     say(f"written: {', '.join(os.path.relpath(edit.path, here) for edit in edits)}")
     return _proven(here, edits)
 
@@ -141,7 +141,7 @@ def _is_settled(plan: Proposal, schema: str, facts: Facts) -> bool:
     return True
 
 
-def _proven(here: Path, edits: list[Edit]) -> int:
+def _proven(here: Path, edits: list[FileChange]) -> int:
     """Run the first test as the reader would."""
     for test in (edit.path for edit in edits if edit.path.suffix == ".py"):
         status, output = run_python(here, "-m", "pytest", "--no-header", str(test))

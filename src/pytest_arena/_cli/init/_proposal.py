@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._cli.init._edit import Edit, with_values
+from pytest_arena._cli._file_changes import FileChange
+from pytest_arena._cli.init._edit import with_values
 from pytest_arena._config._load import is_import_path
 from pytest_arena.errors import ConfigError
 
@@ -115,7 +116,7 @@ def _pairs(databases: list[str], bases: list[str]) -> Iterator[tuple[str, str]]:
         yield alone[0], left[0]
 
 
-def proposed(plan: Proposal) -> list[Edit]:
+def proposed(plan: Proposal) -> list[FileChange]:
     """Return the changes: what is in the files already is left out.
 
     Raises:
@@ -126,7 +127,9 @@ def proposed(plan: Proposal) -> list[Edit]:
     if plan.answers and plan.project.first_test is None:
         free = [plan.tests / name for name in _TEST_FILES if not (plan.tests / name).exists()]
         path, status, *_ = min(plan.answers, key=_rank)
-        edits += [Edit(file, None, _first_test(plan, path, status).encode()) for file in free[:1]]
+        edits += [
+            FileChange(file, None, _first_test(plan, path, status).encode()) for file in free[:1]
+        ]
     return edits
 
 
