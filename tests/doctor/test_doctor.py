@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -358,17 +359,26 @@ def test_a_repair_that_finds_something_else_changes_nothing() -> None:
     assert repaired(b"a = x\n", edits) == b"b = y\n"
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
-def test_a_file_that_cannot_be_written_is_told(doctor: Doctor, tmp_path: Path) -> None:
-    """And nothing is written: neither this one nor another."""
-    files = [tmp_path / "test_a.py", tmp_path / "test_b.py"]
-    for file in files:
-        file.write_text(OLD_CLIENT)
-    files[1].chmod(0o444)
-    called = doctor({}, "--fix")
-    assert called.status == 2
-    assert "cannot be written" in called.errors
-    assert [file.read_text() for file in files] == [OLD_CLIENT] * 2
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files are read-only in another way here")
+def test_a_file_that_cannot_be_written_is_told() -> None:
+    """And nothing is written: neither this one nor another; root becomes somebody else for it."""
+    with tempfile.TemporaryDirectory() as name:
+        files = [Path(name, "test_a.py"), Path(name, "test_b.py")]
+        write(Path(name), {file.name: OLD_CLIENT for file in files})
+        files[0].chmod(0o666)
+        files[1].chmod(0o444)
+        Path(name).chmod(0o777)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            called = arena("doctor", "--fix", folder=Path(name))
+        finally:
+            os.seteuid(user)
+        assert called.status == 2
+        assert "test_b.py cannot be written: Permission denied" in called.errors
+        assert [file.read_text() for file in files] == [OLD_CLIENT] * 2
+        assert sorted(Path(name).iterdir()) == files
 
 
 # Many files
