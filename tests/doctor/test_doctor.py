@@ -191,6 +191,52 @@ def test_it():
             },
             [],
         ),
+        (
+            "which answers are a success and a failure",
+            {
+                "tests/test_a.py": """
+def test_it(client):
+    r = client.get("/")
+    assert r.status_code in (status.HTTP_200_OK, status.HTTP_404_NOT_FOUND)
+    assert r.status_code != 500
+    assert r.status_code in (200, 201)
+    assert r.status_code not in (200, 404)
+    assert r.status_code < 400
+    assert 200 <= r.status_code < 500
+"""
+            },
+            ["ARD507", "ARD507"],
+        ),
+        (
+            "which sleeps are long",
+            {
+                "tests/test_a.py": """
+import time
+def test_it(client):
+    time.sleep(0)
+    time.sleep(0.0)
+    time.sleep(delay)
+    time.sleep(1e-5)
+    with timeout(1):
+        time.sleep(10)
+"""
+            },
+            ["ARD602"],
+        ),
+        (
+            "which ids are guessed",
+            {
+                "tests/test_a.py": """
+def test_it(client):
+    r = client.post("/dancers")
+    assert r.json()["id"] == 1
+    assert r.json()["id"] == True
+    assert r.json()["id"] == other
+    assert r.json()["id"] > 0
+"""
+            },
+            ["ARD601"],
+        ),
         ("no test at all", {"tests/helper.py": "import time\ndef wait(): time.sleep(1)\n"}, []),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
