@@ -360,7 +360,7 @@ FURTHER = {
     "other programs on the test's database": 152,
     "an app and its database, for tests in other languages": 325,
     "runs that wait for their turn on a crowded server": 120,
-    "a suite's faults, found without importing it": 1107,
+    "a suite's faults, found without importing it": 1115,
     "types that an editor knows, and a page for agents": 126,
     "a project set up by one command": 878,
 }

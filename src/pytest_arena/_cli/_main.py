@@ -67,9 +67,7 @@ and what to do. The run without it (-p no:arena) may reach your own databases.""
 _DOCTOR = """\
 Find what is wrong in a test suite, without importing it: tests that reach a database which
 is not theirs, that mix event loops, that hang on each other, or that are green whatever
-the app does. Read are test_*.py, *_test.py, conftest.py, and whatever else is in a folder
-named tests or test; not what stands in hidden folders, environments, build, dist and
-node_modules.
+the app does. Read are test_*.py, *_test.py, conftest.py, and all in folders named tests or test.
 
 A comment on the line waives a fault, with a reason: # arena: ignore[ARD602] why it is right
 For a whole file: # arena: ignore-file[ARD602] why it is right"""

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._cli.doctor._rule import Rule
 
-__all__ = ["examine", "examine_file", "suite_files"]
-
 ROOMS = (_rules_app, _rules_database, _rules_proof)
 _SKIPPED = {"node_modules", "build", "dist", "site-packages", "venv", "env", "__pycache__"}
 _OF_SUITE = re.compile(r"(?:test_.*|.*_test|conftest)\.py")

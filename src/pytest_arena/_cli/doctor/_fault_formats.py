@@ -38,8 +38,8 @@ def as_json(faults: list[Fault]) -> str:
         rule, thing = RULES[fault.code], asdict(fault)
         page = f"docs/reference/doctor.md#{rule.code.lower()}-{rule.name}"
         fixable = bool(thing.pop("edits"))
-        things.append(thing | {"name": rule.name, "next": rule.step, "fixable": fixable})
-        things[-1]["page"] = page
+        more = {"name": rule.name, "next": rule.step, "fixable": fixable, "page": page}
+        things.append(thing | more)
     return _dumped(things)
 
 

@@ -316,14 +316,9 @@ def production_url(code: Code) -> Findings:
         if URL_NAME.search(target_of(statement)):
             texts.append((statement, statement.value))
     for node, text in texts:
-        if host := real_host(text_of(text)):
-            yield Finding(node, host)
-
-
-def real_host(url: str) -> str:
-    """The host of a database's URL, where it is neither this machine nor a name for examples."""
-    found = _SERVER.match(url)
-    return found[1] if found and not _OURS.match(found[1]) else ""
+        found = _SERVER.match(text_of(text))
+        if found and not _OURS.match(found[1]):  # neither this machine nor a name for examples
+            yield Finding(node, found[1])
 
 
 @rule("ARD108", "file-in-working-folder", "sqlite", ended=True)

@@ -36,7 +36,7 @@ _SESSION_CALL = re.compile(
 )
 _ASSERTED = ("assert_called", "assert_awaited", "assert_not_", "assert_any_", "assert_has_")
 _REQUEST = re.compile(
-    r"(?i)(?:.*)client(?:_\w+)?\.(?-i:get|post|put|patch|delete|request|options|head)"
+    r"(?i).*client(?:_\w+)?\.(?-i:get|post|put|patch|delete|request|options|head)"
 )
 _ASSERTS = re.compile(
     r"(?i)assert|expect|check|verif|valid|should|must|raises|warns|ensure|compare|match|fail|snapshot|approve|raise_for_status|benchmark"

@@ -29,13 +29,9 @@ class Surroundings:
         self.root = find_root(folder)
         self.folders = [e for e in (folder, *folder.parents) if e.is_relative_to(self.root)]
         self.configuration = configuration(self.root)
+        self.uses_arena = bool(re.search(r"(?m)^\s*arena_\w+\s*=", self.configuration))
         self.conftests = "\n".join(read(each / "conftest.py") for each in self.folders)
         self.defining, self.module = cache(self._defining), cache(self._module)
-
-    @property
-    def uses_arena(self) -> bool:
-        """Whether pytest-arena is configured for the suite."""
-        return bool(re.search(r"(?m)^\s*arena_\w+\s*=", self.configuration))
 
     def made_by(self, origin: str) -> str:
         """What makes an object of the app's: ``create_engine``, ``sessionmaker`` …, else ""."""
