@@ -193,6 +193,12 @@ def test_the_page_for_agents_and_those_of_errors_are_printed(
         assert capsys.readouterr().out == (ROOT / "docs" / page).read_text(encoding="utf-8")
 
 
+def test_a_rule_of_the_doctors_is_explained_there_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever has a code need not know whose it is."""
+    assert main(["explain", "ard206"]) == 0
+    assert capsys.readouterr().out.startswith("ARD206 ")
+
+
 @pytest.mark.parametrize("code", ["A999", "README", "../A203"])
 def test_a_code_that_no_error_has_is_wrong_usage(
     code: str, capsys: pytest.CaptureFixture[str]

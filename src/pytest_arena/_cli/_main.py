@@ -165,12 +165,14 @@ def _add_explain(commands: Any) -> None:
         type=str.upper,
         default="for-agents",
         metavar="CODE",
-        help="such as A203; else the page for agents",
+        help="such as A203, or ARD206 of arena doctor; else the page for agents",
     )
     parser.set_defaults(do=_do_explain)
 
 
 def _do_explain(given: argparse.Namespace) -> int:
+    if given.code.startswith("ARD"):
+        return main(["doctor", "--explain", given.code])
     names = ("how-to/for-agents.md", "reference/errors/A*.md")
     pages = {page.stem.upper(): page for name in names for page in sorted(_docs().glob(name))}
     if given.code not in pages:
