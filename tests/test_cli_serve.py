@@ -211,6 +211,40 @@ def test_levels_of_another_language(served_shop: Example, how: str) -> None:
     assert not (served_shop.folder / "shop.db").exists()
 
 
+TAKES = """
+import pytest
+
+
+@pytest.fixture
+def live_server():
+    pytest.skip("no settings of mine")
+"""
+SKIPS = """
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def every_level():
+    pytest.skip("not today")
+"""
+
+
+def test_a_fixture_of_another_plugin_has_the_servers_name(example: Example) -> None:
+    """As pytest-django's, where it comes later: a level asks for no name that others have."""
+    with serving(shop(example, taken=TAKES), "-p", "taken") as served:
+        served.done("/level/enter")
+        assert served.get("/orders") == (200, [])
+        assert served.done("/level/leave") == {"problems": []}
+
+
+def test_a_level_that_is_skipped_says_why(example: Example) -> None:
+    """By a fixture of the reader's, for one: whoever asks for it is told."""
+    with serving(shop(example, conftest=SKIPS)) as served:
+        status, answer = served.ask("/level/enter")
+        assert status == 500
+        assert "not today" in answer["problems"][0]
+
+
 def test_nobody_else_asks(served_shop: Example) -> None:
     """Who does not know the token, or asks for what is not there, changes nothing."""
     with serving(served_shop, "--seeds", "seeds") as served:

@@ -148,6 +148,11 @@ def test_client_as(
 @pytest.fixture
 def live_server(arena_app: Any, request: pytest.FixtureRequest) -> LiveServer:
     """The app under uvicorn on a free port, in this process: `.url`, `.ws_url`, `.client()`."""
+    return started_server(request, arena_app)
+
+
+def started_server(request: pytest.FixtureRequest, arena_app: Any) -> LiveServer:
+    """Return the server with the app up: also where another plugin has taken the fixture's name."""
     app_run, server = _app_run(request, arena_app), request.config.stash[RUN].apps.live_server()
     server.start(app_run)
     return server

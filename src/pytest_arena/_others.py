@@ -70,7 +70,7 @@ def asks_for_ours(item: Any) -> bool:
 
 # What the facade calls that which these fixtures give.
 _BY_HAND = {name: name for name in ("client", "client_as", "test_client", "test_client_as")}
-_BY_HAND["db_session"] = "session"
+_BY_HAND |= {"db_session": "session", "live_server": "live_server"}
 
 
 def shadowed_fixtures(items: Iterable[Any]) -> list[str]:

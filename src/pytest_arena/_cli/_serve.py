@@ -16,7 +16,7 @@ import pytest
 
 from pytest_arena._cli._control_server import TOKEN, Command, ControlServer
 from pytest_arena._config._load import load_attribute
-from pytest_arena._fixtures import RUN
+from pytest_arena._fixtures import RUN, started_server
 from pytest_arena._report import show_processes, show_server, show_story, users_trace
 from pytest_arena._run._facade import Arena
 from pytest_arena.errors import ArenaError, ConfigError, redact
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from pytest_arena._app._live_server import LiveServer
     from pytest_arena._changes import Change
     from pytest_arena._run._run import ArenaRun
 
@@ -114,8 +113,8 @@ class Serving:
         return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """What is wrong with a level is for whoever leaves it."""
-        if report.failed:
+        """What is wrong with a level is for whoever leaves it; a skipped one has not begun."""
+        if report.failed or report.skipped:
             self._problems.append(redact(report.longreprtext))
 
     def _through(self, asked: Command, session: pytest.Session) -> None:
@@ -124,8 +123,9 @@ class Serving:
         before, self._problems = self._problems, []
         ended: list[Command | None] = []
 
-        def level(live_server: LiveServer) -> None:
-            where = {"app": live_server.url, "database": commands.arena.url}
+        def level(request: pytest.FixtureRequest, arena_app: object) -> None:
+            server = started_server(request, arena_app)
+            where = {"app": server.url, "database": commands.arena.url}
             asked.answer(500 if before else 200, where | {"problems": before})
             ended.append(commands.until_ended(self._control))
 
