@@ -149,7 +149,8 @@ def asked(
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - as above
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
-        text = error.read().decode()
+        with error:
+            text = error.read().decode()
         return error.code, json.loads(text) if text.startswith("{") else text
 
 
