@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # A resolver that knows one database of the arena's: `postgres` on the server, under another name.
 HEADER = f"""
-import asyncio, importlib, socket, sys, threading
+import asyncio, inspect, importlib, socket, sys, threading
 from types import SimpleNamespace
 from pytest_arena._postgresql.drivers import _statements as _drivers
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
@@ -138,7 +138,7 @@ def in_thread():
         raise error
 
 def run(way):
-    asyncio.run(way()) if asyncio.iscoroutinefunction(way) else way()
+    asyncio.run(way()) if inspect.iscoroutinefunction(way) else way()
 
 ALL = [by_asyncpg, by_asyncpg_arguments, by_asyncpg_pool, by_psycopg, by_psycopg_class,
        by_psycopg_subclass, by_async_psycopg, by_psycopg_pool, by_psycopg_null_pool,
