@@ -233,8 +233,8 @@ class AsyncClient(_Base):
             assert await websocket.receive_text() == "hello"
     """
 
-    _arena_host: Any
-    _arena_login: Any
+    _arena_host: Host
+    _arena_login: Login | None
 
     async def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:
         """Make a request; logs in first, so that the request holds what the login has set."""

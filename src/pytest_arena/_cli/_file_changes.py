@@ -74,7 +74,6 @@ def write_all(changes: list[FileChange]) -> None:
 def _content(path: Path) -> bytes | None:
     if not path.exists():
         return None
-    with path.open(
-        "r+b"
-    ) as file:  # one that is read-only is refused, though it could be moved away
+    # To write: one that is read-only is refused, though it could be moved away.
+    with path.open("r+b") as file:
         return file.read()
