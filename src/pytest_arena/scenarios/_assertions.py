@@ -330,9 +330,12 @@ def _is_silent(code: CodeType) -> bool:
     if "_call_assertion_pass" in code.co_names:
         return False
     return "_format_explanation" in code.co_names or any(
-        "ASSERTION" in one.opname or one.argval is AssertionError
-        for one in dis.get_instructions(code)
+        (one.opname, one.argrepr) in _UNHEARD for one in dis.get_instructions(code)
     )
+
+
+# What a plain `assert` is compiled to before Python 3.14, and since.
+_UNHEARD = {("LOAD_ASSERTION_ERROR", ""), ("LOAD_COMMON_CONSTANT", "AssertionError")}
 
 
 def _used(function: FunctionType, more: Iterable[object], *, depth: int) -> Iterator[FunctionType]:
