@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
 
 _Answer = TypeVar("_Answer")
+_PATIENCE = 1.0  # seconds for a statement that is not ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +48,25 @@ class SQLiteHandle:
 
     @property
     def in_transaction(self) -> bool:
-        """Whether it has begun to write; a SELECT begins nothing."""
-        return self._asked(lambda raw: raw.in_transaction, otherwise=False)
+        """Whether it has begun to write, or a statement does not end; a SELECT begins nothing."""
+        return self._asked(lambda raw: raw.in_transaction, otherwise=False, inside=True)
 
     is_begun = in_transaction  # nobody has to be asked
 
     def changes(self) -> int:
         """What SQLite counts, what triggers have changed included."""
-        return self._asked(lambda raw: raw.total_changes, otherwise=0)
+        return self._asked(lambda raw: raw.total_changes, otherwise=0, inside=0)
 
     def has_written(self, dbapi_connection: Any, since: int) -> bool:  # noqa: ARG002 - its own count tells
         """Whether it has counted changes since."""
         return self.changes() != since
 
     def interrupt(self) -> None:
-        """End its statement."""
-        self._asked(sqlite3.Connection.interrupt, otherwise=None)
+        """End its statement, from outside."""
+        raw = self.reference()
+        with suppress(sqlite3.Error):  # closed meanwhile
+            if raw is not None:
+                raw.interrupt()
 
     @contextmanager
     def alone(self, seconds: float = 0) -> Iterator[bool]:
@@ -77,7 +81,7 @@ class SQLiteHandle:
 
     def roll_back(self) -> None:
         """End its transaction. One that is bound to a thread keeps its lock, which is seen then."""
-        self._asked(sqlite3.Connection.rollback, otherwise=None)
+        self._asked(sqlite3.Connection.rollback, otherwise=None, inside=None)
 
     def attached(self) -> tuple[Aim, ...]:
         """The files that it has attached."""
@@ -91,16 +95,25 @@ class SQLiteHandle:
 
     def session(self) -> object:
         """Its settings and temporary tables."""
-        return self._asked(sql.describe_session, otherwise=None)
+        return self._asked(sql.describe_session, otherwise=None, inside=None)
 
     def _asked(
-        self, question: Callable[[sqlite3.Connection], _Answer], *, otherwise: _Answer
+        self,
+        question: Callable[[sqlite3.Connection], _Answer],
+        *,
+        otherwise: _Answer,
+        inside: _Answer,
     ) -> _Answer:
-        raw = self.reference()
-        try:
-            return question(raw) if raw is not None else otherwise
-        except sqlite3.Error:  # closed meanwhile, in use, or bound to a thread of its own
-            return otherwise
+        """Ask when nobody is inside. Newer SQLite waits then, and Python does, with the GIL held.
+
+        A function of the app's in the statement that is waited for needs the GIL to end.
+        """
+        with self.alone(_PATIENCE) as is_alone:
+            raw = self.reference()
+            try:
+                return (question(raw) if is_alone else inside) if raw is not None else otherwise
+            except sqlite3.Error:  # closed meanwhile, or bound to a thread of its own
+                return otherwise
 
 
 def raw_of(dbapi_connection: Any) -> sqlite3.Connection | None:
