@@ -307,7 +307,9 @@ def test_what_cannot_be_read_is_told_and_stops_nothing(doctor: Doctor, tmp_path:
     (tmp_path / "test_e.py").write_text("x = " + "(" * 300)
     (tmp_path / "test_f.py").write_text("")
     called = doctor({"test_z.py": SLEEPS.format(waiver="")})
-    assert codes(called.output) == [*["ARD002"] * 3, *["ARD001"] * 2, "ARD602"]
+    found = codes(called.output)
+    assert found.pop(3) in {"ARD001", "ARD002"}  # newer Pythons find no encoding beside a NUL
+    assert found == [*["ARD002"] * 3, "ARD001", "ARD602"]
     assert called.status == 1
 
 

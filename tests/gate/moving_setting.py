@@ -154,9 +154,13 @@ class Setting:
             ask("SELECT pg_terminate_backend(%s, 5000)", pid)
 
     def is_left_clean(self) -> bool:
-        """Whether the server has soon nobody to serve: it hears of the end by itself."""
+        """Whether the server has soon nobody to serve."""
+        return self.has_soon(backends=0)
+
+    def has_soon(self, *, backends: int) -> bool:
+        """Whether it serves that many before long: it hears of a connection's end by itself."""
         end = time.monotonic() + 30
-        while self.backends():
+        while len(self.backends()) != backends:
             if time.monotonic() > end:
                 return False
             time.sleep(0.01)

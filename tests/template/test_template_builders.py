@@ -272,7 +272,7 @@ def test_a_build_leaves_the_process_as_it_was_pitfall_085(
     try:
         project.ensure()
         assert (Path.cwd(), dict(os.environ), sys.path, logging.root.handlers) == before
-        assert asyncio.get_event_loop_policy().get_event_loop() is loop
+        assert asyncio.get_event_loop() is loop
         assert not logging.getLogger("app").disabled
         assert not logging.getLogger("new").handlers
         logging.getLogger("app").error("still written")
