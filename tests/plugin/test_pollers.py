@@ -257,6 +257,38 @@ POLLERS = [f"{where}-{way}" for where in ("task", "thread") for way in ("async",
 URLS = {"copy": "sqlite+aiosqlite:///dev.db", "undo": PRODUCTION, "clone": PRODUCTION}
 SYNC = {"copy": "sqlite:///dev.db"}
 
+# Sessions come and go in a thread of a fixture's, as in a worker, beside many that somebody keeps.
+SESSIONS = """
+import sys, threading
+import pytest
+from sqlalchemy.orm import Session
+
+sys.setswitchinterval(0.00001)
+over, kept, made = threading.Event(), [Session() for _ in range(200)], threading.Event()
+
+
+def work():
+    while not over.is_set():
+        few = [Session() for _ in range(10)]
+        made.set()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def worker():
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    over.set()
+    thread.join(30)
+
+
+@pytest.mark.parametrize("turn", range(40))
+def test_a_dancer(test_client, turn):
+    made.clear()
+    assert test_client.get("/dancers").json() == ["Sand"]
+    assert made.wait(30)
+"""
+
 
 def _passes(example: Example, poller: str, isolation: str, turns: int) -> None:
     if poller == "task-async" and not GIVES_BACK_WHAT_IS_CANCELLED:
@@ -295,6 +327,11 @@ def test_a_pool_that_grows_in_a_test_pitfall_141(example: Example) -> None:
     """P2: whose thread has begun a thread, his it is, also where that outlives the test."""
     run = example.with_files(test_it=GROWS).run().expect(passed=3)
     run.never_says("cut off", "refused")
+
+
+def test_sessions_that_come_while_they_are_counted_pitfall_141(example: Example) -> None:
+    """P2: to look for those that a test left is no error because somebody makes another one."""
+    example.with_files(test_it=SESSIONS).run().expect(passed=40)
 
 
 def test_a_statement_that_does_not_end_pitfall_141(example: Example) -> None:

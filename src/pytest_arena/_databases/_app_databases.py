@@ -21,6 +21,7 @@ from pytest_arena._config._load import nearest
 from pytest_arena._gate._engines import asked_by_engine, asked_by_url, described_url
 from pytest_arena._gate._gate_notes import another_product
 from pytest_arena._gate._listeners import engines_in_use, find_engines
+from pytest_arena._gate._registry import alive
 from pytest_arena._origin import user_line
 from pytest_arena._product import NOWHERE, ROOMS, Asked, Core, Database, Key, Product, room
 from pytest_arena.errors import ConfigError
@@ -180,7 +181,7 @@ class KnownDatabases:
     def at_file(self, file: str) -> Database | None:
         """Return the database whose live file this is."""
         path = real(file)
-        return next((one for one in self.by_key.values() if one.file == path), None)
+        return next((one for one in [*self.by_key.values()] if one.file == path), None)
 
     def find(self, asked: Asked) -> Database | None:
         """Return the database that is meant, if it is known."""
@@ -250,8 +251,9 @@ class KnownDatabases:
         del self.by_key[database.key]
         if self.primary is database:
             self.primary, self._former = None, database  # the next engine's takes its place
-        for dialect in [one for one, known in self.by_engine.items() if known is database]:
-            del self.by_engine[dialect]
+        for dialect in alive(self.by_engine):
+            if self.by_engine.get(dialect) is database:
+                del self.by_engine[dialect]
         database.product.remove(database)
 
     def add_own(self, engine: Engine, database: Database) -> None:

@@ -351,7 +351,8 @@ def held_by_sessions() -> list[tuple[Session, Connection]]:
     """
     return [
         (session, connection)
-        for session in list(_sessions.values())
+        for reference in _sessions.valuerefs()
+        if (session := reference()) is not None
         if (transaction := session.get_transaction()) is not None
         for connection, *_ in set(transaction._connections.values())  # noqa: SLF001 - as above
     ]

@@ -58,7 +58,8 @@ class HeldByFixtures:
         others = frozenset(one.ident or 0 for one in threads if one is not here)
         writes = sum(one.writes for one in begun)
         held = {one.hash_key: frozenset(map(id, one)) for one in sessions_in_use()}
-        return cls(begun, writes, frozenset(_sessions).difference(sessions_of_tests), others, held)
+        sessions = frozenset(_sessions_there()).difference(sessions_of_tests)
+        return cls(begun, writes, sessions, others, held)
 
     def without(self, others: HeldByFixtures) -> HeldByFixtures:
         """Return what is held here and not there."""
@@ -71,7 +72,12 @@ class HeldByFixtures:
 
     def sessions_since(self) -> set[int]:
         """Return those that are there now and were not there then."""
-        return {one.key for one in _sessions.valuerefs()}.difference(self.sessions)
+        return _sessions_there().difference(self.sessions)
+
+
+def _sessions_there() -> set[int]:
+    """Return the numbers of all; see ``alive`` for why nothing else walks such a dictionary."""
+    return {one.key for one in _sessions.valuerefs()}
 
 
 def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
