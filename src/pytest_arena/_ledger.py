@@ -126,7 +126,9 @@ class Ledger:
 
     def mark_reported(self, *errors: BaseException) -> None:
         """Somebody was told of these: they failed a test, or were expected."""
-        self._reported.update(id(error) for error in errors)
+        # Only of those that are kept: what dies leaves its number to the next one.
+        kept = {id(error) for error, _ in self.refusals}
+        self._reported |= kept.intersection(map(id, errors))
 
     def unreported(self, test: str) -> list[ArenaError]:
         """Return what was refused in this test ("" for outside of any) and nobody was told of."""
