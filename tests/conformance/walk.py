@@ -236,6 +236,9 @@ class Walk(RuleBasedStateMachine):
         try:
             self._walk_to_the_end()
             self.failed = False
+        except Exception:
+            self.errors.append(traceback.format_exc())
+            raise
         finally:
             if self.failed:
                 self.processes.kill_run()

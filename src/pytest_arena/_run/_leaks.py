@@ -284,7 +284,7 @@ class LateWork:
         here = asyncio.current_task() if running_loop() else None
         tasks = [
             task
-            for loop, before in self._tasks_before.items()
+            for loop, before in [*self._tasks_before.items()]  # another loop may begin to serve
             if not loop.is_closed()
             for task in asyncio.all_tasks(loop)
             if task is not here and _is_the_users(task)
