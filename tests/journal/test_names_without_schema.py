@@ -15,7 +15,7 @@ from pytest_arena._postgresql._rows import compared, read_rows
 from pytest_arena._postgresql.journal._capture import install
 from pytest_arena._values import TableRows
 from tests.journal.world import DONE, database, journaled, schema_of_journal
-from tests.servers.postgresql import address, run
+from tests.servers.postgresql import address, rows, run
 
 BODIES = {
     "sql": "LANGUAGE sql IMMUTABLE AS 'SELECT bare($1)'",
@@ -71,6 +71,16 @@ CALLED = "CREATE FUNCTION called(text) RETURNS text {}"
 Schema = tuple[str, ...]
 
 
+def may_be_indexed(body: str) -> bool:
+    """Whether the app itself can make an index with it.
+
+    From PostgreSQL 17 on an index is made under a path of the server's, on which an SQL function
+    is unfolded at once: its release notes, "safe search_path during maintenance operations".
+    """
+    newer = rows("SELECT WHERE current_setting('server_version_num')::int >= 170000")
+    return body == "plpgsql" or not newer
+
+
 def schema(used: str, body: str, where: str) -> list[str]:
     """Write one; where it is not `public`, the database's own path leads there."""
     path = f"public, {where}"
@@ -84,6 +94,9 @@ def schema(used: str, body: str, where: str) -> list[str]:
 @pytest.mark.parametrize("use", USES)
 def test_they_are_called_as_the_app_calls_them(use: str, body: str, where: str) -> None:
     """When rows are taken back and told, when a journal is made, when a table is emptied."""
+    index = ["CREATE INDEX j ON new (called(name))"] if may_be_indexed(body) else []
+    if "INDEX" in USES[use] and not index:
+        pytest.skip("this PostgreSQL makes no such index")
     with journaled(*schema(USES[use], body, where)) as world:
         before = world.state()
         for _ in range(2):
@@ -100,7 +113,7 @@ def test_they_are_called_as_the_app_calls_them(use: str, body: str, where: str) 
         world.journal.enter(1)
         world.run(
             "CREATE TABLE new (name text)",
-            "CREATE INDEX j ON new (called(name))",
+            *index,
             "INSERT INTO new VALUES ('a')",
         )
         told = world.journal.rows_changed(level=1, is_top=True)
@@ -113,6 +126,8 @@ def test_they_are_called_as_the_app_calls_them(use: str, body: str, where: str) 
 @pytest.mark.parametrize("use", ELSEWHERE)
 def test_what_cannot_be_called_is_known_when_the_journal_is_made(use: str, body: str) -> None:
     """Where a session's own path alone leads there, and where images need to be without any."""
+    if "INDEX" in ELSEWHERE[use] and not may_be_indexed(body):
+        pytest.skip("this PostgreSQL makes no such index")
     has_names = use == "names"
     with database(*schema(ELSEWHERE[use], body, "public" if has_names else "extensions")) as name:
         if not has_names:
