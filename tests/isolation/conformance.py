@@ -272,6 +272,22 @@ def whole_file(world: World) -> None:
     )
 
 
+def pages_and_a_log(world: World) -> None:
+    """Pages of another size under a log that is new, which no backup can write to."""
+    hand = world.connect()
+    before = dump(hand)
+    world.isolation.enter()
+    hand.executescript("PRAGMA page_size = 8192; VACUUM; DELETE FROM dancers")
+    assert hand.execute("PRAGMA journal_mode = wal").fetchone() == ("wal",)
+    hand.close()
+    world.isolation.leave()
+    assert world.dump() == before
+    world.isolation.enter()
+    world.connect().execute("DELETE FROM dancers")
+    world.isolation.leave()
+    assert world.dump() == before
+
+
 def checkpoints(world: World) -> None:
     """A checkpoint of any kind, in the level and between levels."""
     for kind in ("PASSIVE", "FULL", "RESTART", "TRUNCATE"):
@@ -679,7 +695,8 @@ def _checks() -> Iterator[Callable[[World], None]]:
     yield from (open_writers, open_readers, half_read_cursors, force, replaced_content, saved)
     yield from (sleepers, sleepers_in_levels, kept_processes, killed_writers, writing_threads)
     yield from (disposed_engines, exclusive_locking, own_checkpoints, checkpoints_below_levels)
-    yield from (long_sleepers, pictures_of_pictures, long_logs, kept_locks)
+    yield from (long_sleepers, pictures_of_pictures, long_logs, pages_and_a_log)
+    yield kept_locks
 
 
 CHECKS = tuple(_checks())

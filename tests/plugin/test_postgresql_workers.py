@@ -282,14 +282,29 @@ put = seed
 async def seed(session):
     await put(session)
     with open(os.environ["SEEDED"], "a") as file:
-        file.write("once ")
+        file.write("seeded ")
+"""
+COUNTED_SCHEMA = """
+
+from sqlalchemy import event
+
+
+@event.listens_for(Base.metadata, "after_create")
+def created(*_, **__):
+    import os
+
+    with open(os.environ["SEEDED"], "a") as file:
+        file.write("made ")
 """
 
 
 def shard(example: Example, number: int, url: str) -> subprocess.Popen[str]:
     """Start a run that has nothing in common with others but the server's URL and the code."""
     home = example.folder.parent / f"machine{number}"
-    counted = {"seed.py": example.files["seed.py"] + COUNTED}
+    counted = {
+        "app.py": example.files["app.py"] + COUNTED_SCHEMA,
+        "seed.py": example.files["seed.py"] + COUNTED,
+    }
     folder = home / ("deep" * number) / "work"
     files = replace(example, folder=folder, files={**example.files, **counted})
     (home / "tmp").mkdir(parents=True)
@@ -304,12 +319,12 @@ def shard(example: Example, number: int, url: str) -> subprocess.Popen[str]:
     return files.start(*XDIST, env=env)
 
 
-def check_shards(example: Example, url: str) -> None:
-    """Start three at the same moment."""
+def check_shards(example: Example, url: str, *, built: list[str]) -> None:
+    """Start three at the same moment, which build this between them."""
     outputs = [ended(one) for one in [shard(example, number, url) for number in (1, 2, 3)]]
     # Who has built the schema need not be who comes first to fill it.
     assert sum("template built in" in output for output in outputs) in {1, 2}, outputs
-    assert (example.folder.parent / "seeded").read_text() == "once ", outputs
+    assert (example.folder.parent / "seeded").read_text().split() == built, outputs
     for text in ("8 passed", "8 of 8 tests had a database of their own"):
         assert all(text in output for output in outputs), outputs
 
@@ -317,8 +332,9 @@ def check_shards(example: Example, url: str) -> None:
 @pytest.mark.slow
 def test_shards_that_share_a_url_alone_pitfall_074(example: Example, server: PrivateServer) -> None:
     """One of them builds the template for all; nothing is left but that."""
-    project(example, "start").run("-k", "0", env=server.env).expect(passed=1)  # it is there now
-    check_shards(project(example, "shards", test_wide=WIDE), server.url)
+    # The server is there now, and a template of this schema.
+    project(example, "start").run("-k", "0", env=server.env).expect(passed=1)
+    check_shards(project(example, "shards", test_wide=WIDE), server.url, built=["seeded"])
     server.check_clean()
 
 
@@ -328,4 +344,5 @@ def test_shards_on_a_service_pitfall_074(example: Example) -> None:
     to = address()
     login = f"{to.user}:{to.password}" if to.password else to.user
     url = f"postgresql://{login}@{to.host}:{to.port}/postgres"
-    check_shards(project(example, f"service {secrets.token_hex(4)}", test_wide=WIDE), url)
+    fresh = project(example, f"service {secrets.token_hex(4)}", test_wide=WIDE)
+    check_shards(fresh, url, built=["made", "seeded"])

@@ -220,6 +220,11 @@ def is_full(error: BaseException) -> bool:
     )
 
 
+def is_refused(error: FileFailure) -> bool:
+    """Whether SQLite would not write to the file, though nobody has a lock on it."""
+    return getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
+
+
 def open_control(path: Path) -> OwnConnection:
     """Open the connection by which a live file is restored.
 
