@@ -17,7 +17,7 @@ from pytest_arena.testing import fastapi_example
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
 from tests.servers.crowded import PASSWORD, Crowded
 from tests.servers.stand_ins import StandIn, says
-from tests.servers.waiting import end_cluster
+from tests.servers.waiting import end_cluster, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,6 +191,7 @@ def test_few_connections_are_free_pitfall_091(
 
 CHECKOUT = """
 import asyncio
+import os
 import pytest
 from sqlalchemy import func, select
 from app import Dancer
@@ -201,6 +202,8 @@ async def test_one(client, db_session, turn):
     assert (await client.get("/dancers")).json() == ["Sand"]
     await asyncio.gather(*(client.post(f"/dancers/{number}") for number in range(4)))
     assert await db_session.scalar(select(func.count(Dancer.id))) == 5
+    while not os.path.exists(os.environ["CROWDED"]):  # its connections stay in the pool
+        await asyncio.sleep(0.01)
 """
 
 
@@ -210,13 +213,16 @@ def test_three_checkouts_at_once_pitfall_091(tmp_path: Path, roomy: Crowded) -> 
 
     They wait for their turns, and say so; nothing is shared by name, and nothing stays.
     """
+    crowded = tmp_path / "crowded"
     env = {"ARENA_DATABASE": roomy.url(f"maker:{PASSWORD}"), "ARENA_TURN_TIMEOUT": "120"}
     workers = ["-p", "xdist.plugin", "-n", "2"]
     processes = []
     for number, options in enumerate([workers, workers, []]):
         example = fastapi_example(tmp_path / str(number))
         checkout = on_postgresql(example, test_it=CHECKOUT, seed=SEED.replace("{version}", "9"))
-        processes.append(checkout.start(*options, env=env))
+        processes.append(checkout.start(*options, env={**env, "CROWDED": str(crowded)}))
+    until(roomy.has_refused, "one of them is told that there is no room")
+    crowded.touch()
     outputs = [process.communicate(timeout=240)[0] for process in processes]
     assert all("6 passed" in output for output in outputs), "\n".join(outputs)
     assert any("waited for its turn" in output for output in outputs), "\n".join(outputs)

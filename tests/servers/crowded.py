@@ -18,7 +18,7 @@ from tests.servers.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Self
+    from typing import BinaryIO, Self
 
     from pytest_arena._postgresql._control import Control
     from pytest_arena._postgresql.servers._programs import Programs
@@ -55,18 +55,23 @@ class Crowded:
         self._folder.ensure()
         make_data(self._folder, self._programs)
         (self._folder.data / "pg_hba.conf").write_text(RULES, encoding="ascii")
-        self._process = subprocess.Popen(
-            [str(self._programs.folder / "postgres"), "-D", str(self._folder.data), *self._said()],
-            cwd=self._folder.path,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            **account().as_arguments(),
-        )
+        self._log = self._folder.path / "log"
+        with self._log.open("wb") as log:
+            self._process = self._started(log)
         until(lambda: knock(self.by_socket, seconds=5).answer is Answer.OPEN, "it starts")
         with closing(open_control(self.by_socket)) as control:
             control.run(ROLES)
         return self
+
+    def _started(self, log: BinaryIO) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [str(self._programs.folder / "postgres"), "-D", str(self._folder.data), *self._said()],
+            cwd=self._folder.path,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stderr=log,
+            **account().as_arguments(),
+        )
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
@@ -83,8 +88,13 @@ class Crowded:
                 "-c",
                 "superuser_reserved_connections=1",
             ),
+            *("-c", "log_line_prefix=%e "),
             *("-c", "max_wal_senders=0", "-c", "wal_level=minimal", "-c", "autovacuum=off"),
         ]
+
+    def has_refused(self) -> bool:
+        """Whether somebody has asked for a connection while there was none."""
+        return b"53300 " in self._log.read_bytes()
 
     @property
     def by_socket(self) -> Address:
