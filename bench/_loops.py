@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool, Pool
 
 from bench.server import find
 from bench.worker import serve
-from pytest_arena._gate import _loops, _registry
+from pytest_arena._gate import _loops
 from pytest_arena._postgresql.moving import _moving_trial, _transport
 from pytest_arena._postgresql.moving._transport import RunningLoop
 
@@ -49,11 +49,11 @@ def _connecting(dialect: Any, _entry: Any, _cargs: Any, cparams: dict[str, Any])
 
 def _connected(connection: Any, _entry: Any) -> None:
     _loops.free_locks(connection)
-    _registry.note_owner(connection)
+    _loops.note_owner(connection)
 
 
 def _checked_out(connection: Any, _entry: Any, _proxy: Any) -> None:
-    if _registry.is_foreign(connection):
+    if _loops.is_foreign(connection):
         raise DisconnectionError("it belongs to another loop")
 
 
@@ -95,7 +95,7 @@ def _engine(**options: Any) -> AsyncEngine:
     engine = create_async_engine(
         url, **options, **({} if "poolclass" in options else {"pool_pre_ping": True})
     )
-    _registry.drop_quietly(engine.dialect)
+    _loops.drop_quietly(engine.dialect)
     return engine
 
 

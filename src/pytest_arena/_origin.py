@@ -11,7 +11,6 @@ from contextvars import ContextVar
 from functools import cache, partial
 from threading import Thread, get_ident, main_thread
 from threading import enumerate as all_threads
-from traceback import walk_stack
 from types import AsyncGeneratorType, CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +45,23 @@ def line_of_coroutine(coroutine: object) -> CodeLine | None:
     return line_of(found[-1] if found else None)
 
 
-def users_frames(top: FrameType) -> list[FrameType]:
+def users_frames(frame: FrameType | None) -> list[FrameType]:
     """Return the frames of the user's code on a thread's stack, innermost first."""
-    return [one for one, _ in walk_stack(top) if not _is_library(one.f_code.co_filename)]
+    found = []
+    while frame is not None:
+        # As in `frames`. A stack's lines are worked out one by one: nobody asks for them here.
+        file = frame.f_globals.get("__file__") or "<"
+        if not _is_library(file) and not _is_library(frame.f_code.co_filename):
+            found.append(frame)
+        frame = frame.f_back
+    return found
+
+
+def outermost(frame: FrameType) -> FrameType:
+    """Return the first frame of a thread's stack."""
+    while (caller := frame.f_back) is not None:
+        frame = caller
+    return frame
 
 
 def line_of(frame: FrameType | None) -> CodeLine | None:
@@ -70,11 +83,13 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
         waiting.insert(0, current.gr_frame)
     while waiting:
         frame = waiting.pop()
-        # Its code is read once: that is an event for the audit hooks of the whole process.
-        while frame is not None and (code := frame.f_code):
-            if not (of_users and _is_library(code.co_filename)):
+        while frame is not None:
+            names = frame.f_globals
+            # To read a frame's code is an event for the audit hooks of the whole process.
+            is_passed = of_users and _is_library(names.get("__file__") or "<")
+            if not is_passed and not (of_users and _is_library(frame.f_code.co_filename)):
                 yield frame
-            if code.co_name in _DOORS:
+            if names.get("__name__") in _WITH_DOORS and frame.f_code.co_name in _DOORS:
                 waiting += [frame.f_back, *_behind(frame)]
                 break
             frame = frame.f_back
@@ -83,6 +98,10 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
 # Functions behind which others wait: SQLAlchemy's way into sync code, a step of asyncio's loop, and
 # aiosqlite's worker by its names since 0.20.
 _DOORS = {"greenlet_spawn", "_run", "run", "_connection_worker_thread"}
+_WITH_DOORS = {
+    *("sqlalchemy.util.concurrency", "sqlalchemy.util._concurrency_py3k"),
+    *("asyncio.events", "aiosqlite.core"),
+}
 
 
 def _behind(frame: FrameType) -> list[Any]:

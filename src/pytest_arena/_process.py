@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+    from weakref import WeakKeyDictionary
 
     Change = Callable[[ModuleType], None]
 
 _Answer = TypeVar("_Answer")
+_Key = TypeVar("_Key")
 
 _LONGEST_STEP = 0.05
 
@@ -64,6 +66,15 @@ def until(ask: Callable[[], _Answer], *, within: float, step: float = 0.001) -> 
         rest(step)
         step = min(step * 2, _LONGEST_STEP)
     return answer
+
+
+def alive(known: WeakKeyDictionary[_Key, Any]) -> list[_Key]:
+    """Return the keys, while other threads add some and take some away.
+
+    ``keyrefs`` reads them in one step. Whatever else walks such a dictionary runs Python between
+    two of them, and raises where it has changed by then.
+    """
+    return [key for reference in known.keyrefs() if (key := reference()) is not None]
 
 
 def run_in_new_loop(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -107,6 +107,8 @@ class Aim:
     file: str
     generation: tuple[int, int]
     address: Address | None = None
+    # Whether the database ends with the level on top.
+    is_passing: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,9 @@ class Handle(Protocol):
 
     def roll_back(self) -> None:
         """End its transaction, alone; the connection may be unusable afterwards."""
+
+    def end(self) -> None:
+        """Close it: its database is gone, and nobody is given it any more."""
 
     def attached(self) -> tuple[Aim, ...]:
         """Other databases that it has been led to, beside its own."""

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool
 from sqlalchemy.util.concurrency import AsyncAdaptedLock
 
-from pytest_arena._gate import _loops, _registry
+from pytest_arena._gate import _loops
 from pytest_arena._postgresql.moving import _moving_trial, _transport
 from tests.servers.postgresql import URL as URL_OF_SERVER
 
@@ -121,7 +121,7 @@ class Setting:
         if self.cell.way == "asyncpg stays":
             options["async_creator"] = self._creator(options.pop("connect_args"))
         engine = create_async_engine(url.set(drivername=f"postgresql+{self.driver}"), **options)
-        _registry.drop_quietly(engine.dialect)
+        _loops.drop_quietly(engine.dialect)
         self.engines.append(engine)
         return engine
 
@@ -189,10 +189,10 @@ def listening(notes: list[str]) -> Iterator[None]:
 
     def connected(connection: Any, _entry: Any) -> None:
         _loops.free_locks(connection)
-        _registry.note_owner(connection)
+        _loops.note_owner(connection)
 
     def checked_out(connection: Any, _entry: Any, _proxy: Any) -> None:
-        if _registry.is_foreign(connection):
+        if _loops.is_foreign(connection):
             raise DisconnectionError("it belongs to another loop")
 
     def checked_in(connection: Any, _entry: Any) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
 from sqlalchemy.engine import AdaptedConnection
 
-from pytest_arena._gate import _registry
+from pytest_arena._gate import _loops
 from pytest_arena._postgresql.moving import _moving_trial
 from pytest_arena._postgresql.moving._transport import MovingTransport
 
@@ -106,11 +106,11 @@ class TestSQLAlchemy:
     def test_methods_of_a_dialect_pitfall_020(self) -> None:
         """`drop_quietly()` replaces them on the instance."""
         dialect = new(PGDialect_asyncpg)
-        _registry.drop_quietly(dialect)
+        _loops.drop_quietly(dialect)
         assert {"do_ping", "do_close", "do_terminate"} <= set(vars(dialect))
         assert dialect.driver == "asyncpg"
         psycopg = new(PGDialectAsync_psycopg)
-        _registry.drop_quietly(psycopg)
+        _loops.drop_quietly(psycopg)
         assert "do_ping" not in vars(psycopg), "psycopg's connections need none of it"
 
     def test_a_pool_ends_connections_by_its_dialect_pitfall_020(self) -> None:
@@ -155,8 +155,8 @@ class TestOtherDrivers:
         _, writer = await asyncio.open_connection(sock=ours)
         adapter: Any = AsyncAdapt_aiomysql_connection
         adapted = adapter(None, self.Driver(writer))
-        _registry.note_owner(adapted)
-        assert not _registry.is_foreign(adapted)
+        _loops.note_owner(adapted)
+        assert not _loops.is_foreign(adapted)
         return adapted
 
     def test_closed_with_its_loop_pitfall_002(self) -> None:
@@ -166,7 +166,7 @@ class TestOtherDrivers:
             adapted = asyncio.run(self.made(ours))
             theirs.settimeout(0)
             assert theirs.recv(1) == b""
-            assert _registry.is_foreign(adapted)
+            assert _loops.is_foreign(adapted)
 
     def test_dropped_while_its_loop_stands_still_pitfall_002(self) -> None:
         """The server hears of it at once, the loop when it is closed."""
@@ -174,7 +174,7 @@ class TestOtherDrivers:
         with theirs, asyncio.Runner() as still:
             adapted = still.run(self.made(ours))
             dialect = new(PGDialect_asyncpg)
-            _registry.drop_quietly(dialect)
+            _loops.drop_quietly(dialect)
             dialect.do_terminate(adapted)
             assert not dialect.do_ping(adapted)
             theirs.settimeout(0)

@@ -10,6 +10,7 @@ a file back, but to have everybody notice.
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -165,6 +166,8 @@ def new_world(make: Make, folder: Path, mode: str, *, layout: str = "") -> World
         template.execute("PRAGMA synchronous = OFF")
         template.executescript(layout + SCHEMA)
     world = World(make(live, base), live, mode)
+    if not live.exists():  # it is the app that makes it
+        shutil.copyfile(base, live)
     first = world.connect()
     assert first.execute("PRAGMA journal_mode").fetchone() == (mode,)
     return world

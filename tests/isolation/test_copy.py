@@ -61,6 +61,42 @@ def test_whole_copies_keep_it_too(
     run_check(check, ByBackup, tmp_path, mode)
 
 
+class OpenedLate(Copy):
+    """Begins with nothing, and looks at the file when it has to."""
+
+    def __init__(self, live: Path, base: Path | None, **named: Any) -> None:
+        del base
+        super().__init__(live, None, **named)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_file_that_is_opened_late_keeps_it(
+    check: Callable[[World], None], mode: str, tmp_path: Path
+) -> None:
+    """The app was there first: its connections, its locks, its journal mode."""
+    run_check(check, OpenedLate, tmp_path, mode)
+
+
+def test_a_lock_that_is_there_before_it_is_opened(tmp_path: Path) -> None:
+    """Whoever has the file to itself keeps that out as well which puts another in its place."""
+    isolation = Copy(tmp_path / "live.db", None)
+    with closing(isolation), closing(sqlite3.connect(tmp_path / "live.db")) as kept:
+        isolation.enter()
+        assert isolation.is_clean()
+        kept.execute("CREATE TABLE plain (id)")
+        kept.execute("BEGIN EXCLUSIVE")
+        assert not isolation.is_free()
+        assert not isolation.is_untouched()
+        assert isolation.moment() is None
+        with pytest.raises(Held):
+            isolation.leave()
+        isolation.leave_by_force()
+        assert isolation.generation == 1
+        with closing(sqlite3.connect(tmp_path / "live.db")) as fresh:
+            assert fresh.execute("SELECT name FROM sqlite_master").fetchall() == []
+
+
 @pytest.mark.parametrize(
     "mode",
     [

@@ -21,8 +21,8 @@ from pytest_arena._config._load import nearest
 from pytest_arena._gate._engines import asked_by_engine, asked_by_url, described_url
 from pytest_arena._gate._gate_notes import another_product
 from pytest_arena._gate._listeners import engines_in_use, find_engines
-from pytest_arena._gate._registry import alive
 from pytest_arena._origin import user_line
+from pytest_arena._process import alive
 from pytest_arena._product import NOWHERE, ROOMS, Asked, Core, Database, Key, Product, room
 from pytest_arena.errors import ConfigError
 
@@ -254,6 +254,7 @@ class KnownDatabases:
         for dialect in alive(self.by_engine):
             if self.by_engine.get(dialect) is database:
                 del self.by_engine[dialect]
+        self._connections.forget(database.key)
         database.product.remove(database)
 
     def add_own(self, engine: Engine, database: Database) -> None:

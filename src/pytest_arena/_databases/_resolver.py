@@ -6,7 +6,7 @@ import gc
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,7 +23,7 @@ from pytest_arena._databases._template import BuildAim, Builds, Recipe, Store
 from pytest_arena._databases._verified import Verified
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import asked_by_engine
-from pytest_arena._gate._listeners import engines_in_use, find_engines
+from pytest_arena._gate._listeners import engines_by, find_engines
 from pytest_arena._gate._registry import DatabaseUsage, Registry
 from pytest_arena._origin import WORK, frames, user_line
 from pytest_arena._product import Aim, Asked, Database, Isolation, Key, Product
@@ -92,7 +92,7 @@ class Databases:
 
     def spare(self) -> None:
         """End idle connections to servers; their pools open others."""
-        for record in self._connections.idle():
+        for _, record in self._connections.idle():
             if record.key and record.handle is not None and not record.stale:
                 record.stale = True
                 record.handle.roll_back()
@@ -113,7 +113,8 @@ class Databases:
         except ArenaError as error:
             raise self.ledger.refused(error) from None
         self.ensure(database)
-        return database.aim
+        ends = database.key.kind == "memory" and self.levels[-1:] == [database.level]
+        return replace(database.aim, is_passing=ends)
 
     def aim_attached(self, file: str, beside: Aim | None) -> Aim | None:
         """Return where a file lands that is attached to a connection which aims at ``beside``."""
@@ -300,8 +301,9 @@ class Databases:
 
 
 def _used_by_the_app(known: KnownDatabases) -> set[Database | None]:
-    engines = [engine for engine in engines_in_use() if engine not in known.own]
-    return {known.by_engine.get(engine.dialect) for engine in engines}
+    engines = {each: engines_by(each) for each in _process.alive(known.by_engine)}
+    used = [each for each, found in engines.items() if not known.own.issuperset(found)]
+    return {known.by_engine.get(each) for each in used}
 
 
 class Provision:

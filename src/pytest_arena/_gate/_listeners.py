@@ -25,9 +25,7 @@ from pytest_arena._gate._registry import (
     INFO,
     Checkout,
     ConnectionRecord,
-    drop_quietly,
-    is_foreign,
-    note_owner,
+    watch_sessions,
 )
 from pytest_arena._gate._writes import LostWrites, note_errors_on_leaving, watch_writes
 from pytest_arena._origin import is_own, user_line
@@ -75,7 +73,7 @@ class Gate:
     def connected(self, dbapi_connection: Any, entry: Any) -> None:
         """Check a live connection that did not come the way of ``connecting``."""
         _loops.free_locks(dbapi_connection)
-        note_owner(dbapi_connection)
+        _loops.note_owner(dbapi_connection)
         self.registry.add(entry)
         info: ConnectionRecord | None = entry.info.get(INFO)
         live = info.opened(dbapi_connection) if info is not None and info.opened else None
@@ -107,7 +105,7 @@ class Gate:
         _loops.free_locks(dbapi_connection)
         self.registry.come(entry)
         self.core.refuse_late()
-        if is_foreign(dbapi_connection):
+        if _loops.is_foreign(dbapi_connection):
             raise DisconnectionError("this connection belongs to another event loop")
         info = self._info_of(dbapi_connection, entry)
         aims = info.aims()
@@ -169,7 +167,7 @@ class Gate:
 
         A test's temporary table would hide a real one from the next test; its lock would block it.
         """
-        for record in self.registry.idle():
+        for _, record in self.registry.idle():
             if record.aim and self.core.current(record.aim.key) is None:
                 continue  # its database is gone: it is not looked at, and never taken again
             # Its pool drops it at its next checkout, which may be never; its advisory locks and
@@ -182,7 +180,8 @@ class Gate:
 # By their age: a number is given once. Weak, so that an engine ends when its app lets go of it.
 _known: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()
 _disposed: weakref.WeakSet[Dialect] = weakref.WeakSet()
-_wrapped: weakref.WeakSet[Dialect] = weakref.WeakSet()
+# By their dialects, of which several engines may have one.
+_engines: weakref.WeakKeyDictionary[Dialect, weakref.WeakSet[Engine]] = weakref.WeakKeyDictionary()
 _ages = itertools.count()
 
 
@@ -194,6 +193,11 @@ def find_engines() -> list[Engine]:
 def engines_in_use() -> list[Engine]:
     """Return the engines that exist, without those that were disposed of and not used since."""
     return [engine for engine in find_engines() if engine.dialect not in _disposed]
+
+
+def engines_by(dialect: Dialect) -> list[Engine]:
+    """Return those of them that have this dialect. Costs no more where there are many others."""
+    return [] if dialect in _disposed else [*_engines.get(dialect, ())]
 
 
 def remember_engines() -> None:
@@ -224,10 +228,11 @@ def remember_engines() -> None:
 
 
 def _remember(engine: Engine) -> None:
-    if engine.dialect not in _wrapped:  # several engines may have one
-        _wrapped.add(engine.dialect)
-        drop_quietly(engine.dialect)
+    if engine.dialect not in _engines:
+        _engines[engine.dialect] = weakref.WeakSet()
+        _loops.drop_quietly(engine.dialect)
         watch_writes(engine.dialect, lambda: _gates[-1].lost)
+    _engines[engine.dialect].add(engine)
     _known[next(_ages)] = engine
 
 
@@ -263,6 +268,7 @@ def _listen() -> None:
     """Listeners cannot be taken back, so this happens once."""
     _loops.install()
     remember_engines()
+    watch_sessions()
     note_errors_on_leaving()
     for owner, name, method in (
         (Engine, "do_connect", "connecting"),

@@ -2,26 +2,34 @@
 
 SQLAlchemy's pool queue and its mutexes are asyncio's, which tie themselves to the first loop *in
 which somebody has to wait*: a suite passes for months, until one test exhausts the pool. Here are
-a queue and a mutex whose waiters may live in any loop of any thread.
+a queue and a mutex whose waiters may live in any loop of any thread. Where a driver ties
+connections to the loop in which they were made, they are dropped in other loops without a word.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import threading
+import weakref
+from _thread import start_new_thread
 from collections import deque
 from contextlib import suppress
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool
 from sqlalchemy.util import await_only  # 2.1 calls it await_, and keeps this name for now
-from sqlalchemy.util.concurrency import AsyncAdaptedLock
+from sqlalchemy.util.concurrency import AsyncAdaptedLock, in_greenlet
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full, QueueCommon
 
-from pytest_arena._process import running_loop
+from pytest_arena._process import alive, running_loop
+from pytest_arena._product import nothing
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
+    from collections.abc import Callable
 
 
 _T = TypeVar("_T")
@@ -331,3 +339,153 @@ def _is_idle(lock: object) -> bool:
         # nobody does.
         and all(waiter.get_loop().is_closed() for waiter in lock._waiters or ())  # noqa: SLF001 - as said
     )
+
+
+# Connections that cannot leave their loop.
+
+# Their connections wait with what the running loop offers, and belong to none.
+_WITHOUT_LOOP = frozenset({"psycopg", "aiosqlite"})
+
+# A loop that ends when its owner lets go of it.
+_Loop = weakref.ref["AbstractEventLoop"]
+_owners: weakref.WeakKeyDictionary[Any, _Loop] = weakref.WeakKeyDictionary()
+_watched_loops: weakref.WeakSet[AbstractEventLoop] = weakref.WeakSet()
+
+
+def note_owner(dbapi_connection: object) -> None:
+    """Remember in which loop a new connection was made, where it cannot leave it.
+
+    To be called for each new connection, however it was made. When its loop is closed, it is
+    closed first: afterwards nothing could be said to it any more, its socket would be collected
+    with a ResourceWarning, and uvloop waits for ever where that is an error.
+    """
+    connection = getattr(dbapi_connection, "driver_connection", None)
+    loop = running_loop()
+    if connection is None or loop is None or _is_without_loop(connection):
+        return
+    with suppress(TypeError):  # a driver's class that has no weak references
+        _owners[connection] = weakref.ref(loop)
+        _watch(loop)
+
+
+def is_foreign(dbapi_connection: object) -> bool:
+    """Whether a connection belongs to another loop than the running one. Costs about 1 µs."""
+    connection = getattr(dbapi_connection, "driver_connection", None)
+    with suppress(TypeError):  # as above
+        owner = _owners.get(connection)
+        return owner is not None and owner() is not running_loop()
+    return False
+
+
+def drop_quietly(dialect: Any) -> None:
+    """Have the pools of a dialect drop what belongs to another loop, instead of talking to it.
+
+    SQLAlchemy pings a connection *before* any listener may look at it, and terminates one by
+    saying goodbye in the running loop: either fails in another loop, with tracebacks in the log.
+    Wraps three methods of the dialect, none of its class; a call more for each ping and close.
+    """
+    if not dialect.is_async:
+        return
+    quiet = _without_awaiting if dialect.driver in _WITHOUT_LOOP else _quiet
+    dialect.do_close, dialect.do_terminate = quiet(dialect.do_close), quiet(dialect.do_terminate)
+    if quiet is _quiet:
+        ping = dialect.do_ping
+        dialect.do_ping = lambda connection: not is_foreign(connection) and ping(connection)
+
+
+def transport_of(connection: Any) -> Any:
+    """Return the transport of a driver's connection, None where its place is not known."""
+    writer = getattr(connection, "_writer", None)  # of MySQL's drivers; asyncpg has none
+    return getattr(connection, "_transport", None) or getattr(writer, "transport", None)
+
+
+def _quiet(end: Callable[[Any], None]) -> Callable[[Any], None]:
+    def close(dbapi_connection: Any) -> None:
+        connection = dbapi_connection.driver_connection
+        transport = transport_of(connection)
+        if is_foreign(dbapi_connection):
+            _hang_up(connection)
+        else:
+            try:
+                end(dbapi_connection)
+            except RuntimeError:
+                # Somebody was still at it in a loop that is closed: a statement being cancelled.
+                _hang_up(connection)
+        if getattr(transport, "moves_between_loops", False) and not transport.is_closing():
+            transport.abort()  # asyncpg takes a connection that the server has ended for closed
+
+    return close
+
+
+def _without_awaiting(end: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Psycopg's connections are closed by awaiting alone; libpq's can be, anywhere.
+
+    The worker of aiosqlite's answers the loop in which it is stopped, and that may be closed by
+    then. A thread has none; threading's own waits for a lock, which the collector may come upon.
+    """
+
+    def close(dbapi_connection: Any) -> None:
+        if in_greenlet():
+            end(dbapi_connection)
+        elif stop := getattr(dbapi_connection.driver_connection, "stop", None):
+            start_new_thread(stop, ())
+        else:
+            dbapi_connection.driver_connection.pgconn.finish()
+
+    return close
+
+
+def _hang_up(connection: Any) -> None:
+    """End a connection that belongs to another loop, whatever that one does."""
+    owner = _owners.get(connection, nothing)()
+    if owner is None or owner.is_closed():
+        _force_close(connection)
+        return
+    if not owner.is_running():
+        # It may never run again, but it is open, and so the socket's number is still its own.
+        with suppress(Exception):  # a driver whose socket is elsewhere, or closed
+            number = transport_of(connection).get_extra_info("socket").fileno()
+            with socket.socket(fileno=os.dup(number)) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
+    with suppress(RuntimeError):  # closed meanwhile
+        owner.call_soon_threadsafe(_force_close, connection)
+
+
+def _force_close(connection: Any) -> None:
+    """Have a driver do what it can without awaiting: asyncpg's terminate(), MySQL's close()."""
+    end = getattr(connection, "terminate", None) or getattr(connection, "close", None)
+    if end is not None and not iscoroutinefunction(end):
+        with suppress(Exception):  # it finds that its loop or its socket is closed
+            end()
+
+
+def _watch(loop: AbstractEventLoop) -> None:
+    """Have a loop close its connections before it is closed itself. Nothing else tells of it."""
+    if loop in _watched_loops:
+        return
+    _watched_loops.add(loop)
+    close = loop.close
+
+    def close_all() -> None:
+        if not (loop.is_closed() or loop.is_running()):
+            _close_those_of(loop)
+        close()
+
+    with suppress(AttributeError):  # a loop whose methods cannot be replaced
+        loop.close = close_all  # type: ignore[method-assign]  # of this one instance
+
+
+def _close_those_of(loop: AbstractEventLoop) -> None:
+    mine = [each for each in alive(_owners) if _owners.get(each, nothing)() is loop]
+    for connection in mine:
+        _force_close(connection)
+    with suppress(RuntimeError):  # another loop runs in this thread
+        if mine:
+            # Transports close their sockets in the next round.
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+
+
+def _is_without_loop(connection: Any) -> bool:
+    is_moving = getattr(transport_of(connection), "moves_between_loops", False)
+    return is_moving or type(connection).__module__.partition(".")[0] in _WITHOUT_LOOP

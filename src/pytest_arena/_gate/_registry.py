@@ -1,37 +1,31 @@
-"""The connections of this process: what each is, who has taken it, which loop it belongs to.
+"""The connections of this process: what is each, who has taken it, which sessions are in use?
 
 A pool's connection has a `ConnectionRecord` in its entry. The `Registry` knows which are in their
-pools, who has taken one, and how often each database was used. Where a driver ties connections to
-the event loop in which they were made, they are dropped in other loops without a word.
+pools, who has taken one, and how often each database was used; and of SQLAlchemy's sessions those
+that have begun something.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import weakref
-from _thread import start_new_thread
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.orm.session import _sessions
-from sqlalchemy.util.concurrency import in_greenlet
+from sqlalchemy import event
+from sqlalchemy.orm.session import Session, _sessions
 
-from pytest_arena._process import running_loop
+from pytest_arena._process import alive
 from pytest_arena._product import Aim, Handle, Key, Live, nothing
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
-    from weakref import WeakKeyDictionary
 
     from sqlalchemy.engine import Connection
-    from sqlalchemy.orm import Session
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from pytest_arena._values import CodeLine
@@ -45,8 +39,6 @@ _SHORT, _LONG = 1.0, 10.0
 # The table, the rows that one statement wrote to it (0 where that is not known), and whether these
 # were inserted by it.
 Part = tuple[str, int, bool]
-
-_Key = TypeVar("_Key")
 
 
 @dataclass(slots=True, eq=False)
@@ -106,7 +98,7 @@ class ConnectionRecord:
         """Somebody takes the connection: the first one finds it as it looks when it is new."""
         self.used = True
         self.changes, self.written = self.handle.changes() if self.handle else 0, None
-        if self.session is None and self.handle and self.aim:
+        if self.session is None and self.handle and self.aim and not self.aim.is_passing:
             self.session = self.handle.session()
 
     def end_use(self) -> bool:
@@ -155,15 +147,6 @@ class Checkout:
     def writes(self) -> int:
         """How many statements have written that."""
         return len(self.written.parts) if self.written else 0
-
-
-def alive(known: WeakKeyDictionary[_Key, Any]) -> list[_Key]:
-    """Return the keys, while other threads add some and take some away.
-
-    ``keyrefs`` reads them in one step. Whatever else walks such a dictionary runs Python between
-    two of them, and raises where it has changed by then.
-    """
-    return [key for reference in known.keyrefs() if (key := reference()) is not None]
 
 
 class Registry:
@@ -302,8 +285,8 @@ class Registry:
         # Twenty times a test: what it has inside knows these very references.
         return [taken for one in self._taken.keyrefs() if (taken := self._taken.data.get(one))]  # type: ignore[attr-defined] # typeshed has it not
 
-    def idle(self) -> Iterator[ConnectionRecord]:
-        """Yield what is known of the connections that are in their pools, and stay there so long.
+    def idle(self) -> Iterator[tuple[Any, ConnectionRecord]]:
+        """Yield the connections that are in their pools, and stay there so long, and what is known.
 
         One that somebody takes, or closes, in a thread of its own must not be touched.
         """
@@ -313,7 +296,17 @@ class Registry:
                 continue
             with record.handle.alone() as is_alone:
                 if is_alone and entry not in self._taken and entry.dbapi_connection is not None:
-                    yield record
+                    yield entry, record
+
+    def forget(self, key: Key) -> None:
+        """A database is gone: close what is idle on it, which nobody will be given any more.
+
+        Else each of those whose engine somebody keeps would keep a file open.
+        """
+        for entry, record in self.idle():
+            if record.aim and record.aim.key == key and record.handle:
+                self._entries.pop(entry, None)
+                record.handle.end()
 
     def hold(self, connection: Connection, serial: int) -> None:
         """Somebody has called ``engine.connect()``, or a session has, in this level."""
@@ -344,6 +337,32 @@ class Registry:
         return is_lost and (has_written or not sessions)
 
 
+# Sessions that have begun a transaction, until they are found empty: few of all that there are,
+# where a framework's cache keeps those of each test.
+_begun: weakref.WeakKeyDictionary[Session, None] = weakref.WeakKeyDictionary()
+
+
+def watch_sessions() -> None:
+    """Know which begin something, from here on. Costs a microsecond for each transaction."""
+    _begun.update(dict.fromkeys(_sessions.values()))
+    event.listen(Session, "after_transaction_create", lambda session, _: _begin(session))
+
+
+def _begin(session: Session) -> None:
+    _begun[session] = None
+
+
+def sessions_in_use() -> list[Session]:
+    """Return those in which something is, or a transaction has begun."""
+    found = []
+    for session in alive(_begun):
+        _begun.pop(session, None)  # first: another thread may begin one right now
+        if session.in_transaction() or session.identity_map:
+            _begin(session)
+            found.append(session)
+    return found
+
+
 def held_by_sessions() -> list[tuple[Session, Connection]]:
     """Return the sessions that have begun a transaction, with each connection that it is on.
 
@@ -351,11 +370,20 @@ def held_by_sessions() -> list[tuple[Session, Connection]]:
     """
     return [
         (session, connection)
-        for reference in _sessions.valuerefs()
-        if (session := reference()) is not None
+        for session in alive(_begun)
         if (transaction := session.get_transaction()) is not None
         for connection, *_ in set(transaction._connections.values())  # noqa: SLF001 - as above
     ]
+
+
+def unflushed(sessions: Iterable[Session]) -> list[object]:
+    """Return the instances that wait to be written."""
+    return [one for each in sessions for one in (*each.new, *each.dirty, *each.deleted)]
+
+
+def session_numbers() -> frozenset[int]:
+    """Return the numbers of all; see ``alive`` for why nothing else walks such a dictionary."""
+    return frozenset(_sessions.data)  # type: ignore[attr-defined] # typeshed has it not
 
 
 def entry_of(connection: Connection) -> object:
@@ -432,153 +460,3 @@ class DatabaseUsage:
             with registry.lock:
                 registry.mover = before
                 registry.turn.notify_all()
-
-
-# Connections that cannot leave their loop.
-
-# Their connections wait with what the running loop offers, and belong to none.
-_WITHOUT_LOOP = frozenset({"psycopg", "aiosqlite"})
-
-# A loop that ends when its owner lets go of it.
-_Loop = weakref.ref["AbstractEventLoop"]
-_owners: weakref.WeakKeyDictionary[Any, _Loop] = weakref.WeakKeyDictionary()
-_watched_loops: weakref.WeakSet[AbstractEventLoop] = weakref.WeakSet()
-
-
-def note_owner(dbapi_connection: object) -> None:
-    """Remember in which loop a new connection was made, where it cannot leave it.
-
-    To be called for each new connection, however it was made. When its loop is closed, it is
-    closed first: afterwards nothing could be said to it any more, its socket would be collected
-    with a ResourceWarning, and uvloop waits for ever where that is an error.
-    """
-    connection = getattr(dbapi_connection, "driver_connection", None)
-    loop = running_loop()
-    if connection is None or loop is None or _is_without_loop(connection):
-        return
-    with suppress(TypeError):  # a driver's class that has no weak references
-        _owners[connection] = weakref.ref(loop)
-        _watch(loop)
-
-
-def is_foreign(dbapi_connection: object) -> bool:
-    """Whether a connection belongs to another loop than the running one. Costs about 1 µs."""
-    connection = getattr(dbapi_connection, "driver_connection", None)
-    with suppress(TypeError):  # as above
-        owner = _owners.get(connection)
-        return owner is not None and owner() is not running_loop()
-    return False
-
-
-def drop_quietly(dialect: Any) -> None:
-    """Have the pools of a dialect drop what belongs to another loop, instead of talking to it.
-
-    SQLAlchemy pings a connection *before* any listener may look at it, and terminates one by
-    saying goodbye in the running loop: either fails in another loop, with tracebacks in the log.
-    Wraps three methods of the dialect, none of its class; a call more for each ping and close.
-    """
-    if not dialect.is_async:
-        return
-    quiet = _without_awaiting if dialect.driver in _WITHOUT_LOOP else _quiet
-    dialect.do_close, dialect.do_terminate = quiet(dialect.do_close), quiet(dialect.do_terminate)
-    if quiet is _quiet:
-        ping = dialect.do_ping
-        dialect.do_ping = lambda connection: not is_foreign(connection) and ping(connection)
-
-
-def transport_of(connection: Any) -> Any:
-    """Return the transport of a driver's connection, None where its place is not known."""
-    writer = getattr(connection, "_writer", None)  # of MySQL's drivers; asyncpg has none
-    return getattr(connection, "_transport", None) or getattr(writer, "transport", None)
-
-
-def _quiet(end: Callable[[Any], None]) -> Callable[[Any], None]:
-    def close(dbapi_connection: Any) -> None:
-        connection = dbapi_connection.driver_connection
-        transport = transport_of(connection)
-        if is_foreign(dbapi_connection):
-            _hang_up(connection)
-        else:
-            try:
-                end(dbapi_connection)
-            except RuntimeError:
-                # Somebody was still at it in a loop that is closed: a statement being cancelled.
-                _hang_up(connection)
-        if getattr(transport, "moves_between_loops", False) and not transport.is_closing():
-            transport.abort()  # asyncpg takes a connection that the server has ended for closed
-
-    return close
-
-
-def _without_awaiting(end: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Psycopg's connections are closed by awaiting alone; libpq's can be, anywhere.
-
-    The worker of aiosqlite's answers the loop in which it is stopped, and that may be closed by
-    then. A thread has none; threading's own waits for a lock, which the collector may come upon.
-    """
-
-    def close(dbapi_connection: Any) -> None:
-        if in_greenlet():
-            end(dbapi_connection)
-        elif stop := getattr(dbapi_connection.driver_connection, "stop", None):
-            start_new_thread(stop, ())
-        else:
-            dbapi_connection.driver_connection.pgconn.finish()
-
-    return close
-
-
-def _hang_up(connection: Any) -> None:
-    """End a connection that belongs to another loop, whatever that one does."""
-    owner = _owners.get(connection, nothing)()
-    if owner is None or owner.is_closed():
-        _force_close(connection)
-        return
-    if not owner.is_running():
-        # It may never run again, but it is open, and so the socket's number is still its own.
-        with suppress(Exception):  # a driver whose socket is elsewhere, or closed
-            number = transport_of(connection).get_extra_info("socket").fileno()
-            with socket.socket(fileno=os.dup(number)) as copy:
-                copy.shutdown(socket.SHUT_RDWR)
-    with suppress(RuntimeError):  # closed meanwhile
-        owner.call_soon_threadsafe(_force_close, connection)
-
-
-def _force_close(connection: Any) -> None:
-    """Have a driver do what it can without awaiting: asyncpg's terminate(), MySQL's close()."""
-    end = getattr(connection, "terminate", None) or getattr(connection, "close", None)
-    if end is not None and not iscoroutinefunction(end):
-        with suppress(Exception):  # it finds that its loop or its socket is closed
-            end()
-
-
-def _watch(loop: AbstractEventLoop) -> None:
-    """Have a loop close its connections before it is closed itself. Nothing else tells of it."""
-    if loop in _watched_loops:
-        return
-    _watched_loops.add(loop)
-    close = loop.close
-
-    def close_all() -> None:
-        if not (loop.is_closed() or loop.is_running()):
-            _close_those_of(loop)
-        close()
-
-    with suppress(AttributeError):  # a loop whose methods cannot be replaced
-        loop.close = close_all  # type: ignore[method-assign]  # of this one instance
-
-
-def _close_those_of(loop: AbstractEventLoop) -> None:
-    mine = [each for each in alive(_owners) if _owners.get(each, nothing)() is loop]
-    for connection in mine:
-        _force_close(connection)
-    with suppress(RuntimeError):  # another loop runs in this thread
-        if mine:
-            # Transports close their sockets in the next round.
-            loop.call_soon(loop.stop)
-            loop.run_forever()
-
-
-def _is_without_loop(connection: Any) -> bool:
-    is_moving = getattr(transport_of(connection), "moves_between_loops", False)
-    return is_moving or type(connection).__module__.partition(".")[0] in _WITHOUT_LOOP

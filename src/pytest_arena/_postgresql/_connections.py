@@ -212,6 +212,8 @@ class ServerHandle:
         if self._reference() is not None:
             _end(self._core, self._key, self._pid, cancel=False)
 
+    end = roll_back
+
     def attached(self) -> tuple[Aim, ...]:
         """A connection to a server has one database."""
         return ()

@@ -10,16 +10,30 @@ from collections import deque
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import Context
 from dataclasses import dataclass, field
-from traceback import walk_stack
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy.orm.session import _sessions  # close_all_sessions, its public user, closes them all
 
 from pytest_arena._app._client import HOPS
-from pytest_arena._gate._registry import Checkout, alive, entry_of, held_by_sessions
-from pytest_arena._origin import NOBODYS, OUR_TASK, is_of, line_of, line_of_coroutine, users_frames
-from pytest_arena._process import rest, running_loop, seconds
+from pytest_arena._gate._registry import (
+    Checkout,
+    entry_of,
+    held_by_sessions,
+    session_numbers,
+    sessions_in_use,
+    unflushed,
+)
+from pytest_arena._origin import (
+    NOBODYS,
+    OUR_TASK,
+    is_of,
+    line_of,
+    line_of_coroutine,
+    outermost,
+    users_frames,
+)
+from pytest_arena._process import alive, rest, running_loop, seconds
 from pytest_arena.errors import ConnectionLeak, IsolationError, LateWorkError
 
 if TYPE_CHECKING:
@@ -58,7 +72,7 @@ class HeldByFixtures:
         others = frozenset(one.ident or 0 for one in threads if one is not here)
         writes = sum(one.writes for one in begun)
         held = {one.hash_key: frozenset(map(id, one)) for one in sessions_in_use()}
-        sessions = frozenset(_sessions_there()).difference(sessions_of_tests)
+        sessions = frozenset(session_numbers()).difference(sessions_of_tests)
         return cls(begun, writes, sessions, others, held)
 
     def without(self, others: HeldByFixtures) -> HeldByFixtures:
@@ -70,14 +84,9 @@ class HeldByFixtures:
         sessions, threads = self.sessions - others.sessions, self.threads - others.threads
         return HeldByFixtures(begun, writes, sessions, threads, left)
 
-    def sessions_since(self) -> set[int]:
+    def sessions_since(self) -> frozenset[int]:
         """Return those that are there now and were not there then."""
-        return _sessions_there().difference(self.sessions)
-
-
-def _sessions_there() -> set[int]:
-    """Return the numbers of all; see ``alive`` for why nothing else walks such a dictionary."""
-    return {one.key for one in _sessions.valuerefs()}
+        return session_numbers().difference(self.sessions)
 
 
 def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
@@ -150,17 +159,6 @@ def take_back(leaks: list[Checkout]) -> None:
         for session in sessions:
             with suppress(Exception):  # a thread of the test's is inside it
                 session.reset()
-
-
-def sessions_in_use() -> list[Session]:
-    """Return those in which something is, or a transaction has begun."""
-    there = [one for reference in _sessions.valuerefs() if (one := reference())]
-    return [one for one in there if one.in_transaction() or one.identity_map]
-
-
-def unflushed(sessions: Iterable[Session]) -> list[object]:
-    """Return the instances that wait to be written."""
-    return [one for each in sessions for one in (*each.new, *each.dirty, *each.deleted)]
 
 
 def empty_sessions(before: HeldByFixtures) -> list[str]:
@@ -355,7 +353,7 @@ def _threads_in_greenlets() -> set[int]:
     """Those of which only SQLAlchemy's part is seen: the user's code that calls it is below."""
     main = threading.main_thread().ident or 0  # its stack is pytest's, and deep
     # No name for the frames: this very one is among them, as above.
-    roots = {n: [*walk_stack(top)][-1][0] for n, top in sys._current_frames().items() if n != main}  # noqa: SLF001 - as above
+    roots = {n: outermost(top) for n, top in sys._current_frames().items() if n != main}  # noqa: SLF001 - as above
     return {main, *(n for n, root in roots.items() if root.f_code.co_name != "_bootstrap")}
 
 

@@ -102,7 +102,7 @@ class Levels:
         self._databases, self._gate, self._ledger, self._hooks = databases, gate, ledger, hooks
         self._stack, self._tasks = databases.levels, tasks
         self._before: dict[Level | None, _leaks.HeldByFixtures] = {}
-        self._sessions_of_tests: set[int] = set()  # that outlive them
+        self._sessions_of_tests: frozenset[int] = frozenset()  # that outlive them
         self._in_the_way: list[Checkout] = []
         self._has_ended_leaks = False
 

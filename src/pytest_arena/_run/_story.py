@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
+from pytest_arena._gate._registry import sessions_in_use, unflushed
 from pytest_arena._report import StoryPart
-from pytest_arena._run._leaks import sessions_in_use, unflushed
 from pytest_arena._run._test import FIRST, LAST, RunningTest, StoryMoment, Turn
 from pytest_arena.errors import LostWriteError, redact
 

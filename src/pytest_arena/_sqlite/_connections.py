@@ -83,6 +83,10 @@ class SQLiteHandle:
         """End its transaction. One that is bound to a thread keeps its lock, which is seen then."""
         self._asked(sqlite3.Connection.rollback, otherwise=None, inside=None)
 
+    def end(self) -> None:
+        """Close it. One that is bound to another thread ends with that."""
+        self._asked(sqlite3.Connection.close, otherwise=None, inside=None)
+
     def attached(self) -> tuple[Aim, ...]:
         """The files that it has attached."""
         return getattr(self.reference(), "arena_aims", ())

@@ -9,7 +9,7 @@ import weakref
 from collections import Counter
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -67,11 +67,16 @@ class Copy:
         self._moments: weakref.WeakKeyDictionary[Moment, None] = weakref.WeakKeyDictionary()
         self._moment: Moment | None = None  # the last one
         self._owed: ways.Picture | None = None  # what stands at the path still has to become this
-        with self._telling():
-            self._file = Restorer(live, base, self.fast, tell)
-        self.restored = self._file.restored
+        self.restored: Counter[str] = Counter()  # how often by each way
+        # A file that nobody has made yet is opened when somebody asks for what stands in it: most
+        # of those in the place of memory end with their tests before that.
+        is_there = base is not None or live.exists()
+        nothing = None if is_there else ways.Picture(_nothing(live.parent))
+        self._open = partial(Restorer, live, base or nothing, self.fast, tell, self.restored)
+        self._opened: Restorer | None = None
         self._levels: list[ways.Picture] = []
-        self._starts = [self._file.first]  # what each level began with, that of no level first
+        with self._telling():  # what each level began with, that of no level first
+            self._starts = [nothing or self._file.first]
 
     @property
     def depth(self) -> int:
@@ -81,29 +86,41 @@ class Copy:
     @property
     def generation(self) -> int:
         """How often the file was opened again."""
-        return self._file.generation
+        return self._opened.generation if self._opened else 0
+
+    @property
+    def _file(self) -> Restorer:
+        self._opened = self._opened or self._open()
+        return self._opened
+
+    @property
+    def _is_nothing(self) -> bool:
+        """Whether nobody has ever opened the file, not even this."""
+        return self._opened is None and not self.live.exists()
 
     def enter(self) -> None:
         """Open a level above the state that stands now."""
         with self._telling():
+            is_nothing = self._is_nothing
             if self._owed is not None:
                 self._put_in_place(self._owed)
-            elif not self._file.is_in_place():
+            elif not is_nothing and not self._file.is_in_place():
                 # A fixture that makes its database anew wants that one for the levels above it.
                 self._file.reopen()
-            picture = self._file.take()
+            picture = self._starts[0] if is_nothing else self._file.take()
         self._levels.append(picture)
         self._starts.append(picture)
 
     def leave(self) -> bool:
         """Go back to the state at the matching ``enter``."""
         with self._telling():
-            self._file.check_place()
+            if is_there := not self._is_nothing:
+                self._file.check_place()
             # The journal mode goes back with a new file: of an open one nobody could change it.
             if is_switched := str(self.live) in sql.switched:
                 sql.switched.discard(str(self.live))
                 self._put_in_place(self._levels[-1])
-            changed = is_switched or self._file.restore(self._levels[-1])
+            changed = is_switched or (is_there and self._file.restore(self._levels[-1]))
         if self.check is not None:
             self.check()
         self._owed = None
@@ -119,6 +136,8 @@ class Copy:
         self._starts.pop()
         self._owed = self._levels.pop()
         with self._telling():
+            if self._opened is None:  # the lock that is in the way would keep this out as well
+                sql.remove_file(self.live)
             self._put_in_place(self._owed)
         self._remove_unused()
 
@@ -138,18 +157,19 @@ class Copy:
 
     def is_untouched(self) -> bool:
         """Whether nothing was committed in the top level."""
-        return self._stands_at_top(self._file.control.data_version)
+        return self._stands_at_top(lambda file: file.control.data_version())
 
     def is_clean(self) -> bool:
         """Whether nothing was changed in the top level, nor is about to be."""
-        return self._stands_at_top(self._file.unwritten_version)
+        return self._stands_at_top(Restorer.unwritten_version)
 
-    def _stands_at_top(self, version: Callable[[], int]) -> bool:
-        file = self._file
-        if file.now is not self._levels[-1] or not file.is_in_place() or self._owed is not None:
-            return False
+    def _stands_at_top(self, version: Callable[[Restorer], int]) -> bool:
+        if self._is_nothing:
+            return True
         try:
-            return version() == file.version
+            file = self._file
+            is_there = file.now is self._levels[-1] and file.is_in_place() and self._owed is None
+            return is_there and version(file) == file.version
         except (sql.Busy, sql.FileFailure):
             return False  # somebody is about to change it
 
@@ -174,7 +194,8 @@ class Copy:
     def content(self) -> dict[str, str]:
         """Return digests of all that stands now, as a connection sees it that is new to it."""
         with self._telling():
-            return content(self.live) if self.live.exists() else {}
+            file = self._starts[0].file() if self._is_nothing else self.live
+            return content(file) if file.exists() else {}
 
     def moment(self, *, exact: bool = False) -> Moment | None:
         """Return this point in time, for ``rows_changed``; None where that is not cheap.
@@ -253,12 +274,15 @@ class Copy:
 
     def close(self) -> None:
         """Let go of the live file and of the pictures."""
-        self._file.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def _remove_unused(self) -> None:
         """Remove the pictures of levels and moments that are gone."""
+        if self._opened is None:
+            return
         moments = [one.picture for known in self._moments.keyrefs() if (one := known())]
-        self._file.remove_unused([self._owed, *self._levels, *self._starts, *moments])
+        self._opened.remove_unused([self._owed, *self._levels, *self._starts, *moments])
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -289,22 +313,23 @@ class Restorer:
     def __init__(
         self,
         live: Path,
-        base: Path | None,
+        start: Path | ways.Picture | None,
         fast: tuple[type[ways.Way], ...],
         tell: Callable[[str], None],
+        restored: Counter[str],
     ) -> None:
-        self.live, self._fast, self._tell = live, fast, tell
-        self.restored: Counter[str] = Counter()  # how often by each way
+        self.live, self._fast, self._tell, self.restored = live, fast, tell, restored
         self._taken: list[ways.Picture] = []  # those that are ours to remove
         self._proven: set[str] = set()  # ways that have passed their trials
         self.turn = self.generation = 0
-        if base is not None:
-            shutil.copyfile(base, live)
+        if isinstance(start, Path):
+            shutil.copyfile(start, live)
         self._open()
-        if base is None and live.stat().st_size:
-            self.first = self._kept(self._backup.take())
-        else:
-            self.first = ways.Picture(base or _nothing(live.parent))
+        if isinstance(start, ways.Picture):  # by now somebody may have written
+            self.first = start
+            self._stands_at(start, ways.NEVER)
+            return
+        self.first = ways.Picture(start) if start else self._kept(self._backup.take())
         self._settle(self.first, self.control.data_version())
 
     def _open(self) -> None:

@@ -285,7 +285,7 @@ class EngineFactory:
         """Open the file."""
         core = self.core
         file = sql.file_of(os.fsdecode(database), uri=bool(kwargs.get("uri")))
-        if is_outside(core, file):
+        if not (self.aim and file == self.aim.file) and is_outside(core, file):
             of_app = core.files.belongs_to_app(file)
             raise core.ledger.refused(messages.unknown_file(file, of_app=of_app))
         kwargs.pop("factory", None)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import URL, Dialect
 
 from pytest_arena._product import Aim, Asked, Core, Database, Isolation, Key, isolation_named
+from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._home import Home, kept_file
 from pytest_arena._sqlite._templates import FileShelves
@@ -107,8 +108,7 @@ class SQLite:
         """The live file, its side files and pictures."""
         if database.isolation is not None:
             database.isolation.close()
-            for ending in ("", "-wal", "-shm", "-journal"):
-                Path(f"{database.file}{ending}").unlink(missing_ok=True)
+            sql.remove_file(Path(database.file))
 
     def close(self) -> None:
         """Remove the folder."""

@@ -76,6 +76,12 @@ def whole_or_none(file: Path) -> Iterator[Path]:
         raise
 
 
+def remove_file(live: Path) -> None:
+    """Remove a database file, and what SQLite keeps beside it."""
+    for ending in ("", "-wal", "-shm", "-journal"):
+        Path(f"{live}{ending}").unlink(missing_ok=True)
+
+
 class Busy(Exception):
     """Another connection holds a lock on the file."""
 

@@ -1,0 +1,118 @@
+"""An engine in memory for each test, which a framework's cache keeps: no test pays for others'."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+CONFIG = """
+[pytest]
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
+pythonpath = .
+"""
+
+# As FastAPI's documentation and SQLModel's have it. FastAPI keeps an override for good, and with
+# it what its closure holds: a session and an engine for each test.
+APP = """
+from fastapi import Depends, FastAPI
+from sqlalchemy import select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+class Base(DeclarativeBase):
+    pass
+
+class Hero(Base):
+    __tablename__ = "heroes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+def get_session():
+    raise NotImplementedError
+
+app = FastAPI()
+
+@app.get("/heroes")
+def heroes(session: Session = Depends(get_session)):
+    return [hero.name for hero in session.scalars(select(Hero))]
+"""
+
+TEST = """
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import StaticPool
+from app import Base, Hero, app, get_session
+
+@pytest.fixture
+def session():
+    options = {{"check_same_thread": False}}
+    engine = create_engine("sqlite://", connect_args=options, poolclass=StaticPool)
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        yield session
+
+@pytest.fixture
+def client(session):
+    app.dependency_overrides[get_session] = lambda: session
+    yield TestClient(app)
+    app.dependency_overrides.clear()
+
+@pytest.mark.parametrize("turn", range({turns}))
+def test_heroes(client, session, turn):
+    session.add(Hero(name="Deadpond"))
+    session.commit()
+    assert client.get("/heroes").json() == ["Deadpond"]
+"""
+
+# What arena's own functions call in each test, themselves included, in the thread of the test.
+COUNTED = """
+import gc, json, os, sys, pytest
+
+counts, kept = [], []
+
+@pytest.fixture(autouse=True)
+def keeps(session):
+    kept.append(session)  # as the cache does, whichever version this is
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    calls = 0
+
+    def count(frame, event, _argument):
+        nonlocal calls
+        calls += event in {"call", "c_call"} and "pytest_arena" in frame.f_code.co_filename
+
+    gc.disable()  # what it ends is not the test's doing
+    sys.setprofile(count)
+    try:
+        return (yield)
+    finally:
+        sys.setprofile(None)
+        files = [os.readlink(f"/proc/self/fd/{one}") for one in os.listdir("/proc/self/fd")
+                 if os.path.islink(f"/proc/self/fd/{one}")]
+        counts.append((calls, sum("memory" in file for file in files)))
+
+def pytest_sessionfinish():
+    with open("counts.json", "w") as file:
+        json.dump(counts, file)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are counted in /proc")
+def test_tests_before_cost_nothing_pitfall_099(example: Example) -> None:
+    """P10: the last test costs what the others do; no file stays open for one that is over."""
+    files = {"pytest.ini": CONFIG, "app.py": APP, "test_it.py": TEST.format(turns=120)}
+    replace(example, files={**files, "conftest.py": COUNTED}, env={}).run().expect(passed=120)
+    counts = json.loads((example.folder / "counts.json").read_text(encoding="utf-8"))
+    (early, files_then), (late, files_now) = counts[20], counts[110]
+    assert late <= early * 1.1, counts
+    assert files_now == files_then, counts
