@@ -265,6 +265,33 @@ def test_2_finds_what_the_fixture_has_made(crew):
     assert names(engine) == ["crew", "worker"]
 """
 
+# An instance is not known by its place in memory, which another one may have when it is gone.
+SAME_PLACE = """
+import pytest
+from sqlalchemy.orm import scoped_session, sessionmaker
+from app import Dancer, engine
+
+Session = scoped_session(sessionmaker(engine))
+KEPT = []
+
+@pytest.fixture(scope="module", autouse=True)
+def crew():
+    KEPT.extend(Dancer(name=f"crew {number}") for number in range(200))
+    Session.add_all(KEPT)
+    Session.commit()
+    yield
+    Session.remove()
+
+def test_1_leaves_another_in_the_same_place():
+    places = set(map(id, KEPT))
+    KEPT.clear()
+    made = [Dancer(name="left") for _ in range(400)]
+    Session.add(next(one for one in made if id(one) in places))
+
+def test_2_finds_nothing_of_it():
+    assert not Session.new
+"""
+
 # What the test holds when its wide fixture is set up at last is the test's all the same.
 LATE = """
 import pytest
@@ -412,6 +439,12 @@ def test_what_a_wide_fixture_has_pending_stays(tmp_path: Path) -> None:
     """Its instances do, and what its thread has not committed yet; what a test has added goes."""
     run = run_of(tmp_path, "undo", WIDE_PENDING).expect(passed=2)
     run.says(f"test_1_leaves_what_it_made left Dancer {LIVES_ON}")
+
+
+def test_an_instance_in_the_place_of_one_that_is_gone_is_the_tests_own(tmp_path: Path) -> None:
+    """It goes with the test, and is told."""
+    run = run_of(tmp_path, "copy", SAME_PLACE).expect(passed=2)
+    run.says(f"test_1_leaves_another_in_the_same_place left Dancer {LIVES_ON}")
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)

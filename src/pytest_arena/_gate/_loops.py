@@ -371,6 +371,8 @@ def note_owner(dbapi_connection: object) -> None:
 def is_foreign(dbapi_connection: object) -> bool:
     """Whether a connection belongs to another loop than the running one. Costs about 1 µs."""
     connection = getattr(dbapi_connection, "driver_connection", None)
+    if connection is None:
+        return False
     with suppress(TypeError):  # as above
         owner = _owners.get(connection)
         return owner is not None and owner() is not running_loop()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
+from sqlalchemy import inspect
 from sqlalchemy.orm.session import _sessions  # close_all_sessions, its public user, closes them all
 
 from pytest_arena._app._client import HOPS
@@ -58,8 +59,8 @@ class HeldByFixtures:
     writes: int = 0  # in these
     sessions: frozenset[int] = frozenset()
     threads: frozenset[int] = frozenset()  # a server's, a worker's: they go on over the tests
-    # Ids of the instances in each session that is in use.
-    instances: dict[int, frozenset[int]] = field(default_factory=dict)
+    # SQLAlchemy's states of the instances in each session that is in use.
+    instances: dict[int, WeakSet[Any]] = field(default_factory=dict)
 
     @classmethod
     def now(cls, gate: Gate, sessions_of_tests: Collection[int] = ()) -> HeldByFixtures:
@@ -71,15 +72,15 @@ class HeldByFixtures:
         threads = [one for one in threading.enumerate() if one.name not in NOBODYS]
         others = frozenset(one.ident or 0 for one in threads if one is not here)
         writes = sum(one.writes for one in begun)
-        held = {one.hash_key: frozenset(map(id, one)) for one in sessions_in_use()}
-        sessions = frozenset(session_numbers()).difference(sessions_of_tests)
+        held = {one.hash_key: WeakSet(map(inspect, one)) for one in sessions_in_use()}
+        sessions = session_numbers().difference(sessions_of_tests)
         return cls(begun, writes, sessions, others, held)
 
     def without(self, others: HeldByFixtures) -> HeldByFixtures:
         """Return what is held here and not there."""
         begun = [one for one in self.transactions if one not in others.transactions]
         writes, known = sum(one.writes for one in begun), others.instances
-        left = {key: held - known.get(key, frozenset()) for key, held in self.instances.items()}
+        left = {key: held.difference(known.get(key, ())) for key, held in self.instances.items()}
         left = {key: held for key, held in left.items() if held or key not in known}
         sessions, threads = self.sessions - others.sessions, self.threads - others.threads
         return HeldByFixtures(begun, writes, sessions, threads, left)
@@ -175,7 +176,7 @@ def _emptied(session: Session, before: HeldByFixtures) -> list[tuple[int, str]]:
     if any(session is one for frame in frames for one in [*frame.f_locals.values()]):
         return []  # a thread goes on with it over the test's end
     held = before.instances.get(session.hash_key)
-    waiting = [one for one in unflushed([session]) if id(one) not in (held or ())]
+    waiting = [one for one in unflushed([session]) if inspect(one) not in (held or ())]
     with suppress(Exception):  # a task is inside it
         if held is None and session not in [one for one, _ in held_by_sessions()]:
             session.reset()  # asks nobody, as no connection is there

@@ -10,7 +10,7 @@ import sqlite3.dbapi2
 import sys
 import threading
 from dataclasses import dataclass
-from functools import cache, partial, wraps
+from functools import cache, lru_cache, partial, wraps
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -117,38 +117,32 @@ class _GuardedCursor:
     connection: GuardedConnection
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
-        self._check_file()
+        connection, statement = self.connection, _statement(args, kwargs)
+        if connection.arena_outside is not None:
+            _check_file(connection.arena_core, connection.arena_outside)
         run = super().execute  # type: ignore[misc]  # the mixed-in one
-        statement = _statement(args, kwargs)
-        if _may_attach(statement):
-            return _run_attaching(self.connection, run, args, kwargs)
-        if "PRAGMA" in statement or "pragma" in statement:
-            return _run_setting(self.connection, run, args, kwargs)
-        started = _process.seconds()
-        try:
-            with self.connection.arena_turn:
-                return run(*args, **kwargs)
-        finally:
-            made_table = self.connection.arena_made_table
-            if made_table is not None and statement.lstrip()[:12].upper() == "CREATE TABLE":
-                made_table(started, _process.seconds())
+        is_long = len(statement) > _LONG_STATEMENT
+        if way := _way_to_run.__wrapped__(statement) if is_long else _way_to_run(statement):
+            return way(connection, run, args, kwargs)
+        with connection.arena_turn:
+            return run(*args, **kwargs)
 
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
-        self._check_file()  # an ATTACH is refused here by sqlite3 itself
+        # An ATTACH is refused here by sqlite3 itself.
+        _check_file(self.connection.arena_core, self.connection.arena_outside)
         with self.connection.arena_turn:
             return super().executemany(*args, **kwargs)  # type: ignore[misc]  # the mixed-in one
 
     def executescript(self, *args: Any, **kwargs: Any) -> Any:
-        self._check_file()
+        _check_file(self.connection.arena_core, self.connection.arena_outside)
         run = super().executescript  # type: ignore[misc]  # the mixed-in one
-        if _may_attach(_statement(args, kwargs)):
-            return _run_attaching(self.connection, run, args, kwargs)
-        return _run_setting(self.connection, run, args, kwargs)
+        way = _run_attaching if _may_attach(_statement(args, kwargs)) else _run_setting
+        return way(self.connection, run, args, kwargs)
 
-    def _check_file(self) -> None:
-        core, outside = self.connection.arena_core, self.connection.arena_outside
-        if core is not None and outside is not None and core.files.stands_for(outside):
-            raise core.ledger.refused(messages.production_file(outside))
+
+def _check_file(core: Core | None, outside: str | None) -> None:
+    if core is not None and outside is not None and core.files.stands_for(outside):
+        raise core.ledger.refused(messages.production_file(outside))
 
 
 @cache
@@ -171,6 +165,31 @@ def _guarded(factory: Any) -> Any:
 def _statement(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     first = args[0] if args else next(iter(kwargs.values()), "")
     return first if isinstance(first, str) else ""
+
+
+# An app has few statements, and sends each of them often. A script with data in it is not kept.
+_KEPT_STATEMENTS, _LONG_STATEMENT = 500, 5_000
+
+
+@lru_cache(_KEPT_STATEMENTS)
+def _way_to_run(statement: str) -> Callable[..., Any] | None:
+    """Return what is to be done around a statement; None: nothing."""
+    if _may_attach(statement):
+        return _run_attaching
+    if "PRAGMA" in statement or "pragma" in statement:
+        return _run_setting
+    return _run_making if statement.lstrip()[:12].upper() == "CREATE TABLE" else None
+
+
+def _run_making(connection: GuardedConnection, run: Any, args: Any, kwargs: Any) -> Any:
+    """Run a statement that makes a table, and say how long it took."""
+    started = _process.seconds()
+    try:
+        with connection.arena_turn:
+            return run(*args, **kwargs)
+    finally:
+        if connection.arena_made_table is not None:
+            connection.arena_made_table(started, _process.seconds())
 
 
 def _run_attaching(connection: GuardedConnection, run: Any, args: Any, kwargs: Any) -> Any:
