@@ -344,7 +344,9 @@ _begun: weakref.WeakKeyDictionary[Session, None] = weakref.WeakKeyDictionary()
 
 def watch_sessions() -> None:
     """Know which begin something, from here on. Costs a microsecond for each transaction."""
-    _begun.update(dict.fromkeys(_sessions.values()))
+    for reference in _sessions.valuerefs():  # for the reason that `alive` gives
+        if (session := reference()) is not None:
+            _begin(session)
     event.listen(Session, "after_transaction_create", lambda session, _: _begin(session))
 
 
