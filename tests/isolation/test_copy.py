@@ -78,22 +78,35 @@ def test_a_file_that_is_opened_late_keeps_it(
     run_check(check, OpenedLate, tmp_path, mode)
 
 
+def test_a_file_that_is_deleted_before_it_is_opened(tmp_path: Path) -> None:
+    """Whoever is connected to it connects anew: what he has is in no later test."""
+    with closing(Copy(tmp_path / "live.db", None)) as isolation:
+        isolation.enter()
+        before = isolation.generation
+        with closing(sqlite3.connect(isolation.live)) as kept:
+            kept.execute("CREATE TABLE plain (id)")
+            isolation.live.unlink()
+            isolation.leave()
+        assert isolation.generation > before
+
+
 def test_a_lock_that_is_there_before_it_is_opened(tmp_path: Path) -> None:
     """Whoever has the file to itself keeps that out as well which puts another in its place."""
-    isolation = Copy(tmp_path / "live.db", None)
-    with closing(isolation), closing(sqlite3.connect(tmp_path / "live.db")) as kept:
+    with closing(Copy(tmp_path / "live.db", None)) as isolation:
         isolation.enter()
         assert isolation.is_clean()
-        kept.execute("CREATE TABLE plain (id)")
-        kept.execute("BEGIN EXCLUSIVE")
-        assert not isolation.is_free()
-        assert not isolation.is_untouched()
-        assert isolation.moment() is None
-        with pytest.raises(Held):
-            isolation.leave()
-        isolation.leave_by_force()
-        assert isolation.generation == 1
-        with closing(sqlite3.connect(tmp_path / "live.db")) as fresh:
+        before = isolation.generation
+        with closing(sqlite3.connect(isolation.live)) as kept:
+            kept.execute("CREATE TABLE plain (id)")
+            kept.execute("BEGIN EXCLUSIVE")
+            assert not isolation.is_free()
+            assert not isolation.is_untouched()
+            assert isolation.moment() is None
+            with pytest.raises(Held):
+                isolation.leave()
+            isolation.leave_by_force()
+        assert isolation.generation > before
+        with closing(sqlite3.connect(isolation.live)) as fresh:
             assert fresh.execute("SELECT name FROM sqlite_master").fetchall() == []
 
 

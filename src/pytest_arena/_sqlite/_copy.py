@@ -74,6 +74,7 @@ class Copy:
         nothing = None if is_there else ways.Picture(_nothing(live.parent))
         self._open = partial(Restorer, live, base or nothing, self.fast, tell, self.restored)
         self._opened: Restorer | None = None
+        self._missed = 0  # how often it was not there: who is connected has one that was deleted
         self._levels: list[ways.Picture] = []
         with self._telling():  # what each level began with, that of no level first
             self._starts = [nothing or self._file.first]
@@ -86,7 +87,7 @@ class Copy:
     @property
     def generation(self) -> int:
         """How often the file was opened again."""
-        return self._opened.generation if self._opened else 0
+        return self._missed + (self._opened.generation if self._opened else 0)
 
     @property
     def _file(self) -> Restorer:
@@ -102,6 +103,7 @@ class Copy:
         """Open a level above the state that stands now."""
         with self._telling():
             is_nothing = self._is_nothing
+            self._missed += is_nothing
             if self._owed is not None:
                 self._put_in_place(self._owed)
             elif not is_nothing and not self._file.is_in_place():
@@ -116,6 +118,7 @@ class Copy:
         with self._telling():
             if is_there := not self._is_nothing:
                 self._file.check_place()
+            self._missed += not is_there
             # The journal mode goes back with a new file: of an open one nobody could change it.
             if is_switched := str(self.live) in sql.switched:
                 sql.switched.discard(str(self.live))
