@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING
 from bench.page import Table, milliseconds
 from bench.place import scratch
 from bench.server import has_server
-from bench.suites import ARENA, LOOPS, REQUESTS, Suite, Variant, on_postgresql
+from bench.suites import (
+    ARENA,
+    BROUGHT,
+    LOOPS,
+    PLUGIN,
+    REQUESTS,
+    TUTORIAL,
+    Suite,
+    Variant,
+    on_postgresql,
+)
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
     from bench.effort import Effort
 
@@ -24,20 +33,25 @@ _LOOP = LOOPS["a loop for each test"]
 
 def measure(effort: Effort) -> list[Table]:
     """Run each way once; those on a server where there is one."""
-    ways = {"SQLite, `copy`": Variant(ARENA)}
+    ways = {
+        "SQLite, `copy`": (REQUESTS, Variant(ARENA)),
+        "an engine in memory for each test": (TUTORIAL, Variant((*PLUGIN, *BROUGHT))),
+    }
     if has_server():
-        ways["PostgreSQL, `undo`"] = on_postgresql("undo")
-        ways["PostgreSQL, `clone`"] = on_postgresql("clone")
+        ways["PostgreSQL, `undo`"] = (REQUESTS, on_postgresql("undo"))
+        ways["PostgreSQL, `clone`"] = (REQUESTS, on_postgresql("clone"))
     with scratch() as folder:
         rows = tuple(
-            _row(name, _lasting(folder / str(at), way, effort.endurance_tests))
-            for at, (name, way) in enumerate(ways.items())
+            _row(name, _lasting(Suite(folder / str(at), test, effort.endurance_tests), way))
+            for at, (name, (test, way)) in enumerate(ways.items())
         )
     return [
         Table(
             title=f"{effort.endurance_tests:,} tests in one process",
             about="Three requests each, a loop for each test: the median of the first tenth of the "
             "tests, and of the last one; what the process holds after a tenth, and at the end. "
+            "The tests with an engine each make one request; FastAPI itself keeps each override, "
+            "and with it the test's session and engine. "
             "*Beside it*: pictures of a file, the change journal of a database.",
             header=(
                 *("", "ms a test", "memory, MB", "descriptors", "threads", "database, MB"),
@@ -48,14 +62,14 @@ def measure(effort: Effort) -> list[Table]:
     ]
 
 
-def _lasting(folder: Path, way: Variant, tests: int) -> tuple[list[float], list[dict[str, float]]]:
-    gauges = folder.with_suffix(".gauges")
+def _lasting(suite: Suite, way: Variant) -> tuple[list[float], list[dict[str, float]]]:
+    gauges = suite.folder.with_suffix(".gauges")
     seen = replace(
         way,
         arguments=(*way.arguments, *_LOOP, "-p", "bench.suite.gauges"),
         environment=(*way.environment, ("BENCH_GAUGES", str(gauges))),
     )
-    times = Suite(folder, REQUESTS, tests).write().run(seen).tests
+    times = suite.write().run(seen).tests
     return times, json.loads(gauges.read_text(encoding="utf-8"))
 
 

@@ -16,9 +16,12 @@ from bench.server import CACHE, NAMED
 
 __all__ = [
     "ARENA",
+    "BROUGHT",
     "EMPTY",
     "LOOPS",
+    "PLUGIN",
     "REQUESTS",
+    "TUTORIAL",
     "WARM",
     "Outcome",
     "Suite",
@@ -26,8 +29,9 @@ __all__ = [
     "on_postgresql",
 ]
 
+PLUGIN = ("-p", "pytest_arena.plugin")
 ARENA = (
-    *("-p", "pytest_arena.plugin"),
+    *PLUGIN,
     *("--arena-app=bench.suite.shop:app", "--arena-schema=bench.suite.shop:Base"),
 )
 # Of each test: three requests, as a short end-to-end test makes them.
@@ -40,6 +44,16 @@ async def test_{number}(client):
 EMPTY = """
 def test_{number}():
     pass
+"""
+# The test brings its own engine, and nothing of arena's is asked for.
+BROUGHT = ("-p", "bench.suite.tutorial")
+TUTORIAL = """
+from bench.suite.tutorial import Hero
+
+def test_{number}(own_client, session):
+    session.add(Hero(name="Deadpond"))
+    session.commit()
+    assert own_client.get("/heroes").json() == ["Deadpond"]
 """
 # The first tests of a process import, connect and compile; what they cost is the start's.
 WARM = 10

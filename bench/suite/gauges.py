@@ -46,8 +46,7 @@ class Gauges:
         OUTPUT.write_text(json.dumps(self._looks))
 
     def _look(self) -> dict[str, float]:
-        [database] = self._databases.provisioned()
-        size, journal = _on_server(database) if not database.file else _beside(database)
+        size, journal = self._sizes()
         return {
             "memory": int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE,
             "descriptors": len(list(Path("/proc/self/fd").iterdir())),
@@ -55,6 +54,11 @@ class Gauges:
             "database": size,
             "journal": journal,
         }
+
+    def _sizes(self) -> tuple[float, float]:
+        databases = self._databases.provisioned()
+        sizes = [_beside(one) if one.file else _on_server(one) for one in databases]
+        return sum(size for size, _ in sizes), sum(beside for _, beside in sizes)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
