@@ -23,7 +23,6 @@ from bench.suites import (
 )
 
 if TYPE_CHECKING:
-
     from bench.effort import Effort
 
 __all__ = ["measure"]
@@ -36,6 +35,7 @@ def measure(effort: Effort) -> list[Table]:
     ways = {
         "SQLite, `copy`": (REQUESTS, Variant(ARENA)),
         "an engine in memory for each test": (TUTORIAL, Variant((*PLUGIN, *BROUGHT))),
+        "the same without the plugin": (TUTORIAL, Variant(BROUGHT)),
     }
     if has_server():
         ways["PostgreSQL, `undo`"] = (REQUESTS, on_postgresql("undo"))

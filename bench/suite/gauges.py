@@ -27,7 +27,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 class Gauges:
     """Looks from within the process, between two tests."""
 
-    def __init__(self, databases: Databases, tests: int) -> None:
+    def __init__(self, databases: Databases | None, tests: int) -> None:
         self._databases, self._distance = databases, tests // LOOKS
         self._ran = 0
         self._looks: list[dict[str, float]] = []
@@ -56,15 +56,16 @@ class Gauges:
         }
 
     def _sizes(self) -> tuple[float, float]:
-        databases = self._databases.provisioned()
+        databases = self._databases.provisioned() if self._databases else []
         sizes = [_beside(one) if one.file else _on_server(one) for one in databases]
         return sum(size for size, _ in sizes), sum(beside for _, beside in sizes)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin, now that it is known how many tests there are."""
-    databases = session.config.stash[RUN].databases
-    session.config.pluginmanager.register(Gauges(databases, len(session.items)))
+    run = session.config.stash.get(RUN, None)  # None: without the plugin
+    gauges = Gauges(run.databases if run else None, len(session.items))
+    session.config.pluginmanager.register(gauges)
 
 
 def _beside(database: Database) -> tuple[float, float]:

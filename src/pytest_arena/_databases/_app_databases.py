@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError
 from pytest_arena._config._load import nearest
 from pytest_arena._gate._engines import asked_by_engine, asked_by_url, described_url
 from pytest_arena._gate._gate_notes import another_product
-from pytest_arena._gate._listeners import engines_in_use, find_engines
+from pytest_arena._gate._listeners import engines_in_use, find_engines, level_of
 from pytest_arena._origin import user_line
 from pytest_arena._process import alive
 from pytest_arena._product import NOWHERE, ROOMS, Asked, Core, Database, Key, Product, room
@@ -254,8 +254,18 @@ class KnownDatabases:
         for dialect in alive(self.by_engine):
             if self.by_engine.get(dialect) is database:
                 del self.by_engine[dialect]
+        self.empty(database)
+
+    def empty(self, database: Database) -> None:
+        """Have it begin anew with its next connection. Those that are idle are closed."""
         self._connections.forget(database.key)
         database.product.remove(database)
+        database.isolation, database.born = None, next(self._count)
+
+    def levels_of(self, database: Database) -> set[int]:
+        """Return the serials of the levels in which its engines were made; 0 for a wider one."""
+        dialects = [each for each in alive(self.by_engine) if self.by_engine.get(each) is database]
+        return {level_of(each) for each in dialects}
 
     def add_own(self, engine: Engine, database: Database) -> None:
         """An engine of ours means this database, whatever its URL says."""

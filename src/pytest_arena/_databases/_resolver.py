@@ -250,20 +250,23 @@ class Databases:
             self.known.drop(database)
         return dropped
 
-    def drop_with_level(self, database: Database) -> bool:
+    def drop_with_level(self, database: Database, level: Level) -> bool:
         """Drop a database in memory with the level that it was made in. Returns whether it was.
 
         It was nowhere before, and whoever keeps its engine has a new one at its next use. Not the
-        app's first one, as long as its engine is in use, nor one that a session of ours is on.
+        app's first one, as long as an engine of a wider level uses it, nor one that a session of
+        ours is on.
         """
         if database.key.kind != "memory":
             return False
         ours = [self.known.by_engine.get(engine.dialect) for engine in self.known.own]
-        is_first = database is self.known.primary
-        if is_over := database not in ours and not (
-            is_first and database in _used_by_the_app(self.known)
-        ):
+        if database in ours:
+            return False
+        if database is not self.known.primary or database not in _used_by_the_app(self.known):
             self.known.drop(database)
+            return True
+        if is_over := self.known.levels_of(database) == {level.serial} != {0}:
+            self.known.empty(database)  # it stays the first one: nobody looks for another
         return is_over
 
     def _may_drop(self, database: Database) -> bool:

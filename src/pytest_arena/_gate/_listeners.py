@@ -182,6 +182,7 @@ _known: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()
 _disposed: weakref.WeakSet[Dialect] = weakref.WeakSet()
 # By their dialects, of which several engines may have one.
 _engines: weakref.WeakKeyDictionary[Dialect, weakref.WeakSet[Engine]] = weakref.WeakKeyDictionary()
+_levels: weakref.WeakKeyDictionary[Dialect, int] = weakref.WeakKeyDictionary()
 _ages = itertools.count()
 
 
@@ -198,6 +199,11 @@ def engines_in_use() -> list[Engine]:
 def engines_by(dialect: Dialect) -> list[Engine]:
     """Return those of them that have this dialect. Costs no more where there are many others."""
     return [] if dialect in _disposed else [*_engines.get(dialect, ())]
+
+
+def level_of(dialect: Dialect) -> int:
+    """Return the serial of the level in which its first engine was made; 0 for a wider one."""
+    return _levels.get(dialect, 0)
 
 
 def remember_engines() -> None:
@@ -230,6 +236,7 @@ def remember_engines() -> None:
 def _remember(engine: Engine) -> None:
     if engine.dialect not in _engines:
         _engines[engine.dialect] = weakref.WeakSet()
+        _levels[engine.dialect] = _gates[-1].core.serial() if _gates else 0
         _loops.drop_quietly(engine.dialect)
         watch_writes(engine.dialect, lambda: _gates[-1].lost)
     _engines[engine.dialect].add(engine)

@@ -276,7 +276,7 @@ class Levels:
             return False  # it was done when somebody broke in
         if database.level is level:
             database.level = None  # it would keep the test
-            if self._databases.drop_with_level(database):
+            if self._databases.drop_with_level(database, level):
                 return True
         reason = (
             f"{database.name}: locked by a connection that arena does not know or cannot end "

@@ -155,16 +155,14 @@ class SQLiteConnections:
         """By the file's name, and by a factory that looks at the statements."""
         handles: list[SQLiteHandle] = []
         database, uri = _database(cargs, cparams)
-        in_memory = not sql.file_of(database, uri=uri)
+        prepare = sql.leave_wal_alone if sql.file_of(database, uri=uri) else sql.be_as_in_memory
 
         def made(connection: sqlite3.Connection) -> None:
             raw = raw_of(connection)
             if raw is not None:
                 handles[:] = [SQLiteHandle.to(raw)]
                 if aim is not None:
-                    sql.leave_wal_alone(raw)
-                if aim is not None and in_memory:  # as it would be there: half the cost of a commit
-                    sqlite3.Connection.execute(raw, "PRAGMA journal_mode = MEMORY").close()
+                    prepare(raw)
 
         def opened(dbapi_connection: Any) -> Live | None:
             handle = handles[0] if handles else None

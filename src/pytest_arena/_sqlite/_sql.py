@@ -277,6 +277,11 @@ def leave_wal_alone(connection: sqlite3.Connection) -> None:
     sqlite3.Connection.execute(connection, "PRAGMA wal_autocheckpoint = 0").close()
 
 
+def be_as_in_memory(connection: sqlite3.Connection) -> None:
+    """Have it keep its journal where a database in memory has it: half the cost of a commit."""
+    sqlite3.Connection.execute(connection, "PRAGMA journal_mode = MEMORY").close()
+
+
 def finish_file(source: Path, target: Path) -> None:
     """Copy a database file, with what its side files hold, into one single file."""
     with closing(open_control(source)) as control:
