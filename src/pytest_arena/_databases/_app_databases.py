@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError
 from pytest_arena._config._load import nearest
 from pytest_arena._gate._engines import asked_by_engine, asked_by_url, described_url
 from pytest_arena._gate._gate_notes import another_product
-from pytest_arena._gate._listeners import engines_in_use, find_engines, level_of
+from pytest_arena._gate._listeners import engines_in_use, find_engines
 from pytest_arena._origin import user_line
 from pytest_arena._process import alive
 from pytest_arena._product import NOWHERE, ROOMS, Asked, Core, Database, Key, Product, room
@@ -92,8 +92,7 @@ class AllowedFiles:
         Of a database on several hosts, each has to be allowed.
         """
         found = _HOSTS.fullmatch(name)
-        hosts = found[2].split(",") if found else []
-        names = [f"{found[1]}{host}{found[3]}" for host in hosts] if found else [name]
+        names = [f"{found[1]}{host}{found[3]}" for host in found[2].split(",")] if found else [name]
         return all(
             each in self._allowed or any(fnmatch(each, pattern) for pattern in self._allowed)
             for each in names
@@ -251,9 +250,8 @@ class KnownDatabases:
         del self.by_key[database.key]
         if self.primary is database:
             self.primary, self._former = None, database  # the next engine's takes its place
-        for dialect in alive(self.by_engine):
-            if self.by_engine.get(dialect) is database:
-                del self.by_engine[dialect]
+        for dialect in self.dialects_of(database):
+            del self.by_engine[dialect]
         self.empty(database)
 
     def empty(self, database: Database) -> None:
@@ -262,10 +260,9 @@ class KnownDatabases:
         database.product.remove(database)
         database.isolation, database.born = None, next(self._count)
 
-    def levels_of(self, database: Database) -> set[int]:
-        """Return the serials of the levels in which its engines were made; 0 for a wider one."""
-        dialects = [each for each in alive(self.by_engine) if self.by_engine.get(each) is database]
-        return {level_of(each) for each in dialects}
+    def dialects_of(self, database: Database) -> list[Dialect]:
+        """Return those of the engines that mean it."""
+        return [each for each in alive(self.by_engine) if self.by_engine.get(each) is database]
 
     def add_own(self, engine: Engine, database: Database) -> None:
         """An engine of ours means this database, whatever its URL says."""
@@ -394,8 +391,7 @@ def dialects(product: Product) -> list[type[Dialect]]:
 
 def driver_of(database: Database) -> str:
     """Return the name of the app's driver; "" for SQLite's own, which its URLs do not name."""
-    is_named = database.dialect.is_async or not database.file
-    return database.dialect.driver if is_named else ""
+    return database.dialect.driver if database.dialect.is_async or not database.file else ""
 
 
 def led_url(database: Database, driver: str) -> URL:
@@ -435,9 +431,8 @@ class Environment:
         self._known = known
         self._before = {name: os.environ.get(name) for name in (*names, _ORIGINALS)}
         self._names = names
-        inherited = _inherited()
-        set_now = {name: os.environ[name] for name in names if os.environ.get(name)}
-        self._originals = {name: inherited.get(url, url) for name, url in set_now.items()}
+        old = _inherited()
+        self._originals = {one: old.get(url, url) for one in names if (url := os.environ.get(one))}
         self._unset = [name for name in names if not self._originals.get(name)]
 
     def redirect(self) -> None:
@@ -520,8 +515,7 @@ class Environment:
 
 def _inherited() -> dict[str, str]:
     """What stood there at first, "" for nothing, by the URLs in its place."""
-    found: dict[str, str] = json.loads(os.environ.get(_ORIGINALS, "{}"))
-    return found
+    return dict(json.loads(os.environ.get(_ORIGINALS, "{}")))
 
 
 def _url(text: str) -> URL | None:

@@ -23,7 +23,7 @@ from pytest_arena._databases._template import BuildAim, Builds, Recipe, Store
 from pytest_arena._databases._verified import Verified
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import asked_by_engine
-from pytest_arena._gate._listeners import engines_by, find_engines
+from pytest_arena._gate._listeners import engines_by, find_engines, level_of
 from pytest_arena._gate._registry import DatabaseUsage, Registry
 from pytest_arena._origin import WORK, frames, user_line
 from pytest_arena._product import Aim, Asked, Database, Isolation, Key, Product
@@ -257,17 +257,16 @@ class Databases:
         app's first one, as long as an engine of a wider level uses it, nor one that a session of
         ours is on.
         """
-        if database.key.kind != "memory":
-            return False
         ours = [self.known.by_engine.get(engine.dialect) for engine in self.known.own]
-        if database in ours:
+        if database.key.kind != "memory" or database in ours:
             return False
         if database is not self.known.primary or database not in _used_by_the_app(self.known):
             self.known.drop(database)
-            return True
-        if is_over := self.known.levels_of(database) == {level.serial} != {0}:
+        elif not {level.serial} == {*map(level_of, self.known.dialects_of(database))} != {0}:
+            return False
+        else:
             self.known.empty(database)  # it stays the first one: nobody looks for another
-        return is_over
+        return True
 
     def _may_drop(self, database: Database) -> bool:
         if database.key.kind == "memory":
@@ -304,8 +303,8 @@ class Databases:
 
 
 def _used_by_the_app(known: KnownDatabases) -> set[Database | None]:
-    engines = {each: engines_by(each) for each in _process.alive(known.by_engine)}
-    used = [each for each, found in engines.items() if not known.own.issuperset(found)]
+    dialects = _process.alive(known.by_engine)
+    used = [each for each in dialects if not known.own.issuperset(engines_by(each))]
     return {known.by_engine.get(each) for each in used}
 
 
