@@ -116,3 +116,31 @@ def test_tests_before_cost_nothing_pitfall_099(example: Example) -> None:
     (early, files_then), (late, files_now) = counts[20], counts[110]
     assert late <= early * 1.1, counts
     assert files_now == files_then == 0, counts  # the app's first one ended with its test, too
+
+
+KEPT = """
+import pytest
+
+kept = []
+
+@pytest.fixture(autouse=True)
+def keeps(session):
+    kept.append(session)
+"""
+
+SEEN = (
+    TEST.partition("@pytest.mark.parametrize")[0]
+    + """
+@pytest.mark.parametrize("turn", range(3))
+def test_heroes(client, db_session, turn):
+    db_session.add(Hero(name="Deadpond"))
+    assert client.get("/heroes").json() == ["Deadpond"]
+"""
+)
+
+
+@pytest.mark.parametrize("conftest", [KEPT, ""], ids=["kept", "as FastAPI has it"])
+def test_the_first_one_is_each_tests_own_pitfall_099(example: Example, conftest: str) -> None:
+    """P1: `db_session` means the engine of this test, and not the first one that is still there."""
+    files = {"pytest.ini": CONFIG, "app.py": APP, "test_it.py": SEEN.format()}
+    replace(example, files={**files, "conftest.py": conftest}, env={}).run().expect(passed=3)

@@ -252,13 +252,8 @@ class KnownDatabases:
             self.primary, self._former = None, database  # the next engine's takes its place
         for dialect in self.dialects_of(database):
             del self.by_engine[dialect]
-        self.empty(database)
-
-    def empty(self, database: Database) -> None:
-        """Have it begin anew with its next connection. Those that are idle are closed."""
         self._connections.forget(database.key)
         database.product.remove(database)
-        database.isolation, database.born = None, next(self._count)
 
     def dialects_of(self, database: Database) -> list[Dialect]:
         """Return those of the engines that mean it."""

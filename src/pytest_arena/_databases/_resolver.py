@@ -23,7 +23,7 @@ from pytest_arena._databases._template import BuildAim, Builds, Recipe, Store
 from pytest_arena._databases._verified import Verified
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import asked_by_engine
-from pytest_arena._gate._listeners import engines_by, find_engines, level_of
+from pytest_arena._gate._listeners import engines_by, find_engines, level_of, pass_over
 from pytest_arena._gate._registry import DatabaseUsage, Registry
 from pytest_arena._origin import WORK, frames, user_line
 from pytest_arena._product import Aim, Asked, Database, Isolation, Key, Product
@@ -108,7 +108,9 @@ class Databases:
         if (build := self.build()) is not None:
             return build.aim(self.known.find(asked))
         try:
-            self.known.know_engines()  # the oldest is the first, whichever connects first
+            self.known.know_engines(
+                asked.dialect
+            )  # the oldest is the first, not who connects first
             database = self.known.register(asked)
         except ArenaError as error:
             raise self.ledger.refused(error) from None
@@ -257,16 +259,16 @@ class Databases:
         app's first one, as long as an engine of a wider level uses it, nor one that a session of
         ours is on.
         """
+        if database.key.kind != "memory":
+            return False
+        dialects = self.known.dialects_of(database)
+        if {level.serial} == {*map(level_of, dialects)} != {0}:
+            pass_over(dialects)  # a cache may keep the engine, which is no later test's
         ours = [self.known.by_engine.get(engine.dialect) for engine in self.known.own]
-        if database.key.kind != "memory" or database in ours:
-            return False
-        if database is not self.known.primary or database not in _used_by_the_app(self.known):
+        is_used = database is self.known.primary and database in _used_by_the_app(self.known)
+        if is_over := not is_used and database not in ours:
             self.known.drop(database)
-        elif not {level.serial} == {*map(level_of, self.known.dialects_of(database))} != {0}:
-            return False
-        else:
-            self.known.empty(database)  # it stays the first one: nobody looks for another
-        return True
+        return is_over
 
     def _may_drop(self, database: Database) -> bool:
         if database.key.kind == "memory":

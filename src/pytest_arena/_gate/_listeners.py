@@ -58,7 +58,7 @@ class Gate:
         self, dialect: Dialect, entry: Any, cargs: list[Any], cparams: dict[str, Any]
     ) -> None:
         """Decide where a connection goes, before it is opened."""
-        _disposed.discard(dialect)
+        _find_again(dialect)
         if entry is not None:
             self.registry.come(entry)
         self.core.refuse_late()
@@ -199,6 +199,20 @@ def engines_in_use() -> list[Engine]:
 def engines_by(dialect: Dialect) -> list[Engine]:
     """Return those of them that have this dialect. Costs no more where there are many others."""
     return [] if dialect in _disposed else [*_engines.get(dialect, ())]
+
+
+def pass_over(dialects: list[Dialect]) -> None:
+    """Have their engines count as disposed of, and not be found, until one connects again."""
+    _disposed.update(dialects)
+    for known in _known.valuerefs():
+        if (engine := known()) is not None and engine.dialect in dialects:
+            _known.pop(known.key, None)
+
+
+def _find_again(dialect: Dialect) -> None:
+    if dialect in _disposed:
+        _disposed.discard(dialect)
+        _known.update({next(_ages): each for each in {*_engines[dialect]} - {*find_engines()}})
 
 
 def level_of(dialect: Dialect) -> int:
