@@ -108,9 +108,7 @@ class Databases:
         if (build := self.build()) is not None:
             return build.aim(self.known.find(asked))
         try:
-            self.known.know_engines(
-                asked.dialect
-            )  # the oldest is the first, not who connects first
+            self.known.know_engines()  # the oldest is the first, whichever connects first
             database = self.known.register(asked)
         except ArenaError as error:
             raise self.ledger.refused(error) from None

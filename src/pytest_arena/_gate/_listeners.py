@@ -212,7 +212,8 @@ def pass_over(dialects: list[Dialect]) -> None:
 def _find_again(dialect: Dialect) -> None:
     if dialect in _disposed:
         _disposed.discard(dialect)
-        _known.update({next(_ages): each for each in {*_engines[dialect]} - {*find_engines()}})
+        hidden = {*_engines.get(dialect, ())} - {*find_engines()}
+        _known.update({next(_ages): engine for engine in hidden})
 
 
 def level_of(dialect: Dialect) -> int:
