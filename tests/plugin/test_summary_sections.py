@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,3 +70,20 @@ def test_a_server_that_was_asked_for_and_not_used_is_told_of(example: Example) -
     workers = ("-p", "xdist.plugin", "-n", "2")
     project.run("-q", "--arena-database=own", *workers).expect(passed=3).says(told)
     project.run("--arena-database=sqlite").expect(passed=3).never_says("was not used")
+
+
+IN_MEMORY = """
+from sqlalchemy import create_engine
+
+def test_of_its_own():
+    with create_engine("sqlite://").connect() as connection:
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+"""
+
+
+def test_a_server_that_was_not_used_as_all_was_in_memory(example: Example) -> None:
+    """The database and its engine are gone by then."""
+    project = replace(example, files={"test_sum.py": IN_MEMORY}, env={})
+    run = project.run("-q", "--arena-database=own")
+    told = "arena_database = own was not used: the app's engine is SQLite (in memory)"
+    run.expect(passed=1).says(told)

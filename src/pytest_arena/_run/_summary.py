@@ -41,7 +41,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         known=tuple(one.name for one in meant),
         in_memory=databases.known.in_memory,
         unasked=tuple(name for name in named if name and name not in asked),
-        unused=_unused(config, [*meant, *used], databases.known) if used else (),
+        unused=_unused(config, [*meant, *used], databases.known) if ledger.filled else (),
         suggestion=suggested_schema(config.root) if ledger.filled and not config.schema else "",
         spoiled=tuple(databases.files.changed()),
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
@@ -56,7 +56,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
 def _unused(config: Config, found: list[Database], known: KnownDatabases) -> tuple[str, ...]:
     """That a server was asked for, and the app's engines are all on SQLite."""
     products = {one.product.name for one in found}
-    if config.database in {"auto", "sqlite"} or products != {"sqlite"}:
+    if config.database in {"auto", "sqlite"} or products - {"sqlite"}:
         return ()
     live = {one.file for one in found}
     shown = [
@@ -65,7 +65,8 @@ def _unused(config: Config, found: list[Database], known: KnownDatabases) -> tup
         if (one := asked_by_engine(engine)) and known.is_the_apps(one)
         if engine.url.database not in live
     ]
-    asked, there = config.database, ", ".join(dict.fromkeys(shown)) or found[0].name
+    names = dict.fromkeys(shown or [one.name for one in found[:1]] or ["in memory"])
+    asked, there = config.database, ", ".join(names)
     told = f"arena_database = {asked} was not used: the app's engine is SQLite ({there})"
     return (redact(told),)
 
