@@ -87,7 +87,7 @@ def _loops(samples: dict[str, dict[str, Samples]]) -> Table:
     many, one = (samples[loops] for loops in LOOPS)
     return Table(
         title="A loop for each test against one loop for all",
-        about="The same tests; how many times as long. Aim for arena: at most 1.3×.",
+        about="The same tests; how many times as long. Aim for arena: at most 1.1×.",
         header=("", "a loop for each", "one loop", "ratio"),
         rows=tuple(
             (
