@@ -131,8 +131,9 @@ SCENES = (
     ),
 )
 _AIMS = (
-    "Aims: undo's suite takes 1.25 times as long as without isolation; what TRUNCATE adds is 5 times "
-    "what undo does, Django's fixture 10, pytest-postgresql's 20, `create_all`, `drop_all` 30."
+    "Aims: undo's suite takes 1.25 times as long as without isolation; what TRUNCATE adds is 5 "
+    "times what undo does, Django's fixture 10, pytest-postgresql's 20, `create_all`, `drop_all` "
+    "30."
 )
 
 

@@ -191,8 +191,9 @@ def _aims(results: Results) -> Table:
             rows.append((name, ratio(many, few, digits=3), aim))
     return Table(
         title="How undo grows",
-        about="And how many times as much, in the median, with more rows or tables, 5 of them dirty. "
-        "Without seeded rows a table is emptied, which is less work than to bring rows back.",
+        about="Least times; medians with more rows or tables, of which 5 are dirty, in times of "
+        "those with fewer. Without seeded rows a table is emptied, which is less work than to "
+        "bring rows back.",
         header=("", "time", "aim: at most"),
         rows=tuple(rows),
     )
