@@ -182,12 +182,16 @@ _known: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()
 _disposed: weakref.WeakSet[Dialect] = weakref.WeakSet()
 # By their dialects, of which several engines may have one.
 _engines: weakref.WeakKeyDictionary[Dialect, weakref.WeakSet[Engine]] = weakref.WeakKeyDictionary()
+# Serials of the levels in which the first of them were made.
 _levels: weakref.WeakKeyDictionary[Dialect, int] = weakref.WeakKeyDictionary()
 _ages = itertools.count()
 
 
 def find_engines() -> list[Engine]:
-    """Return the engines that exist now, the oldest first. Costs a microsecond for each."""
+    """Return the engines that exist now, the oldest first, without those that are passed over.
+
+    Costs a microsecond for each.
+    """
     return [engine for known in _known.valuerefs() if (engine := known()) is not None]
 
 
