@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import reduce
 from itertools import accumulate, zip_longest
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, overload
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, overload
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
     from pytest_arena._values import TableRows
 
@@ -43,16 +44,16 @@ class Mask:
             for one in self.patterns
         )
 
-    def without(self, text: str, written: Iterable[NamedValues]) -> str:
-        """Return a text with ``***`` for what was written into secret columns.
+    def without(self, written: Iterable[NamedValues]) -> Callable[[str], str]:
+        """Return what puts ``***`` into a text for what was written into secret columns.
 
         What has less than four letters is in many a text that does not tell it.
         """
         pairs = ((table, pair) for table, rows in written for row in rows for pair in row.items())
         values = (value for table, (name, value) in pairs if self.hides(table, name))
-        for one in (form for value in values for form in (repr(value), str(value))):
-            text = text.replace(one, "***") if len(one) >= _TELLING else text
-        return text
+        forms = [form for value in values for form in (repr(value), str(value))]
+        telling = [form for form in forms if len(form) >= _TELLING]
+        return lambda text: reduce(lambda left, form: left.replace(form, "***"), telling, text)
 
     def shown(self, table: str, column: str, value: object) -> str:
         """Return a value of a column as a person may read it."""

@@ -145,11 +145,11 @@ class Instruments:
         facts, self._facts, self.log = self._facts, None, None
         return facts
 
-    def masked(self, text: str) -> str:
-        """Return a text without what was written into secret columns, by the test or the app."""
+    def mask(self) -> Callable[[str], str]:
+        """Return what takes out of a text what the test or the app wrote into secret columns."""
         asked = (*self.log.requests, *self.log.logins) if self.log else ()
         sides = [*self._doings.values(), *(one.doings for one in asked)]
-        return self.run.moments.mask.without(text, (named for one in sides for named in one.named))
+        return self.run.moments.mask.without(named for one in sides for named in one.named)
 
     def _told(self, log: Log) -> Facts:
         if not log.requests and (doubt := self.door.doubt(has_asked_another=log.has_asked_another)):
@@ -157,7 +157,7 @@ class Instruments:
         doings = dict(self._standing())
         self._wide = {level: rows for level, rows in self._wide.items() if level in doings}
         off = log.off | self.off
-        reading = Reading(self.run, log, doings, self._literals, self._wide, off, self.masked)
+        reading = Reading(self.run, log, doings, self._literals, self._wide, off, self.mask())
         try:
             return better(reading.facts(), self._facts)
         except Exception as error:  # noqa: BLE001 - a test never fails by who watches it

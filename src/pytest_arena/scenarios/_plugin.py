@@ -206,7 +206,7 @@ class Scenarios:
             return report
         if report.when == "setup":
             self._is_again = mapped.test in self._failed
-        sent = told(report, call.excinfo, item, self.instruments.masked)
+        sent = told(report, call.excinfo, item, self.instruments.mask)
         sent["again"] = self._is_again
         if report.failed:
             self._failed.add(mapped.test)

@@ -79,7 +79,7 @@ class SabotagePasses:
                 self._seconds[item.nodeid] = call.duration
         elif report.when in {"setup", "call", "teardown"}:
             error = call.excinfo.value if call.excinfo else None
-            why = told(report, call.excinfo, item, self._instruments.masked)
+            why = told(report, call.excinfo, item, self._instruments.mask)
             self._phases.append(_Phase(report, error, why.get("reason", "")))
         return report
 

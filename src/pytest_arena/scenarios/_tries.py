@@ -153,10 +153,12 @@ ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")  # another one in each run
 _PREFIXES = {"setup": "set-up: ", "teardown": "tear-down: "}
 
 
-def told(report: Any, excinfo: Any, item: Any, masked: Callable[[str], str]) -> dict[str, Any]:
+def told(
+    report: Any, excinfo: Any, item: Any, mask: Callable[[], Callable[[str], str]]
+) -> dict[str, Any]:
     """Return why a phase did not pass, in one line, and where; nothing of one that has.
 
-    Of its text ``masked`` leaves what may be read.
+    What ``mask`` returns leaves of its text what may be read.
     """
     if hasattr(report, "wasxfail"):
         return {"reason": _one_line(str(report.wasxfail).removeprefix("reason: "))}
@@ -171,7 +173,7 @@ def told(report: Any, excinfo: Any, item: Any, masked: Callable[[str], str]) -> 
         reason = excinfo.value.what  # that it is a stub says its status
     else:
         reason = str(excinfo.exconly(tryshort=True))
-    reason = masked(reason).removeprefix("pytest_arena.errors.").replace(f"{root}{os.sep}", "")
+    reason = mask()(reason).removeprefix("pytest_arena.errors.").replace(f"{root}{os.sep}", "")
     return {
         "reason": _PREFIXES.get(report.when, "") + _one_line(ADDRESS.sub("0x…", reason)),
         "place": _place(excinfo, item.path, root) if excinfo is not None else "",
