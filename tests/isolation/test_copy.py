@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 import sys
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -15,12 +16,12 @@ from pytest_arena._product import Held
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._sql import OwnConnection
 from pytest_arena._sqlite._wal import LiveLog, Wal
-from pytest_arena._sqlite._ways import LiveFile, Pages, works
+from pytest_arena._sqlite._ways import LiveFile, Pages, is_supported, works
 from tests.isolation import conformance
 from tests.isolation.conformance import CHECKS, ROLLING_BACK, new_world
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.isolation.conformance import World
@@ -88,6 +89,107 @@ def test_a_file_that_is_deleted_before_it_is_opened(tmp_path: Path) -> None:
             isolation.live.unlink()
             isolation.leave()
         assert isolation.generation > before
+
+
+SEEN_FROM_OUTSIDE = pytest.mark.skipif(not is_supported(), reason="on Linux only")
+
+
+@pytest.fixture
+def seen(tmp_path: Path) -> Iterator[tuple[Copy, sqlite3.Connection]]:
+    """A file that the app has made, and that the isolation has not opened."""
+    isolation = Copy(tmp_path / "live.db", None)
+    isolation.enter()
+    with closing(isolation), closing(sqlite3.connect(isolation.live)) as app:
+        app.execute("CREATE TABLE plain (id)")
+        yield isolation, app
+
+
+@SEEN_FROM_OUTSIDE
+def test_what_stands_before_a_request_is_seen_from_outside(
+    seen: tuple[Copy, sqlite3.Connection],
+) -> None:
+    """No connection is made for it; who asks what has changed gets the rows, and no file stays."""
+    isolation, app = seen
+    before = isolation.moment()
+    assert isolation.moment() is before is not None
+    app.execute("INSERT INTO plain VALUES (7)")
+    assert isolation.moment() is before, "nobody has committed"
+    app.commit()
+    after = isolation.moment()
+    assert after is not before
+    assert isolation._opened is None
+    [rows] = isolation.rows_changed(before, after)
+    assert (rows.table, rows.gone, rows.come) == ("plain", (), ((7,),))
+    assert isolation.rows_changed(after) == []
+    isolation.close()
+    assert [file.name for file in isolation.live.parent.glob("live.db.level-*")] == []
+
+
+@SEEN_FROM_OUTSIDE
+@pytest.mark.parametrize("begin", ["BEGIN EXCLUSIVE", "PRAGMA locking_mode = EXCLUSIVE"])
+def test_whoever_has_the_file_to_himself_is_not_looked_at(
+    seen: tuple[Copy, sqlite3.Connection], begin: str
+) -> None:
+    """What he writes may be there by halves, and its number need not move."""
+    isolation, app = seen
+    before = isolation.moment()
+    app.execute(begin)
+    app.execute("INSERT INTO plain VALUES (7)")
+    app.execute("COMMIT")
+    if "PRAGMA" not in begin:
+        assert isolation.moment() not in (None, before)
+        return
+    assert isolation.moment() is None
+
+
+@SEEN_FROM_OUTSIDE
+def test_a_look_takes_no_lock_away(seen: tuple[Copy, sqlite3.Connection]) -> None:
+    """To close a descriptor would: another process would write into the app's transaction."""
+    isolation, app = seen
+    app.execute("INSERT INTO plain VALUES (7)")
+    for _ in range(3):
+        assert isolation.moment() is not None
+    write = (
+        "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+    )
+    other = [sys.executable, "-c", write, str(isolation.live)]
+    assert "locked" in subprocess.run(other, capture_output=True, text=True, check=False).stderr
+    app.commit()
+    assert subprocess.run(other, capture_output=True, check=False).returncode == 0
+
+
+@SEEN_FROM_OUTSIDE
+def test_whoever_commits_meanwhile_waits_for_a_look(seen: tuple[Copy, sqlite3.Connection]) -> None:
+    """A picture that is taken in the middle of a commit would hold half of it."""
+    isolation, app = seen
+    isolation.moment()
+    assert isolation._onlooker is not None
+    app.execute("PRAGMA busy_timeout = 0")
+    app.execute("INSERT INTO plain VALUES (7)")
+    with (
+        isolation._onlooker._reading(),
+        pytest.raises(sqlite3.OperationalError, match="locked"),
+    ):
+        app.commit()
+    app.commit()
+
+
+@SEEN_FROM_OUTSIDE
+@pytest.mark.parametrize("change", ["PRAGMA journal_mode = WAL", "another file"])
+def test_what_cannot_be_seen_from_outside_is_opened(
+    seen: tuple[Copy, sqlite3.Connection], change: str
+) -> None:
+    """A file with a log, and another one in its place."""
+    isolation, app = seen
+    isolation.moment()
+    if change == "another file":
+        isolation.live.rename(f"{isolation.live}-old")
+        with closing(sqlite3.connect(isolation.live)) as another:
+            another.execute("CREATE TABLE plain (id)")
+    else:
+        app.execute(change)
+    assert isolation.moment() is not None
+    assert isolation._opened is not None
 
 
 def test_a_lock_that_is_there_before_it_is_opened(tmp_path: Path) -> None:

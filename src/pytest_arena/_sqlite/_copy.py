@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import weakref
 from collections import Counter
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 _PATIENCE, _STEP = 0.2, 0.002  # a commit is over in less
-# A copy costs 0.5 ms at this size. A larger file pays its log's length where it has one, and
-# nothing where it has none: then nobody is told what it held, unless he asks for it.
-_SMALL = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -71,9 +67,10 @@ class Copy:
         # A file that nobody has made yet is opened when somebody asks for what stands in it: most
         # of those in the place of memory end with their tests before that.
         is_there = base is not None or live.exists()
-        nothing = None if is_there else ways.Picture(_nothing(live.parent))
+        nothing = None if is_there else ways.Picture(sql.write_nothing(live.parent))
         self._open = partial(Restorer, live, base or nothing, self.fast, tell, self.restored)
         self._opened: Restorer | None = None
+        self._onlooker: ways.Onlooker | None = None  # until then
         self._missed = 0  # how often it was not there: who is connected has one that was deleted
         self._levels: list[ways.Picture] = []
         with self._telling():  # what each level began with, that of no level first
@@ -93,6 +90,15 @@ class Copy:
     def _file(self) -> Restorer:
         self._opened = self._opened or self._open()
         return self._opened
+
+    @property
+    def _seen_from(self) -> Restorer | ways.Onlooker:
+        """From where it is seen: from outside, as long as nobody asks for more."""
+        if self._opened is None and ways.is_supported() and self.live.exists():
+            self._onlooker = self._onlooker or ways.Onlooker(self.live)
+            if self._onlooker.sees():
+                return self._onlooker
+        return self._opened or self._file
 
     @property
     def _is_nothing(self) -> bool:
@@ -218,11 +224,11 @@ class Copy:
             return None
 
     def _moment_now(self, *, exact: bool) -> Moment | None:
-        file = self._file
+        file = self._file if exact else self._seen_from
         file.check_place()
         at = file.turn, file.control.data_version()  # first: see Restorer.take()
         if self._moment is None or self._moment.at != at:
-            picture = file.now if at[1] == file.version else file.glance(exact=exact)
+            picture = file.glance(at[1], exact=exact)
             if picture is None:
                 return None
             self._moment = Moment(picture, at)
@@ -277,6 +283,9 @@ class Copy:
 
     def close(self) -> None:
         """Let go of the live file and of the pictures."""
+        onlooker, self._onlooker = self._onlooker, None
+        if onlooker is not None:
+            onlooker.close()
         if self._opened is not None:
             self._opened.close()
 
@@ -341,7 +350,7 @@ class Restorer:
         sql.leave_wal_alone(self.control)
         self._backup = ways.Backup(self._live)
         self._ways = [way(self._live) for way in self._fast] if ways.is_supported() else []
-        self._identity = _identity(self.live)
+        self._identity = sql.identity(self.live)
 
     def close(self) -> None:
         """Let go of the file, and remove its pictures."""
@@ -358,7 +367,7 @@ class Restorer:
 
     def is_in_place(self) -> bool:
         """Whether the file at the path is still the one that was opened."""
-        return _identity(self.live) == self._identity
+        return sql.identity(self.live) == self._identity
 
     def check_place(self) -> None:
         """Raise ``FileNotFoundError`` where it is not."""
@@ -388,12 +397,14 @@ class Restorer:
         self._settle(self._kept(self._backup.take()), version)
         return self.now
 
-    def glance(self, *, exact: bool) -> ways.Picture | None:
+    def glance(self, version: int, *, exact: bool) -> ways.Picture | None:
         """Return a picture of what stands, by which nothing is to be brought back.
 
         None where that is not cheap, and need not be exact.
         """
-        is_cheap = exact or self.live.stat().st_size <= _SMALL
+        if version == self.version:
+            return self.now
+        is_cheap = exact or self.live.stat().st_size <= ways.SMALL
         for way in self._trusted():
             if way.has_wal or is_cheap:
                 with suppress(ways.Unfit, OSError):
@@ -484,21 +495,3 @@ class Restorer:
         for way in self._ways:
             way.settle(picture, version)
         self._stands_at(picture, version)
-
-
-@cache
-def _nothing(folder: Path) -> Path:
-    """Return a database that holds nothing: each engine in memory begins with it."""
-    file = folder / "~nothing"  # no database is called so
-    with closing(sql.open_memory()) as memory:
-        memory.copy_to_file(file)
-    return file
-
-
-def _identity(file: Path) -> tuple[int, int] | None:
-    """Which file is at a path now, None for no file. Costs a microsecond or two."""
-    try:
-        status = os.stat(file)  # noqa: PTH116 - asked at each boundary: a third of Path's time
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
 import sys
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._ways import NEVER, WAL_MODE, LiveFile, Picture, Unfit, copy_start
+from pytest_arena._sqlite._ways import (
+    NEVER,
+    WAL_MODE,
+    LiveFile,
+    Picture,
+    Unfit,
+    copy_start,
+    lock_bytes,
+)
 
 if sys.platform == "linux":
     import fcntl
@@ -90,11 +97,7 @@ class LiveLog:
             self._lock(fcntl.F_UNLCK)
 
     def _lock(self, kind: int) -> None:
-        lock = struct.pack("hhqqi4x", kind, os.SEEK_SET, _LOCKS_AT, _LOCKS, 0)
-        try:
-            fcntl.fcntl(self._index(), fcntl.F_OFD_SETLK, lock)
-        except OSError as error:
-            raise sql.Busy("a reader or a writer holds a lock on the log") from error
+        lock_bytes(self._index(), kind, _LOCKS_AT, _LOCKS)
 
     def _index(self) -> int:
         return self._live.beside(self._index_path)
