@@ -71,10 +71,11 @@ def until(ask: Callable[[], _Answer], *, within: float, step: float = 0.001) -> 
 def alive(known: WeakKeyDictionary[_Key, Any]) -> list[_Key]:
     """Return the keys, while other threads add some and take some away.
 
-    ``keyrefs`` reads them in one step. Whatever else walks such a dictionary runs Python between
-    two of them, and raises where it has changed by then.
+    ``data``, what it has inside, is read in one step. Whatever else walks such a dictionary runs
+    Python between two of them, and raises where it has changed by then.
     """
-    return [key for reference in known.keyrefs() if (key := reference()) is not None]
+    data = known.data  # type: ignore[attr-defined] # typeshed has it not
+    return [key for reference in [*data] if (key := reference()) is not None] if data else []
 
 
 def run_in_new_loop(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -237,7 +237,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     run = item.config.stash[RUN]
     plan = item.stash.get(PLAN, None)
     run.open(plan or _planned(item, run), functools.partial(_client_options, item))
-    if (scenarios := item.config.stash[SCENARIOS]) is not None:
+    if run.watcher is not None and (scenarios := item.config.stash[SCENARIOS]) is not None:
         scenarios.begin(item)
 
 
@@ -259,7 +259,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """The test's level is open, and its own function is called by the arena."""
     run = item.config.stash[RUN]
     run.fixtures.enter_test()
+    function = getattr(item, "obj", None)
     try:
+        if not (inspect.iscoroutinefunction(function) or hasattr(function, "hypothesis")):
+            return (yield)  # pytest calls it as it is
         with _conducted(item, run):
             return (yield)
     except BaseException:
@@ -300,22 +303,23 @@ def pytest_runtest_makereport(
     run = item.config.stash[RUN]
     if run.watcher is not None and run.watcher.is_rehearsing:
         return report  # nobody reads of it
-    if (facts := item.config.stash[FACTS]).travel:
+    if report.when == "teardown" and (facts := item.config.stash[FACTS]).travel:
         facts.attach(report)
     if call.excinfo is not None:
         run.ledger.mark_reported(*causes(call.excinfo.value))
         _report.show_users_lines(report, call.excinfo, item.config.option)
         _report.explain(report, call.excinfo.value)
-    if report.failed and report.when == "call":
+    if report.outcome == "failed" and report.when == "call":
         raised = call.excinfo.value if call.excinfo else None
         _report.show_server(report, run.test.broken if run.test else [], raised)
         _report.show_processes(report, run.outputs())
-    if refused := run.ledger.unreported(item.nodeid):
+    if run.ledger.refusals and (refused := run.ledger.unreported(item.nodeid)):
         run.ledger.mark_reported(*refused)
         _report.tell_of(report, refused)
-    if report.failed and report.when != "teardown":  # then the level is gone
+    if report.outcome == "failed" and report.when != "teardown":  # then the level is gone
         _report.show_story(report, run.story())
-    report.sections += [("arena", text) for text in run.reported(report.when, report.outcome)]
+    for text in run.reported(report.when, report.outcome):
+        report.sections.append(("arena", text))
     return report
 
 

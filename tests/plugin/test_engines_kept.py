@@ -144,3 +144,36 @@ def test_the_first_one_is_each_tests_own_pitfall_099(example: Example, conftest:
     """P1: `db_session` means the engine of this test, and not the first one that is still there."""
     files = {"pytest.ini": CONFIG, "app.py": APP, "test_it.py": SEEN.format()}
     replace(example, files={**files, "conftest.py": conftest}, env={}).run().expect(passed=3)
+
+
+OF_A_MODULE = SEEN.format().replace("@pytest.fixture\n", '@pytest.fixture(scope="module")\n')
+OF_A_MODULE = OF_A_MODULE.replace("turn):", "turn):\n    db_session.query(Hero).delete()")
+# The module's fixture makes the engine alone: the first test to connect makes its tables.
+LATE = SEEN.format().replace(
+    """@pytest.fixture
+def session():
+""",
+    """@pytest.fixture(scope="module")
+def engine():
+""",
+)
+LATE = LATE.replace(
+    "    Base.metadata.create_all(engine)\n",
+    """    return engine
+
+@pytest.fixture
+def session(engine):
+    Base.metadata.create_all(engine)
+""",
+)
+
+
+@pytest.mark.parametrize("conftest", [KEPT, ""], ids=["kept", "as FastAPI has it"])
+@pytest.mark.parametrize("text", [OF_A_MODULE, LATE], ids=["with tables", "engine alone"])
+def test_the_first_one_is_each_modules_own_pitfall_099(
+    example: Example, conftest: str, text: str
+) -> None:
+    """P1: so does an engine that a module's fixture made, with others beside it."""
+    files = {"pytest.ini": CONFIG, "app.py": APP, "test_one.py": text, "test_two.py": text}
+    run = replace(example, files={**files, "conftest.py": conftest}, env={}).run()
+    run.expect(passed=6)

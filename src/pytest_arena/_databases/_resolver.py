@@ -47,8 +47,8 @@ _MANY = 16  # databases, beside those in use: then engines are looked for that a
 class Level:
     """A state of all databases that is entered and left.
 
-    ``serial`` is a test's or an example's own number, by which it is known what was taken in it;
-    0 for a wider fixture's.
+    ``serial`` is a test's or an example's own number, by which it is known what was taken in it; a
+    negative one is a wider fixture's.
     """
 
     owner: object
@@ -179,7 +179,7 @@ class Databases:
         return bool(database.file) and database.file in self.known.exported
 
     def serial(self) -> int:
-        """The serial of the level on top: a test's or an example's, 0 for a wide fixture's."""
+        """The serial of the level on top, 0 where there is none."""
         # What a builder takes and keeps is no leak of the test that happens to need the template.
         return self.levels[-1].serial if self.levels and self.build() is None else 0
 
@@ -239,29 +239,30 @@ class Databases:
         Those in memory end with their engines, if not with a level. On a file, one that only
         engines meant which are disposed of, or gone, starts from its template at its next use.
         """
-        if len(self.provisioned()) >= self._many:
+        if len(self.known.by_key) >= self._many and len(self.provisioned()) >= self._many:
             gc.collect()  # an engine that was never disposed of waits for it
             self._many = len(self.provisioned()) + _MANY
-        used = _used_by_the_app(self.known)
-        dropped = [
-            one for one in [*self.known.by_key.values()] if one not in used and self._may_drop(one)
-        ]
+        left = [one for one in [*self.known.by_key.values()] if self._may_drop(one)]
+        used = _used_by_the_app(self.known) if left else ()
+        dropped = [one for one in left if one not in used]
         for database in dropped:
             self.known.drop(database)
         return dropped
 
     def drop_with_level(self, database: Database, level: Level) -> bool:
-        """Drop a database in memory with the level that it was made in. Returns whether it was.
+        """Drop a database in memory with the level that it, or its engine, was made in.
 
         It was nowhere before, and whoever keeps its engine has a new one at its next use. Not the
         app's first one, as long as an engine of a wider level uses it, nor one that a session of
-        ours is on.
+        ours is on. Returns whether it was dropped.
         """
         if database.key.kind != "memory":
             return False
         dialects = self.known.dialects_of(database)
         if {level.serial} == {*map(level_of, dialects)} != {0}:
             pass_over(dialects)  # a cache may keep the engine, which is no later test's
+        elif database.level is not level:
+            return False
         ours = [self.known.by_engine.get(engine.dialect) for engine in self.known.own]
         is_used = database is self.known.primary and database in _used_by_the_app(self.known)
         if is_over := not is_used and database not in ours:

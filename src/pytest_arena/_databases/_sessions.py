@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
@@ -136,7 +136,7 @@ class Sessions:
     is_used: bool = False  # whether any was opened
     _sync: list[FreshSession] = field(default_factory=list)
     _async: list[AsyncSession] = field(default_factory=list)
-    _async_turn: AnyLoopMutex = field(default_factory=AnyLoopMutex)  # of gathered requests
+    _async_turn: AnyLoopMutex | None = None  # of gathered requests, once there is one
     # Of sync requests that are made in several threads at once.
     _turn: threading.RLock = field(default_factory=threading.RLock)
 
@@ -152,13 +152,14 @@ class Sessions:
         sync, kind = _session_classes(is_sqlmodel="sqlmodel" in sys.modules)
         session = kind(engine, sync_session_class=sync, expire_on_commit=False)
         self._async.append(session)
+        self._async_turn = self._async_turn or AnyLoopMutex()
         self.is_used = True
         return session
 
     async def acommit(self) -> None:
         """Commit pending work, so that a request sees it; also under gathered requests."""
         self.commit_sync_sessions()
-        async with self._async_turn:
+        async with self._async_turn or nullcontext():
             for session in filter(_has_work, self._async):
                 with _said_whose("await db_session.flush()"):
                     await session.commit()

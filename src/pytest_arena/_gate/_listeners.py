@@ -221,7 +221,7 @@ def _find_again(dialect: Dialect) -> None:
 
 
 def level_of(dialect: Dialect) -> int:
-    """Return the serial of the level in which its first engine was made; 0 for a wider one."""
+    """Return the serial of the level in which its first engine was made; 0 outside of any."""
     return _levels.get(dialect, 0)
 
 

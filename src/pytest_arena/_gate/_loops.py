@@ -29,7 +29,7 @@ from pytest_arena._product import nothing
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 _T = TypeVar("_T")
@@ -110,10 +110,16 @@ class AnyLoopQueue(QueueCommon[_T]):
     that waits.
     """
 
-    def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's signature
+    def __init__(
+        self,
+        maxsize: int = 0,
+        use_lifo: bool = False,  # noqa: FBT001, FBT002 - SQLAlchemy's signature
+        *,
+        holds: Iterable[_T] = (),
+    ) -> None:
         self.maxsize = maxsize
         self.use_lifo = use_lifo
-        self._items: deque[_T] | list[_T] = deque()
+        self._items: deque[_T] | list[_T] = deque(holds)
         self._guard = threading.RLock()
         # Who waits, by loops. What holds between any two steps: in each row, as many are told to
         # look as there are things to take, or all of them.
@@ -245,8 +251,7 @@ class AnyLoopMutex:
     """
 
     def __init__(self) -> None:
-        self._token: AnyLoopQueue[None] = AnyLoopQueue(maxsize=1)
-        self._token.put_nowait(None)
+        self._token: AnyLoopQueue[None] = AnyLoopQueue(maxsize=1, holds=[None])
 
     def locked(self) -> bool:
         """Tell whether somebody holds it."""

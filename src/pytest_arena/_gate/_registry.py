@@ -282,8 +282,8 @@ class Registry:
 
     def taken(self) -> list[Checkout]:
         """Return the connections that are out of their pools."""
-        # Twenty times a test: what it has inside knows these very references.
-        return [taken for one in self._taken.keyrefs() if (taken := self._taken.data.get(one))]  # type: ignore[attr-defined] # typeshed has it not
+        # Twenty times a test: what it has inside is read in one step, see `alive`.
+        return [*self._taken.data.values()]  # type: ignore[attr-defined] # typeshed has it not
 
     def idle(self) -> Iterator[tuple[Any, ConnectionRecord]]:
         """Yield the connections that are in their pools, and stay there so long, and what is known.

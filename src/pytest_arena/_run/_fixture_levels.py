@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._resolver import Level
@@ -35,6 +36,8 @@ class WideFixture:
     finish: Callable[[], object]
     askers: tuple[WideFixture, ...] = ()
     """Those in whose set-up ``getfixturevalue`` asked for it, the innermost last."""
+    serial: int = field(default_factory=count(-1, -1).__next__)
+    """Of its levels: one that was clean was dropped, and there is another at its tear-down."""
 
 
 class FixtureLevels:
@@ -110,6 +113,8 @@ class FixtureLevels:
     def _await_late_work(self, test: RunningTest) -> None:
         late_work = test.late_work
         by_socket = self._apps.drain(is_short=test.failed)
+        if not (test.app_runs or by_socket or late_work.has_begun or late_work.cut_off):
+            return
         if not test.failed:  # a coroutine has waited in its loop, and not for its fixtures
             late_work.cut_off += [*by_socket, *test.left_open()]
             for app_run in test.app_runs:
@@ -123,6 +128,8 @@ class FixtureLevels:
             self._ledger.note(f"{{test}} {told}: {line}")
 
     def _close_clients(self, test: RunningTest) -> None:
+        if not (test.sessions.is_used or test.app_runs):
+            return
         with ExitStack() as stack:  # last in, first out, and one failure stops no other
             if test.sessions.is_used:
                 stack.callback(test.sessions.close)
@@ -163,7 +170,7 @@ class FixtureLevels:
         A level in which nothing was written is dropped at once; one whose set-up failed is left
         at once.
         """
-        levels, level = self.levels, Level(owner, owner.name)
+        levels, level = self.levels, Level(owner, owner.name, owner.serial)
         with self._below_the_test(), self._tasks.of_a_wide_fixture(), self._set_up(owner):
             levels.enter(level)
             try:
@@ -211,7 +218,8 @@ class FixtureLevels:
         level = self.levels.find(owner)
         if level is None:
             try:
-                self.levels.enter(Level(owner, owner.name))  # its tear-down may write
+                # Its tear-down may write.
+                self.levels.enter(Level(owner, owner.name, owner.serial))
             except ArenaError as error:
                 # Raised here it would leave pytest's fixture half torn down, for all other tests.
                 self._ledger.note(error.what)

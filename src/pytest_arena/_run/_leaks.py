@@ -68,13 +68,12 @@ class HeldByFixtures:
 
         One that an earlier test has left, in a registry, is no fixture's.
         """
-        here, begun = threading.current_thread(), open_transactions(gate)
-        threads = [one for one in threading.enumerate() if one.name not in NOBODYS]
-        others = frozenset(one.ident or 0 for one in threads if one is not here)
-        writes = sum(one.writes for one in begun)
+        here, begun = threading.get_ident(), open_transactions(gate)
+        threads = {one.ident or 0 for one in threading.enumerate() if one.name not in NOBODYS}
+        writes = sum(one.writes for one in begun) if begun else 0
         held = {one.hash_key: WeakSet(map(inspect, one)) for one in sessions_in_use()}
         sessions = session_numbers().difference(sessions_of_tests)
-        return cls(begun, writes, sessions, others, held)
+        return cls(begun, writes, sessions, frozenset(threads - {here}), held)
 
     def without(self, others: HeldByFixtures) -> HeldByFixtures:
         """Return what is held here and not there."""
@@ -99,7 +98,9 @@ def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Ch
 
 
 def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
-    taken = [one for one in gate.registry.taken() if not is_of(one.thread, before.threads)]
+    if not (out := gate.registry.taken()):
+        return []
+    taken = [one for one in out if not is_of(one.thread, before.threads)]
     begun = [one for one in taken if one.in_transaction and one not in before.transactions]
     idle = [one for one in taken if one.serial == serial and one not in begun]
     held = _entries_of(before.sessions) + gate.registry.entries_of_others(serial) if idle else []
@@ -238,7 +239,7 @@ class Overrides:
 
 def _is_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
     # By identity: what an app keeps there (arrays, engines) need not be comparable.
-    return one.keys() == other.keys() and all(one[key] is other[key] for key in one)
+    return one.keys() == other.keys() and (not one or all(one[key] is other[key] for key in one))
 
 
 def _mutable_parts(app: object) -> list[tuple[str, dict[Any, Any]]]:
@@ -276,9 +277,14 @@ class LateWork:
                 self._threads_before = frozenset({*_threads_at_work(), *_threads_in_greenlets()})
             self._tasks_before[loop] = WeakSet(asyncio.all_tasks(loop))
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a request was served, or something given to a thread."""
+        return bool(self._tasks_before or self.pieces)
+
     def lines(self) -> list[str]:
         """Return where each stands that still works: none, where no request was served."""
-        if not (self._tasks_before or self.pieces):
+        if not self.has_begun:
             return []
         here = asyncio.current_task() if running_loop() else None
         tasks = [
@@ -302,6 +308,8 @@ class LateWork:
         ``late`` is told at what a thread is that somebody else has begun: a library's.
         """
         self.is_over = True
+        if not self.has_begun:
+            return
         late.update({thread: stack[-1] for thread, stack in self.threads().items()})
         for piece in alive(self.pieces):
             piece.cancel()
@@ -441,8 +449,9 @@ class Tasks:
         lines: list[str] = []
         # This thread may run none of another thread's, and none inside another loop.
         here = threading.get_ident() if running_loop() is None else None
-        for loop, thread in list(self._threads.items()):
-            left = self._left(loop) if thread == here and not loop.is_closed() else []
+        for loop in alive(self._threads):
+            is_idle = self._threads.get(loop) == here and not loop.is_closed()
+            left = self._left(loop) if is_idle else []
             for task in left:
                 lines.append(str(line_of_coroutine(task.get_coro()) or task.get_name()))
                 task.cancel()

@@ -85,6 +85,12 @@ class LevelHooks(Protocol):
         """
 
 
+def _call(hook: Any, level: Level) -> None:
+    """Call a hook of ours, where somebody has it: the way to nobody takes longer than the look."""
+    if hook.get_hookimpls():
+        hook(level=level)
+
+
 # Seconds; others work in another thread, or in a loop, and come to an end.
 _PATIENCE, _PATIENCE_WITH_OTHERS, _STEP = 0.1, 1.0, 0.002
 
@@ -108,7 +114,10 @@ class Levels:
 
     def find(self, owner: object) -> Level | None:
         """Return the level of a fixture or a test, None if it has none."""
-        return next((level for level in self._stack if level.owner is owner), None)
+        for level in self._stack:
+            if level.owner is owner:
+                return level
+        return None
 
     def above(self, level: Level) -> list[Level]:
         """Return the levels above this one, the top first."""
@@ -121,13 +130,12 @@ class Levels:
         self._cut_to(number)
         entered: list[Isolation] = []
         try:
-            for database in self._databases.provisioned():
-                isolation = self._databases.ensure(database)
+            for database, isolation in self._isolations():
                 enter = partial(self._databases.provision.enter, isolation, database, level)
                 self._with_patience(enter, _PATIENCE_WITH_OTHERS)
                 entered.append(isolation)
-                # A wider fixture may write to it, and then it is that fixture's as well.
-                database.level = database.level if level.is_test else None
+                # A wider fixture that slips below it may write to it: it is that one's as well.
+                database.level = database.level if database.level in self._stack else None
         except (Held, ArenaError) as error:
             for isolation in entered:
                 isolation.forget()
@@ -142,7 +150,7 @@ class Levels:
         held = _leaks.HeldByFixtures.now(self._gate, self._sessions_of_tests)
         self._before[level] = held.without(of_the_test) if of_the_test else held
         self._ledger.isolation_seconds += _process.seconds() - started
-        self._hooks.pytest_arena_enter(level=level)
+        _call(self._hooks.pytest_arena_enter, level)
 
     def end_leaks(self, level: Level | None, serial: int) -> None:
         """End the transactions and take back the connections that a level's owner has left.
@@ -173,7 +181,7 @@ class Levels:
         now = _leaks.HeldByFixtures.now(self._gate)
         for level in self._stack[::-1]:
             held = now.without(self.held_before(level))
-            if not level.serial or not self.drop_if_clean(level):
+            if not level.is_test or not self.drop_if_clean(level):
                 break
             dropped[level] = held
         return dropped
@@ -181,10 +189,10 @@ class Levels:
     @unbroken()
     def drop_if_clean(self, level: Level) -> bool:
         """Forget a level in which nothing was written, if it is the top one."""
-        isolations = [self._databases.ensure(one) for one in self._databases.provisioned()]
+        isolations = [isolation for _, isolation in self._isolations()]
         if self._stack[-1] is not level or not all(one.is_clean() for one in isolations):
             return False
-        self._hooks.pytest_arena_leave(level=level)
+        _call(self._hooks.pytest_arena_leave, level)
         self._stack.pop()
         self._before.pop(level, None)
         for isolation in isolations:
@@ -198,16 +206,16 @@ class Levels:
         Raises:
             IsolationError: an open transaction is in the way, which goes on.
         """
-        left: list[Database] = []
+        left: list[tuple[Database, Isolation]] = []
         try:
-            for database in self._databases.provisioned():
-                self._databases.ensure(database).leave()
-                left.append(database)
+            for database, isolation in self._isolations():
+                isolation.leave()
+                left.append((database, isolation))
         except Held as error:
             raise _leaks.lost_error(_leaks.open_transactions(self._gate), level.name) from error
         finally:
-            for database in left:
-                self._databases.provision.enter(self._databases.ensure(database), database, level)
+            for database, isolation in left:
+                self._databases.provision.enter(isolation, database, level)
             self._gate.let_go_of_stale()
 
     @unbroken()
@@ -228,14 +236,14 @@ class Levels:
         failed: list[Exception] = []
         try:
             try:
-                self._hooks.pytest_arena_leave(level=level)
+                _call(self._hooks.pytest_arena_leave, level)
             except Exception as error:  # noqa: BLE001 - told when the databases are back
                 failed.append(error)
             if level.is_test:
                 self._gate.end_raw(level.serial)
-            for database in self._databases.provisioned():
+            for database, isolation in self._isolations():
                 try:
-                    changed += [database.name] * self._taken_back(database, level)
+                    changed += [database.name] * self._taken_back(database, isolation, level)
                 except ArenaError as error:  # the other databases are left all the same
                     failed.append(error)
         finally:  # also where somebody rang twice
@@ -251,10 +259,13 @@ class Levels:
             raise failed[0]
         return changed
 
+    def _isolations(self) -> list[tuple[Database, Isolation]]:
+        every = ((one, one.isolation) for one in self._databases.provisioned())
+        return [(one, isolation) for one, isolation in every if isolation is not None]
+
     def _cut_to(self, number: int) -> None:
         """Have only so many levels, on all databases: somebody was broken off at the others."""
-        for database in self._databases.provisioned():
-            isolation = self._databases.ensure(database)
+        for database, isolation in self._isolations():
             while isolation.depth > number:
                 reason = f"{database.name}: arena was broken off at it (a timeout, Ctrl-C)"
                 try:
@@ -269,15 +280,15 @@ class Levels:
         isolation.leave_by_force()
         self._ledger.note(f"{reason}; {database.product.forced}")
 
-    def _taken_back(self, database: Database, level: Level) -> bool:
+    def _taken_back(self, database: Database, isolation: Isolation, level: Level) -> bool:
         """Whether there was a change in a database, which is as it was before this level."""
-        isolation = self._databases.ensure(database)
         if isolation.depth < len(self._stack):
             return False  # it was done when somebody broke in
-        if database.level is level:
+        is_its_own = database.level is level
+        if (is_its_own or not level.is_test) and self._databases.drop_with_level(database, level):
+            return True
+        if is_its_own:
             database.level = None  # it would keep the test
-            if self._databases.drop_with_level(database, level):
-                return True
         reason = (
             f"{database.name}: locked by a connection that arena does not know or cannot end "
             "(another process, a half-read cursor)"

@@ -125,8 +125,7 @@ class ArenaRun:
 
     def _leave_what_was_broken_off(self) -> None:
         """Between two tests there is no test's level, unless Ctrl-C or a timeout was too quick."""
-        level = next((one for one in self.databases.levels if one.serial), None)
-        if level is not None:
+        for level in [one for one in self.databases.levels if one.is_test][:1]:
             try:
                 self.fixtures.leave_unfinished(level)
             except ArenaError as error:  # it is gone all the same, and this is another test
@@ -139,7 +138,7 @@ class ArenaRun:
     def interrupt(self) -> None:
         """End the statements of a test that was broken off; harmless where none runs."""
         for taken in self.connections.taken():
-            if taken.serial and taken.handle is not None:
+            if taken.serial > 0 and taken.handle is not None:
                 taken.handle.interrupt()
 
     def settle(self) -> list[Exception]:
@@ -152,7 +151,8 @@ class ArenaRun:
             self.fixtures.settle_test()
         finally:
             if test is not None:
-                self._tell_lost_writes(test)
+                if test.turns:
+                    self._tell_lost_writes(test)
                 asked = [one for turn in test.turns if not turn.is_quiet for one in turn.records]
                 for one in asked:
                     self._askers.setdefault((one.method, one.path), test.plan.name)
@@ -180,8 +180,8 @@ class ArenaRun:
             self.ledger.note(f"{{test}}: {self._told_lost.setdefault(one.line, told)}")
 
     def _facts(self, test: RunningTest) -> TestFacts:
-        provisioned = self.databases.provisioned()
-        used = [one.name for one in provisioned if one.key in self.connections.used]
+        keys = self.connections.used
+        used = [one.name for one in self.databases.provisioned() if one.key in keys] if keys else []
         return TestFacts(
             name=test.plan.name,
             databases=tuple(dict.fromkeys([*used, *test.changed])),

@@ -93,9 +93,9 @@ class FactsOfProcesses:
         self.summary: Summary | None = None
 
     def attach(self, report: Any) -> None:
-        """Have the facts of the test that was settled last travel with its report."""
+        """Have the facts of the test that was settled last travel with its last report."""
         number = len(self._ledger.tests) - 1
-        if report.when == "teardown" and number >= self._next:
+        if number >= self._next:
             self._next = number + 1
             facts = asdict(self._ledger.tests[number])
             report.arena_facts = {"process": os.getpid(), "number": number, "facts": facts}
