@@ -266,13 +266,15 @@ class KnownDatabases:
 
     # Before any engine.
 
-    def know_engines(self) -> bool:
+    def know_engines(self, asking: Dialect | None = None) -> bool:
         """Look for the app's engines; those that have not connected yet count as well.
 
-        Returns whether it is known on which product the app is.
+        One that asks right now need not be asked itself, where there is no other. Returns whether
+        it is known on which product the app is.
         """
-        if self.primary is None:
-            self.choose_primary([one for one in map(asked_by_engine, engines_in_use()) if one])
+        engines = engines_in_use() if self.primary is None else []
+        if any(engine.dialect is not asking for engine in engines):
+            self.choose_primary([one for one in map(asked_by_engine, engines) if one])
         return self.primary is not None or self._former is not None
 
     def choose_primary(self, asked: list[Asked]) -> None:

@@ -108,7 +108,8 @@ class Databases:
         if (build := self.build()) is not None:
             return build.aim(self.known.find(asked))
         try:
-            self.known.know_engines()  # the oldest is the first, whichever connects first
+            # The oldest is the first, whichever connects first.
+            self.known.know_engines(asking=asked.dialect)
             database = self.known.register(asked)
         except ArenaError as error:
             raise self.ledger.refused(error) from None

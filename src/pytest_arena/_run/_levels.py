@@ -260,8 +260,8 @@ class Levels:
         return changed
 
     def _isolations(self) -> list[tuple[Database, Isolation]]:
-        every = ((one, one.isolation) for one in self._databases.provisioned())
-        return [(one, isolation) for one, isolation in every if isolation is not None]
+        every = [*self._databases.known.by_key.values()]
+        return [(one, kept) for one in every if (kept := one.isolation) is not None]
 
     def _cut_to(self, number: int) -> None:
         """Have only so many levels, on all databases: somebody was broken off at the others."""

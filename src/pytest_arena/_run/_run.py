@@ -151,8 +151,7 @@ class ArenaRun:
             self.fixtures.settle_test()
         finally:
             if test is not None:
-                if test.turns:
-                    self._tell_lost_writes(test)
+                self._tell_lost_writes(test)
                 asked = [one for turn in test.turns if not turn.is_quiet for one in turn.records]
                 for one in asked:
                     self._askers.setdefault((one.method, one.path), test.plan.name)

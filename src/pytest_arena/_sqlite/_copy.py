@@ -94,9 +94,10 @@ class Copy:
     @property
     def _seen_from(self) -> Restorer | ways.Onlooker:
         """From where it is seen: from outside, as long as nobody asks for more."""
-        if self._opened is None and ways.is_supported() and self.live.exists():
-            self._onlooker = self._onlooker or ways.Onlooker(self.live)
-            if self._onlooker.sees():
+        if self._opened is None and ways.is_supported():
+            if self._onlooker is None and self.live.exists():
+                self._onlooker = ways.Onlooker(self.live)
+            if self._onlooker is not None and self._onlooker.sees():
                 return self._onlooker
         return self._opened or self._file
 

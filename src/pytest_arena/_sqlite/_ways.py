@@ -186,8 +186,8 @@ class Glimpse(Picture):
         return self._file
 
 
-# Where SQLite has its locks: https://sqlite.org/fileformat2.html#the_lock_byte_page and os.h.
-_PENDING, _SHARED, _SHARED_SIZE = 0x40000000, 0x40000002, 510
+# Where SQLite's readers have their locks: os.h, https://sqlite.org/fileformat.html#the_lock_byte_page
+_SHARED, _SHARED_SIZE = 0x40000002, 510
 
 
 # A copy costs 0.5 ms at this size. A larger file pays its log's length where it has one, and
@@ -222,8 +222,11 @@ class Onlooker:
         """Look. False where it has a log, or nothing in it, or is not there any more."""
         if sql.identity(self._path) != self._identity:
             return False
-        with self._reading():
-            header = Header.of(os.pread(self._descriptor, _HEADER.size, 0))
+        # Asked, not taken: each call lets another thread have the interpreter, for milliseconds.
+        asked = self._descriptor, fcntl.F_RDLCK, _SHARED, _SHARED_SIZE
+        if lock_bytes(*asked, how=fcntl.F_OFD_GETLK) != fcntl.F_UNLCK:
+            raise sql.Busy("a writer has the file to itself")
+        header = Header.of(os.pread(self._descriptor, _HEADER.size, 0))
         self._counter = header.counter if header is not None else 0
         return header is not None and not header.is_wal
 
@@ -248,25 +251,24 @@ class Onlooker:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        # As SQLite's readers do: no new one while a writer waits for those that there are.
-        lock_bytes(self._descriptor, fcntl.F_RDLCK, _PENDING, 1)
-        try:
-            lock_bytes(self._descriptor, fcntl.F_RDLCK, _SHARED, _SHARED_SIZE)
-        finally:
-            lock_bytes(self._descriptor, fcntl.F_UNLCK, _PENDING, 1)
+        lock_bytes(self._descriptor, fcntl.F_RDLCK, _SHARED, _SHARED_SIZE)
         try:
             yield
         finally:
             lock_bytes(self._descriptor, fcntl.F_UNLCK, _SHARED, _SHARED_SIZE)
 
 
-def lock_bytes(descriptor: int, kind: int, start: int, size: int) -> None:
-    """Lock bytes of a file for a descriptor, or unlock them; ``Busy`` where another has them."""
+def lock_bytes(descriptor: int, kind: int, start: int, size: int, *, how: int = 0) -> int:
+    """Lock bytes of a file for a descriptor, or unlock them; ``Busy`` where another has them.
+
+    With ``fcntl.F_OFD_GETLK`` nothing is locked. Returns what kind of lock is in the way then.
+    """
     lock = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, size, 0)
     try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
+        found = fcntl.fcntl(descriptor, how or fcntl.F_OFD_SETLK, lock)
     except OSError as error:
         raise sql.Busy("a reader or a writer holds a lock on it") from error
+    return int.from_bytes(found[:2], sys.byteorder)
 
 
 class Way(Protocol):
