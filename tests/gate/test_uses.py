@@ -110,7 +110,7 @@ def another_thread(at_once: Callable[[], None]) -> Iterator[None]:
 
 WALKS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "taken": (lambda gate: gate.registry._taken, lambda gate: gate.registry.taken()),
-    "pooled": (lambda gate: gate.registry._entries, lambda gate: gate.drop_altered()),
+    "pooled": (lambda gate: gate.registry._entries, lambda gate: gate.drop_altered(1)),
     "inside": (lambda gate: gate.registry.inside, lambda gate: gate.registry.busy()),
     "held": (lambda gate: gate.registry._holders, lambda gate: gate.registry.entries_of_others(1)),
     "raw": (lambda _: _drivers._opened, lambda _: _drivers.raw_connections()),

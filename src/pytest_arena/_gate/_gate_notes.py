@@ -47,6 +47,15 @@ def lost_transaction(line: object) -> str:
     )
 
 
+def lost_setting() -> str:
+    """A note: what a wider fixture has set in a pooled connection is not there any more."""
+    return (
+        "{test}: what a wider fixture had set in a pooled connection (SET, PRAGMA, a temporary "
+        "table) went with that: a test had changed it, or has a database of its own. What each "
+        "connection is to have, a `connect` listener sets"
+    )
+
+
 def late_work() -> LateWorkError:
     """A thread that a request of an earlier test has started, and that goes on."""
     return LateWorkError(

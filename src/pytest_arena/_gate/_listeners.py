@@ -10,6 +10,7 @@ import itertools
 import os
 import sys
 import weakref
+from contextlib import contextmanager
 from functools import cache, partial, wraps
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ from pytest_arena._process import when_imported
 from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Core, Live, loaded, room
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pytest_arena._gate._registry import Registry
 
@@ -110,6 +111,8 @@ class Gate:
         info = self._info_of(dbapi_connection, entry)
         aims = info.aims()
         if info.stale or any(self.core.current(aim.key) != aim for aim in aims):
+            if info.kept_by:
+                self.core.ledger.note(_gate_notes.lost_setting())
             raise DisconnectionError("the database of this connection is not the test's any more")
         info.begin_use()
         checkout = Checkout(entry, info.handle, info.key, user_line(), self.core.serial())
@@ -162,8 +165,17 @@ class Gate:
         for each in [*loaded.values()]:
             each.connections.end_raw(self.core, serial)
 
-    def drop_altered(self) -> None:
-        """Give up idle connections that do not look as they did when they were new.
+    @contextmanager
+    def keeping_altered(self, serial: int) -> Iterator[None]:
+        """Around a wide fixture's set-up: what it sets in connections is there for its tests."""
+        others = [record for _, record in self.registry.idle() if record.used]
+        yield
+        for _, record in self.registry.idle():
+            if not any(record is one for one in others):
+                record.keep(serial)
+
+    def drop_altered(self, serial: int) -> None:
+        """Give up idle connections that do not look as they did when the level began.
 
         A test's temporary table would hide a real one from the next test; its lock would block it.
         """
@@ -172,7 +184,7 @@ class Gate:
                 continue  # its database is gone: it is not looked at, and never taken again
             # Its pool drops it at its next checkout, which may be never; its advisory locks and
             # what it listens to would go on until then.
-            is_new = record.end_use() and record.key and record.process == os.getpid()
+            is_new = record.end_use(serial) and record.key and record.process == os.getpid()
             if is_new and record.handle is not None:
                 record.handle.roll_back()
 

@@ -81,6 +81,7 @@ class ConnectionRecord:
     used: bool = False
     opened: Callable[[Any], Live | None] | None = None  # says what the led connection is
     process: int = field(default_factory=os.getpid)
+    kept_by: int = 0  # the serial of the wide fixture that has made it look as it does
     written: Written | None = None
     changes: int = 0  # that the driver had counted when its transaction was begun, or before
 
@@ -101,17 +102,24 @@ class ConnectionRecord:
         if self.session is None and self.handle and self.aim and not self.aim.is_passing:
             self.session = self.handle.session()
 
-    def end_use(self) -> bool:
-        """Between tests, while it is idle: it is stale where it does not look as it did.
+    def keep(self, serial: int) -> None:
+        """A wide fixture is set up: what it has set in an idle connection stays as long as it."""
+        if self.handle and self.aim and self.used and (now := self.handle.session()) is not None:
+            self.kept_by = serial if now != self.session else self.kept_by
+            self.session, self.used = now, False
 
-        Returns whether that is news.
+    def end_use(self, serial: int) -> bool:
+        """At a level's end, while it is idle: it is stale where it does not look as it did.
+
+        So it is at the end of the fixture that has made it look so. Returns whether that is news.
         """
-        if not (self.handle and self.aim and self.used):
+        is_over = 0 != self.kept_by == serial
+        if not (self.handle and self.aim and (self.used or is_over)):
             return False
         # One that cannot be asked (it belongs to another thread) is dropped as well.
         now, was_stale = self.handle.session(), self.stale
-        self.stale = was_stale or now is None or now != self.session
-        self.used = False
+        self.stale = was_stale or is_over or now is None or now != self.session
+        self.used, self.kept_by = False, 0 if is_over else self.kept_by
         return self.stale and not was_stale
 
 

@@ -174,7 +174,8 @@ class FixtureLevels:
         with self._below_the_test(), self._tasks.of_a_wide_fixture(), self._set_up(owner):
             levels.enter(level)
             try:
-                yield
+                with levels.gate.keeping_altered(owner.serial):
+                    yield
             except BaseException:
                 self.leave(owner)
                 raise

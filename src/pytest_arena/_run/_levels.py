@@ -105,7 +105,7 @@ class Levels:
     def __init__(
         self, databases: Databases, gate: Gate, ledger: Ledger, hooks: LevelHooks, tasks: Tasks
     ) -> None:
-        self._databases, self._gate, self._ledger, self._hooks = databases, gate, ledger, hooks
+        self._databases, self.gate, self._ledger, self._hooks = databases, gate, ledger, hooks
         self._stack, self._tasks = databases.levels, tasks
         self._before: dict[Level | None, _leaks.HeldByFixtures] = {}
         self._sessions_of_tests: frozenset[int] = frozenset()  # that outlive them
@@ -141,13 +141,13 @@ class Levels:
                 isolation.forget()
             if not isinstance(error, Held):
                 raise
-            raise _leaks.lost_error(_leaks.open_transactions(self._gate), level.name) from error
+            raise _leaks.lost_error(_leaks.open_transactions(self.gate), level.name) from error
         except BaseException:  # who rang twice; nobody knows of this level
             self._cut_to(number)
             raise
-        self._gate.let_go_of_stale()
+        self.gate.let_go_of_stale()
         self._stack.append(level)
-        held = _leaks.HeldByFixtures.now(self._gate, self._sessions_of_tests)
+        held = _leaks.HeldByFixtures.now(self.gate, self._sessions_of_tests)
         self._before[level] = held.without(of_the_test) if of_the_test else held
         self._ledger.isolation_seconds += _process.seconds() - started
         _call(self._hooks.pytest_arena_enter, level)
@@ -160,7 +160,7 @@ class Levels:
         """
         if level is not None:
             self._sessions_of_tests = self.held_before(level).sessions_since()
-        leaks = _leaks.connection_leaks(self._gate, serial, self.held_before(level))
+        leaks = _leaks.connection_leaks(self.gate, serial, self.held_before(level))
         if leaks:
             self._has_ended_leaks = True
             error = _leaks.leak_error(leaks)
@@ -178,7 +178,7 @@ class Levels:
         Returns what was taken in each, and is held.
         """
         dropped: dict[Level, _leaks.HeldByFixtures] = {}
-        now = _leaks.HeldByFixtures.now(self._gate)
+        now = _leaks.HeldByFixtures.now(self.gate)
         for level in self._stack[::-1]:
             held = now.without(self.held_before(level))
             if not level.is_test or not self.drop_if_clean(level):
@@ -212,11 +212,11 @@ class Levels:
                 isolation.leave()
                 left.append((database, isolation))
         except Held as error:
-            raise _leaks.lost_error(_leaks.open_transactions(self._gate), level.name) from error
+            raise _leaks.lost_error(_leaks.open_transactions(self.gate), level.name) from error
         finally:
             for database, isolation in left:
                 self._databases.provision.enter(isolation, database, level)
-            self._gate.let_go_of_stale()
+            self.gate.let_go_of_stale()
 
     @unbroken()
     def leave(self, level: Level) -> list[str]:
@@ -240,7 +240,7 @@ class Levels:
             except Exception as error:  # noqa: BLE001 - told when the databases are back
                 failed.append(error)
             if level.is_test:
-                self._gate.end_raw(level.serial)
+                self.gate.end_raw(level.serial)
             for database, isolation in self._isolations():
                 try:
                     changed += [database.name] * self._taken_back(database, isolation, level)
@@ -249,8 +249,8 @@ class Levels:
         finally:  # also where somebody rang twice
             self._cut_to(number)
             self._has_ended_leaks = False
-            self._gate.let_go_of_stale()
-            self._gate.drop_altered()
+            self.gate.let_go_of_stale()
+            self.gate.drop_altered(level.serial)
             self._ledger.isolation_seconds += _process.seconds() - started
         lost, self._in_the_way = self._in_the_way, []
         if lost:
@@ -310,7 +310,7 @@ class Levels:
 
         A fixture's transaction may stay; others end by themselves, or are ended.
         """
-        before, now = self.held_before(level), _leaks.open_transactions(self._gate)
+        before, now = self.held_before(level), _leaks.open_transactions(self.gate)
         is_theirs = all(one in before.transactions for one in now)
         if now and is_theirs and isolation.is_untouched():
             # Suites do that which undo their tests by savepoints in a fixture's transaction.
@@ -320,7 +320,7 @@ class Levels:
             )
             isolation.forget(is_undone=sum(one.writes for one in now) <= before.writes)
             return False
-        here, taken = threading.get_ident(), self._gate.registry.taken()
+        here, taken = threading.get_ident(), self.gate.registry.taken()
         others = any(one.thread != here for one in taken) or (taken and self._tasks.go_on())
         patience = _PATIENCE_WITH_OTHERS if others else 0
         if (left := self._left_with_patience(isolation, patience)) is not None:
@@ -330,9 +330,9 @@ class Levels:
         if (left := self._left_with_patience(isolation, 0)) is not None:
             return left
         # Whoever holds them; of a wider fixture's it is said that they were lost.
-        now = _leaks.open_transactions(self._gate)
+        now = _leaks.open_transactions(self.gate)
         self._in_the_way += [one for one in now if one in before.transactions]
-        _leaks.end_transactions(self._gate.registry.taken())
+        _leaks.end_transactions(self.gate.registry.taken())
         return self._left_with_patience(isolation, _PATIENCE)
 
     def _left_with_patience(self, isolation: Isolation, seconds: float) -> bool | None:

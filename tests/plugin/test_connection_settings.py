@@ -1,0 +1,116 @@
+"""What a wider fixture sets in a pooled connection is there for its tests, and no longer."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.developer import small_example
+from tests.plugin.test_leaks_scoped import SERVER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_arena.testing import Run
+
+ASKED = """
+import pytest
+from app import engine
+from sqlalchemy import text
+
+def asked():
+    with engine.connect() as connection:
+        one = connection.scalar(text({shown!r}))
+        return one, connection.scalar(text("SELECT count(*) FROM {tables} WHERE name = 'kept'"))
+
+def send(*statements):
+    with engine.begin() as connection:
+        for each in statements:
+            connection.execute(text(each))
+"""
+KEPT = (
+    ASKED
+    + """
+@pytest.fixture(scope="module")
+def settings():
+    send({set!r}, "CREATE TEMPORARY TABLE kept (id INTEGER)")
+
+@pytest.fixture(scope="module")
+def another(settings):
+    assert asked() == ({on!r}, 1)
+
+@pytest.mark.parametrize("turn", range(3))
+def test_it_is_there(settings, another, turn):
+    assert asked() == ({on!r}, 1)
+"""
+)
+OVER = (
+    ASKED
+    + """
+def test_it_is_over():
+    assert asked() == ({off!r}, 0)
+"""
+)
+CHANGES = (
+    KEPT
+    + """
+    if turn == 2:
+        send("CREATE TEMPORARY TABLE own (id INTEGER)")
+
+def test_one_that_comes_later(settings):
+    assert asked() == ({off!r}, 0)
+"""
+)
+LITE = {
+    "set": "PRAGMA foreign_keys = ON",
+    "shown": "PRAGMA foreign_keys",
+    "off": 0,
+    "on": 1,
+    "tables": "sqlite_temp_master",
+}
+SERVERS = {
+    "set": "SET work_mem = 4321",
+    "shown": "SHOW work_mem",
+    "off": "4MB",
+    "on": "4321kB",
+    "tables": "(SELECT relname AS name FROM pg_class WHERE relpersistence = 't') t",
+}
+TOLD = "what a wider fixture had set in a pooled connection"
+IN_PLACE = ["copy", "undo"]
+
+
+def run_on(isolation: str, folder: Path, **files: str) -> Run:
+    """Run these tests on a file, or on a server."""
+    words = LITE if isolation == "copy" else SERVERS
+    project = small_example(folder, **{name: text.format(**words) for name, text in files.items()})
+    env = {"ARENA_ISOLATION": isolation, "ARENA_VERIFY": "1"}
+    if isolation != "copy":
+        project = project.change("app.py", "sqlite:///dev.db", SERVER)
+        env["ARENA_DATABASE"] = os.environ["TESTS_POSTGRESQL"]
+    return project.run("-p", "no:randomly", env=env)
+
+
+@pytest.mark.parametrize("isolation", IN_PLACE)
+def test_what_a_wide_fixture_sets_lasts_as_long_as_it_pitfall_132(
+    tmp_path: Path, isolation: str
+) -> None:
+    """P6: the first test's end took it away, and no line told; the next module begins anew."""
+    run = run_on(isolation, tmp_path, test_1=KEPT, test_2=OVER).expect(passed=4)
+    run.never_says(TOLD)
+
+
+@pytest.mark.parametrize("isolation", IN_PLACE)
+def test_a_test_that_changes_the_same_connection_is_named_pitfall_132(
+    tmp_path: Path, isolation: str
+) -> None:
+    """It is given up, as what a test has set is not to stay; what was below it goes with it."""
+    run = run_on(isolation, tmp_path, test_1=CHANGES, test_2=OVER).expect(passed=5)
+    run.says(TOLD)
+
+
+@pytest.mark.slow
+def test_where_each_test_has_another_database_it_is_told_pitfall_132(tmp_path: Path) -> None:
+    """A connection to a server's database lands nowhere else."""
+    run_on("clone", tmp_path, test_1=KEPT, test_2=OVER).says(TOLD)
