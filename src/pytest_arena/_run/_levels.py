@@ -85,12 +85,6 @@ class LevelHooks(Protocol):
         """
 
 
-def _call(hook: Any, level: Level) -> None:
-    """Call a hook of ours, where somebody has it: the way to nobody takes longer than the look."""
-    if hook.get_hookimpls():
-        hook(level=level)
-
-
 # Seconds; others work in another thread, or in a loop, and come to an end.
 _PATIENCE, _PATIENCE_WITH_OTHERS, _STEP = 0.1, 1.0, 0.002
 
@@ -150,7 +144,7 @@ class Levels:
         held = _leaks.HeldByFixtures.now(self.gate, self._sessions_of_tests)
         self._before[level] = held.without(of_the_test) if of_the_test else held
         self._ledger.isolation_seconds += _process.seconds() - started
-        _call(self._hooks.pytest_arena_enter, level)
+        self._hooks.pytest_arena_enter(level=level)
 
     def end_leaks(self, level: Level | None, serial: int) -> None:
         """End the transactions and take back the connections that a level's owner has left.
@@ -192,7 +186,7 @@ class Levels:
         isolations = [isolation for _, isolation in self._isolations()]
         if self._stack[-1] is not level or not all(one.is_clean() for one in isolations):
             return False
-        _call(self._hooks.pytest_arena_leave, level)
+        self._hooks.pytest_arena_leave(level=level)
         self._stack.pop()
         self._before.pop(level, None)
         for isolation in isolations:
@@ -236,7 +230,7 @@ class Levels:
         failed: list[Exception] = []
         try:
             try:
-                _call(self._hooks.pytest_arena_leave, level)
+                self._hooks.pytest_arena_leave(level=level)
             except Exception as error:  # noqa: BLE001 - told when the databases are back
                 failed.append(error)
             if level.is_test:
