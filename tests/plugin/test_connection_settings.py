@@ -63,6 +63,11 @@ def test_one_that_comes_later(settings):
     assert asked() == ({off!r}, 0)
 """
 )
+WIDER = """
+@pytest.fixture(scope="session")
+def wider():
+    send("CREATE TEMPORARY TABLE wider (id INTEGER)")
+"""
 LITE = {
     "set": "PRAGMA foreign_keys = ON",
     "shown": "PRAGMA foreign_keys",
@@ -108,6 +113,15 @@ def test_a_test_that_changes_the_same_connection_is_named_pitfall_132(
     """It is given up, as what a test has set is not to stay; what was below it goes with it."""
     run = run_on(isolation, tmp_path, test_1=CHANGES, test_2=OVER).expect(passed=5)
     run.says(TOLD)
+
+
+@pytest.mark.parametrize("isolation", IN_PLACE)
+def test_a_fixture_that_changes_it_as_well_is_named_pitfall_132(
+    tmp_path: Path, isolation: str
+) -> None:
+    """It ends first, and the connection with it: what the wider one had set is lost, and told."""
+    text = KEPT.replace("settings():", "settings(wider):") + WIDER
+    run_on(isolation, tmp_path, test_1=text, test_2=text).says(TOLD)
 
 
 @pytest.mark.slow

@@ -51,8 +51,8 @@ def lost_setting() -> str:
     """A note: what a wider fixture has set in a pooled connection is not there any more."""
     return (
         "{test}: what a wider fixture had set in a pooled connection (SET, PRAGMA, a temporary "
-        "table) went with that: a test had changed it, or has a database of its own. What each "
-        "connection is to have, a `connect` listener sets"
+        "table) went with that: a test or another fixture had changed it, or each test has a "
+        "database of its own. What each connection is to have, a `connect` listener sets"
     )
 
 

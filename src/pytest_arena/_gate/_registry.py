@@ -81,7 +81,7 @@ class ConnectionRecord:
     used: bool = False
     opened: Callable[[Any], Live | None] | None = None  # says what the led connection is
     process: int = field(default_factory=os.getpid)
-    kept_by: int = 0  # the serial of the wide fixture that has made it look as it does
+    kept_by: tuple[int, ...] = ()  # serials of wide fixtures that made it look so, the last on top
     written: Written | None = None
     changes: int = 0  # that the driver had counted when its transaction was begun, or before
 
@@ -105,7 +105,7 @@ class ConnectionRecord:
     def keep(self, serial: int) -> None:
         """A wide fixture is set up: what it has set in an idle connection stays as long as it."""
         if self.handle and self.aim and self.used and (now := self.handle.session()) is not None:
-            self.kept_by = serial if now != self.session else self.kept_by
+            self.kept_by += (serial,) * (now != self.session)
             self.session, self.used = now, False
 
     def end_use(self, serial: int) -> bool:
@@ -113,13 +113,14 @@ class ConnectionRecord:
 
         So it is at the end of the fixture that has made it look so. Returns whether that is news.
         """
-        is_over = 0 != self.kept_by == serial
+        is_over = serial in self.kept_by
         if not (self.handle and self.aim and (self.used or is_over)):
             return False
         # One that cannot be asked (it belongs to another thread) is dropped as well.
         now, was_stale = self.handle.session(), self.stale
         self.stale = was_stale or is_over or now is None or now != self.session
-        self.used, self.kept_by = False, 0 if is_over else self.kept_by
+        self.used, number = False, self.kept_by.index(serial) if is_over else None
+        self.kept_by = self.kept_by[:number]  # of those below it is told that it is lost
         return self.stale and not was_stale
 
 

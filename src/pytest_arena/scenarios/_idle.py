@@ -177,7 +177,7 @@ def _functions(file: str) -> dict[int, ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def _own_among(names: frozenset[str], code: CodeType) -> frozenset[str]:
-    """Return those of the names that stand for what the function has written itself."""
+    """Return what the function has written itself; nothing where none of these names may be it."""
     function = function_of(code)
     for one in function.body if function else ():
         match one:
