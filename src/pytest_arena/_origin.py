@@ -84,12 +84,11 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
     while waiting:
         frame = waiting.pop()
         while frame is not None:
-            names = frame.f_globals
             # To read a frame's code is an event for the audit hooks of the whole process.
-            is_passed = of_users and _is_library(names.get("__file__") or "<")
-            if not is_passed and not (of_users and _is_library(frame.f_code.co_filename)):
+            is_passed, has_doors = _module_in(frame.f_globals.get("__file__") or "<")
+            if not of_users or not (is_passed or _is_library(frame.f_code.co_filename)):
                 yield frame
-            if names.get("__name__") in _WITH_DOORS and frame.f_code.co_name in _DOORS:
+            if has_doors and frame.f_code.co_name in _DOORS:
                 waiting += [frame.f_back, *_behind(frame)]
                 break
             frame = frame.f_back
@@ -98,10 +97,16 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
 # Functions behind which others wait: SQLAlchemy's way into sync code, a step of asyncio's loop, and
 # aiosqlite's worker by its names since 0.20.
 _DOORS = {"greenlet_spawn", "_run", "run", "_connection_worker_thread"}
-_WITH_DOORS = {
-    *("sqlalchemy.util.concurrency", "sqlalchemy.util._concurrency_py3k"),
-    *("asyncio.events", "aiosqlite.core"),
-}
+_WITH_DOORS = (
+    *("sqlalchemy/util/concurrency.py", "sqlalchemy/util/_concurrency_py3k.py"),
+    *("asyncio/events.py", "aiosqlite/core.py"),
+)
+
+
+@cache
+def _module_in(file: str) -> tuple[bool, bool]:
+    """Whether a file is a library's, and whether others wait behind functions in it."""
+    return is_library(file), file.replace("\\", "/").endswith(_WITH_DOORS)
 
 
 def _behind(frame: FrameType) -> list[Any]:

@@ -179,8 +179,9 @@ class KnownDatabases:
 
     def at_file(self, file: str) -> Database | None:
         """Return the database whose live file this is."""
-        path = real(file)
-        return next((one for one in [*self.by_key.values()] if one.file == path), None)
+        by_file = {one.file: one for one in [*self.by_key.values()] if one.live}
+        found = None if os.path.islink(file) else by_file.get(file)  # noqa: PTH114 - as often as a connect
+        return found or by_file.get(real(file))
 
     def find(self, asked: Asked) -> Database | None:
         """Return the database that is meant, if it is known."""

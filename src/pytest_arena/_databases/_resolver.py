@@ -115,7 +115,7 @@ class Databases:
             raise self.ledger.refused(error) from None
         self.ensure(database)
         ends = database.key.kind == "memory" and self.levels[-1:] == [database.level]
-        return replace(database.aim, is_passing=ends)
+        return replace(database.aim, is_passing=True) if ends else database.aim
 
     def aim_attached(self, file: str, beside: Aim | None) -> Aim | None:
         """Return where a file lands that is attached to a connection which aims at ``beside``."""

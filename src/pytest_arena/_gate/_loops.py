@@ -83,7 +83,8 @@ def free_locks(dbapi_connection: object) -> None:
     """
     driver_connection = getattr(dbapi_connection, "driver_connection", None)
     for owner, name in ((dbapi_connection, "_execute_mutex"), (driver_connection, "lock")):
-        if _is_idle(getattr(owner, name, None)):
+        lock = getattr(owner, name, None)
+        if type(lock) is asyncio.Lock and _is_idle(lock):
             setattr(owner, name, AnyLoopMutex())
 
 
@@ -336,14 +337,11 @@ def _first_connect_mutex(lock: AsyncAdaptedLock) -> AnyLoopMutex:
     return mutex
 
 
-def _is_idle(lock: object) -> bool:
-    return (
-        type(lock) is asyncio.Lock
-        and not lock.locked()
-        # Who has just been woken finds the lock free and waits all the same; with its loop closed,
-        # nobody does.
-        and all(waiter.get_loop().is_closed() for waiter in lock._waiters or ())  # noqa: SLF001 - as said
-    )
+def _is_idle(lock: asyncio.Lock) -> bool:
+    # Who has just been woken finds the lock free and waits all the same; with its loop closed,
+    # nobody does.
+    waiters = lock._waiters or ()  # noqa: SLF001 - nothing public tells of them
+    return not lock.locked() and all(waiter.get_loop().is_closed() for waiter in waiters)
 
 
 # Connections that cannot leave their loop.

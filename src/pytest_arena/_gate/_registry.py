@@ -203,7 +203,8 @@ class Registry:
         """
         here = threading.get_ident()
         with self.lock:
-            self.turn.wait_for(lambda: self.mover in {None, here} or here in self.busy(), _LONG)
+            if self.mover is not None:
+                self.turn.wait_for(lambda: self.mover in {None, here} or here in self.busy(), _LONG)
             self.inside[entry] = here
 
     def busy(self) -> set[int | None]:
@@ -235,7 +236,8 @@ class Registry:
                 self.numbers[self.key_now(taken.key)] += 1
             self._taken.pop(entry, None)
             self.inside.pop(entry, None)
-            self.turn.notify_all()
+            if self.mover is not None:
+                self.turn.notify_all()
 
     def keep(self, taken: Checkout) -> None:
         """Somebody keeps the connection for good: no pool tells when it is used."""

@@ -8,6 +8,7 @@ import threading
 import weakref
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena._product import Aim, Asked, Core, Live, Product
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 _PATIENCE = 1.0  # seconds for a statement that is not ours
+_total_changes = attrgetter("total_changes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class SQLiteHandle:
     def is_of(self, dbapi_connection: Any) -> bool:
         """Whether this is the very connection."""
         raw = self.reference()
-        return raw is not None and raw is raw_of(dbapi_connection)
+        return raw is not None and (raw is dbapi_connection or raw is raw_of(dbapi_connection))
 
     @property
     def in_transaction(self) -> bool:
@@ -55,7 +57,7 @@ class SQLiteHandle:
 
     def changes(self) -> int:
         """What SQLite counts, what triggers have changed included."""
-        return self._asked(lambda raw: raw.total_changes, otherwise=0, inside=0)
+        return self._asked(_total_changes, otherwise=0, inside=0)
 
     def has_written(self, dbapi_connection: Any, since: int) -> bool:  # noqa: ARG002 - its own count tells
         """Whether it has counted changes since."""
@@ -112,12 +114,16 @@ class SQLiteHandle:
 
         A function of the app's in the statement that is waited for needs the GIL to end.
         """
-        with self.alone(_PATIENCE) as is_alone:
-            raw = self.reference()
-            try:
-                return (question(raw) if is_alone else inside) if raw is not None else otherwise
-            except sqlite3.Error:  # closed meanwhile, or bound to a thread of its own
-                return otherwise
+        raw = self.reference()
+        turn = getattr(raw, "arena_turn", None) or threading.RLock()
+        if not turn.acquire(timeout=_PATIENCE):  # as `alone`, at half its cost
+            return inside
+        try:
+            return question(raw) if raw is not None else otherwise
+        except sqlite3.Error:  # closed meanwhile, or bound to a thread of its own
+            return otherwise
+        finally:
+            turn.release()
 
 
 def raw_of(dbapi_connection: Any) -> sqlite3.Connection | None:

@@ -66,7 +66,7 @@ class Copy:
         self.restored: Counter[str] = Counter()  # how often by each way
         # A file that nobody has made yet is opened when somebody asks for what stands in it: most
         # of those in the place of memory end with their tests before that.
-        is_there = base is not None or live.exists()
+        is_there = base is not None or sql.identity(live) is not None
         nothing = None if is_there else ways.Picture(sql.write_nothing(live.parent))
         self._open = partial(Restorer, live, base or nothing, self.fast, tell, self.restored)
         self._opened: Restorer | None = None
@@ -95,8 +95,9 @@ class Copy:
     def _seen_from(self) -> Restorer | ways.Onlooker:
         """From where it is seen: from outside, as long as nobody asks for more."""
         if self._opened is None and ways.is_supported():
-            if self._onlooker is None and self.live.exists():
-                self._onlooker = ways.Onlooker(self.live)
+            if self._onlooker is None:
+                with suppress(FileNotFoundError):
+                    self._onlooker = ways.Onlooker(self.live)
             if self._onlooker is not None and self._onlooker.sees():
                 return self._onlooker
         return self._opened or self._file
@@ -104,7 +105,7 @@ class Copy:
     @property
     def _is_nothing(self) -> bool:
         """Whether nobody has ever opened the file, not even this."""
-        return self._opened is None and not self.live.exists()
+        return self._opened is None and sql.identity(self.live) is None
 
     def enter(self) -> None:
         """Open a level above the state that stands now."""

@@ -7,7 +7,7 @@ import os
 import re
 import sqlite3
 from contextlib import closing, contextmanager, suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote
@@ -29,7 +29,13 @@ def file_of(database: str, *, uri: bool = True) -> str:
     path, query = _split(database, uri=uri)
     if path in {"", MEMORY} or _is_memory(query):
         return ""
-    return str(Path(path).absolute())
+    return _absolute(path) or str(Path(path).absolute())
+
+
+@lru_cache
+def _absolute(path: str) -> str:
+    """Return a path as it is spelled everywhere; "" where the working folder is a part of it."""
+    return str(Path(path)) if Path(path).is_absolute() else ""
 
 
 def memory_of(database: str, *, uri: bool) -> str:
@@ -57,7 +63,8 @@ def _is_memory(query: Mapping[str, str]) -> bool:
     return query.get("mode") == "memory" or query.get("vfs") == "memdb"
 
 
-def _split(database: str, *, uri: bool) -> tuple[str, dict[str, str]]:
+@lru_cache
+def _split(database: str, *, uri: bool) -> tuple[str, Mapping[str, str]]:
     """Return the path and the parameters of a ``file:`` URI: https://sqlite.org/uri.html."""
     if not uri or not database.startswith("file:"):
         return database, {}

@@ -210,7 +210,8 @@ class Onlooker:
     def __init__(self, path: Path) -> None:
         self._path, self._made = path, list[Path]()
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._identity, self._counter = sql.identity(path), 0
+        status = os.fstat(self._descriptor)
+        self._identity, self._counter = (status.st_dev, status.st_ino), 0
 
     def close(self) -> None:
         """Let go of the file, whose locks are of no use any more (see ``LiveFile``)."""
@@ -245,9 +246,11 @@ class Onlooker:
     def glance(self, version: int, *, exact: bool) -> Glimpse | None:  # noqa: ARG002 - as of who has opened it
         """Return a picture of what stands, None where that is large."""
         with self._reading():
-            content = os.pread(self._descriptor, SMALL + 1, 0)
-        file = self._path.with_name(f"{self._path.name}.level-{next(_numbers)}")
-        return Glimpse(file, content, self._made) if len(content) <= SMALL else None
+            # Its size first: for as much as it may be, memory is asked for, and given back.
+            size = os.fstat(self._descriptor).st_size
+            content = os.pread(self._descriptor, size, 0) if size <= SMALL else None
+        file = Path(f"{self._path}.level-{next(_numbers)}")
+        return Glimpse(file, content, self._made) if content is not None else None
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
