@@ -48,6 +48,11 @@ class Samples:
         pairs = zip(self.rounds, floor.rounds, strict=True)
         return median(median(mine) - median(others) for mine, others in pairs)
 
+    def times(self, floor: Samples) -> float:
+        """How many times as long a round's median is as the floor's of the same round, likewise."""
+        pairs = zip(self.rounds, floor.rounds, strict=True)
+        return median(median(mine) / median(others) for mine, others in pairs)
+
 
 def in_turns(
     takers: Mapping[str, Callable[[], Iterable[float]]], *, rounds: int

@@ -350,7 +350,7 @@ def draw_map(files: list[Source], text: str) -> str:
 
 # What a capability that came later may take beside the budget of the house as it was rebuilt.
 FURTHER = {
-    "what a green test may be believed for": 848,
+    "what a green test may be believed for": 856,
     "streams and websockets that a test reads": 202,
     "requests of the reader's own clients, and locks that they wait for": 173,
     "what a failed test is told of caches and cookies": 50,

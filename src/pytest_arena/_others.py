@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import inspect
 import sys
+import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from pytest_arena._config._load import is_library
 
@@ -91,6 +94,14 @@ def shadowed_fixtures(items: Iterable[Any]) -> list[str]:
 
 def _is_ours(fixture: Any) -> bool:
     return bool(fixture.func.__module__.startswith(_OURS))
+
+
+def is_broken_off(error: BaseException) -> bool:
+    """Whether Ctrl-C or pytest-timeout has ended a test, which has not ended by itself."""
+    if isinstance(error, pytest.fail.Exception):
+        frames = traceback.walk_tb(error.__traceback__)
+        return "timeout_sigalrm" in [frame.f_code.co_name for frame, _ in frames]
+    return not isinstance(error, Exception | pytest.skip.Exception)
 
 
 def is_forked(item: Any) -> bool:

@@ -265,8 +265,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
             return (yield)  # pytest calls it as it is
         with _conducted(item, run):
             return (yield)
-    except BaseException:
-        run.interrupt()  # a timeout, Ctrl-C: the loop would wait for a statement without an end
+    except BaseException as error:
+        if _others.is_broken_off(error):  # the loop would wait for a statement without an end
+            run.interrupt()
         raise
 
 

@@ -107,6 +107,11 @@ def pytest_sessionfinish():
 """
 
 
+# By instructions such a test took 1.17 times as long as without the plugin where it was 1,003 of
+# them, and 1.25 times where it was 1,107.
+MOST_CALLS = 1_080
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="open files are counted in /proc")
 def test_tests_before_cost_nothing_pitfall_099(example: Example) -> None:
     """P10: the last test costs what the others do; no file stays open for one that is over."""
@@ -115,6 +120,7 @@ def test_tests_before_cost_nothing_pitfall_099(example: Example) -> None:
     counts = json.loads((example.folder / "counts.json").read_text(encoding="utf-8"))
     (early, files_then), (late, files_now) = counts[20], counts[110]
     assert late <= early * 1.1, counts
+    assert early <= MOST_CALLS, counts
     assert files_now == files_then == 0, counts  # the app's first one ended with its test, too
 
 

@@ -357,6 +357,48 @@ def test_the_next_one(own):
     assert own.get("/dancers").json() == ["Sand"]
 """
 
+FAILED = """
+import threading
+import pytest
+import late
+
+BEGUN, MAY_END, DONE = threading.Event(), threading.Event(), []
+
+
+def wait():
+    BEGUN.set()
+    return MAY_END.wait(60)
+
+
+def work():
+    with late.sync_engine.connect() as connection:
+        connection.connection.driver_connection.create_function("wait", 0, wait)
+        DONE.append(connection.scalar(late.text("SELECT wait() + count(*) FROM dancers")))
+
+
+@late.app.post("/work", status_code=202)
+def begin():
+    late.POOL.submit(work)
+
+
+@pytest.fixture
+def own(test_client):
+    \"\"\"It waits for what the app does, as some frameworks' clients do.\"\"\"
+    yield test_client
+    MAY_END.set()
+    late.POOL.submit(int).result(10)
+
+
+def test_fails(own):
+    own.post("/work")
+    assert BEGUN.wait(10)
+    ENDS
+
+
+def test_what_the_app_has_done():
+    assert DONE == [2]
+"""
+
 
 def late_app(example: Example, how: str, **files: str) -> Example:
     """An app that goes on after it has answered."""
@@ -441,6 +483,15 @@ def test_what_a_fixtures_tear_down_has_begun_counts(example: Example) -> None:
     run = project.run("--arena-late=fail", "--arena-settle=0.1").expect(1, passed=2, errors=2)
     run.says("test_whose_fixture_asks_last has ended, and work", "late.py:36  GATE.wait(60)")
     run.says("test_whose_async_fixture_asks_last has ended, and work")
+
+
+@pytest.mark.parametrize("ends", ["assert BEGUN is None", "pytest.fail('so')", "pytest.skip('so')"])
+def test_a_test_that_ends_itself_breaks_no_statement_of_the_app_off(
+    example: Example, ends: str
+) -> None:
+    """Its fixtures may wait for that; only who breaks a test off from outside ends it."""
+    run = late_app(example, "copy", test_late=FAILED.replace("ENDS", ends)).run()
+    run.says("1 passed").never_says("interrupted")
 
 
 def test_late_work_fails_its_test_where_that_is_asked_for(example: Example) -> None:
