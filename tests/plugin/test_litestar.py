@@ -61,7 +61,19 @@ def count() -> int:
         return session.scalar(select(func.count(Dancer.id)))
 
 
-app = Litestar([task, thread, count], logging_config=None)
+@post("/add", sync_to_thread=True)
+def new() -> None:
+    add("Dune")
+
+
+@post("/lose", sync_to_thread=True)
+def lose() -> None:
+    with Session(engine) as session:
+        session.add(Dancer(name="Lost"))
+        session.flush()
+
+
+app = Litestar([task, thread, count, new, lose], logging_config=None)
 """
 
 TESTS = """
@@ -99,6 +111,76 @@ def test_does_not_meet_what_it_writes(test_client):
     assert len(late) == 2
     assert test_client.get("/count").json() == 0
 """
+
+ASYNC = """
+from litestar.testing import AsyncTestClient
+from app import app
+
+
+async def test_fails():
+    async with AsyncTestClient(app) as client:
+        for _ in range(2):
+            assert (await client.post("/add")).status_code == 201
+        assert (await client.get("/count")).json() == 0
+
+
+async def test_loses():
+    async with AsyncTestClient(app) as client:
+        assert (await client.post("/lose")).status_code == 201
+"""
+
+ASYNC_APP = """
+from litestar import Litestar, get
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+engine = create_async_engine("sqlite+aiosqlite:///dev.db")
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Dancer(Base):
+    __tablename__ = "dancers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+@get("/count")
+async def count() -> int:
+    async with AsyncSession(engine) as session:
+        return await session.scalar(select(func.count(Dancer.id)))
+
+
+app = Litestar([count], logging_config=None)
+"""
+
+PENDING = """
+from litestar.testing import AsyncTestClient
+from app import Dancer, app
+
+
+async def test_sees_what_stands_in_the_tests_session(db_session):
+    db_session.add(Dancer(name="Dune"))
+    async with AsyncTestClient(app) as client:
+        assert (await client.get("/count")).json() == 1
+"""
+
+
+def test_what_is_pending_is_committed_before_the_async_client_asks(example: Example) -> None:
+    """P1: an async session is committed in its own loop."""
+    seed = "def seed(session):\n    pass\n"
+    example.with_files(app=ASYNC_APP, seed=seed, test_it=PENDING).run().expect(passed=1)
+
+
+def test_each_request_of_the_async_client_is_one_by_itself(example: Example) -> None:
+    """P5, P9: it closes what it has read as async clients do; what an answer wrote is its own."""
+    seed = "def seed(session):\n    pass\n"
+    run = example.with_files(app=APP, seed=seed, test_it=ASYNC).run().expect(1, passed=1, failed=1)
+    assert run.output.count("POST /add 201   dancers +1") == 2, run.output
+    run.says("POST /lose 201").never_says("at once")
 
 
 def test_what_a_request_has_begun_is_waited_for_or_named(example: Example) -> None:

@@ -443,12 +443,15 @@ _TRANSPORTS = {
 
 
 def _watch(name: str, asked: Any, undo: ExitStack, module: object) -> None:
-    is_async = name == "ASGITransport"
-    call, ask = ("handle_async_request", _aask) if is_async else ("handle_request", _ask)
     kind: Any = getattr(module, name, None)
-    if (original := getattr(kind, call, None)) is None:
-        return  # another version of the library, which is none of the reader's concern
+    # Litestar's has both: its async client asks by it as well.
+    for call, ask in (("handle_async_request", _aask), ("handle_request", _ask)):
+        if (original := getattr(kind, call, None)) is not None:  # else another version's
+            setattr(kind, call, _watched(original, ask, asked))
+            undo.callback(setattr, kind, call, original)
 
+
+def _watched(original: Any, ask: Any, asked: Any) -> Any:
     @functools.wraps(original)
     def watched(transport: Any, request: httpx.Request) -> Any:
         if HOPS.get(None) is None:  # no client of ours asks, nor an app that answers
@@ -459,8 +462,7 @@ def _watch(name: str, asked: Any, undo: ExitStack, module: object) -> None:
                 return ask(hooks, request, functools.partial(original, told))
         return original(transport, request)
 
-    setattr(kind, call, watched)
-    undo.callback(setattr, kind, call, original)
+    return watched
 
 
 class _Calling:
