@@ -231,7 +231,8 @@ class Walk(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Walk to the end of the run's fixtures: what stands then is what stood at first."""
-        if isinstance(sys.exception(), Exception):  # of the step that failed
+        error = sys.exception()
+        if isinstance(error, Exception) and not isinstance(error, Flaky):  # of the step that failed
             self.errors.append(traceback.format_exc())
         try:
             self._walk_to_the_end()
@@ -360,10 +361,25 @@ def walk(
     own = {"processes": processes, "steps": counted, "errors": errors}
     machine = type("Walk", (Walk,), own)
     try:
-        run_state_machine_as_test(machine, settings=profile)
-    except Flaky as flaky:  # it says where two walks parted, and not why the first one did
-        flaky.add_note("\n".join(["what failed once:", *errors]))
-        raise
+        any(_has_walked(machine, profile, errors, is_last=one) for one in (False, False, True))
     finally:
         processes.kill_run()
     return counted
+
+
+def _has_walked(
+    machine: type[Walk], profile: settings, errors: list[str], *, is_last: bool
+) -> bool:
+    """Walk; False where two walks of one way have parted, and no step has failed.
+
+    What waits for a lock has it or has not, by the time that a busy machine takes. Hypothesis
+    wants each way to be the same again, which is no promise of arena's.
+    """
+    try:
+        run_state_machine_as_test(machine, settings=profile)
+    except Flaky as flaky:  # it says where two walks parted, and not why the first one did
+        if errors or is_last:
+            flaky.add_note("\n".join(["what failed once:", *errors]))
+            raise
+        return False
+    return True
