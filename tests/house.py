@@ -363,7 +363,7 @@ FURTHER = {
     "a suite's faults, found without importing it": 1115,
     "types that an editor knows, and a page for agents": 126,
     "a project set up by one command": 878,
-    "suites with an engine of its own for each test": 229,
+    "suites with an engine of its own for each test": 232,
 }
 FURTHER_OF_THE_WING = {
     "assertions that hang on the answer, policies that are switched off": 160,

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena.testing import Example
-from tests.plugin.suites import engine_per_test, global_factory, memory_engines, shared_session
+from tests.plugin.suites import (
+    engine_per_test,
+    global_factory,
+    memory_engines,
+    shared_session,
+    tables_after_collection,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +55,9 @@ SUITES = {
         engine_per_test.FILES, engine_per_test.TESTS, "api.main:app", "src.models.database:Base"
     ),
     "engines in memory": Suite(memory_engines.FILES, memory_engines.TESTS, "app:app", "app:Base"),
+    "tables made after collection": Suite(
+        tables_after_collection.FILES, tables_after_collection.TESTS, "app:app", "app:Base"
+    ),
     "a global factory made for every test": Suite(
         global_factory.EVERY_TEST, global_factory.TESTS, "app.main:app", "app.database:Base"
     ),

@@ -237,8 +237,8 @@ class Databases:
     def drop_orphans(self) -> list[Database]:
         """Between tests: drop the databases that nothing will ask for as they are now.
 
-        Those in memory end with their engines, if not with a level. On a file, one that only
-        engines meant which are disposed of, or gone, starts from its template at its next use.
+        Those in memory end with their engines, if not with a level. On a file, one that engines of
+        tests alone meant, which are gone or disposed of, starts from its template at its next use.
         """
         if len(self.known.by_key) >= self._many and len(self.provisioned()) >= self._many:
             gc.collect()  # an engine that was never disposed of waits for it
@@ -275,6 +275,7 @@ class Databases:
             return True
         is_asked_for = (
             database.key.kind == "expected"
+            or database.is_the_runs
             or database.attached
             or not database.file  # on a server: its name means it for good
             or database is self.known.primary
@@ -350,6 +351,7 @@ class Provision:
                 self.enter(isolation, database, level)
             self._ledger.isolation_seconds += _process.seconds() - started
             database.level = levels[-1] if levels else None
+            database.is_the_runs = not levels
             database.isolation = isolation
             self._ledger.filled[database.product.shown, isolation.name] = None
         except (ConfigError, ServerError, TemplateError) as error:
