@@ -364,6 +364,7 @@ FURTHER = {
     "types that an editor knows, and a page for agents": 126,
     "a project set up by one command": 878,
     "suites with an engine of its own for each test": 232,
+    "a run in the process of one that has switched arena off": 8,
 }
 FURTHER_OF_THE_WING = {
     "assertions that hang on the answer, policies that are switched off": 160,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_arena.testing import Example
 from tests.plugin.developer import assert_reached_without_the_plugin, small_example, untouched
 
 if TYPE_CHECKING:
@@ -94,6 +95,55 @@ def test_a_nested_run_has_an_arena_of_its_own(tmp_path):
     assert "1 passed" in done.stdout, done.stdout
     assert names(by_old_value) == ["outer"]
 """
+
+WITHOUT = """
+import os
+import pathlib
+import sqlite3
+from sqlalchemy import create_engine, text
+
+pytest_plugins = "pytester"
+HERE = pathlib.Path.cwd()
+mine = create_engine(f"sqlite:///{HERE}/mine.db")
+URL = os.environ["DATABASE_URL"]
+
+
+def add(engine):
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE IF NOT EXISTS dancers (name)"))
+        connection.execute(text("INSERT INTO dancers VALUES ('Sand')"))
+        return connection.scalar(text("SELECT count(*) FROM dancers"))
+
+
+def test_a_run_in_this_process(pytester):
+    assert add(mine) == 1
+    mine.dispose()
+    pytester.makepyfile(
+        "import os, test_without\\n"
+        "def test_inner():\\n"
+        "    assert os.environ['DATABASE_URL'] != test_without.URL\\n"
+        "    assert test_without.add(test_without.mine) == 1\\n"
+    )
+    pytester.runpytest_inprocess("-p", "pytest_arena.plugin").assert_outcomes(passed=1)
+
+
+def test_what_comes_after_it():
+    assert add(mine) == 2
+    assert add(create_engine("sqlite://")) == 1
+    assert add(create_engine(f"sqlite:///{HERE}/another.db")) == 1
+    raw = sqlite3.connect(HERE / "mine.db")
+    assert raw.execute("SELECT count(*) FROM dancers").fetchall() == [(2,)]
+    raw.close()
+    assert os.environ["DATABASE_URL"] == URL
+"""
+
+
+def test_a_run_inside_of_one_without_arena_leaves_nothing_behind(tmp_path: Path) -> None:
+    """P3: of a plugin's own suite, with pytester, which has switched arena off for itself."""
+    config = "[pytest]\nasyncio_default_fixture_loop_scope = function\npythonpath = .\n"
+    files = {"pytest.ini": config, "test_without.py": WITHOUT}
+    Example(tmp_path / "project", files).run(plugin=False, env=URL).expect(passed=2)
+
 
 URL = {"DATABASE_URL": "sqlite:///dev.db"}
 

@@ -56,7 +56,7 @@ class AllowedFiles:
 
     def __init__(self, config: Config, temporary: Callable[[], Path | None]) -> None:
         below_root = (str(config.root / text) for text in config.allow)
-        self._allowed = (*config.allow, *below_root)
+        self.allowed: tuple[str, ...] = (*config.allow, *below_root)
         # Beside what is ours in the cache's folder there may be anything.
         cache = config.cache.resolve()
         self._folders = (cache / "templates", cache / "kept")
@@ -94,7 +94,7 @@ class AllowedFiles:
         found = _HOSTS.fullmatch(name)
         names = [f"{found[1]}{host}{found[3]}" for host in found[2].split(",")] if found else [name]
         return all(
-            each in self._allowed or any(fnmatch(each, pattern) for pattern in self._allowed)
+            each in self.allowed or any(fnmatch(each, pattern) for pattern in self.allowed)
             for each in names
         )
 

@@ -87,6 +87,7 @@ class Databases:
         self.levels: list[Level] = []
         self.process = os.getpid()  # that runs tests
         self.finished = False
+        self.is_guest = False  # of a run without arena, which goes on as if it had not been
 
     # What the gate asks.
 
@@ -99,8 +100,8 @@ class Databases:
 
     def aim(self, asked: Asked) -> Aim | None:
         """Return where an engine lands, None where it may go its own way."""
-        if self.finished:
-            raise self.ledger.refused(_gate_notes.after_session(asked.name))
+        if _has_let_go(self, asked.name):
+            return None
         is_known = asked.dialect in self.known.by_engine
         if asked.product not in self.products or not (is_known or self.known.is_the_apps(asked)):
             self._check_foreign(asked)
@@ -119,8 +120,8 @@ class Databases:
 
     def aim_attached(self, file: str, beside: Aim | None) -> Aim | None:
         """Return where a file lands that is attached to a connection which aims at ``beside``."""
-        if self.finished:
-            raise self.ledger.refused(_gate_notes.after_session(file))
+        if _has_let_go(self, file):
+            return None
         if self.known.goes_its_own_way(file):
             return None
         main = self.known.by_key.get(beside.key) if beside else None  # its driver opens the file
@@ -141,8 +142,8 @@ class Databases:
     def current(self, key: Key) -> Aim | None:
         """Return where a connection to this database would land now."""
         database = self.known.by_key.get(key)
-        if self.finished:
-            raise self.ledger.refused(_gate_notes.after_session(database.name if database else ""))
+        if _has_let_go(self, database.name if database else ""):
+            return None
         build = self.build()
         if build is not None and (aim := build.current(key)) is not None:
             return aim
@@ -303,6 +304,12 @@ class Databases:
         if self.process != os.getpid():
             raise self.ledger.refused(_gate_notes.forked_before(database.name))
         return self.provision.ensure(database, self.levels)
+
+
+def _has_let_go(databases: Databases, name: str) -> bool:
+    if databases.finished and not databases.is_guest:
+        raise databases.ledger.refused(_gate_notes.after_session(name))
+    return databases.finished
 
 
 def _used_by_the_app(known: KnownDatabases) -> set[Database | None]:

@@ -20,6 +20,7 @@ from pytest_arena._gate._engines import asked_by_engine
 from pytest_arena._gate._loops import adopt
 from pytest_arena._gate._registry import Registry
 from pytest_arena._ledger import Ledger, TestFacts
+from pytest_arena._origin import frames
 from pytest_arena._run import _leaks, _story
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
@@ -311,8 +312,11 @@ class ArenaRun:
                 self.levels.leave(self.databases.levels[-1])
         for database in self.databases.provisioned():
             self.databases.ensure(database).close()
-        self.databases.finished = True
-        if gates.close(self.gate):
+        self.databases.finished, is_inside = True, gates.close(self.gate)
+        # A test of a run without arena may have begun this one, in its process.
+        if any(frame.f_globals.get("__name__") == "_pytest.runner" for frame in frames()):
+            self.databases.is_guest, self.databases.files.allowed, is_inside = True, ("*",), True
+        if is_inside:
             self.databases.environment.restore()
         for product in self.databases.products.opened.values():
             product.close()
