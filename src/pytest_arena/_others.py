@@ -8,8 +8,6 @@ import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from pytest_arena._config._load import is_library
 
 if TYPE_CHECKING:
@@ -98,10 +96,11 @@ def _is_ours(fixture: Any) -> bool:
 
 def is_broken_off(error: BaseException) -> bool:
     """Whether Ctrl-C or pytest-timeout has ended a test, which has not ended by itself."""
+    pytest: Any = sys.modules["pytest"]
     if isinstance(error, pytest.fail.Exception):
         frames = traceback.walk_tb(error.__traceback__)
         return "timeout_sigalrm" in [frame.f_code.co_name for frame, _ in frames]
-    return not isinstance(error, Exception | pytest.skip.Exception)
+    return not isinstance(error, (Exception, pytest.skip.Exception))
 
 
 def is_forked(item: Any) -> bool:
