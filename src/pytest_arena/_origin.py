@@ -98,8 +98,8 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
 # aiosqlite's worker by its names since 0.20.
 _DOORS = {"greenlet_spawn", "_run", "run", "_connection_worker_thread"}
 _WITH_DOORS = (
-    *("sqlalchemy/util/concurrency.py", "sqlalchemy/util/_concurrency_py3k.py"),
-    *("asyncio/events.py", "aiosqlite/core.py"),
+    *("/sqlalchemy/util/concurrency.py", "/sqlalchemy/util/_concurrency_py3k.py"),
+    *("/asyncio/events.py", "/aiosqlite/core.py"),
 )
 
 

@@ -344,7 +344,8 @@ def _on_child(name: str, _args: object) -> None:
 def close(gate: Gate) -> bool:
     """The run of this gate is over. Returns whether it was inside another run, which goes on.
 
-    The outermost gate stays: its core refuses everything until the process ends.
+    The outermost gate stays: its core refuses everything until the process ends, or lets all go
+    where a test of a run without arena had begun this one.
     """
     inside = len(_gates) > 1
     if inside:

@@ -297,7 +297,11 @@ class ArenaRun:
             self.databases.products["sqlite"]
 
     def finish(self) -> None:
-        """After the session: leave all levels; from here on the gate refuses everything."""
+        """After the session: leave all levels; from here on the gate refuses everything.
+
+        Not inside of a test of a run without arena, which goes on in this process: all may go its
+        own way there.
+        """
         if self.databases.finished or os.getpid() != self._process:  # a fork: all is its parent's
             return
         self.settle()
