@@ -100,6 +100,42 @@ def test_another_machines_clock_is_not_gone_by(example: Example) -> None:
     run.says(f"test_writes[3] asked [{twice}, 'EXECUTE leave']", "test_none asked []")
 
 
+CHILDREN = """
+import subprocess
+import sys
+
+
+async def test_first(client):
+    await client.post("/orders/chair")
+
+
+async def test_writes(client):
+    for _ in range(3):
+        await client.post("/orders/chair")
+
+
+async def test_starts(client):
+    subprocess.run([sys.executable, "-c", ""], check=True)
+    for _ in range(3):
+        await client.post("/orders/chair")
+
+
+async def test_writes_again(client):
+    for _ in range(3):
+        await client.post("/orders/chair")
+"""
+
+
+def test_who_was_started_before_there_was_a_database_is_not_reckoned_with(example: Example) -> None:
+    """As by each worker of xdist, which asks `uname` for its processor. Later ones may know it."""
+    started = "import subprocess\nsubprocess.run(['uname', '-p'])\n"
+    env = {**env_of("undo"), "ARENA_VERIFY": ""}
+    run = shop(example, conftest=started + COUNTED, test_it=CHILDREN).run("-s", env=env)
+    run.expect(passed=4)
+    run.says("test_writes asked ['EXECUTE leave']", "test_starts asked ['EXECUTE moment', ")
+    run.says("test_writes_again asked ['EXECUTE enter', ")
+
+
 MORE_OF_THE_APP = """
 
 import asyncio

@@ -168,11 +168,14 @@ class Databases:
         That is what the environment names, and in a fork what its engines mean. A build that
         fails is left to the first connection, which says it.
         """
-        self._connections.open_to_others()
         self.environment.complete()
+        known = [*self.known.by_key.values()]
+        # Who starts before there is any address knows of none: xdist's workers ask `uname`.
+        if forked or any(one.isolation or self._is_exported(one) for one in known):
+            self._connections.open_to_others()
         if not self.levels or self.build() is not None or self.finished:
             return
-        for database in [*self.known.by_key.values()]:
+        for database in known:
             if forked or self._is_exported(database):
                 with suppress(ArenaError):
                     self.ensure(database)
