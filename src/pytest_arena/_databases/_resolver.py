@@ -169,14 +169,12 @@ class Databases:
         fails is left to the first connection, which says it.
         """
         self.environment.complete()
-        known = [*self.known.by_key.values()]
+        told = [one for one in [*self.known.by_key.values()] if forked or self._is_exported(one)]
         # Who starts before there is any address knows of none: xdist's workers ask `uname`.
-        if forked or any(one.isolation or self._is_exported(one) for one in known):
+        if forked or told or self.provisioned():
             self._connections.open_to_others()
-        if not self.levels or self.build() is not None or self.finished:
-            return
-        for database in known:
-            if forked or self._is_exported(database):
+        if self.levels and self.build() is None and not self.finished:
+            for database in told:
                 with suppress(ArenaError):
                     self.ensure(database)
 
