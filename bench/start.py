@@ -59,7 +59,7 @@ def measure(effort: Effort) -> list[Table]:
         Table(
             title="The start of a run",
             about="Milliseconds of a process with eleven small tests, the template warm; the same "
-            "imports of app and libraries without the plugin. Aim: at most 150 more.",
+            "imports of app and libraries without the plugin. Aim: at most 60 more.",
             header=("", "least", "median"),
             rows=tuple(rows),
         )

@@ -139,6 +139,9 @@ class Files(Protocol):
     def stands_for(self, real: str) -> bool:
         """Whether a database of the arena stands in this file's place. Costs a look-up."""
 
+    def see(self, file: str) -> str:
+        """Somebody has opened this file, which no engine means so far. Returns its real path."""
+
 
 class Core(Protocol):
     """What a product may ask: which databases are inside the arena, and what is allowed."""

@@ -108,8 +108,9 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
 
 def _spoiled_line(file: str) -> str:
     return (
-        f"{file} was changed during this run, by another process or past any driver: arena leads "
-        "only those into the test's database that read its URL from the environment"
+        f"{file} was changed during this run, by another process, past any driver, or by a driver "
+        "alone before there was an engine on it: arena leads engines into the test's database, and "
+        "those that read its URL from the environment"
     )
 
 

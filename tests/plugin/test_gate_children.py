@@ -6,6 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.test_postgresql_story import on_postgresql
 
 if TYPE_CHECKING:
@@ -101,6 +103,58 @@ def test_a_change_that_stands_in_the_wal_is_told(example: Example) -> None:
     os.utime(tests.folder / "dev.db", (1, 1))
     tests.run().expect(1, passed=1).says(f"{tests.folder / 'dev.db'} was changed during this run")
     assert (tests.folder / "dev.db").stat().st_mtime == 1
+
+
+BEFORE_THE_ENGINE = """
+import asyncio
+import sqlite3
+import aiosqlite
+import pytest
+from sqlalchemy import create_engine, text
+
+MAKE = "CREATE TABLE IF NOT EXISTS items (name TEXT)"
+
+async def amake():
+    async with aiosqlite.connect("own.db") as db:
+        await db.execute(MAKE)
+
+@pytest.fixture(scope="session")
+def file(request):
+    if "asyncio" in request.config.getoption("-k"):
+        asyncio.run(amake())
+    elif "writes" in request.config.getoption("-k"):
+        with sqlite3.connect("own.db") as db:
+            db.execute(MAKE)
+    else:
+        sqlite3.connect("own.db").execute("SELECT * FROM sqlite_master").fetchall()
+    return "own.db"
+
+@pytest.mark.parametrize("how", ["writes", "asyncio", "reads"])
+def test_by_an_engine(file, how):
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.connect() as connection:
+        assert connection.scalars(text("SELECT name FROM sqlite_master")).all() == []
+    engine.dispose()
+"""
+
+
+@pytest.mark.parametrize("how", ["writes", "asyncio"])
+def test_a_file_that_was_written_before_an_engine_meant_it_is_told(
+    example: Example, how: str
+) -> None:
+    """P3: its rows are not where the engine is led to, which nobody would guess; nor undone."""
+    tests = example.with_files(test_own=BEFORE_THE_ENGINE)
+    run = tests.run("-q", "-k", how, "test_own.py").expect(1, passed=1)
+    file = tests.folder / "own.db"
+    run.says(f"arena: {file} was changed during this run", "before there was an engine on it")
+
+
+def test_a_file_that_was_read_before_an_engine_meant_it_is_as_it_was(example: Example) -> None:
+    """There is nothing to tell."""
+    make = MAKE_DEV.replace("dev.db", "own.db")
+    tests = example.with_files(test_own=BEFORE_THE_ENGINE, make_dev=make)
+    tests.python("make_dev.py")
+    tests.run("-k", "reads", "test_own.py").expect(passed=1).never_says("was changed")
 
 
 DEFAULTS = """

@@ -58,20 +58,25 @@ class AllowedFiles:
         below_root = (str(config.root / text) for text in config.allow)
         self.allowed: tuple[str, ...] = (*config.allow, *below_root)
         # Beside what is ours in the cache's folder there may be anything.
-        cache = config.cache.resolve()
-        self._folders = (cache / "templates", cache / "kept")
+        self._folders = [config.cache.resolve() / name for name in ("templates", "kept")]
         self.live: tuple[Path, ...] = ()  # the folders of live databases
-        # By their real paths, with what could be seen of them when an engine first meant them.
-        self._of_app: dict[str, list[tuple[int, int]]] = {}
+        # By their real paths, with what could be seen of each when somebody first came to it.
+        self._of_app: set[str] = set()
+        self._seen: dict[str, list[tuple[int, int]]] = {}
         self._temporary = temporary  # gives pytest's folder for tests, once there is one
 
     def add(self, file: str) -> None:
         """An engine of the app's means this file: a database of the arena stands for it."""
-        self._of_app[real(file)] = _signature(file)
+        self._of_app.add(self.see(file))
+
+    def see(self, file: str) -> str:
+        """Somebody has come to this file, which an engine may mean later. Returns its real path."""
+        self._seen.setdefault(known := real(file), _signature(file))
+        return known
 
     def changed(self) -> list[str]:
-        """Return the app's own files that are not what they were: another process wrote to them."""
-        return [file for file, before in self._of_app.items() if _signature(file) != before]
+        """Return the app's own files that are not what they were: somebody else wrote to them."""
+        return [one for one in sorted(self._of_app) if _signature(one) != self._seen[one]]
 
     def is_ours(self, file: str) -> bool:
         """Whether it lies in a folder of the arena's."""
@@ -112,8 +117,7 @@ class AllowedFiles:
 
     def _is_link_to_app(self, file: str) -> bool:
         """Whether the file is another name (a hard link) of one that belongs to the app."""
-        others = (known for known in list(self._of_app) if known != real(file))
-        return any(_is_same(known, file) for known in others)
+        return any(_is_same(known, file) for known in [*self._of_app] if known != real(file))
 
 
 _HOSTS = re.compile(r"(\w+://)([^/]+)(/.*)")
@@ -131,10 +135,9 @@ def _is_meant_by_an_engine(file: str) -> bool:
 
 
 def _is_same(one: str, other: str) -> bool:
-    try:
+    with suppress(OSError):  # one of them is not there
         return Path(one).samefile(other)
-    except OSError:  # one of them is not there
-        return False
+    return False
 
 
 def _signature(file: str) -> list[tuple[int, int]]:
@@ -504,11 +507,9 @@ class Environment:
 
     def restore(self) -> None:
         """Give the variables back."""
-        for name, value in self._before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in self._before:
+            os.environ.pop(name, None)
+        os.environ.update({name: old for name, old in self._before.items() if old is not None})
 
 
 def _inherited() -> dict[str, str]:
@@ -517,10 +518,9 @@ def _inherited() -> dict[str, str]:
 
 
 def _url(text: str) -> URL | None:
-    try:
+    with suppress(ArgumentError, ValueError):  # the variable means something else to this app
         return make_url(text)
-    except (ArgumentError, ValueError):
-        return None  # the variable means something else to this app
+    return None
 
 
 # Where drivers find a server beside the place of the host in a URL.

@@ -359,7 +359,7 @@ def _place(core: Core, connection: GuardedConnection, database: Any) -> None:
     if file and core.is_inside(file):
         connection.arena_leads = partial(core.aim_attached, beside=core.aim_at(file))
     elif file:  # an engine may turn out to mean it
-        connection.arena_outside = os.path.realpath(file)
+        connection.arena_outside = core.files.see(file)
 
 
 def _raw_file(database: Any) -> str:
