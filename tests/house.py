@@ -365,6 +365,7 @@ FURTHER = {
     "a project set up by one command": 878,
     "suites with an engine of its own for each test": 232,
     "a run in the process of one that has switched arena off": 8,
+    "stacks of threads, which Python 3.11 may wait for without an end": 11,
 }
 FURTHER_OF_THE_WING = {
     "assertions that hang on the answer, policies that are switched off": 160,

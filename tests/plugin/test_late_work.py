@@ -512,3 +512,40 @@ def test_a_bound_that_is_no_number_of_seconds(example: Example, text: str) -> No
 def isolation(how: str) -> tuple[str, ...]:
     """The option, where it is not what the product has by itself."""
     return ("--arena-isolation=clone",) if how == "clone" else ()
+
+
+STACKS = """
+import gc
+import threading
+from pytest_arena._run._leaks import _threads_at_work, _threads_in_greenlets
+
+class Kept:
+    pass
+
+def leave():
+    kept = Kept()
+    kept.itself, kept.own = kept, threading.local()
+    kept.own.name = "kept"
+
+def look(look_at, depth):
+    return look(look_at, depth - 1) if depth else look_at()
+
+gc.disable()
+gc.set_threshold(1)
+for turn in range(300):
+    leave()
+    free = [{} for _ in range(40)]  # so that it is not a dictionary that begins a collection
+    del free
+    gc.enable()
+    look((_threads_at_work, _threads_in_greenlets)[turn % 2], turn % 5)
+    assert gc.isenabled()
+    gc.disable()
+    look(_threads_at_work, 0)
+    assert not gc.isenabled()
+print("looked")
+"""
+
+
+def test_the_collector_may_run_while_stacks_are_looked_at(example: Example) -> None:
+    """Python 3.11 waited for itself, for good, where a `threading.local` was garbage."""
+    example.with_files(stacks=STACKS).python("stacks.py").says("looked")

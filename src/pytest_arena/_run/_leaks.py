@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import sys
 import threading
 from collections import deque
 from contextlib import contextmanager, nullcontext, suppress
@@ -34,7 +33,7 @@ from pytest_arena._origin import (
     outermost,
     users_frames,
 )
-from pytest_arena._process import alive, rest, running_loop, seconds
+from pytest_arena._process import alive, innermost_frames, rest, running_loop, seconds
 from pytest_arena.errors import ConnectionLeak, IsolationError, LateWorkError
 
 if TYPE_CHECKING:
@@ -352,8 +351,8 @@ _STEP = 0.0002  # seconds
 
 
 def _threads_at_work() -> dict[int, list[FrameType]]:
-    tops = sys._current_frames()  # noqa: SLF001 - the documented way to the stacks of threads
-    del tops[threading.get_ident()]  # this very frame: a cycle, which would keep its callers' too
+    tops = innermost_frames()
+    del tops[threading.get_ident()]  # of this stack: a cycle, which would keep its callers' too
     tops.pop(threading.main_thread().ident or 0, None)  # no request's, and its stack is deep
     found = dict(zip(tops, map(users_frames, tops.values()), strict=True))
     return {ident: stack for ident, stack in found.items() if stack}
@@ -362,8 +361,7 @@ def _threads_at_work() -> dict[int, list[FrameType]]:
 def _threads_in_greenlets() -> set[int]:
     """Those of which only SQLAlchemy's part is seen: the user's code that calls it is below."""
     main = threading.main_thread().ident or 0  # as above
-    # No name for the frames: this very one is among them, as above.
-    roots = {n: outermost(top) for n, top in sys._current_frames().items() if n != main}  # noqa: SLF001 - as there
+    roots = {n: outermost(top) for n, top in innermost_frames().items() if n != main}
     return {main, *(n for n, root in roots.items() if root.f_code.co_name != "_bootstrap")}
 
 
