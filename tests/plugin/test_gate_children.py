@@ -108,6 +108,7 @@ def test_a_change_that_stands_in_the_wal_is_told(example: Example) -> None:
 BEFORE_THE_ENGINE = """
 import asyncio
 import sqlite3
+from contextlib import closing
 import aiosqlite
 import pytest
 from sqlalchemy import create_engine, text
@@ -123,10 +124,11 @@ def file(request):
     if "asyncio" in request.config.getoption("-k"):
         asyncio.run(amake())
     elif "writes" in request.config.getoption("-k"):
-        with sqlite3.connect("own.db") as db:
+        with closing(sqlite3.connect("own.db")) as db:
             db.execute(MAKE)
     else:
-        sqlite3.connect("own.db").execute("SELECT * FROM sqlite_master").fetchall()
+        with closing(sqlite3.connect("own.db")) as db:
+            db.execute("SELECT * FROM sqlite_master").fetchall()
     return "own.db"
 
 @pytest.mark.parametrize("how", ["writes", "asyncio", "reads"])
