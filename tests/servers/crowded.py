@@ -117,14 +117,19 @@ class Crowded:
 
     def databases(self) -> list[str]:
         """The names of all that are there."""
-        with closing(open_control(self.by_socket)) as control:
+        with closing(open_control(self._in_a_while)) as control:
             return [str(name) for (name,) in control.rows("SELECT datname FROM pg_database")]
 
     def contents(self) -> object:
         """What could have been changed on it."""
-        with closing(open_control(self.by_socket)) as control:
+        with closing(open_control(self._in_a_while)) as control:
             databases = control.rows("SELECT datname FROM pg_database ORDER BY 1")
             return databases, control.rows("SELECT rolname FROM pg_roles ORDER BY 1")
+
+    @property
+    def _in_a_while(self) -> Address:
+        """Who had all connections may have closed them: the server ends them some time later."""
+        return replace(self.by_socket, patience=10.0)
 
 
 def free_port() -> int:
