@@ -209,6 +209,8 @@ class Wal:
         self._marks[picture] = Mark(index.frames, index.salts, cookie)
         return picture
 
+    glance = take
+
     def restore(self, picture: Picture, version: int) -> int:
         """Cut the log, while nobody else reads or writes."""
         mark = self._marks.get(picture)
