@@ -133,14 +133,25 @@ _FOLLOWED = (
 @cache
 def _not_its_own(code: CodeType, text: str) -> frozenset[str] | None:
     """Return the names in an assertion whose values are not the test's; None: not followed."""
-    node = _parsed(text) if code.co_name.startswith("test") else None
-    nodes = list(ast.walk(node)) if node is not None else []
-    if not all(isinstance(one, _FOLLOWED) for one in nodes):
+    if (found := _names_in(text) if code.co_name.startswith("test") else None) is None:
         return None
-    names = {one.id for one in nodes if isinstance(one, ast.Name)}
-    own = _own_among(frozenset(names), code) | _PLAIN
+    names, called = found
+    own = _own_among(names, code) | _PLAIN
+    return names - own if called <= own else None
+
+
+@cache
+def _names_in(text: str) -> tuple[frozenset[str], frozenset[str]] | None:
+    """Return the names in an assertion, and those that it calls; None: not followed.
+
+    Once for each text: tests ask the same of their answers.
+    """
+    node = _parsed(text)
+    nodes = list(ast.walk(node)) if node is not None else []
+    if not nodes or not all(isinstance(one, _FOLLOWED) for one in nodes):
+        return None
     called = {_root(one.func) for one in nodes if isinstance(one, ast.Call)}
-    return frozenset(names - own) if nodes and called <= own else None
+    return frozenset(one.id for one in nodes if isinstance(one, ast.Name)), frozenset(called)
 
 
 def _root(node: ast.expr) -> str:
