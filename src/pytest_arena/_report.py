@@ -110,7 +110,7 @@ def _spoiled_line(file: str) -> str:
     return (
         f"{file} was changed during this run, by another process, past any driver, or by a driver "
         "alone before there was an engine on it: arena leads engines into the test's database, and "
-        "those that read its URL from the environment"
+        f"those that read its URL from the environment. If tests may do that: arena_allow = {file}"
     )
 
 
