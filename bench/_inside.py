@@ -7,6 +7,8 @@ import sqlite3
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from bench.place import ROOT
 from bench.work import LOOP, around, checkout, per_call, requests, test_on
 from bench.worker import serve
@@ -16,6 +18,7 @@ from pytest_arena._app._kind import build_app
 from pytest_arena._config._read import load_config
 from pytest_arena._databases._resolver import Level
 from pytest_arena._ledger import Ledger
+from pytest_arena._run._levels import LevelHooks
 from pytest_arena._run._run import ArenaRun
 from pytest_arena._sqlite._copy import Copy
 
@@ -27,16 +30,6 @@ if TYPE_CHECKING:
 _serials = count(1)
 
 
-class NoHooks:
-    """Nobody wants to know of levels."""
-
-    def pytest_arena_enter(self, level: Level) -> None:
-        """A level begins."""
-
-    def pytest_arena_leave(self, level: Level) -> None:
-        """A level ends."""
-
-
 def main() -> None:
     """Set the gate up, import the app, connect once; then answer."""
     config = load_config(
@@ -45,7 +38,9 @@ def main() -> None:
         ini=lambda _name: "",
         root=ROOT,
     )
-    run = ArenaRun(config, Ledger(), NoHooks(), temporary=lambda: None)
+    plugins = pytest.PytestPluginManager()
+    plugins.add_hookspecs(LevelHooks)
+    run = ArenaRun(config, Ledger(), plugins.hook, temporary=lambda: None)
     run.databases.environment.redirect()
     from bench.suite import shop  # noqa: PLC0415 - after the gate, as an app is
 

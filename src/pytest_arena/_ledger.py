@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,11 +68,8 @@ class Request:
         return self.until or (self.turn.after if self.turn else None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TestFacts:
+class TestFacts(NamedTuple):
     """What one test did, when all is settled. Times are seconds."""
-
-    __test__ = False  # pytest would collect a class of this name
 
     name: str
     databases: tuple[str, ...]

@@ -13,6 +13,7 @@ from threading import Thread, get_ident, main_thread
 from threading import enumerate as all_threads
 from types import AsyncGeneratorType, CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import greenlet
 
@@ -193,7 +194,7 @@ class Piece:
 
     def __init__(self, work: Any, function: Any, cancel: Any = bool) -> None:
         self.work, self._function, self.cancel, self.thread = work, function, cancel, 0
-        work.pieces[self] = user_line()
+        PIECES[self] = user_line()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Do it. What it begins is a part of the same work."""
@@ -202,8 +203,11 @@ class Piece:
             return self._function(*args, **kwargs)
         finally:
             WORK.reset(token)
-            self.work.pieces.pop(self, None)
+            PIECES.pop(self, None)
 
+
+# All that has begun, or waits for its turn, and in which line.
+PIECES: WeakKeyDictionary[Piece, object] = WeakKeyDictionary()
 
 OUR_TASK = "pytest-arena: a task of its own"
 SERVER_THREAD = "pytest-arena-live-server"

@@ -95,8 +95,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     early_config.stash[SCENARIOS] = scenarios
     watch = scenarios.watch if scenarios is not None else None
     folder = functools.partial(_temporary_folder, early_config)
-    hooks = cast("LevelHooks", early_config.hook)
-    run = ArenaRun(config, Ledger(), hooks, temporary=folder, watch=watch)
+    run = ArenaRun(config, Ledger(), early_config.hook, temporary=folder, watch=watch)
     early_config.stash[RUN] = run
     early_config.stash[WIDE] = {}
     atexit.register(_last_words, run)
@@ -155,6 +154,8 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
+    if config.pluginmanager.has_plugin("pytest_forked"):
+        config.pluginmanager.register(Forks(), "arena_forks")
     facts = config.stash[FACTS] = FactsOfProcesses(config, config.stash[RUN].ledger)
     if facts.travel:
         config.pluginmanager.register(facts, "arena_facts")
@@ -222,13 +223,16 @@ def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
 # One test.
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+class Forks:
     """A test that runs in a fork shares our files, and may die in the middle of it."""
-    if not (item.config.pluginmanager.has_plugin("pytest_forked") and _others.is_forked(item)):
-        return (yield)
-    with item.config.stash[RUN].fixtures.another_process(item.nodeid):
-        return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """The fork has a level of its own, which is left whatever comes of it."""
+        if not _others.is_forked(item):
+            return (yield)
+        with item.config.stash[RUN].fixtures.another_process(item.nodeid):
+            return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -259,9 +263,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """The test's level is open, and its own function is called by the arena."""
     run = item.config.stash[RUN]
     run.fixtures.enter_test()
-    function = getattr(item, "obj", None)
+    test = run.current.test
     try:
-        if not (inspect.iscoroutinefunction(function) or hasattr(function, "hypothesis")):
+        if not ((test and test.plan.is_async) or hasattr(getattr(item, "obj", None), "hypothesis")):
             return (yield)  # pytest calls it as it is
         with _conducted(item, run):
             return (yield)
@@ -319,8 +323,9 @@ def pytest_runtest_makereport(
         _report.tell_of(report, refused)
     if report.outcome == "failed" and report.when != "teardown":  # then the level is gone
         _report.show_story(report, run.story())
-    for text in run.reported(report.when, report.outcome):
-        report.sections.append(("arena", text))
+    if (test := run.current.test) and (report.outcome == "failed" or test.plan.keep == "always"):
+        for text in run.reported(report.when, report.outcome):
+            report.sections.append(("arena", text))
     return report
 
 

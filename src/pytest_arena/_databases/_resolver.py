@@ -43,7 +43,8 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 _MANY = 16  # databases, beside those in use: then engines are looked for that are garbage
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+# Not frozen: one is made for each test, and that takes twice as long then.
+@dataclass(slots=True, eq=False)
 class Level:
     """A state of all databases that is entered and left.
 
@@ -245,8 +246,9 @@ class Databases:
         if len(self.known.by_key) >= self._many and len(self.provisioned()) >= self._many:
             gc.collect()  # an engine that was never disposed of waits for it
             self._many = len(self.provisioned()) + _MANY
-        left = [one for one in [*self.known.by_key.values()] if self._may_drop(one)]
-        used = _used_by_the_app(self.known) if left else ()
+        if not (left := [one for one in [*self.known.by_key.values()] if self._may_drop(one)]):
+            return left
+        used = _used_by_the_app(self.known)
         dropped = [one for one in left if one not in used]
         for database in dropped:
             self.known.drop(database)
@@ -276,11 +278,11 @@ class Databases:
         if database.key.kind == "memory":
             return True
         is_asked_for = (
-            database.key.kind == "expected"
+            database is self.known.primary
+            or database.key.kind == "expected"
             or database.is_the_runs
             or database.attached
             or not database.file  # on a server: its name means it for good
-            or database is self.known.primary
             or self._is_exported(database)
             or any(name in database.tails for name in self.known.named_by_options())
         )

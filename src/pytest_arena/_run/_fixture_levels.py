@@ -97,7 +97,8 @@ class FixtureLevels:
             if level is not None:
                 self.finish_above(level)
                 self._empty_sessions(test, level)
-                test.has_changed(self.levels.leave(level))
+                if changed := self.levels.leave(level):
+                    test.has_changed(changed)
         except Exception as error:  # noqa: BLE001 - as said
             test.errors.append(error)
         if broken_off is not None:

@@ -27,6 +27,8 @@ from pytest_arena._gate._registry import (
 from pytest_arena._origin import (
     NOBODYS,
     OUR_TASK,
+    PIECES,
+    Piece,
     is_of,
     line_of,
     line_of_coroutine,
@@ -67,11 +69,14 @@ class HeldByFixtures:
 
         One that an earlier test has left, in a registry, is no fixture's.
         """
+        sessions = session_numbers()
+        if not sessions and not gate.registry.taken() and threading.active_count() == 1:
+            return NOTHING_HELD
         here, begun = threading.get_ident(), open_transactions(gate)
         threads = {one.ident or 0 for one in threading.enumerate() if one.name not in NOBODYS}
         writes = sum(one.writes for one in begun) if begun else 0
         held = {one.hash_key: WeakSet(map(inspect, one)) for one in sessions_in_use()}
-        sessions = session_numbers().difference(sessions_of_tests)
+        sessions = sessions.difference(sessions_of_tests)
         return cls(begun, writes, sessions, frozenset(threads - {here}), held)
 
     def without(self, others: HeldByFixtures) -> HeldByFixtures:
@@ -88,17 +93,19 @@ class HeldByFixtures:
         return session_numbers().difference(self.sessions)
 
 
+NOTHING_HELD = HeldByFixtures()
+
+
 def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
     """Return what a test has left: connections that it took, transactions that it began."""
-    if _left_by(gate, serial, before):
+    if gate.registry.taken() and _left_by(gate, serial, before):
         gc.collect()  # what only a reference cycle keeps is given back when the collector runs
         return _left_by(gate, serial, before)
     return []
 
 
 def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
-    if not (out := gate.registry.taken()):
-        return []
+    out = gate.registry.taken()
     taken = [one for one in out if not is_of(one.thread, before.threads)]
     begun = [one for one in taken if one.in_transaction and one not in before.transactions]
     idle = [one for one in taken if one.serial == serial and one not in begun]
@@ -216,7 +223,8 @@ class Overrides:
 
     def __init__(self, app: object) -> None:
         self._app = app
-        self._kept = [(name, found, dict(found)) for name, found in _mutable_parts(app)]
+        parts = _mutable_parts(app)
+        self._kept = [(name, it, it.copy()) for name, it in parts if isinstance(it, dict)]
 
     def anew(self) -> Overrides:
         """Return those of the same app as they are now."""
@@ -224,7 +232,8 @@ class Overrides:
 
     def changed(self) -> list[str]:
         """Return the names of those that are different now."""
-        return [name for name, found, before in self._kept if not _is_same(found, before)]
+        kept = self._kept  # empty before and now, most of them
+        return [name for name, now, then in kept if (now or then) and not _is_same(now, then)]
 
     def restore(self) -> list[str]:
         """Put them back. Returns the names of those that were different."""
@@ -241,14 +250,13 @@ def _is_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
     return one.keys() == other.keys() and (not one or all(one[key] is other[key] for key in one))
 
 
-def _mutable_parts(app: object) -> list[tuple[str, dict[Any, Any]]]:
+def _mutable_parts(app: object) -> tuple[tuple[str, Any], ...]:
     # `_state` is what Starlette's State keeps its attributes in; there is no public way to
     # replace them all.
-    parts = {
-        "app.dependency_overrides": getattr(app, "dependency_overrides", None),
-        "app.state": getattr(getattr(app, "state", None), "_state", None),
-    }
-    return [(name, part) for name, part in parts.items() if isinstance(part, dict)]
+    return (
+        ("app.dependency_overrides", getattr(app, "dependency_overrides", None)),
+        ("app.state", getattr(getattr(app, "state", None), "_state", None)),
+    )
 
 
 class LateWork:
@@ -261,7 +269,6 @@ class LateWork:
 
     def __init__(self, patience: float, endless: set[str]) -> None:
         self.is_over = False  # the test is
-        self.pieces: WeakKeyDictionary[Any, object] = WeakKeyDictionary()  # begun where
         self._patience = patience  # seconds
         self._endless = endless  # lines that were waited for in vain: once is enough for a run
         self._tasks_before: dict[asyncio.AbstractEventLoop, WeakSet[asyncio.Task[Any]]] = {}
@@ -279,7 +286,10 @@ class LateWork:
     @property
     def has_begun(self) -> bool:
         """Whether a request was served, or something given to a thread."""
-        return bool(self._tasks_before or self.pieces)
+        return bool(self._tasks_before or self._pieces())
+
+    def _pieces(self) -> list[Piece]:
+        return [one for one in pieces if one.work is self] if (pieces := alive(PIECES)) else pieces
 
     def lines(self) -> list[str]:
         """Return where each stands that still works: none, where no request was served."""
@@ -298,7 +308,7 @@ class LateWork:
         ]
         of_tasks = [line_of_coroutine(task.get_coro()) or task.get_name() for task in tasks]
         at_work = {thread: line_of(one[0]) for thread, one in self.threads().items()}
-        begun = [self.pieces.get(one) for one in alive(self.pieces) if one.thread not in at_work]
+        begun = [PIECES.get(one) for one in self._pieces() if one.thread not in at_work]
         return list(map(str, [*of_tasks, *at_work.values(), *filter(None, begun)]))
 
     def end(self, late: dict[int, FrameType]) -> None:
@@ -307,10 +317,9 @@ class LateWork:
         ``late`` is told at what a thread is that somebody else has begun: a library's.
         """
         self.is_over = True
-        if not self.has_begun:
-            return
-        late.update({thread: stack[-1] for thread, stack in self.threads().items()})
-        for piece in alive(self.pieces):
+        if self._tasks_before:
+            late.update({thread: stack[-1] for thread, stack in self.threads().items()})
+        for piece in self._pieces():
             piece.cancel()
 
     def threads(self) -> dict[int, list[FrameType]]:

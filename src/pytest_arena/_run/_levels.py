@@ -17,6 +17,8 @@ from pytest_arena.errors import ArenaError, impossible
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pluggy import HookCaller, HookRelay
+
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
@@ -63,6 +65,11 @@ def unbroken() -> Iterator[None]:
             kept[number](number, frame)
 
 
+# Where there is no database, nothing can be brought back by halves. It is a lock, which is in C: a
+# `nullcontext` takes ten times as long.
+_ALONE = threading.RLock()
+
+
 class LevelHooks(Protocol):
     """Hooks of our own, for what is in the process's memory (a cache) or in another service."""
 
@@ -97,7 +104,7 @@ class Levels:
     """
 
     def __init__(
-        self, databases: Databases, gate: Gate, ledger: Ledger, hooks: LevelHooks, tasks: Tasks
+        self, databases: Databases, gate: Gate, ledger: Ledger, hooks: HookRelay, tasks: Tasks
     ) -> None:
         self._databases, self.gate, self._ledger, self._hooks = databases, gate, ledger, hooks
         self._stack, self._tasks = databases.levels, tasks
@@ -115,36 +122,41 @@ class Levels:
 
     def above(self, level: Level) -> list[Level]:
         """Return the levels above this one, the top first."""
-        return self._stack[: self._stack.index(level) : -1]
+        return [] if self._stack[-1] is level else self._stack[: self._stack.index(level) : -1]
 
-    @unbroken()
     def enter(self, level: Level, of_the_test: _leaks.HeldByFixtures | None = None) -> None:
         """Open a level above all that stands; a test may hold something by then."""
         number, started = len(self._stack), _process.seconds()
-        self._cut_to(number)
-        entered: list[Isolation] = []
-        try:
-            for database, isolation in self._isolations():
-                enter = partial(self._databases.provision.enter, isolation, database, level)
-                self._with_patience(enter, _PATIENCE_WITH_OTHERS)
-                entered.append(isolation)
-                # A wider fixture that slips below it may write to it: it is that one's as well.
-                database.level = database.level if database.level in self._stack else None
-        except (Held, ArenaError) as error:
-            for isolation in entered:
-                isolation.forget()
-            if not isinstance(error, Held):
+        with unbroken() if (every := self._isolations()) else _ALONE:
+            entered: list[Isolation] = []
+            if every:
+                self._cut_to(number)
+            try:
+                for database, isolation in every:
+                    enter = partial(self._databases.provision.enter, isolation, database, level)
+                    self._with_patience(enter, _PATIENCE_WITH_OTHERS)
+                    entered.append(isolation)
+                    # A wider fixture that slips below it may write to it: it is that one's as well.
+                    database.level = database.level if database.level in self._stack else None
+            except (Held, ArenaError) as error:
+                for isolation in entered:
+                    isolation.forget()
+                if not isinstance(error, Held):
+                    raise
+                raise _leaks.lost_error(_leaks.open_transactions(self.gate), level.name) from error
+            except BaseException:  # who rang twice; nobody knows of this level
+                self._cut_to(number)
                 raise
-            raise _leaks.lost_error(_leaks.open_transactions(self.gate), level.name) from error
-        except BaseException:  # who rang twice; nobody knows of this level
-            self._cut_to(number)
-            raise
-        self.gate.let_go_of_stale()
-        self._stack.append(level)
-        held = _leaks.HeldByFixtures.now(self.gate, self._sessions_of_tests)
-        self._before[level] = held.without(of_the_test) if of_the_test else held
-        self._ledger.isolation_seconds += _process.seconds() - started
-        self._hooks.pytest_arena_enter(level=level)
+            self.gate.let_go_of_stale()
+            self._stack.append(level)
+            held = _leaks.HeldByFixtures.now(self.gate, self._sessions_of_tests)
+            self._before[level] = held.without(of_the_test) if of_the_test else held
+            self._ledger.isolation_seconds += _process.seconds() - started
+            self._tell(self._hooks.pytest_arena_enter, level)
+
+    def _tell(self, hook: HookCaller, level: Level) -> None:
+        if hook.get_hookimpls():  # to call it takes five times as long
+            hook(level=level)
 
     def end_leaks(self, level: Level | None, serial: int) -> None:
         """End the transactions and take back the connections that a level's owner has left.
@@ -152,10 +164,10 @@ class Levels:
         Raises:
             ConnectionLeak: there were some.
         """
+        held = self.held_before(level)
         if level is not None:
-            self._sessions_of_tests = self.held_before(level).sessions_since()
-        leaks = _leaks.connection_leaks(self.gate, serial, self.held_before(level))
-        if leaks:
+            self._sessions_of_tests = held.sessions_since()
+        if leaks := _leaks.connection_leaks(self.gate, serial, held):
             self._has_ended_leaks = True
             error = _leaks.leak_error(leaks)
             _leaks.take_back([leak for leak in leaks if leak.serial == serial])
@@ -164,7 +176,7 @@ class Levels:
 
     def held_before(self, level: Level | None) -> _leaks.HeldByFixtures:
         """Return what wider fixtures held when a level was entered."""
-        return self._before.get(level) or _leaks.HeldByFixtures()
+        return self._before.get(level, _leaks.NOTHING_HELD)
 
     def drop_clean_ones_of_the_test(self) -> dict[Level, _leaks.HeldByFixtures]:
         """Forget the test's level, and its example's, while nothing was written in the top one.
@@ -212,7 +224,6 @@ class Levels:
                 self._databases.provision.enter(isolation, database, level)
             self.gate.let_go_of_stale()
 
-    @unbroken()
     def leave(self, level: Level) -> list[str]:
         """Go back to what stood when this level, the top one, was entered.
 
@@ -225,33 +236,33 @@ class Levels:
         if self._stack[-1:] != [level]:
             raise impossible(f"{level.name}: a level was left that is not the top one")
         number, started = len(self._stack) - 1, _process.seconds()
-        self._cut_to(number + 1)
-        changed: list[str] = []
-        failed: list[Exception] = []
-        try:
+        with unbroken() if (every := self._isolations()) else _ALONE:
+            changed: list[str] = []
+            failed: list[Exception] = []
+            if every:
+                self._cut_to(number + 1)
             try:
-                self._hooks.pytest_arena_leave(level=level)
-            except Exception as error:  # noqa: BLE001 - told when the databases are back
-                failed.append(error)
-            if level.is_test:
-                self.gate.end_raw(level.serial)
-            for database, isolation in self._isolations():
                 try:
-                    changed += [database.name] * self._taken_back(database, isolation, level)
-                except ArenaError as error:  # the other databases are left all the same
+                    self._tell(self._hooks.pytest_arena_leave, level)
+                except Exception as error:  # noqa: BLE001 - told when the databases are back
                     failed.append(error)
-        finally:  # also where somebody rang twice
-            self._cut_to(number)
-            self._has_ended_leaks = False
-            self.gate.let_go_of_stale()
-            self.gate.drop_altered(level.serial)
-            self._ledger.isolation_seconds += _process.seconds() - started
-        lost, self._in_the_way = self._in_the_way, []
-        if lost:
-            raise _leaks.lost_error(lost, level.name)
-        if failed:
-            raise failed[0]
-        return changed
+                if level.is_test:
+                    self.gate.end_raw(level.serial)
+                for database, isolation in self._isolations():
+                    is_changed = self._taken_back(database, isolation, level, failed)
+                    changed += [database.name] * is_changed
+            finally:  # also where somebody rang twice
+                self._cut_to(number)
+                self._has_ended_leaks = False
+                self.gate.let_go_of_stale()
+                self.gate.drop_altered(level.serial)
+                self._ledger.isolation_seconds += _process.seconds() - started
+            lost, self._in_the_way = self._in_the_way, []
+            if lost:
+                raise _leaks.lost_error(lost, level.name)
+            if failed:
+                raise failed[0]
+            return changed
 
     def _isolations(self) -> list[tuple[Database, Isolation]]:
         every = [*self._databases.known.by_key.values()]
@@ -274,7 +285,9 @@ class Levels:
         isolation.leave_by_force()
         self._ledger.note(f"{reason}; {database.product.forced}")
 
-    def _taken_back(self, database: Database, isolation: Isolation, level: Level) -> bool:
+    def _taken_back(
+        self, database: Database, isolation: Isolation, level: Level, failed: list[Exception]
+    ) -> bool:
         """Whether there was a change in a database, which is as it was before this level."""
         if isolation.depth < len(self._stack):
             return False  # it was done when somebody broke in
@@ -296,7 +309,10 @@ class Levels:
         except ArenaError as error:  # a server that is gone, too
             left, reason = None, error.what
         if left is None:
-            self._leave_by_force(isolation, database, reason)
+            try:
+                self._leave_by_force(isolation, database, reason)
+            except ArenaError as error:  # the other databases are left all the same
+                failed.append(error)
         return left is not False
 
     def _left_where_held(self, isolation: Isolation, level: Level) -> bool | None:

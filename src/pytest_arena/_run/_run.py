@@ -24,13 +24,15 @@ from pytest_arena._origin import frames
 from pytest_arena._run import _leaks, _story
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
-from pytest_arena._run._levels import LevelHooks, Levels
+from pytest_arena._run._levels import Levels
 from pytest_arena._run._test import Current, Moments, RunningTest, Watcher
 from pytest_arena.errors import ArenaError, ConnectionLeak, LifespanError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from pluggy import HookRelay
 
     from pytest_arena._config._read import Config
     from pytest_arena._product import Database
@@ -46,7 +48,7 @@ class ArenaRun:
         self,
         config: Config,
         ledger: Ledger,
-        hooks: LevelHooks,
+        hooks: HookRelay,
         *,
         temporary: Callable[[], Path | None],
         watch: Callable[[ArenaRun], Watcher] | None = None,
@@ -104,7 +106,8 @@ class ArenaRun:
 
     def open(self, plan: Plan, client_options: Callable[[], Mapping[str, Any]] = dict) -> None:
         """Name the test. Nothing is connected yet."""
-        self._leave_what_was_broken_off()
+        if self.databases.levels:
+            self._leave_what_was_broken_off()
         self.databases.process = os.getpid()  # a fork may run it
         if orphans := self.databases.drop_orphans():
             self.engines.close(orphans)
@@ -152,20 +155,24 @@ class ArenaRun:
             self.fixtures.settle_test()
         finally:
             if test is not None:
-                self._tell_lost_writes(test)
-                asked = [one for turn in test.turns if not turn.is_quiet for one in turn.records]
-                for one in asked:
-                    self._askers.setdefault((one.method, one.path), test.plan.name)
+                if test.turns:
+                    self._know_requests(test)
                 self.gate.lost.take()  # by the test itself, or an app that others have asked
                 self.current.test = None
                 self.ledger.end(self._facts(test))
-                test.cut(0)  # no cycle is left: what it has had is gone now, at no collection
+                if test.turns:
+                    test.cut(0)  # no cycle is left: what it has had is gone now, at no collection
                 test.app_runs.clear()
             self.current.in_teardown = False
         errors = test.errors if test is not None else []
         if test is not None and test.failed:
             errors = [error for error in errors if not isinstance(error, ConnectionLeak)]
         return errors if self.watcher is None else self.watcher.settled(errors)
+
+    def _know_requests(self, test: RunningTest) -> None:
+        self._tell_lost_writes(test)
+        for one in [one for turn in test.turns if not turn.is_quiet for one in turn.records]:
+            self._askers.setdefault((one.method, one.path), test.plan.name)
 
     def _tell_lost_writes(self, test: RunningTest) -> None:
         """Of a test that passed: a failed one's report says it itself."""
@@ -184,7 +191,7 @@ class ArenaRun:
         used = [one.name for one in self.databases.provisioned() if one.key in keys] if keys else []
         return TestFacts(
             name=test.plan.name,
-            databases=tuple(dict.fromkeys([*used, *test.changed])),
+            databases=tuple(dict.fromkeys([*used, *test.changed])) if used or test.changed else (),
             changed=tuple(test.changed),
             requests=len(self.ledger.requests),
             isolation_seconds=self.ledger.isolation_seconds,

@@ -97,7 +97,7 @@ class FactsOfProcesses:
         number = len(self._ledger.tests) - 1
         if number >= self._next:
             self._next = number + 1
-            facts = asdict(self._ledger.tests[number])
+            facts = self._ledger.tests[number]._asdict()
             report.arena_facts = {"process": os.getpid(), "number": number, "facts": facts}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -120,7 +120,8 @@ class FactsOfProcesses:
     def end(self, summary: Summary) -> None:
         """This process has ended its tests: add its summary, or send it to the controller."""
         if self._output is not None:
-            self._output[_SUMMARY] = asdict(replace(summary, tests=self._unsent()))
+            tests = [facts._asdict() for facts in self._unsent()]
+            self._output[_SUMMARY] = {**asdict(replace(summary, tests=())), "tests": tests}
         if self._config.pluginmanager.has_plugin("dsession"):  # a controller runs no test itself
             summary = replace(summary, unasked=self.summary.unasked if self.summary else ())
         self.summary = summary + self.summary if self.summary else summary
