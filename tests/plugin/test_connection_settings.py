@@ -80,7 +80,7 @@ SERVERS = {
     "shown": "SHOW work_mem",
     "off": "4MB",
     "on": "4321kB",
-    "tables": "(SELECT relname AS name FROM pg_class WHERE relpersistence = 't') t",
+    "tables": "(SELECT relname AS name FROM pg_class WHERE relnamespace = pg_my_temp_schema()) t",
 }
 TOLD = "what a wider fixture had set in a pooled connection"
 IN_PLACE = ["copy", "undo"]
