@@ -369,6 +369,7 @@ def test_wrong_words_are_a_wrong_use(arena: Arena, project: Path, words: list[st
     assert arena(*words)[0] == 2
 
 
+@pytest.mark.slow
 def test_explain_says_all_of_one(arena: Arena, documents: Path, project: Path) -> None:
     """Its steps, what its test did, what to do next."""
     shutil.copy(documents / "start.json", project)

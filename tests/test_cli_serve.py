@@ -176,6 +176,7 @@ def served_shop(example: Example) -> Example:
     return files.with_files(app=LIVE + SLOW, test_never="raise AssertionError('imported')")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
 def test_levels_of_another_language(served_shop: Example, how: str) -> None:
     """P1, P2, P3: a seed is seen by requests, all is told, and taken back; fixtures act."""
@@ -230,6 +231,7 @@ def every_level():
 """
 
 
+@pytest.mark.slow
 def test_a_fixture_of_another_plugin_has_the_servers_name(example: Example) -> None:
     """As pytest-django's, where it comes later: a level asks for no name that others have."""
     with serving(shop(example, taken=TAKES), "-p", "taken") as served:
@@ -238,6 +240,7 @@ def test_a_fixture_of_another_plugin_has_the_servers_name(example: Example) -> N
         assert served.done("/level/leave") == {"problems": []}
 
 
+@pytest.mark.slow
 def test_a_level_that_is_skipped_says_why(example: Example) -> None:
     """By a fixture of the reader's, for one: whoever asks for it is told."""
     with serving(shop(example, conftest=SKIPS)) as served:
@@ -246,6 +249,7 @@ def test_a_level_that_is_skipped_says_why(example: Example) -> None:
         assert "not today" in answer["problems"][0]
 
 
+@pytest.mark.slow
 def test_nobody_else_asks(served_shop: Example) -> None:
     """Who does not know the token, or asks for what is not there, changes nothing."""
     with serving(served_shop, "--seeds", "seeds") as served:
@@ -275,6 +279,7 @@ def test_nobody_else_asks(served_shop: Example) -> None:
         assert served.end(signal.SIGINT) == 0
 
 
+@pytest.mark.slow
 def test_a_level_with_a_problem(served_shop: Example) -> None:
     """P9: who leaves it is told, and the next one stands on clean ground."""
     with serving(served_shop, ARENA_LOST_WRITES="fail", ARENA_LATE="fail") as served:
@@ -298,6 +303,7 @@ def test_a_level_with_a_problem(served_shop: Example) -> None:
         assert served.end() == 1
 
 
+@pytest.mark.slow
 def test_an_app_that_does_not_start(served_shop: Example) -> None:
     """The level is not there; once that is mended the next one is."""
     broken = """
@@ -326,6 +332,7 @@ app.router.lifespan_context = lifespan
         assert served.end() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--port", "--control-port"])
 def test_a_port_that_is_taken(served_shop: Example, option: str) -> None:
     """It says which, and how to have another."""
@@ -337,6 +344,7 @@ def test_a_port_that_is_taken(served_shop: Example, option: str) -> None:
     assert "Traceback" not in served.said
 
 
+@pytest.mark.slow
 def test_ports_that_are_asked_for(served_shop: Example) -> None:
     """A runner that waits for an address is told it before."""
     with (
@@ -348,6 +356,7 @@ def test_ports_that_are_asked_for(served_shop: Example) -> None:
         assert (served.app, served.control) == tuple(f"http://127.0.0.1:{port}" for port in ports)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "env, change, words",
     [
@@ -373,6 +382,7 @@ def test_without_the_plugin(served_shop: Example) -> None:
     assert "pytest-arena is switched off for this run" in output
 
 
+@pytest.mark.slow
 def test_what_a_suite_has_for_its_own_runs(served_shop: Example) -> None:
     """Workers, a limit of time, strict scenarios: levels are none of these tests."""
     specs = {"specs/shop.feature": "Feature: A\n  Scenario: B\n    Given c\n"}
@@ -393,6 +403,7 @@ os._exit(9)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["copy", "undo"])
 def test_it_ends_with_whoever_began_it(served_shop: Example, how: str) -> None:
     """P7: a runner that dies leaves no server, no database."""

@@ -92,6 +92,7 @@ def test_without_a_folder_the_tests_are_printed(project: Path) -> None:
     } == before
 
 
+@pytest.mark.slow
 def test_twice_is_no_change(project: Path) -> None:
     """What was written has a test; --check says before and after what is lacking."""
     called = stubs("--check", "--write", "tests")

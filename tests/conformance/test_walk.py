@@ -75,6 +75,7 @@ def test_a_walk_finds_a_planted_defect(name: str, engine: str, tmp_path: Path) -
         walk(setting, tmp_path, {"liar.py": LIARS[name][0]}, examples=200, shrink=False)
 
 
+@pytest.mark.slow
 def test_a_short_walk_finds_a_planted_defect(tmp_path: Path) -> None:
     """So that the everyday walk is known to see something."""
     setting = Setting(engine="pysqlite", runner="plain", plugins=("liar",))

@@ -168,6 +168,7 @@ CELLS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS, ids=str)
 def test_pitfalls_003_to_010_one_engine_for_all(tmp_path: Path, cell: Cell) -> None:
     """A global engine passes everywhere, under ``-W error``; nothing is logged, nobody is left."""

@@ -84,6 +84,7 @@ def suite(folder: Path, *words: str) -> tuple[int, str]:
     return forks.run(command, folder, {"PYTHONDONTWRITEBYTECODE": "1"}, seconds=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_it_writes_runs_green(tmp_path: Path, kind: str) -> None:
     """Each line that was there stays, the first test passes, and a second call writes nothing."""
@@ -113,6 +114,7 @@ def test_what_it_writes_runs_green(tmp_path: Path, kind: str) -> None:
     assert contents(folder) == after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name,schema", [("battle_d", "alembic.ini"), ("faults", "app:Base")])
 def test_an_example_without_its_tests_gets_a_first_one(
     tmp_path: Path, name: str, schema: str
@@ -132,6 +134,7 @@ def test_an_example_without_its_tests_gets_a_first_one(
     assert "1 passed" in called.output
 
 
+@pytest.mark.slow
 def test_an_example_with_its_tests_gets_options_alone(tmp_path: Path) -> None:
     """Its suite passes with them, and no file of tests is added."""
     folder = tmp_path / "invoices"
@@ -150,6 +153,7 @@ def test_an_example_with_its_tests_gets_options_alone(tmp_path: Path) -> None:
     assert status == 0, output
 
 
+@pytest.mark.slow
 def test_an_app_on_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked on a server for tests, and its own is not reached."""
     server = address()
@@ -235,6 +239,7 @@ def test_a_factory_that_raises(tmp_path: Path) -> None:
     assert "test_arena.py" not in called.output
 
 
+@pytest.mark.slow
 def test_an_app_that_never_ends(tmp_path: Path) -> None:
     """It is given up in time."""
     endless = BROKEN.replace('raise RuntimeError("no sand left")', "from threading import Event")

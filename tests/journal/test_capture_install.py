@@ -91,6 +91,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 def test_it_keeps_up_with_the_schema() -> None:
     """After each change of it, rows are written down as before."""
     with journaled(SCHEMA) as world:

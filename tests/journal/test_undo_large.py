@@ -73,6 +73,7 @@ def _levels(world: World, rows: int) -> tuple[list[tuple[object, ...]], list[dic
     return archived, states
 
 
+@pytest.mark.slow
 def test_rows_of_megabytes_pitfall_064() -> None:
     """No part is larger than a value may be, however few its rows are."""
     with journaled(

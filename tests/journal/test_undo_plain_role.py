@@ -133,6 +133,7 @@ DDL = (
 )
 
 
+@pytest.mark.slow
 def test_a_changed_schema_is_noticed_pitfall_030(worlds: Worlds) -> None:
     """By the catalog itself; installed anew, the journal begins with what stands."""
     app, journal = worlds

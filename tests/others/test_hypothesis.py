@@ -159,6 +159,7 @@ class TestUnit(unittest.TestCase):
 """
 
 
+@pytest.mark.slow
 def test_each_example_begins_like_the_first_pitfall_079(example: Example) -> None:
     """P2: under pytest-asyncio, anyio and none, with wide data and what fixtures have handed out.
 

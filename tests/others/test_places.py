@@ -94,6 +94,7 @@ def test_questions_connect_to_nothing(example: Example, question: str) -> None:
     assert not (run.folder.parent / "cache").exists()
 
 
+@pytest.mark.slow
 def test_fixtures_are_shown_and_set_up_alone(example: Example) -> None:
     """``--setup-show`` runs the tests, ``--setup-only`` their fixtures: both end as a test does."""
     project = example.with_files(test_it=TESTS)

@@ -113,7 +113,8 @@ def homes(run: Run) -> list[bool]:
     return [Path(url.partition("///")[2]).exists() for url in urls]
 
 
-@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 4])
 def test_the_template_is_built_once_for_all_workers_pitfall_074(
     example: Example, workers: int
 ) -> None:

@@ -126,6 +126,7 @@ def opens(browser: Browser, url: str) -> Iterator[Opener]:
     assert [address for address in asked if not address.startswith("file:")] == []
 
 
+@pytest.mark.slow
 def test_a_status_is_chosen_by_the_keyboard_alone(opens: Opener) -> None:
     """Only its scenarios stay, with the headings above them; the address says so; and back."""
     opened = opens()
@@ -189,6 +190,7 @@ def test_details_open_by_the_keyboard(opens: Opener) -> None:
     assert opened.page.locator("details.evidence:not([open])").count() == 0
 
 
+@pytest.mark.slow
 def test_the_address_restores_filters_and_place(opens: Opener) -> None:
     """As it was sent to somebody else, and after a link inside of the page too."""
     opened = opens("#status=HOLLOW%2CFAILED&rule=BR-REG-002&q=withdrawn")

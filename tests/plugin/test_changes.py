@@ -346,6 +346,7 @@ def test_each_example_has_its_own(arena, vase, test_client, number):
 """
 
 
+@pytest.mark.slow
 def test_each_example_of_hypothesis_has_changes_of_its_own(example: Example) -> None:
     """The test's fixtures are below it."""
     run = shop(example, test_it=EXAMPLES).run("-p", "_hypothesis_pytestplugin")

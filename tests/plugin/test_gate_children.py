@@ -148,7 +148,11 @@ def test_a_file_that_was_written_before_an_engine_meant_it_is_told(
     tests = example.with_files(test_own=BEFORE_THE_ENGINE)
     run = tests.run("-q", "-k", how, "test_own.py").expect(1, passed=1)
     file = tests.folder / "own.db"
-    run.says(f"arena: {file} was changed during this run", "before there was an engine on it")
+    run.says(
+        f"arena: {file} was changed during this run",
+        "before there was an engine on it",
+        f"arena_allow = {file}",
+    )
 
 
 def test_a_file_that_was_read_before_an_engine_meant_it_is_as_it_was(example: Example) -> None:

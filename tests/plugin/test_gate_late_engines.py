@@ -250,6 +250,7 @@ def lazy(example: Example, kind: str) -> Example:
     return late(example, kind).with_paths({"app.py": LAZY, "test_it.py": LAZY_TESTS})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sync-file", "psycopg2"])
 def test_an_engine_that_no_start_makes_is_named_by_an_option(example: Example, kind: str) -> None:
     """Without it whoever comes before the engine is refused, and nothing is guessed."""
@@ -264,6 +265,7 @@ def test_an_engine_that_no_start_makes_is_named_by_an_option(example: Example, k
         run.expect(passed=3)
 
 
+@pytest.mark.slow
 def test_an_option_that_is_wrong_is_told_so(example: Example) -> None:
     """The engine is refused by both names; it never looks for a host that is the other's file."""
     project = lazy(example, "sync-file")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.developer import small_example, untouched
 
 if TYPE_CHECKING:
@@ -141,6 +143,7 @@ def test_any_file_name_pitfall_084(file):
 """
 
 
+@pytest.mark.slow
 def test_every_engine_lands_in_the_tests_database_pitfall_102_104(tmp_path: Path) -> None:
     """Engines of any place and kind, and any name of the file, mean the test's database."""
     example = small_example(tmp_path, conftest=CONFTEST, test_places=PLACES)

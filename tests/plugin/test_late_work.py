@@ -470,6 +470,7 @@ def test_a_task_in_a_loop_that_goes_on_is_refused(example: Example) -> None:
     run.says("test_leaves_a_task has ended, and work", "refused: a connection for work")
 
 
+@pytest.mark.slow
 def test_each_example_is_waited_for(example: Example) -> None:
     """What one has begun is not done in the next one; what is cut off is told of the test."""
     run = late_app(example, "copy", test_late=EXAMPLES).run().expect(passed=3)

@@ -95,6 +95,7 @@ async def upload(request: Request, db=Depends(get_db)):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
 def test_a_server_on_the_tests_database_pitfall_126(example: Example, how: str) -> None:
     """P1, P2: what is pending is seen, what it writes is told, and goes with the test."""
@@ -180,6 +181,7 @@ async def leaks():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
 def test_what_is_under_way_at_the_end_pitfall_126(example: Example, how: str) -> None:
     """P2, P7: it is waited for, then ended and named; a leak is told in each test that has it."""
@@ -210,6 +212,7 @@ def test_nothing_is_left(live_server):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
 def test_what_ends_by_itself_is_waited_for_pitfall_126(example: Example, how: str) -> None:
     """P2: it has its database until it has committed, and nothing is told."""

@@ -119,6 +119,7 @@ def test_a_statement_waits_only_so_long(example: Example, driver: str, sync: str
     run.says('test_it.py:61  await session.execute(text("SELECT * FROM stock FOR UPDATE"))')
 
 
+@pytest.mark.slow
 def test_a_file_is_waited_for_as_long(example: Example) -> None:
     """SQLite locks the whole file; the same lines come out."""
     project = shop(example, test_it=WAITING.replace("SYNC_URL", "sqlite:///shop.db"))

@@ -306,6 +306,7 @@ def test_who_changed_what_is_exact(example: Example, conftest: str) -> None:
     files.run(env=env_of("undo")).expect(passed=9)
 
 
+@pytest.mark.slow
 def test_in_a_test_whose_time_stands_still(example: Example) -> None:
     """What the test is told is not what the server says."""
     files = shop(example, conftest=FROZEN, test_it=EXACT).with_files(app=APP + MORE_OF_THE_APP)

@@ -409,6 +409,7 @@ atexit.register(lambda: print("AFTER", dict(seen())))
     run.says("AFTER {'httpx2': False, 'httpx': False, 'starlette.testclient': False")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("whole_process")
 def test_a_library_that_looks_otherwise_is_imported_all_the_same(example: Example) -> None:
     """Some of the classes have private names: what is not there is not watched."""

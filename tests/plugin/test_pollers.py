@@ -311,6 +311,7 @@ def _passes(example: Example, poller: str, isolation: str, turns: int) -> None:
     assert f"{turns} passed" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("poller", POLLERS)
 def test_a_poller_on_a_file_pitfall_141(example: Example, poller: str) -> None:
     """P2: what works beside the tests is waited for, and neither fails nor is ended."""
@@ -334,6 +335,7 @@ def test_sessions_that_come_while_they_are_counted_pitfall_141(example: Example)
     example.with_files(test_it=SESSIONS).run().expect(passed=40)
 
 
+@pytest.mark.slow
 def test_a_statement_that_does_not_end_pitfall_141(example: Example) -> None:
     """P2, P5: whose it is stands in the error; nobody closes the connection under it."""
     run = example.with_files(test_it=INSIDE).run()

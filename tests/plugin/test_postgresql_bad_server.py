@@ -113,6 +113,7 @@ def test_a_login_that_does_not_do(
     refused(example, untouched.url(login)).says(reason, fix)
 
 
+@pytest.mark.slow
 def test_no_connection_is_free_pitfall_091(example: Example, untouched: Crowded) -> None:
     """Nothing hangs, and what to raise is named."""
     taken = untouched.fill()

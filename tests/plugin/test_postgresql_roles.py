@@ -108,6 +108,7 @@ def run(project: Example, server: PrivateServer, *words: str, **env: str) -> Run
     return project.run("test_it.py", *words, env={**server.env, **env})
 
 
+@pytest.mark.slow
 def test_policies_that_do_not_act_are_told(example: Example, server: PrivateServer) -> None:
     """Whoever sees all may not be taken for somebody whose policy hides nothing; under -q too."""
     tests = "async def test_it(client):\n    await client.post('/sql?statement=SELECT 1')\n"
@@ -161,6 +162,7 @@ async def test_which_it_has(client, db_session, arena):
 """
 
 
+@pytest.mark.slow
 def test_each_engine_has_the_grants_of_its_own_login(
     example: Example, server: PrivateServer
 ) -> None:
@@ -256,6 +258,7 @@ async def test_the_roles_default_acts(client, turn):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["undo", "clone"])
 def test_defaults_of_the_role_act(example: Example, server: PrivateServer, isolation: str) -> None:
     """Those of this database: the server's, and whose they are besides, are not the template's."""
@@ -279,6 +282,7 @@ def test_a_worker_of_xdist_has_the_same_roles(
     )
 
 
+@pytest.mark.slow
 def test_on_a_server_of_ones_own_roles_are_used_that_are_there(
     example: Example, server: PrivateServer
 ) -> None:

@@ -89,6 +89,7 @@ async def put():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
 def test_a_worker_on_the_tests_database_pitfall_126(example: Example, how: str) -> None:
     """P1, P2: it sees what the test has committed, is seen, and ends with the test."""
@@ -160,6 +161,7 @@ def test_fails(arena, test_client):
 """
 
 
+@pytest.mark.slow
 def test_how_it_ends_pitfall_126(example: Example) -> None:
     """P7, P9: what is not ready, dies or is deaf is told, with what it has written."""
     run = shop(example, test_it=ENDS, worker=WORKER).run()

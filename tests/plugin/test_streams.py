@@ -235,6 +235,7 @@ async def deaf(scope, receive, send):
 """
 
 
+@pytest.mark.slow
 def test_what_is_open_at_the_end_is_closed_and_named(example: Example) -> None:
     """Once for each line that has left it, under -q as well; not where the test has failed."""
     left = shop(example, test_it=LEFT).with_files(app=LIVE + STUBBORN)

@@ -152,6 +152,7 @@ def run(example: Example, server: PrivateServer, *words: str, isolation: str) ->
 KINDS = [("undo", "clone"), pytest.param("clone", "undo", marks=pytest.mark.slow)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs,other", KINDS)
 def test_a_test_that_asks_for_another_isolation(
     example: Example, server: PrivateServer, runs: str, other: str

@@ -104,6 +104,7 @@ def test_only_the_apps_engine_leads_there_pitfall_056(
     server.check_clean(run.output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", BODIES)
 def test_the_roles_path_leads_there_pitfall_056(example: Example, body: str) -> None:
     """The app works as a role of its own, and arena's connections find what that finds."""

@@ -198,6 +198,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver,order", WAYS)
 def test_rows(example: Example, server: PrivateServer, driver: str, order: dict[str, str]) -> None:
     """P2, P3, P6: in place, beside a wide fixture's rows or not, in either order."""

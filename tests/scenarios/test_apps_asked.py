@@ -211,6 +211,7 @@ def of(run: Told, status: str) -> set[str]:
     return {name for name, one in run.statuses.items() if one == status}
 
 
+@pytest.mark.slow
 def test_the_app_is_known_whoever_asks_it(tmp_path: Path) -> None:
     """The object itself, also inside of middleware, and no other one of the same routers."""
     run = ran(tmp_path, "made:cors")

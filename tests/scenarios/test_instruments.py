@@ -351,6 +351,7 @@ async def test_usual(client, db_session):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["plain", "optimized"])
 def test_where_assertions_cannot_be_heard_it_is_unknown_and_never_no(
     tmp_path: Path, way: str

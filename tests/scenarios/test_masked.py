@@ -75,6 +75,7 @@ def example(tmp_path: Path) -> Example:
     return seeing(tmp_path, TESTS).change("pytest.ini", "arena_app", "arena_mask = name\narena_app")
 
 
+@pytest.mark.slow
 def test_values_of_secret_columns_are_in_no_document(example: Example) -> None:
     """Neither as why a test has failed or noticed, nor in the path of a request."""
     outputs = "--scenarios-out=html:out.html,md:out.md,messages:out.ndjson"

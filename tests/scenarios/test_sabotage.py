@@ -40,6 +40,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Told:
     return sabotaged(suite(tmp_path_factory.mktemp("sabotage"), *ALL), *SILENT)
 
 
+@pytest.mark.slow
 def test_each_twin_survives_its_kind_and_honest_tests_notice_all(found: Told) -> None:
     """By our clients, sync ones, foreign ones, with rows of a wide fixture, with expect_changes."""
     assert results(found) == RESULTS

@@ -158,6 +158,7 @@ def of_policies(found: Told) -> dict[str, tuple[str, str]]:
     return {name: one["policy"] for name, one in kinds.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["undo", "clone"])
 def test_who_stays_green_with_the_policies_off_is_hollow(
     tmp_path: Path, server: PrivateServer, isolation: str
@@ -229,6 +230,7 @@ async def test_it(client):
 """
 
 
+@pytest.mark.slow
 def test_a_transaction_in_the_way_is_told_and_accuses_nobody(
     tmp_path: Path, server: PrivateServer
 ) -> None:

@@ -178,6 +178,7 @@ def test_a_server_that_was_killed_is_started_again(
         assert ("still_there",) in asked(found, "SELECT datname FROM pg_database")
 
 
+@pytest.mark.slow
 def test_data_that_do_not_start_are_made_again(
     alone: Cluster, again: Callable[[], Cluster]
 ) -> None:
@@ -188,6 +189,7 @@ def test_data_that_do_not_start_are_made_again(
         assert asked(found, "SELECT 1") == [(1,)]
 
 
+@pytest.mark.slow
 def test_data_of_before_a_restart_of_the_machine_are_made_again(
     alone: Cluster, again: Callable[[], Cluster]
 ) -> None:
@@ -200,6 +202,7 @@ def test_data_of_before_a_restart_of_the_machine_are_made_again(
         assert ("before_the_restart",) not in asked(found, "SELECT datname FROM pg_database")
 
 
+@pytest.mark.slow
 def test_it_stops_when_nobody_has_used_it_for_a_while(
     clusters_alone: Path, again: Callable[[], Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +224,7 @@ def test_it_stops_when_nobody_has_used_it_for_a_while(
         assert server_pid(started.folder) != pid
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_holds_nothing_pitfall_071(
     clusters_alone: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -260,6 +264,7 @@ def test_a_server_whose_keeper_was_killed_gets_another(
     assert not found.folder.socket.exists()
 
 
+@pytest.mark.slow
 def test_a_server_whose_folder_was_removed_ends(
     clusters_alone: Path, again: Callable[[], Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:

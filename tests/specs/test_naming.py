@@ -306,6 +306,7 @@ def test_of_the_command_line_the_command_is_shown(tmp_path: Path) -> None:
     assert "test" not in called.errors.partition("why:")[2].partition("\n")[0]
 
 
+@pytest.mark.slow
 def test_a_marker_means_its_scenario_alone(tmp_path: Path) -> None:
     """By the shortest name that does, and with the file where nothing else tells two apart."""
     (tmp_path / "pytest.ini").write_text("[pytest]\narena_specs = .\n")

@@ -292,6 +292,7 @@ def test_a_role_that_an_earlier_build_made_says_how_to_make_it(on_server: Server
     assert "WHEN duplicate_object" in caught.value.fix
 
 
+@pytest.mark.slow
 def test_three_processes_at_once_build_once_pitfall_074(on_server: ServerProject) -> None:
     """Whoever has the lock builds; the others wait, and find it, without connecting to it."""
     processes = [on_server.in_another_process() for _ in range(3)]
