@@ -458,6 +458,7 @@ def test_a_foreign_database_of_the_registrys_name_is_nobodys_pitfall_138(
             control.run(f"DROP DATABASE {registry}")
 
 
+@pytest.mark.slow
 def test_a_private_server_is_shown_left_while_used_then_stopped_and_removed(
     arena: Callable[..., str], listed: Any, places: Path
 ) -> None:

@@ -394,6 +394,7 @@ def test_explain_collects_where_no_run_is_given(arena: Arena, project: Path) -> 
     assert "--scenarios-out=json:scenarios.json" in output
 
 
+@pytest.mark.slow
 def test_shards_are_judged_as_one(arena: Arena, documents: Path, project: Path) -> None:
     """With --strict what none of them has run is a gap."""
     for name in ("start.json", "stop.json"):

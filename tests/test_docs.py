@@ -64,31 +64,14 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-# Each starts pytest many times over; `make test-full` runs them.
-LONG_PAGES = {
-    f"docs/how-to/{name}.md"
-    for name in (
-        "alembic",
-        "changes",
-        "existing-suite",
-        "logins",
-        "look-at-a-failed-test",
-        "other-languages",
-        "other-plugins",
-        "scenarios",
-        "set-a-project-up",
-        "settings-and-apps",
-        "several-databases",
-        "test-a-variant",
-        "wide-fixtures",
-    )
-}
+# They start pytest many times over, some without arena as well; `make test-full` runs them.
+LONG_PAGES = ("docs/how-to/", "docs/problems/")
 
 
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, marks=pytest.mark.slow if name_of(page) in LONG_PAGES else ())
+        pytest.param(page, marks=pytest.mark.slow if name_of(page).startswith(LONG_PAGES) else ())
         for page in pages()
     ],
     ids=name_of,

@@ -247,7 +247,7 @@ LIARS: dict[str, tuple[str, str, str]] = {
     "never leaves a wide level": (NEVER_LEAVES_A_WIDE_LEVEL, "once test_wide.py", "P6"),
     "commits by itself": (COMMITS_BY_ITSELF, "once test_real.py", "P3"),
     "lets one engine through": (LETS_ONE_ENGINE_THROUGH, "once test_guarded.py", "P4"),
-    "knows one loop": (KNOWS_ONE_LOOP, "once test_loops.py", "P5"),
+    "knows one loop": (KNOWS_ONE_LOOP, "once test_loops.py -k a_loop", "P5"),
     "sees no leak": (SEES_NO_LEAK, "told", "P7"),
     "names no line": (NAMES_NO_LINE, "told", "P8"),
     "leaves its database": (LEAVES_ITS_DATABASE, "killed", "P7"),

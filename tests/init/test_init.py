@@ -174,6 +174,7 @@ def test_an_app_on_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert 'arena_schema = "api_keys.models:Base"' in file.read_text()
 
 
+@pytest.mark.slow
 def test_without_a_yes_nothing_is_written(tmp_path: Path) -> None:
     """It is shown, and the next step is said."""
     folder = project(tmp_path, FACTORY)
@@ -205,6 +206,7 @@ def test_a_factory_that_needs_arguments_is_told(tmp_path: Path) -> None:
     assert "app.py:4  app:make: needs arguments" in called.errors
 
 
+@pytest.mark.slow
 def test_two_apps_are_listed_and_one_is_named(tmp_path: Path) -> None:
     """Nobody but the reader knows which."""
     admin = "from starlette.applications import Starlette\n\nadmin = Starlette()\n"
@@ -248,6 +250,7 @@ def test_an_app_that_never_ends(tmp_path: Path) -> None:
     assert "it did not end within 3 s: --timeout gives it more" in called.output
 
 
+@pytest.mark.slow
 def test_a_conftest_that_fails_is_told_and_the_app_is_asked_all_the_same(tmp_path: Path) -> None:
     """It is another's fault."""
     folder = project(tmp_path, {**FACTORY, "tests/conftest.py": "1 / 0\n"})
@@ -257,6 +260,7 @@ def test_a_conftest_that_fails_is_told_and_the_app_is_asked_all_the_same(tmp_pat
     assert "GET /items → 200, from the database" in called.output
 
 
+@pytest.mark.slow
 def test_migrations_that_fail_are_told_and_the_models_are_taken(tmp_path: Path) -> None:
     """The second likeliest is tried."""
     ini = "[alembic]\nscript_location = nowhere\n"
@@ -265,6 +269,7 @@ def test_migrations_that_fail_are_told_and_the_models_are_taken(tmp_path: Path) 
     assert '+arena_schema = "shop.models:Base"' in called.output
 
 
+@pytest.mark.slow
 def test_where_the_second_file_cannot_be_written_the_first_is_not(tmp_path: Path) -> None:
     """A folder `tests` that is a file, as any other reason."""
     folder = project(tmp_path, {**SQLMODEL, "tests": "a file"})
@@ -276,6 +281,7 @@ def test_where_the_second_file_cannot_be_written_the_first_is_not(tmp_path: Path
     }
 
 
+@pytest.mark.slow
 def test_the_developers_database_is_not_reached(tmp_path: Path) -> None:
     """Not by the import, not by the requests, not by the first test."""
     folder = project(tmp_path, SQLMODEL)

@@ -90,6 +90,7 @@ def test_rows_of_megabytes_pitfall_064() -> None:
         assert world.state() == before
 
 
+@pytest.mark.slow
 def test_the_journal_stays_small_pitfall_061() -> None:
     """Dead entries are given back, now and then."""
     with journaled("CREATE TABLE notes (id serial PRIMARY KEY, a text)") as world:

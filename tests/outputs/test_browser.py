@@ -152,6 +152,7 @@ def test_a_status_is_chosen_by_the_keyboard_alone(opens: Opener) -> None:
     assert opened.counts() == (ALL, f"{ALL} scenarios")
 
 
+@pytest.mark.slow
 def test_a_rule_is_chosen_by_the_keyboard_alone(opens: Opener) -> None:
     """A business rule, a Gherkin rule, or none."""
     opened = opens()
@@ -168,6 +169,7 @@ def test_a_rule_is_chosen_by_the_keyboard_alone(opens: Opener) -> None:
     }
 
 
+@pytest.mark.slow
 def test_words_are_searched_for_in_scenarios_and_their_evidence(opens: Opener) -> None:
     """In whatever case, all of them; what is found nowhere leaves nothing, and says so."""
     opened = opens()
@@ -177,6 +179,7 @@ def test_words_are_searched_for_in_scenarios_and_their_evidence(opens: Opener) -
         assert opened.counts() == (count, f"{count} of {ALL} scenarios shown")
 
 
+@pytest.mark.slow
 def test_details_open_by_the_keyboard(opens: Opener) -> None:
     """One by itself, and all by a button that says whether it is pressed."""
     opened = opens("#at=docs-judging-feature-L12")
@@ -206,6 +209,7 @@ def test_the_address_restores_filters_and_place(opens: Opener) -> None:
     assert again.page.evaluate("document.activeElement.id") == anchor
 
 
+@pytest.mark.slow
 def test_a_link_to_what_is_filtered_out_shows_it(opens: Opener) -> None:
     """A reason at the top leads to its scenario, whatever was chosen before."""
     opened = opens("#status=PROVEN")

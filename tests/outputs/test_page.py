@@ -450,6 +450,7 @@ def test_files_whose_names_look_alike_have_ids_of_their_own() -> None:
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
 def test_ten_times_as_many_scenarios_make_a_page_ten_times_as_large() -> None:
     """A scenario with its evidence takes less than 2.5 kB; its lists are folded."""
     few, many = (page(*large(count)) for count in (40, 400))

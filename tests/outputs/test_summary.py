@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
 from markdown_it import MarkdownIt
 
 from pytest_arena.scenarios.evidence._document import Document, Status
@@ -14,8 +15,6 @@ from tests.outputs.documents import a_scenario, every_status, judged, proven, su
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 NASTY = "a|b `c` <script>alert(1)</script> **d** [e](f) ~~g~~ &amp; \\ $x$\n| --- |"
 
@@ -53,6 +52,7 @@ def test_whatever_a_name_holds_it_is_shown_as_text() -> None:
     assert html.count("&lt;script&gt;") >= 4
 
 
+@pytest.mark.slow
 def test_a_summary_is_never_larger_than_github_shows() -> None:
     """Proven ones are left out first, and it says how many are."""
     fine = [proven(a_scenario(f"fine {number} {'x' * 700}")) for number in range(2000)]

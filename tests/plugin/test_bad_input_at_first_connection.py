@@ -49,6 +49,7 @@ async def seed(session):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seed,says",
     [

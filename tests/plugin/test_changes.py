@@ -129,6 +129,7 @@ def test_a_test_without_a_database_has_changed_nothing(arena):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
 def test_what_has_changed_since_the_test_began(example: Example, how: str) -> None:
     """Net, committed, by whomever; each isolation says the same."""

@@ -112,6 +112,7 @@ def pytest_sessionfinish():
 MOST_CALLS = 1_080
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="open files are counted in /proc")
 def test_tests_before_cost_nothing_pitfall_099(example: Example) -> None:
     """P10: the last test costs what the others do; no file stays open for one that is over."""

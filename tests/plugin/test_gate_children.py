@@ -192,6 +192,7 @@ def test_and_by_another_name_none(test_client):
 """
 
 
+@pytest.mark.slow
 def test_a_variable_that_nobody_has_set_is_set_for_children(example: Example) -> None:
     """They would fall back to the app's default, which is the developer's own database."""
     tests = example.with_files(cli=DEFAULTS, test_cli=UNSET, make_dev=MAKE_DEV)

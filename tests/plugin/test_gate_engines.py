@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.developer import small_example, untouched
 from tests.plugin.test_guard_words import FAKE
 
@@ -242,6 +244,7 @@ def test_an_engine_in_memory_for_each_test_that_somebody_keeps(memory, turn):
 """
 
 
+@pytest.mark.slow
 def test_databases_of_engines_that_are_made_for_one_test_do_not_pile_up(tmp_path: Path) -> None:
     """In memory and on files, disposed of or left to the garbage collector."""
     example = small_example(tmp_path, test_each=EACH)

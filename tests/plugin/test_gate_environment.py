@@ -148,6 +148,7 @@ def test_a_run_inside_of_one_without_arena_leaves_nothing_behind(tmp_path: Path)
 URL = {"DATABASE_URL": "sqlite:///dev.db"}
 
 
+@pytest.mark.slow
 def test_the_variable_leads_into_the_arena_from_the_first_import_pitfall_135(
     tmp_path: Path,
 ) -> None:

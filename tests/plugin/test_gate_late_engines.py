@@ -300,6 +300,7 @@ def arena_app(tmp_path):
 """
 
 
+@pytest.mark.slow
 def test_the_app_that_a_fixture_gives_is_the_one_that_is_started(example: Example) -> None:
     """No option names it; a fixture that needs the session to make it is refused."""
     project = late(example, "asyncpg").change("pytest.ini", "arena_app = app:app\n", "")

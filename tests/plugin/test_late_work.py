@@ -415,6 +415,7 @@ EACH = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @EACH
 def test_settled_waits_for_all_that_requests_have_begun(example: Example, how: str) -> None:
     """In tasks, threads and executors, in async tests and sync ones."""
@@ -430,6 +431,7 @@ def test_the_end_of_a_test_waits_for_a_while(example: Example, how: str) -> None
     run.expect(passed=7).never_says("cut off")
 
 
+@pytest.mark.slow
 @EACH
 def test_what_goes_on_is_cut_off_and_named_once(example: Example, how: str) -> None:
     """A thread cannot be ended: its next connection is refused, as its test is over."""
@@ -454,6 +456,7 @@ def test_what_waits_for_its_time_is_named_and_cancelled(example: Example, how: s
     run.says("late.py:92  TIMERS[-1].start()", "test_leaves_it_too[later] has ended, and work")
 
 
+@pytest.mark.slow
 @EACH
 def test_a_job_is_its_tests_whichever_thread_does_it(example: Example, how: str) -> None:
     """Those that nobody has begun are cancelled; a thread that goes on may do the next test's."""

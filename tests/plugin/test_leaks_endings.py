@@ -311,6 +311,7 @@ def test_endings_where_the_shutdown_fails_as_well(example: Example) -> None:
     run.says("FAILED test_it.py::test_it - AssertionError", "at shutdown")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("whole_process")
 def test_a_test_without_a_database_costs_nothing(example: Example) -> None:
     """P10: no template, no file, no HTTP library for tests that ask for none."""

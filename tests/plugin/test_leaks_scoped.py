@@ -412,6 +412,7 @@ def test_a_session_in_a_thread_local_pitfall_147(tmp_path: Path, isolation: str)
     run_of(tmp_path, isolation, THREAD_LOCAL).expect(1, passed=3, errors=2).says(TOLD)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["clone", pytest.param("undo", marks=pytest.mark.slow)])
 def test_a_scoped_session_of_a_wide_fixture_goes_on_pitfall_146(
     tmp_path: Path, isolation: str
@@ -461,6 +462,7 @@ def test_what_a_test_holds_when_a_wide_fixture_comes_late_is_its_own(
     run.says(f"test_1_leaves_what_it_made left Dancer {LIVES_ON}")
 
 
+@pytest.mark.slow
 def test_what_is_pending_goes_with_its_example(tmp_path: Path) -> None:
     """That of the last one is told."""
     run = run_of(tmp_path, "copy", OF_EXAMPLES).expect(passed=2)

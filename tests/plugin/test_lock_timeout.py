@@ -100,6 +100,7 @@ ROWS = f"test_it.py:{{}}  {UPDATE}"
 NEXT = "next: commit it first: await session.commit()"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "driver, sync",
     [

@@ -299,6 +299,7 @@ def frozen(request):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conftest", ["", ANOTHER_CLOCK], ids=["clock", "asked"])
 def test_who_changed_what_is_exact(example: Example, conftest: str) -> None:
     """By the clock and by asking, and by both in one test."""
@@ -336,6 +337,7 @@ async def test_it(arena, client, made):
 """
 
 
+@pytest.mark.slow
 def test_a_table_that_is_made_unheard_is_told_with_a_word(example: Example) -> None:
     """By a function: its rows come when somebody looks, and the story says so."""
     files = shop(example, test_it=UNHEARD).with_files(app=APP + MORE_OF_THE_APP)

@@ -49,6 +49,7 @@ def seeds(example: Example) -> Example:
     return seeds.change("pytest.ini", "seed:seed", "seeds:by_file")
 
 
+@pytest.mark.slow
 def test_the_command_line_wins_over_the_environment_and_that_over_the_file(seeds: Example) -> None:
     """Also `--arena-seed x` with a space; an empty word on the command line means none."""
     environment = {"ARENA_SEED": "seeds:by_environment"}

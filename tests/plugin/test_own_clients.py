@@ -145,6 +145,7 @@ async def socket(socket: WebSocket):
 FILTERS = ("-W", "ignore::DeprecationWarning")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["copy", "undo"])  # a clone cannot tell which request it was
 def test_their_requests_are_known_as_those_of_ours(example: Example, how: str) -> None:
     """What the test has pending is committed before, what they changed can be told."""
@@ -252,6 +253,7 @@ NOT_COMMITTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
 def test_a_failed_test_tells_what_it_has_not_committed(example: Example, how: str) -> None:
     """Not what the app has left, nor what it shares with the test, nor what is committed."""

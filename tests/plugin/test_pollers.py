@@ -330,6 +330,7 @@ def test_a_pool_that_grows_in_a_test_pitfall_141(example: Example) -> None:
     run.never_says("cut off", "refused")
 
 
+@pytest.mark.slow
 def test_sessions_that_come_while_they_are_counted_pitfall_141(example: Example) -> None:
     """P2: to look for those that a test left is no error because somebody makes another one."""
     example.with_files(test_it=SESSIONS).run().expect(passed=40)

@@ -191,6 +191,7 @@ def test_goes_nowhere(test_client):
 """
 
 
+@pytest.mark.slow
 def test_a_fork_has_no_database_of_its_own(example: Example) -> None:
     """It would fill one that no test sees, and nobody takes back."""
     run = on_postgresql(example, test_it=FORKED).run("-W", "ignore").expect(1, passed=4, failed=1)

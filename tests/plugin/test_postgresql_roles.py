@@ -269,6 +269,7 @@ def test_defaults_of_the_role_act(example: Example, server: PrivateServer, isola
     refused.expect(status=1, failed=3).says("ALTER ROLE reaches beyond", "ALTER ROLE … IN DATABASE")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", ["psycopg", pytest.param("asyncpg", marks=pytest.mark.slow)])
 def test_a_worker_of_xdist_has_the_same_roles(
     example: Example, server: PrivateServer, driver: str

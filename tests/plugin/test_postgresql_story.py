@@ -100,6 +100,7 @@ def on_postgresql(example: Example, **files: str) -> Example:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["undo", pytest.param("clone", marks=pytest.mark.slow)])
 def test_the_same_database_for_every_test(example: Example, isolation: str) -> None:
     """P1, P2, P3, P5, P6: with loops and threads as they come, and over workers."""
@@ -177,6 +178,7 @@ async def test_the_last_one(client):
 """
 
 
+@pytest.mark.slow
 def test_transactions_that_tests_leave_open_are_named_and_ended(example: Example) -> None:
     """Each by the line that began it; no tear-down waits for a lock, and no other test does."""
     run = on_postgresql(example, test_it=LEFT_OPEN).run("-W", "ignore")

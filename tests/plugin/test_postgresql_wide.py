@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.test_postgresql_story import on_postgresql
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ async def test_what_a_fixtures_thread_holds_is_no_tests_pitfall_010(worker, clie
 """
 
 
+@pytest.mark.slow
 def test_what_wider_fixtures_hold_over_their_tests(example: Example) -> None:
     """P2, P3, P7: connections follow, transactions of a recipe too, threads are nobody's leak."""
     run = on_postgresql(example, test_it=HELD).run("-W", "ignore").expect(passed=10)

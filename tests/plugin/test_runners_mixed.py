@@ -259,6 +259,7 @@ def test_runners_of_many_loops_pings_and_small_pools_pitfall_001_018(example: Ex
     debugged.run(env={"PYTHONASYNCIODEBUG": "1"}).expect(**counts)
 
 
+@pytest.mark.slow
 def test_runners_with_a_static_pool_in_memory_pitfall_011(example: Example) -> None:
     """Pitfall 11: one connection shared by all requests and all loops."""
     static = example.change(

@@ -298,6 +298,7 @@ def test_that_passes_with_the_sync_client(test_client):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["copy", "undo"])
 def test_the_story_tells_what_they_wrote_and_what_they_lost(example: Example, how: str) -> None:
     """Under their requests; nobody can tell it from what was asked meanwhile."""
@@ -361,6 +362,7 @@ def test_a_websocket(test_client, turn):
 """
 
 
+@pytest.mark.slow
 def test_what_is_left_in_a_statement_ends(example: Example) -> None:
     """P5: a driver's thread that was cancelled again and again would be waited for, for ever."""
     example = example.with_files(test_it=LEAVES_IT)

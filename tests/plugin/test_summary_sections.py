@@ -60,6 +60,7 @@ def test_quiet_says_only_what_made_the_run_fail(example: Example) -> None:
     run.says("arena: outside of any test refused: a connection to", "conftest.py:6", "[A201]")
 
 
+@pytest.mark.slow
 def test_a_server_that_was_asked_for_and_not_used_is_told_of(example: Example) -> None:
     """Also with ``-q`` and of workers: what was green was so on SQLite."""
     project = example.with_files(test_sum=TESTS)

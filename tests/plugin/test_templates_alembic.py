@@ -123,6 +123,7 @@ def with_migrations(example: Example, env: str) -> Example:
     return example.change("pytest.ini", "app:Base", "alembic.ini").with_paths(files)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", [SYNC_ENV, ASYNC_ENV], ids=["sync", "async"])
 def test_migrations_run_inside_and_outside_a_loop_pitfall_127(example: Example, env: str) -> None:
     """A sync and an async env.py, unmodified; loggers and the working folder stay as they were.

@@ -77,6 +77,7 @@ def project(example: Example, body: str, path: str, expected: str) -> Example:
     return app.with_paths({"schema.sql": schema}).change("pytest.ini", *options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("isolation", ["undo", "clone"])
 def test_the_databases_path_leads_there_pitfall_056(
@@ -89,6 +90,7 @@ def test_the_databases_path_leads_there_pitfall_056(
     server.check_clean(run.output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", BODIES)
 def test_only_the_apps_engine_leads_there_pitfall_056(
     example: Example, server: PrivateServer, body: str

@@ -168,6 +168,7 @@ def test_a_role_that_may_be_a_replica_has_its_tests_undone(roles: Roles, role: s
     roles.server.check_clean(run.output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["plain", pytest.param("hosted", marks=pytest.mark.slow)])
 def test_a_role_that_may_not_gets_clones_and_a_line(roles: Roles, role: str) -> None:
     """It says why, and what would do; that is right, once somebody has done it."""
@@ -183,6 +184,7 @@ def test_a_role_that_may_not_gets_clones_and_a_line(roles: Roles, role: str) -> 
     roles.say(told.replace("GRANT", "REVOKE").replace(" TO ", " FROM "))
 
 
+@pytest.mark.slow
 def test_undo_that_was_named_is_an_error_without_the_rights(roles: Roles) -> None:
     """Tests that ran another way would prove nothing."""
     run = roles.run("plain", "undo", "--arena-isolation=undo").expect(1, errors=3)

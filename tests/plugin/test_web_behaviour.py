@@ -121,6 +121,7 @@ async def test_a_task_of_a_wide_fixture_lives_on(request, client, heart, turn):
 """
 
 
+@pytest.mark.slow
 def test_what_runs_after_the_response_pitfall_115_116(example: Example) -> None:
     """Work behind a response is seen, and what is still at work ends with its test."""
     with_late = example.change("pytest.ini", "app:app", "late:app").with_files(late=LATE)
@@ -321,6 +322,7 @@ def test_the_last_sees_what_stands():
 """
 
 
+@pytest.mark.slow
 def test_every_way_of_transaction_control_pitfall_101(example: Example) -> None:
     """The driver's legacy control, the recipe of listeners, `autocommit=False`, autocommit."""
     run = example.with_files(test_control=CONTROL).run()

@@ -276,6 +276,7 @@ def test_of_the_fixture(test_client):
 """
 
 
+@pytest.mark.slow
 def test_a_fixture_of_that_name_tells_which_app_is_meant(tmp_path: Path) -> None:
     """Also where nothing is configured, and of Litestar's, which nobody can refer to weakly."""
     example = seeing(tmp_path, LITESTAR).with_files(made=MADE)

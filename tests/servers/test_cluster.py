@@ -243,6 +243,7 @@ def test_a_run_that_was_killed_holds_nothing_pitfall_071(
     until(lambda: not lives(pid), "the server stops")
 
 
+@pytest.mark.slow
 def test_a_server_whose_keeper_was_killed_gets_another(
     clusters_alone: Path, again: Callable[[], Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
