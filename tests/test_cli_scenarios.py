@@ -411,6 +411,7 @@ def test_shards_are_judged_as_one(arena: Arena, documents: Path, project: Path) 
     assert "partial" not in output
 
 
+@pytest.mark.slow
 def test_report_makes_outputs_of_a_document(arena: Arena, documents: Path, project: Path) -> None:
     """Where the command is called; the specifications are the project's."""
     (project / "ci").mkdir()

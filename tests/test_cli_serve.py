@@ -374,6 +374,7 @@ def test_what_cannot_begin(
     assert "Traceback" not in served.said
 
 
+@pytest.mark.slow
 def test_without_the_plugin(served_shop: Example) -> None:
     """Its settings would be unknown, and nothing kept."""
     process = served_shop.start_python("-c", CALL, "serve", env={TOKEN: WORD})

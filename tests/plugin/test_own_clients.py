@@ -365,6 +365,7 @@ async def leaves(db=Depends(get_db)):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ["", "test_it:create"])
 def test_where_nobody_says_which_app_it_is_the_one_that_is_asked(
     example: Example, named: str

@@ -187,6 +187,7 @@ def test_transactions_that_tests_leave_open_are_named_and_ended(example: Example
     run.says("the test ended with an open transaction", "a connection that was not given back")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option,says",
     [

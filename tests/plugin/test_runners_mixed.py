@@ -238,6 +238,7 @@ def with_lifespan(example: Example) -> Example:
     return example.change("app.py", "app = FastAPI()\n", LIFESPAN)
 
 
+@pytest.mark.slow
 def test_runners_of_all_kinds_in_one_run_pitfall_008_117(example: Example) -> None:
     """P5, P2: each of them twice, in one file, under warnings as errors."""
     strict = with_lifespan(example).change("pytest.ini", "= auto", "= strict")

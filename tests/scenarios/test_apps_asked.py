@@ -223,6 +223,7 @@ def test_the_app_is_known_whoever_asks_it(tmp_path: Path) -> None:
     assert (one["route"], one["read"]) == ("/dancers", ["dancers"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("app", ["made:create_app", "made:create_wrapped"])
 def test_what_the_factory_makes_is_the_app_whoever_calls_it(tmp_path: Path, app: str) -> None:
     """For a session, in a test, in middleware; not what it has made before anybody looked."""

@@ -200,6 +200,7 @@ async def test_it(client):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["undo", "clone"])
 def test_a_run_that_is_killed_leaves_templates_their_policies(
     tmp_path: Path, server: PrivateServer, isolation: str

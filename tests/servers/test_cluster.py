@@ -162,6 +162,7 @@ def test_two_processes_that_start_at_once_start_one_server_pitfall_074(
     assert len([line for line in told.stdout.splitlines() if f"-D {folder.data}" in line]) == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_was_killed_is_started_again(
     alone: Cluster, again: Callable[[], Cluster]
 ) -> None:
