@@ -255,7 +255,11 @@ def test_runners_of_many_loops_pings_and_small_pools_pitfall_001_018(example: Ex
     small = project.change("app.py", '///dev.db"))', '///dev.db"), pool_size=1, max_overflow=0)')
     small = small.change("app.py", "max_overflow=0", "max_overflow=0, pool_pre_ping=True")
     debugged = small.with_paths({"conftest.py": UVLOOP}).change(
-        "pytest.ini", "= error", "=\n  error\n  ignore:Overriding the .event_loop_policy"
+        "pytest.ini",
+        "= error",
+        # The second one is Python 3.14's, of the policy that pytest-asyncio asks for.
+        "=\n  error\n  ignore:Overriding the .event_loop_policy"
+        "\n  ignore:.asyncio.:DeprecationWarning",
     )
     debugged.run(env={"PYTHONASYNCIODEBUG": "1"}).expect(**counts)
 
