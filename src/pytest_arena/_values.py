@@ -40,6 +40,7 @@ class Plan:
     keep: str
     stage: Stage
     is_async: bool
+    has_examples: bool = False  # Hypothesis'
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,13 +210,15 @@ def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
     values: dict[str, Any] = {}
     for marker in reversed(list(item.iter_markers("arena"))):
         values.update(marker_values(marker.args, marker.kwargs, place=place))
+    owner, _, function = _others.own_function(item)
     stage = Stage.SEEDED if values.get("seed", True) else Stage.SCHEMA
     return Plan(
         name=item.nodeid,
         isolation=values.get("isolation", run.config.isolation),
         keep=values.get("keep", run.config.keep),
         stage=stage if values.get("schema", True) else Stage.EMPTY,
-        is_async=inspect.iscoroutinefunction(_others.own_function(item)[2]),
+        is_async=inspect.iscoroutinefunction(function),
+        has_examples=owner is not item,
     )
 
 
@@ -265,7 +267,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     run.fixtures.enter_test()
     test = run.current.test
     try:
-        if not ((test and test.plan.is_async) or hasattr(getattr(item, "obj", None), "hypothesis")):
+        if test is None or not (test.plan.is_async or test.plan.has_examples):
             return (yield)  # pytest calls it as it is
         with _conducted(item, run):
             return (yield)
@@ -333,7 +335,7 @@ def pytest_runtest_makereport(
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     """Settle when all fixtures of the test are down, whatever happened before."""
     run = item.config.stash[RUN]
-    run.current.in_teardown = True
+    run.current.in_teardown, test = True, run.current.test
     try:
         result = yield
     except BaseException as error:
@@ -342,7 +344,9 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
         raise
     if errors := run.settle():
         _raise(errors)
-    if (others := item.config.pluginmanager.get_plugin("unraisableexception")) is not None:
+    is_used = run.connections.used or (test is not None and test.is_used)
+    others = item.config.pluginmanager.get_plugin("unraisableexception") if is_used else None
+    if others is not None:
         others.pytest_runtest_teardown(item)  # what settling has collected is this test's still
     return result
 

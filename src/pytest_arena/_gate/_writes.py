@@ -232,8 +232,10 @@ class LostWrites:
         A transaction counts once it is over: its session or connection was closed, or given back
         to the pool, and nobody had committed it, rolled it back, or met an error.
         """
+        if not self._found:  # as nearly always
+            return []
         found, self._found = self._found, []
-        serial = self._core.serial() if found else 0
+        serial = self._core.serial()
         return [lost for where, lost in found if where == serial]
 
     def executed(self, context: Any, cursor: Any, statement: str, parameters: Any) -> None:

@@ -37,7 +37,7 @@ class Apps:
         self.factory: object = None  # the same, where it makes apps: to look costs 50 µs
         self._session_state: Mapping[str, Any] | None = None
         self._wide: dict[object, list[AppRun]] = {}  # by the fixture that made the client
-        self._live: LiveServer | None = None
+        self.live: LiveServer | None = None
         self.port = 0  # of the live server; 0 for a free one
         self.given: object = None  # what the fixture `arena_app` was last, whoever defines it
 
@@ -161,17 +161,17 @@ class Apps:
 
     def live_server(self) -> LiveServer:
         """Return the server, which is begun when it is first asked for."""
-        if self._live is None or self._live.process != os.getpid():
+        if self.live is None or self.live.process != os.getpid():
             from pytest_arena._app._live_server import LiveServer  # noqa: PLC0415 - for whom has one
 
-            self._live = LiveServer(self, port=self.port)
-        return self._live
+            self.live = LiveServer(self, port=self.port)
+        return self.live
 
     def drain(self, *, is_short: bool) -> list[str]:
         """End the requests that came by a socket, and go on; return a line for each."""
-        if self._live is None:
+        if self.live is None:
             return []
-        return self._live.drain(0 if is_short else self._config.settle)
+        return self.live.drain(0 if is_short else self._config.settle)
 
     def _begin(self, app: ASGIApp, *, hooks: Hooks) -> AppRun:
         if self._watcher is not None:
@@ -214,8 +214,8 @@ class Apps:
 
     def close(self) -> None:
         """Close those of all wide fixtures, and the server."""
-        if self._live is not None:
-            self._live.close()
+        if self.live is not None:
+            self.live.close()
         for owner in list(self._wide):
             with suppress(LifespanError):  # nobody is left to be told
                 self.close_of(owner)

@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._resolver import Level
-from pytest_arena._run._leaks import Overrides, Tasks, empty_sessions, late_error
+from pytest_arena._run._leaks import Overrides, Tasks, empty_sessions, is_anything_there, late_error
 from pytest_arena._run._test import Current, RunningTest, Watcher
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConnectionLeak, IsolationError
@@ -77,15 +77,7 @@ class FixtureLevels:
             return
         test.settled = True
         broken_off: BaseException | None = None
-        # Overrides not before leaks: what only app.state holds would not be found.
-        for step in (
-            self.end_processes,
-            self._await_late_work,
-            self._close_clients,
-            self._end_tasks,
-            self._find_leaks,
-            self._restore_overrides,
-        ):
+        for step in self._steps(test):
             try:
                 step(test)
             except Exception as error:  # noqa: BLE001 - one failure never stops the next step
@@ -95,14 +87,33 @@ class FixtureLevels:
         level = self.levels.find(test)
         try:
             if level is not None:
-                self.finish_above(level)
-                self._empty_sessions(test, level)
+                if test.is_used or self.levels.above(level):
+                    self.finish_above(level)
+                    self._empty_sessions(test, level)
                 if changed := self.levels.leave(level):
                     test.has_changed(changed)
         except Exception as error:  # noqa: BLE001 - as said
             test.errors.append(error)
         if broken_off is not None:
             raise broken_off
+
+    def _steps(self, test: RunningTest) -> list[Callable[[RunningTest], None]]:
+        """What there is to end and to close: nothing, in a test that has asked for nothing."""
+        work = test.late_work.has_begun or is_anything_there(self.levels.gate, self._tasks)
+        ours = (test.sessions.is_used, test.app_runs, self._apps.live, self.processes)
+        test.is_used = work or any(ours)
+        if not test.is_used:
+            test.late_work.is_over = True
+            return [self._restore_overrides]
+        # Overrides not before leaks: what only app.state holds would not be found.
+        return [
+            self.end_processes,
+            self._await_late_work,
+            self._close_clients,
+            self._end_tasks,
+            self._find_leaks,
+            self._restore_overrides,
+        ]
 
     def end_processes(self, owner: object) -> None:
         """End the programs that a test or a wider fixture has begun, the last first."""
@@ -158,9 +169,9 @@ class FixtureLevels:
             self._ledger.note(f"{told}commit it, or Session.remove() in an autouse fixture")
 
     def _restore_overrides(self, test: RunningTest) -> None:
-        names = [name for overrides in test.overrides for name in overrides.restore()]
-        if "app.dependency_overrides" in names:
-            self._ledger.note(f"{test.plan.name} left app.dependency_overrides; restored")
+        for overrides in test.overrides:
+            if "app.dependency_overrides" in overrides.restore():
+                self._ledger.note(f"{test.plan.name} left app.dependency_overrides; restored")
 
     # Those below.
 

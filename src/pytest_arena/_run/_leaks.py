@@ -96,6 +96,11 @@ class HeldByFixtures:
 NOTHING_HELD = HeldByFixtures()
 
 
+def is_anything_there(gate: Gate, tasks: Tasks) -> bool:
+    """Whether there is a session, a connection or a loop, in which something can be left."""
+    return bool(session_numbers() or gate.registry.taken() or tasks.loops())
+
+
 def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
     """Return what a test has left: connections that it took, transactions that it began."""
     if gate.registry.taken() and _left_by(gate, serial, before):
@@ -223,7 +228,12 @@ class Overrides:
 
     def __init__(self, app: object) -> None:
         self._app = app
-        parts = _mutable_parts(app)
+        # `_state` is what Starlette's State keeps its attributes in; there is no public way to
+        # replace them all.
+        parts = (
+            ("app.dependency_overrides", getattr(app, "dependency_overrides", None)),
+            ("app.state", getattr(getattr(app, "state", None), "_state", None)),
+        )
         self._kept = [(name, it, it.copy()) for name, it in parts if isinstance(it, dict)]
 
     def anew(self) -> Overrides:
@@ -237,26 +247,18 @@ class Overrides:
 
     def restore(self) -> list[str]:
         """Put them back. Returns the names of those that were different."""
-        changed = self.changed()
+        changed = []
         for name, found, before in self._kept:
-            if name in changed:
+            if (found or before) and not _is_same(found, before):
                 found.clear()
                 found.update(before)
+                changed.append(name)
         return changed
 
 
 def _is_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
     # By identity: what an app keeps there (arrays, engines) need not be comparable.
     return one.keys() == other.keys() and (not one or all(one[key] is other[key] for key in one))
-
-
-def _mutable_parts(app: object) -> tuple[tuple[str, Any], ...]:
-    # `_state` is what Starlette's State keeps its attributes in; there is no public way to
-    # replace them all.
-    return (
-        ("app.dependency_overrides", getattr(app, "dependency_overrides", None)),
-        ("app.state", getattr(getattr(app, "state", None), "_state", None)),
-    )
 
 
 class LateWork:
@@ -411,6 +413,10 @@ class Tasks:
         self._known: WeakSet[asyncio.Task[Any]] = WeakSet()
         self._of_fixtures: WeakSet[asyncio.Task[Any]] = WeakSet()
 
+    def loops(self) -> list[asyncio.AbstractEventLoop]:
+        """Return those that were seen."""
+        return alive(self._threads)
+
     def see(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Know this loop, or the one that runs here; harmless where none does, as under trio."""
         loop = loop or running_loop()
@@ -457,7 +463,7 @@ class Tasks:
         lines: list[str] = []
         # This thread may run none of another thread's, and none inside another loop.
         here = threading.get_ident() if running_loop() is None else None
-        for loop in alive(self._threads):
+        for loop in self.loops():
             is_idle = self._threads.get(loop) == here and not loop.is_closed()
             left = self._left(loop) if is_idle else []
             for task in left:

@@ -17,7 +17,7 @@ from pytest_arena.errors import ArenaError, impossible
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pluggy import HookCaller, HookRelay
+    from pluggy import HookRelay
 
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
@@ -130,7 +130,7 @@ class Levels:
         with unbroken() if (every := self._isolations()) else _ALONE:
             entered: list[Isolation] = []
             if every:
-                self._cut_to(number)
+                self._cut_to(number, every)
             try:
                 for database, isolation in every:
                     enter = partial(self._databases.provision.enter, isolation, database, level)
@@ -145,18 +145,23 @@ class Levels:
                     raise
                 raise _leaks.lost_error(_leaks.open_transactions(self.gate), level.name) from error
             except BaseException:  # who rang twice; nobody knows of this level
-                self._cut_to(number)
+                self._cut_to(number, every)
                 raise
-            self.gate.let_go_of_stale()
+            if every:
+                self.gate.let_go_of_stale()
             self._stack.append(level)
             held = _leaks.HeldByFixtures.now(self.gate, self._sessions_of_tests)
             self._before[level] = held.without(of_the_test) if of_the_test else held
             self._ledger.isolation_seconds += _process.seconds() - started
-            self._tell(self._hooks.pytest_arena_enter, level)
+            if self._hooks.pytest_arena_enter.get_hookimpls():  # to call it takes longer
+                self._hooks.pytest_arena_enter(level=level)
 
-    def _tell(self, hook: HookCaller, level: Level) -> None:
-        if hook.get_hookimpls():  # to call it takes five times as long
-            hook(level=level)
+    def _told_of_leaving(self, level: Level) -> list[Exception]:
+        try:
+            self._hooks.pytest_arena_leave(level=level)
+        except Exception as error:  # noqa: BLE001 - told when the databases are back
+            return [error]
+        return []
 
     def end_leaks(self, level: Level | None, serial: int) -> None:
         """End the transactions and take back the connections that a level's owner has left.
@@ -240,22 +245,22 @@ class Levels:
             changed: list[str] = []
             failed: list[Exception] = []
             if every:
-                self._cut_to(number + 1)
+                self._cut_to(number + 1, every)
             try:
-                try:
-                    self._tell(self._hooks.pytest_arena_leave, level)
-                except Exception as error:  # noqa: BLE001 - told when the databases are back
-                    failed.append(error)
-                if level.is_test:
+                if self._hooks.pytest_arena_leave.get_hookimpls():  # to call it takes longer
+                    failed += self._told_of_leaving(level)
+                    every = self._isolations()  # it may have connected to one
+                if every and level.is_test:
                     self.gate.end_raw(level.serial)
-                for database, isolation in self._isolations():
+                for database, isolation in every:
                     is_changed = self._taken_back(database, isolation, level, failed)
                     changed += [database.name] * is_changed
             finally:  # also where somebody rang twice
-                self._cut_to(number)
+                self._cut_to(number, every and self._isolations())  # some are dropped
                 self._has_ended_leaks = False
-                self.gate.let_go_of_stale()
-                self.gate.drop_altered(level.serial)
+                if every:  # else no connection is led anywhere
+                    self.gate.let_go_of_stale()
+                    self.gate.drop_altered(level.serial)
                 self._ledger.isolation_seconds += _process.seconds() - started
             lost, self._in_the_way = self._in_the_way, []
             if lost:
@@ -268,9 +273,9 @@ class Levels:
         every = [*self._databases.known.by_key.values()]
         return [(one, kept) for one in every if (kept := one.isolation) is not None]
 
-    def _cut_to(self, number: int) -> None:
-        """Have only so many levels, on all databases: somebody was broken off at the others."""
-        for database, isolation in self._isolations():
+    def _cut_to(self, number: int, databases: list[tuple[Database, Isolation]]) -> None:
+        """Have only so many levels, on these databases: somebody was broken off at the others."""
+        for database, isolation in databases:
             while isolation.depth > number:
                 reason = f"{database.name}: arena was broken off at it (a timeout, Ctrl-C)"
                 try:

@@ -189,13 +189,9 @@ class ArenaRun:
     def _facts(self, test: RunningTest) -> TestFacts:
         keys = self.connections.used
         used = [one.name for one in self.databases.provisioned() if one.key in keys] if keys else []
-        return TestFacts(
-            name=test.plan.name,
-            databases=tuple(dict.fromkeys([*used, *test.changed])) if used or test.changed else (),
-            changed=tuple(test.changed),
-            requests=len(self.ledger.requests),
-            isolation_seconds=self.ledger.isolation_seconds,
-        )
+        changed, seconds = tuple(test.changed), self.ledger.isolation_seconds
+        databases = tuple(dict.fromkeys([*used, *changed])) if used or changed else changed
+        return TestFacts(test.plan.name, databases, changed, len(self.ledger.requests), seconds)
 
     # What the plugin and fixtures ask.
 

@@ -174,6 +174,7 @@ class RunningTest(Hooks):
     errors: list[Exception] = field(default_factory=list)
     failed: bool = False
     settled: bool = False
+    is_used: bool = True  # once it is settled: whether there was anything to end or to close
     loop: AbstractEventLoop | None = None  # of its coroutine
     uncommitted: list[str] | None = None  # lines, from before its sessions were closed
     _seen: int = -1  # how many checkouts there were when the last request ended
