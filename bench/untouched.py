@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.page import Table, milliseconds
@@ -25,11 +24,11 @@ def measure(effort: Effort) -> list[Table]:
     with scratch() as folder:
         empty = Suite(folder / "empty", EMPTY, effort.suite_tests * _TIMES_AS_MANY).write()
         both = _by_turns(empty, Variant(()), Variant(ARENA), effort)
-        hooks = empty.run(Variant(ARENA, (("BENCH_HOOKS", "1"),))).hooks
+        hooks = in_turns({"hooks": partial(_hooks, empty)}, rounds=effort.suite_rounds * _ROUNDS)
         tutorial = Suite(folder / "tutorial", TUTORIAL, effort.suite_tests).write()
         ours = Variant((*PLUGIN, *BROUGHT))
         brought = _by_turns(tutorial, Variant(BROUGHT), ours, effort, rounds=_ROUNDS)
-    return [_empty(both, hooks), _own(brought)]
+    return [_empty(both | hooks), _own(brought)]
 
 
 def _by_turns(
@@ -43,13 +42,17 @@ def _tests(suite: Suite, variant: Variant) -> list[float]:
     return suite.run(variant).tests
 
 
-def _empty(both: dict[str, Samples], hooks: list[float]) -> Table:
-    without, ours = both["without"], both["with"]
-    rows = [
-        ("without the plugin", without.quietest, without.median),
-        ("with it", ours.quietest, ours.median),
-        ("its own hooks, timed one by one", min(hooks), median(hooks)),
-    ]
+def _hooks(suite: Suite) -> list[float]:
+    return suite.run(Variant(ARENA, (("BENCH_HOOKS", "1"),))).hooks
+
+
+def _empty(all_three: dict[str, Samples]) -> Table:
+    words = {
+        "without": "without the plugin",
+        "with": "with it",
+        "hooks": "its own hooks, timed one by one",
+    }
+    rows = [(words[name], it.quietest, it.median) for name, it in all_three.items()]
     return Table(
         title="An empty test",
         about="Microseconds a test that asks for nothing. Aim: within the noise of nothing.",

@@ -375,7 +375,7 @@ def test_the_page_of_fixtures_names_each_of_them() -> None:
 
     page = (REFERENCE / "fixtures.md").read_text(encoding="utf-8")
     headings = [line[4:-1] for line in page.splitlines() if line.startswith("## `")]
-    names = [name for name in _fixtures.__all__ if name != "RUN"]
+    names = [name for name in _fixtures.__all__ if name != "RUNS"]
     assert sorted(headings) == sorted(
         [*names, "scenario", "@pytest.mark.arena", "@pytest.mark.scenario"]
     )

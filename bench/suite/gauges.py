@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._fixtures import RUN
+from pytest_arena._fixtures import RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ class Gauges:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin, now that it is known how many tests there are."""
-    run = session.config.stash.get(RUN, None)  # None: without the plugin
+    run = RUNS.get(session.config)  # None: without the plugin
     gauges = Gauges(run.databases if run else None, len(session.items))
     session.config.pluginmanager.register(gauges)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._run._facade import Arena
-from pytest_arena._run._run import ArenaRun
 from pytest_arena.errors import ArenaError, ConfigError
 
 if TYPE_CHECKING:
@@ -23,9 +22,10 @@ if TYPE_CHECKING:
     from pytest_arena._app._client import AsyncClient, ClientAs
     from pytest_arena._app._live_server import LiveServer
     from pytest_arena._app._sync_client import TestClient
+    from pytest_arena._run._run import ArenaRun
 
 __all__ = [
-    "RUN",
+    "RUNS",
     "arena",
     "arena_app",
     "arena_lifespan",
@@ -38,25 +38,26 @@ __all__ = [
     "test_client_as",
 ]
 
-RUN = pytest.StashKey[ArenaRun]()
+# No stash: each look into one is two more calls of Python, and a test makes six.
+RUNS: dict[pytest.Config, ArenaRun] = {}
 
 
 def _app_scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ARG001 - pytest's names
     """One app for the session where its lifespan runs once, else one for each test."""
-    return "session" if config.stash[RUN].config.lifespan == "session" else "function"
+    return "session" if RUNS[config].config.lifespan == "session" else "function"
 
 
 @pytest.fixture(scope="session")
 def arena(pytestconfig: pytest.Config) -> Arena:
     """The test's database and app by hand, from fixtures of any scope: see `pytest_arena.Arena`."""
-    return Arena(pytestconfig.stash[RUN])
+    return Arena(RUNS[pytestconfig])
 
 
 @pytest.fixture(scope=_app_scope)
 def arena_app(request: pytest.FixtureRequest) -> Any:
     """The app that `arena_app` names (a factory is called). Override it to configure the app."""
     try:
-        return request.config.stash[RUN].apps.build()  # `pytestconfig` would cost a test 20 µs
+        return RUNS[request.config].apps.build()  # `pytestconfig` would cost a test 20 µs
     except ArenaError as error:
         message = str(error)
     pytest.fail(message, pytrace=False)  # here: else the error would be shown twice
@@ -67,7 +68,7 @@ def arena_lifespan(
     pytestconfig: pytest.Config, arena_app: Any, request: pytest.FixtureRequest
 ) -> Iterator[None]:
     """Has the app's lifespan run, where no client asks for it; once under `session`."""
-    run = pytestconfig.stash[RUN]
+    run = RUNS[pytestconfig]
     if run.config.lifespan == "session":
         with run.apps.session_lifespan(arena_app):
             yield
@@ -79,7 +80,7 @@ def arena_lifespan(
 
 def _app_run(request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
     """Return what clients talk to. No fixture: that costs a test 330 calls in pytest."""
-    run = request.config.stash[RUN]
+    run = RUNS[request.config]
     if not (test := run.current.running()).has_app:
         if run.config.lifespan == "session":
             request.getfixturevalue("arena_lifespan")
@@ -103,7 +104,7 @@ def db_session(
     Pending work is committed before each request of `client` and `test_client`; every query
     reads what stands in the database. It has an engine of its own.
     """
-    run = pytestconfig.stash[RUN]
+    run = RUNS[pytestconfig]
     if not run.databases.known.know_engines():  # whoever gives the app, it makes them
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
             _app_run(request, request.getfixturevalue("arena_app"))
@@ -153,14 +154,14 @@ def live_server(arena_app: Any, request: pytest.FixtureRequest) -> LiveServer:
 
 def started_server(request: pytest.FixtureRequest, arena_app: Any) -> LiveServer:
     """Return the server with the app up: also where another plugin has taken the fixture's name."""
-    app_run, server = _app_run(request, arena_app), request.config.stash[RUN].apps.live_server()
+    app_run, server = _app_run(request, arena_app), RUNS[request.config].apps.live_server()
     server.start(app_run)
     return server
 
 
 def _check_awaited(request: pytest.FixtureRequest) -> None:
     """A plain function cannot await; a fixture of its, which asks for the client, may."""
-    is_async = request.config.stash[RUN].current.running().plan.is_async
+    is_async = RUNS[request.config].current.running().plan.is_async
     name, test = request.fixturename, getattr(request, "function", None)
     if test is not None and not is_async and name in inspect.signature(test).parameters:
         raise ConfigError(

@@ -18,7 +18,7 @@ import pytest
 from pytest_arena import _fixtures, _others, _report
 from pytest_arena._config._options import FLAGS, OPTIONS
 from pytest_arena._config._read import MARKERS, Config, load_config, marker_values
-from pytest_arena._fixtures import RUN
+from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
 from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._levels import LevelHooks
@@ -96,7 +96,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     watch = scenarios.watch if scenarios is not None else None
     folder = functools.partial(_temporary_folder, early_config)
     run = ArenaRun(config, Ledger(), early_config.hook, temporary=folder, watch=watch)
-    early_config.stash[RUN] = run
+    RUNS[early_config] = run
     early_config.stash[WIDE] = {}
     atexit.register(_last_words, run)
     atexit.register(run.finish)  # whatever happens between here and the session's finish
@@ -147,7 +147,7 @@ def pytest_configure(config: pytest.Config) -> None:
     Raises:
         pytest.UsageError: the plugin came after the user's code, which has gone around the gate.
     """
-    if RUN not in config.stash:
+    if config not in RUNS:
         raise pytest.UsageError(
             "pytest_arena.plugin was loaded too late to lead the app into test databases: "
             "take it out of pytest_plugins; it is found by itself, or by -p pytest_arena.plugin"
@@ -156,7 +156,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
     if config.pluginmanager.has_plugin("pytest_forked"):
         config.pluginmanager.register(Forks(), "arena_forks")
-    facts = config.stash[FACTS] = FactsOfProcesses(config, config.stash[RUN].ledger)
+    facts = config.stash[FACTS] = FactsOfProcesses(config, RUNS[config].ledger)
     if facts.travel:
         config.pluginmanager.register(facts, "arena_facts")
     if (scenarios := config.stash[SCENARIOS]) is not None:
@@ -183,7 +183,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
     """Before any test: import and check what the options name, plan each test by its markers."""
-    run = config.stash[RUN]
+    run = RUNS[config]
     try:
         run.check()
         for item in items:
@@ -233,14 +233,14 @@ class Forks:
         """The fork has a level of its own, which is left whatever comes of it."""
         if not _others.is_forked(item):
             return (yield)
-        with item.config.stash[RUN].fixtures.another_process(item.nodeid):
+        with RUNS[item.config].fixtures.another_process(item.nodeid):
             return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Name the test; nothing is connected yet."""
-    run = item.config.stash[RUN]
+    run = RUNS[item.config]
     plan = item.stash.get(PLAN, None)
     run.open(plan or _planned(item, run), functools.partial(_client_options, item))
     if run.watcher is not None and (scenarios := item.config.stash[SCENARIOS]) is not None:
@@ -255,7 +255,7 @@ def _client_options(item: pytest.Item) -> Any:
 
 def pytest_enter_pdb(config: pytest.Config) -> None:
     """Say where the database is, which stands as it is while the debugger does."""
-    for command in config.stash[RUN].ways_to_look():
+    for command in RUNS[config].ways_to_look():
         line = f"arena: the test's database, as it is now: {command}"
         config.get_terminal_writer().line(line)
 
@@ -263,7 +263,7 @@ def pytest_enter_pdb(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """The test's level is open, and its own function is called by the arena."""
-    run = item.config.stash[RUN]
+    run = RUNS[item.config]
     run.fixtures.enter_test()
     test = run.current.test
     try:
@@ -307,7 +307,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Keep the database of a failed test; fail a test whose refusals the app has swallowed."""
     report = yield
-    run = item.config.stash[RUN]
+    run = RUNS[item.config]
     if run.watcher is not None and run.watcher.is_rehearsing:
         return report  # nobody reads of it
     if report.when == "teardown" and (facts := item.config.stash[FACTS]).travel:
@@ -334,7 +334,7 @@ def pytest_runtest_makereport(
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     """Settle when all fixtures of the test are down, whatever happened before."""
-    run = item.config.stash[RUN]
+    run = RUNS[item.config]
     run.current.in_teardown, test = True, run.current.test
     try:
         result = yield
@@ -367,7 +367,7 @@ def _raise(errors: list[Exception]) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, object, object]:
     """A level of its own for each fixture that outlives the test."""
-    run = request.config.stash[RUN]
+    run = RUNS[request.config]
     try:
         if fixturedef.scope == "function":
             run.fixtures.enter_test()
@@ -411,7 +411,7 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
 def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
     """What the fixture wrote, in its tear-down too, goes."""
     if (owner := request.config.stash[WIDE].pop(fixturedef, None)) is not None:
-        request.config.stash[RUN].fixtures.leave(owner)
+        RUNS[request.config].fixtures.leave(owner)
 
 
 # The end.
@@ -421,7 +421,7 @@ def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
     """What is refused after the summary fails the run as well; it is told at the very end."""
     status = yield
-    run = config.stash.get(RUN, None)
+    run = RUNS.get(config)
     if status == pytest.ExitCode.OK and run is not None and run.ledger.unreported(""):
         return pytest.ExitCode.TESTS_FAILED
     return status
@@ -430,7 +430,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Leave the levels, close the gate for good, send a worker's facts to the controller."""
-    run, facts = session.config.stash[RUN], session.config.stash[FACTS]
+    run, facts = RUNS[session.config], session.config.stash[FACTS]
     summary = summarized(run.config, run.databases, run.ledger)
     run.finish()
     facts.end(summary)
@@ -451,7 +451,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     """A worker of pytest-xdist has ended: take over its facts; one that died has left files."""
     node.config.stash[FACTS].take_over(getattr(node, "workeroutput", {}))
     if error:
-        node.config.stash[RUN].sweep_at_the_end()
+        RUNS[node.config].sweep_at_the_end()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

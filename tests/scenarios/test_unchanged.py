@@ -39,7 +39,7 @@ TESTS = """
 import gc, os, weakref
 import pytest
 from app import maker
-from pytest_arena._fixtures import RUN
+from pytest_arena._fixtures import RUNS
 from checks import is_answered
 
 
@@ -96,7 +96,7 @@ async def test_proves_none(client, db_session, number):
 
 
 def test_of_whom_nothing_is_kept(pytestconfig):
-    assert len(pytestconfig.stash[RUN].watcher._doings) <= 1
+    assert len(RUNS[pytestconfig].watcher._doings) <= 1
 
 
 @pytest.mark.scenario("comes last")

@@ -16,7 +16,7 @@ import pytest
 
 from pytest_arena._cli._control_server import TOKEN, Command, ControlServer
 from pytest_arena._config._load import load_attribute
-from pytest_arena._fixtures import RUN, started_server
+from pytest_arena._fixtures import RUNS, started_server
 from pytest_arena._report import show_processes, show_server, show_story, users_trace
 from pytest_arena._run._facade import Arena
 from pytest_arena.errors import ArenaError, ConfigError, redact
@@ -78,7 +78,7 @@ class Serving:
         Raises:
             pytest.UsageError: it is not.
         """
-        if RUN not in config.stash:
+        if config not in RUNS:
             raise pytest.UsageError(
                 "pytest-arena is switched off for this run: by -p no:arena, or by "
                 "PYTEST_DISABLE_PLUGIN_AUTOLOAD, with which it takes -p pytest_arena.plugin"
@@ -94,7 +94,7 @@ class Serving:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Have a level for whoever asks, until told to end."""
-        run, self._module = session.config.stash[RUN], module_in(session, _COMMAND)
+        run, self._module = RUNS[session.config], module_in(session, _COMMAND)
         run.apps.port = self._port
         try:
             server = run.apps.live_server()
@@ -119,7 +119,7 @@ class Serving:
 
     def _through(self, asked: Command, session: pytest.Session) -> None:
         """Enter a level, do what is asked in it, leave it."""
-        commands = _Commands(session.config.stash[RUN], self._seeds)
+        commands = _Commands(RUNS[session.config], self._seeds)
         before, self._problems = self._problems, []
         ended: list[Command | None] = []
 

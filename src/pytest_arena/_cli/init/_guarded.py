@@ -21,7 +21,7 @@ import pytest
 from pytest_arena._cli._serve import module_in
 from pytest_arena._config._load import blame, described
 from pytest_arena._databases._builders import candidates
-from pytest_arena._fixtures import RUN
+from pytest_arena._fixtures import RUNS
 from pytest_arena.errors import ArenaError, ConfigError, ServerError, causes, redact
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Looking:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Import the app, or ask it."""
-        self._session, self._run = session, session.config.stash[RUN]
+        self._session, self._run = session, RUNS[session.config]
         try:
             self._run.check()
             self._ask() if "schema" in self._asked else self._look()
