@@ -120,7 +120,7 @@ def test_policies_that_do_not_act_are_told(example: Example, server: PrivateServ
     run(as_superuser, server).expect(passed=1).never_says("do not act")
 
 
-@pytest.mark.parametrize("isolation", ["undo", "clone"])
+@pytest.mark.parametrize("isolation", ["undo", pytest.param("clone", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("schema", [FORCED, GRANTED], ids=["owner", "grants"])
 def test_a_policy_hides_the_other_tenant_s_rows(
     example: Example, server: PrivateServer, schema: str, isolation: str
