@@ -38,7 +38,8 @@ __all__ = [
     "test_client_as",
 ]
 
-# No stash: each look into one is two more calls of Python, and a test makes six.
+# No stash: each look into one is two more calls of Python, and a test makes six. What is here stays
+# to the end of the process, as each run does in any case, which `atexit` has to find.
 RUNS: dict[pytest.Config, ArenaRun] = {}
 
 

@@ -98,7 +98,10 @@ class FixtureLevels:
             raise broken_off
 
     def _steps(self, test: RunningTest) -> list[Callable[[RunningTest], None]]:
-        """What there is to end and to close: nothing, in a test that has asked for nothing."""
+        """What there is to end and to close: nothing, in a test that has asked for nothing.
+
+        Such a one is marked as unused, and its late work as over.
+        """
         work = test.late_work.has_begun or is_anything_there(self.levels.gate, self._tasks)
         ours = (test.sessions.is_used, test.app_runs, self._apps.live, self.processes)
         test.is_used = work or any(ours)
