@@ -71,6 +71,7 @@ class RandomWork:
 
     def leave(self) -> None:
         """Leave a level, whoever holds it, and compare on every connection."""
+        generation = self.world.isolation.generation
         if self.world.isolation.is_clean():
             with suppress(*_REFUSED):  # somebody's lock keeps it from being seen
                 assert self.world.dump() == self.states[-1]
@@ -83,16 +84,22 @@ class RandomWork:
             except Held:
                 self.leave_by_force()
                 return
+        if self.world.isolation.generation != generation:  # another file is in its place
+            self.reconnect()
         self.compare()
 
     def leave_by_force(self) -> None:
         """Leave a level, whoever is in it: its connections may be of no use afterwards."""
         self.world.isolation.leave_by_force()
+        self.reconnect()
+        self.compare()
+
+    def reconnect(self) -> None:
+        """Open all connections anew, as a pool does that finds them stale."""
         for hand in self.hands:
             hand.close()
         self.hands = [self.world.connect() for _ in self.hands]
         self.exclusive.clear()
-        self.compare()
 
     def compare(self) -> None:
         """What stands is what stood at the level's enter."""

@@ -17,6 +17,7 @@ from tests.isolation.conformance import MANY, new_world
 from tests.isolation.random_work import RandomWork, Step
 from tests.isolation.server_world import ServerWorld
 from tests.isolation.test_copy import MODES, ByBackup
+from tests.isolation.test_steps import BySteps
 
 if TYPE_CHECKING:
     from pytest_arena._postgresql.registry import ServerRegistry
@@ -112,7 +113,7 @@ STEPS = st.lists(
 
 
 @pytest.fixture(
-    scope="module", params=[(mode, make) for mode in MODES for make in (Copy, ByBackup)]
+    scope="module", params=[(mode, make) for mode in MODES for make in (Copy, ByBackup, BySteps)]
 )
 def kind(request: pytest.FixtureRequest) -> tuple[str, type[Copy]]:
     """Journal mode and isolation; a fixture: Hypothesis does not mix with parametrize here."""

@@ -64,6 +64,11 @@ class Level:
         """Whether it is a test's, or an example's, and no wider fixture's."""
         return self.serial > 0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it begins with what stands, isolated as it comes."""
+        return self.stage is Stage.SEEDED and not self.is_anew and self.isolation == "auto"
+
 
 class Databases:
     """The resolver that the gate asks, and the databases with all that stands in them."""

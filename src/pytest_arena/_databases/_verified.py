@@ -40,6 +40,19 @@ class Verified:
         # Whoever was broken off may have left one too many.
         self._before[self._isolation.depth - 1 :] = [self._read()]
 
+    def step_unused(self, *, up: bool) -> bool:
+        """Enter or leave a level by a step, and read or compare."""
+        if not self._isolation.step_unused(up=up):
+            return False
+        if up:
+            self._before[self._isolation.depth - 1 :] = [self._read()]
+        elif different := _different(self._before[-1], self._read()):
+            self._found = self._error(different, "and nobody was known to have used it")
+            self._isolation.step_unused(up=True)  # it is left by force
+            return False
+        del self._before[self._isolation.depth :]
+        return True
+
     def leave(self) -> bool:
         """Go back, and compare.
 

@@ -19,7 +19,7 @@ from sqlalchemy import event
 from sqlalchemy.orm.session import Session, _sessions
 
 from pytest_arena._process import alive
-from pytest_arena._product import Aim, Handle, Key, Live, nothing
+from pytest_arena._product import ANY_FILE, Aim, Handle, Key, Live, nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -173,6 +173,7 @@ class Registry:
     def __init__(self) -> None:
         self.used: set[Key] = set()  # keys of the databases since somebody cleared it
         self.checkouts = 0  # how often one was taken
+        self.steps = 0  # how often one was opened, taken or given back
         self.has_raw = False  # whether anybody has ever opened a connection without an engine
         self._taken: weakref.WeakKeyDictionary[Any, Checkout] = weakref.WeakKeyDictionary()
         self._entries: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
@@ -206,6 +207,7 @@ class Registry:
             if self.mover is not None:
                 self.turn.wait_for(lambda: self.mover in {None, here} or here in self.busy(), _LONG)
             self.inside[entry] = here
+            self.steps += 1
 
     def busy(self) -> set[int | None]:
         """Return the threads that open a connection or have one, and do not keep it for long."""
@@ -235,20 +237,25 @@ class Registry:
             if (taken := self.find(entry)) is not None and taken.key is not None:
                 self.numbers[self.key_now(taken.key)] += 1
             self._taken.pop(entry, None)
+            self.steps += 1
             self.inside.pop(entry, None)
             if self.mover is not None:
                 self.turn.notify_all()
 
     def keep(self, taken: Checkout) -> None:
         """Somebody keeps the connection for good: no pool tells when it is used."""
-        if taken.key is not None:
-            self._unwatch(taken.key)  # first, as above
+        self._unwatch(taken.key or ANY_FILE)  # first, as above
         self._taken.pop(taken.entry, None)
 
     @property
     def is_quiet(self) -> bool:
         """Whether none can be used without being taken first."""
         return not (self._taken or self.has_raw or self._has_others)
+
+    def is_unused_since(self, steps: int) -> bool:
+        """Whether nobody can have used any database since there were so many steps."""
+        is_out = self._taken.data  # type: ignore[attr-defined] # as in `taken`
+        return steps == self.steps and not (is_out or self._unwatched or self._has_others)
 
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection without an engine."""
@@ -282,6 +289,8 @@ class Registry:
 
     def may_be_in_use(self, key: Key) -> bool:
         """Whether somebody may be using a database right now."""
+        if self.is_unused_since(self.steps):  # most often
+            return False
         keys = (self.key_now(taken.key) for taken in self.taken() if taken.key)
         return self._has_others or key in self._unwatched or key in keys
 
@@ -440,7 +449,8 @@ class DatabaseUsage:
         registry = self.registry
         with registry.lock:
             key = registry.key_now(self.key)
-            registry.numbers[key] += registry.may_be_in_use(key)
+            if registry.may_be_in_use(key):
+                registry.numbers[key] += 1
             return registry.numbers[key]
 
     def before_next(self, call: Callable[[], None]) -> bool:

@@ -102,9 +102,9 @@ class FixtureLevels:
 
         Such a one is marked as unused, and its late work as over.
         """
+        ours = test.sessions.is_used or test.app_runs or self._apps.live or self.processes
         work = test.late_work.has_begun or is_anything_there(self.levels.gate, self._tasks)
-        ours = (test.sessions.is_used, test.app_runs, self._apps.live, self.processes)
-        test.is_used = work or any(ours)
+        test.is_used = bool(ours or work)
         if not test.is_used:
             test.late_work.is_over = True
             return [self._restore_overrides]

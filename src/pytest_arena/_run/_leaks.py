@@ -9,6 +9,8 @@ from collections import deque
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import Context
 from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -70,14 +72,17 @@ class HeldByFixtures:
         One that an earlier test has left, in a registry, is no fixture's.
         """
         sessions = session_numbers()
-        if not sessions and not gate.registry.taken() and threading.active_count() == 1:
+        is_nothing = not sessions and not gate.registry.taken()
+        if is_nothing and threading.active_count() == 1:
             return NOTHING_HELD
-        here, begun = threading.get_ident(), open_transactions(gate)
-        threads = {one.ident or 0 for one in threading.enumerate() if one.name not in NOBODYS}
+        threads = _threads_of_others(threading.get_ident(), *map(_known_by, threading.enumerate()))
+        if is_nothing:
+            return threads
+        begun = open_transactions(gate)
         writes = sum(one.writes for one in begun) if begun else 0
         held = {one.hash_key: WeakSet(map(inspect, one)) for one in sessions_in_use()}
         sessions = sessions.difference(sessions_of_tests)
-        return cls(begun, writes, sessions, frozenset(threads - {here}), held)
+        return cls(begun, writes, sessions, threads.threads, held)
 
     def without(self, others: HeldByFixtures) -> HeldByFixtures:
         """Return what is held here and not there."""
@@ -94,6 +99,13 @@ class HeldByFixtures:
 
 
 NOTHING_HELD = HeldByFixtures()
+_known_by = attrgetter("ident", "name")
+
+
+@lru_cache(1)  # most often they are those of the test before
+def _threads_of_others(here: int, *threads: tuple[int | None, str]) -> HeldByFixtures:
+    others = {number or 0 for number, name in threads if name not in NOBODYS}
+    return HeldByFixtures(threads=frozenset(others - {here}))
 
 
 def is_anything_there(gate: Gate, tasks: Tasks) -> bool:
@@ -464,8 +476,10 @@ class Tasks:
         # This thread may run none of another thread's, and none inside another loop.
         here = threading.get_ident() if running_loop() is None else None
         for loop in self.loops():
-            is_idle = self._threads.get(loop) == here and not loop.is_closed()
-            left = self._left(loop) if is_idle else []
+            if loop.is_closed():
+                self._threads.pop(loop, None)  # nothing runs in it any more, whoever keeps it
+                continue
+            left = self._left(loop) if self._threads.get(loop) == here else []
             for task in left:
                 lines.append(str(line_of_coroutine(task.get_coro()) or task.get_name()))
                 task.cancel()

@@ -7,7 +7,7 @@ import gc
 import threading
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from pytest_arena import _process
 from pytest_arena._product import Database, Held, Isolation
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_arena._run._leaks import Tasks
 
 _Answer = TypeVar("_Answer")
+_Every: TypeAlias = "list[tuple[Database, Isolation]]"
 
 # What must not be broken off in the middle.
 
@@ -65,7 +66,7 @@ def unbroken() -> Iterator[None]:
             kept[number](number, frame)
 
 
-# Where there is no database, nothing can be brought back by halves. It is a lock, which is in C: a
+# Where nothing is to be done, nothing can be done by halves. It is a lock, which is in C: a
 # `nullcontext` takes ten times as long.
 _ALONE = threading.RLock()
 
@@ -94,6 +95,7 @@ class LevelHooks(Protocol):
 
 # Seconds; others work in another thread, or in a loop, and come to an end.
 _PATIENCE, _PATIENCE_WITH_OTHERS, _STEP = 0.1, 1.0, 0.002
+_NEVER = -1  # no number of steps
 
 
 class Levels:
@@ -112,6 +114,8 @@ class Levels:
         self._sessions_of_tests: frozenset[int] = frozenset()  # that outlive them
         self._in_the_way: list[Checkout] = []
         self._has_ended_leaks = False
+        self._usual = {"auto", databases.config.isolation}
+        self._steps = _NEVER  # of the registry, when a level was last entered or left
 
     def find(self, owner: object) -> Level | None:
         """Return the level of a fixture or a test, None if it has none."""
@@ -126,35 +130,41 @@ class Levels:
 
     def enter(self, level: Level, of_the_test: _leaks.HeldByFixtures | None = None) -> None:
         """Open a level above all that stands; a test may hold something by then."""
-        number, started = len(self._stack), _process.seconds()
-        with unbroken() if (every := self._isolations()) else _ALONE:
-            entered: list[Isolation] = []
+        started, steps, every = _process.seconds(), self.gate.registry.steps, self._isolations()
+        seen, self._steps = self._steps, _NEVER  # until it is done: somebody may break it off
+        if every and level.is_plain and level.isolation in self._usual:
+            every = self._not_stepped(every, seen, up=True)
+        with unbroken() if every else _ALONE:
             if every:
-                self._cut_to(number, every)
-            try:
-                for database, isolation in every:
-                    enter = partial(self._databases.provision.enter, isolation, database, level)
-                    self._with_patience(enter, _PATIENCE_WITH_OTHERS)
-                    entered.append(isolation)
-                    # A wider fixture that slips below it may write to it: it is that one's as well.
-                    database.level = database.level if database.level in self._stack else None
-            except (Held, ArenaError) as error:
-                for isolation in entered:
-                    isolation.forget()
-                if not isinstance(error, Held):
-                    raise
-                raise _leaks.lost_error(_leaks.open_transactions(self.gate), level.name) from error
-            except BaseException:  # who rang twice; nobody knows of this level
-                self._cut_to(number, every)
-                raise
-            if every:
+                self._enter_each(level, every)
                 self.gate.let_go_of_stale()
+            self._steps = steps
             self._stack.append(level)
             held = _leaks.HeldByFixtures.now(self.gate, self._sessions_of_tests)
             self._before[level] = held.without(of_the_test) if of_the_test else held
             self._ledger.isolation_seconds += _process.seconds() - started
             if self._hooks.pytest_arena_enter.get_hookimpls():  # to call it takes longer
                 self._hooks.pytest_arena_enter(level=level)
+
+    def _enter_each(self, level: Level, every: _Every) -> None:
+        number = len(self._stack)
+        self._cut_to(number, every)
+        try:
+            for database, isolation in every:
+                enter = partial(self._databases.provision.enter, isolation, database, level)
+                self._with_patience(enter, _PATIENCE_WITH_OTHERS)
+                # A wider fixture that slips below it may write to it: it is that one's as well.
+                database.level = database.level if database.level in self._stack else None
+        except (Held, ArenaError) as error:
+            for _, isolation in self._isolations():
+                if isolation.depth > number:
+                    isolation.forget()
+            if not isinstance(error, Held):
+                raise
+            raise _leaks.lost_error(_leaks.open_transactions(self.gate), level.name) from error
+        except BaseException:  # who rang twice; nobody knows of this level
+            self._cut_to(number, self._isolations())
+            raise
 
     def _told_of_leaving(self, level: Level) -> list[Exception]:
         try:
@@ -240,14 +250,22 @@ class Levels:
         """
         if self._stack[-1:] != [level]:
             raise impossible(f"{level.name}: a level was left that is not the top one")
-        number, started = len(self._stack) - 1, _process.seconds()
-        with unbroken() if (every := self._isolations()) else _ALONE:
+        started, steps, number = _process.seconds(), self.gate.registry.steps, len(self._stack) - 1
+        has_hook, every = bool(self._hooks.pytest_arena_leave.get_hookimpls()), self._isolations()
+        seen, self._steps = self._steps, _NEVER  # as above
+        if every and level.is_test and not has_hook:
+            every = self._not_stepped(every, seen, up=False)
+        if not (every or has_hook):
+            self._steps, self._has_ended_leaks = steps, False
+            self._before.pop(self._stack.pop(), None)
+            self._ledger.isolation_seconds += _process.seconds() - started
+            return []
+        with unbroken():
             changed: list[str] = []
             failed: list[Exception] = []
-            if every:
-                self._cut_to(number + 1, every)
+            self._cut_to(number + 1, every)
             try:
-                if self._hooks.pytest_arena_leave.get_hookimpls():  # to call it takes longer
+                if has_hook:  # to call it takes longer
                     failed += self._told_of_leaving(level)
                     every = self._isolations()  # it may have connected to one
                 if every and level.is_test:
@@ -256,7 +274,7 @@ class Levels:
                     is_changed = self._taken_back(database, isolation, level, failed)
                     changed += [database.name] * is_changed
             finally:  # also where somebody rang twice
-                self._cut_to(number, every and self._isolations())  # some are dropped
+                self._cut_to(number, self._isolations())  # some are dropped
                 self._has_ended_leaks = False
                 if every:  # else no connection is led anywhere
                     self.gate.let_go_of_stale()
@@ -267,13 +285,21 @@ class Levels:
                 raise _leaks.lost_error(lost, level.name)
             if failed:
                 raise failed[0]
+            self._steps = steps
             return changed
 
-    def _isolations(self) -> list[tuple[Database, Isolation]]:
+    def _not_stepped(self, every: _Every, seen: int, *, up: bool) -> _Every:
+        """Enter a level, or leave it, where nobody can have done anything; return the others."""
+        if not self.gate.registry.is_unused_since(seen):
+            return every
+        top = self._stack[-1:]  # one that was made in it may go with it
+        return [(it, one) for it, one in every if it.level in top or not one.step_unused(up=up)]
+
+    def _isolations(self) -> _Every:
         every = [*self._databases.known.by_key.values()]
         return [(one, kept) for one in every if (kept := one.isolation) is not None]
 
-    def _cut_to(self, number: int, databases: list[tuple[Database, Isolation]]) -> None:
+    def _cut_to(self, number: int, databases: _Every) -> None:
         """Have only so many levels, on these databases: somebody was broken off at the others."""
         for database, isolation in databases:
             while isolation.depth > number:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pytest_arena import _process
 from pytest_arena._product import Held, to_nobody
+from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite import _ways as ways
 from pytest_arena._sqlite._content import changed_rows, content
@@ -48,7 +49,8 @@ class Copy:
     the ways that can, of which SQLite's online backup always can. ``fast`` ways are tried out
     before they are first used, once in each process; ``tell`` is told where one fails.
 
-    Cost of enter + leave: about 40 µs where nothing was written. Else as the way says.
+    Cost of enter + leave: about 40 µs where nothing was written, 3 where nobody has used it. Else
+    as the way says.
     """
 
     name = "copy"
@@ -73,7 +75,9 @@ class Copy:
         self._onlooker: ways.Onlooker | None = None  # until then
         self._missed = 0  # how often it was not there: who is connected has one that was deleted
         self._levels: list[ways.Picture] = []
-        with self._telling():  # what each level began with, that of no level first
+        # What each level began with, that of no level first. To enter or to leave one is a single
+        # step, which nobody breaks in: there may be one too many here.
+        with self._telling():
             self._starts = [nothing or self._file.first]
 
     @property
@@ -113,13 +117,29 @@ class Copy:
             is_nothing = self._is_nothing
             self._missed += is_nothing
             if self._owed is not None:
-                self._put_in_place(self._owed)
-            elif not is_nothing and not self._file.is_in_place():
+                self._file.put_in_place(self._owed)
+                self._owed = None
+            elif not is_nothing and not self._file.live_file.is_in_place():
                 # A fixture that makes its database anew wants that one for the levels above it.
                 self._file.reopen()
             picture = self._starts[0] if is_nothing else self._file.take()
+        self._starts[self.depth + 1 :] = [picture]
         self._levels.append(picture)
-        self._starts.append(picture)
+
+    def step_unused(self, *, up: bool) -> bool:
+        """Enter a level, or leave it, if nobody has written to the file since one was left.
+
+        Whoever is none of this process's connections to SQLite is known by that alone.
+        """
+        file = self._opened
+        if file is None or self._owed is not None or not file.live_file.is_sealed():
+            return False
+        if up:
+            self._starts[self.depth + 1 :] = [file.now]
+            self._levels.append(file.now)
+        elif is_as_entered := file.now is self._levels[-1]:
+            self._levels.pop()  # no picture is out of use: it stands
+        return up or is_as_entered
 
     def leave(self) -> bool:
         """Go back to the state at the matching ``enter``."""
@@ -130,8 +150,10 @@ class Copy:
             # The journal mode goes back with a new file: of an open one nobody could change it.
             if is_switched := str(self.live) in sql.switched:
                 sql.switched.discard(str(self.live))
-                self._put_in_place(self._levels[-1])
+                self._file.put_in_place(self._levels[-1])
             changed = is_switched or (is_there and self._file.restore(self._levels[-1]))
+            if is_there:
+                self._file.live_file.seal(self._file.version)
         if self.check is not None:
             self.check()
         self._owed = None
@@ -144,17 +166,13 @@ class Copy:
         Costs a file copy, and a new connection for everybody. Those that the gate does not know
         (of other processes, of ``sqlite3`` itself) go on with the old file, which has no name now.
         """
-        self._starts.pop()
-        self._owed = self._levels.pop()
+        owed = self._owed = self._levels.pop()
         with self._telling():
             if self._opened is None:  # the lock that is in the way would keep this out as well
                 sql.remove_file(self.live)
-            self._put_in_place(self._owed)
-        self._remove_unused()
-
-    def _put_in_place(self, picture: ways.Picture) -> None:
-        self._file.put_in_place(picture)
+            self._file.put_in_place(owed)
         self._owed = None
+        self._remove_unused()
 
     def is_free(self) -> bool:
         """Whether nobody holds a lock that would keep the next test from writing."""
@@ -179,14 +197,13 @@ class Copy:
             return True
         try:
             file = self._file
-            is_there = file.now is self._levels[-1] and file.is_in_place() and self._owed is None
-            return is_there and version(file) == file.version
+            is_there = file.now is self._levels[-1] and self._owed is None
+            return is_there and file.live_file.is_in_place() and version(file) == file.version
         except (sql.Busy, sql.FileFailure):
             return False  # somebody is about to change it
 
     def forget(self, *, is_undone: bool = False) -> None:  # noqa: ARG002 - nothing can be set back
         """Drop the top level, and keep what stands."""
-        self._starts.pop()
         self._levels.pop()
         self._remove_unused()
 
@@ -195,7 +212,7 @@ class Copy:
         source = sql.open_picture(file) if file else sql.open_memory()
         with closing(source), self._telling():
             self._file.overwrite(source)
-        self._starts[-1] = self._file.now  # nobody in this level has written that
+        self._starts[self.depth] = self._file.now  # nobody in this level has written that
 
     def save(self, file: Path) -> None:
         """Copy what stands now into a file."""
@@ -257,7 +274,8 @@ class Copy:
         """
 
         def compared() -> list[TableRows]:
-            before = since.picture if isinstance(since, Moment) else self._starts[-1 - depth]
+            start = self._starts[self.depth - depth]
+            before = since.picture if isinstance(since, Moment) else start
             end = until if until or depth else self._moment_now(exact=True)
             after = end.picture if isinstance(end, Moment) else self._levels[-depth]
             if before is after:
@@ -295,6 +313,7 @@ class Copy:
         """Remove the pictures of levels and moments that are gone."""
         if self._opened is None:
             return
+        del self._starts[self.depth + 1 :]
         moments = [one.picture for known in self._moments.keyrefs() if (one := known())]
         self._opened.remove_unused([self._owed, *self._levels, *self._starts, *moments])
 
@@ -305,15 +324,7 @@ class Copy:
         except sql.Busy as error:
             raise Held(str(error)) from error
         except (sql.FileFailure, OSError) as error:
-            full, folder = sql.is_full(error), self.live.parent
-            raise IsolationError(
-                f"the database {self.live.stem!r} cannot be read or written: {error}",
-                why="each test starts on the database as it was before the test that ran last",
-                cause=f"no more room in {folder}" if full else f"what was done to {self.live}",
-                fix=f"df -h {folder}   # make room there, or have tests write less"
-                if full
-                else "leave the file where it is: `metadata.drop_all(engine)` empties it in place",
-            ) from error
+            raise messages.lost(self.live, error, is_full=sql.is_full(error)) from error
 
 
 class Restorer:
@@ -347,33 +358,28 @@ class Restorer:
         self._settle(self.first, self.control.data_version())
 
     def _open(self) -> None:
-        self._live = ways.LiveFile(self.live)
-        self.control = self._live.control
+        self.live_file = ways.LiveFile(self.live)
+        self.control = self.live_file.control
         sql.leave_wal_alone(self.control)
-        self._backup = ways.Backup(self._live)
-        self._ways = [way(self._live) for way in self._fast] if ways.is_supported() else []
-        self._identity = sql.identity(self.live)
+        self._backup = ways.Backup(self.live_file)
+        self._ways = [way(self.live_file) for way in self._fast] if ways.is_supported() else []
 
     def close(self) -> None:
         """Let go of the file, and remove its pictures."""
-        self._live.close()
+        self.live_file.close()
         for picture in self._taken:
             picture.remove()
 
     def reopen(self) -> None:
         """Go on with the file that is at the path now."""
-        self._live.close()
+        self.live_file.close()
         self._open()
         self._stands_at(self.now, ways.NEVER)
         self.generation += 1
 
-    def is_in_place(self) -> bool:
-        """Whether the file at the path is still the one that was opened."""
-        return sql.identity(self.live) == self._identity
-
     def check_place(self) -> None:
-        """Raise ``FileNotFoundError`` where it is not."""
-        if not self.is_in_place():
+        """Raise ``FileNotFoundError`` where the file at the path is not the one that was opened."""
+        if not self.live_file.is_in_place():
             raise FileNotFoundError("its file was deleted or replaced")
 
     def unwritten_version(self) -> int:
@@ -441,13 +447,10 @@ class Restorer:
 
     def put_in_place(self, picture: ways.Picture) -> None:
         """Put a new file, with the content of a picture, in the place of the one that is there."""
-        with sql.whole_or_none(self._live.new_file()) as file:
+        with sql.whole_or_none(self.live_file.new_file()) as file:
             # First what may fail: as long as the copy is not whole, nothing is given up for it.
             shutil.copyfile(picture.file(), file)
-            self._live.close()
-            for ending in ("-wal", "-shm", "-journal"):
-                Path(f"{self.live}{ending}").unlink(missing_ok=True)
-            file.replace(self.live)
+            self.live_file.give_way_to(file)
         self.reopen()
         self._settle(picture, self.control.data_version())
 

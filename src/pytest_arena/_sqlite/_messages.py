@@ -1,9 +1,19 @@
-"""What is said of files that SQLite is asked for, and that are not the test's."""
+"""What is said of files: of those that are not the test's, and of one that is lost."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pytest_arena._origin import who_connects
-from pytest_arena.errors import ProductionDatabaseError, RefusedError, UnknownDatabaseError
+from pytest_arena.errors import (
+    IsolationError,
+    ProductionDatabaseError,
+    RefusedError,
+    UnknownDatabaseError,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def production_file(file: str) -> RefusedError:
@@ -73,6 +83,19 @@ def kept_memory() -> str:
     return (
         "a creator= opens a memory database, which arena cannot bring back after a test; "
         f"give the engine a URL instead: {who_connects()}"
+    )
+
+
+def lost(live: Path, error: Exception, *, is_full: bool) -> IsolationError:
+    """The test's own file is gone, or replaced, or there is no room for what is written to it."""
+    folder = live.parent
+    return IsolationError(
+        f"the database {live.stem!r} cannot be read or written: {error}",
+        why="each test starts on the database as it was before the test that ran last",
+        cause=f"no more room in {folder}" if is_full else f"what was done to {live}",
+        fix=f"df -h {folder}   # make room there, or have tests write less"
+        if is_full
+        else "leave the file where it is: `metadata.drop_all(engine)` empties it in place",
     )
 
 

@@ -15,7 +15,7 @@ import os
 import struct
 import sys
 import tempfile
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -38,6 +38,8 @@ _MAGIC = b"SQLite format 3\0"
 WAL_MODE = b"\2\2"
 _LARGEST_PAGE = 65536  # its size does not fit into two bytes, and is written as 1
 _numbers = count(1)
+_INDEX_BYTES = 48  # of a log's index: its header, once
+_SEAL = 2_000_000_000  # two seconds after the epoch: a time that no clock gives, nor a `LiveLog`
 
 # What a way is tried out with.
 _CONTENT = """
@@ -108,6 +110,8 @@ class LiveFile:
         self.path, self.control = path, sql.open_control(path)
         self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC) if is_supported() else -1
         self._beside = -1
+        self._identity = sql.identity(path)
+        self._seal: tuple[int, int, int, bytes] | None = None
 
     def close(self) -> None:
         """Let go of the file, SQLite first: it still needs its locks. Idempotent."""
@@ -124,6 +128,47 @@ class LiveFile:
     def header(self) -> Header | None:
         """Return what the first page says; None where there is none yet. Costs 3 µs."""
         return Header.of(os.pread(self.descriptor, _HEADER.size, 0))
+
+    def seal(self, version: int) -> None:
+        """Have it be seen, from here on, whether somebody writes; it is at this data version.
+
+        A clock of a file system moves in steps of milliseconds, so the file gets a time that no
+        clock gives. With a log, whose index has a header that moves, nothing is written to it.
+        """
+        if self.descriptor < 0 or self.is_sealed():
+            return
+        self._seal = None
+        with suppress(sql.Busy, sql.FileFailure, OSError):
+            if (header := self.header()) is None:
+                return
+            if header.is_wal:
+                self.beside(f"{self.path}-shm")
+            else:
+                os.utime(self.descriptor, ns=(_SEAL, _SEAL))
+            seal = self._status()
+            # After the seal: what is committed later breaks that.
+            if self.control.data_version() == version and (header.is_wal or seal[0] == _SEAL):
+                self._seal = seal
+
+    def is_sealed(self) -> bool:
+        """Whether nobody has written to the file, moved or removed it, since then."""
+        return self._seal is not None and self._seal == self._status()
+
+    def _status(self) -> tuple[int, int, int, bytes]:
+        seen = os.fstat(self.descriptor)
+        log = os.pread(self._beside, _INDEX_BYTES, 0) if self._beside >= 0 else b""
+        return seen.st_mtime_ns, seen.st_ctime_ns, seen.st_nlink, log
+
+    def is_in_place(self) -> bool:
+        """Whether the file at the path is still the one that was opened."""
+        return sql.identity(self.path) == self._identity
+
+    def give_way_to(self, file: Path) -> None:
+        """Let go of the file, and put another one in its place."""
+        self.close()
+        for ending in ("-wal", "-shm", "-journal"):
+            Path(f"{self.path}{ending}").unlink(missing_ok=True)
+        file.replace(self.path)
 
     def write(self, data: bytes | memoryview, offset: int) -> None:
         """Write to the file, whose write lock the caller has."""

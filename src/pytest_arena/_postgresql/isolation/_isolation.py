@@ -117,7 +117,7 @@ class ServerIsolation:
         if level.owed:
             self._bring_back(level.owed)
         if asked_for not in {"", self.name}:
-            self._check_that_nobody_writes()
+            _check_that_nobody_writes(self)
             with self._alone():
                 self._stack.append(self._elsewhere(asked_for))
                 self.generation += 1
@@ -133,6 +133,18 @@ class ServerIsolation:
             self._stack.append(ServerLevel(live))
         self._tidy()
 
+    def step_unused(self, *, up: bool) -> bool:
+        """Enter a level, or leave it, if nobody can have used it since one was."""
+        level = self._stack[-1]
+        is_plain = not self._asked_for if up else not (level.is_elsewhere or level.is_written)
+        if not (is_plain and level.stands and level.live.is_still):
+            return False
+        if up:
+            self._stack.append(ServerLevel(level.live))
+        else:
+            self._stack.pop()
+        return True
+
     def leave(self) -> bool:
         """Go back to the state at the matching ``enter``."""
         if not self.depth:
@@ -141,10 +153,10 @@ class ServerIsolation:
         live.close_moments(are_over=True)
         was_changed = not level.stands
         if level.is_elsewhere:
-            self._check_that_nobody_writes()
+            _check_that_nobody_writes(self)
             was_changed = not self.is_clean()
         elif not level.stands:
-            self._check_that_nobody_writes()
+            _check_that_nobody_writes(self)
             self._bring_back(level)
         elif level.is_written or live.may_have_changed:
             left = live.leave(self.depth)
@@ -163,10 +175,6 @@ class ServerIsolation:
             raise
         self._tidy(level if level.is_elsewhere else None)
         return was_changed
-
-    def _check_that_nobody_writes(self) -> None:
-        if writers := self.writers():
-            raise held_by(writers, self.live.name)
 
     def _bring_back(self, level: _Level) -> None:
         """Put a copy in place that stands as a level did at its start: the top one, or one owed.
@@ -390,3 +398,8 @@ class ServerIsolation:
         """Return digests of all that stands in the live database now."""
         with self._own.saying("the live database cannot be read"):
             return self.live.reader.do(content)
+
+
+def _check_that_nobody_writes(isolation: ServerIsolation) -> None:
+    if writers := isolation.writers():
+        raise held_by(writers, isolation.live.name)
