@@ -66,8 +66,8 @@ class Level:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it begins with what stands, isolated as it comes."""
-        return self.stage is Stage.SEEDED and not self.is_anew and self.isolation == "auto"
+        """Whether it begins with what stands."""
+        return self.stage is Stage.SEEDED and not self.is_anew
 
 
 class Databases:

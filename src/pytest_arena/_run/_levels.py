@@ -114,7 +114,7 @@ class Levels:
         self._sessions_of_tests: frozenset[int] = frozenset()  # that outlive them
         self._in_the_way: list[Checkout] = []
         self._has_ended_leaks = False
-        self._usual = {"auto", databases.config.isolation}
+        self._usual = {"auto", databases.config.isolation}  # no test's own wish
         self._steps = _NEVER  # of the registry, when a level was last entered or left
 
     def find(self, owner: object) -> Level | None:
