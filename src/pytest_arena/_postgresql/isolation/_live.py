@@ -79,7 +79,7 @@ class LiveDatabase:
     @property
     def is_still(self) -> bool:
         """Whether nobody can have used it since its top level was entered, or one was left."""
-        return not (self.is_lost or self.may_have_changed)
+        return not (self.is_lost or self.is_altered) and self.uses() == self.seen
 
     def _lost(self) -> None:
         self.is_lost = True
