@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 from bench.page import Table, milliseconds
 from bench.place import scratch
 from bench.samples import Samples, in_turns
-from bench.suites import ARENA, BROUGHT, EMPTY, PLUGIN, TUTORIAL, Suite, Variant
+from bench.suites import (
+    ARENA,
+    BROUGHT,
+    EMPTY,
+    PLUGIN,
+    REQUESTS,
+    TUTORIAL,
+    Suite,
+    Variant,
+    on_postgresql,
+)
 
 if TYPE_CHECKING:
     from bench.effort import Effort
@@ -24,7 +34,14 @@ def measure(effort: Effort) -> list[Table]:
     with scratch() as folder:
         empty = Suite(folder / "empty", EMPTY, effort.suite_tests * _TIMES_AS_MANY).write()
         both = _by_turns(empty, Variant(()), Variant(ARENA), effort)
-        hooks = in_turns({"hooks": partial(_hooks, empty)}, rounds=effort.suite_rounds * _ROUNDS)
+        used = Suite(folder / "used", EMPTY, empty.count).write()
+        (used.folder / "test_a.py").write_text(REQUESTS.format(number=0))
+        takes = {
+            "hooks": partial(_hooks, empty, Variant(ARENA)),
+            "file": partial(_hooks, used, Variant(ARENA)),
+            "server": partial(_hooks, used, on_postgresql("auto")),
+        }
+        hooks = in_turns(takes, rounds=effort.suite_rounds * _ROUNDS // 2)
         tutorial = Suite(folder / "tutorial", TUTORIAL, effort.suite_tests).write()
         ours = Variant((*PLUGIN, *BROUGHT))
         brought = _by_turns(tutorial, Variant(BROUGHT), ours, effort, rounds=_ROUNDS)
@@ -42,17 +59,20 @@ def _tests(suite: Suite, variant: Variant) -> list[float]:
     return suite.run(variant).tests
 
 
-def _hooks(suite: Suite) -> list[float]:
-    return suite.run(Variant(ARENA, (("BENCH_HOOKS", "1"),))).hooks
+def _hooks(suite: Suite, variant: Variant) -> list[float]:
+    settings = (*variant.environment, ("BENCH_HOOKS", "1"))
+    return suite.run(Variant(variant.arguments, settings)).hooks
 
 
-def _empty(all_three: dict[str, Samples]) -> Table:
+def _empty(every: dict[str, Samples]) -> Table:
     words = {
         "without": "without the plugin",
         "with": "with it",
         "hooks": "its own hooks, timed one by one",
+        "file": "the same, after a test that has used a file",
+        "server": "after one that has used a server",
     }
-    rows = [(words[name], it.quietest, it.median) for name, it in all_three.items()]
+    rows = [(words[name], it.quietest, it.median) for name, it in every.items()]
     return Table(
         title="An empty test",
         about="Microseconds a test that asks for nothing. Aim: within the noise of nothing.",
