@@ -79,9 +79,6 @@ class Key(NamedTuple):
     name: str
 
 
-ANY_FILE = Key("file", "")  # one of them: whoever asks whether a file was used asks of all
-
-
 @dataclass(frozen=True, slots=True)
 class Asked:
     """The database that an engine asks for.
@@ -194,9 +191,6 @@ class Core(Protocol):
 
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection to a database without an engine."""
-
-    def given_out(self, key: Key) -> None:
-        """Somebody may use a database from here on, at any time, and no pool tells of it."""
 
     def asked(self) -> tuple[list[str], set[str]]:
         """Return the databases on servers, as engines and variables of the app have asked for them.
@@ -632,9 +626,9 @@ class Isolation(Protocol):
     def step_unused(self, *, up: bool) -> bool:
         """Enter a level (``up``), or leave it, if that is to count one more, or one less.
 
-        Called where no connection that arena knows of can have used the database since a level was
-        last entered or left. Where it returns False, nothing was done, which is always right. Costs
-        two microseconds, and no round trip.
+        Called where no pool has given or taken back a connection since a level was last left. Who
+        else may have used it, or be about to, is to be looked for. Where it returns False, nothing
+        was done, which is always right. Costs some microseconds, and no round trip.
         """
 
     def leave(self) -> bool:

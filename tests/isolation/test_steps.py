@@ -13,7 +13,7 @@ import pytest
 
 from pytest_arena._product import Held
 from pytest_arena._sqlite._copy import Copy
-from tests.isolation.conformance import CHECKS, force, new_world, open_writers
+from tests.isolation.conformance import CHECKS, new_world
 from tests.isolation.server_world import ServerWorld
 from tests.isolation.test_copy import MODES, run_check
 
@@ -28,10 +28,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the file cannot b
 
 
 class BySteps(Copy):
-    """Steps wherever the file looks the same, whoever has used it: the look must see it all.
-
-    But for who is about to write: of that one the core knows.
-    """
+    """Steps wherever the file looks the same, whoever has used it: the look must see it all."""
 
     steps = 0
 
@@ -51,11 +48,7 @@ class BySteps(Copy):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    "check",
-    [one for one in CHECKS if one not in {force, open_writers}],
-    ids=lambda one: one.__name__,
-)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_who_has_written_is_seen_from_outside(
     check: Callable[[World], None], mode: str, tmp_path: Path
 ) -> None:
@@ -181,15 +174,26 @@ def test_a_level_on_a_server_is_counted_where_nobody_has_used_it(
         assert world.dump() == before
 
 
-@on_linux
-def test_the_file_is_not_sealed_while_somebody_writes(world: World) -> None:
-    """He has begun: what he commits is no level's that is entered after that."""
+def in_this_process(world: World) -> None:
+    """By a connection that stays open."""
     writer = world.connect()
-    world.isolation.enter()
     writer.execute("BEGIN IMMEDIATE")
     writer.execute("INSERT INTO plain VALUES (1)")
+
+
+def in_another_process(world: World) -> None:
+    """Likewise."""
+    assert world.process().do("BEGIN IMMEDIATE", "INSERT INTO plain VALUES (1)") == []
+
+
+@on_linux
+@pytest.mark.parametrize("begin", [in_this_process, in_another_process])
+def test_no_step_is_taken_while_somebody_writes(
+    begin: Callable[[World], None], world: World
+) -> None:
+    """What he has begun is in no file yet, and would be committed to the next level."""
+    assert world.isolation.step_unused(up=True)
+    begin(world)
+    assert not world.isolation.step_unused(up=False)
     with pytest.raises(Held):
         world.isolation.leave()
-    writer.execute("COMMIT")
-    assert not world.isolation.step_unused(up=False)
-    assert world.isolation.leave()

@@ -42,15 +42,15 @@ class Verified:
 
     def step_unused(self, *, up: bool) -> bool:
         """Enter or leave a level by a step, and read or compare."""
+        different = [] if up else _different(self._before[-1], self._read())
         if not self._isolation.step_unused(up=up):
             return False
-        if up:
-            self._before[self._isolation.depth - 1 :] = [self._read()]
-        elif different := _different(self._before[-1], self._read()):
+        if different:  # it is there again, to be left by force
             self._found = self._error(different, "and nobody was known to have used it")
-            self._isolation.step_unused(up=True)  # it is left by force
+            if not self._isolation.step_unused(up=True):
+                self._isolation.enter()
             return False
-        del self._before[self._isolation.depth :]
+        self._before[self._isolation.depth - up :] = [self._read()] if up else []
         return True
 
     def leave(self) -> bool:

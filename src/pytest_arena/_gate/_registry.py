@@ -19,7 +19,7 @@ from sqlalchemy import event
 from sqlalchemy.orm.session import Session, _sessions
 
 from pytest_arena._process import alive
-from pytest_arena._product import ANY_FILE, Aim, Handle, Key, Live, nothing
+from pytest_arena._product import Aim, Handle, Key, Live, nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -173,7 +173,7 @@ class Registry:
     def __init__(self) -> None:
         self.used: set[Key] = set()  # keys of the databases since somebody cleared it
         self.checkouts = 0  # how often one was taken
-        self.steps = 0  # how often one was opened, taken or given back
+        self.steps = 0  # how often one was opened, taken or given back, or got around its pool
         self.has_raw = False  # whether anybody has ever opened a connection without an engine
         self._taken: weakref.WeakKeyDictionary[Any, Checkout] = weakref.WeakKeyDictionary()
         self._entries: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
@@ -244,7 +244,8 @@ class Registry:
 
     def keep(self, taken: Checkout) -> None:
         """Somebody keeps the connection for good: no pool tells when it is used."""
-        self._unwatch(taken.key or ANY_FILE)  # first, as above
+        if taken.key is not None:
+            self._unwatch(taken.key)  # first, as above
         self._taken.pop(taken.entry, None)
 
     @property
@@ -253,9 +254,8 @@ class Registry:
         return not (self._taken or self.has_raw or self._has_others)
 
     def is_unused_since(self, steps: int) -> bool:
-        """Whether nobody can have used any database since there were so many steps."""
-        is_out = self._taken.data  # type: ignore[attr-defined] # as in `taken`
-        return steps == self.steps and not (is_out or self._unwatched or self._has_others)
+        """Whether all were in their pools since there were so many steps."""
+        return steps == self.steps and not self._taken.data  # type: ignore[attr-defined] # as below
 
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection without an engine."""
@@ -289,8 +289,6 @@ class Registry:
 
     def may_be_in_use(self, key: Key) -> bool:
         """Whether somebody may be using a database right now."""
-        if self.is_unused_since(self.steps):  # most often
-            return False
         keys = (self.key_now(taken.key) for taken in self.taken() if taken.key)
         return self._has_others or key in self._unwatched or key in keys
 
@@ -298,6 +296,7 @@ class Registry:
         with self.lock:
             key = self.key_now(key)
             self._unwatched.add(key)
+            self.steps += 1
             self.waiting.pop(key, nothing)()
 
     def taken(self) -> list[Checkout]:

@@ -115,7 +115,7 @@ class Levels:
         self._in_the_way: list[Checkout] = []
         self._has_ended_leaks = False
         self._usual = {"auto", databases.config.isolation}  # no test's own wish
-        self._steps = _NEVER  # of the registry, when a level was last entered or left
+        self._steps = _NEVER  # of the registry, when a level was last left
 
     def find(self, owner: object) -> Level | None:
         """Return the level of a fixture or a test, None if it has none."""
@@ -130,7 +130,7 @@ class Levels:
 
     def enter(self, level: Level, of_the_test: _leaks.HeldByFixtures | None = None) -> None:
         """Open a level above all that stands; a test may hold something by then."""
-        started, steps, every = _process.seconds(), self.gate.registry.steps, self._isolations()
+        started, every = _process.seconds(), self._isolations()
         seen, self._steps = self._steps, _NEVER  # until it is done: somebody may break it off
         if every and level.is_plain and level.isolation in self._usual:
             every = self._not_stepped(every, seen, up=True)
@@ -138,7 +138,7 @@ class Levels:
             if every:
                 self._enter_each(level, every)
                 self.gate.let_go_of_stale()
-            self._steps = steps
+            self._steps = seen
             self._stack.append(level)
             held = _leaks.HeldByFixtures.now(self.gate, self._sessions_of_tests)
             self._before[level] = held.without(of_the_test) if of_the_test else held

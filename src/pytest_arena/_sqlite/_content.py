@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
     from pathlib import Path
 
+    from pytest_arena._sqlite._ways import Picture
+
     Ask = Callable[[str], sqlite3.Cursor]
 
 _BEFORE, _AFTER = "before", "after"
@@ -28,6 +31,17 @@ _ROWIDS = ("rowid", "_rowid_", "oid")  # a column of the name hides it
 _COLLATION = re.compile(r"\bCOLLATE\s+([\"'`\[]?)(\w+)", re.IGNORECASE)
 _SQLITES_OWN = frozenset({"binary", "nocase", "rtrim"})
 _HIDDEN, _GENERATED = 1, 2  # as table_xinfo says it: `*` leaves the first out
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Moment:
+    """A point in time, for whoever asks later what has changed since.
+
+    ``at`` are the turn and the data version of the file; the picture shows what it held.
+    """
+
+    picture: Picture
+    at: tuple[int, int]
 
 
 def _quoted(name: str) -> str:

@@ -7,7 +7,6 @@ import sqlite3
 import weakref
 from collections import Counter
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,7 +16,7 @@ from pytest_arena._product import Held, to_nobody
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite import _ways as ways
-from pytest_arena._sqlite._content import changed_rows, content
+from pytest_arena._sqlite._content import Moment, changed_rows, content
 from pytest_arena._sqlite._wal import Wal
 from pytest_arena.errors import IsolationError
 
@@ -28,17 +27,6 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 _PATIENCE, _STEP = 0.2, 0.002  # a commit is over in less
-
-
-@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
-class Moment:
-    """A point in time, for whoever asks later what has changed since.
-
-    ``at`` are the turn and the data version of the file; the picture shows what it held.
-    """
-
-    picture: ways.Picture
-    at: tuple[int, int]
 
 
 class Copy:
@@ -127,19 +115,18 @@ class Copy:
         self._levels.append(picture)
 
     def step_unused(self, *, up: bool) -> bool:
-        """Enter a level, or leave it, if nobody has written to the file since one was left.
-
-        Whoever is none of this process's connections to SQLite is known by that alone.
-        """
+        """Enter a level, or leave it, if nobody has written to the file, nor is about to."""
         file = self._opened
-        if file is None or self._owed is not None or not file.live_file.is_sealed():
+        if file is None or self._owed is not None or not (up or file.now is self._levels[-1]):
+            return False
+        if not file.live_file.is_sealed(unwritten=not up):
             return False
         if up:
             self._starts[self.depth + 1 :] = [file.now]
             self._levels.append(file.now)
-        elif is_as_entered := file.now is self._levels[-1]:
+        else:
             self._levels.pop()  # no picture is out of use: it stands
-        return up or is_as_entered
+        return True
 
     def leave(self) -> bool:
         """Go back to the state at the matching ``enter``."""
@@ -450,7 +437,10 @@ class Restorer:
         with sql.whole_or_none(self.live_file.new_file()) as file:
             # First what may fail: as long as the copy is not whole, nothing is given up for it.
             shutil.copyfile(picture.file(), file)
-            self.live_file.give_way_to(file)
+            self.live_file.close()
+            for ending in ("-wal", "-shm", "-journal"):
+                Path(f"{self.live}{ending}").unlink(missing_ok=True)
+            file.replace(self.live)
         self.reopen()
         self._settle(picture, self.control.data_version())
 

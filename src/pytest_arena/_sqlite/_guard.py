@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _process
 from pytest_arena._origin import frames
-from pytest_arena._product import ANY_FILE
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._sql import OwnConnection
@@ -331,8 +330,6 @@ def watch_raw_connections(core: Callable[[], Core | None]) -> None:
         # Called for every audit event of the process: the first test must be the cheapest.
         if event == "sqlite3.connect" and (now := core()) is not None:
             _admit(now, args[0])
-        elif event == "sqlite3.connect/handle":
-            _see(core(), args[0])
 
     connect = sqlite3.connect
 
@@ -356,17 +353,10 @@ def watch_raw_connections(core: Callable[[], Core | None]) -> None:
         vars(module)["connect"] = guarded
 
 
-def _see(core: Core | None, connection: sqlite3.Connection) -> None:
-    """One was opened, which cannot be asked anything yet: of a class that nobody guards?"""
-    if core is not None and not isinstance(connection, GuardedConnection | OwnConnection):
-        core.given_out(ANY_FILE)
-
-
 def _place(core: Core, connection: GuardedConnection, database: Any) -> None:
     """Say what stands behind a raw connection: a file of the arena's, or one of somebody's."""
     file = _raw_file(database)
     if file and core.is_inside(file):
-        core.given_out(ANY_FILE)  # no pool tells when this one is used
         connection.arena_leads = partial(core.aim_attached, beside=core.aim_at(file))
     elif file:  # an engine may turn out to mean it
         connection.arena_outside = core.files.see(file)

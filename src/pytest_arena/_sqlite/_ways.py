@@ -38,7 +38,7 @@ _MAGIC = b"SQLite format 3\0"
 WAL_MODE = b"\2\2"
 _LARGEST_PAGE = 65536  # its size does not fit into two bytes, and is written as 1
 _numbers = count(1)
-_INDEX_BYTES = 48  # of a log's index: its header, once
+_WAL_WRITER = 120  # where a writer has its lock in the index of a log
 _SEAL = 2_000_000_000  # two seconds after the epoch: a time that no clock gives, nor a `LiveLog`
 
 # What a way is tried out with.
@@ -150,25 +150,30 @@ class LiveFile:
             if self.control.data_version() == version and (header.is_wal or seal[0] == _SEAL):
                 self._seal = seal
 
-    def is_sealed(self) -> bool:
-        """Whether nobody has written to the file, moved or removed it, since then."""
-        return self._seal is not None and self._seal == self._status()
+    def is_sealed(self, *, unwritten: bool = False) -> bool:
+        """Whether nobody has written to the file, moved or removed it, since then.
+
+        ``unwritten``: nor is about to, as the lock of a writer says, of whichever process; see
+        https://sqlite.org/walformat.html#wal_locks for where it is with a log.
+        """
+        if self._seal is None:
+            return False
+        if unwritten:  # first: a commit that comes between the two breaks the seal
+            has_log = self._seal[0] != _SEAL
+            at = (self._beside, _WAL_WRITER) if has_log else (self.descriptor, _RESERVED)
+            if lock_bytes(at[0], fcntl.F_RDLCK, at[1], 1, how=fcntl.F_OFD_GETLK) != fcntl.F_UNLCK:
+                return False
+        return self._seal == self._status()
 
     def _status(self) -> tuple[int, int, int, bytes]:
         seen = os.fstat(self.descriptor)
-        log = os.pread(self._beside, _INDEX_BYTES, 0) if self._beside >= 0 else b""
+        # The header of the log's index, which stands there twice.
+        log = os.pread(self._beside, 48, 0) if self._beside >= 0 else b""
         return seen.st_mtime_ns, seen.st_ctime_ns, seen.st_nlink, log
 
     def is_in_place(self) -> bool:
         """Whether the file at the path is still the one that was opened."""
         return sql.identity(self.path) == self._identity
-
-    def give_way_to(self, file: Path) -> None:
-        """Let go of the file, and put another one in its place."""
-        self.close()
-        for ending in ("-wal", "-shm", "-journal"):
-            Path(f"{self.path}{ending}").unlink(missing_ok=True)
-        file.replace(self.path)
 
     def write(self, data: bytes | memoryview, offset: int) -> None:
         """Write to the file, whose write lock the caller has."""
@@ -236,8 +241,8 @@ class Glimpse(Picture):
             super().remove()
 
 
-# Where SQLite's readers have their locks: os.h, https://sqlite.org/fileformat.html#the_lock_byte_page
-_SHARED, _SHARED_SIZE = 0x40000002, 510
+# Where SQLite's writers and readers have their locks: os.h, https://sqlite.org/fileformat.html#the_lock_byte_page
+_RESERVED, _SHARED, _SHARED_SIZE = 0x40000001, 0x40000002, 510
 
 
 # A copy costs 0.5 ms at this size. A larger file pays its log's length where it has one, and
