@@ -366,7 +366,7 @@ FURTHER = {
     "suites with an engine of its own for each test": 232,
     "a run in the process of one that has switched arena off": 8,
     "stacks of threads, which Python 3.11 may wait for without an end": 11,
-    "a test that asks for nothing": 178,
+    "a test that asks for nothing": 176,
 }
 FURTHER_OF_THE_WING = {
     "assertions that hang on the answer, policies that are switched off": 165,
