@@ -84,7 +84,9 @@ def detached():
     return connection.dbapi_connection
 
 def of_the_guarded_class():
-    return type(opened())(live(), isolation_level=None)
+    first = opened()
+    first.close()
+    return type(first)(live(), isolation_level=None)
 
 def attached():
     connection = sqlite3.connect(":memory:", isolation_level=None)
