@@ -30,21 +30,14 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the file cannot b
 class BySteps(Copy):
     """Steps wherever the file looks the same, whoever has used it: the look must see it all."""
 
-    steps = 0
-
     def enter(self) -> None:
         """By a step, or as ever."""
-        if self.step_unused(up=True):
-            self.steps += 1
-        else:
+        if not self.step_unused(up=True):
             super().enter()
 
     def leave(self) -> bool:
         """Likewise."""
-        if self.step_unused(up=False):
-            self.steps += 1
-            return False
-        return super().leave()
+        return not self.step_unused(up=False) and super().leave()
 
 
 @pytest.mark.parametrize("mode", MODES)

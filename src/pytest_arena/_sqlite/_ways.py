@@ -119,7 +119,7 @@ class LiveFile:
         for descriptor in (self.descriptor, self._beside):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.descriptor = self._beside = -1
+        self.descriptor, self._beside, self._seal = -1, -1, None
 
     def new_file(self) -> Path:
         """Return a place for a picture."""
