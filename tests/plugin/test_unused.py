@@ -55,6 +55,55 @@ def test_who_asks_for_nothing_pays_for_nothing(example: Example) -> None:
     example.with_files(counts=COUNTS, test_it=ASKS_FOR_NOTHING).run("-p", "counts").expect(passed=6)
 
 
+NO_LOCKS = """
+import errno
+import fcntl
+
+asked, own = [], fcntl.fcntl
+
+def refuses(descriptor, command, argument=0):
+    if command in {fcntl.F_OFD_GETLK, fcntl.F_OFD_SETLK, fcntl.F_OFD_SETLKW}:
+        asked.append(command)
+        raise OSError(errno.EINVAL, "Invalid argument")
+    return own(descriptor, command, argument)
+
+fcntl.fcntl = refuses
+"""
+
+USES_AND_DOES_NOT = """
+import no_locks
+import pytest
+from sqlalchemy import create_engine
+
+@pytest.fixture(scope="module", autouse=True)
+def journal():
+    with create_engine("sqlite:///dev.db").connect() as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode = {mode}")
+
+def test_uses_the_database(test_client):
+    assert test_client.post("/dancers/Ruby").is_success
+
+def test_asks_for_nothing():
+    pass
+
+def test_asks_for_nothing_either():
+    assert no_locks.asked
+
+def test_starts_as_ever(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nobody asks for such locks elsewhere")
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_a_kernel_without_locks_of_descriptors_is_asked_in_vain(
+    mode: str, example: Example
+) -> None:
+    """As gVisor's: https://github.com/google/gvisor/issues/5264."""
+    test = USES_AND_DOES_NOT.format(mode=mode)
+    example.with_files(no_locks=NO_LOCKS, test_it=test).run("-p", "no_locks").expect(passed=4)
+
+
 KEPT = """
 import sqlite3
 import app
