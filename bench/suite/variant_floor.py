@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from httpx2 import AsyncClient
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def _tables() -> None:
     sync = sync_engine()
     Base.metadata.create_all(sync)
@@ -25,7 +25,7 @@ def _tables() -> None:
 
 
 @pytest_asyncio.fixture
-async def client() -> AsyncIterator[AsyncClient]:
+async def client(_tables: None) -> AsyncIterator[AsyncClient]:
     """A client of the app as it is."""
     async with plain_client() as client:
         yield client
