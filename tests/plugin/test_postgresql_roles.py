@@ -191,6 +191,18 @@ def test_an_owner_whose_groups_are_granted_something_is_told(
     )
 
 
+def test_a_superuser_is_in_no_group(example: Example, server: PrivateServer) -> None:
+    """It has the rights of all roles: what they are granted is no limit to be told of."""
+    schema = "CREATE TABLE docs (); GRANT SELECT ON docs TO shop_clerk;"
+    url = URL.replace("shop_app", "shop_boss")
+    project = shop(example, schema, WHO.replace("EXPECTED", "shop_boss"), url=url)
+    words = ("-q", "--arena-roles=shop_clerk")
+    run(project, server, *words).expect(passed=1)
+    with closing(open_control(server.address())) as control:
+        control.run("ALTER ROLE shop_boss SUPERUSER")
+    run(project, server, *words).expect(passed=1).never_says("owns what the schema makes")
+
+
 # What the server says is the answer.
 RESCUED = """try:
         return await said(statement, by)

@@ -104,9 +104,9 @@ class Roles:
         return partial(self._given, first)
 
     def _given(self, login: _Login, template: str | None) -> str | None:
-        if login is None or (template and self._is_named(login.user, template, by_groups=False)):
+        if login is None or (template and self._is_named(login.user, template, _ITSELF)):
             return template
-        if template and self._is_named(login.user, template):
+        if template and self._is_named(login.user, template, _ITS_GROUPS):
             self._core.ledger.note(
                 f"{login.user} owns what the schema makes, whatever its groups are granted; next: "
                 f"GRANT … TO {identifier(login.user)} itself, or ALTER … OWNER TO it, in the schema"
@@ -121,12 +121,9 @@ class Roles:
 
         return derived(self._own, template, f"given {login.user} {template or 'empty'}", give)
 
-    def _is_named(self, user: str, database: str, *, by_groups: bool = True) -> bool:
+    def _is_named(self, user: str, database: str, which: str) -> bool:
         """Whether a schema grants a role something, by a policy too, or has it own something."""
-        which = f"pg_catalog.pg_has_role({literal(user)}, r.oid, 'USAGE')"
-        question = _NAMED.format(
-            database=literal(database), which=which if by_groups else f"r.rolname = {literal(user)}"
-        )
+        question = _NAMED.format(database=literal(database), which=which.format(user=literal(user)))
         with self._own.saying("grants cannot be read"):
             return self._own.control.rows(question) == [(True,)]
 
@@ -146,7 +143,7 @@ class Roles:
         found = self._usable(login)
         if found is None:
             self.tell_of_policies(login, live)
-        elif not self._is_named(login.user, live):
+        elif not self._is_named(login.user, live, _WHAT_IT_HAS):
             self._core.ledger.note(
                 f"the schema grants nothing to {login.user}, which works as "
                 f"{(first or self._ours).user} in tests; next: GRANT … TO it in the schema"
@@ -174,6 +171,11 @@ class Roles:
             self._core.ledger.note(told)
 
 
+# Which roles count, of those that a schema names. A superuser has the rights of all.
+_ITSELF = "r.rolname = {user}"
+_WHAT_IT_HAS = "pg_catalog.pg_has_role({user}, r.oid, 'USAGE')"
+_IS_LIMITED = "{user} NOT IN (SELECT rolname FROM pg_catalog.pg_roles WHERE rolsuper)"
+_ITS_GROUPS = f"{_WHAT_IT_HAS} AND {_IS_LIMITED}"
 # All rights, owners and policies of a database stand in one catalog of the server's.
 _NAMED = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_shdepend s
