@@ -12,7 +12,7 @@ from pytest_arena._config._load import is_library
 from pytest_arena.errors import ArenaError, NotWritten, TemplateError, causes, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pytest_arena._changes import Changes
     from pytest_arena._ledger import TestFacts
@@ -333,14 +333,24 @@ def show_story(report: Any, parts: list[StoryPart]) -> None:
 _STORY = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
 
 
-def explain(report: Any, raised: Any) -> None:
-    """Say what a driver's own error means for tests in several processes."""
-    states = (getattr(one, "sqlstate", None) for one in causes(raised))
+def explain(report: Any, raised: Any, missing_schema: Callable[[], str]) -> None:
+    """Say what a driver's own error means: tests in several processes, a database without tables.
+
+    ``missing_schema`` returns the arena_schema that is not set, "" where one is.
+    """
+    every = [*causes(raised)]
+    states = [getattr(one, "sqlstate", None) for one in every]
     if _TOO_MANY_CLIENTS in states:
         report.sections.append(("arena", _CROWDED))
+    has_no_table = _NO_TABLE in states or any("no such table" in str(one) for one in every)
+    if has_no_table and (schema := missing_schema()):
+        report.sections.append(("arena", _EMPTY.format(schema)))
 
 
-_TOO_MANY_CLIENTS = "53300"
+_TOO_MANY_CLIENTS, _NO_TABLE = "53300", "42P01"
+_EMPTY = """\
+each test begins with an empty database, and nothing in this one has made the table
+next: arena_schema = {}   in pytest's configuration"""
 _CROWDED = """\
 all connections of the server are taken: each process of the tests has those of the app's pools, and
 two of arena's own with one more for each database of the app

@@ -119,6 +119,10 @@ def test_a_database_that_stays_empty_is_told_what_would_fill_it(example: Example
     tests = "async def test_one(client):\n    await client.get('/dancers')\n"
     run = bare.with_files(test_own=tests).run().expect(1, failed=1)
     run.says("no template: it starts empty", "start with the tables: arena_schema = app:Base")
+    quiet = bare.with_files(test_own=tests).run("-q").expect(1, failed=1)
+    quiet.says("begins with an empty database", "next: arena_schema = app:Base")
+    named = example.with_files(test_own=f"{tests}    raise KeyError('no such table')\n").run()
+    named.expect(1, failed=1).never_says("next: arena_schema")
 
 
 def test_a_lifespan_that_makes_tables_over_a_template_costs_no_word_pitfall_119(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._app._client import watch_own_clients
 from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._changes import Mask
-from pytest_arena._databases._builders import schema_builder, seed_builder
+from pytest_arena._databases._builders import schema_builder, seed_builder, suggested_schema
 from pytest_arena._databases._resolver import Databases, Level
 from pytest_arena._databases._sessions import Engines
 from pytest_arena._gate import _listeners as gates
@@ -282,6 +282,10 @@ class ArenaRun:
         """Return what other programs on the database have written, each with its command."""
         every = [one for some in self.fixtures.processes.values() for one in some]
         return [(one.command, shown) for one in every if (shown := one.shown)]
+
+    def missing_schema(self) -> str:
+        """Return the arena_schema that would make the tables; "" where one is set, or unknown."""
+        return "" if self.config.schema else suggested_schema(self.config.root)
 
     def story(self) -> list[StoryPart]:
         """Return what the test that runs has changed so far."""
