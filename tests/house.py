@@ -367,7 +367,7 @@ FURTHER = {
     "a run in the process of one that has switched arena off": 8,
     "stacks of threads, which Python 3.11 may wait for without an end": 11,
     "a test that asks for nothing": 176,
-    "what a test is told that finds no table": 10,
+    "what a test is told that finds no table": 11,
 }
 FURTHER_OF_THE_WING = {
     "assertions that hang on the answer, policies that are switched off": 165,

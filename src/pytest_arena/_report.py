@@ -342,7 +342,9 @@ def explain(report: Any, raised: Any, missing_schema: Callable[[], str]) -> None
     states = [getattr(one, "sqlstate", None) for one in every]
     if _TOO_MANY_CLIENTS in states:
         report.sections.append(("arena", _CROWDED))
-    has_no_table = _NO_TABLE in states or any("no such table" in str(one) for one in every)
+    # By its name: an error of the user's own may not even have words.
+    of_sqlite = [str(one) for one in every if type(one).__name__ == "OperationalError"]
+    has_no_table = _NO_TABLE in states or any("no such table" in words for words in of_sqlite)
     if has_no_table and (schema := missing_schema()):
         report.sections.append(("arena", _EMPTY.format(schema)))
 

@@ -113,6 +113,19 @@ def test_an_app_that_makes_its_tables_itself_pitfall_119(
     run.says("arena_schema = app:Base")
 
 
+WORDLESS = """
+class Wordless(Exception):
+    def __str__(self):
+        raise KeyError("no words")
+
+def test_fails():
+    raise Wordless
+
+def test_speaks_of_tables():
+    raise KeyError("no such table")
+"""
+
+
 def test_a_database_that_stays_empty_is_told_what_would_fill_it(example: Example) -> None:
     """The usual beginning: the tables are made by hand, or by a command, before the app starts."""
     bare = example.change("pytest.ini", "arena_schema = app:Base\narena_seed = seed:seed\n", "")
@@ -121,8 +134,8 @@ def test_a_database_that_stays_empty_is_told_what_would_fill_it(example: Example
     run.says("no template: it starts empty", "start with the tables: arena_schema = app:Base")
     quiet = bare.with_files(test_own=tests).run("-q").expect(1, failed=1)
     quiet.says("begins with an empty database", "next: arena_schema = app:Base")
-    named = example.with_files(test_own=f"{tests}    raise KeyError('no such table')\n").run()
-    named.expect(1, failed=1).never_says("next: arena_schema")
+    wordless = bare.with_files(test_own=WORDLESS).run().expect(1, failed=2)
+    wordless.never_says("next: arena_schema")
 
 
 def test_a_lifespan_that_makes_tables_over_a_template_costs_no_word_pitfall_119(
