@@ -90,10 +90,11 @@ def _after_a_server(suite: Suite) -> Iterator[list[_Scene]]:
         name = own.create("live")
         url = url_of(own.address_of(name), "asyncpg")
         without = Variant(_FLOOR.arguments, (("BENCH_URLS", url),))
-        yield [
-            _Scene("after one that has used a server", suite, without, on_postgresql("auto")),
-        ]
-        own.drop(name)
+        try:
+            ours = on_postgresql("auto")
+            yield [_Scene("after one that has used a server", suite, without, ours)]
+        finally:
+            own.drop(name)
 
 
 def _tests(suite: Suite, variant: Variant) -> list[float]:
