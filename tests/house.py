@@ -368,6 +368,7 @@ FURTHER = {
     "stacks of threads, which Python 3.11 may wait for without an end": 11,
     "a test that asks for nothing": 176,
     "what a test is told that finds no table": 11,
+    "what a seed reads while it is imported, and modules of computed names": 52,
 }
 FURTHER_OF_THE_WING = {
     "assertions that hang on the answer, policies that are switched off": 165,

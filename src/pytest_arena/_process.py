@@ -8,12 +8,12 @@ import sys
 import threading
 import time
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from importlib.abc import Loader, MetaPathFinder
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from types import FrameType, ModuleType
     from weakref import WeakKeyDictionary
@@ -97,6 +97,39 @@ def alive(known: WeakKeyDictionary[_Key, Any]) -> list[_Key]:
     """
     data = known.data  # type: ignore[attr-defined] # typeshed has it not
     return [key for reference in [*data] if (key := reference()) is not None] if data else []
+
+
+_heard: dict[str, tuple[Callable[..., object], ...]] = {}
+
+
+def hear(calls: Mapping[str, Callable[..., object]]) -> Callable[[], None]:
+    """Call these with what Python's audit events of these names tell. Returns what ends that.
+
+    https://docs.python.org/3/library/audit_events.html
+    """
+    _listen()
+    for event, call in calls.items():
+        _heard[event] = (*_heard.get(event, ()), call)
+    return partial(_end_hearing, calls)
+
+
+def _end_hearing(calls: Mapping[str, Callable[..., object]]) -> None:
+    for event, call in calls.items():
+        _heard[event] = tuple(one for one in _heard[event] if one is not call)
+
+
+@cache
+def _listen() -> None:
+    # One hook for all: it can never be taken back, and each event of the process calls it, six in
+    # a test that does nothing. Names of a module may be gone when the interpreter ends.
+    heard = _heard.get
+
+    def hook(event: str, args: tuple[object, ...]) -> None:
+        __tracebackhide__ = True  # what is refused is refused at the line that asks for it
+        for call in heard(event, ()):
+            call(*args)
+
+    sys.addaudithook(hook)
 
 
 def run_in_new_loop(coroutine: Coroutine[Any, Any, None]) -> None:

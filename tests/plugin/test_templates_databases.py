@@ -173,3 +173,37 @@ def test_each_project_keeps_its_last_two_templates_on_a_server(example: Example)
         lines = server.arena("list").splitlines()
         names = [line.split()[2] for line in lines if line.startswith("  arena_template_")]
         assert names == sorted(names, key=projects.index)
+
+
+READ_AT_IMPORT = """
+from pathlib import Path
+from sqlalchemy import insert
+from app import Dancer
+
+NAMES = [file.read_text() for file in sorted(Path(__file__).parent.glob("names/*.txt"))]
+
+async def seed(session):
+    await session.execute(insert(Dancer), [{"name": name} for name in NAMES])
+"""
+ASKS = """
+def test_dancers(test_client):
+    assert test_client.get("/dancers").json() == {}
+"""
+
+
+@pytest.mark.parametrize("conftest", ["", "import seed"])
+def test_what_a_seed_reads_when_it_is_imported_counts_pitfall_089(
+    example: Example, conftest: str
+) -> None:
+    """Whoever imports it: rows that have changed, and one that is new."""
+
+    def seeded(**names: str) -> str:
+        files = {f"names/{file}.txt": name for file, name in names.items()}
+        asks = ASKS.format([*names.values()])
+        project = example.with_files(seed=READ_AT_IMPORT, conftest=conftest, test_it=asks)
+        return project.with_paths(files).run().expect(passed=1).output
+
+    assert "template built" in seeded(one="Dune")
+    assert "template from the cache" in seeded(one="Dune")
+    assert "arena_seed = seed:seed: names has changed" in seeded(one="Dune", two="Sand")
+    assert "arena_seed = seed:seed: names/two.txt has changed" in seeded(one="Dune", two="Storm")

@@ -103,6 +103,54 @@ def test_a_data_file_that_the_seed_reads_counts(project: Project) -> None:
     assert sorted(project.names()) == ["Three", "Two"]
 
 
+REGISTERED = """
+import importlib
+import pkgutil
+
+ADDERS = []
+for module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{module.name}")
+
+def seed(session):
+    for add in ADDERS:
+        add(session)
+"""
+ADDER = """
+from sqlalchemy import text
+from seeds import ADDERS
+
+ADDERS.append(lambda session: session.execute(text("insert into dancers (name) values ('Sand')")))
+"""
+NAMED = """
+import importlib
+from sqlalchemy import text
+
+def seed(session):
+    name = importlib.import_module("other").NAME
+    session.execute(text("insert into dancers (name) values (:name)"), {"name": name})
+"""
+
+
+def test_modules_that_a_package_finds_by_itself_count(project: Project) -> None:
+    """Rows are often registered so: the package names none of its modules."""
+    project.seed = "seeds:seed"
+    (project.root / "seeds").mkdir()
+    project.write(**{"seeds/__init__": REGISTERED, "seeds/rows": ADDER})
+    assert project.names() == ["Sand"]
+    project.write(**{"seeds/rows": ADDER.replace("Sand", "Dune")})
+    assert project.names() == ["Dune"]
+
+
+def test_a_module_that_is_imported_by_its_name_counts(project: Project) -> None:
+    """Also where somebody else has loaded it before."""
+    project.write(seed=NAMED, other='NAME = "Sand"\n')
+    project.load("other")
+    assert project.names() == ["Sand"]
+    project.write(other='NAME = "Dune"\n')
+    project.load("other")
+    assert project.names() == ["Dune"]
+
+
 def test_files_of_another_kind_beside_the_data_count_for_nothing(project: Project) -> None:
     """Reports, logs and hidden files come and go in a folder that the seed looks into."""
     _with_data(project)

@@ -8,18 +8,20 @@ import hashlib
 import importlib.util
 import os
 import sys
+from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import distributions
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._load import is_library
+from pytest_arena._process import hear
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from types import ModuleType
+    from collections.abc import Callable, Iterable, Iterator
+    from types import FrameType, ModuleType
 
     from pytest_arena._product import Manifest
 
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 def imported_by(start: Iterable[Path]) -> set[Path]:
     """Return the project's files that these files import, with themselves, as loaded now.
 
-    Imports inside functions count; a module that is imported by a computed name does not, unless
-    the build itself loaded it.
+    Imports inside functions count, and modules whose whole name stands there as a text. Of a file
+    that imports by computed names all modules of its package do.
     """
     found: set[Path] = set()
     waiting = [file.resolve() for file in start]
@@ -63,10 +65,20 @@ def _installed_from_here() -> set[str]:
 
 def _imports_of(file: Path, module: ModuleType | None) -> list[Path]:
     package = (module.__package__ or "") if module else ""
-    names = {name for node in ast.walk(_parsed(file)) for name in _named(node, package)}
+    nodes = list(ast.walk(_parsed(file)))
+    names = {name for node in nodes for name in _named(node, package)}
+    if package and any(_called(node) in _IMPORTERS for node in nodes):
+        names.update(name for name in [*sys.modules] if name.startswith(f"{package}."))
     parts = (accumulate(name.split("."), "{}.{}".format) for name in names)  # packages, module
     files = [_project_file(sys.modules.get(name)) for name in set(chain.from_iterable(parts))]
     return [file.resolve() for file in files if file]
+
+
+_IMPORTERS = {"__import__", "import_module", "iter_modules", "walk_packages"}
+
+
+def _called(node: ast.AST) -> object:
+    return getattr(node, "attr", None) or getattr(node, "id", None)
 
 
 def _parsed(file: Path) -> ast.AST:
@@ -85,6 +97,8 @@ def _named(node: ast.AST, package: str) -> Iterator[str]:
         origin = ".".join([*base, *([node.module] if node.module else [])])
         yield origin
         yield from (f"{origin}.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.Constant) and node.value in sys.modules:
+        yield str(node.value)
 
 
 @dataclass(slots=True)
@@ -120,6 +134,41 @@ class Watch:
         # Hidden folders are tools': .git, .venv, .pytest_cache. A hidden file may be an .env.
         return {p for p in paths if not any(map(_is_hidden, p.relative_to(top).parts[:-1]))}
 
+    def add_imports(self, code: set[Path]) -> None:
+        """Add what these files have opened and listed while they were imported."""
+        for file, one in [*_at_import.items()]:
+            if Path(file).resolve() in code:
+                self.read |= one.read
+                self.written |= one.written
+                self.listed |= one.listed
+
+    # What audit events tell: https://docs.python.org/3/library/audit_events.html
+
+    def opened(self, name: object, mode: str | None, flags: int | None) -> None:
+        """A file was opened."""
+        if isinstance(name, str | bytes | os.PathLike):
+            # os.open() has no mode, io.open() no flags worth a look.
+            writes = set(mode) & set("wax+") if mode else (flags or 0) & _WRITES
+            (self.written if writes else self.read).add(_absolute(name))
+
+    def gone_through(self, name: object) -> None:
+        """A folder was listed."""
+        if not isinstance(name, int) and not _is_by_import():
+            self.listed.add(_absolute(name or "."))
+
+    def renamed(self, _old: object, new: object, *_: object) -> None:
+        """A file has got another name."""
+        self.written.add(_absolute(new))
+
+
+_WRITES = os.O_WRONLY | os.O_RDWR
+_NOTES: dict[str, Callable[..., None]] = {
+    "open": Watch.opened,
+    "os.listdir": Watch.gone_through,
+    "os.scandir": Watch.gone_through,
+    "os.rename": Watch.renamed,
+}
+
 
 def _is_hidden(name: str) -> bool:
     """Whether a file or folder is a tool's, or Python's own."""
@@ -133,48 +182,52 @@ def _source(name: str) -> str:
     return name
 
 
-_watching: list[Watch] = []
-
-
 @contextlib.contextmanager
 def watching(own: Path | None) -> Iterator[Watch]:
     """Watch which files and folders are opened: a seed may read data files."""
-    _set_hook()
     watch = Watch(own and own.resolve())
-    _watching.append(watch)
+    end = hear({event: partial(note, watch) for event, note in _NOTES.items()})
     try:
         yield watch
     finally:
-        _watching.remove(watch)
+        end()
 
 
-@cache
-def _set_hook() -> None:
-    # A hook can never be taken back, so that there is one, set by the first build of a process.
-    sys.addaudithook(_on_audit_event)
+# What was opened while modules were imported, by their files.
+_at_import: defaultdict[str, Watch] = defaultdict(partial(Watch, None))
 
 
-def _on_audit_event(event: str, args: tuple[Any, ...]) -> None:
-    if not _watching:
-        return
-    if event == "open" and isinstance(args[0], str | bytes | os.PathLike):
-        _note_opened(*args)
-    elif event in {"os.listdir", "os.scandir"} and not isinstance(args[0], int):
-        # Imports list every folder of sys.path, and mean nothing by it.
-        if not sys._getframe(1).f_code.co_filename.startswith("<frozen importlib"):  # noqa: SLF001 - the documented way to a caller
-            _watching[-1].listed.add(_absolute(args[0] or "."))
-    elif event == "os.rename":
-        _watching[-1].written.add(_absolute(args[1]))
+def watch_imports() -> Callable[[], None]:
+    """Know what modules open while they are imported: a seed may have its rows from there.
+
+    Returns what ends that. Until then a file that is opened costs some microseconds.
+    """
+
+    def to_each(note: Callable[..., None]) -> Callable[..., None]:
+        def heard(name: object, *more: object) -> None:
+            if not (str(name).endswith((".py", ".pyc")) or _is_by_import()):
+                for file in _being_imported():
+                    note(_at_import[file], name, *more)
+
+        return heard
+
+    return hear({event: to_each(note) for event, note in _NOTES.items()})
 
 
-_WRITES = os.O_WRONLY | os.O_RDWR
+def _being_imported() -> Iterator[str]:
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller
+    while frame is not None:
+        if frame.f_code.co_name == "<module>":
+            yield frame.f_code.co_filename
+        frame = frame.f_back
 
 
-def _note_opened(name: Any, mode: str | None, flags: int | None) -> None:
-    # os.open() has no mode, io.open() no flags worth a look.
-    writes = set(mode) & set("wax+") if mode else (flags or 0) & _WRITES
-    noted = _watching[-1].written if writes else _watching[-1].read
-    noted.add(_absolute(name))
+def _is_by_import() -> bool:
+    """Whether imports list a folder: each of sys.path, by which they mean nothing."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as above
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("pytest_arena."):
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_filename.startswith("<frozen importlib")
 
 
 def _absolute(name: Any) -> str:

@@ -220,8 +220,9 @@ class Store(Generic[ContentT]):
         try:
             with _sources.watching(self.shelves.folder) as watch, aimed_at(target):
                 build.run(target)
-            sources = _sources.imported_by(build.builder().sources()) | watch.files(self.root)
-            files = _sources.digest_files(sources, self.root)
+            code = _sources.imported_by(build.builder().sources())
+            watch.add_imports(code)
+            files = _sources.digest_files(code | watch.files(self.root), self.root)
             folders = _sources.digest_folders(watch, self.root)
             manifest = Manifest(now, files, folders, build.title)
             content = self.shelves.finish(target, shelf, manifest)

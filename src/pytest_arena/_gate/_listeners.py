@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import itertools
 import os
-import sys
 import weakref
 from contextlib import contextmanager
 from functools import cache, partial, wraps
@@ -30,7 +29,7 @@ from pytest_arena._gate._registry import (
 )
 from pytest_arena._gate._writes import LostWrites, note_errors_on_leaving, watch_writes
 from pytest_arena._origin import is_own, user_line
-from pytest_arena._process import when_imported
+from pytest_arena._process import hear, when_imported
 from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Core, Live, loaded, room
 
 if TYPE_CHECKING:
@@ -316,7 +315,7 @@ def _listen() -> None:
         (Pool, "detach", "detached"),
     ):
         event.listen(owner, name, _of_last_gate(method))
-    sys.addaudithook(_on_child)
+    hear({event: partial(_on_child, event) for event in _CHILDREN})
     for package, product in DRIVERS.items():
         when_imported(package, partial(_watch_driver, product))
 
@@ -335,9 +334,8 @@ def _watch_driver(product: str, _module: object) -> None:
 _CHILDREN = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system", "os.spawn"}
 
 
-def _on_child(name: str, _args: object) -> None:
-    # Called for every audit event of the process: the first test must be the cheapest.
-    if name in _CHILDREN and not is_own():
+def _on_child(name: str, *_: object) -> None:
+    if not is_own():
         _gates[-1].core.before_child(forked="fork" in name)
 
 

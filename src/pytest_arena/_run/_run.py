@@ -15,6 +15,7 @@ from pytest_arena._changes import Mask
 from pytest_arena._databases._builders import schema_builder, seed_builder, suggested_schema
 from pytest_arena._databases._resolver import Databases, Level
 from pytest_arena._databases._sessions import Engines
+from pytest_arena._databases._sources import watch_imports
 from pytest_arena._gate import _listeners as gates
 from pytest_arena._gate._engines import asked_by_engine
 from pytest_arena._gate._loops import adopt
@@ -65,6 +66,7 @@ class ArenaRun:
         self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current, self.watcher)
         self._leave_clients = watch_own_clients(self.apps.asked)
+        self._end_imports = watch_imports()
         self.fixtures = FixtureLevels(
             self.levels, self.current, self.apps, self.tasks, ledger, late=config.late
         )
@@ -90,6 +92,7 @@ class ArenaRun:
             seed_builder(seed, source=places["seed"])
         self.apps.login()
         self._know_engines()
+        self._end_imports()
 
     def _know_engines(self) -> None:
         engines = gates.find_engines()
@@ -315,6 +318,7 @@ class ArenaRun:
         if self.watcher is not None:
             self.watcher.close()
         self._leave_clients()
+        self._end_imports()  # where nothing was checked
         self.apps.close()
         for owner in list(self.fixtures.processes):
             self.fixtures.end_processes(owner)

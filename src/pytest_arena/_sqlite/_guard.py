@@ -7,7 +7,6 @@ import os
 import re
 import sqlite3
 import sqlite3.dbapi2
-import sys
 import threading
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial, wraps
@@ -326,10 +325,9 @@ def watch_raw_connections(core: Callable[[], Core | None]) -> None:
     (for which it is too early), and that is what ``sqlite3.connect`` is wrapped for.
     """
 
-    def hook(event: str, args: tuple[Any, ...]) -> None:
-        # Called for every audit event of the process: the first test must be the cheapest.
-        if event == "sqlite3.connect" and (now := core()) is not None:
-            _admit(now, args[0])
+    def connecting(database: Any, *_: object) -> None:
+        if (now := core()) is not None:
+            _admit(now, database)
 
     connect = sqlite3.connect
 
@@ -348,7 +346,7 @@ def watch_raw_connections(core: Callable[[], Core | None]) -> None:
                 _place(now, connection, args[0] if args else kwargs["database"])
         return connection
 
-    sys.addaudithook(hook)
+    _process.hear({"sqlite3.connect": connecting})
     for module in (sqlite3, sqlite3.dbapi2, _sqlite3):  # the last is what a reload takes it from
         vars(module)["connect"] = guarded
 
