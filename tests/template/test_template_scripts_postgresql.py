@@ -106,6 +106,8 @@ BEYOND = (
     ("/* ; */ -- x\n  Alter\n database shop set x = 1", "ALTER DATABASE"),
     ("DROP USER a", "DROP USER"),
     ("; DROP DATABASE shop", "DROP DATABASE"),
+    ("REASSIGN OWNED BY shop TO postgres", "REASSIGN OWNED"),
+    ("drop owned by shop", "DROP OWNED"),
     ("SELECT 1; ALTER DATABASE shop RENAME TO x", "ALTER DATABASE"),
     ("DO $$ BEGIN ALTER ROLE a SUPERUSER; END $$", "ALTER ROLE"),
     ("GRANT ALL ON DATABASE shop TO a", "GRANT ALL ON DATABASE"),

@@ -97,12 +97,13 @@ def pid_of(connection: Any) -> int:
 _WORDS = (
     *("alter", "drop", "grant", "revoke", "comment", "database", "tablespace", "program"),
     *("dblink", "foreign", "server", "mapping", "subscription", "pg_terminate", "pg_reload"),
-    *("pg_rotate", "pg_promote", "replication_slot", "pg_auth", "pg_db_role"),
+    *("pg_rotate", "pg_promote", "replication_slot", "pg_auth", "pg_db_role", "reassign"),
 )
 _BEYOND = re.compile(
     r"""(?ix) \b(?:
       (?:CREATE|DROP|ALTER) \s+ (?:DATABASE|TABLESPACE|SERVER|SUBSCRIPTION|USER\s+MAPPING) \b
     | (?:DROP|ALTER) \s+ (?:ROLE|USER|GROUP) \b
+    | (?:DROP|REASSIGN) \s+ OWNED \b
     | ALTER \s+ SYSTEM \b
     | IMPORT \s+ FOREIGN \b
     | COMMENT \s+ ON \s+ (?:DATABASE|ROLE|TABLESPACE) \b
