@@ -150,6 +150,7 @@ def test_the_cache_is_absolute_and_knows_the_home_folder() -> None:
         ("database", "mysql", "isolates SQLite by copy", "--arena-database=auto"),
         ("database", "sqlite:///x.db", "is no URL of a server", "--arena-database=postgresql://"),
         ("database", "mysql://me:s3cret@h/d", "is no URL of a server", "postgresql://"),
+        ("database", "postgresql:/me:s3cret@h/d", "is none of: auto", "postgresql"),
         ("database", "sqllite", "is none of: auto, sqlite", "--arena-database=sqlite"),
         ("drivers", "refuze", "is none of: refuse, redirect, off", "--arena-drivers=refuse"),
         ("lifespan", "sesion", "is none of: on, session, off", "--arena-lifespan=session"),

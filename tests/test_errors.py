@@ -12,7 +12,7 @@ import pytest
 from pytest_arena import errors
 from pytest_arena._gate import _gate_notes
 from pytest_arena._sqlite import _messages as sqlite_messages
-from pytest_arena.errors import ArenaError, ConfigError, TemplateError, redact
+from pytest_arena.errors import ArenaError, ConfigError, TemplateError, redact, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +56,25 @@ def drawn() -> list[str]:
 def depth_of(kind: type[ArenaError]) -> int:
     """How far a class is from the root."""
     return len(kind.__mro__) - len(ArenaError.__mro__)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://boss:hun ter2@127.0.0.1/x",
+        'postgresql://boss:hun"ter2@127.0.0.1/x',
+        "postgresql:/boss:hun:ter2@127.0.0.1/x",
+        "postgres:boss:hun@ter2@127.0.0.1/x",
+        "boss:hunter2@127.0.0.1/x",
+    ],
+)
+def test_what_should_be_a_url_shows_no_password_either(url: str) -> None:
+    """A space, a quote or a slash too few makes it none, and it is told that it is none."""
+    shown = redact_url(url)
+    assert "ter2" not in shown
+    assert "hun" not in shown
+    assert shown.endswith(":***@127.0.0.1/x")
+    assert redact_url("postgresql://boss@127.0.0.1:5432/x") == "postgresql://boss@127.0.0.1:5432/x"
 
 
 def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:

@@ -84,6 +84,19 @@ def redact(text: str) -> str:
     return text
 
 
+# All before the last @ of what ought to be a URL, and may be none: a slash or a quote too many.
+_LOGIN = re.compile(r"(?s)^((?:\w[\w+.-]*:/+)?[^:@]*):(?!/).*@")
+
+
+def redact_url(text: str) -> str:
+    """Return a text that is meant to be a URL, and no other, without its password.
+
+    >>> redact_url("postgresql:/me:my secret@db/shop")
+    'postgresql:/me:***@db/shop'
+    """
+    return redact(_LOGIN.sub(r"\1:***@", text))
+
+
 # A message is read in a terminal, among others: twelve lines with its code, none without end.
 _LINES = {"what": 3, "why": 1, "cause": 4, "fix": 3}
 _LETTERS = 400

@@ -14,7 +14,7 @@ import platformdirs
 from pytest_arena._config._load import is_import_path, nearest
 from pytest_arena._config._options import DATABASES, ISOLATIONS, KEEPS, LATER, OPTIONS, Option
 from pytest_arena._values import CodeLine
-from pytest_arena.errors import ConfigError, redact
+from pytest_arena.errors import ConfigError, redact, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -82,7 +82,7 @@ class OptionValue:
 
     def written(self, text: str) -> str:
         """As the user would write another value in the same place."""
-        return self.form.format(text)
+        return self.form.format(redact_url(text))
 
 
 def load_config(

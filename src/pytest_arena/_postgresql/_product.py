@@ -73,13 +73,14 @@ class PostgreSQL:
         except (ArgumentError, ValueError):
             return  # there is none; or whoever looks for the server says what is wrong with it
         meant = f"{self.name}://{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
+        other = "template1" if url.database == "postgres" else "postgres"
         if url.database and meant in {_with_port(name) for name in self._core.asked()[0]}:
             raise ConfigError(
                 f"arena_database names the app's own database: {meant}",
                 why="arena makes databases of its own on that server, and has to enter by one that "
                 "is not the app's",
                 cause=self._config.places["database"],
-                fix=f"ARENA_DATABASE={url.set(database='postgres').render_as_string()} pytest …",
+                fix=f"ARENA_DATABASE={url.set(database=other).render_as_string()} pytest …",
             )
 
     def drivers(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from pytest_arena._postgresql.servers import Server, Unavailable
 from pytest_arena._postgresql.servers._entrance import Answer, Elsewhere, enter, knock, refusal
 from pytest_arena._postgresql.servers._programs import folders, programs_of_wheel, read_programs
 from pytest_arena._values import Address
-from pytest_arena.errors import ServerError, redact
+from pytest_arena.errors import ServerError, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,7 +176,7 @@ def _named_server(config: Config) -> Server:
         raise ServerError(
             f"the server for the tests cannot be used: {reason}",
             why=_WHY,
-            cause=f"{redact(config.server_url)} in {config.places['database']}",
+            cause=f"{redact_url(config.server_url)} in {config.places['database']}",
             fix=reason.fix or _FORM,
         ) from reason
 
