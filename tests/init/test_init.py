@@ -353,9 +353,23 @@ def test_nothing_is_run_without_a_yes(tmp_path: Path) -> None:
     folder = project(tmp_path, {**SQLMODEL, "pytest.ini": CONFIG, "test_heroes.py": LEFTOVERS})
     called = check(folder)
     assert called.status == 1
-    assert "may change its databases:\n  sqlite:///   main.py:31\n" in called.output
+    file = (folder / "database.db").resolve()
+    assert f"may change its databases:\n  {file}\nit is not run" in called.output
     assert called.output.endswith("next: arena init --check --yes\n")
     assert not (folder / "database.db").exists()
+
+
+def test_what_the_run_may_change_is_what_the_engines_mean(tmp_path: Path) -> None:
+    """Their URL is from a file or a variable, and not the one that stands in the code."""
+    main = SQLMODEL["main.py"].replace(
+        'sqlite_file_name = "database.db"',
+        'import os; sqlite_file_name = os.environ.get("SHOP_FILE", "database.db")',
+    )
+    tests = f"import os; os.environ['SHOP_FILE'] = 'production.db'\n{LEFTOVERS}"
+    files = {**SQLMODEL, "main.py": main, "pytest.ini": CONFIG, "test_heroes.py": tests}
+    folder = project(tmp_path, files)
+    file = (folder / "production.db").resolve()
+    assert f"may change its databases:\n  {file}\nit is not run" in check(folder).output
 
 
 def test_a_suite_that_cannot_begin_is_told(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._config._load import nearest
 from pytest_arena._gate._engines import asked_by_engine, asked_by_url, described_url
-from pytest_arena._gate._gate_notes import another_product
+from pytest_arena._gate._gate_notes import another_product, unknown_product
 from pytest_arena._gate._listeners import engines_in_use, find_engines
 from pytest_arena._origin import user_line
 from pytest_arena._process import alive
@@ -61,13 +61,13 @@ class AllowedFiles:
         self._folders = [config.cache.resolve() / name for name in ("templates", "kept")]
         self.live: tuple[Path, ...] = ()  # the folders of live databases
         # By their real paths, with what could be seen of each when somebody first came to it.
-        self._of_app: set[str] = set()
+        self.of_app: set[str] = set()  # files that engines mean
         self._seen: dict[str, list[tuple[int, int]]] = {}
         self._temporary = temporary  # gives pytest's folder for tests, once there is one
 
     def add(self, file: str) -> None:
         """An engine of the app's means this file: a database of the arena stands for it."""
-        self._of_app.add(self.see(file))
+        self.of_app.add(self.see(file))
 
     def see(self, file: str) -> str:
         """Somebody has come to this file, which an engine may mean later. Returns its real path."""
@@ -76,7 +76,7 @@ class AllowedFiles:
 
     def changed(self) -> list[str]:
         """Return the app's own files that are not what they were: somebody else wrote to them."""
-        return [one for one in sorted(self._of_app) if _signature(one) != self._seen[one]]
+        return [one for one in sorted(self.of_app) if _signature(one) != self._seen[one]]
 
     def is_ours(self, file: str) -> bool:
         """Whether it lies in a folder of the arena's."""
@@ -108,16 +108,16 @@ class AllowedFiles:
 
         Engines that have not connected yet count.
         """
-        is_known = real(file) in self._of_app or self._is_link_to_app(file)
+        is_known = real(file) in self.of_app or self._is_link_to_app(file)
         return (is_known or _is_meant_by_an_engine(file)) and not self.is_free(file)
 
     def stands_for(self, real: str) -> bool:
         """Whether a database of the arena stands in this file's place, known by its real path."""
-        return real in self._of_app and not self.is_free(real)
+        return real in self.of_app and not self.is_free(real)
 
     def _is_link_to_app(self, file: str) -> bool:
         """Whether the file is another name (a hard link) of one that belongs to the app."""
-        return any(_is_same(known, file) for known in [*self._of_app] if known != real(file))
+        return any(_is_same(known, file) for known in [*self.of_app] if known != real(file))
 
 
 _HOSTS = re.compile(r"(\w+://)([^/]+)(/.*)")
@@ -361,7 +361,8 @@ class KnownDatabases:
         if known is not None:
             return known.product, known.dialect
         if self._config.database == "auto":
-            raise _unknown_product(self.tried)
+            engines = dict.fromkeys(described_url(one.url) for one in engines_in_use())
+            raise unknown_product(self.tried, ", ".join(engines))
         wanted = "sqlite" if self._config.database == "sqlite" else "postgresql"
         return self.products[wanted], dialects(self.products[wanted])[0]
 
@@ -403,18 +404,6 @@ def led_url(database: Database, driver: str) -> URL:
     name = f"{database.product.name}+{driver}" if driver else database.product.name
     host = None if database.file else NOWHERE
     return URL.create(name, host=host, database=database.file or database.name)
-
-
-def _unknown_product(tried: str) -> ConfigError:
-    engines = dict.fromkeys(described_url(one.url) for one in engines_in_use())
-    made = f"the app's engines are on {', '.join(engines)}" if engines else "no engine is known"
-    return ConfigError(
-        f"there is no database for this test: {made}",
-        why="arena has SQLite and PostgreSQL, and guesses neither: on another product than the "
-        "app's the test would not see what the app does",
-        cause=tried,
-        fix="arena_database = sqlite   (or postgresql, or the URL of a server)",
-    )
 
 
 # What stood there at first, for this run's workers and child runs, which inherit the new values.

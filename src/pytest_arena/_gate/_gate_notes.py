@@ -31,7 +31,7 @@ def unknown_connection(description: str, *, left_out_by: str = "") -> UnknownDat
             "it is none of the tests' databases, and no product or driver that this version can "
             "lead there: the test would leave what it did, and it may be a real one"
         )
-        fix = "an engine with a URL, which arena leads into the test's database"
+        fix = "an engine with a URL, of SQLite or PostgreSQL, which arena leads into the test's one"
         if UNNAMED not in description:  # a name without its server would allow others, too
             fix += f"; or, if tests may reach this one:\narena_allow = {description}"
     what = f"refused: a connection to {description}"
@@ -97,4 +97,25 @@ def another_product(database: Database, product: str) -> ConfigError:
         cause=f"db_session was asked for before this engine was made\n{user_line() or ''}".strip(),
         fix=f"arena_database = {next(iter(products), 'sqlite')}   (or set DATABASE_URL to the "
         "app's URL)",
+    )
+
+
+def unknown_product(tried: str, engines: str) -> ConfigError:
+    """Nobody knows on which product a test's database is to be."""
+    why = (
+        "arena has SQLite and PostgreSQL, and guesses neither: on another product than the app's "
+        "the test would not see what the app does"
+    )
+    if engines:
+        return ConfigError(
+            f"there is no database for this test: the app's engines are on {engines}",
+            why=why,
+            cause="this version of pytest-arena cannot isolate that product",
+            fix="a URL of SQLite or PostgreSQL for tests, in the variable that the app reads",
+        )
+    return ConfigError(
+        "there is no database for this test: no engine is known",
+        why=why,
+        cause=tried,
+        fix="arena_database = sqlite   (or postgresql, or the URL of a server)",
     )

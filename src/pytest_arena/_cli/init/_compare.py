@@ -12,7 +12,7 @@ from pathlib import Path
 from pytest_arena._cli.init._guarded import run_python
 from pytest_arena._cli.init._init import agreed, say
 from pytest_arena._cli.init._look import FIXTURES, look_at
-from pytest_arena._cli.init._outcomes import FILE
+from pytest_arena._cli.init._outcomes import FILE, MEANT
 from pytest_arena.errors import redact
 
 Outcomes = dict[str, tuple[str, str]]
@@ -39,38 +39,49 @@ _CAUSES = {
 
 def check(*, is_agreed: bool) -> int:
     """Run the suite twice, and tell. Returns 1 where a test passes without the plugin alone."""
-    here = Path.cwd()
-    say(
-        "The suite runs twice: with the plugin, and without it (-p no:arena).",
-        "The second goes wherever the tests lead by themselves, and may change its databases:",
-        *(f"  {one.name}   {one.place}" for one in look_at(here).all("engine")[:_FEW]),
-    )
-    command = "arena init --check --yes"
-    if not agreed("Run both?", otherwise="nothing is run", command=command, already=is_agreed):
+    say("The suite runs twice: with the plugin, and without it (-p no:arena).")
+    if (ran := _run("with the plugin:")) is None:
         return _FAILED
-    runs = []
-    for shown, words in (("with the plugin:", ()), ("without it:     ", ("-p", "no:arena"))):
-        began = time.monotonic()
-        outcomes, status, output = _run(here, *words)
-        seconds = time.monotonic() - began
-        counts = Counter(outcome for outcome, _ in outcomes.values())
-        told = ", ".join(f"{counts[name]} {name}" for name in sorted(counts, reverse=True))
-        say(f"{shown} {told or 'no tests'} in {seconds:.1f} s")
-        if status not in _ENDED:
-            say(*output.splitlines()[-20:], f"pytest ended with {status}: nothing to compare")
-            return _FAILED
-        runs.append(outcomes)
-    return _told(*runs)
+    after, meant = ran
+    say(
+        "The second goes wherever the tests lead by themselves, and may change its databases:",
+        *(f"  {one}" for one in [*meant, *([] if meant else _written())]),
+    )
+    command, question = "arena init --check --yes", "Run it without the plugin?"
+    if not agreed(question, otherwise="it is not run", command=command, already=is_agreed):
+        return _FAILED
+    ran = _run("without it:     ", "-p", "no:arena")
+    return _FAILED if ran is None else _told(after, ran[0])
 
 
-def _run(folder: Path, *words: str) -> tuple[Outcomes, int, str]:
+def _written() -> list[str]:
+    """What the code says, where no test has asked for a database."""
+    return [f"{one.name}   {one.place}" for one in look_at(Path.cwd()).all("engine")[:_FEW]]
+
+
+def _run(shown: str, *words: str) -> tuple[Outcomes, list[str]] | None:
+    """Run the suite and say how it went; return that, and what its engines meant."""
+    began = time.monotonic()
+    outcomes, meant, status, output = _pytest(Path.cwd(), *words)
+    seconds = time.monotonic() - began
+    counts = Counter(outcome for outcome, _ in outcomes.values())
+    told = ", ".join(f"{counts[name]} {name}" for name in sorted(counts, reverse=True))
+    say(f"{shown} {told or 'no tests'} in {seconds:.1f} s")
+    if status in _ENDED:
+        return outcomes, meant
+    say(*output.splitlines()[-20:], f"pytest ended with {status}: nothing to compare")
+    return None
+
+
+def _pytest(folder: Path, *words: str) -> tuple[Outcomes, list[str], int, str]:
     with tempfile.TemporaryDirectory(prefix="arena-init-") as temporary:
         file = Path(temporary, "outcomes")
         words = ("-m", "pytest", "-q", "--override-ini=required_plugins=", *words)
         plugin = ("-p", "pytest_arena._cli.init._outcomes")
         status, output = run_python(folder, *words, *plugin, env={FILE: str(file)})
         outcomes = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return outcomes, status, output
+        told = [one.read_text(encoding="utf-8") for one in file.parent.glob(f"{MEANT}*")]
+    return outcomes, sorted({*"\n".join(told).splitlines()} - {""}), status, output
 
 
 def _told(after: Outcomes, before: Outcomes) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from pytest_arena._config._options import FLAGS, OPTIONS
 
 FILE = "PYTEST_OUTCOMES_FILE"
+MEANT = "meant-"  # begins the names of the files beside it
 _outcomes: dict[str, tuple[str, str]] = {}
 
 
@@ -59,6 +60,13 @@ def pytest_runtest_logreport(report: Any) -> None:
 
 
 def pytest_sessionfinish(session: Any) -> None:
-    """Write all down, once for all workers."""
+    """Write all down, once for all workers; and each process which databases its engines meant."""
+    file = Path(os.environ[FILE])
     if not hasattr(session.config, "workerinput"):
-        Path(os.environ[FILE]).write_text(json.dumps(_outcomes), encoding="utf-8")
+        file.write_text(json.dumps(_outcomes), encoding="utf-8")
+    if not _is_off(session.config.pluginmanager):
+        from pytest_arena._fixtures import RUNS  # noqa: PLC0415 - as above
+
+        databases = RUNS[session.config].databases
+        meant = [*databases.asked()[0], *databases.files.of_app]
+        file.with_name(f"{MEANT}{os.getpid()}").write_text("\n".join(meant), encoding="utf-8")
