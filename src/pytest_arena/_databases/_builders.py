@@ -30,19 +30,17 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.ddl import ExecutableDDLElement
 
 
-def _has_listeners(target: Any, *names: str) -> bool:
-    """Whether somebody listens to these events of a metadata or table.
+def _listeners(target: Any, *names: str) -> Iterator[Any]:
+    """Yield who listens to these events of a metadata or table.
 
     Types do that themselves to be made in the database, which the DDL shows.
     """
-    heard = (listener for name in names for listener in getattr(target.dispatch, name))
-    return not all(isinstance(_owner(listener), SchemaType) for listener in heard)
-
-
-def _owner(listener: Any) -> object:
-    """The object whose method it is, if it is one; SQLAlchemy wraps it in the one or other way."""
-    method = getattr(listener, "func", listener)
-    return getattr(method, "__self__", None) or getattr(listener, "target", None)
+    for listener in (one for name in names for one in getattr(target.dispatch, name)):
+        # The object whose method it is, if it is one; SQLAlchemy wraps it in the one or other way.
+        method = getattr(listener, "func", listener)
+        owner = getattr(method, "__self__", None) or getattr(listener, "target", None)
+        if not isinstance(owner, SchemaType):
+            yield method
 
 
 def _schemas_of(metadata: MetaData) -> list[schema.CreateSchema]:
@@ -228,20 +226,26 @@ class MetadataBuilder:
 
     def identity(self, ddl: Dialect) -> str:
         """The compiled DDL, which changes with the models and with nothing else."""
-        return "\n".join(str(each.compile(dialect=ddl)) for each in _all_ddl(self.metadata, ddl))
+        made = (str(each.compile(dialect=ddl)) for each in _all_ddl(self.metadata, ddl))
+        # A `DDL` that listens, wherever its text is from.
+        return "\n".join([*made, *(str(getattr(one, "statement", "")) for one in self._heard())])
 
     def sources(self) -> Iterable[Path]:
         """Code counts only where the metadata has listeners of its own, views for example."""
+        codes = [getattr(inspect.unwrap(one), "__code__", None) for one in self._heard()]
+        files = [code.co_filename for code in codes if code is not None]
+        return [self.file, *(Path(it) for it in files if not _load.is_library(it))] * bool(codes)
+
+    def _heard(self) -> list[Any]:
         targets = (self.metadata, *self.metadata.tables.values())
-        heard = any(_has_listeners(each, "before_create", "after_create") for each in targets)
-        return [self.file] if heard else []
+        return [one for it in targets for one in _listeners(it, "before_create", "after_create")]
 
     def build(self, target: Target) -> None:
         """Create all tables, and the schemas that they stand in."""
 
         def create(connection: Connection) -> None:
             # Whoever listens makes them himself, perhaps in another way.
-            if target.has_schemas and not _has_listeners(self.metadata, "before_create"):
+            if target.has_schemas and not [*_listeners(self.metadata, "before_create")]:
                 for statement in _schemas_of(self.metadata):
                     connection.execute(statement)
             self.metadata.create_all(connection)
