@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._load import is_library
@@ -88,6 +88,19 @@ def shadowed_fixtures(items: Iterable[Any]) -> list[str]:
         f"arena.{_BY_HAND[name]}() gives arena's"
         for name, module in sorted(taken)
     ]
+
+
+def is_outdated(item: Any, fixture: Any) -> bool:
+    """Whether a test gives another parameter to a fixture, which is set up by now."""
+    is_asked_for = fixture in _fixtures_of(item).get(fixture.argname, ())
+    known, param = fixture.cached_result, item.callspec.params[fixture.argname]
+    return is_asked_for and known is not None and _differ(known[1], param)
+
+
+def _differ(one: object, other: object) -> bool:
+    with suppress(Exception):  # arrays: pytest finds it out in its own way
+        return one is not other and not one == other  # noqa: SIM201 - as pytest asks
+    return False
 
 
 def _is_ours(fixture: Any) -> bool:

@@ -243,8 +243,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     run = RUNS[item.config]
     plan = item.stash.get(PLAN, None)
     run.open(plan or _planned(item, run), functools.partial(_client_options, item))
+    if (wide := item.config.stash[WIDE]) and hasattr(item, "callspec"):
+        _finish_outdated(item, wide)
     if run.watcher is not None and (scenarios := item.config.stash[SCENARIOS]) is not None:
         scenarios.begin(item)
+
+
+def _finish_outdated(item: Any, wide: dict[Any, WideFixture]) -> None:
+    """Finish the wide fixtures to which a test gives another parameter.
+
+    pytest would do it later: in the middle of what is set up above them, which would go as well.
+    """
+    for fixture in [one for one in wide if one.argname in item.callspec.params]:
+        if fixture in wide and _others.is_outdated(item, fixture):
+            wide[fixture].finish()
 
 
 def _client_options(item: pytest.Item) -> Any:

@@ -295,3 +295,55 @@ def test_what_a_set_up_has_asked_for_ends_after_it(example: Example) -> None:
     """Its level lies above, and ends early with a fixture below both."""
     files = {"test_asked": ASKED_IN_A_SET_UP, "test_last": "def test_last(): ..."}
     example.with_files(**files).run().expect(passed=3)
+
+
+OF_ANOTHER_PARAMETER = """
+import pytest
+from app import Dancer
+
+@pytest.fixture(scope="module", params=["Storm", "Dune"])
+def dancer(request, seeded):
+    seeded(request.param)
+    return request.param
+
+@pytest.fixture(scope="module")
+def partner(dancer, seeded):
+    seeded(f"{dancer}'s partner")
+
+@pytest.fixture(scope="session", params=["Rock", "Wave"])
+def master(request, seeded):
+    seeded(request.param)
+    return request.param
+
+def test_alone(dancer, partner, found):
+    assert found() == ["Sand", dancer, f"{dancer}'s partner"]
+
+def test_with_a_master(master, dancer, partner, found):
+    assert found() == ["Sand", master, dancer, f"{dancer}'s partner"]
+"""
+SEEDING = """
+import pytest
+from sqlalchemy import create_engine, text
+
+engine = create_engine("sqlite:///dev.db")
+
+@pytest.fixture(scope="session")
+def seeded():
+    def insert(name):
+        with engine.begin() as connection:
+            connection.execute(text("insert into dancers (name) values (:name)"), {"name": name})
+    return insert
+
+@pytest.fixture
+def found():
+    def names():
+        with engine.connect() as connection:
+            return [*connection.scalars(text("select name from dancers order by id"))]
+    return names
+"""
+
+
+def test_levels_where_a_parameter_ends_what_lies_below(example: Example) -> None:
+    """What the test has set up above it by then must not go with it: its rows would be missing."""
+    changed = example.with_files(conftest=SEEDING, test_it=OF_ANOTHER_PARAMETER)
+    changed.run().expect(passed=6)
