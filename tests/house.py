@@ -368,7 +368,10 @@ FURTHER = {
     "stacks of threads, which Python 3.11 may wait for without an end": 11,
     "a test that asks for nothing": 176,
     "what a test is told that finds no table": 11,
-    "what a seed reads while it is imported, and modules of computed names": 52,
+    "what a seed reads while it is imported, modules of computed names, and who listens": 55,
+    "rows of a wider fixture that another one's parameter would take along": 15,
+    "a schema for another database than the app is on, and who has named it": 38,
+    "what the suite without the plugin may change, wherever its URL is from": 21,
 }
 FURTHER_OF_THE_WING = {
     "assertions that hang on the answer, policies that are switched off": 165,

@@ -336,23 +336,21 @@ _STORY = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
 def explain(report: Any, raised: Any, missing_schema: Callable[[], str]) -> None:
     """Say what a driver's own error means: tests in several processes, a database without tables.
 
-    ``missing_schema`` returns the arena_schema that is not set, "" where one is.
+    ``missing_schema`` returns what would have made a table, "" where nobody knows.
     """
     every = [*causes(raised)]
-    states = [getattr(one, "sqlstate", None) for one in every]
+    # psycopg2 has another name for it.
+    states = [getattr(it, "sqlstate", None) or getattr(it, "pgcode", None) for it in every]
     if _TOO_MANY_CLIENTS in states:
         report.sections.append(("arena", _CROWDED))
     # By its name: an error of the user's own may not even have words.
     of_sqlite = [str(one) for one in every if type(one).__name__ == "OperationalError"]
     has_no_table = _NO_TABLE in states or any("no such table" in words for words in of_sqlite)
-    if has_no_table and (schema := missing_schema()):
-        report.sections.append(("arena", _EMPTY.format(schema)))
+    if has_no_table and (words := missing_schema()):
+        report.sections.append(("arena", words))
 
 
 _TOO_MANY_CLIENTS, _NO_TABLE = "53300", "42P01"
-_EMPTY = """\
-each test begins with an empty database, and nothing in this one has made the table
-next: arena_schema = {}   in pytest's configuration"""
 _CROWDED = """\
 all connections of the server are taken: each process of the tests has those of the app's pools, and
 two of arena's own with one more for each database of the app

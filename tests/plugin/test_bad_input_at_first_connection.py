@@ -156,3 +156,22 @@ def test_a_builder_that_keeps_a_connection(example: Example) -> None:
     for _ in range(2):
         run = project.with_files(keeping=KEEPING + open_still).run().expect(status=1, failed=2)
         run.says("keeping:init failed: it left a transaction open", "keeping.py:6 def init():")
+
+
+LOGIN = """
+def log_in(client, role):
+    client.get("/dancers").raise_for_status()
+"""
+AS_SAND = """
+def test_as_sand(test_client_as):
+    test_client_as("Sand").get("/dancers")
+"""
+
+
+def test_a_login_that_finds_no_database_does_not_hide_why(example: Example) -> None:
+    """It is often the first to ask: the builder's line is told, and nothing of users."""
+    config = example.files["pytest.ini"] + "arena_login = fixtures:log_in\n"
+    project = example.with_paths({"pytest.ini": config, "seed.py": SYNC, "fixtures.py": LOGIN})
+    run = project.with_files(test_it=AS_SAND).run().expect(1, failed=1)
+    run.says("TemplateError: arena_seed = seed:seed failed", "seed.py:4 session.execute(text")
+    run.never_says("the login as")

@@ -138,6 +138,29 @@ def test_a_database_that_stays_empty_is_told_what_would_fill_it(example: Example
     wordless.never_says("next: arena_schema")
 
 
+LED_ASTRAY = """
+async def test_astray(client, db_session):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+
+def test_a_variable_that_the_app_does_not_read_is_named(example: Example) -> None:
+    """Schema, seed and `db_session` are for what it names, and the app is somewhere else."""
+    deaf = example.change("app.py", 'os.environ.get("DATABASE_URL", ', "(")
+    run = deaf.with_files(test_astray=LED_ASTRAY).run(env={"DATABASE_URL": "sqlite:///other.db"})
+    run.expect(1, failed=1)
+    run.says(
+        "the database 'dev' begins empty: arena_schema makes the tables of the app's first one, "
+        "'other'",
+        "next: arena_schema = dev = app:Base",
+        "DATABASE_URL names the database 'other', on which the app has no engine (it is on dev)",
+    )
+    bare = deaf.change("pytest.ini", "arena_schema = app:Base\narena_seed = seed:seed\n", "")
+    asks = "def test_one(test_client): test_client.get('/nowhere')\n"
+    quiet = bare.with_files(test_astray=asks).run("-q", env={"DATABASE_URL": "sqlite:///o.db"})
+    quiet.expect(passed=1).never_says("DATABASE_URL")  # nothing is for what it names
+
+
 def test_a_lifespan_that_makes_tables_over_a_template_costs_no_word_pitfall_119(
     example: Example,
 ) -> None:

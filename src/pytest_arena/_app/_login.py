@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
-from pytest_arena.errors import ClientError
+from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ class Login:
         self._path = path
         self.is_done = False
         """Whether the client has logged in."""
-        self._failure: ClientError | None = None
+        self._failure: ArenaError | None = None
         self._thread_lock = threading.Lock()
         self._loop_lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
@@ -88,7 +88,7 @@ class Login:
             self._loop_lock = loop, asyncio.Lock()
         return self._loop_lock[1]
 
-    def _is_open_since(self, known: ClientError | None) -> bool:
+    def _is_open_since(self, known: ArenaError | None) -> bool:
         """Whether it is our turn; if somebody failed while we waited, that is our failure, too."""
         if self._failure is not None and self._failure is not known:
             raise self._failure
@@ -99,7 +99,7 @@ class Login:
         token = _under_way.set((*_under_way.get(), self))
         try:
             yield
-        except ClientError as error:  # says itself what is wrong
+        except ArenaError as error:  # says itself what is wrong
             self._failure = error
             raise
         except Exception as error:

@@ -399,14 +399,15 @@ class Provision:
         if key not in self.stores:
             shelves = database.product.shelves(database.dialect)
             self.stores[key] = Store(shelves, self._config.root, self._newer_than)
-        recipe = self._recipe(database)
+        recipe = self.recipe(database)
         return self.stores[key].ensure(
             recipe,
             stage,
             lambda target: self._builds.around(BuildAim(database, str(recipe), target)),
         )
 
-    def _recipe(self, database: Database) -> Recipe:
+    def recipe(self, database: Database) -> Recipe:
+        """Return what a database is made of, by the options."""
         is_first = database is self._known.primary
         names = (*database.tails, "") if is_first else database.tails
         schema, seed = (

@@ -20,7 +20,7 @@ from pytest_arena._gate._listeners import find_engines
 from pytest_arena._gate._loops import AnyLoopMutex
 from pytest_arena._origin import user_line
 from pytest_arena._process import run_in_new_loop
-from pytest_arena.errors import ConfigError, PendingWorkError
+from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -243,6 +243,8 @@ def _said_whose(flush: str) -> Iterator[None]:
     """An error of this commit is raised where the test requests, as if the app had failed."""
     try:
         yield
+    except ArenaError:  # says itself what is wrong
+        raise
     except Exception as error:
         error.add_note(
             "this is work of the test's own that was pending in db_session, and is committed "

@@ -287,8 +287,15 @@ class ArenaRun:
         return [(one.command, shown) for one in every if (shown := one.shown)]
 
     def missing_schema(self) -> str:
-        """Return the arena_schema that would make the tables; "" where one is set, or unknown."""
-        return "" if self.config.schema else suggested_schema(self.config.root)
+        """Return which arena_schema would make the tables of this test; "" where nobody knows."""
+        schema, first = self.config.schema, self._known.primary
+        if not schema:
+            suggested = suggested_schema(self.config.root)
+            return _EMPTY.format(suggested) if suggested else ""
+        recipe = self.databases.provision.recipe
+        bare = [one.name for one in self.databases.provisioned() if not recipe(one).schema]
+        known = bare and first is not None and "" in schema
+        return _ANOTHER.format(bare[0], first.name, schema[""]) if known and first else ""
 
     def story(self) -> list[StoryPart]:
         """Return what the test that runs has changed so far."""
@@ -335,6 +342,14 @@ class ArenaRun:
             self.databases.environment.restore()
         for product in self.databases.products.opened.values():
             product.close()
+
+
+_EMPTY = """\
+each test begins with an empty database, and nothing in this one has made the table
+next: arena_schema = {}   in pytest's configuration"""
+_ANOTHER = """\
+the database {0!r} begins empty: arena_schema makes the tables of the app's first one, {1!r}
+next: arena_schema = {0} = {2}   in pytest's configuration, if the app is meant to be on both"""
 
 
 # How is the test's own function called, so that it begins and ends as a test should?

@@ -7,14 +7,14 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._builders import suggested_schema
-from pytest_arena._gate._engines import asked_by_engine
+from pytest_arena._gate._engines import asked_by_engine, asked_by_url
 from pytest_arena._gate._listeners import find_engines
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._report import Summary, kept_notes
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._app_databases import KnownDatabases
@@ -34,7 +34,7 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     return Summary(
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
-        notes=(*ledger.told(), *kept_notes(ledger.kept)),
+        notes=(*ledger.told(), *kept_notes(ledger.kept), *_unread(databases)),
         has_template=bool(config.schema or config.seed),
         built_because=tuple(reason for store in stores for reason in store.reasons if reason),
         table_seconds=tuple(ledger.table_seconds.values()) if not config.schema else (),
@@ -51,6 +51,26 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         verified_seconds=ledger.verified_seconds,
         isolations=tuple(dict.fromkeys(isolation for _, isolation in ledger.filled)),
     )
+
+
+def _unread(databases: Databases) -> Iterator[str]:
+    """That a variable has named the app's first database, and no engine of the app's is on it."""
+    known, first = databases.known, databases.known.primary
+    if first is None or not (databases.config.schema or first.isolation):
+        return
+    theirs = (asked_by_engine(engine) for engine in find_engines() if engine not in known.own)
+    found = [known.find(one) for one in theirs if one and one.product in known.products]
+    others = dict.fromkeys(one.name for one in found if one is not None and one.isolation)
+    if first in found or not others:
+        return
+    for variable, url in databases.environment.originals().items():
+        asked = asked_by_url(url) if url is not None else None
+        if asked is not None and known.find(asked) is first:
+            yield (
+                f"{variable} names the database {first.name!r}, on which the app has no engine "
+                f"(it is on {', '.join(others)}): arena_schema and db_session are for the one that "
+                "is named. Unset it, or: arena_env = the variable that the app reads"
+            )
 
 
 def _unused(config: Config, found: list[Database], known: KnownDatabases) -> tuple[str, ...]:
