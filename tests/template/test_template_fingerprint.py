@@ -151,6 +151,36 @@ def test_a_module_that_is_imported_by_its_name_counts(project: Project) -> None:
     assert project.names() == ["Dune"]
 
 
+LISTENING = """
+from pathlib import Path
+from sqlalchemy import DDL, event, text
+from models import metadata
+
+@event.listens_for(metadata, "after_create")
+def fill(target, connection, **_):
+    connection.execute(text("insert into dancers (name) values ('Storm')"))
+
+event.listen(metadata, "after_create", DDL(Path("more.sql").read_text()))
+"""
+
+
+def test_who_listens_to_create_all_counts_wherever_it_stands(project: Project) -> None:
+    """Triggers and views are made so, often by a module that the models do not know."""
+    project.seed = ""
+    more = project.root / "more.sql"
+    more.write_text("insert into dancers (name) values ('Rock')")
+
+    def names(listening: str) -> list[str]:
+        project.write(models=MODELS, listening=listening)
+        project.load("listening")
+        return sorted(project.names())
+
+    assert names(LISTENING) == ["Rock", "Storm"]
+    assert names(LISTENING.replace("'Storm'", "'Dune'")) == ["Dune", "Rock"]
+    more.write_text("insert into dancers (name) values ('Wave')")
+    assert names(LISTENING.replace("'Storm'", "'Dune'")) == ["Dune", "Wave"]
+
+
 def test_files_of_another_kind_beside_the_data_count_for_nothing(project: Project) -> None:
     """Reports, logs and hidden files come and go in a folder that the seed looks into."""
     _with_data(project)
