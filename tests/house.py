@@ -370,7 +370,7 @@ FURTHER = {
     "what a test is told that finds no table": 11,
     "what a seed reads while it is imported, modules of computed names, and who listens": 55,
     "rows of a wider fixture that another one's parameter would take along": 15,
-    "a schema for another database than the app is on, and who has named it": 38,
+    "a schema for another database than the app is on, and who has named it": 42,
     "what the suite without the plugin may change, wherever its URL is from": 21,
 }
 FURTHER_OF_THE_WING = {

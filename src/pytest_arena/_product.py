@@ -332,6 +332,7 @@ class Database:
     busy: bool = False
     attached: bool = False  # also to connections that no engine of its own has opened
     login: ServerLogin | None = None  # that of the first engine which has named one
+    is_only_named: bool = False  # by a variable: no engine of the app's has meant it yet
     level: object = None  # that it was made in, if no wider fixture's has begun since
     is_the_runs: bool = False  # made before any level: nobody makes anew what stands in it
     born: int = 0  # one that is dropped and made again lands elsewhere than before

@@ -204,11 +204,19 @@ class KnownDatabases:
             database = self.find(asked) or self._add(asked)
             if database.product.name != asked.product:
                 raise another_product(database, asked.product)
+            database.is_only_named &= asked.dialect in self.by_engine  # one of ours, which it means
             self.by_engine.setdefault(asked.dialect, database)
             database.login = database.login or asked.login
             if asked.dialect.is_async:  # an app with engines of both kinds is an async one
                 database.dialect = type(asked.dialect)
             return database
+
+    def name(self, asked: Asked) -> Database:
+        """As ``register``, for a variable's value: no engine has asked for it by now."""
+        is_new = self.find(asked) is None
+        database = self.register(asked)
+        database.is_only_named |= is_new
+        return database
 
     def _add(self, asked: Asked) -> Database:
         product = self.products[asked.product]
@@ -292,7 +300,7 @@ class KnownDatabases:
         used = self.primary is not None and self.primary.isolation is not None
         is_there = asked.product in self.products and asked.name and self.is_the_apps(asked)
         if is_there and not used:
-            self.primary = self.register(asked)
+            self.primary = self.name(asked)
 
     def is_the_apps(self, asked: Asked) -> bool:
         """Whether a database of the arena's stands, or may stand, in the place of this one."""
@@ -477,7 +485,7 @@ class Environment:
             return self._on_server(url, asked)
         if asked is None or not asked.name or self._known.files.is_free(asked.name):
             return url  # memory keeps its pool class; a free file is the tests' own business
-        file = self._known.register(asked).file
+        file = self._known.name(asked).file
         is_uri = str(url.query.get("uri", "")).lower() in {"true", "1", "yes"}
         return url.set(database=f"file:{quote(file)}" if is_uri else file)
 
@@ -490,7 +498,7 @@ class Environment:
         if self._known.files.is_allowed(name):
             return url
         if asked is not None and asked.product in self._known.products:
-            self._known.register(asked)
+            self._known.name(asked)
         query = url.difference_update_query(_ELSEWHERE | _SECRET).query
         return URL.create(url.drivername, url.username, None, NOWHERE, None, url.database, query)
 

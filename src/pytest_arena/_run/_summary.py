@@ -56,12 +56,9 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
 def _unread(databases: Databases) -> Iterator[str]:
     """That a variable has named the app's first database, and no engine of the app's is on it."""
     known, first = databases.known, databases.known.primary
-    if first is None or not (databases.config.schema or first.isolation):
-        return
-    theirs = (asked_by_engine(engine) for engine in find_engines() if engine not in known.own)
-    found = [known.find(one) for one in theirs if one and one.product in known.products]
-    others = dict.fromkeys(one.name for one in found if one is not None and one.isolation)
-    if first in found or not others:
+    others = [one.name for one in databases.provisioned() if not one.is_only_named]
+    is_for_it = first is not None and (databases.config.schema or first.isolation)
+    if first is None or not (first.is_only_named and others and is_for_it):
         return
     for variable, url in databases.environment.originals().items():
         asked = asked_by_url(url) if url is not None else None
