@@ -77,8 +77,10 @@ from sqlalchemy import create_engine
 
 @pytest.fixture(scope="module", autouse=True)
 def journal():
-    with create_engine("sqlite:///dev.db").connect() as connection:
+    engine = create_engine("sqlite:///dev.db")
+    with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode = {mode}")
+    engine.dispose()
 
 def test_uses_the_database(test_client):
     assert test_client.post("/dancers/Ruby").is_success
