@@ -215,3 +215,21 @@ def test_what_cannot_be_on_postgresql_is_said_once(
     run = project.run(option).expect(1, failed=2)
     run.says(says, "why:", "cause:", "next:")
     run.never_says("s3cret", "nobody:pw")
+
+
+WITHOUT_TABLES = """
+from sqlalchemy import create_engine, text
+
+def test_one():
+    with create_engine("postgresql+{driver}://shop@db.example.com/shop").connect() as connection:
+        connection.execute(text("select * from dancers"))
+"""
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_a_table_that_is_missing_is_told_by_each_driver(example: Example, driver: str) -> None:
+    """They have two names for the state that says so."""
+    schema = "arena_schema = app:Base\narena_seed = seed:seed\n"
+    bare = on_postgresql(example, test_it=WITHOUT_TABLES.format(driver=driver))
+    run = bare.change("pytest.ini", schema, "").run().expect(1, failed=1)
+    run.says("begins with an empty database", "next: arena_schema = app:Base")

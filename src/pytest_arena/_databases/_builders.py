@@ -225,13 +225,12 @@ class MetadataBuilder:
     file: Path
 
     def identity(self, ddl: Dialect) -> str:
-        """The compiled DDL, which changes with the models and with nothing else."""
+        """The compiled DDL, which changes with the models, and the text of DDL that listens."""
         made = (str(each.compile(dialect=ddl)) for each in _all_ddl(self.metadata, ddl))
-        # A `DDL` that listens, wherever its text is from.
         return "\n".join([*made, *(str(getattr(one, "statement", "")) for one in self._heard())])
 
     def sources(self) -> Iterable[Path]:
-        """Code counts only where the metadata has listeners of its own, views for example."""
+        """Code counts only where the metadata has listeners, for views say, and theirs with it."""
         codes = [getattr(inspect.unwrap(one), "__code__", None) for one in self._heard()]
         files = [code.co_filename for code in codes if code is not None]
         return [self.file, *(Path(it) for it in files if not _load.is_library(it))] * bool(codes)

@@ -37,11 +37,7 @@ def describe(dialect: Dialect, cargs: Any, cparams: Any) -> Asked:
 def described_url(url: URL) -> str:
     """Return the name of the database that a server's URL means, if its driver is not to be had."""
     host, port = url.host or "localhost", url.port or ""
-    return (
-        f"{url.get_backend_name()}://{host}/{url.database}"
-        if not port
-        else _server_name(url.get_backend_name(), host, port, url.database)
-    )
+    return _server_name(url.get_backend_name(), host, port, url.database)
 
 
 def _server_name(product: str, host: str, port: int | str, database: str | None) -> str:

@@ -287,15 +287,16 @@ class ArenaRun:
         return [(one.command, shown) for one in every if (shown := one.shown)]
 
     def missing_schema(self) -> str:
-        """Return which arena_schema would make the tables of this test; "" where nobody knows."""
+        """Say which arena_schema would make the tables of this test; "" where nobody knows."""
         schema, first = self.config.schema, self._known.primary
         if not schema:
             suggested = suggested_schema(self.config.root)
             return _EMPTY.format(suggested) if suggested else ""
+        if first is None or "" not in schema:
+            return ""
         recipe = self.databases.provision.recipe
         bare = [one.name for one in self.databases.provisioned() if not recipe(one).schema]
-        known = bare and first is not None and "" in schema
-        return _ANOTHER.format(bare[0], first.name, schema[""]) if known and first else ""
+        return _ANOTHER.format(bare[0], first.name, schema[""]) if bare else ""
 
     def story(self) -> list[StoryPart]:
         """Return what the test that runs has changed so far."""

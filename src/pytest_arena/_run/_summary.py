@@ -57,8 +57,9 @@ def _unread(databases: Databases) -> Iterator[str]:
     """That a variable has named the app's first database, and no engine of the app's is on it."""
     known, first = databases.known, databases.known.primary
     others = [one.name for one in databases.provisioned() if not one.is_only_named]
-    is_for_it = first is not None and (databases.config.schema or first.isolation)
-    if first is None or not (first.is_only_named and others and is_for_it):
+    if first is None or not first.is_only_named or not others:
+        return
+    if not (databases.config.schema or first.isolation):  # nothing was for it
         return
     for variable, url in databases.environment.originals().items():
         asked = asked_by_url(url) if url is not None else None
