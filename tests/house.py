@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ast
 import io
-import math
 import re
 import tokenize
 from collections import Counter, defaultdict
@@ -30,16 +29,10 @@ PACKAGE = ROOT / "src" / "pytest_arena"
 MAP = ROOT / "docs" / "explanation" / "the-house.md"
 EXCEPTIONS = Path(__file__).with_name("house_exceptions.txt")
 
-METHODS = 25
 MODULES_OF_A_FOLDER = 14
-LINES_OF_A_MODULE_ALONE = 80
 WORDS_OF_A_CELL = 40
-# What is no part of the core.
-WING = "scenarios"
 # They stand before the same seam, so that modules of theirs may have the same name.
 PRODUCTS = ("_sqlite", "_postgresql")
-# The first line of a module that one other uses and that is small: why is it not a part of that?
-REASON = re.compile(r"# Apart: \w+ \w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +164,6 @@ def is_elif(outer: ast.stmt, inner: ast.stmt) -> bool:
     return is_pair and outer.col_offset == inner.col_offset
 
 
-def ninth_of_ten(counts: Iterable[int]) -> int:
-    """The size that nine in ten do not exceed."""
-    ordered = sorted(counts)
-    return ordered[math.ceil(len(ordered) * 0.9) - 1]
-
-
 @cache
 def sources(folder: Path, seen_from: Path) -> list[Source]:
     """All Python files below a folder."""
@@ -213,64 +200,10 @@ class Measure:
         return "" if isinstance(found, int) else "\n".join(found)
 
 
-def lines(files: Iterable[Source]) -> int:
-    """The code lines of all of them."""
-    return sum(len(code_lines(source)) for source in files)
-
-
-def wing(files: list[Source], *, within: bool) -> list[Source]:
-    """The files of the wing, or those of the core."""
-    return [source for source in files if (source.room == WING) is within]
-
-
 def wide_folders(files: list[Source]) -> list[str]:
     """The folders with more modules than a reader keeps in mind."""
     counts = Counter(str(PurePosixPath(source.path).parent) for source in files)
     return [f"{each}: {n} modules" for each, n in counts.items() if n > MODULES_OF_A_FOLDER]
-
-
-def wide_classes(files: list[Source]) -> list[str]:
-    """The classes with too many methods."""
-    counts = {
-        f"{source.path}:{name}": sum(isinstance(each, Function) for each in node.body)
-        for source in files
-        for name, node in definitions(parsed(source))
-        if isinstance(node, ast.ClassDef)
-    }
-    return [f"{each}: {n} methods" for each, n in counts.items() if n > METHODS]
-
-
-def small_modules_alone(files: list[Source]) -> list[str]:
-    """The small modules that one other imports, and that give no reason for that."""
-    importers = defaultdict(set)
-    for source in files:
-        for name in imported(source):
-            importers[name].add(source.path)
-    return [
-        f"{source.path}: {len(code_lines(source))} lines, imported by {', '.join(users)} alone"
-        for source in files
-        if len(users := importers[module_name(source.path)] - {source.path}) == 1
-        and len(code_lines(source)) < LINES_OF_A_MODULE_ALONE
-        and not source.path.endswith("__init__.py")
-        and not REASON.match(source.text)
-    ]
-
-
-def module_name(path: str) -> str:
-    """The dotted name of a module of the package."""
-    parts = PurePosixPath("pytest_arena", path).with_suffix("").parts
-    return ".".join(parts).removesuffix(".__init__")
-
-
-def imported(source: Source) -> Iterator[str]:
-    """The names, of modules and of what is in them, that a module imports."""
-    for node in ast.walk(parsed(source)):
-        match node:
-            case ast.Import(names=names):
-                yield from (alias.name for alias in names)
-            case ast.ImportFrom(module=str(module), names=names):
-                yield module
-                yield from (f"{module}.{alias.name}" for alias in names)
 
 
 def modules_named_twice(files: list[Source]) -> list[str]:
@@ -348,52 +281,8 @@ def draw_map(files: list[Source], text: str) -> str:
     return f"{before}\n## Rooms\n\n" + "\n\n".join(tables) + "\n" + rest[rest.index("\n## ") :]
 
 
-# What a capability that came later may take beside the budget of the house as it was rebuilt.
-FURTHER = {
-    "what a green test may be believed for": 856,
-    "streams and websockets that a test reads": 202,
-    "requests of the reader's own clients, and locks that they wait for": 173,
-    "what a failed test is told of caches and cookies": 50,
-    "a moment that is not asked for": 89,
-    "commits and drops that wait for no disk": 14,
-    "the app under a real server, in this process": 275,
-    "other programs on the test's database": 152,
-    "an app and its database, for tests in other languages": 325,
-    "runs that wait for their turn on a crowded server": 120,
-    "a suite's faults, found without importing it": 1115,
-    "types that an editor knows, and a page for agents": 126,
-    "a project set up by one command": 878,
-    "suites with an engine of its own for each test": 232,
-    "a run in the process of one that has switched arena off": 8,
-    "stacks of threads, which Python 3.11 may wait for without an end": 11,
-    "a test that asks for nothing": 176,
-    "what a test is told that finds no table": 11,
-    "what a seed reads while it is imported, modules of computed names, and who listens": 55,
-    "rows of a wider fixture that another one's parameter would take along": 15,
-    "a schema for another database than the app is on, and who has named it": 42,
-    "what the suite without the plugin may change, wherever its URL is from": 21,
-}
-FURTHER_OF_THE_WING = {
-    "assertions that hang on the answer, policies that are switched off": 165,
-    "whether a request was given the very row that was seeded": 85,
-}
-
 MEASURES = (
-    Measure("code lines", 23_500 + sum((FURTHER | FURTHER_OF_THE_WING).values()), lines),
-    Measure(
-        "code lines of the core",
-        17_000 + sum(FURTHER.values()),
-        lambda files: lines(wing(files, within=False)),
-    ),
-    Measure(
-        "code lines of the wing",
-        6_500 + sum(FURTHER_OF_THE_WING.values()),
-        lambda files: lines(wing(files, within=True)),
-    ),
-    Measure("modules", 180, len),
     Measure("folders with many modules", 0, wide_folders),
-    Measure("classes with many methods", 0, wide_classes),
-    Measure("small modules for one other", 0, small_modules_alone),
     Measure("module names twice", 0, modules_named_twice),
     Measure("class names twice", 0, classes_named_twice),
     Measure("faults of the map", 0, lambda files: faults_of_the_map(files, MAP.read_text("utf-8"))),

@@ -1,4 +1,3 @@
-# Apart: pytest has it as a plugin of its own, and a user reads it as a list
 """What a user asks for by name: plain fixtures, for every runner."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# Apart: where the seam is fulfilled has the same name in each product
 """SQLite: files in a folder of this process."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# Apart: forms that other programs read are kept from what is found.
 """Writes faults as text, as JSON, as SARIF 2.1.0, and as workflow commands of GitHub's."""
 
 from __future__ import annotations

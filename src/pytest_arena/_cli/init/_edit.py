@@ -1,4 +1,3 @@
-# Apart: the forms that configuration files have are read on their own.
 """Adds lines to pytest's configuration file, and changes nothing else of it."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# Apart: pytest loads it into the suite's runs, and nothing else of this folder.
 """Writes down how each test of a run has ended; makes our options known where our plugin is off."""
 
 from __future__ import annotations
