@@ -113,6 +113,11 @@ class Ledger:
         self.refusals.append((error, self.test))
         return error
 
+    def refused_outside(self, error: _Error) -> _Error:
+        """As ``refused``; of work that is none of the running test's. It fails the run alone."""
+        self.refusals.append((error, ""))
+        return error
+
     def mark(self) -> int:
         """Return where the refusals stand now, for ``since``."""
         return len(self.refusals)

@@ -234,7 +234,13 @@ def watch_what_is_begun() -> Callable[[], None]:
     Returns:
         What leaves the classes as they were.
     """
-    kept: Any = Thread.start, ThreadPoolExecutor.submit, asyncio.BaseEventLoop.call_at
+    loops: Any = asyncio.BaseEventLoop
+    kept: Any = (
+        Thread.start,
+        ThreadPoolExecutor.submit,
+        loops.call_at,
+        loops.call_soon_threadsafe,
+    )
 
     def start(thread: Any) -> None:
         task = getattr(thread, "function", None) or thread._target or thread.run  # noqa: SLF001 - no other name
@@ -244,11 +250,21 @@ def watch_what_is_begun() -> Callable[[], None]:
             thread.run = Piece(work, thread.run, getattr(thread, "cancel", bool))
         kept[0](thread)
 
-    def put(functions: Any) -> None:
-        Thread.start, ThreadPoolExecutor.submit, asyncio.BaseEventLoop.call_at = functions  # type: ignore[method-assign] # put back at the end
+    def call_soon_threadsafe(loop: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
+        work = WORK.get()
+        if work is not None and work.is_given_to(loop):
+            # Never cancelled: it may be what wakes a task there.
+            callback = Piece(work, callback)
+        return kept[3](loop, callback, *args, **kwargs)
 
-    put((start, _giving(kept[1], 1), _giving(kept[2], 2, is_clock=True)))
-    return partial(put, kept)
+    def put(start: Any, submit: Any, call_at: Any, call_soon_threadsafe: Any) -> None:
+        Thread.start = start  # type: ignore[method-assign] # put back at the end
+        ThreadPoolExecutor.submit = submit  # type: ignore[method-assign] # as above
+        loops.call_at = call_at
+        loops.call_soon_threadsafe = call_soon_threadsafe
+
+    put(start, _giving(kept[1], 1), _giving(kept[2], 2, is_clock=True), call_soon_threadsafe)
+    return partial(put, *kept)
 
 
 def _giving(give: Any, place: int, *, is_clock: bool = False) -> Any:

@@ -186,8 +186,11 @@ class Core(Protocol):
     def means(self, asked: Asked) -> bool:
         """Whether an engine of the app's means this database of a server, connected or not."""
 
-    def refuse_late(self) -> None:
-        """Raise a LateWorkError for work whose test is over."""
+    def refuse_late(self, *, is_statement: bool = False) -> None:
+        """Raise a LateWorkError for work whose test is over: it asks for a connection.
+
+        Or it is about to send a statement on one that it has.
+        """
 
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection to a database without an engine."""

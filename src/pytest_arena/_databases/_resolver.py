@@ -224,14 +224,19 @@ class Databases:
         """Somebody has opened a connection to a database without an engine."""
         self._connections.opened_raw(key)
 
-    def refuse_late(self) -> None:
-        """Raise a LateWorkError for work whose test is over, and that nobody can end."""
+    def refuse_late(self, *, is_statement: bool = False) -> None:
+        """Raise a LateWorkError for work whose test is over, and that nobody can end.
+
+        A refused statement fails the run: the work has kept its connection over the test's end.
+        """
         work, late = WORK.get(), self._connections.late
         # A library's task, which a request has begun, may serve later ones.
         is_late = work and work.is_over and (not _process.running_loop() or user_line())
         if (frame := late.get(get_ident())) and frame not in frames(of_users=True):
             del late[get_ident()]  # it is done; a library's thread may do another's work
         if is_late or get_ident() in late:
+            if is_statement:
+                raise self.ledger.refused_outside(_gate_notes.late_statement())
             error = _gate_notes.late_work()
             self.ledger.note(f"{error.what}: {error.cause}")
             raise error

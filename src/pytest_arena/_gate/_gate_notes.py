@@ -66,6 +66,16 @@ def late_work() -> LateWorkError:
     )
 
 
+def late_statement() -> LateWorkError:
+    """A statement, or a commit, of work whose test is over, on a connection that it still has."""
+    return LateWorkError(
+        "refused: a statement of work that a request of an earlier test had begun",
+        why="that test is over: what this writes or commits would be the next one's",
+        cause=who_connects(),
+        fix="arena.settled()   in that test, before it ends (or a longer arena_settle)",
+    )
+
+
 def forked_before(name: str) -> UnknownDatabaseError:
     """A fork that runs no test asks for a database that its parent has not had."""
     return UnknownDatabaseError(

@@ -116,6 +116,8 @@ class Gate:
         info.begin_use()
         checkout = Checkout(entry, info.handle, info.key, user_line(), self.core.serial())
         self.registry.take(checkout, aims)
+        # Again: its test may have ended since, and looked for connections that are taken.
+        self.core.refuse_late()
 
     def _info_of(self, dbapi_connection: Any, entry: Any) -> ConnectionRecord:
         """What is known of a connection that is taken, of which there may be another one now."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event
 from sqlalchemy.orm.session import Session, _sessions
 
+from pytest_arena._origin import WORK
 from pytest_arena._process import alive
 from pytest_arena._product import Aim, Handle, Key, Live, nothing
 
@@ -134,6 +135,8 @@ class Checkout:
     line: CodeLine | None
     serial: int  # of the level in which it was taken
     thread: int = field(default_factory=threading.get_ident)  # that took it
+    # A `LateWork`: of the test whose request has begun what took it; None outside of requests.
+    work: Any = field(default_factory=WORK.get)
 
     @property
     def in_transaction(self) -> bool:

@@ -30,6 +30,7 @@ from pytest_arena._origin import (
     NOBODYS,
     OUR_TASK,
     PIECES,
+    WORK,
     Piece,
     is_of,
     line_of,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pytest_arena._gate._listeners import Gate
+    from pytest_arena._values import CodeLine
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -123,11 +125,20 @@ def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Ch
 
 def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
     out = gate.registry.taken()
-    taken = [one for one in out if not is_of(one.thread, before.threads)]
+    taken = [one for one in out if _is_of_a_test(one) or not is_of(one.thread, before.threads)]
     begun = [one for one in taken if one.in_transaction and one not in before.transactions]
     idle = [one for one in taken if one.serial == serial and one not in begun]
     held = _entries_of(before.sessions) + gate.registry.entries_of_others(serial) if idle else []
     return begun + [one for one in idle if one.entry not in held]
+
+
+def _is_of_a_test(taken: Checkout) -> bool:
+    """Return whether a test's request has begun the work that holds a connection.
+
+    The thread tells nothing: one that is older than the test, of a pool of the app's, may do a job
+    of the test's.
+    """
+    return isinstance(taken.work, LateWork)
 
 
 def _entries_of(numbers: Container[int]) -> list[object]:
@@ -215,12 +226,16 @@ def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
     what = "an open transaction" if wrote else "a connection that was not given back"
     lines = sorted({str(leak.line or "a line that cannot be seen") for leak in wrote or leaks})
     scoped = "; of a scoped_session: Session.remove()" if _sessions_on(leaks) else ""
+    is_of_a_job = any(
+        _is_of_a_test(leak) and leak.thread != threading.get_ident() for leak in leaks
+    )
+    waits = "; of a job that a request has begun: await arena.settled()" if is_of_a_job else ""
     return ConnectionLeak(
         f"the test ended with {what}" + (f" ({len(lines)} places)" if len(lines) > 1 else ""),
         why="the next test would wait for its lock, or lose the connection from the app's pool",
         cause="\n".join(lines[:4]),
         fix="`async with session:` / `with engine.connect() as connection:`, or close it in a "
-        f"fixture's tear-down{scoped}",
+        f"fixture's tear-down{scoped}{waits}",
     )
 
 
@@ -286,8 +301,11 @@ class LateWork:
         self._patience = patience  # seconds
         self._endless = endless  # lines that were waited for in vain: once is enough for a run
         self._tasks_before: dict[asyncio.AbstractEventLoop, WeakSet[asyncio.Task[Any]]] = {}
+        self._loops_elsewhere: dict[asyncio.AbstractEventLoop, None] = {}
         self._threads_before: frozenset[int] = frozenset()
         self.cut_off: list[str] = []
+        # Threads that worked when it was cut off, by what each did; None before anybody waited.
+        self._threads_cut_off: dict[int, FrameType] | None = None
 
     def serving(self) -> None:
         """In the app's loop, before it answers."""
@@ -296,6 +314,13 @@ class LateWork:
             if not self._tasks_before:
                 self._threads_before = frozenset({*_threads_at_work(), *_threads_in_greenlets()})
             self._tasks_before[loop] = WeakSet(asyncio.all_tasks(loop))
+
+    def is_given_to(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Note that this work calls into a loop. Return whether the app answers in another one."""
+        is_elsewhere = loop not in self._tasks_before
+        if is_elsewhere:
+            self._loops_elsewhere[loop] = None
+        return is_elsewhere
 
     @property
     def has_begun(self) -> bool:
@@ -321,9 +346,23 @@ class LateWork:
             if not any(one.is_open for one in hops)
         ]
         of_tasks = [line_of_coroutine(task.get_coro()) or task.get_name() for task in tasks]
+        of_tasks += self._lines_elsewhere()
         at_work = {thread: line_of(one[0]) for thread, one in self.threads().items()}
         begun = [PIECES.get(one) for one in self._pieces() if one.thread not in at_work]
         return list(map(str, [*of_tasks, *at_work.values(), *filter(None, begun)]))
+
+    def _lines_elsewhere(self) -> Iterator[CodeLine]:
+        """Yield where its tasks stand in loops in which the app does not answer.
+
+        Such a loop has tasks of others: those of this work are known by their contexts.
+        """
+        for loop in [*self._loops_elsewhere]:
+            if loop.is_closed() or loop in self._tasks_before:
+                continue
+            for task in asyncio.all_tasks(loop):
+                line = line_of_coroutine(task.get_coro())
+                if line is not None and _context_of(task).get(WORK) is self:
+                    yield line
 
     def end(self, late: dict[int, FrameType]) -> None:
         """The test is over: nothing of it begins any more, and what goes on has no connection.
@@ -331,8 +370,11 @@ class LateWork:
         ``late`` is told at what a thread is that somebody else has begun: a library's.
         """
         self.is_over = True
-        if self._tasks_before:
-            late.update({thread: stack[-1] for thread, stack in self.threads().items()})
+        working = self._work_of_threads()
+        cut_off = working if self._threads_cut_off is None else self._threads_cut_off
+        # A thread may have begun another's work since.
+        late.update({key: frame for key, frame in working.items() if cut_off.get(key) is frame})
+        self._threads_cut_off = None
         for piece in self._pieces():
             piece.cancel()
 
@@ -340,6 +382,10 @@ class LateWork:
         """Return the threads that still work, with the frames of the user's code."""
         found = _threads_at_work() if self._tasks_before else {}
         return {key: found[key] for key in found if not is_of(key, self._threads_before)}
+
+    def _work_of_threads(self) -> dict[int, FrameType]:
+        """Return the threads that still work, with the outermost frame of the user's code."""
+        return {thread: stack[-1] for thread, stack in self.threads().items()}
 
     def settled(self, patience: float | None = None) -> None:
         """As ``waiting``."""
@@ -365,6 +411,7 @@ class LateWork:
             yield
         if patience is None:
             self.cut_off += left
+            self._threads_cut_off = self._work_of_threads() if left else {}
             self._endless.update(left)
         elif left:
             raise late_error(left, f"work that a request had begun goes on after {patience:g} s")
