@@ -89,6 +89,19 @@ def _app_run(request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
     return run.apps.running()
 
 
+def use_app_early(request: pytest.FixtureRequest) -> None:
+    """Make the app that the test's client will ask for, so that it can start before any row.
+
+    An `arena_app` that needs the very fixture which is being set up comes later.
+    """
+    run = RUNS[request.config]
+    test = run.current.running()
+    if test.plan.starts_app and not test.has_app:
+        with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
+            _app_run(request, request.getfixturevalue("arena_app"))
+            test.start_early()
+
+
 @pytest.fixture
 def client_options() -> dict[str, Any]:
     """Options of the clients, for example `{"follow_redirects": True}`. Override it."""
@@ -105,6 +118,7 @@ def db_session(
     reads what stands in the database. It has an engine of its own.
     """
     run = RUNS[pytestconfig]
+    use_app_early(request)
     if not run.databases.known.know_engines():  # whoever gives the app, it makes them
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
             _app_run(request, request.getfixturevalue("arena_app"))
@@ -118,7 +132,9 @@ def client(
 ) -> AsyncClient:
     """An async HTTP client bound to the app in this process; lifespan run, cookies kept."""
     _check_awaited(request)
-    return _app_run(request, arena_app).new_client(options=client_options)
+    app_run = _app_run(request, arena_app)
+    _start_before_the_test(request)
+    return app_run.new_client(options=client_options)
 
 
 @pytest.fixture
@@ -127,7 +143,9 @@ def client_as(
 ) -> ClientAs:
     """`client_as("role")`: such a client, logged in through `arena_login`; several at once."""
     _check_awaited(request)
-    return _for_roles(_app_run(request, arena_app).new_client, client_options)
+    app_run = _app_run(request, arena_app)
+    _start_before_the_test(request)
+    return _for_roles(app_run.new_client, client_options)
 
 
 @pytest.fixture
@@ -135,7 +153,9 @@ def test_client(
     arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
 ) -> TestClient:
     """The sync test client of Starlette, FastAPI or Litestar; lifespan run, cookies kept."""
-    return _app_run(request, arena_app).new_test_client(options=client_options)
+    client = _app_run(request, arena_app).new_test_client(options=client_options)
+    _start_before_the_test(request, client)
+    return client
 
 
 @pytest.fixture
@@ -143,7 +163,9 @@ def test_client_as(
     arena_app: Any, client_options: dict[str, Any], request: pytest.FixtureRequest
 ) -> ClientAs[TestClient]:
     """`test_client_as("role")`: such a client, logged in through `arena_login`."""
-    return _for_roles(_app_run(request, arena_app).new_test_client, client_options)
+    app_run = _app_run(request, arena_app)
+    _start_before_the_test(request)
+    return _for_roles(app_run.new_test_client, client_options)
 
 
 @pytest.fixture
@@ -157,6 +179,24 @@ def started_server(request: pytest.FixtureRequest, arena_app: Any) -> LiveServer
     app_run, server = _app_run(request, arena_app), RUNS[request.config].apps.live_server()
     server.start(app_run)
     return server
+
+
+def _start_before_the_test(
+    request: pytest.FixtureRequest, client: TestClient | None = None
+) -> None:
+    """Start the app now; in an async test at the first use of its sessions, or at its beginning.
+
+    Under Hypothesis the app starts in each example, at its first request.
+    """
+    test = RUNS[request.config].current.running()
+    if test.plan.has_examples or not test.plan.starts_app:
+        return
+    if test.plan.is_async:
+        test.start_early()
+    elif client is not None:
+        client.arena_start()
+    elif test.app_runs[-1].has_lifespan:
+        test.start()
 
 
 def _check_awaited(request: pytest.FixtureRequest) -> None:

@@ -69,6 +69,30 @@ def asks_for_ours(item: Any) -> bool:
     return any(_is_ours(fixtures[-1]) for fixtures in _fixtures_of(item).values())
 
 
+def starts_app(item: Any, *, is_async: bool) -> bool:
+    """Return whether a fixture of ours that the test uses has the app up when the test begins.
+
+    A fixture of the suite's own takes a fixture's place, unless it asks for that fixture.
+    """
+    known = _fixtures_of(item)
+    for name in _STARTING_ASYNC if is_async else _STARTING_SYNC:
+        for fixture in reversed(known.get(name, ())):
+            if _is_ours(fixture):
+                return True
+            if name not in fixture.argnames:
+                break
+    return False
+
+
+def has_our_app(item: Any) -> bool:
+    """Return whether the app of a test is what the option names: no suite's fixture makes it."""
+    fixtures = _fixtures_of(item).get("arena_app", ())
+    return bool(fixtures) and _is_ours(fixtures[-1])
+
+
+_STARTING_ASYNC = ("client", "client_as", "arena_lifespan")
+_STARTING_SYNC = ("test_client", "test_client_as", "arena_lifespan")
+
 # What the facade calls that which these fixtures give.
 _BY_HAND = {name: name for name in ("client", "client_as", "test_client", "test_client_as")}
 _BY_HAND |= {"db_session": "session", "live_server": "live_server"}

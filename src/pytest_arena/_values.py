@@ -41,6 +41,7 @@ class Plan:
     stage: Stage
     is_async: bool
     has_examples: bool = False  # Hypothesis'
+    starts_app: bool = False  # a fixture of ours has the app up when the test begins
 
 
 @dataclass(frozen=True, slots=True)

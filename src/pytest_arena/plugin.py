@@ -20,6 +20,7 @@ from pytest_arena._config._options import FLAGS, OPTIONS
 from pytest_arena._config._read import MARKERS, Config, load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
+from pytest_arena._process import running_loop
 from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._levels import LevelHooks
 from pytest_arena._run._run import ArenaRun, conducted
@@ -211,14 +212,16 @@ def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
     for marker in reversed(list(item.iter_markers("arena"))):
         values.update(marker_values(marker.args, marker.kwargs, place=place))
     owner, _, function = _others.own_function(item)
+    is_async = inspect.iscoroutinefunction(function)
     stage = Stage.SEEDED if values.get("seed", True) else Stage.SCHEMA
     return Plan(
         name=item.nodeid,
         isolation=values.get("isolation", run.config.isolation),
         keep=values.get("keep", run.config.keep),
         stage=stage if values.get("schema", True) else Stage.EMPTY,
-        is_async=inspect.iscoroutinefunction(function),
+        is_async=is_async,
         has_examples=owner is not item,
+        starts_app=_others.starts_app(item, is_async=is_async),
     )
 
 
@@ -242,7 +245,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Name the test; nothing is connected yet."""
     run = RUNS[item.config]
     plan = item.stash.get(PLAN, None)
-    run.open(plan or _planned(item, run), functools.partial(_client_options, item))
+    run.open(
+        plan or _planned(item, run),
+        functools.partial(_client_options, item),
+        functools.partial(_use_app, item),
+    )
     if (wide := item.config.stash[WIDE]) and hasattr(item, "callspec"):
         _finish_outdated(item, wide)
     if run.watcher is not None and (scenarios := item.config.stash[SCENARIOS]) is not None:
@@ -263,6 +270,14 @@ def _client_options(item: pytest.Item) -> Any:
     """Return the value of that fixture for a test that need not ask for it."""
     request = getattr(item, "_request", None)  # `arena` is of the session's scope: it has no other
     return request.getfixturevalue("client_options") if request else {}
+
+
+def _use_app(item: pytest.Item) -> None:
+    """Have the app of the test known, where a session by hand comes before the client."""
+    request = getattr(item, "_request", None)
+    # A suite's own `arena_app` may be a coroutine, which cannot be called inside a running loop.
+    if request is not None and (running_loop() is None or _others.has_our_app(item)):
+        _fixtures.use_app_early(request)
 
 
 def pytest_enter_pdb(config: pytest.Config) -> None:

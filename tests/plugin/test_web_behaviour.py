@@ -373,7 +373,7 @@ def test_nobody_asks():
 
 @pytest.mark.usefixtures("client")
 async def test_a_client_that_asks_nothing():
-    assert life == ["up", "down"] * 3
+    assert life == ["up", "down"] * 3 + ["up"]
 """
 
 

@@ -15,6 +15,7 @@ from pytest_arena._app._login import Login
 from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Mapping
 
     from anyio.from_thread import BlockingPortal
@@ -71,7 +72,9 @@ class AppRun:
     ) -> None:
         self.app = app
         self.hooks = hooks
-        self._lifespan = SharedLifespan(app) if lifespan and state is None else None
+        self._lifespan: SharedLifespan | None = None
+        if lifespan and state is None:
+            self._lifespan = SharedLifespan(app, hooks.starting, hooks.started)
         self._given_state = state or _NOTHING
         self._login = login
         self._login_path = login_path
@@ -81,6 +84,11 @@ class AppRun:
         self.exchanges: list[Exchange] = []  # requests that are open
         self.by_socket: list[Any] = []  # clients of the live server
         self._is_closed = False
+
+    @property
+    def has_lifespan(self) -> bool:
+        """Whether its clients start the app."""
+        return self._lifespan is not None
 
     @property
     def state(self) -> Mapping[str, Any]:
@@ -176,6 +184,11 @@ class AppRun:
         self._check_it_is_open()
         portal = self._portal.open(backend)
         return portal, self._lifespan.join(portal) if self._lifespan else None
+
+    def close_lifespans_in(self, loop: AbstractEventLoop) -> None:
+        """Ask the app to shut down in this loop; the next request starts it in another one."""
+        if self._lifespan:
+            self._lifespan.close_in(loop)
 
     def _check_it_is_open(self) -> None:
         if self._is_closed:

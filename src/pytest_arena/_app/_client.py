@@ -80,6 +80,12 @@ class Hooks:
     async def aserves(self) -> None:
         """Called in a server's loop, before a request by a socket: commits pending work."""
 
+    def starting(self) -> None:
+        """Called before the app's start-up begins."""
+
+    def started(self) -> None:
+        """Called when the app is up."""
+
     def begins(self) -> None:
         """Called before each request, when what is pending is committed."""
 
@@ -105,6 +111,10 @@ class Host(Protocol):
     """What happens around each request."""
     exchanges: list[exchanges.Exchange]
     """The requests that are open."""
+
+    @property
+    def has_lifespan(self) -> bool:
+        """Whether clients start the app."""
 
     @property
     def state(self) -> Mapping[str, Any]:

@@ -294,8 +294,12 @@ class SharedLifespan:
     its loop was closed, or when its start-up failed.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self, app: ASGIApp, starting: Callable[[], None], started: Callable[[], None]
+    ) -> None:
         self._app = app
+        self._starting = starting
+        self._started = started
         self._lock = threading.Lock()
         # The last one is current; the others still have something to say.
         self._lifespans: list[Lifespan] = []
@@ -307,8 +311,10 @@ class SharedLifespan:
 
     async def ajoin(self) -> None:
         """Wait until the app is up; start it in the running loop if it is not."""
-        lifespan, _ = self._current(lambda: Lifespan(self._app))
+        lifespan, is_new = self._current(lambda: Lifespan(self._app))
         await lifespan.astarted()
+        if is_new:
+            self._started()
 
     def join(self, portal: BlockingPortal) -> Lifespan | None:
         """Wait until the app is up; start it in the portal's loop if it is not.
@@ -317,12 +323,15 @@ class SharedLifespan:
         """
         lifespan, is_new = self._current(lambda: portal.call(Lifespan, self._app))
         lifespan.started()
+        if is_new:
+            self._started()
         return lifespan if is_new else None
 
     def _current(self, begin: Callable[[], Lifespan]) -> tuple[Lifespan, bool]:
         with self._lock:
             if self._lifespans and self._lifespans[-1].is_usable:
                 return self._lifespans[-1], False
+            self._starting()
             unsettled = [each for each in self._lifespans if not each.is_settled]
             self._lifespans = [*unsettled, begin()]
             return self._lifespans[-1], True
@@ -337,6 +346,12 @@ class SharedLifespan:
         for lifespan in self._lifespans:
             if lifespan.loop is loop:
                 await lifespan.stop()
+
+    def close_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Shut down what runs in this loop, which stands idle."""
+        for lifespan in self._lifespans:
+            if lifespan.loop is loop:
+                lifespan.close()
 
     def close(self, but: Collection[Lifespan] = ()) -> None:
         """Shut down what still runs anywhere, ``but`` these; a later request starts the app again.

@@ -35,7 +35,7 @@ class TestClient(_Base):
     """What arena adds to a framework's test client.
 
     It is the framework's client with its defaults. Its first request starts the app's lifespan in
-    a thread's loop, unless somebody else has started it anywhere, and logs in, if it has a role.
+    a thread's loop, unless it was started before, and logs in, if it has a role.
     All sync clients of a test run the app in that one loop. ``with`` does the same at once, and
     shuts down at its end what it has started itself.
 
@@ -54,6 +54,7 @@ class TestClient(_Base):
     _arena_host: clients.Host
     _arena_login: Login | None
     _arena_begun: list[Lifespan | None]
+    _arena_early: Lifespan | None
 
     def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:
         """Make a request; logs in first, so that the request holds what the login has set."""
@@ -102,8 +103,15 @@ class TestClient(_Base):
             hooks.door.answered(response)
         return response
 
+    def arena_start(self) -> None:
+        """Start the app before the first request; ``with`` shuts it down as if it began there."""
+        if self._arena_host.has_lifespan:
+            self._arena_early = self._arena_join()
+
     def __enter__(self) -> Self:
-        self._arena_begun.append(self._arena_join())
+        begun = self._arena_join() or self._arena_early
+        self._arena_early = None
+        self._arena_begun.append(begun)
         self._arena_ready()
         return self
 
@@ -148,6 +156,7 @@ def open_test_client(
         raise _app_errors.wrong_options(error, "the test client") from error
     client._arena_host, client._arena_login = host, login  # noqa: SLF001 - a class of this file
     client._arena_begun = []  # noqa: SLF001 - as above
+    client._arena_early = None  # noqa: SLF001 - as above
     # Below the client, whose own `app` a test may ask for something.
     transport: Any = client._transport  # noqa: SLF001 - neither library has another way
     app = _read_in_parts(_as_coroutine_function(host.app))

@@ -8,11 +8,13 @@ import threading
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sqlalchemy import Delete, Insert, TextClause, Update, create_engine, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, make_transient, make_transient_to_detached
+from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._databases._app_databases import dialects, driver_of, led_url
 from pytest_arena._gate._engines import asked_by_engine, engine_like, listen_to_sessions, sync_twin
@@ -45,6 +47,7 @@ class FreshSession(Session):
 
     wrote = False
     reads = 0  # how often it may have read a row anew
+    sessions: Sessions | None = None  # those of the test
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
@@ -59,6 +62,12 @@ class FreshSession(Session):
         """As ``Session.get``, from the database."""
         kwargs["populate_existing"] = True  # AsyncSession passes False, its own default
         return super().get(*args, **kwargs)
+
+    def get_bind(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``Session.get_bind``, which is called before each use of a connection."""
+        if self.sessions is not None:
+            self.sessions.start_app()
+        return super().get_bind(*args, **kwargs)
 
     def flush(self, objects: Any = None) -> None:
         """As ``Session.flush``."""
@@ -129,11 +138,22 @@ def _loaded(instance: Any) -> list[str]:
     return [part.key for part in state.mapper.attrs if part.key not in state.unloaded]
 
 
+class Starter(Protocol):
+    """Starts the app of a test."""
+
+    def start(self) -> bool:
+        """Start the app of a sync test. Returns False in an async test, whose loop does not run."""
+
+    async def astart(self) -> None:
+        """Start the app in the running loop."""
+
+
 @dataclass(slots=True, eq=False)
 class Sessions:
     """The sessions of one test: committed before each request, closed at the end."""
 
     is_used: bool = False  # whether any was opened
+    starter: Starter | None = None  # asked before the first use of a connection
     _sync: list[FreshSession] = field(default_factory=list)
     _async: list[AsyncSession] = field(default_factory=list)
     _async_turn: AnyLoopMutex | None = None  # of gathered requests, once there is one
@@ -143,6 +163,7 @@ class Sessions:
     def open_sync(self, engine: Engine) -> Session:
         """Open a sync session."""
         session = _session_classes(is_sqlmodel="sqlmodel" in sys.modules)[0](engine)
+        session.sessions = self
         self._sync.append(session)
         self.is_used = True
         return session
@@ -151,10 +172,22 @@ class Sessions:
         """Open an async session; nothing needs a loop before it is used."""
         sync, kind = _session_classes(is_sqlmodel="sqlmodel" in sys.modules)
         session = kind(engine, sync_session_class=sync, expire_on_commit=False)
+        _fresh(session).sessions = self
         self._async.append(session)
         self._async_turn = self._async_turn or AnyLoopMutex()
         self.is_used = True
         return session
+
+    def start_app(self) -> None:
+        """Start the app before the first row of the test, as in production."""
+        starter = self.starter
+        if starter is None:
+            return
+        if in_greenlet():
+            self.starter = None
+            await_only(starter.astart())
+        elif starter.start():
+            self.starter = None
 
     async def acommit(self) -> None:
         """Commit pending work, so that a request sees it; also under gathered requests."""

@@ -130,6 +130,7 @@ class Apps:
         test, app_run = self._current.running(), self.running()
         if test.plan.is_async:
             test.is_to_be_started = True
+            test.sessions.starter = test
         else:
             app_run.join({"backend": "asyncio"})
 

@@ -127,6 +127,8 @@ class Arena(Generic[S]):
         """
         test = self._run.current.on_top()  # a wide fixture closes its sessions itself
         sessions = test.sessions if test else Sessions()
+        if test is not None:
+            test.use_app()
         wants_async = running_loop() is not None
         meant = self._run.database(database)
         session = self._run.engines.open_session(sessions, meant, wants_async=wants_async)

@@ -107,7 +107,12 @@ class ArenaRun:
 
     # A test.
 
-    def open(self, plan: Plan, client_options: Callable[[], Mapping[str, Any]] = dict) -> None:
+    def open(
+        self,
+        plan: Plan,
+        client_options: Callable[[], Mapping[str, Any]] = dict,
+        use_app: Callable[[], object] = bool,
+    ) -> None:
         """Name the test. Nothing is connected yet."""
         if self.databases.levels:
             self._leave_what_was_broken_off()
@@ -128,6 +133,8 @@ class ArenaRun:
             door=self.watcher.door if self.watcher else None,
             askers=self._askers,
             client_options=client_options,
+            checkouts=self.connections.checkouts,
+            use_app=use_app,
         )
 
     def _leave_what_was_broken_off(self) -> None:

@@ -35,6 +35,14 @@ def story_parts(test: RunningTest) -> list[StoryPart]:
     return [*below, *own] if has_to_do else []
 
 
+_LATE_START_ASYNC = (
+    "the app's start-up has seen these rows: in production it runs first\n    next: "
+    "`await client` in an async fixture that comes before them"
+)
+_LATE_START_SYNC = (
+    "the app's start-up has seen these rows: in production it runs first\n    next: "
+    "ask for `test_client` before the fixture that writes them"
+)
 _MOST_ROWS = 200  # of a table, and a question: more are counted
 
 
@@ -51,7 +59,16 @@ class _Telling:
         self._used = test.moments.used()
         moments = [one for turn in self._turns for one in (turn.before, turn.after) if one]
         self._told = [used for used in self._used if all(one.knows(used) for one in moments)]
+        self._start = self._late_start(test)
+        self._is_async = test.plan.is_async
         self._failure = ""
+
+    def _late_start(self, test: RunningTest) -> StoryMoment | None:
+        """Return when the app started, if its start-up may have seen rows of the test."""
+        start = test.start_moment
+        if start is None or not test.has_start_used_rows or start.levels != self._levels:
+            return None
+        return start if all(start.knows(database) for database in self._told) else None
 
     def below(self) -> Iterator[StoryPart]:
         """What the levels below have written, the lowest first."""
@@ -78,6 +95,10 @@ class _Telling:
     def _turn_by_turn(self) -> Iterator[StoryPart]:
         since: StoryMoment | None = None
         title = "before the first request" if self._turns else "the test and its fixtures"
+        if self._start is not None and (changes := self._changes(None, self._start)):
+            hint = _LATE_START_ASYNC if self._is_async else _LATE_START_SYNC
+            yield StoryPart("before the app started", changes, notes=(hint,))
+            since = self._start
         for turns in _gathered(self._turns):
             before, after = turns[0].before or since, turns[-1].after
             yield from self._outside(title, since, before)

@@ -164,10 +164,14 @@ class RunningTest(Hooks):
     sessions: Sessions = field(default_factory=Sessions)
     broken: list[tuple[str, Exception]] = field(default_factory=list)  # what the app has raised
     app_runs: list[AppRun] = field(default_factory=list)  # the last one is what clients talk to
+    checkouts: int = 0  # of connections, before the test
+    use_app: Callable[[], object] = bool  # asks for the fixture `arena_app`
     blocks: list[Callable[[], None]] = field(default_factory=list)  # of `expect_changes`: `begin`
     turns: list[Turn] = field(default_factory=list)
     has_app: bool = False  # clients talk to what the fixture `arena_app` is
     is_to_be_started: bool = False  # its app, whether or not a client asks it
+    start_moment: StoryMoment | None = None  # before its app started, where rows may be older
+    has_start_used_rows: bool = False  # whether the start-up used a connection
     under_way: int = 0  # how many requests are
     changed: list[str] = field(default_factory=list)  # names of databases
     of_fixtures: list[Exchange] = field(default_factory=list)  # requests that these have open
@@ -178,6 +182,8 @@ class RunningTest(Hooks):
     loop: AbstractEventLoop | None = None  # of its coroutine
     uncommitted: list[str] | None = None  # lines, from before its sessions were closed
     _seen: int = -1  # how many checkouts there were when the last request ended
+    _start_loop: AbstractEventLoop | None = None  # in which its app was started for a session
+    _start_checkouts: int = 0  # how many there were before the app started
     _of_app: set[Written] = field(default_factory=set)  # not committed, between requests
     # Sync clients may be called in several threads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -196,10 +202,32 @@ class RunningTest(Hooks):
         self.loop = running_loop()
         self.of_fixtures = [one for app_run in self.app_runs for one in app_run.exchanges]
 
+    def start_early(self) -> None:
+        """Start its app before the first use of its own sessions, and before its function."""
+        if self.app_runs[-1].has_lifespan and not self.plan.has_examples:
+            self.is_to_be_started = True
+            self.sessions.starter = self
+
+    def start(self) -> bool:
+        """Start the app of a sync test. Returns False in an async test, whose loop does not run."""
+        if self.plan.is_async:
+            return False
+        self.sessions.starter = None
+        self.app_runs[-1].join({"backend": "asyncio"})
+        return True
+
     async def astart(self) -> None:
-        """Start its app, if somebody has asked for that."""
-        if self.is_to_be_started:
-            await self.app_runs[-1].ajoin()
+        """Start its app in the running loop, if a fixture has asked for that."""
+        if not self.is_to_be_started:
+            return
+        loop = running_loop()
+        app_run = self.app_runs[-1]
+        # A fixture may have a wider loop than the test, which does not run during the test.
+        if self._start_loop is not None and self._start_loop is not loop:
+            app_run.close_lifespans_in(self._start_loop)
+        self._start_loop = loop
+        self.sessions.starter = None
+        await app_run.ajoin()
 
     def left_open(self) -> list[str]:
         """Return what of its own requests is open, a line for each."""
@@ -253,6 +281,18 @@ class RunningTest(Hooks):
             done, _ = await asyncio.wait({asyncio.wrap_future(commit)}, timeout=_PATIENCE)
             for one in done:
                 one.result()
+
+    def starting(self) -> None:
+        """The app is about to start: what was written until now, its start-up may see."""
+        checkouts = self.gate.registry.checkouts
+        if checkouts != self.checkouts and self.start_moment is None:
+            self.start_moment = self.moments.now()
+        self._start_checkouts = checkouts
+
+    def started(self) -> None:
+        """The app is up."""
+        if self.gate.registry.checkouts != self._start_checkouts:
+            self.has_start_used_rows = True
 
     def begins(self) -> None:
         """A request is about to be sent; what is pending is committed."""
