@@ -333,12 +333,20 @@ def show_story(report: Any, parts: list[StoryPart]) -> None:
 _STORY = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
 
 
-def explain(report: Any, raised: Any, missing_schema: Callable[[], str]) -> None:
+def explain(
+    report: Any,
+    raised: Any,
+    missing_schema: Callable[[], str],
+    explained: Callable[[BaseException], str],
+) -> None:
     """Say what a driver's own error means: tests in several processes, a database without tables.
 
-    ``missing_schema`` returns what would have made a table, "" where nobody knows.
+    ``missing_schema`` returns what would have made a table, ``explained`` what is known about an
+    error. Both return "" where nothing is known.
     """
     every = [*causes(raised)]
+    for words in filter(None, map(explained, every)):
+        report.sections.append(("arena", words))
     # psycopg2 has another name for it.
     states = [getattr(it, "sqlstate", None) or getattr(it, "pgcode", None) for it in every]
     if _TOO_MANY_CLIENTS in states:

@@ -342,7 +342,7 @@ def pytest_runtest_makereport(
     if call.excinfo is not None:
         run.ledger.mark_reported(*causes(call.excinfo.value))
         _report.show_users_lines(report, call.excinfo, item.config.option)
-        _report.explain(report, call.excinfo.value, run.missing_schema)
+        _report.explain(report, call.excinfo.value, run.missing_schema, run.explained)
     if report.outcome == "failed" and report.when == "call":
         raised = call.excinfo.value if call.excinfo else None
         _report.show_server(report, run.test.broken if run.test else [], raised)

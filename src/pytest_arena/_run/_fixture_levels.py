@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._resolver import Level
 from pytest_arena._run._leaks import Overrides, Tasks, empty_sessions, is_anything_there, late_error
+from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._test import Current, RunningTest, Watcher
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConnectionLeak, IsolationError
@@ -57,6 +58,7 @@ class FixtureLevels:
         self._tasks, self._ledger, self._late = tasks, ledger, late
         self.processes: dict[object, list[Process]] = {}  # by who has begun them
         self._being_set_up: list[WideFixture] = []
+        self.long_sessions = LongSessions()
 
     # The test's own.
 
@@ -90,6 +92,7 @@ class FixtureLevels:
                 if test.is_used or self.levels.above(level):
                     self.finish_above(level)
                     self._empty_sessions(test, level)
+                    self._forget_rows(level)
                 if changed := self.levels.leave(level):
                     test.has_changed(changed)
         except Exception as error:  # noqa: BLE001 - as said
@@ -171,6 +174,12 @@ class FixtureLevels:
             told = f"{{test}} left {kind} pending in a session that lives on, never written: "
             self._ledger.note(f"{told}commit it, or Session.remove() in an autouse fixture")
 
+    def _forget_rows(self, level: Level) -> None:
+        """Have the sessions that are older than a level forget its rows."""
+        before = self.levels.held_before(level)
+        if before.sessions:
+            self.long_sessions.leave(before, level.name)
+
     def _restore_overrides(self, test: RunningTest) -> None:
         for overrides in test.overrides:
             if "app.dependency_overrides" in overrides.restore():
@@ -251,6 +260,7 @@ class FixtureLevels:
             self.finish_above(level)
             self.end_processes(owner)
             self._apps.close_of(owner)
+            self._forget_rows(level)
         finally:
             for broken_off in self.levels.above(level):  # by Ctrl-C, while they were finished
                 self.levels.leave(broken_off)

@@ -39,6 +39,7 @@ from pytest_arena._origin import (
     users_frames,
 )
 from pytest_arena._process import alive, innermost_frames, rest, running_loop, seconds
+from pytest_arena._run._long_sessions import loaded_values
 from pytest_arena.errors import ConnectionLeak, IsolationError, LateWorkError
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class HeldByFixtures:
     threads: frozenset[int] = frozenset()  # a server's, a worker's: they go on over the tests
     # SQLAlchemy's states of the instances in each session that is in use.
     instances: dict[int, WeakSet[Any]] = field(default_factory=dict)
+    # Of sessions of pytest-arena's: the same instances, with the values of their attributes.
+    values: dict[int, WeakKeyDictionary[Any, dict[str, Any]]] = field(default_factory=dict)
 
     @classmethod
     def now(cls, gate: Gate, sessions_of_tests: Collection[int] = ()) -> HeldByFixtures:
@@ -82,9 +85,10 @@ class HeldByFixtures:
             return threads
         begun = open_transactions(gate)
         writes = sum(one.writes for one in begun) if begun else 0
-        held = {one.hash_key: WeakSet(map(inspect, one)) for one in sessions_in_use()}
+        in_use = sessions_in_use()
+        held = {one.hash_key: WeakSet(map(inspect, one)) for one in in_use}
         sessions = sessions.difference(sessions_of_tests)
-        return cls(begun, writes, sessions, threads.threads, held)
+        return cls(begun, writes, sessions, threads.threads, held, loaded_values(in_use))
 
     def without(self, others: HeldByFixtures) -> HeldByFixtures:
         """Return what is held here and not there."""
@@ -93,7 +97,8 @@ class HeldByFixtures:
         left = {key: held.difference(known.get(key, ())) for key, held in self.instances.items()}
         left = {key: held for key, held in left.items() if held or key not in known}
         sessions, threads = self.sessions - others.sessions, self.threads - others.threads
-        return HeldByFixtures(begun, writes, sessions, threads, left)
+        values = {key: self.values[key] for key in left if key in self.values}
+        return HeldByFixtures(begun, writes, sessions, threads, left, values)
 
     def sessions_since(self) -> frozenset[int]:
         """Return those that are there now and were not there then."""

@@ -293,6 +293,10 @@ class ArenaRun:
         every = [one for some in self.fixtures.processes.values() for one in some]
         return [(one.command, shown) for one in every if (shown := one.shown)]
 
+    def explained(self, error: BaseException) -> str:
+        """Return what pytest-arena knows about an error of a test; or ""."""
+        return self.fixtures.long_sessions.explain(error)
+
     def missing_schema(self) -> str:
         """Say which arena_schema would make the tables of this test; "" where nobody knows."""
         schema, first = self.config.schema, self._known.primary

@@ -1,0 +1,167 @@
+"""What does a session that lives longer than a test keep of that test's rows?"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import inspect
+from sqlalchemy.orm import make_transient, make_transient_to_detached
+from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.collections import collection_adapter
+
+from pytest_arena._databases._sessions import FreshSession
+from pytest_arena._gate._registry import sessions_in_use
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from sqlalchemy.orm import InstanceState, Session
+
+    # The instances of a session with the values of their loaded attributes.
+    Loaded = WeakKeyDictionary[InstanceState[Any], dict[str, Any]]
+
+
+class HeldBefore(Protocol):
+    """What sessions held when a level was entered, by the numbers of the sessions."""
+
+    @property
+    def sessions(self) -> Collection[int]:
+        """The sessions that existed."""
+
+    @property
+    def instances(self) -> Mapping[int, Collection[InstanceState[Any]]]:
+        """Their instances."""
+
+    @property
+    def values(self) -> Mapping[int, Loaded]:
+        """What pytest-arena's sessions had loaded."""
+
+
+def loaded_values(sessions: Iterable[Session]) -> dict[int, Loaded]:
+    """Return the values that pytest-arena's sessions have loaded, by the numbers of the sessions.
+
+    Costs a microsecond for each attribute of each instance.
+    """
+    return {
+        session.hash_key: WeakKeyDictionary(
+            {inspect(one): _values(one) for one in session.identity_map.values()}
+        )
+        for session in sessions
+        if isinstance(session, FreshSession)
+    }
+
+
+def _values(instance: object) -> dict[str, Any]:
+    state: InstanceState[Any] = inspect(instance)
+    values = {key: state.dict[key] for key in state.mapper.attrs.keys() if key in state.dict}  # noqa: SIM118 - a collection of SQLAlchemy's, whose items are values
+    for relationship in state.mapper.relationships:
+        if relationship.uselist and values.get(relationship.key) is not None:
+            values[relationship.key] = _members(values[relationship.key])
+    return values
+
+
+def _members(collection: Any) -> list[Any]:
+    adapter = collection_adapter(collection)
+    return list(adapter) if adapter is not None else list(collection)
+
+
+class LongSessions:
+    """The sessions that live longer than a test, and the rows of tests that they still know."""
+
+    def __init__(self) -> None:
+        # Instances that sessions of the suite's own keep, with the test that loaded them.
+        self._left: WeakKeyDictionary[InstanceState[Any], str] = WeakKeyDictionary()
+
+    def leave(self, before: HeldBefore, test: str) -> None:
+        """Forget what pytest-arena's sessions loaded or added in the level that is left.
+
+        Of a suite's own session the instances are remembered, for the report of a later error.
+        """
+        for session in sessions_in_use():
+            if session.hash_key not in before.sessions:
+                continue
+            if isinstance(session, FreshSession):
+                with suppress(Exception):  # a task or a thread is inside it
+                    _forget(session, before.values.get(session.hash_key))
+                continue
+            held = before.instances.get(session.hash_key, ())
+            for instance in session.identity_map.values():
+                state = inspect(instance)
+                if state not in held:
+                    self._left.setdefault(state, test)
+
+    def explain(self, error: BaseException) -> str:
+        """Return what a later test's error has to do with an instance that was left; or ""."""
+        kind = type(error).__name__
+        if kind not in {"StaleDataError", "ObjectDeletedError"}:
+            return ""
+        left = [state for state in self._left if state.persistent]
+        if kind == "StaleDataError":
+            left = [state for state in left if f"'{_table(state)}'" in str(error)]
+        if not left:
+            return ""
+        state = left[0]
+        return _LEFT.format(state.class_.__name__, shown_row(state), self._left[state])
+
+
+_LEFT = """\
+`{0}` ({1}) is in a session that lives longer than a test. {2} loaded or wrote it, and what that
+test wrote was taken back
+next: `with arena.session() as session:` in place of the suite's own session, or
+`session.expunge_all()` at the end of each test"""
+
+
+def _table(state: InstanceState[Any]) -> str:
+    return str(getattr(state.mapper.local_table, "name", ""))
+
+
+def shown_row(state: InstanceState[Any]) -> str:
+    """Return the row of an instance as a message shows it: ``tickets id=1``."""
+    columns = [column.name for column in state.mapper.primary_key]
+    key = zip(columns, state.identity or (), strict=False)
+    return " ".join([_table(state), *(f"{name}={value!r}" for name, value in key)])
+
+
+def _forget(session: FreshSession, loaded: Loaded | None) -> None:
+    """Have a session hold what it held before a level, with the values of then. Runs no SQL."""
+    before = loaded if loaded is not None else WeakKeyDictionary()
+    for instance in [*session.identity_map.values()]:
+        if inspect(instance) not in before:
+            session.expunge(instance)
+    for state, values in before.items():
+        instance = state.obj()
+        if instance is not None:
+            _put_back(session, instance, values)
+
+
+def _put_back(session: FreshSession, instance: object, values: dict[str, Any]) -> None:
+    state: InstanceState[Any] = inspect(instance)
+    if state.was_deleted:
+        make_transient(instance)
+        make_transient_to_detached(instance)
+        for key, value in values.items():
+            set_committed_value(instance, key, value)
+    if instance not in session:
+        session.add(instance)
+    now = _values(instance)
+    for key in _changed(values, now):
+        set_committed_value(instance, key, values[key])
+    if loaded_since := [key for key in now if key not in values]:
+        session.expire(instance, loaded_since)
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    for key, value in before.items():
+        if key not in now or not _is_same(value, now[key]):
+            yield key
+
+
+def _is_same(before: Any, now: Any) -> bool:
+    if before is now:
+        return True
+    try:
+        return bool(before == now)
+    except Exception:  # noqa: BLE001 - arrays, and types of the user's that compare in another way
+        return False
