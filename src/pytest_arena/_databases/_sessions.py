@@ -48,6 +48,7 @@ class FreshSession(Session):
     wrote = False
     reads = 0  # how often it may have read a row anew
     sessions: Sessions | None = None  # those of the test
+    is_committed_before_requests = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
@@ -160,7 +161,7 @@ class Sessions:
     # Of sync requests that are made in several threads at once.
     _turn: threading.RLock = field(default_factory=threading.RLock)
 
-    def open_sync(self, engine: Engine) -> Session:
+    def open_sync(self, engine: Engine) -> FreshSession:
         """Open a sync session."""
         session = _session_classes(is_sqlmodel="sqlmodel" in sys.modules)[0](engine)
         session.sessions = self
@@ -193,7 +194,7 @@ class Sessions:
         """Commit pending work, so that a request sees it; also under gathered requests."""
         self.commit_sync_sessions()
         async with self._async_turn or nullcontext():
-            for session in filter(_has_work, self._async):
+            for session in filter(_is_to_be_committed, self._async):
                 with _said_whose("await db_session.flush()"):
                     await session.commit()
 
@@ -204,7 +205,8 @@ class Sessions:
             PendingWorkError: the work is in an async session, which cannot be awaited here.
         """
         self.commit_sync_sessions()
-        if any(_fresh(session).has_pending_work for session in self._async):
+        awaited = [_fresh(session) for session in self._async]
+        if any(one.has_pending_work and one.is_committed_before_requests for one in awaited):
             raise PendingWorkError(
                 "a sync request inside an async test, while db_session has work not committed",
                 why="the request would not see it: a sync client cannot await the commit",
@@ -215,7 +217,7 @@ class Sessions:
     def commit_sync_sessions(self) -> None:
         """Commit the pending work of sync sessions."""
         with self._turn:
-            for session in filter(_has_work, self._sync):
+            for session in filter(_is_to_be_committed, self._sync):
                 with _said_whose("db_session.flush()"):
                     session.commit()
 
@@ -243,8 +245,9 @@ class Sessions:
         self._sync = known
 
     def pending(self) -> int:
-        """Return how many instances wait to be written."""
-        return sum(len(each.new) + len(each.dirty) + len(each.deleted) for each in self._all())
+        """Return how many instances wait to be written by sessions that are to be committed."""
+        sessions = [each for each in self._all() if each.is_committed_before_requests]
+        return sum(len(each.new) + len(each.dirty) + len(each.deleted) for each in sessions)
 
     def reads(self) -> int:
         """Return how often they may have read a row."""
@@ -287,8 +290,11 @@ def _said_whose(flush: str) -> Iterator[None]:
         raise
 
 
-def _has_work(session: AsyncSession | FreshSession) -> bool:
-    return session.in_transaction() or _fresh(session).has_pending_work
+def _is_to_be_committed(session: AsyncSession | FreshSession) -> bool:
+    fresh = _fresh(session)
+    if not fresh.is_committed_before_requests:
+        return False
+    return session.in_transaction() or fresh.has_pending_work
 
 
 def _fresh(session: AsyncSession | FreshSession) -> FreshSession:
@@ -322,12 +328,22 @@ class Engines:
         return self._async_on(database) if database.dialect.is_async else self._sync_on(database)
 
     def open_session(
-        self, sessions: Sessions, database: Database, *, wants_async: bool
+        self,
+        sessions: Sessions,
+        database: Database,
+        *,
+        wants_async: bool,
+        commit_before_requests: bool = True,
     ) -> AsyncSession | Session:
         """Open a session on a database."""
+        session: AsyncSession | Session
         if wants_async and database.dialect.is_async:
-            return sessions.open_async(self._async_on(database))
-        return sessions.open_sync(self._sync_on(database))
+            session = sessions.open_async(self._async_on(database))
+            _fresh(session).is_committed_before_requests = commit_before_requests
+        else:
+            session = sessions.open_sync(self._sync_on(database))
+            session.is_committed_before_requests = commit_before_requests
+        return session
 
     def _sync_on(self, database: Database) -> Engine:
         if database not in self._sync:

@@ -110,8 +110,12 @@ class Arena(Generic[S]):
         """The requests to the app under test that this test made, oldest first."""
         return tuple(self._run.ledger.requests)
 
-    def session(self, *, database: str = "") -> S:
+    def session(self, *, database: str = "", commit_before_requests: bool = True) -> S:
         """Open a session on the database, as ``db_session`` is; close it yourself in a fixture.
+
+        In a test, pending work is committed before each request of pytest-arena's clients, also
+        inside ``with arena.session() as session:``. With ``commit_before_requests=False`` the
+        session is left alone: requests do not see what it has not committed.
 
         Async where the app's engine is async and an event loop is running, else sync. An app with
         several databases names one that is not its first: by its file, without the ending.
@@ -131,7 +135,12 @@ class Arena(Generic[S]):
             test.use_app()
         wants_async = running_loop() is not None
         meant = self._run.database(database)
-        session = self._run.engines.open_session(sessions, meant, wants_async=wants_async)
+        session = self._run.engines.open_session(
+            sessions,
+            meant,
+            wants_async=wants_async,
+            commit_before_requests=commit_before_requests,
+        )
         return cast("S", session)
 
     def client(self, **options: Any) -> AsyncClient:
