@@ -214,13 +214,15 @@ def users_trace(error: BaseException) -> str:
 class StoryPart:
     """One part of the story: who wrote, and what. ``changes`` is None where nobody knows.
 
-    ``rows`` says how many of each table are shown; 0 for their number alone.
+    ``rows`` says how many of each table are shown; 0 for their number alone. ``request`` is set
+    where the changes are a request's, without its answer.
     """
 
     title: str
     changes: Changes | None
     rows: int = 8
     notes: tuple[str, ...] = ()
+    request: str = ""
 
 
 _WIDEST_TITLE = 48  # of those that stand below each other
@@ -328,6 +330,12 @@ def show_story(report: Any, parts: list[StoryPart]) -> None:
     """Show what the test has changed, and which of its requests did it."""
     if parts:
         report.sections.append((_STORY, "\n".join(story_lines(parts))))
+
+
+def show_stale(report: Any, lines: list[str]) -> None:
+    """Show which instances of a failed assertion have old values."""
+    if lines:
+        report.sections.append(("arena", "\n".join(lines)))
 
 
 _STORY = "arena: what this test changed (+ inserted, ~ updated, - deleted)"

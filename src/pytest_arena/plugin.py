@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import pytest
 
 from pytest_arena import _fixtures, _others, _report
+from pytest_arena._config._load import is_library
 from pytest_arena._config._options import FLAGS, OPTIONS
 from pytest_arena._config._read import MARKERS, Config, load_config, marker_values
 from pytest_arena._fixtures import RUNS
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
+    from pytest_arena._run._stale_instances import Statement
     from pytest_arena.scenarios._blocks import Scenario
     from pytest_arena.scenarios._plugin import Scenarios
 
@@ -351,11 +353,20 @@ def pytest_runtest_makereport(
         run.ledger.mark_reported(*refused)
         _report.tell_of(report, refused)
     if report.outcome == "failed" and report.when != "teardown":  # then the level is gone
-        _report.show_story(report, run.story())
+        parts = run.story()
+        if call.excinfo is not None and isinstance(call.excinfo.value, AssertionError):
+            _report.show_stale(report, run.stale(_users_statements(call.excinfo), parts))
+        _report.show_story(report, parts)
     if (test := run.current.test) and (report.outcome == "failed" or test.plan.keep == "always"):
         for text in run.reported(report.when, report.outcome):
             report.sections.append(("arena", text))
     return report
+
+
+def _users_statements(excinfo: pytest.ExceptionInfo[BaseException]) -> list[Statement]:
+    """Return the user's statements on the way to an error, each with the variables around it."""
+    entries = [entry for entry in excinfo.traceback if not is_library(str(entry.path))]
+    return [(str(entry.statement), entry.frame.f_locals) for entry in entries]
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

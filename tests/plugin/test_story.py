@@ -15,6 +15,58 @@ if TYPE_CHECKING:
 TITLE = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
 
 
+STALE = """
+import pytest
+from app import Order, Stock
+
+
+@pytest.fixture
+async def order(db_session):
+    order = Order(item="vase")
+    db_session.add(order)
+    await db_session.commit()
+    return order
+
+
+async def test_paid_is_seen(order, client):
+    await client.post("/orders/chair")
+    await client.post("/settle/1")
+    assert order.status == "paid"
+
+
+async def test_refreshed(order, client, db_session):
+    await client.post("/settle/1")
+    await db_session.refresh(order)
+    assert order.status == "lost"
+
+
+async def test_another_cause(order, client):
+    await client.post("/settle/1")
+    assert 0, "as wanted"
+
+
+def test_sync(db_session, test_client):
+    stock = db_session.get(Stock, "chair")
+
+    def check(row):
+        assert row.amount == 4
+
+    test_client.post("/orders/chair")
+    check(stock)
+"""
+
+
+SETTLE = """
+@app.post("/settle/{number}")
+async def settle(number: int, db=Depends(get_db)):
+    order = await db.get(Order, number)
+    order.status = "paid"
+    await db.commit()
+
+
+"""
+
+
 def stories(run: Run) -> list[str]:
     """The story of each test that failed, in the order of the report."""
     parts = re.split(rf"^-+ {re.escape(TITLE)} -+$", run.output, flags=re.MULTILINE)[1:]
@@ -507,3 +559,18 @@ def test_a_secure_cookie_that_http_is_not_sent(example: Example) -> None:
     hint = 'came without session: Secure cookies want base_url="https://testserver"'
     assert [story.count(hint) for story in stories(run)] == [1, 1, 0], run.output
     assert "s3cret" not in "".join(stories(run))
+
+
+@pytest.mark.parametrize("how", HOWS[:2])
+def test_an_instance_that_a_request_has_changed_is_named(example: Example, how: str) -> None:
+    """Where the failed assertion compares it, and it was not read again."""
+    project = shop(example, test_stale=STALE)
+    project = project.change("app.py", "@app.delete", SETTLE + "@app.delete")
+    run = project.run("-p", "no:randomly", env=env_of(how)).expect(1, failed=4)
+    run.says(
+        "`order` (orders id=1) was loaded before POST /settle/1 changed its status: "
+        "`await db_session.refresh(order)`",
+        "`stock` (stock item=chair) was loaded before POST /orders/chair changed its amount: "
+        "`db_session.refresh(stock)`",
+    )
+    assert run.output.count("was loaded before") == 2

@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pluggy import HookRelay
+    from sqlalchemy.engine import Dialect
 
     from pytest_arena._config._read import Config
     from pytest_arena._product import Database
     from pytest_arena._report import StoryPart
     from pytest_arena._run._processes import Process
+    from pytest_arena._run._stale_instances import Statement
     from pytest_arena._values import Plan
 
 
@@ -312,6 +314,19 @@ class ArenaRun:
     def story(self) -> list[StoryPart]:
         """Return what the test that runs has changed so far."""
         return _story.story_parts(self.test) if self.test is not None else []
+
+    def stale(self, statements: Sequence[Statement], parts: Sequence[StoryPart]) -> list[str]:
+        """Return a line for each instance that a failed test compares and a request has changed."""
+        if not any(part.request and part.changes for part in parts):
+            return []
+        from pytest_arena._run._stale_instances import stale_lines  # noqa: PLC0415 - a failed test's
+
+        def dialect() -> Dialect:
+            return self.engines.engine(self.database()).dialect
+
+        return stale_lines(
+            statements, parts, dialect, is_async=self.current.running().plan.is_async
+        )
 
     def ways_to_look(self) -> list[str]:
         """Return the commands that open the databases which somebody has connected to."""

@@ -125,7 +125,8 @@ class _Telling:
             return StoryPart(f"{len(turns):,} requests more, together", changes, rows=0)
         [turn] = turns
         told = (*map(lost_words, turn.lost), *_hints(turn, self._askers))
-        return StoryPart(_requests(turn), changes, notes=told)
+        asked = " and ".join(f"{record.method} {record.path}" for record in turn.records[:_NAMED])
+        return StoryPart(_requests(turn), changes, notes=told, request=asked)
 
     def _changes(
         self, since: StoryMoment | None = None, until: StoryMoment | None = None, *, depth: int = 0
