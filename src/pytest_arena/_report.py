@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import traceback
 from dataclasses import dataclass, replace
 from itertools import groupby
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._config._load import is_library
+from pytest_arena._config._load import is_library, package_of
 from pytest_arena.errors import ArenaError, NotWritten, TemplateError, causes, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pytest_arena._changes import Changes
     from pytest_arena._ledger import TestFacts
@@ -300,6 +302,57 @@ def show_users_lines(report: Any, excinfo: Any, option: Any) -> None:
             crash.path, crash.lineno = str(users[-1].path), users[-1].lineno + 1
     if isinstance(excinfo.value, TemplateError) and (cause := excinfo.value.__cause__):
         report.sections.append(("arena: where the build failed", users_trace(cause)))
+
+
+def fold_library_frames(report: Any, raised: BaseException, option: Any) -> None:
+    """Show the test's lines and the app's; fold each run of frames of libraries into one line.
+
+    Called where a request of the test ended in an error that the app raised.
+    """
+    is_readable = option.tbstyle in {"auto", "long", "short"} and not option.fulltrace
+    if not is_readable or isinstance(raised, ArenaError):
+        return
+    for traceback_shown, *_ in getattr(report.longrepr, "chain", ()):
+        if traceback_shown.style != "native":
+            traceback_shown.reprentries = list(_folded(traceback_shown.reprentries))
+
+
+def _folded(entries: Iterable[Any]) -> Iterator[Any]:
+    for is_of_library, group in groupby(entries, key=_is_of_library):
+        run = list(group)
+        if not is_of_library:
+            yield from run
+            continue
+        hidden = replace(run[-1], reprfuncargs=None, reprlocals=None, reprfileloc=None)
+        yield replace(hidden, lines=[_folded_line(run)], style="value")
+        error_lines = [line for line in run[-1].lines if line.startswith(_ERROR_MARK)]
+        if error_lines:
+            texts = dedent("\n".join(line.removeprefix("E") for line in error_lines)).splitlines()
+            yield replace(hidden, lines=[_ERROR_MARK + text for text in texts], style="short")
+
+
+_ERROR_MARK = "E   "  # pytest's, before each line of an error's text
+
+
+def _is_of_library(entry: Any) -> bool:
+    return bool(file := _file_of(entry)) and is_library(file)
+
+
+def _file_of(entry: Any) -> str:
+    """Return the file of a frame, which pytest may show from the current folder."""
+    if entry.reprfileloc is None:
+        return ""
+    shown = str(entry.reprfileloc.path)
+    is_generated = shown.startswith("<")
+    return shown if is_generated else os.path.abspath(shown)  # noqa: PTH100 - links stay as they are
+
+
+def _folded_line(entries: list[Any]) -> str:
+    packages = (package_of(_file_of(entry)) for entry in entries)
+    names = list(dict.fromkeys(name for name in packages if name)) or ["Python's own modules"]
+    count = len(entries)
+    noun, pronoun = ("frame", "it") if count == 1 else ("frames", "them")
+    return f"    {count} {noun} of {', '.join(names)}: `--full-trace` shows {pronoun}"
 
 
 def _show_short_name(longrepr: Any, error: ArenaError) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from pathlib import Path
 
 # A pattern of the blanks and comments before a statement's first word. There is one way only to
 # read them: if a comment could go on after its end, many would be tried in any combination.
@@ -29,6 +30,14 @@ class CodeLine:
     def __str__(self) -> str:
         source = linecache.getline(self.file, self.number).strip()
         return f"{self.file}:{self.number}" + (f"  {source}" if source else "")
+
+    @property
+    def short(self) -> str:
+        """Return the file, from the current folder if it is inside of that, and the number."""
+        file = Path(self.file)
+        if file.is_relative_to(Path.cwd()):
+            file = file.relative_to(Path.cwd())
+        return f"{file}:{self.number}"
 
 
 @dataclass(frozen=True, slots=True)

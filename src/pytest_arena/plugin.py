@@ -344,6 +344,8 @@ def pytest_runtest_makereport(
     if call.excinfo is not None:
         run.ledger.mark_reported(*causes(call.excinfo.value))
         _report.show_users_lines(report, call.excinfo, item.config.option)
+        if run.test is not None and run.test.was_broken_by(call.excinfo.value):
+            _report.fold_library_frames(report, call.excinfo.value, item.config.option)
         _report.explain(report, call.excinfo.value, run.missing_schema, run.explained)
     if report.outcome == "failed" and report.when == "call":
         raised = call.excinfo.value if call.excinfo else None

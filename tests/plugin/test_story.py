@@ -170,6 +170,7 @@ then, outside of requests  orders +1
     + orders id=8  item='never committed' status='new' NULL: note, api_token
 POST /breaks raised LookupError  visits +1
     + visits id=1  path='/breaks'
+    raised LookupError: no such thing (app.py:84)
 then, outside of requests  orders +1
     + orders id=9  item='last' status='new' NULL: note, api_token"""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app import _exchange as exchanges
+from pytest_arena._config._load import blame
 from pytest_arena._ledger import Request
 from pytest_arena._origin import WORK, watch_what_is_begun
 from pytest_arena._process import running_loop, when_imported
@@ -206,10 +207,22 @@ def reporting(
                 await hooks.door.enter(asked, app, scope, receive, send)
         except Exception as error:
             if not exchanges.is_disconnect(error):
+                _note_raised(error)
                 hooks.broke(f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}", error)
             raise
 
     return reporting_app
+
+
+def _note_raised(error: Exception) -> None:
+    """Write into the record of the request what the app raised, and in which of its lines."""
+    sent_requests = HOPS.get(None)
+    if sent_requests:
+        first_line = exchanges.told(error).partition("\n")[0]
+        line = blame(error)
+        sent_requests[-1].raised = (
+            f"{first_line} ({line.short})" if line is not None else first_line
+        )
 
 
 class AsyncClient(_Base):

@@ -209,9 +209,10 @@ def blame(error: BaseException) -> CodeLine | None:
     return CodeLine(frames[-1].filename, frames[-1].lineno or 0) if frames else None
 
 
+_OURS = str(Path(__file__).parent.parent) + os.sep
 _LIBRARIES = (
     "<",
-    str(Path(__file__).parent.parent) + os.sep,
+    _OURS,
     sysconfig.get_path("stdlib") + os.sep,
     sysconfig.get_path("platstdlib") + os.sep,
     sysconfig.get_path("scripts") + os.sep,  # the command `pytest` itself
@@ -223,3 +224,12 @@ def is_library(file: str) -> bool:
     """Whether a file is the standard library's, an installed package's, or ours."""
     is_compiled = file.endswith((".pyx", ".pxd", ".pxi"))  # Cython's, of no folder
     return is_compiled or file.startswith(_LIBRARIES) or any(name in file for name in _INSTALLED)
+
+
+def package_of(file: str) -> str:
+    """Return the package that a library's file belongs to; "" for the standard library."""
+    for folder in _INSTALLED:
+        _, is_installed, inside = file.rpartition(folder)
+        if is_installed:
+            return inside.partition(os.sep)[0].removesuffix(".py")
+    return "pytest_arena" if file.startswith(_OURS) else ""

@@ -197,6 +197,8 @@ def _gathered(turns: list[Turn]) -> Iterator[list[Turn]]:
 def _hints(turn: Turn, askers: Mapping[tuple[str, str], str]) -> Iterator[str]:
     """What may have come from a cache of the process, and which cookies did not go out."""
     for record in turn.records:
+        if record.raised:
+            yield f"raised {record.raised}"
         first = askers.get((record.method, record.path))
         if first is not None and turn.is_quiet and turn.went_well:
             yield f"sent no statement; in {first} it did: from a cache? Empty it by a hook"

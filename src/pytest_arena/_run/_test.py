@@ -12,7 +12,7 @@ from pytest_arena._app._app_errors import no_asyncio
 from pytest_arena._app._client import Door, Hooks
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._process import running_loop
-from pytest_arena.errors import PendingWorkError, impossible
+from pytest_arena.errors import PendingWorkError, causes, impossible
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -352,6 +352,11 @@ class RunningTest(Hooks):
     def broke(self, request: str, error: Exception) -> None:
         """The app has raised instead of answering."""
         self.broken.append((request, error))
+
+    def was_broken_by(self, raised: BaseException) -> bool:
+        """Return whether an error of the test is one that the app raised in a request."""
+        raised_by_app = [error for _, error in self.broken]
+        return any(cause is error for cause in causes(raised) for error in raised_by_app)
 
     # What else happens to it.
 
