@@ -39,6 +39,7 @@ class Request:
     until it is closed."""
     began: float = field(default=0.0, repr=False)
     turn: Any = field(default=None, repr=False)  # of the test's story
+    answer: Any = field(default=None, repr=False)  # where it was sent before its commit
     raised: str = field(default="", repr=False)  # what the app raised, and the app's line
     unsent: str = field(default="", repr=False)  # cookies that the client has, and did not send
     is_open: bool = field(default=False, repr=False)  # its answer is still read

@@ -14,7 +14,8 @@
     ├─ LeakError                             something was left behind
     │   ├─ ConnectionLeak              A602  a connection was not given back
     │   ├─ LostWriteError              A603  the app has written and never committed
-    │   └─ LateWorkError               A604  work of a request has outlived its test
+    │   ├─ LateWorkError               A604  work of a request has outlived its test
+    │   └─ LateCommitError             A605  an answer was sent before its commit
     ├─ ClientError                           a client of ours cannot do what it is asked for
     │   ├─ PendingWorkError            A701  a sync request would miss uncommitted work
     │   ├─ LifespanError               A702  the app's start-up or shutdown failed
@@ -43,6 +44,7 @@ __all__ = [
     "ConfigError",
     "ConnectionLeak",
     "IsolationError",
+    "LateCommitError",
     "LateWorkError",
     "LeakError",
     "LifespanError",
@@ -211,6 +213,12 @@ class LateWorkError(LeakError):
     """Work that a request had begun still went on, or was cut off, when its test had ended."""
 
     code = "A604"
+
+
+class LateCommitError(LeakError):
+    """A request was answered before what it wrote was committed."""
+
+    code = "A605"
 
 
 class ClientError(ArenaError):

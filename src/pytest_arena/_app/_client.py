@@ -60,6 +60,20 @@ class Door(Protocol):
         """A client of ours has its answer; ``response.extensions["arena"]`` is the request."""
 
 
+class AnswerNotes(Protocol):
+    """Notes when an answer is sent, to compare that with the commits of its request."""
+
+    @property
+    def is_early(self) -> bool:
+        """Whether it was sent before the work of the request was committed."""
+
+    def note_sent(self, message: Mapping[str, Any]) -> None:
+        """Note a message that the app has sent."""
+
+    def end(self, error: Exception | None) -> None:
+        """Note that the app has returned, or what it has raised."""
+
+
 class Hooks:
     """What the arena wants around each request of our clients.
 
@@ -98,6 +112,13 @@ class Hooks:
 
     def ended(self) -> None:
         """Called once when the client has its answer, after ``requested`` for each hop."""
+
+    def answering(self) -> AnswerNotes | None:
+        """Called in the app's task before it answers; returns who notes what it sends."""
+        return None
+
+    def answered_early(self, request: Request, answer: AnswerNotes) -> None:
+        """Called where an answer was sent before what the request wrote was committed."""
 
     def broke(self, request: str, error: Exception) -> None:
         """Called where an app raises instead of answering, whatever the client makes of it."""
@@ -201,10 +222,11 @@ def reporting(
         if begin is not None:
             send = begin(scope, send)
         try:
-            if hooks.door is None:
-                await app(scope, receive, send)
-            else:
-                await hooks.door.enter(asked, app, scope, receive, send)
+            with _noting_answer(hooks, send) as noting:
+                if hooks.door is None:
+                    await app(scope, receive, noting)
+                else:
+                    await hooks.door.enter(asked, app, scope, receive, noting)
         except Exception as error:
             if not exchanges.is_disconnect(error):
                 _note_raised(error)
@@ -212,6 +234,34 @@ def reporting(
             raise
 
     return reporting_app
+
+
+@contextmanager
+def _noting_answer(hooks: Hooks, send: Any) -> Iterator[Any]:
+    """Compare when the answer is sent with when the work of its request is committed.
+
+    Yields the ``send`` for the app.
+    """
+    answer = hooks.answering()
+    if answer is None:
+        yield send
+        return
+
+    async def noting(message: Any) -> None:
+        await send(message)
+        answer.note_sent(message)
+
+    raised: Exception | None = None
+    try:
+        yield noting
+    except Exception as error:
+        raised = None if exchanges.is_disconnect(error) else error
+        raise
+    finally:
+        answer.end(raised)
+        sent_requests = HOPS.get(None)
+        if answer.is_early and sent_requests:
+            hooks.answered_early(sent_requests[-1], answer)
 
 
 def _note_raised(error: Exception) -> None:

@@ -127,6 +127,17 @@ OPTIONS = (
         metavar="WHAT",
     ),
     Option(
+        "late_commits",
+        "warn",
+        "What becomes of a test whose request was answered before what it wrote was committed, as "
+        "FastAPI does where a dependency commits after its yield: warn (default) tells it at the "
+        "end and fails the test if the commit fails, fail makes the test fail always, off tells it "
+        "in the report of a failed test alone.",
+        "fail",
+        ("warn", "fail", "off"),
+        metavar="WHAT",
+    ),
+    Option(
         "settle",
         "1",
         "How many seconds a test that passed waits at its end for the work that its requests have "

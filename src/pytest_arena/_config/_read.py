@@ -37,6 +37,7 @@ class Config:
     login: str
     lifespan: str
     lost_writes: str
+    late_commits: str
     settle: float
     late: str
     lock_timeout: float

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event
 from sqlalchemy.orm.session import Session, _sessions
 
+from pytest_arena._gate._answers import ANSWER
 from pytest_arena._origin import WORK
 from pytest_arena._process import alive
 from pytest_arena._product import Aim, Handle, Key, Live, nothing
@@ -51,6 +52,7 @@ class Written:
     parts: list[Part] = field(default_factory=list)
     savepoints: dict[str, int] = field(default_factory=dict)  # how many parts there were by then
     has_failed: bool = False  # a statement; until its savepoint is rolled back
+    is_over: bool = False  # it was committed, or rolled back
 
     def __str__(self) -> str:
         rows = sum(rows or 1 for _, rows, _ in self.parts)
@@ -369,7 +371,14 @@ def watch_sessions() -> None:
     for reference in _sessions.valuerefs():  # for the reason that `alive` gives
         if (session := reference()) is not None:
             _begin(session)
-    event.listen(Session, "after_transaction_create", lambda session, _: _begin(session))
+    event.listen(Session, "after_transaction_create", _on_transaction)
+
+
+def _on_transaction(session: Session, _: object) -> None:
+    _begin(session)
+    answer = ANSWER.get()
+    if answer is not None:
+        answer.note_session(session)
 
 
 def _begin(session: Session) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from pytest_arena._gate._answers import ANSWER
 from pytest_arena._gate._registry import INFO, ConnectionRecord, Part, Registry, Written
 from pytest_arena._origin import WORK, user_line
 from pytest_arena._product import ROOMS, Core, Key
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._changes import NamedValues
+    from pytest_arena._gate._answers import RequestAnswer
 
 
 # What a statement says of itself.
@@ -261,6 +263,9 @@ class LostWrites:
             return
         if info.written is None:
             info.written = Written(user_line(), self._core.serial())
+            answer = ANSWER.get()
+            if answer is not None:
+                answer.note_write(info.written)
             if (doings := _doings()) is not None:
                 doings.opened = [*doings.still_open(), (info, info.written)]
         times = len(parameters) if context.executemany else 1
@@ -317,14 +322,40 @@ def watch_writes(dialect: Dialect, lost: Callable[[], LostWrites]) -> None:
 
     def do_commit(pooled: Any) -> None:
         lost().refuse_late()
-        _ended(pooled)
-        commit(pooled)
+        answer = ANSWER.get()
+        if answer is None:
+            _ended(pooled)
+            commit(pooled)
+        else:
+            _commit_for(answer, commit, pooled)
 
     def do_rollback(pooled: Any) -> None:
         lost().rolled_back(pooled)
         roll_back(pooled)
 
     instance.do_commit, instance.do_rollback = do_commit, do_rollback
+
+
+def _commit_for(answer: RequestAnswer, commit: Callable[[Any], None], pooled: Any) -> None:
+    """Commit the work of a request; have its answer compare the two moments."""
+    info = _info_of(pooled)
+    written = info.written if info is not None else None
+    if info is None or written is None:
+        commit(pooled)
+        return
+    # An autocommitted transaction is not open any more.
+    is_open = info.handle is not None and info.handle.is_begun
+    _ended(pooled)
+    written.is_over = False  # until the database has committed it
+    try:
+        commit(pooled)
+    except BaseException as error:
+        answer.note_error(error)
+        raise
+    finally:
+        written.is_over = True
+    if is_open:
+        answer.note_commit(written, pooled)
 
 
 def _executing(execute: Callable[..., Any], lost: Callable[[], LostWrites]) -> Any:
@@ -336,6 +367,9 @@ def _executing(execute: Callable[..., Any], lost: Callable[[], LostWrites]) -> A
             execute(cursor, statement, *rest, **named)
         except BaseException as error:
             lost().explain(error, _failed(context))
+            answer = ANSWER.get()
+            if answer is not None:
+                answer.note_error(error)
             raise
         if _finders:
             _note_statement(statement, context)
@@ -400,6 +434,8 @@ def _info_of(pooled: Any) -> ConnectionRecord | None:
 
 
 def _end(info: ConnectionRecord) -> None:
+    if info.written is not None:
+        info.written.is_over = True
     info.written = None
     info.changes = info.handle.changes() if info.handle else 0
 

@@ -76,6 +76,7 @@ class ArenaRun:
         self.serials = count(1)
         self._process = os.getpid()
         self._told_lost: dict[str, str] = {}
+        self._told_early: dict[str, str] = {}  # answers, by the line of the late commit
         self._endless: set[str] = set()
         # Which test was the first whose request has sent a statement, by method and path.
         self._askers: dict[tuple[str, str], str] = {}
@@ -183,6 +184,7 @@ class ArenaRun:
 
     def _know_requests(self, test: RunningTest) -> None:
         self._tell_lost_writes(test)
+        self._tell_late_commits(test)
         for one in [one for turn in test.turns if not turn.is_quiet for one in turn.records]:
             self._askers.setdefault((one.method, one.path), test.plan.name)
 
@@ -197,6 +199,20 @@ class ArenaRun:
             told = f"{_story.asked_and_answered(request)} {_story.lost_words(one)}"
             # Once: the app's line is what has to be mended.
             self.ledger.note(f"{{test}}: {self._told_lost.setdefault(one.line, told)}")
+
+    def _tell_late_commits(self, test: RunningTest) -> None:
+        """Note or raise what the report of a failed test says itself."""
+        if test.failed or self.config.late_commits == "off":
+            return
+        for request, answer in test.early_answers:
+            if answer.error is not None or self.config.late_commits == "fail":
+                test.errors.append(_story.late_commit(request, answer))
+                return
+        for request, answer in test.early_answers:
+            # Once: the app's line is what has to be mended.
+            line = _story.line_of_late_commit(answer)
+            words = self._told_early.setdefault(line, _story.early_words(request, answer))
+            self.ledger.note(f"{{test}}: {words}")
 
     def _facts(self, test: RunningTest) -> TestFacts:
         keys = self.connections.used

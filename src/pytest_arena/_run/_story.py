@@ -9,11 +9,12 @@ from pytest_arena._changes import Changes
 from pytest_arena._gate._registry import sessions_in_use, unflushed
 from pytest_arena._report import StoryPart
 from pytest_arena._run._test import FIRST, LAST, RunningTest, StoryMoment, Turn
-from pytest_arena.errors import LostWriteError, redact
+from pytest_arena.errors import LateCommitError, LostWriteError, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from pytest_arena._gate._answers import RequestAnswer
     from pytest_arena._gate._writes import LostWrite
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
@@ -197,6 +198,9 @@ def _gathered(turns: list[Turn]) -> Iterator[list[Turn]]:
 def _hints(turn: Turn, askers: Mapping[tuple[str, str], str]) -> Iterator[str]:
     """What may have come from a cache of the process, and which cookies did not go out."""
     for record in turn.records:
+        if record.answer is not None:
+            status, line = record.answer.status, line_of_late_commit(record.answer)
+            yield f"answered {status} before its commit ({line})"
         if record.raised:
             yield f"raised {record.raised}"
         first = askers.get((record.method, record.path))
@@ -239,4 +243,36 @@ def lost_write(request: Request, lost: LostWrite) -> LostWriteError:
         cause=str(lost.line),
         fix="await session.commit() before the answer; where it is meant to be lost, roll back: "
         "session.rollback()",
+    )
+
+
+def line_of_late_commit(answer: RequestAnswer) -> str:
+    """Return the app's line that committed after the answer, or that failed to."""
+    lines = [*answer.late_commits, answer.error_line]
+    known_lines = [line.short for line in lines if line is not None]
+    return known_lines[0] if known_lines else "in a line that cannot be seen"
+
+
+def early_words(request: Request, answer: RequestAnswer) -> str:
+    """Return the answer and its commit: ``POST /orders answered 201 before its commit (…)``."""
+    asked = f"{request.method} {request.path}"
+    return f"{asked} answered {answer.status} before its commit ({line_of_late_commit(answer)})"
+
+
+def late_commit(request: Request, answer: RequestAnswer) -> LateCommitError:
+    """Return the error of a test whose request was answered before its commit."""
+    asked = f"{request.method} {request.path}"
+    what = f"{asked} answered {answer.status} before its commit"
+    why = "who asks next may not see the row; where the commit fails, nobody is told"
+    if answer.error is not None:
+        first_line = str(answer.error).partition("\n")[0]
+        what += f", and then raised {type(answer.error).__name__}: {first_line}"
+        why = f"in production the client has got {answer.status}, and is not told of the error"
+    return LateCommitError(
+        what,
+        why=why,
+        cause=f"{line_of_late_commit(answer)}: FastAPI runs the code behind `yield` after the "
+        "answer",
+        fix='await session.commit() in the endpoint, or Depends(get_db, scope="function"), which '
+        "FastAPI has since 0.121",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from pytest_arena._cli.doctor._surroundings import surroundings
@@ -287,3 +287,12 @@ def stored_in(nodes: Iterable[ast.AST]) -> set[str]:
 def call_names(nodes: Iterable[ast.AST]) -> set[str]:
     """The dotted names of all that is called among these nodes."""
     return {dotted(each.func) for each in of_kind(ast.Call, nodes)}
+
+
+@cache
+def functions_in(text: str) -> list[AnyFunction]:
+    """The functions of a module of the app; none where it cannot be parsed."""
+    try:
+        return [node for node in ast.parse(text).body if isinstance(node, AnyFunction)]
+    except SyntaxError:
+        return []

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._cli.doctor._code import (
     WIDE,
+    AnyFunction,
     AnyWith,
     Code,
+    all_below,
     dotted,
+    functions_in,
     given,
     last_name,
     of_kind,
@@ -553,3 +556,66 @@ def session_for_many_tests(code: Code) -> Findings:
             name = dotted(node.value)
             if name in sessions and re.search(r"(?i)session|db", name):
                 yield Finding(node, fixture.node.name)
+
+
+@rule("ARD409", "commit-behind-yield", "import", "yield")
+def commit_behind_yield(code: Code) -> Findings:
+    """A dependency commits behind its `yield`.
+
+    FastAPI runs that code after the answer, but for its versions 0.106 to 0.117. The client has its
+    201 before the row is committed: what it asks next may not find the row, and where the commit
+    fails, nobody is told. In-process clients wait for the commit, so that tests do not see it.
+
+    Instead: `await session.commit()` in the endpoint, or
+    `Depends(get_db, scope="function")`, which FastAPI has since 0.121.
+
+    Fails:
+
+        from app.db import get_db
+
+        # file: app/db.py
+        async def get_db():
+            async with session_maker() as session:
+                yield session
+                await session.commit()
+
+    Passes:
+
+        from app.db import get_db
+
+        # file: app/db.py
+        async def get_db():
+            async with session_maker() as session:
+                yield session
+    """
+    for node in code.defined.values():
+        if _commits_behind_yield(node) and not _ends_early(node.name, code.text):
+            yield Finding(node, node.name)
+    for name, statement in code.import_lines.items():
+        text, defined_name = code.around.defining(code.imports[name])
+        if "yield" not in text or _ends_early(name, code.text + text):
+            continue
+        for function in functions_in(text):
+            if function.name == defined_name and _commits_behind_yield(function):
+                yield Finding(statement, name)
+
+
+def _ends_early(name: str, text: str) -> bool:
+    return bool(re.search(rf"""\b{name},\s*scope=["']function""", text))
+
+
+def _commits_behind_yield(function: AnyFunction) -> bool:
+    """Whether it yields a session and then commits. A decorated one may be no dependency."""
+    if function.decorator_list:
+        return False
+    nodes = all_below(*function.body)
+    yields = [(dotted(each.value), each.lineno) for each in of_kind(ast.Yield, nodes)]
+    for call in of_kind(ast.Call, nodes):
+        owner, _, method = dotted(call.func).rpartition(".")
+        if method == "commit" and any(owner == name and call.lineno > n for name, n in yields):
+            return True
+    names = {name for name, _ in yields if name}
+    return any(
+        last_name(item.context_expr) == "begin" and dotted(item.optional_vars) in names
+        for item in of_kind(ast.withitem, nodes)
+    )

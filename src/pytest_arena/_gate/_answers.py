@@ -1,0 +1,163 @@
+"""Which requests were answered before their transactions were committed?
+
+FastAPI runs the code behind a dependency's ``yield`` after the answer, and so may a middleware do.
+The gate sees each commit; the client sees each message of an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakSet
+
+from pytest_arena._config._load import blame, is_library, package_of
+from pytest_arena._origin import user_line
+from pytest_arena._process import running_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.orm import Session
+
+    from pytest_arena._values import CodeLine
+
+
+class OpenWrites(Protocol):
+    """What a transaction has written."""
+
+    is_over: bool  # it was committed, or rolled back
+
+
+@dataclass(slots=True, eq=False)
+class RequestAnswer:
+    """The answer to one request, and the work that was not committed when it was sent.
+
+    Work that begins after the answer is none of it, as a background task's transaction. Nor is work
+    of a task that the app's code has created: the request does not wait for it.
+    """
+
+    status: int | None = None
+    is_sent: bool = False  # the client has all of it
+    late_commits: list[CodeLine | None] = field(default_factory=list)
+    error: BaseException | None = None  # what a late commit, or the code around it, has raised
+    error_line: CodeLine | None = None
+    _task: object = field(default_factory=asyncio.current_task)  # that calls the app
+    _token: Token[Any] | None = None
+    _is_over: bool = False  # the app has returned from the request
+    _body_size: int | None = None  # as the header says it
+    _bytes_sent: int = 0
+    _sessions: WeakSet[Session] = field(default_factory=WeakSet)  # used by the request
+    _writes: list[OpenWrites] = field(default_factory=list)  # made by the request
+    _late_sessions: list[Session] = field(default_factory=list)  # with work when it was sent
+    _late_writes: list[OpenWrites] = field(default_factory=list)  # not committed when it was sent
+
+    @property
+    def is_early(self) -> bool:
+        """Whether it was sent before work of the request was committed, or could not be."""
+        return bool(self.late_commits) or self.error is not None
+
+    @classmethod
+    def begin(cls) -> RequestAnswer:
+        """Return the answer that the app begins in this task."""
+        answer = cls()
+        answer._token = ANSWER.set(answer)
+        return answer
+
+    # What the client sees.
+
+    def note_sent(self, message: Mapping[str, Any]) -> None:
+        """Note a message that the app has sent. With the last byte of the body the answer is sent.
+
+        A middleware may send an empty message after that, when the app has finished.
+        """
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            sizes = [value for name, value in message.get("headers", ()) if name == _BODY_SIZE]
+            self._body_size = int(sizes[0]) if sizes else None
+        elif message["type"] == "http.response.body" and not self.is_sent:
+            self._bytes_sent += len(message.get("body", b""))
+            is_whole = self._body_size is not None and self._bytes_sent >= self._body_size
+            if is_whole or not message.get("more_body", False):
+                self._note_end()
+
+    def _note_end(self) -> None:
+        self.is_sent = True
+        self._late_writes = [written for written in self._writes if not written.is_over]
+        self._late_sessions = [
+            session
+            for session in list(self._sessions)
+            if session.new or session.dirty or session.deleted
+        ]
+
+    def end(self, error: Exception | None) -> None:
+        """Note that the app has returned, or what it has raised."""
+        if error is not None and self._has_late_work:
+            self.error = error
+            self.error_line = blame(error) or self.error_line
+        self._is_over = True
+        self._sessions.clear()
+        self._late_sessions.clear()
+        if self._token is not None:
+            ANSWER.reset(self._token)
+
+    # What the gate sees.
+
+    def note_session(self, session: Session) -> None:
+        """A session of the request begins a transaction."""
+        if not self.is_sent and self._is_at_work():
+            self._sessions.add(session)
+
+    def note_write(self, written: OpenWrites) -> None:
+        """A transaction of the request has written for the first time."""
+        if not self.is_sent and self._is_at_work():
+            self._writes.append(written)
+
+    def note_commit(self, written: OpenWrites, pooled: object) -> None:
+        """A transaction with writes was committed on this connection."""
+        if self._has_late_work and (written in self._late_writes or self._is_late(pooled)):
+            self.late_commits.append(user_line())
+            self.error = None
+
+    def note_error(self, error: BaseException) -> None:
+        """A statement or a commit of the request has failed."""
+        if self._has_late_work:
+            self.error = error
+            self.error_line = user_line()
+
+    def _is_at_work(self) -> bool:
+        """Return whether the request does this, or a middleware's task for it.
+
+        A task of SQLAlchemy's may belong to any task of the app's: it leaves a block of a session.
+        """
+        task = asyncio.current_task() if running_loop() is not None else None
+        if task is None or task is self._task:
+            return True
+        code = getattr(task.get_coro(), "cr_code", None)
+        if code is None:
+            return True
+        return is_library(code.co_filename) and package_of(code.co_filename) != "sqlalchemy"
+
+    @property
+    def _has_late_work(self) -> bool:
+        has_work = bool(self._late_writes or self._late_sessions)
+        return self.is_sent and has_work and not self._is_over
+
+    def _is_late(self, pooled: object) -> bool:
+        """Return whether a connection is in the transaction of a session with late work."""
+        transactions = [session.get_transaction() for session in self._late_sessions]
+        return any(
+            connection.connection is pooled
+            for transaction in transactions
+            if transaction is not None
+            # SQLAlchemy has no public way from a session to its connections.
+            for connection, *_ in transaction._connections.values()  # noqa: SLF001 - as above
+        )
+
+
+_BODY_SIZE = b"content-length"
+
+ANSWER: ContextVar[RequestAnswer | None] = ContextVar(
+    "arena: the answer that is made here", default=None
+)
