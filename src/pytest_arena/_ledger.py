@@ -49,6 +49,7 @@ class Request:
     route: str = field(default="", repr=False)
     body: bytes | None = field(default=None, repr=False)  # what was sent, where somebody wants it
     is_login: bool = field(default=False, repr=False)  # part of the login of a client of ours
+    is_by_browser: bool = field(default=False, repr=False)  # an icon, an image: no script asked
     is_preparation: bool = field(default=False, repr=False)  # made in set-up, or in a Given block
     is_at_once: bool = field(default=False, repr=False)  # while another one was under way
     is_answered: bool = field(default=False, repr=False)
@@ -58,6 +59,11 @@ class Request:
     until: Any = field(default=None, repr=False)  # nor its last
     doings: Any = field(default=None, repr=False)  # what statements have done in it
     marks: dict[Any, int] = field(default_factory=dict, repr=False)  # of the test's own, by then
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is evidence: no part of a login, and not made by a browser itself."""
+        return not self.is_login and not self.is_by_browser
 
     @property
     def before(self) -> Any:

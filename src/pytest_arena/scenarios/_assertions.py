@@ -8,7 +8,7 @@ import linecache
 import re
 import sys
 import unittest
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -70,6 +70,7 @@ def _is_heard(config: Any) -> bool:
 @contextmanager
 def heard(instruments: Instruments, item: Any) -> Iterator[None]:
     """Around a test's call: tell of each assertion of it that passes."""
+    _hear_playwright(item.config)
     before = getattr(asserting, "_assertion_pass", None)  # not there: `enable` has said so
     listener = _Listener(instruments, str(item.config.rootpath), before)
     asserting._assertion_pass = listener  # noqa: SLF001 - as above
@@ -215,7 +216,7 @@ def _others_too() -> Callable[[], None]:
     return patches.close
 
 
-def _asserts(kind: type, prefix: str) -> list[str]:
+def _asserts(kind: type, prefix: str | tuple[str, ...]) -> list[str]:
     return [name for name, one in vars(kind).items() if name.startswith(prefix) and callable(one)]
 
 
@@ -242,6 +243,60 @@ def _calling(check: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return checked
+
+
+_PLAYWRIGHT = ("playwright.sync_api._generated", "playwright.async_api._generated")
+_expecting: set[str] = set()  # modules of Playwright's whose assertions are heard
+
+
+def _hear_playwright(config: Any) -> None:
+    """Record each passing ``expect(locator).to_have_text(…)``, if Playwright is imported.
+
+    Plugins, conftest files and test files import it, so no time before a test's call is too early.
+    """
+    for name in _unheard_playwright():
+        _expecting.add(name)
+        patches = ExitStack()
+        config.add_cleanup(patches.close)
+        config.add_cleanup(functools.partial(_expecting.discard, name))
+        for kind in _assertion_classes(sys.modules[name]):
+            for check in _asserts(kind, ("to_", "not_to_")):
+                wrapper = _expectation(vars(kind)[check])
+                patches.enter_context(mock.patch.object(kind, check, wrapper))
+
+
+def _unheard_playwright() -> set[str]:
+    """Return the imported modules whose assertions are not heard yet."""
+    return set(_PLAYWRIGHT) & sys.modules.keys() - _expecting
+
+
+def _assertion_classes(module: ModuleType) -> list[type]:
+    names = ("PageAssertions", "LocatorAssertions", "APIResponseAssertions")
+    classes = [getattr(module, name, None) for name in names]
+    return [kind for kind in classes if isinstance(kind, type)]
+
+
+def _expectation(check: Callable[..., Any]) -> Callable[..., Any]:
+    if not inspect.iscoroutinefunction(check):
+        return _calling(check)
+
+    @functools.wraps(check)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        # Read here: a task that awaits the coroutine later is called by the event loop.
+        caller = sys._getframe(1)  # noqa: SLF001 - as above
+        checking: Any = _awaited(functools.partial(check, *args, **kwargs), caller)
+        checking.__qualname__ = check.__qualname__  # Python warns of it if it is never awaited
+        return checking
+
+    return checked
+
+
+async def _awaited(check: Callable[[], Coroutine[Any, Any, None]], caller: FrameType) -> None:
+    __tracebackhide__ = True
+    await check()
+    if _listeners:
+        _listeners[-1].passed(caller)
 
 
 # What does the line say that asserts, and may a test have asserted unheard?
@@ -308,6 +363,8 @@ def unheard(item: Any) -> str:
         node = function_of(one.__code__)
         if raised := _RAISED.search(ast.unparse(node) if node else ""):
             return f"nobody hears that `{raised[1]}` is not reached: assert what it is about"
+    if _unheard_playwright():
+        return "nobody hears what expect() finds: import Playwright outside of the test function"
     known = {*(one.__name__ for one in used), *_HEARD}
     others = (name for name in _names(function) if name.lower().startswith("assert"))
     name = next((one for one in others if one not in known), "")

@@ -69,7 +69,7 @@ class Breaking:
 
     def begins(self, request: Request) -> None:
         """A request is about to be answered; what was pending is committed."""
-        if request.is_login:
+        if not request.is_counted:
             return
         with self._lock:
             self._first = self._first if self._under_way else request.number
@@ -105,13 +105,13 @@ class Breaking:
     def sending(self, request: Request, send: Send) -> Send:
         """Return what the app is to send its answer by."""
         alter = {"empty": emptied, "500": failed}.get(self._kind or "")
-        if alter is None or request.is_login or request.number != self._number:
+        if alter is None or not request.is_counted or request.number != self._number:
             return send
         return alter(send, lambda: setattr(self, "is_applied", True))
 
     def ends(self, request: Request) -> None:
         """A request is over, with all that the app does after its answer."""
-        if request.is_login:
+        if not request.is_counted:
             return
         with self._lock, self._errors_kept():
             self.touched.update(read_of(request.doings.statements, self.policed))

@@ -252,7 +252,25 @@ def _request_of(scope: Any) -> Request:
         sent = Request(method=method, path=scope.get("path", ""), role=role)
     sent.query = scope.get("query_string", b"").decode("latin-1")
     sent.is_login = is_logging_in()
+    sent.is_by_browser = _is_by_browser(scope)
     return sent
+
+
+# Browsers forbid scripts and clients of theirs to set the headers that these are the values of:
+# https://fetch.spec.whatwg.org/#concept-request-destination
+_PARTS_OF_A_PAGE = {
+    *(b"audio", b"font", b"image", b"manifest", b"script", b"style", b"track", b"video"),
+    *(b"report", b"serviceworker", b"sharedworker", b"worker", b"xslt"),
+}
+
+
+def _is_by_browser(scope: Any) -> bool:
+    """Return whether a browser makes this request itself: for an icon, an image, a prefetch.
+
+    A page, a form, and what a script fetches are requests of the test.
+    """
+    headers = dict(scope.get("headers", ()))
+    return headers.get(b"sec-fetch-dest") in _PARTS_OF_A_PAGE or b"sec-purpose" in headers
 
 
 def _noting_status(request: Request, send: Any, listener: Listener) -> Any:

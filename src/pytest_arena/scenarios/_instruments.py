@@ -248,6 +248,7 @@ class Instruments:
             return
         if request.is_login:
             log.logins.append(request)
+        if not request.is_counted:
             return
         request.number, request.is_preparation = len(log.requests), log.is_preparing
         under_way = [one for one in log.requests if not one.is_over]
