@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
-    from pytest_arena._values import Address, ServerLogin, TableRows
+    from pytest_arena._values import Address, Child, ServerLogin, TableRows
 
 # A name that no resolver answers (RFC 2606): in the place of a server that may not be reached.
 NOWHERE = "arena.invalid"
@@ -177,8 +177,12 @@ class Core(Protocol):
     def is_inside(self, file: str) -> bool:
         """Whether this file is one of the arena's own; its content is there on return."""
 
-    def before_child(self, *, forked: bool) -> None:
-        """Another process is about to start: it inherits the environment, a fork all engines."""
+    def before_child(self, child: Child) -> None:
+        """Another process is about to start: it inherits the environment, a fork all engines.
+
+        Raises:
+            RefusedError: its arguments name a database of the app.
+        """
 
     def serial(self) -> int:
         """The serial of the level that stands now, in which connections are taken."""
@@ -530,6 +534,9 @@ class Product(Protocol):
 
         And all names that an option may give it, the longest first.
         """
+
+    def live_at(self, asked: Asked) -> Database | None:
+        """Return the arena's database that has this name on its server, now or earlier."""
 
     def new_file(self, name: str, taken: Collection[str]) -> Path | None:
         """Return where a new database's file is to stand; None for one on a server."""

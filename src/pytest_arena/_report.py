@@ -379,6 +379,12 @@ def show_processes(report: Any, outputs: list[tuple[str, str]]) -> None:
     report.sections += [(f"arena: the output of {command}", text) for command, text in outputs]
 
 
+def show_children(report: Any, warnings: list[str]) -> None:
+    """Say which processes may have worked on another database than the test's."""
+    if warnings:
+        report.sections.append(("arena: processes on another database", "\n".join(warnings)))
+
+
 def show_story(report: Any, parts: list[StoryPart]) -> None:
     """Show what the test has changed, and which of its requests did it."""
     if parts:

@@ -6,6 +6,10 @@ import linecache
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # A pattern of the blanks and comments before a statement's first word. There is one way only to
 # read them: if a comment could go on after its end, many would be tried in any combination.
@@ -51,6 +55,19 @@ class Plan:
     is_async: bool
     has_examples: bool = False  # Hypothesis'
     starts_app: bool = False  # a fixture of ours has the app up when the test begins
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process that is about to start, and what it is given.
+
+    ``variables`` is None for a child that inherits this process's environment.
+    """
+
+    arguments: tuple[str, ...] = ()
+    folder: str = ""
+    variables: Mapping[str, str] | None = None
+    is_fork: bool = False
 
 
 @dataclass(frozen=True, slots=True)

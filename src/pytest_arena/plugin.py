@@ -351,6 +351,7 @@ def pytest_runtest_makereport(
         raised = call.excinfo.value if call.excinfo else None
         _report.show_server(report, run.test.broken if run.test else [], raised)
         _report.show_processes(report, run.outputs())
+        _report.show_children(report, run.children_elsewhere())
     if run.ledger.refusals and (refused := run.ledger.unreported(item.nodeid)):
         run.ledger.mark_reported(*refused)
         _report.tell_of(report, refused)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.test_postgresql_story import on_postgresql
+from tests.plugin.test_postgresql_story import PRODUCTION, on_postgresql
 
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
@@ -32,20 +32,20 @@ def test_what_it_did_is_undone(test_client):
     assert test_client.get("/dancers").json() == ["Sand"]
 """
 
+# The path is in the child's code alone.
+BY_ITS_CODE = """
+import os, sqlite3
+db = sqlite3.connect("dev.db")
+db.execute("DELETE FROM dancers")
+db.commit()
+os._exit(0)
+"""
+
 KNOWS_THE_FILE = """
 import subprocess, sys
 
 def test_a_child_that_has_the_file_from_elsewhere(test_client):
-    subprocess.run([sys.executable, "cli.py", "dev.db"], check=True)
-"""
-
-BY_WAL = """
-import subprocess, sys
-
-def test_a_child_whose_commits_wait_in_the_wal(test_client):
-    code = "import os, sqlite3; db = sqlite3.connect('dev.db');"
-    code += "db.execute('DELETE FROM dancers'); db.commit(); os._exit(0)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "deletes.py"], check=True)
 """
 
 MAKE_DEV = """
@@ -87,7 +87,7 @@ def test_a_fork_that_connects_first_works_on_the_tests_database(example: Example
 
 def test_a_change_of_the_apps_own_file_by_another_process_is_told(example: Example) -> None:
     """The guard stands in this process; of what goes around it, the summary speaks."""
-    tests = example.with_files(cli=CLI, test_cli=KNOWS_THE_FILE, make_dev=MAKE_DEV)
+    tests = example.with_files(deletes=BY_ITS_CODE, test_cli=KNOWS_THE_FILE, make_dev=MAKE_DEV)
     tests.python("make_dev.py")
     os.utime(tests.folder / "dev.db", (1, 1))
     run = tests.run("-q").expect(1, passed=1)
@@ -97,7 +97,9 @@ def test_a_change_of_the_apps_own_file_by_another_process_is_told(example: Examp
 def test_a_change_that_stands_in_the_wal_is_told(example: Example) -> None:
     """The file itself is as it was."""
     tests = example.with_files(
-        test_cli=BY_WAL, make_dev=MAKE_DEV + 'db.execute("PRAGMA journal_mode=wal")'
+        deletes=BY_ITS_CODE,
+        test_cli=KNOWS_THE_FILE,
+        make_dev=MAKE_DEV + 'db.execute("PRAGMA journal_mode=wal")',
     )
     tests.python("make_dev.py")
     os.utime(tests.folder / "dev.db", (1, 1))
@@ -237,3 +239,98 @@ def test_a_child_run_of_arenas_finds_the_variable_unset_as_its_parent_did(
     env = {"DATABASE_URL": live, "ARENA_ORIGINAL_URLS": json.dumps({live: ""})}
     example.with_files(test_it=IN_A_CHILD_RUN).run(env=env).expect(passed=1)
     assert not (example.folder / "of_parent.db").exists()
+
+
+# A suite that starts its server as a child, with the URL that the developer uses.
+GIVEN_THE_URL = """
+import os, subprocess, sys
+import pytest
+
+ADDS = '''
+import os, sys
+from sqlalchemy import create_engine, text
+url = os.environ[sys.argv[1]].replace("+aiosqlite", "").replace("+asyncpg", "+psycopg")
+with create_engine(url).begin() as connection:
+    connection.execute(text("INSERT INTO dancers (name) VALUES ('Child')"))
+'''
+
+def child(name, **variables):
+    command = [sys.executable, "-c", ADDS, name]
+    subprocess.run(command, check=True, env=os.environ | variables)
+
+def test_a_name_that_arena_does_not_know(test_client):
+    child("SHOP_URL")
+    assert test_client.get("/dancers").json() == ["Sand", "Child"]
+
+def test_a_name_that_arena_knows(test_client):
+    child("DATABASE_URL", DATABASE_URL=os.environ["SHOP_URL"])
+
+def test_the_tests_own_database(arena, test_client):
+    child("SHOP_URL", SHOP_URL=arena.url)
+    assert test_client.get("/dancers").json() == ["Sand", "Child"]
+"""
+
+
+def test_a_child_with_the_apps_database_in_its_environment_is_named(example: Example) -> None:
+    """Its rows are in the developer's database: the failed test says which variable leads there."""
+    env = {"SHOP_URL": "sqlite+aiosqlite:///dev.db"}
+    tests = example.with_files(make_dev=MAKE_DEV, test_cli=GIVEN_THE_URL)
+    tests.python("make_dev.py")
+    run = tests.run("test_cli.py", env=env).expect(1, passed=2, failed=1)
+    started = f"{tests.folder / 'test_cli.py'}:15  subprocess.run("
+    named = f"a process was started with {tests.folder / 'dev.db'}, a database of the app, in its"
+    run.says(
+        "arena: processes on another database",
+        f"{named} variable SHOP_URL: {started}",
+        "Name the variable: arena_env = SHOP_URL",
+        f"{named} variable DATABASE_URL: {started}",
+        "Give it the test's database: env={'DATABASE_URL': arena.url}",
+    )
+    cured = tests.run("test_cli.py", "-k", "not knows", "--arena-env=SHOP_URL", env=env)
+    cured.expect(passed=2).never_says("a process was started")
+
+
+def test_a_child_whose_arguments_name_the_apps_file_is_refused(example: Example) -> None:
+    """The message says where it may go; `arena_allow` lets it through."""
+    test = """
+import subprocess, sys
+
+def test_a_script(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+    subprocess.run([sys.executable, "cli.py", "dev.db"], check=True)
+
+def test_the_tests_own_database(arena, test_client):
+    file = arena.url.partition("///")[2]
+    subprocess.run([sys.executable, "cli.py", file], check=True)
+    assert test_client.get("/dancers").json() == []
+"""
+    tests = example.with_files(cli=CLI, test_cli=test, make_dev=MAKE_DEV)
+    tests.python("make_dev.py")
+    run = tests.run("test_cli.py").expect(1, passed=1, failed=1)
+    run.says(
+        f"refused: a process whose arguments name {tests.folder / 'dev.db'}, a database of the app",
+        "test_cli.py:6",
+        "arena.url",
+        f"arena_allow = {tests.folder / 'dev.db'}",
+    )
+    run.never_says("was changed during this run")
+
+
+@pytest.mark.slow
+def test_a_child_with_a_servers_url_in_its_environment_is_named(example: Example) -> None:
+    """Likewise."""
+    test = """
+import subprocess
+
+def test_it(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+    subprocess.run(["true"])
+    assert False
+"""
+    env = {"SHOP_URL": PRODUCTION}
+    run = on_postgresql(example, test_cli=test).run("test_cli.py", env=env).expect(1, failed=1)
+    run.says("a process was started with postgresql://db.example.org:5432/shop, a database of the")
+    run.says("arena_env = SHOP_URL").never_says("s3cret")
+    allowed = on_postgresql(example, test_cli=test.replace("assert False", ""))
+    allowed = allowed.change("app.py", PRODUCTION, "sqlite+aiosqlite:///dev.db")
+    allowed.run("test_cli.py", env=env).expect(passed=1).never_says("a process was started")

@@ -613,12 +613,48 @@ PROCESSES = (
         process.join()
         """,
     ),
+    refused("child_by_file", "child(file)"),
+    refused("child_by_path", "child(Path(file).absolute())"),
+    refused("child_by_option", "child('--file', f'--file={Path(file).absolute()}')"),
+    refused("child_by_url", "child('-', f'sqlite+aiosqlite:///{file}')"),
+    refused("child_by_uri", "child('-', f'file:{file}?mode=rw')"),
+    refused("child_by_bytes", "child(os.fsencode(file))"),
+    refused(
+        "child_in_a_folder",
+        """
+        Path("beside").mkdir(exist_ok=True)
+        child(f"../{file}", cwd="beside")
+        """,
+    ),
+    refused(
+        "child_by_a_link", "Path('l').mkdir(); os.symlink('..', 'l/up'); child('l/up/' + file)"
+    ),
+    refused(
+        "child_by_its_code",
+        """
+        code = f"import sqlite3; sqlite3.connect('{file}').execute({TABLE!r})"
+        subprocess.run([sys.executable, "-c", code], check=True)  # here
+        """,
+    ),
+    refused("child_of_a_shell", "subprocess.run(f'{COMMAND} {file}', shell=True)  # here"),
+    refused("child_of_the_system", "os.system(f'{COMMAND} {file}')  # here"),
+    refused("child_spawned", "spawn([sys.executable, 'child.py', file])"),
+    refused(
+        "child_of_a_loop",
+        """
+        async def main():
+            made = await asyncio.create_subprocess_exec(sys.executable, "child.py", file)  # here
+            await made.wait()
+        asyncio.run(main())
+        """,
+    ),
 )
 
 GENERAL = (*URLS, *ENGINES, *MEDDLERS, *RAW, *ATTACHED, *PROCESSES)
 
 HEADER = """
-import _sqlite3, asyncio, contextlib, copy, importlib, multiprocessing, os, sqlite3, sys, threading
+import _sqlite3, asyncio, contextlib, copy, importlib, multiprocessing, os, sqlite3, subprocess
+import sys, threading
 from pathlib import Path
 from unittest import mock
 import aiosqlite
@@ -654,6 +690,16 @@ def attach(raw, statement, values=()):
     raw.execute("CREATE TABLE x.attacks (a)")
     raw.commit()
     raw.close()
+
+COMMAND = f"{sys.executable} child.py"
+
+def child(*args, **options):
+    command = [sys.executable, Path("child.py").absolute(), *args]
+    subprocess.run(command, check=True, **options)  # here
+
+def spawn(command):
+    made = os.posix_spawn(command[0], command, os.environ)  # here
+    os.waitpid(made, 0)
 
 def in_thread(call):
     failed = []
@@ -706,10 +752,18 @@ def module_of(attacks: Iterable[Attack]) -> str:
 
 CONFIG = "[pytest]\npythonpath = .\n"
 
+# A command as people have them: it opens what its last argument names.
+CHILD = """
+import sqlite3, sys
+named = sys.argv[-1].partition(":///")[2] or sys.argv[-1].removeprefix("--file=")
+with sqlite3.connect(named, uri=True) as db:
+    db.execute("CREATE TABLE IF NOT EXISTS attacks (a)")
+"""
+
 
 def example_of(folder: Path, attacks: Iterable[Attack]) -> Example:
     """A project in which all attacks are made in one run."""
-    example = small_example(folder, test_attacks=module_of(attacks))
+    example = small_example(folder, test_attacks=module_of(attacks), child=CHILD)
     return example.with_paths({"pytest.ini": CONFIG})
 
 

@@ -354,10 +354,31 @@ BOUND = (
     refused("innermost_psycopg2", "put(psycopg2._psycopg._connect(LIBPQ), name)  # here"),
 )
 
-ATTACKS = (*URLS, *MEDDLERS, *RAW, *BOUND, *SENT)
+CHILDREN = (
+    refused("child_by_url", "child(name, f'postgresql+psycopg://{PLACE}/{DEV}')"),
+    refused("child_by_another_driver", "child(name, f'postgresql+pg8000://{PLACE}/{DEV}')"),
+    refused("child_by_libpqs_url", "child(name, f'postgres://{PLACE}/{DEV}')"),
+    refused("child_by_another_name", "child(name, f'postgresql://{USER}@localhost:{PORT}/{DEV}')"),
+    refused("child_by_option", "child(name, f'--url=postgresql://{PLACE}/{DEV}')"),
+    refused(
+        "child_of_a_shell", "os.system(f'{COMMAND} {name} postgresql://{PLACE}/{DEV}')  # here"
+    ),
+    refused(
+        "child_of_a_loop",
+        """
+        async def main():
+            url = engine.url.render_as_string(hide_password=False)
+            made = await asyncio.create_subprocess_exec(*COMMAND.split(), name, url)  # here
+            await made.wait()
+        asyncio.run(main())
+        """,
+    ),
+)
+
+ATTACKS = (*URLS, *MEDDLERS, *RAW, *BOUND, *SENT, *CHILDREN)
 
 HEADER = f"""
-import asyncio, contextlib, os, threading
+import asyncio, contextlib, os, subprocess, sys, threading
 import asyncpg, psycopg, psycopg2, psycopg2.pool, psycopg_pool
 import bound
 import pytest
@@ -398,6 +419,11 @@ def put(connection, name):
 
 def beyond(name):
     return f"INSERT INTO dancers VALUES ('{{name}}'); COMMENT ON DATABASE {{DEV}} IS 'changed'"
+
+COMMAND = f"{{sys.executable}} child.py"
+
+def child(*args):
+    subprocess.run([*COMMAND.split(), *args], check=True)  # here
 
 def in_thread(call):
     failed = []
@@ -450,6 +476,17 @@ class Base(DeclarativeBase):
 class Dancer(Base):
     __tablename__ = "dancers"
     name: Mapped[str] = mapped_column(primary_key=True)
+"""
+
+# A command as people have them: it connects to what its last argument names.
+CHILD = """
+import sys
+import psycopg
+from sqlalchemy import make_url
+
+url = make_url(sys.argv[2].removeprefix("--url=").replace("postgres://", "postgresql://"))
+with psycopg.connect(url.set(drivername="postgresql").render_as_string(False)) as connection:
+    connection.execute("INSERT INTO dancers VALUES (%s)", (sys.argv[1],))
 """
 
 # A plugin that is imported before this one.
@@ -557,6 +594,7 @@ def example_of(folder: Path, developer: Developer, **files: str) -> Example:
     fixed = {
         "app.py": APP,
         "bound.py": BOUND_EARLY,
+        "child.py": CHILD,
         "pytest.ini": CONFIG,
         "services.conf": developer.services,
     }

@@ -19,6 +19,7 @@ from pytest_arena._databases._app_databases import (
     KnownDatabases,
     Products,
 )
+from pytest_arena._databases._children import Children
 from pytest_arena._databases._template import BuildAim, Builds, Recipe, Store
 from pytest_arena._databases._verified import Verified
 from pytest_arena._gate import _gate_notes
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
+    from pytest_arena._values import Child
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -87,6 +89,7 @@ class Databases:
         self.files = AllowedFiles(config, temporary)
         self.known = KnownDatabases(config, self.products, self.files, connections)
         self.environment = Environment(config.env, self.known)
+        self.children = Children(config, ledger, self.known)
         self._builds = Builds()
         self.provision = Provision(config, ledger, self._builds, self.known)
         self._many = _MANY
@@ -168,19 +171,24 @@ class Databases:
             self.ensure(database)
         return database is not None or self.files.is_ours(file)
 
-    def before_child(self, *, forked: bool) -> None:
-        """A test starts another process: what it finds has to be there.
+    def before_child(self, child: Child) -> None:
+        """Build what a process may look for that a test starts; refuse it the app's databases.
 
-        That is what the environment names, and in a fork what its engines mean. A build that
-        fails is left to the first connection, which says it.
+        It looks for what the environment names, and in a fork for what its engines mean. A build
+        that fails is left to the first connection, which says it.
         """
         self.environment.complete()
-        told = [one for one in [*self.known.by_key.values()] if forked or self._is_exported(one)]
-        # Who starts before there is any address knows of none: xdist's workers ask `uname`.
-        if forked or told or self.provisioned():
+        if not child.is_fork and not self.finished:
+            self.children.check(child)
+        databases = [*self.known.by_key.values()]
+        if not child.is_fork:
+            databases = [database for database in databases if self._is_exported(database)]
+        # A child that starts before there is any address cannot know of one: xdist's workers ask
+        # `uname`.
+        if child.is_fork or databases or self.provisioned():
             self._connections.open_to_others()
         if self.levels and self.build() is None and not self.finished:
-            for database in told:
+            for database in databases:
                 with suppress(ArenaError):
                     self.ensure(database)
 

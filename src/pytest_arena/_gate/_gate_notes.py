@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pytest_arena._origin import user_line, who_connects
 from pytest_arena._product import NOWHERE, UNNAMED, Database
 from pytest_arena.errors import (
     AfterSessionError,
     ConfigError,
     LateWorkError,
+    ProductionDatabaseError,
     UnknownDatabaseError,
+    redact,
 )
+
+if TYPE_CHECKING:
+    from pytest_arena._values import CodeLine
 
 
 def unknown_connection(description: str, *, left_out_by: str = "") -> UnknownDatabaseError:
@@ -93,6 +100,30 @@ def after_session(name: str) -> AfterSessionError:
         why="the arena is closed, so that it would have reached the app's own database",
         cause=who_connects(),
         fix="close what still works (threads, atexit handlers) in a session fixture's tear-down",
+    )
+
+
+def child_by_argument(name: str) -> ProductionDatabaseError:
+    """Return the error for a process whose arguments name a database of the app."""
+    return ProductionDatabaseError(
+        f"refused: a process whose arguments name {name}, a database of the app",
+        why="the process would open that database itself; what it writes would stay there, and "
+        "this test would not see it",
+        cause=who_connects(),
+        fix="give it the test's database, by its arguments or its environment: arena.url\n"
+        f"or, if tests may reach this one:\narena_allow = {name}",
+    )
+
+
+def child_by_variable(name: str, variable: str, line: CodeLine, *, is_redirected: bool) -> str:
+    """Return a note: a process finds a database of the app in its environment."""
+    if is_redirected:
+        cure = f"Give it the test's database: env={{{variable!r}: arena.url}}"
+    else:
+        cure = f"Name the variable: arena_env = {variable}   (or give it arena.url)"
+    return redact(
+        f"a process was started with {name}, a database of the app, in its variable {variable}: "
+        f"{line}. What it writes there stays, and tests do not see it. {cure}"
     )
 
 

@@ -31,6 +31,7 @@ from pytest_arena._gate._writes import LostWrites, note_errors_on_leaving, watch
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._process import hear, when_imported
 from pytest_arena._product import DRIVERS, ROOMS, UNNAMED, Core, Live, loaded, room
+from pytest_arena._values import Child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -336,9 +337,34 @@ def _watch_driver(product: str, _module: object) -> None:
 _CHILDREN = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system", "os.spawn"}
 
 
-def _on_child(name: str, *_: object) -> None:
+def _on_child(name: str, *values: Any) -> None:
     if not is_own():
-        _gates[-1].core.before_child(forked="fork" in name)
+        _gates[-1].core.before_child(_child(name, values))
+
+
+def _child(name: str, values: tuple[Any, ...]) -> Child:
+    """Return what an audit event says of a child process.
+
+    https://docs.python.org/3/library/audit_events.html
+    """
+    folder = None
+    variables = None
+    if name == "os.fork":
+        return Child(is_fork=True)
+    if name == "os.system":
+        command = values[0]
+    elif name == "subprocess.Popen":
+        _, command, folder, variables = values
+    else:
+        *_, command, variables = values
+    # On Windows a command is one text.
+    arguments = [command] if isinstance(command, str | bytes) else command
+    texts = variables and {os.fsdecode(key): os.fsdecode(variables[key]) for key in variables}
+    return Child(
+        tuple(os.fsdecode(argument) for argument in arguments),
+        os.fsdecode(folder or ""),
+        texts,
+    )
 
 
 def close(gate: Gate) -> bool:

@@ -315,6 +315,10 @@ class ArenaRun:
         """Return what pytest-arena knows about an error of a test; or ""."""
         return self.fixtures.long_sessions.explain(error)
 
+    def children_elsewhere(self) -> list[str]:
+        """Return the warnings about processes that know a database of the app."""
+        return list(self.databases.children.warnings)
+
     def missing_schema(self) -> str:
         """Say which arena_schema would make the tables of this test; "" where nobody knows."""
         schema, first = self.config.schema, self._known.primary

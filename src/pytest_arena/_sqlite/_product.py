@@ -58,6 +58,10 @@ class SQLite:
         tails = tuple("/".join(parts[at:]) for at in range(len(parts)))
         return Key("file", str(Path(asked.name).resolve())), tails
 
+    def live_at(self, asked: Asked) -> None:
+        """No file of the arena's is on a server."""
+        del asked
+
     def new_file(self, name: str, taken: Collection[str]) -> Path:
         """A file of its own, with room in its name for SQLite's side files.
 
