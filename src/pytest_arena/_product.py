@@ -420,6 +420,8 @@ class Manifest:
     files: dict[str, list[str]]  # digests, by paths from the project's root
     folders: dict[str, list[str]]
     title: str = ""  # what it is for a person, and of what it is another version
+    differences: tuple[str, ...] = ()  # between the migrations that built it and the models
+    not_compared: str = ""  # why the migrations were not compared with the models
 
     @property
     def digest(self) -> str:

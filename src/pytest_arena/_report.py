@@ -39,6 +39,7 @@ class Summary:
     unasked: tuple[str, ...] = ()  # databases that options name, and no engine of its has meant
     unused: tuple[str, ...] = ()  # that what `arena_database` names was not used
     suggestion: str = ""  # the arena_schema that would make the tables once; "" if not known
+    failures: tuple[str, ...] = ()  # what makes the run fail, though no test did
     in_memory: int = 0  # databases, which may be gone
     verified: int = 0  # how often a database was read whole, to be compared
     verified_seconds: float = 0.0
@@ -76,7 +77,7 @@ def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
     if verbosity < 0:  # all but the figures: what was lost or cut off is no less so there
         spoiled = map(_spoiled_line, summary.spoiled)
         outside = (f"outside of any test {refusal}" for refusal in summary.refusals)
-        told = [*summary.unused, *summary.notes, *spoiled, *outside]
+        told = [*summary.unused, *summary.notes, *summary.failures, *spoiled, *outside]
         return [f"arena: {line}" for line in told]
     told = list(_summary_lines(summary))
     return [*told, *_test_lines(summary)] if told and verbosity > 0 else told
@@ -103,6 +104,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
             f"no engine asked for a database {name!r}, which the options name (there are: "
             f"{', '.join(sorted(summary.known)) or 'none'})"
         )
+    yield from summary.failures
     yield from map(_spoiled_line, summary.spoiled)
     for refusal in summary.refusals:
         yield f"refused outside of any test: {refusal}"

@@ -483,7 +483,7 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
     if facts.mistake:
         return pytest.ExitCode.USAGE_ERROR
     told = facts.summary
-    is_wrong = told is not None and bool(told.refusals or told.spoiled)
+    is_wrong = told is not None and bool(told.refusals or told.spoiled or told.failures)
     return pytest.ExitCode.TESTS_FAILED if is_wrong and status == pytest.ExitCode.OK else status
 
 

@@ -70,7 +70,10 @@ is not theirs, that mix event loops, that hang on each other, or that are green 
 the app does. Read are test_*.py, *_test.py, conftest.py, and all in folders named tests or test.
 
 A comment on the line waives a fault, with a reason: # arena: ignore[ARD602] why it is right
-For a whole file: # arena: ignore-file[ARD602] why it is right"""
+For a whole file: # arena: ignore-file[ARD602] why it is right
+
+With --migrations, no rule is checked: the tests are imported under the guard, none is run, and
+the database that Alembic's migrations build is compared with the app's models."""
 _STATUS = "exit status: 0; 1 where a server cannot be used; 2 for wrong options"
 
 
@@ -206,6 +209,8 @@ def _add_doctor(commands: Any) -> None:
     parser.add_argument("--output-format", choices=forms, default="text", help="text, if not said")
     parser.add_argument("--fix", action="store_true", help="repair what can be repaired safely")
     parser.add_argument("--diff", action="store_true", help="what --fix would do; write nothing")
+    about = "compare the database that Alembic's migrations build with the models, and nothing else"
+    parser.add_argument("--migrations", action="store_true", help=about)
     parser.set_defaults(do=_do_doctor)
 
 
@@ -214,6 +219,10 @@ def _codes(text: str) -> list[str]:
 
 
 def _do_doctor(given: argparse.Namespace) -> int:
+    if given.migrations:
+        from pytest_arena._cli.doctor import _compare_migrations  # noqa: PLC0415 - it imports pytest
+
+        return _compare_migrations.compare_migrations()
     from pytest_arena._cli.doctor._doctor import doctor  # noqa: PLC0415 - as said below
 
     return doctor(given)

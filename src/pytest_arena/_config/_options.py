@@ -100,6 +100,16 @@ OPTIONS = (
         metavar="MODULE:NAME",
     ),
     Option(
+        "migrations",
+        "warn",
+        "What happens where the database that the migrations of arena_schema = alembic.ini build "
+        "differs from the models: warn (default) names the differences at the end of the run, "
+        "fail makes the run fail as well, off compares nothing.",
+        "fail",
+        ("warn", "fail", "off"),
+        metavar="WHAT",
+    ),
+    Option(
         "login",
         "",
         "How a client logs in: package.module:function(client, role), sync or async. Needed by "

@@ -32,6 +32,7 @@ class Config:
     database: str
     schema: Mapping[str, str]
     seed: Mapping[str, str]
+    migrations: str
     isolation: str
     drivers: str
     login: str

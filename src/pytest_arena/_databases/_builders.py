@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.types import SchemaType
 
 from pytest_arena._config import _load
+from pytest_arena._databases._migrations import Comparison, compare
 from pytest_arena._product import ScriptError, Target
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, TemplateError
@@ -285,6 +286,11 @@ class AlembicBuilder:
         # Paths in alembic.ini count from the working folder unless they say %(here)s.
         with contextlib.chdir(self.ini.parent):
             command.upgrade(Config(str(self.ini)), "heads")
+
+    def compare(self) -> Comparison:
+        """Compare what the migrations have built with the models."""
+        with contextlib.chdir(self.ini.parent):
+            return compare(self.ini)
 
 
 def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:

@@ -32,10 +32,11 @@ from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, ConfigError, ServerError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pytest_arena._config._read import Config
+    from pytest_arena._databases._migrations import Comparison
     from pytest_arena._ledger import Ledger
     from pytest_arena._values import Child
 
@@ -411,13 +412,23 @@ class Provision:
         key = database.product.name, database.dialect.driver
         if key not in self.stores:
             shelves = database.product.shelves(database.dialect)
-            self.stores[key] = Store(shelves, self._config.root, self._newer_than)
+            self.stores[key] = Store(
+                shelves,
+                self._config.root,
+                self._newer_than,
+                compares=self._config.migrations != "off",
+            )
         recipe = self.recipe(database)
         return self.stores[key].ensure(
             recipe,
             stage,
             lambda target: self._builds.around(BuildAim(database, str(recipe), target)),
         )
+
+    def comparisons(self) -> Iterator[tuple[str, Comparison]]:
+        """Yield what comparing migrations with models has said, with ``arena_schema``."""
+        for store in self.stores.values():
+            yield from store.comparisons.items()
 
     def recipe(self, database: Database) -> Recipe:
         """Return what a database is made of, by the options."""

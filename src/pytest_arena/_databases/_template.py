@@ -21,7 +21,13 @@ from unittest.mock import patch
 from pytest_arena import _process
 from pytest_arena._config._load import blame, described, home_of
 from pytest_arena._databases import _sources
-from pytest_arena._databases._builders import schema_builder, seed_builder, suggested_schema
+from pytest_arena._databases._builders import (
+    AlembicBuilder,
+    schema_builder,
+    seed_builder,
+    suggested_schema,
+)
+from pytest_arena._databases._migrations import Comparison
 from pytest_arena._product import Aim, ContentT, Database, Key, Manifest, Shelves, Target, Template
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, TemplateError, causes
@@ -60,6 +66,8 @@ class StageBuild(Generic[ContentT]):
     below: Template[ContentT] | None
     root: Path
     shelves: Shelves[ContentT]
+    compares: bool = False
+    """Whether what migrations build is compared with the models."""
 
     def builder(self) -> Builder:
         """Return what fills the database."""
@@ -89,8 +97,25 @@ class StageBuild(Generic[ContentT]):
             self.title,
             self.builder().identity(self.shelves.ddl),
             self.below.digest if self.below else "",
+            "compared" if self._compared_migrations() else "",
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+    def _compared_migrations(self) -> AlembicBuilder | None:
+        """Return the migrations that are compared with the models; None where none are."""
+        builder = self.builder()
+        if self.compares and isinstance(builder, AlembicBuilder):
+            return builder
+        return None
+
+    def compare(self) -> Comparison:
+        """Compare the database, once it is filled, with the models, where that is wanted."""
+        migrations = self._compared_migrations()
+        if migrations is None:
+            return Comparison()
+        comparisons: list[Comparison] = []
+        run_apart(lambda: comparisons.append(migrations.compare()))
+        return comparisons[0]
 
     def run(self, target: Target) -> None:
         """Fill a database, which has the content of the template below.
@@ -161,8 +186,12 @@ class Store(Generic[ContentT]):
     shelves: Shelves[ContentT]
     root: Path
     newer_than: float = 0.0
+    compares: bool = False
+    """Whether what migrations build is compared with the models."""
     built_seconds: float = 0.0
     reasons: list[str] = field(default_factory=list)
+    comparisons: dict[str, Comparison] = field(default_factory=dict)
+    """By the value of ``arena_schema``; those alone that have something to say."""
 
     def ensure(self, recipe: Recipe, stage: Stage, aimed_at: Aimed) -> ContentT | None:
         """Return the template's content, built first where it is not there; None for an empty one.
@@ -179,7 +208,15 @@ class Store(Generic[ContentT]):
         below = self._ensure(recipe, Stage.SCHEMA, aimed_at) if stage is Stage.SEEDED else None
         if stage is Stage.EMPTY or not recipe.value(stage):
             return below
-        build = StageBuild(recipe, stage, below, self.root, self.shelves)
+        build = StageBuild(recipe, stage, below, self.root, self.shelves, self.compares)
+        template = self._found_or_built(build, aimed_at)
+        manifest = template.manifest
+        if manifest.differences or manifest.not_compared:
+            comparison = Comparison(tuple(manifest.differences), manifest.not_compared)
+            self.comparisons[recipe.schema] = comparison
+        return template
+
+    def _found_or_built(self, build: StageBuild[ContentT], aimed_at: Aimed) -> Template[ContentT]:
         try:
             shelf = build.fingerprint()
             if found := self._find(shelf):
@@ -220,11 +257,19 @@ class Store(Generic[ContentT]):
         try:
             with _sources.watching(self.shelves.folder) as watch, aimed_at(target):
                 build.run(target)
+                comparison = build.compare()
             code = _sources.imported_by(build.builder().sources())
             watch.add_imports(code)
             files = _sources.digest_files(code | watch.files(self.root), self.root)
             folders = _sources.digest_folders(watch, self.root)
-            manifest = Manifest(now, files, folders, build.title)
+            manifest = Manifest(
+                now,
+                files,
+                folders,
+                build.title,
+                comparison.differences,
+                comparison.failure,
+            )
             content = self.shelves.finish(target, shelf, manifest)
         except BaseException:  # Ctrl-C as well
             target.remove()

@@ -27,7 +27,7 @@ from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
 from pytest_arena._run._levels import Levels
 from pytest_arena._run._test import Current, Moments, RunningTest, Watcher
-from pytest_arena.errors import ArenaError, ConnectionLeak, LifespanError
+from pytest_arena.errors import ArenaError, ConfigError, ConnectionLeak, LifespanError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -91,11 +91,22 @@ class ArenaRun:
         places = self.config.places
         for schema in self.config.schema.values():
             schema_builder(schema, self.config.root, source=places["schema"])
+        self._check_migrations()
         for seed in self.config.seed.values():
             seed_builder(seed, source=places["seed"])
         self.apps.login()
         self._know_engines()
         self._end_imports()
+
+    def _check_migrations(self) -> None:
+        has_migrations = any(value.endswith(".ini") for value in self.config.schema.values())
+        if self.config.migrations == "fail" and not has_migrations:
+            raise ConfigError(
+                "arena_migrations = fail, and arena_schema names no migrations",
+                why="no migration would be compared with the models, and the run would pass",
+                cause=self.config.places["migrations"],
+                fix="arena_schema = alembic.ini   (or, without tests: arena doctor --migrations)",
+            )
 
     def _know_engines(self) -> None:
         engines = gates.find_engines()

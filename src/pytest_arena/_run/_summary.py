@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._databases._builders import suggested_schema
+from pytest_arena._databases._builders import candidates, suggested_schema
 from pytest_arena._gate._engines import asked_by_engine, asked_by_url
 from pytest_arena._gate._listeners import find_engines
 from pytest_arena._ledger import Ledger, TestFacts
@@ -31,10 +31,18 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     used = databases.provisioned()
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
+    migrations = tuple(_migration_lines(config, databases))
+    is_failure = config.migrations == "fail"
     return Summary(
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
-        notes=(*ledger.told(), *kept_notes(ledger.kept), *_unread(databases)),
+        notes=(
+            *ledger.told(),
+            *kept_notes(ledger.kept),
+            *_unread(databases),
+            *(() if is_failure else migrations),
+        ),
+        failures=tuple(f"{line} (arena_migrations = fail)" for line in migrations if is_failure),
         has_template=bool(config.schema or config.seed),
         built_because=tuple(reason for store in stores for reason in store.reasons if reason),
         table_seconds=tuple(ledger.table_seconds.values()) if not config.schema else (),
@@ -50,6 +58,33 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         verified=ledger.verified,
         verified_seconds=ledger.verified_seconds,
         isolations=tuple(dict.fromkeys(isolation for _, isolation in ledger.filled)),
+    )
+
+
+_MOST_DIFFERENCES = 3  # in one line of the summary
+
+
+def _migration_lines(config: Config, databases: Databases) -> Iterator[str]:
+    """Yield how migrations differ from the models, or why they were not compared."""
+    has_models = any(True for _ in candidates())
+    for schema, comparison in databases.provision.comparisons():
+        if comparison.differences:
+            yield _difference_line(schema, comparison.differences)
+        # A project without models has nothing that migrations could differ from.
+        elif has_models or config.migrations == "fail":
+            yield (
+                f"{schema}: the migrations were not compared with the models: "
+                f"{comparison.failure} (arena_migrations = off compares nothing)"
+            )
+
+
+def _difference_line(schema: str, differences: tuple[str, ...]) -> str:
+    shown = "; ".join(differences[:_MOST_DIFFERENCES])
+    if len(differences) > _MOST_DIFFERENCES:
+        shown = f"{shown}; {len(differences) - _MOST_DIFFERENCES} more"
+    return (
+        f"{schema}: the migrations do not build what the models say ({shown}). "
+        "Next: alembic revision --autogenerate; `arena doctor --migrations` lists all"
     )
 
 

@@ -1,0 +1,226 @@
+"""`arena_migrations`: what the migrations build is compared with the models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.test_postgresql_story import on_postgresql
+from tests.plugin.test_templates_alembic import ASYNC_ENV, SYNC_ENV, with_migrations
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+# The model says NOT NULL.
+NULLABLE = 'sa.Column("name", sa.String, unique=True)'
+LIKE_THE_MODEL = 'sa.Column("name", sa.String, nullable=False, unique=True)'
+TITLE = """
+    title: Mapped[str | None]
+
+
+engine ="""
+DIFFERENCE = "the migrations do not build what the models say"
+FIRST = "migrations/versions/first.py"
+
+# A model that no migration makes is green in each test that does not use it.
+DOCTOR = (
+    *("-c", "import sys; from pytest_arena._cli import main; sys.exit(main(sys.argv[1:]))"),
+    *("doctor", "--migrations"),
+)
+BY_ITSELF = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""}  # the plugin is found as an installed one is
+
+TESTS = """
+def test_nothing_of_the_new_column(db_session):
+    from sqlalchemy import text
+    assert db_session.scalar(text("select count(*) from dancers")) == 1
+"""
+
+
+@pytest.fixture
+def project(example: Example) -> Example:
+    """Migrations that build what the model says."""
+    example = with_migrations(example, SYNC_ENV).with_files(test_names=TESTS)
+    example = example.change(FIRST, NULLABLE, LIKE_THE_MODEL)
+    seed = "def seed(session):\n    from sqlalchemy import text\n"
+    seed += "    session.execute(text(\"insert into dancers (name) values ('Sand')\"))\n"
+    return example.with_files(seed=seed)
+
+
+def with_a_new_column(project: Example) -> Example:
+    """The model has a column that no migration makes."""
+    return project.change("app.py", "\n\n\nengine =", TITLE)
+
+
+def test_a_column_without_a_migration_is_named(project: Example) -> None:
+    """It is named under `-q` too; tests that do not use the column pass."""
+    run = with_a_new_column(project).run("-q").expect(passed=1)
+    run.says(f"arena: alembic.ini: {DIFFERENCE} (column dancers.title: in the models only)")
+
+
+@pytest.mark.slow
+def test_a_column_without_a_migration_is_named_by_every_run(project: Example) -> None:
+    """The run that builds the template names it, and so does one that has it from the cache."""
+    run = project.run().expect(passed=1)
+    run.never_says(DIFFERENCE, "not compared")
+    lacking = with_a_new_column(project)
+    for template in ("template built", "template from the cache"):
+        run = lacking.run().expect(passed=1)
+        run.says(template, DIFFERENCE, "(column dancers.title: in the models only)")
+    added = 'sa.Column("title", sa.String), '
+    project = lacking.change(FIRST, 'sa.Column("name"', f'{added}sa.Column("name"')
+    project.run().expect(passed=1).never_says(DIFFERENCE)
+
+
+@pytest.mark.slow
+def test_a_difference_fails_the_run_where_that_is_wanted_and_off_looks_at_none(
+    project: Example,
+) -> None:
+    """`fail` changes the exit status, in a run from the cache as well; `off` says nothing."""
+    lacking = with_a_new_column(project)
+    for _ in range(2):
+        run = lacking.run("--arena-migrations=fail").expect(status=1, passed=1)
+        run.says("column dancers.title: in the models only", "(arena_migrations = fail)")
+    lacking.run("--arena-migrations=off").expect(passed=1).never_says("title")
+    project.run("--arena-migrations=fail").expect(passed=1)
+
+
+@pytest.mark.slow
+def test_what_env_py_leaves_out_is_not_compared(project: Example) -> None:
+    """Its include_object, and its process_revision_directives, are those of `alembic check`."""
+    lacking = with_a_new_column(project)
+    target = "target_metadata=app.Base.metadata"
+    ours = "include_object=lambda item, name, *_: name != 'title'"
+    run = lacking.change("migrations/env.py", target, f"{target}, {ours}").run()
+    run.expect(passed=1).never_says(DIFFERENCE)
+    # As Alembic's cookbook has it: no empty migration is written.
+    env = lacking.files["migrations/env.py"].replace(target, f"{target}, {_NO_EMPTY_MIGRATION}")
+    lacking.with_paths({"migrations/env.py": _SKIP_EMPTY + env}).run().says(DIFFERENCE)
+
+
+_NO_EMPTY_MIGRATION = "process_revision_directives=skip_empty"
+_SKIP_EMPTY = """
+def skip_empty(context, revision, directives):
+    assert config_of().cmd_opts is not None
+    if config_of().cmd_opts.autogenerate and directives[0].upgrade_ops.is_empty():
+        directives[:] = []
+
+def config_of():
+    return context.config
+"""
+
+
+def test_an_env_py_without_models_says_which_line_it_lacks(project: Example) -> None:
+    """Nothing is compared, and so nothing is green by that."""
+    bare = project.with_paths({"migrations/env.py": ASYNC_ENV})
+    cause = "env.py names no models: target_metadata = <your Base>.metadata"
+    bare.run().expect(passed=1).says("not compared", cause)
+    bare.run("--arena-migrations=fail").expect(status=1, passed=1).says(cause)
+
+
+def test_an_error_of_the_comparison_fails_no_build(project: Example) -> None:
+    """A type that cannot be compared, say: the line says what env.py has raised, and where."""
+    target = "target_metadata=app.Base.metadata"
+    broken = project.change("migrations/env.py", target, f"{target}, compare_type=compare")
+    env = "def compare(*_):\n    raise ValueError('no such type')\n"
+    env += broken.files["migrations/env.py"]
+    run = broken.with_paths({"migrations/env.py": env}).run().expect(passed=1)
+    run.says("not compared", "ValueError: no such type (migrations/env.py:2")
+
+
+def test_fail_without_migrations_is_a_mistake(example: Example) -> None:
+    """A run that compares nothing would be green."""
+    run = example.with_files(test_names=TESTS).run("--arena-migrations=fail")
+    run.expect(status=4)
+    run.says("arena_migrations = fail, and arena_schema names no migrations")
+    run.says("arena doctor --migrations")
+
+
+@pytest.mark.slow
+def test_workers_say_it_once(project: Example) -> None:
+    """The template is built by one worker, and all read what it has found."""
+    run = (
+        with_a_new_column(project)
+        .with_files(test_more=TESTS)
+        .run(*("-p", "xdist.plugin", "-n2", "--arena-migrations=fail"))
+    )
+    run.expect(status=1, passed=2)
+    assert run.output.count(DIFFERENCE) == 1
+
+
+POSTGRESQL_ENV = """
+from alembic import context
+from sqlalchemy import create_engine
+import app
+
+engine = create_engine("postgresql+psycopg://me:s3cret@db.example.org/shop")
+with engine.connect() as connection:
+    context.configure(connection=connection, target_metadata=app.Base.metadata)
+    with context.begin_transaction():
+        context.run_migrations()
+engine.dispose()
+"""
+
+
+@pytest.mark.slow
+def test_each_kind_of_difference_on_postgresql(project: Example) -> None:
+    """By the run that builds the template, and by one that has it from the server."""
+    types = "import sqlalchemy\n" + project.files["app.py"]
+    model = """
+    size: Mapped[int] = mapped_column(index=True, comment="in cm", server_default="170")
+    crew_id: Mapped[int | None] = mapped_column(sqlalchemy.ForeignKey("dancers.id"))
+
+
+class Crew(Base):
+    __tablename__ = "crews"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+engine ="""
+    columns = """sa.Column("size", sa.String, server_default="160", nullable=True),
+                    sa.Column("crew_id", sa.Integer), sa.Column("old", sa.Integer, unique=True),"""
+    lacking = on_postgresql(project.with_files(app=types).change("app.py", "\n\n\nengine =", model))
+    lacking = lacking.change(FIRST, 'sa.Column("name"', f'{columns} sa.Column("name"')
+    env = POSTGRESQL_ENV.replace("Base.metadata", "Base.metadata, compare_server_default=True")
+    lacking = lacking.with_paths({"migrations/env.py": env})
+    for _ in range(2):
+        run = lacking.run().expect(passed=1)
+        run.says(DIFFERENCE, "table crews: in the models only", "more)")
+    run = lacking.python(*DOCTOR, env=BY_ITSELF)
+    assert run.status == 1
+    run.says(*DIFFERENCES)
+
+
+DIFFERENCES = """
+table crews: in the models only
+type of dancers.size: VARCHAR() in the migrations, Integer() in the models
+nullable of dancers.size: True in the migrations, False in the models
+default of dancers.size: '160'::character varying in the migrations, 170 in the models
+comment of dancers.size: None in the migrations, 'in cm' in the models
+constraint dancers_old_key of dancers: in the migrations only
+index ix_dancers_size of dancers: in the models only
+foreign key of dancers (crew_id): in the models only
+column dancers.old: in the migrations only
+""".strip().splitlines()
+
+
+@pytest.mark.slow
+def test_the_doctor_compares_them_where_tests_make_the_tables_otherwise(project: Example) -> None:
+    """A suite that makes its tables by create_all is green for months without a migration."""
+    created = project.change("pytest.ini", "arena_schema = alembic.ini", "arena_schema = app:Base")
+    run = created.python(*DOCTOR, env=BY_ITSELF)
+    assert (run.status, run.output) == (
+        0,
+        "alembic.ini: the migrations build what the models say\n",
+    )
+    lacking = with_a_new_column(created)
+    run = lacking.python(*DOCTOR, env=BY_ITSELF)
+    assert run.status == 1
+    run.says(f"alembic.ini: {DIFFERENCE}", "column dancers.title: in the models only")
+
+
+def test_the_doctor_refuses_a_project_without_migrations(example: Example) -> None:
+    """Nothing would be compared."""
+    run = example.python(*DOCTOR, env=BY_ITSELF)
+    assert run.status == 2
+    run.says("there are no migrations of Alembic", "arena_schema = <folder>/alembic.ini")
