@@ -342,11 +342,7 @@ def pytest_runtest_makereport(
     if report.when == "teardown" and (facts := item.config.stash[FACTS]).travel:
         facts.attach(report)
     if call.excinfo is not None:
-        run.ledger.mark_reported(*causes(call.excinfo.value))
-        _report.show_users_lines(report, call.excinfo, item.config.option)
-        if run.test is not None and run.test.was_broken_by(call.excinfo.value):
-            _report.fold_library_frames(report, call.excinfo.value, item.config.option)
-        _report.explain(report, call.excinfo.value, run.missing_schema, run.explained)
+        _explain_error(item, report, call.excinfo)
     if report.outcome == "failed" and report.when == "call":
         raised = call.excinfo.value if call.excinfo else None
         _report.show_server(report, run.test.broken if run.test else [], raised)
@@ -364,6 +360,20 @@ def pytest_runtest_makereport(
         for text in run.reported(report.when, report.outcome):
             report.sections.append(("arena", text))
     return report
+
+
+def _explain_error(
+    item: pytest.Item, report: pytest.TestReport, excinfo: pytest.ExceptionInfo[BaseException]
+) -> None:
+    """Shorten the traceback of a failed phase, and say what pytest-arena knows about its error."""
+    run = RUNS[item.config]
+    error = excinfo.value
+    option = item.config.option
+    run.ledger.mark_reported(*causes(error))
+    _report.show_users_lines(report, excinfo, option)
+    if run.test is not None and run.test.was_broken_by(error):
+        _report.fold_library_frames(report, error, option)
+    _report.explain(report, error, run.missing_schema, run.explained)
 
 
 def _users_statements(excinfo: pytest.ExceptionInfo[BaseException]) -> list[Statement]:
