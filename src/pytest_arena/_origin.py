@@ -212,7 +212,10 @@ PIECES: WeakKeyDictionary[Piece, object] = WeakKeyDictionary()
 OUR_TASK = "pytest-arena: a task of its own"
 SERVER_THREAD = "pytest-arena-live-server"
 # Threads that go on over the tests, and are no fixture's: the server's, and its endpoints'.
-NOBODYS = (SERVER_THREAD, "AnyIO worker thread")
+# a2wsgi calls WSGI apps in threads of these names: pytest-arena's, and those of a mounted app.
+A2WSGI_PREFIX = "WSGI"
+A2WSGI_THREADS = tuple(f"{A2WSGI_PREFIX}_{number}" for number in range(10))
+NOBODYS = (SERVER_THREAD, "AnyIO worker thread", *A2WSGI_THREADS)
 
 
 def is_of(thread: int, others: Container[int]) -> bool:

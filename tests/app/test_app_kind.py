@@ -1,7 +1,8 @@
 """What is taken for an app, and what is refused with which word?"""
 
 import functools
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -61,6 +62,11 @@ async def async_factory() -> Any:
     return asgi_function
 
 
+def factory_of_two(settings: object, start: object) -> Any:
+    """Make an app of two things: what a WSGI app takes has other names."""
+    return asgi_function
+
+
 def factory_with_need(settings: object) -> Any:
     """Make an app of something."""
     return asgi_function
@@ -76,10 +82,12 @@ def factory_with_need(settings: object) -> Any:
         starlette_app(Life()),
         fastapi_app(Life()),
         litestar_app(Life()),
+        FlaskLike(),
+        wsgi_function,
     ],
 )
-def test_an_asgi_app_is_itself(app: object) -> None:
-    """An ASGI app passes the check, and comes back as the very object that it is."""
+def test_an_app_is_itself(app: object) -> None:
+    """An app, of ASGI or WSGI, passes the check, and comes back as the very object that it is."""
     check_app(app, "main:app")
     assert build_app(app) is app
 
@@ -109,10 +117,9 @@ def test_checking_calls_nothing() -> None:
 @pytest.mark.parametrize(
     "app, word",
     [
-        (FlaskLike(), "a WSGI app (a FlaskLike instance)"),
-        (wsgi_function, "a WSGI app (wsgi_function(environ: Any, start_response: Any)"),
+        (factory_of_two, "neither an app (ASGI, WSGI) nor a factory without arguments"),
         (async_factory, "an async factory (async_factory()"),
-        (factory_with_need, "neither an ASGI app nor a factory without arguments"),
+        (factory_with_need, "neither an app (ASGI, WSGI) nor a factory without arguments"),
         ("main:app", "(a str instance)"),
         (pytest, "(a module instance)"),
         (None, "(a NoneType instance)"),
@@ -128,15 +135,27 @@ def test_anything_else_is_refused(app: object, word: str) -> None:
         build_app(app)
 
 
-@pytest.mark.parametrize(
-    "made, word",
-    [(FlaskLike, "what class FlaskLike returns: a WSGI app"), (lambda: None, "returns: neither")],
-)
-def test_what_a_factory_makes_is_checked(made: Callable[[], object], word: str) -> None:
+def test_what_a_factory_makes_is_checked() -> None:
     """A factory of something else is found when it is called."""
+    with pytest.raises(ConfigError, match="returns: neither"):
+        build_app(lambda: None)
+
+
+@pytest.mark.parametrize(
+    "app, word",
+    [
+        (FlaskLike(), "the app: a WSGI app (a FlaskLike instance)"),
+        (wsgi_function, "a WSGI app (wsgi_function(environ: Any, start_response: Any)"),
+        (FlaskLike, "what class FlaskLike returns: a WSGI app"),
+    ],
+)
+def test_a_wsgi_app_needs_a2wsgi(app: object, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra, the refusal says what to install."""
+    monkeypatch.setitem(sys.modules, "a2wsgi", None)
     with pytest.raises(ConfigError) as refused:
-        build_app(made)
+        build_app(app)
     assert word in refused.value.what
+    assert "pytest-arena[wsgi]" in refused.value.fix
 
 
 def test_a_coroutine_from_a_factory_is_no_app() -> None:

@@ -99,7 +99,7 @@ def test_a_part_of_the_suite_pitfall_077(project: Example) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["battle_d", "invoices"])
+@pytest.mark.parametrize("name", ["battle_d", "guestbook", "invoices"])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_examples_in_random_order_pitfall_077(tmp_path: Path, name: str, seed: int) -> None:
     """P2: real suites, whose authors thought of no order."""

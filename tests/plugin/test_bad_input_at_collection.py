@@ -30,11 +30,11 @@ def expect_one_message(run: Run, *texts: str) -> None:
         ("import nothing_here", "next: pip install nothing_here"),
         ("x = = 1", "broken.py:1 x = = 1"),
         ("raise SystemExit(3)", "SystemExit: 3"),
-        ("def app(environ, start_response): ...", "a WSGI app"),
+        ("def app(settings, database): ...", "neither an app (ASGI, WSGI) nor a factory"),
     ],
 )
 def test_an_app_that_cannot_be_one(example: Example, module: str, says: str) -> None:
-    """It does not import, ends the process, or speaks another protocol."""
+    """It does not import, ends the process, or is a factory that needs arguments."""
     project = example.with_files(broken=module, test_one=ONE)
     expect_one_message(project.run("--arena-app=broken:app"), says)
 

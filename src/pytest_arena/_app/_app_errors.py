@@ -31,15 +31,13 @@ def _home(thing: object) -> str:
     return str(home_of(thing) or describe(thing))
 
 
-def wsgi_app(app: object, what: str) -> ConfigError:
-    """Flask's, Django's or another callable of two arguments."""
+def no_a2wsgi(app: object, what: str) -> ConfigError:
+    """Flask's app or another one of WSGI, and the package that calls it is not installed."""
     return ConfigError(
-        f"{what}: a WSGI app ({describe(app)})",
-        why=_ASGI,
-        cause=f"it takes two arguments, as WSGI does (environ, start_response): {_home(app)}",
-        fix="name its ASGI side (Django: project.asgi:application), or wrap it:\n"
-        "from a2wsgi import WSGIMiddleware\n"
-        "asgi_app = WSGIMiddleware(app)",
+        f"{what}: a WSGI app ({describe(app)}), which needs a2wsgi",
+        why=f"{_ASGI}; a2wsgi calls a WSGI app for them, in a thread",
+        cause=f"a2wsgi is not installed: {_home(app)}",
+        fix="pip install 'pytest-arena[wsgi]'",
     )
 
 
@@ -56,7 +54,7 @@ def async_factory(factory: object, what: str) -> ConfigError:
 def no_app(thing: object, what: str) -> ConfigError:
     """Anything else."""
     return ConfigError(
-        f"{what}: neither an ASGI app nor a factory without arguments ({describe(thing)})",
+        f"{what}: neither an app (ASGI, WSGI) nor a factory without arguments ({describe(thing)})",
         why=_ASGI,
         cause=_home(thing),
         fix="name an app, or a function that makes one:\n"

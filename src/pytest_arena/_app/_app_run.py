@@ -41,7 +41,7 @@ class AppRun:
     call `close` at last.
 
     Args:
-        app: the app, as `build_app` returns it.
+        app: the app, as `build_app` returns it; one of WSGI by `as_asgi`.
         hooks: what the arena wants around each request.
         lifespan: whether clients run the app's lifespan.
         login: the user's ``login(client, role)``, sync or async.

@@ -504,6 +504,7 @@ def watch_own_clients(asked: Callable[[object], Hooks | None]) -> Callable[[], N
     undo.callback(watch_what_is_begun())
     for module, name in _TRANSPORTS.items():
         when_imported(module, functools.partial(_watch, name, asked, undo))
+    when_imported("werkzeug.test", functools.partial(_watch_werkzeugs, asked, undo))
     return undo.close
 
 
@@ -522,6 +523,28 @@ def _watch(name: str, asked: Any, undo: ExitStack, module: object) -> None:
         if (original := getattr(kind, call, None)) is not None:  # else another version's
             setattr(kind, call, _watched(original, ask, asked))
             undo.callback(setattr, kind, call, original)
+
+
+def _watch_werkzeugs(asked: Any, undo: ExitStack, module: Any) -> None:
+    """Call hooks around requests of ``app.test_client()``, which calls a WSGI app in the test."""
+    kind = module.Client
+    original = kind.run_wsgi_app
+
+    @functools.wraps(original)
+    def watched(client: Any, environ: dict[str, Any], *args: Any, **options: Any) -> Any:
+        hooks = asked(client.application) if HOPS.get(None) is None else None
+        if hooks is None:
+            return original(client, environ, *args, **options)
+        hooks.before(refuses=False)
+        with sending(hooks):
+            request = hop(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), None)
+            body, status, headers = original(client, environ, *args, **options)
+            request.status = int(status.split(" ")[0])
+        hooks.ended()
+        return body, status, headers
+
+    kind.run_wsgi_app = watched
+    undo.callback(setattr, kind, "run_wsgi_app", original)
 
 
 def _watched(original: Any, ask: Any, asked: Any) -> Any:

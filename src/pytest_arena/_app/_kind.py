@@ -5,13 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from enum import Enum, auto
+from importlib.util import find_spec
 from typing import Any, cast
 
 from pytest_arena._app import _app_errors
+from pytest_arena._origin import A2WSGI_PREFIX, A2WSGI_THREADS
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -35,14 +39,13 @@ class _Kind(Enum):
 
 
 _REFUSALS = {
-    _Kind.WSGI: _app_errors.wsgi_app,
     _Kind.ASYNC_FACTORY: _app_errors.async_factory,
     _Kind.OTHER: _app_errors.no_app,
 }
 
 
 def check_app(app: object, path: str) -> bool:
-    """Refuse what is neither an ASGI app nor a factory of one. Calls nothing.
+    """Refuse what is neither an app, ASGI or WSGI, nor a factory of one. Calls nothing.
 
     Returns whether it is a factory.
 
@@ -51,8 +54,8 @@ def check_app(app: object, path: str) -> bool:
         path: the option's value, for the message.
 
     Raises:
-        ConfigError: a WSGI app (whatever takes two arguments, such as a Flask instance), an async
-            factory, a factory that needs arguments, or anything else.
+        ConfigError: a WSGI app (Flask's, say) where a2wsgi is not installed, an async factory, a
+            factory that needs arguments, or anything else.
 
     Example::
 
@@ -61,6 +64,8 @@ def check_app(app: object, path: str) -> bool:
     kind = _kind_of(app)
     if refuse := _REFUSALS.get(kind):
         raise refuse(app, f"arena_app = {path}")
+    if kind is _Kind.WSGI:
+        _require_wsgi(app, f"arena_app = {path}")
     return kind is _Kind.FACTORY
 
 
@@ -72,14 +77,14 @@ def may_be_app(thing: object) -> bool:
 
 
 def build_app(app: object) -> ASGIApp:
-    """Return the ASGI app: what a factory makes, else the app itself.
+    """Return the app: what a factory makes, else the app itself.
 
     A factory is a callable without required parameters that is no ASGI app itself; each call of
     ``build_app`` calls it once, and its own errors pass unchanged. An app comes back as the very
-    object that it is.
+    object that it is, a WSGI app too: what calls it wraps it by ``as_asgi``.
 
     Raises:
-        ConfigError: there is no ASGI app in it.
+        ConfigError: there is no app in it.
 
     Example::
 
@@ -88,12 +93,14 @@ def build_app(app: object) -> ASGIApp:
     kind = _kind_of(app)
     if kind is _Kind.FACTORY:
         made = cast("Callable[[], object]", app)()
-        return _as_asgi(made, _kind_of(made), f"what {_app_errors.describe(app)} returns")
-    return _as_asgi(app, kind, "the app")
+        return _checked(made, _kind_of(made), f"what {_app_errors.describe(app)} returns")
+    return _checked(app, kind, "the app")
 
 
-def _as_asgi(app: object, kind: _Kind, what: str) -> ASGIApp:
-    if kind is _Kind.ASGI:
+def _checked(app: object, kind: _Kind, what: str) -> ASGIApp:
+    if kind is _Kind.WSGI:
+        _require_wsgi(app, what)
+    if kind in {_Kind.ASGI, _Kind.WSGI}:
         return cast("ASGIApp", app)
     if inspect.iscoroutine(app):
         app.close()  # else Python warns that nobody awaited it
@@ -108,7 +115,47 @@ def _kind_of(app: object) -> _Kind:
         return _Kind.ASGI
     if is_async(app):
         return _Kind.OTHER if required else _Kind.ASYNC_FACTORY
-    return {0: _Kind.FACTORY, _WSGI: _Kind.WSGI}.get(required, _Kind.OTHER)
+    if required == 0:
+        return _Kind.FACTORY
+    return _Kind.WSGI if is_wsgi(app) else _Kind.OTHER
+
+
+def is_wsgi(app: object) -> bool:
+    """Whether it is a WSGI app: it takes two arguments, the second one is ``start_response``.
+
+    The name is the one in PEP 3333. A factory of two arguments has other names.
+    """
+    if not callable(app) or inspect.isclass(app):
+        return False
+    try:
+        parameters = list(inspect.signature(app).parameters.values())
+    except ValueError:
+        return False
+    required = [one for one in parameters if one.default is one.empty]
+    return len(required) == _WSGI and required[1].name.strip("_") == "start_response"
+
+
+def as_asgi(app: Any) -> ASGIApp:
+    """Return an app as ASGI has it: itself, or a WSGI app that a2wsgi calls in a thread."""
+    if is_async(app) or not is_wsgi(app):  # the first question costs less
+        return cast("ASGIApp", app)
+    from a2wsgi import WSGIMiddleware
+
+    asgi_app = WSGIMiddleware(app)
+    # An app may be wrapped for each test: the threads are shared.
+    asgi_app.executor = _wsgi_threads(os.getpid())
+    return cast("ASGIApp", asgi_app)
+
+
+@functools.cache
+def _wsgi_threads(_process: int) -> ThreadPoolExecutor:
+    """Return the threads in which this process calls WSGI apps; a fork has none of them."""
+    return ThreadPoolExecutor(len(A2WSGI_THREADS), A2WSGI_PREFIX)
+
+
+def _require_wsgi(app: object, what: str) -> None:
+    if find_spec("a2wsgi") is None:
+        raise _app_errors.no_a2wsgi(app, what)
 
 
 def _arity(app: Callable[..., object]) -> tuple[int, float]:

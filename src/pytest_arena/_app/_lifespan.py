@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
+from pytest_arena._app._kind import as_asgi
 from pytest_arena._origin import OUR_TASK
 from pytest_arena._process import running_loop
 
@@ -377,7 +378,7 @@ def session_lifespan(app: ASGIApp) -> Iterator[Mapping[str, Any]]:
     from anyio.from_thread import start_blocking_portal  # which every client of the app needs
 
     with start_blocking_portal() as portal:
-        lifespan = portal.call(Lifespan, app)
+        lifespan = portal.call(Lifespan, as_asgi(app))
         try:
             lifespan.started()
             yield lifespan.state

@@ -266,14 +266,31 @@ class _Held:
     def __init__(self, send: Any) -> None:
         self._send, self._turn = send, asyncio.Lock()
         self._waiting: list[Message] = []
+        self._missing = -1  # bytes of the body that the answer has announced; -1 if it has not
 
     async def send(self, message: Message) -> None:
         """Send a message, or hold it: how an answer starts, and what is the last of it."""
         self._waiting.append(message)
-        if message.get("more_body") or not message["type"].startswith("http.response"):
-            await self.let_go()
-        else:
+        if self._is_held(message):
             asyncio.get_running_loop().call_later(_BEHIND, self._begin)
+        else:
+            await self.let_go()
+
+    def _is_held(self, message: Message) -> bool:
+        """Return whether a message may wait. A client has its answer with the last byte of it.
+
+        An app of WSGI sends that byte, and after it an empty message that ends the answer.
+        """
+        if message["type"] == "http.response.start":
+            lengths = [
+                value for name, value in message.get("headers", ()) if name == b"content-length"
+            ]
+            self._missing = int(lengths[0]) if lengths else -1
+        elif message["type"] == "http.response.body":
+            self._missing -= len(message.get("body", b""))
+        if not message["type"].startswith("http.response"):
+            return False
+        return not message.get("more_body") or self._missing == 0
 
     def _begin(self) -> None:
         if self._waiting:

@@ -73,7 +73,8 @@ OPTIONS = (
         "app",
         "",
         "The web app under test, as package.module:attribute: an ASGI app (FastAPI, Starlette, "
-        "Litestar, ...) or a function that makes one, called once a test. The fixtures client, "
+        "Litestar, ...), a WSGI app (Flask, ...; needs pytest-arena[wsgi]) or a function that "
+        "makes one, called once a test. The fixtures client, "
         "client_as, test_client and test_client_as talk to it.",
         "app.main:app",
         metavar="MODULE:NAME",

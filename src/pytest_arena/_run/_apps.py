@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_run import AppRun
 from pytest_arena._app._client import Hooks
-from pytest_arena._app._kind import ASGIApp, build_app, check_app, enclosed, may_be_app, unwrapped
+from pytest_arena._app._kind import (
+    ASGIApp,
+    as_asgi,
+    build_app,
+    check_app,
+    enclosed,
+    is_wsgi,
+    may_be_app,
+    unwrapped,
+)
 from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._config._load import load_attribute, load_function
 from pytest_arena._run import _leaks
@@ -35,6 +44,7 @@ class Apps:
         self._config, self._current, self._watcher = config, current, watcher
         self.named: object = None  # what `arena_app` names
         self.factory: object = None  # the same, where it makes apps: to look costs 50 µs
+        self._is_asgi = False  # what `arena_app` names, without a wrapper
         self._session_state: Mapping[str, Any] | None = None
         self._wide: dict[object, list[AppRun]] = {}  # by the fixture that made the client
         self.live: LiveServer | None = None
@@ -81,6 +91,7 @@ class Apps:
         if path:
             self.named = load_attribute(path, option="arena_app", source=place, likely=may_be_app)
             self.factory = self.named if check_app(self.named, path) else None
+            self._is_asgi = self.factory is None and not is_wsgi(self.named)
 
     def running(self) -> AppRun:
         """Return the app of the running test, or of the wide fixture that is being set up."""
@@ -177,8 +188,9 @@ class Apps:
     def _begin(self, app: ASGIApp, *, hooks: Hooks) -> AppRun:
         if self._watcher is not None:
             self._watcher.uses_app(app)
+        is_named = app is self.named and self._is_asgi  # no test of it pays for the question
         return AppRun(
-            app,
+            app if is_named else as_asgi(app),
             hooks=hooks,
             lifespan=self._config.lifespan == "on",
             login=self.login(),

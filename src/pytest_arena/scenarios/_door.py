@@ -13,7 +13,7 @@ from unittest import mock
 from weakref import WeakSet
 
 from pytest_arena._app._client import HOPS
-from pytest_arena._app._kind import unwrapped
+from pytest_arena._app._kind import is_wsgi, unwrapped
 from pytest_arena._app._login import is_logging_in
 from pytest_arena._ledger import Request
 from pytest_arena._run._apps import Apps
@@ -204,8 +204,8 @@ class AppDoor:
 _REQUESTS = {"http", "websocket"}
 _NO_APP = "there is no arena_app: which app is under test? Name it: arena_app = app.main:app"
 _FUNCTION = (
-    "an arena_app that is a function is seen only by clients that call it in this process: use the "
-    "fixtures client or test_client"
+    "an arena_app that is a function, or a WSGI app, is seen only by clients that call it in this "
+    "process: use the fixtures client or test_client"
 )
 _UNSEEN = (
     "arena_app is a factory that was not seen to make an app which the test asked: have tests ask "
@@ -225,7 +225,12 @@ def _frameworks() -> list[type[Any]]:
 
 
 def _is_watchable(app: object) -> bool:
-    """Whether it is an instance of somebody's class: a function's calls go by no attribute."""
+    """Whether it is an instance of somebody's class: a function's calls go by no attribute.
+
+    A WSGI app is seen behind the wrapper by which clients call it.
+    """
+    if is_wsgi(app):
+        return False
     return type(app).__module__ != "builtins" and not isinstance(app, type | functools.partial)
 
 

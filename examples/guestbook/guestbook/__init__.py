@@ -1,0 +1,18 @@
+"""A guestbook: guests log in by name, and leave a line."""
+
+import os
+
+from flask import Flask
+
+from guestbook.models import db
+from guestbook.routes import blueprint
+
+
+def create_app() -> Flask:
+    """Make the app, with an engine of its own."""
+    app = Flask(__name__)
+    app.config["SECRET_KEY"] = os.environ.get("SECRET_KEY", "for development")
+    app.config["SQLALCHEMY_DATABASE_URI"] = os.environ.get("DATABASE_URL", "sqlite:///guests.db")
+    db.init_app(app)
+    app.register_blueprint(blueprint)
+    return app

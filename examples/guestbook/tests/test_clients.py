@@ -1,0 +1,42 @@
+"""One app, three ways to ask it."""
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from guestbook.models import Guest, db
+from pytest_arena import Arena, LiveServer, TestClient
+
+
+@pytest.fixture
+def dune(db_session: Session) -> None:
+    """A guest."""
+    db_session.add(Guest(name="Dune"))
+
+
+def test_arenas_client(test_client: TestClient, dune: None) -> None:
+    """In this process; cookies are kept."""
+    assert test_client.post("/login", json={"name": "Dune"}).status_code == 204
+    assert test_client.post("/entries", json={"text": "By a client."}).status_code == 201
+
+
+def test_a_real_server(live_server: LiveServer, dune: None) -> None:
+    """By a socket, as a browser asks."""
+    guest = live_server.client()
+    assert guest.post("/login", json={"name": "Dune"}).status_code == 204
+    assert guest.post("/entries", json={"text": "By a socket."}).status_code == 201
+
+
+def test_flasks_own_client(arena_app: Flask, dune: None, arena: Arena) -> None:
+    """As a suite that exists has it; its requests are known to arena as well."""
+    guest = arena_app.test_client()
+    assert guest.post("/login", json={"name": "Dune"}).status_code == 204
+    assert [request.path for request in arena.requests] == ["/login"]
+
+
+def test_the_apps_own_session(arena_app: Flask, test_client: TestClient) -> None:
+    """Flask-SQLAlchemy's session needs an app context, as everywhere."""
+    with arena_app.app_context():
+        db.session.add(Guest(name="Storm"))
+        db.session.commit()
+    assert test_client.post("/login", json={"name": "Storm"}).status_code == 204
