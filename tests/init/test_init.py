@@ -115,7 +115,14 @@ def test_what_it_writes_runs_green(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name,schema", [("battle_d", "alembic.ini"), ("faults", "app:Base")])
+@pytest.mark.parametrize(
+    "name,schema",
+    [
+        ("battle_d", "alembic.ini"),
+        ("faults", "app:Base"),
+        ("guestbook", "guestbook.models:Base"),
+    ],
+)
 def test_an_example_without_its_tests_gets_a_first_one(
     tmp_path: Path, name: str, schema: str
 ) -> None:
@@ -132,6 +139,8 @@ def test_an_example_without_its_tests_gets_a_first_one(
     options = tomllib.loads(file.read_text())["tool"]["pytest"]["ini_options"]
     assert options["arena_schema"] == schema
     assert "1 passed" in called.output
+    if name == "guestbook":  # of Flask, whose routes are in a map
+        assert "GET /entries → 200" in called.output
 
 
 @pytest.mark.slow

@@ -174,6 +174,9 @@ def _told(error: BaseException) -> list[str]:
 def _paths(app: Any) -> Iterator[str]:
     """Yield the paths that a GET may ask without knowing anything."""
     yield from _walked(getattr(app, "routes", ()), "")
+    if hasattr(app, "url_map"):  # Flask's
+        rules = app.url_map.iter_rules()
+        yield from (one.rule for one in rules if "GET" in one.methods and not one.arguments)
     with suppress(Exception):  # a model that has no schema
         for path, operations in app.openapi()["paths"].items():
             given = operations.get("get", {"parameters": [{"required": True}]})

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Assigned = ast.Assign | ast.AnnAssign
-_FRAMEWORK = re.compile(r"^(?:fastapi|starlette|litestar)\b.*\.(FastAPI|Starlette|Litestar)$")
+_FRAMEWORK = re.compile(
+    r"^(?:fastapi|starlette|litestar|flask)\b.*\.(FastAPI|Starlette|Litestar|Flask)$"
+)
 _ENGINE = re.compile(r"sql.*\.(?:async_)?(?:create_(?:async_)?engine|engine_from_config)")
 _BASE = re.compile(r"sqlalchemy\b.*\.(DeclarativeBase\w*|declarative_base|MetaData|registry)")
 _URL = re.compile(r"(sqlite|postgres|mysql|mariadb|oracle|mssql)[\w+]*://")

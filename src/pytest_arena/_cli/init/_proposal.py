@@ -75,7 +75,8 @@ def chosen_app(project: Project, wanted: str) -> str:
         f"--app {wanted} is not of the form module:attribute" if wanted else what,
         why="the tests import the app by its name, and ask it",
         cause="\n".join(f"{one.place}  {one.name}: {one.about}" for one in seen)
-        or f"{project.files} files below {project.folder} make no FastAPI, Starlette or Litestar",
+        or f"{project.files} files below {project.folder} make no FastAPI, Starlette, Litestar "
+        "or Flask",
         fix="\n".join(f"arena init --app {name}" for name in apps)
         or "arena init --app module:attribute   (an app, or a function that makes one)",
     )
