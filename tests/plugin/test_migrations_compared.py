@@ -95,14 +95,16 @@ def test_what_env_py_leaves_out_is_not_compared(project: Example) -> None:
     run.expect(passed=1).never_says(DIFFERENCE)
     # As Alembic's cookbook has it: no empty migration is written.
     env = lacking.files["migrations/env.py"].replace(target, f"{target}, {_NO_EMPTY_MIGRATION}")
-    lacking.with_paths({"migrations/env.py": _SKIP_EMPTY + env}).run().says(DIFFERENCE)
+    skipping = {"migrations/env.py": _SKIP_EMPTY + env}
+    lacking.with_paths(skipping).run().says(DIFFERENCE)
+    project.with_paths(skipping).run().expect(passed=1).never_says("not compared")
 
 
 _NO_EMPTY_MIGRATION = "process_revision_directives=skip_empty"
 _SKIP_EMPTY = """
 def skip_empty(context, revision, directives):
     assert config_of().cmd_opts is not None
-    if config_of().cmd_opts.autogenerate and directives[0].upgrade_ops.is_empty():
+    if directives[0].upgrade_ops.is_empty():
         directives[:] = []
 
 def config_of():
