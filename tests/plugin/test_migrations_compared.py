@@ -112,6 +112,20 @@ def config_of():
 """
 
 
+@pytest.mark.slow
+def test_a_model_that_env_py_does_not_import_counts_where_the_app_has(project: Example) -> None:
+    """A change of it is compared anew, though no migration depends on it."""
+    base = "from sqlalchemy.orm import DeclarativeBase\nclass Base(DeclarativeBase): ...\n"
+    apart = project.with_files(base=base)
+    apart = apart.change(
+        "app.py", "class Base(DeclarativeBase):\n    pass", "from base import Base"
+    )
+    apart = apart.change("migrations/env.py", "import app", "import base")
+    apart = apart.change("migrations/env.py", "app.Base", "base.Base")
+    apart.run().expect(passed=1).never_says(DIFFERENCE)
+    with_a_new_column(apart).run().expect(passed=1).says(DIFFERENCE)
+
+
 def test_an_env_py_without_models_says_which_line_it_lacks(project: Example) -> None:
     """Nothing is compared, and so nothing is green by that."""
     bare = project.with_paths({"migrations/env.py": ASYNC_ENV})

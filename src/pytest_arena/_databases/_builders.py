@@ -450,6 +450,15 @@ def _metadata_of(value: Any) -> MetaData | None:
     return metadata if isinstance(metadata, MetaData) else None
 
 
+def model_files() -> Iterator[Path]:
+    """Yield the files of the project's loaded modules that define models."""
+    for module, file in _modules():
+        classes = [value for value in list(vars(module).values()) if isinstance(value, type)]
+        models = [each for each in classes if "__table__" in vars(each)]
+        if any(model.__module__ == module.__name__ for model in models):
+            yield file
+
+
 def _modules() -> Iterator[tuple[ModuleType, Path]]:
     """The modules of the project that are loaded, with their files."""
     for module in list(sys.modules.values()):

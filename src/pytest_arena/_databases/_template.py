@@ -23,6 +23,7 @@ from pytest_arena._config._load import blame, described, home_of
 from pytest_arena._databases import _sources
 from pytest_arena._databases._builders import (
     AlembicBuilder,
+    model_files,
     schema_builder,
     seed_builder,
     suggested_schema,
@@ -107,6 +108,14 @@ class StageBuild(Generic[ContentT]):
         if self.compares and isinstance(builder, AlembicBuilder):
             return builder
         return None
+
+    def code(self) -> set[Path]:
+        """Return the files of code that the build, and the comparison, depended on."""
+        code = _sources.imported_by(self.builder().sources())
+        if self._compared_migrations():
+            # env.py may leave the import of models to the app.
+            code.update(file.resolve() for file in model_files())
+        return code
 
     def compare(self) -> Comparison:
         """Compare the database, once it is filled, with the models, where that is wanted."""
@@ -258,7 +267,7 @@ class Store(Generic[ContentT]):
             with _sources.watching(self.shelves.folder) as watch, aimed_at(target):
                 build.run(target)
                 comparison = build.compare()
-            code = _sources.imported_by(build.builder().sources())
+            code = build.code()
             watch.add_imports(code)
             files = _sources.digest_files(code | watch.files(self.root), self.root)
             folders = _sources.digest_folders(watch, self.root)
