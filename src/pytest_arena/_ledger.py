@@ -37,9 +37,11 @@ class Request:
     seconds: float = 0.0
     """From the call to the answer, the app's background tasks included; of a stream and a websocket
     until it is closed."""
+    statements: list[str] = field(default_factory=list, repr=False)
+    """What the app's engines have sent to databases in it, in order."""
     began: float = field(default=0.0, repr=False)
     turn: Any = field(default=None, repr=False)  # of the test's story
-    answer: Any = field(default=None, repr=False)  # where it was sent before its commit
+    answer: Any = field(default=None, repr=False)  # when it was sent, and its late commits
     raised: str = field(default="", repr=False)  # what the app raised, and the app's line
     unsent: str = field(default="", repr=False)  # cookies that the client has, and did not send
     is_open: bool = field(default=False, repr=False)  # its answer is still read

@@ -189,6 +189,11 @@ def as_own() -> Iterator[None]:
 WORK: ContextVar[Any] = ContextVar("arena: the `LateWork` that this is a part of", default=None)
 
 
+# The logins that the current task or thread is inside of: their own requests must not wait for
+# them. A login may use another client, which logs in by itself.
+LOGINS: ContextVar[tuple[Any, ...]] = ContextVar("arena: logins under way", default=())
+
+
 class Piece:
     """What is to be done: all that a thread does, one job of a pool's, a call at some time."""
 

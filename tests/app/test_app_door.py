@@ -37,7 +37,7 @@ class Hooks:
     async def abefore(self): pass
     def before(self): pass
     def serving(self): pass
-    def answering(self): pass
+    def answering(self, record): pass
     def requested(self, record): print(record.method, record.status)
     def ended(self): pass
     def broke(self, request, error): ...

@@ -63,10 +63,6 @@ class Door(Protocol):
 class AnswerNotes(Protocol):
     """Notes when an answer is sent, to compare that with the commits of its request."""
 
-    @property
-    def is_early(self) -> bool:
-        """Whether it was sent before the work of the request was committed."""
-
     def note_sent(self, message: Mapping[str, Any]) -> None:
         """Note a message that the app has sent."""
 
@@ -113,12 +109,9 @@ class Hooks:
     def ended(self) -> None:
         """Called once when the client has its answer, after ``requested`` for each hop."""
 
-    def answering(self) -> AnswerNotes | None:
+    def answering(self, request: Request) -> AnswerNotes | None:  # noqa: ARG002 - a test's hooks use it
         """Called in the app's task before it answers; returns who notes what it sends."""
         return None
-
-    def answered_early(self, request: Request, answer: AnswerNotes) -> None:
-        """Called where an answer was sent before what the request wrote was committed."""
 
     def broke(self, request: str, error: Exception) -> None:
         """Called where an app raises instead of answering, whatever the client makes of it."""
@@ -242,7 +235,8 @@ def _noting_answer(hooks: Hooks, send: Any) -> Iterator[Any]:
 
     Yields the ``send`` for the app.
     """
-    answer = hooks.answering()
+    sent_requests = HOPS.get(None)
+    answer = hooks.answering(sent_requests[-1]) if sent_requests else None
     if answer is None:
         yield send
         return
@@ -259,9 +253,6 @@ def _noting_answer(hooks: Hooks, send: Any) -> Iterator[Any]:
         raise
     finally:
         answer.end(raised)
-        sent_requests = HOPS.get(None)
-        if answer.is_early and sent_requests:
-            hooks.answered_early(sent_requests[-1], answer)
 
 
 def _note_raised(error: Exception) -> None:

@@ -6,10 +6,10 @@ import asyncio
 import inspect
 import threading
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
+from pytest_arena._origin import LOGINS
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -17,14 +17,10 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
-# The logins that the current task or thread is inside of: their own requests must not wait for
-# them. A login may use another client, which logs in by itself.
-_under_way: ContextVar[tuple[Login, ...]] = ContextVar("logins under way", default=())
-
 
 def is_logging_in() -> bool:
     """Whether the current task or thread is inside of a login."""
-    return bool(_under_way.get())
+    return bool(LOGINS.get())
 
 
 class Login:
@@ -55,7 +51,7 @@ class Login:
         Raises:
             LoginError: from what the login function raised.
         """
-        if self.is_done or self in _under_way.get():
+        if self.is_done or self in LOGINS.get():
             return
         known = self._failure
         async with self._lock_of_this_loop():
@@ -68,7 +64,7 @@ class Login:
 
     def once(self, client: object) -> None:
         """Log this client in, if it is not. Raises as `aonce` does, and for an async function."""
-        if self.is_done or self in _under_way.get():
+        if self.is_done or self in LOGINS.get():
             return
         known = self._failure
         with self._thread_lock:
@@ -96,7 +92,7 @@ class Login:
 
     @contextmanager
     def _attempt(self) -> Iterator[None]:
-        token = _under_way.set((*_under_way.get(), self))
+        token = LOGINS.set((*LOGINS.get(), self))
         try:
             yield
         except ArenaError as error:  # says itself what is wrong
@@ -109,7 +105,7 @@ class Login:
             self._failure = words(error, role=self.role, path=self._path)
             raise self._failure from error
         finally:
-            _under_way.reset(token)
+            LOGINS.reset(token)
         self.is_done = True
 
 

@@ -7,6 +7,7 @@ The gate sees each commit; the client sees each message of an answer.
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +18,7 @@ from pytest_arena._origin import user_line
 from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy.orm import Session
 
@@ -40,6 +41,7 @@ class RequestAnswer:
 
     status: int | None = None
     is_sent: bool = False  # the client has all of it
+    statements: list[str] = field(default_factory=list)  # of the request, in order
     late_commits: list[CodeLine | None] = field(default_factory=list)
     error: BaseException | None = None  # what a late commit, or the code around it, has raised
     error_line: CodeLine | None = None
@@ -97,10 +99,13 @@ class RequestAnswer:
             self.error = error
             self.error_line = blame(error) or self.error_line
         self._is_over = True
+        self.statements = []  # what a task of the app's goes on to send is none of the request
         self._sessions.clear()
         self._late_sessions.clear()
         if self._token is not None:
             ANSWER.reset(self._token)
+        self._token = None  # it knows the context, which knows the request
+        self._task = None
 
     # What the gate sees.
 
@@ -161,3 +166,13 @@ _BODY_SIZE = b"content-length"
 ANSWER: ContextVar[RequestAnswer | None] = ContextVar(
     "arena: the answer that is made here", default=None
 )
+
+
+@contextmanager
+def apart_from_requests() -> Iterator[None]:
+    """In this block, work is none of the request that waits for it, as the build of a template."""
+    token = ANSWER.set(None)
+    try:
+        yield
+    finally:
+        ANSWER.reset(token)

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
 from pytest_arena._gate import _gate_notes, _loops
+from pytest_arena._gate._answers import apart_from_requests
 from pytest_arena._gate._engines import describe
 from pytest_arena._gate._registry import (
     INFO,
@@ -64,12 +65,13 @@ class Gate:
             self.registry.come(entry)
         self.core.refuse_late()
         asked = describe(dialect, cargs, cparams)
-        info = ConnectionRecord(self.core.aim(asked))
-        if entry is not None:
-            entry.info[INFO] = info
-        if asked.product in ROOMS:
-            lead = room(asked.product).connections.lead
-            info.opened = lead(self.core, dialect, info.aim, cargs, cparams)
+        with apart_from_requests():  # the first connection has a template built
+            info = ConnectionRecord(self.core.aim(asked))
+            if entry is not None:
+                entry.info[INFO] = info
+            if asked.product in ROOMS:
+                lead = room(asked.product).connections.lead
+                info.opened = lead(self.core, dialect, info.aim, cargs, cparams)
 
     def connected(self, dbapi_connection: Any, entry: Any) -> None:
         """Check a live connection that did not come the way of ``connecting``."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, cast
@@ -109,6 +111,11 @@ class Arena(Generic[S]):
     def requests(self) -> tuple[Request, ...]:
         """The requests to the app under test that this test made, oldest first."""
         return tuple(self._run.ledger.requests)
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """The statements that the app's engines sent in the requests of this test, in order."""
+        return tuple(statement for request in self.requests for statement in request.statements)
 
     def session(self, *, database: str = "", commit_before_requests: bool = True) -> S:
         """Open a session on the database, as ``db_session`` is; close it yourself in a fixture.
@@ -319,6 +326,25 @@ class Arena(Generic[S]):
         wanted = _expectations(expected or {}, tables)
         return ExpectedChanges(self._observer, wanted, ignore, database)
 
+    def max_statements(self, count: int) -> StatementLimit:
+        """Assert that the requests of a block send at most ``count`` statements in all.
+
+        Statements of the app's engines count, savepoints included, but for those of a login.
+        Statements of ``db_session`` and of the test's own calls do not. Cost: some 0.1 µs for each
+        statement, with this block or without it.
+
+        Example::
+
+            async def test_one_query_for_all_items(arena, client):
+                with arena.max_statements(2):
+                    await client.get("/orders")
+
+        Raises:
+            AssertionError: they send more, with the most frequent ones; or no request was made. An
+                error that the block raises itself wins.
+        """
+        return StatementLimit(self, self._observer, count)
+
     @contextlib.contextmanager
     def expect_refusal(self) -> Iterator[Refused]:
         """Assert that the guard refuses something in this block, also if the app swallows it.
@@ -425,6 +451,13 @@ class Observer:
             return meant, None
         return meant, self._databases.ensure(meant).moment(exact=True)
 
+    def has_asserted(self, text: str) -> None:
+        """An assertion of arena's has passed, in a line of the test."""
+        if self.watcher is not None:
+            line = user_line()
+            place = f"{line.file}:{line.number}" if line else ""
+            self.watcher.asserted(place, text)
+
     def commit(self) -> None:
         """Commit pending work, as before a request of a sync client.
 
@@ -491,10 +524,52 @@ class ExpectedChanges:
         changes = self.observer.between(*self._since, None)
         if found := difference(changes, self.expected, ignore=self.ignore):
             raise AssertionError(found)
-        if self.observer.watcher is not None:
-            line = user_line()
-            place = f"{line.file}:{line.number}" if line else ""
-            self.observer.watcher.asserted(place, "arena.expect_changes(…)")
+        self.observer.has_asserted("arena.expect_changes(…)")
+
+
+@dataclass(slots=True, eq=False)
+class StatementLimit:
+    """A block of a test, and how many statements its requests may send."""
+
+    arena: Arena[Any]
+    observer: Any  # an `Observer`; its inside is no type of the reader's
+    count: int
+    _before: int = 0  # requests
+
+    def __enter__(self) -> Self:
+        self._before = len(self.arena.requests)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            return
+        requests = [sent for sent in self.arena.requests[self._before :] if not sent.is_login]
+        if not requests:
+            raise AssertionError(
+                "no request was made in this block: arena.max_statements(…) counts the statements "
+                "of requests"
+            )
+        statements = [text for request in requests for text in request.statements]
+        if len(statements) > self.count:
+            raise AssertionError(_too_many(requests, statements, self.count))
+        self.observer.has_asserted("arena.max_statements(…)")
+
+
+_MOST_STATEMENTS = 5  # that a message shows, the most frequent ones
+
+
+def _too_many(requests: list[Request], sent: list[str], count: int) -> str:
+    lines = [f"{len(sent):,} statements were sent in this block, and {count:,} are allowed:"]
+    for request in requests:
+        words = f"{request.method} {request.path} {request.status or request.error}"
+        lines.append(f"  {words}: {len(request.statements):,}")
+    lines.append("the most frequent ones:")
+    for statement, times in Counter(sent).most_common(_MOST_STATEMENTS):
+        text = textwrap.shorten(" ".join(statement.split()), 100, placeholder=" …")
+        noun = "time" if times == 1 else "times"
+        lines.append(f"  {times:,} {noun}: {text}")
+    lines.append("next: load rows that belong together at once: selectinload(…) or a join")
+    return "\n".join(lines)
 
 
 def _expectations(*given: Mapping[str, Any]) -> dict[str, Expected]:

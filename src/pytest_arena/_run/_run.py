@@ -213,13 +213,14 @@ class ArenaRun:
 
     def _tell_late_commits(self, test: RunningTest) -> None:
         """Note or raise what the report of a failed test says itself."""
+        early_answers = [(request, answer) for request, answer in test.answers if answer.is_early]
         if test.failed or self.config.late_commits == "off":
             return
-        for request, answer in test.early_answers:
+        for request, answer in early_answers:
             if answer.error is not None or self.config.late_commits == "fail":
                 test.errors.append(_story.late_commit(request, answer))
                 return
-        for request, answer in test.early_answers:
+        for request, answer in early_answers:
             # Once: the app's line is what has to be mended.
             line = _story.line_of_late_commit(answer)
             words = self._told_early.setdefault(line, _story.early_words(request, answer))

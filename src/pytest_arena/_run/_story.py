@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -168,7 +169,7 @@ def _requests(turn: Turn) -> str:
     """The requests of a turn with their answers: redirects in a row, or what was made at once."""
     if not turn.records:
         return "a request that has no answer yet"
-    texts = [asked_and_answered(record) for record in turn.records]
+    texts = [asked_and_answered(record) + _statement_words(record) for record in turn.records]
     if not turn.is_at_once:
         return " → ".join(texts)
     more = [f"{len(texts) - _NAMED:,} more"] * (len(texts) > _NAMED)
@@ -181,6 +182,24 @@ def asked_and_answered(record: Request) -> str:
     answer = f" {record.status}" if record.status is not None else ""
     error = f" raised {record.error.partition(':')[0]}" if record.error else ""
     return f"{record.method} {record.path}{role}{answer}{error}"
+
+
+_MANY, _MANY_ALIKE = 10, 3  # statements of a request: fewer are usual
+
+
+def _statement_words(record: Request) -> str:
+    """Return how many statements a request has sent, as `` (14 statements, 11 alike)``."""
+    count = len(record.statements)
+    alike = most_alike(record.statements)
+    if count < _MANY and alike < _MANY_ALIKE:
+        return ""
+    alike_words = f", {alike:,} alike" if alike > 1 else ""
+    return f" ({count:,} statements{alike_words})"
+
+
+def most_alike(statements: list[str]) -> int:
+    """Return how often the most frequent statement was sent."""
+    return max(Counter(statements).values(), default=0)
 
 
 def _gathered(turns: list[Turn]) -> Iterator[list[Turn]]:
@@ -198,7 +217,7 @@ def _gathered(turns: list[Turn]) -> Iterator[list[Turn]]:
 def _hints(turn: Turn, askers: Mapping[tuple[str, str], str]) -> Iterator[str]:
     """What may have come from a cache of the process, and which cookies did not go out."""
     for record in turn.records:
-        if record.answer is not None:
+        if record.answer is not None and record.answer.is_early:
             status, line = record.answer.status, line_of_late_commit(record.answer)
             yield f"answered {status} before its commit ({line})"
         if record.raised:

@@ -12,6 +12,7 @@ from pytest_arena._app._app_errors import no_asyncio
 from pytest_arena._app._client import Door, Hooks
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._answers import RequestAnswer
+from pytest_arena._origin import LOGINS
 from pytest_arena._process import running_loop
 from pytest_arena.errors import PendingWorkError, causes, impossible
 
@@ -164,7 +165,7 @@ class RunningTest(Hooks):
     overrides: list[Overrides] = field(default_factory=list)
     sessions: Sessions = field(default_factory=Sessions)
     broken: list[tuple[str, Exception]] = field(default_factory=list)  # what the app has raised
-    early_answers: list[tuple[Request, RequestAnswer]] = field(default_factory=list)
+    answers: list[tuple[Request, RequestAnswer]] = field(default_factory=list)
     app_runs: list[AppRun] = field(default_factory=list)  # the last one is what clients talk to
     checkouts: int = 0  # of connections, before the test
     use_app: Callable[[], object] = bool  # asks for the fixture `arena_app`
@@ -351,14 +352,14 @@ class RunningTest(Hooks):
                 turn.is_quiet &= not turn.checkouts
                 self._of_app |= self.own_writes() - turn.held
 
-    def answering(self) -> RequestAnswer:
+    def answering(self, request: Request) -> RequestAnswer:
         """The app begins to answer a request."""
-        return RequestAnswer.begin()
-
-    def answered_early(self, request: Request, answer: Any) -> None:
-        """An answer was sent before what its request wrote was committed."""
+        answer = RequestAnswer.begin()
         request.answer = answer
-        self.early_answers.append((request, answer))
+        request.statements = answer.statements
+        request.is_login = bool(LOGINS.get())
+        self.answers.append((request, answer))
+        return answer
 
     def broke(self, request: str, error: Exception) -> None:
         """The app has raised instead of answering."""
