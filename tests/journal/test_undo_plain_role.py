@@ -14,7 +14,7 @@ from pytest_arena._postgresql.journal._journal_templates import lacking
 from pytest_arena._postgresql.journal._server import Restoration, ServerJournal
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena.errors import ServerError
-from tests.journal.world import DONE, NOTHING, database
+from tests.journal.world import DONE, NOTHING, database, schema_of_journal
 from tests.servers.postgresql import address, connect, own_registry, run
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ CREATE SEQUENCE app.held CACHE 5;
 CREATE TYPE app.mood AS ENUM ('good');
 CREATE FUNCTION app.noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 INSERT INTO app.notes (text) VALUES ('one');
+CREATE MATERIALIZED VIEW app.titles AS SELECT text FROM app.notes;
+CREATE TEXT SEARCH CONFIGURATION app.words (COPY = pg_catalog.simple);
+CREATE PUBLICATION news;
 """
 
 
@@ -130,6 +133,17 @@ DDL = (
     "CREATE SCHEMA more",
     "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC",
     "ALTER TABLE app.parts RENAME TO other",
+    "REFRESH MATERIALIZED VIEW app.titles",
+    "CREATE PUBLICATION other FOR TABLE app.notes",
+    "ALTER PUBLICATION news ADD TABLE app.notes",
+    "ALTER PUBLICATION news SET (publish = 'insert')",
+    'CREATE COLLATION app.c FROM "C"',
+    "CREATE CONVERSION app.latin FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8",
+    "CREATE TEXT SEARCH CONFIGURATION app.more (COPY = app.words)",
+    "ALTER TEXT SEARCH CONFIGURATION app.words DROP MAPPING FOR email",
+    "CREATE TEXT SEARCH DICTIONARY app.plain (TEMPLATE = pg_catalog.simple)",
+    "CREATE AGGREGATE app.total(int) (SFUNC = int4pl, STYPE = int)",
+    "CREATE DOMAIN app.positive AS int CHECK (VALUE > 0)",
 )
 
 
@@ -146,11 +160,30 @@ def test_a_changed_schema_is_noticed_pitfall_030(worlds: Worlds) -> None:
         assert not any(unfit.is_fatal for unfit in journal.install()), ddl
 
 
+def test_a_view_that_can_be_refreshed_in_place_takes_clone(role: str) -> None:
+    """The catalog does not change when it is refreshed CONCURRENTLY; with event triggers it may."""
+    script = (
+        "CREATE TABLE notes (id int PRIMARY KEY); "
+        "CREATE MATERIALIZED VIEW ids AS SELECT id FROM notes; CREATE UNIQUE INDEX ON ids (id)"
+    )
+    with database() as name:
+        run(
+            f"GRANT ALL ON DATABASE {name} TO {role}; GRANT ALL ON SCHEMA public TO {role}",
+            database=name,
+        )
+        run(f"SET ROLE {role}; {script}", database=name)
+        (gap,) = install(replace(address(name), user=role))
+        assert gap.is_fatal
+        assert "public.ids can be refreshed CONCURRENTLY" in gap.reason
+        assert schema_of_journal(name) == ""
+        assert install(address(name)) == []
+
+
 def test_a_dropped_sequence_is_noticed_pitfall_031(worlds: Worlds) -> None:
     """There is nothing to be read of it any more."""
     app, journal = worlds
     journal.enter(1)
-    app.execute("DROP TABLE app.notes")
+    app.execute("DROP TABLE app.notes CASCADE")
     assert journal.look(1).marks
     assert journal.leave(1).marks
     assert journal.enter(2)

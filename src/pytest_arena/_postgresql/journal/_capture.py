@@ -66,6 +66,7 @@ def _installed(control: Control, schema: str) -> list[JournalGap]:
                 control.run(layout(schema))
                 _run_all(control, _triggers(control, schema, tables, canon), at_once=2000)
                 control.run(event_triggers(schema))
+                _check_that_refreshes_are_noticed(control)
                 _run_all(control, content(schema, tables, canon), at_once=400)
                 control.run(undo_script(schema, tables, sequences))
     except ControlFailure as error:
@@ -74,6 +75,21 @@ def _installed(control: Control, schema: str) -> list[JournalGap]:
             raise
         found.append(JournalGap(str(error), is_fatal=True))
     return found
+
+
+def _check_that_refreshes_are_noticed(control: Control) -> None:
+    """Refuse a view that can be refreshed CONCURRENTLY where there are no event triggers.
+
+    Raises:
+        ControlFailure: such a refresh changes rows that have no triggers, and nothing of the
+            catalog.
+    """
+    for (name,) in control.rows(_REFRESHED_IN_PLACE):
+        raise ControlFailure(
+            f"the materialized view {name} can be refreshed CONCURRENTLY, which only event "
+            "triggers notice, and this role may not make them",
+            _FEATURE_NOT_SUPPORTED,
+        )
 
 
 def capture_new(control: Control, schema: str) -> list[str]:
@@ -124,7 +140,8 @@ def uninstall(address: Address) -> None:
             control.run(f"{_AS_OURS}; DROP SCHEMA {schema} CASCADE")
 
 
-_UNSUPPORTED = ("0A000", "42809")
+_FEATURE_NOT_SUPPORTED = "0A000"
+_UNSUPPORTED = (_FEATURE_NOT_SUPPORTED, "42809")
 # An app's own event triggers might forbid what we do, or note it.
 _AS_OURS = "SET LOCAL session_replication_role = replica; SET LOCAL arena.undo = 1"
 _CALMLY = "SET LOCAL lock_timeout = '1s'; SET LOCAL jit = off"
@@ -360,6 +377,14 @@ JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
 JOIN pg_catalog.pg_namespace f ON f.oid = p.pronamespace
 WHERE t.tgenabled IN ('A', 'R') AND f.nspname NOT IN ('pg_arena', 'arena_journal')
 AND c.relkind IN ('r', 'p') ORDER BY 1
+"""
+# PostgreSQL asks for a unique index on columns, of all rows.
+_REFRESHED_IN_PLACE = f"""
+SELECT {_NAMED} FROM {_RELATIONS} WHERE c.relkind = 'm'
+AND EXISTS (SELECT FROM pg_catalog.pg_index x WHERE x.indrelid = c.oid
+    AND x.indisunique AND x.indpred IS NULL AND x.indexprs IS NULL)
+AND NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger e WHERE e.evtname = '!arena_changed')
+ORDER BY 1 LIMIT 1
 """
 _RULES = f"""
 SELECT {_NAMED} || ' has the rule ' || r.rulename || ', which is ENABLE ' ||

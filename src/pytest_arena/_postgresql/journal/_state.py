@@ -282,6 +282,11 @@ _BY_VERSION = {
     "pg_constraint": "t.connamespace = ANY (own.oids)",
     "pg_statistic_ext": "t.stxnamespace = ANY (own.oids)",
     "pg_operator": "t.oprnamespace = ANY (own.oids)",
+    "pg_collation": "t.collnamespace = ANY (own.oids)",
+    "pg_conversion": "t.connamespace = ANY (own.oids)",
+    "pg_ts_config": "t.cfgnamespace = ANY (own.oids)",
+    "pg_ts_config_map": "t.mapcfg >= 16384",
+    "pg_ts_dict": "t.dictnamespace = ANY (own.oids)",
     "pg_index": "t.indrelid = ANY (own.relations)",
     "pg_trigger": "NOT t.tgisinternal AND t.tgrelid = ANY (own.relations)",
     "pg_rewrite": "t.ev_class = ANY (own.relations)",
@@ -292,12 +297,17 @@ _BY_VERSION = {
     "pg_extension": "true",
     "pg_default_acl": "true",
     "pg_cast": "true",
+    "pg_foreign_server": "true",
+    "pg_publication": "true",
+    "pg_publication_rel": "true",
     "pg_description": "t.objoid >= 16384 AND NOT t.objoid = ANY (own.passing)",
 }
 _CLASS = (
     "t.oid, t.relname, t.relnamespace, t.relowner, t.relkind, t.relpersistence, t.relnatts, "
     "t.relchecks, t.relrowsecurity, t.relforcerowsecurity, t.relreplident, t.relispartition, "
-    "t.relacl, t.reloptions, t.relpartbound::text"
+    "t.relacl, t.reloptions, t.relpartbound::text, "
+    # REFRESH gives a materialized view another file.
+    "CASE t.relkind WHEN 'm' THEN t.relfilenode END"
 )
 _ATTRIBUTE = (
     "t.attrelid, t.attnum, t.attname, t.atttypid, t.atttypmod, t.attnotnull, t.attidentity, "
