@@ -1,4 +1,4 @@
-"""An app whose index calls a function that names another one without its schema."""
+"""Apps whose indexes call functions that only their own sessions answer as they do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
+from tests.servers.postgresql import URL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena.testing import Example
+
+SERVER = URL.render_as_string(hide_password=False)
 
 SCHEMA = """
 CREATE SCHEMA extensions;
@@ -116,3 +119,41 @@ def test_the_roles_path_leads_there_pitfall_056(example: Example, body: str) -> 
         run = app.run(env=server.env).expect(passed=4)
         run.never_says("isolated by clone", "not verified")
         server.check_clean(run.output)
+
+
+BY_DAY = """
+SET TimeZone = 'Asia/Tokyo';
+CREATE TABLE dancers (id serial PRIMARY KEY, name text NOT NULL, at timestamptz);
+CREATE FUNCTION day_of(timestamptz) RETURNS date LANGUAGE sql IMMUTABLE AS 'SELECT $1::date';
+CREATE INDEX dancers_by_day ON dancers (day_of(at));
+INSERT INTO dancers (name, at) VALUES ('Sand', '2026-01-01 23:30+00');
+"""
+FINDS_BY_DAY = """
+import pytest
+from sqlalchemy import text
+from app import engine
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_each(arena, turn):
+    async with engine.begin() as connection:
+        await connection.execute(text("SET LOCAL TimeZone = 'Asia/Tokyo'"))
+        await connection.execute(text("SET LOCAL enable_seqscan = off"))
+        by_day = text("SELECT name FROM dancers WHERE day_of(at) = '2026-01-02'")
+        assert (await connection.scalars(by_day)).all() == ["Sand"]
+        await connection.execute(text("DELETE FROM dancers"))
+    assert arena.isolation == "clone"
+"""
+
+
+def test_an_index_by_the_sessions_time_zone_takes_clone(example: Example) -> None:
+    """Put back by another session, the row would be in the index under another day."""
+    app = on_postgresql(example, test_it=FINDS_BY_DAY).with_paths({"schema.sql": BY_DAY})
+    options = "arena_schema = app:Base\narena_seed = seed:seed", "arena_schema = schema.sql"
+    app = app.change("pytest.ini", *options)
+    app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
+    run = app.run().expect(passed=2)
+    run.says(
+        "tests are isolated by clone, since public.dancers_by_day stores values of the function "
+        "public.day_of"
+    )

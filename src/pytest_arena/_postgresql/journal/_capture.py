@@ -11,6 +11,7 @@ from pytest_arena._postgresql._content import LIKE_THE_APP
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
 from pytest_arena._postgresql.journal._functions import undo_script
 from pytest_arena._postgresql.journal._state import EXACT_SEQUENCES, content, event_triggers, layout
+from pytest_arena._postgresql.journal._stored_values import unsteady_values
 from pytest_arena._postgresql.journal._tables import (
     APPS_OWN,
     HIDDEN_SCHEMA,
@@ -296,6 +297,7 @@ def _unfit(
     return [
         *_inner_xml(tables),
         *(JournalGap(*row) for row in control.rows(_GAPS)),
+        *unsteady_values(control),
         *(uncallable or _violated(control)),
         *_without_key(control, tables),
         *([JournalGap(many)] if len(sequences) > EXACT_SEQUENCES else []),
