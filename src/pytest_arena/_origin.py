@@ -214,6 +214,8 @@ class Piece:
 # All that has begun, or waits for its turn, and in which line.
 PIECES: WeakKeyDictionary[Piece, object] = WeakKeyDictionary()
 
+# Whether the app's start-up runs here, once for all tests, in a loop that is no test's.
+IN_SESSION_LIFESPAN: ContextVar[bool] = ContextVar("arena_session_lifespan", default=False)
 OUR_TASK = "pytest-arena: a task of its own"
 SERVER_THREAD = "pytest-arena-live-server"
 # Threads that go on over the tests, and are no fixture's: the server's, and its endpoints'.

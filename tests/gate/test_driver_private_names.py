@@ -84,6 +84,17 @@ class TestPsycopg:
         for kind in (psycopg_pool.ConnectionPool, psycopg_pool.AsyncConnectionPool):
             assert "_open" in vars(kind)
 
+    def test_a_closed_pool_may_be_opened_again(self) -> None:
+        """Its parts are made again when it is opened, and these attributes are all that is left."""
+        for kind in (psycopg_pool.ConnectionPool, psycopg_pool.AsyncConnectionPool):
+            source = inspect.getsource(kind._open)
+            assert all(f"self.{name} = " in source for name in ("_tasks", "_sched", "_opened"))
+            assert "self._closed and self._opened" in inspect.getsource(kind._check_open)
+        source = inspect.getsource(psycopg_pool.base.BasePool.__init__)
+        for name in ("_nconns", "_nconns_min", "_growing", "_opened"):
+            assert f"self.{name} = " in source
+        assert "self._ensure_lock()" in inspect.getsource(psycopg_pool.AsyncConnectionPool._open)
+
 
 class TestPsycopg2:
     """Names and habits of psycopg2."""

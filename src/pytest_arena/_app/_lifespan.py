@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app._kind import as_asgi
-from pytest_arena._origin import OUR_TASK
+from pytest_arena._origin import IN_SESSION_LIFESPAN, OUR_TASK
 from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
@@ -366,19 +366,27 @@ class SharedLifespan:
 
 
 @contextlib.contextmanager
-def session_lifespan(app: ASGIApp) -> Iterator[Mapping[str, Any]]:
+def session_lifespan(app: ASGIApp, *, serves_tests: bool = False) -> Iterator[Mapping[str, Any]]:
     """Run an app's lifespan on a loop in a thread of ours; give the state of its requests.
 
     What it opens belongs to that loop: an app that hands connections or clients of one loop on to
     its requests needs a lifespan for each test instead.
+
+    Args:
+        app: the app.
+        serves_tests: whether requests of tests are made meanwhile, in their own loops.
 
     Raises:
         LifespanError: from the app's exception. The thread has ended then.
     """
     from anyio.from_thread import start_blocking_portal  # which every client of the app needs
 
+    def begin() -> Lifespan:
+        IN_SESSION_LIFESPAN.set(serves_tests)  # in the context of its task alone
+        return Lifespan(as_asgi(app))
+
     with start_blocking_portal() as portal:
-        lifespan = portal.call(Lifespan, as_asgi(app))
+        lifespan = portal.call(begin)
         try:
             lifespan.started()
             yield lifespan.state

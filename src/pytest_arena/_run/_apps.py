@@ -212,7 +212,7 @@ class Apps:
     @contextmanager
     def session_lifespan(self, app: Any) -> Iterator[None]:
         """Run the app's lifespan once, on a loop thread of ours."""
-        with session_lifespan(app) as state:
+        with session_lifespan(app, serves_tests=True) as state:
             self._session_state = state
             try:
                 yield

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from pytest_arena._origin import is_own, who_connects
+from pytest_arena._origin import IN_SESSION_LIFESPAN, is_own, who_connects
 from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql._arguments import Led, ServerTarget
 from pytest_arena._postgresql.drivers._statements import (
@@ -25,7 +26,12 @@ from pytest_arena._postgresql.drivers._statements import (
 )
 from pytest_arena._process import when_imported
 from pytest_arena._product import NOWHERE, Aim, Asked, Core, Database
-from pytest_arena.errors import ProductionDatabaseError, RefusedError, UnknownDatabaseError
+from pytest_arena.errors import (
+    ConfigError,
+    ProductionDatabaseError,
+    RefusedError,
+    UnknownDatabaseError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,6 +48,8 @@ class _Guard:
 
     def __init__(self, core: FindCore) -> None:
         self._core = core
+        # Pools of psycopg's own, with the serial of the level in which each was opened last.
+        self._pools: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
     def admit(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> Admitted | None:
         """Refuse a connection, or lead it, or let it be; return why, None where nobody looks.
@@ -98,6 +106,30 @@ class _Guard:
         """Refuse what would be refused when it connects."""
         if (now := self._core()) is not None and now.config.drivers == "refuse":
             self.admit(dialect, args, kwargs)
+
+    def open_pool(self, dialect: str, pool: Any) -> None:
+        """Let a pool be opened again that an earlier test has closed.
+
+        In production the app starts once in a process, and in tests once for each test. A pool that
+        is opened twice in the same test fails, as in production.
+
+        Raises:
+            ConfigError: its event loop is not the loop of the tests.
+        """
+        now = self._core()
+        if now is None:
+            return
+        if dialect == "psycopg_async" and IN_SESSION_LIFESPAN.get():
+            raise _pool_of_another_loop()
+        serial = now.serial()
+        # psycopg_pool has no public way: a closed pool cannot be opened.
+        if self._pools.get(pool, serial) != serial:
+            pool._opened = False  # noqa: SLF001 - see above
+            pool._nconns = pool._nconns_min = pool.min_size  # noqa: SLF001 - as in a new pool
+            pool._growing = False  # noqa: SLF001 - as in a new pool
+            if dialect == "psycopg_async":
+                del pool._lock  # noqa: SLF001 - it belongs to the event loop of the earlier test
+        self._pools[pool] = serial
 
     def opened(self, dialect: str, admitted: Admitted | None, connection: Any) -> None:
         """Keep in mind why a connection was let through, and watch its cursors if it is ours.
@@ -259,6 +291,8 @@ def _refusing_open(guard: _Guard, dialect: str, original: Any) -> Any:
         # Either may be a function, which is then called for each connection.
         if isinstance(text, str) and isinstance(options, dict):
             guard.refuse_outside(dialect, [text], dict(options))
+        if pool.closed:
+            guard.open_pool(dialect, pool)
         return original(pool)
 
     return _open
@@ -313,6 +347,17 @@ def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> Refus
         cause=who_connects(),
         fix="arena_drivers = redirect   (it then lands in the test's database)\n"
         f"or use the app's engine, db_session or arena.url{_allowing(target)}",
+    )
+
+
+def _pool_of_another_loop() -> ConfigError:
+    return ConfigError(
+        "an AsyncConnectionPool is opened by a start-up that runs once for all tests: set "
+        "arena_lifespan = on",
+        why="the start-up has an event loop of its own; a test waits in another loop, which the "
+        "pool cannot wake, and ends in PoolTimeout",
+        cause=who_connects(),
+        fix="arena_lifespan = on   (the pool is opened again for each test)",
     )
 
 

@@ -1,0 +1,127 @@
+"""A pool of psycopg's own that is made at import, and that the app's start-up opens."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena.testing import Example
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+APP = """
+from contextlib import asynccontextmanager
+from fastapi import FastAPI
+from psycopg_pool import AsyncConnectionPool
+
+pool = AsyncConnectionPool(
+    "postgresql://me:s3cret@db.example.org/shop", open=False, min_size=2, max_size=4, timeout=5
+)
+
+@asynccontextmanager
+async def lifespan(app):
+    await pool.open()
+    yield
+    await pool.close()
+
+app = FastAPI(lifespan=lifespan)
+
+@app.post("/dancers/{name}")
+async def add(name: str):
+    async with pool.connection() as connection:
+        await connection.execute("INSERT INTO dancers (name) VALUES (%s)", [name])
+
+@app.get("/dancers")
+async def dancers():
+    async with pool.connection() as connection:
+        rows = await connection.execute("SELECT name FROM dancers ORDER BY name")
+        return [name for [name] in await rows.fetchall()]
+"""
+SCHEMA = "CREATE TABLE dancers (name text PRIMARY KEY);\n"
+TESTS = """
+import asyncio
+import pytest
+
+@pytest.mark.parametrize("turn", range(4))
+async def test_rows(client, turn):
+    assert (await client.get("/dancers")).json() == []
+    await asyncio.gather(*(client.post(f"/dancers/{n}") for n in range(6)))
+    assert (await client.get("/dancers")).json() == list("012345")
+
+def test_rows_of_a_sync_test(test_client):
+    assert test_client.get("/dancers").json() == []
+    test_client.post("/dancers/Sand")
+    assert test_client.get("/dancers").json() == ["Sand"]
+"""
+HOWS = ("undo", pytest.param("clone", marks=pytest.mark.slow))
+INI = """
+[pytest]
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+pythonpath = .
+arena_app = app:app
+arena_drivers = redirect
+arena_schema = schema.sql
+"""
+
+
+@pytest.fixture
+def pooled(tmp_path: Path) -> Example:
+    """An app without SQLAlchemy, on a pool of its own."""
+    files = {"app.py": APP, "schema.sql": SCHEMA, "pytest.ini": INI, "test_it.py": TESTS}
+    return Example(tmp_path, files, {"ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"]})
+
+
+# What fails in production fails in a test: the pool is opened twice by one process.
+TWICE = """
+from contextlib import suppress
+import pytest
+from psycopg_pool import PoolClosed
+from app import pool
+
+async def test_opened_twice(client):
+    await client.get("/dancers")
+    await pool.close()
+    with pytest.raises(PoolClosed):
+        await pool.open()
+    with pytest.raises(PoolClosed):
+        await client.get("/dancers")
+
+async def test_the_next_one(client):
+    assert (await client.get("/dancers")).json() == []
+"""
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_global_pool_is_opened_again_in_each_test(pooled: Example, how: str) -> None:
+    """In the loop of an async test, and in that of a sync one; in one test it is opened once."""
+    project = pooled.with_files(test_twice=TWICE)
+    project.run("-p", "no:randomly", f"--arena-isolation={how}").expect(passed=7)
+
+
+def test_a_global_sync_pool_is_opened_again_in_each_test(pooled: Example) -> None:
+    """Its threads are made again as well."""
+    for old, new in (
+        ("AsyncConnectionPool", "ConnectionPool"),
+        ("await pool.", "pool."),
+        ("async def dancers", "def dancers"),
+        ("async def add", "def add"),
+        ("async with", "with"),
+        ("await connection.", "connection."),
+        ("await rows.", "rows."),
+    ):
+        pooled = pooled.change("app.py", old, new)
+    pooled.run("-p", "no:randomly").expect(passed=5)
+
+
+def test_a_pool_in_the_sessions_loop_is_refused(pooled: Example) -> None:
+    """A test would wait for it until the pool's patience ends: the first failure says the cure."""
+    run = pooled.run("-p", "no:randomly", "--arena-lifespan=session")
+    run.expect(1, errors=5).says(
+        "an AsyncConnectionPool is opened by a start-up that runs once for all tests: set "
+        "arena_lifespan = on"
+    )
