@@ -209,6 +209,60 @@ async def ask():
 """
 
 
+# An app that needs the session, and an app that needs what the start-up must find.
+OVERRIDDEN = """
+import pytest
+from app import Dancer, app
+
+class TestNeedsTheSession:
+    @pytest.fixture
+    def arena_app(self, db_session):
+        app.state.session = db_session
+        yield app
+        del app.state.session
+
+    async def test_it_has_the_session(self, db_session, client):
+        assert app.state.session is db_session
+        assert (await client.get("/dancers")).json() == ["made at start-up"]
+
+class TestNeedsAFake:
+    @pytest.fixture
+    async def fake(self):
+        app.state.fake = "there"
+        yield
+        del app.state.fake
+
+    @pytest.fixture
+    def arena_app(self, fake):
+        return app
+
+    async def test_the_start_finds_it(self, db_session, client):
+        db_session.add(Dancer(name="by a fixture"))
+        await db_session.commit()
+        assert (await client.get("/fake")).json() == "there"
+
+    async def test_the_client_comes_late(self, arena, request):
+        async with arena.session() as session:
+            session.add(Dancer(name="by a fixture"))
+            await session.commit()
+        assert (await arena.client().get("/dancers")).json() == ["by a fixture"]
+
+class TestHasAClientOfItsOwn:
+    @pytest.fixture
+    def client(self):
+        return "of the suite"
+
+    async def test_the_app_is_not_started(self, db_session, client):
+        assert client == "of the suite"
+        assert await db_session.get(Dancer, 1) is None
+"""
+FAKE = """
+@app.get("/fake")
+async def fake():
+    return app.state.found
+"""
+
+
 @pytest.fixture
 def starting(example: Example) -> Example:
     """The usual app, which makes a row at its start where it has none."""
@@ -243,6 +297,15 @@ def test_a_late_start_is_told(starting: Example) -> None:
     )
     unaware = starting.change("app.py", STARTS, "app = FastAPI()\n").with_files(test_late=LATE)
     unaware.run("-k", "nothing_to_say").expect(1, failed=1).never_says("start-up")
+
+
+def test_an_app_of_the_suites_own(starting: Example) -> None:
+    """What a fixture `arena_app` needs is there before the app starts."""
+    found = STARTS.replace(
+        "    yield\n", "    app.state.found = getattr(app.state, 'fake', '')\n    yield\n"
+    )
+    project = starting.change("app.py", STARTS, found + FAKE)
+    project.with_files(test_own=OVERRIDDEN).run("-p", "no:randomly").expect(passed=4)
 
 
 def test_the_app_runs_in_the_loop_of_the_test(example: Example) -> None:

@@ -57,7 +57,6 @@ class FixtureLevels:
         self.levels, self._current, self._apps = levels, current, apps
         self._tasks, self._ledger, self._late = tasks, ledger, late
         self.processes: dict[object, list[Process]] = {}  # by who has begun them
-        self._being_set_up: list[WideFixture] = []
         self.long_sessions = LongSessions()
 
     # The test's own.
@@ -208,12 +207,12 @@ class FixtureLevels:
     @contextmanager
     def _set_up(self, owner: WideFixture) -> Iterator[None]:
         """Know who asks by ``getfixturevalue`` for a fixture."""
-        owner.askers = tuple(self._being_set_up)
-        self._being_set_up.append(owner)
+        owner.askers = tuple(self._current.being_set_up)
+        self._current.being_set_up.append(owner)
         try:
             yield
         finally:
-            self._being_set_up.pop()
+            self._current.being_set_up.pop()
 
     @contextmanager
     def _below_the_test(self) -> Iterator[None]:

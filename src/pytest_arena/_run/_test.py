@@ -407,6 +407,7 @@ class Current:
         self._databases = databases
         self.test: RunningTest | None = None
         self.in_teardown = False  # its fixtures, and maybe wider ones, are being finished
+        self.being_set_up: list[Any] = []  # wider fixtures, the innermost last
 
     def running(self) -> RunningTest:
         """Return the test, where there must be one: pytest sets fixtures up in a test."""
@@ -417,7 +418,14 @@ class Current:
     def on_top(self) -> RunningTest | None:
         """Return the test if its level is on top, or its example's, and no wide fixture's."""
         levels = self._databases.levels
-        return self.test if levels and levels[-1].serial > 0 else None
+        if not levels:
+            return None
+        if levels[-1].serial > 0:
+            return self.test
+        # The level of a wide fixture that the test asked for after it wrote lies above the test's.
+        is_over = self.test is None or self.test.settled
+        is_below = any(level.owner is self.test for level in levels)
+        return self.test if is_below and not (is_over or self.being_set_up) else None
 
     def owner(self) -> object:
         """Return whose level is on top."""
