@@ -144,7 +144,10 @@ def _short(text: str, part: str) -> str:
 
 
 def _cut(line: str) -> str:
-    return line if len(line) <= _LETTERS else line[:_LETTERS] + " …"
+    if len(line) <= _LETTERS:
+        return line
+    words, space, _ = line[:_LETTERS].rpartition(" ")
+    return f"{words if space else line[:_LETTERS]} …"
 
 
 class ConfigError(ArenaError):

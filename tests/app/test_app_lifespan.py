@@ -12,7 +12,7 @@ import pytest
 
 from pytest_arena._app import _lifespan
 from pytest_arena._app._app_run import AppRun
-from pytest_arena.errors import LifespanError
+from pytest_arena.errors import LifespanError, UnknownDatabaseError
 from tests.app.app_samples import AppError, Diary, Life, Open, Step, fail, hang, starlette_app
 
 Talk = Callable[[Any, Any], Any]
@@ -96,6 +96,30 @@ async def test_a_failed_startup_names_its_cause(open_run: Open) -> None:
         await _status(run)
     assert isinstance(failed.value.__cause__, AppError)
     assert 'raise AppError("the cellar is flooded")' in failed.value.cause
+
+
+async def is_refused() -> None:
+    """What an app does whose start-up opens a connection by a driver."""
+    refusal = UnknownDatabaseError(
+        "refused: a connection by asyncpg",
+        why="it may be a real one",
+        cause="app.py:7  await asyncpg.connect(url)",
+        fix="arena_drivers = redirect",
+    )
+    raise RuntimeError("no pool\nafter 3 attempts") from refusal
+
+
+@pytest.mark.asyncio
+async def test_a_startup_that_is_refused_keeps_the_next_step(open_run: Open) -> None:
+    """It is that of the refusal, also where the app has raised another error from it."""
+    run = open_run(starlette_app(Life(at_start=is_refused)))
+    with pytest.raises(LifespanError) as failed:
+        await _status(run)
+    assert failed.value.what == (
+        "the app's start-up failed: UnknownDatabaseError: refused: a connection by asyncpg"
+    )
+    assert failed.value.cause == "app.py:7  await asyncpg.connect(url)"
+    assert failed.value.fix == "arena_drivers = redirect"
 
 
 @pytest.mark.asyncio

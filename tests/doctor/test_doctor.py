@@ -132,6 +132,55 @@ def test_it(app):
             [],
         ),
         (
+            "a function of the app's gives the engine",
+            {
+                "tests/test_a.py": """
+from app import config, helpers
+from app.models import Base
+def test_at_once():
+    Base.metadata.drop_all(config.get_engine())
+def test_by_a_name():
+    engine = config.get_engine()
+    Base.metadata.drop_all(bind=engine)
+def test_told_which(tmp_path):
+    Base.metadata.drop_all(config.get_engine(f"sqlite:///{tmp_path}/a.db"))
+def test_for_tests():
+    Base.metadata.drop_all(config.get_test_engine())
+def test_another():
+    Base.metadata.drop_all(get_engine())
+def get_engine(): ...
+""",
+                "app/__init__.py": "",
+                "app/config.py": "def get_engine(url=None): ...\ndef get_test_engine(): ...\n",
+            },
+            ["ARD102", "ARD102"],
+        ),
+        (
+            "a raw driver on a URL of the settings",
+            {
+                "tests/test_a.py": """
+import os
+import asyncpg, psycopg2, sqlite3
+from app.config import settings
+async def test_deletes():
+    connection = await asyncpg.connect(settings.database_url)
+    await connection.execute("DELETE FROM dancers")
+def test_truncates():
+    with psycopg2.connect(dsn=os.environ["DATABASE_URL"]) as connection:
+        connection.cursor().execute("TRUNCATE dancers")
+def test_drops():
+    sqlite3.connect(settings.database_file).execute("drop table dancers")
+def test_reads():
+    sqlite3.connect(settings.database_file).execute("SELECT 1")
+def test_its_own(tmp_path):
+    sqlite3.connect(tmp_path / "a.db").execute("DROP TABLE dancers")
+def test_of_tests():
+    psycopg2.connect(settings.test_database_url).cursor().execute("TRUNCATE dancers")
+""",
+            },
+            ["ARD404", "ARD404", "ARD404"],
+        ),
+        (
             "exported again",
             {
                 "tests/test_a.py": """
@@ -427,6 +476,20 @@ def test_a_file_that_cannot_be_written_is_told() -> None:
         assert "test_b.py cannot be written: Permission denied" in called.errors
         assert [file.read_text() for file in files] == [OLD_CLIENT] * 2
         assert sorted(Path(name).iterdir()) == files
+
+
+def test_the_next_step_names_the_projects_own_module(doctor: Doctor) -> None:
+    """One that is public, where several make tables."""
+    tests = """
+import pytest
+@pytest.fixture
+def tables(engine):
+    Base.metadata.create_all(engine)
+"""
+    base = "from sqlalchemy.orm import DeclarativeBase\nclass Base(DeclarativeBase): ...\n"
+    files = {"pytest.ini": "[pytest]\n", "tests/test_it.py": tests, "app/__init__.py": ""}
+    files |= {"app/_internal.py": base, "app/tables.py": base}
+    assert 'arena_schema = "app.tables:Base"' in doctor(files).output
 
 
 # Many files

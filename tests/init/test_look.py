@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from pytest_arena._cli.init._look import look_at
@@ -111,3 +112,32 @@ def test_all_is_found_with_its_place(tmp_path: Path) -> None:
     assert first is not None
     assert first.name == "test_b"  # the other one asks for a fixture of its own
     assert project.roots["web.main"] == tmp_path
+
+
+LONG = f"""
+from sqlalchemy import create_engine
+
+engine = create_engine(where, {", ".join(f"word_{n}=value" for n in range(30))})
+"""
+
+
+def test_scripts_that_make_tables_are_found(tmp_path: Path) -> None:
+    """Not those that make none, nor those of examples."""
+    scripts = {
+        "db/schema.sql": "-- the shop\ncreate table items (id int);",
+        "db/rows.sql": "INSERT INTO items VALUES (1);",
+        "docs/schema.sql": "CREATE TABLE items (id int);",
+    }
+    for name, text in scripts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    project = look_at(tmp_path)
+    assert project.scripts == [tmp_path / "db" / "schema.sql"]
+    assert project.is_library
+
+
+def test_no_word_is_cut(tmp_path: Path) -> None:
+    """A call that is too long for a line ends with a whole word."""
+    (tmp_path / "app.py").write_text(LONG)
+    [engine] = look_at(tmp_path).all("engine")
+    assert re.fullmatch(r"create_engine\(where,( word_\d+=value,)+ …", engine.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 from pytest_arena._config._load import blame, home_of
-from pytest_arena.errors import ConfigError, LifespanError, LoginError
+from pytest_arena.errors import ArenaError, ConfigError, LifespanError, LoginError, causes
 
 _ASGI = "arena's clients speak ASGI: they run the app in this process, in the test's event loop"
 
@@ -69,7 +69,8 @@ def startup_failed(error: BaseException | None, message: str | None) -> Lifespan
         f"the app's start-up failed: {_reason(error, message)}",
         why="no request is made of an app that has not started; what it had begun is undone",
         cause=_line(error),
-        fix="mend the start-up; or run these tests without it: arena_lifespan = off",
+        fix=_inner_fix(error)
+        or "mend the start-up; or run these tests without it: arena_lifespan = off",
     )
 
 
@@ -82,7 +83,8 @@ def shutdown_failed(
         f"the app's {when}: {_reason(error, message)}",
         why="what the rest of it would have closed is still open, and may disturb later tests",
         cause=_line(error),
-        fix="mend the part of the lifespan after its yield; try/finally keeps the rest going",
+        fix=_inner_fix(error)
+        or "mend the part of the lifespan after its yield; try/finally keeps the rest going",
     )
 
 
@@ -146,7 +148,8 @@ def login_failed(error: BaseException, *, role: str, path: str) -> LoginError:
         f"the login as {role!r} failed: {_reason(error, None)}",
         why="the client's requests would not be those of that role",
         cause=_line(error),
-        fix=f"look at {path or 'the login function'}: does this test have a user {role!r}?",
+        fix=_inner_fix(error)
+        or f"look at {path or 'the login function'}: does this test have a user {role!r}?",
     )
 
 
@@ -233,6 +236,9 @@ def no_test_client(error: ImportError | RuntimeError) -> ConfigError:
 
 
 def _reason(error: BaseException | None, message: str | None) -> str:
+    inner = _inner(error)
+    if inner is not None:
+        return f"{type(inner).__name__}: {inner.what}"
     if error is not None:
         first, *rest = f"{type(error).__name__}: {error}".removesuffix(": ").splitlines()
         return first + (" …" if rest else "")
@@ -241,7 +247,21 @@ def _reason(error: BaseException | None, message: str | None) -> str:
     return lines[-1] if lines else "it did not say why"
 
 
+def _inner(error: BaseException | None) -> ArenaError | None:
+    """Return the refusal that an app's error is, or was raised from."""
+    return next((one for one in causes(error) if isinstance(one, ArenaError)), None)
+
+
+def _inner_fix(error: BaseException | None) -> str:
+    """Return the next step of a refusal; "" for any other error."""
+    inner = _inner(error)
+    return "" if inner is None else inner.fix
+
+
 def _line(error: BaseException | None) -> str:
+    inner = _inner(error)
+    if inner is not None:
+        return inner.cause
     if error is None:
         return "the app told the server so, without an error"
     return str(blame(error) or "no line of yours: see the error above")

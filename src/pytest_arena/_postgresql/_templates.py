@@ -311,10 +311,43 @@ def _next_step(error: BaseException | None) -> str:
     """Return what to do after a statement of a build has failed; "" where it is not known."""
     kind = _FAILED_BY.get(_sqlstate(error), "")
     text = str(getattr(error, "orig", None) or error)
+    extension = _missing_extension(text)
+    if extension:
+        return _CREATE_EXTENSION.format(name=extension)
     if kind in {"extension", "role", "no role"} and kind.removeprefix("no ") not in text:
         return ""  # the code means other things too
     name = re.search(r'"([^"]+)"', text)
     return _STEPS.get(kind, "").format(name=name[1] if name else "…")
+
+
+# What PostgreSQL's own extensions and the usual ones of others define.
+_EXTENSIONS = {
+    **dict.fromkeys(("citext", "hstore", "ltree", "cube", "isn"), ""),
+    **dict.fromkeys(("vector", "halfvec", "sparsevec"), "vector"),
+    **dict.fromkeys(("geometry", "geography"), "postgis"),
+    **dict.fromkeys(("gin_trgm_ops", "gist_trgm_ops", "similarity"), "pg_trgm"),
+    **dict.fromkeys(("crypt", "gen_salt", "digest", "gen_random_bytes"), "pgcrypto"),
+    **dict.fromkeys(("uuid_generate_v1", "uuid_generate_v4"), "uuid-ossp"),
+    "unaccent": "",
+}
+_LACKS = re.compile(
+    r"""(?: type | operator\ class )\ "(?:\w+\.)?(\w+)" .* does\ not\ exist
+    | function\ (?:\w+\.)?(\w+)\( .* does\ not\ exist""",
+    re.VERBOSE,
+)
+_CREATE_EXTENSION = (
+    'CREATE EXTENSION IF NOT EXISTS "{name}"   before the tables: in the first migration, or\n'
+    "event.listen(Base.metadata, 'before_create', DDL('CREATE EXTENSION IF NOT EXISTS \"{name}\"'))"
+)
+
+
+def _missing_extension(text: str) -> str:
+    """Return the extension that defines what does not exist; "" where it is not known."""
+    lacking = _LACKS.search(text)
+    if lacking is None:
+        return ""
+    name = lacking[1] or lacking[2]
+    return _EXTENSIONS.get(name, "") or (name if name in _EXTENSIONS else "")
 
 
 _STEPS = {

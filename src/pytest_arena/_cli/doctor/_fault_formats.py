@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pytest_arena._cli.doctor._rule import RULES
+from pytest_arena._cli.doctor._surroundings import find_root
 
 if TYPE_CHECKING:
     from pytest_arena._cli.doctor._rule import Fault, Rule
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+_EXAMPLE = "shop.models:Base"  # as the rules' texts have it
 _DATA = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
 _PROPERTY = _DATA | str.maketrans({":": "%3A", ",": "%2C"})
 
@@ -25,9 +28,25 @@ def as_text(faults: list[Fault]) -> str:
     for fault in faults:
         lines.append(f"{fault.file}:{fault.line}:{fault.column}: {fault.code} {fault.message}")
         if fault.code not in explained:
-            lines.append(f"    next: {RULES[fault.code].step}")
+            lines.append(f"    next: {_step(fault)}")
             explained.add(fault.code)
     return "".join(f"{line}\n" for line in lines)
+
+
+def _step(fault: Fault) -> str:
+    """Return the next step after a fault, with the project's own module in it."""
+    step = RULES[fault.code].step
+    if _EXAMPLE not in step:
+        return step
+    return step.replace(_EXAMPLE, _schema(find_root(Path(fault.file).absolute().parent)))
+
+
+@cache
+def _schema(root: Path) -> str:
+    # The command is quick: most calls need no SQLAlchemy, which this module imports.
+    from pytest_arena._cli.init._look import likely_schema, look_at  # noqa: PLC0415 - as said
+
+    return likely_schema(look_at(root)) or _EXAMPLE
 
 
 def as_json(faults: list[Fault]) -> str:
@@ -37,7 +56,7 @@ def as_json(faults: list[Fault]) -> str:
         rule, thing = RULES[fault.code], asdict(fault)
         page = f"docs/reference/doctor.md#{rule.code.lower()}-{rule.name}"
         fixable = bool(thing.pop("edits"))
-        more = {"name": rule.name, "next": rule.step, "fixable": fixable, "page": page}
+        more = {"name": rule.name, "next": _step(fault), "fixable": fixable, "page": page}
         things.append(thing | more)
     return _dumped(things)
 

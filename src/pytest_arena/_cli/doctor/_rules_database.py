@@ -44,6 +44,11 @@ _OPENINGS = (".begin(", ".connect(", "ession(", "_maker(", "ocal(")
 _WIPING = ("drop_all", "delete(", "TRUNCATE", "DELETE", "DROP", "truncate", "delete from")
 _PURGES = ("drop_", "reset_", "purge_", "clear_", "truncate_", "delete_", "wipe_")
 _ENGINES = ("create_engine", "create_async_engine")
+_DRIVERS = {
+    *("psycopg", "psycopg2", "psycopg_pool", "asyncpg", "sqlite3", "aiosqlite"),
+    *("pymysql", "MySQLdb", "aiomysql", "asyncmy", "mysql"),
+}
+_DRIVERS_OPENINGS = ("connect", "create_pool", "ConnectionPool", "AsyncConnectionPool")
 _MEMORY = re.compile(r"sqlite(?:\+\w+)?://(?:/?:memory:.*|/?)$")
 _UNDONE = re.compile(r"drop_all|rollback|begin_nested|delete|DELETE|TRUNCATE|create_savepoint")
 _SESSION = re.compile(r"(?:^|\.)(?:\w*[Ss]ession_?(?:[Mm]aker|[Ll]ocal|[Ff]actory)?)$")
@@ -126,7 +131,7 @@ def app_database_wiped(code: Code) -> Findings:
             engine.dispose()
     """
     for call in code.called("drop_all"):
-        if any(code.around.made_by(code.origin(each)) for each in given(call)):
+        if any(_is_of_the_app(code, each) for each in given(call)):
             yield Finding(code.statement_of(call), dotted(call))
     for opening in _openings(code):
         block = code.statement_of(opening)
@@ -140,8 +145,25 @@ def _openings(code: Code) -> Iterator[ast.Call]:
         receiver = call.func.value if isinstance(call.func, ast.Attribute) else call.func
         makes = last_name(call) in {"Session", "AsyncSession"}
         places = given(call) if makes else [receiver]
-        if any(code.around.made_by(code.origin(each)) for each in of_kind(ast.Name, places)):
+        named = [each for each in places if isinstance(each, ast.Name | ast.Call)]
+        if any(_is_of_the_app(code, each) for each in named):
             yield call
+
+
+def _is_of_the_app(code: Code, node: ast.expr) -> bool:
+    """Whether it is the app's engine or session maker, or what a function of the app's returns."""
+    calls = of_kind(ast.Call, [node])
+    if isinstance(node, ast.Name):
+        if code.around.made_by(code.origin(node)):
+            return True
+        function = code.function_of(node)
+        calls = (
+            each.value
+            for each in of_kind(ast.Assign, ast.walk(function) if function else ())
+            if target_of(each) == node.id and isinstance(each.value, ast.Call)
+        )
+    # With an argument it may be told which database is meant.
+    return any(code.around.gives_engine(code.origin(each)) for each in calls if not given(each))
 
 
 def _wipes(node: ast.AST) -> bool:
@@ -433,9 +455,9 @@ def _creates(node: ast.AST) -> bool:
     return isinstance(node, ast.Attribute) and dotted(node).endswith("metadata.create_all")
 
 
-@rule("ARD404", "drops-what-settings-name", "drop_all", "drop_database", ended=True)
+@rule("ARD404", "drops-what-settings-name", *_WIPING, "drop_database", ended=True)
 def drops_what_settings_name(code: Code) -> Findings:
-    """The tests drop the database that a setting names, or all of its tables.
+    """The tests drop or empty the database that a setting names, or tables of it.
 
     The setting is the app's, or a variable of the environment with the app's name. Where it is not
     set for the tests, it names the development database.
@@ -455,6 +477,14 @@ def drops_what_settings_name(code: Code) -> Findings:
             yield engine
             engine.dispose()
 
+        # file: tests/test_driver.py
+        import psycopg
+        from app.config import settings
+
+        def test_no_dancers():
+            with psycopg.connect(settings.database_url) as connection:
+                connection.execute("TRUNCATE dancers")
+
     Passes:
 
         import os, pytest
@@ -469,9 +499,19 @@ def drops_what_settings_name(code: Code) -> Findings:
     drops = any(each.attr == "drop_all" for each in code.every(ast.Attribute))
     for call in code.called(*(_ENGINES if drops else ()), "drop_database"):
         url = ast.unparse(code.url_of(call) or ast.Constant(""))
-        setting = re.search(r"(?i)\bsettings\b|\bconfig\b|environ\b|getenv", url)
-        if setting and "test" not in url.lower():
+        if _names_setting(url):
             yield Finding(call, url)
+    for call in code.called(*_DRIVERS_OPENINGS):
+        function = code.function_of(call)
+        is_driver = code.origin(call.func).partition(".")[0] in _DRIVERS
+        if is_driver and function and any(map(_wipes, ast.walk(function))):
+            settings = [ast.unparse(each) for each in given(call)]
+            yield from (Finding(call, each) for each in filter(_names_setting, settings))
+
+
+def _names_setting(url: str) -> bool:
+    setting = re.search(r"(?i)\bsettings\b|\bconfig\b|environ\b|getenv", url)
+    return bool(setting) and "test" not in url.lower()
 
 
 @rule("ARD405", "emptied-by-hand", "sorted_tables", "TRUNCATE", "truncate", ended=True)

@@ -39,6 +39,14 @@ class Surroundings:
         found = re.search(rf"(?m)^{name}\b[^=\n]*=\s*({_MAKERS})\b", text) if text else None
         return found[1] if found else ""
 
+    def gives_engine(self, origin: str) -> bool:
+        """Whether a function or a method of the app's is named after an engine: `get_engine`."""
+        *owners, name = origin.split(".")
+        if "engine" not in name.lower() or "test" in origin.lower():
+            return False
+        prefixes = (".".join(owners[:end]) for end in range(len(owners), 0, -1))
+        return any(self.module(prefix)[0] for prefix in prefixes)
+
     def wipes(self, origin: str) -> bool:
         """Whether a function of the app's drops or empties tables."""
         text, name = self.defining(origin)

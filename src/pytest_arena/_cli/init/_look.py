@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import textwrap
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,9 @@ FIXTURES = ("arena", "client", "client_as", "db_session", "live_server", "test_c
 # Programs that stand beside the app, and nothing of the project's own.
 _BESIDE = re.compile(r"(docs|docs_src|examples?|benchmarks|scripts)/")
 _TESTS = re.compile(r"(.*/)?((tests?|testing)/|test_|conftest\.py)")
+_CREATES = re.compile(rb"(?im)^\s*CREATE\s+(?:UNLOGGED\s+)?TABLE\b")
+_MOST_OF_A_SCRIPT = 1_000_000  # bytes: dumps are long
+_WIDTH = 80  # letters of an engine's call
 _OF_TOOLS = re.compile(r"\.|(node_modules|site-packages|__pycache__|build|dist)$")
 
 
@@ -37,7 +41,7 @@ _OF_TOOLS = re.compile(r"\.|(node_modules|site-packages|__pycache__|build|dist)$
 class Found:
     """Something in a file: what it is, how it is named, where it stands."""
 
-    kind: str  # app, factory, unfit, tables, engine, variable, fixture, test
+    kind: str  # app, factory, unfit, tables, test_tables, engine, variable, fixture, test
     name: str  # as an option names it, where one does
     place: str
     about: str = ""
@@ -52,6 +56,7 @@ class Project:
     found: list[Found] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)  # files that are no Python, with the line
     migrations: list[Path] = field(default_factory=list)
+    scripts: list[Path] = field(default_factory=list)  # SQL that makes tables
     roots: dict[str, Path] = field(default_factory=dict)  # module: the folder it is imported from
 
     def all(self, *kinds: str) -> list[Found]:
@@ -61,6 +66,12 @@ class Project:
     def has_fixture(self, name: str) -> bool:
         """Whether a fixture of the project's own has this name, and takes the place of ours."""
         return any(one.name == name for one in self.all("fixture"))
+
+    @property
+    def is_library(self) -> bool:
+        """Whether there are tables, and nothing that an app could be made of."""
+        has_app = bool(self.all("app", "factory", "unfit"))
+        return not has_app and bool(self.all("tables", "test_tables") or self.scripts)
 
     @property
     def first_test(self) -> Found | None:
@@ -78,6 +89,9 @@ def look_at(folder: Path) -> Project:
     """
     project, readers = Project(folder), []
     for file in _files(folder):
+        if file.suffix == ".sql":
+            project.scripts += [file] * _makes_tables(folder, file)
+            continue
         project.files += 1
         if file.name == "alembic.ini":
             project.migrations += [file] * is_alembic(file)
@@ -95,14 +109,40 @@ def look_at(folder: Path) -> Project:
     return project
 
 
+def likely_schema(project: Project) -> str:
+    """Return the only likely value of ``arena_schema``; "" where there is none, or several."""
+    tables = {one.name for one in project.all("tables")}
+    values = [
+        *(path.relative_to(project.folder).as_posix() for path in project.migrations),
+        *({name for name in tables if not is_private(name)} or tables),
+    ]
+    return values[0] if len(values) == 1 or project.migrations else ""
+
+
+def is_private(name: str) -> bool:
+    """Return whether a part of ``package._module:Base`` begins with an underscore."""
+    return any(part.startswith("_") for part in re.split(r"[.:]", name))
+
+
 def _files(folder: Path) -> Iterator[Path]:
     for at, folders, names in os.walk(folder):
         folders[:] = [name for name in sorted(folders) if not _OF_TOOLS.match(name)]
-        fit = [name for name in names if name.endswith(".py") or name == "alembic.ini"]
+        fit = [name for name in names if name.endswith((".py", ".sql")) or name == "alembic.ini"]
         if "pyvenv.cfg" in names:
             folders.clear()
         else:
             yield from (Path(at, name) for name in sorted(fit))
+
+
+def _makes_tables(folder: Path, file: Path) -> bool:
+    """Return whether a script of the project has a CREATE TABLE near its beginning."""
+    if _BESIDE.match(file.relative_to(folder).as_posix()):
+        return False
+    try:
+        with file.open("rb") as script:
+            return _CREATES.search(script.read(_MOST_OF_A_SCRIPT)) is not None
+    except OSError:
+        return False
 
 
 def _without_parts(found: list[Found], mounted: set[str]) -> list[Found]:
@@ -150,13 +190,14 @@ class _Reader:
         """Yield what there is, with places; ``assigned`` are the names of all files."""
         if _TESTS.match(self._path):
             yield from self._of_tests()
+            yield from self._tables_of_tests()
         elif not _BESIDE.match(self._path):
             for statement in _top(self._body):
                 yield from self._of_statement(statement)
             for node in self._nodes:
                 if isinstance(node, ast.Call) and _ENGINE.fullmatch(self._means(node.func)):
                     url = next(_urls(node, assigned), "")
-                    yield self._at(node, "engine", redact(url) or ast.unparse(node)[:60])
+                    yield self._at(node, "engine", redact(url) or _shortened(ast.unparse(node)))
             for number, line in enumerate(self._text.decode(errors="replace").splitlines(), 1):
                 yield from (self._at(number, "variable", it) for it in _VARIABLE.findall(line))
 
@@ -227,6 +268,10 @@ class _Reader:
             for name in re.findall(rf"^    ({_HOLDS_URL}):", text, re.MULTILINE):
                 yield self._at(node, "variable", f"{prefix[1] if prefix else ''}{name}".upper())
 
+    def _tables_of_tests(self) -> Iterator[Found]:
+        parts = (part for node in _top(self._body) for part in self._of_statement(node))
+        return (replace(part, kind="test_tables") for part in parts if part.kind == "tables")
+
     def _of_tests(self) -> Iterator[Found]:
         for node in self._nodes:
             if isinstance(node, _Function):
@@ -237,6 +282,11 @@ class _Reader:
                 asked = {one.arg for one in node.args.args} & set(FIXTURES)
                 if node.name.startswith("test") and asked:
                     yield self._at(node, "test", node.name, " ".join(sorted(asked)))
+
+
+def _shortened(text: str) -> str:
+    """Return a text that fits in a line, whole words of it."""
+    return textwrap.shorten(text, _WIDTH, placeholder=" …")
 
 
 def _top(body: list[ast.stmt]) -> Iterator[ast.stmt]:
