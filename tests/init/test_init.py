@@ -165,16 +165,12 @@ def test_an_example_with_its_tests_gets_options_alone(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_app_on_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked on a server for tests, and its own is not reached."""
-    server = address()
+    on_a_server(monkeypatch)
     folder = tmp_path / "api_keys"
     ignored = shutil.ignore_patterns("test*", "demo.py", "without_arena.py")
     shutil.copytree(EXAMPLES / "api_keys", folder, ignore=ignored)
     file = folder / "pyproject.toml"
     file.write_text(stripped(file.read_text()))
-    monkeypatch.setenv(
-        "ARENA_DATABASE",
-        f"postgresql://{server.user}:{server.password}@{server.host}:{server.port}/postgres",
-    )
 
     called = init(folder, "--yes")
 
@@ -275,6 +271,146 @@ def test_migrations_that_fail_are_told_and_the_models_are_taken(tmp_path: Path) 
     ini = "[alembic]\nscript_location = nowhere\n"
     called = init(project(tmp_path, {**FACTORY, "alembic.ini": ini}))
     assert "arena_schema = alembic.ini:" in called.output
+    assert '+arena_schema = "shop.models:Base"' in called.output
+
+
+CREATES = """
+import psycopg
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database():
+    with psycopg.connect("postgresql://postgres@127.0.0.1:1/postgres") as connection:
+        connection.execute("CREATE DATABASE shop_test")
+"""
+
+
+@pytest.mark.slow
+def test_a_fixture_that_makes_a_database_is_not_the_migrations_fault(tmp_path: Path) -> None:
+    """The migrations are tried apart from the suite's fixtures, and are taken."""
+    folder = project(tmp_path, {**KINDS["full_stack"], "conftest.py": CREATES})
+    called = init(folder)
+    assert '+arena_schema = "alembic.ini"' in called.output, called.output + called.errors
+    assert "arena_schema = alembic.ini:" not in called.output
+    doubts = called.output.partition("Not sure:")[2]
+    assert "a fixture of your suite fails, around each test:" in doubts
+    assert "conftest.py:8  with psycopg.connect(" in doubts
+    assert "arena_drivers" not in called.output.partition("+++ b/")[2]
+    assert "from the database" in called.output
+
+
+BY_A_DRIVER = """
+import os
+from contextlib import asynccontextmanager
+
+import asyncpg
+from fastapi import FastAPI, Request
+
+URL = os.environ.get("DATABASE_URL", "postgresql://postgres@127.0.0.1:1/cellar")
+
+
+@asynccontextmanager
+async def lifespan(app):
+    async with asyncpg.create_pool(URL) as app.state.pool:
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.get("/items")
+async def items(request: Request):
+    return [row["name"] for row in await request.app.state.pool.fetch("SELECT name FROM items")]
+"""
+
+
+def on_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the command find a server for tests."""
+    server = address()
+    login = f"{server.user}:{server.password}"
+    monkeypatch.setenv(
+        "ARENA_DATABASE", f"postgresql://{login}@{server.host}:{server.port}/postgres"
+    )
+
+
+@pytest.mark.slow
+def test_an_app_by_a_driver_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connections are redirected, and its tables are those of a script."""
+    on_a_server(monkeypatch)
+    script = "CREATE TABLE items (id serial PRIMARY KEY, name text NOT NULL);\n"
+    folder = project(tmp_path, {"main.py": BY_A_DRIVER, "sql/schema.sql": script})
+    called = init(folder, "--yes")
+    assert called.status == 0, called.output + called.errors
+    written = (folder / "pytest.ini").read_text().splitlines()
+    assert written[2:] == [
+        "arena_app = main:app",
+        "arena_schema = sql/schema.sql",
+        "arena_drivers = redirect",
+    ]
+    assert "1 passed" in called.output
+
+
+@pytest.mark.slow
+def test_an_extension_that_is_missing_is_proposed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the name of what does not exist."""
+    on_a_server(monkeypatch)
+    script = "CREATE TABLE items (id serial PRIMARY KEY, name citext NOT NULL);\n"
+    called = init(project(tmp_path, {"main.py": BY_A_DRIVER, "schema.sql": script}))
+    assert 'type "citext" does not exist' in called.output, called.output + called.errors
+    assert 'CREATE EXTENSION IF NOT EXISTS "citext"' in called.output
+
+
+BASE = """
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase): ...
+
+
+class Item(Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+"""
+LIBRARY = {
+    "pyproject.toml": '[project]\nname = "shelf"\n',
+    "src/shelf/__init__.py": "",
+    "src/shelf/tables.py": BASE,
+    "tests/conftest.py": "import pytest\n\n\n@pytest.fixture\ndef session(): ...\n",
+    "tests/test_it.py": "def test_item(session): ...\n",
+}
+
+
+def test_a_library_without_an_app_gets_its_schema(tmp_path: Path) -> None:
+    """There is nothing to ask, so that no test is written; a second call writes nothing."""
+    folder = project(tmp_path, LIBRARY)
+    called = init(folder, "--yes")
+    assert called.status == 0, called.output + called.errors
+    text = (folder / "pyproject.toml").read_text()
+    assert 'arena_schema = "shelf.tables:Base"' in text
+    assert 'pythonpath = ["src"]' in text
+    assert "arena_app" not in text
+    status, output = suite(folder)
+    assert status == 0, output
+    assert init(folder).output.startswith("all is there: arena_schema = shelf.tables:Base")
+
+
+def test_a_library_whose_tests_have_the_tables(tmp_path: Path) -> None:
+    """They are imported as tests import them."""
+    files = {**LIBRARY, "src/shelf/tables.py": "", "tests/models.py": BASE}
+    called = init(project(tmp_path, files))
+    assert "models:Base" in called.output, called.output + called.errors
+    assert "Not sure" not in called.output
+
+
+@pytest.mark.slow
+def test_a_public_module_is_preferred_to_a_private_one(tmp_path: Path) -> None:
+    """Where both have the same base."""
+    public = "from shop._models import Base, Item\n"
+    files = {**FACTORY, "src/shop/_models.py": FACTORY["src/shop/models.py"]}
+    called = init(project(tmp_path, {**files, "src/shop/models.py": public}))
     assert '+arena_schema = "shop.models:Base"' in called.output
 
 

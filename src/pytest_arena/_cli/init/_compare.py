@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pytest_arena._cli.init._guarded import run_python
 from pytest_arena._cli.init._init import agreed, say
-from pytest_arena._cli.init._look import FIXTURES, look_at
+from pytest_arena._cli.init._look import FIXTURES, likely_schema, look_at
 from pytest_arena._cli.init._outcomes import FILE, MEANT
 from pytest_arena.errors import redact
 
@@ -23,9 +23,10 @@ _GONE = ("gone", "it was not collected, or its file does not import")
 _ENDED = (0, 1)  # pytest's own exit statuses: the suite has run
 _OURS = re.compile(rf"fixture '({'|'.join((*FIXTURES, 'make', 'scenario'))})' not found")
 # What a failure with the plugin says; why that is, and what to do.
+_SCHEMA = "alembic.ini   or module:Base: what makes them"
 _CAUSES = {
     r"no such table|relation .* does not exist": "its tables were made before the run, elsewhere\n"
-    "arena_schema = alembic.ini   or module:Base: what makes them",
+    f"arena_schema = {_SCHEMA}",
     r"(table|relation) .* already exists": "a fixture makes tables that arena_schema has made\n"
     "delete that fixture, or leave arena_schema out",
     r"UNIQUE constraint|UniqueViolation|duplicate key": "arena_seed, or a wider fixture, has made "
@@ -120,4 +121,6 @@ def _why(told: str) -> str:
     parts = dict(re.findall(r"^(?:E\s+)?\s*(why|next):\s+(.*)$", told, re.MULTILINE))
     if re.search(r"\[A\d{3}\]", told) and len(parts) > 1:
         return f"{parts['why']}\n{parts['next']}"
-    return next(_CAUSES[words] for words in _CAUSES if re.search(words, told))
+    cause = next(_CAUSES[words] for words in _CAUSES if re.search(words, told))
+    schema = likely_schema(look_at(Path.cwd())) if _SCHEMA in cause else ""
+    return cause.replace(_SCHEMA, schema or _SCHEMA)

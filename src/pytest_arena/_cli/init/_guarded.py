@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._cli._serve import module_in
+from pytest_arena._cli.init._look import is_private
 from pytest_arena._config._load import blame, described
 from pytest_arena._databases._builders import candidates
 from pytest_arena._fixtures import RUNS
@@ -38,6 +39,7 @@ _OPTIONS = (
 _HEALTH = ("health", "healthz", "health-check", "healthcheck", "ping", "status", "ready", "live")
 # Pages of the framework, and what ends a login.
 _PASSED_BY = ("/schema", "openapi.json", "/docs", "redoc", "oauth2", "logout", "callback")
+REDIRECT = "arena_drivers = redirect"  # as the refusal of a driver's connection proposes it
 _ROUTES = 6  # that are asked: each may do more than answer
 _SHOWN = 8  # lines of what pytest says where it could not begin
 
@@ -86,6 +88,8 @@ class Looking:
         self._asked = asked
         self._answer: list[object] = []  # of the route that was asked last
         self._error: BaseException | None = None  # of the last level
+        self._is_set_up_error = False  # it is that of a fixture
+        self._suite_fixtures = True  # whether the suite's fixtures act around a level
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> bool:
@@ -99,7 +103,12 @@ class Looking:
         self._session, self._run = session, RUNS[session.config]
         try:
             self._run.check()
-            self._ask() if "schema" in self._asked else self._look()
+            if not self._asked["app"]:
+                self._tell(installed=self._asked["installed"])
+            elif "schema" in self._asked:
+                self._ask()
+            else:
+                self._look()
         except Exception as error:  # noqa: BLE001 - a factory's, say
             self._tell(error=_told(error))
         self._tell(ended=True)
@@ -107,7 +116,9 @@ class Looking:
 
     def pytest_exception_interact(self, call: pytest.CallInfo[Any]) -> None:
         """What a level has raised, or a fixture around it that acts by itself."""
-        self._error = self._error or (call.excinfo and call.excinfo.value)
+        if self._error is None and call.excinfo is not None:
+            self._error = call.excinfo.value
+            self._is_set_up_error = call.when == "setup"
 
     def _tell(self, **facts: object) -> None:
         with Path(self._asked["report"]).open("a", encoding="utf-8") as file:
@@ -118,7 +129,14 @@ class Looking:
         self._tell(installed=self._asked["installed"])
         likely = self._asked["bases"]
         near = [one for one in candidates() if Path.cwd() in one.file.resolve().parents]
-        near.sort(key=lambda one: (one.name not in likely, not one.is_at_home, one.name))
+        near.sort(
+            key=lambda one: (
+                is_private(one.name),
+                one.name not in likely,
+                not one.is_at_home,
+                one.name,
+            )
+        )
         bases = {id(one.metadata): one for one in reversed(near)}
         self._tell(bases=[[one.name, sorted(one.metadata.tables)] for one in bases.values()])
         with suppress(ArenaError):  # no engine, or it needs its tables to start
@@ -128,15 +146,30 @@ class Looking:
         self._tell(engines=[[name, it.name, it.driver, it.is_async] for name, it in of])
 
     def _ask(self) -> None:
-        """Build the tables, then ask the app's routes, each in a level of its own."""
+        """Build the tables, then ask the app's routes, each in a level of its own.
+
+        The tables are built apart from the suite's fixtures, which may fail for other reasons.
+        """
+        self._suite_fixtures = False
         error = self._level(lambda _: self._run.databases.ensure(self._run.database()))
+        self._suite_fixtures = True
         ours = next((one for one in causes(error) if isinstance(one, ArenaError)), None)
         if error and not isinstance(ours, ConfigError):  # that is an app without a database
             self._tell(unbuilt=_told(ours or error), server=isinstance(ours, ServerError))
             return
+        refusals = self._run.ledger.refusals
+        of_suite: set[int] = set()
         for path in _ordered(_paths(self._run.apps.build()))[:_ROUTES] or ["/"]:
+            before = len(refusals)
             error = self._level(self._get(path))
+            if error is not None and self._is_set_up_error and self._suite_fixtures:
+                self._tell(fixture=_told(error))
+                self._suite_fixtures = False
+                of_suite.update(range(before, len(refusals)))
+                error = self._level(self._get(path))
             self._tell(routes=[path, 0, False, _told(error)[0]] if error else self._answer)
+        of_app = [one for at, (one, _) in enumerate(refusals) if at not in of_suite]
+        self._tell(redirect=any(REDIRECT in one.fix for one in of_app))
 
     def _get(self, path: str) -> Callable[[Any], None]:
         """Ask twice: what differs is not sure, and the start of the app is not the second's."""
@@ -158,8 +191,11 @@ class Looking:
             function(arena)
 
         self._error = None
+        self._is_set_up_error = False
         module = module_in(self._session, "arena init")
         item: pytest.Function = pytest.Function.from_parent(module, name="level", callobj=level)
+        if not self._suite_fixtures:
+            item.fixturenames[:] = ["arena"]  # not those that act by themselves
         self._session.testscollected += 1
         self._session.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
         return self._error
@@ -205,7 +241,8 @@ def main(told: str, *arguments: str) -> int:
     os.environ.pop("PYTEST_ADDOPTS", None)
     # The command `pytest` has no such entry, and what the app needs is to be found without it.
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path.cwd()]
-    asked["installed"] = find_spec(asked["app"].split(":")[0].split(".")[0]) is not None
+    top = (asked["app"] or asked["module"]).partition(":")[0].partition(".")[0]
+    asked["installed"] = bool(top) and find_spec(top) is not None
     return int(pytest.main([*_OPTIONS, *arguments], plugins=[Looking(asked)]))
 
 

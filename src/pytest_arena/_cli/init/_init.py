@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._cli._file_changes import FileChange, write_all
-from pytest_arena._cli.init._guarded import guarded, run_python
+from pytest_arena._cli.init._guarded import REDIRECT, guarded, run_python
 from pytest_arena._cli.init._look import Project, look_at
 from pytest_arena._cli.init._proposal import Proposal, chosen_app, proposed, schemas
 from pytest_arena._config._project import pytest_file
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _FAILED = 1
 _FEW = 4
-_KINDS = ("app", "factory", "unfit", "tables", "engine", "variable", "fixture")
+_KINDS = ("app", "factory", "unfit", "tables", "test_tables", "engine", "variable", "fixture")
+_SHOWN_AS = {"test_tables": "tables"}
 
 
 def init(app: str, *, is_agreed: bool, seconds: float) -> int:
@@ -36,6 +37,9 @@ def init(app: str, *, is_agreed: bool, seconds: float) -> int:
     found, settings = pytest_file()
     project = look_at(here)
     named = str(settings.get("arena_app") or "")
+    if project.is_library and "arena_schema" in settings:
+        say(f"all is there: arena_schema = {settings['arena_schema']} in {found}")
+        return 0
     if named and (test := project.first_test):
         say(f"all is there: arena_app = {named} in {found}, and a test in {test.place}")
         return 0
@@ -88,11 +92,15 @@ def _shown(project: Project) -> Iterator[str]:
         every = project.all(kind)
         for one in every[:_FEW]:
             about = f" ({one.about})" if one.about else ""
-            yield f"  {kind:<14}{one.name}{about}   {one.place}"
+            yield f"  {_SHOWN_AS.get(kind, kind):<14}{one.name}{about}   {one.place}"
         if len(every) > _FEW:
             yield f"  {'':<14}and {len(every) - _FEW} more"
     for path in project.migrations:
         yield f"  {'migrations':<14}{path.relative_to(project.folder).as_posix()}"
+    for path in project.scripts[:_FEW]:
+        yield f"  {'script':<14}{path.relative_to(project.folder).as_posix()}"
+    if not project.all("app", "factory", "unfit") and project.is_library:
+        yield f"  {'no app':<14}a library: arena_schema alone is proposed"
     for place in project.unread:
         yield f"  {'not parsed':<14}{place}"
     if not any((folder / ".git").exists() for folder in (project.folder, *project.folder.parents)):
@@ -101,10 +109,11 @@ def _shown(project: Project) -> Iterator[str]:
 
 def _learn(plan: Proposal, *, seconds: float) -> None:
     """Import the app under the guard, then ask it; what cannot be learned is not sure."""
-    folder, tests = plan.project.folder, plan.tests
-    paths = " ".join(f'"{one.as_posix()}"' for one in [*plan.folders("pythonpath"), plan.root])
-    words = [str(tests if tests.is_dir() else folder)]
-    words += [f"--override-ini=pythonpath={paths}", f"--arena-app={plan.app}"]
+    if not plan.app:
+        _learn_of_library(plan, seconds=seconds)
+        return
+    folder = plan.project.folder
+    words = [*_words(plan), f"--arena-app={plan.app}"]
     asked = {"app": plan.app, "bases": [one.name for one in plan.project.all("tables")]}
     say("", "Importing it under the guard: no database of yours can be reached.")
     plan.facts = guarded(folder, asked, [*words, "--arena-schema="], seconds=seconds)
@@ -122,9 +131,50 @@ def _learn(plan: Proposal, *, seconds: float) -> None:
         say(f"  {'tables':<14}{name}: {', '.join(tables[:_FEW])}{', …' * (len(tables) > _FEW)}")
     for schema in schemas(plan):
         asked["schema"] = schema
-        facts = guarded(folder, asked, [*words, f"--arena-schema={schema}"], seconds=seconds)
+        facts = _tried(plan, asked, [*words, f"--arena-schema={schema}"], seconds=seconds)
         if _is_settled(plan, schema, facts):
             break
+
+
+def _words(plan: Proposal) -> list[str]:
+    """Return the arguments of pytest: where the tests are, and what is imported from where."""
+    folder = plan.project.folder
+    tests = plan.tests
+    paths = " ".join(f'"{one.as_posix()}"' for one in [*plan.folders("pythonpath"), plan.root])
+    return [str(tests if tests.is_dir() else folder), f"--override-ini=pythonpath={paths}"]
+
+
+def _tried(plan: Proposal, asked: Facts, words: list[str], *, seconds: float) -> Facts:
+    """Build the tables and ask the app; once more with its drivers redirected, if that helps."""
+    folder = plan.project.folder
+    if plan.redirects:
+        words = [*words, "--arena-drivers=redirect"]
+    facts = guarded(folder, asked, words, seconds=seconds)
+    wrong = facts.get("unbuilt") or facts.get("error") or []
+    is_refused = facts.get("redirect") or any(REDIRECT in text for text in wrong)
+    if not is_refused or plan.redirects or "arena_drivers" in plan.settings:
+        return facts
+    redirected = guarded(folder, asked, [*words, "--arena-drivers=redirect"], seconds=seconds)
+    if "unbuilt" in redirected or "error" in redirected or "problem" in redirected:
+        return facts
+    plan.redirects = True
+    return redirected
+
+
+def _learn_of_library(plan: Proposal, *, seconds: float) -> None:
+    """Import what makes the tables of a library under the guard."""
+    plan.facts = {"bases": [], "engines": [], "routes": []}
+    say("", "Importing its tables under the guard: no database of yours can be reached.")
+    for schema in schemas(plan):
+        plan.schema = schema
+        words = [*_words(plan), f"--arena-schema={schema}"]
+        asked = {"app": "", "module": schema.partition(":")[0] if ":" in schema else ""}
+        facts = guarded(plan.project.folder, asked, words, seconds=seconds)
+        wrong = facts.get("error") or facts.get("problem")
+        if not wrong:
+            plan.facts = facts
+            return
+        plan.doubt(f"arena_schema = {schema}:", wrong)
 
 
 def _is_settled(plan: Proposal, schema: str, facts: Facts) -> bool:
@@ -134,6 +184,8 @@ def _is_settled(plan: Proposal, schema: str, facts: Facts) -> bool:
         plan.doubt(f"arena_schema = {schema}:", told)
     if wrong and not facts.get("server"):
         return False
+    if "fixture" in facts:
+        plan.doubt("a fixture of your suite fails, around each test:", facts["fixture"])
     plan.schema = schema
     for path, status, asks_database, why in facts["routes"]:
         say(f"  GET {path} → {status or why}{', from the database' if asks_database else ''}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._cli._file_changes import FileChange
 from pytest_arena._cli.init._edit import with_values
+from pytest_arena._cli.init._look import is_private
 from pytest_arena._config._load import is_import_path
 from pytest_arena.errors import ConfigError
 
@@ -30,9 +31,10 @@ class Proposal:
     project: Project
     ini: Path  # the configuration file, which may not be there yet
     settings: Mapping[str, object]  # pytest's, in that file
-    app: str
+    app: str  # "" of a library, which has tables alone
     facts: Facts = field(default_factory=dict)
     schema: str = ""
+    redirects: bool = False  # a driver's connections have to be led into the test's database
     answers: list[list[Any]] = field(default_factory=list)  # path, status, asks the database, why
     unsure: list[str] = field(default_factory=list)
 
@@ -50,8 +52,9 @@ class Proposal:
 
     @property
     def root(self) -> Path:
-        """The folder that the app is imported from."""
-        return self.project.roots.get(self.app.partition(":")[0], self.project.folder).resolve()
+        """The folder that the app is imported from; without an app, the tables."""
+        module = (self.app or self.schema).partition(":")[0]
+        return self.project.roots.get(module, self.project.folder).resolve()
 
     @property
     def tests(self) -> Path:
@@ -61,12 +64,14 @@ class Proposal:
 
 
 def chosen_app(project: Project, wanted: str) -> str:
-    """Return the app to test.
+    """Return the app to test; "" of a library, which has tables and no app.
 
     Raises:
         ConfigError: none was found, or several; it names them.
     """
     apps = [one.name for one in project.all("app", "factory")]
+    if project.is_library and not wanted:
+        return ""
     if is_import_path(wanted) or (len(apps) == 1 and not wanted):
         return wanted or apps[0]
     seen = project.all("app", "factory", "unfit")
@@ -84,8 +89,7 @@ def chosen_app(project: Project, wanted: str) -> str:
 
 def schemas(plan: Proposal) -> Iterator[str]:
     """Yield what may build the tables, the likeliest first; "" last: the app does."""
-    found = [name for name, _ in plan.facts["bases"]]
-    bases = found or sorted({one.name for one in plan.project.all("tables")})
+    bases = _bases(plan)
     databases = [name for name, *_ in plan.facts["engines"]]
     if len(databases) > 1:
         pairs = dict(_pairs(databases, bases))
@@ -100,7 +104,29 @@ def schemas(plan: Proposal) -> Iterator[str]:
             yield bases[0]
         elif bases:
             plan.doubt("which of these makes the tables:", bases)
+        yield from _scripts(plan, is_alone=not bases and not plan.project.migrations)
     yield ""
+
+
+def _bases(plan: Proposal) -> list[str]:
+    """Return what makes tables: as imported, else as the files say it; public names first."""
+    imported = [name for name, _ in plan.facts["bases"]]
+    if imported:
+        return imported
+    project = plan.project
+    names = {one.name for one in project.all("tables") or project.all("test_tables")}
+    public = {name for name in names if not is_private(name)}
+    return sorted(public or names)
+
+
+def _scripts(plan: Proposal, *, is_alone: bool) -> Iterator[str]:
+    """Yield the SQL script that makes the tables, if there is one, or one is named schema."""
+    names = [_relative(script, plan) for script in plan.project.scripts]
+    named = [name for name in names if Path(name).stem.startswith("schema")]
+    if len(names) == 1 or len(named) == 1:
+        yield (named or names)[0]
+    elif names and is_alone:
+        plan.doubt("which of these makes the tables, as arena_schema:", names)
 
 
 def _pairs(databases: list[str], bases: list[str]) -> Iterator[tuple[str, str]]:
@@ -139,9 +165,12 @@ def _values(plan: Proposal) -> Iterator[tuple[str, str | list[str]]]:
         yield "pythonpath", [_relative(plan.root, plan)]
         if "pythonpath" in plan.settings:
             plan.unsure.append(f"pythonpath is set, and lacks {_relative(plan.root, plan)}: add it")
-    yield "arena_app", plan.app
+    if plan.app:
+        yield "arena_app", plan.app
     if plan.schema:
         yield "arena_schema", plan.schema
+    if plan.redirects:
+        yield "arena_drivers", "redirect"
     variables = list(dict.fromkeys(one.name for one in plan.project.all("variable")))
     if set(variables) - {"DATABASE_URL"}:
         yield "arena_env", variables
