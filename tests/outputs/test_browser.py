@@ -258,6 +258,20 @@ def test_a_phone_never_scrolls_sideways(opens: Opener, width: int) -> None:
     assert beyond == []
 
 
+def test_on_a_phone_the_scenarios_come_first(opens: Opener) -> None:
+    """Then the filters, then the reasons; links at the top lead to both."""
+    opened = opens(viewport={"width": 390, "height": 700})
+    names = ("h1", ".jump", "article.scenario", "#filters", "#reasons")
+    boxes = [opened.page.locator(name).first.bounding_box() for name in names]
+    tops = [box["y"] for box in boxes if box]
+    assert len(tops) == len(names)
+    assert tops == sorted(tops)
+    opened.page.get_by_role("link", name="Reasons").click()
+    opened.page.wait_for_function(
+        "document.getElementById('reasons').getBoundingClientRect().top < innerHeight"
+    )
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_letters_stand_out_in_both_schemes(opens: Opener, scheme: Any) -> None:
     """4.5 to 1 at least (https://www.w3.org/TR/WCAG22/#contrast-minimum), badges included."""

@@ -19,7 +19,7 @@ from pytest_arena.scenarios.evidence._document import Document, Status
 from pytest_arena.scenarios.evidence._judge import listed
 from pytest_arena.scenarios.specs._reader import parse
 from pytest_arena.scenarios.specs._specification import Problem
-from tests.outputs.documents import page
+from tests.outputs.documents import a_scenario, a_test, page, proven
 from tests.outputs.pages import (
     FEATURE,
     MARKDOWN,
@@ -501,3 +501,22 @@ def test_the_specimen_has_every_status() -> None:
     """Else the others would prove less than they say."""
     assert len(scenarios()) == len(Status)
     assert set(document().counts()) == set(Status)
+
+
+def test_a_proven_scenario_with_a_hollow_test_says_both() -> None:
+    """In one badge, and in words how many of its tests prove nothing."""
+    tests = (a_test(Status.PROVEN), a_test(Status.HOLLOW, "test_other"))
+    judged = replace(proven(a_scenario("Two tests")), tests=tests, also=(Status.HOLLOW,))
+    found = Page(page(Document(scenarios=(judged,)), {}))
+    assert [badge.text for badge in found.of("both")] == ["PROVEN HOLLOW"]
+    assert [line.text for line in found.of("also")] == ["1 of 2 tests is hollow"]
+
+
+def test_a_step_without_a_block_looks_different() -> None:
+    """Where other steps of its scenario have one; where none has, all look alike."""
+    scenario = a_scenario("Some blocks")
+    some = Page(page(Document(scenarios=(proven(scenario, 1, 2),)), {}))
+    [step] = some.of("unblocked")
+    assert step.text == f"{scenario.steps[0]} no block"
+    none = Page(page(Document(scenarios=(proven(scenario),)), {}))
+    assert none.of("unblocked") == []

@@ -34,7 +34,7 @@ from pytest_arena.scenarios.outputs._chapters import (
     lines_as_read,
     title,
 )
-from pytest_arena.scenarios.outputs._phrases import counted, judged_count
+from pytest_arena.scenarios.outputs._phrases import counted, judged_count, other_tests
 from pytest_arena.scenarios.specs._fences import is_gherkin, language_of, without_front_matter
 from pytest_arena.scenarios.specs._gherkin import cells
 from pytest_arena.scenarios.specs._specification import Row, literals
@@ -121,6 +121,7 @@ def _template() -> Template:
         "lines_of": _lines_of,
         "literals": literals,
         "numbered": _numbered,
+        "other_tests": other_tests,
         "placeholders": re.compile(r"(<[^<>]+>)").split,
         "row_verdict": row_verdict,
         "rows_by_line": _rows_by_line,

@@ -52,6 +52,21 @@ def reason(judged: JudgedScenario) -> str:
     return one_line(" ".join(filter(None, parts)))
 
 
+def other_tests(judged: JudgedScenario) -> dict[Status, str]:
+    """Return of each status but the scenario's own and PROVEN how many of its tests have it."""
+    statuses = [test.status for test in judged.tests]
+    if len(statuses) == 1:
+        return {}
+    others: dict[Status, str] = {}
+    for status in dict.fromkeys(sorted(statuses, key=lambda it: it.rank)):
+        if status not in {judged.status, Status.PROVEN}:
+            count = statuses.count(status)
+            verb = "is" if count == 1 else "are"
+            name = status.value.lower().replace("-", " ")
+            others[status] = f"{count:,} of {len(statuses):,} tests {verb} {name}"
+    return others
+
+
 def problem_line(problem: Problem) -> str:
     """A problem as compilers say one: place, how bad it is, what it is, what to do."""
     level = "" if problem.is_error else "warning"
