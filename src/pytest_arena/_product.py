@@ -190,6 +190,12 @@ class Core(Protocol):
     def means(self, asked: Asked) -> bool:
         """Whether an engine of the app's means this database of a server, connected or not."""
 
+    def sets_up(self, key: Key | None, name: str) -> bool:
+        """Whether a fixture, not a test, sets up a test database of this name on a server.
+
+        ``key`` is that of the database in which the statement was to run, where it is known.
+        """
+
     def refuse_late(self, *, is_statement: bool = False) -> None:
         """Raise a LateWorkError for work whose test is over: it asks for a connection.
 
@@ -273,8 +279,8 @@ class Handle(Protocol):
     def session(self) -> object:
         """What it carries from one test to the next beside the database; None: cannot be asked."""
 
-    def executing(self, statement: str) -> None:
-        """A statement of an engine's is about to run.
+    def executing(self, statement: str) -> str:
+        """A statement of an engine's is about to run. Returns the one to run.
 
         Raises:
             RefusedError: it reaches beyond the database.

@@ -267,6 +267,18 @@ class KnownDatabases:
         self._connections.forget(database.key)
         database.product.remove(database)
 
+    def give_up_first(self, key: Key | None, name: str) -> None:
+        """Have the next engine's database be the app's first, not the one that made a test's.
+
+        Such an engine is on the server's own database, ``postgres``.
+        """
+        first = self.primary
+        if first is None or first.key != key or first.tails != ("postgres",):
+            return
+        if name not in {tail for database in self.by_key.values() for tail in database.tails}:
+            self.primary = None
+            self._former = first
+
     def dialects_of(self, database: Database) -> list[Dialect]:
         """Return those of the engines that mean it."""
         return [each for each in alive(self.by_engine) if self.by_engine.get(each) is database]

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
+_FIXTURES = "_pytest.fixtures"  # the module that calls fixtures, and what ends them
 _MANY = 16  # databases, beside those in use: then engines are looked for that are garbage
 
 
@@ -228,6 +229,14 @@ class Databases:
         engines = map(asked_by_engine, find_engines())
         meant = [(engine.product, engine.database) for engine in engines if engine is not None]
         return (asked.product, asked.database) in meant
+
+    def sets_up(self, key: Key | None, name: str) -> bool:
+        """Whether a fixture, not a test, sets up a test database of this name on a server."""
+        is_in_fixture = any(frame.f_globals.get("__name__") == _FIXTURES for frame in frames())
+        if self.serial() > 0 and not is_in_fixture:
+            return False
+        self.known.give_up_first(key, name)
+        return True
 
     def opened_raw(self, key: Key) -> None:
         """Somebody has opened a connection to a database without an engine."""

@@ -384,7 +384,7 @@ def close(gate: Gate) -> bool:
 @cache
 def _listen_to_statements() -> None:
     # Not before an engine on a server connects: each statement of every engine pays for it.
-    event.listen(Engine, "before_cursor_execute", _on_statement)
+    event.listen(Engine, "before_cursor_execute", _on_statement, retval=True)
     event.listen(Engine, "engine_connect", _on_engine_connect)
 
 
@@ -392,7 +392,10 @@ def _on_engine_connect(connection: Any, *_: Any) -> None:
     _gates[-1].registry.hold(connection, _gates[-1].core.serial())
 
 
-def _on_statement(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+def _on_statement(
+    connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any
+) -> tuple[str, Any]:
     info = connection.connection.info.get(INFO)
     if isinstance(info, ConnectionRecord) and info.handle is not None:
-        info.handle.executing(statement)
+        statement = info.handle.executing(statement)
+    return statement, parameters

@@ -222,12 +222,11 @@ class ServerHandle:
         """Ask the server on the connection itself."""
         return has_written(dbapi_connection)
 
-    def executing(self, statement: str) -> None:
+    def executing(self, statement: str) -> str:
         """Refuse what reaches beyond; count what the session carries to its next transaction."""
         __tracebackhide__ = True
-        if beyond := drivers.reaches_beyond(statement):
-            raise self._core.ledger.refused(drivers.refused_beyond(beyond))
         self._states += alters_session(statement)
+        return drivers.statement_to_send(self._core, self._key, statement)
 
     def returned(self) -> None:
         """Its socket leaves the loop, if it can move to another one."""

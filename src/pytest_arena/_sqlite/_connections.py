@@ -93,8 +93,9 @@ class SQLiteHandle:
         """The files that it has attached."""
         return getattr(self.reference(), "arena_aims", ())
 
-    def executing(self, statement: str) -> None:
+    def executing(self, statement: str) -> str:
         """Its own cursors look at statements."""
+        return statement
 
     def returned(self) -> None:
         """It belongs to a thread, or to nobody."""

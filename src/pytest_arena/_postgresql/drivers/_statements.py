@@ -12,13 +12,14 @@ from functools import cache, lru_cache, wraps
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_arena._origin import who_connects
+from pytest_arena._postgresql.drivers._test_databases import NOTHING, made_or_dropped
 from pytest_arena.errors import ProductionDatabaseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from pytest_arena._product import Aim, Core
+    from pytest_arena._product import Aim, Core, Key
     from pytest_arena._values import Address
 
     FindCore: TypeAlias = Callable[[], Core | None]
@@ -169,26 +170,52 @@ def may_make_tables(statement: str) -> bool:
     return any(words in lowered for words in _MAKES)
 
 
-def _refuse_beyond(core: FindCore, connection: Any, statement: str | bytes) -> None:
-    """Refuse a statement that reaches beyond the arena's database that it is run in.
+_ANSWERED = (
+    "It was answered as done and not sent: engines on any database are led to the test's. Delete "
+    "the fixture, and name what fills the database: arena_schema = <module>:<Base>"
+)
+
+
+def statement_to_send(core: Core, key: Key | None, statement: str) -> str:
+    """Return the statement, or one that does nothing in the place of a test database's set-up.
+
+    Raises:
+        ProductionDatabaseError: it reaches beyond its database, and is no such set-up.
+    """
+    beyond = reaches_beyond(statement)
+    if not beyond:
+        return statement
+    name = made_or_dropped(statement)
+    if not name or not core.sets_up(key, name):
+        raise core.ledger.refused(refused_beyond(beyond))
+    if not any(note.endswith(_ANSWERED) for note in core.ledger.notes):
+        core.ledger.note(f"a fixture makes or drops a test database: {who_connects()}. {_ANSWERED}")
+    return NOTHING
+
+
+def _to_send(core: FindCore, connection: Any, statement: str | bytes) -> str | bytes:
+    """Return the statement that a connection into the arena may send.
 
     What ``arena_allow`` has let through is asked nothing, nor is the arena's own connection.
+
+    Raises:
+        ProductionDatabaseError: it reaches beyond the database that it is run in.
     """
     text = statement if isinstance(statement, str) else statement.decode(errors="replace")
-    beyond, makes_tables = reaches_beyond(text), may_make_tables(text)
-    if (
-        not (beyond or makes_tables)
-        or (why := admitted(connection)) is None
-        or why.address is None
-        or (now := core()) is None
-    ):
-        return
-    if beyond:
-        raise now.ledger.refused(refused_beyond(beyond))
+    is_beyond = bool(reaches_beyond(text))
+    if not is_beyond and not may_make_tables(text):
+        return statement
+    why = admitted(connection)
+    now = core()
+    if why is None or why.address is None or now is None:
+        return statement
+    if is_beyond:
+        return statement_to_send(now, why.aim.key if why.aim else None, text)
     for database in now.provisioned():
         isolation: Any = database.isolation
         if database.product.name == "postgresql" and isolation is not None:
             isolation.live.is_to_be_asked = True
+    return statement
 
 
 _DEFAULT = (
@@ -234,8 +261,8 @@ def replace_function(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
 def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
     def make(original: Any) -> Any:
         async def ask_first(connection: Any, query: str, *args: Any, **kwargs: Any) -> Any:
-            _refuse_beyond(core, connection, query)
-            return await original(connection, query, *args, **kwargs)
+            sent = _to_send(core, connection, query)
+            return await original(connection, sent, *args, **kwargs)
 
         return ask_first
 
@@ -248,8 +275,8 @@ def _guard_psycopg(core: FindCore, module: ModuleType) -> None:
     def make(original: Any) -> Any:
         def _convert_query(cursor: Any, *args: Any, **kwargs: Any) -> Any:
             converted = original(cursor, *args, **kwargs)
-            _refuse_beyond(core, cursor._conn, converted.query)  # noqa: SLF001 - `connection` is the same, slower
-            return converted
+            sent = _to_send(core, cursor._conn, converted.query)  # noqa: SLF001 - `connection` is the same, slower
+            return converted if sent is converted.query else original(cursor, sent)
 
         return _convert_query
 
@@ -290,7 +317,9 @@ def _asking_cursor(core: FindCore, kind: Any) -> Any:
             elif not isinstance(sent, str | bytes):
                 # Of psycopg2.sql: it is put together by the connection's own rules.
                 sent = sent.as_string(self)
-            _refuse_beyond(core, self.connection, sent)
+            to_send = _to_send(core, self.connection, sent)
+            if to_send is not sent:
+                return super(asking, self).execute(to_send)
             return getattr(super(asking, self), name)(*args, **kwargs)
 
         return ask_first

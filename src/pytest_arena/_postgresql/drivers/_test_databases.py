@@ -1,0 +1,40 @@
+"""Which statements make or drop a test database, though each test has one already?
+
+A suite's own fixture sends them. An engine on any database is led to the arena's database of that
+name, so nothing has to be made or dropped, and such a statement is answered as done.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pytest_arena._values import STATEMENT_START
+
+NOTHING = "DO $$ BEGIN END $$"
+_OF_THE_SERVER = {"postgres", "template0", "template1"}
+_MAKES = re.compile(
+    rf"""(?isx) {STATEMENT_START} (?:CREATE|DROP) \s+ DATABASE \s+ (?:IF \s+ EXISTS \s+)?
+    (?P<name> "(?:[^"]|"")+" | \w[\w$]* ) (?P<options> [^;]*) ;? \s* $"""
+)
+_COPIES = re.compile(r'(?i)\bTEMPLATE\b\s*=?\s*"?(?!template[01]\b)\w')
+_ENDS_SESSIONS = re.compile(r"(?is)\bpg_terminate_backend\b.*\bdatname\s*=\s*'(?P<name>[^']+)'")
+
+
+def made_or_dropped(statement: str) -> str:
+    """Return the test database that a statement makes, drops or empties of sessions; "" for none.
+
+    >>> made_or_dropped('CREATE DATABASE "shop-test" TEMPLATE template1')
+    'shop-test'
+    >>> made_or_dropped("CREATE DATABASE mine TEMPLATE real")
+    ''
+    """
+    makes = _MAKES.match(statement)
+    if makes is not None and not _COPIES.search(makes["options"]):
+        name = makes["name"]
+        is_quoted = name.startswith('"')
+        name = name[1:-1].replace('""', '"') if is_quoted else name.lower()
+        return "" if name in _OF_THE_SERVER else name
+    ends = _ENDS_SESSIONS.search(statement)
+    if makes is None and ends is not None:
+        return ends["name"]
+    return ""

@@ -1,0 +1,215 @@
+"""PostgreSQL: a suite that makes its test database by itself runs as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.test_postgresql_story import on_postgresql
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+# What a fixture of such a suite does, by the statements that SQLAlchemy-Utils sends.
+MAKES_ITS_OWN = """
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+TEST_URL = make_url("postgresql+psycopg2://me@db.example.org/shop-test")
+
+
+def sent(*statements):
+    engine = create_engine(TEST_URL.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+def create():
+    sent("CREATE DATABASE \\"shop-test\\" ENCODING 'utf8' TEMPLATE template1")
+
+
+def drop():
+    sent(
+        "SELECT pg_terminate_backend(pg_stat_activity.pid) FROM pg_stat_activity"
+        " WHERE pg_stat_activity.datname = 'shop-test' AND pid <> pg_backend_pid()",
+        'DROP DATABASE "shop-test"',
+    )
+
+
+@pytest.fixture(scope="SCOPE", autouse=True)
+def database():
+    create()
+    yield
+    drop()
+
+
+@pytest.fixture
+def session(database):
+    engine = create_engine(TEST_URL)
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+"""
+
+USES_IT = """
+import pytest
+from sqlalchemy import text
+
+@pytest.mark.parametrize("turn", range(2))
+def test_it(session, turn):
+    session.execute(text("CREATE TABLE IF NOT EXISTS things (name text)"))
+    session.execute(text("INSERT INTO things VALUES ('Sand')"))
+    assert session.scalar(text("SELECT count(*) FROM things")) == 1
+"""
+
+
+def suite(example: Example, scope: str = "session", **files: str) -> Example:
+    """A suite with a fixture of this scope, which makes its database before an engine names it."""
+    conftest = MAKES_ITS_OWN.replace("SCOPE", scope)
+    return on_postgresql(example, conftest=conftest, **files)
+
+
+@pytest.mark.parametrize("scope", ["session", pytest.param("function", marks=pytest.mark.slow)])
+def test_a_fixture_that_makes_the_test_database_is_answered(example: Example, scope: str) -> None:
+    """Nothing is made on the server: the engine on it is led to the test's database anyway."""
+    run = suite(example, scope, test_it=USES_IT).run("-v").expect(passed=2)
+    run.says(
+        "a fixture makes or drops a test database:",
+        "conftest.py:12  connection.execute(text(statement)).",
+        "It was answered as done and not sent",
+        "arena_schema = <module>:<Base>",
+    )
+    assert run.output.count("a fixture makes or drops") == 1
+
+
+BY_DRIVERS = """
+import asyncpg, psycopg, psycopg2
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+URL = "postgresql://me@db.example.org/postgres"
+
+
+@pytest.fixture
+async def by_async_engine():
+    engine = create_async_engine(
+        URL.replace("://", "+asyncpg://"), isolation_level="AUTOCOMMIT"
+    )
+    async with engine.connect() as connection:
+        await connection.execute(text("DROP DATABASE IF EXISTS shop_test WITH (FORCE)"))
+        await connection.execute(text("CREATE DATABASE shop_test"))
+    yield
+    async with engine.connect() as connection:
+        await connection.execute(text("DROP DATABASE shop_test"))
+    await engine.dispose()
+
+
+@pytest.fixture
+async def by_asyncpg():
+    connection = await asyncpg.connect(URL)
+    await connection.execute("CREATE DATABASE shop_test")
+    await connection.close()
+
+
+@pytest.fixture
+async def by_psycopg():
+    async with await psycopg.AsyncConnection.connect(URL, autocommit=True) as connection:
+        await connection.execute("CREATE DATABASE shop_test")
+
+
+@pytest.fixture
+def by_psycopg2():
+    connection = psycopg2.connect(URL)
+    connection.autocommit = True
+    connection.cursor().execute("CREATE DATABASE shop_test")
+    connection.close()
+
+
+async def test_it(by_async_engine, by_asyncpg, by_psycopg, by_psycopg2, client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+
+@pytest.mark.slow
+def test_such_a_fixture_by_any_driver(example: Example) -> None:
+    """Where `arena_drivers = redirect` has led it into the arena."""
+    project = on_postgresql(example, test_it=BY_DRIVERS)
+    run = project.run("--arena-drivers=redirect").expect(passed=1)
+    assert run.output.count("a fixture makes or drops") == 1
+
+
+def test_the_app_and_its_models_are_on_the_test_database(example: Example) -> None:
+    """The database that a fixture has made is the app's first, and `postgres` is not."""
+    app = example.change("app.py", "engine = create_async_engine(", "engine = make_engine(")
+    late = """
+from contextlib import asynccontextmanager
+engine = None
+
+@asynccontextmanager
+async def lifespan(app):
+    global engine
+    engine = create_async_engine("postgresql+asyncpg://me@db.example.org/shop-test")
+    maker.configure(bind=engine)
+    yield
+    await engine.dispose()
+
+maker = async_sessionmaker()
+"""
+    source = app.files["app.py"]
+    start = source.index("engine = make_engine")
+    end = source.index("async def get_db")
+    source = source[:start] + late + source[end:]
+    source = source.replace("app = FastAPI()", "app = FastAPI(lifespan=lifespan)")
+    test = """
+def test_it(test_client, db_session):
+    assert test_client.get("/dancers").json() == ["Sand"]
+"""
+    config = example.files["pytest.ini"] + "arena_database = own\n"
+    conftest = MAKES_ITS_OWN.replace("SCOPE", "session")
+    project = example.with_files(conftest=conftest, test_it=test)
+    run = project.with_paths({"app.py": source, "pytest.ini": config}).run("-v")
+    run.expect(passed=1).says("database postgres, shop-test on")
+
+
+REFUSED = """
+import pytest
+from sqlalchemy import text
+from conftest import create, drop, sent
+
+def test_in_a_test():
+    create()
+
+@pytest.fixture
+def copied():
+    sent("CREATE DATABASE shop_copy TEMPLATE shop_real")
+
+def test_from_another_database(copied):
+    pass
+
+@pytest.fixture
+def several():
+    sent("CREATE DATABASE shop_copy; DROP DATABASE shop_real")
+
+def test_several(several):
+    pass
+
+@pytest.fixture
+def altered():
+    sent("ALTER DATABASE shop_real RENAME TO shop_old")
+
+def test_altered(altered):
+    pass
+"""
+
+
+def test_what_is_no_set_up_of_a_test_database_is_refused(example: Example) -> None:
+    """A test may be about such a statement; what another database holds cannot be had."""
+    run = suite(example, test_it=REFUSED).run().expect(1, failed=1, errors=3)
+    run.says(
+        "refused: CREATE DATABASE, which reaches beyond the test's database",
+        "refused: ALTER DATABASE, which reaches beyond the test's database",
+    )
