@@ -590,8 +590,11 @@ class Product(Protocol):
     def remove(self, database: Database) -> None:
         """A database is asked for no more: its isolation is closed, and nothing of it stays."""
 
-    def close(self) -> None:
-        """The run is over: let go of all."""
+    def close(self, *, is_hurried: bool = False) -> str:
+        """The run is over: let go of all. Returns what is left after Ctrl-C, for the user.
+
+        ``is_hurried`` says that the user waits: what takes seconds is left to a later run.
+        """
 
 
 class Held(Exception):

@@ -483,7 +483,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Leave the levels, close the gate for good, send a worker's facts to the controller."""
     run, facts = RUNS[session.config], session.config.stash[FACTS]
     summary = summarized(run.config, run.databases, run.ledger)
-    run.finish()
+    is_interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if is_interrupted and reporter is not None and run.has_databases_on_a_server():
+        reporter.ensure_newline()
+        reporter.write_line("arena: dropping the databases of this run")
+    for line in run.finish(is_hurried=is_interrupted):
+        if reporter is not None:
+            reporter.write_line(f"arena: {line}")
     facts.end(summary)
     session.exitstatus = _exit_status(facts, session.exitstatus)
 

@@ -315,6 +315,8 @@ def test_ctrl_c_pitfall_071(project: Project, places: str) -> None:
     run = project.struck(places, INTERRUPT, version=f"ctrl-c {places}")
     assert run.status == pytest.ExitCode.INTERRUPTED, run.output
     run.says("KeyboardInterrupt").never_says("INTERNALERROR")
+    if places != "build":
+        run.says("arena: dropping the databases of this run").never_says("left on")
     project.server.check_clean(run.output)
     if places != "call":
         project.is_green_next()

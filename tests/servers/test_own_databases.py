@@ -476,6 +476,29 @@ def test_errors_of_the_background_do_not_end_it(registry: str, template: str) ->
     own.close()
 
 
+@pytest.mark.parametrize("server", ["slow", "quick"])
+def test_who_is_in_a_hurry_leaves_what_takes_long_to_a_later_run(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that syncs takes seconds for each database; here nothing can be dropped at all."""
+    is_slow = server == "slow"
+    monkeypatch.setattr(databases, "_HURRIED_SECONDS", 0.3 if is_slow else 60.0)
+    with own_registry() as name:
+        own = ServerRegistry(address(), registry=name)
+        lives = [own.create("live") for _ in range(2)]
+        with closing(open_control(address())) as other:
+            if is_slow:
+                other.run("BEGIN")
+                other.run("LOCK TABLE pg_catalog.pg_database IN SHARE MODE")
+            assert own.close(is_hurried=True) == (2 if is_slow else 0)
+            assert [exists(live) for live in lives] == [is_slow, is_slow]
+        with own_databases(name) as later:
+            later.sweep()
+            later.rest()
+            assert later.listed() == []
+        assert not any(exists(live) for live in lives)
+
+
 FORKS = """
 import os, sys
 from pytest_arena._postgresql.registry import ServerRegistry

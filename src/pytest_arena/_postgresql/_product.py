@@ -199,12 +199,19 @@ class PostgreSQL:
         self._aims.pop(database, None)
         self._lives = {name: known for name, known in self._lives.items() if known is not database}
 
-    def close(self) -> None:
+    def close(self, *, is_hurried: bool = False) -> str:
         """Drop what this run has made; a private server goes on until it is idle."""
+        number = 0
         if self._own is not None:
-            self._own.close()
+            number = self._own.close(is_hurried=is_hurried)
+        place = ""
         if self._server is not None:
+            place = self._server.address.server
             self._server.close()
+        if not (is_hurried and number):
+            return ""
+        databases = "1 database" if number == 1 else f"{number} databases"
+        return f"{databases} of this run left on {place}: the next run drops what is left there"
 
 
 def _with_port(name: str) -> str:

@@ -367,19 +367,23 @@ class ArenaRun:
 
     # The end.
 
+    def has_databases_on_a_server(self) -> bool:
+        """Whether ending the run may take some time."""
+        return any(not database.file for database in self.databases.provisioned())
+
     def sweep_at_the_end(self) -> None:
         """Have the files of a dead worker removed: closing does that, where SQLite was opened."""
         with suppress(ArenaError):  # no room for files: then the next run does it
             self.databases.products["sqlite"]
 
-    def finish(self) -> None:
+    def finish(self, *, is_hurried: bool = False) -> list[str]:
         """After the session: leave all levels; from here on the gate refuses everything.
 
         Not inside of a test of a run without arena, which goes on in this process: all may go its
-        own way there.
+        own way there. Returns what is left behind where the user waits after Ctrl-C.
         """
         if self.databases.finished or os.getpid() != self._process:  # a fork: all is its parent's
-            return
+            return []
         self.settle()
         if self.watcher is not None:
             self.watcher.close()
@@ -399,8 +403,9 @@ class ArenaRun:
             self.databases.is_guest, self.databases.files.allowed, is_inside = True, ("*",), True
         if is_inside:
             self.databases.environment.restore()
-        for product in self.databases.products.opened.values():
-            product.close()
+        products = self.databases.products.opened.values()
+        left = [product.close(is_hurried=is_hurried) for product in products]
+        return [line for line in left if line]
 
 
 _EMPTY = """\

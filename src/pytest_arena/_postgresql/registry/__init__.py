@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import secrets
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._postgresql import _clone_sql as clone_sql
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
 from pytest_arena._postgresql.registry import _registry_errors as messages
-from pytest_arena._postgresql.registry._connection import Background, ControlLine
+from pytest_arena._postgresql.registry._connection import Background, ControlLine, at_once
 from pytest_arena._postgresql.registry._registry_run import (
     LIVING,
     REGISTRY,
@@ -25,11 +24,12 @@ from pytest_arena._postgresql.registry._registry_run import (
     RegistryRun,
     state_of_registry,
 )
-from pytest_arena._process import until
+from pytest_arena._process import seconds, until
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
     from datetime import datetime
 
     from pytest_arena._values import Address
@@ -43,6 +43,7 @@ _END_SECONDS = 10.0
 # of the server's, which syncs what is left of all the others. Together they wait for the same one.
 _AT_ONCE = 8
 _LEAVE_SECONDS = 5.0
+_HURRIED_SECONDS = 3.0
 
 _LISTED = f"""
 WITH living AS MATERIALIZED ({LIVING})
@@ -141,8 +142,10 @@ class ServerRegistry:
         self.writes = self._run.writes
         self.left: list[str] = []  # what the last sweep left alone, and why
         self._is_closed = False
-        self._makes, self._drops = Background(), Background()
-        self._ahead, self._behind = ControlLine(self._run.connect), ControlLine(self._run.connect)
+        self._ahead = ControlLine(self._run.connect)
+        self._behind = ControlLine(self._run.connect)
+        self._makes = Background(at_end=self._ahead.close)
+        self._drops = Background(at_end=self._behind.close)
         self._waiting: list[str] = []  # to be dropped together
         with self.saying("arena's databases cannot be made"):
             if self.control.rows(_dead_ones(self._run.number)):
@@ -350,10 +353,10 @@ class ServerRegistry:
                 return [row[0] for row in share if self._run.has_removed(row, free, self.left)]
 
         shares = [rows[at::_AT_ONCE] for at in range(min(_AT_ONCE, len(rows)))]
-        # RuntimeError: the interpreter ends, and starts no threads any more.
-        with suppress(RuntimeError), ThreadPoolExecutor(_AT_ONCE) as threads:
-            if len(shares) > 1:
-                return list(chain(*threads.map(drop, shares)))
+        if len(shares) > 1:
+            # RuntimeError: the interpreter ends, and starts no threads any more.
+            with suppress(RuntimeError):
+                return list(chain(*at_once([partial(drop, share) for share in shares])))
         return [row[0] for row in rows if self._run.has_removed(row, line, self.left)]
 
     # Swept
@@ -410,19 +413,36 @@ class ServerRegistry:
 
     # The end
 
-    def close(self) -> None:
-        """Drop what this run has made, templates and kept databases apart, and end the run."""
+    def close(self, *, is_hurried: bool = False) -> int:
+        """Drop what this run has made, templates and kept databases apart, and end the run.
+
+        ``is_hurried`` gives that three seconds: the user has pressed Ctrl-C, and a server that
+        syncs takes seconds for each database. The next run sweeps the rest. Returns its number.
+        """
         if self._is_closed or self._process != os.getpid():
-            return
+            return 0
         self._is_closed = True
+        is_in_time = self._drop_within(_HURRIED_SECONDS) if is_hurried else True
+        patience = _END_SECONDS if is_in_time else 0.0
         behind = {self._makes: self._ahead, self._drops: self._behind}
-        ended = [line for thread, line in behind.items() if thread.close(_END_SECONDS)]
+        ended = [line for thread, line in behind.items() if thread.close(patience)]
         with suppress(ControlFailure, ArenaError):
-            if self._run.mine or self.control.is_open:  # else the registry was swept, and this run
+            # Neither: the registry was swept, and this run with it.
+            if is_in_time and (self._run.mine or self.control.is_open):
                 self.drop(*self._run.mine)
                 self._run.end()
         for line in (*ended, self.control):
             line.close()
+        return len(self._run.mine)
+
+    def _drop_within(self, patience: float) -> bool:
+        """Drop what this run has made, behind the caller. Returns whether all of it was in time."""
+        end = seconds() + patience
+        # A copy that is being made has a row, and no database yet.
+        if not self._makes.close(patience):
+            return False
+        self._drops.do(lambda: self._drop(_called([*self._run.mine]), self._behind))
+        return self._drops.rest(max(end - seconds(), 0)) and not self._run.mine
 
     @contextmanager
     def saying(self, what: str) -> Iterator[None]:

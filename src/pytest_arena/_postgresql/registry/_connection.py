@@ -97,9 +97,13 @@ class ControlLine(ServerLine["Control"]):
 
 
 class Background:
-    """A thread that works jobs off, one after the other: from the first one to ``close``."""
+    """A thread that works jobs off, one after the other: from the first one to ``close``.
 
-    def __init__(self) -> None:
+    It calls ``at_end`` when it ends, which may be after ``close`` has given up waiting.
+    """
+
+    def __init__(self, *, at_end: Callable[[], object] = lambda: None) -> None:
+        self._at_end = at_end
         self._jobs: Queue[tuple[Future[Any], Callable[[], Any]] | None] = Queue()
         self._turn = threading.Lock()
         self._is_closed = False
@@ -146,3 +150,18 @@ class Background:
                 except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
                     future.set_exception(error)
             self._jobs.task_done()
+        self._at_end()
+
+
+def at_once(jobs: list[Callable[[], _Answer]]) -> list[_Answer]:
+    """Work jobs off, each in a thread that does not keep the process from ending.
+
+    Raises:
+        RuntimeError: the interpreter ends, and starts no threads.
+    """
+    threads = [Background() for _ in jobs]
+    futures = [thread.do(job) for thread, job in zip(threads, jobs, strict=True)]
+    answers = [future.result() for future in futures]
+    for thread in threads:
+        thread.close(0)
+    return answers
