@@ -53,14 +53,14 @@ def roomy() -> Iterator[Crowded]:
 
 
 @contextmanager
-def server_of(connections: int) -> Iterator[Crowded]:
-    """A server with passwords, and so many connections."""
+def server_of(connections: int, *, locks: int = 64) -> Iterator[Crowded]:
+    """A server with passwords, and so many connections and locks for each."""
     memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
     place = Path(tempfile.mkdtemp(prefix="arena-", dir=memory if memory.exists() else None))
     place.chmod(0o711)
     programs = read_programs(folders()[0], str(folders()[0]))
     try:
-        with Crowded(place / "crowded", programs, connections) as server:
+        with Crowded(place / "crowded", programs, connections, locks=locks) as server:
             yield server
     finally:
         shutil.rmtree(place)
@@ -316,3 +316,36 @@ def test_a_build_that_fails_leaves_nothing(example: Example) -> None:
         run = on_postgresql(example, **files).run(env=server.env).expect(1, passed=1, failed=2)
         run.says("seed.py:5", "why:", "cause:", "next:").never_says("most recent call last")
         server.check_clean(run.output)
+
+
+MANY_TABLES = """
+CREATE TABLE dancers (id serial PRIMARY KEY, name text UNIQUE);
+INSERT INTO dancers (name) VALUES ('Sand');
+"""
+ADDS_A_ROW = """
+import pytest
+
+@pytest.mark.parametrize("turn", range(2))
+def test_it(test_client, turn):
+    assert test_client.get("/dancers").json() == ["Sand"]
+    assert test_client.post("/dancers/Dune").status_code == 201
+"""
+
+
+@pytest.mark.slow
+def test_too_few_locks_for_undo_and_many_tables(example: Example) -> None:
+    """A copy needs none of them: `auto` takes clone, and says why; `undo` says what would do."""
+    tables = [f"CREATE TABLE t{number} (id serial PRIMARY KEY);" for number in range(300)]
+    script = "\n".join([MANY_TABLES, *tables])
+    project = on_postgresql(example, test_it=ADDS_A_ROW).with_paths({"schema.sql": script})
+    project = project.change("pytest.ini", "arena_schema = app:Base", "arena_schema = schema.sql")
+    project = project.change("pytest.ini", "arena_seed = seed:seed\n", "")
+    with server_of(20, locks=10) as server:
+        env = {"ARENA_DATABASE": server.url("boss"), "ARENA_TURN_TIMEOUT": "0"}
+        run = project.run(env=env).expect(passed=2)
+        run.says(
+            "isolated by clone, since max_locks_per_transaction = 10 is too small for so many",
+            "For undo: a larger max_locks_per_transaction on the server",
+        )
+        run = project.run("--arena-isolation=undo", env=env).expect(1, failed=2)
+        run.says("arena_isolation = undo: max_locks_per_transaction = 10 is too small")

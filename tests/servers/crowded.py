@@ -45,8 +45,16 @@ host all all 127.0.0.1/32 trust
 class Crowded:
     """Starts it, and stops it."""
 
-    def __init__(self, path: Path, programs: Programs, connections: int = CONNECTIONS) -> None:
+    def __init__(
+        self,
+        path: Path,
+        programs: Programs,
+        connections: int = CONNECTIONS,
+        *,
+        locks: int = 64,
+    ) -> None:
         self._connections = connections
+        self._locks = locks
         self._folder = ClusterFolder(path / programs.key("crowded"), account())
         self._programs = programs
         self.port = free_port()
@@ -88,6 +96,7 @@ class Crowded:
                 "-c",
                 "superuser_reserved_connections=1",
             ),
+            *("-c", f"max_locks_per_transaction={self._locks}"),
             *("-c", "log_line_prefix=%e "),
             *("-c", "max_wal_senders=0", "-c", "wal_level=minimal", "-c", "autovacuum=off"),
         ]

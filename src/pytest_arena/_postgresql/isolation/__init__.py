@@ -53,8 +53,9 @@ def isolate(
         fix = templates.what_would_do(own)
         line = f"{reason}. For undo: {fix}"
     except templates.Unjournaled as error:
-        # Nothing to grant: the schema would have to be another one.
-        line, reason, fix = error.reason, error.reason, error.fix
+        reason = error.reason
+        fix = error.fix
+        line = f"{reason}. For undo: {fix}" if error.is_of_the_server else reason
     if asked_for == "undo":
         raise ConfigError(
             f"arena_isolation = undo: {reason}",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 _GRANT_SINCE = 15  # a version of PostgreSQL
+_NO_LOCK = "53200"  # no memory for one more
 _WHOSE = "SELECT current_user::text, current_setting('server_version_num')::int / 10000"
 # Whether a trigger catches what a replica writes, on a table that nobody else sees.
 _TRIAL = """
@@ -52,10 +53,18 @@ class Unjournaled(IsolationError):
     Outside of ``errors.py``, since ``auto`` catches it: users see it as what it is made from.
     """
 
+    is_of_the_server = False  # whose settings would have to be others, and not the schema
+
     @property
     def reason(self) -> str:
-        """What of the schema is in the way, the first of it."""
+        """What of the schema, or of the server, is in the way; the first of it."""
         return self.cause.partition("\n")[0]
+
+
+class _TooManyTables(Unjournaled):
+    """The server's table of locks is too small for triggers on all tables at once."""
+
+    is_of_the_server = True
 
 
 def journaled(own: ServerRegistry, template: str | None) -> str:
@@ -71,7 +80,12 @@ def journaled(own: ServerRegistry, template: str | None) -> str:
 
     def change(address: Address) -> str:
         with own.saying("the change journal cannot be installed"):
-            found = install(address)
+            try:
+                found = install(address)
+            except ControlFailure as error:
+                if error.sqlstate != _NO_LOCK:
+                    raise
+                raise _too_many_tables(own) from error
         check_fit(found)
         return json.dumps([one.reason for one in found])
 
@@ -99,6 +113,17 @@ def check_fit(found: list[JournalGap]) -> None:
             cause="\n".join(fatal[:5]),
             fix='ARENA_ISOLATION=clone pytest …   or: @pytest.mark.arena(isolation="clone")',
         )
+
+
+def _too_many_tables(own: ServerRegistry) -> Unjournaled:
+    """Return the error that says which setting of the server is too small."""
+    [(limit,)] = own.control.rows("SHOW max_locks_per_transaction")
+    return _TooManyTables(
+        "undo cannot be had for this database: the server has no room for the locks",
+        why="undo makes triggers on all tables at once, each of which is locked for that",
+        cause=f"max_locks_per_transaction = {limit} is too small for so many tables",
+        fix="a larger max_locks_per_transaction on the server",
+    )
 
 
 def _shelf(template: str | None) -> str:
