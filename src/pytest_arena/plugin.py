@@ -24,7 +24,7 @@ from pytest_arena._ledger import Ledger
 from pytest_arena._process import running_loop
 from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._levels import LevelHooks
-from pytest_arena._run._run import ArenaRun, conducted
+from pytest_arena._run._run import ArenaRun, begun_by, conducted
 from pytest_arena._run._summary import FactsOfProcesses, summarized
 from pytest_arena._values import CodeLine, Plan, Stage
 from pytest_arena.errors import ArenaError, ConfigError, causes
@@ -296,10 +296,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     run.fixtures.enter_test()
     test = run.current.test
     try:
-        if test is None or not (test.plan.is_async or test.plan.has_examples):
-            return (yield)  # pytest calls it as it is
-        with _conducted(item, run):
-            return (yield)
+        with begun_by(test):
+            if test is None or not (test.plan.is_async or test.plan.has_examples):
+                return (yield)  # pytest calls it as it is
+            with _conducted(item, run):
+                return (yield)
     except BaseException as error:
         if _others.is_broken_off(error):  # the loop would wait for a statement without an end
             run.interrupt()
@@ -422,9 +423,10 @@ def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, objec
     try:
         if fixturedef.scope == "function":
             run.fixtures.enter_test()
-            result = yield
+            with begun_by(run.current.test):
+                result = yield
         else:
-            with _as_wide_fixture(fixturedef, request, run):
+            with begun_by(None), _as_wide_fixture(fixturedef, request, run):
                 result = yield
     except BaseException as error:  # a refusal, a timeout: as pytest does where a set-up fails
         if fixturedef.cached_result is None:  # else no later test could set this fixture up

@@ -15,11 +15,12 @@ import inspect
 import threading
 import warnings
 from concurrent.futures import Future
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app._kind import as_asgi
-from pytest_arena._origin import IN_SESSION_LIFESPAN, OUR_TASK
+from pytest_arena._origin import IN_SESSION_LIFESPAN, OUR_TASK, WORK
 from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
@@ -75,7 +76,10 @@ class Lifespan:
         self._start_error: LifespanError | None = None
         self._failure: LifespanError | None = None
         self._coroutine = self._live()
-        self._task = self.loop.create_task(self._coroutine, name=OUR_TASK)
+        # What it begins is the lifespan's, whoever's request has started the app.
+        context = copy_context()
+        context.run(WORK.set, None)
+        self._task = context.run(self.loop.create_task, self._coroutine, name=OUR_TASK)
         # A loop may be closed without a word to its tasks. There is no other name for this wish;
         # asyncio.gather and run_until_complete express it in the same way.
         self._task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - see above

@@ -253,9 +253,9 @@ class Databases:
         if (frame := late.get(get_ident())) and frame not in frames(of_users=True):
             del late[get_ident()]  # it is done; a library's thread may do another's work
         if is_late or get_ident() in late:
+            error = _gate_notes.late_work(work if is_late else None, is_statement=is_statement)
             if is_statement:
-                raise self.ledger.refused_outside(_gate_notes.late_statement())
-            error = _gate_notes.late_work()
+                raise self.ledger.refused_outside(error)
             self.ledger.note(f"{error.what}: {error.cause}")
             raise error
 

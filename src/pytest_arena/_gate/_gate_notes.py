@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._origin import user_line, who_connects
 from pytest_arena._product import NOWHERE, UNNAMED, Database
@@ -63,23 +63,21 @@ def lost_setting() -> str:
     )
 
 
-def late_work() -> LateWorkError:
-    """A thread that a request of an earlier test has started, and that goes on."""
+def late_work(work: Any, *, is_statement: bool) -> LateWorkError:
+    """Return the error for work whose test is over, and that goes on.
+
+    Args:
+        work: whose it is; None where only the thread is known, which a request has kept busy.
+        is_statement: it has kept its connection, and is about to send a statement or a commit.
+    """
+    what = "refused: a statement of {}" if is_statement else "refused: a connection for {}"
+    owner = getattr(work, "owner", "work that a request of an earlier test had begun")
+    settled = "arena.settled()   in that test, before it ends (or a longer arena_settle)"
     return LateWorkError(
-        "refused: a connection for work that a request of an earlier test had begun",
+        what.format(owner),
         why="that test is over: what this writes would be the next one's",
         cause=who_connects(),
-        fix="arena.settled()   in that test, before it ends (or a longer arena_settle)",
-    )
-
-
-def late_statement() -> LateWorkError:
-    """A statement, or a commit, of work whose test is over, on a connection that it still has."""
-    return LateWorkError(
-        "refused: a statement of work that a request of an earlier test had begun",
-        why="that test is over: what this writes or commits would be the next one's",
-        cause=who_connects(),
-        fix="arena.settled()   in that test, before it ends (or a longer arena_settle)",
+        fix=getattr(work, "ending", settled),
     )
 
 

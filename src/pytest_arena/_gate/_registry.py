@@ -137,7 +137,8 @@ class Checkout:
     line: CodeLine | None
     serial: int  # of the level in which it was taken
     thread: int = field(default_factory=threading.get_ident)  # that took it
-    # A `LateWork`: of the test whose request has begun what took it; None outside of requests.
+    # Of the test that has begun what took it: a `LateWork` in a request, an `OwnWork` outside of
+    # one. None for a wider fixture's.
     work: Any = field(default_factory=WORK.get)
 
     @property

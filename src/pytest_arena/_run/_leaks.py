@@ -138,12 +138,12 @@ def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
 
 
 def _is_of_a_test(taken: Checkout) -> bool:
-    """Return whether a test's request has begun the work that holds a connection.
+    """Return whether a test, or its request, has begun the work that holds a connection.
 
     The thread tells nothing: one that is older than the test, of a pool of the app's, may do a job
     of the test's.
     """
-    return isinstance(taken.work, LateWork)
+    return taken.work is not None
 
 
 def _entries_of(numbers: Container[int]) -> list[object]:
@@ -231,9 +231,8 @@ def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
     what = "an open transaction" if wrote else "a connection that was not given back"
     lines = sorted({str(leak.line or "a line that cannot be seen") for leak in wrote or leaks})
     scoped = "; of a scoped_session: Session.remove()" if _sessions_on(leaks) else ""
-    is_of_a_job = any(
-        _is_of_a_test(leak) and leak.thread != threading.get_ident() for leak in leaks
-    )
+    here = threading.get_ident()
+    is_of_a_job = any(isinstance(one.work, LateWork) and one.thread != here for one in leaks)
     waits = "; of a job that a request has begun: await arena.settled()" if is_of_a_job else ""
     return ConnectionLeak(
         f"the test ended with {what}" + (f" ({len(lines)} places)" if len(lines) > 1 else ""),
@@ -293,6 +292,35 @@ def _is_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
     return one.keys() == other.keys() and (not one or all(one[key] is other[key] for key in one))
 
 
+class OwnWork:
+    """What a test has begun itself, and not by a request: threads, jobs of pools, tasks.
+
+    It is not waited for. Once the test is over, it gets no connection and sends no statement.
+    """
+
+    def __init__(self, late_work: LateWork) -> None:
+        self._late_work = late_work
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the test is over."""
+        return self._late_work.is_over
+
+    @property
+    def owner(self) -> str:
+        """Whose work this is, in a message to a later test."""
+        return "a thread, a job or a task that an earlier test had begun"
+
+    @property
+    def ending(self) -> str:
+        """What to do about it."""
+        return "join the thread, or await the job or the task, before that test ends"
+
+    def is_given_to(self, _: asyncio.AbstractEventLoop) -> bool:
+        """Return False: its calls into loops are not waited for."""
+        return False
+
+
 class LateWork:
     """The work that the requests of one test have begun, and that goes on after their answers.
 
@@ -303,6 +331,7 @@ class LateWork:
 
     def __init__(self, patience: float, endless: set[str]) -> None:
         self.is_over = False  # the test is
+        self.own = OwnWork(self)
         self._patience = patience  # seconds
         self._endless = endless  # lines that were waited for in vain: once is enough for a run
         self._tasks_before: dict[asyncio.AbstractEventLoop, WeakSet[asyncio.Task[Any]]] = {}

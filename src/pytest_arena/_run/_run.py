@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from pytest_arena._gate._engines import asked_by_engine
 from pytest_arena._gate._loops import adopt
 from pytest_arena._gate._registry import Registry
 from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._origin import frames
+from pytest_arena._origin import WORK, frames
 from pytest_arena._run import _leaks, _story
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
@@ -416,6 +416,16 @@ the database {0!r} begins empty: arena_schema makes the tables of the app's firs
 next: arena_schema = {0} = {2}   in pytest's configuration, if the app is meant to be on both"""
 
 
+@contextmanager
+def begun_by(test: RunningTest | None) -> Iterator[None]:
+    """In this block, what is begun is this test's; None: it is a wider fixture's, or nobody's."""
+    token = WORK.set(test.late_work.own if test is not None else None)
+    try:
+        yield
+    finally:
+        WORK.reset(token)
+
+
 # How is the test's own function called, so that it begins and ends as a test should?
 
 
@@ -438,7 +448,8 @@ def conducted(
         test.begin_call()
         try:
             await test.astart()
-            await function(*args, **kwargs)
+            with begun_by(test):  # here, too: the runner's task may be older than the test
+                await function(*args, **kwargs)
             await test.asettle()
         except BaseException:
             test.uncommitted = _story.uncommitted(test)

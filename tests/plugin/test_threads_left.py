@@ -1,0 +1,115 @@
+"""A thread, a job or a task that a test begins itself, and does not wait for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.test_late_work import isolation
+from tests.plugin.test_warm_pools import HOWS, warm_app
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+# Each is begun without a request, in one test, and goes on in the next.
+TESTS = """
+import os
+import threading
+import pytest
+import warm
+
+WHEN = os.environ["WHEN"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warmed_up():
+    warm.POOL.submit(int).result(30)
+    warm.STARTED.append(warm.POOL)  # the lifespan has nothing more to start
+    threading.Thread(target=warm.LOOP.run_forever, daemon=True).start()
+    yield
+    warm.LOOP.call_soon_threadsafe(warm.LOOP.stop)
+
+
+def start_thread():
+    warm.reset()
+    threading.Thread(target=warm.work, args=(WHEN,)).start()
+    assert warm.HOLDS.wait(30)
+
+
+def submit_job():
+    warm.reset()
+    warm.POOL.submit(warm.work, WHEN)
+    assert warm.HOLDS.wait(30)
+
+
+def begin_task():
+    warm.reset()
+    warm.asyncio.run_coroutine_threadsafe(warm.awork(WHEN), warm.LOOP)
+    assert warm.HOLDS.wait(30)
+
+
+def goes_on():
+    warm.GATE.set()
+    assert warm.ENDED.wait(30)
+    assert warm.ENDS[0] is not None
+
+
+@pytest.fixture
+def thread_of_a_fixture():
+    start_thread()
+
+
+STEPS = pytest.mark.parametrize(
+    "step", [start_thread, goes_on, submit_job, goes_on, begin_task, goes_on]
+)
+
+
+@STEPS
+def test_sync(test_client, step):
+    assert test_client.get("/dancers").json() == ["Sand"]
+    step()
+    assert test_client.get("/dancers").json() == ["Sand"]
+
+
+@STEPS
+async def test_async(client, step):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    step()
+    assert (await client.get("/dancers")).json() == ["Sand"]
+
+
+def test_fixture(thread_of_a_fixture, test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+
+
+def test_next(test_client):
+    goes_on()
+    assert test_client.get("/dancers").json() == ["Sand"]
+"""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "copy",
+        pytest.param("undo", marks=pytest.mark.slow),
+        pytest.param("clone", marks=pytest.mark.slow),
+    ],
+)
+def test_what_asks_for_a_connection_late_is_refused(example: Example, how: str) -> None:
+    """Its test is over: what it would write is in no later test, and in none for good."""
+    project = warm_app(example, how, test_it=TESTS)
+    run = project.run("--arena-settle=0", *isolation(how), env={"WHEN": "late"}).expect(passed=14)
+    run.says("refused: a connection for a thread, a job or a task that an earlier test had begun")
+
+
+@pytest.mark.slow
+@HOWS
+@pytest.mark.parametrize("when", ["read", "taken"])
+def test_what_holds_a_connection_loses_it(example: Example, how: str, when: str) -> None:
+    """And its test says where it was taken."""
+    project = warm_app(example, how, test_it=TESTS)
+    run = project.run("--arena-settle=0", *isolation(how), env={"WHEN": when})
+    run.expect(1, passed=14, errors=7)
+    run.says("ConnectionLeak: the test ended with a connection that was not given back")
