@@ -400,6 +400,40 @@ def test_what_the_app_has_done():
 """
 
 
+RED = """
+import pytest
+import late
+
+
+@pytest.fixture(autouse=True)
+def opens_the_gate():
+    late.GATE.clear()
+    yield
+    late.GATE.set()
+
+
+@pytest.mark.parametrize("way", ["endless", "gate/Late", "jobs_after_the_gate/Late"])
+async def test_async(client, way):
+    assert (await client.post(f"/{way}")).status_code == 202
+    assert (await client.get("/dancers")).json() == ["Sand", "Late"]
+
+
+def test_sync(test_client):
+    assert test_client.post("/gate/Late").status_code == 202
+    assert test_client.get("/dancers").json() == ["Sand", "Late"]
+
+
+async def test_settled(arena, client):
+    assert (await client.post("/task/Late")).status_code == 202
+    await arena.settled()
+    assert (await client.get("/dancers")).json() == ["Sand"]
+
+
+async def test_none(client):
+    assert (await client.get("/dancers")).json() == ["Late"]
+"""
+
+
 def late_app(example: Example, how: str, **files: str) -> Example:
     """An app that goes on after it has answered."""
     if how == "copy":
@@ -413,6 +447,20 @@ def late_app(example: Example, how: str, **files: str) -> Example:
 EACH = pytest.mark.parametrize(
     "how", ["copy", "undo", pytest.param("clone", marks=pytest.mark.slow)]
 )
+
+
+def test_a_failed_test_names_the_work_that_still_runs(example: Example) -> None:
+    """Where that stands, and how to wait for it; nothing where all is done."""
+    run = late_app(example, "copy", test_late=RED).run("-W", "ignore", "--arena-settle=0")
+    assert (run.status, run.outcomes["failed"]) == (1, 6), run.output
+    told = "not finished when the test failed"
+    assert run.output.count(told) == 4, run.output
+    run.says(
+        f"{told} a request began work that still ran: ", "late.py:61 await asyncio.Event().wait()"
+    )
+    run.says("late.py:36 GATE.wait(60)", "late.py:115 POOL.submit(after_the_gate, name)")
+    run.says("next: await arena.settled() before you look at what it does")
+    run.says("next: arena.settled() before you look at what it does")
 
 
 @pytest.mark.slow

@@ -385,6 +385,10 @@ class LateWork:
         begun = [PIECES.get(one) for one in self._pieces() if one.thread not in at_work]
         return list(map(str, [*of_tasks, *at_work.values(), *filter(None, begun)]))
 
+    def unfinished(self) -> list[str]:
+        """Return the lines at which work stands that a test may wait for, each once."""
+        return [line for line in dict.fromkeys(self.lines()) if line not in self._endless]
+
     def _lines_elsewhere(self) -> Iterator[CodeLine]:
         """Yield where its tasks stand in loops in which the app does not answer.
 

@@ -453,6 +453,7 @@ def conducted(
             await test.asettle()
         except BaseException:
             test.uncommitted = _story.uncommitted(test)
+            test.unfinished = test.late_work.unfinished()
             await test.aclose_failed()
             raise
         await test.aclose()

@@ -31,6 +31,8 @@ def story_parts(test: RunningTest) -> list[StoryPart]:
     below, own = list(telling.below()), list(telling.own())
     if kept := test.uncommitted or uncommitted(test):
         own.append(StoryPart("not committed", None, notes=tuple(kept)))
+    if late := _late_work(test):
+        own.append(StoryPart("not finished when the test failed", None, notes=late))
     has_to_do = (
         test.turns or test.gate.registry.used or any(part.changes or part.notes for part in own)
     )
@@ -244,6 +246,28 @@ def uncommitted(test: RunningTest) -> list[str]:
             fix = f"commit it before the request: {awaited}session.commit()"
             lines += [f"the test's own session {verb} {written}", f"next: {fix}"]
     return lines
+
+
+_MOST_LATE = 4  # lines of late work that a report names
+
+
+def _late_work(test: RunningTest) -> tuple[str, ...]:
+    """Return the lines at which work stands that the test's requests have begun, and the next step.
+
+    An async test knows them from when it failed: its loop has gone on since.
+    """
+    lines = test.unfinished
+    if lines is None:
+        lines = test.late_work.unfinished()
+    if not lines:
+        return ()
+    more = len(lines) - _MOST_LATE
+    shown = [f"a request began work that still ran: {line}" for line in lines[:_MOST_LATE]]
+    if more > 0:
+        shown.append(f"and {more} more")
+    awaited = "await " if test.plan.is_async else ""
+    shown.append(f"next: {awaited}arena.settled()   before you look at what it does")
+    return tuple(shown)
 
 
 def lost_words(lost: LostWrite) -> str:

@@ -184,6 +184,7 @@ class RunningTest(Hooks):
     is_used: bool = True  # once it is settled: whether there was anything to end or to close
     loop: AbstractEventLoop | None = None  # of its coroutine
     uncommitted: list[str] | None = None  # lines, from before its sessions were closed
+    unfinished: list[str] | None = None  # lines of late work, from when it failed
     _seen: int = -1  # how many checkouts there were when the last request ended
     _start_loop: AbstractEventLoop | None = None  # in which its app was started for a session
     _start_checkouts: int = 0  # how many there were before the app started
