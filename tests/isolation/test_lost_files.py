@@ -57,8 +57,6 @@ def test_a_file_that_a_test_loses_is_back_by_force(
     lose: Callable[[World], None], world: World
 ) -> None:
     """Isolation goes on with the new file, at the same path, and for all levels."""
-    if world.has_wal and lose is overwritten:
-        return  # SQLite has what it needs in the log, and does not look
     before = world.dump()
     world.isolation.enter()
     lose(world)

@@ -107,12 +107,21 @@ class Copy:
             if self._owed is not None:
                 self._file.put_in_place(self._owed)
                 self._owed = None
-            elif not is_nothing and not self._file.live_file.is_in_place():
+            elif not is_nothing and self._file.live_file.is_replaced():
                 # A fixture that makes its database anew wants that one for the levels above it.
                 self._file.reopen()
-            picture = self._starts[0] if is_nothing else self._file.take()
+            picture = self._starts[0] if is_nothing else self._picture_now()
         self._starts[self.depth + 1 :] = [picture]
         self._levels.append(picture)
+
+    def _picture_now(self) -> ways.Picture:
+        """Return a picture of the content. After a lost log, the next level gets a new file."""
+        try:
+            self._file.live_file.check_log()
+            return self._file.take()
+        except FileNotFoundError:
+            self._owed = self._file.now
+            raise
 
     def step_unused(self, *, up: bool) -> bool:
         """Enter a level, or leave it, if nobody has written to the file, nor is about to."""
@@ -184,7 +193,7 @@ class Copy:
             return True
         try:
             file = self._file
-            is_there = file.now is self._levels[-1] and self._owed is None
+            is_there = file.is_at(self._levels[-1]) and self._owed is None
             return is_there and file.live_file.is_in_place() and version(file) == file.version
         except (sql.Busy, sql.FileFailure):
             return False  # somebody is about to change it
@@ -365,9 +374,12 @@ class Restorer:
         self.generation += 1
 
     def check_place(self) -> None:
-        """Raise ``FileNotFoundError`` where the file at the path is not the one that was opened."""
-        if not self.live_file.is_in_place():
-            raise FileNotFoundError("its file was deleted or replaced")
+        """Raise ``FileNotFoundError`` where the file or its log is not the one that was opened."""
+        self.live_file.check_place()
+
+    def is_at(self, picture: ways.Picture) -> bool:
+        """Return whether the file had this content last, and only commits wrote to it since."""
+        return self.now is picture and not any(way.is_written_past_log() for way in self._ways)
 
     def unwritten_version(self) -> int:
         """Return the data version, when nobody has an open write transaction.
@@ -383,8 +395,9 @@ class Restorer:
         # First the number, then the picture: what is committed in between is in the picture and
         # moves the number, which costs a picture too many, and never one too few.
         version = self.control.data_version()
-        if version == self.version:
+        if version == self.version and self.is_at(self.now):
             return self.now
+        self.live_file.keep_log()
         for way in self._trusted():
             with suppress(ways.Unfit, OSError):
                 self._stands_at(self._kept(way.take()), version)
@@ -411,10 +424,11 @@ class Restorer:
         # Own writes do not move the number. One taken before them makes somebody's commit after
         # the lock was given back count as a change, which one taken afterwards would hide.
         version = self.control.data_version()
-        if self.now is picture and version == self.version:
+        if self.is_at(picture) and version == self.version:
             version = self.unwritten_version()  # each way of bringing back has locks of its own
             if version == self.version:
                 return False
+        self.live_file.keep_log()
         for way in self._trusted():
             with suppress(ways.Unfit, OSError):
                 self._stands_at(picture, way.restore(picture, version))

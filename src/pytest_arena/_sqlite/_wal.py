@@ -54,7 +54,6 @@ class LiveLog:
     def __init__(self, live: LiveFile) -> None:
         self._live = live
         self.path = Path(f"{live.path}-wal")
-        self._index_path = f"{live.path}-shm"
 
     def seal(self) -> None:
         """Give the file a time of its own, so that the next write to it can be seen.
@@ -74,7 +73,7 @@ class LiveLog:
         Raises:
             Busy: somebody is writing it, or nobody has since it was cleared.
         """
-        raw = os.pread(self._index(), _INDEX_BYTES, 0)
+        raw = os.pread(self._live.log_index(), _INDEX_BYTES, 0)
         first, second = raw[:48], raw[48:96]
         if len(raw) < _INDEX_BYTES or first != second or not any(first):
             raise sql.Busy("the index of the log is being written")
@@ -97,10 +96,7 @@ class LiveLog:
             self._lock(fcntl.F_UNLCK)
 
     def _lock(self, kind: int) -> None:
-        lock_bytes(self._index(), kind, _LOCKS_AT, _LOCKS)
-
-    def _index(self) -> int:
-        return self._live.beside(self._index_path)
+        lock_bytes(self._live.log_index(), kind, _LOCKS_AT, _LOCKS)
 
     def cut(self, size: int) -> None:
         """Cut the log. The caller has locked the index, and clears it."""
@@ -108,7 +104,7 @@ class LiveLog:
 
     def clear_index(self) -> None:
         """Have SQLite make the index anew: a header of zeros is what it finds after a crash."""
-        os.pwrite(self._index(), bytes(96), 0)
+        os.pwrite(self._live.log_index(), bytes(96), 0)
 
 
 class WalPicture(Picture):
@@ -195,6 +191,10 @@ class Wal:
                 return None
             self._log.seal()
             return Mark(1, index.salts, header.cookie)
+
+    def is_written_past_log(self) -> bool:
+        """Return whether a checkpoint, or a program other than SQLite, wrote the file."""
+        return self.parent is not None and not self._log.is_sealed()
 
     def take(self) -> Picture:
         """Copy the log, and note where it ends."""

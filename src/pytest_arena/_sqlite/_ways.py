@@ -36,9 +36,14 @@ _CHUNK = 256 * 1024  # a multiple of each page size, and smaller than a processo
 _HEADER = struct.Struct(">16sH2s4xII8xI56x")
 _MAGIC = b"SQLite format 3\0"
 WAL_MODE = b"\2\2"
+_MODE_AT = 18
 _LARGEST_PAGE = 65536  # its size does not fit into two bytes, and is written as 1
 _numbers = count(1)
 _WAL_WRITER = 120  # where a writer has its lock in the index of a log
+_LOG_IS_LOST = (
+    "its log (-wal, -shm) was removed, or its file overwritten, while connections used them; "
+    "VACUUM INTO copies a database whose connections stay open"
+)
 _SEAL = 2_000_000_000  # two seconds after the epoch: a time that no clock gives, nor a `LiveLog`
 
 # What a way is tried out with.
@@ -108,17 +113,21 @@ class LiveFile:
     def __init__(self, path: Path) -> None:
         self.path, self.control = path, sql.open_control(path)
         self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC) if is_supported() else -1
-        self._beside = -1
+        self._log_index = -1
+        self._keeps_log = False
         self._identity = sql.identity(path)
         self._seal: tuple[int, int, int, bytes] | None = None
 
     def close(self) -> None:
         """Let go of the file, SQLite first: it still needs its locks. Idempotent."""
         self.control.close()
-        for descriptor in (self.descriptor, self._beside):
+        for descriptor in (self.descriptor, self._log_index):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.descriptor, self._beside, self._seal = -1, -1, None
+        self.descriptor = -1
+        self._log_index = -1
+        self._keeps_log = False
+        self._seal = None
 
     def new_file(self) -> Path:
         """Return a place for a picture."""
@@ -141,7 +150,7 @@ class LiveFile:
             if (header := self.header()) is None:
                 return
             if header.is_wal:
-                self.beside(f"{self.path}-shm")
+                self.log_index()
             else:
                 os.utime(self.descriptor, ns=(_SEAL, _SEAL))
             seal = self._status()
@@ -159,20 +168,63 @@ class LiveFile:
             return False
         if unwritten:  # first: a commit that comes between the two breaks the seal
             has_log = self._seal[0] != _SEAL
-            at = (self._beside, _WAL_WRITER) if has_log else (self.descriptor, _RESERVED)
+            at = (self._log_index, _WAL_WRITER) if has_log else (self.descriptor, _RESERVED)
             if lock_bytes(at[0], fcntl.F_RDLCK, at[1], 1, how=fcntl.F_OFD_GETLK) != fcntl.F_UNLCK:
                 return False
-        return self._seal == self._status()
+        return self._seal == self._status() and not self.has_lost_log()
 
     def _status(self) -> tuple[int, int, int, bytes]:
         seen = os.fstat(self.descriptor)
         # The header of the log's index, which stands there twice.
-        log = os.pread(self._beside, 48, 0) if self._beside >= 0 else b""
+        log = os.pread(self._log_index, 48, 0) if self._log_index >= 0 else b""
         return seen.st_mtime_ns, seen.st_ctime_ns, seen.st_nlink, log
 
     def is_in_place(self) -> bool:
-        """Whether the file at the path is still the one that was opened."""
-        return sql.identity(self.path) == self._identity
+        """Return whether connections and the path still mean the same file, and the same log."""
+        return not self.is_replaced() and not self.has_lost_log()
+
+    def is_replaced(self) -> bool:
+        """Return whether the file at the path is not the one that was opened."""
+        return sql.identity(self.path) != self._identity
+
+    def check_place(self) -> None:
+        """Raise ``FileNotFoundError`` where the file or its log is not the one that is open."""
+        if self.is_replaced():
+            raise FileNotFoundError("its file was deleted or replaced")
+        self.check_log()
+
+    def check_log(self) -> None:
+        """Raise ``FileNotFoundError`` where the log was removed or the file overwritten."""
+        if self.has_lost_log():
+            raise FileNotFoundError(_LOG_IS_LOST)
+
+    def has_lost_log(self) -> bool:
+        """Return whether the open log was removed, or its file overwritten. Costs 1 µs.
+
+        Open connections would go on with a log that no other process can find.
+        """
+        if self._log_index < 0:
+            return False
+        if os.fstat(self._log_index).st_nlink == 0:
+            return True
+        return os.pread(self.descriptor, 2, _MODE_AT) != WAL_MODE
+
+    def keep_log(self) -> None:
+        """Keep the log of a file in WAL mode from now on. The control connection has read the file.
+
+        Raises:
+            FileNotFoundError: the log was removed while connections used it.
+            Busy: another process has the file to itself at this moment.
+        """
+        if self._keeps_log or self.descriptor < 0:
+            return
+        header = self.header()
+        if header is None or not header.is_wal:
+            return
+        try:
+            self.log_index()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(_LOG_IS_LOST) from error
 
     def write(self, data: bytes | memoryview, offset: int) -> None:
         """Write to the file, whose write lock the caller has."""
@@ -182,14 +234,23 @@ class LiveFile:
         """Cut the file, whose write lock the caller has."""
         os.ftruncate(self.descriptor, size)
 
-    def beside(self, path: str) -> int:
-        """Return a descriptor of the index of the log, as it is there now."""
-        now = os.stat(path)  # noqa: PTH116 - asked at each boundary: a third of Path's time
-        if self._beside < 0 or not os.path.samestat(os.fstat(self._beside), now):
-            if self._beside >= 0:
-                os.close(self._beside)  # of a file that is gone: no lock on it counts
-            self._beside = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        return self._beside
+    def log_index(self) -> int:
+        """Return a descriptor of the log's index. The first call keeps the log.
+
+        A process that closes the database removes the log if no other process has a lock on the
+        file. SQLite's own locks are not enough: an app that copies its file with ``shutil.copy``
+        drops them. A lock of a descriptor (OFD) stays.
+
+        Raises:
+            OSError: there is no log.
+            Busy: another process has the file to itself at this moment.
+        """
+        if self._log_index < 0:
+            self._log_index = os.open(f"{self.path}-shm", os.O_RDWR | os.O_CLOEXEC)
+        if not self._keeps_log:
+            lock_bytes(self.descriptor, fcntl.F_RDLCK, _SHARED, _SHARED_SIZE)
+            self._keeps_log = True
+        return self._log_index
 
 
 def copy_start(source: int, target: Path, size: int) -> None:
@@ -355,6 +416,9 @@ class Way(Protocol):
     def glance(self) -> Picture:
         """Take one by which nothing is to be brought back."""
 
+    def is_written_past_log(self) -> bool:
+        """Return whether the file itself was written since ``settle``, which no commit shows."""
+
     def restore(self, picture: Picture, version: int) -> int:
         """Bring the file back, which nobody writes to. It changed up to this data version.
 
@@ -406,6 +470,10 @@ class Pages:
     def settle(self, picture: Picture, version: int) -> None:  # noqa: ARG002 - other ways need it
         """Forget the schema cookie: it is asked for under a lock, and nobody has one now."""
         self._cookies.pop(picture, None)
+
+    def is_written_past_log(self) -> bool:
+        """Return False: there is no log, and SQLite compares the file's header."""
+        return False
 
     def take(self) -> Picture:
         """Copy the file."""

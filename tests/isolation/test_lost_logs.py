@@ -1,0 +1,232 @@
+"""WAL mode: an app that copies or overwrites its own files; all processes see one database."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena._sqlite._copy import Copy
+from pytest_arena.errors import IsolationError
+from pytest_arena.testing import fastapi_example
+from tests.isolation.conformance import PYTHON, World, new_world
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="locks of descriptors are Linux's")
+
+COUNT = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("SELECT count(*) FROM plain").fetchone()[0])
+connection.close()
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A database in WAL mode, after a level in which the app wrote."""
+    with closing(new_world(Copy, tmp_path, "wal")) as world:
+        world.isolation.enter()
+        world.connect().execute("INSERT INTO plain VALUES (7)")
+        assert world.isolation.leave()
+        yield world
+
+
+def rows_of_other_process(world: World) -> int:
+    """Return how many rows a process counts that opens the database and closes it."""
+    command = [*PYTHON, COUNT, str(world.live)]
+    return int(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def copied(world: World) -> None:
+    """As a backup endpoint does. Closing the copied file drops SQLite's locks on it."""
+    shutil.copy(world.live, world.live.with_name("backup.db"))
+
+
+def overwritten_by_a_copy(world: World) -> None:
+    """As an endpoint that restores a backup."""
+    copied(world)
+    with closing(sqlite3.connect(world.live.with_name("backup.db"))) as backup:
+        backup.execute("DELETE FROM plain")
+        backup.commit()
+    world.live.write_bytes(world.live.with_name("backup.db").read_bytes())
+
+
+def overwritten_by_an_export(world: World) -> None:
+    """By a database of another journal mode."""
+    other = world.live.with_name("other.db")
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE plain (a)")
+    world.live.write_bytes(other.read_bytes())
+
+
+def emptied(world: World) -> None:
+    """As ``open(path, "wb")`` does."""
+    world.live.write_bytes(b"")
+
+
+def removed(world: World) -> None:
+    """The log alone, under the app's open connections."""
+    for ending in ("-wal", "-shm"):
+        Path(f"{world.live}{ending}").unlink()
+
+
+def test_a_copy_of_the_file_leaves_all_processes_in_one_database(world: World) -> None:
+    """The last other process to close must not remove the log of this one."""
+    world.isolation.enter()
+    app = world.connect()
+    rows = rows_of_other_process(world)
+    copied(world)
+    for added in (1, 2):
+        app.execute("INSERT INTO plain VALUES (8)")
+        assert rows_of_other_process(world) == rows + added
+    assert world.isolation.leave()
+    assert rows_of_other_process(world) == rows
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize(
+    "lose", [overwritten_by_a_copy, overwritten_by_an_export, emptied, removed]
+)
+def test_the_next_level_begins_with_what_was_there(
+    lose: Callable[[World], None], world: World, *, before: bool
+) -> None:
+    """Whether the app has written in the level or not."""
+    content = world.dump()
+    world.isolation.enter()
+    if before:
+        world.connect().execute("INSERT INTO plain VALUES (8)")
+    lose(world)
+    leave(world)
+    assert world.dump() == content
+    for _ in range(2):
+        world.isolation.enter()
+        world.connect().execute("INSERT INTO plain VALUES (8)")
+        assert rows_of_other_process(world) == 4
+        assert world.isolation.leave()
+        assert world.dump() == content
+
+
+def leave(world: World) -> None:
+    """As levels are left: by force where the file is lost. Connections of engines are dropped."""
+    try:
+        world.isolation.leave()
+    except IsolationError as error:
+        if "its log (-wal, -shm) was removed, or its file overwritten" not in error.what:
+            raise
+        world.isolation.leave_by_force()
+    world.disconnect()
+
+
+@pytest.mark.parametrize("lose", [overwritten_by_an_export, emptied, removed])
+def test_a_wider_fixture_that_loses_the_log_is_an_error_once(
+    lose: Callable[[World], None], world: World
+) -> None:
+    """Its writes cannot be told from its losses; the next test begins with the last picture."""
+    content = world.dump()
+    world.isolation.enter()
+    lose(world)
+    with pytest.raises(IsolationError, match=r"its log .* was removed"):
+        world.isolation.enter()
+    world.disconnect()
+    world.isolation.enter()
+    assert world.dump() == content
+    assert not world.isolation.leave()
+
+
+def test_a_wider_fixture_that_removes_all_and_makes_it_anew(world: World) -> None:
+    """Its database is there for its tests, as it is where the log stays."""
+    world.isolation.enter()
+    world.disconnect()
+    for ending in ("", "-wal", "-shm"):
+        Path(f"{world.live}{ending}").unlink()
+    world.connect().execute("CREATE TABLE mine (a)")
+    mine = world.dump()
+    for _ in range(2):
+        world.isolation.enter()
+        world.connect().execute("INSERT INTO mine VALUES (1)")
+        assert world.isolation.leave()
+        assert world.dump() == mine
+
+
+def test_a_level_that_turns_the_log_on_and_loses_it(tmp_path: Path) -> None:
+    """No lock of arena's keeps a log that it has not seen: the loss is told when the level ends."""
+    with closing(new_world(Copy, tmp_path, "delete")) as world:
+        content = world.dump()
+        world.isolation.enter()
+        world.mode = "wal"
+        world.disconnect()
+        world.connect().execute("INSERT INTO plain VALUES (8)")
+        copied(world)
+        rows_of_other_process(world)
+        with pytest.raises(IsolationError, match=r"its log .* was removed|disk I/O error"):
+            world.isolation.leave()
+        world.isolation.leave_by_force()
+        world.disconnect()
+        assert world.dump() == content
+
+
+STORY = """
+import shutil, subprocess, sys
+import pytest
+from sqlalchemy import create_engine, event, text
+
+COUNT = '''
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("select count(*) from dancers").fetchone()[0])
+connection.close()
+'''
+
+@pytest.fixture(scope="module")
+def engine(arena):
+    engine = create_engine(arena.url.replace("+aiosqlite", ""))
+
+    @event.listens_for(engine, "connect")
+    def turn_log_on(connection, record):
+        connection.execute("PRAGMA journal_mode = WAL").close()
+
+    return engine
+
+def add(engine):
+    with engine.begin() as connection:
+        connection.execute(text("insert into dancers (name) values (hex(randomblob(8)))"))
+
+def rows(engine):
+    command = [sys.executable, "-c", COUNT, engine.url.database]
+    return int(subprocess.run(command, stdout=subprocess.PIPE).stdout)
+
+def test_1_the_app_turns_its_log_on(engine):
+    add(engine)
+
+def test_2_it_copies_its_file(engine, tmp_path):
+    add(engine)
+    shutil.copy(engine.url.database, tmp_path / "backup.db")
+    assert rows(engine) == 2
+    add(engine)
+    assert rows(engine) == 3
+
+def test_3_the_test_empties_the_file(engine):
+    open(engine.url.database, "wb").close()
+
+@pytest.mark.parametrize("turn", range(2))
+def test_4_after_it(engine, turn):
+    assert rows(engine) == 1
+    add(engine)
+    assert rows(engine) == 2
+"""
+
+
+def test_an_app_in_wal_mode_that_copies_and_a_test_that_empties_its_file(tmp_path: Path) -> None:
+    """All tests see one database, and the summary says what a new file was for."""
+    run = fastapi_example(tmp_path).with_files(test_story=STORY).run().expect(status=0, passed=5)
+    run.says("its log (-wal, -shm) was removed, or its file overwritten, while connections used")
+    run.says("VACUUM INTO copies a database whose connections stay open; a new file was put")
