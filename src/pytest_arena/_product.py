@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from sqlalchemy.engine import URL, Dialect
+    from sqlalchemy.engine import URL, Connection, Dialect
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
@@ -279,8 +279,11 @@ class Handle(Protocol):
     def session(self) -> object:
         """What it carries from one test to the next beside the database; None: cannot be asked."""
 
-    def executing(self, statement: str) -> str:
-        """A statement of an engine's is about to run. Returns the one to run.
+    def begin_level(self) -> None:
+        """Begin a level: the connection is checked out for the first time in it."""
+
+    def executing(self, statement: str, connection: Connection) -> str:
+        """Prepare for a statement that SQLAlchemy is about to execute. Return the one to execute.
 
         Raises:
             RefusedError: it reaches beyond the database.

@@ -397,5 +397,5 @@ def _on_statement(
 ) -> tuple[str, Any]:
     info = connection.connection.info.get(INFO)
     if isinstance(info, ConnectionRecord) and info.handle is not None:
-        statement = info.handle.executing(statement)
+        statement = info.handle.executing(statement, connection)
     return statement, parameters

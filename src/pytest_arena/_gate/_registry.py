@@ -100,6 +100,8 @@ class ConnectionRecord:
 
     def begin_use(self) -> None:
         """Somebody takes the connection: the first one finds it as it looks when it is new."""
+        if self.handle and not self.used:
+            self.handle.begin_level()
         self.used = True
         self.changes, self.written = self.handle.changes() if self.handle else 0, None
         if self.session is None and self.handle and self.aim and not self.aim.is_passing:

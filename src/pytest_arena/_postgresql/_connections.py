@@ -6,7 +6,7 @@ import asyncio
 import re
 import weakref
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
@@ -26,7 +26,7 @@ from pytest_arena.errors import ArenaError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine import Connection, Dialect
 
     from pytest_arena._config._read import Config
     from pytest_arena._postgresql._identity import Identity
@@ -164,8 +164,11 @@ class ServerHandle:
     on the arena's own connection and by the number of the backend.
     """
 
-    __slots__ = ("_core", "_key", "_pid", "_reference", "_states")
+    __slots__ = ("_core", "_has_old_numbers", "_has_run", "_key", "_pid", "_reference", "_states")
     reads_statements = True
+    # Whether any statement of this process has called currval() or lastval(). An app that calls
+    # neither pays nothing for what its sessions remember.
+    asks_for_numbers: ClassVar[bool] = False
 
     def __init__(self, core: Core, aim: Aim, dbapi_connection: Any) -> None:
         driver = driver_connection(dbapi_connection)
@@ -173,6 +176,8 @@ class ServerHandle:
         self._reference = weakref.ref(driver)
         self._pid = drivers.pid_of(driver)
         self._states = 0  # how many statements have changed what the session is
+        self._has_run = False  # any statement
+        self._has_old_numbers = False  # drawn from sequences in an earlier level, maybe
 
     def is_of(self, dbapi_connection: Any) -> bool:
         """Whether this is the very connection."""
@@ -222,11 +227,36 @@ class ServerHandle:
         """Ask the server on the connection itself."""
         return has_written(dbapi_connection)
 
-    def executing(self, statement: str) -> str:
+    def begin_level(self) -> None:
+        """Remember that the session may know numbers of the level before."""
+        self._has_old_numbers = self._has_run
+
+    def executing(self, statement: str, connection: Connection) -> str:
         """Refuse what reaches beyond; count what the session carries to its next transaction."""
         __tracebackhide__ = True
         self._states += alters_session(statement)
+        self._has_run = True
+        if not ServerHandle.asks_for_numbers:
+            ServerHandle.asks_for_numbers = asks_for_number(statement)
+        if self._has_old_numbers:
+            self._forget_numbers(statement, connection)
         return drivers.statement_to_send(self._core, self._key, statement)
+
+    def _forget_numbers(self, statement: str, connection: Connection) -> None:
+        """Have the session forget the numbers of earlier levels before the statement runs.
+
+        The first statement that asks for a number comes as a surprise. If this level may have
+        drawn one by then, the session keeps what it has.
+        """
+        if not ServerHandle.asks_for_numbers:
+            self._has_old_numbers = _ONLY_READS.match(statement) is not None
+        elif not _SETS.match(statement):
+            self._has_old_numbers = False
+            cursor = connection.connection.cursor()
+            try:
+                cursor.execute("DISCARD SEQUENCES")
+            finally:
+                cursor.close()
 
     def returned(self) -> None:
         """Its socket leaves the loop, if it can move to another one."""
@@ -269,6 +299,18 @@ _CALLS = re.compile(
     r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?\s",
     re.IGNORECASE,
 )
+
+
+# Without a call, so that no function can draw a number.
+_ONLY_READS = re.compile(START + r"(?:SELECT|SET|SHOW)\b[^(]*\Z", re.IGNORECASE)
+# SET TRANSACTION has to be the first statement of its transaction.
+_SETS = re.compile(START + r"SET\b", re.IGNORECASE)
+
+
+def asks_for_number(statement: str) -> bool:
+    """Return whether a statement calls currval() or lastval(). Costs less than 1 µs."""
+    text = statement.lower()
+    return "currval" in text or "lastval" in text
 
 
 def alters_session(statement: str) -> bool:

@@ -19,7 +19,7 @@ from pytest_arena._sqlite._guard import EngineFactory, is_outside, watch_raw_con
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine import Connection, Dialect
 
     from pytest_arena._config._read import Config
 
@@ -93,7 +93,10 @@ class SQLiteHandle:
         """The files that it has attached."""
         return getattr(self.reference(), "arena_aims", ())
 
-    def executing(self, statement: str) -> str:
+    def begin_level(self) -> None:
+        """Do nothing: a file's connections keep no numbers."""
+
+    def executing(self, statement: str, connection: Connection) -> str:
         """Its own cursors look at statements."""
         return statement
 
