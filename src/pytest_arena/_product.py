@@ -590,6 +590,9 @@ class Product(Protocol):
             ArenaError: somebody holds a lock on one of them; or the server is gone.
         """
 
+    def policed_for_arena(self, database: Database) -> tuple[str, ...]:
+        """Return the tables on which policies act even for arena's own login, by their names."""
+
     def remove(self, database: Database) -> None:
         """A database is asked for no more: its isolation is closed, and nothing of it stays."""
 

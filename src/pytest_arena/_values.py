@@ -70,6 +70,10 @@ class Child:
     is_fork: bool = False
 
 
+# The user in the URL of an engine that works as arena's own login, past the app's policies.
+PAST_POLICIES = "arena_past_policies"
+
+
 @dataclass(frozen=True, slots=True)
 class ServerLogin:
     """As whom one logs in to a server. The password is shown to nobody."""

@@ -343,3 +343,86 @@ def test_on_a_server_of_ones_own_a_role_logs_in_by_its_own_password(example: Exa
         wrong = shop(example, FORCED, tests, url=url)
         told = run(wrong, server, **named).expect(passed=1)
         told.says("policies do not act on docs", "as sealed it cannot:", "password authentication")
+
+
+PAST_POLICIES = """
+import pytest
+from sqlalchemy import event, text
+from app import engine
+
+ADD = text("INSERT INTO docs (tenant, title) VALUES ('a', 'A2'), ('b', 'B2')")
+TITLES = text("SELECT title FROM docs ORDER BY id")
+
+
+@event.listens_for(engine.sync_engine, "connect")
+def limited(connection, _entry):
+    connection.cursor().execute("SET app.tenant = 'nobody'")
+
+
+async def seen(client, tenant):
+    return (await client.get("/docs-of-all", headers={"tenant": tenant})).json()
+
+
+@pytest.fixture
+def docs(arena):
+    with arena.session(past_policies=True) as session:
+        session.execute(ADD)
+        session.commit()
+
+
+@pytest.fixture(scope="module")
+def wide(arena):
+    with arena.session(past_policies=True) as session:
+        session.execute(text("INSERT INTO docs (tenant, title) VALUES ('b', 'Wide')"))
+        session.commit()
+
+
+async def test_a_fixture_puts_rows_of_all_tenants_in_place(docs, client):
+    assert await seen(client, "a") == ["A1", "A2"]
+    assert await seen(client, "b") == ["B1", "B2"]
+
+
+async def test_an_async_session_reads_what_each_request_has_written(arena, client, db_session):
+    async with arena.session(past_policies=True) as session:
+        await client.post("/docs-of-all/A3", headers={"tenant": "a"})
+        assert (await session.scalars(TITLES)).all() == ["A1", "B1", "A3"]
+        await session.execute(ADD)
+        assert await seen(client, "b") == ["B1", "B2"]
+    assert (await db_session.scalars(TITLES)).all() == []
+    assert await db_session.scalar(text("SELECT current_user")) == "shop_app"
+
+
+async def test_a_wide_one_too(wide, client):
+    assert await seen(client, "b") == ["B1", "Wide"]
+"""
+
+
+def test_a_session_past_the_policies(example: Example, server: PrivateServer) -> None:
+    """It sees and writes all rows; the app, and the test's other sessions, are as limited."""
+    found = run(shop(example, FORCED, PAST_POLICIES), server).expect(passed=3)
+    found.never_says("do not act", "arena_past_policies")
+    assert server.rows("SELECT FROM pg_roles WHERE rolname = 'arena_past_policies'") == []
+
+
+@pytest.mark.slow
+def test_a_session_past_the_policies_under_clone(example: Example, server: PrivateServer) -> None:
+    """Likewise."""
+    project = shop(example, GRANTED, PAST_POLICIES, replica=URL.replace("shop_app", "shop_reader"))
+    run(project, server, "--arena-isolation=clone").expect(passed=3).never_says("do not act")
+
+
+@pytest.mark.slow
+def test_no_session_past_policies_that_act_on_arena_too(
+    example: Example, server: PrivateServer
+) -> None:
+    """A login that is no superuser owns the tables, which force their policies on it."""
+    run(shop(example, FORCED, WHO.replace("EXPECTED", "shop_app")), server).expect(passed=1)
+    with closing(open_control(server.address())) as control:
+        control.run("DROP ROLE IF EXISTS maker; CREATE ROLE maker LOGIN CREATEDB")
+    test = """
+def test_it(arena):
+    arena.session(past_policies=True)
+"""
+    named = {"ARENA_DATABASE": server.url.replace("postgres@", "maker@")}
+    refused = run(shop(example, FORCED, test), server, **named).expect(1, failed=1)
+    refused.says("policies act on docs there too", "test_it.py:3", "arena_database = own")

@@ -205,8 +205,9 @@ class KnownDatabases:
             if database.product.name != asked.product:
                 raise another_product(database, asked.product)
             database.is_only_named &= asked.dialect in self.by_engine  # one of ours, which it means
+            if asked.dialect not in self.by_engine:  # one of ours works as its session says
+                database.login = database.login or asked.login
             self.by_engine.setdefault(asked.dialect, database)
-            database.login = database.login or asked.login
             if asked.dialect.is_async:  # an app with engines of both kinds is an async one
                 database.dialect = type(asked.dialect)
             return database

@@ -22,6 +22,7 @@ from pytest_arena._gate._listeners import find_engines
 from pytest_arena._gate._loops import AnyLoopMutex
 from pytest_arena._origin import user_line
 from pytest_arena._process import run_in_new_loop
+from pytest_arena._values import PAST_POLICIES
 from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
 
 if TYPE_CHECKING:
@@ -308,6 +309,9 @@ class Engines:
         self._databases = databases
         self._sync: dict[Database, Engine] = {}
         self._async: dict[Database, AsyncEngine] = {}
+        # Those that work past the app's policies.
+        self._past_sync: dict[Database, Engine] = {}
+        self._past_async: dict[Database, AsyncEngine] = {}
 
     def given_url(self, database: Database) -> URL:
         """Return the URL of a database, which is there on return.
@@ -334,16 +338,49 @@ class Engines:
         *,
         wants_async: bool,
         commit_before_requests: bool = True,
+        past_policies: bool = False,
     ) -> AsyncSession | Session:
-        """Open a session on a database."""
+        """Open a session on a database.
+
+        With ``past_policies`` it works as arena's own login; SQLite has no logins.
+
+        Raises:
+            ConfigError: policies act on that login too.
+        """
+        past_policies = past_policies and not database.file
+        if past_policies:
+            self._databases.ensure(database)
+            tables = database.product.policed_for_arena(database)
+            if tables:
+                raise _policed(tables)
         session: AsyncSession | Session
         if wants_async and database.dialect.is_async:
-            session = sessions.open_async(self._async_on(database))
+            async_on = self._async_past_policies if past_policies else self._async_on
+            session = sessions.open_async(async_on(database))
             _fresh(session).is_committed_before_requests = commit_before_requests
         else:
-            session = sessions.open_sync(self._sync_on(database))
+            sync_on = self._sync_past_policies if past_policies else self._sync_on
+            session = sessions.open_sync(sync_on(database))
             session.is_committed_before_requests = commit_before_requests
         return session
+
+    # Without the app's listeners: they may set a role, or a tenant.
+
+    def _sync_past_policies(self, database: Database) -> Engine:
+        if database not in self._past_sync:
+            url = led_url(database, _sync_driver(database)).set(username=PAST_POLICIES)
+            engine = create_engine(url)
+            self._past_sync[database] = engine
+            self._databases.known.add_own(engine, database)
+        return self._past_sync[database]
+
+    def _async_past_policies(self, database: Database) -> AsyncEngine:
+        if database not in self._past_async:
+            url = led_url(database, driver_of(database)).set(username=PAST_POLICIES)
+            engine = create_async_engine(url)
+            self._past_async[database] = engine
+            self._databases.known.add_own(engine.sync_engine, database)
+        return self._past_async[database]
 
     def _sync_on(self, database: Database) -> Engine:
         if database not in self._sync:
@@ -388,10 +425,22 @@ class Engines:
     def close(self, databases: list[Database]) -> None:
         """Close the engines on databases that are no more."""
         for database in databases:
-            if (sync := self._sync.pop(database, None)) is not None:
-                sync.dispose()
-            if (asynchronous := self._async.pop(database, None)) is not None:
-                run_in_new_loop(asynchronous.dispose())
+            for engines in (self._sync, self._past_sync):
+                if (sync := engines.pop(database, None)) is not None:
+                    sync.dispose()
+            for async_engines in (self._async, self._past_async):
+                if (asynchronous := async_engines.pop(database, None)) is not None:
+                    run_in_new_loop(asynchronous.dispose())
+
+
+def _policed(tables: tuple[str, ...]) -> ConfigError:
+    return ConfigError(
+        f"arena.session(past_policies=True): policies act on {', '.join(tables)} there too",
+        why="arena's own login on this server is no superuser, and these tables force their "
+        "policies on their owner: rows of other tenants could not be written, or read",
+        cause=str(user_line() or "arena.session(past_policies=True)"),
+        fix="arena_database = own   (or the URL of a superuser, or a role with BYPASSRLS)",
+    )
 
 
 def _sync_driver(database: Database) -> str:

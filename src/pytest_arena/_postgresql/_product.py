@@ -192,6 +192,11 @@ class PostgreSQL:
         live = cast("ServerIsolation", database.isolation).live
         return live.policed(self._roles.policed(database), is_off=is_off)
 
+    def policed_for_arena(self, database: Database) -> tuple[str, ...]:
+        """Only where that is no superuser, and a table forces its policies on its owner."""
+        live = cast("ServerIsolation", database.isolation).live
+        return live.policed(self._roles.policed_for_arena(), is_off=False)
+
     def remove(self, database: Database) -> None:
         """Drop what is live and its pictures."""
         if database.isolation is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
 from pytest_arena._postgresql._templates import derived
 from pytest_arena._postgresql.registry._registry_run import TURNS
-from pytest_arena._values import Address, ServerLogin
+from pytest_arena._values import PAST_POLICIES, Address, ServerLogin
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -78,7 +78,9 @@ class Roles:
 
     def _usable(self, login: _Login) -> _Login:
         """Return the login by which the app can work as its own role; None for arena's own."""
-        if login is None or login.user == self._ours.user or self._is_off:
+        if login is None or self._is_off:
+            return None
+        if login.user in {self._ours.user, PAST_POLICIES}:
             return None
         if login.user not in self._found:
             try:
@@ -131,6 +133,8 @@ class Roles:
 
     def login_of(self, database: Database, login: _Login, live: str) -> _Login:
         """Return as whom a connection works that was to log in; None for arena's own login."""
+        if login is not None and login.user == PAST_POLICIES:
+            return None
         first = self._first.get(database)
         if login is None or (first and first.user == login.user):
             return first
@@ -156,6 +160,10 @@ class Roles:
         entered = (one for (known, _), one in self._entered.items() if known is database)
         logins = [self._first.get(database), *entered]
         return _ACTING.format(users=", ".join(literal((one or self._ours).user) for one in logins))
+
+    def policed_for_arena(self) -> str:
+        """Write the query of the tables on which policies act for arena's own login."""
+        return _ACTING.format(users=literal(self._ours.user))
 
     def tell_of_policies(self, login: _Login, live: str) -> None:
         """Tell which tables' policies do not act for whoever asks for a login."""

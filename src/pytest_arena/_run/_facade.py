@@ -117,7 +117,13 @@ class Arena(Generic[S]):
         """The statements that the app's engines sent in the requests of this test, in order."""
         return tuple(statement for request in self.requests for statement in request.statements)
 
-    def session(self, *, database: str = "", commit_before_requests: bool = True) -> S:
+    def session(
+        self,
+        *,
+        database: str = "",
+        commit_before_requests: bool = True,
+        past_policies: bool = False,
+    ) -> S:
         """Open a session on the database, as ``db_session`` is; close it yourself in a fixture.
 
         In a test, pending work is committed before each request of pytest-arena's clients, also
@@ -132,8 +138,14 @@ class Arena(Generic[S]):
             with arena.session(database="analytics") as session:
                 assert session.scalar(select(func.count(Visit.id))) == 1
 
+        Args:
+            database: the name of a database that is not the app's first.
+            past_policies: work as arena's own login on a server, past the app's row-level
+                policies and grants: to put rows of several tenants in place.
+
         Raises:
-            ConfigError: no engine and no option has given a database this name.
+            ConfigError: no engine and no option has given a database this name; or policies act
+                on arena's own login, too.
             TemplateError: the schema or the seed cannot be built.
         """
         test = self._run.current.on_top()  # a wide fixture closes its sessions itself
@@ -147,6 +159,7 @@ class Arena(Generic[S]):
             meant,
             wants_async=wants_async,
             commit_before_requests=commit_before_requests,
+            past_policies=past_policies,
         )
         return cast("S", session)
 

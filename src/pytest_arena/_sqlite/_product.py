@@ -107,6 +107,11 @@ class SQLite:
         del database, is_off
         return ()
 
+    def policed_for_arena(self, database: Database) -> tuple[str, ...]:
+        """SQLite has no policies."""
+        del database
+        return ()
+
     def remove(self, database: Database) -> None:
         """The live file, its side files and pictures."""
         if database.isolation is not None:
