@@ -127,8 +127,7 @@ class Arena(Generic[S]):
         """Open a session on the database, as ``db_session`` is; close it yourself in a fixture.
 
         In a test, pending work is committed before each request of pytest-arena's clients, also
-        inside ``with arena.session() as session:``. With ``commit_before_requests=False`` the
-        session is left alone: requests do not see what it has not committed.
+        inside ``with arena.session() as session:``.
 
         Async where the app's engine is async and an event loop is running, else sync. An app with
         several databases names one that is not its first: by its file, without the ending.
@@ -140,6 +139,8 @@ class Arena(Generic[S]):
 
         Args:
             database: the name of a database that is not the app's first.
+            commit_before_requests: if False, the session is left alone, and requests do not see
+                what it has not committed.
             past_policies: work as arena's own login on a server, past the app's row-level
                 policies and grants: to put rows of several tenants in place.
 
