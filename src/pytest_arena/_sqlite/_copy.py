@@ -110,18 +110,17 @@ class Copy:
             elif not is_nothing and self._file.live_file.is_replaced():
                 # A fixture that makes its database anew wants that one for the levels above it.
                 self._file.reopen()
-            picture = self._starts[0] if is_nothing else self._picture_now()
+            if is_nothing:
+                picture = self._starts[0]
+            else:
+                try:
+                    self._file.live_file.check_log()
+                    picture = self._file.take()
+                except FileNotFoundError:
+                    self._owed = self._file.now  # the next level begins with a new file
+                    raise
         self._starts[self.depth + 1 :] = [picture]
         self._levels.append(picture)
-
-    def _picture_now(self) -> ways.Picture:
-        """Return a picture of the content. After a lost log, the next level gets a new file."""
-        try:
-            self._file.live_file.check_log()
-            return self._file.take()
-        except FileNotFoundError:
-            self._owed = self._file.now
-            raise
 
     def step_unused(self, *, up: bool) -> bool:
         """Enter a level, or leave it, if nobody has written to the file, nor is about to."""
@@ -375,11 +374,16 @@ class Restorer:
 
     def check_place(self) -> None:
         """Raise ``FileNotFoundError`` where the file or its log is not the one that was opened."""
-        self.live_file.check_place()
+        if self.live_file.is_replaced():
+            raise FileNotFoundError("its file was deleted or replaced")
+        self.live_file.check_log()
 
     def is_at(self, picture: ways.Picture) -> bool:
         """Return whether the file had this content last, and only commits wrote to it since."""
-        return self.now is picture and not any(way.is_written_past_log() for way in self._ways)
+        for way in self._ways:
+            if way.is_written_past_log():
+                return False
+        return self.now is picture
 
     def unwritten_version(self) -> int:
         """Return the data version, when nobody has an open write transaction.

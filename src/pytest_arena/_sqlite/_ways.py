@@ -187,12 +187,6 @@ class LiveFile:
         """Return whether the file at the path is not the one that was opened."""
         return sql.identity(self.path) != self._identity
 
-    def check_place(self) -> None:
-        """Raise ``FileNotFoundError`` where the file or its log is not the one that is open."""
-        if self.is_replaced():
-            raise FileNotFoundError("its file was deleted or replaced")
-        self.check_log()
-
     def check_log(self) -> None:
         """Raise ``FileNotFoundError`` where the log was removed or the file overwritten."""
         if self.has_lost_log():
