@@ -159,6 +159,37 @@ def test_a_row(db_session, turn):
     assert [one.name for one in db_session.query(Dancer)] == ["Sand", f"turn {turn}"]
 """
 
+# Whoever looks who has a connection finds none: each look falls between two of the poller's
+# transactions.
+UNSEEN = """
+from pytest_arena._run._levels import Levels
+
+left_where_held = Levels._left_where_held
+looks = []
+
+
+def left_unseen(levels, isolation, level):
+    registry = levels.gate.registry
+    taken = registry.taken
+
+    def taken_later():
+        looks.append(None)
+        if len(looks) % 3 == 0:  # the third time it is to be ended
+            del registry.taken
+            return taken()
+        return []
+
+    registry.taken = taken_later
+    try:
+        return left_where_held(levels, isolation, level)
+    finally:
+        vars(registry).pop("taken", None)
+        looks.clear()
+
+
+Levels._left_where_held = left_unseen
+"""
+
 # A statement that no interrupt ends, on a connection that its test has left.
 INSIDE = """
 import threading
@@ -322,6 +353,13 @@ def test_a_transaction_at_each_boundary_pitfall_141(example: Example) -> None:
     """P2: its end is waited for, and so is a reader's."""
     run = example.with_files(test_it=SLOW).run()
     run.expect(passed=10).never_says("a new file was put")
+
+
+def test_a_poller_that_is_not_seen_is_waited_for_pitfall_141(example: Example) -> None:
+    """P2: it has no connection when others look, and has one when the level is left."""
+    files = {"test_it": SLOW.replace("range(5)", "range(10)"), "conftest": UNSEEN}
+    run = example.with_files(**files).run()
+    run.expect(passed=20).never_says("a new file was put")
 
 
 def test_a_pool_that_grows_in_a_test_pitfall_141(example: Example) -> None:
