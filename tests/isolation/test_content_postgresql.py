@@ -136,6 +136,19 @@ CHANGES = [
     ("CREATE SCHEMA third", {"definition of schema third"}),
     ('GRANT USAGE ON SCHEMA "S two" TO PUBLIC', {"definition of schema S two"}),
     ("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC", {"definition of default rights"}),
+    ("CREATE PUBLICATION news", {"definition of publication news"}),
+    (
+        "CREATE TEXT SEARCH CONFIGURATION words (COPY = pg_catalog.simple)",
+        {"definition of text search configuration words"},
+    ),
+    (
+        "CREATE TEXT SEARCH DICTIONARY plain (TEMPLATE = pg_catalog.simple)",
+        {"definition of text search dictionary plain"},
+    ),
+    (
+        "CREATE CONVERSION latin FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8",
+        {"definition of conversion latin"},
+    ),
     ("CREATE TYPE pair AS (a int, b int)", {"definition of type pair"}),
     ("CREATE TABLE notes (a int)", {"table notes", "definition of table notes"}),
     (

@@ -265,6 +265,26 @@ _PARTS = (
     FROM pg_collation l JOIN space s ON s.oid = l.collnamespace
     """,
     """
+    SELECT 'publication ' || p.pubname, ARRAY['publication', (to_jsonb(p) - 'oid')::text]
+    FROM pg_publication p
+    """,
+    """
+    SELECT 'conversion ' || s.prefix || v.conname, ARRAY['conversion', (to_jsonb(v) - 'oid')::text]
+    FROM pg_conversion v JOIN space s ON s.oid = v.connamespace
+    """,
+    """
+    SELECT 'text search configuration ' || s.prefix || c.cfgname, ARRAY['configuration',
+        (SELECT string_agg(m.maptokentype || ' ' || m.mapdict::regdictionary, ', '
+                           ORDER BY m.maptokentype, m.mapseqno)
+         FROM pg_ts_config_map m WHERE m.mapcfg = c.oid)]
+    FROM pg_ts_config c JOIN space s ON s.oid = c.cfgnamespace
+    """,
+    """
+    SELECT 'text search dictionary ' || s.prefix || d.dictname,
+        ARRAY['dictionary', d.dicttemplate::text, d.dictinitoption]
+    FROM pg_ts_dict d JOIN space s ON s.oid = d.dictnamespace
+    """,
+    """
     SELECT 'event trigger ' || e.evtname, ARRAY['event trigger', e.evtevent::text,
         e.evtenabled::text, e.evttags::text, f.oid::regprocedure::text]
     FROM pg_event_trigger e JOIN pg_proc f ON f.oid = e.evtfoid
