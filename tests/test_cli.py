@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from threading import Event, Thread
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -113,10 +114,11 @@ def begin() -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
 
 @pytest.fixture
 def arena(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Call the command; returns what it writes."""
+    """Call the command, with a yes where it would ask; returns what it writes."""
 
     def call(*arguments: str) -> str:
-        assert main(["databases", *arguments]) == 0
+        yes = ["--yes"] if "--all" in arguments else []
+        assert main(["databases", *arguments, *yes]) == 0
         written = capsys.readouterr()
         assert not written.err
         return written.out
@@ -379,7 +381,93 @@ def test_a_broken_build_goes_and_one_under_way_stays(
     assert (other / "building-1.sqlite").exists()
 
 
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have these answers be typed at a terminal; without any, there is no terminal."""
+
+    def typed(*texts: str) -> None:
+        terminal = SimpleNamespace(isatty=lambda: bool(texts))
+        monkeypatch.setattr(sys, "stdin", terminal)
+        monkeypatch.setattr(sys.stdout, "isatty", terminal.isatty, raising=False)
+        waiting = list(texts)
+        monkeypatch.setattr("builtins.input", lambda question: print(question) or waiting.pop(0))
+
+    return typed
+
+
+def test_all_is_removed_after_a_yes_alone(
+    answers: Callable[..., None], begin: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """What there is comes first; without a terminal nothing is removed, and the next step said."""
+    kept = kept_file()
+    dead, name = begin(ON_FILES)
+    killed(dead)
+
+    def sweep(*typed: str) -> tuple[int, str]:
+        answers(*typed)
+        status = main(["databases", "sweep", "--all", "--database", "own"])
+        return status, capsys.readouterr().out
+
+    for typed, said in (
+        (
+            (),
+            "nothing is removed: nobody can be asked here\nnext: arena databases sweep --all --yes",
+        ),
+        (("n",), "Remove all of this, except what living runs use? [y/N] \nnothing is removed"),
+    ):
+        status, output = sweep(*typed)
+        assert status == 1
+        assert f"  {name}  live" in output
+        assert f"  {kept.name}  kept" in output
+        assert said in output
+        assert kept.exists()
+    status, output = sweep("y")
+    assert status == 0
+    assert output.endswith("2 removed, 5.0 kB.\n")
+    assert not kept.exists()
+    assert sweep() == (0, "Nothing to remove.\n")
+    assert not list(tmp_path.glob("cache*"))
+
+
+def kept_file() -> Path:
+    """Make an SQLite database in the cache, kept for a look."""
+    file = Path(os.environ["ARENA_CACHE"]) / "kept" / "test_red-shop"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    return file
+
+
+def test_all_of_sqlite_is_files_alone(arena: Callable[..., str], places: Path) -> None:
+    """A private server is another thing, and stays."""
+    kept = kept_file()
+    folder = places / f"pytest-arena-pg-{os.getuid()}" / "15.1-0123abcd"
+    folder.mkdir(parents=True)
+    folder.with_name("15.1-0123abcd.used").touch()
+    assert arena("sweep", "--all", "--database", "sqlite") == (
+        "removed  kept test_red-shop, 0 B\n1 removed, 0 B.\n"
+    )
+    assert not kept.exists()
+    assert folder.exists()
+
+
 # A server
+
+
+def test_all_of_a_named_server_is_that_server_alone(
+    arena: Callable[..., str], begin: Any, registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files of this user, what was kept, and private servers stay; by a variable, too."""
+    monkeypatch.setenv("ARENA_DATABASE", URL)
+    kept = kept_file()
+    dead, name = begin(ON_FILES)
+    killed(dead)
+    with own_databases(registry) as own:
+        on_server = own.keep(own.create("live"), "tests/test_shop.py::test_red")
+    told = arena("sweep", "--all")
+    assert f"removed  kept {on_server}" in told
+    assert "2 removed, " in told  # the registry is the other
+    assert kept.exists()
+    assert name in arena("list")
 
 
 def test_a_dead_runs_databases_go_and_nobody_elses_pitfall_076_138(

@@ -287,12 +287,12 @@ def test_a_registry_in_the_making_pitfall_074(example: Example, own_server: Priv
         for moment in ("before", "during", "after"):
             assert is_killed(project.killed_at(statement, moment)), (statement, moment)
             own_server.wait_until_forgotten()
-            own_server.arena("sweep", "--all")
+            own_server.arena("sweep", "--all", "--yes")
             assert own_server.files() == [], (statement, moment)
     for moment in ("before", "during", "after"):  # the next one finds it half made
         assert is_killed(project.killed_at("DO .layout", moment)), moment
         project.is_green_next()
-        own_server.arena("sweep", "--all")
+        own_server.arena("sweep", "--all", "--yes")
 
 
 # Ctrl-C and SIGTERM

@@ -267,4 +267,4 @@ def test_what_goes_wrong_in_such_a_test(
     [kept] = [name for name in server.names() if name.startswith("arena_kept_")]
     assert server.rows("SELECT name FROM dancers ORDER BY id", kept) == [("Sand",), ("Kept",)]
     assert server.rows("SELECT 1 FROM pg_trigger WHERE NOT tgisinternal", kept) == []
-    server.arena("sweep", "--all")
+    server.arena("sweep", "--all", "--yes")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._values import Address
 
+_FAILED = 1
+
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
@@ -43,50 +45,97 @@ class Nothing:
 
 
 def list_or_sweep(given: argparse.Namespace) -> int:
-    """Print what there is; or remove what may go, and print it. Returns the exit status.
+    """Print what there is, or remove what may go and print it. Returns the exit status.
 
-    A place that fails is told after the others.
+    The failure of one place is printed after the other places.
 
     Raises:
         ConfigError: a value that cannot be right.
         ServerError: the server that is named cannot be used.
     """
+    kinds = _place_kinds(read_options(given.database), removes_all=given.everything)
+    if not given.sweeps:
+        return _list(kinds, as_json=given.json)
+    if given.everything and not _may_remove_all(kinds, is_agreed=given.yes):
+        return _FAILED
+    return _sweep(kinds, everything=given.everything)
+
+
+def _list(kinds: list[lines.PlaceKind], *, as_json: bool) -> int:
+    places, failures = _look(kinds)
+    text = lines.as_json(places) if as_json else _table(places)
+    print(text)  # noqa: T201 - a command prints
+    return _status(failures)
+
+
+def _look(kinds: list[lines.PlaceKind]) -> tuple[list[lines.Place], list[ArenaError]]:
     places: list[lines.Place] = []
-    done: list[lines.Swept] = []
     failures: list[ArenaError] = []
-    for room in _rooms(given.database):
+    for kind in kinds:
         try:
-            if given.sweeps:
-                done.extend(_printed(room.sweep(everything=given.everything)))
-            else:
-                places += room.look()
+            places += kind.look()
         except ArenaError as error:
             failures.append(error)
-    text = "\n".join(lines.as_lines(places, now=datetime.now(UTC)))
-    shown = lines.as_json(places) if given.json else text
-    print(lines.closing_line(done) if given.sweeps else shown)  # noqa: T201 - a command prints
+    return places, failures
+
+
+def _table(places: list[lines.Place]) -> str:
+    return "\n".join(lines.as_lines(places, now=datetime.now(UTC)))
+
+
+def _may_remove_all(kinds: list[lines.PlaceKind], *, is_agreed: bool) -> bool:
+    """Print what there is, and ask. Empty folders and an empty registry may always go."""
+    if is_agreed:
+        return True
+    places, _ = _look(kinds)  # a place that fails now is not swept, and is reported then
+    if not any(place.things for place in places):
+        return True
+    lines.say(_table(places), "")
+    return lines.agreed(
+        "Remove all of this, except what living runs use?",
+        already=False,
+        otherwise="nothing is removed",
+        command="arena databases sweep --all --yes",
+    )
+
+
+def _sweep(kinds: list[lines.PlaceKind], *, everything: bool) -> int:
+    removed: list[lines.Swept] = []
+    failures: list[ArenaError] = []
+    for kind in kinds:
+        try:
+            for thing in kind.sweep(everything=everything):
+                lines.say(lines.sweep_line(thing))
+                removed.append(thing)
+        except ArenaError as error:
+            failures.append(error)
+    lines.say(lines.closing_line(removed))
+    return _status(failures)
+
+
+def _status(failures: list[ArenaError]) -> int:
     sys.stderr.writelines(f"{failure}\n" for failure in failures)
-    return 1 if failures else 0
+    return _FAILED if failures else 0
 
 
-def _printed(things: Iterator[lines.Swept]) -> Iterator[lines.Swept]:
-    for thing in things:
-        print(lines.sweep_line(thing), flush=True)  # noqa: T201 - a command prints
-        yield thing
+def _place_kinds(config: Config, *, removes_all: bool) -> list[lines.PlaceKind]:
+    """Return the places to look at, in the order in which they are shown.
 
-
-def _rooms(database: str | None) -> list[lines.PlaceKind]:
-    """Return all that are to be looked at, in the order in which they are shown."""
-    config = read_options(database)
+    A named server, or ``sqlite``, is all that ``--all`` may empty.
+    """
     registry = os.environ.get("ARENA_REGISTRY") or REGISTRY  # for tests: the others' is left alone
     # The server first: where it was named and is not there, nothing is said and nothing swept.
-    rooms = [LiveFiles(), *_server(config, registry)]
-    if sys.platform != "win32":
+    server = _server(config, registry)
+    if removes_all and config.server_url:
+        return server
+    kinds: list[lines.PlaceKind] = [LiveFiles(), *server]
+    is_for_files = removes_all and config.database == "sqlite"
+    if sys.platform != "win32" and not is_for_files:
         from pytest_arena._cli._private_servers import PrivateServers  # noqa: PLC0415 - as above
 
         on = partial(ServerDatabases, shown="", registry=registry)
-        rooms.append(PrivateServers(config.cache, databases=on))
-    return [*rooms, CachedFiles(config.cache)]
+        kinds.append(PrivateServers(config.cache, databases=on))
+    return [*kinds, CachedFiles(config.cache)]
 
 
 def _server(config: Config, registry: str) -> list[lines.PlaceKind]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -72,6 +73,25 @@ class PlaceKind(Protocol):
         Raises:
             ArenaError: it cannot be removed.
         """
+
+
+def say(*lines: str) -> None:
+    """Print lines at once: what follows may take a while."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def agreed(question: str, *, already: bool, otherwise: str, command: str) -> bool:
+    """Ask for a yes, unless ``--yes`` was given. Without one, print what was not done."""
+    if already:
+        return True
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        say(f"{otherwise}: nobody can be asked here", f"next: {command}")
+    elif input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}:
+        return True
+    else:
+        say(otherwise)
+    return False
 
 
 def size_of(path: Path) -> int:

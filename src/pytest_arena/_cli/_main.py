@@ -40,7 +40,11 @@ dead), how old it is, when it was last used, and its size.
 _SWEEP = f"""\
 Remove what runs have left that are dead, after a crash or a kill -9. The next run
 does the same by itself. What a living run uses is left alone, and so is whatever
-arena has not made. Nothing is asked.
+arena has not made.
+
+With --all, what is there is listed first, and removed after a yes. Where a server is
+named by its URL, --all removes what is on that server and nothing else; with sqlite,
+the files of runs and the cache.
 
 {_WHERE}"""
 _SERVE = """\
@@ -74,7 +78,10 @@ For a whole file: # arena: ignore-file[ARD602] why it is right
 
 With --migrations, no rule is checked: the tests are imported under the guard, none is run, and
 the database that Alembic's migrations build is compared with the app's models."""
-_STATUS = "exit status: 0; 1 where a server cannot be used; 2 for wrong options"
+_STATUS = (
+    "exit status: 0; 1 where a server cannot be used, or without a yes to --all;\n"
+    "2 for wrong options"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,10 +126,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         dest="everything",
         help="also templates, kept databases, the registry and private servers: all that no "
-        "living run uses",
+        "living run uses; asks first",
     )
+    sweep.add_argument("--yes", action="store_true", help="with --all: ask nothing")
+    listing.set_defaults(everything=False)
     for command in (listing, sweep):
-        command.set_defaults(do=_do_databases, sweeps=command is sweep, json=False)
+        command.set_defaults(do=_do_databases, sweeps=command is sweep)
         command.add_argument(
             "--database",
             metavar="URL",

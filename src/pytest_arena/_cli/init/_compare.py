@@ -9,8 +9,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from pytest_arena._cli._lines import agreed, say
 from pytest_arena._cli.init._guarded import run_python
-from pytest_arena._cli.init._init import agreed, say
 from pytest_arena._cli.init._look import FIXTURES, likely_schema, look_at
 from pytest_arena._cli.init._outcomes import FILE, MEANT
 from pytest_arena.errors import redact

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._cli._file_changes import FileChange, write_all
+from pytest_arena._cli._lines import agreed, say
 from pytest_arena._cli.init._guarded import REDIRECT, guarded, run_python
 from pytest_arena._cli.init._look import Project, look_at
 from pytest_arena._cli.init._proposal import Proposal, chosen_app, proposed, schemas
@@ -66,25 +66,6 @@ def init(app: str, *, is_agreed: bool, seconds: float) -> int:
     write_all(edits)
     say(f"written: {', '.join(os.path.relpath(edit.path, here) for edit in edits)}")
     return _proven(here, edits)
-
-
-def say(*lines: str) -> None:
-    """Print lines at once: what follows may take a while."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
-
-
-def agreed(question: str, *, already: bool, otherwise: str, command: str) -> bool:
-    """Whether somebody says yes, by ``--yes`` or now; else say what was not done."""
-    if already:
-        return True
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        say(f"{otherwise}: nobody can be asked here", f"next: {command}")
-    elif input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}:
-        return True
-    else:
-        say(otherwise)
-    return False
 
 
 def _shown(project: Project) -> Iterator[str]:
