@@ -35,6 +35,7 @@ NAVIGATION = {
             "how-to/late-work",
             "how-to/streams",
             "how-to/workers",
+            "how-to/uploads",
             "how-to/live-server",
             "how-to/other-languages",
             "how-to/changes",

@@ -27,6 +27,7 @@ from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
 from pytest_arena._run._levels import Levels
 from pytest_arena._run._test import Current, Moments, RunningTest, Watcher
+from pytest_arena._run._written_files import WrittenFiles
 from pytest_arena.errors import ArenaError, ConfigError, ConnectionLeak, LifespanError
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class ArenaRun:
         self.apps = Apps(config, self.current, self.watcher)
         self._leave_clients = watch_own_clients(self.apps.asked)
         self._end_imports = watch_imports()
+        self._written_files = WrittenFiles(self.current, config.root, config.cache, temporary)
         self.fixtures = FixtureLevels(
             self.levels, self.current, self.apps, self.tasks, ledger, late=config.late
         )
@@ -136,6 +138,7 @@ class ArenaRun:
         self.databases.environment.complete()
         self.ledger.begin(plan.name)
         self.connections.used.clear()
+        self._written_files.lines.clear()
         self.current.test = RunningTest(
             plan,
             next(self.serials),
@@ -345,7 +348,9 @@ class ArenaRun:
 
     def story(self) -> list[StoryPart]:
         """Return what the test that runs has changed so far."""
-        return _story.story_parts(self.test) if self.test is not None else []
+        if self.test is None:
+            return []
+        return _story.story_parts(self.test, [*self._written_files.told()])
 
     def stale(self, statements: Sequence[Statement], parts: Sequence[StoryPart]) -> list[str]:
         """Return a line for each instance that a failed test compares and a request has changed."""
@@ -388,6 +393,7 @@ class ArenaRun:
         if self.watcher is not None:
             self.watcher.close()
         self._leave_clients()
+        self._written_files.close()
         self._end_imports()  # where nothing was checked
         self.apps.close()
         for owner in list(self.fixtures.processes):

@@ -13,7 +13,7 @@ from pytest_arena._run._test import FIRST, LAST, RunningTest, StoryMoment, Turn
 from pytest_arena.errors import LateCommitError, LostWriteError, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_arena._gate._answers import RequestAnswer
     from pytest_arena._gate._writes import LostWrite
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from pytest_arena._values import TableRows
 
 
-def story_parts(test: RunningTest) -> list[StoryPart]:
+def story_parts(test: RunningTest, files: Sequence[str] = ()) -> list[StoryPart]:
     """Return what the test that runs has changed so far, in its order. Never raises.
 
-    Nothing where it has nothing to do with a database.
+    ``files`` are lines about files that it wrote in the project. Nothing where it neither wrote
+    one nor has to do with a database.
     """
     telling = _Telling(test)
     below, own = list(telling.below()), list(telling.own())
@@ -33,6 +34,9 @@ def story_parts(test: RunningTest) -> list[StoryPart]:
         own.append(StoryPart("not committed", None, notes=tuple(kept)))
     if late := _late_work(test):
         own.append(StoryPart("not finished when the test failed", None, notes=late))
+    if files:
+        title = "files written in the project, which stay there"
+        own.append(StoryPart(title, None, notes=tuple(files)))
     has_to_do = (
         test.turns or test.gate.registry.used or any(part.changes or part.notes for part in own)
     )

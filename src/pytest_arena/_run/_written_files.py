@@ -1,0 +1,91 @@
+"""Which files of the project does a test write? They stay, whatever happens to its database."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_arena._origin import is_own, user_line
+from pytest_arena._process import hear
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_arena._run._test import Current
+
+_WRITES = os.O_WRONLY | os.O_RDWR
+_MOST_FILES = 8
+
+
+class WrittenFiles:
+    """The files below the project's root that Python opened for writing in the running test.
+
+    Hidden files and folders are left out: they belong to tools. So are temporary folders and
+    the cache. Costs 0.2 µs for each file that is opened for reading.
+    """
+
+    def __init__(
+        self, current: Current, root: Path, cache: Path, temporary: Callable[[], Path | None]
+    ) -> None:
+        self._current = current
+        self._root = str(root)
+        self._cache = cache
+        self._start = os.path.join(self._root, "")  # noqa: PTH118 - a prefix of names
+        self._temporary = temporary
+        self.lines: dict[str, str] = {}  # by files; cleared when a test begins
+        self.close = hear({"open": self._opened, "os.rename": self._renamed})
+
+    # Audit events, called in the thread that writes: https://docs.python.org/3/library/audit_events.html
+
+    def _opened(self, name: object, mode: str | None, flags: int | None) -> None:
+        if mode is None:  # os.open has flags alone
+            is_write = bool((flags or 0) & _WRITES)
+        else:
+            is_write = mode[:1] in {"w", "a", "x"} or "+" in mode
+        if is_write and self._current.test is not None:
+            self._note(name)
+
+    def _renamed(self, _old: object, new: object, *_: object) -> None:
+        if self._current.test is not None:
+            self._note(new)
+
+    def _note(self, name: object) -> None:
+        if not isinstance(name, str | bytes | os.PathLike):
+            return
+        file = os.path.abspath(os.fsdecode(name))  # noqa: PTH100 - the folder may change later
+        if not file.startswith(self._start) or file in self.lines or is_own():
+            return
+        if any(map(_is_of_a_tool, Path(file[len(self._start) :]).parts)):
+            return
+        line = user_line()
+        self.lines[file] = f"{line.file}:{line.number}" if line is not None else ""
+
+    # The report.
+
+    def told(self) -> Iterator[str]:
+        """Yield a line for each file that is still there."""
+        left_out = [*self._folders_left_out()]
+        files = {
+            Path(name): line
+            for name, line in [*self.lines.items()]
+            if not any(Path(name).is_relative_to(folder) for folder in left_out)
+        }
+        there = [file for file in files if file.is_file()]
+        for file in there[:_MOST_FILES]:
+            shown = file.relative_to(self._root).as_posix()
+            line = files[file].removeprefix(self._start)
+            yield f"{shown} ({line})" if line else shown
+        if len(there) > _MOST_FILES:
+            yield f"and {len(there) - _MOST_FILES:,} more"
+
+    def _folders_left_out(self) -> Iterator[Path]:
+        """Yield the temporary folders, and the cache, that are inside of the project."""
+        for folder in (Path(tempfile.gettempdir()).resolve(), self._cache, self._temporary()):
+            if folder is not None and str(folder).startswith(self._start):
+                yield folder
+
+
+def _is_of_a_tool(name: str) -> bool:
+    return name.startswith(".") or name in {"__pycache__", "node_modules"}
