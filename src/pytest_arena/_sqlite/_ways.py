@@ -208,7 +208,6 @@ class LiveFile:
 
         Raises:
             FileNotFoundError: the log was removed while connections used it.
-            Busy: another process has the file to itself at this moment.
         """
         if self._keeps_log or self.descriptor < 0:
             return
@@ -233,17 +232,17 @@ class LiveFile:
 
         A process that closes the database removes the log if no other process has a lock on the
         file. SQLite's own locks are not enough: an app that copies its file with ``shutil.copy``
-        drops them. A lock of a descriptor (OFD) stays.
+        drops them. A lock of a descriptor (OFD) stays. Some kernels have no such locks.
 
         Raises:
             OSError: there is no log.
-            Busy: another process has the file to itself at this moment.
         """
         if self._log_index < 0:
             self._log_index = os.open(f"{self.path}-shm", os.O_RDWR | os.O_CLOEXEC)
         if not self._keeps_log:
-            lock_bytes(self.descriptor, fcntl.F_RDLCK, _SHARED, _SHARED_SIZE)
-            self._keeps_log = True
+            with suppress(sql.Busy):
+                lock_bytes(self.descriptor, fcntl.F_RDLCK, _SHARED, _SHARED_SIZE)
+                self._keeps_log = True
         return self._log_index
 
 
