@@ -127,6 +127,8 @@ class Live:
 class Files(Protocol):
     """Knows whose a file is that does not belong to the arena."""
 
+    names: tuple[str, ...]  # of the app's database files, without folders
+
     def is_free(self, file: str) -> bool:
         """Whether tests may open this file themselves: pytest's folders, ``arena_allow``."""
 

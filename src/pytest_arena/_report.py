@@ -376,6 +376,15 @@ def show_server(report: Any, broken: list[tuple[str, Exception]], raised: Any) -
             report.sections.append((title, users_trace(error)))
 
 
+def show_missing_file(
+    report: Any, errors: list[BaseException | None], look: Callable[[list[BaseException]], str]
+) -> None:
+    """Show where the database is where the app looked for its file in vain."""
+    every = [cause for error in errors if error is not None for cause in causes(error)]
+    if words := look(every):
+        report.sections.append(("arena", words))
+
+
 def show_processes(report: Any, outputs: list[tuple[str, str]]) -> None:
     """Show the end of what other programs on the test's database have written."""
     report.sections += [(f"arena: the output of {command}", text) for command, text in outputs]

@@ -346,7 +346,11 @@ def pytest_runtest_makereport(
         _explain_error(item, report, call.excinfo)
     if report.outcome == "failed" and report.when == "call":
         raised = call.excinfo.value if call.excinfo else None
-        _report.show_server(report, run.test.broken if run.test else [], raised)
+        broken = run.test.broken if run.test else []
+        _report.show_server(report, broken, raised)
+        _report.show_missing_file(
+            report, [raised, *(error for _, error in broken)], run.missing_file
+        )
         _report.show_processes(report, run.outputs())
         _report.show_children(report, run.children_elsewhere())
     if run.ledger.refusals and (refused := run.ledger.unreported(item.nodeid)):

@@ -62,17 +62,30 @@ class AllowedFiles:
         self.live: tuple[Path, ...] = ()  # the folders of live databases
         # By their real paths, with what could be seen of each when somebody first came to it.
         self.of_app: set[str] = set()  # files that engines mean
+        self.names: tuple[str, ...] = ()  # of those, without folders
         self._seen: dict[str, list[tuple[int, int]]] = {}
         self._temporary = temporary  # gives pytest's folder for tests, once there is one
 
     def add(self, file: str) -> None:
         """An engine of the app's means this file: a database of the arena stands for it."""
-        self.of_app.add(self.see(file))
+        known = self.see(file)
+        self.of_app.add(known)
+        self.names = tuple({*self.names, Path(known).name, Path(file).name})
 
     def see(self, file: str) -> str:
         """Somebody has come to this file, which an engine may mean later. Returns its real path."""
         self._seen.setdefault(known := real(file), _signature(file))
         return known
+
+    def missed_by(self, error: BaseException) -> str:
+        """Return the app's database file that an error calls missing, "" for any other error."""
+        if isinstance(error, FileNotFoundError) and isinstance(error.filename, str | bytes):
+            name = real(os.fsdecode(error.filename))
+            return name if name in self.of_app else ""
+        text = str(error)
+        if not isinstance(error, RuntimeError) or not text.endswith("does not exist."):
+            return ""  # Starlette's FileResponse has no error of its own
+        return next((file for file in sorted(self.of_app) if Path(file).name in text), "")
 
     def changed(self) -> list[str]:
         """Return the app's own files that are not what they were: somebody else wrote to them."""

@@ -31,7 +31,7 @@ from pytest_arena._run._written_files import WrittenFiles
 from pytest_arena.errors import ArenaError, ConfigError, ConnectionLeak, LifespanError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pluggy import HookRelay
@@ -346,6 +346,14 @@ class ArenaRun:
         bare = [one.name for one in self.databases.provisioned() if not recipe(one).schema]
         return _ANOTHER.format(bare[0], first.name, schema[""]) if bare else ""
 
+    def missing_file(self, errors: Iterable[BaseException]) -> str:
+        """Say where the database is whose file an error calls missing; "" for other errors."""
+        for error in errors:
+            file = self.databases.files.missed_by(error)
+            if file:
+                return _ELSEWHERE.format(file)
+        return ""
+
     def story(self) -> list[StoryPart]:
         """Return what the test that runs has changed so far."""
         if self.test is None:
@@ -417,6 +425,10 @@ class ArenaRun:
 _EMPTY = """\
 each test begins with an empty database, and nothing in this one has made the table
 next: arena_schema = {}   in pytest's configuration"""
+_ELSEWHERE = """\
+{} is not there: the database of this test is in another file
+next: copy it by a connection of the engine: VACUUM INTO 'copy.db'
+or have a fixture set the path that the app uses to make_url(arena.url).database"""
 _ANOTHER = """\
 the database {0!r} begins empty: arena_schema makes the tables of the app's first one, {1!r}
 next: arena_schema = {0} = {2}   in pytest's configuration, if the app is meant to be on both"""

@@ -27,6 +27,17 @@ def production_file(file: str) -> RefusedError:
     )
 
 
+def opened_file(file: str) -> RefusedError:
+    """A file of the app's that is opened by its path, as shutil.copy does."""
+    return _refused(
+        f"opening {file}, a database file of the app, by its path",
+        "the test's database is in another file; this one has the app's own data, or is not there",
+        "copy the database by a connection of the engine: VACUUM INTO 'copy.db'; or have a fixture "
+        "set the app's path to make_url(arena.url).database; or, if tests may open this file:\n"
+        f"arena_allow = {file}",
+    )
+
+
 def attached(file: str) -> RefusedError:
     """An ATTACH of a file outside, on a connection whose statements cannot be rewritten."""
     return _refused(
