@@ -82,9 +82,10 @@ class AllowedFiles:
         if isinstance(error, FileNotFoundError) and isinstance(error.filename, str | bytes):
             name = real(os.fsdecode(error.filename))
             return name if name in self.of_app else ""
-        text = str(error)
-        if not isinstance(error, RuntimeError) or not text.endswith("does not exist."):
-            return ""  # Starlette's FileResponse has no error of its own
+        # Starlette's FileResponse raises no error of its own. A user's class may have no words.
+        text = str(error) if type(error) is RuntimeError else ""
+        if not text.endswith("does not exist."):
+            return ""
         return next((file for file in sorted(self.of_app) if Path(file).name in text), "")
 
     def changed(self) -> list[str]:
