@@ -90,9 +90,9 @@ def _app_run(request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
 
 
 def use_app_early(request: pytest.FixtureRequest) -> None:
-    """Make the app that the test's client will ask for, so that it can start before any row.
+    """Make the app of the test's client, so that it can start before the test's first row.
 
-    An `arena_app` that needs the very fixture which is being set up comes later.
+    If `arena_app` needs the fixture that is being set up, the app is made after that fixture.
     """
     run = RUNS[request.config]
     test = run.current.running()
@@ -184,7 +184,7 @@ def started_server(request: pytest.FixtureRequest, arena_app: Any) -> LiveServer
 def _start_before_the_test(
     request: pytest.FixtureRequest, client: TestClient | None = None
 ) -> None:
-    """Start the app now; in an async test at the first use of its sessions, or at its beginning.
+    """Start the app now, or in an async test when it begins or first uses a session.
 
     Under Hypothesis the app starts in each example, at its first request.
     """

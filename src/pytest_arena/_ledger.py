@@ -38,7 +38,7 @@ class Request:
     """From the call to the answer, the app's background tasks included; of a stream and a websocket
     until it is closed."""
     statements: list[str] = field(default_factory=list, repr=False)
-    """What the app's engines have sent to databases in it, in order."""
+    """The statements that the app's engines have sent in this request, in order."""
     began: float = field(default=0.0, repr=False)
     turn: Any = field(default=None, repr=False)  # of the test's story
     answer: Any = field(default=None, repr=False)  # when it was sent, and its late commits
@@ -51,7 +51,7 @@ class Request:
     route: str = field(default="", repr=False)
     body: bytes | None = field(default=None, repr=False)  # what was sent, where somebody wants it
     is_login: bool = field(default=False, repr=False)  # part of the login of a client of ours
-    is_by_browser: bool = field(default=False, repr=False)  # an icon, an image: no script asked
+    is_by_browser: bool = field(default=False, repr=False)  # for an icon, an image: by no script
     is_preparation: bool = field(default=False, repr=False)  # made in set-up, or in a Given block
     is_at_once: bool = field(default=False, repr=False)  # while another one was under way
     is_answered: bool = field(default=False, repr=False)
@@ -64,7 +64,7 @@ class Request:
 
     @property
     def is_counted(self) -> bool:
-        """Whether it is evidence: no part of a login, and not made by a browser itself."""
+        """Whether it counts as evidence: no login and no browser made it by itself."""
         return not self.is_login and not self.is_by_browser
 
     @property
@@ -124,7 +124,7 @@ class Ledger:
         return error
 
     def refused_outside(self, error: _Error) -> _Error:
-        """As ``refused``; of work that is none of the running test's. It fails the run alone."""
+        """As ``refused``, for work that does not belong to the running test. Only the run fails."""
         self.refusals.append((error, ""))
         return error
 

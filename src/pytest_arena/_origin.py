@@ -189,8 +189,8 @@ def as_own() -> Iterator[None]:
 WORK: ContextVar[Any] = ContextVar("arena: the `LateWork` that this is a part of", default=None)
 
 
-# The logins that the current task or thread is inside of: their own requests must not wait for
-# them. A login may use another client, which logs in by itself.
+# The logins that the current task or thread performs. Requests of a login must not wait for it.
+# A login may use another client, which logs in by itself.
 LOGINS: ContextVar[tuple[Any, ...]] = ContextVar("arena: logins under way", default=())
 
 
@@ -214,7 +214,7 @@ class Piece:
 # All that has begun, or waits for its turn, and in which line.
 PIECES: WeakKeyDictionary[Piece, object] = WeakKeyDictionary()
 
-# Whether the app's start-up runs here, once for all tests, in a loop that is no test's.
+# Whether this is the app's start-up that runs once for all tests, in a loop that is no test's.
 IN_SESSION_LIFESPAN: ContextVar[bool] = ContextVar("arena_session_lifespan", default=False)
 OUR_TASK = "pytest-arena: a task of its own"
 SERVER_THREAD = "pytest-arena-live-server"
@@ -263,7 +263,7 @@ def watch_what_is_begun() -> Callable[[], None]:
     def call_soon_threadsafe(loop: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
         work = WORK.get()
         if work is not None and work.is_given_to(loop):
-            # Never cancelled: it may be what wakes a task there.
+            # Never cancelled: it may wake a task there.
             callback = Piece(work, callback)
         return kept[3](loop, callback, *args, **kwargs)
 

@@ -70,12 +70,13 @@ def asks_for_ours(item: Any) -> bool:
 
 
 def starts_app(item: Any, *, is_async: bool) -> bool:
-    """Return whether a fixture of ours that the test uses has the app up when the test begins.
+    """Return whether the test uses a fixture of ours that starts the app before the test.
 
-    A fixture of the suite's own takes a fixture's place, unless it asks for that fixture.
+    A suite's fixture of the same name replaces ours, unless it asks for ours.
     """
     known = _fixtures_of(item)
-    for name in _STARTING_ASYNC if is_async else _STARTING_SYNC:
+    names = _STARTING_ASYNC if is_async else _STARTING_SYNC
+    for name in names:
         for fixture in reversed(known.get(name, ())):
             if _is_ours(fixture):
                 return True
@@ -85,7 +86,7 @@ def starts_app(item: Any, *, is_async: bool) -> bool:
 
 
 def has_our_app(item: Any) -> bool:
-    """Return whether the app of a test is what the option names: no suite's fixture makes it."""
+    """Return whether the test's app is the one that the option names, not a suite's fixture."""
     fixtures = _fixtures_of(item).get("arena_app", ())
     return bool(fixtures) and _is_ours(fixtures[-1])
 

@@ -193,15 +193,15 @@ class Core(Protocol):
         """Whether an engine of the app's means this database of a server, connected or not."""
 
     def sets_up(self, key: Key | None, name: str) -> bool:
-        """Whether a fixture, not a test, sets up a test database of this name on a server.
+        """Return whether a fixture, not a test, sets up a test database of this name.
 
-        ``key`` is that of the database in which the statement was to run, where it is known.
+        ``key`` is that of the database in which the statement was to run, or None.
         """
 
     def refuse_late(self, *, is_statement: bool = False) -> None:
-        """Raise a LateWorkError for work whose test is over: it asks for a connection.
+        """Raise a LateWorkError if the caller works for a test that is over.
 
-        Or it is about to send a statement on one that it has.
+        The caller asks for a connection, or with ``is_statement`` is about to use one.
         """
 
     def opened_raw(self, key: Key) -> None:
@@ -549,7 +549,7 @@ class Product(Protocol):
         """
 
     def live_at(self, asked: Asked) -> Database | None:
-        """Return the arena's database that has this name on its server, now or earlier."""
+        """Return the arena's database that has or had this name on its server."""
 
     def new_file(self, name: str, taken: Collection[str]) -> Path | None:
         """Return where a new database's file is to stand; None for one on a server."""
@@ -593,15 +593,15 @@ class Product(Protocol):
         """
 
     def policed_for_arena(self, database: Database) -> tuple[str, ...]:
-        """Return the tables on which policies act even for arena's own login, by their names."""
+        """Return the names of the tables whose policies limit even arena's login."""
 
     def remove(self, database: Database) -> None:
         """A database is asked for no more: its isolation is closed, and nothing of it stays."""
 
     def close(self, *, is_hurried: bool = False) -> str:
-        """The run is over: let go of all. Returns what is left after Ctrl-C, for the user.
+        """Release everything at the end of a run. Return a message about what it leaves behind.
 
-        ``is_hurried`` says that the user waits: what takes seconds is left to a later run.
+        ``is_hurried`` says that the user waits after Ctrl-C: a later run does what takes seconds.
         """
 
 

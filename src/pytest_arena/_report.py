@@ -39,7 +39,7 @@ class Summary:
     unasked: tuple[str, ...] = ()  # databases that options name, and no engine of its has meant
     unused: tuple[str, ...] = ()  # that what `arena_database` names was not used
     suggestion: str = ""  # the arena_schema that would make the tables once; "" if not known
-    failures: tuple[str, ...] = ()  # what makes the run fail, though no test did
+    failures: tuple[str, ...] = ()  # lines that make the run fail, though no test failed
     in_memory: int = 0  # databases, which may be gone
     verified: int = 0  # how often a database was read whole, to be compared
     verified_seconds: float = 0.0
@@ -77,8 +77,8 @@ def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
     if verbosity < 0:  # all but the figures: what was lost or cut off is no less so there
         spoiled = map(_spoiled_line, summary.spoiled)
         outside = (f"outside of any test {refusal}" for refusal in summary.refusals)
-        told = [*summary.unused, *summary.notes, *summary.failures, *spoiled, *outside]
-        return [f"arena: {line}" for line in told]
+        shown = [*summary.unused, *summary.notes, *summary.failures, *spoiled, *outside]
+        return [f"arena: {line}" for line in shown]
     told = list(_summary_lines(summary))
     return [*told, *_test_lines(summary)] if told and verbosity > 0 else told
 
@@ -218,8 +218,8 @@ def users_trace(error: BaseException) -> str:
 class StoryPart:
     """One part of the story: who wrote, and what. ``changes`` is None where nobody knows.
 
-    ``rows`` says how many of each table are shown; 0 for their number alone. ``request`` is set
-    where the changes are a request's, without its answer.
+    ``rows`` says how many of each table are shown; 0 for their number alone. ``request`` is the
+    method and the path, if a request made the changes.
     """
 
     title: str
@@ -307,9 +307,9 @@ def show_users_lines(report: Any, excinfo: Any, option: Any) -> None:
 
 
 def fold_library_frames(report: Any, raised: BaseException, option: Any) -> None:
-    """Show the test's lines and the app's; fold each run of frames of libraries into one line.
+    """Show the lines of the test and of the app. Fold library frames between them into one line.
 
-    Called where a request of the test ended in an error that the app raised.
+    Called if a request of the test ended in an error that the app raised.
     """
     is_readable = option.tbstyle in {"auto", "long", "short"} and not option.fulltrace
     if not is_readable or isinstance(raised, ArenaError):
@@ -337,7 +337,8 @@ _ERROR_MARK = "E   "  # pytest's, before each line of an error's text
 
 
 def _is_of_library(entry: Any) -> bool:
-    return bool(file := _file_of(entry)) and is_library(file)
+    file = _file_of(entry)
+    return file != "" and is_library(file)
 
 
 def _file_of(entry: Any) -> str:
@@ -353,8 +354,9 @@ def _folded_line(entries: list[Any]) -> str:
     packages = (package_of(_file_of(entry)) for entry in entries)
     names = list(dict.fromkeys(name for name in packages if name)) or ["Python's own modules"]
     count = len(entries)
-    noun, pronoun = ("frame", "it") if count == 1 else ("frames", "them")
-    return f"    {count} {noun} of {', '.join(names)}: `--full-trace` shows {pronoun}"
+    if count == 1:
+        return f"    1 frame of {', '.join(names)}: `--full-trace` shows it"
+    return f"    {count} frames of {', '.join(names)}: `--full-trace` shows them"
 
 
 def _show_short_name(longrepr: Any, error: ArenaError) -> None:
@@ -391,7 +393,7 @@ def show_processes(report: Any, outputs: list[tuple[str, str]]) -> None:
 
 
 def show_children(report: Any, warnings: list[str]) -> None:
-    """Say which processes may have worked on another database than the test's."""
+    """Report the child processes that may have worked on another database than the test's."""
     if warnings:
         report.sections.append(("arena: processes on another database", "\n".join(warnings)))
 
@@ -419,8 +421,8 @@ def explain(
 ) -> None:
     """Say what a driver's own error means: tests in several processes, a database without tables.
 
-    ``missing_schema`` returns what would have made a table, ``explained`` what is known about an
-    error. Both return "" where nothing is known.
+    ``missing_schema`` returns what would have made a table. ``explained`` returns what is known
+    about an error. Both return "" if nothing is known.
     """
     every = [*causes(raised)]
     for words in filter(None, map(explained, every)):

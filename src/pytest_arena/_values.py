@@ -37,7 +37,7 @@ class CodeLine:
 
     @property
     def short(self) -> str:
-        """Return the file, from the current folder if it is inside of that, and the number."""
+        """The file, relative to the current folder if it is inside, and the line number."""
         file = Path(self.file)
         if file.is_relative_to(Path.cwd()):
             file = file.relative_to(Path.cwd())
@@ -54,14 +54,14 @@ class Plan:
     stage: Stage
     is_async: bool
     has_examples: bool = False  # Hypothesis'
-    starts_app: bool = False  # a fixture of ours has the app up when the test begins
+    starts_app: bool = False  # whether a fixture of ours starts the app before the test
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A process that is about to start, and what it is given.
+    """A process that is about to start, with its arguments and environment.
 
-    ``variables`` is None for a child that inherits this process's environment.
+    ``variables`` is None if the child inherits the environment of this process.
     """
 
     arguments: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Child:
     is_fork: bool = False
 
 
-# The user in the URL of an engine that works as arena's own login, past the app's policies.
+# The user in the URL of an engine that uses arena's login, past the app's policies.
 PAST_POLICIES = "arena_past_policies"
 
 

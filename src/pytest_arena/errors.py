@@ -219,7 +219,7 @@ class LateWorkError(LeakError):
 
 
 class LateCommitError(LeakError):
-    """A request was answered before what it wrote was committed."""
+    """The app answered a request before it committed the writes of the request."""
 
     code = "A605"
 

@@ -275,9 +275,9 @@ def _client_options(item: pytest.Item) -> Any:
 
 
 def _use_app(item: pytest.Item) -> None:
-    """Have the app of the test known, where a session by hand comes before the client."""
+    """Make the test's app before the test opens a session itself, so that the app starts first."""
     request = getattr(item, "_request", None)
-    # A suite's own `arena_app` may be a coroutine, which cannot be called inside a running loop.
+    # A suite's `arena_app` may be a coroutine, which cannot be called inside a running loop.
     if request is not None and (running_loop() is None or _others.has_our_app(item)):
         _fixtures.use_app_early(request)
 

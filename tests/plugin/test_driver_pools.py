@@ -122,6 +122,6 @@ def test_a_pool_in_the_sessions_loop_is_refused(pooled: Example) -> None:
     """A test would wait for it until the pool's patience ends: the first failure says the cure."""
     run = pooled.run("-p", "no:randomly", "--arena-lifespan=session")
     run.expect(1, errors=5).says(
-        "an AsyncConnectionPool is opened by a start-up that runs once for all tests: set "
+        "the start-up, which runs once for all tests, opens an AsyncConnectionPool: set "
         "arena_lifespan = on"
     )

@@ -239,4 +239,4 @@ def test_the_doctor_refuses_a_project_without_migrations(example: Example) -> No
     """Nothing would be compared."""
     run = example.python(*DOCTOR, env=BY_ITSELF)
     assert run.status == 2
-    run.says("there are no migrations of Alembic", "arena_schema = <folder>/alembic.ini")
+    run.says("the project has no Alembic migrations", "arena_schema = <folder>/alembic.ini")

@@ -79,7 +79,7 @@ def test_a_fixture_that_makes_the_test_database_is_answered(example: Example, sc
     run.says(
         "a fixture makes or drops a test database:",
         "conftest.py:12  connection.execute(text(statement)).",
-        "It was answered as done and not sent",
+        "pytest-arena answered it as done and did not send it",
         "arena_schema = <module>:<Base>",
     )
     assert run.output.count("a fixture makes or drops") == 1

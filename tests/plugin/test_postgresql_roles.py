@@ -425,4 +425,4 @@ def test_it(arena):
 """
     named = {"ARENA_DATABASE": server.url.replace("postgres@", "maker@")}
     refused = run(shop(example, FORCED, test), server, **named).expect(1, failed=1)
-    refused.says("policies act on docs there too", "test_it.py:3", "arena_database = own")
+    refused.says("policies on docs limit it too", "test_it.py:3", "arena_database = own")

@@ -32,10 +32,10 @@ def _home(thing: object) -> str:
 
 
 def no_a2wsgi(app: object, what: str) -> ConfigError:
-    """Flask's app or another one of WSGI, and the package that calls it is not installed."""
+    """Return the error for a WSGI app (Flask's, say) if a2wsgi is not installed."""
     return ConfigError(
         f"{what}: a WSGI app ({describe(app)}), which needs a2wsgi",
-        why=f"{_ASGI}; a2wsgi calls a WSGI app for them, in a thread",
+        why=f"{_ASGI}. a2wsgi calls a WSGI app for them, in a thread",
         cause=f"a2wsgi is not installed: {_home(app)}",
         fix="pip install 'pytest-arena[wsgi]'",
     )
@@ -70,7 +70,7 @@ def startup_failed(error: BaseException | None, message: str | None) -> Lifespan
         why="no request is made of an app that has not started; what it had begun is undone",
         cause=_line(error),
         fix=_inner_fix(error)
-        or "mend the start-up; or run these tests without it: arena_lifespan = off",
+        or "repair the start-up, or run these tests without it: arena_lifespan = off",
     )
 
 
@@ -84,7 +84,7 @@ def shutdown_failed(
         why="what the rest of it would have closed is still open, and may disturb later tests",
         cause=_line(error),
         fix=_inner_fix(error)
-        or "mend the part of the lifespan after its yield; try/finally keeps the rest going",
+        or "repair the part of the lifespan after its yield. try/finally runs the rest of it",
     )
 
 
@@ -249,11 +249,12 @@ def _reason(error: BaseException | None, message: str | None) -> str:
 
 def _inner(error: BaseException | None) -> ArenaError | None:
     """Return the refusal that an app's error is, or was raised from."""
-    return next((one for one in causes(error) if isinstance(one, ArenaError)), None)
+    refusals = (cause for cause in causes(error) if isinstance(cause, ArenaError))
+    return next(refusals, None)
 
 
 def _inner_fix(error: BaseException | None) -> str:
-    """Return the next step of a refusal; "" for any other error."""
+    """Return the next step that a refusal names, or "" for any other error."""
     inner = _inner(error)
     return "" if inner is None else inner.fix
 

@@ -41,7 +41,7 @@ class AppRun:
     call `close` at last.
 
     Args:
-        app: the app, as `build_app` returns it; one of WSGI by `as_asgi`.
+        app: the ASGI app that `build_app` returns. `as_asgi` has wrapped a WSGI app.
         hooks: what the arena wants around each request.
         lifespan: whether clients run the app's lifespan.
         login: the user's ``login(client, role)``, sync or async.
@@ -87,7 +87,7 @@ class AppRun:
 
     @property
     def has_lifespan(self) -> bool:
-        """Whether its clients start the app."""
+        """Whether the clients of this run start the app."""
         return self._lifespan is not None
 
     @property
@@ -186,7 +186,7 @@ class AppRun:
         return portal, self._lifespan.join(portal) if self._lifespan else None
 
     def close_lifespans_in(self, loop: AbstractEventLoop) -> None:
-        """Ask the app to shut down in this loop; the next request starts it in another one."""
+        """Shut the app down in this loop. The next request starts it in another loop."""
         if self._lifespan:
             self._lifespan.close_in(loop)
 

@@ -61,7 +61,7 @@ class Door(Protocol):
 
 
 class AnswerNotes(Protocol):
-    """Notes when an answer is sent, to compare that with the commits of its request."""
+    """Notes when the app sends an answer, to compare that with the commits of its request."""
 
     def note_sent(self, message: Mapping[str, Any]) -> None:
         """Note a message that the app has sent."""
@@ -110,7 +110,7 @@ class Hooks:
         """Called once when the client has its answer, after ``requested`` for each hop."""
 
     def answering(self, request: Request) -> AnswerNotes | None:  # noqa: ARG002 - a test's hooks use it
-        """Called in the app's task before it answers; returns who notes what it sends."""
+        """Called in the app's task before it answers. Return an object that notes what it sends."""
         return None
 
     def broke(self, request: str, error: Exception) -> None:
@@ -215,11 +215,11 @@ def reporting(
         if begin is not None:
             send = begin(scope, send)
         try:
-            with _noting_answer(hooks, send) as noting:
+            with _noting_answer(hooks, send) as send_and_note:
                 if hooks.door is None:
-                    await app(scope, receive, noting)
+                    await app(scope, receive, send_and_note)
                 else:
-                    await hooks.door.enter(asked, app, scope, receive, noting)
+                    await hooks.door.enter(asked, app, scope, receive, send_and_note)
         except Exception as error:
             if not exchanges.is_disconnect(error):
                 _note_raised(error)
@@ -231,25 +231,23 @@ def reporting(
 
 @contextmanager
 def _noting_answer(hooks: Hooks, send: Any) -> Iterator[Any]:
-    """Compare when the answer is sent with when the work of its request is committed.
-
-    Yields the ``send`` for the app.
-    """
+    """Note each message of the app's answer. Yield the ``send`` that the app is to call."""
     sent_requests = HOPS.get(None)
     answer = hooks.answering(sent_requests[-1]) if sent_requests else None
     if answer is None:
         yield send
         return
 
-    async def noting(message: Any) -> None:
+    async def send_and_note(message: Any) -> None:
         await send(message)
         answer.note_sent(message)
 
     raised: Exception | None = None
     try:
-        yield noting
+        yield send_and_note
     except Exception as error:
-        raised = None if exchanges.is_disconnect(error) else error
+        if not exchanges.is_disconnect(error):
+            raised = error
         raise
     finally:
         answer.end(raised)
@@ -258,12 +256,13 @@ def _noting_answer(hooks: Hooks, send: Any) -> Iterator[Any]:
 def _note_raised(error: Exception) -> None:
     """Write into the record of the request what the app raised, and in which of its lines."""
     sent_requests = HOPS.get(None)
-    if sent_requests:
-        first_line = exchanges.told(error).partition("\n")[0]
-        line = blame(error)
-        sent_requests[-1].raised = (
-            f"{first_line} ({line.short})" if line is not None else first_line
-        )
+    if not sent_requests:
+        return
+    text = exchanges.told(error).partition("\n")[0]
+    line = blame(error)
+    if line is not None:
+        text = f"{text} ({line.short})"
+    sent_requests[-1].raised = text
 
 
 class AsyncClient(_Base):
@@ -495,7 +494,7 @@ def watch_own_clients(asked: Callable[[object], Hooks | None]) -> Callable[[], N
     undo.callback(watch_what_is_begun())
     for module, name in _TRANSPORTS.items():
         when_imported(module, functools.partial(_watch, name, asked, undo))
-    when_imported("werkzeug.test", functools.partial(_watch_werkzeugs, asked, undo))
+    when_imported("werkzeug.test", functools.partial(_watch_werkzeug_client, asked, undo))
     return undo.close
 
 
@@ -516,14 +515,15 @@ def _watch(name: str, asked: Any, undo: ExitStack, module: object) -> None:
             undo.callback(setattr, kind, call, original)
 
 
-def _watch_werkzeugs(asked: Any, undo: ExitStack, module: Any) -> None:
+def _watch_werkzeug_client(hooks_of: Any, undo: ExitStack, module: Any) -> None:
     """Call hooks around requests of ``app.test_client()``, which calls a WSGI app in the test."""
     kind = module.Client
     original = kind.run_wsgi_app
 
     @functools.wraps(original)
     def watched(client: Any, environ: dict[str, Any], *args: Any, **options: Any) -> Any:
-        hooks = asked(client.application) if HOPS.get(None) is None else None
+        is_inside_request = HOPS.get(None) is not None
+        hooks = None if is_inside_request else hooks_of(client.application)
         if hooks is None:
             return original(client, environ, *args, **options)
         hooks.before(refuses=False)

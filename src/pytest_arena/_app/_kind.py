@@ -45,7 +45,7 @@ _REFUSALS = {
 
 
 def check_app(app: object, path: str) -> bool:
-    """Refuse what is neither an app, ASGI or WSGI, nor a factory of one. Calls nothing.
+    """Refuse an object that is neither an ASGI or WSGI app nor a factory of one. Calls nothing.
 
     Returns whether it is a factory.
 
@@ -54,7 +54,7 @@ def check_app(app: object, path: str) -> bool:
         path: the option's value, for the message.
 
     Raises:
-        ConfigError: a WSGI app (Flask's, say) where a2wsgi is not installed, an async factory, a
+        ConfigError: a WSGI app (Flask's, say) if a2wsgi is not installed, an async factory, a
             factory that needs arguments, or anything else.
 
     Example::
@@ -77,14 +77,14 @@ def may_be_app(thing: object) -> bool:
 
 
 def build_app(app: object) -> ASGIApp:
-    """Return the app: what a factory makes, else the app itself.
+    """Return the app: the one that a factory makes, or the app itself.
 
-    A factory is a callable without required parameters that is no ASGI app itself; each call of
-    ``build_app`` calls it once, and its own errors pass unchanged. An app comes back as the very
-    object that it is, a WSGI app too: what calls it wraps it by ``as_asgi``.
+    A factory is a callable without required parameters that is no ASGI app itself. Each call of
+    ``build_app`` calls it once, and raises its errors unchanged. The function does not wrap an app:
+    the caller wraps a WSGI app by ``as_asgi``.
 
     Raises:
-        ConfigError: there is no app in it.
+        ConfigError: the object is no app, and makes none.
 
     Example::
 
@@ -121,9 +121,9 @@ def _kind_of(app: object) -> _Kind:
 
 
 def is_wsgi(app: object) -> bool:
-    """Whether it is a WSGI app: it takes two arguments, the second one is ``start_response``.
+    """Return whether this is a WSGI app: its second argument is ``start_response``.
 
-    The name is the one in PEP 3333. A factory of two arguments has other names.
+    PEP 3333 has this name. A factory of two arguments has other names.
     """
     if not callable(app) or inspect.isclass(app):
         return False
@@ -131,25 +131,25 @@ def is_wsgi(app: object) -> bool:
         parameters = list(inspect.signature(app).parameters.values())
     except ValueError:
         return False
-    required = [one for one in parameters if one.default is one.empty]
+    required = [parameter for parameter in parameters if parameter.default is parameter.empty]
     return len(required) == _WSGI and required[1].name.strip("_") == "start_response"
 
 
 def as_asgi(app: Any) -> ASGIApp:
-    """Return an app as ASGI has it: itself, or a WSGI app that a2wsgi calls in a thread."""
-    if is_async(app) or not is_wsgi(app):  # the first question costs less
+    """Return an ASGI app: the app itself, or a wrapper that calls a WSGI app in a thread."""
+    if is_async(app) or not is_wsgi(app):  # the first check is the cheaper one
         return cast("ASGIApp", app)
     from a2wsgi import WSGIMiddleware
 
     asgi_app = WSGIMiddleware(app)
-    # An app may be wrapped for each test: the threads are shared.
+    # Each test may wrap the app. All wrappers share the threads.
     asgi_app.executor = _wsgi_threads(os.getpid())
     return cast("ASGIApp", asgi_app)
 
 
 @functools.cache
 def _wsgi_threads(_process: int) -> ThreadPoolExecutor:
-    """Return the threads in which this process calls WSGI apps; a fork has none of them."""
+    """Return the threads in which this process calls WSGI apps. A fork has none of them."""
     return ThreadPoolExecutor(len(A2WSGI_THREADS), A2WSGI_PREFIX)
 
 

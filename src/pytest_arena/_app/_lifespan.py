@@ -76,7 +76,7 @@ class Lifespan:
         self._start_error: LifespanError | None = None
         self._failure: LifespanError | None = None
         self._coroutine = self._live()
-        # What it begins is the lifespan's, whoever's request has started the app.
+        # Threads and tasks that it begins belong to no request, though a request may start the app.
         context = copy_context()
         context.run(WORK.set, None)
         self._task = context.run(self.loop.create_task, self._coroutine, name=OUR_TASK)
@@ -353,7 +353,7 @@ class SharedLifespan:
                 await lifespan.stop()
 
     def close_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Shut down what runs in this loop, which stands idle."""
+        """Shut down the lifespans in this loop, which is not running."""
         for lifespan in self._lifespans:
             if lifespan.loop is loop:
                 lifespan.close()
@@ -378,7 +378,7 @@ def session_lifespan(app: ASGIApp, *, serves_tests: bool = False) -> Iterator[Ma
 
     Args:
         app: the app.
-        serves_tests: whether requests of tests are made meanwhile, in their own loops.
+        serves_tests: whether tests make requests meanwhile, each in the test's loop.
 
     Raises:
         LifespanError: from the app's exception. The thread has ended then.
@@ -386,7 +386,7 @@ def session_lifespan(app: ASGIApp, *, serves_tests: bool = False) -> Iterator[Ma
     from anyio.from_thread import start_blocking_portal  # which every client of the app needs
 
     def begin() -> Lifespan:
-        IN_SESSION_LIFESPAN.set(serves_tests)  # in the context of its task alone
+        IN_SESSION_LIFESPAN.set(serves_tests)  # only in the context of the lifespan's task
         return Lifespan(as_asgi(app))
 
     with start_blocking_portal() as portal:

@@ -266,7 +266,7 @@ class _Held:
     def __init__(self, send: Any) -> None:
         self._send, self._turn = send, asyncio.Lock()
         self._waiting: list[Message] = []
-        self._missing = -1  # bytes of the body that the answer has announced; -1 if it has not
+        self._missing = -1  # announced bytes of the body that are not sent; -1 if not announced
 
     async def send(self, message: Message) -> None:
         """Send a message, or hold it: how an answer starts, and what is the last of it."""
@@ -277,9 +277,9 @@ class _Held:
             await self.let_go()
 
     def _is_held(self, message: Message) -> bool:
-        """Return whether a message may wait. A client has its answer with the last byte of it.
+        """Return whether a message may wait. The last byte of the body completes an answer.
 
-        An app of WSGI sends that byte, and after it an empty message that ends the answer.
+        A WSGI app sends that byte, and after it an empty message that ends the answer.
         """
         if message["type"] == "http.response.start":
             lengths = [

@@ -104,14 +104,14 @@ class TestClient(_Base):
         return response
 
     def arena_start(self) -> None:
-        """Start the app before the first request; ``with`` shuts it down as if it began there."""
+        """Start the app before the first request. A later ``with`` shuts it down at its end."""
         if self._arena_host.has_lifespan:
             self._arena_early = self._arena_join()
 
     def __enter__(self) -> Self:
-        begun = self._arena_join() or self._arena_early
+        lifespan = self._arena_join() or self._arena_early
         self._arena_early = None
-        self._arena_begun.append(begun)
+        self._arena_begun.append(lifespan)
         self._arena_ready()
         return self
 

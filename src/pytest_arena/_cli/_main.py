@@ -76,8 +76,8 @@ the app does. Read are test_*.py, *_test.py, conftest.py, and all in folders nam
 A comment on the line waives a fault, with a reason: # arena: ignore[ARD602] why it is right
 For a whole file: # arena: ignore-file[ARD602] why it is right
 
-With --migrations, no rule is checked: the tests are imported under the guard, none is run, and
-the database that Alembic's migrations build is compared with the app's models."""
+With --migrations, doctor checks no rule and runs no test. It imports the tests under the guard, and
+compares the database that Alembic's migrations build with the app's models."""
 _STATUS = (
     "exit status: 0; 1 where a server cannot be used, or without a yes to --all;\n"
     "2 for wrong options"

@@ -227,7 +227,7 @@ def is_library(file: str) -> bool:
 
 
 def package_of(file: str) -> str:
-    """Return the package that a library's file belongs to; "" for the standard library."""
+    """Return the package that a library's file belongs to, or "" for the standard library."""
     for folder in _INSTALLED:
         _, is_installed, inside = file.rpartition(folder)
         if is_installed:

@@ -73,7 +73,7 @@ OPTIONS = (
         "app",
         "",
         "The web app under test, as package.module:attribute: an ASGI app (FastAPI, Starlette, "
-        "Litestar, ...), a WSGI app (Flask, ...; needs pytest-arena[wsgi]) or a function that "
+        "Litestar, ...), a WSGI app (Flask, ..., with pytest-arena[wsgi]) or a function that "
         "makes one, called once a test. The fixtures client, "
         "client_as, test_client and test_client_as talk to it.",
         "app.main:app",
@@ -103,9 +103,9 @@ OPTIONS = (
     Option(
         "migrations",
         "warn",
-        "What happens where the database that the migrations of arena_schema = alembic.ini build "
-        "differs from the models: warn (default) names the differences at the end of the run, "
-        "fail makes the run fail as well, off compares nothing.",
+        "Compares the database that the migrations of arena_schema = alembic.ini build with the "
+        "models. If they differ, warn (default) names the differences at the end of the run. "
+        "fail names them and makes the run fail. off compares nothing.",
         "fail",
         ("warn", "fail", "off"),
         metavar="WHAT",
@@ -140,10 +140,10 @@ OPTIONS = (
     Option(
         "late_commits",
         "warn",
-        "What becomes of a test whose request was answered before what it wrote was committed, as "
-        "FastAPI does where a dependency commits after its yield: warn (default) tells it at the "
-        "end and fails the test if the commit fails, fail makes the test fail always, off tells it "
-        "in the report of a failed test alone.",
+        "Finds requests that the app answered before it committed their writes, as FastAPI does if "
+        "a dependency commits after its yield. warn (default) names them at the end of the run, "
+        "and fails the test if the commit fails. fail always fails the test. off names them only "
+        "in the report of a failed test.",
         "fail",
         ("warn", "fail", "off"),
         metavar="WHAT",

@@ -219,7 +219,7 @@ class KnownDatabases:
             if database.product.name != asked.product:
                 raise another_product(database, asked.product)
             database.is_only_named &= asked.dialect in self.by_engine  # one of ours, which it means
-            if asked.dialect not in self.by_engine:  # one of ours works as its session says
+            if asked.dialect not in self.by_engine:  # an engine of pytest-arena has another login
                 database.login = database.login or asked.login
             self.by_engine.setdefault(asked.dialect, database)
             if asked.dialect.is_async:  # an app with engines of both kinds is an async one
@@ -283,9 +283,9 @@ class KnownDatabases:
         database.product.remove(database)
 
     def give_up_first(self, key: Key | None, name: str) -> None:
-        """Have the next engine's database be the app's first, not the one that made a test's.
+        """Let the next engine's database be the app's first one, if the first was ``postgres``.
 
-        Such an engine is on the server's own database, ``postgres``.
+        An engine on ``postgres`` makes a test database, and is no engine of the app's.
         """
         first = self.primary
         if first is None or first.key != key or first.tails != ("postgres",):

@@ -1,7 +1,7 @@
-"""Which of the app's databases does a child process get to know, and may it?
+"""Which databases of the app do the arguments and variables of a child process name?
 
-A child has no gate. What its arguments name it opens, so such a child is refused. What its
-environment names it may open, or may not, so such a child is noted.
+A child process has no guard. It opens a database that its arguments name, so pytest-arena refuses
+to start it. It may open a database that its environment names, so pytest-arena warns.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PATH = re.compile(r"[^\s'\"<>()\[\]{}|;`=,:?&]+")
 
 
 class Children:
-    """Looks at what child processes are given: arguments and variables."""
+    """Checks the arguments and variables of child processes."""
 
     def __init__(self, config: Config, ledger: Ledger, known: KnownDatabases) -> None:
         self._config = config
@@ -44,10 +44,10 @@ class Children:
         self.warnings: dict[str, None] = {}  # for the reports of failed tests
 
     def check(self, child: Child) -> None:
-        """Refuse a child whose arguments name a database of the app; note one whose variables do.
+        """Refuse a child whose arguments name a database of the app. Warn if its variables do.
 
         Raises:
-            ProductionDatabaseError: the arguments name one that ``arena_allow`` does not.
+            ProductionDatabaseError: the arguments name a database that ``arena_allow`` does not.
         """
         reader = _NamedDatabases(self._config, self._known, child.folder)
         for argument in child.arguments:
@@ -56,7 +56,7 @@ class Children:
                 raise self._ledger.refused(_gate_notes.child_by_argument(name))
         line = user_line()
         if line is None:
-            return  # a library's own child, such as a worker of pytest-xdist
+            return  # a library starts the child: pytest-xdist a worker, for example
         variables = os.environ if child.variables is None else child.variables
         for variable, value in variables.items():
             if variable.startswith("ARENA_"):
@@ -74,27 +74,30 @@ class Children:
 
 
 class _NamedDatabases:
-    """Finds the databases of the app in texts that a child in a folder is given."""
+    """Finds the databases of the app in the arguments and variables of a child in a folder."""
 
     def __init__(self, config: Config, known: KnownDatabases, folder: str) -> None:
         self._config = config
         self._known = known
         self._folder = folder
-        meant = [asked_by_engine(engine) for engine in find_engines()]
-        self._servers = [asked.name for asked in meant if asked and asked.product != "sqlite"]
-        self._servers += known.asked
-        files = [asked.name for asked in meant if asked and asked.product == "sqlite"]
-        files += known.files.of_app
+        self._servers = [*known.asked]
+        files = [*known.files.of_app]
+        for engine in find_engines():
+            database = asked_by_engine(engine)
+            if database is None:
+                continue
+            names = files if database.product == "sqlite" else self._servers
+            names.append(database.name)
         self._file_names = {Path(file).name for file in files}
 
     def named_in(self, argument: str) -> str:
-        """Return the app's database that is named anywhere in an argument; "" for none."""
+        """Return the app's database that an argument names in any place, or ""."""
         words = [argument, *_URL.findall(argument), *_PATH.findall(argument)]
         names = (self.named_by(word) for word in dict.fromkeys(words))
         return next(filter(None, names), "")
 
     def named_by(self, text: str) -> str:
-        """Return the app's database that a text names, as ``arena_allow`` does; "" for none."""
+        """Return the app's database that a text names, in the form of ``arena_allow``, or ""."""
         if "://" not in text:
             return self._file_at(text)
         url = _url(text)
@@ -106,10 +109,10 @@ class _NamedDatabases:
 
     def _file_at(self, path: str) -> str:
         files = self._known.files
-        # A word such as `test` is rarely meant as the path of a file.
+        # A word such as `test` is rarely a path.
         if "." not in path and "/" not in path:
             return ""
-        # Few words of a command are looked up on the disk.
+        # The names first: it takes time to look each word of a command up on the disk.
         if Path(path).name not in self._file_names:
             return ""
         file = str(Path(self._folder, path))
@@ -118,22 +121,23 @@ class _NamedDatabases:
         return real(file) if files.belongs_to_app(file) else ""
 
     def _server_at(self, url: URL) -> str:
-        asked = asked_by_url(_with_known_driver(url))
-        if asked is None or NOWHERE in asked.name or UNNAMED in asked.name:
+        database = asked_by_url(_with_known_driver(url))
+        if database is None or NOWHERE in database.name or UNNAMED in database.name:
             return ""
-        if self._config.drivers == "off" or self._known.files.is_allowed(asked.name):
+        if self._config.drivers == "off" or self._known.files.is_allowed(database.name):
             return ""
-        product = self._known.products.opened.get(asked.product)
-        if product is not None and product.live_at(asked) is not None:
+        product = self._known.products.opened.get(database.product)
+        if product is not None and product.live_at(database) is not None:
             return ""
-        # Two hosts with one database's name are often one server.
-        start, end = f"{asked.product}://", f"/{asked.database}"
+        # One server may have several host names: the database's name decides.
+        start = f"{database.product}://"
+        end = f"/{database.database}"
         is_known = any(name.startswith(start) and name.endswith(end) for name in self._servers)
-        return asked.name if is_known else ""
+        return database.name if is_known else ""
 
 
 def _with_known_driver(url: URL) -> URL:
-    """Return the URL with an engine's driver; the child may have one that this process lacks."""
+    """Return the URL with an engine's driver. The child may use one that this process lacks."""
     backend = url.get_backend_name()
     for engine in find_engines():
         if engine.dialect.name == backend:
@@ -142,7 +146,7 @@ def _with_known_driver(url: URL) -> URL:
 
 
 def _url(text: str) -> URL | None:
-    # libpq's own name, which SQLAlchemy does not know.
+    # libpq accepts this scheme, and SQLAlchemy does not.
     text = re.sub(r"^postgres://", "postgresql://", text)
     with suppress(ArgumentError, ValueError):
         return make_url(text)

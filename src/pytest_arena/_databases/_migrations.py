@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What Alembic's comparison of a migrated database with the models says."""
+    """The result of Alembic's comparison of a migrated database with the models."""
 
     differences: tuple[str, ...] = ()
     failure: str = ""  # why nothing was compared
@@ -24,7 +24,7 @@ class Comparison:
 
 # `env.py` may read these attributes of the command line. `alembic check` has the same ones.
 _COMMAND_LINE = {"x": None, "name": None, "raiseerr": False, "autogenerate": False}
-# A new migration, of which nothing but its operations is wanted.
+# The arguments of a new migration. Only its operations are used.
 _REVISION = {
     "message": None,
     "autogenerate": True,
@@ -39,12 +39,12 @@ _REVISION = {
 
 
 def compare(ini: Path) -> Comparison:
-    """Do what ``alembic check`` does; call where ``env.py`` reaches the migrated database.
+    """Compare as ``alembic check`` does. ``env.py`` has to reach the migrated database.
 
     ``env.py`` runs again, so that its ``include_object``, ``compare_type`` and the like count.
     """
     try:
-        # SQLAlchemy warns of what it cannot reflect; the suite may turn warnings into errors.
+        # SQLAlchemy warns of things that it cannot reflect. A suite may turn warnings into errors.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             differences = _differences(ini)
@@ -56,10 +56,10 @@ def compare(ini: Path) -> Comparison:
 
 
 def _differences(ini: Path) -> list[Any]:
-    """Return what Alembic would write into a new migration.
+    """Return the differences that Alembic would write into a new migration.
 
-    ``command.check`` of older versions raises it as a text, and fails where an ``env.py`` takes
-    empty migrations out.
+    ``command.check`` of older versions raises them as a text. It fails if an ``env.py`` removes
+    empty migrations.
     """
     from alembic.autogenerate import RevisionContext  # noqa: PLC0415 - an extra
     from alembic.config import Config  # noqa: PLC0415 - the same
@@ -77,8 +77,11 @@ def _differences(ini: Path) -> list[Any]:
 
     with EnvironmentContext(config, scripts, fn=autogenerate, template_args=revision.template_args):
         scripts.run_env()
-    upgrades = [ops for one in revision.generated_revisions[-1:] for ops in one.upgrade_ops_list]
-    return [difference for ops in upgrades for difference in ops.as_diffs()]
+    differences: list[Any] = []
+    for script in revision.generated_revisions[-1:]:
+        for operations in script.upgrade_ops_list:
+            differences.extend(operations.as_diffs())
+    return differences
 
 
 def _failure(error: BaseException, ini: Path) -> str:
@@ -88,12 +91,12 @@ def _failure(error: BaseException, ini: Path) -> str:
     text = described(error)
     if line is not None:
         text = f"{text} ({line})"
-    # A template is shared by machines: the paths of this one are not stored with it.
+    # Machines share templates: the paths of this machine are not stored.
     return text.replace(f"{ini.parent.absolute()}/", "").replace("\n", " ")
 
 
 def _flat(differences: list[Any]) -> list[tuple[Any, ...]]:
-    """Return each difference alone: Alembic puts the changes of one column into a list."""
+    """Return a flat list: Alembic puts the changes of one column into an inner list."""
     flat: list[tuple[Any, ...]] = []
     for difference in differences:
         if isinstance(difference, list):
@@ -110,7 +113,7 @@ _SIDES = {"add": "in the models only", "remove": "in the migrations only"}
 def _described(difference: tuple[Any, ...]) -> str:
     """Return the words for one difference, as ``column shops.city: in the models only``.
 
-    https://alembic.sqlalchemy.org/en/latest/api/autogenerate.html has the tuples' forms.
+    https://alembic.sqlalchemy.org/en/latest/api/autogenerate.html describes the tuples.
     """
     action, _, noun = str(difference[0]).partition("_")
     if action == "modify":
@@ -138,7 +141,7 @@ def _value(value: Any) -> str:
 
 
 def _item_name(item: Any) -> str:
-    """Return the name of a table, or of a thing that belongs to one, with the table's."""
+    """Return the name of a table, or of its constraint or index with the table's name."""
     table = getattr(item, "table", None)
     if table is None:  # the table itself, or another package's kind of difference
         return str(getattr(item, "fullname", item))

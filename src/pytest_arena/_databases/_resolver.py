@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
-_FIXTURES = "_pytest.fixtures"  # the module that calls fixtures, and what ends them
+_FIXTURES = "_pytest.fixtures"  # the module that calls fixtures and their finalizers
 _MANY = 16  # databases, beside those in use: then engines are looked for that are garbage
 
 
@@ -174,10 +174,10 @@ class Databases:
         return database is not None or self.files.is_ours(file)
 
     def before_child(self, child: Child) -> None:
-        """Build what a process may look for that a test starts; refuse it the app's databases.
+        """Build the databases that a child process may use. Refuse a child that names the app's.
 
-        It looks for what the environment names, and in a fork for what its engines mean. A build
-        that fails is left to the first connection, which says it.
+        A child may use the databases that its environment names, and a fork those of all engines.
+        If a build fails, the first connection reports it.
         """
         self.environment.complete()
         if not child.is_fork and not self.finished:
@@ -185,8 +185,7 @@ class Databases:
         databases = [*self.known.by_key.values()]
         if not child.is_fork:
             databases = [database for database in databases if self._is_exported(database)]
-        # A child that starts before there is any address cannot know of one: xdist's workers ask
-        # `uname`.
+        # Before any database has an address, a child cannot know one. xdist's workers run `uname`.
         if child.is_fork or databases or self.provisioned():
             self._connections.open_to_others()
         if self.levels and self.build() is None and not self.finished:
@@ -231,7 +230,7 @@ class Databases:
         return (asked.product, asked.database) in meant
 
     def sets_up(self, key: Key | None, name: str) -> bool:
-        """Whether a fixture, not a test, sets up a test database of this name on a server."""
+        """Return whether a fixture, not a test, sets up a test database of this name."""
         is_in_fixture = any(frame.f_globals.get("__name__") == _FIXTURES for frame in frames())
         if self.serial() > 0 and not is_in_fixture:
             return False
@@ -243,7 +242,7 @@ class Databases:
         self._connections.opened_raw(key)
 
     def refuse_late(self, *, is_statement: bool = False) -> None:
-        """Raise a LateWorkError for work whose test is over, and that nobody can end.
+        """Raise a LateWorkError if the caller works for a test that is over.
 
         A refused statement fails the run: the work has kept its connection over the test's end.
         """
@@ -435,7 +434,7 @@ class Provision:
         )
 
     def comparisons(self) -> Iterator[tuple[str, Comparison]]:
-        """Yield what comparing migrations with models has said, with ``arena_schema``."""
+        """Yield comparisons that found something, each with its value of ``arena_schema``."""
         for store in self.stores.values():
             yield from store.comparisons.items()
 

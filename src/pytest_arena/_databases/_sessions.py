@@ -48,7 +48,7 @@ class FreshSession(Session):
 
     wrote = False
     reads = 0  # how often it may have read a row anew
-    sessions: Sessions | None = None  # those of the test
+    sessions: Sessions | None = None  # all of the test
     is_committed_before_requests = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -66,7 +66,7 @@ class FreshSession(Session):
         return super().get(*args, **kwargs)
 
     def get_bind(self, *args: Any, **kwargs: Any) -> Any:
-        """As ``Session.get_bind``, which is called before each use of a connection."""
+        """Start the app, as SQLAlchemy calls this before each use of a connection."""
         if self.sessions is not None:
             self.sessions.start_app()
         return super().get_bind(*args, **kwargs)
@@ -144,7 +144,7 @@ class Starter(Protocol):
     """Starts the app of a test."""
 
     def start(self) -> bool:
-        """Start the app of a sync test. Returns False in an async test, whose loop does not run."""
+        """Start the app of a sync test. Return False in an async test, whose loop does not run."""
 
     async def astart(self) -> None:
         """Start the app in the running loop."""
@@ -155,7 +155,7 @@ class Sessions:
     """The sessions of one test: committed before each request, closed at the end."""
 
     is_used: bool = False  # whether any was opened
-    starter: Starter | None = None  # asked before the first use of a connection
+    starter: Starter | None = None  # called before the first use of a connection
     _sync: list[FreshSession] = field(default_factory=list)
     _async: list[AsyncSession] = field(default_factory=list)
     _async_turn: AnyLoopMutex | None = None  # of gathered requests, once there is one
@@ -206,8 +206,9 @@ class Sessions:
             PendingWorkError: the work is in an async session, which cannot be awaited here.
         """
         self.commit_sync_sessions()
-        awaited = [_fresh(session) for session in self._async]
-        if any(one.has_pending_work and one.is_committed_before_requests for one in awaited):
+        sessions = [_fresh(session) for session in self._async]
+        committed = [session for session in sessions if session.is_committed_before_requests]
+        if any(session.has_pending_work for session in committed):
             raise PendingWorkError(
                 "a sync request inside an async test, while db_session has work not committed",
                 why="the request would not see it: a sync client cannot await the commit",
@@ -309,7 +310,7 @@ class Engines:
         self._databases = databases
         self._sync: dict[Database, Engine] = {}
         self._async: dict[Database, AsyncEngine] = {}
-        # Those that work past the app's policies.
+        # Engines that use arena's login, past the app's policies.
         self._past_sync: dict[Database, Engine] = {}
         self._past_async: dict[Database, AsyncEngine] = {}
 
@@ -342,10 +343,10 @@ class Engines:
     ) -> AsyncSession | Session:
         """Open a session on a database.
 
-        With ``past_policies`` it works as arena's own login; SQLite has no logins.
+        With ``past_policies`` the session uses arena's login. SQLite has no logins.
 
         Raises:
-            ConfigError: policies act on that login too.
+            ConfigError: policies limit that login too.
         """
         past_policies = past_policies and not database.file
         if past_policies:
@@ -364,7 +365,7 @@ class Engines:
             session.is_committed_before_requests = commit_before_requests
         return session
 
-    # Without the app's listeners: they may set a role, or a tenant.
+    # These engines do not have the app's listeners, which may set a role or a tenant.
 
     def _sync_past_policies(self, database: Database) -> Engine:
         if database not in self._past_sync:
@@ -426,18 +427,20 @@ class Engines:
         """Close the engines on databases that are no more."""
         for database in databases:
             for engines in (self._sync, self._past_sync):
-                if (sync := engines.pop(database, None)) is not None:
-                    sync.dispose()
+                engine = engines.pop(database, None)
+                if engine is not None:
+                    engine.dispose()
             for async_engines in (self._async, self._past_async):
-                if (asynchronous := async_engines.pop(database, None)) is not None:
-                    run_in_new_loop(asynchronous.dispose())
+                async_engine = async_engines.pop(database, None)
+                if async_engine is not None:
+                    run_in_new_loop(async_engine.dispose())
 
 
 def _policed(tables: tuple[str, ...]) -> ConfigError:
     return ConfigError(
-        f"arena.session(past_policies=True): policies act on {', '.join(tables)} there too",
-        why="arena's own login on this server is no superuser, and these tables force their "
-        "policies on their owner: rows of other tenants could not be written, or read",
+        f"arena.session(past_policies=True): policies on {', '.join(tables)} limit it too",
+        why="arena's login on this server is no superuser, and these tables force their policies "
+        "on their owner. The session could not read or write rows of other tenants",
         cause=str(user_line() or "arena.session(past_policies=True)"),
         fix="arena_database = own   (or the URL of a superuser, or a role with BYPASSRLS)",
     )

@@ -68,7 +68,7 @@ class StageBuild(Generic[ContentT]):
     root: Path
     shelves: Shelves[ContentT]
     compares: bool = False
-    """Whether what migrations build is compared with the models."""
+    """Whether to compare a database that migrations build with the models."""
 
     def builder(self) -> Builder:
         """Return what fills the database."""
@@ -103,22 +103,22 @@ class StageBuild(Generic[ContentT]):
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
     def _compared_migrations(self) -> AlembicBuilder | None:
-        """Return the migrations that are compared with the models; None where none are."""
+        """Return the migrations to compare with the models, or None."""
         builder = self.builder()
         if self.compares and isinstance(builder, AlembicBuilder):
             return builder
         return None
 
     def code(self) -> set[Path]:
-        """Return the files of code that the build, and the comparison, depended on."""
+        """Return the files of code on which the build and the comparison depend."""
         code = _sources.imported_by(self.builder().sources())
         if self._compared_migrations():
-            # env.py may leave the import of models to the app.
+            # The app may import the models, and env.py may not.
             code.update(file.resolve() for file in model_files())
         return code
 
     def compare(self) -> Comparison:
-        """Compare the database, once it is filled, with the models, where that is wanted."""
+        """Compare the filled database with the models, if ``compares`` is set."""
         migrations = self._compared_migrations()
         if migrations is None:
             return Comparison()
@@ -196,11 +196,11 @@ class Store(Generic[ContentT]):
     root: Path
     newer_than: float = 0.0
     compares: bool = False
-    """Whether what migrations build is compared with the models."""
+    """Whether to compare databases that migrations build with the models."""
     built_seconds: float = 0.0
     reasons: list[str] = field(default_factory=list)
     comparisons: dict[str, Comparison] = field(default_factory=dict)
-    """By the value of ``arena_schema``; those alone that have something to say."""
+    """Comparisons that found differences, or failed, by the value of ``arena_schema``."""
 
     def ensure(self, recipe: Recipe, stage: Stage, aimed_at: Aimed) -> ContentT | None:
         """Return the template's content, built first where it is not there; None for an empty one.
@@ -218,14 +218,14 @@ class Store(Generic[ContentT]):
         if stage is Stage.EMPTY or not recipe.value(stage):
             return below
         build = StageBuild(recipe, stage, below, self.root, self.shelves, self.compares)
-        template = self._found_or_built(build, aimed_at)
+        template = self._find_or_build(build, aimed_at)
         manifest = template.manifest
         if manifest.differences or manifest.not_compared:
             comparison = Comparison(tuple(manifest.differences), manifest.not_compared)
             self.comparisons[recipe.schema] = comparison
         return template
 
-    def _found_or_built(self, build: StageBuild[ContentT], aimed_at: Aimed) -> Template[ContentT]:
+    def _find_or_build(self, build: StageBuild[ContentT], aimed_at: Aimed) -> Template[ContentT]:
         try:
             shelf = build.fingerprint()
             if found := self._find(shelf):

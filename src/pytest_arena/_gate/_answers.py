@@ -1,7 +1,7 @@
 """Which requests were answered before their transactions were committed?
 
-FastAPI runs the code behind a dependency's ``yield`` after the answer, and so may a middleware do.
-The gate sees each commit; the client sees each message of an answer.
+FastAPI runs the code behind a dependency's ``yield`` after the answer. A middleware may too.
+The gate sees each commit. The client sees each message of an answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class OpenWrites(Protocol):
-    """What a transaction has written."""
+    """The writes of a transaction."""
 
     is_over: bool  # it was committed, or rolled back
 
@@ -35,8 +35,8 @@ class OpenWrites(Protocol):
 class RequestAnswer:
     """The answer to one request, and the work that was not committed when it was sent.
 
-    Work that begins after the answer is none of it, as a background task's transaction. Nor is work
-    of a task that the app's code has created: the request does not wait for it.
+    Work that begins after the answer does not count, such as a background task's transaction. Nor
+    does the work of a task that the app's code has created: the request does not wait for it.
     """
 
     status: int | None = None
@@ -57,20 +57,20 @@ class RequestAnswer:
 
     @property
     def is_early(self) -> bool:
-        """Whether it was sent before work of the request was committed, or could not be."""
+        """Whether the app sent it before it committed work of the request, or failed to."""
         return bool(self.late_commits) or self.error is not None
 
     @classmethod
     def begin(cls) -> RequestAnswer:
-        """Return the answer that the app begins in this task."""
+        """Create the record of the answer that the app begins in this task."""
         answer = cls()
         answer._token = ANSWER.set(answer)
         return answer
 
-    # What the client sees.
+    # The client calls these methods.
 
     def note_sent(self, message: Mapping[str, Any]) -> None:
-        """Note a message that the app has sent. With the last byte of the body the answer is sent.
+        """Note a message that the app has sent. The last byte of the body completes the answer.
 
         A middleware may send an empty message after that, when the app has finished.
         """
@@ -99,42 +99,42 @@ class RequestAnswer:
             self.error = error
             self.error_line = blame(error) or self.error_line
         self._is_over = True
-        self.statements = []  # what a task of the app's goes on to send is none of the request
+        self.statements = []  # later statements of the app's tasks do not belong to the request
         self._sessions.clear()
         self._late_sessions.clear()
         if self._token is not None:
             ANSWER.reset(self._token)
-        self._token = None  # it knows the context, which knows the request
+        self._token = None  # it refers to the context, and the context to the request
         self._task = None
 
-    # What the gate sees.
+    # The gate calls these methods.
 
     def note_session(self, session: Session) -> None:
-        """A session of the request begins a transaction."""
+        """Note that a session of the request begins a transaction."""
         if not self.is_sent and self._is_at_work():
             self._sessions.add(session)
 
     def note_write(self, written: OpenWrites) -> None:
-        """A transaction of the request has written for the first time."""
+        """Note the first write of a transaction of the request."""
         if not self.is_sent and self._is_at_work():
             self._writes.append(written)
 
     def note_commit(self, written: OpenWrites, pooled: object) -> None:
-        """A transaction with writes was committed on this connection."""
+        """Note that this connection has committed a transaction with writes."""
         if self._has_late_work and (written in self._late_writes or self._is_late(pooled)):
             self.late_commits.append(user_line())
             self.error = None
 
     def note_error(self, error: BaseException) -> None:
-        """A statement or a commit of the request has failed."""
+        """Note that a statement or a commit of the request has failed."""
         if self._has_late_work:
             self.error = error
             self.error_line = user_line()
 
     def _is_at_work(self) -> bool:
-        """Return whether the request does this, or a middleware's task for it.
+        """Return whether the current task is the request's, or a middleware's task for it.
 
-        A task of SQLAlchemy's may belong to any task of the app's: it leaves a block of a session.
+        SQLAlchemy closes a session in a task that may belong to any task of the app.
         """
         task = asyncio.current_task() if running_loop() is not None else None
         if task is None or task is self._task:
@@ -170,7 +170,7 @@ ANSWER: ContextVar[RequestAnswer | None] = ContextVar(
 
 @contextmanager
 def apart_from_requests() -> Iterator[None]:
-    """In this block, work is none of the request that waits for it, as the build of a template."""
+    """Run a block that does not belong to the request waiting for it: a template's build."""
     token = ANSWER.set(None)
     try:
         yield

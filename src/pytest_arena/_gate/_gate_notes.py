@@ -64,11 +64,11 @@ def lost_setting() -> str:
 
 
 def late_work(work: Any, *, is_statement: bool) -> LateWorkError:
-    """Return the error for work whose test is over, and that goes on.
+    """Return the error for work that continues after its test is over.
 
     Args:
-        work: whose it is; None where only the thread is known, which a request has kept busy.
-        is_statement: it has kept its connection, and is about to send a statement or a commit.
+        work: the `LateWork` or `OwnWork`. None if only the thread of a request's work is known.
+        is_statement: the work has kept its connection, and is about to use it.
     """
     what = "refused: a statement of {}" if is_statement else "refused: a connection for {}"
     owner = getattr(work, "owner", "work that a request of an earlier test had begun")
@@ -105,8 +105,8 @@ def child_by_argument(name: str) -> ProductionDatabaseError:
     """Return the error for a process whose arguments name a database of the app."""
     return ProductionDatabaseError(
         f"refused: a process whose arguments name {name}, a database of the app",
-        why="the process would open that database itself; what it writes would stay there, and "
-        "this test would not see it",
+        why="the process would open that database itself. Its writes would stay there, and this "
+        "test would not see them",
         cause=who_connects(),
         fix="give it the test's database, by its arguments or its environment: arena.url\n"
         f"or, if tests may reach this one:\narena_allow = {name}",
@@ -114,14 +114,14 @@ def child_by_argument(name: str) -> ProductionDatabaseError:
 
 
 def child_by_variable(name: str, variable: str, line: CodeLine, *, is_redirected: bool) -> str:
-    """Return a note: a process finds a database of the app in its environment."""
+    """Return the note for a process whose environment names a database of the app."""
     if is_redirected:
         cure = f"Give it the test's database: env={{{variable!r}: arena.url}}"
     else:
         cure = f"Name the variable: arena_env = {variable}   (or give it arena.url)"
     return redact(
         f"a process was started with {name}, a database of the app, in its variable {variable}: "
-        f"{line}. What it writes there stays, and tests do not see it. {cure}"
+        f"{line}. Its writes there stay, and tests do not see them. {cure}"
     )
 
 

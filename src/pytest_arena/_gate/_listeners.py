@@ -65,7 +65,7 @@ class Gate:
             self.registry.come(entry)
         self.core.refuse_late()
         asked = describe(dialect, cargs, cparams)
-        with apart_from_requests():  # the first connection has a template built
+        with apart_from_requests():  # the first connection may build a template
             info = ConnectionRecord(self.core.aim(asked))
             if entry is not None:
                 entry.info[INFO] = info
@@ -119,7 +119,7 @@ class Gate:
         info.begin_use()
         checkout = Checkout(entry, info.handle, info.key, user_line(), self.core.serial())
         self.registry.take(checkout, aims)
-        # Again: its test may have ended since, and looked for connections that are taken.
+        # Again: its test may have ended since, without this connection among those checked out.
         self.core.refuse_late()
 
     def _info_of(self, dbapi_connection: Any, entry: Any) -> ConnectionRecord:
@@ -345,7 +345,7 @@ def _on_child(name: str, *values: Any) -> None:
 
 
 def _child(name: str, values: tuple[Any, ...]) -> Child:
-    """Return what an audit event says of a child process.
+    """Return the child process that an audit event announces.
 
     https://docs.python.org/3/library/audit_events.html
     """
@@ -361,11 +361,13 @@ def _child(name: str, values: tuple[Any, ...]) -> Child:
         *_, command, variables = values
     # On Windows a command is one text.
     arguments = [command] if isinstance(command, str | bytes) else command
-    texts = variables and {os.fsdecode(key): os.fsdecode(variables[key]) for key in variables}
+    environment = variables
+    if variables:
+        environment = {os.fsdecode(key): os.fsdecode(variables[key]) for key in variables}
     return Child(
         tuple(os.fsdecode(argument) for argument in arguments),
         os.fsdecode(folder or ""),
-        texts,
+        environment,
     )
 
 

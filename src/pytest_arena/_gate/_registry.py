@@ -139,8 +139,8 @@ class Checkout:
     line: CodeLine | None
     serial: int  # of the level in which it was taken
     thread: int = field(default_factory=threading.get_ident)  # that took it
-    # Of the test that has begun what took it: a `LateWork` in a request, an `OwnWork` outside of
-    # one. None for a wider fixture's.
+    # The `LateWork` of a test's request that took it, or the `OwnWork` of the test itself.
+    # None for a wider fixture.
     work: Any = field(default_factory=WORK.get)
 
     @property

@@ -241,9 +241,9 @@ class LostWrites:
         return [lost for where, lost in found if where == serial]
 
     def refuse_late(self) -> None:
-        """Raise a LateWorkError where the caller works for a test that is over. Costs 0.1 µs.
+        """Raise a LateWorkError if the caller works for a test that is over. Costs 0.1 µs.
 
-        It has kept its connection: whoever ends a test's connections cannot see it in each thread.
+        The work has kept its connection: the end of a test cannot see those of each thread.
         """
         work = WORK.get()
         if self._registry.late or (work is not None and work.is_over):
@@ -322,7 +322,7 @@ def watch_writes(dialect: Dialect, lost: Callable[[], LostWrites]) -> None:
     initialize = dialect.initialize
 
     def do_initialize(connection: Any) -> None:
-        with apart_from_requests():  # SQLAlchemy asks a server that it does not know yet
+        with apart_from_requests():  # SQLAlchemy queries a server at its first connection
             initialize(connection)
 
     def do_commit(pooled: Any) -> None:
@@ -343,7 +343,7 @@ def watch_writes(dialect: Dialect, lost: Callable[[], LostWrites]) -> None:
 
 
 def _commit_for(answer: RequestAnswer, commit: Callable[[Any], None], pooled: Any) -> None:
-    """Commit the work of a request; have its answer compare the two moments."""
+    """Commit the work of a request, and note the commit in the record of its answer."""
     info = _info_of(pooled)
     written = info.written if info is not None else None
     if info is None or written is None:

@@ -167,7 +167,7 @@ class ServerHandle:
     __slots__ = ("_core", "_has_old_numbers", "_has_run", "_key", "_pid", "_reference", "_states")
     reads_statements = True
     # Whether any statement of this process has called currval() or lastval(). An app that calls
-    # neither pays nothing for what its sessions remember.
+    # neither pays nothing.
     asks_for_numbers: ClassVar[bool] = False
 
     def __init__(self, core: Core, aim: Aim, dbapi_connection: Any) -> None:
@@ -177,7 +177,7 @@ class ServerHandle:
         self._pid = drivers.pid_of(driver)
         self._states = 0  # how many statements have changed what the session is
         self._has_run = False  # any statement
-        self._has_old_numbers = False  # drawn from sequences in an earlier level, maybe
+        self._has_old_numbers = False  # whether it may know sequence numbers of an earlier level
 
     def is_of(self, dbapi_connection: Any) -> bool:
         """Whether this is the very connection."""
@@ -228,7 +228,7 @@ class ServerHandle:
         return has_written(dbapi_connection)
 
     def begin_level(self) -> None:
-        """Remember that the session may know numbers of the level before."""
+        """Note that the session may know sequence numbers of the level before."""
         self._has_old_numbers = self._has_run
 
     def executing(self, statement: str, connection: Connection) -> str:
@@ -243,10 +243,10 @@ class ServerHandle:
         return drivers.statement_to_send(self._core, self._key, statement)
 
     def _forget_numbers(self, statement: str, connection: Connection) -> None:
-        """Have the session forget the numbers of earlier levels before the statement runs.
+        """Make the session forget the numbers of earlier levels before the statement runs.
 
-        The first statement that asks for a number comes as a surprise. If this level may have
-        drawn one by then, the session keeps what it has.
+        Nothing announces the first statement that asks for a number. If this level may have drawn
+        a number before that statement, the session keeps its numbers.
         """
         if not ServerHandle.asks_for_numbers:
             self._has_old_numbers = _ONLY_READS.match(statement) is not None
@@ -301,7 +301,7 @@ _CALLS = re.compile(
 )
 
 
-# Without a call, so that no function can draw a number.
+# A statement without a call: no function can draw a number.
 _ONLY_READS = re.compile(START + r"(?:SELECT|SET|SHOW)\b[^(]*\Z", re.IGNORECASE)
 # SET TRANSACTION has to be the first statement of its transaction.
 _SETS = re.compile(START + r"SET\b", re.IGNORECASE)

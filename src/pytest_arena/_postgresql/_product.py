@@ -193,7 +193,7 @@ class PostgreSQL:
         return live.policed(self._roles.policed(database), is_off=is_off)
 
     def policed_for_arena(self, database: Database) -> tuple[str, ...]:
-        """Only where that is no superuser, and a table forces its policies on its owner."""
+        """Return the tables that force policies on their owner, if the login is no superuser."""
         live = cast("ServerIsolation", database.isolation).live
         return live.policed(self._roles.policed_for_arena(), is_off=False)
 
@@ -216,7 +216,7 @@ class PostgreSQL:
         if not (is_hurried and number):
             return ""
         databases = "1 database" if number == 1 else f"{number} databases"
-        return f"{databases} of this run left on {place}: the next run drops what is left there"
+        return f"left {databases} of this run on {place}. The next run drops what is left there"
 
 
 def _with_port(name: str) -> str:

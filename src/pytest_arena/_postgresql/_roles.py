@@ -162,7 +162,7 @@ class Roles:
         return _ACTING.format(users=", ".join(literal((one or self._ours).user) for one in logins))
 
     def policed_for_arena(self) -> str:
-        """Write the query of the tables on which policies act for arena's own login."""
+        """Return the query for the tables whose policies limit arena's login."""
         return _ACTING.format(users=literal(self._ours.user))
 
     def tell_of_policies(self, login: _Login, live: str) -> None:

@@ -320,15 +320,14 @@ def _next_step(error: BaseException | None) -> str:
     return _STEPS.get(kind, "").format(name=name[1] if name else "…")
 
 
-# What PostgreSQL's own extensions and the usual ones of others define.
+# The extension that defines a type, an operator class or a function, by the name of that.
 _EXTENSIONS = {
-    **dict.fromkeys(("citext", "hstore", "ltree", "cube", "isn"), ""),
+    **{name: name for name in ("citext", "hstore", "ltree", "cube", "isn", "unaccent")},
     **dict.fromkeys(("vector", "halfvec", "sparsevec"), "vector"),
     **dict.fromkeys(("geometry", "geography"), "postgis"),
     **dict.fromkeys(("gin_trgm_ops", "gist_trgm_ops", "similarity"), "pg_trgm"),
     **dict.fromkeys(("crypt", "gen_salt", "digest", "gen_random_bytes"), "pgcrypto"),
     **dict.fromkeys(("uuid_generate_v1", "uuid_generate_v4"), "uuid-ossp"),
-    "unaccent": "",
 }
 _LACKS = re.compile(
     r"""(?: type | operator\ class )\ "(?:\w+\.)?(\w+)" .* does\ not\ exist
@@ -342,12 +341,12 @@ _CREATE_EXTENSION = (
 
 
 def _missing_extension(text: str) -> str:
-    """Return the extension that defines what does not exist; "" where it is not known."""
-    lacking = _LACKS.search(text)
-    if lacking is None:
+    """Return the extension that defines a missing type or function, or "" if it is not known."""
+    missing = _LACKS.search(text)
+    if missing is None:
         return ""
-    name = lacking[1] or lacking[2]
-    return _EXTENSIONS.get(name, "") or (name if name in _EXTENSIONS else "")
+    name = missing[1] or missing[2]
+    return _EXTENSIONS.get(name, "")
 
 
 _STEPS = {

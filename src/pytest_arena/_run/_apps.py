@@ -44,7 +44,7 @@ class Apps:
         self._config, self._current, self._watcher = config, current, watcher
         self.named: object = None  # what `arena_app` names
         self.factory: object = None  # the same, where it makes apps: to look costs 50 µs
-        self._is_asgi = False  # what `arena_app` names, without a wrapper
+        self._is_asgi = False  # whether `arena_app` names an ASGI app
         self._session_state: Mapping[str, Any] | None = None
         self._wide: dict[object, list[AppRun]] = {}  # by the fixture that made the client
         self.live: LiveServer | None = None
@@ -188,7 +188,7 @@ class Apps:
     def _begin(self, app: ASGIApp, *, hooks: Hooks) -> AppRun:
         if self._watcher is not None:
             self._watcher.uses_app(app)
-        is_named = app is self.named and self._is_asgi  # no test of it pays for the question
+        is_named = app is self.named and self._is_asgi  # then no test pays for `as_asgi`
         return AppRun(
             app if is_named else as_asgi(app),
             hooks=hooks,

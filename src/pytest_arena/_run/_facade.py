@@ -126,8 +126,8 @@ class Arena(Generic[S]):
     ) -> S:
         """Open a session on the database, as ``db_session`` is; close it yourself in a fixture.
 
-        In a test, pending work is committed before each request of pytest-arena's clients, also
-        inside ``with arena.session() as session:``.
+        In a test, each request of pytest-arena's clients first commits pending work, also inside
+        ``with arena.session() as session:``.
 
         Async where the app's engine is async and an event loop is running, else sync. An app with
         several databases names one that is not its first: by its file, without the ending.
@@ -139,14 +139,14 @@ class Arena(Generic[S]):
 
         Args:
             database: the name of a database that is not the app's first.
-            commit_before_requests: if False, the session is left alone, and requests do not see
-                what it has not committed.
-            past_policies: work as arena's own login on a server, past the app's row-level
-                policies and grants: to put rows of several tenants in place.
+            commit_before_requests: if False, pytest-arena does not commit the session. Requests do
+                not see its uncommitted work.
+            past_policies: use arena's login on a server. The app's row-level policies and grants
+                do not limit it, so that a test can write rows of several tenants.
 
         Raises:
-            ConfigError: no engine and no option has given a database this name; or policies act
-                on arena's own login, too.
+            ConfigError: no engine and no option has given a database this name. Or policies limit
+                arena's login, too.
             TemplateError: the schema or the seed cannot be built.
         """
         test = self._run.current.on_top()  # a wide fixture closes its sessions itself
@@ -343,9 +343,9 @@ class Arena(Generic[S]):
     def max_statements(self, count: int) -> StatementLimit:
         """Assert that the requests of a block send at most ``count`` statements in all.
 
-        Statements of the app's engines count, savepoints included, but for those of a login.
-        Statements of ``db_session`` and of the test's own calls do not. Cost: some 0.1 µs for each
-        statement, with this block or without it.
+        Statements of the app's engines count, savepoints included. Statements of a login, of
+        ``db_session`` and of the test itself do not count. Cost: some 0.1 µs for each statement,
+        with this block or without it.
 
         Example::
 
@@ -354,8 +354,8 @@ class Arena(Generic[S]):
                     await client.get("/orders")
 
         Raises:
-            AssertionError: they send more, with the most frequent ones; or no request was made. An
-                error that the block raises itself wins.
+            AssertionError: they send more, and the message lists the most frequent ones. Or no
+                request was made. If the block itself raises an error, that error is raised.
         """
         return StatementLimit(self, self._observer, count)
 
@@ -465,8 +465,8 @@ class Observer:
             return meant, None
         return meant, self._databases.ensure(meant).moment(exact=True)
 
-    def has_asserted(self, text: str) -> None:
-        """An assertion of arena's has passed, in a line of the test."""
+    def note_assertion(self, text: str) -> None:
+        """Note that an assertion of arena's has passed, in a line of the test."""
         if self.watcher is not None:
             line = user_line()
             place = f"{line.file}:{line.number}" if line else ""
@@ -538,7 +538,7 @@ class ExpectedChanges:
         changes = self.observer.between(*self._since, None)
         if found := difference(changes, self.expected, ignore=self.ignore):
             raise AssertionError(found)
-        self.observer.has_asserted("arena.expect_changes(…)")
+        self.observer.note_assertion("arena.expect_changes(…)")
 
 
 @dataclass(slots=True, eq=False)
@@ -546,9 +546,9 @@ class StatementLimit:
     """A block of a test, and how many statements its requests may send."""
 
     arena: Arena[Any]
-    observer: Any  # an `Observer`; its inside is no type of the reader's
+    observer: Any  # an `Observer`, which is no public type
     count: int
-    _before: int = 0  # requests
+    _before: int = 0  # how many requests were made before the block
 
     def __enter__(self) -> Self:
         self._before = len(self.arena.requests)
@@ -566,10 +566,10 @@ class StatementLimit:
         statements = [text for request in requests for text in request.statements]
         if len(statements) > self.count:
             raise AssertionError(_too_many(requests, statements, self.count))
-        self.observer.has_asserted("arena.max_statements(…)")
+        self.observer.note_assertion("arena.max_statements(…)")
 
 
-_MOST_STATEMENTS = 5  # that a message shows, the most frequent ones
+_MOST_STATEMENTS = 5  # how many statements a message shows
 
 
 def _too_many(requests: list[Request], sent: list[str], count: int) -> str:

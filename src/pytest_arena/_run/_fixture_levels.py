@@ -174,7 +174,7 @@ class FixtureLevels:
             self._ledger.note(f"{told}commit it, or Session.remove() in an autouse fixture")
 
     def _forget_rows(self, level: Level) -> None:
-        """Have the sessions that are older than a level forget its rows."""
+        """Make the sessions that are older than a level forget its rows."""
         before = self.levels.held_before(level)
         if before.sessions:
             self.long_sessions.leave(before, level.name)

@@ -67,7 +67,7 @@ class HeldByFixtures:
     threads: frozenset[int] = frozenset()  # a server's, a worker's: they go on over the tests
     # SQLAlchemy's states of the instances in each session that is in use.
     instances: dict[int, WeakSet[Any]] = field(default_factory=dict)
-    # Of sessions of pytest-arena's: the same instances, with the values of their attributes.
+    # The instances in pytest-arena's sessions, with the values of their attributes.
     values: dict[int, WeakKeyDictionary[Any, dict[str, Any]]] = field(default_factory=dict)
 
     @classmethod
@@ -86,7 +86,7 @@ class HeldByFixtures:
         begun = open_transactions(gate)
         writes = sum(one.writes for one in begun) if begun else 0
         in_use = sessions_in_use()
-        held = {one.hash_key: WeakSet(map(inspect, one)) for one in in_use}
+        held = {session.hash_key: WeakSet(map(inspect, session)) for session in in_use}
         sessions = sessions.difference(sessions_of_tests)
         return cls(begun, writes, sessions, threads.threads, held, loaded_values(in_use))
 
@@ -130,20 +130,23 @@ def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Ch
 
 def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
     out = gate.registry.taken()
-    taken = [one for one in out if _is_of_a_test(one) or not is_of(one.thread, before.threads)]
+    taken = [
+        checkout
+        for checkout in out
+        if _is_of_a_test(checkout) or not is_of(checkout.thread, before.threads)
+    ]
     begun = [one for one in taken if one.in_transaction and one not in before.transactions]
     idle = [one for one in taken if one.serial == serial and one not in begun]
     held = _entries_of(before.sessions) + gate.registry.entries_of_others(serial) if idle else []
     return begun + [one for one in idle if one.entry not in held]
 
 
-def _is_of_a_test(taken: Checkout) -> bool:
+def _is_of_a_test(checkout: Checkout) -> bool:
     """Return whether a test, or its request, has begun the work that holds a connection.
 
-    The thread tells nothing: one that is older than the test, of a pool of the app's, may do a job
-    of the test's.
+    The age of the thread does not decide: an older thread of the app's pool may run a test's job.
     """
-    return taken.work is not None
+    return checkout.work is not None
 
 
 def _entries_of(numbers: Container[int]) -> list[object]:
@@ -232,8 +235,8 @@ def leak_error(leaks: list[Checkout]) -> ConnectionLeak:
     lines = sorted({str(leak.line or "a line that cannot be seen") for leak in wrote or leaks})
     scoped = "; of a scoped_session: Session.remove()" if _sessions_on(leaks) else ""
     here = threading.get_ident()
-    is_of_a_job = any(isinstance(one.work, LateWork) and one.thread != here for one in leaks)
-    waits = "; of a job that a request has begun: await arena.settled()" if is_of_a_job else ""
+    is_of_a_job = any(isinstance(leak.work, LateWork) and leak.thread != here for leak in leaks)
+    waits = ", of a job that a request has begun: await arena.settled()" if is_of_a_job else ""
     return ConnectionLeak(
         f"the test ended with {what}" + (f" ({len(lines)} places)" if len(lines) > 1 else ""),
         why="the next test would wait for its lock, or lose the connection from the app's pool",
@@ -293,9 +296,9 @@ def _is_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
 
 
 class OwnWork:
-    """What a test has begun itself, and not by a request: threads, jobs of pools, tasks.
+    """Threads, jobs of pools and tasks that a test has begun itself, and not by a request.
 
-    It is not waited for. Once the test is over, it gets no connection and sends no statement.
+    The test does not wait for them. Once it is over, they get no connection and send no statement.
     """
 
     def __init__(self, late_work: LateWork) -> None:
@@ -308,16 +311,16 @@ class OwnWork:
 
     @property
     def owner(self) -> str:
-        """Whose work this is, in a message to a later test."""
+        """The words for this work in a message to a later test."""
         return "a thread, a job or a task that an earlier test had begun"
 
     @property
     def ending(self) -> str:
-        """What to do about it."""
+        """The next step in a message about this work."""
         return "join the thread, or await the job or the task, before that test ends"
 
     def is_given_to(self, _: asyncio.AbstractEventLoop) -> bool:
-        """Return False: its calls into loops are not waited for."""
+        """Return False: the test does not wait for its calls into loops."""
         return False
 
 
@@ -338,7 +341,7 @@ class LateWork:
         self._loops_elsewhere: dict[asyncio.AbstractEventLoop, None] = {}
         self._threads_before: frozenset[int] = frozenset()
         self.cut_off: list[str] = []
-        # Threads that worked when it was cut off, by what each did; None before anybody waited.
+        # The frames of the threads that worked when it was cut off. None before the test waited.
         self._threads_cut_off: dict[int, FrameType] | None = None
 
     def serving(self) -> None:
@@ -350,7 +353,7 @@ class LateWork:
             self._tasks_before[loop] = WeakSet(asyncio.all_tasks(loop))
 
     def is_given_to(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Note that this work calls into a loop. Return whether the app answers in another one."""
+        """Note that this work calls into a loop. Return whether the app answers in another loop."""
         is_elsewhere = loop not in self._tasks_before
         if is_elsewhere:
             self._loops_elsewhere[loop] = None
@@ -386,13 +389,13 @@ class LateWork:
         return list(map(str, [*of_tasks, *at_work.values(), *filter(None, begun)]))
 
     def unfinished(self) -> list[str]:
-        """Return the lines at which work stands that a test may wait for, each once."""
+        """Return the lines of unfinished work that a test may wait for, each once."""
         return [line for line in dict.fromkeys(self.lines()) if line not in self._endless]
 
     def _lines_elsewhere(self) -> Iterator[CodeLine]:
-        """Yield where its tasks stand in loops in which the app does not answer.
+        """Yield the lines of its tasks in loops in which the app does not answer.
 
-        Such a loop has tasks of others: those of this work are known by their contexts.
+        Such a loop has other tasks too. The context of a task shows whether it is of this work.
         """
         for loop in [*self._loops_elsewhere]:
             if loop.is_closed() or loop in self._tasks_before:
@@ -410,7 +413,7 @@ class LateWork:
         self.is_over = True
         working = self._work_of_threads()
         cut_off = working if self._threads_cut_off is None else self._threads_cut_off
-        # A thread may have begun another's work since.
+        # Since then a thread may have begun work of another test.
         late.update({key: frame for key, frame in working.items() if cut_off.get(key) is frame})
         self._threads_cut_off = None
         for piece in self._pieces():

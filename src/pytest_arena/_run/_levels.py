@@ -368,10 +368,11 @@ class Levels:
             return left
         # A half-read cursor that only a cycle keeps has the lock of its connection, closed or not.
         gc.collect()
-        # Nobody was waited for yet where nobody was seen: a reader may have been between two of its
-        # transactions then.
+        # If no reader was seen, no time has passed yet. A reader may have been between two of its
+        # transactions.
         patience = _PATIENCE_WITH_OTHERS - patience
-        if (left := self._left_with_patience(isolation, patience)) is not None:
+        left = self._left_with_patience(isolation, patience)
+        if left is not None:
             return left
         # Whoever holds them; of a wider fixture's it is said that they were lost.
         now = _leaks.open_transactions(self.gate)

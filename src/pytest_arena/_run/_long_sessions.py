@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 
 class HeldBefore(Protocol):
-    """What sessions held when a level was entered, by the numbers of the sessions."""
+    """The instances that sessions held when a level was entered, by the numbers of the sessions."""
 
     @property
     def sessions(self) -> Collection[int]:
-        """The sessions that existed."""
+        """The numbers of the sessions that existed."""
 
     @property
     def instances(self) -> Mapping[int, Collection[InstanceState[Any]]]:
-        """Their instances."""
+        """The instances in these sessions."""
 
     @property
     def values(self) -> Mapping[int, Loaded]:
-        """What pytest-arena's sessions had loaded."""
+        """The values that pytest-arena's sessions had loaded."""
 
 
 def loaded_values(sessions: Iterable[Session]) -> dict[int, Loaded]:
@@ -46,7 +46,7 @@ def loaded_values(sessions: Iterable[Session]) -> dict[int, Loaded]:
     """
     return {
         session.hash_key: WeakKeyDictionary(
-            {inspect(one): _values(one) for one in session.identity_map.values()}
+            {inspect(instance): _values(instance) for instance in session.identity_map.values()}
         )
         for session in sessions
         if isinstance(session, FreshSession)
@@ -71,13 +71,13 @@ class LongSessions:
     """The sessions that live longer than a test, and the rows of tests that they still know."""
 
     def __init__(self) -> None:
-        # Instances that sessions of the suite's own keep, with the test that loaded them.
+        # Instances that the suite's sessions keep, with the test that loaded them.
         self._left: WeakKeyDictionary[InstanceState[Any], str] = WeakKeyDictionary()
 
     def leave(self, before: HeldBefore, test: str) -> None:
-        """Forget what pytest-arena's sessions loaded or added in the level that is left.
+        """Make pytest-arena's sessions forget what they loaded or added in the level that ends.
 
-        Of a suite's own session the instances are remembered, for the report of a later error.
+        Remember the instances in the suite's sessions, for the report of a later error.
         """
         for session in sessions_in_use():
             if session.hash_key not in before.sessions:
@@ -93,7 +93,7 @@ class LongSessions:
                     self._left.setdefault(state, test)
 
     def explain(self, error: BaseException) -> str:
-        """Return what a later test's error has to do with an instance that was left; or ""."""
+        """Return which instance of an earlier test caused the error of a later test, or ""."""
         kind = type(error).__name__
         if kind not in {"StaleDataError", "ObjectDeletedError"}:
             return ""
@@ -107,8 +107,8 @@ class LongSessions:
 
 
 _LEFT = """\
-`{0}` ({1}) is in a session that lives longer than a test. {2} loaded or wrote it, and what that
-test wrote was taken back
+`{0}` ({1}) is in a session that lives longer than a test. {2} loaded or wrote it. The writes of
+that test were undone
 next: `with arena.session() as session:` in place of the suite's own session, or
 `session.expunge_all()` at the end of each test"""
 
@@ -125,7 +125,7 @@ def shown_row(state: InstanceState[Any]) -> str:
 
 
 def _forget(session: FreshSession, loaded: Loaded | None) -> None:
-    """Have a session hold what it held before a level, with the values of then. Runs no SQL."""
+    """Make a session hold the instances and values that it held before a level. Runs no SQL."""
     before = loaded if loaded is not None else WeakKeyDictionary()
     for instance in [*session.identity_map.values()]:
         if inspect(instance) not in before:
@@ -148,7 +148,8 @@ def _put_back(session: FreshSession, instance: object, values: dict[str, Any]) -
     now = _values(instance)
     for key in _changed(values, now):
         set_committed_value(instance, key, values[key])
-    if loaded_since := [key for key in now if key not in values]:
+    loaded_since = [key for key in now if key not in values]
+    if loaded_since:
         session.expire(instance, loaded_since)
 
 

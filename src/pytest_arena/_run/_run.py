@@ -78,7 +78,7 @@ class ArenaRun:
         self.serials = count(1)
         self._process = os.getpid()
         self._told_lost: dict[str, str] = {}
-        self._told_early: dict[str, str] = {}  # answers, by the line of the late commit
+        self._early_answers: dict[str, str] = {}  # their notes, by the line of the late commit
         self._endless: set[str] = set()
         # Which test was the first whose request has sent a statement, by method and path.
         self._askers: dict[tuple[str, str], str] = {}
@@ -215,7 +215,7 @@ class ArenaRun:
             self.ledger.note(f"{{test}}: {self._told_lost.setdefault(one.line, told)}")
 
     def _tell_late_commits(self, test: RunningTest) -> None:
-        """Note or raise what the report of a failed test says itself."""
+        """Note early answers, or fail the test. The report of a failed test names them itself."""
         early_answers = [(request, answer) for request, answer in test.answers if answer.is_early]
         if test.failed or self.config.late_commits == "off":
             return
@@ -224,9 +224,9 @@ class ArenaRun:
                 test.errors.append(_story.late_commit(request, answer))
                 return
         for request, answer in early_answers:
-            # Once: the app's line is what has to be mended.
+            # One note for each line of the app, which the user has to repair.
             line = _story.line_of_late_commit(answer)
-            words = self._told_early.setdefault(line, _story.early_words(request, answer))
+            words = self._early_answers.setdefault(line, _story.early_words(request, answer))
             self.ledger.note(f"{{test}}: {words}")
 
     def _facts(self, test: RunningTest) -> TestFacts:
@@ -327,7 +327,7 @@ class ArenaRun:
         return [(one.command, shown) for one in every if (shown := one.shown)]
 
     def explained(self, error: BaseException) -> str:
-        """Return what pytest-arena knows about an error of a test; or ""."""
+        """Return what pytest-arena knows about an error of a test, or ""."""
         return self.fixtures.long_sessions.explain(error)
 
     def children_elsewhere(self) -> list[str]:
@@ -381,7 +381,7 @@ class ArenaRun:
     # The end.
 
     def has_databases_on_a_server(self) -> bool:
-        """Whether ending the run may take some time."""
+        """Return whether the run has databases on a server, which take time to drop."""
         return any(not database.file for database in self.databases.provisioned())
 
     def sweep_at_the_end(self) -> None:
@@ -393,7 +393,7 @@ class ArenaRun:
         """After the session: leave all levels; from here on the gate refuses everything.
 
         Not inside of a test of a run without arena, which goes on in this process: all may go its
-        own way there. Returns what is left behind where the user waits after Ctrl-C.
+        own way there. Return messages about what a hurried end leaves behind.
         """
         if self.databases.finished or os.getpid() != self._process:  # a fork: all is its parent's
             return []
@@ -436,7 +436,7 @@ next: arena_schema = {0} = {2}   in pytest's configuration, if the app is meant 
 
 @contextmanager
 def begun_by(test: RunningTest | None) -> Iterator[None]:
-    """In this block, what is begun is this test's; None: it is a wider fixture's, or nobody's."""
+    """Run a block whose threads, jobs and tasks belong to this test. None: to no test."""
     token = WORK.set(test.late_work.own if test is not None else None)
     try:
         yield

@@ -33,9 +33,9 @@ def stale_lines(
     """Return a line for each instance in a failed assertion that has old values.
 
     Args:
-        statements: the user's own, the test's first.
+        statements: the user's statements in the traceback, the test's first.
         parts: what the test changed, request by request.
-        dialect: of the app's database; it turns values into those that the driver has.
+        dialect: returns the dialect of the app's database, which converts values for the driver.
         is_async: whether the test is a coroutine.
     """
     lines: dict[int, str] = {}
@@ -57,14 +57,12 @@ def stale_lines(
 
 
 def _refresh(name: str, variables: Mapping[str, object], *, is_async: bool) -> str:
-    sessions = {
-        variable: value
-        for variable, value in variables.items()
-        if isinstance(value, AsyncSession | Session)
-    }
-    for variable, session in sessions.items():
-        awaited = "await " if isinstance(session, AsyncSession) else ""
-        return f"{awaited}{variable}.refresh({name})"
+    """Return the call that loads an instance again, by the first session among the variables."""
+    for variable, value in variables.items():
+        if isinstance(value, AsyncSession):
+            return f"await {variable}.refresh({name})"
+        if isinstance(value, Session):
+            return f"{variable}.refresh({name})"
     return f"await db_session.refresh({name})" if is_async else f"db_session.refresh({name})"
 
 
@@ -81,7 +79,7 @@ def _table(state: InstanceState[Any]) -> str:
 def _stale_columns(
     state: InstanceState[Any], parts: Sequence[StoryPart], dialect: Dialect
 ) -> tuple[str, list[str]] | None:
-    """Return the first request that changed values of an instance, and the names of these."""
+    """Return the first request that changed values of an instance, and their columns."""
     loaded = dict(_loaded(state, dialect))
     updates = list(_updates(state, parts, dialect))
     newest: dict[str, object] = {}
@@ -110,7 +108,9 @@ def _updates(
         for column, value in zip(columns, state.identity or (), strict=False)
     }
     for part in parts:
-        for change in part.changes or () if part.request else ():
+        if not part.request:
+            continue
+        for change in part.changes or ():
             # With several databases a table is called analytics/visits, with schemas audit.log.
             table = change.table.rpartition("/")[2].rpartition(".")[2]
             if change.kind != "updated" or table != _table(state):
@@ -135,5 +135,5 @@ def _bound(column: ColumnElement[Any], value: object, dialect: Dialect) -> objec
         return value  # a type of the user's that takes other values
 
 
-def _is_equal(one: object, other: object) -> bool:
-    return str(one) == str(other) or bool(one == other)
+def _is_equal(value: object, other: object) -> bool:
+    return str(value) == str(other) or bool(value == other)

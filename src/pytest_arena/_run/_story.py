@@ -32,8 +32,9 @@ def story_parts(test: RunningTest, files: Sequence[str] = ()) -> list[StoryPart]
     below, own = list(telling.below()), list(telling.own())
     if kept := test.uncommitted or uncommitted(test):
         own.append(StoryPart("not committed", None, notes=tuple(kept)))
-    if late := _late_work(test):
-        own.append(StoryPart("not finished when the test failed", None, notes=late))
+    late_work = _late_work(test)
+    if late_work:
+        own.append(StoryPart("not finished when the test failed", None, notes=late_work))
     if files:
         title = "files written in the project, which stay there"
         own.append(StoryPart(title, None, notes=tuple(files)))
@@ -72,7 +73,7 @@ class _Telling:
         self._failure = ""
 
     def _late_start(self, test: RunningTest) -> StoryMoment | None:
-        """Return when the app started, if its start-up may have seen rows of the test."""
+        """Return the moment before the app started, if start-up may have seen the test's rows."""
         start = test.start_moment
         if start is None or not test.has_start_used_rows or start.levels != self._levels:
             return None
@@ -103,9 +104,10 @@ class _Telling:
     def _turn_by_turn(self) -> Iterator[StoryPart]:
         since: StoryMoment | None = None
         title = "before the first request" if self._turns else "the test and its fixtures"
-        if self._start is not None and (changes := self._changes(None, self._start)):
+        seen_by_start = self._changes(None, self._start) if self._start is not None else None
+        if seen_by_start:
             hint = _LATE_START_ASYNC if self._is_async else _LATE_START_SYNC
-            yield StoryPart("before the app started", changes, notes=(hint,))
+            yield StoryPart("before the app started", seen_by_start, notes=(hint,))
             since = self._start
         for turns in _gathered(self._turns):
             before, after = turns[0].before or since, turns[-1].after
@@ -133,8 +135,8 @@ class _Telling:
             return StoryPart(f"{len(turns):,} requests more, together", changes, rows=0)
         [turn] = turns
         told = (*map(lost_words, turn.lost), *_hints(turn, self._askers))
-        asked = " and ".join(f"{record.method} {record.path}" for record in turn.records[:_NAMED])
-        return StoryPart(_requests(turn), changes, notes=told, request=asked)
+        lines = [f"{record.method} {record.path}" for record in turn.records[:_NAMED]]
+        return StoryPart(_requests(turn), changes, notes=told, request=" and ".join(lines))
 
     def _changes(
         self, since: StoryMoment | None = None, until: StoryMoment | None = None, *, depth: int = 0
@@ -190,7 +192,8 @@ def asked_and_answered(record: Request) -> str:
     return f"{record.method} {record.path}{role}{answer}{error}"
 
 
-_MANY, _MANY_ALIKE = 10, 3  # statements of a request: fewer are usual
+_MANY = 10  # statements of a request: fewer are usual
+_MANY_ALIKE = 3
 
 
 def _statement_words(record: Request) -> str:
@@ -224,8 +227,8 @@ def _hints(turn: Turn, askers: Mapping[tuple[str, str], str]) -> Iterator[str]:
     """What may have come from a cache of the process, and which cookies did not go out."""
     for record in turn.records:
         if record.answer is not None and record.answer.is_early:
-            status, line = record.answer.status, line_of_late_commit(record.answer)
-            yield f"answered {status} before its commit ({line})"
+            line = line_of_late_commit(record.answer)
+            yield f"answered {record.answer.status} before its commit ({line})"
         if record.raised:
             yield f"raised {record.raised}"
         first = askers.get((record.method, record.path))
@@ -256,9 +259,9 @@ _MOST_LATE = 4  # lines of late work that a report names
 
 
 def _late_work(test: RunningTest) -> tuple[str, ...]:
-    """Return the lines at which work stands that the test's requests have begun, and the next step.
+    """Return the lines of unfinished work that the test's requests began, and the next step.
 
-    An async test knows them from when it failed: its loop has gone on since.
+    An async test noted them when it failed: its loop has run since.
     """
     lines = test.unfinished
     if lines is None:
@@ -302,19 +305,21 @@ def line_of_late_commit(answer: RequestAnswer) -> str:
 
 def early_words(request: Request, answer: RequestAnswer) -> str:
     """Return the answer and its commit: ``POST /orders answered 201 before its commit (…)``."""
-    asked = f"{request.method} {request.path}"
-    return f"{asked} answered {answer.status} before its commit ({line_of_late_commit(answer)})"
+    line = line_of_late_commit(answer)
+    return f"{request.method} {request.path} answered {answer.status} before its commit ({line})"
 
 
 def late_commit(request: Request, answer: RequestAnswer) -> LateCommitError:
     """Return the error of a test whose request was answered before its commit."""
-    asked = f"{request.method} {request.path}"
-    what = f"{asked} answered {answer.status} before its commit"
-    why = "who asks next may not see the row; where the commit fails, nobody is told"
+    what = f"{request.method} {request.path} answered {answer.status} before its commit"
+    why = (
+        "the client's next request may not see the row. If the commit fails, the client does not "
+        "learn of it"
+    )
     if answer.error is not None:
         first_line = str(answer.error).partition("\n")[0]
         what += f", and then raised {type(answer.error).__name__}: {first_line}"
-        why = f"in production the client has got {answer.status}, and is not told of the error"
+        why = f"in production the client gets {answer.status}, and does not learn of the error"
     return LateCommitError(
         what,
         why=why,

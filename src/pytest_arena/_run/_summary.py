@@ -31,8 +31,11 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     used = databases.provisioned()
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
-    migrations = tuple(_migration_lines(config, databases))
-    is_failure = config.migrations == "fail"
+    migration_notes = tuple(_migration_lines(config, databases))
+    migration_failures: tuple[str, ...] = ()
+    if config.migrations == "fail":
+        migration_failures = tuple(f"{line} (arena_migrations = fail)" for line in migration_notes)
+        migration_notes = ()
     return Summary(
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
@@ -40,9 +43,9 @@ def summarized(config: Config, databases: Databases, ledger: Ledger) -> Summary:
             *ledger.told(),
             *kept_notes(ledger.kept),
             *_unread(databases),
-            *(() if is_failure else migrations),
+            *migration_notes,
         ),
-        failures=tuple(f"{line} (arena_migrations = fail)" for line in migrations if is_failure),
+        failures=migration_failures,
         has_template=bool(config.schema or config.seed),
         built_because=tuple(reason for store in stores for reason in store.reasons if reason),
         table_seconds=tuple(ledger.table_seconds.values()) if not config.schema else (),
@@ -84,7 +87,7 @@ def _difference_line(schema: str, differences: tuple[str, ...]) -> str:
         shown = f"{shown}; {len(differences) - _MOST_DIFFERENCES} more"
     return (
         f"{schema}: the migrations do not build what the models say ({shown}). "
-        "Next: alembic revision --autogenerate; `arena doctor --migrations` lists all"
+        "Next: alembic revision --autogenerate. `arena doctor --migrations` lists all"
     )
 
 

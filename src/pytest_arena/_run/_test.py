@@ -173,7 +173,7 @@ class RunningTest(Hooks):
     turns: list[Turn] = field(default_factory=list)
     has_app: bool = False  # clients talk to what the fixture `arena_app` is
     is_to_be_started: bool = False  # its app, whether or not a client asks it
-    start_moment: StoryMoment | None = None  # before its app started, where rows may be older
+    start_moment: StoryMoment | None = None  # before its app started, if it had used connections
     has_start_used_rows: bool = False  # whether the start-up used a connection
     under_way: int = 0  # how many requests are
     changed: list[str] = field(default_factory=list)  # names of databases
@@ -186,8 +186,8 @@ class RunningTest(Hooks):
     uncommitted: list[str] | None = None  # lines, from before its sessions were closed
     unfinished: list[str] | None = None  # lines of late work, from when it failed
     _seen: int = -1  # how many checkouts there were when the last request ended
-    _start_loop: AbstractEventLoop | None = None  # in which its app was started for a session
-    _start_checkouts: int = 0  # how many there were before the app started
+    _start_loop: AbstractEventLoop | None = None  # the loop in which a session started its app
+    _start_checkouts: int = 0  # of connections, before the app started
     _of_app: set[Written] = field(default_factory=set)  # not committed, between requests
     # Sync clients may be called in several threads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -207,13 +207,13 @@ class RunningTest(Hooks):
         self.of_fixtures = [one for app_run in self.app_runs for one in app_run.exchanges]
 
     def start_early(self) -> None:
-        """Start its app before the first use of its own sessions, and before its function."""
+        """Have its app start at the first use of its sessions, or else before its function."""
         if self.app_runs[-1].has_lifespan and not self.plan.has_examples:
             self.is_to_be_started = True
             self.sessions.starter = self
 
     def start(self) -> bool:
-        """Start the app of a sync test. Returns False in an async test, whose loop does not run."""
+        """Start the app of a sync test. Return False in an async test, whose loop does not run."""
         if self.plan.is_async:
             return False
         self.sessions.starter = None
@@ -287,14 +287,14 @@ class RunningTest(Hooks):
                 one.result()
 
     def starting(self) -> None:
-        """The app is about to start: what was written until now, its start-up may see."""
+        """Note that the app is about to start. Its start-up may see all rows written until now."""
         checkouts = self.gate.registry.checkouts
         if checkouts != self.checkouts and self.start_moment is None:
             self.start_moment = self.moments.now()
         self._start_checkouts = checkouts
 
     def started(self) -> None:
-        """The app is up."""
+        """Note that the app is up."""
         if self.gate.registry.checkouts != self._start_checkouts:
             self.has_start_used_rows = True
 
@@ -354,7 +354,7 @@ class RunningTest(Hooks):
                 self._of_app |= self.own_writes() - turn.held
 
     def answering(self, request: Request) -> RequestAnswer:
-        """The app begins to answer a request."""
+        """Note that the app begins to answer a request."""
         answer = RequestAnswer.begin()
         request.answer = answer
         request.statements = answer.statements
@@ -423,7 +423,7 @@ class Current:
             return None
         if levels[-1].serial > 0:
             return self.test
-        # The level of a wide fixture that the test asked for after it wrote lies above the test's.
+        # The level of a wide fixture is above the test's if the test wrote before it asked for it.
         is_over = self.test is None or self.test.settled
         is_below = any(level.owner is self.test for level in levels)
         return self.test if is_below and not (is_over or self.being_set_up) else None

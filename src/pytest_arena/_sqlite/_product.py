@@ -59,7 +59,7 @@ class SQLite:
         return Key("file", str(Path(asked.name).resolve())), tails
 
     def live_at(self, asked: Asked) -> None:
-        """No file of the arena's is on a server."""
+        """Return None: no file of the arena's is on a server."""
         del asked
 
     def new_file(self, name: str, taken: Collection[str]) -> Path:
@@ -108,7 +108,7 @@ class SQLite:
         return ()
 
     def policed_for_arena(self, database: Database) -> tuple[str, ...]:
-        """SQLite has no policies."""
+        """Return no table: SQLite has no policies."""
         del database
         return ()
 

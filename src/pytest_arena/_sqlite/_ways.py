@@ -41,8 +41,8 @@ _LARGEST_PAGE = 65536  # its size does not fit into two bytes, and is written as
 _numbers = count(1)
 _WAL_WRITER = 120  # where a writer has its lock in the index of a log
 _LOG_IS_LOST = (
-    "its log (-wal, -shm) was removed, or its file overwritten, while connections used them; "
-    "VACUUM INTO copies a database whose connections stay open"
+    "its log (-wal, -shm) was removed, or its file overwritten, while connections used them "
+    "(VACUUM INTO copies a database whose connections stay open)"
 )
 _SEAL = 2_000_000_000  # two seconds after the epoch: a time that no clock gives, nor a `LiveLog`
 
@@ -180,7 +180,7 @@ class LiveFile:
         return seen.st_mtime_ns, seen.st_ctime_ns, seen.st_nlink, log
 
     def is_in_place(self) -> bool:
-        """Return whether connections and the path still mean the same file, and the same log."""
+        """Return whether open connections and the path mean the same file, and the same log."""
         return not self.is_replaced() and not self.has_lost_log()
 
     def is_replaced(self) -> bool:
@@ -195,7 +195,7 @@ class LiveFile:
     def has_lost_log(self) -> bool:
         """Return whether the open log was removed, or its file overwritten. Costs 1 µs.
 
-        Open connections would go on with a log that no other process can find.
+        Open connections would continue to use a log that no other process can find.
         """
         if self._log_index < 0:
             return False
@@ -232,7 +232,7 @@ class LiveFile:
 
         A process that closes the database removes the log if no other process has a lock on the
         file. SQLite's own locks are not enough: an app that copies its file with ``shutil.copy``
-        drops them. A lock of a descriptor (OFD) stays. Some kernels have no such locks.
+        drops them. An open file description lock (OFD) stays. Some kernels have no such locks.
 
         Raises:
             OSError: there is no log.

@@ -246,13 +246,13 @@ def _calling(check: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _PLAYWRIGHT = ("playwright.sync_api._generated", "playwright.async_api._generated")
-_expecting: set[str] = set()  # modules of Playwright's whose assertions are heard
+_expecting: set[str] = set()  # modules of Playwright whose assertions are recorded
 
 
 def _hear_playwright(config: Any) -> None:
     """Record each passing ``expect(locator).to_have_text(…)``, if Playwright is imported.
 
-    Plugins, conftest files and test files import it, so no time before a test's call is too early.
+    Called before each test, since plugins, conftest files and test files may import it.
     """
     for name in _unheard_playwright():
         _expecting.add(name)
@@ -266,7 +266,7 @@ def _hear_playwright(config: Any) -> None:
 
 
 def _unheard_playwright() -> set[str]:
-    """Return the imported modules whose assertions are not heard yet."""
+    """Return the imported modules whose assertions are not recorded yet."""
     return set(_PLAYWRIGHT) & sys.modules.keys() - _expecting
 
 
@@ -364,7 +364,7 @@ def unheard(item: Any) -> str:
         if raised := _RAISED.search(ast.unparse(node) if node else ""):
             return f"nobody hears that `{raised[1]}` is not reached: assert what it is about"
     if _unheard_playwright():
-        return "nobody hears what expect() finds: import Playwright outside of the test function"
+        return "expect() is not recorded: import Playwright outside of the test function"
     known = {*(one.__name__ for one in used), *_HEARD}
     others = (name for name in _names(function) if name.lower().startswith("assert"))
     name = next((one for one in others if one not in known), "")

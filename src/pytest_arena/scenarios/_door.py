@@ -204,8 +204,8 @@ class AppDoor:
 _REQUESTS = {"http", "websocket"}
 _NO_APP = "there is no arena_app: which app is under test? Name it: arena_app = app.main:app"
 _FUNCTION = (
-    "an arena_app that is a function, or a WSGI app, is seen only by clients that call it in this "
-    "process: use the fixtures client or test_client"
+    "if arena_app is a function or a WSGI app, only requests by clients in this process are seen: "
+    "use the fixtures client or test_client"
 )
 _UNSEEN = (
     "arena_app is a factory that was not seen to make an app which the test asked: have tests ask "
@@ -227,7 +227,7 @@ def _frameworks() -> list[type[Any]]:
 def _is_watchable(app: object) -> bool:
     """Whether it is an instance of somebody's class: a function's calls go by no attribute.
 
-    A WSGI app is seen behind the wrapper by which clients call it.
+    Clients call a WSGI app through a wrapper, which sees its requests.
     """
     if is_wsgi(app):
         return False
@@ -261,7 +261,7 @@ def _request_of(scope: Any) -> Request:
     return sent
 
 
-# Browsers forbid scripts and clients of theirs to set the headers that these are the values of:
+# Values of Sec-Fetch-Dest. Scripts in a browser cannot set this header:
 # https://fetch.spec.whatwg.org/#concept-request-destination
 _PARTS_OF_A_PAGE = {
     *(b"audio", b"font", b"image", b"manifest", b"script", b"style", b"track", b"video"),

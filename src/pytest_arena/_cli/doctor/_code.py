@@ -291,7 +291,7 @@ def call_names(nodes: Iterable[ast.AST]) -> set[str]:
 
 @cache
 def functions_in(text: str) -> list[AnyFunction]:
-    """The functions of a module of the app; none where it cannot be parsed."""
+    """Return the functions of an app's module, or none if the module cannot be parsed."""
     try:
         return [node for node in ast.parse(text).body if isinstance(node, AnyFunction)]
     except SyntaxError:

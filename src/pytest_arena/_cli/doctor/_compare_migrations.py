@@ -1,4 +1,4 @@
-"""`arena doctor --migrations`: builds the database by the migrations, and compares the models."""
+"""`arena doctor --migrations`: compares a database that the migrations build with the models."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._databases._migrations import Comparison
 
-_DIFFERENT, _USAGE = 1, 2
-# What a suite has for its runs (coverage, workers, a limit of time) is not meant for this one.
+_DIFFERENT = 1
+_USAGE = 2
+# Options that a suite has for its test runs (coverage, workers, a time limit) do not apply here.
 _OPTIONS = (
     *("-p", "no:timeout", "-p", "no:cacheprovider", "--override-ini=addopts="),
     *("--override-ini=required_plugins=", "--arena-scenarios=off"),
@@ -41,39 +42,39 @@ def compare_migrations() -> int:
     os.environ.pop("PYTEST_ADDOPTS", None)
     sys.path.insert(0, "")  # as `python -m pytest` has it
     lines = [f"{name} = {ini}" if name else ini for name, ini in schemas.items()]
-    comparing = Comparing(tuple(schemas))
-    words = io.StringIO()
-    with redirect_stdout(words):
-        pytest.main([*_OPTIONS, "--arena-schema=" + "\n".join(lines)], plugins=[comparing])
-    if comparing.error is not None:
-        raise comparing.error
-    if not comparing.has_ended:
-        sys.stderr.write(words.getvalue())
+    plugin = ComparisonPlugin(tuple(schemas))
+    output = io.StringIO()
+    with redirect_stdout(output):
+        pytest.main([*_OPTIONS, "--arena-schema=" + "\n".join(lines)], plugins=[plugin])
+    if plugin.error is not None:
+        raise plugin.error
+    if not plugin.has_ended:
+        sys.stderr.write(output.getvalue())
         return _USAGE
     for ini in dict.fromkeys(schemas.values()):
-        sys.stdout.write(_page(ini, comparing.comparisons.get(ini)))
-    return _DIFFERENT if comparing.comparisons else 0
+        sys.stdout.write(_page(ini, plugin.comparisons.get(ini)))
+    return _DIFFERENT if plugin.comparisons else 0
 
 
 def _migrations_of(config: Config) -> Mapping[str, str]:
-    """Return the files of Alembic by the names of their databases; "" is the app's first one."""
+    """Return the alembic.ini of each database by its name. "" is the app's first database."""
     schemas = {name: value for name, value in config.schema.items() if value.endswith(".ini")}
     if schemas:
         return schemas
     if is_alembic(config.root / "alembic.ini"):
         return {"": "alembic.ini"}
     raise ConfigError(
-        "arena doctor --migrations: there are no migrations of Alembic",
-        why="they are compared with the models",
+        "arena doctor --migrations: the project has no Alembic migrations",
+        why="the command compares the migrations with the models",
         cause=f"arena_schema names no alembic.ini, and {config.root} has none",
         fix="arena_schema = <folder>/alembic.ini   in pytest's configuration",
     )
 
 
-class Comparing:
-    """A plugin for one run of pytest, which builds templates in the place of running tests.
+class ComparisonPlugin:
+    """A plugin of pytest that builds templates instead of running tests.
 
-    pytest collects the tests, so that the modules are imported that a run imports.
+    pytest still collects the tests, so that it imports the same modules as a test run.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -84,7 +85,7 @@ class Comparing:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Give each database the content that its migrations build."""
+        """Build each database by its migrations."""
         run = RUNS[session.config]
         try:
             for name in self._names:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_arena._cli.doctor._rule import Fault, Rule
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-_EXAMPLE = "shop.models:Base"  # as the rules' texts have it
+_EXAMPLE = "shop.models:Base"  # in the texts of the rules
 _DATA = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
 _PROPERTY = _DATA | str.maketrans({":": "%3A", ",": "%2C"})
 
@@ -34,7 +34,7 @@ def as_text(faults: list[Fault]) -> str:
 
 
 def _step(fault: Fault) -> str:
-    """Return the next step after a fault, with the project's own module in it."""
+    """Return the next step after a fault. The project's module replaces the example in it."""
     step = RULES[fault.code].step
     if _EXAMPLE not in step:
         return step

@@ -151,7 +151,7 @@ def _openings(code: Code) -> Iterator[ast.Call]:
 
 
 def _is_of_the_app(code: Code, node: ast.expr) -> bool:
-    """Whether it is the app's engine or session maker, or what a function of the app's returns."""
+    """Return whether this is an engine or session maker of the app, or returned by its function."""
     calls = of_kind(ast.Call, [node])
     if isinstance(node, ast.Name):
         if code.around.made_by(code.origin(node)):
@@ -162,7 +162,7 @@ def _is_of_the_app(code: Code, node: ast.expr) -> bool:
             for each in of_kind(ast.Assign, ast.walk(function) if function else ())
             if target_of(each) == node.id and isinstance(each.value, ast.Call)
         )
-    # With an argument it may be told which database is meant.
+    # An argument may select another database.
     return any(code.around.gives_engine(code.origin(each)) for each in calls if not given(each))
 
 
@@ -602,9 +602,9 @@ def session_for_many_tests(code: Code) -> Findings:
 def commit_behind_yield(code: Code) -> Findings:
     """A dependency commits behind its `yield`.
 
-    FastAPI runs that code after the answer, but for its versions 0.106 to 0.117. The client has its
-    201 before the row is committed: what it asks next may not find the row, and where the commit
-    fails, nobody is told. In-process clients wait for the commit, so that tests do not see it.
+    FastAPI runs that code after the answer, except in versions 0.106 to 0.117. The client gets its
+    201 before the row is committed. Its next request may not find the row. If the commit fails, the
+    client does not learn of it. In-process clients wait for the commit, so tests do not see this.
 
     Instead: `await session.commit()` in the endpoint, or
     `Depends(get_db, scope="function")`, which FastAPI has since 0.121.
@@ -645,7 +645,7 @@ def _ends_early(name: str, text: str) -> bool:
 
 
 def _commits_behind_yield(function: AnyFunction) -> bool:
-    """Whether it yields a session and then commits. A decorated one may be no dependency."""
+    """Return whether it yields a session and then commits. Decorated functions do not count."""
     if function.decorator_list:
         return False
     nodes = all_below(*function.body)

@@ -40,7 +40,7 @@ class Surroundings:
         return found[1] if found else ""
 
     def gives_engine(self, origin: str) -> bool:
-        """Whether a function or a method of the app's is named after an engine: `get_engine`."""
+        """Return whether this is a function or method of the app with `engine` in its name."""
         *owners, name = origin.split(".")
         if "engine" not in name.lower() or "test" in origin.lower():
             return False

@@ -39,7 +39,7 @@ _OPTIONS = (
 _HEALTH = ("health", "healthz", "health-check", "healthcheck", "ping", "status", "ready", "live")
 # Pages of the framework, and what ends a login.
 _PASSED_BY = ("/schema", "openapi.json", "/docs", "redoc", "oauth2", "logout", "callback")
-REDIRECT = "arena_drivers = redirect"  # as the refusal of a driver's connection proposes it
+REDIRECT = "arena_drivers = redirect"  # the fix of an error that refuses a driver's connection
 _ROUTES = 6  # that are asked: each may do more than answer
 _SHOWN = 8  # lines of what pytest says where it could not begin
 
@@ -88,7 +88,7 @@ class Looking:
         self._asked = asked
         self._answer: list[object] = []  # of the route that was asked last
         self._error: BaseException | None = None  # of the last level
-        self._is_set_up_error = False  # it is that of a fixture
+        self._is_set_up_error = False  # whether a fixture raised it
         self._suite_fixtures = True  # whether the suite's fixtures act around a level
 
     @pytest.hookimpl(tryfirst=True)
@@ -130,11 +130,11 @@ class Looking:
         likely = self._asked["bases"]
         near = [one for one in candidates() if Path.cwd() in one.file.resolve().parents]
         near.sort(
-            key=lambda one: (
-                is_private(one.name),
-                one.name not in likely,
-                not one.is_at_home,
-                one.name,
+            key=lambda base: (
+                is_private(base.name),
+                base.name not in likely,
+                not base.is_at_home,
+                base.name,
             )
         )
         bases = {id(one.metadata): one for one in reversed(near)}
@@ -146,9 +146,9 @@ class Looking:
         self._tell(engines=[[name, it.name, it.driver, it.is_async] for name, it in of])
 
     def _ask(self) -> None:
-        """Build the tables, then ask the app's routes, each in a level of its own.
+        """Build the tables, then ask the app's routes, each in a separate level.
 
-        The tables are built apart from the suite's fixtures, which may fail for other reasons.
+        The suite's fixtures do not run while the tables are built: they may fail for other reasons.
         """
         self._suite_fixtures = False
         error = self._level(lambda _: self._run.databases.ensure(self._run.database()))
@@ -158,18 +158,20 @@ class Looking:
             self._tell(unbuilt=_told(ours or error), server=isinstance(ours, ServerError))
             return
         refusals = self._run.ledger.refusals
-        of_suite: set[int] = set()
+        suite_refusals: set[int] = set()  # places in the ledger
         for path in _ordered(_paths(self._run.apps.build()))[:_ROUTES] or ["/"]:
             before = len(refusals)
             error = self._level(self._get(path))
             if error is not None and self._is_set_up_error and self._suite_fixtures:
                 self._tell(fixture=_told(error))
                 self._suite_fixtures = False
-                of_suite.update(range(before, len(refusals)))
+                suite_refusals.update(range(before, len(refusals)))
                 error = self._level(self._get(path))
             self._tell(routes=[path, 0, False, _told(error)[0]] if error else self._answer)
-        of_app = [one for at, (one, _) in enumerate(refusals) if at not in of_suite]
-        self._tell(redirect=any(REDIRECT in one.fix for one in of_app))
+        app_refusals = [
+            refusal for at, (refusal, _) in enumerate(refusals) if at not in suite_refusals
+        ]
+        self._tell(redirect=any(REDIRECT in refusal.fix for refusal in app_refusals))
 
     def _get(self, path: str) -> Callable[[Any], None]:
         """Ask twice: what differs is not sure, and the start of the app is not the second's."""
@@ -195,7 +197,7 @@ class Looking:
         module = module_in(self._session, "arena init")
         item: pytest.Function = pytest.Function.from_parent(module, name="level", callobj=level)
         if not self._suite_fixtures:
-            item.fixturenames[:] = ["arena"]  # not those that act by themselves
+            item.fixturenames[:] = ["arena"]  # without autouse fixtures
         self._session.testscollected += 1
         self._session.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
         return self._error
@@ -212,7 +214,7 @@ def _paths(app: Any) -> Iterator[str]:
     yield from _walked(getattr(app, "routes", ()), "")
     if hasattr(app, "url_map"):  # Flask's
         rules = app.url_map.iter_rules()
-        yield from (one.rule for one in rules if "GET" in one.methods and not one.arguments)
+        yield from (rule.rule for rule in rules if "GET" in rule.methods and not rule.arguments)
     with suppress(Exception):  # a model that has no schema
         for path, operations in app.openapi()["paths"].items():
             given = operations.get("get", {"parameters": [{"required": True}]})

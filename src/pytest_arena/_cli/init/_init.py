@@ -118,24 +118,24 @@ def _learn(plan: Proposal, *, seconds: float) -> None:
 
 
 def _words(plan: Proposal) -> list[str]:
-    """Return the arguments of pytest: where the tests are, and what is imported from where."""
+    """Return the arguments for pytest: the folder of the tests, and the folders to import from."""
     folder = plan.project.folder
     tests = plan.tests
     paths = " ".join(f'"{one.as_posix()}"' for one in [*plan.folders("pythonpath"), plan.root])
     return [str(tests if tests.is_dir() else folder), f"--override-ini=pythonpath={paths}"]
 
 
-def _tried(plan: Proposal, asked: Facts, words: list[str], *, seconds: float) -> Facts:
-    """Build the tables and ask the app; once more with its drivers redirected, if that helps."""
+def _tried(plan: Proposal, question: Facts, words: list[str], *, seconds: float) -> Facts:
+    """Build the tables and ask the app. If a driver is refused, try it redirected."""
     folder = plan.project.folder
     if plan.redirects:
         words = [*words, "--arena-drivers=redirect"]
-    facts = guarded(folder, asked, words, seconds=seconds)
+    facts = guarded(folder, question, words, seconds=seconds)
     wrong = facts.get("unbuilt") or facts.get("error") or []
     is_refused = facts.get("redirect") or any(REDIRECT in text for text in wrong)
     if not is_refused or plan.redirects or "arena_drivers" in plan.settings:
         return facts
-    redirected = guarded(folder, asked, [*words, "--arena-drivers=redirect"], seconds=seconds)
+    redirected = guarded(folder, question, [*words, "--arena-drivers=redirect"], seconds=seconds)
     if "unbuilt" in redirected or "error" in redirected or "problem" in redirected:
         return facts
     plan.redirects = True
@@ -143,14 +143,15 @@ def _tried(plan: Proposal, asked: Facts, words: list[str], *, seconds: float) ->
 
 
 def _learn_of_library(plan: Proposal, *, seconds: float) -> None:
-    """Import what makes the tables of a library under the guard."""
+    """Import the module that makes a library's tables, under the guard."""
     plan.facts = {"bases": [], "engines": [], "routes": []}
     say("", "Importing its tables under the guard: no database of yours can be reached.")
     for schema in schemas(plan):
         plan.schema = schema
         words = [*_words(plan), f"--arena-schema={schema}"]
-        asked = {"app": "", "module": schema.partition(":")[0] if ":" in schema else ""}
-        facts = guarded(plan.project.folder, asked, words, seconds=seconds)
+        module, is_attribute, _ = schema.partition(":")
+        question = {"app": "", "module": module if is_attribute else ""}
+        facts = guarded(plan.project.folder, question, words, seconds=seconds)
         wrong = facts.get("error") or facts.get("problem")
         if not wrong:
             plan.facts = facts

@@ -33,7 +33,7 @@ _BESIDE = re.compile(r"(docs|docs_src|examples?|benchmarks|scripts)/")
 _TESTS = re.compile(r"(.*/)?((tests?|testing)/|test_|conftest\.py)")
 _CREATES = re.compile(rb"(?im)^\s*CREATE\s+(?:UNLOGGED\s+)?TABLE\b")
 _MOST_OF_A_SCRIPT = 1_000_000  # bytes: dumps are long
-_WIDTH = 80  # letters of an engine's call
+_WIDTH = 80  # characters of an engine's call that are shown
 _OF_TOOLS = re.compile(r"\.|(node_modules|site-packages|__pycache__|build|dist)$")
 
 
@@ -69,7 +69,7 @@ class Project:
 
     @property
     def is_library(self) -> bool:
-        """Whether there are tables, and nothing that an app could be made of."""
+        """Whether the project has tables, and nothing that may be an app."""
         has_app = bool(self.all("app", "factory", "unfit"))
         return not has_app and bool(self.all("tables", "test_tables") or self.scripts)
 
@@ -90,7 +90,8 @@ def look_at(folder: Path) -> Project:
     project, readers = Project(folder), []
     for file in _files(folder):
         if file.suffix == ".sql":
-            project.scripts += [file] * _makes_tables(folder, file)
+            if _makes_tables(folder, file):
+                project.scripts.append(file)
             continue
         project.files += 1
         if file.name == "alembic.ini":
@@ -110,13 +111,13 @@ def look_at(folder: Path) -> Project:
 
 
 def likely_schema(project: Project) -> str:
-    """Return the only likely value of ``arena_schema``; "" where there is none, or several."""
-    tables = {one.name for one in project.all("tables")}
-    values = [
-        *(path.relative_to(project.folder).as_posix() for path in project.migrations),
-        *({name for name in tables if not is_private(name)} or tables),
-    ]
-    return values[0] if len(values) == 1 or project.migrations else ""
+    """Return the likely value of ``arena_schema``, or "" if there is none, or several."""
+    if project.migrations:
+        return project.migrations[0].relative_to(project.folder).as_posix()
+    tables = {table.name for table in project.all("tables")}
+    public = {name for name in tables if not is_private(name)}
+    values = list(public or tables)
+    return values[0] if len(values) == 1 else ""
 
 
 def is_private(name: str) -> bool:
@@ -135,7 +136,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _makes_tables(folder: Path, file: Path) -> bool:
-    """Return whether a script of the project has a CREATE TABLE near its beginning."""
+    """Return whether a script of the project has CREATE TABLE near its beginning."""
     if _BESIDE.match(file.relative_to(folder).as_posix()):
         return False
     try:
@@ -285,7 +286,7 @@ class _Reader:
 
 
 def _shortened(text: str) -> str:
-    """Return a text that fits in a line, whole words of it."""
+    """Return a text, cut after a word so that it fits in a line."""
     return textwrap.shorten(text, _WIDTH, placeholder=" …")
 
 

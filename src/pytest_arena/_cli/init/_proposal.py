@@ -31,10 +31,10 @@ class Proposal:
     project: Project
     ini: Path  # the configuration file, which may not be there yet
     settings: Mapping[str, object]  # pytest's, in that file
-    app: str  # "" of a library, which has tables alone
+    app: str  # "" for a library, which has tables and no app
     facts: Facts = field(default_factory=dict)
     schema: str = ""
-    redirects: bool = False  # a driver's connections have to be led into the test's database
+    redirects: bool = False  # whether a driver's connections need `arena_drivers = redirect`
     answers: list[list[Any]] = field(default_factory=list)  # path, status, asks the database, why
     unsure: list[str] = field(default_factory=list)
 
@@ -52,7 +52,7 @@ class Proposal:
 
     @property
     def root(self) -> Path:
-        """The folder that the app is imported from; without an app, the tables."""
+        """The folder from which the app, or a library's module of tables, is imported."""
         module = (self.app or self.schema).partition(":")[0]
         return self.project.roots.get(module, self.project.folder).resolve()
 
@@ -64,7 +64,7 @@ class Proposal:
 
 
 def chosen_app(project: Project, wanted: str) -> str:
-    """Return the app to test; "" of a library, which has tables and no app.
+    """Return the app to test, or "" for a library, which has tables and no app.
 
     Raises:
         ConfigError: none was found, or several; it names them.
@@ -109,18 +109,19 @@ def schemas(plan: Proposal) -> Iterator[str]:
 
 
 def _bases(plan: Proposal) -> list[str]:
-    """Return what makes tables: as imported, else as the files say it; public names first."""
+    """Return the bases that make tables: imported ones, else those in files. Public names win."""
     imported = [name for name, _ in plan.facts["bases"]]
     if imported:
         return imported
     project = plan.project
-    names = {one.name for one in project.all("tables") or project.all("test_tables")}
+    tables = project.all("tables") or project.all("test_tables")
+    names = {table.name for table in tables}
     public = {name for name in names if not is_private(name)}
     return sorted(public or names)
 
 
 def _scripts(plan: Proposal, *, is_alone: bool) -> Iterator[str]:
-    """Yield the SQL script that makes the tables, if there is one, or one is named schema."""
+    """Yield the SQL script that makes the tables: the only one, or the only one named schema."""
     names = [_relative(script, plan) for script in plan.project.scripts]
     named = [name for name in names if Path(name).stem.startswith("schema")]
     if len(names) == 1 or len(named) == 1:

@@ -48,7 +48,7 @@ class _Guard:
 
     def __init__(self, core: FindCore) -> None:
         self._core = core
-        # Pools of psycopg's own, with the serial of the level in which each was opened last.
+        # Pools of psycopg_pool, with the serial of the level in which each was opened last.
         self._pools: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
     def admit(self, dialect: str, args: list[Any], kwargs: dict[str, Any]) -> Admitted | None:
@@ -108,13 +108,13 @@ class _Guard:
             self.admit(dialect, args, kwargs)
 
     def open_pool(self, dialect: str, pool: Any) -> None:
-        """Let a pool be opened again that an earlier test has closed.
+        """Let an app open a pool again that an earlier test has closed.
 
         In production the app starts once in a process, and in tests once for each test. A pool that
         is opened twice in the same test fails, as in production.
 
         Raises:
-            ConfigError: its event loop is not the loop of the tests.
+            ConfigError: the pool's event loop is not the loop of the tests.
         """
         now = self._core()
         if now is None:
@@ -352,10 +352,10 @@ def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> Refus
 
 def _pool_of_another_loop() -> ConfigError:
     return ConfigError(
-        "an AsyncConnectionPool is opened by a start-up that runs once for all tests: set "
+        "the start-up, which runs once for all tests, opens an AsyncConnectionPool: set "
         "arena_lifespan = on",
-        why="the start-up has an event loop of its own; a test waits in another loop, which the "
-        "pool cannot wake, and ends in PoolTimeout",
+        why="the pool belongs to the start-up's event loop. A test waits in another loop, which "
+        "the pool cannot wake, and ends in PoolTimeout",
         cause=who_connects(),
         fix="arena_lifespan = on   (the pool is opened again for each test)",
     )

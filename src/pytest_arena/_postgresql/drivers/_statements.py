@@ -171,16 +171,16 @@ def may_make_tables(statement: str) -> bool:
 
 
 _ANSWERED = (
-    "It was answered as done and not sent: engines on any database are led to the test's. Delete "
-    "the fixture, and name what fills the database: arena_schema = <module>:<Base>"
+    "pytest-arena answered it as done and did not send it: engines on any database reach the "
+    "test's. Delete the fixture, and name what fills the database: arena_schema = <module>:<Base>"
 )
 
 
 def statement_to_send(core: Core, key: Key | None, statement: str) -> str:
-    """Return the statement, or one that does nothing in the place of a test database's set-up.
+    """Return the statement to send. One that does nothing replaces a test database's set-up.
 
     Raises:
-        ProductionDatabaseError: it reaches beyond its database, and is no such set-up.
+        ProductionDatabaseError: the statement reaches beyond its database, and is no such set-up.
     """
     beyond = reaches_beyond(statement)
     if not beyond:
@@ -196,7 +196,7 @@ def statement_to_send(core: Core, key: Key | None, statement: str) -> str:
 def _to_send(core: FindCore, connection: Any, statement: str | bytes) -> str | bytes:
     """Return the statement that a connection into the arena may send.
 
-    What ``arena_allow`` has let through is asked nothing, nor is the arena's own connection.
+    Connections that ``arena_allow`` lets through may send anything, and so may the arena's.
 
     Raises:
         ProductionDatabaseError: it reaches beyond the database that it is run in.
@@ -210,7 +210,8 @@ def _to_send(core: FindCore, connection: Any, statement: str | bytes) -> str | b
     if why is None or why.address is None or now is None:
         return statement
     if is_beyond:
-        return statement_to_send(now, why.aim.key if why.aim else None, text)
+        key = why.aim.key if why.aim else None
+        return statement_to_send(now, key, text)
     for database in now.provisioned():
         isolation: Any = database.isolation
         if database.product.name == "postgresql" and isolation is not None:

@@ -1,7 +1,7 @@
 """Which statements make or drop a test database, though each test has one already?
 
-A suite's own fixture sends them. An engine on any database is led to the arena's database of that
-name, so nothing has to be made or dropped, and such a statement is answered as done.
+A fixture of the suite sends them. pytest-arena leads an engine on any database to its database of
+that name. Nothing has to be made or dropped, so pytest-arena answers such a statement as done.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ENDS_SESSIONS = re.compile(r"(?is)\bpg_terminate_backend\b.*\bdatname\s*=\s*'(?
 
 
 def made_or_dropped(statement: str) -> str:
-    """Return the test database that a statement makes, drops or empties of sessions; "" for none.
+    """Return the test database that a statement makes, drops or empties of sessions, or "".
 
     >>> made_or_dropped('CREATE DATABASE "shop-test" TEMPLATE template1')
     'shop-test'

@@ -79,11 +79,11 @@ def _installed(control: Control, schema: str) -> list[JournalGap]:
 
 
 def _check_that_refreshes_are_noticed(control: Control) -> None:
-    """Refuse a view that can be refreshed CONCURRENTLY where there are no event triggers.
+    """Refuse a view that can be refreshed CONCURRENTLY if there are no event triggers.
 
     Raises:
-        ControlFailure: such a refresh changes rows that have no triggers, and nothing of the
-            catalog.
+        ControlFailure: there is such a view. Its refresh changes rows that have no triggers, and
+            nothing in the catalog.
     """
     for (name,) in control.rows(_REFRESHED_IN_PLACE):
         raise ControlFailure(
@@ -380,7 +380,7 @@ JOIN pg_catalog.pg_namespace f ON f.oid = p.pronamespace
 WHERE t.tgenabled IN ('A', 'R') AND f.nspname NOT IN ('pg_arena', 'arena_journal')
 AND c.relkind IN ('r', 'p') ORDER BY 1
 """
-# PostgreSQL asks for a unique index on columns, of all rows.
+# CONCURRENTLY requires a unique index on columns, over all rows.
 _REFRESHED_IN_PLACE = f"""
 SELECT {_NAMED} FROM {_RELATIONS} WHERE c.relkind = 'm'
 AND EXISTS (SELECT FROM pg_catalog.pg_index x WHERE x.indrelid = c.oid

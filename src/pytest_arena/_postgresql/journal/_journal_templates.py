@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 _GRANT_SINCE = 15  # a version of PostgreSQL
-_NO_LOCK = "53200"  # no memory for one more
+_NO_LOCK = "53200"  # no memory for another lock
 _WHOSE = "SELECT current_user::text, current_setting('server_version_num')::int / 10000"
 # Whether a trigger catches what a replica writes, on a table that nobody else sees.
 _TRIAL = """
@@ -53,11 +53,11 @@ class Unjournaled(IsolationError):
     Outside of ``errors.py``, since ``auto`` catches it: users see it as what it is made from.
     """
 
-    is_of_the_server = False  # whose settings would have to be others, and not the schema
+    is_of_the_server = False  # whether a setting of the server prevents undo, and not the schema
 
     @property
     def reason(self) -> str:
-        """What of the schema, or of the server, is in the way; the first of it."""
+        """The first thing in the schema or in the server that prevents undo."""
         return self.cause.partition("\n")[0]
 
 
@@ -81,13 +81,13 @@ def journaled(own: ServerRegistry, template: str | None) -> str:
     def change(address: Address) -> str:
         with own.saying("the change journal cannot be installed"):
             try:
-                found = install(address)
+                gaps = install(address)
             except ControlFailure as error:
                 if error.sqlstate != _NO_LOCK:
                     raise
                 raise _too_many_tables(own) from error
-        check_fit(found)
-        return json.dumps([one.reason for one in found])
+        check_fit(gaps)
+        return json.dumps([gap.reason for gap in gaps])
 
     return derived(own, template, _shelf(template), change)
 
@@ -120,7 +120,7 @@ def _too_many_tables(own: ServerRegistry) -> Unjournaled:
     [(limit,)] = own.control.rows("SHOW max_locks_per_transaction")
     return _TooManyTables(
         "undo cannot be had for this database: the server has no room for the locks",
-        why="undo makes triggers on all tables at once, each of which is locked for that",
+        why="undo makes triggers on all tables in one transaction, which locks each table",
         cause=f"max_locks_per_transaction = {limit} is too small for so many tables",
         fix="a larger max_locks_per_transaction on the server",
     )

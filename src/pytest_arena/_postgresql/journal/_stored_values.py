@@ -1,9 +1,9 @@
 """Which stored values may another session compute differently from the app's?
 
 PostgreSQL stores what a function returns in indexes, in generated columns and in the choice of a
-partition. It believes the word IMMUTABLE. When the journal puts a row back, the function is called
-once more: by another session, and at another time. A function that reads the time zone or a table
-returns another value then, and no trigger sees that.
+partition. It trusts the word IMMUTABLE. When the journal puts a row back, PostgreSQL calls the
+function again: in another session, and at another time. A function that reads the time zone or a
+table may return another value then, and no trigger sees that.
 """
 
 # ruff: noqa: S608 - names are written by literal(), conditions are constants
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def unsteady_values(control: Control) -> Iterator[JournalGap]:
-    """Return a gap for each function whose stored values may depend on more than its arguments.
+    """Yield a gap for each function whose stored values may depend on more than its arguments.
 
-    The text of a function in SQL or PL/pgSQL is read: whatever is not known to be harmless counts.
-    Functions in C and the server's own are believed. Cost: one round trip, and two more for each
-    function that is stored.
+    In the text of a function in SQL or PL/pgSQL, everything counts that is not known to be
+    harmless. Functions in C and those of the server are trusted. Cost: one round trip, and two more
+    for each function that is stored.
     """
     for holder, name, language, definition in control.rows(_STORED):
         reason = _FunctionReader(control).doubt(language, definition)
@@ -40,21 +40,22 @@ def unsteady_values(control: Control) -> Iterator[JournalGap]:
 
 
 class _FunctionReader:
-    """Reads a function and all that it calls."""
+    """Reads the text of a function and of the functions that it calls."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
         self._names: set[str] = set()  # of functions that were read, or are about to be
 
     def doubt(self, language: str, definition: str) -> str:
-        """Return the first thing in a function that may differ between sessions, "" for nothing."""
+        """Return the first thing in a function that may differ between sessions, or ""."""
         if language not in {"sql", "plpgsql"}:
             return f"it is written in {language}"
         text = _COMMENT.sub(" ", definition)
         text = _NAMED_CONFIGURATION.sub(" ", text)
         text = _LITERAL.sub("''", text)
-        if word := _DEPENDENT.search(_DISTINCT.sub(" ", text)):
-            return word[0].upper()
+        dependent = _DEPENDENT.search(_DISTINCT.sub(" ", text))
+        if dependent is not None:
+            return dependent[0].upper()
         calls = set(_CALL.findall(text.lower()))
         new = calls - self._names - _OF_ARGUMENTS
         self._names |= new
@@ -83,7 +84,7 @@ _LITERAL = re.compile(r"'(?:[^']|'')*'")
 _NAMED_CONFIGURATION = re.compile(
     r"\b(?:to_tsvector|(?:plain|phrase|websearch_)?to_tsquery)\s*\(\s*'\w+'", re.IGNORECASE
 )
-# A table, a time, a setting. Where FROM has no table, as in extract(… FROM …), it is a time mostly.
+# A table, a time, a setting. A FROM without a table, as in extract(… FROM …), mostly reads a time.
 _DEPENDENT = re.compile(
     r"\b(?:from|join|table|using|execute|perform|into|timestamp\w*|time|timetz|date|interval|zone|"
     r"money|current_\w+|session_user|system_user|localtime\w*|reg(?:class|proc|type|role)\w*)\b",

@@ -189,9 +189,9 @@ APPS_OWN = (
     "n.nspname !~ '^pg_' AND n.nspname <> ALL ('{arena_journal,information_schema}') "
     "AND c.relpersistence <> 't'"
 )
-# MERGE (PostgreSQL 15) may move a row to another partition: then the triggers of the statement are
-# not shown the old row, and nothing contradicts the key. Where it inserts rows as well, some minor
-# versions show an inserted row in place of an updated one. Triggers for each row see all of them.
+# MERGE (PostgreSQL 15) may move a row to another partition. Then it does not show the triggers of
+# the statement the old row, and nothing contradicts the key. If it also inserts rows, some minor
+# versions show an inserted row in place of an updated one. Triggers for each row see all rows.
 _TABLES = f"""
 SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind = 'r',
     c.relkind = 'r' AND EXISTS (

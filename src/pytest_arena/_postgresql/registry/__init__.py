@@ -416,8 +416,9 @@ class ServerRegistry:
     def close(self, *, is_hurried: bool = False) -> int:
         """Drop what this run has made, templates and kept databases apart, and end the run.
 
-        ``is_hurried`` gives that three seconds: the user has pressed Ctrl-C, and a server that
-        syncs takes seconds for each database. The next run sweeps the rest. Returns its number.
+        With ``is_hurried`` it takes three seconds at most: the user has pressed Ctrl-C, and a
+        server that syncs takes seconds for each database. Return the number of databases that are
+        left. The next run drops them.
         """
         if self._is_closed or self._process != os.getpid():
             return 0
@@ -427,7 +428,7 @@ class ServerRegistry:
         behind = {self._makes: self._ahead, self._drops: self._behind}
         ended = [line for thread, line in behind.items() if thread.close(patience)]
         with suppress(ControlFailure, ArenaError):
-            # Neither: the registry was swept, and this run with it.
+            # If neither holds, another run has swept the registry, and this run from it.
             if is_in_time and (self._run.mine or self.control.is_open):
                 self.drop(*self._run.mine)
                 self._run.end()
@@ -436,7 +437,7 @@ class ServerRegistry:
         return len(self._run.mine)
 
     def _drop_within(self, patience: float) -> bool:
-        """Drop what this run has made, behind the caller. Returns whether all of it was in time."""
+        """Drop this run's databases in the background. Return whether it dropped all in time."""
         end = seconds() + patience
         # A copy that is being made has a row, and no database yet.
         if not self._makes.close(patience):

@@ -154,10 +154,10 @@ class Background:
 
 
 def at_once(jobs: list[Callable[[], _Answer]]) -> list[_Answer]:
-    """Work jobs off, each in a thread that does not keep the process from ending.
+    """Run all jobs at once, each in a thread that does not keep the process from ending.
 
     Raises:
-        RuntimeError: the interpreter ends, and starts no threads.
+        RuntimeError: the interpreter is shutting down, and starts no threads.
     """
     threads = [Background() for _ in jobs]
     futures = [thread.do(job) for thread, job in zip(threads, jobs, strict=True)]

@@ -53,12 +53,12 @@ def reason(judged: JudgedScenario) -> str:
 
 
 def other_tests(judged: JudgedScenario) -> dict[Status, str]:
-    """Return of each status but the scenario's own and PROVEN how many of its tests have it."""
+    """Return how many tests have each status, without PROVEN and the scenario's status."""
     statuses = [test.status for test in judged.tests]
     if len(statuses) == 1:
         return {}
     others: dict[Status, str] = {}
-    for status in dict.fromkeys(sorted(statuses, key=lambda it: it.rank)):
+    for status in dict.fromkeys(sorted(statuses, key=lambda status: status.rank)):
         if status not in {judged.status, Status.PROVEN}:
             count = statuses.count(status)
             verb = "is" if count == 1 else "are"
