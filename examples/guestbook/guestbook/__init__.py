@@ -9,7 +9,7 @@ from guestbook.routes import blueprint
 
 
 def create_app() -> Flask:
-    """Make the app, with an engine of its own."""
+    """Make an app with a new engine."""
     app = Flask(__name__)
     app.config["SECRET_KEY"] = os.environ.get("SECRET_KEY", "for development")
     app.config["SQLALCHEMY_DATABASE_URI"] = os.environ.get("DATABASE_URL", "sqlite:///guests.db")

@@ -13,7 +13,7 @@ db = SQLAlchemy(model_class=Base)
 
 
 class Guest(Base):
-    """Somebody who may write."""
+    """A person who may write entries."""
 
     __tablename__ = "guests"
     id: Mapped[int] = mapped_column(primary_key=True)

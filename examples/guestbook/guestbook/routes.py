@@ -1,4 +1,4 @@
-"""What guests may ask for."""
+"""The routes: guests, the login, and entries."""
 
 from flask import Blueprint, abort, jsonify, request, session
 from flask.typing import ResponseReturnValue
@@ -12,7 +12,7 @@ blueprint = Blueprint("guestbook", __name__)
 
 @blueprint.post("/guests")
 def register() -> ResponseReturnValue:
-    """Register a guest; a name is taken once."""
+    """Register a guest. A name can be taken once."""
     db.session.add(Guest(name=request.get_json()["name"]))
     try:
         db.session.commit()
@@ -35,8 +35,8 @@ def log_in() -> ResponseReturnValue:
 @blueprint.get("/entries")
 def entries() -> ResponseReturnValue:
     """List all entries, the oldest first."""
-    found = db.session.scalars(select(Entry).order_by(Entry.id))
-    return jsonify([{"guest": entry.guest.name, "text": entry.text} for entry in found])
+    in_order = db.session.scalars(select(Entry).order_by(Entry.id))
+    return jsonify([{"guest": entry.guest.name, "text": entry.text} for entry in in_order])
 
 
 @blueprint.post("/entries")

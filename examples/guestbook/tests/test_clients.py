@@ -15,27 +15,27 @@ def dune(db_session: Session) -> None:
 
 
 def test_arenas_client(test_client: TestClient, dune: None) -> None:
-    """In this process; cookies are kept."""
+    """Call the app in this process. The client keeps cookies."""
     assert test_client.post("/login", json={"name": "Dune"}).status_code == 204
     assert test_client.post("/entries", json={"text": "By a client."}).status_code == 201
 
 
 def test_a_real_server(live_server: LiveServer, dune: None) -> None:
-    """By a socket, as a browser asks."""
+    """Call the app by a socket, as a browser does."""
     guest = live_server.client()
     assert guest.post("/login", json={"name": "Dune"}).status_code == 204
     assert guest.post("/entries", json={"text": "By a socket."}).status_code == 201
 
 
 def test_flasks_own_client(arena_app: Flask, dune: None, arena: Arena) -> None:
-    """As a suite that exists has it; its requests are known to arena as well."""
+    """Call the app by Flask's client. pytest-arena knows its requests as well."""
     guest = arena_app.test_client()
     assert guest.post("/login", json={"name": "Dune"}).status_code == 204
     assert [request.path for request in arena.requests] == ["/login"]
 
 
 def test_the_apps_own_session(arena_app: Flask, test_client: TestClient) -> None:
-    """Flask-SQLAlchemy's session needs an app context, as everywhere."""
+    """Write by Flask-SQLAlchemy's session, which needs an app context."""
     with arena_app.app_context():
         db.session.add(Guest(name="Storm"))
         db.session.commit()
