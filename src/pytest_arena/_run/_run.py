@@ -358,7 +358,7 @@ class ArenaRun:
         """Return what the test that runs has changed so far."""
         if self.test is None:
             return []
-        return _story.story_parts(self.test, [*self._written_files.told()])
+        return _story.story_parts(self.test, [*self._written_files.still_there()])
 
     def stale(self, statements: Sequence[Statement], parts: Sequence[StoryPart]) -> list[str]:
         """Return a line for each instance that a failed test compares and a request has changed."""

@@ -64,7 +64,7 @@ class WrittenFiles:
 
     # The report.
 
-    def told(self) -> Iterator[str]:
+    def still_there(self) -> Iterator[str]:
         """Yield a line for each file that is still there."""
         left_out = [*self._folders_left_out()]
         files = {
