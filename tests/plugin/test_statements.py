@@ -92,6 +92,17 @@ async def test_a_login_does_not_count(orders, arena, client_as):
     assert len(arena.statements) == 5
 
 
+async def test_of_one(orders, arena, client):
+    with arena.max_statements(0):
+        await client.get("/at-once")
+
+
+@pytest.mark.parametrize("count", ["3", -1, None])
+def test_no_number(arena, count):
+    with pytest.raises(TypeError, match="the most statements, as a number from 0"):
+        arena.max_statements(count)
+
+
 def test_by_a_socket(orders, arena, live_server):
     with arena.max_statements(3):
         live_server.client().get("/slowly")
@@ -106,7 +117,7 @@ def test_statements_of_requests_are_counted(example: Example, how: str) -> None:
     files = files.with_files(users=logs_in)
     files = files.change("pytest.ini", "[pytest]", "[pytest]\narena_login = users:login")
     with_routes = files.with_files(app=files.files["app.py"] + ROUTES)
-    run = with_routes.run(env=env_of(how)).expect(1, passed=5, failed=3)
+    run = with_routes.run(env=env_of(how)).expect(1, passed=8, failed=4)
     run.says(
         "AssertionError: 5 statements were sent in this block, and 3 are allowed:",
         "GET /at-once 200: 1",
@@ -116,5 +127,6 @@ def test_statements_of_requests_are_counted(example: Example, how: str) -> None:
         "GET /slowly 200 (4 statements, 3 alike)",
         "4 statements were sent in this block, and 3 are allowed:",
         "AssertionError: no request was made in this block",
+        "AssertionError: 1 statement was sent in this block, and 0 are allowed:",
     )
     run.never_says("contextlib")

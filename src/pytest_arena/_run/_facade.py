@@ -356,7 +356,10 @@ class Arena(Generic[S]):
         Raises:
             AssertionError: they send more, and the message lists the most frequent ones. Or no
                 request was made. If the block itself raises an error, that error is raised.
+            TypeError: ``count`` is no number from 0.
         """
+        if not isinstance(count, int) or count < 0:
+            raise TypeError(f"max_statements({count!r}): the most statements, as a number from 0")
         return StatementLimit(self, self._observer, count)
 
     @contextlib.contextmanager
@@ -573,16 +576,20 @@ _MOST_STATEMENTS = 5  # how many statements a message shows
 
 
 def _too_many(requests: list[Request], sent: list[str], count: int) -> str:
-    lines = [f"{len(sent):,} statements were sent in this block, and {count:,} are allowed:"]
+    what = "1 statement was" if len(sent) == 1 else f"{len(sent):,} statements were"
+    allowed = "1 is" if count == 1 else f"{count:,} are"
+    lines = [f"{what} sent in this block, and {allowed} allowed:"]
     for request in requests:
         words = f"{request.method} {request.path} {request.status or request.error}"
         lines.append(f"  {words}: {len(request.statements):,}")
     lines.append("the most frequent ones:")
-    for statement, times in Counter(sent).most_common(_MOST_STATEMENTS):
+    most_frequent = Counter(sent).most_common(_MOST_STATEMENTS)
+    for statement, times in most_frequent:
         text = textwrap.shorten(" ".join(statement.split()), 100, placeholder=" …")
         noun = "time" if times == 1 else "times"
         lines.append(f"  {times:,} {noun}: {text}")
-    lines.append("next: load rows that belong together at once: selectinload(…) or a join")
+    if most_frequent[0][1] > 1:
+        lines.append("next: load rows that belong together at once: selectinload(…) or a join")
     return "\n".join(lines)
 
 
