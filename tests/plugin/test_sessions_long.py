@@ -186,6 +186,109 @@ def test_a_session_of_a_module_forgets_the_rows_of_a_test(example: Example, how:
     project.run("-p", "no:randomly", env=env_of(how)).expect(passed=12)
 
 
+TEAM_APP = """
+from fastapi import FastAPI
+from sqlalchemy import ForeignKey, create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Team(Base):
+    __tablename__ = "teams"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    members: Mapped[list["Member"]] = relationship(back_populates="team", cascade="all")
+
+
+class Member(Base):
+    __tablename__ = "members"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    team_id: Mapped[int] = mapped_column(ForeignKey("teams.id"))
+    team: Mapped[Team] = relationship(back_populates="members")
+    card: Mapped["Card"] = relationship(back_populates="member", cascade="all")
+
+
+class Card(Base):
+    __tablename__ = "cards"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    member_id: Mapped[int] = mapped_column(ForeignKey("members.id"))
+    is_locked: Mapped[bool] = mapped_column(default=True)
+    member: Mapped[Member] = relationship(back_populates="card")
+
+
+engine = create_engine("sqlite:///teams.db")
+app = FastAPI()
+"""
+
+TEAM_SEED = """
+from app import Card, Member, Team
+
+
+def seed(session):
+    session.add(Team(members=[Member(card=Card())]))
+"""
+
+RELATED = """
+import pytest
+from sqlalchemy import select
+from app import Card, Member, Team, engine
+
+LEFT = []
+
+@pytest.fixture(scope="module")
+def db(arena):
+    with arena.session() as session:
+        session.autoflush = False
+        yield session
+
+@pytest.fixture(scope="module")
+def member(db):
+    return db.scalars(select(Member)).one()
+
+def test_1_loads_related_rows_and_changes_one(db, member):
+    team = db.scalars(select(Team)).one()
+    assert team.members == [member]
+    LEFT.append(member.card)
+    LEFT[0].is_locked = False
+    db.add(Member(team=team))
+    db.commit()
+
+def test_2_holds_the_row_of_the_module_alone(db, member):
+    assert [*db] == [member]
+    card = db.scalars(select(Card)).one()
+    assert card.is_locked
+    card.is_locked = False
+    db.commit()
+    with engine.connect() as connection:
+        assert connection.scalars(select(Card.is_locked)).one() is False
+
+def test_3_loads_the_rows_anew(db, member):
+    assert member.card is not LEFT[0]
+    assert member.card.is_locked
+    assert member.team.members == [member]
+
+@pytest.fixture(scope="module")
+def team(db):
+    team = Team()
+    db.add(team)
+    return team
+
+def test_4_leaves_what_a_fixture_has_pending(db, team):
+    assert [*db.new] == [team]
+
+def test_5_finds_it_pending(db, team):
+    assert [*db.new] == [team]
+"""
+
+
+def test_a_session_of_a_module_forgets_related_rows(example: Example) -> None:
+    """Relationships of what it held lead to no instance that a test has changed."""
+    project = example.with_files(app=TEAM_APP, seed=TEAM_SEED, test_related=RELATED)
+    project.run("-p", "no:randomly").expect(passed=5)
+
+
 @pytest.mark.parametrize("how", HOWS)
 def test_an_error_of_a_suites_own_session_names_the_cause(example: Example, how: str) -> None:
     """Its instances are the suite's: the report names the row, and the test that it is from."""

@@ -126,31 +126,37 @@ def shown_row(state: InstanceState[Any]) -> str:
 
 def _forget(session: FreshSession, loaded: Loaded | None) -> None:
     """Make a session hold the instances and values that it held before a level. Runs no SQL."""
+    pending = [*session.new]  # a wider fixture's: the test's were taken out
+    # `expunge` and `add` of one instance would also move its related instances.
+    session.expunge_all()
     before = loaded if loaded is not None else WeakKeyDictionary()
-    for instance in [*session.identity_map.values()]:
-        if inspect(instance) not in before:
-            session.expunge(instance)
+    loaded_since: list[tuple[object, list[str]]] = []
     for state, values in before.items():
         instance = state.obj()
         if instance is not None:
-            _put_back(session, instance, values)
+            loaded_since.append((instance, _put_back(state, instance, values)))
+    for instance, names in loaded_since:
+        session.add(instance)
+        if names:
+            session.expire(instance, names)
+    session.add_all(pending)
 
 
-def _put_back(session: FreshSession, instance: object, values: dict[str, Any]) -> None:
-    state: InstanceState[Any] = inspect(instance)
+def _put_back(state: InstanceState[Any], instance: object, values: dict[str, Any]) -> list[str]:
+    """Give a detached instance its values of then. Returns what it has loaded since."""
     if state.was_deleted:
         make_transient(instance)
         make_transient_to_detached(instance)
         for key, value in values.items():
             set_committed_value(instance, key, value)
-    if instance not in session:
-        session.add(instance)
     now = _values(instance)
     for key in _changed(values, now):
         set_committed_value(instance, key, values[key])
     loaded_since = [key for key in now if key not in values]
-    if loaded_since:
-        session.expire(instance, loaded_since)
+    for relationship in state.mapper.relationships:
+        if relationship.key in loaded_since:  # `add` would follow it
+            set_committed_value(instance, relationship.key, [] if relationship.uselist else None)
+    return loaded_since
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
