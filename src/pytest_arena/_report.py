@@ -381,9 +381,10 @@ def show_server(report: Any, broken: list[tuple[str, Exception]], raised: Any) -
 def show_missing_file(
     report: Any, errors: list[BaseException | None], look: Callable[[list[BaseException]], str]
 ) -> None:
-    """Show where the database is where the app looked for its file in vain."""
-    every = [cause for error in errors if error is not None for cause in causes(error)]
-    if words := look(every):
+    """Show where the test's database is, if the app did not find its file."""
+    raised = [error for error in errors if error is not None]
+    words = look([cause for error in raised for cause in causes(error)])
+    if words:
         report.sections.append(("arena", words))
 
 

@@ -42,9 +42,9 @@ Remove what runs have left that are dead, after a crash or a kill -9. The next r
 does the same by itself. What a living run uses is left alone, and so is whatever
 arena has not made.
 
-With --all, what is there is listed first, and removed after a yes. Where a server is
-named by its URL, --all removes what is on that server and nothing else; with sqlite,
-the files of runs and the cache.
+With --all, sweep lists what it would remove, and removes it after a yes. With the URL of a
+server, it removes only what is on that server. With sqlite, it removes the files of runs and
+the cache.
 
 {_WHERE}"""
 _SERVE = """\

@@ -78,11 +78,11 @@ class AllowedFiles:
         return known
 
     def missed_by(self, error: BaseException) -> str:
-        """Return the app's database file that an error calls missing, "" for any other error."""
+        """Return the app's database file that an error calls missing, or ""."""
         if isinstance(error, FileNotFoundError) and isinstance(error.filename, str | bytes):
             name = real(os.fsdecode(error.filename))
             return name if name in self.of_app else ""
-        # Starlette's FileResponse raises no error of its own. A user's class may have no words.
+        # Starlette's FileResponse raises a RuntimeError. str() of other errors may fail.
         text = str(error) if type(error) is RuntimeError else ""
         if not text.endswith("does not exist."):
             return ""

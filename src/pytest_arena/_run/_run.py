@@ -347,7 +347,7 @@ class ArenaRun:
         return _ANOTHER.format(bare[0], first.name, schema[""]) if bare else ""
 
     def missing_file(self, errors: Iterable[BaseException]) -> str:
-        """Say where the database is whose file an error calls missing; "" for other errors."""
+        """Return where the database is whose file an error calls missing, or ""."""
         for error in errors:
             file = self.databases.files.missed_by(error)
             if file:

@@ -1,4 +1,4 @@
-"""Which files of the project does a test write? They stay, whatever happens to its database."""
+"""Which files of the project does a test write? pytest-arena does not remove them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _MOST_FILES = 8
 class WrittenFiles:
     """The files below the project's root that Python opened for writing in the running test.
 
-    Hidden files and folders are left out: they belong to tools. So are temporary folders and
-    the cache. Costs 0.2 µs for each file that is opened for reading.
+    Hidden files and folders do not count: they belong to tools. Nor do temporary folders and the
+    cache. Costs 0.2 µs for each file that is opened for reading.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class WrittenFiles:
         self._cache = cache
         self._start = os.path.join(self._root, "")  # noqa: PTH118 - a prefix of names
         self._temporary = temporary
-        self.lines: dict[str, str] = {}  # by files; cleared when a test begins
+        self.lines: dict[str, str] = {}  # by files. Cleared when a test begins
         self.close = hear({"open": self._opened, "os.rename": self._renamed})
 
     # Audit events, called in the thread that writes: https://docs.python.org/3/library/audit_events.html

@@ -381,9 +381,9 @@ def _admit(core: Core, database: Any) -> None:
 
 
 def _admit_open(core: Callable[[], Core | None], name: Any, *_: object) -> None:
-    """Refuse that a test opens a database file of the app by its path. Costs 0.5 µs.
+    """Refuse to let a test open a database file of the app by its path. Costs 0.5 µs.
 
-    The test's database is another file: the app would read or overwrite the developer's.
+    The test's database is another file: the app would read or overwrite the developer's file.
     """
     now = core()
     if now is None or not now.ledger.test or not isinstance(name, str | bytes | os.PathLike):

@@ -28,7 +28,7 @@ def production_file(file: str) -> RefusedError:
 
 
 def opened_file(file: str) -> RefusedError:
-    """A file of the app's that is opened by its path, as shutil.copy does."""
+    """Return the error for a file of the app that a test opens by its path, as shutil.copy does."""
     return _refused(
         f"opening {file}, a database file of the app, by its path",
         "the test's database is in another file; this one has the app's own data, or is not there",
