@@ -181,6 +181,31 @@ def test_of_tests():
             ["ARD404", "ARD404", "ARD404"],
         ),
         (
+            "dependencies beside what is imported",
+            {
+                "tests/test_a.py": "from app import Base, Note\n",
+                "app.py": """
+async def get_db():
+    async with session_maker() as session:
+        yield session
+        await session.commit()
+async def early():
+    async with session_maker() as session:
+        yield session
+        await session.commit()
+async def job():
+    async with session_maker() as session:
+        yield session
+        await session.commit()
+class Base: pass
+class Note(Base): pass
+@app.post("/notes")
+async def add(db=Depends(get_db), other=Depends(early, scope="function")): pass
+""",
+            },
+            ["ARD409"],
+        ),
+        (
             "exported again",
             {
                 "tests/test_a.py": """

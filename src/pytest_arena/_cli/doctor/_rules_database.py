@@ -631,13 +631,23 @@ def commit_behind_yield(code: Code) -> Findings:
     for node in code.defined.values():
         if _commits_behind_yield(node) and not _ends_early(node.name, code.text):
             yield Finding(node, node.name)
+    reported: set[tuple[str, str]] = set()
     for name, statement in code.import_lines.items():
         text, defined_name = code.around.defining(code.imports[name])
-        if "yield" not in text or _ends_early(name, code.text + text):
+        if "yield" not in text:
             continue
         for function in functions_in(text):
-            if function.name == defined_name and _commits_behind_yield(function):
-                yield Finding(statement, name)
+            own_name = name if function.name == defined_name else function.name
+            is_used = function.name == defined_name or _is_dependency(function.name, text)
+            if not is_used or (text, function.name) in reported:
+                continue
+            if _commits_behind_yield(function) and not _ends_early(own_name, code.text + text):
+                reported.add((text, function.name))
+                yield Finding(statement, own_name)
+
+
+def _is_dependency(name: str, text: str) -> bool:
+    return bool(re.search(rf"\b(?:Depends|Security)\(\s*{name}\b", text))
 
 
 def _ends_early(name: str, text: str) -> bool:
