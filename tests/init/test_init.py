@@ -493,6 +493,14 @@ def test_tests_of_the_plugin_are_no_difference(tmp_path: Path) -> None:
     assert called.output.endswith("same passes: no test passes without the plugin alone\n")
 
 
+def test_a_test_of_the_plugin_fails_with_the_plugin(tmp_path: Path) -> None:
+    """It cannot run without the plugin, so that nothing says that it fails there, too."""
+    red = FIRST.replace("== []", "== [1]")
+    called = check(project(tmp_path, {**SQLMODEL, "pytest.ini": CONFIG, "test_a.py": red}), "--yes")
+    assert "fails with the plugin: test_a.py::test_heroes" in called.output
+    assert "either way" not in called.output
+
+
 def test_nothing_is_run_without_a_yes(tmp_path: Path) -> None:
     """The run without the plugin may reach what is the developer's."""
     folder = project(tmp_path, {**SQLMODEL, "pytest.ini": CONFIG, "test_heroes.py": LEFTOVERS})

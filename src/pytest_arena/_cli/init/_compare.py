@@ -93,7 +93,8 @@ def _told(after: Outcomes, before: Outcomes) -> int:
     for name in sorted(was_bad - bad - ours):
         say(f"passes with the plugin alone: {name}", f"  without: {_last(before[name][1])}")
     for name in sorted(was_bad & bad):
-        say(f"fails either way: {name}", f"  {_last(after[name][1])}")
+        how = "fails with the plugin" if name in ours else "fails either way"
+        say(f"{how}: {name}", f"  {_last(after[name][1])}")
     worse = sorted((bad - was_bad) | (before.keys() - after.keys()))
     for name in worse[:_FEW]:
         told = after.get(name, _GONE)[1]
