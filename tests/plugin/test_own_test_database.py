@@ -85,6 +85,54 @@ def test_a_fixture_that_makes_the_test_database_is_answered(example: Example, sc
     assert run.output.count("a fixture makes or drops") == 1
 
 
+# A public suite's: its block is around the tests, and its statements are sent past its connection.
+BLOCK_AROUND_ALL = (
+    MAKES_ITS_OWN.split("@pytest.fixture\n", maxsplit=1)[0].replace("SCOPE", "session")
+    + """
+@pytest.fixture(scope="session", autouse=True)
+def tables(database):
+    engine = create_engine(TEST_URL)
+    with engine.begin() as held:
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE things (name text)"))
+        FIRST
+        yield engine
+    engine.dispose()
+"""
+)
+
+TESTS_IN_THE_BLOCK = """
+import pytest
+from sqlalchemy import text
+
+@pytest.mark.parametrize("turn", range(3))
+def test_it(tables, turn):
+    with tables.begin() as connection:
+        connection.execute(text("INSERT INTO things VALUES ('Sand')"))
+        assert connection.scalar(text("SELECT count(*) FROM things")) == 1
+        connection.execute(text("ALTER TABLE things ADD more text"))
+"""
+
+
+@pytest.mark.parametrize(
+    "first, outcomes",
+    [
+        ("pass", {"passed": 3}),
+        ("held.execute(text('CREATE TABLE others ()'))", {"passed": 3, "errors": 1}),
+    ],
+    ids=["in which nothing was sent", "in which something was written"],
+)
+def test_a_block_of_a_fixture_ends_well_where_nothing_is_lost(
+    example: Example, first: str, outcomes: dict[str, int]
+) -> None:
+    """The transaction of a block that has sent nothing is SQLAlchemy's own: no server knows it."""
+    conftest = BLOCK_AROUND_ALL.replace("FIRST", first)
+    project = on_postgresql(example, conftest=conftest, test_it=TESTS_IN_THE_BLOCK)
+    run = project.run("-p", "no:randomly")
+    run.expect(int("errors" in outcomes), **outcomes)
+    run.says("a fixture holds a connection inside a transaction over its tests")
+
+
 BY_DRIVERS = """
 import asyncpg, psycopg, psycopg2
 import pytest

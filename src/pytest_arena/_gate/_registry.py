@@ -358,7 +358,9 @@ class Registry:
             proxied.invalidate()
             return False
         sessions = [session for session, held in held_by_sessions() if held is holder]
-        is_lost, has_written = _reconnected(holder), taken.writes > 0
+        has_written = taken.writes > 0
+        is_begun = has_written or taken.handle is None or taken.handle.is_begun
+        is_lost = _reconnected(holder, is_begun=is_begun)
         for session in sessions:
             session.rollback()
         return is_lost and (has_written or not sessions)
@@ -427,18 +429,24 @@ def entry_of(connection: Connection) -> object:
     return getattr(_proxied(connection), "_connection_record", None)
 
 
-def _reconnected(holder: Connection) -> bool:
-    begun, level = holder.get_transaction(), holder.get_execution_options().get("isolation_level")
+def _reconnected(holder: Connection, *, is_begun: bool) -> bool:
+    """Have a holder open another connection at its next use.
+
+    Returns whether it was inside a transaction. With ``is_begun`` the database knows of one.
+    """
+    transaction = holder.get_transaction()
+    level = holder.get_execution_options().get("isolation_level")
+    is_inside = transaction is not None and level != "AUTOCOMMIT"
     holder.invalidate()
-    if begun is not None and level != "AUTOCOMMIT":
+    if is_inside and is_begun:
         return True
-    if begun is not None:
-        begun.rollback()  # SQLAlchemy's own: the database has never heard of it
+    if transaction is not None:
+        transaction.rollback()  # SQLAlchemy's own: the database has never heard of it
     if level is not None and not holder.dialect.is_async:
         # A new connection would not have it. (It opens one, for which an async one has to be
         # awaited: that has the engine's.)
         holder.execution_options(isolation_level=level)
-    return False
+    return is_inside
 
 
 def _proxied(connection: Connection) -> object:
