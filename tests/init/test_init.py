@@ -188,7 +188,7 @@ def test_without_a_yes_nothing_is_written(tmp_path: Path) -> None:
     assert called.status == 1
     assert "+async def test_get_items(client):" in called.output
     assert called.output.endswith(
-        "nothing is written: nobody can be asked here\nnext: arena init --yes\n"
+        "nothing is written: there is no terminal to ask in\nnext: arena init --yes\n"
     )
     assert contents(folder) == before
 

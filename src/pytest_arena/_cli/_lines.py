@@ -86,7 +86,7 @@ def agreed(question: str, *, already: bool, otherwise: str, command: str) -> boo
     if already:
         return True
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        say(f"{otherwise}: nobody can be asked here", f"next: {command}")
+        say(f"{otherwise}: there is no terminal to ask in", f"next: {command}")
     elif input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}:
         return True
     else:
