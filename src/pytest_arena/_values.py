@@ -55,7 +55,6 @@ class Plan:
     is_async: bool
     has_examples: bool = False  # Hypothesis'
     starts_app: bool = False  # whether a fixture of ours starts the app before the test
-    asks_for_arena: bool = False  # whether the test function has the name `arena`
 
 
 @dataclass(frozen=True, slots=True)

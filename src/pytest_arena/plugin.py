@@ -224,7 +224,6 @@ def _planned(item: pytest.Item, run: ArenaRun) -> Plan:
         is_async=is_async,
         has_examples=owner is not item,
         starts_app=_others.starts_app(item, is_async=is_async),
-        asks_for_arena="arena" in inspect.signature(function).parameters,
     )
 
 
