@@ -411,8 +411,10 @@ def test_all_is_removed_after_a_yes_alone(
     for typed, said in (
         (
             (),
-            "nothing is removed: there is no terminal to ask in\n"
-            "next: arena databases sweep --all --yes",
+            (
+                "nothing is removed: there is no terminal to ask in\n"
+                "next: arena databases sweep --all --yes"
+            ),
         ),
         (("n",), "Remove all of this, except what living runs use? [y/N] \nnothing is removed"),
     ):
