@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from functools import cache, partial
 from threading import Thread, get_ident, main_thread
 from threading import enumerate as all_threads
-from types import AsyncGeneratorType, CoroutineType, FrameType
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -32,6 +32,14 @@ def user_line() -> CodeLine | None:
     worker thread of aiosqlite to the task that waits for it. Costs some microseconds.
     """
     return line_of(next(frames(of_users=True), None))
+
+
+def line_of_function(function: object) -> CodeLine | None:
+    """Return the first line of a function of the user's code, None for any other callable."""
+    code = getattr(_unwrapped(function), "__code__", None)
+    if not isinstance(code, CodeType) or _is_library(code.co_filename):
+        return None
+    return CodeLine(code.co_filename, code.co_firstlineno)
 
 
 def who_connects() -> str:
@@ -199,7 +207,8 @@ class Piece:
 
     def __init__(self, work: Any, function: Any, cancel: Any = bool) -> None:
         self.work, self._function, self.cancel, self.thread = work, function, cancel, 0
-        PIECES[self] = user_line()
+        # A loop may call `call_later` by itself, as `call_soon(loop.call_later, …)` asks it to.
+        PIECES[self] = user_line() or line_of_function(function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Do it. What it begins is a part of the same work."""
@@ -294,5 +303,10 @@ def _giving(give: Any, place: int, *, is_clock: bool = False) -> Any:
 
 
 def _is_the_users(function: Any) -> bool:
-    inner = getattr(function, "func", getattr(function, "__wrapped__", function))
-    return not _is_library(getattr(getattr(inner, "__code__", None), "co_filename", "<"))
+    code = getattr(_unwrapped(function), "__code__", None)
+    return not _is_library(getattr(code, "co_filename", "<"))
+
+
+def _unwrapped(function: Any) -> Any:
+    """Return the function inside of a ``partial`` or a decorated one, else the function."""
+    return getattr(function, "func", getattr(function, "__wrapped__", function))

@@ -141,13 +141,20 @@ async def begin_task_after_the_gate(name: str):
 @app.post("/endless", status_code=202)
 async def endless():
     TASKS.add(asyncio.create_task(for_ever()))
+
+
+@app.post("/later_by_the_loop/{name}", status_code=202)
+async def later_by_the_loop(name: str):
+    loop = asyncio.get_running_loop()
+    loop.call_soon(loop.call_later, 0.02, add_in_a_thread, name)
+    await asyncio.sleep(0)  # the loop calls `call_later` here
 """
 
 SETTLED = """
 import pytest
 from pytest_arena.errors import LateWorkError
 
-WAYS = ("task", "thread", "executor", "timer", "later", "jobs")
+WAYS = ("task", "thread", "executor", "timer", "later", "later_by_the_loop", "jobs")
 
 
 @pytest.mark.parametrize("turn", range(2))
@@ -469,7 +476,7 @@ def test_a_failed_test_names_the_work_that_still_runs(example: Example) -> None:
 def test_settled_waits_for_all_that_requests_have_begun(example: Example, how: str) -> None:
     """In tasks, threads and executors, in async tests and sync ones."""
     run = late_app(example, how, test_late=SETTLED).run(*isolation(how))
-    run.expect(passed=20).says("cut off: ").never_says("refused")
+    run.expect(passed=23).says("cut off: ").never_says("refused")
 
 
 @EACH
